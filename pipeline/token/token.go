@@ -1,0 +1,157 @@
+package token
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/segmentio/ksuid"
+)
+
+// Raw is a token's 20 bytes, the form in which stores keep it.
+type Raw = [20]byte
+
+const (
+	// Len is the length of a token's text.
+	Len = 27
+	// epoch is KSUID's, in unix seconds.
+	epoch    = 1_400_000_000
+	macAt    = 14
+	minKey   = 16
+	version1 = 1
+)
+
+// Errors of Parse and Verify.
+var (
+	ErrMalformed = errors.New("malformed token: want 27 base62 characters")
+	ErrInvalid   = errors.New("invalid token: not minted for this workspace")
+)
+
+// Parse reads a token's text without judging its MAC.
+func Parse(text string) (Raw, error) {
+	id, err := ksuid.Parse(text)
+	if err != nil {
+		return Raw{}, ErrMalformed
+	}
+	return Raw(id), nil
+}
+
+// Text returns the 27 characters of raw.
+func Text(raw *Raw) string { return ksuid.KSUID(*raw).String() }
+
+// Seconds returns the mint time in seconds since KSUID's epoch: what the first four bytes say.
+func Seconds(raw *Raw) uint32 { return binary.BigEndian.Uint32(raw[:4]) }
+
+// Time returns the mint time, to the second.
+func Time(raw *Raw) time.Time { return time.Unix(epoch+int64(Seconds(raw)), 0).UTC() }
+
+// SecondsOf converts a unix time in milliseconds into seconds since KSUID's epoch; times before it are 0.
+func SecondsOf(unixMillis int64) uint32 {
+	s := unixMillis/1000 - epoch
+	return uint32(min(max(s, 0), 1<<32-1))
+}
+
+// Keyring holds the keys of all workspaces. The first key of a workspace mints, all of them verify. It is immutable.
+type Keyring struct {
+	keys map[string][][]byte
+}
+
+// LoadKeyring reads one file per workspace id from dir, one base64 key of at least 16 bytes on each line; blank lines and lines that begin with # are skipped.
+// Errors name file and line, never a key.
+func LoadKeyring(dir fs.FS) (*Keyring, error) {
+	entries, err := fs.ReadDir(dir, ".")
+	if err != nil {
+		return nil, fmt.Errorf("reading token keys: %w", err)
+	}
+	k := &Keyring{keys: make(map[string][][]byte)}
+	for _, e := range entries {
+		if e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		data, err := fs.ReadFile(dir, e.Name())
+		if err != nil {
+			return nil, fmt.Errorf("reading token keys: %w", err)
+		}
+		sc, line := bufio.NewScanner(bytes.NewReader(data)), 0
+		for sc.Scan() {
+			line++
+			text := strings.TrimSpace(sc.Text())
+			if text == "" || text[0] == '#' {
+				continue
+			}
+			key, err := base64.StdEncoding.DecodeString(text)
+			if err != nil || len(key) < minKey {
+				return nil, fmt.Errorf("reading token keys: %s line %d: want standard base64 of at least %d bytes", e.Name(), line, minKey)
+			}
+			k.keys[e.Name()] = append(k.keys[e.Name()], key)
+		}
+		if err := sc.Err(); err != nil {
+			return nil, fmt.Errorf("reading token keys: %s: %w", e.Name(), err)
+		}
+		if len(k.keys[e.Name()]) == 0 {
+			return nil, fmt.Errorf("reading token keys: %s holds no key", e.Name())
+		}
+	}
+	return k, nil
+}
+
+// NewKey makes the line of a key file from 32 bytes of random.
+func NewKey(random io.Reader) (string, error) {
+	var b [32]byte
+	if _, err := io.ReadFull(random, b[:]); err != nil {
+		return "", fmt.Errorf("making a token key: %w", err)
+	}
+	return base64.StdEncoding.EncodeToString(b[:]), nil
+}
+
+// Has reports whether the workspace has a key.
+func (k *Keyring) Has(workspace string) bool { return len(k.keys[workspace]) > 0 }
+
+// Mint makes a token of the workspace for the given time, with ten bytes from random (crypto/rand.Reader but in seeded tests).
+func (k *Keyring) Mint(workspace string, at time.Time, random io.Reader) (Raw, error) {
+	var raw Raw
+	keys := k.keys[workspace]
+	if len(keys) == 0 {
+		return raw, fmt.Errorf("minting a token: workspace %q has no token key", workspace)
+	}
+	binary.BigEndian.PutUint32(raw[:4], SecondsOf(at.UnixMilli()))
+	if _, err := io.ReadFull(random, raw[4:macAt]); err != nil {
+		return raw, fmt.Errorf("minting a token: %w", err)
+	}
+	sum := mac(keys[0], workspace, &raw)
+	copy(raw[macAt:], sum[:])
+	return raw, nil
+}
+
+// Verify parses text and checks that one of the workspace's keys minted it. Errors are ErrMalformed and ErrInvalid.
+func (k *Keyring) Verify(workspace, text string) (Raw, error) {
+	raw, err := Parse(text)
+	if err != nil {
+		return raw, err
+	}
+	for _, key := range k.keys[workspace] {
+		sum := mac(key, workspace, &raw)
+		if hmac.Equal(sum[:], raw[macAt:]) {
+			return raw, nil
+		}
+	}
+	return raw, ErrInvalid
+}
+
+func mac(key []byte, workspace string, raw *Raw) (sum [6]byte) {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte{version1, byte(len(workspace))})
+	io.WriteString(h, workspace)
+	h.Write(raw[:macAt])
+	copy(sum[:], h.Sum(nil))
+	return sum
+}

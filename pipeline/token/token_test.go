@@ -1,0 +1,126 @@
+package token_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/token"
+	"pgregory.net/rapid"
+)
+
+const (
+	key1 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+	key2 = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
+)
+
+func ring(t testing.TB, files map[string]string) *token.Keyring {
+	t.Helper()
+	dir := fstest.MapFS{}
+	for name, text := range files {
+		dir[name] = &fstest.MapFile{Data: []byte(text)}
+	}
+	k, err := token.LoadKeyring(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+var at = time.Unix(1790000000, 0).UTC()
+
+func TestGolden(t *testing.T) {
+	k := ring(t, map[string]string{"acme": "# first mints\n" + key1 + "\n" + key2 + "\n"})
+	raw, err := k.Mint("acme", at, bytes.NewReader(make([]byte, 10)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := token.Text(&raw), "3Jdnq4arA0Qv7N1RckwT0wFx4jl"; got != want {
+		t.Errorf("the form of a token changed: got %s, want %s", got, want)
+	}
+	if !token.Time(&raw).Equal(at) {
+		t.Errorf("time %v, want %v", token.Time(&raw), at)
+	}
+}
+
+func TestVerify(t *testing.T) {
+	k := ring(t, map[string]string{"acme": key1, "globex": key1})
+	rotated := ring(t, map[string]string{"acme": key2 + "\n" + key1})
+	raw, err := k.Mint("acme", at, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := token.Text(&raw)
+	f := func(k *token.Keyring, workspace, text string, want error) {
+		t.Helper()
+		if _, err := k.Verify(workspace, text); !errors.Is(err, want) {
+			t.Errorf("%s %s: got %v, want %v", workspace, text, err, want)
+		}
+	}
+	f(k, "acme", text, nil)
+	f(rotated, "acme", text, nil)
+	f(k, "globex", text, token.ErrInvalid) // the same key, another workspace
+	f(k, "nobody", text, token.ErrInvalid)
+	f(k, "acme", text[:26], token.ErrMalformed)
+	f(k, "acme", text+"0", token.ErrMalformed)
+	f(k, "acme", strings.Repeat("z", 27), token.ErrMalformed) // more than 20 bytes can hold
+	f(k, "acme", "*"+text[1:], token.ErrMalformed)
+	for i := range raw {
+		forged := raw
+		forged[i] ^= 1
+		f(k, "acme", token.Text(&forged), token.ErrInvalid)
+	}
+	if _, err := k.Mint("nobody", at, rand.Reader); err == nil {
+		t.Error("minted without a key")
+	}
+}
+
+func TestLoadErrors(t *testing.T) {
+	f := func(text, want string) {
+		t.Helper()
+		_, err := token.LoadKeyring(fstest.MapFS{"acme": &fstest.MapFile{Data: []byte(text)}})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want …%s…", text, err, want)
+		}
+	}
+	f("", "acme holds no key")
+	f(key1+"\nsecret!", "acme line 2: want standard base64")
+	f("c2hvcnQ=", "at least 16 bytes")
+}
+
+// Text order is byte order is time order: stores and humans sort alike.
+func TestOrder(t *testing.T) {
+	k := ring(t, map[string]string{"acme": key1})
+	rapid.Check(t, func(t *rapid.T) {
+		a, _ := k.Mint("acme", at.Add(time.Duration(rapid.Int64Range(0, 1<<30).Draw(t, "a"))*time.Second), rand.Reader)
+		b, _ := k.Mint("acme", at.Add(time.Duration(rapid.Int64Range(0, 1<<30).Draw(t, "b"))*time.Second), rand.Reader)
+		if strings.Compare(token.Text(&a), token.Text(&b)) != slices.Compare(a[:], b[:]) {
+			t.Fatalf("text and bytes sort differently")
+		}
+		if token.Seconds(&a) < token.Seconds(&b) && slices.Compare(a[:], b[:]) > 0 {
+			t.Fatalf("not in time order")
+		}
+	})
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("2ABCdefGhIjKlMnOpQrStUvWxYz")
+	f.Add(strings.Repeat("z", 27))
+	f.Fuzz(func(t *testing.T, text string) {
+		raw, err := token.Parse(text)
+		if err != nil {
+			if !errors.Is(err, token.ErrMalformed) {
+				t.Errorf("unclassified: %v", err)
+			}
+			return
+		}
+		if token.Text(&raw) != text {
+			t.Errorf("%q parses to %q", text, token.Text(&raw))
+		}
+	})
+}

@@ -1,0 +1,377 @@
+package event_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/linkedin/goavro/v2"
+	"github.com/nimriz/partners/schemas/event"
+	"pgregory.net/rapid"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write golden files that do not exist yet")
+
+func ptr[T any](v T) *T { return &v }
+
+func sampleClick() *event.Click {
+	return &event.Click{WorkspaceID: "acme", ClickToken: "2ABCdefGhIjKlMnOpQrStUvWxYz", ClickedAt: 1790000000123, WindowMs: 30 * 86400_000,
+		TokenStatus: event.TokenAppended, LinkID: "lnk_nomura", Domain: "go.acme.com", Slug: "nomura", Destination: "https://shop.acme.com/", Trigger: event.TriggerQR,
+		PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio", PartnerRelationship: "approved", PartnerLifecycle: "active",
+		ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners", ProgramStatus: "active", AssignmentID: "asg_1", AssignedAt: 1767571200000,
+		RewardTerms: "10%", UTMSource: "partner", UTMMedium: "agency", Sub1: "pub-77", ReferrerHost: "news.example.com", Country: "DE", Device: "mobile", OS: "iOS", Browser: "Safari",
+		IsBot: true, BotReason: "head", CatalogOffset: 41}
+}
+
+func sampleConversion() *event.Conversion {
+	c := &event.Conversion{WorkspaceID: "acme", EventID: "evt_1", ClickToken: "2ABCdefGhIjKlMnOpQrStUvWxYz", Type: event.Sale, EventName: "checkout", OccurredAt: 1790000100000,
+		ReceivedAt: 1790000100250, AmountMinor: ptr(int64(10000)), Currency: "EUR", Exponent: 2, Quantity: ptr(int32(3)), OrderID: "o-1", CustomerRef: "c-9",
+		Metadata: map[string]string{"store": "eu-1"}, KeyID: "0a1b2c3d"}
+	c.ContentSHA256 = c.Content()
+	return c
+}
+
+func sampleOutcome() *event.Outcome {
+	c := sampleConversion()
+	return &event.Outcome{WorkspaceID: c.WorkspaceID, EventID: "evt_2", ClickToken: c.ClickToken, Verdict: event.Reversed, Flags: []string{event.FlagOverReversed}, Review: event.ReviewNeeded,
+		Type: event.Refund, Effect: -1, OccurredAt: 1790000200000, ReceivedAt: 1790000200001, DecidedAt: 1790000200002, AmountMinor: ptr(int64(6000)), Currency: "EUR", Exponent: 2,
+		OrderID: "o-1", ParentEventID: "evt_1", ParentType: "sale", ReasonText: "broken", EstimatedRewardMinor: ptr(int64(-400)), RewardCurrency: "EUR", ContentSHA256: c.ContentSHA256,
+		EventPartition: 3, EventOffset: 77, FirstOffset: ptr(int64(5)), RulesVersion: 1, Click: sampleClick()}
+}
+
+func sampleProgress() *event.Progress {
+	return &event.Progress{Partition: 3, At: 1790000300000, ClicksPosition: 100, ConversionsPosition: 20, ClicksMaxAt: 1790000299000, ConversionsMaxAt: 1790000298000, OutcomesEnd: 24,
+		Read: 20, Attributed: 11, Reversed: 3, Duplicate: 2, Conflict: 1, Unattributed: 1, Unreadable: 1, Waiting: 1, OldestWaitingReceivedAt: ptr(event.Millis(1790000298000)), CaughtUp: true, GraceMs: 259200000}
+}
+
+func sampleRejection() *event.Rejection {
+	return &event.Rejection{WorkspaceID: "acme", WebhookID: "msg_1", EventID: "evt_3", ClickToken: "x", ReceivedAt: 1790000400000, Status: 422, Code: "bad_amount", Field: "amount",
+		Detail: "three digits", BodySHA256: [32]byte{1, 2, 3}, KeyID: "0a1b2c3d"}
+}
+
+func encodeAll(t testing.TB, c *event.Codec) map[string][]byte {
+	t.Helper()
+	out := make(map[string][]byte)
+	put := func(name string, b []byte, err error) {
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		out[name] = b
+	}
+	b, err := c.AppendClick(nil, sampleClick())
+	put("Click", b, err)
+	b, err = c.AppendConversion(nil, sampleConversion())
+	put("Conversion", b, err)
+	b, err = c.AppendOutcome(nil, sampleOutcome(), nil)
+	put("Outcome", b, err)
+	b, err = c.AppendProgress(nil, sampleProgress())
+	put("Progress", b, err)
+	b, err = c.AppendRejection(nil, sampleRejection())
+	put("Rejection", b, err)
+	return out
+}
+
+// Golden files are append-only: a record that was once written must be readable, byte for byte, for ever.
+func TestGolden(t *testing.T) {
+	c := event.DefaultCodec()
+	for name, b := range encodeAll(t, c) {
+		file := filepath.Join("testdata", strings.ToLower(name)+".v1.golden")
+		record, text, err := c.Text(b)
+		if err != nil || record != name {
+			t.Fatalf("%s: Text says %q, %v", name, record, err)
+		}
+		var pretty bytes.Buffer
+		if err := json.Indent(&pretty, text, "", "  "); err != nil {
+			t.Fatal(err)
+		}
+		got := hex.Dump(b) + "\n" + sortedJSON(t, pretty.Bytes()) + "\n"
+		want, err := os.ReadFile(file)
+		if os.IsNotExist(err) && *rewrite {
+			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want) {
+			t.Errorf("%s: the encoding changed; a new form needs a new schema version:\n%s", file, cmp.Diff(string(want), got))
+		}
+	}
+}
+
+func sortedJSON(t *testing.T, b []byte) string {
+	var v any
+	if err := json.Unmarshal(b, &v); err != nil {
+		t.Fatal(err)
+	}
+	out, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+func TestRoundTrip(t *testing.T) {
+	c := event.DefaultCodec()
+	all := encodeAll(t, c)
+	same := func(name string, got, want any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("%s:\n%s", name, d)
+		}
+	}
+	var k event.Click
+	same("Click", &k, sampleClick(), c.DecodeClick(all["Click"], &k))
+	var v event.Conversion
+	same("Conversion", &v, sampleConversion(), c.DecodeConversion(all["Conversion"], &v))
+	var o event.Outcome
+	same("Outcome", &o, sampleOutcome(), c.DecodeOutcome(all["Outcome"], &o))
+	var p event.Progress
+	same("Progress", &p, sampleProgress(), c.DecodeProgress(all["Progress"], &p))
+	var r event.Rejection
+	same("Rejection", &r, sampleRejection(), c.DecodeRejection(all["Rejection"], &r))
+}
+
+// The two codecs write the same bytes: what twmb/avro wrote, goavro reads and writes again unchanged.
+func TestGoavroWritesTheSameBytes(t *testing.T) {
+	c := event.DefaultCodec()
+	check := func(t interface{ Fatalf(string, ...any) }, schema string, b []byte) {
+		g, err := goavro.NewCodec(schema)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		native, rest, err := g.NativeFromBinary(b[event.HeadLen:])
+		if err != nil || len(rest) > 0 {
+			t.Fatalf("goavro reads: %v, %d bytes left", err, len(rest))
+		}
+		again, err := g.BinaryFromNative(nil, native)
+		if err != nil || !bytes.Equal(again, b[event.HeadLen:]) {
+			t.Fatalf("goavro writes other bytes (%v):\n%x\n%x", err, b[event.HeadLen:], again)
+		}
+	}
+	schemas := make(map[string]string)
+	for _, s := range event.Schemas() {
+		schemas[s.Record] = s.JSON
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		k := drawClick(t)
+		wire, err := c.AppendClick(nil, k)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		check(t, schemas["Click"], wire)
+		v := sampleConversion()
+		v.EventID, v.OrderID = rapid.String().Draw(t, "event"), rapid.String().Draw(t, "order")
+		v.Metadata = map[string]string{rapid.String().Draw(t, "k"): rapid.String().Draw(t, "v")} // one entry: a map's order is free
+		if rapid.Bool().Draw(t, "amountless") {
+			v.AmountMinor, v.Quantity = nil, nil
+		}
+		b, err := c.AppendConversion(nil, v)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		check(t, schemas["Conversion"], b)
+		o := sampleOutcome()
+		o.Click = k
+		whole, err := c.AppendOutcome(nil, o, nil)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		check(t, schemas["Outcome"], whole)
+		copied, err := c.AppendOutcome(nil, o, wire)
+		if err != nil || !bytes.Equal(whole, copied) {
+			t.Fatalf("copying the click's bytes gives another outcome (%v)", err)
+		}
+	})
+}
+
+func drawClick(t *rapid.T) *event.Click {
+	k := sampleClick()
+	v := reflect.ValueOf(k).Elem()
+	for i := range v.NumField() {
+		if f := v.Field(i); f.Type() == reflect.TypeFor[string]() && rapid.Bool().Draw(t, "set") {
+			f.SetString(rapid.StringN(0, 40, 40).Draw(t, v.Type().Field(i).Name))
+		}
+	}
+	k.Destination = "https://e.example/" + strings.Repeat("é", rapid.IntRange(0, 400).Draw(t, "long"))
+	return k
+}
+
+func TestFit(t *testing.T) {
+	c := event.DefaultCodec()
+	rapid.Check(t, func(t *rapid.T) {
+		k := drawClick(t)
+		before := *k
+		b, err := c.AppendClick(nil, k)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		cut := k.Fit()
+		after, err := c.AppendClick(nil, k)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		small := len(b)-event.HeadLen <= event.MaxClickBytes
+		if small != (cut == 0) || small && !bytes.Equal(b, after) {
+			t.Fatalf("a click of %d bytes: %d fields cut", len(b)-event.HeadLen, cut)
+		}
+		ids := len(k.LinkID + k.PartnerID + k.PartnerKey + k.ProgramID + k.ProgramKey + k.AssignmentID + k.WorkspaceID)
+		if n := len(after) - event.HeadLen; n > event.MaxClickBytes && ids < 300 {
+			t.Fatalf("still %d bytes", n)
+		}
+		if k.LinkID != before.LinkID || k.PartnerID != before.PartnerID || !strings.HasPrefix(before.Destination, k.Destination) {
+			t.Fatalf("an id was cut, or a text is no prefix")
+		}
+	})
+	// The worst that the catalog allows: every id and key at 40 bytes, the workspace at 64.
+	id := strings.Repeat("x", 40)
+	k := &event.Click{WorkspaceID: strings.Repeat("w", 64), ClickToken: strings.Repeat("t", 27), ClickedAt: 1 << 44, WindowMs: 1 << 40, TokenStatus: event.TokenOff, TokenReason: "reserved_present",
+		LinkID: id, Trigger: event.TriggerQR, PartnerID: id, PartnerKey: id, PartnerRelationship: "deactivated", PartnerLifecycle: "archived", ProgramID: id, ProgramKey: id, ProgramStatus: "archived",
+		AssignmentID: id, AssignedAt: 1 << 44, RewardTerms: "9223372036854775807 USD", Country: "DE", CatalogOffset: 1 << 60, Destination: strings.Repeat("d", 2048)}
+	k.Fit()
+	b, err := c.AppendClick(nil, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(b) - event.HeadLen; n > event.MaxClickBytes {
+		t.Errorf("the largest ids leave %d bytes", n)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	c := event.DefaultCodec()
+	wire := encodeAll(t, c)["Conversion"]
+	f := func(b []byte, want string) {
+		t.Helper()
+		var v event.Conversion
+		err := c.DecodeConversion(b, &v)
+		if err == nil || !event.Unreadable(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%x: got %v, want …%s…", b[:min(len(b), 8)], err, want)
+		}
+	}
+	f(nil, "Confluent framing")
+	f([]byte{1, 0, 0, 0, 2, 9}, "Confluent framing")
+	f([]byte{0, 0, 0, 3, 9, 1}, "unknown schema id 777")
+	f(encodeAll(t, c)["Click"], "1 is Click, not Conversion")
+	for n := event.HeadLen; n < len(wire); n++ {
+		f(wire[:n], "malformed Avro: Conversion")
+	}
+	f(append(bytes.Clone(wire), 0), "1 bytes behind the record")
+	if _, err := event.NewCodec([]event.ID{{ID: 9, Record: "Click", Version: 7}}); err == nil || !strings.Contains(err.Error(), `"Click" version 7`) {
+		t.Errorf("unknown version: %v", err)
+	}
+	if _, err := event.NewCodec(event.DefaultIDs()[1:]); err == nil || !strings.Contains(err.Error(), "none for record Click") {
+		t.Errorf("missing id: %v", err)
+	}
+}
+
+func TestContent(t *testing.T) {
+	base := sampleConversion().Content()
+	same := func(what string, want bool, change func(*event.Conversion)) {
+		t.Helper()
+		c := sampleConversion()
+		change(c)
+		if (c.Content() == base) != want {
+			t.Errorf("%s: same content is %v, want %v", what, !want, want)
+		}
+	}
+	same("received later", true, func(c *event.Conversion) { c.ReceivedAt++ })
+	same("another signing key", true, func(c *event.Conversion) { c.KeyID = "ffffffff" })
+	same("another workspace", true, func(c *event.Conversion) { c.WorkspaceID = "globex" })
+	same("amount", false, func(c *event.Conversion) { c.AmountMinor = ptr(int64(10001)) })
+	same("no quantity is not 1", false, func(c *event.Conversion) { c.Quantity = nil })
+	same("metadata", false, func(c *event.Conversion) { c.Metadata["store"] = "eu-2" })
+	same("name", false, func(c *event.Conversion) { c.EventName = "other" })
+	same("a field moved into its neighbour", false, func(c *event.Conversion) { c.OrderID, c.ParentEventID = "", "o-1" })
+	if got, want := hex.EncodeToString(base[:]), "534dc0a260afafb11f63a5e12e5b2ee0df46f44486d81dd516fc31411ed55054"; got != want {
+		t.Errorf("canonical form changed: %s", got)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	c := event.DefaultCodec()
+	for _, b := range encodeAll(f, c) {
+		f.Add(b)
+		f.Add(b[:len(b)/2])
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var k event.Click
+		if err := c.DecodeClick(b, &k); err == nil {
+			if _, err := c.AppendClick(nil, &k); err != nil {
+				t.Errorf("a click that was read cannot be written: %v", err)
+			}
+		} else if !event.Unreadable(err) {
+			t.Errorf("click: unclassified %v", err)
+		}
+		var v event.Conversion
+		if err := c.DecodeConversion(b, &v); err != nil && !event.Unreadable(err) {
+			t.Errorf("conversion: unclassified %v", err)
+		}
+		var o event.Outcome
+		if err := c.DecodeOutcome(b, &o); err != nil && !event.Unreadable(err) {
+			t.Errorf("outcome: unclassified %v", err)
+		}
+		var p event.Progress
+		if err := c.DecodeProgress(b, &p); err != nil && !event.Unreadable(err) {
+			t.Errorf("progress: unclassified %v", err)
+		}
+		var r event.Rejection
+		if err := c.DecodeRejection(b, &r); err != nil && !event.Unreadable(err) {
+			t.Errorf("rejection: unclassified %v", err)
+		}
+		if _, _, err := c.Text(b); err != nil && !event.Unreadable(err) {
+			t.Errorf("text: unclassified %v", err)
+		}
+	})
+}
+
+func BenchmarkDecodeConversion(b *testing.B) {
+	c := event.DefaultCodec()
+	wire := encodeAll(b, c)["Conversion"]
+	b.ReportAllocs()
+	var v event.Conversion
+	for b.Loop() {
+		if err := c.DecodeConversion(wire, &v); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDecodeClick(b *testing.B) {
+	c := event.DefaultCodec()
+	wire := encodeAll(b, c)["Click"]
+	b.SetBytes(int64(len(wire)))
+	b.ReportAllocs()
+	var v event.Click
+	for b.Loop() {
+		if err := c.DecodeClick(wire, &v); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkAppendOutcome(b *testing.B) {
+	c := event.DefaultCodec()
+	click := encodeAll(b, c)["Click"]
+	o := sampleOutcome()
+	b.ReportAllocs()
+	var buf []byte
+	var err error
+	for b.Loop() {
+		if buf, err = c.AppendOutcome(buf[:0], o, click); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

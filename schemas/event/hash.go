@@ -1,0 +1,49 @@
+package event
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"maps"
+	"slices"
+)
+
+// Content is the SHA-256 of the canonical event: all that the merchant said, and nothing that the gateway added. Two bodies with another order of keys,
+// another number of zeros in the amount or another time zone have the same content; an absent text equals an empty one, an absent quantity is not 1.
+//
+// Canonical form, version 1: the byte 1, then each field as length (uvarint) and bytes, in this order: event_id, type, click_token, occurred_at (unix ms, decimal),
+// amount in minor units (decimal, empty if none), currency, quantity (decimal, empty if none), order_id, parent_event_id, name, reason, customer_ref,
+// then key and value of each metadata entry, sorted by key.
+func (c *Conversion) Content() [32]byte {
+	b := make([]byte, 1, 512)
+	b[0] = 1
+	text := func(s string) {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	number := func(v int64) { text(decimalText(v)) }
+	text(c.EventID)
+	text(string(c.Type))
+	text(c.ClickToken)
+	number(int64(c.OccurredAt))
+	if c.AmountMinor == nil {
+		text("")
+	} else {
+		number(*c.AmountMinor)
+	}
+	text(c.Currency)
+	if c.Quantity == nil {
+		text("")
+	} else {
+		number(int64(*c.Quantity))
+	}
+	for _, s := range []string{c.OrderID, c.ParentEventID, c.EventName, c.ReasonText, c.CustomerRef} {
+		text(s)
+	}
+	for _, k := range slices.Sorted(maps.Keys(c.Metadata)) {
+		text(k)
+		text(c.Metadata[k])
+	}
+	return sha256.Sum256(b)
+}
+
+func decimalText(v int64) string { return Decimal(v, 0) }
