@@ -1,0 +1,80 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/plugin/kprom"
+	"github.com/twmb/franz-go/plugin/kslog"
+)
+
+// Config says which cluster, and under which names.
+type Config struct {
+	// Brokers are the seed brokers, host:port.
+	Brokers []string
+	// TopicPrefix stands before every topic, consumer group and transactional id.
+	TopicPrefix string
+	// ClientID names the program in the brokers' logs and in our metrics.
+	ClientID string
+}
+
+// DefaultConfig has no brokers: they must be given.
+func DefaultConfig() Config { return Config{ClientID: "partners"} }
+
+// Validate reports what is missing, by flag.
+func (c Config) Validate() error {
+	if len(c.Brokers) == 0 {
+		return errors.New("-brokers: at least one host:port is required")
+	}
+	for _, b := range c.Brokers {
+		if !strings.Contains(b, ":") {
+			return fmt.Errorf("-brokers: %q is not host:port", b)
+		}
+	}
+	return nil
+}
+
+// Topic returns the name of a topic in this cluster.
+func (c Config) Topic(name string) string { return c.TopicPrefix + name }
+
+// Group returns the name of a consumer group in this cluster.
+func (c Config) Group(name string) string { return c.TopicPrefix + name }
+
+// NewClient makes a client with the settings that all our clients share; opts come after them. reg may be nil.
+//
+// MetadataMinAge is 250 ms instead of 5 s: that is how long a client takes to notice a new leader, or a topic that was created a moment ago.
+func NewClient(cfg Config, log *slog.Logger, reg prometheus.Registerer, opts ...kgo.Opt) (*kgo.Client, error) {
+	all, err := Options(cfg, log, reg)
+	if err != nil {
+		return nil, err
+	}
+	cl, err := kgo.NewClient(append(all, opts...)...)
+	if err != nil {
+		return nil, fmt.Errorf("making a Kafka client: %w", err)
+	}
+	return cl, nil
+}
+
+// Options are the settings that all our clients share, for sessions that franz-go makes itself.
+func Options(cfg Config, log *slog.Logger, reg prometheus.Registerer) ([]kgo.Opt, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	opts := []kgo.Opt{
+		kgo.SeedBrokers(cfg.Brokers...),
+		kgo.ClientID(cfg.ClientID),
+		kgo.MetadataMinAge(250 * time.Millisecond),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.WithLogger(kslog.New(log.With("client", cfg.ClientID))),
+	}
+	if reg != nil {
+		labelled := prometheus.WrapRegistererWith(prometheus.Labels{"client": cfg.ClientID}, reg)
+		opts = append(opts, kgo.WithHooks(kprom.NewMetrics("partners", kprom.Subsystem("kafka"), kprom.Registerer(labelled))))
+	}
+	return opts, nil
+}

@@ -1,0 +1,104 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Follower keeps applying the records of a compacted topic of one partition.
+type Follower struct {
+	client *kgo.Client
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	mu  sync.Mutex
+	err error
+}
+
+// Follow reads topic from its start and hands each record to apply, in order, from one goroutine. It returns when the end that was listed at its start has been read,
+// and goes on in the background until Close. If apply fails, the follower stops: Err tells.
+func Follow(ctx context.Context, cfg Config, log *slog.Logger, topic string, apply func(*kgo.Record) error) (*Follower, error) {
+	cl, err := NewClient(cfg, log, nil, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}}), kgo.KeepControlRecords())
+	if err != nil {
+		return nil, err
+	}
+	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, topic)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		cl.Close()
+		return nil, fmt.Errorf("following %s: listing its end: %w", topic, err)
+	}
+	end, ok := ends.Lookup(topic, 0)
+	if !ok {
+		cl.Close()
+		return nil, fmt.Errorf("following %s: the topic does not exist", topic)
+	}
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	f := &Follower{client: cl, cancel: cancel, done: make(chan struct{})}
+	caught := make(chan struct{})
+	go f.run(run, topic, end.Offset, caught, apply)
+	select {
+	case <-caught:
+		return f, nil
+	case <-f.done:
+		return nil, fmt.Errorf("following %s: %w", topic, f.Err())
+	case <-ctx.Done():
+		f.Close()
+		return nil, fmt.Errorf("following %s: %w", topic, context.Cause(ctx))
+	}
+}
+
+func (f *Follower) run(ctx context.Context, topic string, end int64, caught chan<- struct{}, apply func(*kgo.Record) error) {
+	defer close(f.done)
+	position, open := int64(0), true
+	for {
+		if open && position >= end {
+			close(caught)
+			open = false
+		}
+		fetches := f.client.PollFetches(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		for _, r := range fetches.Records() {
+			position = r.Offset + 1
+			if r.Attrs.IsControl() {
+				continue
+			}
+			if err := apply(r); err != nil {
+				f.fail(fmt.Errorf("applying %s offset %d: %w", topic, r.Offset, err))
+				return
+			}
+		}
+	}
+}
+
+func (f *Follower) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+// Err is why the follower stopped, nil while it runs.
+func (f *Follower) Err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+// Done is closed when the follower has stopped.
+func (f *Follower) Done() <-chan struct{} { return f.done }
+
+// Close stops the follower.
+func (f *Follower) Close() {
+	f.cancel()
+	<-f.done
+	f.client.Close()
+}

@@ -1,0 +1,194 @@
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/kafka/embedded"
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+var discard = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+func config(brokers []string) kafka.Config {
+	cfg := kafka.DefaultConfig()
+	cfg.Brokers = brokers
+	return cfg
+}
+
+func want() kafka.TopicsConfig {
+	w := kafka.DefaultTopicsConfig()
+	w.Replication = 1
+	return w
+}
+
+func TestApplyIsRepeatable(t *testing.T) {
+	brokers := kafkatest.Broker(t)
+	cl := kafkatest.Client(t, brokers)
+	changes, err := kafka.Apply(t.Context(), cl, config(brokers), want())
+	if err != nil || len(changes) != 0 {
+		t.Errorf("the second apply changed %v, %v", changes, err)
+	}
+	if err := kafka.Check(t.Context(), cl, config(brokers), want()); err != nil {
+		t.Errorf("a fresh install has problems: %v", err)
+	}
+	longer := want()
+	longer.ClickLife += 24 * time.Hour
+	if err := kafka.Check(t.Context(), cl, config(brokers), longer); err == nil || !strings.Contains(err.Error(), "topic clicks: retention.ms is 3888000000, needed is 3974400000") {
+		t.Errorf("short retention: %v", err)
+	}
+	if changes, err = kafka.Apply(t.Context(), cl, config(brokers), longer); err != nil || len(changes) != 2 {
+		t.Errorf("longer retention: %v, %v", changes, err)
+	}
+}
+
+// A partition count that differs makes every join wrong: refused, by apply and by check.
+func TestPartitionMismatch(t *testing.T) {
+	brokers := kafkatest.Broker(t)
+	cl := kafkatest.Client(t, brokers)
+	other := want()
+	other.Partitions = 12
+	if _, err := kafka.Apply(t.Context(), cl, config(brokers), other); !errors.Is(err, kafka.ErrPartitions) || !strings.Contains(err.Error(), "it has 6, -partitions says 12") {
+		t.Errorf("apply: %v", err)
+	}
+	adm := kadm.NewClient(cl)
+	if _, err := adm.DeleteTopics(t.Context(), topic.Conversions); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := adm.CreateTopic(t.Context(), 7, 1, nil, topic.Conversions); err != nil {
+		t.Fatal(err)
+	}
+	fresh := kafkatest.Client(t, brokers) // a client may answer from metadata that is a moment old
+	if err := kafka.Check(t.Context(), fresh, config(brokers), want()); !errors.Is(err, kafka.ErrPartitions) || !strings.Contains(err.Error(), "topic conversions") {
+		t.Errorf("check: %v", err)
+	}
+}
+
+// A group that lost its place is an error that names the range; nothing resets it.
+func TestLostOffsets(t *testing.T) {
+	cluster, brokers := kafkatest.Cluster(t)
+	cl := kafkatest.Client(t, brokers)
+	for range 10 {
+		kafkatest.Produce(t, brokers, &kgo.Record{Topic: topic.Clicks, Partition: 2, Value: []byte("x")})
+	}
+	adm := kadm.NewClient(cl)
+	check := func(want string) {
+		t.Helper()
+		err := kafka.CheckOffsets(t.Context(), adm, topic.ProcessorGroup, []string{topic.Clicks})
+		if !errors.Is(err, kafka.ErrOffsets) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want …%s…", err, want)
+		}
+	}
+	if err := cluster.DeleteRecords(topic.Clicks, 2, 4); err != nil {
+		t.Fatal(err)
+	}
+	check("clicks partition 2: committed 0, but the log begins at 4: records [0, 4) are gone")
+	var o kadm.Offsets
+	o.AddOffset(topic.Clicks, 2, 99, -1)
+	if err := adm.CommitAllOffsets(t.Context(), topic.ProcessorGroup, o); err != nil {
+		t.Fatal(err)
+	}
+	check("committed 99, but the log ends at 10")
+	if _, err := adm.DeleteGroup(t.Context(), topic.ProcessorGroup); err != nil {
+		t.Fatal(err)
+	}
+	check("clicks partition 2: no committed offset while the log holds [4, 10)")
+	changes, err := kafka.Apply(t.Context(), cl, config(brokers), want())
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("clicks partition 2: no committed offset") // apply commits empty partitions only
+	if !strings.Contains(strings.Join(changes, "\n"), "committed offset 0 of 11 partitions for group attribution-processor") {
+		t.Errorf("changes: %v", changes)
+	}
+}
+
+func TestFollow(t *testing.T) {
+	brokers := kafkatest.Broker(t)
+	put := func(k, v string) {
+		kafkatest.Produce(t, brokers, &kgo.Record{Topic: topic.Catalog, Key: []byte(k), Value: []byte(v)})
+	}
+	put("a", "1")
+	put("b", "2")
+	got := make(chan string, 10)
+	f, err := kafka.Follow(t.Context(), config(brokers), discard, topic.Catalog, func(r *kgo.Record) error {
+		got <- string(r.Key) + string(r.Value)
+		if string(r.Value) == "bad" {
+			return errors.New("bad value")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if len(got) != 2 {
+		t.Errorf("Follow returned after %d of 2 records", len(got))
+	}
+	put("c", "3")
+	if a, b, c := <-got, <-got, <-got; a+b+c != "a1b2c3" {
+		t.Errorf("got %s %s %s", a, b, c)
+	}
+	put("d", "bad")
+	<-f.Done()
+	if err := f.Err(); err == nil || !strings.Contains(err.Error(), "applying catalog offset 3: bad value") {
+		t.Errorf("Err: %v", err)
+	}
+	if _, err := kafka.Follow(t.Context(), config(brokers), discard, "nosuch", nil); err == nil {
+		t.Error("followed a topic that does not exist")
+	}
+}
+
+// The embedded broker keeps its log over a clean stop.
+func TestEmbeddedKeepsItsLog(t *testing.T) {
+	dir := t.TempDir()
+	b, err := embedded.Start(embedded.Config{DataDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kafkatest.Topics(t, b.Addrs())
+	kafkatest.Produce(t, b.Addrs(), &kgo.Record{Topic: topic.Clicks, Partition: 1, Key: []byte("k"), Value: []byte("v")})
+	b.Close()
+	b, err = embedded.Start(embedded.Config{DataDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if got := kafkatest.Consume(t, b.Addrs(), topic.Clicks); len(got) != 1 || string(got[0].Value) != "v" {
+		t.Errorf("after a restart: %v", got)
+	}
+	var port int
+	if _, p, ok := strings.Cut(b.Addrs()[0], ":"); ok {
+		for _, d := range p {
+			port = port*10 + int(d-'0')
+		}
+	}
+	if _, err := embedded.Start(embedded.Config{Port: port}); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("a taken port: %v", err)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	f := func(brokers []string, want string) {
+		t.Helper()
+		if _, err := kafka.NewClient(config(brokers), discard, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v", brokers, err)
+		}
+	}
+	f(nil, "-brokers")
+	f([]string{"kafka"}, `"kafka" is not host:port`)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := kafka.Follow(ctx, config([]string{"127.0.0.1:1"}), discard, "x", nil); err == nil {
+		t.Error("followed nothing")
+	}
+}
