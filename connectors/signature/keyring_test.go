@@ -1,0 +1,285 @@
+package signature
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"testing/iotest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+var testNow = time.Unix(1760000000, 0)
+
+func signedHeader(t testing.TB, id string, at time.Time, body []byte, secrets ...Secret) http.Header {
+	t.Helper()
+	r := &http.Request{Header: make(http.Header)}
+	if err := SignRequest(r, id, at, body, secrets...); err != nil {
+		t.Fatal(err)
+	}
+	return r.Header
+}
+
+// A refusal must cost the same MACs over the body for every name, and an
+// accepted request no more than that.
+func TestEveryWorkspaceCostsTheSame(t *testing.T) {
+	k := ringOf(t, "one: a", "three: b c d", "two: e f")
+	body := []byte(`{"event_id":"1"}`)
+	stranger := signedHeader(t, "msg_1", testNow, body, namedSecret("stranger"))
+	c, err := parseClaim(stranger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, workspace := range []string{"one", "two", "three", "unknown", ""} {
+		key, macs, ok := k.current.Load().candidates(workspace).match(c, body)
+		if ok || macs != 3 || key != (Secret{}) {
+			t.Errorf("workspace %q: matched %v with %v after %d MACs, want a refusal after 3", workspace, ok, key, macs)
+		}
+		if _, err := k.Verify(workspace, stranger, body, testNow); err != ErrBad {
+			t.Errorf("workspace %q: %v, want exactly ErrBad", workspace, err)
+		}
+	}
+}
+
+// Even a request that a decoy signed is refused.
+func TestDecoyNeverMatches(t *testing.T) {
+	k := ringOf(t, "one: a", "three: b c d")
+	loaded := k.current.Load()
+	if len(loaded.unknown.secrets) != 3 {
+		t.Fatalf("%d decoys for an unknown workspace, want 3", len(loaded.unknown.secrets))
+	}
+	for _, decoy := range loaded.unknown.secrets {
+		h := signedHeader(t, "msg_1", testNow, nil, decoy)
+		for _, workspace := range []string{"one", "three", "unknown"} {
+			if _, err := k.Verify(workspace, h, nil, testNow); err != ErrBad {
+				t.Errorf("workspace %q accepts a decoy's signature: %v", workspace, err)
+			}
+		}
+	}
+	if again := ringOf(t, "one: a", "three: b c d").current.Load(); again.unknown.secrets[0].KeyID() == loaded.unknown.secrets[0].KeyID() {
+		t.Error("two keyrings share a decoy: decoys are not random")
+	}
+}
+
+// The trivial model of rotation: a request passes when one of its signers is
+// active in its workspace, and names the active one that comes first in the file.
+func TestRotationModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		name := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"})
+		distinct := func(label string, most int) []string {
+			return rapid.SliceOfNDistinct(name, 1, most, rapid.ID).Draw(rt, label)
+		}
+		active := distinct("active", MaxSecrets)
+		other := distinct("other workspace", MaxSecrets)
+		signers := distinct("signers", MaxSignatures)
+
+		k := ringOf(t, "w: "+strings.Join(active, " "), "x: "+strings.Join(other, " "))
+		var secrets []Secret
+		for _, s := range signers {
+			secrets = append(secrets, namedSecret(s))
+		}
+		body := rapid.SliceOf(rapid.Byte()).Draw(rt, "body")
+		got, err := k.Verify("w", signedHeader(t, "msg_1", testNow, body, secrets...), body, testNow)
+
+		want := ""
+		for _, a := range active {
+			if want == "" && strings.Contains(strings.Join(signers, ""), a) {
+				want = namedSecret(a).KeyID()
+			}
+		}
+		if (err == nil) != (want != "") || got.KeyID != want || (err != nil && err != ErrBad) {
+			rt.Fatalf("key %q, error %v; want key %q", got.KeyID, err, want)
+		}
+	})
+}
+
+func TestLoadKeyring(t *testing.T) {
+	a, b := namedSecret("a").Reveal(), namedSecret("b").Reveal()
+	nine := ""
+	for i := range 9 {
+		nine += namedSecret(fmt.Sprint(i)).Reveal() + "\n"
+	}
+	for _, c := range []struct{ name, file, text, want string }{
+		{"one", "acme", a, ""},
+		{"comments, blanks, CRLF, indent", "acme", "# old\r\n" + a + "\r\n\r\n  \n  " + b + "\n# end", ""},
+		{"eight", "acme", nine[:strings.LastIndex(strings.TrimSpace(nine), "\n")], ""},
+		{"64 characters", strings.Repeat("a", 64), a, ""},
+		{"nine", "acme", nine, `file "acme", line 9: more than 8 secrets`},
+		{"twice", "acme", a + "\n" + b + "\n\n" + a, `file "acme", line 4: the same secret as on line 1`},
+		{"empty", "acme", "# none yet\n", `file "acme": no secret in it`},
+		{"no prefix", "acme", "\n" + a[len(secretPrefix):], `file "acme", line 2: a signing secret starts with whsec_`},
+		{"not base64", "acme", a + "!", `file "acme", line 1: a signing secret is padded standard base64 after whsec_`},
+		{"trailing comment", "acme", a + " # old", `file "acme", line 1: a signing secret is padded standard base64 after whsec_`},
+		{"too short", "acme", "whsec_c2VjcmV0", `file "acme", line 1: a signing secret has 24 to 64 bytes, this one has 6`},
+		{"too long", "acme", "whsec_" + strings.Repeat("AAAA", 21) + "AAA=", `file "acme", line 1: a signing secret has 24 to 64 bytes, this one has 65`},
+		{"carriage return within", "acme", a[:10] + "\r" + a[10:], `file "acme", line 1: a signing secret is padded standard base64 after whsec_`},
+		{"no key", "acme", "whsec_", `file "acme", line 1: a signing secret has 24 to 64 bytes, this one has 0`},
+		{"extension", "acme.txt", a, `file "acme.txt": a file is named by its workspace, [a-z0-9-]{1,64}`},
+		{"65 characters", strings.Repeat("a", 65), a, `a file is named by its workspace`},
+		{"directory", "acme/key", a, `file "acme": `},
+		{"nothing but hidden files", ".gitkeep", "", "the directory has no workspace's file"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := LoadKeyring(fstest.MapFS{c.file: {Data: []byte(c.text)}})
+			if c.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("error %v, want %q", err, c.want)
+			}
+			if strings.Contains(err.Error(), a[len(secretPrefix):][:6]) {
+				t.Fatalf("the error contains the secret: %v", err)
+			}
+		})
+	}
+}
+
+// Kubernetes mounts a secret as symbolic links beside a ..data directory.
+func TestLoadKeyringSkipsDotFiles(t *testing.T) {
+	text := []byte(namedSecret("a").Reveal())
+	k, err := LoadKeyring(fstest.MapFS{
+		"..2026_01_02/acme": {Data: text},
+		"..data":            {Data: []byte("..2026_01_02"), Mode: fs.ModeSymlink},
+		"acme":              {Data: []byte("..data/acme"), Mode: fs.ModeSymlink},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if workspaces, secrets := k.Size(); workspaces != 1 || secrets != 1 {
+		t.Fatalf("%d workspaces, %d secrets, want 1 and 1", workspaces, secrets)
+	}
+}
+
+func TestReload(t *testing.T) {
+	k := ringOf(t, "acme: old")
+	verify := func(name string) error {
+		_, err := k.Verify("acme", signedHeader(t, "msg_1", testNow, nil, namedSecret(name)), nil, testNow)
+		return err
+	}
+	if err := k.Reload(fstest.MapFS{"acme": {Data: []byte("oops")}}); err == nil {
+		t.Fatal("a broken file was loaded")
+	}
+	if err := verify("old"); err != nil {
+		t.Fatalf("after a failed reload the old secret is refused: %v", err)
+	}
+	if err := k.Reload(fstest.MapFS{"acme": {Data: []byte(namedSecret("new").Reveal())}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := verify("old"); err != ErrBad {
+		t.Fatalf("after the reload the old secret: %v, want ErrBad", err)
+	}
+	if err := verify("new"); err != nil {
+		t.Fatalf("after the reload the new secret: %v", err)
+	}
+}
+
+// A secret common to both directories is good at every moment of a reload.
+func TestReloadWhileVerifying(t *testing.T) {
+	k := ringOf(t, "acme: both old")
+	h := signedHeader(t, "msg_1", testNow, nil, namedSecret("both"))
+	dirs := []fs.FS{}
+	for _, second := range []string{"new", "old"} {
+		text := namedSecret("both").Reveal() + "\n" + namedSecret(second).Reveal()
+		dirs = append(dirs, fstest.MapFS{"acme": {Data: []byte(text)}})
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 200 {
+				if _, err := k.Verify("acme", h, nil, testNow); err != nil {
+					t.Errorf("during a reload: %v", err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 50 {
+		if err := k.Reload(dirs[i%2]); err != nil {
+			t.Error(err)
+		}
+	}
+	wg.Wait()
+}
+
+// A secret must not reach a log through any door.
+func TestSecretIsNeverPrinted(t *testing.T) {
+	s := namedSecret("a")
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "secret", s, "list", []Secret{s})
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "secret", s, "list", []Secret{s})
+	printed := log.String()
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		printed += fmt.Sprintf(verb, s)
+		printed += fmt.Sprintf(verb, []Secret{s})
+		printed += fmt.Sprintf(verb, struct{ hidden Secret }{s})
+		printed += fmt.Sprintf(verb, ring{unknown: candidates{secrets: []Secret{s}}})
+	}
+	key := (*s.sealed).key
+	for _, leak := range []string{
+		s.Reveal()[len(secretPrefix):][:8],
+		fmt.Sprintf("%x", key[:4]), fmt.Sprintf("%d %d %d", key[0], key[1], key[2]), fmt.Sprintf("%q", key[:4]),
+	} {
+		if strings.Contains(printed, leak) {
+			t.Errorf("%q of the secret was printed:\n%s", leak, printed)
+		}
+	}
+	if !strings.Contains(printed, "secret("+s.KeyID()+")") {
+		t.Errorf("the key id was not printed:\n%s", printed)
+	}
+}
+
+func TestNewSecret(t *testing.T) {
+	s, err := NewSecret(bytes.NewReader(make([]byte, 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="; s.Reveal() != want {
+		t.Errorf("%s, want %s", s.Reveal(), want)
+	}
+	broken := errors.New("no entropy")
+	if s, err := NewSecret(iotest.ErrReader(broken)); !errors.Is(err, broken) || s != (Secret{}) {
+		t.Errorf("%v, %v; want the reader's error", s, err)
+	}
+}
+
+func TestSignRequestRefuses(t *testing.T) {
+	a := namedSecret("a")
+	for name, c := range map[string]struct {
+		id      string
+		secrets []Secret
+	}{
+		"id with a dot":      {"msg.1", []Secret{a}},
+		"no id":              {"", []Secret{a}},
+		"over-long id":       {strings.Repeat("x", 129), []Secret{a}},
+		"line break in id":   {"x\ny", []Secret{a}},
+		"id that is no text": {"x\xff", []Secret{a}},
+		"no secret":          {"msg_1", nil},
+		"the zero secret":    {"msg_1", []Secret{a, {}}},
+		"eleven secrets":     {"msg_1", make([]Secret, 11)},
+	} {
+		r := &http.Request{Header: make(http.Header)}
+		if err := SignRequest(r, c.id, testNow, nil, c.secrets...); err == nil || len(r.Header) != 0 {
+			t.Errorf("%s: error %v, headers %v; want an error and none", name, err, r.Header)
+		}
+	}
+}
+
+func TestCodeOfOtherErrors(t *testing.T) {
+	if Code(nil) != "" || Code(errors.New("other")) != "" {
+		t.Error("an error that is not of Verify has a code")
+	}
+	if got := Code(fmt.Errorf("reading: %w", ErrStale)); got != "stale_timestamp" {
+		t.Errorf("wrapped ErrStale has code %q", got)
+	}
+}

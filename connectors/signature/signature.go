@@ -1,0 +1,225 @@
+package signature
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// The three headers of a signed request, in the canonical form of net/http.
+const (
+	HeaderID        = "Webhook-Id"
+	HeaderTimestamp = "Webhook-Timestamp"
+	HeaderSignature = "Webhook-Signature"
+)
+
+const (
+	// Tolerance is how far webhook-timestamp may be from the verifier's clock, on
+	// either side and in whole seconds; exactly this far is still accepted.
+	Tolerance = 5 * time.Minute
+
+	// MaxIDLength is the longest webhook-id, in characters.
+	MaxIDLength = 128
+
+	// MaxSignatures is how many signatures of any version one request may carry.
+	MaxSignatures = 10
+
+	versionPrefix = "v1,"
+)
+
+// Why a request is refused. Classify with Code.
+var (
+	// ErrMissing: the headers are absent or not in the form of a signed request.
+	// Wrapped with what is wrong; says nothing about the workspace.
+	ErrMissing = errors.New("the request is not signed")
+	// ErrBad: no signature was made with an active secret of the workspace, or
+	// there is no such workspace. Never wrapped, so the two read the same.
+	ErrBad = errors.New("no signature matches")
+	// ErrStale: genuinely signed, more than Tolerance ago.
+	ErrStale = errors.New("webhook-timestamp is too old")
+	// ErrFuture: genuinely signed, for a time more than Tolerance ahead.
+	ErrFuture = errors.New("webhook-timestamp is in the future")
+)
+
+// Code gives the events API's code for an error of Verify, and "" for any other error or nil.
+func Code(err error) string {
+	switch {
+	case errors.Is(err, ErrMissing):
+		return "missing_signature"
+	case errors.Is(err, ErrBad):
+		return "bad_signature"
+	case errors.Is(err, ErrStale):
+		return "stale_timestamp"
+	case errors.Is(err, ErrFuture):
+		return "future_timestamp"
+	}
+	return ""
+}
+
+// Sign returns one signature, "v1," and base64, over id, at (in unix seconds) and
+// body. It is empty for the zero Secret. Sign does not check id: SignRequest does.
+func Sign(s Secret, id string, at time.Time, body []byte) string {
+	if s.sealed == nil {
+		return ""
+	}
+	sum := s.mac(signedHead(id, strconv.FormatInt(at.Unix(), 10)), body)
+	return versionPrefix + base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// SignRequest sets the three headers on r. body must be the exact bytes of the
+// body that r will send; r.Body is not touched. During a rotation give the old and
+// the new secret, so that the request is good whichever of them the receiver has.
+func SignRequest(r *http.Request, id string, at time.Time, body []byte, secrets ...Secret) error {
+	if err := checkID(id); err != nil {
+		return fmt.Errorf("signing a request: %w", err)
+	}
+	if len(secrets) == 0 || len(secrets) > MaxSignatures {
+		return fmt.Errorf("signing a request: 1 to %d secrets, not %d", MaxSignatures, len(secrets))
+	}
+	signatures := make([]string, len(secrets))
+	for i, s := range secrets {
+		if signatures[i] = Sign(s, id, at, body); signatures[i] == "" {
+			return errors.New("signing a request: the zero secret signs nothing")
+		}
+	}
+	r.Header.Set(HeaderID, id)
+	r.Header.Set(HeaderTimestamp, strconv.FormatInt(at.Unix(), 10))
+	r.Header.Set(HeaderSignature, strings.Join(signatures, " "))
+	return nil
+}
+
+// signedHead is what is signed before the body:
+//
+//	┌────────────┬───┬──────────────────────────┬───┬───────┐
+//	│ webhook-id │ . │ webhook-timestamp (text) │ . │ body… │
+//	└────────────┴───┴──────────────────────────┴───┴───────┘
+//
+// Unambiguous only because neither text can hold a dot (checkID, parseTimestamp).
+func signedHead(id, timestamp string) []byte {
+	head := make([]byte, 0, len(id)+len(timestamp)+2)
+	head = append(head, id...)
+	head = append(head, '.')
+	head = append(head, timestamp...)
+	return append(head, '.')
+}
+
+// A claim is what the headers of a request say, not yet verified.
+type claim struct {
+	id         string
+	timestamp  int64 // unix seconds, any int64
+	head       []byte
+	signatures [][sha256.Size]byte // 1 to MaxSignatures, of version v1
+}
+
+// parseClaim reads the headers; all its errors are ErrMissing.
+func parseClaim(h http.Header) (claim, error) {
+	id, err := single(h, HeaderID)
+	if err != nil {
+		return claim{}, err
+	}
+	if err := checkID(id); err != nil {
+		return claim{}, err
+	}
+	stamp, err := single(h, HeaderTimestamp)
+	if err != nil {
+		return claim{}, err
+	}
+	timestamp, err := parseTimestamp(stamp)
+	if err != nil {
+		return claim{}, err
+	}
+	list, err := single(h, HeaderSignature)
+	if err != nil {
+		return claim{}, err
+	}
+	signatures, err := parseSignatures(list)
+	if err != nil {
+		return claim{}, err
+	}
+	return claim{id: id, timestamp: timestamp, head: signedHead(id, stamp), signatures: signatures}, nil
+}
+
+// single returns the value of a header that is there once. Of two, a proxy in
+// front and this verifier might each read a different one.
+func single(h http.Header, name string) (string, error) {
+	values := h[name]
+	if len(values) > 1 {
+		return "", fmt.Errorf("%w: header %s is there more than once", ErrMissing, strings.ToLower(name))
+	}
+	if len(values) == 0 || values[0] == "" {
+		return "", fmt.Errorf("%w: header %s is missing", ErrMissing, strings.ToLower(name))
+	}
+	return values[0], nil
+}
+
+// checkID wants 1 to MaxIDLength characters of UTF-8, none of them a dot (which
+// would make the signed text ambiguous) or a control character.
+func checkID(id string) error {
+	switch {
+	case id == "":
+		return fmt.Errorf("%w: webhook-id is empty", ErrMissing)
+	case !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl):
+		return fmt.Errorf("%w: webhook-id is not printable text", ErrMissing)
+	case utf8.RuneCountInString(id) > MaxIDLength:
+		return fmt.Errorf("%w: webhook-id has more than %d characters", ErrMissing, MaxIDLength)
+	case strings.Contains(id, "."):
+		return fmt.Errorf("%w: webhook-id has a dot", ErrMissing)
+	}
+	return nil
+}
+
+// parseTimestamp accepts the one decimal spelling of a 64-bit integer: no plus
+// sign, leading zero, fraction or exponent.
+func parseTimestamp(text string) (int64, error) {
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || strconv.FormatInt(seconds, 10) != text {
+		return 0, fmt.Errorf("%w: webhook-timestamp is not an integer number of unix seconds", ErrMissing)
+	}
+	return seconds, nil
+}
+
+// parseSignatures reads a list separated by spaces. Other versions (v1a) and
+// malformed entries count towards the limit and are otherwise ignored: a sender
+// may offer what this verifier does not know.
+func parseSignatures(list string) ([][sha256.Size]byte, error) {
+	signatures := make([][sha256.Size]byte, 0, 2)
+	count := 0
+	for entry := range bytes.SplitSeq([]byte(list), []byte{' '}) {
+		if len(entry) == 0 {
+			continue
+		}
+		if count++; count > MaxSignatures {
+			return nil, fmt.Errorf("%w: webhook-signature has more than %d signatures", ErrMissing, MaxSignatures)
+		}
+		if sum, ok := parseSignature(entry); ok {
+			signatures = append(signatures, sum)
+		}
+	}
+	if len(signatures) == 0 {
+		return nil, fmt.Errorf("%w: webhook-signature has no %sBASE64 of %d bytes", ErrMissing, versionPrefix, sha256.Size)
+	}
+	return signatures, nil
+}
+
+func parseSignature(entry []byte) (sum [sha256.Size]byte, ok bool) {
+	encoded, ok := bytes.CutPrefix(entry, []byte(versionPrefix))
+	if !ok || len(encoded) != base64.StdEncoding.EncodedLen(sha256.Size) {
+		return sum, false
+	}
+	// 44 characters with one '=' are 32 bytes; with two they are 31, with none 33.
+	var decoded [sha256.Size + 1]byte
+	n, err := base64.StdEncoding.Strict().Decode(decoded[:], encoded)
+	if err != nil || n != sha256.Size {
+		return sum, false
+	}
+	copy(sum[:], decoded[:])
+	return sum, true
+}
