@@ -1,0 +1,334 @@
+package traffic
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/catalog"
+	"github.com/nimriz/partners/schemas/event"
+)
+
+const (
+	requestTimeout = 30 * time.Second
+	// A request that the gateway puts off (429, 503) is sent again this often at most.
+	maxAttempts = 20
+	maxPause    = 5 * time.Second
+)
+
+// client speaks HTTP with the two servers and writes down what they answered.
+type client struct {
+	transport           *http.Transport
+	redirector, gateway *url.URL
+	secrets             map[string]secret // by workspace
+	keys                *token.Keyring
+	now                 func() time.Time
+	ledger              *Ledger
+}
+
+// secret is a Standard Webhooks signing secret.
+type secret struct {
+	key   []byte
+	keyID string
+}
+
+func newClient(cfg Config, workspaces []catalog.Workspace, ledger *Ledger) (*client, error) {
+	c := &client{secrets: make(map[string]secret), keys: cfg.Keys, now: cfg.Now, ledger: ledger,
+		transport: &http.Transport{MaxIdleConnsPerHost: cfg.Workers + 1, DisableCompression: true, ResponseHeaderTimeout: requestTimeout}}
+	c.redirector, _ = url.Parse(cfg.Redirector) // both were parsed by Validate
+	c.gateway, _ = url.Parse(cfg.Gateway)
+	for i := range workspaces {
+		id := workspaces[i].ID
+		text := cfg.Secrets(id)
+		if text == "" {
+			continue
+		}
+		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(text, "whsec_"))
+		if err != nil {
+			return nil, fmt.Errorf("signing secret of workspace %s: not base64", id)
+		}
+		digest := sha256.Sum256([]byte(text))
+		c.secrets[id] = secret{key, hex.EncodeToString(digest[:4])}
+	}
+	return c, nil
+}
+
+func (c *client) close() { c.transport.CloseIdleConnections() }
+
+// follow makes the visit and returns the token that the visitor sees, "" if none.
+func (c *client) follow(ctx context.Context, v *visit) (string, error) {
+	header := make(http.Header, 2)
+	header["User-Agent"] = []string{v.agent}
+	if v.referrer != "" {
+		header["Referer"] = []string{v.referrer}
+	}
+	method := http.MethodGet
+	if v.head {
+		method = http.MethodHead
+	}
+	status, answer, _, err := c.fetch(ctx, &http.Request{Method: method, Host: v.link.Domain, Header: header,
+		URL: &url.URL{Scheme: c.redirector.Scheme, Host: c.redirector.Host, Opaque: v.path, RawQuery: v.query()}})
+	if err != nil {
+		return "", err
+	}
+	location := answer.Get("Location")
+	if status != http.StatusFound {
+		return "", fmt.Errorf("%s %s%s?%s: status %d, want 302", method, v.link.Domain, v.path, v.query(), status)
+	}
+	tok, err := v.tokenIn(location)
+	if err == nil && tok != "" && c.keys != nil {
+		_, err = c.keys.Verify(v.workspace.ID, tok)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s %s%s?%s: %w", method, v.link.Domain, v.path, v.query(), err)
+	}
+	return tok, c.ledger.click(tok, v.facts())
+}
+
+// fetch sends a request, without following redirects, and reads the whole answer.
+func (c *client) fetch(ctx context.Context, req *http.Request) (int, http.Header, []byte, error) {
+	req.Proto, req.ProtoMajor, req.ProtoMinor = "HTTP/1.1", 1, 1
+	res, err := c.transport.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		return 0, nil, nil, fmt.Errorf("%s http://%s%s: %w", req.Method, req.URL.Host, req.URL.RequestURI(), err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode == http.StatusFound {
+		io.Copy(io.Discard, res.Body) // a line of HTML; a connection that breaks in it is found by the next request
+		return res.StatusCode, res.Header, nil, nil
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil {
+		return 0, nil, nil, fmt.Errorf("reading the answer of http://%s%s: %w", req.URL.Host, req.URL.RequestURI(), err)
+	}
+	return res.StatusCode, res.Header, body, nil
+}
+
+// signed makes the headers of a signed request: Standard Webhooks 1.0.0, HMAC-SHA256 over id.timestamp.body.
+func signed(key []byte, id string, at time.Time, body []byte) http.Header {
+	stamp := strconv.FormatInt(at.Unix(), 10)
+	mac := hmac.New(sha256.New, key)
+	io.WriteString(mac, id+"."+stamp+".")
+	mac.Write(body)
+	return http.Header{"Content-Type": {"application/json"}, "Webhook-Id": {id}, "Webhook-Timestamp": {stamp},
+		"Webhook-Signature": {"v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))}}
+}
+
+// post sends a request to the events API.
+func (c *client) post(ctx context.Context, method, workspace, route string, header http.Header, body []byte) (int, http.Header, []byte, error) {
+	req := &http.Request{Method: method, Host: c.gateway.Host, Header: header, ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body)),
+		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
+		URL:     &url.URL{Scheme: c.gateway.Scheme, Host: c.gateway.Host, Path: "/v1/workspaces/" + workspace + "/" + route}}
+	return c.fetch(ctx, req)
+}
+
+// patient posts a request again while the gateway puts it off; sign makes its headers, each time anew. unsure counts the attempts whose outcome is unknown:
+// the event may have been recorded.
+func (c *client) patient(ctx context.Context, method, workspace, route string, body []byte, sign func() http.Header) (status int, answer []byte, unsure int, err error) {
+	for range maxAttempts {
+		var header http.Header
+		status, header, answer, err = c.post(ctx, method, workspace, route, sign(), body)
+		if err != nil {
+			return 0, nil, unsure, err
+		}
+		switch status {
+		case http.StatusTooManyRequests:
+			c.ledger.putOff()
+		case http.StatusServiceUnavailable:
+			unsure++
+		default:
+			return status, answer, unsure, nil
+		}
+		seconds, _ := strconv.Atoi(header.Get("Retry-After"))
+		if err := pause(ctx, min(max(time.Duration(seconds)*time.Second, 100*time.Millisecond), maxPause)); err != nil {
+			return 0, nil, unsure, err
+		}
+	}
+	return status, answer, unsure, nil
+}
+
+// signer signs a body for a workspace with the time of the moment.
+func (c *client) signer(workspace, id string, body []byte) func() http.Header {
+	return func() http.Header { return signed(c.secrets[workspace].key, id, c.now(), body) }
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// send posts one event and checks that it is accepted, or refused as it says.
+func (c *client) send(ctx context.Context, m *message, webhookID string) error {
+	body := m.appendJSON(nil)
+	status, answer, unsure, err := c.patient(ctx, http.MethodPost, m.WorkspaceID, "events", body, c.signer(m.WorkspaceID, webhookID, body))
+	if err != nil {
+		return err
+	}
+	if m.refused != nil {
+		if err := c.judgeRefusal(*m.refused, m.WorkspaceID, status, answer, body); err != nil {
+			return err
+		}
+		c.ledger.refuse(expectedRejection{workspace: m.WorkspaceID, webhookID: webhookID, code: m.refused.code, status: m.refused.status, eventID: m.EventID, body: sha256.Sum256(body)})
+		return nil
+	}
+	var accepted struct {
+		Status string `json:"status"`
+		ID     string `json:"event_id"`
+	}
+	if err := json.Unmarshal(answer, &accepted); status != http.StatusAccepted || err != nil || accepted.Status != "accepted" || accepted.ID != m.EventID {
+		return fmt.Errorf("posting %s for %s: status %d %s, want 202", body, m.WorkspaceID, status, answer)
+	}
+	c.ledger.accept(&m.Conversion, c.secrets[m.WorkspaceID].keyID, unsure)
+	return nil
+}
+
+// refusal is the answer that a request must get.
+type refusal struct {
+	status int
+	code   string
+}
+
+// judgeRefusal checks an answer against the refusal that was expected.
+func (c *client) judgeRefusal(want refusal, workspace string, status int, answer, body []byte) error {
+	var problem struct {
+		Code string `json:"code"`
+	}
+	err := json.Unmarshal(answer, &problem)
+	if status != want.status || err != nil || problem.Code != want.code {
+		return fmt.Errorf("posting %s for %s: status %d %s, want %d %s", body, workspace, status, answer, want.status, want.code)
+	}
+	return nil
+}
+
+// sendBatch posts events together and checks the result of each. Items that the gateway put off are sent again.
+func (c *client) sendBatch(ctx context.Context, workspace, webhookID string, events []*message) error {
+	unsure := make(map[*message]int)
+	for attempt := range maxAttempts {
+		body := []byte(`{"events":[`)
+		for i, m := range events {
+			if i > 0 {
+				body = append(body, ',')
+			}
+			body = m.appendJSON(body)
+		}
+		body = append(body, "]}"...)
+		id := fmt.Sprint(webhookID, "-", attempt)
+		status, answer, again, err := c.patient(ctx, http.MethodPost, workspace, "events:batch", body, c.signer(workspace, id, body))
+		if err != nil {
+			return err
+		}
+		var results struct {
+			Results []struct {
+				Index  int    `json:"index"`
+				ID     string `json:"event_id"`
+				Status string `json:"status"`
+				Code   string `json:"code"`
+			} `json:"results"`
+		}
+		if err := json.Unmarshal(answer, &results); status != http.StatusAccepted || err != nil || len(results.Results) != len(events) {
+			return fmt.Errorf("posting a batch of %d for %s: status %d %s, want 202 and as many results", len(events), workspace, status, answer)
+		}
+		var putOff []*message
+		for i, r := range results.Results {
+			m := events[i]
+			unsure[m] += again
+			switch {
+			case r.Index != i || r.ID != m.EventID:
+				return fmt.Errorf("posting a batch for %s: result %d is for index %d, event %q, want %q", workspace, i, r.Index, r.ID, m.EventID)
+			case r.Status == "refused" && (r.Code == "unavailable" || r.Code == "rate_limited"):
+				if r.Code == "unavailable" {
+					unsure[m]++
+				} else {
+					c.ledger.putOff()
+				}
+				putOff = append(putOff, m)
+			case m.refused == nil && r.Status == "accepted":
+				c.ledger.accept(&m.Conversion, c.secrets[workspace].keyID, unsure[m])
+			case m.refused != nil && r.Status == "refused" && r.Code == m.refused.code:
+				c.ledger.refuse(expectedRejection{workspace: workspace, webhookID: id, code: r.Code, status: m.refused.status, eventID: m.EventID})
+			default:
+				return fmt.Errorf("posting a batch for %s: %s: %s %s", workspace, m.appendJSON(nil), r.Status, r.Code)
+			}
+		}
+		if events = putOff; len(events) == 0 {
+			return nil
+		}
+		if err := pause(ctx, 500*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("posting a batch for %s: %d events were put off %d times", workspace, len(events), maxAttempts)
+}
+
+// message is an event on its way to the gateway.
+type message struct {
+	event.Conversion
+	twin    bool // written in another way, with the same content
+	refused *refusal
+}
+
+const millis = "2006-01-02T15:04:05.000Z07:00"
+
+// appendJSON writes the event as a merchant would.
+func (m *message) appendJSON(dst []byte) []byte {
+	type field struct{ name, value string }
+	quote := func(s string) string { b, _ := json.Marshal(s); return string(b) } // a string always marshals
+	fields := []field{{"event_id", quote(m.EventID)}, {"type", quote(string(m.Type))}, {"click_token", quote(m.ClickToken)}}
+	zone := time.UTC
+	if m.twin {
+		zone = time.FixedZone("", 2*3600)
+	}
+	fields = append(fields, field{"occurred_at", quote(m.OccurredAt.Time().In(zone).Format(millis))})
+	if m.AmountMinor != nil {
+		amount := event.Decimal(*m.AmountMinor, m.Exponent)
+		if m.twin && m.Exponent > 0 {
+			amount = strings.TrimSuffix(amount, "0")
+		}
+		fields = append(fields, field{"amount", quote(amount)}, field{"currency", quote(m.Currency)})
+	}
+	if m.Quantity != nil {
+		fields = append(fields, field{"quantity", strconv.Itoa(int(*m.Quantity))})
+	}
+	for _, text := range []field{{"order_id", m.OrderID}, {"parent_event_id", m.ParentEventID}, {"name", m.EventName}, {"reason", m.ReasonText}, {"customer_ref", m.CustomerRef}} {
+		if text.value != "" || m.twin && text.name == "customer_ref" {
+			fields = append(fields, field{text.name, quote(text.value)})
+		}
+	}
+	if len(m.Metadata) > 0 {
+		b, _ := json.Marshal(m.Metadata) // strings always marshal
+		fields = append(fields, field{"metadata", string(b)})
+	}
+	for i := range fields {
+		separator := byte(',')
+		if i == 0 {
+			separator = '{'
+		}
+		f := fields[i]
+		if m.twin {
+			f = fields[len(fields)-1-i]
+		}
+		dst = append(dst, separator)
+		dst = append(dst, quote(f.name)...)
+		dst = append(dst, ':')
+		dst = append(dst, f.value...)
+	}
+	return append(dst, '}')
+}

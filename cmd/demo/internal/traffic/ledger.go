@@ -1,0 +1,282 @@
+package traffic
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/nimriz/partners/schemas/event"
+)
+
+// Ledger is what a run did, as far as it was answered.
+type Ledger struct {
+	mu       sync.Mutex
+	shown    map[string]facts // by token
+	hidden   map[facts]int    // visits that saw no token
+	accepted map[delivery]*answers
+	refused  []expectedRejection
+	putOffs  int // times that the gateway said 429
+	told     []toldRow
+	sent     int // events of stories, one by one
+	visits   int
+	events   int
+}
+
+// delivery is what identifies an accepted event on record.
+type delivery struct {
+	workspace, token, eventID string
+	content                   [32]byte
+}
+
+// answers counts what the gateway said about one delivery.
+type answers struct {
+	accepted int
+	unsure   int // attempts that may have been recorded all the same
+	keyID    string
+}
+
+// expectedRejection is a refusal that must be on record.
+type expectedRejection struct {
+	workspace, webhookID, code string
+	status                     int
+	eventID                    string   // "" if it could not be read
+	body                       [32]byte // zero for an item of a batch
+	unrecorded                 bool     // refused before, or by, its signature: not on record
+	either                     bool     // may be on record or not
+}
+
+func newLedger() *Ledger {
+	return &Ledger{shown: make(map[string]facts), hidden: make(map[facts]int), accepted: make(map[delivery]*answers)}
+}
+
+func (l *Ledger) click(token string, f facts) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.visits++
+	if token == "" {
+		l.hidden[f]++
+		return nil
+	}
+	if _, ok := l.shown[token]; ok {
+		return fmt.Errorf("the redirector showed token %s twice", token)
+	}
+	l.shown[token] = f
+	return nil
+}
+
+func (l *Ledger) accept(c *event.Conversion, keyID string, unsure int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.events++
+	d := delivery{c.WorkspaceID, c.ClickToken, c.EventID, c.Content()}
+	a := l.accepted[d]
+	if a == nil {
+		a = &answers{keyID: keyID}
+		l.accepted[d] = a
+	}
+	a.accepted++
+	a.unsure += unsure
+}
+
+func (l *Ledger) refuse(e expectedRejection) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refused = append(l.refused, e)
+}
+
+func (l *Ledger) putOff() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.putOffs++
+}
+
+// Visits is how many requests were redirected: each is a click on record.
+func (l *Ledger) Visits() int { return l.visits }
+
+// Accepted is how many events were answered with accepted, duplicates included.
+func (l *Ledger) Accepted() int { return l.events }
+
+// Refused is how many requests and items of batches were refused, as they had to be.
+func (l *Ledger) Refused() int { return len(l.refused) }
+
+// LinkCount is how often a link was followed.
+type LinkCount struct {
+	Workspace, Link               string
+	Visits, Humans, QR, WithToken int
+}
+
+// Links counts the redirected visits of each link, by workspace and link.
+func (l *Ledger) Links() []LinkCount {
+	counts := make(map[[2]string]*LinkCount)
+	add := func(f facts, n int, shown bool) {
+		key := [2]string{f.workspace, f.link}
+		c := counts[key]
+		if c == nil {
+			c = &LinkCount{Workspace: f.workspace, Link: f.link}
+			counts[key] = c
+		}
+		c.Visits += n
+		if !f.bot {
+			c.Humans += n
+		}
+		if f.trigger == event.TriggerQR {
+			c.QR += n
+		}
+		if shown {
+			c.WithToken += n
+		}
+	}
+	for _, f := range l.shown {
+		add(f, 1, true)
+	}
+	for f, n := range l.hidden {
+		add(f, n, false)
+	}
+	rows := make([]LinkCount, 0, len(counts))
+	for _, c := range counts {
+		rows = append(rows, *c)
+	}
+	slices.SortFunc(rows, func(a, b LinkCount) int {
+		return cmp.Or(cmp.Compare(a.Workspace, b.Workspace), cmp.Compare(a.Link, b.Link))
+	})
+	return rows
+}
+
+// maxFindings is how many findings a check tells of.
+const maxFindings = 20
+
+// findings gathers what a check found.
+type findings struct {
+	lines []string
+	more  int
+}
+
+func (f *findings) add(format string, args ...any) {
+	if len(f.lines) == maxFindings {
+		f.more++
+		return
+	}
+	f.lines = append(f.lines, fmt.Sprintf(format, args...))
+}
+
+func (f *findings) result() []string {
+	if f.more > 0 {
+		return append(f.lines, fmt.Sprintf("and %d more", f.more))
+	}
+	return f.lines
+}
+
+// CheckClicks compares the clicks on record with the visits: each redirect is there exactly once, with the right link, trigger, bot flag, sub-ids and
+// referrer, and nothing else is. It returns nil if all is well.
+func (l *Ledger) CheckClicks(clicks []event.Click) []string {
+	var f findings
+	seen := make(map[string]bool, len(clicks))
+	hidden := maps.Clone(l.hidden)
+	for i := range clicks {
+		c := &clicks[i]
+		if seen[c.ClickToken] {
+			f.add("click %s is on record twice", c.ClickToken)
+			continue
+		}
+		seen[c.ClickToken] = true
+		got := factsOf(c)
+		want, shown := l.shown[c.ClickToken]
+		switch {
+		case shown && c.TokenStatus != event.TokenAppended:
+			f.add("click %s: token_status is %s, but a visitor saw the token", c.ClickToken, c.TokenStatus)
+		case shown && want != got:
+			f.add("click %s is of %v; the visit was of %v", c.ClickToken, got, want)
+		case shown:
+		case c.TokenStatus == event.TokenAppended:
+			f.add("click %s of %v: token_status is appended, but no visitor saw the token", c.ClickToken, got)
+		default:
+			hidden[got]--
+		}
+	}
+	for token, want := range l.shown {
+		if !seen[token] {
+			f.add("click %s of %v is not on record", token, want)
+		}
+	}
+	for want, n := range hidden {
+		if n > 0 {
+			f.add("%d clicks without a visible token are not on record: %v", n, want)
+		} else if n < 0 {
+			f.add("%d clicks without a visible token are on record and never happened: %v", -n, want)
+		}
+	}
+	return f.result()
+}
+
+// CheckConversions compares the conversions on record with the answers: each accepted event is there as often as it was accepted, with its content and the
+// id of the key that signed it, and nothing else is. It returns nil if all is well.
+func (l *Ledger) CheckConversions(conversions []event.Conversion) []string {
+	var f findings
+	found := make(map[delivery]int)
+	for i := range conversions {
+		c := &conversions[i]
+		d := delivery{c.WorkspaceID, c.ClickToken, c.EventID, c.ContentSHA256}
+		found[d]++
+		a := l.accepted[d]
+		switch {
+		case a == nil:
+			f.add("%s of %s with token %s is on record with content %x…, and was not accepted like that", c.EventID, c.WorkspaceID, c.ClickToken, c.ContentSHA256[:4])
+		case a.keyID != c.KeyID:
+			f.add("%s of %s: key_id is %q, want %q", c.EventID, c.WorkspaceID, c.KeyID, a.keyID)
+		case c.Content() != c.ContentSHA256:
+			f.add("%s of %s: its fields do not give its content_sha256", c.EventID, c.WorkspaceID)
+		}
+	}
+	for d, a := range l.accepted {
+		if n := found[d]; n < a.accepted || n > a.accepted+a.unsure {
+			f.add("%s of %s with token %s was accepted %d times (unsure: %d) and is on record %d times", d.eventID, d.workspace, d.token, a.accepted, a.unsure, n)
+		}
+	}
+	return f.result()
+}
+
+// CheckRejections compares the rejections on record with the refusals: each refused request with a genuine signature is there once, each refused item of
+// a batch too, with its code, status, ids and hash, and nothing else is. It returns nil if all is well.
+func (l *Ledger) CheckRejections(rejections []event.Rejection) []string {
+	var f findings
+	name := func(workspace, webhookID, code string) string {
+		return strings.Join([]string{workspace, webhookID, code}, " ")
+	}
+	expected := make(map[string][]expectedRejection)
+	for _, e := range l.refused {
+		if !e.unrecorded {
+			k := name(e.workspace, e.webhookID, e.code)
+			expected[k] = append(expected[k], e)
+		}
+	}
+	putOffs := l.putOffs
+	for _, r := range rejections {
+		k := name(r.WorkspaceID, r.WebhookID, r.Code)
+		i := slices.IndexFunc(expected[k], func(e expectedRejection) bool { return e.eventID == r.EventID || e.eventID == "" || r.EventID == "" })
+		if i < 0 {
+			if putOffs--; r.Code != "rate_limited" || putOffs < 0 {
+				f.add("a rejection is on record that did not happen: %s, event %q, %s", k, r.EventID, r.Detail)
+			}
+			continue
+		}
+		e := expected[k][i]
+		expected[k] = slices.Delete(expected[k], i, i+1)
+		if int(r.Status) != e.status {
+			f.add("rejection %s: status is %d, want %d", k, r.Status, e.status)
+		}
+		if e.body != [32]byte{} && r.BodySHA256 != e.body {
+			f.add("rejection %s: body_sha256 is %x…, want %x…", k, r.BodySHA256[:4], e.body[:4])
+		}
+	}
+	for k, missing := range expected {
+		for _, e := range missing {
+			if !e.either {
+				f.add("rejection %s, event %q is not on record", k, e.eventID)
+			}
+		}
+	}
+	return f.result()
+}

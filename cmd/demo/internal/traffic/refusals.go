@@ -1,0 +1,212 @@
+package traffic
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/catalog"
+	"github.com/nimriz/partners/schemas/event"
+)
+
+// refusals makes the requests that must not succeed: links that are not there, and events that are not signed, not readable or not allowed.
+func (r *run) refusals(ctx context.Context) error {
+	if err := r.deadLinks(ctx); err != nil {
+		return err
+	}
+	tok, target, err := r.storyClick(ctx, "percent")
+	if err != nil {
+		return err
+	}
+	if tok != "" {
+		if err := r.badSignatures(ctx, target.workspace.ID, tok); err != nil {
+			return err
+		}
+		if err := r.badEvents(ctx, target.workspace.ID, tok); err != nil {
+			return err
+		}
+	}
+	return r.notEntitled(ctx, tok)
+}
+
+// deadLinks asks the redirector for what it must not redirect.
+func (r *run) deadLinks(ctx context.Context) error {
+	first := r.targets[0]
+	ask := func(method, host, path string, want int) error {
+		status, header, body, err := r.client.fetch(ctx, &http.Request{Method: method, Host: host, Header: http.Header{"User-Agent": {browsers[0]}},
+			URL: &url.URL{Scheme: r.client.redirector.Scheme, Host: r.client.redirector.Host, Opaque: path}})
+		if err != nil {
+			return err
+		}
+		if status != want || header.Get("Location") != "" {
+			return fmt.Errorf("%s %s%s: status %d, Location %q, %s; want %d", method, host, path, status, header.Get("Location"), body, want)
+		}
+		return nil
+	}
+	if err := ask(http.MethodGet, first.link.Domain, "/no-such-link", http.StatusNotFound); err != nil {
+		return err
+	}
+	if err := ask(http.MethodGet, "no-such-domain.example", first.path, http.StatusNotFound); err != nil {
+		return err
+	}
+	if err := ask(http.MethodPost, first.link.Domain, first.path, http.StatusMethodNotAllowed); err != nil {
+		return err
+	}
+	for _, w := range r.spaces {
+		for _, l := range w.Links {
+			if l.Status == catalog.StatusArchived {
+				if err := ask(http.MethodGet, l.Domain, (&url.URL{Path: "/" + l.Slug}).EscapedPath(), http.StatusGone); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// A case of a refusal: one thing wrong in a request that is otherwise good.
+type refusalCase struct {
+	name     string
+	want     refusal
+	recorded string // yes, no or either
+	body     string // "" for a good one
+	change   func(header http.Header, body []byte)
+	method   string // "" for POST
+	space    string // "" for the token's workspace
+}
+
+func (r *run) badSignatures(ctx context.Context, workspace, tok string) error {
+	now := r.cfg.Now()
+	resign := func(key []byte, at time.Time) func(http.Header, []byte) {
+		return func(h http.Header, body []byte) { maps.Copy(h, signed(key, h.Get("Webhook-Id"), at, body)) }
+	}
+	key := r.client.secrets[workspace].key
+	return r.refuse(ctx, workspace, tok, []refusalCase{
+		{name: "no-signature", want: refusal{401, "missing_signature"}, recorded: "no", change: func(h http.Header, _ []byte) { h.Del("Webhook-Signature") }},
+		{name: "wrong-key", want: refusal{401, "bad_signature"}, recorded: "no", change: resign([]byte("this is not the secret of anybody"), now)},
+		{name: "no-such-workspace", want: refusal{401, "bad_signature"}, recorded: "no", space: "no-such-workspace"},
+		{name: "changed-on-the-way", want: refusal{401, "bad_signature"}, recorded: "no", change: func(h http.Header, _ []byte) { h.Set("Webhook-Id", h.Get("Webhook-Id")+"x") }},
+		{name: "stale", want: refusal{401, "stale_timestamp"}, recorded: "either", change: resign(key, now.Add(-10*time.Minute))},
+		{name: "ahead", want: refusal{401, "future_timestamp"}, recorded: "either", change: resign(key, now.Add(10*time.Minute))},
+		{name: "form", want: refusal{415, "unsupported_media_type"}, recorded: "no", change: func(h http.Header, _ []byte) { h.Set("Content-Type", "text/plain") }},
+		{name: "put", want: refusal{405, "method_not_allowed"}, recorded: "no", method: http.MethodPut},
+	})
+}
+
+func (r *run) badEvents(ctx context.Context, workspace, tok string) error {
+	at := func(d time.Duration) string { return r.cfg.Now().Add(d).UTC().Format(time.RFC3339) }
+	with := func(fields string) string {
+		return fmt.Sprintf(`{"event_id":"$ID","type":"sale","click_token":%q,"occurred_at":%q%s}`, tok, at(0), fields)
+	}
+	raw, err := token.Parse(tok)
+	if err != nil {
+		return err
+	}
+	raw[19] ^= 0x80
+	forged := token.Text(&raw)
+	cases := []refusalCase{
+		{name: "cut", want: refusal{400, "malformed_json"}, body: `{"event_id":"$ID","type":"sa`},
+		{name: "twice", want: refusal{400, "malformed_json"}, body: with(`,"event_id":"$ID"`)},
+		{name: "unknown-field", want: refusal{400, "unknown_field"}, body: with(`,"amonut":"10.00"`)},
+		{name: "number", want: refusal{422, "bad_amount"}, body: with(`,"amount":10.00,"currency":"EUR"`)},
+		{name: "half-a-yen", want: refusal{422, "bad_amount"}, body: with(`,"amount":"10.5","currency":"JPY"`)},
+		{name: "negative", want: refusal{422, "bad_amount"}, body: with(`,"amount":"-10.00","currency":"EUR"`)},
+		{name: "no-such-currency", want: refusal{422, "bad_currency"}, body: with(`,"amount":"10.00","currency":"EUX"`)},
+		{name: "amount-alone", want: refusal{422, "invalid_field"}, body: with(`,"amount":"10.00"`)},
+		{name: "sale-with-parent", want: refusal{422, "invalid_field"}, body: with(`,"parent_event_id":"x"`)},
+		{name: "no-such-type", want: refusal{422, "invalid_field"}, body: strings.Replace(with(""), `"sale"`, `"gift"`, 1)},
+		{name: "short-token", want: refusal{422, "token_malformed"}, body: strings.Replace(with(""), tok, tok[1:], 1)},
+		{name: "forged-token", want: refusal{422, "token_invalid"}, body: strings.Replace(with(""), tok, forged, 1)},
+		{name: "tomorrow", want: refusal{422, "occurred_in_future"}, body: strings.Replace(with(""), at(0), at(24*time.Hour), 1)},
+		{name: "long-ago", want: refusal{422, "occurred_too_old"}, body: strings.Replace(with(""), at(0), at(-401*24*time.Hour), 1)},
+	}
+	for i := range cases {
+		cases[i].recorded = "yes"
+	}
+	return r.refuse(ctx, workspace, tok, cases)
+}
+
+// goodEvent is the body of a request whose headers are wrong.
+func (r *run) goodEvent(tok, id string) string {
+	m := message{Conversion: event.Conversion{EventID: id, Type: event.Lead, ClickToken: tok, OccurredAt: event.MillisOf(r.cfg.Now()).Add(time.Second)}}
+	return string(m.appendJSON(nil))
+}
+
+func (r *run) refuse(ctx context.Context, workspace, tok string, cases []refusalCase) error {
+	for _, c := range cases {
+		id := "msg-" + r.prefix + "-" + c.name
+		body := []byte(strings.ReplaceAll(c.body, "$ID", r.prefix+"-"+c.name))
+		if c.body == "" {
+			body = []byte(r.goodEvent(tok, id))
+		}
+		space, method := workspace, http.MethodPost
+		if c.space != "" {
+			space = c.space
+		}
+		if c.method != "" {
+			method = c.method
+		}
+		var header http.Header
+		status, answer, _, err := r.client.patient(ctx, method, space, "events", body, func() http.Header {
+			header = r.client.signer(workspace, id, body)()
+			if c.change != nil {
+				c.change(header, body)
+			}
+			return header
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		if err := r.client.judgeRefusal(c.want, space, status, answer, body); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		r.ledger.refuse(expectedRejection{workspace: space, webhookID: header.Get("Webhook-Id"), code: c.want.code, status: c.want.status,
+			body: sha256.Sum256(body), unrecorded: c.recorded == "no", either: c.recorded == "either"})
+	}
+	return nil
+}
+
+// notEntitled posts for the workspaces that see no tokens. Without conversion tracking events are refused; a smaller plan alone refuses nothing, there is
+// only no token to send. tok is another workspace's token, "" if there is none.
+func (r *run) notEntitled(ctx context.Context, tok string) error {
+	seen := make(map[string]bool)
+	for i := range r.targets {
+		w := r.targets[i].workspace
+		if _, ok := r.client.secrets[w.ID]; !ok || seen[w.ID] || w.Entitled() && w.Access.ConversionTracking {
+			continue
+		}
+		seen[w.ID] = true
+		t := r.teller(r.prefix+"-"+w.ID, w.ID, tok, nil)
+		if tok != "" && w.Access.ConversionTracking {
+			m, err := t.message(step{id: "stolen", typ: event.Lead, refused: &refusal{422, "token_invalid"}})
+			if err == nil {
+				err = r.client.send(ctx, m, "msg-"+m.EventID)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if r.cfg.Keys == nil || !r.cfg.Keys.Has(w.ID) {
+			continue
+		}
+		raw, err := r.cfg.Keys.Mint(w.ID, r.cfg.Now(), newTokenSource(r.cfg.Seed))
+		if err != nil {
+			return err
+		}
+		t.token = token.Text(&raw)
+		own := step{id: "own", typ: event.Lead, want: "unattributed click_not_found"}
+		if !w.Access.ConversionTracking {
+			own.refused, own.want = &refusal{403, "not_entitled"}, ""
+		}
+		if err := r.sendSteps(ctx, &story{name: "workspace " + w.ID + " without entitlement"}, t, []step{own}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

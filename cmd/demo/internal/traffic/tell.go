@@ -1,0 +1,319 @@
+package traffic
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/catalog"
+	"github.com/nimriz/partners/schemas/event"
+)
+
+// teller turns the steps of one token's journey into messages.
+type teller struct {
+	run       *run
+	prefix    string // of its ids
+	workspace string
+	foreign   string // another workspace whose merchant posts, "" if none
+	token     string
+	clicked   event.Millis
+	rng       *rand.Rand
+
+	steps    int
+	minor    int64 // the amount drawn last
+	currency string
+	occurred map[string]event.Millis // by event id: sent again, it happened at the same time
+}
+
+func (r *run) teller(prefix, workspace, tok string, rng *rand.Rand) *teller {
+	return &teller{run: r, prefix: prefix, workspace: workspace, token: tok, clicked: event.MillisOf(r.cfg.Now()), rng: rng, occurred: make(map[string]event.Millis)}
+}
+
+// message makes the next event.
+func (t *teller) message(s step) (*message, error) {
+	t.steps++
+	name := func(prefix, id string) string {
+		if id == "" {
+			return ""
+		}
+		return t.prefix + "-" + prefix + id
+	}
+	m := &message{twin: s.twin, refused: s.refused, Conversion: event.Conversion{WorkspaceID: t.workspace, EventID: name("", s.id), ClickToken: t.token, Type: s.typ, EventName: s.name,
+		OrderID: name("o", s.order), ParentEventID: name("", s.parent)}}
+	if s.typ == event.Sale {
+		m.EventName = cmp.Or(s.name, "checkout")
+		m.CustomerRef = t.prefix + "-käufer"
+		m.Metadata = map[string]string{"store": "eu-1", "basket": "b" + t.prefix}
+		quantity := int32(1 + len(t.prefix)%3)
+		m.Quantity = &quantity
+	} else if s.typ != event.Lead {
+		m.ReasonText = "as agreed with \"customer\" <3"
+	}
+	if s.foreign {
+		m.WorkspaceID = t.foreign
+	}
+	t.date(m, s)
+	if err := t.price(m, s); err != nil {
+		return nil, err
+	}
+	return m, t.retoken(m, s)
+}
+
+func (t *teller) date(m *message, s step) {
+	at, again := t.occurred[m.EventID]
+	switch {
+	case s.at != nil:
+		at = t.clicked.Add(*s.at)
+	case !again:
+		// At most 5 minutes from now: what a gateway lets pass. Later than a second: what people do.
+		at = t.clicked.Add(2*time.Second + time.Duration(t.steps)*20*time.Second)
+	}
+	t.occurred[m.EventID], m.OccurredAt = at, at
+}
+
+// price sets the amount. Words in its place mean the amount drawn last, or one that is drawn now.
+func (t *teller) price(m *message, s step) error {
+	if s.amount == "" {
+		return nil
+	}
+	if s.amount == "any" || t.currency == "" {
+		t.currency = []string{"EUR", "EUR", "EUR", "EUR", "USD", "USD", "JPY"}[t.rng.IntN(7)]
+		t.minor = 500 + t.rng.Int64N(50_000)
+	}
+	minor, currency := t.minor, t.currency
+	switch s.amount {
+	case "any", "same":
+	case "part":
+		minor = 1 + t.rng.Int64N(t.minor)
+	case "more":
+		minor = t.minor + t.rng.Int64N(1000)
+	case "other":
+		currency = map[string]string{"EUR": "USD"}[currency]
+		currency = cmp.Or(currency, "EUR")
+	default:
+		var err error
+		if minor, err = minorUnits(s.amount, s.currency); err != nil {
+			return err
+		}
+		currency = s.currency
+	}
+	m.AmountMinor, m.Currency, m.Exponent = &minor, currency, exponents[currency]
+	return nil
+}
+
+func (t *teller) retoken(m *message, s step) error {
+	switch s.token {
+	case "":
+		return nil
+	case "forged":
+		raw, err := token.Parse(t.token)
+		raw[5] ^= 1
+		m.ClickToken = token.Text(&raw)
+		return err
+	}
+	at := t.clicked.Time()
+	if s.token == "old" {
+		at = at.AddDate(0, 0, -60)
+	}
+	raw, err := t.run.cfg.Keys.Mint(t.workspace, at, newTokenSource(t.rng.Uint64()))
+	m.ClickToken = token.Text(&raw)
+	return err
+}
+
+// newTokenSource gives the random bytes of tokens that are minted here.
+func newTokenSource(seed uint64) *rand.ChaCha8 {
+	var key [32]byte
+	binary.BigEndian.PutUint64(key[:], seed)
+	return rand.NewChaCha8(key)
+}
+
+// toldRow is a row that a story expects.
+type toldRow struct {
+	story, workspace, token, eventID string
+	want                             string
+	mayWait                          bool
+}
+
+// lateStory is what is left of a story until its waits are over.
+type lateStory struct {
+	story  *story
+	teller *teller
+	due    time.Time
+}
+
+// tell tells each story on a link that fits it. A story is left out if the catalog has no such link, or if it needs keys or a second workspace that are
+// not there.
+func (r *run) tell(ctx context.Context, stories []story) (late []lateStory, err error) {
+	for i := range stories {
+		r.report(i, len(stories), PhaseStories)
+		s := &stories[i]
+		rng := rand.New(rand.NewPCG(r.cfg.Seed, uint64(i)<<32))
+		if s.needsKeys && r.cfg.Keys == nil {
+			continue
+		}
+		tok, target, err := r.storyClick(ctx, s.link)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
+		}
+		if tok == "" {
+			continue
+		}
+		t := r.teller(fmt.Sprintf("%s-s%d", r.prefix, i+1), target.workspace.ID, tok, rng)
+		if t.foreign = r.otherMerchant(t.workspace); s.needsOther && t.foreign == "" {
+			continue
+		}
+		if err := r.sendSteps(ctx, s, t, s.steps); err != nil {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
+		}
+		if s.late != nil && r.cfg.Grace <= MaxGrace {
+			late = append(late, lateStory{s, t, r.cfg.Now().Add(r.cfg.Grace + 50*time.Millisecond)})
+		}
+	}
+	r.report(len(stories), len(stories), PhaseStories)
+	return late, nil
+}
+
+func (r *run) tellLate(ctx context.Context, late []lateStory) error {
+	for i, l := range late {
+		r.report(i, len(late), PhaseLate)
+		if err := pause(ctx, l.due.Sub(r.cfg.Now())); err != nil {
+			return err
+		}
+		if err := r.sendSteps(ctx, l.story, l.teller, l.story.late); err != nil {
+			return fmt.Errorf("%s: %w", l.story.name, err)
+		}
+	}
+	r.report(len(late), len(late), PhaseLate)
+	return nil
+}
+
+// storyClick follows the first link of the kind that shows a token.
+func (r *run) storyClick(ctx context.Context, kind string) (string, *target, error) {
+	for i := range r.targets {
+		t := &r.targets[i]
+		_, merchant := r.client.secrets[t.workspace.ID]
+		if !merchant || t.hidden || !t.is(kind) {
+			continue
+		}
+		v := visit{target: t, agent: browsers[i%len(browsers)], referrer: referrers[0]}
+		if t.link.ForwardQuery {
+			v.extra = "color=red%20or%2fand+blue&size="
+			v.forwarded = v.extra
+		}
+		tok, err := r.client.follow(ctx, &v)
+		if err != nil || tok != "" {
+			return tok, t, err
+		}
+	}
+	return "", nil, nil
+}
+
+func (t *target) is(kind string) bool {
+	approved := t.partner != nil && t.partner.Relationship == catalog.RelationshipApproved
+	switch kind {
+	case "percent":
+		return approved && t.program != nil && t.program.Reward.Percent != ""
+	case "flat":
+		return t.partner != nil && t.program != nil && t.program.Reward.Flat != ""
+	case "none":
+		return t.partner == nil
+	}
+	return false
+}
+
+// otherMerchant returns a workspace that may post events and is not the given one.
+func (r *run) otherMerchant(workspace string) string {
+	for i := range r.targets {
+		w := r.targets[i].workspace
+		if _, ok := r.client.secrets[w.ID]; ok && w.ID != workspace && w.Access.ConversionTracking {
+			return w.ID
+		}
+	}
+	return ""
+}
+
+func (r *run) sendSteps(ctx context.Context, s *story, t *teller, steps []step) error {
+	var events []*message
+	for _, st := range steps {
+		m, err := t.message(st)
+		if err != nil {
+			return err
+		}
+		events = append(events, m)
+		if st.refused == nil && st.want != "" {
+			r.ledger.told = append(r.ledger.told, toldRow{s.name, m.WorkspaceID, m.ClickToken, m.EventID, st.want,
+				r.cfg.Grace > MaxGrace && strings.HasSuffix(st.want, "_not_found")})
+		}
+	}
+	if s.batch {
+		return r.client.sendBatch(ctx, t.workspace, fmt.Sprint("msg-", t.prefix), events)
+	}
+	for _, m := range events {
+		r.ledger.sent++
+		if err := r.client.send(ctx, m, fmt.Sprintf("msg-%s-%d", t.prefix, r.ledger.sent)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CheckStories compares the verdicts of the stories with what a person expects of them. It holds as long as each click reached the processor within the
+// grace. It returns nil if all is well.
+func (l *Ledger) CheckStories(outcomes []event.Outcome) []string {
+	type key struct{ workspace, token, eventID string }
+	rows := make(map[key][]*event.Outcome)
+	for i := range outcomes {
+		o := &outcomes[i]
+		k := key{o.WorkspaceID, o.ClickToken, o.EventID}
+		rows[k] = append(rows[k], o)
+	}
+	for _, r := range rows {
+		slices.SortFunc(r, func(a, b *event.Outcome) int { return cmp.Compare(a.EventOffset, b.EventOffset) })
+	}
+	var f findings
+	for _, told := range l.told {
+		k := key{told.workspace, told.token, told.eventID}
+		if len(rows[k]) == 0 {
+			if !told.mayWait {
+				f.add("%s: %s has no row, want %s", told.story, told.eventID, told.want)
+			}
+			continue
+		}
+		if got := rowText(rows[k][0]); got != told.want {
+			f.add("%s: %s is %q, want %q", told.story, told.eventID, got, told.want)
+		}
+		rows[k] = rows[k][1:]
+	}
+	return f.result()
+}
+
+// rowText prints what a story expects of a row.
+func rowText(o *event.Outcome) string {
+	words := []string{string(o.Verdict)}
+	if o.Reason != "" {
+		words = append(words, o.Reason)
+	}
+	if o.Effect != 0 {
+		sign, amount := "+", "1"
+		if o.Effect < 0 {
+			sign = "-"
+		}
+		if o.AmountMinor != nil {
+			amount = event.Decimal(*o.AmountMinor, o.Exponent) + " " + o.Currency
+		}
+		words = append(words, sign+amount)
+	}
+	for _, flag := range o.Flags {
+		switch flag {
+		case event.FlagOverReversed, event.FlagCurrencyMismatch, event.FlagAmountMissing, event.FlagParentInferred:
+			words = append(words, flag)
+		}
+	}
+	return strings.Join(words, " ")
+}

@@ -1,0 +1,209 @@
+package traffic
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"strings"
+
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/catalog"
+	"github.com/nimriz/partners/schemas/event"
+)
+
+// target is a link that visitors follow.
+type target struct {
+	workspace *catalog.Workspace
+	link      *catalog.Link
+	program   *catalog.Program // nil if none
+	partner   *catalog.Partner // nil if none
+	path      string           // escaped
+	// hidden: no visitor may see a token. plain: the destination has nothing that could forbid one, so every visitor of a link that is not hidden sees one.
+	hidden, plain bool
+	weight        int
+}
+
+// targetsOf lists the active links, the first more popular than the next.
+func targetsOf(workspaces []catalog.Workspace) []target {
+	var targets []target
+	for i := range workspaces {
+		w := &workspaces[i]
+		for k := range w.Links {
+			l := &w.Links[k]
+			if l.Status != catalog.StatusActive {
+				continue
+			}
+			t := target{workspace: w, link: l, path: (&url.URL{Path: "/" + l.Slug}).EscapedPath(), weight: 1 + 1000/(len(targets)+2)}
+			t.hidden = !l.ConversionTracking || l.Token == catalog.TokenNever || !w.Entitled() || !w.Access.ConversionTracking
+			t.plain = !strings.ContainsAny(l.Destination, "?;") && strings.HasPrefix(l.Destination, "http")
+			for p := range w.Programs {
+				if w.Programs[p].ID == l.Program {
+					t.program = &w.Programs[p]
+				}
+			}
+			for p := range w.Partners {
+				if w.Partners[p].ID == l.Partner {
+					t.partner = &w.Partners[p]
+				}
+			}
+			targets = append(targets, t)
+		}
+	}
+	return targets
+}
+
+// visit is one request to the redirector.
+type visit struct {
+	*target
+	head      bool
+	agent     string
+	bot       bool
+	referrer  string // a URL, or ""
+	qr        bool
+	subs      [5]string
+	extra     string // further query parameters, as sent
+	forwarded string // those of extra that the destination gets
+}
+
+var browsers = []string{
+	"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36",
+	"Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.6 Mobile/15E148 Safari/604.1",
+	"Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Mobile Safari/537.36",
+	"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.6 Safari/605.1.15",
+	"Mozilla/5.0 (X11; Linux x86_64; rv:143.0) Gecko/20100101 Firefox/143.0",
+	"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36 Edg/141.0.0.0",
+}
+
+var crawlers = []string{
+	"Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+	"Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)",
+	"Mozilla/5.0 (compatible; AhrefsBot/7.0; +http://ahrefs.com/robot/)",
+	"facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)",
+	"Twitterbot/1.0",
+}
+
+var referrers = []string{"https://news.example.com/spring?id=7", "https://www.example.org/", "https://blog.example.net/reviews/best-of", "https://t.example/x"}
+
+// drawVisit draws who comes, from where, to which link.
+func (r *run) drawVisit(rng *rand.Rand) visit {
+	total := 0
+	for i := range r.targets {
+		total += r.targets[i].weight
+	}
+	v := visit{agent: browsers[rng.IntN(len(browsers))]}
+	for at, i := rng.IntN(total), 0; ; i++ {
+		if at -= r.targets[i].weight; at < 0 {
+			v.target = &r.targets[i]
+			break
+		}
+	}
+	switch kind := rng.IntN(100); {
+	case kind < 10:
+		v.agent, v.bot = crawlers[rng.IntN(len(crawlers))], true
+	case kind < 13:
+		v.head, v.bot = true, true
+	case kind < 25:
+		v.qr = true
+	case kind < 80:
+		v.referrer = referrers[rng.IntN(len(referrers))]
+	}
+	if rng.IntN(4) == 0 {
+		v.subs[0] = fmt.Sprint("pub-", rng.IntN(100))
+		for i := 1; i < 5 && rng.IntN(2) == 0; i++ {
+			v.subs[i] = fmt.Sprint([]string{"ad ", "c=", "k&", "ü-"}[rng.IntN(4)], i, rng.IntN(10))
+		}
+	}
+	if rng.IntN(20) == 0 {
+		v.extra = v.workspace.TokenParameter + "=" + token.Text(&token.Raw{1}) // somebody copied a link with its token
+	}
+	return v
+}
+
+func (v *visit) query() string {
+	var parts []string
+	for i, s := range v.subs {
+		if s != "" {
+			parts = append(parts, fmt.Sprintf("sub%d=%s", i+1, strings.ReplaceAll(url.QueryEscape(s), "+", "%20")))
+		}
+	}
+	if v.extra != "" {
+		parts = append(parts, v.extra)
+	}
+	if v.qr {
+		parts = append(parts, "nr=qr")
+	}
+	return strings.Join(parts, "&")
+}
+
+// facts is what a click record must say about its visit.
+type facts struct {
+	workspace, link string
+	trigger         event.Trigger
+	bot             bool
+	subs            [5]string
+	referrer        string
+}
+
+func (v *visit) facts() facts {
+	f := facts{workspace: v.workspace.ID, link: v.link.ID, trigger: event.TriggerLink, bot: v.bot, subs: v.subs}
+	if v.qr {
+		f.trigger = event.TriggerQR
+	}
+	if u, err := url.Parse(v.referrer); err == nil {
+		f.referrer = u.Host
+	}
+	return f
+}
+
+func factsOf(c *event.Click) facts {
+	return facts{c.WorkspaceID, c.LinkID, c.Trigger, c.IsBot, [5]string{c.Sub1, c.Sub2, c.Sub3, c.Sub4, c.Sub5}, c.ReferrerHost}
+}
+
+func (f facts) String() string {
+	s := fmt.Sprintf("%s %s, trigger %s, bot %v, subs %q", f.workspace, f.link, f.trigger, f.bot, f.subs)
+	if f.referrer != "" {
+		s += ", from " + f.referrer
+	}
+	return s
+}
+
+// tokenIn returns the token in a Location, "" if the Location is the destination alone. All else must be the destination, byte for byte.
+func (v *visit) tokenIn(location string) (string, error) {
+	head, fragment := v.link.Destination, ""
+	if i := strings.IndexByte(head, '#'); i >= 0 {
+		head, fragment = head[:i], head[i:]
+	}
+	separator := func(before string) string {
+		switch {
+		case !strings.Contains(before, "?"):
+			return "?"
+		case strings.HasSuffix(before, "?") || strings.HasSuffix(before, "&"):
+			return ""
+		}
+		return "&"
+	}
+	if v.forwarded != "" {
+		head += separator(head) + v.forwarded
+	}
+	if location == head+fragment {
+		if v.plain && !v.hidden {
+			return "", fmt.Errorf("location %q shows no token", location)
+		}
+		return "", nil
+	}
+	before := head + separator(head) + v.workspace.TokenParameter + "="
+	text, ok := strings.CutPrefix(location, before)
+	if ok {
+		text, ok = strings.CutSuffix(text, fragment)
+	}
+	if !ok {
+		return "", fmt.Errorf("location %q is neither %q nor %qTOKEN%s", location, head+fragment, before, fragment)
+	}
+	if _, err := token.Parse(text); err != nil {
+		return "", fmt.Errorf("location %q: %w", location, err)
+	}
+	if v.hidden {
+		return "", fmt.Errorf("location %q shows a token that must not be seen", location)
+	}
+	return text, nil
+}

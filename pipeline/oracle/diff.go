@@ -1,0 +1,133 @@
+package oracle
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/nimriz/partners/schemas/event"
+)
+
+// maxDifferences is how many differing rows Diff tells of.
+const maxDifferences = 20
+
+// Diff compares outcomes, matched by event_partition and event_offset and in any order, and tells the first differing rows in words: one line for each
+// row that is missing, there twice, not wanted, or different in any field but decided_at. It returns nil if there is no difference.
+func Diff(want, got []event.Outcome) []string {
+	wanted, found := byPosition(want), byPosition(got)
+	positions := maps.Clone(wanted)
+	maps.Copy(positions, found)
+	var lines []string
+	differing := 0
+	for _, p := range slices.SortedFunc(maps.Keys(positions), func(a, b Position) int {
+		return compareEvents(Event{Partition: a.Partition, Offset: a.Offset}, Event{Partition: b.Partition, Offset: b.Offset})
+	}) {
+		line := diffAt(wanted[p], found[p])
+		if line == "" {
+			continue
+		}
+		if differing++; differing <= maxDifferences {
+			lines = append(lines, fmt.Sprintf("conversions %d/%d: %s", p.Partition, p.Offset, line))
+		}
+	}
+	if differing > maxDifferences {
+		lines = append(lines, fmt.Sprintf("and %d more rows", differing-maxDifferences))
+	}
+	return lines
+}
+
+func byPosition(outcomes []event.Outcome) map[Position][]*event.Outcome {
+	m := make(map[Position][]*event.Outcome)
+	for i := range outcomes {
+		o := &outcomes[i]
+		p := Position{o.EventPartition, o.EventOffset}
+		m[p] = append(m[p], o)
+	}
+	return m
+}
+
+func diffAt(want, got []*event.Outcome) string {
+	switch {
+	case len(got) == 0:
+		return "missing: " + describe(want[0])
+	case len(want) == 0:
+		return "not wanted: " + describe(got[0])
+	case len(got) != len(want):
+		return fmt.Sprintf("%d rows, want %d: %s", len(got), len(want), describe(got[0]))
+	}
+	var fields []string
+	for i := range want {
+		w, g := *want[i], *got[i]
+		w.DecidedAt, g.DecidedAt = 0, 0
+		if len(w.Flags) == 0 && len(g.Flags) == 0 {
+			w.Flags, g.Flags = nil, nil
+		}
+		wc, gc := w.Click, g.Click
+		if (wc == nil) == (gc == nil) {
+			w.Click, g.Click = nil, nil
+		}
+		fields = append(fields, diffFields("", w, g)...)
+		if wc != nil && gc != nil {
+			fields = append(fields, diffFields("click.", *wc, *gc)...)
+		}
+	}
+	if len(fields) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s %s %s %s: %s", want[0].WorkspaceID, want[0].ClickToken, want[0].Type, want[0].EventID, strings.Join(fields, "; "))
+}
+
+// diffFields lists the fields of two structs of one type that differ, under their names on the wire.
+func diffFields(prefix string, want, got any) []string {
+	w, g := reflect.ValueOf(want), reflect.ValueOf(got)
+	var differ []string
+	for i := range w.NumField() {
+		a, b := w.Field(i).Interface(), g.Field(i).Interface()
+		if !reflect.DeepEqual(a, b) {
+			differ = append(differ, fmt.Sprintf("%s%s is %s, want %s", prefix, w.Type().Field(i).Tag.Get("avro"), show(b), show(a)))
+		}
+	}
+	return differ
+}
+
+func show(v any) string {
+	switch v := v.(type) {
+	case *event.Click:
+		if v == nil {
+			return "none"
+		}
+		return "that of " + v.LinkID
+	case *int64:
+		if v == nil {
+			return "none"
+		}
+		return fmt.Sprint(*v)
+	case *int32:
+		if v == nil {
+			return "none"
+		}
+		return fmt.Sprint(*v)
+	case [32]byte:
+		return fmt.Sprintf("%x…", v[:4])
+	case event.Millis:
+		return v.Time().Format("2006-01-02T15:04:05.000Z")
+	}
+	if s := fmt.Sprint(v); s != "" {
+		return s
+	}
+	return `""`
+}
+
+// describe prints what a person asks first about a row.
+func describe(o *event.Outcome) string {
+	words := []string{o.WorkspaceID, o.ClickToken, string(o.Type), o.EventID, string(o.Verdict)}
+	if o.Reason != "" {
+		words = append(words, o.Reason)
+	}
+	if o.AmountMinor != nil {
+		words = append(words, event.Decimal(*o.AmountMinor, o.Exponent), o.Currency)
+	}
+	return strings.Join(append(words, o.Flags...), " ")
+}

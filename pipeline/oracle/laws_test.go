@@ -1,0 +1,229 @@
+package oracle_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/oracle"
+	"github.com/nimriz/partners/schemas/event"
+	"pgregory.net/rapid"
+)
+
+var (
+	workspaces = []string{"acme", "acme", "acme", "acme", "globex"}
+	terms      = []string{"10%", "12.5%", "33.3333%", "5.00 USD", ""}
+	currencies = []string{"EUR", "EUR", "EUR", "JPY"}
+)
+
+// strict says what drawn histories are limited to.
+type strict struct{ ownIDs, namedParents, amounts, inLife bool }
+
+// drawHistory makes up to a dozen events of one token, a minute apart, few ids and orders among them so that they meet.
+func drawHistory(t *rapid.T, limit strict) (oracle.Click, []oracle.Event) {
+	click := parseClick(noFail{}, nil)
+	click.RewardTerms = rapid.SampledFrom(terms).Draw(t, "terms")
+	click.IsBot = rapid.Bool().Draw(t, "bot")
+	var events []oracle.Event
+	for i := range rapid.IntRange(1, 12).Draw(t, "events") {
+		at := t0.Add(time.Duration(i+1) * time.Minute)
+		if !limit.inLife && rapid.IntRange(0, 5).Draw(t, "late") == 0 {
+			at = t0.Add(40*day + time.Duration(i)*time.Minute) // the grace is long enough below
+		}
+		e := oracle.Event{Offset: int64(i), Conversion: event.Conversion{ClickToken: click.ClickToken, OccurredAt: at, ReceivedAt: at,
+			WorkspaceID: rapid.SampledFrom(workspaces).Draw(t, "workspace"), Type: rapid.SampledFrom(event.Types()).Draw(t, "type")}}
+		id := rapid.IntRange(0, 6)
+		e.EventID = fmt.Sprintf("e%02d", id.Draw(t, "id"))
+		if limit.ownIDs {
+			e.EventID = fmt.Sprintf("e%02d", i)
+		}
+		if e.Type.Positive() && rapid.IntRange(0, 5).Draw(t, "early") == 0 {
+			e.OccurredAt = t0.Add(-time.Hour)
+		}
+		if !e.Type.Positive() && (limit.namedParents || rapid.Bool().Draw(t, "named")) {
+			e.ParentEventID = fmt.Sprintf("e%02d", id.Draw(t, "parent"))
+		}
+		e.OrderID = rapid.SampledFrom([]string{"", "o", "p"}).Draw(t, "order")
+		if limit.amounts || rapid.IntRange(0, 2).Draw(t, "amount") > 0 {
+			minor := rapid.Int64Range(0, 40).Draw(t, "minor")
+			e.AmountMinor, e.Currency = &minor, rapid.SampledFrom(currencies).Draw(t, "currency")
+			if e.Currency == "EUR" {
+				e.Exponent = 2
+			}
+		}
+		e.ContentSHA256 = e.Content()
+		events = append(events, e)
+	}
+	return click, events
+}
+
+type noFail struct{ testing.TB }
+
+func (noFail) Helper() {}
+
+// patient is a configuration in which no wait ends within a drawn history.
+func patient() oracle.Config {
+	cfg := oracle.DefaultConfig()
+	cfg.Grace = 100 * day
+	return cfg
+}
+
+// "A late click changes nothing (its waits not having ended)."
+func TestLateClickChangesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		click, events := drawHistory(t, strict{})
+		early := oracle.Judge(patient(), []oracle.Click{click}, events, 0)
+		click.At = t0.Add(time.Duration(rapid.IntRange(0, 60*24*60).Draw(t, "minute")) * time.Minute)
+		late := oracle.Judge(patient(), []oracle.Click{click}, events, 0)
+		if d := oracle.Diff(early.Outcomes, late.Outcomes); d != nil {
+			t.Fatal(strings.Join(d, "\n"))
+		}
+	})
+}
+
+// "A late positive changes nothing where all negatives name their parent, all events were received within the click life and no wait ended." Ids are
+// unique here: of two events with one id it is the first that counts.
+func TestLatePositiveChangesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		click, events := drawHistory(t, strict{ownIDs: true, namedParents: true, inLife: true})
+		before := oracle.Judge(patient(), []oracle.Click{click}, events, 0)
+		moved := rapid.IntRange(0, len(events)-1).Draw(t, "moved")
+		if !events[moved].Type.Positive() {
+			t.Skip("a negative")
+		}
+		order := slices.Clone(events)
+		e := order[moved]
+		order = append(slices.Delete(order, moved, moved+1), e)
+		after := oracle.Judge(patient(), []oracle.Click{click}, renumber(order), 0)
+		compareByID(t, before, after, func(*event.Outcome) {})
+	})
+}
+
+// "For a token whose event ids are unique and whose negatives name their parent and carry an amount … verdict, reason, parent, effect, amount and
+// snapshot of every row, net per currency, what stands of every event and the sum of rewards are the same in every order, click included."
+func TestOrderDoesNotMatter(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		click, events := drawHistory(t, strict{ownIDs: true, namedParents: true, amounts: true, inLife: true})
+		before := oracle.Judge(patient(), []oracle.Click{click}, events, 0)
+		order := slices.Clone(events)
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
+		r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		click.At = t0.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "minute")) * time.Minute)
+		after := oracle.Judge(patient(), []oracle.Click{click}, renumber(order), 0)
+		compareByID(t, before, after, func(o *event.Outcome) {
+			o.EstimatedRewardMinor = nil
+			o.Flags = slices.DeleteFunc(slices.Clone(o.Flags), func(f string) bool { return f == event.FlagOverReversed })
+			o.Review = ""
+		})
+		if a, b := sums(before), sums(after); a != b {
+			t.Fatalf("net and rewards are %s, were %s", b, a)
+		}
+	})
+}
+
+// "The rewards of a root and all under it always sum to r(what stands now)", every event has one row or waits, and every row with effect stands in a
+// chain that ends at an attributed positive.
+func TestChainsAddUp(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		click, events := drawHistory(t, strict{})
+		click.RewardTerms = rapid.SampledFrom([]string{"10%", "50%"}).Draw(t, "percent")
+		result := oracle.Judge(patient(), []oracle.Click{click}, events, 0)
+		if len(result.Outcomes)+len(result.Waiting) != len(events) {
+			t.Fatalf("%d rows and %d waiting of %d events", len(result.Outcomes), len(result.Waiting), len(events))
+		}
+		kept := make(map[string]event.Outcome)
+		for _, o := range result.Outcomes {
+			if o.Effect != 0 {
+				kept[o.EventID] = o
+			}
+		}
+		rewards, roots := make(map[string]int64), make(map[string]event.Outcome)
+		for _, o := range kept {
+			root := o
+			for root.Verdict == event.Reversed {
+				root = kept[root.ParentEventID]
+			}
+			if root.Verdict != event.Attributed || root.Effect != 1 {
+				t.Fatalf("%s has effect and ends at %+v", o.EventID, root)
+			}
+			roots[root.EventID] = root
+			if (o.EstimatedRewardMinor == nil) != (root.AmountMinor == nil) {
+				t.Fatalf("%s: a percentage of a root with an amount, and only that, is a reward", o.EventID)
+			}
+			if o.EstimatedRewardMinor != nil {
+				rewards[root.EventID] += *o.EstimatedRewardMinor
+			}
+		}
+		for id, root := range roots {
+			stands := result.Standing[oracle.Position{Offset: root.EventOffset}].Minor
+			if root.AmountMinor == nil {
+				stands = 0
+			}
+			want := stands / 10
+			if rest := stands % 10; rest > 5 || rest == 5 && want%2 == 1 {
+				want++
+			}
+			if click.RewardTerms == "50%" {
+				want = stands / 2
+				if stands%2 == 1 && want%2 == 1 {
+					want++
+				}
+			}
+			if rewards[id] != want {
+				t.Fatalf("rewards of %s are %d, want %d of %d", id, rewards[id], want, stands)
+			}
+		}
+	})
+}
+
+func renumber(events []oracle.Event) []oracle.Event {
+	for i := range events {
+		events[i].Offset = int64(i)
+	}
+	return events
+}
+
+// compareByID compares results of the same events, whose ids are unique, in different orders. forget removes what the order may change.
+func compareByID(t *rapid.T, want, got oracle.Result, forget func(*event.Outcome)) {
+	t.Helper()
+	byID := func(r oracle.Result) []event.Outcome {
+		rows := slices.Clone(r.Outcomes)
+		for i := range rows {
+			rows[i].EventOffset = int64(rows[i].EventID[1])<<8 + int64(rows[i].EventID[2]) // ids are e00, e01, …
+			forget(&rows[i])
+		}
+		return rows
+	}
+	if d := oracle.Diff(byID(want), byID(got)); d != nil {
+		t.Fatal(strings.Join(d, "\n"))
+	}
+	stands := func(r oracle.Result) string {
+		var lines []string
+		for _, o := range r.Outcomes {
+			if m, ok := r.Standing[oracle.Position{Offset: o.EventOffset}]; ok {
+				lines = append(lines, fmt.Sprint(o.EventID, " ", m))
+			}
+		}
+		slices.Sort(lines)
+		return strings.Join(lines, "; ")
+	}
+	if a, b := stands(want), stands(got); a != b {
+		t.Fatalf("there stands\n%s, stood\n%s", b, a)
+	}
+}
+
+func sums(r oracle.Result) string {
+	totals := make(map[string]int64)
+	for _, o := range r.Outcomes {
+		if o.AmountMinor != nil {
+			totals["net "+o.Currency] += int64(o.Effect) * *o.AmountMinor
+		}
+		if o.EstimatedRewardMinor != nil {
+			totals["reward "+o.RewardCurrency] += *o.EstimatedRewardMinor
+		}
+	}
+	return fmt.Sprint(totals)
+}

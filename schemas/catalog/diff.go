@@ -1,0 +1,253 @@
+package catalog
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+)
+
+// Diff compares the records of the topic with those of a catalog, and returns the records to write and what will happen in
+// words, one line a record. Only workspaces that new names are touched. What they have in old but not in new is left as it
+// is, or archived with archiveMissing: then a line says so and the record stays, with status (of a partner: lifecycle)
+// archived. Records come in an order in which each is written after what it refers to.
+//
+//	~ partner/acme/prt_creator: relationship "review" → "approved"
+//	+ link/go.acme.com/nomura
+//	- link/go.acme.com/old: archived
+//	= link/go.acme.com/older: not in the files, left as it is
+//	! link/go.acme.com/odd: unreadable, left as it is
+//
+// The error joins every conflict with the past: a host that another workspace has, an address of another workspace, an
+// address that would change its link's id, a link id that would change its address. Ids are never reused. Then nothing is
+// to be written.
+func Diff(old, new []Entry, archiveMissing bool) (puts []Entry, lines []string, err error) {
+	d, err := newDiffer(old, new)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := d.conflicts(); err != nil {
+		return nil, nil, err
+	}
+	for _, key := range d.keys() {
+		put, line, err := d.compare(key, archiveMissing)
+		if err != nil {
+			return nil, nil, err
+		}
+		if put != nil {
+			puts = append(puts, Entry{Key: key, Value: put})
+		}
+		if line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return puts, lines, nil
+}
+
+// side is one state of the catalog: values by key, and what could be decoded of them.
+type side struct {
+	values  map[string][]byte
+	records map[string]*record
+}
+
+type differ struct {
+	old, new side
+	scope    map[string]bool // workspaces named in new
+}
+
+func newDiffer(old, new []Entry) (*differ, error) {
+	d := &differ{scope: map[string]bool{}}
+	d.old, _ = newSide(old) // an unreadable record can be replaced, and is otherwise left alone
+	var err error
+	if d.new, err = newSide(new); err != nil {
+		return nil, err
+	}
+	for _, r := range d.new.records {
+		if r.workspace != nil {
+			d.scope[r.workspace.ID] = true
+		}
+	}
+	for key, r := range d.new.records {
+		if !d.scope[r.owner()] {
+			return nil, fmt.Errorf("catalog record %q: its workspace %q has no record", key, r.owner())
+		}
+	}
+	return d, nil
+}
+
+func newSide(entries []Entry) (side, error) {
+	s := side{map[string][]byte{}, map[string]*record{}}
+	var errs []error
+	for _, e := range entries {
+		s.values[e.Key] = e.Value
+		r, err := decodeRecord(e.Key, e.Value)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		s.records[e.Key] = r
+	}
+	return s, errors.Join(errs...)
+}
+
+// keys returns all keys, referred before referring.
+func (d *differ) keys() []string {
+	all := maps.Clone(d.old.values)
+	maps.Copy(all, d.new.values)
+	kinds := []string{kindWorkspace, kindDomain, kindProgram, kindPartner, kindLink}
+	rank := func(key string) int {
+		kind, _, _ := strings.Cut(key, "/")
+		return slices.Index(kinds, kind)
+	}
+	return slices.SortedFunc(maps.Keys(all), func(a, b string) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b))
+	})
+}
+
+func (d *differ) conflicts() error {
+	addresses := map[member]string{} // of old links, by id
+	for key, r := range d.old.records {
+		if r.link != nil {
+			addresses[member{r.link.Workspace, r.link.ID}] = key
+		}
+	}
+	var errs []error
+	for _, key := range slices.Sorted(maps.Keys(d.new.records)) {
+		now, was := d.new.records[key], d.old.records[key]
+		switch {
+		case now.host != nil && was != nil && was.owner() != now.owner() && was.host.Status == StatusActive:
+			errs = append(errs, fmt.Errorf("workspace %s: host %s belongs to workspace %s", now.owner(), now.host.Host, was.owner()))
+		case now.link == nil:
+		case was != nil && was.owner() != now.owner():
+			errs = append(errs, fmt.Errorf("workspace %s: %s belongs to workspace %s", now.owner(), key, was.owner()))
+		case was != nil && was.link.ID != now.link.ID:
+			errs = append(errs, fmt.Errorf("workspace %s: %s is link %q and cannot become %q: an address keeps its link, edit that one",
+				now.owner(), key, was.link.ID, now.link.ID))
+		}
+		if now.link != nil {
+			if at, ok := addresses[member{now.owner(), now.link.ID}]; ok && at != key {
+				errs = append(errs, fmt.Errorf("workspace %s: %s has link id %q, which is that of %s: ids are never reused, give the new address its own",
+					now.owner(), key, now.link.ID, at))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// compare says what happens to one record: the value to write, nil for none, and a line, "" where nothing is to be said.
+func (d *differ) compare(key string, archiveMissing bool) (put []byte, line string, err error) {
+	was, now := d.old.values[key], d.new.values[key]
+	switch {
+	case was == nil:
+		return now, "+ " + key, nil
+	case now != nil && bytes.Equal(was, now):
+		return nil, "", nil
+	case now != nil && d.old.records[key] == nil:
+		return now, "~ " + key + ": was unreadable", nil
+	case now != nil:
+		changes, err := changedFields(was, now)
+		if err != nil {
+			return nil, "", fmt.Errorf("comparing catalog record %q: %w", key, err)
+		}
+		return now, "~ " + key + ": " + changes, nil
+	}
+	r := d.old.records[key]
+	if r == nil {
+		return nil, "! " + key + ": unreadable, left as it is", nil
+	}
+	if !d.scope[r.owner()] || r.archived() {
+		return nil, "", nil
+	}
+	if !archiveMissing {
+		return nil, "= " + key + ": not in the files, left as it is", nil
+	}
+	put, err = r.archive()
+	if err != nil {
+		return nil, "", fmt.Errorf("archiving catalog record %q: %w", key, err)
+	}
+	return put, "- " + key + ": archived", nil
+}
+
+// state is the field that says whether a record is archived. A workspace has none, and is never missing.
+func (r *record) state() *string {
+	switch {
+	case r.host != nil:
+		return &r.host.Status
+	case r.program != nil:
+		return &r.program.Status
+	case r.partner != nil:
+		return &r.partner.Lifecycle
+	case r.link != nil:
+		return &r.link.Status
+	}
+	return new(string)
+}
+
+func (r *record) archived() bool { return *r.state() == StatusArchived }
+
+// archive returns the value of the record with its state changed.
+func (r *record) archive() ([]byte, error) {
+	*r.state() = StatusArchived
+	switch {
+	case r.host != nil:
+		return json.Marshal(r.host, json.Deterministic(true))
+	case r.program != nil:
+		return json.Marshal(r.program, json.Deterministic(true))
+	case r.partner != nil:
+		return json.Marshal(r.partner, json.Deterministic(true))
+	case r.link != nil:
+		return json.Marshal(r.link, json.Deterministic(true))
+	}
+	return nil, errors.New("a workspace cannot be archived")
+}
+
+// changedFields lists what differs as `path old → new`, in the order of paths.
+func changedFields(was, now []byte) (string, error) {
+	a, b := map[string]string{}, map[string]string{}
+	if err := errors.Join(flatten(was, a), flatten(now, b)); err != nil {
+		return "", err
+	}
+	paths := maps.Clone(a)
+	maps.Copy(paths, b)
+	var out []string
+	for _, path := range slices.Sorted(maps.Keys(paths)) {
+		if a[path] != b[path] {
+			out = append(out, fmt.Sprintf("%s %s → %s", path, cmp.Or(a[path], "none"), cmp.Or(b[path], "none")))
+		}
+	}
+	if len(out) == 0 {
+		return "same content, written differently", nil
+	}
+	return strings.Join(out, "; "), nil
+}
+
+// flatten puts a JSON object's leaves into out as JSON text, by their path; a list is a leaf.
+func flatten(value []byte, out map[string]string) error {
+	var object map[string]any
+	if err := json.Unmarshal(value, &object); err != nil {
+		return err
+	}
+	return flattenInto("", object, out)
+}
+
+func flattenInto(prefix string, object map[string]any, out map[string]string) error {
+	for name, v := range object {
+		if inner, ok := v.(map[string]any); ok {
+			if err := flattenInto(prefix+name+".", inner, out); err != nil {
+				return err
+			}
+			continue
+		}
+		text, err := json.Marshal(v, json.Deterministic(true))
+		if err != nil {
+			return err
+		}
+		out[prefix+name] = string(text)
+	}
+	return nil
+}

@@ -1,0 +1,233 @@
+package catalog
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+// TestDiffGivesTheNewState: with the puts applied, every record of the new catalog is there, what is missing in its
+// workspaces is archived or untouched, other workspaces are untouched; and a second Diff has nothing to write.
+func TestDiffGivesTheNewState(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		before, now := drawCatalog(t, "before"), drawCatalog(t, "now")
+		archive := rapid.Bool().Draw(t, "archive")
+		puts, lines, err := Diff(before.Entries(), now.Entries(), archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := mustView(t, before.Entries())
+		for i, e := range puts {
+			if err := v.Apply(e.Key, e.Value, int64(1000+i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		old, want, got := side{values: valuesOf(before.Entries())}, valuesOf(now.Entries()), valuesOf(v.Entries())
+		for key, value := range want {
+			if string(got[key]) != string(value) {
+				t.Fatalf("%s is %s, want %s", key, got[key], value)
+			}
+		}
+		scope := map[string]bool{}
+		for _, w := range now.Workspaces() {
+			scope[w.ID] = true
+		}
+		for key, value := range old.values {
+			if want[key] != nil {
+				continue
+			}
+			r, err := decodeRecord(key, value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch untouched := string(got[key]) == string(value); {
+			case archive && scope[r.owner()] && !r.archived():
+				after, err := decodeRecord(key, got[key])
+				if err != nil || !after.archived() {
+					t.Fatalf("%s was not archived: %s %v", key, got[key], err)
+				}
+				*after.state() = *r.state()
+				if diff := cmp.Diff(r, after, cmp.AllowUnexported(record{}, Workspace{}, programRecord{}, partnerRecord{}, linkRecord{})); diff != "" {
+					t.Fatalf("archiving changed more:\n%s", diff)
+				}
+			case !untouched:
+				t.Fatalf("%s was touched: %s", key, got[key])
+			}
+		}
+		if len(lines) < len(puts) {
+			t.Fatalf("%d puts, %d lines", len(puts), len(lines))
+		}
+		if puts, _, err := Diff(v.Entries(), now.Entries(), archive); err != nil || len(puts) != 0 {
+			t.Fatalf("again: %v %v", puts, err)
+		}
+	})
+}
+
+func valuesOf(entries []Entry) map[string][]byte {
+	out := map[string][]byte{}
+	for _, e := range entries {
+		out[e.Key] = e.Value
+	}
+	return out
+}
+
+// edit applies textual edits to a small file and returns its records.
+func edit(t *testing.T, replace ...string) []Entry {
+	t.Helper()
+	const file = `workspaces:
+  - id: acme
+    name: Acme
+    plan: professional
+    access: {exports: true}
+    domains: [go.acme.com, old.acme.com]
+    aliases: {localhost: go.acme.com}
+    programs:
+      - {id: prg, key: prg, name: Prg, reward: {percent: "10"}}
+      - {id: prg2, key: prg2, name: Prg2}
+    partners:
+      - {id: prt, key: prt, name: Prt, relationship: review}
+      - {id: prt2, key: prt2, name: Prt2, relationship: approved}
+    links:
+      - {id: l1, domain: go.acme.com, slug: one, destination: "https://acme.com/1", partner: prt, program: prg}
+      - {id: l2, domain: old.acme.com, slug: two, destination: "https://acme.com/2"}
+  - {id: b, name: B, plan: plus, access: {}, domains: [go.b.com]}
+`
+	ws, err := Parse("edit.yaml", []byte(strings.NewReplacer(replace...).Replace(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(ws)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Entries()
+}
+
+func TestDiffInWords(t *testing.T) {
+	old := edit(t)
+	smaller := []string{
+		", old.acme.com", "", "aliases: {localhost: go.acme.com}", "aliases: {}",
+		"      - {id: prg2, key: prg2, name: Prg2}\n", "", "      - {id: prt2, key: prt2, name: Prt2, relationship: approved}\n", "",
+		`      - {id: l2, domain: old.acme.com, slug: two, destination: "https://acme.com/2"}` + "\n", "",
+		"  - {id: b, name: B, plan: plus, access: {}, domains: [go.b.com]}\n", "",
+	}
+	for _, c := range []struct {
+		name    string
+		replace []string
+		archive bool
+		want    string
+	}{
+		{"nothing", nil, true, ""},
+		{"edits", []string{"review", "approved", `percent: "10"`, `flat: "5.00", currency: EUR`, "plan: plus", "plan: growth", "exports: true", "exports: false", "old.acme.com]", "old.acme.com, new.acme.com]"}, true, `
+			~ workspace/acme: access.exports true → false; domains ["go.acme.com","old.acme.com"] → ["go.acme.com","old.acme.com","new.acme.com"]
+			~ workspace/b: plan "plus" → "growth"
+			+ domain/new.acme.com
+			~ program/acme/prg: reward.currency none → "EUR"; reward.flat none → "5.00"; reward.percent "10" → none
+			~ partner/acme/prt: relationship "review" → "approved"`},
+		{"missing", smaller, false, `
+			~ workspace/acme: aliases.localhost "go.acme.com" → none; domains ["go.acme.com","old.acme.com"] → ["go.acme.com"]
+			= domain/localhost: not in the files, left as it is
+			= domain/old.acme.com: not in the files, left as it is
+			= program/acme/prg2: not in the files, left as it is
+			= partner/acme/prt2: not in the files, left as it is
+			= link/old.acme.com/two: not in the files, left as it is`},
+		{"archived", smaller, true, `
+			~ workspace/acme: aliases.localhost "go.acme.com" → none; domains ["go.acme.com","old.acme.com"] → ["go.acme.com"]
+			- domain/localhost: archived
+			- domain/old.acme.com: archived
+			- program/acme/prg2: archived
+			- partner/acme/prt2: archived
+			- link/old.acme.com/two: archived`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			puts, lines, err := Diff(old, edit(t, c.replace...), c.archive)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := strings.TrimSpace(strings.ReplaceAll(c.want, "\t\t\t", ""))
+			if diff := cmp.Diff(want, strings.Join(lines, "\n")); diff != "" {
+				t.Error(diff)
+			}
+			written := 0
+			for _, line := range lines {
+				if line[0] != '=' {
+					written++
+				}
+			}
+			if len(puts) != written {
+				t.Errorf("%d puts for %d lines", len(puts), written)
+			}
+		})
+	}
+}
+
+// TestDiffConflicts: all conflicts with the past are reported, and nothing is written.
+func TestDiffConflicts(t *testing.T) {
+	_, _, err := Diff(edit(t), edit(t,
+		"go.b.com", "old.acme.com", "[go.acme.com, old.acme.com]", "[go.acme.com]", // b takes a host that acme still has
+		"{id: l1, domain: go.acme.com, slug: one", "{id: l3, domain: go.acme.com, slug: one", // another id at an address
+		"{id: l2, domain: old.acme.com, slug: two", "{id: l2, domain: go.acme.com, slug: two", // an id at another address
+	), true)
+	want := `workspace b: host old.acme.com belongs to workspace acme
+workspace acme: link/go.acme.com/one is link "l1" and cannot become "l3": an address keeps its link, edit that one
+workspace acme: link/go.acme.com/two has link id "l2", which is that of link/old.acme.com/two: ids are never reused, give the new address its own`
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	if diff := cmp.Diff(want, err.Error()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestDiffArchivedHost: a host that its workspace has archived is free for another.
+func TestDiffArchivedHost(t *testing.T) {
+	old := edit(t)
+	for i := range old {
+		if old[i].Key == "domain/old.acme.com" {
+			old[i].Value = []byte(strings.Replace(string(old[i].Value), `"status":"active"`, `"status":"archived"`, 1))
+		}
+	}
+	now := edit(t, "go.b.com", "old.acme.com", "[go.acme.com, old.acme.com]", "[go.acme.com]",
+		`      - {id: l2, domain: old.acme.com, slug: two, destination: "https://acme.com/2"}`+"\n", "")
+	_, lines, err := Diff(old, now, true)
+	want := `~ domain/old.acme.com: status "archived" → "active"; workspace "acme" → "b"`
+	if err != nil || !slices.Contains(lines, want) {
+		t.Errorf("%v, lines %q, want among them %s", err, lines, want)
+	}
+}
+
+// TestDiffUnreadable: what is unreadable in the topic is replaced where the files say what it should be, and else left.
+func TestDiffUnreadable(t *testing.T) {
+	old := edit(t)
+	for i := range old {
+		if old[i].Key == "partner/acme/prt" {
+			old[i].Value = []byte("{")
+		}
+	}
+	old = append(old, Entry{"partner/acme/gone", []byte("[]")})
+	puts, lines, err := Diff(old, edit(t), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "! partner/acme/gone: unreadable, left as it is\n~ partner/acme/prt: was unreadable"
+	if got := strings.Join(lines, "\n"); got != want || len(puts) != 1 {
+		t.Errorf("%d puts, lines:\n%s\nwant\n%s", len(puts), got, want)
+	}
+	if _, _, err := Diff(nil, old, false); err == nil {
+		t.Error("an unreadable new record was accepted")
+	}
+}
+
+// withChecksum makes the last four bytes of data the checksum of the rest.
+func withChecksum(data []byte) []byte {
+	if len(data) < 4 {
+		return data
+	}
+	body := data[:len(data)-4]
+	return binary.BigEndian.AppendUint32(append([]byte(nil), body...), crc32.Checksum(body, castagnoli))
+}

@@ -1,0 +1,171 @@
+package catalog
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+)
+
+// Entry is one record of the topic `catalog`; package doc lists keys and values.
+type Entry struct {
+	Key   string
+	Value []byte
+}
+
+// Host is the record domain/{host}: who owns a host, and as which domain it answers. For a domain itself, Host = Domain.
+type Host struct {
+	Host      string `json:"host"`
+	Domain    string `json:"domain"`
+	Workspace string `json:"workspace"`
+	Status    string `json:"status"` // active, archived
+}
+
+// The records of what belongs to a workspace carry its id beside their own fields.
+type (
+	programRecord struct {
+		Workspace string `json:"workspace"`
+		Program
+	}
+	partnerRecord struct {
+		Workspace string `json:"workspace"`
+		Partner
+	}
+	linkRecord struct {
+		Workspace string `json:"workspace"`
+		Link
+	}
+)
+
+// Kinds of records, as their keys begin.
+const (
+	kindWorkspace = "workspace"
+	kindDomain    = "domain"
+	kindProgram   = "program"
+	kindPartner   = "partner"
+	kindLink      = "link"
+)
+
+// Entries returns the catalog's records, sorted by key. The same catalog gives the same bytes.
+func (c *Catalog) Entries() []Entry {
+	var out []Entry
+	put := func(key string, record any) {
+		value, err := json.Marshal(record, json.Deterministic(true))
+		if err != nil { // only strings, numbers, flags and checked times: it cannot
+			panic(fmt.Sprintf("catalog: encoding %s: %v", key, err))
+		}
+		out = append(out, Entry{Key: key, Value: value})
+	}
+	for i := range c.workspaces {
+		w := &c.workspaces[i]
+		put(kindWorkspace+"/"+w.ID, w)
+		for _, d := range w.Domains {
+			put(kindDomain+"/"+d, Host{Host: d, Domain: d, Workspace: w.ID, Status: StatusActive})
+		}
+		for _, host := range slices.Sorted(maps.Keys(w.Aliases)) {
+			put(kindDomain+"/"+host, Host{Host: host, Domain: w.Aliases[host], Workspace: w.ID, Status: StatusActive})
+		}
+		for _, p := range w.Programs {
+			put(kindProgram+"/"+w.ID+"/"+p.ID, programRecord{w.ID, p})
+		}
+		for _, p := range w.Partners {
+			put(kindPartner+"/"+w.ID+"/"+p.ID, partnerRecord{w.ID, p})
+		}
+		for _, l := range w.Links {
+			put(kindLink+"/"+l.Domain+"/"+l.Slug, linkRecord{w.ID, l})
+		}
+	}
+	sortEntries(out)
+	return out
+}
+
+func sortEntries(entries []Entry) {
+	slices.SortFunc(entries, func(a, b Entry) int { return strings.Compare(a.Key, b.Key) })
+}
+
+// record is a decoded and checked record; one of the pointers is set.
+type record struct {
+	workspace *Workspace
+	host      *Host
+	program   *programRecord
+	partner   *partnerRecord
+	link      *linkRecord
+}
+
+// owner is the workspace that a record belongs to.
+func (r *record) owner() string {
+	switch {
+	case r.workspace != nil:
+		return r.workspace.ID
+	case r.host != nil:
+		return r.host.Workspace
+	case r.program != nil:
+		return r.program.Workspace
+	case r.partner != nil:
+		return r.partner.Workspace
+	}
+	return r.link.Workspace
+}
+
+// decodeRecord reads a record and applies the rules that concern it alone; that what it refers to exists is not asked,
+// because records come in any order.
+func decodeRecord(key string, value []byte) (*record, error) {
+	var (
+		r     record
+		c     check
+		want  string
+		owner string
+		err   error
+	)
+	kind, _, ok := strings.Cut(key, "/")
+	if !ok {
+		return nil, fmt.Errorf("catalog record %q: unknown kind of key", key)
+	}
+	switch kind {
+	case kindWorkspace:
+		r.workspace = new(Workspace)
+		err = json.Unmarshal(value, r.workspace)
+		fillDefaults(r.workspace)
+		want, owner = kind+"/"+r.workspace.ID, r.workspace.ID
+		c.workspace(r.workspace, nil)
+	case kindDomain:
+		r.host = new(Host)
+		err = json.Unmarshal(value, r.host)
+		want, owner = kind+"/"+r.host.Host, r.host.Workspace
+		c.host(r.host.Host, (*place)(nil).field("host"))
+		c.host(r.host.Domain, (*place)(nil).field("domain"))
+		c.oneOf(r.host.Status, (*place)(nil).field("status"), "status", StatusActive, StatusArchived)
+	case kindProgram:
+		r.program = new(programRecord)
+		err = json.Unmarshal(value, r.program)
+		want, owner = kind+"/"+r.program.Workspace+"/"+r.program.ID, r.program.Workspace
+		c.program(&r.program.Program, nil)
+	case kindPartner:
+		r.partner = new(partnerRecord)
+		err = json.Unmarshal(value, r.partner)
+		want, owner = kind+"/"+r.partner.Workspace+"/"+r.partner.ID, r.partner.Workspace
+		c.partner(&r.partner.Partner, nil)
+	case kindLink:
+		r.link = new(linkRecord)
+		err = json.Unmarshal(value, r.link)
+		want, owner = kind+"/"+r.link.Domain+"/"+r.link.Slug, r.link.Workspace
+		c.link(&r.link.Link, nil)
+	default:
+		return nil, fmt.Errorf("catalog record %q: unknown kind of key", key)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("catalog record %q: %w", key, err)
+	}
+	if err := joinProblems(c.problems); err != nil {
+		return nil, fmt.Errorf("catalog record %q: %w", key, err)
+	}
+	if !workspaceForm.MatchString(owner) {
+		return nil, fmt.Errorf("catalog record %q: bad workspace id %q", key, owner)
+	}
+	if want != key {
+		return nil, fmt.Errorf("catalog record %q: the value belongs under %q", key, want)
+	}
+	return &r, nil
+}
