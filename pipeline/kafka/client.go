@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,11 +71,18 @@ func Options(cfg Config, log *slog.Logger, reg prometheus.Registerer) ([]kgo.Opt
 		kgo.ClientID(cfg.ClientID),
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.WithLogger(kslog.New(log.With("client", cfg.ClientID))),
+		kgo.WithLogger(kslog.New(slog.New(warnings{log.With("client", cfg.ClientID).Handler()}))),
 	}
 	if reg != nil {
 		labelled := prometheus.WrapRegistererWith(prometheus.Labels{"client": cfg.ClientID}, reg)
 		opts = append(opts, kgo.WithHooks(kprom.NewMetrics("partners", kprom.Subsystem("kafka"), kprom.Registerer(labelled))))
 	}
 	return opts, nil
+}
+
+// warnings drops what franz-go says at level info: several lines for each transaction. An operator who runs with debug logs gets everything.
+type warnings struct{ slog.Handler }
+
+func (w warnings) Enabled(ctx context.Context, level slog.Level) bool {
+	return w.Handler.Enabled(ctx, level) && (level != slog.LevelInfo || w.Handler.Enabled(ctx, slog.LevelDebug))
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -77,65 +76,11 @@ func Consume(t testing.TB, brokers []string, topicName string) []*kgo.Record {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	records, err := ReadAll(ctx, brokers, topicName)
+	cfg := kafka.DefaultConfig()
+	cfg.Brokers = brokers
+	records, err := kafka.ReadAll(ctx, cfg, slog.New(slog.NewTextHandler(io.Discard, nil)), topicName)
 	if err != nil {
 		t.Fatalf("consuming %s: %v", topicName, err)
 	}
 	return records
-}
-
-// ReadAll is Consume for helpers without a test.
-func ReadAll(ctx context.Context, brokers []string, topicName string) ([]*kgo.Record, error) {
-	cfg := kafka.DefaultConfig()
-	cfg.Brokers = brokers
-	cl, err := kafka.NewClient(cfg, slog.New(slog.NewTextHandler(io.Discard, nil)), nil)
-	if err != nil {
-		return nil, err
-	}
-	defer cl.Close()
-	ends, err := kadm.NewClient(cl).ListCommittedOffsets(ctx, topicName)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		return nil, err
-	}
-	starts, err := kadm.NewClient(cl).ListStartOffsets(ctx, topicName)
-	if err != nil {
-		return nil, err
-	}
-	from := make(map[int32]kgo.Offset)
-	left := make(map[int32]int64)
-	ends.Each(func(o kadm.ListedOffset) {
-		if s, _ := starts.Lookup(o.Topic, o.Partition); o.Offset > s.Offset {
-			from[o.Partition] = kgo.NewOffset().At(s.Offset)
-			left[o.Partition] = o.Offset
-		}
-	})
-	if len(from) == 0 {
-		return nil, nil
-	}
-	reader, err := kafka.NewClient(cfg, slog.New(slog.NewTextHandler(io.Discard, nil)), nil, kgo.KeepControlRecords(), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topicName: from}))
-	if err != nil {
-		return nil, err
-	}
-	defer reader.Close()
-	var out []*kgo.Record
-	for len(left) > 0 {
-		fetches := reader.PollFetches(ctx)
-		if ctx.Err() != nil {
-			return out, ctx.Err()
-		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			end, ok := left[r.Partition]
-			if ok && r.Offset < end && !r.Attrs.IsControl() {
-				out = append(out, r)
-			}
-			if ok && r.Offset+1 >= end {
-				delete(left, r.Partition)
-			}
-		})
-	}
-	return out, nil
 }

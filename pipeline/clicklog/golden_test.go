@@ -1,0 +1,107 @@
+package clicklog
+
+import (
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var writeGolden = flag.Bool("write-golden", false, "write golden files that do not exist yet; existing ones are never changed")
+
+// goldenClicks make one segment whose block does not compress, so its bytes do not depend on the compressor's version, one whose blocks do,
+// and one without clicks.
+func goldenClicks() map[string][]record {
+	noise := func(n uint64) []byte {
+		b, r := make([]byte, 100), rand.New(rand.NewPCG(n, n))
+		for i := range b {
+			b[i] = byte(r.Uint32())
+		}
+		return b
+	}
+	return map[string][]record{
+		"v1-plain": {
+			{offset: 100, token: testToken(2, 0xfedcba9876543210), at: testTime(2), value: noise(1)},
+			{offset: 101, token: testToken(1, 0x0123456789abcdef), at: testTime(3), value: noise(2)},
+			{offset: 102},
+			{offset: 106, token: testToken(2, 0xfedcba9876543210), at: testTime(5), value: append([]byte("put again"), noise(3)...)},
+			{offset: 107, token: testToken(-5000, 0xa5a5a5a55a5a5a5a), at: -1, value: noise(4)},
+		},
+		"v1-s2": {
+			{offset: 0, token: testToken(1, 1), at: testTime(1), value: []byte(strings.Repeat("abcd", 200))},
+			{offset: 1, token: testToken(2, 2), at: testTime(1), value: []byte{}},
+			{offset: 2, token: testToken(3, 3), at: testTime(1), value: []byte(strings.Repeat("ijkl", 900))},
+		},
+		"v1-empty": {{offset: 41}, {offset: 42}},
+	}
+}
+
+// Segments written by any version of the program stay readable: testdata is only ever added to.
+func TestGolden(t *testing.T) {
+	names, err := filepath.Glob("testdata/*.hex")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(names) < len(goldenClicks()) && !*writeGolden {
+		t.Fatal("golden files are missing:", names)
+	}
+	for name, topic := range goldenClicks() {
+		t.Run(name, func(t *testing.T) {
+			mem := newFS(t)
+			l := mustOpen(t, mem, newMapSide(), clock(1000))
+			for _, rec := range topic {
+				if err := rec.feed(l); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			written := hex.Dump(readFiles(t, mem)[segmentName(1)])
+			path := filepath.Join("testdata", name+".hex")
+			golden, err := os.ReadFile(path)
+			if errors.Is(err, fs.ErrNotExist) && *writeGolden {
+				golden, err = []byte(written), os.WriteFile(path, []byte(written), 0o644)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name != "v1-s2" && written != string(golden) {
+				t.Errorf("the program writes\n%s\nbut %s has\n%s", written, path, golden)
+			}
+			b, err := undump(string(golden))
+			if err != nil {
+				t.Fatal(err)
+			}
+			side := newMapSide()
+			l = mustOpen(t, files{segmentName(1): b}.fs(t), side, clock(1000))
+			if want := topic[len(topic)-1].offset + 1; l.Next() != want {
+				t.Errorf("next is %d, want %d", l.Next(), want)
+			}
+			if err := verify(l, side, topic, 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// undump reads what hex.Dump wrote.
+func undump(dump string) (b []byte, err error) {
+	for i, line := range strings.Split(strings.TrimSpace(dump), "\n") {
+		if len(line) < 60 {
+			return nil, fmt.Errorf("line %d is short", i+1)
+		}
+		row, err := hex.DecodeString(strings.ReplaceAll(line[10:58], " ", ""))
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", i+1, err)
+		}
+		b = append(b, row...)
+	}
+	return b, nil
+}
