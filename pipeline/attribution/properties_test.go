@@ -1,0 +1,470 @@
+package attribution_test
+
+import (
+	"cmp"
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/nimriz/partners/pipeline/attribution"
+	"github.com/nimriz/partners/pipeline/oracle"
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/event"
+	"pgregory.net/rapid"
+)
+
+const forever = event.Millis(1 << 60)
+
+// short are durations that random times of a few hours hit often.
+var short = attribution.Config{Grace: 10 * time.Hour, ClickLife: 40 * time.Hour, JourneyLife: 60 * time.Hour}
+
+// history is all that a token's verdicts are a function of.
+type history struct {
+	click  *event.Click // nil: there is none
+	at     event.Millis
+	events []event.Conversion
+	limit  int // events of a journey; 0: the real limit
+}
+
+// schedule says when the processor sees the history's parts: the click before event read, Due after events.
+type schedule struct {
+	read   int   // the click is read before this event; len(events) is after all
+	inLog  bool  // the click is in the click log a step earlier than Click is called
+	again  []int // the click is read again before these events
+	due    map[int][2]event.Millis
+	noDues bool
+}
+
+// player runs histories through the rules.
+type player struct {
+	t        rapid.TB
+	rows     *rowMap
+	outcomes map[int64]event.Outcome // by offset
+	shown    map[int64]bool
+	waiting  []int64
+}
+
+func play(t rapid.TB, cfg attribution.Config, h *history, s schedule) *player {
+	rules, err := attribution.New(cfg, codec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.limit > 0 {
+		rules.SetMaxEvents(h.limit)
+	}
+	p := &player{t: t, rows: newRows(), outcomes: map[int64]event.Outcome{}, shown: map[int64]bool{}}
+	raw := testToken(1)
+	var wire []byte
+	if h.click != nil {
+		if wire, err = codec.AppendClick(nil, h.click); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inLog := false
+	clicks := func(*[20]byte) ([]byte, event.Millis, bool, error) { return wire, h.at, inLog && wire != nil, nil }
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range len(h.events) + 1 {
+		if wire != nil && s.inLog && i+1 == s.read {
+			inLog = true
+		}
+		if wire != nil && (i == s.read || i > s.read && slices.Contains(s.again, i)) {
+			inLog = true
+			must(rules.Click(p.rows, &raw, wire, h.at, p.emit))
+		}
+		if d, ok := s.due[i]; ok {
+			must(rules.Due(p.rows, clicks, &raw, d[0], d[1], p.emit))
+		}
+		if i < len(h.events) {
+			must(rules.Event(p.rows, clicks, &h.events[i], attribution.Source{Partition: 3, Offset: int64(i)}, p.emit))
+		}
+	}
+	for i := range h.events {
+		if _, ok := p.outcomes[int64(i)]; !ok {
+			p.waiting = append(p.waiting, int64(i))
+		}
+	}
+	if len(p.rows.deadlines()) != len(p.waiting) {
+		t.Fatalf("%d deadlines for %d events without a row", len(p.rows.deadlines()), len(p.waiting))
+	}
+	if s.noDues {
+		return p
+	}
+	must(rules.Due(p.rows, clicks, &raw, forever, forever, p.emit))
+	if len(p.outcomes) != len(h.events) || len(p.rows.deadlines()) != 0 {
+		t.Fatalf("%d rows for %d events, %d deadlines left", len(p.outcomes), len(h.events), len(p.rows.deadlines()))
+	}
+	return p
+}
+
+func (p *player) emit(o *event.Outcome, click []byte) error {
+	if _, ok := p.outcomes[o.EventOffset]; ok {
+		p.t.Fatalf("a second row for event %d: %+v", o.EventOffset, o)
+	}
+	c := *o
+	c.Flags = slices.Clone(o.Flags)
+	for _, v := range []**int64{&c.AmountMinor, &c.EstimatedRewardMinor, &c.FirstOffset} {
+		if *v != nil {
+			n := **v
+			*v = &n
+		}
+	}
+	if click != nil {
+		c.Click = new(event.Click)
+		if err := codec.DecodeClick(click, c.Click); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	p.outcomes[o.EventOffset] = c
+	return nil
+}
+
+func (p *player) standings(h *history) map[string]int64 {
+	out := map[string]int64{}
+	raw := testToken(1)
+	for i := range h.events {
+		id := h.events[i].EventID
+		row, ok := p.rows.values[string(event.AppendJourneyKey(nil, &raw, event.KindEvent, id))]
+		if !ok {
+			continue
+		}
+		var e event.JourneyEvent
+		if err := event.DecodeEvent(row, &e); err != nil {
+			p.t.Fatal(err)
+		}
+		if e.Effect != 0 {
+			out[id] = e.Standing()
+		}
+	}
+	return out
+}
+
+// generator of histories.
+type generator struct {
+	unique   bool // every event has its own id
+	named    bool // negatives name their parent
+	amounts  bool // negatives have an amount
+	together bool // no wait ends: all within two hours, inside the click life
+	max      int
+	latest   int // hours after which no click reaches Kafka; 0: 80
+}
+
+func (g generator) draw(t *rapid.T) *history {
+	h := &history{}
+	raw := testToken(1)
+	text := token.Text(&raw)
+	if rapid.IntRange(0, 9).Draw(t, "click?") > 0 {
+		h.click = &event.Click{WorkspaceID: "acme", ClickToken: text, ClickedAt: at(0), TokenStatus: event.TokenAppended, Trigger: event.TriggerLink, IsBot: rapid.Bool().Draw(t, "bot"),
+			WindowMs:    (time.Duration(rapid.SampledFrom([]int{1, 20, 100}).Draw(t, "window")) * time.Hour).Milliseconds(),
+			RewardTerms: rapid.SampledFrom([]string{"10%", "12.5%", "5.00 USD", "7 EUR", "300 JPY", "", "33.3333%"}).Draw(t, "terms"),
+			PartnerID:   rapid.SampledFrom([]string{"", "prt_1"}).Draw(t, "partner"), PartnerRelationship: "approved", PartnerLifecycle: rapid.SampledFrom([]string{"active", "paused"}).Draw(t, "lifecycle")}
+		h.at = at(time.Duration(rapid.IntRange(0, cmp.Or(g.latest, 80)).Draw(t, "at")) * time.Hour)
+	}
+	if g.together {
+		h.at = at(time.Duration(rapid.IntRange(0, 4).Draw(t, "at in half hours")) * 30 * time.Minute)
+	} else if rapid.IntRange(0, 3).Draw(t, "limit?") == 0 {
+		h.limit = rapid.IntRange(1, 3).Draw(t, "limit")
+	}
+	var now time.Duration
+	ids := []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"}
+	for i := range rapid.IntRange(1, g.max).Draw(t, "events") {
+		ev := event.Conversion{WorkspaceID: "acme", ClickToken: text, Type: rapid.SampledFrom([]event.Type{event.Sale, event.Sale, event.Lead, event.Refund, event.Cancellation, event.Reversal, event.Reversal}).Draw(t, "type")}
+		ev.EventID = ids[i]
+		if !g.unique {
+			ev.EventID = rapid.SampledFrom(ids[:5]).Draw(t, "id")
+			ev.EventName = rapid.SampledFrom([]string{"", "", "", "other"}).Draw(t, "body")
+			if rapid.IntRange(0, 7).Draw(t, "workspace?") == 0 {
+				ev.WorkspaceID = "other"
+			}
+		}
+		if !ev.Type.Positive() && (g.named || rapid.Bool().Draw(t, "named")) {
+			ev.ParentEventID = rapid.SampledFrom(ids[:g.max]).Draw(t, "parent")
+		}
+		ev.OrderID = rapid.SampledFrom([]string{"", "o", "p"}).Draw(t, "order")
+		if rapid.Bool().Draw(t, "amount?") || g.amounts && !ev.Type.Positive() {
+			amount := rapid.SampledFrom([]int64{0, 1, 5, 45, 100, 155, 1<<63 - 1}).Draw(t, "amount")
+			ev.AmountMinor, ev.Currency, ev.Exponent = &amount, rapid.SampledFrom([]string{"EUR", "EUR", "EUR", "USD"}).Draw(t, "currency"), 2
+		}
+		if g.together {
+			ev.ReceivedAt = at(time.Duration(rapid.IntRange(0, 4).Draw(t, "received")) * 30 * time.Minute)
+		} else {
+			now += time.Duration(rapid.SampledFrom([]int{0, 1, 1, 2, 5, 9, 11, 30, 59}).Draw(t, "later")) * time.Hour
+			ev.ReceivedAt = at(now + time.Duration(rapid.IntRange(-2, 2).Draw(t, "skew"))*time.Hour)
+		}
+		ev.OccurredAt = at(time.Duration(rapid.SampledFrom([]int{-6, -4, 0, 1, 30, 60, 61, 1201}).Draw(t, "occurred")) * time.Minute)
+		ev.ContentSHA256 = ev.Content()
+		h.events = append(h.events, ev)
+	}
+	return h
+}
+
+func (h *history) String() string {
+	b := &strings.Builder{}
+	hours := func(m event.Millis) float64 { return float64(m-at(0)) / 3600_000 }
+	if h.click != nil {
+		fmt.Fprintf(b, "click at %gh, window %gh, %q\n", hours(h.at), float64(h.click.WindowMs)/3600_000, h.click.RewardTerms)
+	}
+	for i := range h.events {
+		e := &h.events[i]
+		fmt.Fprintf(b, "%d %s %s", i, e.Type, e.EventID)
+		if e.AmountMinor != nil {
+			fmt.Fprintf(b, " %d %s", *e.AmountMinor, e.Currency)
+		}
+		fmt.Fprintf(b, " of=%q order=%q %s %s received %gh occurred %gh\n", e.ParentEventID, e.OrderID, e.WorkspaceID, e.EventName, hours(e.ReceivedAt), hours(e.OccurredAt))
+	}
+	return b.String()
+}
+
+// drawSchedule draws any schedule that keeps what Due's caller promises.
+func drawSchedule(t *rapid.T, h *history) schedule {
+	n := len(h.events)
+	s := schedule{read: rapid.IntRange(0, n).Draw(t, "read"), inLog: rapid.Bool().Draw(t, "in log"), due: map[int][2]event.Millis{}, again: rapid.SliceOfN(rapid.IntRange(0, n), 0, 2).Draw(t, "again")}
+	for i := range n + 1 {
+		if !rapid.Bool().Draw(t, "due?") {
+			continue
+		}
+		through := at(time.Duration(rapid.IntRange(0, 200).Draw(t, "through")) * time.Hour)
+		for j := i; j < n; j++ {
+			through = min(through, h.events[j].ReceivedAt)
+		}
+		clicks := through
+		if h.click != nil && i < s.read {
+			clicks = min(clicks, h.at)
+		}
+		s.due[i] = [2]event.Millis{clicks, through}
+	}
+	return s
+}
+
+// When the click is read, how often, and when Due is called: none of it changes a row, nor what is stored in the end.
+func TestScheduleChangesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := generator{max: 8}.draw(t)
+		want := play(t, short, h, schedule{})
+		s := drawSchedule(t, h)
+		got := play(t, short, h, s)
+		if d := gocmp.Diff(want.outcomes, got.outcomes); d != "" {
+			t.Fatalf("%v%+v\n%s", h, s, d)
+		}
+		if d := gocmp.Diff(want.rows.dump(), got.rows.dump()); d != "" {
+			t.Fatalf("%v%+v\n%s", h, s, d)
+		}
+	})
+}
+
+// summary is what RULES promises to be the same in every order.
+type summary struct {
+	Rows     map[string]string
+	Net      map[string]string
+	Standing map[string]int64
+	Rewards  string
+	Waiting  []string
+}
+
+func summarize(p *player, h *history) summary {
+	s := summary{Rows: map[string]string{}, Net: map[string]string{}, Standing: p.standings(h)}
+	net, rewards := map[string]*big.Int{}, new(big.Int)
+	for _, o := range p.outcomes {
+		amount := "none"
+		if o.AmountMinor != nil {
+			amount = fmt.Sprint(*o.AmountMinor, o.Currency)
+			if o.Effect != 0 {
+				if net[o.Currency] == nil {
+					net[o.Currency] = new(big.Int)
+				}
+				net[o.Currency].Add(net[o.Currency], new(big.Int).Mul(big.NewInt(int64(o.Effect)), big.NewInt(*o.AmountMinor)))
+			}
+		}
+		if o.EstimatedRewardMinor != nil {
+			rewards.Add(rewards, big.NewInt(*o.EstimatedRewardMinor))
+		}
+		s.Rows[o.EventID] = fmt.Sprint(o.Verdict, o.Reason, o.ParentEventID, o.ParentType, o.Effect, amount, o.Click != nil, o.EstimatedRewardMinor != nil, o.RewardCurrency)
+	}
+	for c, n := range net {
+		s.Net[c] = n.String()
+	}
+	for _, i := range p.waiting {
+		s.Waiting = append(s.Waiting, h.events[i].EventID)
+	}
+	slices.Sort(s.Waiting)
+	s.Rewards = rewards.String()
+	return s
+}
+
+// Unique ids, named parents, amounts on negatives, no wait ended: every order gives the same, and the click may come anywhere.
+func TestOrderIndependence(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := generator{unique: true, named: true, amounts: true, together: true, max: 6}.draw(t)
+		for _, noDues := range []bool{false, true} {
+			want := summarize2(t, h, schedule{noDues: noDues})
+			permutations := 6
+			for range permutations {
+				other := &history{click: h.click, at: h.at, events: rapid.Permutation(h.events).Draw(t, "order")}
+				for read := range len(h.events) + 1 {
+					got := summarize2(t, other, schedule{read: read, noDues: noDues})
+					if d := gocmp.Diff(want, got); d != "" {
+						t.Fatalf("%v\nas\n%vclick read before %d: %s", h, other, read, d)
+					}
+				}
+			}
+		}
+	})
+}
+
+func summarize2(t rapid.TB, h *history, s schedule) summary {
+	return summarize(play(t, short, h, s), h)
+}
+
+// All negatives name their parent, no wait ended: a positive may come later, even if negatives have no amounts. Ids are unique: a later positive cannot have been the first with its id.
+func TestLatePositiveChangesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := generator{unique: true, named: true, together: true, max: 7}.draw(t)
+		from := slices.IndexFunc(h.events, func(e event.Conversion) bool { return e.Type.Positive() })
+		if from < 0 {
+			return
+		}
+		late := &history{click: h.click, at: h.at, events: slices.Clone(h.events)}
+		moved := late.events[from]
+		late.events = slices.Delete(late.events, from, from+1)
+		late.events = slices.Insert(late.events, rapid.IntRange(from, len(late.events)).Draw(t, "to"), moved)
+		byID := func(p *player) map[string]event.Outcome {
+			out := map[string]event.Outcome{}
+			for _, o := range p.outcomes {
+				o.EventOffset = 0
+				out[o.EventID] = o
+			}
+			return out
+		}
+		want, got := byID(play(t, short, h, schedule{})), byID(play(t, short, late, schedule{}))
+		if d := gocmp.Diff(want, got); d != "" {
+			t.Fatalf("%v\nas\n%v%s", h, late, d)
+		}
+	})
+}
+
+// The rewards of a root and all under it sum to the reward of what stands of it, rounded half to even, computed here with fractions.
+func TestRewardsSum(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := generator{max: 10}.draw(t)
+		if h.click == nil {
+			return
+		}
+		p := play(t, short, h, schedule{})
+		byID := map[string]event.Outcome{}
+		for _, o := range p.outcomes {
+			if o.Effect != 0 {
+				byID[o.EventID] = o
+			}
+		}
+		sums, standing := map[string]*big.Int{}, p.standings(h)
+		for _, o := range byID {
+			root := o
+			for !root.Type.Positive() {
+				root = byID[root.ParentEventID]
+			}
+			if root.Verdict != event.Attributed {
+				t.Fatalf("%v%s has effect and no attributed root", h, o.EventID)
+			}
+			if sums[root.EventID] == nil {
+				sums[root.EventID] = new(big.Int)
+			}
+			want, currency := estimate(h.click.RewardTerms, root, standing[root.EventID])
+			if (want == nil) != (o.EstimatedRewardMinor == nil) || want != nil && o.RewardCurrency != currency {
+				t.Fatalf("%v%s: reward %v %q, want one in %q: %v", h, o.EventID, o.EstimatedRewardMinor, o.RewardCurrency, currency, want != nil)
+			}
+			if want != nil {
+				sums[root.EventID].Add(sums[root.EventID], big.NewInt(*o.EstimatedRewardMinor))
+			}
+		}
+		for id, sum := range sums {
+			want, _ := estimate(h.click.RewardTerms, byID[id], standing[id])
+			if want != nil && want.Cmp(sum) != 0 {
+				t.Fatalf("%vrewards of %s sum to %v, want %v of %d", h, id, sum, want, standing[id])
+			}
+		}
+	})
+}
+
+// estimate is r(x) in fractions; nil: no reward.
+func estimate(text string, root event.Outcome, x int64) (*big.Int, string) {
+	if percent, ok := strings.CutSuffix(text, "%"); ok {
+		if root.AmountMinor == nil {
+			return nil, ""
+		}
+		r, _ := new(big.Rat).SetString(percent)
+		r.Mul(r, big.NewRat(x, 100))
+		// half to even: floor of twice the fraction tells
+		floor := new(big.Int).Div(r.Num(), r.Denom())
+		rest := new(big.Rat).Sub(r, new(big.Rat).SetInt(floor))
+		if c := rest.Cmp(big.NewRat(1, 2)); c > 0 || c == 0 && floor.Bit(0) == 1 {
+			floor.Add(floor, big.NewInt(1))
+		}
+		return floor, root.Currency
+	}
+	if text == "" {
+		return nil, ""
+	}
+	minor := map[string]int64{"5.00 USD": 500, "7 EUR": 700, "300 JPY": 300}[text]
+	if x == 0 {
+		minor = 0
+	}
+	return big.NewInt(minor), text[len(text)-3:]
+}
+
+// The rules were written down twice by different people: here as they run, in package oracle as they read.
+func TestOracle(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := generator{max: 10, latest: 50}.draw(t)
+		s := drawSchedule(t, h)
+		s.noDues = rapid.Bool().Draw(t, "now")
+		through := forever
+		if s.noDues {
+			s.due, through = nil, 0
+		}
+		p := play(t, short, h, s)
+		var clicks []oracle.Click
+		if h.click != nil {
+			clicks = append(clicks, oracle.Click{Click: *h.click, At: h.at})
+		}
+		var events []oracle.Event
+		for i, e := range h.events {
+			events = append(events, oracle.Event{Conversion: e, Partition: 3, Offset: int64(i)})
+		}
+		cfg := oracle.Config{Grace: short.Grace, ClickLife: short.ClickLife, JourneyLife: short.JourneyLife, MaxEvents: h.limit}
+		want := oracle.Judge(cfg, clicks, events, through)
+		for _, o := range want.Outcomes {
+			got, ok := p.outcomes[o.EventOffset]
+			if !ok && s.noDues {
+				continue // a click wait that an event found ended is written by Click or Due only
+			}
+			for _, flags := range []*[]string{&o.Flags, &got.Flags} {
+				if len(*flags) == 0 {
+					*flags = nil
+				}
+			}
+			if d := gocmp.Diff(o, got); d != "" {
+				t.Fatalf("%v%+v\n(-oracle +rules)\n%s", h, s, d)
+			}
+		}
+		for _, w := range want.Waiting {
+			if o, ok := p.outcomes[w.Offset]; ok {
+				t.Fatalf("%v%+v\nevent %d waits for the oracle, the rules say %v %v", h, s, w.Offset, o.Verdict, o.Reason)
+			}
+		}
+		standing := map[string]int64{}
+		for at, m := range want.Standing {
+			standing[h.events[at.Offset].EventID] = m.Minor
+		}
+		if d := gocmp.Diff(standing, p.standings(h)); d != "" && through == forever {
+			t.Fatalf("%v%+v\nstanding (-oracle +rules)\n%s", h, s, d)
+		}
+	})
+}

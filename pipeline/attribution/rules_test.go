@@ -1,0 +1,442 @@
+package attribution_test
+
+import (
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/attribution"
+	clicktoken "github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/event"
+)
+
+func TestConfig(t *testing.T) {
+	for _, c := range []struct {
+		change func(*attribution.Config)
+		want   string
+	}{
+		{func(*attribution.Config) {}, ""},
+		{func(c *attribution.Config) { c.Grace = 0 }, "-grace 0s must be at least 1ms"},
+		{func(c *attribution.Config) { c.ClickLife = time.Microsecond }, "-click-life 1µs must be at least 1ms"},
+		{func(c *attribution.Config) { c.Grace = 401 * 24 * time.Hour }, "must not be longer than the journey life"},
+	} {
+		cfg := attribution.DefaultConfig()
+		c.change(&cfg)
+		_, err := attribution.New(cfg, codec)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want %q", cfg, err, c.want)
+		}
+	}
+}
+
+// The package is pure: what it imports cannot reach the world, and of time it takes durations only.
+func TestPure(t *testing.T) {
+	allowed := []string{"fmt", "math", "math/bits", "slices", "strconv", "strings", "sync", "time", "github.com/Rhymond/go-money",
+		"github.com/nimriz/partners/pipeline/token", "github.com/nimriz/partners/schemas/event"}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := 0
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		read++
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range file.Imports {
+			if path, _ := strconv.Unquote(i.Path.Value); !slices.Contains(allowed, path) {
+				t.Errorf("%s imports %s: rules see rows and clicks, nothing else; hand it in from the processor", name, path)
+			}
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.GoStmt:
+				t.Errorf("%s starts a goroutine", name)
+			case *ast.SelectorExpr:
+				if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && slices.Contains([]string{"Now", "Since", "Until", "After", "Sleep", "NewTimer", "AfterFunc", "Tick"}, n.Sel.Name) {
+					t.Errorf("%s uses time.%s: take the time from the event", name, n.Sel.Name)
+				}
+			}
+			return true
+		})
+	}
+	if read == 0 {
+		t.Fatal("no files")
+	}
+}
+
+// bench is a token with a click, and rules to feed it.
+type bench struct {
+	t     testing.TB
+	rules *attribution.Rules
+	rows  *rowMap
+	raw   [20]byte
+	text  string
+	wire  []byte
+	next  int64
+	last  event.Outcome
+	rowsN int
+}
+
+func newBench(t testing.TB) *bench {
+	rules, err := attribution.New(attribution.DefaultConfig(), codec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{t: t, rules: rules, rows: newRows()}
+	b.token(1)
+	return b
+}
+
+func (b *bench) token(n uint64) {
+	b.raw = testToken(n)
+	b.text = clicktoken.Text(&b.raw)
+	k := &event.Click{WorkspaceID: "acme", ClickToken: b.text, ClickedAt: at(0), WindowMs: (30 * 24 * time.Hour).Milliseconds(), TokenStatus: event.TokenAppended, LinkID: "lnk_nomura",
+		Domain: "go.acme.com", Slug: "nomura", Destination: "https://shop.acme.com/?ref=1", Trigger: event.TriggerLink, PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio",
+		PartnerRelationship: "approved", PartnerLifecycle: "active", ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners", ProgramStatus: "active", AssignmentID: "asg_1",
+		RewardTerms: "12.5%", UTMSource: "partner", UTMMedium: "agency", Country: "DE", Device: "mobile", OS: "iOS", Browser: "Safari", CatalogOffset: 41}
+	var err error
+	if b.wire, err = codec.AppendClick(b.wire[:0], k); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) clicks(*[20]byte) ([]byte, event.Millis, bool, error) {
+	return b.wire, at(time.Second), true, nil
+}
+
+func (b *bench) emit(o *event.Outcome, _ []byte) error {
+	b.last = *o
+	b.rowsN++
+	return nil
+}
+
+var amount = int64(10000)
+
+func (b *bench) event(typ event.Type, id, of string) *event.Conversion {
+	return &event.Conversion{WorkspaceID: "acme", EventID: id, ClickToken: b.text, Type: typ, OccurredAt: at(time.Hour), ReceivedAt: at(time.Hour), AmountMinor: &amount, Currency: "EUR", Exponent: 2,
+		OrderID: "o-" + id, ParentEventID: of}
+}
+
+func (b *bench) judge(ev *event.Conversion) {
+	b.next++
+	if err := b.rules.Event(b.rows, b.clicks, ev, attribution.Source{Partition: 1, Offset: b.next}, b.emit); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// The 100,000th event of a token touches as many rows as the tenth, and the next one is refused. Most are sales with refunds; some wait for parents that never come.
+func TestFullJourney(t *testing.T) {
+	b := newBench(t)
+	most, waiting := 0, 0
+	for i := 0; b.next < attribution.MaxEvents; i++ {
+		id := fmt.Sprintf("%05d", i)
+		was := b.rows.puts + b.rows.gets + b.rows.visited
+		b.judge(b.event(event.Sale, "s"+id, ""))
+		b.judge(b.event(event.Refund, "r"+id, "s"+id))
+		touched := b.rows.puts + b.rows.gets + b.rows.visited - was
+		if i == 11 {
+			most = touched
+		}
+		if i > 11 && touched > most {
+			t.Fatalf("events %d and %d touched %d rows, those of 11 touched %d", b.next-1, b.next, touched, most)
+		}
+		if i%20 == 10 {
+			b.judge(b.event(event.Refund, "w"+id, "nobody"+id))
+			b.judge(b.event(event.Refund, "v"+id, "nobody"))
+			waiting += 2
+		}
+	}
+	if b.rowsN != attribution.MaxEvents-waiting || len(b.rows.deadlines()) != waiting {
+		t.Fatalf("%d rows, %d deadlines, %d wait", b.rowsN, len(b.rows.deadlines()), waiting)
+	}
+	b.judge(b.event(event.Sale, "one too many", ""))
+	if b.last.Reason != event.ReasonTokenFull {
+		t.Errorf("got %s %s", b.last.Verdict, b.last.Reason)
+	}
+	b.judge(b.event(event.Sale, "s00007", ""))
+	if b.last.Verdict != event.Duplicate {
+		t.Errorf("a duplicate in a full journey is %s", b.last.Verdict)
+	}
+	// the ended waits give their places back
+	late := b.event(event.Sale, "one too many", "")
+	late.ReceivedAt = at(80 * time.Hour)
+	b.judge(late)
+	if b.last.Verdict != event.Attributed || len(b.rows.deadlines()) != 0 || b.rowsN != attribution.MaxEvents+3 {
+		t.Errorf("got %s %s, %d deadlines, %d rows", b.last.Verdict, b.last.Reason, len(b.rows.deadlines()), b.rowsN)
+	}
+}
+
+// failing gives out after a number of calls.
+type failing struct {
+	*rowMap
+	left int
+}
+
+var errFull = errors.New("disk full")
+
+func (f *failing) ok() error {
+	if f.left--; f.left < 0 {
+		return errFull
+	}
+	return nil
+}
+
+func (f *failing) Get(key []byte) ([]byte, error) {
+	if err := f.ok(); err != nil {
+		return nil, err
+	}
+	return f.rowMap.Get(key)
+}
+
+func (f *failing) Put(key, value []byte) error {
+	if err := f.ok(); err != nil {
+		return err
+	}
+	return f.rowMap.Put(key, value)
+}
+
+func (f *failing) Scan(prefix []byte, yield func(key, value []byte) bool) error {
+	if err := f.ok(); err != nil {
+		return err
+	}
+	return f.rowMap.Scan(prefix, yield)
+}
+
+// Whatever row cannot be read or written, whatever verdict cannot be taken: the error comes out, with the token.
+func TestErrorsComeOut(t *testing.T) {
+	for left := 0; ; left++ {
+		b := newBench(t)
+		rows, emitted := &failing{rowMap: b.rows, left: left}, 0
+		step := func(err error) bool {
+			if err != nil && (!errors.Is(err, errFull) || !strings.Contains(err.Error(), b.text)) {
+				t.Fatalf("after %d calls: %v", left, err)
+			}
+			return err == nil
+		}
+		none := func(*[20]byte) ([]byte, event.Millis, bool, error) { return nil, 0, false, rows.ok() }
+		emit := func(*event.Outcome, []byte) error { emitted++; return rows.ok() }
+		src := func() attribution.Source { b.next++; return attribution.Source{Offset: b.next} }
+		bare := b.event(event.Refund, "r3", "")
+		bare.OrderID, bare.AmountMinor = "o-s", nil
+		done := step(b.rules.Event(rows, none, b.event(event.Reversal, "v", "r"), src(), emit)) &&
+			step(b.rules.Event(rows, none, b.event(event.Refund, "r", "s"), src(), emit)) &&
+			step(b.rules.Event(rows, none, b.event(event.Refund, "x", "nobody"), src(), emit)) &&
+			step(b.rules.Click(rows, &b.raw, b.wire, at(2*time.Hour), emit)) &&
+			step(b.rules.Event(rows, none, b.event(event.Sale, "s", ""), src(), emit)) &&
+			step(b.rules.Event(rows, none, b.event(event.Sale, "s2", ""), src(), emit)) &&
+			step(b.rules.Event(rows, none, bare, src(), emit)) &&
+			step(b.rules.Due(rows, none, &b.raw, at(100*time.Hour), at(100*time.Hour), emit))
+		if done {
+			if emitted != 6 {
+				t.Fatalf("%d rows", emitted)
+			}
+			return
+		}
+		if left > 200 {
+			t.Fatal("never ends")
+		}
+	}
+}
+
+// A damaged store is reported, never guessed around.
+func TestDamagedRows(t *testing.T) {
+	build := func() *bench {
+		b := newBench(t)
+		b.judge(b.event(event.Sale, "s", ""))
+		b.judge(b.event(event.Sale, "s2", ""))
+		b.judge(b.event(event.Refund, "r", "s"))
+		b.judge(b.event(event.Refund, "w", "nobody"))
+		return b
+	}
+	keys := build().rows.values
+	found := 0
+	for k := range keys {
+		for _, damage := range [][]byte{{9}, {1}, nil} {
+			b := build()
+			if damage == nil {
+				delete(b.rows.values, k)
+				if i := slices.Index(b.rows.scanned, k); i >= 0 {
+					b.rows.scanned = slices.Delete(b.rows.scanned, i, i+1)
+				}
+			} else {
+				b.rows.values[k] = damage
+			}
+			ev := b.event(event.Reversal, "v", "r")
+			byOrder := b.event(event.Refund, "r2", "")
+			byOrder.OrderID = "o-s"
+			err := b.rules.Event(b.rows, b.clicks, ev, attribution.Source{Offset: 9}, b.emit)
+			if err == nil {
+				err = b.rules.Event(b.rows, b.clicks, byOrder, attribution.Source{Offset: 10}, b.emit)
+			}
+			if err == nil {
+				err = b.rules.Event(b.rows, b.clicks, b.event(event.Sale, "nobody", ""), attribution.Source{Offset: 11}, b.emit)
+			}
+			if err != nil {
+				found++
+				if !errors.Is(err, event.ErrJourney) {
+					t.Errorf("%q %v: %v", k, damage, err)
+				}
+			}
+		}
+	}
+	if found < len(keys) {
+		t.Errorf("of %d rows damaged three ways each, %d were noticed", len(keys), found)
+	}
+	b := newBench(t)
+	ev := b.event(event.Sale, "s", "")
+	ev.ClickToken = "short"
+	if err := b.rules.Event(b.rows, b.clicks, ev, attribution.Source{}, b.emit); !errors.Is(err, clicktoken.ErrMalformed) {
+		t.Errorf("malformed token: %v", err)
+	}
+}
+
+// To events, a click that cannot be used is an unknown click: its bytes cannot be read, or they are another token's.
+func TestUselessClick(t *testing.T) {
+	for name, change := range map[string]func([]byte) []byte{
+		"cut off":       func(w []byte) []byte { return w[:len(w)/2] },
+		"no record":     func([]byte) []byte { return []byte("hello") },
+		"another token": func(w []byte) []byte { return []byte(strings.Replace(string(w), "3A", "3B", 1)) },
+	} {
+		b := newBench(t)
+		if !strings.HasPrefix(b.text, "3A") {
+			t.Fatal(b.text)
+		}
+		b.wire = change(b.wire)
+		b.judge(b.event(event.Sale, "s", ""))
+		if err := b.rules.Click(b.rows, &b.raw, b.wire, at(0), b.emit); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if b.rowsN != 0 || len(b.rows.deadlines()) != 1 {
+			t.Errorf("%s: %d rows, %d waits", name, b.rowsN, len(b.rows.deadlines()))
+		}
+		if err := b.rules.Due(b.rows, b.clicks, &b.raw, forever, forever, b.emit); err != nil || b.last.Reason != event.ReasonClickNotFound || len(b.rows.values) != 0 {
+			t.Errorf("%s: %v, %s, %d rows left", name, err, b.last.Reason, len(b.rows.values))
+		}
+	}
+}
+
+// The usual case costs two rows and touches nothing else.
+func TestFirstSaleRows(t *testing.T) {
+	b := newBench(t)
+	b.judge(b.event(event.Sale, "s", ""))
+	if b.rows.gets != 1 || b.rows.puts != 2 || b.rows.visited != 0 {
+		t.Errorf("%d gets, %d puts, %d rows scanned; want 1, 2, 0", b.rows.gets, b.rows.puts, b.rows.visited)
+	}
+}
+
+// plainRows is rowMap without its checks, so that a benchmark measures the rules.
+type plainRows struct{ values map[string][]byte }
+
+func (p *plainRows) Get(key []byte) ([]byte, error)                  { return p.values[string(key)], nil }
+func (p *plainRows) Scan([]byte, func(key, value []byte) bool) error { return nil }
+func (p *plainRows) Put(key, value []byte) error {
+	if old := p.values[string(key)]; value != nil && cap(old) >= len(value) {
+		copy(old[:len(value)], value)
+		p.values[string(key)] = old[:len(value)]
+		return nil
+	}
+	if value == nil {
+		delete(p.values, string(key))
+		return nil
+	}
+	p.values[string(key)] = slices.Clone(value)
+	return nil
+}
+
+// The hot path: a token's first sale, its click found.
+func BenchmarkFirstSale(bb *testing.B) {
+	b := newBench(bb)
+	rows := &plainRows{values: map[string][]byte{}}
+	ev := b.event(event.Sale, "evt_00001", "")
+	bb.ReportAllocs()
+	for bb.Loop() {
+		clear(rows.values)
+		b.next++
+		if err := b.rules.Event(rows, b.clicks, ev, attribution.Source{Offset: b.next}, b.emit); err != nil {
+			bb.Fatal(err)
+		}
+	}
+}
+
+// A sale waits for its click, then the click comes.
+func BenchmarkLateClick(bb *testing.B) {
+	b := newBench(bb)
+	ev := b.event(event.Sale, "evt_00001", "")
+	none := func(*[20]byte) ([]byte, event.Millis, bool, error) { return nil, 0, false, nil }
+	bb.ReportAllocs()
+	for bb.Loop() {
+		clear(b.rows.values)
+		b.rows.scanned = b.rows.scanned[:0]
+		if err := b.rules.Event(b.rows, none, ev, attribution.Source{Offset: 1}, b.emit); err != nil {
+			bb.Fatal(err)
+		}
+		if err := b.rules.Click(b.rows, &b.raw, b.wire, at(time.Second), b.emit); err != nil {
+			bb.Fatal(err)
+		}
+	}
+}
+
+// Refunds of one of n sales: the journey's size must not show.
+func BenchmarkRefund(bb *testing.B) {
+	for _, n := range []int{10, attribution.MaxEvents - 10} {
+		bb.Run(fmt.Sprintf("journey=%d", n), func(bb *testing.B) {
+			b := newBench(bb)
+			rows := &plainRows{values: map[string][]byte{}}
+			judge := func(ev *event.Conversion) {
+				b.next++
+				if err := b.rules.Event(rows, b.clicks, ev, attribution.Source{Offset: b.next}, b.emit); err != nil {
+					bb.Fatal(err)
+				}
+			}
+			for i := range n {
+				judge(b.event(event.Sale, strconv.Itoa(i), ""))
+			}
+			refund := event.AppendJourneyKey(nil, &b.raw, event.KindEvent, "refund")
+			head := slices.Clone(rows.values[string(event.HeadKey(&b.raw))])
+			ev := b.event(event.Refund, "refund", strconv.Itoa(n/2))
+			bb.ReportAllocs()
+			for bb.Loop() {
+				judge(ev)
+				delete(rows.values, string(refund)) // judged anew the next time
+				copy(rows.values[string(event.HeadKey(&b.raw))], head)
+			}
+		})
+	}
+}
+
+// A chain of n reversals, each of the one before: an event costs its chain up to the root.
+func BenchmarkChain(bb *testing.B) {
+	for _, n := range []int{10, 1000} {
+		bb.Run(fmt.Sprintf("depth=%d", n), func(bb *testing.B) {
+			for bb.Loop() {
+				b := newBench(bb)
+				rows := &plainRows{values: map[string][]byte{}}
+				of := ""
+				for i := range n {
+					ev := b.event(event.Reversal, strconv.Itoa(i), of)
+					if i == 0 {
+						ev.Type = event.Sale
+					}
+					of = ev.EventID
+					if err := b.rules.Event(rows, b.clicks, ev, attribution.Source{Offset: int64(i)}, b.emit); err != nil {
+						bb.Fatal(err)
+					}
+				}
+			}
+			bb.ReportMetric(float64(bb.Elapsed().Nanoseconds())/float64(bb.N*n), "ns/event")
+		})
+	}
+}
