@@ -1,0 +1,22 @@
+package processor
+
+import (
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// SetHook calls fn at each named step of a transaction.
+func (p *Processor) SetHook(fn func(step string)) { p.hook = fn }
+
+// SetNow replaces the clock that stamps and ages.
+func (p *Processor) SetNow(now func() time.Time) { p.now = now }
+
+// Steps are the names that a hook is called with on the way of a committed transaction.
+var Steps = []string{stepPolled, stepProduced, stepFlushed, stepEnded, stepApplied}
+
+// SetOptions adds options to the client of each session.
+func (p *Processor) SetOptions(opts ...kgo.Opt) { p.extra = opts }
+
+// StepEndFailed is the step at which the outcome of a transaction is unknown.
+const StepEndFailed = stepEndFailed

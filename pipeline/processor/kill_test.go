@@ -1,0 +1,159 @@
+package processor_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/pipeline/processor"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// TestMain also serves as the processor that tests kill: a real process of its own.
+func TestMain(m *testing.M) {
+	if brokers := os.Getenv("PARTNERS_TEST_CHILD"); brokers != "" {
+		child(brokers)
+	}
+	os.Exit(m.Run())
+}
+
+// child runs a processor that kills itself at the n-th time it comes by a step.
+func child(brokers string) {
+	var step string
+	var n int
+	fmt.Sscanf(os.Getenv("PARTNERS_TEST_DIE"), "%s %d", &step, &n)
+	cfg := config(os.Getenv("PARTNERS_TEST_DIR"))
+	k := kafka.DefaultConfig()
+	k.Brokers = strings.Split(brokers, ",")
+	p, err := processor.New(cfg, k, codec, slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
+	if err != nil {
+		panic(err)
+	}
+	p.SetHook(func(at string) {
+		if at == step {
+			if n--; n == 0 {
+				syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				select {}
+			}
+		}
+	})
+	// Whoever started us may be gone: never outlive the test.
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	if err := p.Run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// SIGKILL at every named step of a transaction, under load, changes no row.
+func TestKills(t *testing.T) {
+	w := newWorld(t, kafkatest.Broker(t))
+	dir := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kills := 0
+	for _, step := range append(processor.Steps, processor.Steps...) {
+		cmd := exec.Command(self)
+		cmd.Env = append(os.Environ(), "PARTNERS_TEST_CHILD="+strings.Join(w.brokers, ","), "PARTNERS_TEST_DIR="+dir, fmt.Sprintf("PARTNERS_TEST_DIE=%s %d", step, 1+rand.IntN(4)))
+		cmd.Stderr = os.Stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- cmd.Wait() }()
+		for running := true; running; {
+			w.story(20)
+			select {
+			case err := <-done:
+				var exit *exec.ExitError
+				if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+					t.Fatalf("step %s: the child ended with %v", step, err)
+				}
+				kills++
+				running = false
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}
+	if kills != 2*len(processor.Steps) {
+		t.Fatalf("%d kills", kills)
+	}
+	start(t, newProcessor(t, w.brokers, config(dir)))
+	w.settle(grace)
+	w.conserved()
+}
+
+// deaf is a connection that loses answers to EndTxn: the request arrives, then the connection breaks.
+type deaf struct {
+	net.Conn
+	lose *atomic.Int64 // how many answers are still to be lost
+	lost *atomic.Int64
+	now  atomic.Bool
+}
+
+func (c *deaf) Write(b []byte) (int, error) {
+	const endTxn = 26
+	if len(b) > 6 && binary.BigEndian.Uint16(b[4:]) == endTxn && c.lose.Add(-1) >= 0 {
+		c.now.Store(true)
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *deaf) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if c.now.Load() {
+		c.Conn.Close()
+		c.lost.Add(1)
+		return 0, io.EOF
+	}
+	return n, err
+}
+
+// The broker applies EndTxn and its answer is lost, with all retries: the client cannot know, and nothing is written twice.
+func TestLostEndReply(t *testing.T) {
+	w := newWorld(t, kafkatest.Broker(t))
+	var lose, lost, unknown atomic.Int64
+	p := newProcessor(t, w.brokers, config(t.TempDir()))
+	p.SetOptions(kgo.RetryTimeout(time.Second), kgo.RequestRetries(2), kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		return &deaf{Conn: c, lose: &lose, lost: &lost}, err
+	}))
+	p.SetHook(func(step string) {
+		if step == processor.StepEndFailed {
+			unknown.Add(1)
+			lose.Store(0)
+		}
+	})
+	start(t, p)
+	for i := range 30 {
+		if i%6 == 3 {
+			lose.Store(20)
+		}
+		w.story(20)
+		time.Sleep(100 * time.Millisecond)
+	}
+	w.settle(grace)
+	w.conserved()
+	if unknown.Load() < 3 {
+		t.Errorf("%d transactions with unknown outcome, %d replies lost: too few to show anything", unknown.Load(), lost.Load())
+	}
+}

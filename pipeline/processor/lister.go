@@ -1,0 +1,79 @@
+package processor
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// lister lists the ends of both inputs beside the session, at most one listing at a time.
+type lister struct {
+	adm                 *kadm.Client
+	clicks, conversions string
+	latest              atomic.Pointer[listing]
+	want                chan struct{}
+	cancel              context.CancelFunc
+	done                chan struct{}
+}
+
+// listing is where both inputs ended. at is the wall time before the request: everything that was in Kafka then lies below the ends.
+type listing struct {
+	at                  time.Time
+	clicks, conversions map[int32]int64
+}
+
+func newLister(adm *kadm.Client, clicks, conversions string) *lister {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &lister{adm: adm, clicks: clicks, conversions: conversions, want: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
+	go l.run(ctx)
+	return l
+}
+
+// listGap bounds the requests that a steady stream of held conversions can cause.
+const listGap = 5 * time.Millisecond
+
+// ask wants a listing that begins after now.
+func (l *lister) ask() {
+	select {
+	case l.want <- struct{}{}:
+	default:
+	}
+}
+
+func (l *lister) run(ctx context.Context) {
+	defer close(l.done)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.want:
+		}
+		at := time.Now()
+		request, cancel := context.WithTimeout(ctx, endTimeout)
+		ends, err := l.adm.ListEndOffsets(request, l.clicks, l.conversions)
+		cancel()
+		if err != nil || ends.Error() != nil {
+			continue // whoever waits for it asks again
+		}
+		x := &listing{at: at, clicks: make(map[int32]int64), conversions: make(map[int32]int64)}
+		ends.Each(func(o kadm.ListedOffset) {
+			if o.Topic == l.clicks {
+				x.clicks[o.Partition] = o.Offset
+			} else {
+				x.conversions[o.Partition] = o.Offset
+			}
+		})
+		l.latest.Store(x)
+		select {
+		case <-ctx.Done():
+		case <-time.After(listGap):
+		}
+	}
+}
+
+func (l *lister) close() {
+	l.cancel()
+	<-l.done
+}

@@ -1,0 +1,126 @@
+package processor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/gofrs/flock"
+	"github.com/nimriz/partners/pipeline/attribution"
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/state"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Processor joins clicks and conversions for as long as Run runs.
+type Processor struct {
+	cfg   Config
+	kafka kafka.Config
+	codec *event.Codec
+	rules *attribution.Rules
+	// journeyLife is how long after its last event a journey answers.
+	journeyLife time.Duration
+	cache       *state.Cache
+	log         *slog.Logger
+	m           *metrics
+
+	fs    vfs.FS
+	now   func() time.Time
+	hook  func(step string)
+	extra []kgo.Opt    // for the session's client
+	owned atomic.Int64 // partitions, restoring ones included
+
+	fenced  int // sessions in a row that ended because somebody took our transactional id
+	running atomic.Bool
+}
+
+// blockCacheBytes is for reads of journeys, shared by all partitions.
+const blockCacheBytes = 64 << 20
+
+// New makes a processor; Run starts it.
+func New(cfg Config, kafkaConfig kafka.Config, codec *event.Codec, log *slog.Logger, reg prometheus.Registerer) (*Processor, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if err := kafkaConfig.Validate(); err != nil {
+		return nil, err
+	}
+	rules := attribution.DefaultConfig()
+	rules.Grace, rules.ClickLife = cfg.Grace, cfg.ClickLife
+	r, err := attribution.New(rules, codec)
+	if err != nil {
+		return nil, err
+	}
+	return &Processor{cfg: cfg, kafka: kafkaConfig, codec: codec, rules: r, journeyLife: rules.JourneyLife, log: log, m: newMetrics(reg), fs: vfs.Default, now: time.Now, hook: func(string) {}}, nil
+}
+
+// Run processes until ctx is done, then ends the running transaction, closes the state and returns nil. Any other return is a condition that a person, or a new process, has
+// to end (Fatal); everything else is retried in a new session.
+func (p *Processor) Run(ctx context.Context) error {
+	lock := flock.New(p.cfg.StateDir + "/LOCK")
+	if err := p.fs.MkdirAll(p.cfg.StateDir, 0o755); err != nil {
+		return fmt.Errorf("making -state-dir %s: %w", p.cfg.StateDir, err)
+	}
+	if ok, err := lock.TryLock(); err != nil {
+		return fmt.Errorf("locking -state-dir %s: %w", p.cfg.StateDir, err)
+	} else if !ok {
+		return fmt.Errorf("%w: %s", ErrStateDir, p.cfg.StateDir)
+	}
+	defer lock.Unlock()
+	p.cache = state.NewCache(blockCacheBytes)
+	defer p.cache.Close()
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		began := time.Now()
+		err := p.session(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if fencedBy(err) {
+			if p.fenced++; p.fenced >= 2 {
+				err = fmt.Errorf("%w %q: %w", ErrInstance, p.cfg.Instance, err)
+			}
+		}
+		if Fatal(err) {
+			return err
+		}
+		if time.Since(began) > 10*time.Second {
+			wait = 50 * time.Millisecond
+		}
+		level := slog.LevelWarn
+		if errors.Is(err, errSession) {
+			level = slog.LevelInfo
+		}
+		p.log.Log(ctx, level, "session ended; starting over from the committed offsets", "error", err, "in", wait)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (p *Processor) session(ctx context.Context) error {
+	s, err := p.newSession(ctx)
+	if err != nil {
+		return err
+	}
+	p.running.Store(true)
+	err = s.run(ctx)
+	p.running.Store(false)
+	s.close()
+	return err
+}
+
+// Ready reports whether a session runs: the answer of a readiness probe.
+func (p *Processor) Ready() error {
+	if !p.running.Load() {
+		return errors.New("no session with the consumer group")
+	}
+	return nil
+}

@@ -1,0 +1,265 @@
+package processor_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/pipeline/processor"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+const grace = 2 * time.Second
+
+// Every event gets its verdict once, whatever the order of arrival; waits end by themselves.
+func TestLedgerIsTheOracles(t *testing.T) {
+	w := newWorld(t, kafkatest.Broker(t))
+	start(t, newProcessor(t, w.brokers, config(t.TempDir())))
+	for range 3 {
+		w.story(300)
+	}
+	w.settle(grace)
+	w.conserved()
+}
+
+// A stop and a start, with state kept, lost, or only half of it: the same ledger.
+func TestRestart(t *testing.T) {
+	f := func(name string, harm func(t *testing.T, dir string)) {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, kafkatest.Broker(t))
+			dir := t.TempDir()
+			stop := start(t, newProcessor(t, w.brokers, config(dir)))
+			w.story(200)
+			time.Sleep(300 * time.Millisecond)
+			stop()
+			harm(t, dir)
+			w.story(200)
+			stop = start(t, newProcessor(t, w.brokers, config(dir)))
+			w.story(100)
+			w.settle(grace)
+			w.conserved()
+			stop()
+		})
+	}
+	remove := func(glob string) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			found, err := filepath.Glob(filepath.Join(dir, glob))
+			if err != nil || len(found) == 0 {
+				t.Fatalf("%s: %v %v", glob, found, err)
+			}
+			for _, f := range found {
+				if err := os.RemoveAll(f); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	f("kept", func(*testing.T, string) {})
+	f("everything lost", remove("p*"))
+	f("journeys lost", remove("p*/journeys"))
+	f("clicks lost", remove("p*/clicks"))
+	f("two partitions swapped", func(t *testing.T, dir string) {
+		a, b, c := filepath.Join(dir, "p00000"), filepath.Join(dir, "p00001"), filepath.Join(dir, "x")
+		if err := errors.Join(os.Rename(a, c), os.Rename(b, a), os.Rename(c, b)); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A processor that was away for several graces closes nothing that its backlog matches: the horizon moves with what was read, not with the clock.
+func TestOutageExpiresNothing(t *testing.T) {
+	w := newWorld(t, kafkatest.Broker(t))
+	w.shift = 10 * grace
+	for range 500 {
+		k := w.click()
+		s := w.sale(k, 1000)
+		w.sendEvent(s)
+		w.flush()
+		w.shift -= time.Millisecond // each click comes a moment after its conversion
+		w.sendClick(k)
+	}
+	w.flush()
+	start(t, newProcessor(t, w.brokers, config(t.TempDir())))
+	w.settle(grace)
+	for _, o := range w.outcomes() {
+		if o.Reason != "" {
+			t.Fatalf("%s: %s", o.EventID, o.Reason)
+		}
+	}
+}
+
+// What cannot be read becomes a dead letter with its origin; the partition goes on.
+func TestPoison(t *testing.T) {
+	w := newWorld(t, kafkatest.Broker(t))
+	k := w.click()
+	s := w.sale(k, 1000)
+	good, err := codec.AppendConversion(nil, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := w.partition(k.ClickToken)
+	for _, r := range []*kgo.Record{
+		{Key: []byte("x"), Value: []byte("garbage")},
+		{Key: []byte("x"), Value: []byte{0, 0, 0, 9, 9, 1}},
+		{Key: []byte("another token"), Value: good},
+		{Key: []byte(k.ClickToken), Value: good[:len(good)-3]},
+		{Key: nil, Value: nil},
+	} {
+		r.Topic, r.Partition = topic.Conversions, p
+		w.send(r)
+	}
+	w.send(&kgo.Record{Topic: topic.Clicks, Partition: p, Key: []byte("nonsense"), Value: []byte("nonsense"), Headers: []kgo.RecordHeader{{Key: topic.HeaderToken, Value: []byte("1")}}})
+	w.flush()
+	w.sendClick(k)
+	w.sendEvent(s)
+	w.flush()
+	start(t, newProcessor(t, w.brokers, config(t.TempDir())))
+	w.settle(grace)
+	w.conserved()
+	dead := kafkatest.Consume(t, w.brokers, topic.DeadLetters)
+	if len(dead) != 5 {
+		t.Fatalf("%d dead letters, want 5", len(dead))
+	}
+	for i, r := range dead {
+		h := map[string]string{}
+		for _, x := range r.Headers {
+			h[x.Key] = string(x.Value)
+		}
+		if h[topic.HeaderSourceTopic] != topic.Conversions || h[topic.HeaderSourceOffset] != string(rune('0'+i)) || h[topic.HeaderError] == "" || h[topic.HeaderFailedAt] == "" {
+			t.Errorf("dead letter %d: %v", i, h)
+		}
+	}
+	if string(dead[0].Value) != "garbage" || !strings.Contains(string(dead[2].Key), "another token") {
+		t.Errorf("dead letters lost their bytes: %q %q", dead[0].Value, dead[2].Key)
+	}
+}
+
+// Two processors share the partitions; one leaves and comes back.
+func TestTwoProcessors(t *testing.T) {
+	w := newWorld(t, kafkatest.Broker(t))
+	a, b := config(t.TempDir()), config(t.TempDir())
+	b.Instance = "slot-1"
+	start(t, newProcessor(t, w.brokers, a))
+	w.story(200)
+	stop := start(t, newProcessor(t, w.brokers, b))
+	w.story(200)
+	time.Sleep(time.Second)
+	stop()
+	w.story(200)
+	start(t, newProcessor(t, w.brokers, b))
+	w.story(200)
+	w.settle(grace)
+	w.conserved()
+}
+
+// Conditions that need a person end Run with an error that says what to change.
+func TestRefusals(t *testing.T) {
+	run := func(w *world, cfg processor.Config) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		err := newProcessor(t, w.brokers, cfg).Run(ctx)
+		if err == nil || !processor.Fatal(err) {
+			t.Errorf("not refused: %v", err)
+		}
+		return err
+	}
+	t.Run("lost offsets", func(t *testing.T) {
+		w := newWorld(t, kafkatest.Broker(t))
+		w.story(10)
+		if _, err := kadm.NewClient(w.client).DeleteGroup(t.Context(), topic.ProcessorGroup); err != nil {
+			t.Fatal(err)
+		}
+		if err := run(w, config(t.TempDir())); !errors.Is(err, kafka.ErrOffsets) || !strings.Contains(err.Error(), "no committed offset while the log holds [0, ") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("retention", func(t *testing.T) {
+		w := newWorld(t, kafkatest.Broker(t))
+		cfg := config(t.TempDir())
+		cfg.ClickLife = 60 * 24 * time.Hour
+		if err := run(w, cfg); !errors.Is(err, processor.ErrRetention) || !strings.Contains(err.Error(), "ctl topics apply") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("partition counts", func(t *testing.T) {
+		w := newWorld(t, kafkatest.Broker(t))
+		if _, err := kadm.NewClient(w.client).UpdatePartitions(t.Context(), 9, topic.Clicks); err != nil {
+			t.Fatal(err)
+		}
+		if err := run(w, config(t.TempDir())); !errors.Is(err, kafka.ErrPartitions) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("one state directory, two processes", func(t *testing.T) {
+		w := newWorld(t, kafkatest.Broker(t))
+		cfg := config(t.TempDir())
+		start(t, newProcessor(t, w.brokers, cfg))
+		time.Sleep(200 * time.Millisecond)
+		if err := run(w, cfg); !errors.Is(err, processor.ErrStateDir) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("one instance, two processes", func(t *testing.T) {
+		w := newWorld(t, kafkatest.Broker(t))
+		a, b := config(t.TempDir()), config(t.TempDir())
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		errs := make(chan error, 2)
+		for _, cfg := range []processor.Config{a, b} {
+			p := newProcessor(t, w.brokers, cfg)
+			go func() { errs <- p.Run(ctx) }()
+			time.Sleep(300 * time.Millisecond)
+		}
+		if err := <-errs; !errors.Is(err, processor.ErrInstance) || !strings.Contains(err.Error(), "-instance") {
+			t.Errorf("got %v", err)
+		}
+		cancel()
+		<-errs
+	})
+}
+
+func TestConfig(t *testing.T) {
+	f := func(want string, change func(*processor.Config)) {
+		t.Helper()
+		cfg := config("x")
+		change(&cfg)
+		if err := cfg.Validate(); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("got %v, want %s…", err, want)
+		}
+	}
+	f("-state-dir", func(c *processor.Config) { c.StateDir = "" })
+	f("-instance", func(c *processor.Config) { c.Instance = "a b" })
+	f("-grace", func(c *processor.Config) { c.Grace = 0 })
+	f("-click-life", func(c *processor.Config) { c.ClickLife = 0 })
+	f("-click-memory", func(c *processor.Config) { c.ClickMemory = 1 })
+	f("-commit-interval", func(c *processor.Config) { c.CommitInterval = 0 })
+}
+
+// A state directory put back to what it was some transactions ago is brought up to date from the log.
+func TestOlderState(t *testing.T) {
+	w := newWorld(t, kafkatest.Broker(t))
+	dir, old := t.TempDir(), filepath.Join(t.TempDir(), "old")
+	stop := start(t, newProcessor(t, w.brokers, config(dir)))
+	w.story(200)
+	time.Sleep(500 * time.Millisecond)
+	stop()
+	if err := os.CopyFS(old, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	stop = start(t, newProcessor(t, w.brokers, config(dir)))
+	w.story(200)
+	time.Sleep(500 * time.Millisecond)
+	stop()
+	start(t, newProcessor(t, w.brokers, config(old)))
+	w.story(100)
+	w.settle(grace)
+	w.conserved()
+}

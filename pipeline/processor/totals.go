@@ -1,0 +1,64 @@
+package processor
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/nimriz/partners/schemas/event"
+)
+
+// totals counts one partition's events since its first, by what became of them. They are a row of the state, written in every transaction that changes them, and so exact
+// across any crash; Progress carries them to where they are compared with the tables.
+//
+//	+---------+------+------------+----------+-----------+----------+--------------+------------+
+//	| version | read | attributed | reversed | duplicate | conflict | unattributed | unreadable |
+//	| 1 B = 1 | uvarint each                                                                   |
+//	+---------+------+------------+----------+-----------+----------+--------------+------------+
+type totals struct {
+	read, attributed, reversed, duplicate, conflict, unattributed, unreadable int64
+}
+
+// totalsKey is the row's key: a table of one row.
+var totalsKey = []byte{'T'}
+
+func (t *totals) fields() []*int64 {
+	return []*int64{&t.read, &t.attributed, &t.reversed, &t.duplicate, &t.conflict, &t.unattributed, &t.unreadable}
+}
+
+func (t *totals) count(v event.Verdict) {
+	switch v {
+	case event.Attributed:
+		t.attributed++
+	case event.Reversed:
+		t.reversed++
+	case event.Duplicate:
+		t.duplicate++
+	case event.Conflict:
+		t.conflict++
+	default:
+		t.unattributed++
+	}
+}
+
+func (t *totals) append(b []byte) []byte {
+	b = append(b, 1)
+	for _, f := range t.fields() {
+		b = binary.AppendUvarint(b, uint64(*f))
+	}
+	return b
+}
+
+func (t *totals) parse(b []byte) error {
+	if len(b) == 0 || b[0] != 1 {
+		return fmt.Errorf("totals row of unknown version: %x", b)
+	}
+	b = b[1:]
+	for _, f := range t.fields() {
+		v, n := binary.Uvarint(b)
+		if n <= 0 {
+			return fmt.Errorf("totals row cut short")
+		}
+		*f, b = int64(v), b[n:]
+	}
+	return nil
+}
