@@ -1,0 +1,118 @@
+// Package clickhousetest gives tests a real ClickHouse: one embedded server per test
+// process, a database of its own for every call.
+package clickhousetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/nimriz/partners/connectors/clickhouse/embedded"
+)
+
+// server is the process's server. The lock says that its data is in use; an unreferenced one
+// would be closed, and lost, by the garbage collector.
+type server struct {
+	*embedded.Server
+	lock *flock.Flock
+}
+
+// shared is the process's server; databases numbers its databases.
+var (
+	shared    = sync.OnceValues(start)
+	databases atomic.Int64
+)
+
+// ForTest returns the DSN of a new, empty database on the process's embedded server, and drops it when
+// the test ends. Without a libchdb.so (PARTNERS_LIBCHDB, else fetched once into the user's cache) it
+// skips the test, or fails it where CI=true or PARTNERS_REQUIRE_KAFKA=1 say that nothing may be skipped.
+func ForTest(t testing.TB) (dsn string) {
+	t.Helper()
+	running, err := shared()
+	if errors.Is(err, embedded.ErrNoLibrary) && os.Getenv("CI") != "true" && os.Getenv("PARTNERS_REQUIRE_KAFKA") != "1" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	database := fmt.Sprintf("test_%d", databases.Add(1))
+	if err := post(running, "CREATE DATABASE "+database); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := post(running, "DROP DATABASE IF EXISTS "+database+" SYNC"); err != nil {
+			t.Error(err)
+		}
+	})
+	return running.DSN(database)
+}
+
+func post(to server, statement string) error {
+	response, err := http.Post("http://"+to.Addr(), "text/plain", strings.NewReader(statement))
+	if err != nil {
+		return fmt.Errorf("running %s: %w", statement, err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		return fmt.Errorf("running %s: %s: %s %w", statement, response.Status, text, err)
+	}
+	return nil
+}
+
+// start serves until the process ends: a test binary has no end at which it could be closed.
+func start() (server, error) {
+	cfg := embedded.DefaultConfig()
+	cfg.Library = os.Getenv("PARTNERS_LIBCHDB")
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	library, err := embedded.Prepare(ctx, cfg, nil)
+	if err != nil {
+		return server{}, err
+	}
+	cfg.Library = library
+	var lock *flock.Flock
+	if cfg.DataDir, lock, err = dataDir(); err != nil {
+		return server{}, err
+	}
+	started, err := embedded.Start(cfg, slog.New(slog.DiscardHandler))
+	return server{started, lock}, err
+}
+
+const prefix = "partners-clickhousetest-"
+
+// dataDir makes this process's directory and removes those of processes that are gone: a
+// process holds the lock on its own as long as it lives.
+func dataDir() (string, *flock.Flock, error) {
+	old, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*.lock"))
+	if err != nil {
+		return "", nil, fmt.Errorf("looking for old test data: %w", err)
+	}
+	for _, path := range old {
+		lock := flock.New(path)
+		if gone, err := lock.TryLock(); err != nil || !gone {
+			continue
+		}
+		os.RemoveAll(strings.TrimSuffix(path, ".lock"))
+		os.Remove(path)
+		lock.Unlock()
+	}
+	base := filepath.Join(os.TempDir(), fmt.Sprintf("%s%d", prefix, os.Getpid()))
+	lock := flock.New(base + ".lock")
+	if locked, err := lock.TryLock(); err != nil || !locked {
+		return "", nil, fmt.Errorf("locking %s: locked %t: %w", lock.Path(), locked, err)
+	}
+	return base, lock, nil
+}

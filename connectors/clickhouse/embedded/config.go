@@ -1,0 +1,61 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// Config says where the library, its cache and the data are.
+type Config struct {
+	// Library is the path of a libchdb.so to use as it is. Empty: Prepare fetches
+	// the pinned one into CacheDir.
+	Library string
+	// CacheDir keeps the fetched library, 566 MB, between runs.
+	CacheDir string
+	// DataDir holds the tables. One process at a time can have it open, and a process
+	// can open only one.
+	DataDir string
+	// Listen is the loopback address to serve on; port 0 picks a free one.
+	Listen string
+}
+
+// DefaultConfig caches below the user's cache directory (the temporary one where
+// the user has none) and serves on a free loopback port. DataDir has no default.
+func DefaultConfig() Config {
+	base, err := os.UserCacheDir()
+	if err != nil {
+		base = os.TempDir()
+	}
+	return Config{CacheDir: filepath.Join(base, "nimriz-partners"), Listen: "127.0.0.1:0"}
+}
+
+// Validate names the first field that cannot work.
+func (c Config) Validate() error {
+	if c.DataDir == "" {
+		return errors.New("data directory: missing")
+	}
+	return checkLoopback(c.Listen)
+}
+
+// checkLoopback refuses every address that another machine could reach: the server
+// lets everyone in who can connect.
+func checkLoopback(listen string) error {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return fmt.Errorf("listen address: %w", err)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("listen address: %q is not a port number", port)
+	}
+	if host == "localhost" {
+		return nil
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return fmt.Errorf("listen address: %q is not a loopback address, and the embedded warehouse asks for no password", listen)
+	}
+	return nil
+}

@@ -1,0 +1,141 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ServeHTTP answers like ClickHouse's HTTP interface: statements at /, in ?query= or the body; /ping.
+// User and password are accepted and ignored.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if why := foreign(r); why != "" {
+		http.Error(w, why, http.StatusForbidden)
+		return
+	}
+	switch {
+	case r.URL.Path == "/ping", r.URL.Path == "/replicas_status", r.URL.Path == "/" && r.Method == http.MethodGet && r.URL.RawQuery == "":
+		io.WriteString(w, "Ok.\n")
+		return
+	case r.URL.Path != "/":
+		http.NotFound(w, r)
+		return
+	case r.Method != http.MethodGet && r.Method != http.MethodPost:
+		w.Header().Set("Allow", "GET, POST")
+		http.Error(w, "the embedded server knows GET and POST", http.StatusMethodNotAllowed)
+		return
+	}
+	req, err := readRequest(r)
+	if err == nil && r.Method == http.MethodGet && !readingKeywords[req.keyword] {
+		err = exception{readonly, "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. You should use method POST for modifying queries."}
+	}
+	if err != nil {
+		newResponse(w, &request{}).fail(err)
+		return
+	}
+	if req.queryID != "" {
+		w.Header().Set("X-ClickHouse-Query-Id", req.queryID)
+	}
+	response := newResponse(w, req)
+	if revision, err := strconv.ParseUint(req.revision, 10, 32); err == nil && req.format == "Native" && strings.TrimSpace(req.text) == helloQuery {
+		response.write(hello(revision, s.version, s.timezone))
+		response.finish(summary{})
+		return
+	}
+	done, err := s.execute(r.Context(), req, response)
+	if err == nil {
+		err = response.finish(done)
+	}
+	if err != nil {
+		s.log.Debug("statement failed", "keyword", req.keyword, "error", err)
+		response.fail(err)
+	}
+}
+
+// execute runs a statement in a session and kills it when ctx ends. A session that saw any error is not used
+// again: a failed insert can poison it, failed settings leave it in between, and a killed statement stays in
+// system.processes, with what it holds, until its connection runs another one.
+func (s *Server) execute(ctx context.Context, req *request, out *response) (done summary, err error) {
+	from := s.pool.queries
+	if req.insert {
+		from = s.pool.inserts
+	}
+	session, err := s.pool.take(ctx, from)
+	if err != nil {
+		return done, err
+	}
+	defer func() { s.pool.give(session, err == nil) }()
+	req.settings["log_comment"] = session.id
+	if req.insert {
+		defer s.killWhenDone(ctx, session)()
+		return session.insertFrom(req.into(req.database, req.settings), req.statement.format, req.params, chunks(req.body))
+	}
+	if err := session.prepare(req.database, req.settings); err != nil {
+		return done, err
+	}
+	defer s.killWhenDone(ctx, session)()
+	if kind := kindOf(req.format); kind != whole {
+		join := joiner{format: req.format, kind: kind}
+		done, err = session.stream(req.text, req.format, req.params, func(block []byte) error { return out.write(join.next(block)) })
+		if !notStreamable(err) {
+			return done, err
+		}
+	}
+	return session.run(req.text, req.format, req.params, out.write)
+}
+
+// notStreamable: chDB streams SELECT only, and says so before it runs anything else.
+func notStreamable(err error) bool {
+	return err != nil && strings.HasPrefix(err.Error(), "Code: 36. DB::Exception: Streaming query is not supported")
+}
+
+// killWhenDone kills the session's statements once ctx is done, again and again until the returned function
+// is called: the first kill can come before the statement has begun.
+func (s *Server) killWhenDone(ctx context.Context, session *session) (release func()) {
+	released, exited := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(exited)
+		select {
+		case <-released:
+			return
+		case <-ctx.Done():
+		}
+		for {
+			if err := s.pool.kill(session); err != nil {
+				s.log.Warn("killing a statement whose client has gone", "error", err)
+			}
+			select {
+			case <-released:
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}()
+	return func() {
+		close(released)
+		<-exited
+	}
+}
+
+// chunks reads body piece by piece, io.EOF with the last. A returned chunk is valid until the next call.
+func chunks(body io.Reader) func() ([]byte, error) {
+	buffer := make([]byte, 256<<10)
+	return func() ([]byte, error) {
+		n := 0
+		for n < len(buffer) {
+			read, err := body.Read(buffer[n:])
+			n += read
+			if errors.Is(err, io.EOF) {
+				return buffer[:n], io.EOF
+			}
+			if err != nil {
+				return nil, reading(err)
+			}
+		}
+		return buffer, nil
+	}
+}

@@ -1,0 +1,130 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// Server is a ClickHouse engine in this process, behind ClickHouse's HTTP protocol on a loopback address.
+type Server struct {
+	pool     *pool
+	log      *slog.Logger
+	listener net.Listener
+	http     *http.Server
+	timezone string
+	version  string
+
+	stop   context.CancelFunc
+	served chan struct{}
+	once   sync.Once
+}
+
+// Start loads cfg.Library (see Prepare), opens DataDir, making it if need be, and serves. A
+// process can have one Server at a time, a data directory one process.
+func Start(cfg Config, log *slog.Logger) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("embedded warehouse: %w", err)
+	}
+	if cfg.Library == "" {
+		return nil, errors.New("embedded warehouse: no library, call Prepare")
+	}
+	dataDir, err := filepath.Abs(cfg.DataDir)
+	if err != nil {
+		return nil, fmt.Errorf("embedded warehouse: data directory: %w", err)
+	}
+	if err := os.MkdirAll(dataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the warehouse's data directory: %w", err)
+	}
+	lib, err := load(cfg.Library)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listening for the embedded warehouse: %w", err)
+	}
+	pool, err := newPool(lib, dataDir)
+	if err != nil {
+		listener.Close()
+		return nil, err
+	}
+	s := &Server{pool: pool, log: log, listener: listener, served: make(chan struct{})}
+	if err := s.identify(); err != nil {
+		listener.Close()
+		pool.close()
+		return nil, err
+	}
+	s.serve()
+	return s, nil
+}
+
+func (s *Server) identify() error {
+	session, err := s.pool.take(context.Background(), s.pool.queries)
+	if err != nil {
+		return err
+	}
+	defer s.pool.give(session, true)
+	for query, text := range map[string]*string{"SELECT version()": &s.version, "SELECT timezone()": &s.timezone} {
+		_, err := session.run(query, "TSVRaw", nil, func(line []byte) error {
+			*text = string(line[:len(line)-1])
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("asking chDB with %s: %w", query, err)
+		}
+	}
+	return nil
+}
+
+func (s *Server) serve() {
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.http = &http.Server{
+		Handler:           s,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       10 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	go func() {
+		defer close(s.served)
+		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+			s.log.Error("embedded warehouse stopped serving", "error", err)
+		}
+	}()
+}
+
+// Addr is the address served, "127.0.0.1:PORT".
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// DSN is the data source name of a database for connectors/clickhouse.
+func (s *Server) DSN(database string) string {
+	dsn := url.URL{Scheme: "http", User: url.User("default"), Host: s.Addr(), Path: "/" + database}
+	return dsn.String()
+}
+
+// Close ends the statements that run, closes their connections, and then the engine, which writes
+// what it holds in memory. It can be called again.
+func (s *Server) Close() error {
+	var err error
+	s.once.Do(func() {
+		s.stop()
+		err = s.http.Close()
+		<-s.served
+		// Waits for the statements: their sessions come back when they are killed.
+		s.pool.close()
+	})
+	if err != nil {
+		return fmt.Errorf("closing the embedded warehouse: %w", err)
+	}
+	return nil
+}

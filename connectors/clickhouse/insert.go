@@ -1,0 +1,235 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	driver "github.com/ClickHouse/clickhouse-go/v2"
+	rowsdriver "github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+)
+
+// MaxInsertRows is the most rows that one Insert takes: what the settings below keep in one block.
+const MaxInsertRows = 1_000_000
+
+const (
+	blockRows  = 1 << 20
+	blockBytes = 1 << 32
+)
+
+// Insert says where rows go.
+type Insert struct {
+	// Table is in the connection's database.
+	Table string
+	// Columns are those that the rows have, in this order; the rest take their defaults.
+	Columns []string
+	// Token names exactly these rows, in this order: a second Insert with a token
+	// that the table's deduplication window still holds changes nothing, in the table and in
+	// everything its materialized views feed, whatever its rows are. Empty: every call inserts.
+	Token string
+}
+
+func (i Insert) statement() (string, error) {
+	for _, name := range append([]string{i.Table}, i.Columns...) {
+		if !identifier.MatchString(name) {
+			return "", fmt.Errorf("%q is not an identifier", name)
+		}
+	}
+	if len(i.Columns) == 0 {
+		return "", errors.New("no columns")
+	}
+	return "INSERT INTO " + i.Table + " (" + strings.Join(i.Columns, ", ") + ")", nil
+}
+
+// Insert calls fill for the rows and sends them as one block: all of them arrive, or
+// none does. No row means no insert. Of every setting that decides about deduplication a value
+// is sent along, because their defaults differ between versions of ClickHouse. An error for which
+// Unreachable is true leaves open whether the rows arrived.
+func (c *Conn) Insert(ctx context.Context, into Insert, fill func(*Batch) error) error {
+	rows, err := c.insert(ctx, into, fill)
+	if err != nil {
+		c.forget(into.Table)
+		return fmt.Errorf("inserting %d rows into %s: %w", rows, into.Table, wrap(err))
+	}
+	return nil
+}
+
+func (c *Conn) insert(ctx context.Context, into Insert, fill func(*Batch) error) (rows int, err error) {
+	statement, err := into.statement()
+	if err != nil {
+		return 0, err
+	}
+	settings, err := c.insertSettings(ctx, into.Token)
+	if err != nil {
+		return 0, err
+	}
+	options := []driver.QueryOption{driver.WithSettings(settings)}
+	if c.opts.Protocol == driver.HTTP {
+		types, err := c.columnTypes(ctx, into)
+		if err != nil {
+			return 0, err
+		}
+		options = append(options, driver.WithColumnNamesAndTypes(types))
+	}
+	prepared, err := c.pool.PrepareBatch(driver.Context(ctx, options...), statement)
+	if err != nil {
+		return 0, err
+	}
+	defer prepared.Close()
+	batch := &Batch{batch: prepared, names: into.Columns}
+	if err := fill(batch); err != nil {
+		return batch.Rows(), err
+	}
+	if err := batch.check(); err != nil {
+		return batch.Rows(), err
+	}
+	return batch.Rows(), prepared.Send()
+}
+
+// Batch collects the rows of one Insert, by rows (Append) or by columns (Column).
+type Batch struct {
+	batch rowsdriver.Batch
+	names []string
+}
+
+// Append adds a row: one value per column of the Insert.
+func (b *Batch) Append(row ...any) error { return b.batch.Append(row...) }
+
+// Column adds values, a slice, to the i-th column of the Insert: several times cheaper than
+// rows. In the end all columns must be equally long. values is copied.
+func (b *Batch) Column(i int, values any) error {
+	if i < 0 || i >= len(b.names) {
+		return fmt.Errorf("column %d of %d", i, len(b.names))
+	}
+	if err := b.batch.Column(i).Append(values); err != nil {
+		return fmt.Errorf("column %s: %w", b.names[i], err)
+	}
+	return nil
+}
+
+// Rows is the number of rows so far, by the first column.
+func (b *Batch) Rows() int { return b.batch.Rows() }
+
+// check refuses what must not be sent. Columns of different lengths are the worst: clickhouse-go
+// v2.50 drops that error over HTTP, sends an empty body, and the server inserts nothing, successfully.
+func (b *Batch) check() error {
+	rows := b.Rows()
+	for i, column := range b.batch.Columns() {
+		if column.Rows() != rows {
+			return fmt.Errorf("column %s has %d rows, column %s has %d", b.names[i], column.Rows(), b.names[0], rows)
+		}
+	}
+	if rows > MaxInsertRows {
+		return fmt.Errorf("more than %d rows would not stay one block", MaxInsertRows)
+	}
+	return nil
+}
+
+// insertSettings are the settings of an insert with this token. A token deduplicates blocks, not inserts, so
+// the settings must keep all rows of an insert in one block, here and behind every materialized view.
+func (c *Conn) insertSettings(ctx context.Context, token string) (driver.Settings, error) {
+	known, err := c.knownSettings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	settings := driver.Settings{}
+	set := func(name string, value any) {
+		if known[name] {
+			settings[name] = value
+		}
+	}
+	set("async_insert", 0)
+	set("max_insert_threads", 1)
+	set("parallel_view_processing", 0)
+	set("materialized_views_ignore_errors", 0)
+	// The first name until 26.6, the others since.
+	set("max_insert_block_size", blockRows)
+	set("max_insert_block_size_rows", blockRows)
+	set("max_insert_block_size_bytes", 0)
+	set("min_insert_block_size_rows", blockRows)
+	set("min_insert_block_size_bytes", blockBytes)
+	set("min_insert_block_size_rows_for_materialized_views", blockRows)
+	set("min_insert_block_size_bytes_for_materialized_views", blockBytes)
+	set("deduplicate_blocks_in_dependent_materialized_views", 1)
+	if token == "" {
+		set("insert_deduplicate", 0)
+		set("deduplicate_insert", "disable")
+		return settings, nil
+	}
+	for _, name := range []string{"insert_deduplication_token", "deduplicate_blocks_in_dependent_materialized_views"} {
+		if !known[name] {
+			return nil, fmt.Errorf("this ClickHouse has no setting %s: it is too old", name)
+		}
+	}
+	set("insert_deduplicate", 1)
+	set("deduplicate_insert", "enable")
+	set("insert_deduplication_token", token)
+	return settings, nil
+}
+
+// knownSettings asks once which settings the server has.
+func (c *Conn) knownSettings(ctx context.Context) (map[string]bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dedup != nil {
+		return c.dedup, nil
+	}
+	var names []struct {
+		Name string `ch:"name"`
+	}
+	err := c.pool.Select(ctx, &names, `SELECT name FROM system.settings WHERE name LIKE '%dedup%' OR name LIKE '%insert%' OR name LIKE '%view%'`)
+	if err != nil {
+		return nil, fmt.Errorf("reading the server's settings: %w", err)
+	}
+	known := map[string]bool{}
+	for _, setting := range names {
+		known[setting.Name] = true
+	}
+	c.dedup = known
+	return known, nil
+}
+
+// columnTypes returns the types of the insert's columns. They are cached, because clickhouse-go
+// would otherwise describe the table before every insert over HTTP.
+func (c *Conn) columnTypes(ctx context.Context, into Insert) ([]driver.ColumnNameAndType, error) {
+	c.mu.Lock()
+	types := c.columns[into.Table]
+	c.mu.Unlock()
+	if types == nil {
+		var columns []struct {
+			Name string `ch:"name"`
+			Type string `ch:"type"`
+		}
+		err := c.pool.Select(ctx, &columns, `SELECT name, type FROM system.columns WHERE database = {database:String} AND table = {table:String}`,
+			Named("database", c.Database()), Named("table", into.Table))
+		if err != nil {
+			return nil, fmt.Errorf("reading the table's columns: %w", err)
+		}
+		if len(columns) == 0 {
+			return nil, fmt.Errorf("database %s has no table %s: run ctl migrate", c.Database(), into.Table)
+		}
+		types = map[string]string{}
+		for _, column := range columns {
+			types[column.Name] = column.Type
+		}
+		c.mu.Lock()
+		c.columns[into.Table] = types
+		c.mu.Unlock()
+	}
+	wanted := make([]driver.ColumnNameAndType, len(into.Columns))
+	for i, name := range into.Columns {
+		if types[name] == "" {
+			return nil, fmt.Errorf("the table has no column %s", name)
+		}
+		wanted[i] = driver.ColumnNameAndType{Name: name, Type: types[name]}
+	}
+	return wanted, nil
+}
+
+// forget drops the cached columns of a table, which may have been altered.
+func (c *Conn) forget(table string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.columns, table)
+}
