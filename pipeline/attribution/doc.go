@@ -23,13 +23,16 @@
 //	          ended parent waits are closed ─▶ lines 1 … 14 ─▶ row, kept ─▶ cascade: what waited for it, first in order of record
 //	                                                 └───────▶ waits for a parent ◀── the cascade, a later event, Due
 //
-// What is known of waiting events only delays: an event behind a click wait that seems to have ended waits too, because the click may have come in time and not been
-// read yet. An event that was received after the click life and whose click is not found is expired, whatever waited beside it.
+// An event whose click is unknown finds a journey while the wait of an event before it lasts. Whether a wait that seems to have ended found its click in time is only known when the clicks have
+// been read past its end; until then a later event waits behind it, and its row is the same whenever that becomes known.
 //
 // # Limits
 //
 // Two events of one token that stand in the log more than the grace apart from the order in which they were received may find a journey that has been forgotten in between, and
 // then a click that came too late for them. Gateways record within seconds of receiving.
+//
+// A click that reaches Kafka later than click life and grace after its token's time stays unknown. It could not attribute anything: every event received within the click life has ended its
+// wait, every later one finds no journey.
 //
 // # Shape
 //

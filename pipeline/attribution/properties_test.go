@@ -260,7 +260,7 @@ func TestScheduleChangesNothing(t *testing.T) {
 	})
 }
 
-// summary is what RULES promises to be the same in every order.
+// summary is what the rules promise to be the same in every order.
 type summary struct {
 	Rows     map[string]string
 	Net      map[string]string
@@ -304,12 +304,12 @@ func TestOrderIndependence(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := generator{unique: true, named: true, amounts: true, together: true, max: 6}.draw(t)
 		for _, noDues := range []bool{false, true} {
-			want := summarize2(t, h, schedule{noDues: noDues})
+			want := summaryOf(t, h, schedule{noDues: noDues})
 			permutations := 6
 			for range permutations {
 				other := &history{click: h.click, at: h.at, events: rapid.Permutation(h.events).Draw(t, "order")}
 				for read := range len(h.events) + 1 {
-					got := summarize2(t, other, schedule{read: read, noDues: noDues})
+					got := summaryOf(t, other, schedule{read: read, noDues: noDues})
 					if d := gocmp.Diff(want, got); d != "" {
 						t.Fatalf("%v\nas\n%vclick read before %d: %s", h, other, read, d)
 					}
@@ -319,7 +319,7 @@ func TestOrderIndependence(t *testing.T) {
 	})
 }
 
-func summarize2(t rapid.TB, h *history, s schedule) summary {
+func summaryOf(t rapid.TB, h *history, s schedule) summary {
 	return summarize(play(t, short, h, s), h)
 }
 

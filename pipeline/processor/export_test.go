@@ -20,3 +20,6 @@ func (p *Processor) SetOptions(opts ...kgo.Opt) { p.extra = opts }
 
 // StepEndFailed is the step at which the outcome of a transaction is unknown.
 const StepEndFailed = stepEndFailed
+
+// SetHasty judges conversions as soon as they are polled.
+func (p *Processor) SetHasty() { p.hasty = true }

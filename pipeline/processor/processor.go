@@ -34,6 +34,7 @@ type Processor struct {
 	now   func() time.Time
 	hook  func(step string)
 	extra []kgo.Opt    // for the session's client
+	hasty bool         // judge conversions without holding them for their clicks: nothing but speed may depend on that
 	owned atomic.Int64 // partitions, restoring ones included
 
 	fenced  int // sessions in a row that ended because somebody took our transactional id

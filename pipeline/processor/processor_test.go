@@ -1,10 +1,12 @@
 package processor_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,22 +76,47 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// A processor that was away for several graces closes nothing that its backlog matches: the horizon moves with what was read, not with the clock.
+// A processor that was away for three graces closes nothing that its backlog matches: horizons move with what was read, not with the clock. 50,000 clicks arrive meanwhile, and 5,000
+// conversions, each before its click, by up to four fifths of the grace.
 func TestOutageExpiresNothing(t *testing.T) {
+	const grace, clicks = 5 * time.Second, 50_000
 	w := newWorld(t, kafkatest.Broker(t))
-	w.shift = 10 * grace
-	for range 500 {
+	began := time.Now()
+	type arrival struct {
+		at   time.Duration
+		send func()
+	}
+	var arrivals []arrival
+	for i := range clicks {
+		at := 3 * grace * time.Duration(i) / clicks
+		w.shift = time.Since(began) + 3*grace + 10*time.Second - at
 		k := w.click()
-		s := w.sale(k, 1000)
-		w.sendEvent(s)
-		w.flush()
-		w.shift -= time.Millisecond // each click comes a moment after its conversion
-		w.sendClick(k)
+		if i%10 == 0 {
+			s := w.sale(k, 1000)
+			arrivals = append(arrivals, arrival{at, func() { w.sendEvent(s) }})
+			at += time.Duration(w.rand.Int64N(int64(grace * 4 / 5)))
+		}
+		arrivals = append(arrivals, arrival{at, func() { w.sendClick(k) }})
+	}
+	slices.SortStableFunc(arrivals, func(a, b arrival) int { return cmp.Compare(a.at, b.at) })
+	for _, a := range arrivals {
+		w.shift = time.Since(began) + 3*grace + 10*time.Second - a.at
+		a.send()
 	}
 	w.flush()
-	start(t, newProcessor(t, w.brokers, config(t.TempDir())))
+	cfg := config(t.TempDir())
+	cfg.Grace = grace
+	p := newProcessor(t, w.brokers, cfg)
+	// Conversions are not held for their clicks, and clicks come in small bites: else the backlog is gone before a wrong clock could close anything.
+	p.SetHasty()
+	p.SetOptions(kgo.FetchMaxPartitionBytes(64 << 10))
+	start(t, p)
 	w.settle(grace)
-	for _, o := range w.outcomes() {
+	rows := w.outcomes()
+	if len(rows) != clicks/10 {
+		t.Errorf("%d rows, want %d", len(rows), clicks/10)
+	}
+	for _, o := range rows {
 		if o.Reason != "" {
 			t.Fatalf("%s: %s", o.EventID, o.Reason)
 		}

@@ -162,7 +162,7 @@ func (s *session) judgeHeld(t *transaction) error {
 		n := 0
 		for n < len(p.held) && t.rows < maxRows {
 			h := p.held[n]
-			if event.MillisOf(h.record.Timestamp) > p.newestClick && (latest == nil || latest.at.Before(h.polled) || p.clicksPosition < latest.clicks[p.id]) {
+			if !s.hasty && event.MillisOf(h.record.Timestamp) > p.newestClick && (latest == nil || latest.at.Before(h.polled) || p.clicksPosition < latest.clicks[p.id]) {
 				if latest == nil || latest.at.Before(h.polled) {
 					s.lister.ask()
 				}
