@@ -27,6 +27,11 @@ type Store struct {
 // memtableBytes bounds what a crash loses (and the changelog gives back) and what a flush has to write.
 const memtableBytes = 16 << 20
 
+// OpenDir opens or creates the store in a directory of this machine.
+func OpenDir(dir string, cache *Cache, log *slog.Logger) (*Store, error) {
+	return Open(vfs.Default, dir, cache, log)
+}
+
 // Open opens or creates the store in dir.
 func Open(fs vfs.FS, dir string, cache *Cache, log *slog.Logger) (*Store, error) {
 	opts := &pebble.Options{

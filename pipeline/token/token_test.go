@@ -124,3 +124,15 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkMint(b *testing.B) {
+	k := ring(b, map[string]string{"acme": key1})
+	random := strings.NewReader("")
+	b.ReportAllocs()
+	for b.Loop() {
+		random.Reset("0123456789")
+		if _, err := k.Mint("acme", at, random); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,156 @@
+package redirect
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"pgregory.net/rapid"
+)
+
+func TestExtend(t *testing.T) {
+	f := func(destination, want string, parameters ...string) {
+		t.Helper()
+		if got := extend(destination, parameters...); got != want {
+			t.Errorf("extend(%q, %q)\n got %s\nwant %s", destination, parameters, got, want)
+		}
+	}
+	const tok = "nim_ct=T"
+	f("https://a.com", "https://a.com?nim_ct=T", tok)
+	f("https://a.com/", "https://a.com/?nim_ct=T", tok)
+	f("https://a.com/?", "https://a.com/?nim_ct=T", tok)
+	f("https://a.com/?a=1", "https://a.com/?a=1&nim_ct=T", tok)
+	f("https://a.com/?a=1&", "https://a.com/?a=1&nim_ct=T", tok)
+	f("https://a.com/?a=1?", "https://a.com/?a=1?nim_ct=T", tok) // none after a final ?, the value's own
+	f("https://a.com/?a=1?b=2", "https://a.com/?a=1?b=2&nim_ct=T", tok)
+	f("https://a.com/?&&", "https://a.com/?&&nim_ct=T", tok)
+	f("https://a.com#top", "https://a.com?nim_ct=T#top", tok)
+	f("https://a.com/#", "https://a.com/?nim_ct=T#", tok)
+	f("https://a.com/#/route?x=1", "https://a.com/?nim_ct=T#/route?x=1", tok)
+	f("https://a.com/?a=1#b#c&d?", "https://a.com/?a=1&nim_ct=T#b#c&d?", tok)
+	f("https://a.com/?#top", "https://a.com/?nim_ct=T#top", tok)
+	f("https://a.com/%7e/%2F/ü?q=a+b%20c&e=%zz&u=%C3%bc&x=[1]|{2}^`'", "https://a.com/%7e/%2F/ü?q=a+b%20c&e=%zz&u=%C3%bc&x=[1]|{2}^`'&nim_ct=T", tok)
+	f("HTTPS://A.COM:443/../b/./c//d", "HTTPS://A.COM:443/../b/./c//d?nim_ct=T", tok)
+	f("https://a.com/?a=1#f", "https://a.com/?a=1&x=2&y=3&nim_ct=T#f", "x=2&y=3", tok)
+	f("https://a.com/#f", "https://a.com/?x=2#f", "x=2")
+	f("https://a.com/?", "https://a.com/?x=2&nim_ct=T", "x=2", tok)
+	f("https://a.com/?a#f", "https://a.com/?a#f")
+	f("https://a.com/?a#f", "https://a.com/?a&nim_ct=T#f", "", tok)
+}
+
+// Property: take the parameter and its separator out again, and every byte of the destination is back, in place.
+func TestExtendPreservesEveryByte(t *testing.T) {
+	part := rapid.StringOfN(rapid.RuneFrom([]rune("ab/%?&=#+;:@ü~.[]'\"<>€")), 0, 12, -1)
+	rapid.Check(t, func(t *rapid.T) {
+		destination := "https://a.com" + part.Draw(t, "path") + part.Draw(t, "query") + part.Draw(t, "fragment")
+		got := extend(destination, "nim_ct=TOKEN")
+		at := strings.Index(got, "nim_ct=TOKEN")
+		before, after := got[:at], got[at+len("nim_ct=TOKEN"):]
+		head, fragment := destination, ""
+		if i := strings.Index(destination, "#"); i >= 0 {
+			head, fragment = destination[:i], destination[i:]
+		}
+		if after != fragment {
+			t.Fatalf("%q became %q: behind the token stands %q, not the fragment", destination, got, after)
+		}
+		added := strings.TrimPrefix(before, head)
+		if !strings.HasPrefix(before, head) || added != "" && added != "?" && added != "&" {
+			t.Fatalf("%q became %q", destination, got)
+		}
+		if last := before[len(before)-1]; last != '?' && last != '&' {
+			t.Fatalf("%q became %q: the token is no parameter", destination, got)
+		}
+		if ends := strings.HasSuffix(head, "?") || strings.HasSuffix(head, "&") && strings.Contains(head, "?"); ends != (added == "") {
+			t.Fatalf("%q became %q: separator %q", destination, got, added)
+		}
+		// A server reads the token, but where a ? ends the query's last value.
+		if q := strings.Index(head, "?"); strings.HasSuffix(head, "?") && q < len(head)-1 {
+			return
+		}
+		if u, err := url.Parse(got); err == nil {
+			if values, err := url.ParseQuery(u.RawQuery); err == nil && values.Get("nim_ct") != "TOKEN" {
+				t.Fatalf("%q became %q: a server reads %q", destination, got, values.Get("nim_ct"))
+			}
+		}
+	})
+}
+
+// Property: what is forwarded are whole parameters of the visitor's, in their order and bytes, and none of them names what it must not.
+func TestForwarded(t *testing.T) {
+	name := rapid.OneOf(rapid.SampledFrom([]string{"nr", "sub1", "sub5", "sub6", "nim_ct", "n%69m_ct", "own", "%6fwn", "x", "", "%zz", "NIM_CT", "a;nim_ct", "a;b"}), rapid.StringMatching(`[a-z%+]{0,5}`))
+	rapid.Check(t, func(t *rapid.T) {
+		var parts []string
+		for range rapid.IntRange(0, 6).Draw(t, "n") {
+			parts = append(parts, name.Draw(t, "name")+rapid.SampledFrom([]string{"", "=", "=1", "=a=b", "=%20"}).Draw(t, "value"))
+		}
+		query := strings.Join(parts, "&")
+		got := forwarded(query, "https://a.com/?own=1#x=1", "nim_ct")
+		rest := strings.Split(query, "&")
+		for _, p := range strings.Split(got, "&") {
+			if got == "" {
+				break
+			}
+			i := 0
+			for i < len(rest) && rest[i] != p {
+				i++
+			}
+			if i == len(rest) {
+				t.Fatalf("%q of %q: %q is not the visitor's, or not in order", got, query, p)
+			}
+			rest = rest[i+1:]
+			for _, piece := range strings.Split(p, ";") {
+				n, _, _ := strings.Cut(piece, "=")
+				if d, err := url.QueryUnescape(n); err == nil {
+					n = d
+				}
+				switch strings.ToLower(n) {
+				case "nim_ct":
+					t.Fatalf("%q of %q: the token parameter", got, query)
+				}
+				switch n {
+				case "nr", "sub1", "sub5", "own":
+					t.Fatalf("%q of %q: %s", got, query, n)
+				}
+			}
+		}
+	})
+}
+
+func TestVisit(t *testing.T) {
+	f := func(query string, want visit) {
+		t.Helper()
+		if got := parseVisit(query); got != want {
+			t.Errorf("%q: got %+v, want %+v", query, got, want)
+		}
+	}
+	f("", visit{})
+	f("nr=qr", visit{qr: true})
+	f("nr=QR", visit{})
+	f("nr=x&nr=qr", visit{qr: true})
+	f("%6er=%71r", visit{qr: true})
+	f("sub1=a&sub2=b&sub3=c&sub4=d&sub5=e&sub6=f&sub=g&Sub1=h", visit{sub: [5]string{"a", "b", "c", "d", "e"}})
+	f("sub1=&sub1=late", visit{})
+	f("sub1", visit{})
+	f("sub1=a%20b+c%2B", visit{sub: [5]string{"a b c+"}})
+	f("sub1=%zz", visit{sub: [5]string{"%zz"}})
+	f("sub1=a%00%0d%0a%7f%e2%80%aeb%ff", visit{sub: [5]string{"ab"}})
+	f("sub1="+strings.Repeat("%C3%BC", 70), visit{sub: [5]string{strings.Repeat("ü", 64)}})
+}
+
+func FuzzVisit(f *testing.F) {
+	f.Add("nr=qr&sub1=a%00b&sub2=%ff&nim_ct=x")
+	f.Add("&&=;=%")
+	f.Fuzz(func(t *testing.T, query string) {
+		for _, s := range parseVisit(query).sub {
+			if utf8.RuneCountInString(s) > maxSub || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Errorf("%q gave %q", query, s)
+			}
+		}
+		got := forwarded(query, "https://a.com/?own=1", "nim_ct")
+		if strings.Contains(got, "#") || len(got) > len(query) {
+			t.Errorf("%q forwarded as %q", query, got)
+		}
+	})
+}

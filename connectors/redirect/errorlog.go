@@ -1,0 +1,51 @@
+package redirect
+
+import (
+	"log"
+	"log/slog"
+	"net/netip"
+	"regexp"
+	"strings"
+)
+
+// ErrorLog is for http.Server.ErrorLog: what net/http has to say goes to log as a warning, with every IP address replaced. By default net/http prints the visitor's address with
+// TLS handshake errors and panics.
+func ErrorLog(to *slog.Logger) *log.Logger {
+	return log.New(scrubber{to}, "", 0)
+}
+
+type scrubber struct{ to *slog.Logger }
+
+func (s scrubber) Write(p []byte) (int, error) {
+	s.to.Warn("http server", "err", scrub(strings.TrimRight(string(p), "\n")))
+	return len(p), nil
+}
+
+const scrubbed = "[address]"
+
+var (
+	ipv4 = regexp.MustCompile(`[0-9]{1,3}(\.[0-9]{1,3}){3}(:[0-9]{1,5})?`)
+	// ipv6 is anything that could be one; netip decides.
+	ipv6 = regexp.MustCompile(`[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:]*(\[address\])?(%[0-9A-Za-z_.-]+)?`)
+)
+
+// scrub replaces addresses, with their ports where they have one.
+func scrub(text string) string {
+	text = ipv4.ReplaceAllString(text, scrubbed)
+	return ipv6.ReplaceAllStringFunc(text, func(candidate string) string {
+		// An IPv4 tail was replaced above; for the check it stands for any.
+		addr, zone, _ := strings.Cut(strings.ReplaceAll(candidate, scrubbed, "0.0.0.0"), "%")
+		for trailing := addr; ; trailing = trailing[:len(trailing)-1] {
+			if _, err := netip.ParseAddr(trailing); err == nil {
+				return scrubbed + addr[len(trailing):]
+			}
+			if !strings.HasSuffix(trailing, ":") {
+				break
+			}
+		}
+		if zone != "" || strings.Count(candidate, ":") >= 4 {
+			return scrubbed // in doubt it goes
+		}
+		return candidate
+	})
+}

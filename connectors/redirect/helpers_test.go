@@ -1,0 +1,290 @@
+package redirect
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/ua-parser/uap-go/uaparser"
+
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/catalog"
+	"github.com/nimriz/partners/schemas/event"
+)
+
+var codec = event.DefaultCodec()
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+func testConfig(t testing.TB) Config {
+	cfg := DefaultConfig()
+	cfg.SpoolDir = filepath.Join(memoryDir(t), "spool")
+	return cfg
+}
+
+// memoryDir is a temporary directory in memory where there is one: most tests are not about the disk, and thousands of fsyncs are slow on a busy one.
+func memoryDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "redirect-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// openSpool opens a spool that is closed when the test ends.
+func openSpool(t testing.TB, cfg Config) *Spool {
+	t.Helper()
+	s, err := OpenSpool(cfg, quiet(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func testView(t testing.TB, yaml string) *catalog.View {
+	t.Helper()
+	workspaces, err := catalog.Parse("test.yaml", []byte(yaml))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := catalog.New(workspaces)
+	if err != nil {
+		t.Fatal(err)
+	}
+	view := catalog.NewView()
+	for i, e := range c.Entries() {
+		if err := view.Apply(e.Key, e.Value, int64(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return view
+}
+
+func testKeys(t testing.TB, workspaces ...string) *token.Keyring {
+	t.Helper()
+	dir := fstest.MapFS{}
+	for _, w := range workspaces {
+		line, err := token.NewKey(bytes.NewReader(bytes.Repeat([]byte(w+"-"), 32)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir[w] = &fstest.MapFile{Data: []byte(line + "\n")}
+	}
+	keys, err := token.LoadKeyring(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// definitions are read once for all tests.
+var definitions = sync.OnceValues(userAgents)
+
+func testDefinitions(t testing.TB) *uaparser.Parser {
+	t.Helper()
+	p, err := definitions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func testAgents(t testing.TB) *agents { return newAgents(testDefinitions(t), newHandlerMetrics(nil)) }
+
+// stage is a handler on a spool of its own.
+type stage struct {
+	*Handler
+	cfg  Config
+	keys *token.Keyring
+	reg  *prometheus.Registry
+}
+
+func newStage(t testing.TB, yaml string, countries *Countries) *stage {
+	t.Helper()
+	cfg := testConfig(t)
+	spool := openSpool(t, cfg)
+	keys := testKeys(t, "acme", "free", "noflag")
+	reg := prometheus.NewRegistry()
+	h := newHandler(testDefinitions(t), testView(t, yaml), keys, codec, spool, countries, quiet(), reg)
+	return &stage{Handler: h, cfg: cfg, keys: keys, reg: reg}
+}
+
+// do sends a request to the handler; change may be nil.
+func (s *stage) do(method, target string, change func(*http.Request)) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, nil)
+	r.Header.Set("User-Agent", chromeAgent)
+	if change != nil {
+		change(r)
+	}
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	return w
+}
+
+const chromeAgent = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36"
+
+// clicks reads what is durable in the spool.
+func (s *stage) clicks(t testing.TB) []event.Click {
+	t.Helper()
+	var out []event.Click
+	for _, f := range frames(s.spool) {
+		var c event.Click
+		if err := codec.DecodeClick(f.value, &c); err != nil {
+			t.Fatal(err)
+		}
+		if c.ClickToken != string(f.token) || f.shown != (c.TokenStatus == event.TokenAppended) {
+			t.Errorf("frame says %s shown=%v, its click %s %s", f.token, f.shown, c.ClickToken, c.TokenStatus)
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// last is the newest click.
+func (s *stage) last(t testing.TB) event.Click {
+	t.Helper()
+	all := s.clicks(t)
+	if len(all) == 0 {
+		t.Fatal("no click in the spool")
+	}
+	return all[len(all)-1]
+}
+
+func frames(s *Spool) []frame {
+	var out []frame
+	r := newReader(s)
+	for {
+		b, ok := r.next()
+		if !ok {
+			return out
+		}
+		out = append(out, b.frames...)
+	}
+}
+
+// testToken is a token by number, minted now.
+func testToken(t testing.TB, keys *token.Keyring, n int) string {
+	t.Helper()
+	raw, err := keys.Mint("acme", time.Now(), strings.NewReader(fmt.Sprintf("%010d", n)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token.Text(&raw)
+}
+
+func testRecord(t testing.TB, keys *token.Keyring, n int) Record {
+	t.Helper()
+	tok := testToken(t, keys, n)
+	click := event.Click{WorkspaceID: "acme", ClickToken: tok, ClickedAt: event.MillisOf(time.Now()), TokenStatus: event.TokenAppended, LinkID: "lnk", Domain: "go.acme.com", Slug: "s",
+		Trigger: event.TriggerLink, CatalogOffset: int64(n)}
+	r := Record{Token: tok, Shown: n%3 != 0}
+	if !r.Shown {
+		click.TokenStatus = event.TokenWithheld
+	}
+	var err error
+	if r.Value, err = codec.AppendClick(nil, &click); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func mustAppend(t testing.TB, s *Spool, records ...Record) {
+	t.Helper()
+	for _, r := range records {
+		if err := s.Append(context.Background(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// files reads all regular files below dir.
+func files(t testing.TB, dir string) map[string][]byte {
+	t.Helper()
+	out := map[string][]byte{}
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		out[path], err = os.ReadFile(path)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// metric returns the value of a counter or gauge by name and, if given, one label's value; a label that was never counted is 0.
+func metric(t testing.TB, reg *prometheus.Registry, name string, label ...string) float64 {
+	t.Helper()
+	all, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, found := 0.0, false
+	for _, family := range all {
+		if family.GetName() != name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			if len(label) > 0 && m.GetLabel()[0].GetValue() != label[0] {
+				continue
+			}
+			found = true
+			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	if !found && len(label) == 0 {
+		t.Fatalf("no metric %s %v", name, label)
+	}
+	return sum
+}
+
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited 20 s for: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// serve runs a handler on a loopback port and returns a client that sends everything there and does not follow redirects.
+func serve(t testing.TB, h http.Handler) *http.Client {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	addr := server.Listener.Addr().String()
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, addr)
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: userAgent{transport}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+type userAgent struct{ next http.RoundTripper }
+
+func (u userAgent) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Header.Get("User-Agent") == "" {
+		r.Header.Set("User-Agent", chromeAgent)
+	}
+	return u.next.RoundTrip(r)
+}

@@ -1,0 +1,564 @@
+package redirect
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/topic"
+)
+
+var epochs = topic.OneEpoch(kafkatest.Partitions)
+
+// line is a spool with a shipper at work.
+type line struct {
+	*Shipper
+	reg  *prometheus.Registry
+	stop func() // ends Run, waits for it, and closes client and spool
+}
+
+func startShipper(t testing.TB, cfg Config, brokers []string, opts ...kgo.Opt) *line {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	spool, err := OpenSpool(cfg, quiet(), reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kcfg := kafka.DefaultConfig()
+	kcfg.Brokers = brokers
+	client, err := kafka.NewClient(kcfg, quiet(), nil, append(ClientOptions(), opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewShipper(spool, client, topic.Clicks, Partitions(epochs), codec, quiet(), reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.settle, s.longest = 10*time.Millisecond, 100*time.Millisecond
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	ended := false
+	l := &line{Shipper: s, reg: reg}
+	l.stop = func() {
+		if ended {
+			return
+		}
+		ended = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("shipper: %v", err)
+		}
+		client.Close()
+		if err := spool.Close(); err != nil {
+			t.Errorf("spool: %v", err)
+		}
+	}
+	t.Cleanup(l.stop)
+	return l
+}
+
+func header(r *kgo.Record, key string) (string, bool) {
+	for _, h := range r.Headers {
+		if h.Key == key {
+			return string(h.Value), true
+		}
+	}
+	return "", false
+}
+
+func replays(records []*kgo.Record) (n int) {
+	for _, r := range records {
+		if _, ok := header(r, topic.HeaderReplay); ok {
+			n++
+		}
+	}
+	return n
+}
+
+// shipped waits until Kafka has n clicks and returns them.
+func shipped(t testing.TB, brokers []string, n int) []*kgo.Record {
+	t.Helper()
+	var records []*kgo.Record
+	eventually(t, fmt.Sprintf("%d clicks in Kafka", n), func() bool {
+		records = kafkatest.Consume(t, brokers, topic.Clicks)
+		return len(records) >= n
+	})
+	return records
+}
+
+func TestShipping(t *testing.T) {
+	brokers, keys := kafkatest.Broker(t), testKeys(t, "acme")
+	l := startShipper(t, testConfig(t), brokers)
+	before := time.Now().Add(-time.Millisecond)
+	want := map[string]Record{}
+	for n := range 300 {
+		r := testRecord(t, keys, n)
+		want[r.Token] = r
+		if n%50 == 0 {
+			mustAppend(t, l.spool, r)
+		} else {
+			go l.spool.Append(context.Background(), r)
+		}
+	}
+	records := shipped(t, brokers, len(want))
+	if len(records) != len(want) {
+		t.Fatalf("%d records in Kafka, want %d", len(records), len(want))
+	}
+	for _, r := range records {
+		w, ok := want[string(r.Key)]
+		delete(want, string(r.Key))
+		if !ok || !bytes.Equal(r.Value, w.Value) {
+			t.Fatalf("record %s is not what was appended", r.Key)
+		}
+		raw, err := token.Parse(string(r.Key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := epochs.Partition(string(r.Key), token.Time(&raw)); r.Partition != p {
+			t.Errorf("%s went to partition %d, belongs to %d", r.Key, r.Partition, p)
+		}
+		if v, ok := header(r, topic.HeaderToken); ok != w.Shown || ok && v != "1" {
+			t.Errorf("%s: header t %q %v, shown %v", r.Key, v, ok, w.Shown)
+		}
+		if _, ok := header(r, topic.HeaderReplay); ok {
+			t.Errorf("%s: header replay on a first attempt", r.Key)
+		}
+		if r.Timestamp.Before(before) || r.Timestamp.After(time.Now()) {
+			t.Errorf("%s: timestamp %v", r.Key, r.Timestamp)
+		}
+	}
+	eventually(t, "an empty backlog", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
+	if got := metric(t, l.reg, "partners_shipper_records_total"); got != 300 {
+		t.Errorf("counted %v shipped", got)
+	}
+	if got := metric(t, l.reg, "partners_shipper_lag_seconds"); got != 0 {
+		t.Errorf("lag %v with nothing behind", got)
+	}
+	l.stop()
+	for path := range files(t, l.spool.cfg.SpoolDir) {
+		if strings.HasSuffix(path, segmentExt) {
+			t.Errorf("%s is left although all was shipped", path)
+		}
+	}
+}
+
+// One click at a time must not wait for company.
+func TestShippingLatency(t *testing.T) {
+	brokers, keys := kafkatest.Broker(t), testKeys(t, "acme")
+	l := startShipper(t, testConfig(t), brokers)
+	mustAppend(t, l.spool, testRecord(t, keys, 0))
+	shipped(t, brokers, 1) // connected
+	best := time.Hour
+	for n := 1; n <= 5; n++ {
+		start := time.Now()
+		mustAppend(t, l.spool, testRecord(t, keys, n))
+		eventually(t, "the acknowledgement", func() bool { return metric(t, l.reg, "partners_shipper_records_total") == float64(n+1) })
+		best = min(best, time.Since(start))
+	}
+	if best > 100*time.Millisecond {
+		t.Errorf("the fastest click took %v to Kafka", best)
+	}
+}
+
+// What an earlier process left behind its cut goes with a new timestamp and header replay, and before anything new; what is new goes without.
+func TestReplayAfterRestart(t *testing.T) {
+	t.Parallel()
+	brokers, keys, cfg := kafkatest.Broker(t), testKeys(t, "acme"), testConfig(t)
+	s := openSpool(t, cfg)
+	var left []string
+	for n := range 20 {
+		r := testRecord(t, keys, n)
+		mustAppend(t, s, r)
+		left = append(left, r.Token)
+	}
+	// The cut stands behind the first frames that were read: say, three records.
+	_, data := theSegment(t, cfg.SpoolDir)
+	end := segmentHead
+	for range 3 {
+		_, size, _ := new(place).parseFrame(data[end:], 1, end)
+		end += int64(size)
+	}
+	if err := s.advance(position{1, end}); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+
+	start := time.Now().Add(-time.Millisecond)
+	l := startShipper(t, cfg, brokers)
+	fresh := testRecord(t, keys, 99)
+	mustAppend(t, l.spool, fresh)
+	for _, r := range shipped(t, brokers, 18) {
+		_, replay := header(r, topic.HeaderReplay)
+		old := slices.Contains(left[3:], string(r.Key))
+		if old != replay || !old && string(r.Key) != fresh.Token {
+			t.Errorf("%s: replay %v, left behind %v", r.Key, replay, old)
+		}
+		if r.Timestamp.Before(start) {
+			t.Errorf("%s has an old timestamp %v", r.Key, r.Timestamp)
+		}
+	}
+	l.stop()
+	if got := metric(t, l.reg, "partners_shipper_replayed_total"); got != 17 {
+		t.Errorf("counted %v replays, want 17", got)
+	}
+
+	// All is cut now: another start sends nothing.
+	l = startShipper(t, cfg, brokers)
+	mustAppend(t, l.spool, testRecord(t, keys, 100))
+	if n := len(shipped(t, brokers, 19)); n != 19 {
+		t.Errorf("%d records after a clean restart, want 19", n)
+	}
+	l.stop()
+}
+
+// Crash at any moment while shipping: nothing is lost, and of a click that is there twice only the first lacks header replay.
+func TestCrashWhileShipping(t *testing.T) {
+	t.Parallel()
+	brokers, keys, cfg := kafkatest.Broker(t), testKeys(t, "acme"), testConfig(t)
+	want := map[string]bool{}
+	n := 0
+	for round := range 5 {
+		l := startShipper(t, cfg, brokers)
+		for range 200 {
+			n++
+			r := testRecord(t, keys, n)
+			want[r.Token] = true
+			mustAppend(t, l.spool, r)
+		}
+		if round > 0 {
+			shipped(t, brokers, n/2)
+		}
+		// The crash: what stands in the directory now is what the next process finds.
+		content := files(t, cfg.SpoolDir)
+		from := cfg.SpoolDir
+		l.stop()
+		cfg.SpoolDir = filepath.Join(memoryDir(t), "spool")
+		for path, data := range content {
+			to := filepath.Join(cfg.SpoolDir, strings.TrimPrefix(path, from))
+			if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(to, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	startShipper(t, cfg, brokers).stop() // drains
+	seen := map[string]bool{}
+	twice := 0
+	for _, r := range kafkatest.Consume(t, brokers, topic.Clicks) { // a token stays in one partition, so its order is the log's
+		_, replay := header(r, topic.HeaderReplay)
+		if seen[string(r.Key)] {
+			twice++
+			if !replay {
+				t.Errorf("%s is there again without header replay", r.Key)
+			}
+		}
+		seen[string(r.Key)] = true
+	}
+	for tok := range want {
+		if !seen[tok] {
+			t.Errorf("%s was acknowledged to its visitor and is not in Kafka", tok)
+		}
+	}
+	if twice == 0 {
+		t.Error("no click was sent twice: the crashes came at the wrong moments")
+	}
+}
+
+// Kafka is away at the start and comes later: redirects go on, the backlog waits on disk, and all of it arrives.
+func TestKafkaAway(t *testing.T) {
+	t.Parallel()
+	brokers := kafkatest.Broker(t)
+	gate := newGate(t, brokers[0])
+	keys := testKeys(t, "acme")
+	l := startShipper(t, testConfig(t), []string{gate.addr}, kgo.RecordDeliveryTimeout(time.Second), kgo.Dialer(gate.dial), kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }))
+	want := map[string]bool{}
+	for n := range 100 {
+		r := testRecord(t, keys, n)
+		want[r.Token] = true
+		mustAppend(t, l.spool, r)
+	}
+	eventually(t, "a failed attempt", func() bool { return metric(t, l.reg, "partners_shipper_failed_total") > 0 })
+	eventually(t, "a lag", func() bool { return metric(t, l.reg, "partners_shipper_lag_seconds") > 0 })
+	if metric(t, l.reg, "partners_spool_backlog_bytes") == 0 {
+		t.Error("no backlog while Kafka is away")
+	}
+	gate.open()
+	records := shipped(t, brokers, len(want))
+	if len(records) != len(want) {
+		t.Errorf("%d records, want %d", len(records), len(want))
+	}
+	eventually(t, "an empty backlog", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
+
+	// Away in the middle of things: the outcome of what is under way is not known.
+	gate.shut()
+	for n := range 100 {
+		r := testRecord(t, keys, 1000+n)
+		want[r.Token] = true
+		mustAppend(t, l.spool, r)
+	}
+	failed := metric(t, l.reg, "partners_shipper_failed_total")
+	eventually(t, "more failed attempts", func() bool { return metric(t, l.reg, "partners_shipper_failed_total") > failed })
+	gate.open()
+	seen := map[string]bool{}
+	for _, r := range shipped(t, brokers, len(want)) {
+		if _, replay := header(r, topic.HeaderReplay); seen[string(r.Key)] && !replay {
+			t.Errorf("%s is there again without header replay", r.Key)
+		}
+		seen[string(r.Key)] = true
+	}
+	for tok := range want {
+		if !seen[tok] {
+			t.Errorf("%s is lost", tok)
+		}
+	}
+	if n := replays(kafkatest.Consume(t, brokers, topic.Clicks)); n == 0 {
+		t.Error("no record has header replay after delivery timeouts")
+	}
+}
+
+// gate is a way to a broker that can be shut: connections break and new ones are refused.
+type gate struct {
+	addr   string
+	target string
+	isOpen atomic.Bool
+	conns  chan net.Conn
+}
+
+func newGate(t testing.TB, target string) *gate {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that is closed
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return &gate{addr: l.Addr().String(), target: target, conns: make(chan net.Conn, 1000)}
+}
+
+func (g *gate) open() { g.isOpen.Store(true) }
+
+func (g *gate) shut() {
+	g.isOpen.Store(false)
+	for {
+		select {
+		case c := <-g.conns:
+			c.Close()
+		default:
+			return
+		}
+	}
+}
+
+func (g *gate) dial(ctx context.Context, network, _ string) (net.Conn, error) {
+	addr := g.addr
+	if g.isOpen.Load() {
+		addr = g.target
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, network, addr)
+	if err == nil {
+		g.conns <- c
+	}
+	return c, err
+}
+
+// An answer that gets lost leaves the outcome unknown: the click is in the log without header replay, and goes again with it.
+func TestLostAcknowledgement(t *testing.T) {
+	t.Parallel()
+	cluster, brokers := kafkatest.Cluster(t)
+	gate := newGate(t, brokers[0])
+	gate.open()
+	keys := testKeys(t, "acme")
+	l := startShipper(t, testConfig(t), []string{gate.addr}, kgo.RecordDeliveryTimeout(time.Second), kgo.Dialer(gate.dial), kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }))
+	mustAppend(t, l.spool, testRecord(t, keys, 1))
+	shipped(t, brokers, 1)
+
+	// The broker takes the next produce request; then the way back is cut.
+	var once sync.Once
+	cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		once.Do(gate.shut)
+		return nil, nil, false // and the fake writes it
+	})
+	lost := testRecord(t, keys, 2)
+	mustAppend(t, l.spool, lost)
+	eventually(t, "the failed attempt", func() bool { return metric(t, l.reg, "partners_shipper_failed_total") > 0 })
+	gate.open()
+	eventually(t, "the acknowledgement", func() bool { return metric(t, l.reg, "partners_shipper_records_total") == 2 })
+	var headers []bool
+	for _, r := range kafkatest.Consume(t, brokers, topic.Clicks) {
+		if string(r.Key) == lost.Token {
+			_, replay := header(r, topic.HeaderReplay)
+			headers = append(headers, replay)
+		}
+	}
+	if !slices.Equal(headers, []bool{false, true}) {
+		t.Errorf("the click stands in the log %d times, replay %v; want once without and once with", len(headers), headers)
+	}
+}
+
+// What Kafka refuses for good is kept in refused/ with the reason, and blocks nothing.
+func TestRefusedRecords(t *testing.T) {
+	for _, refusal := range []*kerr.Error{kerr.InvalidTimestamp, kerr.TopicAuthorizationFailed, kerr.MessageTooLarge} {
+		t.Run(refusal.Message, func(t *testing.T) {
+			cluster, brokers := kafkatest.Cluster(t)
+			keys, cfg := testKeys(t, "acme"), testConfig(t)
+			bad := testRecord(t, keys, 7)
+			// The fake refuses whole batches that hold the bad record, as Kafka does.
+			cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				cluster.KeepControl()
+				p := req.(*kmsg.ProduceRequest)
+				if !bytes.Contains(p.AppendTo(nil), []byte(bad.Token)) {
+					return nil, nil, false
+				}
+				res := p.ResponseKind().(*kmsg.ProduceResponse)
+				for _, rt := range p.Topics {
+					st := kmsg.NewProduceResponseTopic()
+					st.Topic, st.TopicID = rt.Topic, rt.TopicID
+					for _, rp := range rt.Partitions {
+						sp := kmsg.NewProduceResponseTopicPartition()
+						sp.Partition = rp.Partition
+						sp.ErrorCode = kerr.NotLeaderForPartition.Code // innocent: another attempt
+						if bytes.Contains(rp.Records, []byte(bad.Token)) {
+							sp.ErrorCode = refusal.Code
+						}
+						st.Partitions = append(st.Partitions, sp)
+					}
+					res.Topics = append(res.Topics, st)
+				}
+				return res, nil, true
+			})
+			l := startShipper(t, cfg, brokers, kgo.ProducerBatchCompression(kgo.NoCompression()))
+			mustAppend(t, l.spool, bad)
+			eventually(t, "the refusal", func() bool { return metric(t, l.reg, "partners_shipper_refused_total", refusal.Message) == 1 })
+			good := testRecord(t, keys, 8)
+			mustAppend(t, l.spool, good)
+			if r := shipped(t, brokers, 1); len(r) != 1 || string(r[0].Key) != good.Token {
+				t.Errorf("%d records in Kafka, want the good one", len(r))
+			}
+			l.stop()
+
+			lines := refusedLines(t, cfg)
+			if len(lines) != 1 {
+				t.Fatalf("%d refused records", len(lines))
+			}
+			got := lines[0]
+			if got.Key != bad.Token || got.Error != refusal.Message || !bytes.Equal(got.Value, bad.Value) || got.Shown != bad.Shown || !strings.Contains(string(got.Click), `"link_id":"lnk"`) || got.RefusedAt.IsZero() || got.Detail == "" {
+				t.Errorf("refused line %+v", got)
+			}
+			again := startShipper(t, cfg, brokers)
+			again.stop()
+			if r := kafkatest.Consume(t, brokers, topic.Clicks); len(r) != 1 {
+				t.Errorf("after a restart %d records are in Kafka: the refused one was tried again", len(r))
+			}
+		})
+	}
+}
+
+func refusedLines(t testing.TB, cfg Config) (out []refusedLine) {
+	t.Helper()
+	for path, data := range files(t, filepath.Join(cfg.SpoolDir, refusedDir)) {
+		if !strings.HasSuffix(path, ".jsonl") {
+			t.Errorf("unexpected file %s", path)
+		}
+		for sc := bufio.NewScanner(bytes.NewReader(data)); sc.Scan(); {
+			var l refusedLine
+			if err := json.Unmarshal(sc.Bytes(), &l); err != nil {
+				t.Fatalf("%s: %v", path, err)
+			}
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// When one record of a batch is too large, its neighbours get through.
+func TestOneOfABatchIsRefused(t *testing.T) {
+	cluster, brokers := kafkatest.Cluster(t)
+	keys, cfg := testKeys(t, "acme"), testConfig(t)
+	bad := testRecord(t, keys, 0)
+	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		p := req.(*kmsg.ProduceRequest)
+		for _, rt := range p.Topics {
+			for _, rp := range rt.Partitions {
+				if !bytes.Contains(rp.Records, []byte(bad.Token)) {
+					continue
+				}
+				res := p.ResponseKind().(*kmsg.ProduceResponse)
+				for _, rt := range p.Topics {
+					st := kmsg.NewProduceResponseTopic()
+					st.Topic, st.TopicID = rt.Topic, rt.TopicID
+					for _, rp := range rt.Partitions {
+						sp := kmsg.NewProduceResponseTopicPartition()
+						sp.Partition, sp.ErrorCode = rp.Partition, kerr.MessageTooLarge.Code
+						st.Partitions = append(st.Partitions, sp)
+					}
+					res.Topics = append(res.Topics, st)
+				}
+				return res, nil, true
+			}
+		}
+		return nil, nil, false
+	})
+	s := openSpool(t, cfg) // so that all stand in one read, hence in few batches
+	mustAppend(t, s, bad)
+	want := map[string]bool{}
+	for n := range 60 {
+		r := testRecord(t, keys, n+1)
+		want[r.Token] = true
+		mustAppend(t, s, r)
+	}
+	s.Close()
+	l := startShipper(t, cfg, brokers, kgo.ProducerBatchCompression(kgo.NoCompression()))
+	eventually(t, "the refusal", func() bool { return metric(t, l.reg, "partners_shipper_refused_total", "MESSAGE_TOO_LARGE") == 1 })
+	eventually(t, "an empty backlog", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
+	for _, r := range kafkatest.Consume(t, brokers, topic.Clicks) {
+		delete(want, string(r.Key))
+	}
+	if len(want) > 0 {
+		t.Errorf("%d neighbours of the refused record are missing", len(want))
+	}
+	if lines := refusedLines(t, cfg); len(lines) != 1 || lines[0].Key != bad.Token {
+		t.Errorf("%d refused records", len(lines))
+	}
+}
+
+// Only what is known to be final is final.
+func TestRefusalClassifier(t *testing.T) {
+	f := func(err error, want refusal) {
+		t.Helper()
+		if got := refusalOf(err); got != want {
+			t.Errorf("%v: got %d, want %d", err, got, want)
+		}
+	}
+	f(kerr.InvalidTimestamp, refusesRecord)
+	f(fmt.Errorf("producing: %w", kerr.TopicAuthorizationFailed), refusesRecord)
+	f(kerr.ClusterAuthorizationFailed, refusesRecord)
+	f(kerr.MessageTooLarge, refusesBatch)
+	f(kerr.InvalidRecord, refusesBatch)
+	f(kgo.ErrRecordTimeout, refusesNothing)
+	f(kerr.UnknownTopicOrPartition, refusesNothing)
+	f(kerr.NotEnoughReplicas, refusesNothing)
+	f(context.DeadlineExceeded, refusesNothing)
+	f(kgo.ErrClientClosed, refusesNothing)
+}

@@ -1,0 +1,424 @@
+package redirect
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/schemas/catalog"
+	"github.com/nimriz/partners/schemas/topic"
+)
+
+func TestAgents(t *testing.T) {
+	a := testAgents(t)
+	f := func(userAgent, device, os, browser, bot string) {
+		t.Helper()
+		want := agent{device, os, browser, bot}
+		for _, how := range []string{"parsed", "cached"} {
+			if got := a.of(userAgent); got != want {
+				t.Errorf("%s (%s)\n got %+v\nwant %+v", userAgent, how, got, want)
+			}
+		}
+	}
+	const like = "AppleWebKit/537.36 (KHTML, like Gecko)"
+	f(chromeAgent, "desktop", "Windows", "Chrome", "")
+	f("Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1", "phone", "iOS", "Mobile Safari", "")
+	f("Mozilla/5.0 (iPad; CPU OS 16_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/16.6 Mobile/15E148 Safari/604.1", "tablet", "iOS", "Mobile Safari", "")
+	f("Mozilla/5.0 (Linux; Android 14; Pixel 8) "+like+" Chrome/126.0.0.0 Mobile Safari/537.36", "phone", "Android", "Chrome Mobile", "")
+	f("Mozilla/5.0 (Linux; Android 13; SM-X900) "+like+" Chrome/126.0.0.0 Safari/537.36", "tablet", "Android", "Chrome", "")
+	f("Mozilla/5.0 (Linux; Android 11; CUBOT X30) "+like+" Chrome/126.0.0.0 Mobile Safari/537.36", "phone", "Android", "Chrome Mobile", "")
+	f("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Safari/605.1.15", "desktop", "Mac OS X", "Safari", "")
+	f("Mozilla/5.0 (X11; Ubuntu; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0", "desktop", "Ubuntu", "Firefox", "")
+	f("Mozilla/5.0 (Web0S; Linux/SmartTV) "+like+" Chrome/79.0.3945.79 Safari/537.36 WebAppManager", "tv", "Web0S", "Chrome", "")
+	f("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", "other", "Other", "Googlebot", "crawler")
+	f("facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)", "other", "Other", "FacebookBot", "crawler")
+	f("WhatsApp/2.23.20.0 A", "other", "Other", "WhatsApp", "crawler")
+	f("TelegramBot (like TwitterBot)", "other", "Other", "TelegramBot", "crawler")
+	f("MySecretCompanyBot/7.3", "other", "Other", "Other", "crawler")
+	f("UptimeRobot/2.0", "other", "Other", "UptimeRobot", "crawler")
+	f("Mozilla/5.0 (X11; Linux x86_64) "+like+" HeadlessChrome/126.0.0.0 Safari/537.36", "desktop", "Linux", "HeadlessChrome", "headless")
+	f("curl/8.5.0", "other", "Other", "curl", "tool")
+	f("python-requests/2.31.0", "other", "Other", "Python Requests", "tool")
+	f("Go-http-client/1.1", "other", "Other", "Go-http-client", "tool")
+	f("complete garbage", "other", "Other", "Other", "")
+	f("", "other", "Other", "Other", "")
+}
+
+func TestBots(t *testing.T) {
+	s := newStage(t, testCatalog, nil)
+	f := func(name, value, reason string) {
+		t.Helper()
+		s.do("GET", "http://go.acme.com/plain", func(r *http.Request) { r.Header.Set(name, value) })
+		if c := s.last(t); c.BotReason != reason || c.IsBot != (reason != "") {
+			t.Errorf("%s: %s: bot %v %q, want %q", name, value, c.IsBot, c.BotReason, reason)
+		}
+	}
+	f("Accept", "text/html", "")
+	f("Sec-Purpose", "prefetch;prerender", "prefetch")
+	f("Sec-Purpose", "prefetch", "prefetch")
+	f("Purpose", "Prefetch", "prefetch")
+	f("X-Moz", "prefetch", "prefetch")
+	f("X-Purpose", "preview", "prefetch")
+	f("Purpose", "other", "")
+	f("User-Agent", "", "no_user_agent")
+	f("User-Agent", "   ", "no_user_agent")
+	f("User-Agent", "curl/8.5.0", "tool")
+}
+
+// The cache is bounded, whatever is thrown at it.
+func TestAgentCacheIsBounded(t *testing.T) {
+	var s agentShard
+	s.young = make(map[agentKey]agent)
+	hot := agentKey{1, 1}
+	s.put(hot, agent{os: "hot"})
+	for i := range uint64(20 * shardAgents) {
+		s.put(agentKey{i, 2}, agent{})
+		if v, ok := s.get(hot); !ok || v.os != "hot" {
+			t.Fatalf("what is in use was forgotten after %d others", i)
+		}
+		if n := len(s.young) + len(s.old); n > 2*shardAgents {
+			t.Fatalf("%d entries", n)
+		}
+	}
+	if _, ok := s.get(agentKey{0, 2}); ok {
+		t.Error("what was not used for long is still there")
+	}
+}
+
+// When all parsers are busy, a request waits a moment and then does without; robots are still known by their words.
+func TestBusyParsers(t *testing.T) {
+	a := testAgents(t)
+	synctest.Test(t, func(t *testing.T) {
+		a.parsers = make(chan struct{}, 1)
+		a.parsers <- struct{}{}
+		start := time.Now()
+		if got, want := a.of("NewBot/1.0"), (agent{"other", "Other", "Other", "crawler"}); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+		if waited := time.Since(start); waited != parseWait {
+			t.Errorf("waited %v", waited)
+		}
+	})
+	a.parsers = make(chan struct{}, 1)
+	if got := a.of(chromeAgent); got.browser != "Chrome" {
+		t.Errorf("later: %+v", got)
+	}
+}
+
+func TestReferrerHost(t *testing.T) {
+	f := func(referer, want string) {
+		t.Helper()
+		if got := referrerHost(referer); got != want {
+			t.Errorf("%q: got %q, want %q", referer, got, want)
+		}
+	}
+	f("https://News.Example.com/path?q=1", "news.example.com")
+	f("https://user:pw@example.com:8443", "example.com")
+	f("android-app://com.google.android.gm/", "com.google.android.gm")
+	f("https://example.com.", "example.com")
+	f("https://example.com\\@evil", "example.com")
+	f("https://192.0.2.7/x", "")
+	f("https://3221225991/x", "")
+	f("https://0xC0.2.1/x", "")
+	f("https://[2001:db8::7]:80/x", "")
+	f("https:///x", "")
+	f("about:blank", "")
+	f("https://bü.example/", "")
+	f("https://ex ample/", "")
+	f("https://"+strings.Repeat("a", 254)+"/", "")
+	f("", "")
+}
+
+func FuzzReferrerHost(f *testing.F) {
+	f.Add("https://user@News.Example.com:80/path")
+	f.Add("x://1.2.3.4")
+	f.Fuzz(func(t *testing.T, referer string) {
+		host := referrerHost(referer)
+		if _, err := netip.ParseAddr(host); err == nil {
+			t.Errorf("%q gave the address %q", referer, host)
+		}
+		if strings.ContainsAny(host, "/?#@: ") || len(host) > 253 {
+			t.Errorf("%q gave %q", referer, host)
+		}
+	})
+}
+
+func TestCountry(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "country.mmdb")
+	if err := os.WriteFile(path, countryDB(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	countries, err := OpenCountries(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer countries.Close()
+	s := newStage(t, testCatalog, countries)
+	f := func(remote, want string) {
+		t.Helper()
+		s.do("GET", "http://go.acme.com/plain", func(r *http.Request) { r.RemoteAddr = remote })
+		if got := s.last(t).Country; got != want {
+			t.Errorf("%s: country %q, want %q", remote, got, want)
+		}
+	}
+	f("200.1.2.3:4711", "BR")
+	f("[::ffff:200.1.2.3]:4711", "BR")
+	f("100.1.2.3:4711", "")
+	f("[2001:db8::1]:4711", "")
+	f("pipe", "")
+	if _, err := OpenCountries(filepath.Join(t.TempDir(), "none")); err == nil || !strings.Contains(err.Error(), "-country-db") {
+		t.Errorf("a missing file: %v", err)
+	}
+	if got := (*Countries)(nil).Of(netip.MustParseAddr("200.1.2.3")); got != "" {
+		t.Errorf("without a database: %q", got)
+	}
+}
+
+// countryDB is the smallest database in MaxMind's format (https://maxmind.github.io/MaxMind-DB/): one node, 128.0.0.0/1 is in BR.
+func countryDB() []byte {
+	text := func(s string) []byte { return append([]byte{2<<5 | byte(len(s))}, s...) }
+	object := func(n int) []byte { return []byte{7<<5 | byte(n)} }
+	var b []byte
+	b = append(b, 0, 0, 1, 0, 0, 1+16) // record of 24 bits: left = node count (nothing), right = node count + 16 + offset 0 of the data
+	b = append(b, make([]byte, 16)...)
+	b = append(b, object(1)...)
+	b = append(b, text("country")...)
+	b = append(b, object(1)...)
+	b = append(b, text("iso_code")...)
+	b = append(b, text("BR")...)
+	b = append(b, "\xab\xcd\xefMaxMind.com"...)
+	b = append(b, object(9)...)
+	for _, field := range []struct {
+		name  string
+		value []byte
+	}{
+		{"node_count", []byte{6<<5 | 1, 1}}, {"record_size", []byte{5<<5 | 1, 24}}, {"ip_version", []byte{5<<5 | 1, 4}}, {"database_type", text("Test")},
+		{"languages", []byte{0, 11 - 7}}, {"binary_format_major_version", []byte{5<<5 | 1, 2}}, {"binary_format_minor_version", []byte{5 << 5}},
+		{"build_epoch", binary.BigEndian.AppendUint32([]byte{4, 9 - 7}, 1790000000)}, {"description", object(0)},
+	} {
+		b = append(append(b, text(field.name)...), field.value...)
+	}
+	return b
+}
+
+func TestErrorLog(t *testing.T) {
+	f := func(text, want string) {
+		t.Helper()
+		if got := scrub(text); got != want {
+			t.Errorf("%q\n got %q\nwant %q", text, got, want)
+		}
+	}
+	f("http: TLS handshake error from 192.0.2.7:51234: EOF", "http: TLS handshake error from [address]: EOF")
+	f("http: TLS handshake error from [2001:db8::7]:51234: EOF", "http: TLS handshake error from [[address]]:51234: EOF")
+	f("http: panic serving 192.0.2.7:51234: boom\ngoroutine 7 [running]:\nmain.go:12 +0x1d", "http: panic serving [address]: boom\ngoroutine 7 [running]:\nmain.go:12 +0x1d")
+	f("read tcp 10.0.0.1:8080->[fe80::1%eth0]:9: read: connection reset by peer", "read tcp [address]->[[address]]:9: read: connection reset by peer")
+	f("from ::ffff:192.0.2.7 and 2001:db8:1:2:3:4:5:6.", "from [address] and [address].")
+	f("::1: done", "[address]: done")
+	f("http: Accept error: accept tcp: too many open files; retrying in 5ms", "http: Accept error: accept tcp: too many open files; retrying in 5ms")
+	f("at 12:30:45 in file.go:12:3", "at 12:30:45 in file.go:12:3")
+
+	var out bytes.Buffer
+	ErrorLog(slog.New(slog.NewTextHandler(&out, nil))).Printf("http: panic serving %s: x", "192.0.2.7:1")
+	if strings.Contains(out.String(), "192.0.2.7") || !strings.Contains(out.String(), "panic serving [address]") {
+		t.Errorf("logged %s", &out)
+	}
+}
+
+func FuzzScrub(f *testing.F) {
+	f.Add("x 192.0.2.7:1 ", uint32(0xc0000207), uint64(1), " y")
+	f.Fuzz(func(t *testing.T, before string, v4 uint32, v6 uint64, after string) {
+		var four [4]byte
+		binary.BigEndian.PutUint32(four[:], v4)
+		var six [16]byte
+		six[0], six[1] = 0x20, 0x01
+		binary.BigEndian.PutUint64(six[8:], v6)
+		for _, addr := range []netip.Addr{netip.AddrFrom4(four), netip.AddrFrom16(six)} {
+			ap := netip.AddrPortFrom(addr, 443).String()
+			if strings.Contains(before+after, addr.String()) {
+				return
+			}
+			if got := scrub(before + " " + ap + " " + after); strings.Contains(got, addr.String()) {
+				t.Errorf("%s is left in %q", addr, got)
+			}
+		}
+	})
+}
+
+// Promise: no IP address and no full User-Agent in the spool, in Kafka, in refused records or in a log, whatever way it comes.
+func TestPrivacy(t *testing.T) {
+	brokers, cfg := kafkatest.Broker(t), testConfig(t)
+	var logged bytes.Buffer
+	var mu sync.Mutex
+	log := slog.New(slog.NewTextHandler(lockedWriter{&mu, &logged}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	l := startShipper(t, cfg, brokers)
+	l.spool.log, l.Shipper.log = log, log
+	h, err := New(testView(t, testCatalog), testKeys(t, "acme"), codec, l.spool, nil, log, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const marker = "Zx81Marker"
+	addresses := []string{"203.0.113.77", "2001:db8:77::99"}
+	agents := []string{chromeAgent, "Mozilla/5.0 (" + marker + "; rv:1) Gecko " + marker + "/3.0", marker + "bot/1.0", marker, strings.Repeat(marker+" ", 300)}
+	kept := newSecretSpool(t, l.spool)
+	n := 0
+	for _, address := range addresses {
+		for _, userAgent := range agents {
+			r := httptest.NewRequest("GET", "http://go.acme.com/nomura?x="+address, nil)
+			r.RemoteAddr = netip.AddrPortFrom(netip.MustParseAddr(address), 51234).String()
+			r.Header.Set("User-Agent", userAgent)
+			r.Header.Set("X-Forwarded-For", address)
+			r.Header.Set("Forwarded", "for="+address)
+			r.Header.Set("Referer", "https://"+strings.ReplaceAll(address, ":", "-")+"/")
+			if n%2 == 0 {
+				r.Header.Set("Referer", "https://203.0.113.77/")
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code != 302 {
+				t.Fatal(w.Code)
+			}
+			n++
+		}
+	}
+	look := func(where string, data []byte) {
+		t.Helper()
+		secrets := append([]string{marker, chromeAgent, "AppleWebKit"}, addresses...)
+		for _, a := range addresses {
+			raw := netip.MustParseAddr(a)
+			secrets = append(secrets, string(raw.AsSlice()))
+		}
+		for _, secret := range secrets {
+			if bytes.Contains(data, []byte(secret)) {
+				t.Errorf("%s holds %q", where, secret)
+			}
+		}
+	}
+	kept(look)
+	for _, r := range shipped(t, brokers, n) {
+		look("a record in Kafka", bytes.Join([][]byte{r.Key, r.Value, fmt.Append(nil, r.Headers)}, nil))
+	}
+	for path, data := range files(t, cfg.SpoolDir) {
+		look(path, data)
+	}
+	mu.Lock()
+	look("the log", logged.Bytes())
+	mu.Unlock()
+	if topicName := topic.Clicks; len(kafkatest.Consume(t, brokers, topicName)) != n {
+		t.Error("not all clicks are in Kafka")
+	}
+}
+
+type lockedWriter struct {
+	mu *sync.Mutex
+	b  *bytes.Buffer
+}
+
+func (w lockedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(p)
+}
+
+// newSecretSpool collects every byte that is written to the spool, also what is cut again at once.
+func newSecretSpool(t testing.TB, s *Spool) func(look func(string, []byte)) {
+	var mu sync.Mutex
+	var all []byte
+	s.mu.Lock() // the writer reads fsync only after it has seen a record under this lock
+	s.fsync = func(f *os.File) error {
+		data, err := os.ReadFile(f.Name())
+		mu.Lock()
+		all = append(all, data...)
+		mu.Unlock()
+		return errors.Join(err, f.Sync())
+	}
+	s.mu.Unlock()
+	return func(look func(string, []byte)) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(all) == 0 {
+			t.Error("nothing was written")
+		}
+		look("the spool", all)
+	}
+}
+
+func TestKeepCatalog(t *testing.T) {
+	cfg := testConfig(t)
+	if err := os.MkdirAll(cfg.SpoolDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	view, err := LoadCatalog(cfg, quiet())
+	if err != nil || view.Offset() != -1 {
+		t.Fatalf("without a file: offset %d, %v", view.Offset(), err)
+	}
+	path := filepath.Join(cfg.SpoolDir, catalogName)
+	source := testView(t, testCatalog)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- KeepCatalog(ctx, cfg, view, quiet()) }()
+		time.Sleep(2 * keepEvery)
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("an empty catalog was stored: %v", err)
+		}
+		apply := func(from int64) {
+			for i, e := range source.Entries() {
+				if err := view.Apply(e.Key, e.Value, from+int64(i)); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		apply(0)
+		time.Sleep(keepEvery + time.Second)
+		first, err := LoadCatalog(cfg, quiet())
+		if err != nil || first.Offset() != view.Offset() {
+			t.Errorf("stored offset %d, want %d: %v", first.Offset(), view.Offset(), err)
+		}
+		apply(1000)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	// A view that was full before the start is stored as well.
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := KeepCatalog(ctx, cfg, view, quiet()); err != nil {
+		t.Fatal(err)
+	}
+	again, err := LoadCatalog(cfg, quiet())
+	if err != nil || again.Offset() != view.Offset() {
+		t.Errorf("after the end: stored offset %d, want %d: %v", again.Offset(), view.Offset(), err)
+	}
+	if _, found := again.Lookup("go.acme.com", "nomura"); found != catalog.Active {
+		t.Errorf("the stored catalog says %v", found)
+	}
+
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data[:len(data)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if view, err := LoadCatalog(cfg, quiet()); err != nil || view.Offset() != -1 {
+		t.Errorf("a damaged file: %v", err)
+	}
+}
