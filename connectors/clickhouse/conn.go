@@ -80,7 +80,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Conn, error) {
 	}
 	switch err := wrap(pool.Ping(ctx)); {
 	case errors.Is(err, ErrNoDatabase):
-		log.Warn("connected to ClickHouse", "address", opts.Addr, "missing_database", opts.Auth.Database)
+		log.Info("connected to ClickHouse", "address", opts.Addr, "missing_database", opts.Auth.Database)
 	case err != nil:
 		pool.Close()
 		return nil, fmt.Errorf("connecting to ClickHouse at %v as %q: %w", opts.Addr, cmp.Or(opts.Auth.Username, "default"), err)

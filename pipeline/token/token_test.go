@@ -70,6 +70,16 @@ func TestVerify(t *testing.T) {
 	f(k, "acme", text+"0", token.ErrMalformed)
 	f(k, "acme", strings.Repeat("z", 27), token.ErrMalformed) // more than 20 bytes can hold
 	f(k, "acme", "*"+text[1:], token.ErrMalformed)
+	// One token, one text.
+	for i := range text {
+		for c := range 256 {
+			if other := text[:i] + string([]byte{byte(c)}) + text[i+1:]; other != text {
+				if _, err := k.Verify("acme", other); err == nil {
+					t.Errorf("%q is taken for %q", other, text)
+				}
+			}
+		}
+	}
 	for i := range raw {
 		forged := raw
 		forged[i] ^= 1
@@ -111,6 +121,7 @@ func TestOrder(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add("2ABCdefGhIjKlMnOpQrStUvWxYz")
 	f.Add(strings.Repeat("z", 27))
+	f.Add("@ABCdefGhIjKlMnOpQrStUvWxYz")
 	f.Fuzz(func(t *testing.T, text string) {
 		raw, err := token.Parse(text)
 		if err != nil {

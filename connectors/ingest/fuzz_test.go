@@ -1,0 +1,160 @@
+package ingest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/openapi"
+)
+
+var fuzzNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+const fuzzToken = "0ujtsYcgvSTl8PAuAdqWYSMnLOv"
+
+// canonical writes a judged event as the one JSON text that says the same.
+func canonical(t testing.TB, c *event.Conversion) []byte {
+	m := map[string]any{"event_id": c.EventID, "type": c.Type, "click_token": c.ClickToken, "occurred_at": c.OccurredAt.Time().Format(timeFormat)}
+	if c.AmountMinor != nil {
+		m["amount"], m["currency"] = event.Decimal(*c.AmountMinor, c.Exponent), c.Currency
+	}
+	if c.Quantity != nil {
+		m["quantity"] = *c.Quantity
+	}
+	for name, text := range map[string]string{"order_id": c.OrderID, "parent_event_id": c.ParentEventID, "name": c.EventName, "reason": c.ReasonText, "customer_ref": c.CustomerRef} {
+		if text != "" {
+			m[name] = text
+		}
+	}
+	if len(c.Metadata) > 0 {
+		m["metadata"] = c.Metadata
+	}
+	out, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// Whatever the body: no panic and no 5xx; and what is accepted fits the published schema, reads back from its canonical form and
+// from the wire as the same content, and is judged the same in a batch.
+func FuzzEvent(f *testing.F) {
+	at := fuzzNow.Format(time.RFC3339)
+	for _, seed := range []string{
+		"", "{}", "[]", "null", "{", "{}{}", `{"a":1,"a":2}`, `{"metadata":{"a":"1"`, "\xff", strings.Repeat("[", 100),
+		eventWith(fuzzToken, at),
+		eventWith(fuzzToken, "2026-03-01t11:59:59.9999999+01:00", "type", `"refund"`, "parent_event_id", `"p"`, "amount", `"007"`, "currency", `"JPY"`),
+		eventWith(fuzzToken, at, "amount", "", "currency", "", "quantity", "3", "metadata", `{"k":"v","\u0000":"\ud83d\ude00"}`),
+		eventWith(fuzzToken, at, "amount", `"92233720368547758.08"`),
+		eventWith(fuzzToken, at, "amount", "1", "colour", "[{}]"),
+		eventWith(fuzzToken, at, "name", `"`+strings.Repeat("😀", 128)+`"`, "order_id", `"</script>\u2028"`),
+	} {
+		f.Add([]byte(seed))
+	}
+	doc, err := openapi3.NewLoader().LoadFromData(openapi.Spec())
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := doc.Validate(f.Context()); err != nil {
+		f.Fatal(err)
+	}
+	schema := doc.Components.Schemas["Event"].Value
+	codes := doc.Components.Schemas["ItemResult"].Value.Properties["code"].Value.Enum
+	f.Fuzz(func(t *testing.T, body []byte) {
+		d, err := parseEvent(bytes.Clone(body))
+		if err != nil {
+			return
+		}
+		inBatch, err := parseBatch(slices.Concat([]byte(`{"events":[`), body, []byte("]}")))
+		if err != nil || inBatch.count != 1 || inBatch.refusal() != nil || !reflect.DeepEqual(inBatch.items[0], d) {
+			t.Fatalf("in a batch: %+v, %v; alone: %+v", inBatch, err, d)
+		}
+		c, ref := d.conversion(fuzzNow)
+		if ref != nil {
+			if statusOf(ref.code) >= 500 || !slices.Contains(codes, any(ref.code)) || ref.detail == "" {
+				t.Fatalf("refused as %+v", ref)
+			}
+			return
+		}
+		if isBase62(c.ClickToken) {
+			var v any
+			if err := json.Unmarshal(body, &v); err != nil {
+				t.Fatal(err)
+			}
+			m := v.(map[string]any)
+			m["occurred_at"] = strings.ToUpper(m["occurred_at"].(string)) // the validator does not know that RFC 3339 allows t and z
+			if err := schema.VisitJSON(v, openapi3.EnableJSONSchema2020()); err != nil {
+				t.Fatalf("accepted, but the schema says: %v", err)
+			}
+		}
+		again, err := parseEvent(canonical(t, &c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, ref := again.conversion(fuzzNow)
+		if ref != nil || second.Content() != c.Content() {
+			t.Fatalf("%s is read as %+v, %v; was %+v", canonical(t, &c), second, ref, c)
+		}
+		wire, err := event.DefaultCodec().AppendConversion(nil, &c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var third event.Conversion
+		if err := event.DefaultCodec().DecodeConversion(wire, &third); err != nil || third.Content() != c.Content() {
+			t.Fatalf("from the wire: %+v, %v", third, err)
+		}
+	})
+}
+
+// The parser of batches: no panic, as many results as events, and only what the contract has for a whole batch.
+func FuzzBatch(f *testing.F) {
+	for _, seed := range []string{"", "{}", "[]", `{"events":[]}`, `{"events":[{}],"events":[]}`, `{"events":[{},1,"x",null]}`, `{"events":{},"x":1}`, `{"events":[` + strings.Repeat("1,", 501) + "1]}",
+		batchOf(eventWith(fuzzToken, fuzzNow.Format(time.RFC3339)), "{}")} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		b, err := parseBatch(bytes.Clone(body))
+		if valid := json.Valid(body); err == nil && !valid {
+			t.Fatal("accepted what is not JSON")
+		}
+		if err != nil {
+			return
+		}
+		ref := b.refusal()
+		if ref == nil && (len(b.items) != b.count || b.count < 1 || b.count > MaxBatchEvents) {
+			t.Fatalf("%d events, %d kept", b.count, len(b.items))
+		}
+		if ref != nil && !slices.Contains([]string{codeUnknownField, codeInvalidField, codeTooLarge}, ref.code) {
+			t.Fatalf("refused as %+v", ref)
+		}
+		for i := range b.items {
+			b.items[i].conversion(fuzzNow)
+		}
+	})
+}
+
+func FuzzTime(f *testing.F) {
+	for _, seed := range []string{"2026-03-01T09:30:00Z", "2026-03-01t09:30:00.123456789z", "2026-02-29T00:00:00+14:00", "0000-01-01T00:00:00-00:00", "9999-12-31T23:59:60Z", "2026-03-01T09:30:00."} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		at, err := parseTime(text)
+		if err != nil {
+			return
+		}
+		if again, err := parseTime(at.Format(time.RFC3339Nano)); err != nil || !again.Equal(at) {
+			t.Fatalf("%q is %v, printed and read %v, %v", text, at, again, err)
+		}
+		if _, err := fmt.Sscanf(strings.ToUpper(text), "%4d-%2d-%2dT%2d:%2d:%2d", new(int), new(int), new(int), new(int), new(int), new(int)); err != nil {
+			t.Fatalf("%q was read: %v", text, err)
+		}
+	})
+}

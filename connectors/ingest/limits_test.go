@@ -1,0 +1,146 @@
+package ingest
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/schemas/topic"
+)
+
+// stoppedRig is a rig with small limits and a clock that only moves by hand.
+func stoppedRig(t *testing.T) (r *rig, advance func(time.Duration)) {
+	cfg := DefaultConfig()
+	cfg.Rate, cfg.Burst, cfg.UnverifiedRate, cfg.UnverifiedBurst = 2, 500, 1, 3
+	r = newRigOn(t, kafkatest.Broker(t), cfg, topic.OneEpoch(kafkatest.Partitions))
+	now := time.Now()
+	r.handler.now = func() time.Time { return now } // requests are made one after another
+	return r, func(d time.Duration) { now = now.Add(d) }
+}
+
+// A batch counts its events, a workspace has its own budget, and Retry-After is true.
+func TestRateOfAWorkspace(t *testing.T) {
+	t.Parallel()
+	r, advance := stoppedRig(t)
+	f := func(c call, status int, retryAfter string) {
+		t.Helper()
+		if a := r.do(c); a.status != status || a.header.Get("Retry-After") != retryAfter {
+			t.Errorf("%d %s Retry-After %q, want %d %q", a.status, a.body, a.header.Get("Retry-After"), status, retryAfter)
+		}
+	}
+	batch := func(n int) call { return call{path: batchTo("acme"), body: batchOf(slicesOf(r.event(), n)...)} }
+	f(batch(490), 202, "")
+	f(batch(20), 429, "5") // 10 of 20 are there; 2 a second
+	f(batch(9), 202, "")   // nothing was taken
+	f(call{path: batchTo("acme"), body: "{"}, 400, "") // takes the last: nonsense is not free
+	f(call{body: r.event()}, 429, "1")
+	f(call{body: "{"}, 429, "1")
+	f(call{signer: "globex", path: toWorkspace("globex"), body: r.event()}, 422, "") // another workspace's budget, and acme's token
+	f(call{body: r.event(), signer: "globex"}, 401, "")
+	advance(time.Second)
+	f(batch(2), 202, "")
+	f(call{body: r.event()}, 429, "1")
+	limited := 0
+	for _, j := range r.rejections() {
+		if j.Code == "rate_limited" && j.Status == 429 {
+			limited++
+		}
+	}
+	if limited != 4 {
+		t.Errorf("%d rejections for the limit, want 4", limited)
+	}
+}
+
+// Unverified requests of one network have a limit; a genuine one from there is not concerned.
+func TestRateOfUnverifiedRequests(t *testing.T) {
+	t.Parallel()
+	r, advance := stoppedRig(t)
+	post := func(remote, signer string) int {
+		req := r.request(call{body: r.event(), signer: signer})
+		req.RemoteAddr = remote
+		w := httptest.NewRecorder()
+		r.handler.ServeHTTP(w, req)
+		if w.Code == 429 && w.Header().Get("Retry-After") != "1" {
+			t.Errorf("429 with Retry-After %q", w.Header().Get("Retry-After"))
+		}
+		return w.Code
+	}
+	f := func(remote, signer string, want int) {
+		t.Helper()
+		if got := post(remote, signer); got != want {
+			t.Errorf("%s from %s: %d, want %d", signer, remote, got, want)
+		}
+	}
+	f("192.0.2.1:1000", "nobody", 401)
+	f("192.0.2.2:1000", "globex", 401)
+	f("192.0.2.255:2000", "nobody", 401)
+	f("192.0.2.3:1000", "globex", 429)
+	f("192.0.2.3:1000", "acme", 202)
+	f("192.0.3.1:1000", "nobody", 401)
+	f("[::ffff:192.0.2.1]:1000", "nobody", 429)
+	advance(time.Second)
+	f("192.0.2.3:1000", "nobody", 401)
+	f("192.0.2.3:1000", "nobody", 429)
+	if n := len(r.rejections()); n != 0 {
+		t.Errorf("%d unverified requests are on record", n)
+	}
+}
+
+func TestNetworks(t *testing.T) {
+	f := func(remote, want string) {
+		t.Helper()
+		if got := networkOf(remote).String(); got != want {
+			t.Errorf("%s: %s, want %s", remote, got, want)
+		}
+	}
+	f("192.0.2.77:1", "192.0.2.0/24")
+	f("[::ffff:192.0.2.77]:1", "192.0.2.0/24")
+	f("[2001:db8:1:2:3:4:5:6]:1", "2001:db8:1::/48")
+	f("[fe80::1%eth0]:1", "fe80::/48")
+	f("pipe", "invalid Prefix")
+	f("", "invalid Prefix")
+}
+
+// An attacker with many networks costs a bounded amount of memory.
+func TestNetworksAreBounded(t *testing.T) {
+	l, err := newLimits(DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for i := range maxPrefixes + 1000 {
+		l.unverified(fmt.Sprintf("[2001:db8:%x::1]:1", i&0xffff), now)
+		l.unverified("10."+strconv.Itoa(i>>8&0xff)+"."+strconv.Itoa(i&0xff)+".1:1", now)
+	}
+	if n := l.networks.Len(); n != maxPrefixes {
+		t.Errorf("%d networks are kept, want %d", n, maxPrefixes)
+	}
+}
+
+// More rejections than may wait are lost and counted, and the answers stay what they are.
+func TestRejectionsAreBounded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for r.handler.rejecting.enter() {
+	}
+	if a := r.do(call{body: "{}"}); a.status != 422 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if lost := r.metric("partners_ingest_rejections_lost_total"); lost != 1 {
+		t.Errorf("%v lost, want 1", lost)
+	}
+	for range maxRejections {
+		r.handler.rejecting.leave()
+	}
+	r.do(call{body: "{}"})
+	if n := len(r.rejections()); n != 1 {
+		t.Errorf("%d on record, want 1", n)
+	}
+	if strings.Contains(r.logged.String(), "level=ERROR") {
+		t.Error(r.logged)
+	}
+}

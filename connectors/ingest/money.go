@@ -1,0 +1,62 @@
+package ingest
+
+import (
+	"math"
+
+	"github.com/Rhymond/go-money"
+)
+
+// currencyDigits returns how many digits stand after the point in amounts of an ISO 4217 currency, which is named in capitals.
+func currencyDigits(code string) (digits int32, ok bool) {
+	if len(code) != 3 {
+		return 0, false
+	}
+	c := money.GetCurrency(code)
+	// The table is asked in capitals whatever the code, and also has currencies that are not, or no longer, ISO's: those have no numeric code.
+	if c == nil || c.Code != code || c.NumericCode == "" {
+		return 0, false
+	}
+	return int32(c.Fraction), true
+}
+
+// minorUnits reads a decimal, digits with at most one point between them, exactly and without rounding. It fails on anything else, on more than the given number
+// of digits after the point, zeros included, and on what an int64 cannot hold.
+func minorUnits(text string, digits int32) (minor int64, ok bool) {
+	point := -1 // place of the point
+	for i := range len(text) {
+		c := text[i]
+		if c == '.' {
+			if point >= 0 || i == 0 || i == len(text)-1 {
+				return 0, false
+			}
+			point = i
+			continue
+		}
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		if minor, ok = timesTenPlus(minor, int64(c-'0')); !ok {
+			return 0, false
+		}
+	}
+	written := int32(0)
+	if point >= 0 {
+		if len(text)-point-1 > int(digits) {
+			return 0, false
+		}
+		written = int32(len(text) - point - 1)
+	}
+	for ; written < digits; written++ {
+		if minor, ok = timesTenPlus(minor, 0); !ok {
+			return 0, false
+		}
+	}
+	return minor, text != ""
+}
+
+func timesTenPlus(v, digit int64) (int64, bool) {
+	if v > (math.MaxInt64-digit)/10 {
+		return 0, false
+	}
+	return v*10 + digit, true
+}
