@@ -34,8 +34,8 @@ func TestRateOfAWorkspace(t *testing.T) {
 	}
 	batch := func(n int) call { return call{path: batchTo("acme"), body: batchOf(slicesOf(r.event(), n)...)} }
 	f(batch(490), 202, "")
-	f(batch(20), 429, "5") // 10 of 20 are there; 2 a second
-	f(batch(9), 202, "")   // nothing was taken
+	f(batch(20), 429, "5")                             // 10 of 20 are there; 2 a second
+	f(batch(9), 202, "")                               // nothing was taken
 	f(call{path: batchTo("acme"), body: "{"}, 400, "") // takes the last: nonsense is not free
 	f(call{body: r.event()}, 429, "1")
 	f(call{body: "{"}, 429, "1")

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/cmd/internal/parts"
+	"github.com/nimriz/partners/cmd/internal/setup"
+	"github.com/nimriz/partners/connectors/clickhouse"
+	warehouse "github.com/nimriz/partners/connectors/clickhouse/embedded"
+	"github.com/nimriz/partners/connectors/ingest"
+	"github.com/nimriz/partners/connectors/redirect"
+	"github.com/nimriz/partners/connectors/sink"
+	"github.com/nimriz/partners/pipeline/kafka"
+	broker "github.com/nimriz/partners/pipeline/kafka/embedded"
+	"github.com/nimriz/partners/pipeline/processor"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// endpoints are where the parts listen; written to endpoints.json.
+type endpoints struct {
+	Redirector string   `json:"redirector"`
+	Gateway    string   `json:"gateway"`
+	Report     string   `json:"report"`
+	ClickHouse string   `json:"clickhouse"`
+	Brokers    []string `json:"brokers"`
+}
+
+// demo is one run.
+type demo struct {
+	options
+	stdout, stderr io.Writer
+	judge          judge
+
+	dir   string
+	log   *slog.Logger
+	codec *event.Codec
+	kafka kafka.Config
+	wh    clickhouse.Config
+	at    endpoints
+	group daemon.Group
+	parts []daemon.Part
+}
+
+func newDemo(o options, stdout, stderr io.Writer, j judge) *demo {
+	if j == nil {
+		j = oracleJudge
+	}
+	return &demo{options: o, stdout: stdout, stderr: stderr, judge: j, log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		codec: event.DefaultCodec(), kafka: kafka.DefaultConfig()}
+}
+
+// main prepares, starts, drives traffic, checks, and serves until ctx is done.
+func (d *demo) main(ctx context.Context) (err error) {
+	if d.dir = d.data; d.dir == "" {
+		if d.dir, err = os.MkdirTemp("", "partners-demo-"); err != nil {
+			return fmt.Errorf("making a temporary directory: %w", err)
+		}
+		defer os.RemoveAll(d.dir)
+	}
+	if err := d.prepare(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.group.Stop()) }()
+	ctx = d.group.Watch(ctx)
+	if err := d.start(ctx); err != nil {
+		return cause(ctx, err)
+	}
+	if d.traffic {
+		if err := d.trafficAndCheck(ctx); err != nil {
+			return cause(ctx, err)
+		}
+	}
+	if d.once {
+		return nil
+	}
+	d.say("serving until Ctrl-C")
+	<-ctx.Done()
+	return cause(ctx, nil)
+}
+
+// cause prefers why a part ended over what that broke elsewhere; a signal is no error.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	if c := context.Cause(ctx); !errors.Is(c, context.Canceled) {
+		return c
+	}
+	return nil
+}
+
+func (d *demo) say(format string, a ...any) { fmt.Fprintf(d.stdout, format+"\n", a...) }
+
+func (d *demo) has(part string) bool { return slices.Contains(d.run, part) }
+
+// port returns the address of the n-th listener.
+func (d *demo) port(n int, usual int) string {
+	if d.portBase != 0 {
+		usual = d.portBase + n
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(usual))
+}
+
+// start starts the parts that -run names and waits until they serve.
+func (d *demo) start(ctx context.Context) error {
+	d.at = endpoints{Redirector: "http://" + d.port(0, 8080), Gateway: "http://" + d.port(1, 8081), Report: "http://" + d.port(2, 8082),
+		ClickHouse: "http://" + d.port(3, 8123), Brokers: []string{d.port(4, 9092)}}
+	if err := d.startBroker(ctx); err != nil {
+		return err
+	}
+	if err := d.startWarehouse(ctx); err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	deps := parts.Deps{Kafka: d.kafka, Codec: d.codec, Log: d.log, Registry: registry}
+	if d.has("processor") {
+		cfg := processor.DefaultConfig()
+		cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickMemory = filepath.Join(d.dir, "processor"), "demo-0", d.grace, 64<<20
+		k := d.kafka
+		k.ClientID = "partners-processor"
+		p, err := processor.New(cfg, k, d.codec, d.log.With("part", "processor"), registry)
+		if err != nil {
+			return err
+		}
+		d.add("processor", p)
+	}
+	if d.has("sink") {
+		d.add("sink", &parts.Sink{Deps: deps, Config: sink.DefaultConfig(), ClickHouse: d.wh})
+	}
+	if d.has("gateway") {
+		ln, err := d.listen("gateway", d.at.Gateway)
+		if err != nil {
+			return err
+		}
+		cfg := ingest.DefaultConfig()
+		cfg.Rate, cfg.Burst = 50_000, 100_000 // one generator is all of the demo's merchants
+		d.add("gateway", &parts.Gateway{Deps: deps, Config: cfg, Listener: ln, TokenKeys: d.path("token-keys"), SigningSecrets: d.path("signing-secrets")})
+	}
+	if d.has("redirector") {
+		ln, err := d.listen("redirector", d.at.Redirector)
+		if err != nil {
+			return err
+		}
+		cfg := redirect.DefaultConfig()
+		cfg.SpoolDir = d.path("spool")
+		d.add("redirector", &parts.Redirector{Deps: deps, Config: cfg, Listener: ln, TokenKeys: d.path("token-keys")})
+	}
+	if err := d.waitReady(ctx); err != nil {
+		return err
+	}
+	return d.announce()
+}
+
+func (d *demo) path(name string) string { return filepath.Join(d.dir, name) }
+
+func (d *demo) add(name string, p daemon.Part) {
+	d.parts = append(d.parts, p)
+	d.group.Go(name, p.Run)
+}
+
+func (d *demo) listen(name, url string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", url[len("http://"):])
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w (-port-base moves all ports)", name, err)
+	}
+	return ln, nil
+}
+
+// startBroker starts the embedded broker, or takes the one that was given, and sees to topics and catalog.
+func (d *demo) startBroker(ctx context.Context) error {
+	switch {
+	case len(d.brokers) > 0:
+		d.at.Brokers = d.brokers
+	case d.has("broker"):
+		_, port, _ := net.SplitHostPort(d.at.Brokers[0])
+		n, err := strconv.Atoi(port)
+		if err != nil {
+			return err
+		}
+		b, err := broker.Start(broker.Config{Port: n, DataDir: d.path("kafka")})
+		if err != nil {
+			return fmt.Errorf("%w (-port-base moves all ports)", err)
+		}
+		d.group.Go("broker", func(ctx context.Context) error {
+			<-ctx.Done()
+			b.Close()
+			return nil
+		})
+	}
+	d.kafka.Brokers = d.at.Brokers
+	if !d.has("broker") {
+		return nil
+	}
+	want := kafka.DefaultTopicsConfig()
+	want.Replication = 1
+	if _, err := setup.Topics(ctx, d.kafka, want, d.log); err != nil {
+		return err
+	}
+	if _, err := setup.Catalog(ctx, d.kafka, d.log, []string{d.path("catalog.yaml")}, false); err != nil {
+		return err
+	}
+	d.say("broker      %s  %d topics, catalog applied", d.at.Brokers[0], len(topic.Specs("", 1, time.Hour)))
+	return nil
+}
+
+// startWarehouse starts the embedded ClickHouse, fetching its library first if need be, or takes the one that was given, and migrates.
+func (d *demo) startWarehouse(ctx context.Context) error {
+	d.wh.DSN = d.clickhouse
+	if d.clickhouse != "" {
+		d.at.ClickHouse = d.clickhouse
+	} else {
+		d.wh.DSN = "http://default@" + d.at.ClickHouse[len("http://"):] + "/partners"
+	}
+	if !d.has("warehouse") {
+		return nil
+	}
+	if d.clickhouse == "" {
+		cfg := warehouse.DefaultConfig()
+		cfg.Library, cfg.DataDir, cfg.Listen = d.library, d.path("clickhouse"), d.at.ClickHouse[len("http://"):]
+		bar := newProgress(d.stdout, "fetching libchdb (once)", "MB")
+		library, err := warehouse.Prepare(ctx, cfg, func(done, total int64) { bar.set(int(done>>20), int(total>>20)) })
+		bar.end()
+		if err != nil {
+			return err
+		}
+		cfg.Library = library
+		s, err := warehouse.Start(cfg, d.log)
+		if err != nil {
+			return fmt.Errorf("%w (-port-base moves all ports)", err)
+		}
+		d.group.Go("warehouse", func(ctx context.Context) error {
+			<-ctx.Done()
+			return s.Close()
+		})
+	}
+	if err := setup.Migrate(ctx, d.wh, clickhouse.MergeTree, d.log); err != nil {
+		return err
+	}
+	d.say("warehouse   %s  migrated", d.at.ClickHouse)
+	return nil
+}
+
+func (d *demo) waitReady(ctx context.Context) error {
+	for _, p := range d.parts {
+		for p.Ready() != nil {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+// announce writes endpoints.json and says where everything is.
+func (d *demo) announce() error {
+	b, err := json.MarshalIndent(d.at, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(d.path("endpoints.json"), append(b, '\n'), 0o644); err != nil {
+		return fmt.Errorf("writing endpoints: %w", err)
+	}
+	for _, x := range [][2]string{{"redirector", d.at.Redirector}, {"gateway", d.at.Gateway}} {
+		if d.has(x[0]) {
+			d.say("%-11s %s", x[0], x[1])
+		}
+	}
+	d.say("ready       data in %s", d.dir)
+	return nil
+}

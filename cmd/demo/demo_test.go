@@ -1,0 +1,380 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/connectors/signature"
+	"github.com/nimriz/partners/pipeline/oracle"
+	"github.com/nimriz/partners/pipeline/state"
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/event"
+)
+
+// TestMain also is the demo: the embedded ClickHouse can be opened once in a process, so each test runs demos of its own.
+func TestMain(m *testing.M) {
+	if os.Getenv("PARTNERS_DEMO_CHILD") == "" {
+		os.Exit(m.Run())
+	}
+	var j judge
+	if os.Getenv("PARTNERS_DEMO_WRONG_ORACLE") != "" {
+		j = func(cfg oracle.Config, clicks []oracle.Click, events []oracle.Event, through event.Millis) oracle.Result {
+			r := oracle.Judge(cfg, clicks, events, through)
+			for i := range r.Outcomes {
+				if r.Outcomes[i].Verdict == event.Attributed {
+					r.Outcomes[i].Effect = -1
+					break
+				}
+			}
+			return r
+		}
+	}
+	os.Exit(realMain(os.Args[1:], os.Stdout, os.Stderr, j))
+}
+
+// running is a demo in a process of its own.
+type running struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	base int
+	dir  string
+	out  *bytes.Buffer
+	done chan error
+}
+
+// freeBase finds five free ports in a row.
+func freeBase(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, p, _ := net.SplitHostPort(ln.Addr().String())
+		ln.Close()
+		base, _ := strconv.Atoi(p)
+		free := base < 65000
+		for n := 0; n < 5 && free; n++ {
+			l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", base+n))
+			if free = err == nil; free {
+				l.Close()
+			}
+		}
+		if free {
+			return base
+		}
+	}
+	t.Fatal("no five free ports in a row")
+	return 0
+}
+
+func child(t *testing.T, env []string, args ...string) *exec.Cmd {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(append(os.Environ(), "PARTNERS_DEMO_CHILD=1"), env...)
+	return cmd
+}
+
+// serve starts a demo that just serves and waits until it is ready.
+func serve(t *testing.T, dir string, base int, args ...string) *running {
+	t.Helper()
+	r := &running{t: t, base: base, dir: dir, out: &bytes.Buffer{}, done: make(chan error, 1)}
+	r.cmd = child(t, nil, append([]string{"-traffic", "0", "-data", dir, "-port-base", strconv.Itoa(base)}, args...)...)
+	stdout, err := r.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.cmd.Stderr = r.out
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ready := make(chan bool, 1)
+	go func() {
+		sc := bufio.NewScanner(stdout)
+		for sc.Scan() {
+			if strings.HasPrefix(sc.Text(), "ready ") {
+				ready <- true
+			}
+		}
+		r.done <- r.cmd.Wait()
+	}()
+	t.Cleanup(func() { r.cmd.Process.Kill() })
+	select {
+	case <-ready:
+	case err := <-r.done:
+		t.Fatalf("the demo ended: %v\n%s", err, r.out)
+	case <-time.After(3 * time.Minute):
+		t.Fatal("the demo is not ready")
+	}
+	return r
+}
+
+// stop sends Ctrl-C and wants exit status 0.
+func (r *running) stop() {
+	r.t.Helper()
+	r.cmd.Process.Signal(syscall.SIGINT)
+	select {
+	case err := <-r.done:
+		if err != nil {
+			r.t.Fatalf("after Ctrl-C: %v\n%s", err, r.out)
+		}
+	case <-time.After(60 * time.Second):
+		r.t.Fatal("the demo does not stop")
+	}
+}
+
+func (r *running) query(q string) string {
+	r.t.Helper()
+	resp, err := http.Post(fmt.Sprintf("http://127.0.0.1:%d/?database=partners", r.base+3), "text/plain", strings.NewReader(q))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode != 200 {
+		r.t.Fatalf("%s: %d %s", q, resp.StatusCode, b)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// until waits for an answer.
+func (r *running) until(q, want string, within time.Duration) {
+	r.t.Helper()
+	deadline := time.Now().Add(within)
+	got := ""
+	for time.Now().Before(deadline) {
+		if got = r.query(q); got == want {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	r.t.Fatalf("%s: %q after %v, want %q", q, got, within, want)
+}
+
+// visit follows no redirect; it returns the location and the token in it.
+func (r *running) visit(slug string) (location, tok string) {
+	r.t.Helper()
+	req, err := http.NewRequest("GET", fmt.Sprintf("http://127.0.0.1:%d%s", r.base, slug), nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Host = "go.acme.com"
+	req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36")
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 302 {
+		r.t.Fatalf("GET %s: %s", slug, resp.Status)
+	}
+	location = resp.Header.Get("Location")
+	u, err := url.Parse(location)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return location, u.Query().Get("nim_ct")
+}
+
+// post sends a signed event of acme and wants 202.
+func (r *running) post(fields map[string]any) {
+	r.t.Helper()
+	fields["occurred_at"] = time.Now().UTC().Format(time.RFC3339Nano)
+	body, err := json.Marshal(fields)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(r.dir, "signing-secrets", "acme"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	secret, err := signature.ParseSecret(strings.TrimSpace(string(text)))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req, err := http.NewRequest("POST", fmt.Sprintf("http://127.0.0.1:%d/v1/workspaces/acme/events", r.base+1), bytes.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if err := signature.SignRequest(req, fmt.Sprint("msg_", time.Now().UnixNano()), time.Now(), body, secret); err != nil {
+		r.t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); resp.StatusCode != 202 {
+		r.t.Fatalf("event: %s %s", resp.Status, b)
+	}
+}
+
+// A stranger's first command: real traffic, a table, the conservation line, exit 0.
+func TestOnce(t *testing.T) {
+	t.Parallel()
+	out, err := child(t, nil, "-once", "-clicks", "3000", "-port-base", strconv.Itoa(freeBase(t))).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"Nomura Studio", "Approved", "Agency partners", "Review", "(no partner)", "waiting 0, difference 0", "ledger = oracle: 3026 clicks"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the output lacks %q:\n%s", want, out)
+		}
+	}
+}
+
+// The check can fail: one wrong row in the oracle, and the demo says which and exits 1.
+func TestWrongOracle(t *testing.T) {
+	t.Parallel()
+	out, err := child(t, []string{"PARTNERS_DEMO_WRONG_ORACLE=1"}, "-once", "-clicks", "300", "-port-base", strconv.Itoa(freeBase(t))).CombinedOutput()
+	if err == nil || err.(*exec.ExitError).ExitCode() != 1 || !strings.Contains(string(out), "the ledger is not the oracle's") || !strings.Contains(string(out), "outcomes in ClickHouse: conversions ") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestFlags(t *testing.T) {
+	t.Parallel()
+	f := func(want string, code int, args ...string) {
+		t.Helper()
+		var stdout, stderr bytes.Buffer
+		if got := realMain(args, &stdout, &stderr, nil); got != code || !strings.Contains(stdout.String()+stderr.String(), want) {
+			t.Errorf("%v: exit %d, %s%s; want %d and …%s…", args, got, stdout.String(), stderr.String(), code, want)
+		}
+	}
+	f("-run: \"report\"", 2, "-run", "broker,report")
+	f("-grace", 2, "-grace", "1ms")
+	f("unexpected argument", 2, "now")
+	f("-port-base", 0, "-h")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, p, _ := net.SplitHostPort(ln.Addr().String())
+	n, _ := strconv.Atoi(p)
+	f("address already in use", 1, "-run", "broker", "-port-base", strconv.Itoa(n-4))
+}
+
+const (
+	sales  = "SELECT count(), sum(effect * amount_minor) FROM outcomes WHERE effect != 0"
+	rollup = "SELECT sum(clicks), sum(sales), sum(refunds), sum(gross_minor), sum(negative_minor), sum(net_minor), sum(reward_minor) FROM partner_daily WHERE partner_id = 'prt_nomura'"
+)
+
+// One visitor, one sale, one refund, watched from outside; then Ctrl-C and a start on the same data; then harm, which conservation must see.
+func TestLedgerLivesOn(t *testing.T) {
+	t.Parallel()
+	dir, base := t.TempDir(), freeBase(t)
+	r := serve(t, dir, base)
+	location, tok := r.visit("/nomura")
+	if want := "https://shop.acme.com/?ref=a%2Bb&nim_ct=" + tok + "#top"; location != want || len(tok) != 27 {
+		t.Fatalf("location %s, want %s", location, want)
+	}
+	r.post(map[string]any{"event_id": "e1", "type": "sale", "click_token": tok, "amount": "100.00", "currency": "EUR", "order_id": "o1"})
+	r.until(sales, "1\t10000", 5*time.Second)
+	r.until(rollup, "1\t1\t0\t10000\t0\t10000\t1000", 2*time.Second)
+	before := r.query("SELECT * FROM outcomes WHERE event_id = 'e1'")
+	r.post(map[string]any{"event_id": "e2", "type": "refund", "click_token": tok, "amount": "30.00", "currency": "EUR", "parent_event_id": "e1"})
+	r.until(sales, "2\t7000", 5*time.Second)
+	r.until(rollup, "1\t1\t1\t10000\t-3000\t7000\t700", 2*time.Second)
+	if after := r.query("SELECT * FROM outcomes WHERE event_id = 'e1'"); after != before {
+		t.Errorf("the refund changed its sale:\n%s\n%s", before, after)
+	}
+	everything := func(r *running) string {
+		return r.query("SELECT (SELECT (count(), sum(cityHash64(*))) FROM clicks), (SELECT (count(), sum(cityHash64(*))) FROM conversions), (SELECT (count(), sum(cityHash64(*))) FROM outcomes)") + r.query(rollup)
+	}
+	was := everything(r)
+	r.stop()
+
+	r = serve(t, dir, base)
+	if is := everything(r); is != was {
+		t.Errorf("after a restart: %s, was %s", is, was)
+	}
+	_, tok2 := r.visit("/nomura")
+	r.post(map[string]any{"event_id": "e3", "type": "refund", "click_token": tok, "amount": "20.00", "currency": "EUR", "parent_event_id": "e1"}) // of a sale before the restart
+	r.post(map[string]any{"event_id": "e4", "type": "lead", "click_token": tok2})
+	r.until(sales, "4\t5000", 10*time.Second)
+	r.until(rollup, "2\t1\t2\t10000\t-5000\t5000\t500", 2*time.Second)
+	const difference = "SELECT sum(difference) != 0, sum(waiting) FROM conservation"
+	const perWorkspace = "SELECT sum(difference) != 0 FROM workspace_conservation"
+	r.until("SELECT sum(read) FROM conservation", "4", 15*time.Second)
+	r.until(difference, "0\t0", 5*time.Second)
+	r.until(perWorkspace, "0", 5*time.Second)
+	r.query("ALTER TABLE outcomes DELETE WHERE event_id = 'e4' SETTINGS mutations_sync = 1")
+	r.until(difference, "1\t0", 5*time.Second)
+	r.query("INSERT INTO outcomes SELECT * FROM outcomes WHERE event_id = 'e3' SETTINGS insert_deduplicate = 0, deduplicate_insert = 'disable'")
+	r.until(perWorkspace, "1", 5*time.Second)
+	r.stop()
+}
+
+// A waiting event that vanishes from state is seen: what was read is no longer what was judged and what waits.
+func TestConservationSeesALostWait(t *testing.T) {
+	t.Parallel()
+	dir, base := t.TempDir(), freeBase(t)
+	args := []string{"-grace", "10m"}
+	r := serve(t, dir, base, args...)
+	keys, err := token.LoadKeyring(os.DirFS(filepath.Join(dir, "token-keys")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := keys.Mint("acme", time.Now(), strings.NewReader("0123456789"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.post(map[string]any{"event_id": "w1", "type": "lead", "click_token": token.Text(&raw)}) // its click never happened
+	const conservation = "SELECT sum(read), sum(waiting), sum(difference) FROM conservation"
+	r.until(conservation, "1\t1\t0", 20*time.Second)
+	r.stop()
+
+	cache := state.NewCache(1 << 20)
+	defer cache.Close()
+	lost := 0
+	stores, err := filepath.Glob(filepath.Join(dir, "processor", "p*", "journeys"))
+	if err != nil || len(stores) != 6 {
+		t.Fatalf("%v %v", stores, err)
+	}
+	for _, path := range stores {
+		s, err := state.OpenDir(path, cache, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := s.NewBatch()
+		if err := s.Scan([]byte{'D'}, []byte{'E'}, func(key, _ []byte) bool {
+			lost++
+			b.Delete(key)
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if lost != 1 {
+		t.Fatalf("%d waiting events were lost, meant to lose 1", lost)
+	}
+	r = serve(t, dir, base, args...)
+	r.until("SELECT sum(read), sum(waiting), sum(difference) > 0 FROM conservation", "1\t0\t1", 20*time.Second)
+	r.stop()
+}

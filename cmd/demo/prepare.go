@@ -1,0 +1,91 @@
+package main
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/nimriz/partners/connectors/signature"
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/catalog"
+)
+
+//go:embed catalog.yaml
+var demoCatalog []byte
+
+// prepare lays out the data directory: the catalog, and secrets for the workspaces that have none.
+func (d *demo) prepare() error {
+	for _, dir := range []string{"", "signing-secrets", "token-keys", "reader-tokens"} {
+		if err := os.MkdirAll(d.path(dir), 0o700); err != nil {
+			return fmt.Errorf("-data: %w", err)
+		}
+	}
+	text := demoCatalog
+	if d.catalog != "" {
+		b, err := os.ReadFile(d.catalog)
+		if err != nil {
+			return fmt.Errorf("-catalog: %w", err)
+		}
+		text = b
+	}
+	if _, err := os.Stat(d.path("catalog.yaml")); errors.Is(err, fs.ErrNotExist) || d.catalog != "" {
+		if err := os.WriteFile(d.path("catalog.yaml"), text, 0o644); err != nil {
+			return fmt.Errorf("-data: %w", err)
+		}
+	}
+	c, err := catalog.Load(d.path("catalog.yaml"))
+	if err != nil {
+		return err
+	}
+	for _, w := range c.Workspaces() {
+		if err := d.makeSecrets(w.ID); err != nil {
+			return fmt.Errorf("making secrets of workspace %s: %w", w.ID, err)
+		}
+	}
+	return nil
+}
+
+// makeSecrets writes what a workspace lacks: a signing secret, a token key, a reader token.
+func (d *demo) makeSecrets(workspace string) error {
+	if err := d.keep("signing-secrets/"+workspace, func() (string, error) {
+		s, err := signature.NewSecret(rand.Reader)
+		return s.Reveal(), err
+	}); err != nil {
+		return err
+	}
+	if err := d.keep("token-keys/"+workspace, func() (string, error) { return token.NewKey(rand.Reader) }); err != nil {
+		return err
+	}
+	clear := "reader-token-" + workspace + ".txt"
+	if err := d.keep(clear, func() (string, error) {
+		var b [24]byte
+		_, err := rand.Read(b[:])
+		return base64.RawURLEncoding.EncodeToString(b[:]), err
+	}); err != nil {
+		return err
+	}
+	return d.keep("reader-tokens/"+workspace, func() (string, error) {
+		b, err := os.ReadFile(d.path(clear))
+		sum := sha256.Sum256([]byte(strings.TrimSpace(string(b))))
+		return "demo:" + hex.EncodeToString(sum[:]), err
+	})
+}
+
+// keep writes a file of one line unless it is there.
+func (d *demo) keep(name string, line func() (string, error)) error {
+	if _, err := os.Stat(d.path(name)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	text, err := line()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(d.path(name), []byte(text+"\n"), 0o600)
+}

@@ -1,0 +1,55 @@
+package sink
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/nimriz/partners/connectors/clickhouse"
+)
+
+// Config says how large inserts grow and how often they come.
+type Config struct {
+	// BatchRows is the most records of one insert.
+	BatchRows int
+	// BatchBytes is about the most bytes of record values of one insert. A partition that is behind holds up to twice this in memory.
+	BatchBytes int
+	// Linger is the shortest time between two inserts of one partition while it keeps up. It is raised where needed so that a table gets
+	// at most 20 inserts a second, and to between one and five seconds for clicks.
+	Linger time.Duration
+}
+
+// DefaultConfig is right unless memory is short or parts pile up in ClickHouse.
+func DefaultConfig() Config {
+	return Config{BatchRows: 50_000, BatchBytes: 16 << 20, Linger: 250 * time.Millisecond}
+}
+
+// Validate reports a setting that cannot work, by flag.
+func (c Config) Validate() error {
+	switch {
+	case c.BatchRows < 1 || c.BatchRows > clickhouse.MaxInsertRows:
+		return fmt.Errorf("-batch-rows: %d is not between 1 and %d", c.BatchRows, clickhouse.MaxInsertRows)
+	case c.BatchBytes < 1<<10 || c.BatchBytes > 200<<20:
+		return fmt.Errorf("-batch-bytes: %d is not between 1 kB and 200 MB", c.BatchBytes)
+	case c.Linger < time.Millisecond || c.Linger > time.Minute:
+		return fmt.Errorf("-linger: %v is not between 1ms and 1m", c.Linger)
+	}
+	return nil
+}
+
+const (
+	// insertsPerSecond is the budget of a table: ClickHouse merges what is inserted, and falls behind if that is in crumbs.
+	insertsPerSecond = 20
+	// Clicks are many and nobody waits for one of them.
+	minClickPace, maxClickPace = time.Second, 5 * time.Second
+	// drainTime is how long a running batch may take to finish once the sink, or the partition's stay with it, ends.
+	drainTime = 10 * time.Second
+	// attemptTime bounds one attempt at a batch, so that a connection that hangs becomes one that failed.
+	attemptTime = time.Minute
+	// intentFresh is how old the newest successful commit may be when an insert is sent: it shows that the partition is still ours.
+	intentFresh = 10 * time.Second
+)
+
+// budgetPace is the shortest time between two inserts of one of a topic's partitions that keeps within the table's budget.
+func budgetPace(partitions int) time.Duration {
+	return time.Duration(partitions) * time.Second / insertsPerSecond
+}

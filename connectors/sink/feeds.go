@@ -1,0 +1,117 @@
+package sink
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Errors of records whose bytes alone make them useless, beside those of the codec. Like those, another attempt would fail as well.
+var (
+	errKey     = errors.New("key differs from click token")
+	errCatalog = errors.New("malformed catalog record")
+)
+
+// feed is one topic's way into its table.
+type feed struct {
+	topic string // without prefix
+	table string
+	// replays: records with the header `replay` may be in the table already.
+	replays bool
+	// silent: an unreadable record is somebody else's to dead-letter. The processor does so for conversions, in its transaction.
+	silent bool
+	// slow: nobody waits for a single record.
+	slow bool
+	// fellows are the topics, this one included, whose inserts share a table somewhere down the chain, and with it a deduplication window.
+	fellows []string
+	newRows func() rows
+}
+
+// feeds lists all topics that the sink reads.
+func feeds(codec *event.Codec) []feed {
+	rollup := []string{topic.Clicks, topic.Outcomes}
+	return []feed{
+		{topic: topic.Clicks, table: "clicks", replays: true, slow: true, fellows: rollup, newRows: func() rows {
+			return newRows(func(r *kgo.Record, c *event.Click) error {
+				return keyed(r, codec.DecodeClick(r.Value, c), c.ClickToken)
+			}, func(c *event.Click) event.Millis { return c.ClickedAt }, clickColumns())
+		}},
+		{topic: topic.Conversions, table: "conversions", silent: true, fellows: []string{topic.Conversions}, newRows: func() rows {
+			return newRows(func(r *kgo.Record, v *event.Conversion) error {
+				err := keyed(r, codec.DecodeConversion(r.Value, v), v.ClickToken)
+				if err == nil {
+					// The processor keeps journeys by a token's raw bytes, so to it text that is no token is unreadable: both must leave out the same records.
+					_, err = token.Parse(v.ClickToken)
+				}
+				return err
+			}, func(v *event.Conversion) event.Millis { return v.ReceivedAt }, conversionColumns())
+		}},
+		{topic: topic.Outcomes, table: "outcomes", fellows: rollup, newRows: func() rows {
+			return newRows(func(r *kgo.Record, o *event.Outcome) error {
+				return keyed(r, codec.DecodeOutcome(r.Value, o), o.ClickToken)
+			}, func(o *event.Outcome) event.Millis { return o.DecidedAt }, outcomeColumns())
+		}},
+		{topic: topic.Rejections, table: "rejections", fellows: []string{topic.Rejections}, newRows: func() rows {
+			return newRows(func(r *kgo.Record, v *event.Rejection) error {
+				return codec.DecodeRejection(r.Value, v)
+			}, func(v *event.Rejection) event.Millis { return v.ReceivedAt }, rejectionColumns())
+		}},
+		{topic: topic.Progress, table: "progress", fellows: []string{topic.Progress}, newRows: func() rows {
+			return newRows(func(r *kgo.Record, p *event.Progress) error {
+				return codec.DecodeProgress(r.Value, p)
+			}, func(p *event.Progress) event.Millis { return p.At }, progressColumns())
+		}},
+		{topic: topic.Catalog, table: "catalog_versions", fellows: []string{topic.Catalog}, newRows: func() rows {
+			return newRows(decodeVersion, func(v *version) event.Millis { return v.at }, versionColumns())
+		}},
+	}
+}
+
+// keyed adds the check that the key is the token. err is what the decoder said.
+func keyed(r *kgo.Record, err error, text string) error {
+	if err == nil && string(r.Key) != text {
+		return fmt.Errorf("%w: key %q, token %q", errKey, r.Key[:min(len(r.Key), 64)], text[:min(len(text), 64)])
+	}
+	return err
+}
+
+// unreadable tells records that are useless by their bytes from everything else.
+func unreadable(err error) bool {
+	return event.Unreadable(err) || errors.Is(err, errKey) || errors.Is(err, token.ErrMalformed) || errors.Is(err, errCatalog)
+}
+
+// decodeVersion reads a record of the catalog: the key is kind/…, the value a JSON object, or nothing for a record that was removed. The workspace stands in the key
+// of a workspace, program or partner and in the value of a domain or link.
+func decodeVersion(r *kgo.Record, v *version) error {
+	kind, rest, ok := strings.Cut(string(r.Key), "/")
+	if !ok || kind == "" || rest == "" {
+		return fmt.Errorf("%w: key %q", errCatalog, r.Key[:min(len(r.Key), 64)])
+	}
+	*v = version{kind: kind, key: string(r.Key), json: string(r.Value), at: event.MillisOf(r.Timestamp)}
+	if kind == "workspace" || kind == "program" || kind == "partner" {
+		v.workspace, _, _ = strings.Cut(rest, "/")
+	}
+	if len(r.Value) == 0 {
+		return nil
+	}
+	var owner struct {
+		Workspace string `json:"workspace"`
+	}
+	if !bytes.HasPrefix(bytes.TrimSpace(r.Value), []byte("{")) {
+		return fmt.Errorf("%w: the value is not a JSON object", errCatalog)
+	}
+	if err := json.Unmarshal(r.Value, &owner); err != nil {
+		return fmt.Errorf("%w: %w", errCatalog, err)
+	}
+	if v.workspace == "" {
+		v.workspace = owner.Workspace
+	}
+	return nil
+}

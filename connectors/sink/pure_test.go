@@ -1,0 +1,350 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/schemas/ddl"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"pgregory.net/rapid"
+)
+
+func TestConfig(t *testing.T) {
+	f := func(change func(*Config), want string) {
+		t.Helper()
+		c := DefaultConfig()
+		change(&c)
+		if err := c.Validate(); want == "" && err != nil || want != "" && (err == nil || !strings.HasPrefix(err.Error(), want)) {
+			t.Errorf("got %v, want %s…", err, want)
+		}
+	}
+	f(func(*Config) {}, "")
+	f(func(c *Config) { c.BatchRows = 0 }, "-batch-rows")
+	f(func(c *Config) { c.BatchRows = clickhouse.MaxInsertRows + 1 }, "-batch-rows")
+	f(func(c *Config) { c.BatchBytes = 1 }, "-batch-bytes")
+	f(func(c *Config) { c.Linger = 0 }, "-linger")
+}
+
+// An intent is read as it was written, fits a broker's metadata, and names one token.
+func TestIntentRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		id := [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))
+		start := rapid.Int64Range(0, 1<<62).Draw(t, "start")
+		want := intent{topicID: topicIDText(id), start: start, end: start + rapid.Int64Range(1, 1<<61).Draw(t, "n"), at: time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(t, "at")).UTC()}
+		got, err := parseIntent(want.text())
+		if err != nil || *got != want {
+			t.Fatalf("%q: got %+v, %v, want %+v", want.text(), got, err, want)
+		}
+		if len(want.text()) > maxMetadata/8 {
+			t.Fatalf("%d bytes of metadata", len(want.text()))
+		}
+	})
+}
+
+// Whatever stands in a commit, it is either exactly what an intent is written as, or nothing, or refused.
+func FuzzIntent(f *testing.F) {
+	for _, s := range []string{"", "v1 AAAAAAAAAAAAAAAAAAAAAA 0 1 0", "v1 x 5 5 0", "v1 x 5 4 0", "v1 x -1 4 0", "v1 x 01 4 0", "v1 x 1 4 0 ", "v2 x 1 4 0", "v1  1 4 0", "v1 x 1 99999999999999999999 0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, metadata string) {
+		got, err := parseIntent(metadata)
+		switch {
+		case err != nil:
+			if got != nil || !errors.Is(err, ErrIntent) {
+				t.Errorf("%q: %v, %v", metadata, got, err)
+			}
+		case got == nil:
+			if metadata != "" {
+				t.Errorf("%q was taken for no intent", metadata)
+			}
+		case got.text() != metadata || got.start >= got.end:
+			t.Errorf("%q was read as %q", metadata, got.text())
+		}
+	})
+}
+
+// Where a partition is taken up, by hand.
+func TestBegin(t *testing.T) {
+	in := func(start, end int64) *intent { return &intent{topicID: "T", start: start, end: end} }
+	f := func(name string, s situation, wantAt int64, wantRedo bool, wantErr error) {
+		t.Helper()
+		if s.topicID == "" {
+			s.topicID = "T"
+		}
+		at, redo, err := s.begin()
+		if !errors.Is(err, wantErr) || err == nil && (at != wantAt || (redo != nil) != wantRedo) {
+			t.Errorf("%s: at %d, redo %v, %v", name, at, redo, err)
+		}
+	}
+	none := int64(-1)
+	ids := []string{"T"}
+	f("fresh install", situation{committed: 0, tiledEnd: none, logEnd: 9}, 0, false, nil)
+	f("first batch in doubt", situation{committed: 0, intent: in(0, 5), tiledEnd: none, logEnd: 9}, 0, true, nil)
+	f("no commit", situation{committed: none, tiledEnd: none, logEnd: 9}, 0, false, ErrNoCommit)
+	f("no commit, but batches", situation{committed: none, tiledIDs: ids, tiledEnd: 7, logEnd: 9}, 7, false, nil)
+	f("the last batch is recorded, not acknowledged", situation{committed: 3, intent: in(3, 7), tiledIDs: ids, tiledEnd: 7, logEnd: 9}, 7, false, nil)
+	f("the last batch is in doubt", situation{committed: 7, intent: in(7, 9), tiledIDs: ids, tiledEnd: 7, logEnd: 9}, 7, true, nil)
+	f("restored from a backup", situation{committed: 70, intent: in(70, 90), tiledIDs: ids, tiledEnd: 7, logEnd: 99}, 7, false, nil)
+	f("the log lost its beginning", situation{committed: 7, tiledIDs: ids, tiledEnd: 7, logStart: 8, logEnd: 9}, 0, false, ErrLostRange)
+	f("the log lost its end", situation{committed: 7, tiledIDs: ids, tiledEnd: 7, logEnd: 6}, 0, false, ErrLostRange)
+	f("the log lost a declared batch", situation{committed: 7, intent: in(7, 12), tiledIDs: ids, tiledEnd: 7, logEnd: 9}, 0, false, ErrLostRange)
+	f("another topic's batches", situation{committed: 0, tiledIDs: []string{"T", "U"}, tiledEnd: 7, logEnd: 9}, 0, false, ErrTopicChanged)
+	f("another topic's intent", situation{topicID: "U", committed: 0, intent: in(0, 3), tiledEnd: none, logEnd: 9}, 0, false, ErrTopicChanged)
+}
+
+// world is a trivial model of one partition: a log, a table, and what a sink knows of both. Sinks of the model follow `begin` and die between any two steps.
+func TestTilesWhateverDies(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		logEnd, committed := int64(0), int64(0)
+		var declared *intent
+		inserted := map[int64]int{}       // offset → rows
+		tokens := map[string]bool{}       // of the table
+		recorded := map[string][2]int64{} // batches by token
+		tiledEnd := func() int64 {
+			end, found := int64(0), true
+			for found {
+				found = false
+				for _, b := range recorded {
+					if b[0] == end {
+						end, found = b[1], true
+						break
+					}
+				}
+			}
+			if len(recorded) == 0 {
+				return -1
+			}
+			return end
+		}
+		for range rapid.IntRange(1, 12).Draw(t, "sinks") {
+			logEnd += rapid.Int64Range(0, 5).Draw(t, "new")
+			s := situation{topicID: "T", committed: committed, intent: declared, tiledEnd: tiledEnd(), logEnd: logEnd}
+			at, redo, err := s.begin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for steps := rapid.IntRange(0, 12).Draw(t, "steps"); ; {
+				if at == logEnd {
+					break
+				}
+				end := at + rapid.Int64Range(1, logEnd-at).Draw(t, "size")
+				if redo != nil {
+					end, redo = redo.end, nil
+				}
+				id := batchID{topicID: "T", start: at, end: end}
+				if steps--; steps < 0 {
+					break
+				}
+				committed, declared = at, &intent{topicID: "T", start: at, end: end}
+				if steps--; steps < 0 {
+					break
+				}
+				if !tokens[id.token()] {
+					tokens[id.token()] = true
+					for o := at; o < end; o++ {
+						inserted[o]++
+					}
+				}
+				if steps--; steps < 0 {
+					break
+				}
+				recorded[id.token()] = [2]int64{at, end}
+				at = end
+			}
+		}
+		for o, n := range inserted {
+			if n != 1 {
+				t.Fatalf("offset %d is in the table %d times", o, n)
+			}
+		}
+		for o := range max(tiledEnd(), 0) {
+			if inserted[o] != 1 {
+				t.Fatalf("offset %d is recorded but not in the table", o)
+			}
+		}
+	})
+}
+
+// The queue gives every record once, in order, in batches within the limits, and wakes and resumes whom it must.
+func TestQueue(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cfg := Config{BatchRows: rapid.IntRange(1, 5).Draw(t, "rows"), BatchBytes: rapid.IntRange(1, 40).Draw(t, "bytes")}
+		q := newQueue(0, cfg)
+		var pushed, taken []int64
+		next, paused := int64(0), false
+		for range rapid.IntRange(1, 30).Draw(t, "steps") {
+			switch rapid.IntRange(0, 2).Draw(t, "do") {
+			case 0:
+				var records []*kgo.Record
+				for n := range rapid.IntRange(0, 4).Draw(t, "n") {
+					next += rapid.Int64Range(0, 2).Draw(t, "gap") // aborted and compacted records
+					if n == 0 && next > 0 && rapid.Bool().Draw(t, "old") {
+						records = append(records, &kgo.Record{Offset: q.next - 1, Value: make([]byte, 3)}) // fetched a second time
+					}
+					records = append(records, &kgo.Record{Offset: next, Value: make([]byte, rapid.IntRange(0, 20).Draw(t, "size"))})
+					pushed = append(pushed, next)
+					next++
+				}
+				if q.push(records) {
+					if paused {
+						t.Fatal("paused twice")
+					}
+					paused = true
+				}
+			case 1:
+				records, resume := q.take()
+				bytes := 0
+				for _, r := range records {
+					taken = append(taken, r.Offset)
+					bytes += len(r.Value)
+				}
+				if len(records) > cfg.BatchRows || len(records) > 1 && bytes > cfg.BatchBytes {
+					t.Fatalf("a batch of %d records, %d bytes", len(records), bytes)
+				}
+				if resume && !paused {
+					t.Fatal("resumed what runs")
+				}
+				paused = paused && !resume
+			case 2:
+				end := rapid.Int64Range(0, next+3).Draw(t, "end")
+				records, resume, complete := q.takeTo(end)
+				if !complete && len(records) > 0 || complete != (q.next >= end) {
+					t.Fatalf("to %d: %d records, complete %t, pushed to %d", end, len(records), complete, q.next)
+				}
+				for _, r := range records {
+					if r.Offset >= end {
+						t.Fatalf("offset %d is behind %d", r.Offset, end)
+					}
+					taken = append(taken, r.Offset)
+				}
+				paused = paused && !resume
+			}
+			if n, full := q.level(); n == 0 && (full || paused) {
+				t.Fatal("an empty queue is full or paused: nobody would wake it")
+			}
+		}
+		if !slices.Equal(taken, pushed[:len(taken)]) {
+			t.Fatalf("taken %v of %v", taken, pushed)
+		}
+	})
+}
+
+// What every record's bytes can be, the sink takes or calls unreadable: it never panics and never takes another error for poison.
+func FuzzDecode(f *testing.F) {
+	all := feeds(event.DefaultCodec())
+	f.Add(0, []byte("key"), []byte("\x00\x00\x00\x00\x01\x00"))
+	f.Add(5, []byte("partner/w/p"), []byte(`{"id":"p"}`))
+	f.Add(5, []byte("/"), []byte(`[]`))
+	f.Fuzz(func(t *testing.T, n int, key, value []byte) {
+		set := all[uint(n)%uint(len(all))].newRows()
+		err := set.add(&kgo.Record{Key: key, Value: value}, nil)
+		if err != nil && !unreadable(err) {
+			t.Errorf("%v is an error of another kind", err)
+		}
+		if rows := set.result().rows; (err == nil) != (rows == 1) {
+			t.Errorf("%d rows and error %v", rows, err)
+		}
+	})
+}
+
+func TestDecodeVersion(t *testing.T) {
+	f := func(key, value, workspace, kind string, ok bool) {
+		t.Helper()
+		var v version
+		err := decodeVersion(&kgo.Record{Key: []byte(key), Value: []byte(value)}, &v)
+		if (err == nil) != ok || ok && (v.workspace != workspace || v.kind != kind || v.key != key || v.json != value) {
+			t.Errorf("%s: %+v, %v", key, v, err)
+		}
+	}
+	f("workspace/acme", `{"id":"acme"}`, "acme", "workspace", true)
+	f("partner/acme/prt_1", `{"workspace":"acme"}`, "acme", "partner", true)
+	f("link/go.acme.com/a/b", `{"workspace":"acme"}`, "acme", "link", true)
+	f("domain/go.acme.com", `{"workspace":"acme"}`, "acme", "domain", true)
+	f("link/go.acme.com/a", ``, "", "link", true)
+	f("workspace", `{}`, "", "", false)
+	f("workspace/", `{}`, "", "", false)
+	f("partner/a/b", `null`, "", "", false)
+	f("partner/a/b", `{`, "", "", false)
+}
+
+// Passing errors are repeated, the sink's own never.
+func TestPassing(t *testing.T) {
+	for _, err := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrLostRange, ErrHalfDone, ErrWindow, ErrIntent} {
+		if passing(fmt.Errorf("%w: %w", errKafka, err)) || !NeedsOperator(fmt.Errorf("x: %w", err)) {
+			t.Errorf("%v is repeated", err)
+		}
+	}
+	for _, err := range []error{errKafka, context.DeadlineExceeded} {
+		if !passing(fmt.Errorf("x: %w", err)) || NeedsOperator(err) {
+			t.Errorf("%v is not repeated", err)
+		}
+	}
+	if passing(errors.New("syntax error")) {
+		t.Error("a refusal is repeated")
+	}
+}
+
+// Every column of the sink is in its table's migration, and the other way round but for what the table fills itself.
+func TestColumnsMatchMigrations(t *testing.T) {
+	text, err := ddl.Migrations().Open("0001_base_tables.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer text.Close()
+	var b strings.Builder
+	buf := make([]byte, 1<<16)
+	n, _ := text.Read(buf)
+	b.Write(buf[:n])
+	for _, f := range feeds(event.DefaultCodec()) {
+		_, rest, ok := strings.Cut(b.String(), "CREATE TABLE IF NOT EXISTS "+f.table+"\n(")
+		body, _, _ := strings.Cut(rest, "\n)\nENGINE")
+		if !ok {
+			t.Errorf("no table %s", f.table)
+			continue
+		}
+		var want []string
+		for _, line := range strings.Split(body, "\n") {
+			words := strings.Fields(line)
+			if !strings.HasPrefix(line, "    ") || strings.HasPrefix(line, "     ") || len(words) < 2 || words[0] == "--" || words[0] == "INDEX" || strings.Contains(line, " MATERIALIZED ") {
+				continue
+			}
+			want = append(want, words[0])
+		}
+		got := f.newRows().names()
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: the sink fills\n%v\nthe table has\n%v", f.table, got, want)
+		}
+	}
+}
+
+// Clicks are slow, a budget of 20 inserts a second holds for every partition count, and a full batch waits no longer than the budget.
+func TestPace(t *testing.T) {
+	f := func(name string, partitions int, took time.Duration, full bool, want time.Duration) {
+		t.Helper()
+		s := &Sink{cfg: DefaultConfig(), partitions: map[string]int{name: partitions}}
+		p := &partition{sink: s, feed: &feed{topic: name, slow: name == topic.Clicks}, lastTook: took}
+		if got := p.pace(full); got != want {
+			t.Errorf("%s, %d partitions, took %v, full %t: %v, want %v", name, partitions, took, full, got, want)
+		}
+	}
+	f(topic.Outcomes, 1, 0, false, 250*time.Millisecond)
+	f(topic.Outcomes, 6, 0, false, 300*time.Millisecond)
+	f(topic.Outcomes, 60, 0, false, 3*time.Second)
+	f(topic.Outcomes, 6, 0, true, 300*time.Millisecond)
+	f(topic.Outcomes, 1, 0, true, 50*time.Millisecond)
+	f(topic.Clicks, 6, 0, false, time.Second)
+	f(topic.Clicks, 6, 500*time.Millisecond, false, 2500*time.Millisecond)
+	f(topic.Clicks, 6, 10*time.Second, false, 5*time.Second)
+	f(topic.Clicks, 120, 0, false, 6*time.Second)
+	f(topic.Clicks, 6, time.Second, true, 300*time.Millisecond)
+}

@@ -1,0 +1,483 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/schemas/ddl"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+func TestEndToEnd(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fill(10_000)
+	run := r.start(r.sink(r.wh))
+	r.arrived()
+	run.stop(t)
+	r.check()
+	// Nothing is new: a sink that starts again inserts nothing.
+	again := r.start(r.sink(r.wh))
+	<-again.Ready()
+	r.produce("clicks", r.clickRecord(r.click(1), 0, false))
+	r.sums["clicks"]++
+	r.sums["human_clicks"]++
+	r.sums["tokened_clicks"]++
+	r.arrived()
+	again.stop(t)
+	r.check()
+}
+
+// killAt makes a sink die at the nth occurrence of a step of a topic.
+func killAt(s *Sink, step, of string, n int64) {
+	var seen atomic.Int64
+	s.hook = func(at, name string, _ int32) error {
+		if at == step && name == of && seen.Add(1) == n {
+			return errors.New("kill -9")
+		}
+		return nil
+	}
+}
+
+func (run *running) killed(t *testing.T) {
+	t.Helper()
+	if err := run.end(t); !errors.Is(err, errKilled) {
+		t.Fatalf("the sink ended with %v, not by the kill", err)
+	}
+}
+
+// A sink that dies between any two steps leaves nothing doubled and nothing missing, in tables and rollup.
+func TestKilledAtEachStep(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.spread = 2
+	kills := []struct{ step, of string }{{stepIntentWritten, topic.Clicks}, {stepInsertSent, topic.Clicks}, {stepInsertDone, topic.Clicks}, {stepBatchRecorded, topic.Clicks}, {stepCommitted, topic.Clicks},
+		{stepInsertDone, topic.Outcomes}, {stepBatchRecorded, topic.Outcomes}, {stepInsertDone, topic.Conversions}}
+	for _, kill := range kills {
+		r.fill(300)
+		s := r.sink(r.wh)
+		s.cfg.BatchRows = 50 // several for each partition of clicks
+		killAt(s, kill.step, kill.of, 2)
+		r.start(s).killed(t)
+		r.fill(60) // the repetition must not swallow what came meanwhile
+		run := r.start(r.sink(r.wh))
+		r.arrived()
+		run.stop(t)
+		r.check()
+		if t.Failed() {
+			t.Fatalf("after a kill at %s of %s", kill.step, kill.of)
+		}
+	}
+}
+
+// faulty is a proxy before ClickHouse.
+type faulty struct {
+	down      atomic.Bool
+	loseReply func() bool
+	inserts   atomic.Int64
+}
+
+func (f *faulty) start(t *testing.T, dsn string) (through string) {
+	t.Helper()
+	to, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: to.Host})
+	lost := errors.New("lost")
+	proxy.ModifyResponse = func(res *http.Response) error {
+		if f.down.Load() || res.Request.URL.Query().Has("insert_deduplication_token") && f.loseReply != nil && f.loseReply() {
+			return lost
+		}
+		return nil
+	}
+	proxy.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if f.down.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		if req.URL.Query().Has("insert_deduplication_token") {
+			f.inserts.Add(1)
+		}
+		proxy.ServeHTTP(w, req)
+	}))
+	t.Cleanup(server.Close)
+	to.Host = strings.TrimPrefix(server.URL, "http://")
+	return to.String()
+}
+
+// Half of the inserts happen but their answer is lost: they are repeated and change nothing.
+func TestReplyLost(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.spread = 2
+	r.fill(2000)
+	var n atomic.Int64
+	f := &faulty{loseReply: func() bool { n.Add(1); return rand.N(2) == 0 }}
+	run := r.start(r.sink(r.open(f.start(t, r.dsn))))
+	r.arrived()
+	run.stop(t)
+	r.check()
+	if n.Load() < 10 {
+		t.Errorf("only %d inserts went through the proxy", n.Load())
+	}
+}
+
+func TestUnreachableAndBack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.spread = 2
+	f := &faulty{}
+	run := r.start(r.sink(r.open(f.start(t, r.dsn))))
+	<-run.Ready()
+	f.down.Store(true)
+	r.fill(1000)
+	time.Sleep(500 * time.Millisecond)
+	if got := len(r.places("clicks")); got != 0 {
+		t.Fatalf("%d rows came through a connection that is down", got)
+	}
+	// A sink that starts while ClickHouse is away waits too.
+	other := r.start(r.sink(r.open(r.dsn)))
+	f.down.Store(false)
+	r.arrived()
+	run.stop(t)
+	other.stop(t)
+	r.check()
+}
+
+// Partitions move between sinks that come and go, one of them by force.
+func TestRebalance(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	first := r.start(r.sink(r.wh))
+	<-first.Ready()
+	r.fill(1000)
+	s := r.sink(r.wh)
+	killAt(s, stepInsertDone, topic.Clicks, 3)
+	second := r.start(s)
+	<-second.Ready()
+	r.fill(2000)
+	second.killed(t)
+	r.fill(500)
+	third := r.start(r.sink(r.wh))
+	<-third.Ready()
+	first.stop(t)
+	r.fill(500)
+	r.arrived()
+	third.stop(t)
+	r.check()
+}
+
+// A click that was sent again counts once: in the batch of its first copy, in a later one, and in a batch that is repeated after a crash.
+func TestReplayedClicks(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	send := func(of int, replay bool, first, n int) []*kgo.Record {
+		r.tokens = first
+		var records []*kgo.Record
+		for i := range n {
+			records = append(records, r.clickRecord(r.click(10*i), 0, replay))
+		}
+		kafkatest.Produce(t, r.brokers, records...)
+		if of > 0 {
+			r.expect("clicks", records[len(records)-of:])
+			for _, name := range []string{"clicks", "human_clicks", "tokened_clicks"} {
+				r.sums[name] += int64(of)
+			}
+		}
+		return records
+	}
+	send(100, false, 0, 100)
+	send(20, true, 50, 70) // 50 that stand before, and 20 that were never sent: a replay without first copy counts
+	send(0, true, 100, 20) // the same 20 again
+	s := r.sink(r.wh)
+	killAt(s, stepInsertDone, topic.Clicks, 1)
+	run := r.start(s)
+	run.killed(t)
+	send(5, true, 115, 10) // 5 of a batch that is in doubt, 5 new ones
+	run = r.start(r.sink(r.wh))
+	r.arrived()
+	send(0, true, 0, 125) // everything once more
+	send(1, false, 900, 1)
+	r.arrived()
+	run.stop(t)
+	r.check()
+	var dropped []struct {
+		N uint64 `ch:"n"`
+	}
+	if err := r.wh.Select(t.Context(), &dropped, "SELECT sum(dropped_replays) AS n FROM batches FINAL"); err != nil || dropped[0].N != 50+20+5+125 {
+		t.Errorf("dropped %v, %v; want 200", dropped, err)
+	}
+}
+
+// Unreadable records are skipped, and dead-lettered once, whatever happens in between; those of conversions are left to the processor.
+func TestPoison(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	good, wrongKey := r.clickRecord(r.click(0), 3, false), r.clickRecord(r.click(10), 3, false)
+	wrongKey.Key = []byte("another token")
+	bad := func(name, key, value string) *kgo.Record {
+		return &kgo.Record{Topic: name, Partition: 0, Key: []byte(key), Value: []byte(value), Headers: []kgo.RecordHeader{{Key: "trace", Value: []byte("1")}}}
+	}
+	r.produce("clicks", good)
+	readable, _ := r.pair(0, 0)
+	r.produce("conversions", readable)
+	noToken, _ := r.pair(1, 0)
+	v := event.Conversion{WorkspaceID: "w0", EventID: "e", ClickToken: "no token", Type: event.Sale}
+	value, err := r.codec.AppendConversion(nil, &v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	noToken.Key, noToken.Value = []byte(v.ClickToken), value
+	kafkatest.Produce(t, r.brokers, noToken, wrongKey, bad(topic.Clicks, "k", "\x00\x00\x00\x00\x01\xff"), bad(topic.Outcomes, "k", "nothing"), bad(topic.Conversions, "k", "nothing"),
+		bad(topic.Rejections, "w", "\x00\x00\x00\xff\xff"), bad(topic.Progress, "0", ""), bad(topic.Catalog, "workspace/w", "{"), bad(topic.Catalog, "workspace", "{}"))
+	r.produce("catalog_versions", bad(topic.Catalog, "link/go.acme.com/nomura", `{"workspace":"w","id":"lnk"}`), bad(topic.Catalog, "partner/w/p", ""))
+	for _, of := range []string{topic.Clicks, topic.Catalog} {
+		s := r.sink(r.wh)
+		killAt(s, stepLettersSent, of, 1) // the letters are out, but the batch is not recorded
+		r.start(s).killed(t)
+	}
+	run := r.start(r.sink(r.wh))
+	r.arrived()
+	deadline := time.Now().Add(20 * time.Second)
+	for len(kafkatest.Consume(t, r.brokers, topic.DeadLetters)) < 7 && time.Now().Before(deadline) {
+		time.Sleep(50 * time.Millisecond)
+	}
+	run.stop(t)
+	r.check()
+	got := map[string]string{}
+	for _, letter := range kafkatest.Consume(t, r.brokers, topic.DeadLetters) {
+		at := header(letter, topic.HeaderSourceTopic) + "/" + header(letter, topic.HeaderSourcePartition) + "/" + header(letter, topic.HeaderSourceOffset)
+		if got[at] != "" {
+			t.Errorf("%s is twice in the dead letters", at)
+		}
+		got[at] = header(letter, topic.HeaderError)
+		if _, err := time.Parse(time.RFC3339Nano, header(letter, topic.HeaderFailedAt)); err != nil {
+			t.Error(err)
+		}
+		if header(letter, topic.HeaderSourceTopic) == topic.Outcomes && (string(letter.Value) != "nothing" || string(letter.Key) != "k" || header(letter, "trace") != "1") {
+			t.Errorf("the letter is not the original: %+v", letter)
+		}
+	}
+	for at, want := range map[string]string{"clicks/3/1": "key differs", "clicks/0/0": "malformed Avro", "outcomes/0/0": "Confluent framing", "rejections/0/0": "unknown schema id 65535", "progress/0/0": "framing",
+		"catalog/0/0": "malformed catalog", "catalog/0/1": "malformed catalog"} {
+		if !strings.Contains(got[at], want) {
+			t.Errorf("dead letter of %s: %q, want …%s…", at, got[at], want)
+		}
+		delete(got, at)
+	}
+	if len(got) > 0 {
+		t.Errorf("dead letters too many: %v", got)
+	}
+	var counted []struct {
+		N uint64 `ch:"n"`
+	}
+	if err := r.wh.Select(t.Context(), &counted, "SELECT sum(dead_lettered) AS n FROM batches FINAL"); err != nil || counted[0].N != 7 {
+		t.Errorf("batches count %v dead letters, %v", counted, err)
+	}
+}
+
+// stops runs a sink that must refuse.
+func (r *rig) stops(t *testing.T, want error, text string) {
+	t.Helper()
+	err := r.start(r.sink(r.wh)).end(t)
+	if !errors.Is(err, want) || !NeedsOperator(err) || !strings.Contains(err.Error(), text) {
+		t.Errorf("got %v, want %v …%s…", err, want, text)
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	adm := kadm.NewClient(kafkatest.Client(t, r.brokers))
+	exec := func(statement string) {
+		t.Helper()
+		if err := r.wh.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec("ALTER TABLE partner_hourly_state MODIFY SETTING non_replicated_deduplication_window = 9999")
+	r.stops(t, ErrWindow, "partner_hourly_state")
+	exec("ALTER TABLE partner_hourly_state MODIFY SETTING non_replicated_deduplication_window = 100000")
+
+	r.fill(100)
+	if _, err := adm.DeleteGroup(t.Context(), topic.SinkGroup); err != nil {
+		t.Fatal(err)
+	}
+	r.stops(t, ErrNoCommit, "ctl topics apply")
+	var zero kadm.Offsets
+	for _, name := range []string{topic.Clicks, topic.Conversions, topic.Outcomes, topic.Progress} {
+		for p := range int32(kafkatest.Partitions) {
+			zero.AddOffset(name, p, 0, -1)
+		}
+	}
+	zero.AddOffset(topic.Rejections, 0, 0, -1)
+	zero.AddOffset(topic.Catalog, 0, 0, -1)
+	if err := adm.CommitAllOffsets(t.Context(), topic.SinkGroup, zero); err != nil {
+		t.Fatal(err)
+	}
+	run := r.start(r.sink(r.wh))
+	r.arrived()
+	run.stop(t)
+
+	// With finished batches the commit no longer matters.
+	if _, err := adm.DeleteGroup(t.Context(), topic.SinkGroup); err != nil {
+		t.Fatal(err)
+	}
+	var rest kadm.Offsets // but where there are none
+	rest.AddOffset(topic.Rejections, 0, 0, -1)
+	rest.AddOffset(topic.Catalog, 0, 0, -1)
+	for p := range int32(kafkatest.Partitions) {
+		rest.AddOffset(topic.Progress, p, 0, -1)
+		rest.AddOffset(topic.Clicks, p, 0, -1)
+	}
+	if err := adm.CommitAllOffsets(t.Context(), topic.SinkGroup, rest); err != nil {
+		t.Fatal(err)
+	}
+	r.fill(100)
+	run = r.start(r.sink(r.wh))
+	r.arrived()
+	run.stop(t)
+	r.check()
+
+	// Records go before they were read.
+	r.fill(100)
+	if err := r.cluster.DeleteRecords(topic.Clicks, 2, 49); err != nil {
+		t.Fatal(err)
+	}
+	r.stops(t, ErrLostRange, "ctl rollup rebuild")
+}
+
+func TestTopicRecreated(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fill(100)
+	s := r.sink(r.wh)
+	s.topicCheck = 50 * time.Millisecond
+	run := r.start(s)
+	r.arrived()
+	adm := kadm.NewClient(kafkatest.Client(t, r.brokers))
+	recreate := func(name string) {
+		t.Helper()
+		if _, err := adm.DeleteTopics(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := adm.CreateTopic(t.Context(), kafkatest.Partitions, 1, nil, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	recreate(topic.Clicks)
+	if err := run.end(t); !NeedsOperator(err) || !errors.Is(err, ErrTopicChanged) && !errors.Is(err, ErrNoTopic) && !errors.Is(err, ErrLostRange) {
+		t.Errorf("while running: %v", err)
+	}
+	r.stops(t, ErrTopicChanged, "finished batches in ClickHouse")
+}
+
+// A batch that is in the tables without being recorded, and whose token may be forgotten, cannot be repeated; if nothing of it is there, it can.
+func TestHalfDoneAndOld(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		step string
+		ok   bool
+	}{{stepInsertDone, false}, {stepIntentWritten, true}} {
+		t.Run(c.step, func(t *testing.T) {
+			r := newRig(t)
+			r.spread = 1
+			r.fill(100)
+			s := r.sink(r.wh)
+			killAt(s, c.step, topic.Outcomes, 1)
+			r.start(s).killed(t)
+			if err := r.wh.Exec(t.Context(), "INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) SELECT 'x', 'clicks', 99, number, number + 1, 1 FROM numbers(50000)"); err != nil {
+				t.Fatal(err)
+			}
+			if !c.ok {
+				r.stops(t, ErrHalfDone, "ctl rollup rebuild")
+				return
+			}
+			run := r.start(r.sink(r.wh))
+			defer run.stop(t)
+			for deadline := time.Now().Add(20 * time.Second); len(r.places("outcomes")) < len(r.want["outcomes"]); time.Sleep(50 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("the batch was not inserted")
+				}
+			}
+		})
+	}
+}
+
+// A ClickHouse that was restored from a backup is filled up from where its batches end, whatever is committed.
+func TestRestoredFromBackup(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.spread = 2
+	r.fill(500)
+	run := r.start(r.sink(r.wh))
+	r.arrived()
+	run.stop(t)
+	backup := clickhousetest.ForTest(t)
+	restored := r.open(backup)
+	if err := restored.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: discard()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []string{"clicks", "conversions", "outcomes", "batches"} {
+		if err := restored.Exec(t.Context(), fmt.Sprintf("INSERT INTO %s SELECT * FROM %s.%s", table, r.wh.Database(), table)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.fill(500)
+	run = r.start(r.sink(r.wh))
+	r.arrived()
+	run.stop(t)
+	r.check()
+
+	r.wh = restored
+	run = r.start(r.sink(r.wh))
+	r.arrived()
+	run.stop(t)
+	r.check()
+}
+
+// A sink that is asked to end finishes its running batch and records it.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fill(200)
+	s := r.sink(r.wh)
+	entered, ctx := make(chan struct{}, 100), context.Background()
+	s.hook = func(step, _ string, _ int32) error {
+		if step == stepIntentWritten {
+			entered <- struct{}{}
+			time.Sleep(200 * time.Millisecond)
+		}
+		return ctx.Err()
+	}
+	run := r.start(s)
+	<-entered
+	run.stop(t)
+	inserted := 0
+	for table := range r.want {
+		inserted += len(r.places(table))
+	}
+	var recorded []struct {
+		N uint64 `ch:"n"`
+	}
+	if err := r.wh.Select(t.Context(), &recorded, "SELECT sum(rows) AS n FROM batches FINAL"); err != nil || int(recorded[0].N) != inserted || inserted == 0 {
+		t.Errorf("%d rows are in the tables, %v are recorded, %v", inserted, recorded, err)
+	}
+}

@@ -1,0 +1,126 @@
+package ddl_test
+
+import (
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/Rhymond/go-money"
+	"github.com/nimriz/partners/schemas/ddl"
+)
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	text, err := fs.ReadFile(ddl.Migrations(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// Files are numbered without gaps, only go up, and every statement can be run again.
+func TestMigrations(t *testing.T) {
+	names, err := fs.Glob(ddl.Migrations(), "*.sql")
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	repeatable := regexp.MustCompile(`^CREATE (TABLE IF NOT EXISTS|MATERIALIZED VIEW IF NOT EXISTS|OR REPLACE VIEW) `)
+	for i, name := range names {
+		if !strings.HasPrefix(name, "000"+string(rune('1'+i))+"_") {
+			t.Errorf("file %d is %s", i+1, name)
+		}
+		text := read(t, name)
+		if !strings.Contains(text, "-- +goose Up\n") || strings.Contains(text, "+goose Down") {
+			t.Errorf("%s: wants Up and no Down", name)
+		}
+		statements := strings.Split(text, "-- +goose StatementBegin\n")[1:]
+		for _, s := range statements {
+			statement, after, ok := strings.Cut(s, ";\n-- +goose StatementEnd")
+			if !ok || strings.Contains(statement, ";") || strings.Contains(after, "CREATE") {
+				t.Errorf("%s: a statement does not end where goose thinks: %.80s", name, s)
+			}
+			if !repeatable.MatchString(statement) {
+				t.Errorf("%s: cannot be run again: %.80s", name, statement)
+			}
+			if strings.Contains(statement, "ENGINE =") && (!strings.Contains(statement, "ENGINE = {{engine ") ||
+				!strings.Contains(statement, "    non_replicated_deduplication_window = 100000,\n") || !strings.Contains(statement, "replicated_deduplication_window_seconds = 604800")) {
+				t.Errorf("%s: a table without engine template or deduplication windows: %.80s", name, statement)
+			}
+		}
+	}
+}
+
+// The digits of reward currencies are those that the gateway uses for amounts.
+func TestCurrencyDigits(t *testing.T) {
+	text := read(t, "0001_base_tables.sql")
+	digits := map[string]int{}
+	for _, m := range regexp.MustCompile(`reward_currency (?:IN \(([^)]*)\)|= ('[A-Z]+')), ([034])`).FindAllStringSubmatch(text, -1) {
+		for _, code := range regexp.MustCompile(`[A-Z]{3}`).FindAllString(m[1]+m[2], -1) {
+			digits[code] = int(m[3][0] - '0')
+		}
+	}
+	if len(digits) < 20 {
+		t.Fatalf("found only %v", digits)
+	}
+	var codes []string
+	for code := range digits {
+		codes = append(codes, code)
+	}
+	for a := 'A'; a <= 'Z'; a++ {
+		for b := 'A'; b <= 'Z'; b++ {
+			for c := 'A'; c <= 'Z'; c++ {
+				codes = append(codes, string([]rune{a, b, c}))
+			}
+		}
+	}
+	for _, code := range codes {
+		known := money.GetCurrency(code)
+		if known == nil {
+			continue
+		}
+		got, ok := digits[code]
+		if !ok {
+			got = 2
+		}
+		if got != known.Fraction {
+			t.Errorf("%s has %d digits, the migration says %d", code, known.Fraction, got)
+		}
+	}
+}
+
+func TestRoles(t *testing.T) {
+	if got := ddl.Roles("x`; DROP DATABASE y"); got != nil {
+		t.Errorf("a name that is no identifier: %q", got)
+	}
+	statements := ddl.Roles("partners")
+	all := strings.Join(statements, "\n")
+	for _, role := range []string{ddl.RoleWriter, ddl.RoleReader, ddl.RoleEveryWorkspace} {
+		if !slices.Contains(statements, "CREATE ROLE IF NOT EXISTS "+role) {
+			t.Errorf("no role %s", role)
+		}
+	}
+	for _, s := range statements {
+		if strings.Contains(s, "{{") || strings.Contains(s, ";") || strings.Contains(s, "--") {
+			t.Errorf("not a statement: %q", s)
+		}
+	}
+	// Every table with a workspace has a policy for readers; without one a reader would see all of it.
+	for _, name := range []string{"0001_base_tables.sql", "0002_rollup.sql"} {
+		for _, table := range strings.Split(read(t, name), "CREATE TABLE IF NOT EXISTS ")[1:] {
+			table, body, _ := strings.Cut(table, "\n")
+			body, _, _ = strings.Cut(body, "ENGINE")
+			policy := "CREATE ROW POLICY OR REPLACE partners_own ON `partners`." + table + "\n    USING workspace_id IN "
+			if strings.Contains(body, " workspace_id ") != strings.Contains(all, policy) {
+				t.Errorf("%s: workspace column and policy do not agree", table)
+			}
+			if !strings.Contains(all, "CREATE ROW POLICY OR REPLACE partners_all ON `partners`."+table+" USING 1 TO partners_writer") {
+				t.Errorf("%s: the writer has no policy", table)
+			}
+		}
+	}
+	if !strings.Contains(all, "startsWith(r, '"+ddl.RoleWorkspace+"')") || len(ddl.RoleWorkspace) != 19 {
+		t.Error("the policies cut the workspace role at another place than its prefix ends")
+	}
+}
