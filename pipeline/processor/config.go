@@ -86,7 +86,7 @@ var (
 	// ErrStateDir: another process uses this state directory.
 	ErrStateDir = errors.New("another process uses this -state-dir")
 	// ErrStuck: the client did not come back from a call long after its deadline. Only a new process helps.
-	ErrStuck = errors.New("Kafka client is stuck")
+	ErrStuck = errors.New("the Kafka client is stuck")
 )
 
 // errSession ends a session; the next one starts over from what the broker says.

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka"
+)
+
+const (
+	// brokerTimeout is how long the first answer of a broker may take: our Kafka clients would go on trying.
+	brokerTimeout = 10 * time.Second
+	// workTimeout bounds what comes after it.
+	workTimeout = 2 * time.Minute
+)
+
+// withBrokers calls do once a broker has answered.
+func withBrokers(ctx context.Context, cfg kafka.Config, do func(context.Context) error) error {
+	if err := cfg.Validate(); err != nil {
+		return usageError{err}
+	}
+	cl, err := kafka.NewClient(cfg, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	first, cancel := context.WithTimeout(ctx, brokerTimeout)
+	defer cancel()
+	if err := cl.Ping(first); err != nil {
+		return fmt.Errorf("-brokers: no answer from %s: %w", strings.Join(cfg.Brokers, ", "), err)
+	}
+	ctx, cancel = context.WithTimeout(ctx, workTimeout)
+	defer cancel()
+	return do(ctx)
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
+	"github.com/nimriz/partners/connectors/signature"
+	"github.com/nimriz/partners/pipeline/kafka/embedded"
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/twmb/franz-go/pkg/sr"
+	"github.com/twmb/franz-go/pkg/sr/srfake"
+)
+
+// In the scripts `exec ctl` is a process of its own: this test binary, with main as its main.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"ctl": main})
+}
+
+// warehouseScripts need a ClickHouse.
+var warehouseScripts = []string{filepath.Join("testdata", "script", "migrate.txtar")}
+
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil || len(files) <= len(warehouseScripts) {
+		t.Fatalf("no scripts: %v", err)
+	}
+	files = slices.DeleteFunc(files, func(f string) bool { return slices.Contains(warehouseScripts, f) })
+	testscript.Run(t, testscript.Params{Files: files, RequireExplicitExec: true, RequireUniqueNames: true, Cmds: map[string]func(*testscript.TestScript, bool, []string){
+		"broker":   startBroker,
+		"gateway":  startGateway,
+		"registry": startRegistry,
+		"status":   wantStatus,
+		"capture":  capture,
+	}})
+}
+
+func TestMigrate(t *testing.T) {
+	dsn := clickhousetest.ForTest(t)
+	testscript.Run(t, testscript.Params{Files: warehouseScripts, RequireExplicitExec: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": wantStatus},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("DSN", dsn)
+			return nil
+		}})
+}
+
+// status CODE ARGS… runs ctl and wants that exit code; stdout and stderr are compared after it.
+func wantStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: status CODE ARGS…")
+	}
+	err := ts.Exec("ctl", args[1:]...)
+	got := "0"
+	if err != nil {
+		got = strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	if got != args[0] {
+		ts.Fatalf("ctl %q ended with %s, want %s", args[1:], got, args[0])
+	}
+}
+
+// capture NAME puts the last standard output into the variable NAME, without its line end.
+func capture(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: capture NAME")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+}
+
+// broker starts an empty broker for this script; its address is $BROKERS.
+func startBroker(ts *testscript.TestScript, _ bool, _ []string) {
+	b, err := embedded.Start(embedded.Config{})
+	ts.Check(err)
+	ts.Defer(b.Close)
+	ts.Setenv("BROKERS", strings.Join(b.Addrs(), ","))
+}
+
+// gateway DIR CODE starts a server at $GATEWAY that verifies signatures with the secrets in DIR, keeps the last event in event.json, and answers CODE.
+func startGateway(ts *testscript.TestScript, _ bool, args []string) {
+	keys, err := signature.LoadKeyring(os.DirFS(ts.MkAbs(args[0])))
+	ts.Check(err)
+	kept := ts.MkAbs("event.json")
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		workspace := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/v1/workspaces/"), "/events")
+		if err == nil && r.Header.Get("Content-Type") != "application/json" {
+			err = fmt.Errorf("content type %q", r.Header.Get("Content-Type"))
+		}
+		if err == nil {
+			_, err = keys.Verify(workspace, r.Header, body, time.Now())
+		}
+		if err != nil {
+			w.WriteHeader(http.StatusUnauthorized)
+			fmt.Fprintf(w, `{"code":%q}`, signature.Code(err))
+			return
+		}
+		var event map[string]any
+		if err := json.Unmarshal(body, &event); err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		text, _ := json.MarshalIndent(event, "", "  ")
+		os.WriteFile(kept, append(text, '\n'), 0o600)
+		var code int
+		fmt.Sscan(args[1], &code)
+		if code == http.StatusTemporaryRedirect {
+			w.Header().Set("Location", r.URL.Path+"?again")
+		}
+		w.WriteHeader(code)
+		fmt.Fprintf(w, `{"event_id":%q}`, event["event_id"])
+	}))
+	ts.Defer(srv.Close)
+	ts.Setenv("GATEWAY", srv.URL)
+}
+
+// registry [crowded] [incompatible] starts a schema registry at $REGISTRY: one that has given ids to others, one that refuses the outcomes. (The fake finds everything compatible
+// unless it is told not to.)
+func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
+	reg := srfake.New()
+	ts.Defer(reg.Close)
+	if slices.Contains(args, "crowded") {
+		reg.SeedSchema("others-value", 1, 7, sr.Schema{Schema: `"string"`})
+	}
+	if slices.Contains(args, "incompatible") {
+		reg.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.HasPrefix(r.URL.Path, "/compatibility/subjects/outcomes-value/") {
+				return false
+			}
+			w.Header().Set("Content-Type", "application/vnd.schemaregistry.v1+json")
+			io.WriteString(w, `{"is_compatible":false,"messages":["READER_FIELD_MISSING_DEFAULT_VALUE: verdict"]}`)
+			return true
+		})
+	}
+	ts.Setenv("REGISTRY", reg.URL())
+}

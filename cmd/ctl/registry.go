@@ -1,0 +1,200 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/sr"
+)
+
+// registry is a Confluent-compatible schema registry. Only ctl ever calls one: daemons read ids from a file.
+type registry struct{ cl *sr.Client }
+
+// subjectSchema is one of our schemas and its place in the registry.
+type subjectSchema struct {
+	event.Schema
+	subject string
+	id      int // 0: not registered
+}
+
+func (s subjectSchema) String() string {
+	return fmt.Sprintf("schema %s version %d", s.Record, s.Version)
+}
+
+func (s subjectSchema) text() sr.Schema { return sr.Schema{Schema: s.JSON, Type: sr.TypeAvro} }
+
+func newRegistry(url string) (*registry, error) {
+	cl, err := sr.NewClient(sr.URLs(url))
+	if err != nil {
+		return nil, usagef("-schema-registry: %w", err)
+	}
+	return &registry{cl}, nil
+}
+
+// topics says in which topic the records of each schema are.
+func topics() map[string]string {
+	return map[string]string{"Click": topic.Clicks, "Conversion": topic.Conversions, "Outcome": topic.Outcomes, "Progress": topic.Progress, "Rejection": topic.Rejections}
+}
+
+// plan looks all schemas up, and checks those that are missing against what their subjects hold. It changes nothing.
+func (r *registry) plan(ctx context.Context, cfg kafka.Config) (plan []subjectSchema, err error) {
+	var refused []error
+	for _, schema := range event.Schemas() {
+		name, ok := topics()[schema.Record]
+		if !ok {
+			return nil, fmt.Errorf("no topic is known for schema %s", schema.Record)
+		}
+		s := subjectSchema{Schema: schema, subject: cfg.Topic(name) + "-value"}
+		found, err := r.cl.LookupSchema(ctx, s.subject, s.text())
+		switch {
+		case err == nil:
+			s.id = found.ID
+		case notFound(err):
+			refused = append(refused, r.compatible(ctx, s))
+		default:
+			return nil, fmt.Errorf("-schema-registry: looking up %s under %s: %w", s, s.subject, err)
+		}
+		plan = append(plan, s)
+	}
+	return plan, errors.Join(refused...)
+}
+
+func (r *registry) compatible(ctx context.Context, s subjectSchema) error {
+	const latest = -1
+	result, err := r.cl.CheckCompatibility(ctx, s.subject, latest, s.text())
+	switch {
+	case notFound(err): // the subject's first schema
+		return nil
+	case err != nil:
+		return fmt.Errorf("-schema-registry: checking %s against %s: %w", s, s.subject, err)
+	case !result.Is:
+		return fmt.Errorf("-schema-registry: %s is not compatible with what %s holds: %s", s, s.subject, strings.Join(append(result.Messages, "nothing was changed"), "; "))
+	}
+	return nil
+}
+
+func notFound(err error) bool {
+	var response *sr.ResponseError
+	return errors.As(err, &response) && response.StatusCode == http.StatusNotFound
+}
+
+// publish registers what is missing, and writes the registry's ids to file. Without a file the built-in ids must be the registry's.
+func (r *registry) publish(ctx context.Context, plan []subjectSchema, file string) (lines []string, err error) {
+	var ids []event.ID
+	for _, s := range plan {
+		if s.id == 0 {
+			if s.id, err = r.cl.RegisterSchema(ctx, s.subject, s.text(), -1, -1); err != nil {
+				return lines, fmt.Errorf("-schema-registry: registering %s under %s: %w", s, s.subject, err)
+			}
+			lines = append(lines, fmt.Sprintf("registered %s under %s with id %d", s, s.subject, s.id))
+		}
+		ids = append(ids, event.ID{ID: uint32(s.id), Record: s.Record, Version: s.Version})
+	}
+	if file == "" {
+		if !slices.Equal(ids, event.DefaultIDs()) {
+			return lines, errors.New("-schema-ids: the registry's ids are not the built-in ones: name a file for them, and give it to all daemons")
+		}
+		return lines, nil
+	}
+	written, err := writeIDs(file, ids)
+	if written {
+		lines = append(lines, fmt.Sprintf("wrote %d schema ids to %s: give this file to all daemons", len(ids), file))
+	}
+	return lines, err
+}
+
+// writeIDs puts ids into a lock file. Ids that the file already has stay in it, before the new ones: records that were written with them must stay readable, and the last id of a
+// record is the one that is written from now on.
+func writeIDs(file string, ids []event.ID) (written bool, err error) {
+	old, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("-schema-ids: %w", err)
+	}
+	var all []event.ID
+	if len(bytes.TrimSpace(old)) > 0 {
+		have, err := event.ParseIDs(old)
+		if err != nil {
+			return false, fmt.Errorf("-schema-ids %s: %w", file, err)
+		}
+		for _, id := range have {
+			i := slices.IndexFunc(ids, func(x event.ID) bool { return x.ID == id.ID })
+			if i >= 0 && ids[i] != id {
+				return false, fmt.Errorf("-schema-ids %s: id %d is %s version %d there and %s version %d in the registry: records with this id could not be told apart",
+					file, id.ID, id.Record, id.Version, ids[i].Record, ids[i].Version)
+			}
+			if i < 0 {
+				all = append(all, id)
+			}
+		}
+	}
+	all = append(all, ids...)
+	if _, err := event.NewCodec(all); err != nil {
+		return false, fmt.Errorf("-schema-ids %s: %w", file, err)
+	}
+	text, err := lockFile(all)
+	if err != nil || bytes.Equal(old, text) {
+		return false, err
+	}
+	if err := renameio.WriteFile(file, text, 0o644); err != nil {
+		return false, fmt.Errorf("-schema-ids: %w", err)
+	}
+	return true, nil
+}
+
+// lockFile writes one id a line.
+func lockFile(ids []event.ID) ([]byte, error) {
+	lines := make([]string, len(ids))
+	for i, id := range ids {
+		b, err := json.Marshal(id)
+		if err != nil {
+			return nil, fmt.Errorf("writing schema ids: %w", err)
+		}
+		lines[i] = "  " + string(b)
+	}
+	return []byte("[\n" + strings.Join(lines, ",\n") + "\n]\n"), nil
+}
+
+// checkRegistry returns what publish would have to do.
+func checkRegistry(ctx context.Context, url string, cfg kafka.Config, file string) error {
+	reg, err := newRegistry(url)
+	if err != nil {
+		return err
+	}
+	plan, err := reg.plan(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	ids, where := event.DefaultIDs(), "the built-in ids"
+	if file != "" {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("-schema-ids: %w", err)
+		}
+		if ids, err = event.ParseIDs(text); err != nil {
+			return fmt.Errorf("-schema-ids %s: %w", file, err)
+		}
+		where = file
+	}
+	var problems []error
+	for _, s := range plan {
+		switch {
+		case s.id == 0:
+			problems = append(problems, fmt.Errorf("%s is not registered under %s: run `ctl topics apply`", s, s.subject))
+		case !slices.Contains(ids, event.ID{ID: uint32(s.id), Record: s.Record, Version: s.Version}):
+			problems = append(problems, fmt.Errorf("%s has id %d in the registry and not in %s: run `ctl topics apply` with -schema-ids", s, s.id, where))
+		}
+	}
+	return errors.Join(problems...)
+}

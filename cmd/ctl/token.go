@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/topic"
+)
+
+func tokenCommands() []command {
+	return []command{
+		{"token inspect", "TOKEN", "says what is in a click token, and with -token-keys whose it is", inspectToken},
+		{"token mint", "", "mints a click token; no click belongs to it", mintToken},
+	}
+}
+
+const keysUsage = "`directory` with one file per workspace id, one base64 key a line"
+
+func loadKeys(dir string) (*token.Keyring, error) {
+	keys, err := token.LoadKeyring(os.DirFS(dir))
+	if err != nil {
+		return nil, fmt.Errorf("-token-keys %s: %w", dir, err)
+	}
+	return keys, nil
+}
+
+func inspectToken(flags *flag.FlagSet) func(context.Context, *call) error {
+	dir := flags.String("token-keys", "", keysUsage)
+	workspace := flags.String("workspace", "", "the `id` to try the MAC with; all that have keys if empty")
+	return func(_ context.Context, c *call) error {
+		if len(c.args) != 1 {
+			return usagef("exactly one TOKEN is required")
+		}
+		if *workspace != "" && *dir == "" {
+			return usagef("-token-keys is required with -workspace")
+		}
+		text := c.args[0]
+		raw, err := token.Parse(text)
+		if err != nil {
+			return err
+		}
+		c.say("time       %s", token.Time(&raw).Format(time.RFC3339))
+		c.say("seconds    %d since %s", token.Seconds(&raw), token.Time(&token.Raw{}).Format(time.RFC3339))
+		c.say("partition  %d of %d", topic.OneEpoch(topic.DefaultPartitions).Partition(text, token.Time(&raw)), topic.DefaultPartitions)
+		if *dir == "" {
+			return nil
+		}
+		keys, err := loadKeys(*dir)
+		if err != nil {
+			return err
+		}
+		if *workspace != "" && !keys.Has(*workspace) {
+			return fmt.Errorf("-workspace: %q has no key in %s", *workspace, *dir)
+		}
+		owner, tried, err := tryKeys(keys, *dir, *workspace, text)
+		if err != nil {
+			return err
+		}
+		if owner == "" {
+			c.say("mac        not of %s", tried)
+			return nil
+		}
+		c.say("mac        of workspace %s", owner)
+		return nil
+	}
+}
+
+// tryKeys returns the workspace whose key minted the token, "" for none, and in words which were tried.
+func tryKeys(keys *token.Keyring, dir, workspace, text string) (owner, tried string, err error) {
+	candidates, tried := []string{workspace}, "workspace "+workspace
+	if workspace == "" {
+		files, err := fs.ReadDir(os.DirFS(dir), ".")
+		if err != nil {
+			return "", "", fmt.Errorf("-token-keys: %w", err)
+		}
+		candidates, tried = nil, "any workspace in "+dir
+		for _, f := range files {
+			if keys.Has(f.Name()) {
+				candidates = append(candidates, f.Name())
+			}
+		}
+	}
+	for _, w := range candidates {
+		if _, err := keys.Verify(w, text); err == nil {
+			return w, tried, nil
+		}
+	}
+	return "", tried, nil
+}
+
+func mintToken(flags *flag.FlagSet) func(context.Context, *call) error {
+	dir := flags.String("token-keys", "", keysUsage+"; the first key mints (required)")
+	workspace := flags.String("workspace", "", "the `id` whose token it is to be (required)")
+	at := flags.String("at", "", "mint `time`, RFC 3339; now if empty")
+	return func(_ context.Context, c *call) error {
+		if *workspace == "" {
+			return usagef("-workspace is required")
+		}
+		if *dir == "" {
+			return usagef("-token-keys is required")
+		}
+		when := time.Now()
+		if *at != "" {
+			var err error
+			if when, err = time.Parse(time.RFC3339, strings.TrimSpace(*at)); err != nil {
+				return usagef("-at: %q is not RFC 3339, such as 2026-01-05T10:00:00Z", *at)
+			}
+		}
+		keys, err := loadKeys(*dir)
+		if err != nil {
+			return err
+		}
+		if !keys.Has(*workspace) {
+			return fmt.Errorf("-workspace: %q has no key in %s", *workspace, *dir)
+		}
+		raw, err := keys.Mint(*workspace, when, rand.Reader)
+		if err != nil {
+			return err
+		}
+		if token.Time(&raw).Unix() != when.Unix() { // four bytes of seconds
+			return usagef("-at: a token cannot carry %s", when.Format(time.RFC3339))
+		}
+		c.say("%s", token.Text(&raw))
+		return nil
+	}
+}

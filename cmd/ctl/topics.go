@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/cmd/internal/setup"
+	"github.com/nimriz/partners/pipeline/kafka"
+)
+
+// topicsFlags are the same for apply and check.
+type topicsFlags struct {
+	kafka     kafka.Config
+	want      kafka.TopicsConfig
+	registry  string
+	schemaIDs string
+}
+
+func defineTopics(fs *flag.FlagSet) *topicsFlags {
+	t := &topicsFlags{kafka: kafka.DefaultConfig(), want: kafka.DefaultTopicsConfig()}
+	t.kafka.ClientID = "partners-ctl"
+	daemon.KafkaFlags(fs, &t.kafka)
+	intVar(fs, &t.want.Replication, 16, "replication", "`replicas` of a topic that is created; all but one must acknowledge. 1 for a laptop")
+	intVar(fs, &t.want.Partitions, 32, "partitions", "`count` of the co-partitioned topics; tokens are bound to it, so it cannot change later")
+	fs.Var((*life)(&t.want.ClickLife), "click-life", "how long a click can bring conversions, such as `40d` or 36h; the same as for the processors")
+	fs.StringVar(&t.registry, "schema-registry", "", "`URL` of a schema registry that is to know our schemas, each under TOPIC-value")
+	fs.StringVar(&t.schemaIDs, "schema-ids", "", "`file` with the registry's schema ids: apply writes it, check and all daemons read it; built-in ids if empty")
+	return t
+}
+
+func topicsCommands() []command {
+	return []command{
+		{"topics apply", "", "creates topics that are missing, sets what differs, commits the start of both groups on a fresh install", func(fs *flag.FlagSet) func(context.Context, *call) error {
+			return defineTopics(fs).apply
+		}},
+		{"topics check", "", "says what differs, and where a group has lost its place; changes nothing", func(fs *flag.FlagSet) func(context.Context, *call) error {
+			return defineTopics(fs).check
+		}},
+	}
+}
+
+func (t *topicsFlags) validate() error {
+	if err := t.want.Validate(); err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
+func (t *topicsFlags) apply(ctx context.Context, c *call) error {
+	if err := t.validate(); err != nil {
+		return err
+	}
+	return withBrokers(ctx, t.kafka, func(ctx context.Context) error {
+		var plan []subjectSchema
+		var reg *registry
+		if t.registry != "" {
+			var err error
+			if reg, err = newRegistry(t.registry); err != nil {
+				return err
+			}
+			if plan, err = reg.plan(ctx, t.kafka); err != nil { // before anything changes
+				return err
+			}
+		}
+		lines, err := setup.Topics(ctx, t.kafka, t.want, c.log)
+		if err == nil && reg != nil {
+			var published []string
+			published, err = reg.publish(ctx, plan, t.schemaIDs)
+			lines = append(lines, published...)
+		}
+		for _, line := range lines { // also those before an error
+			c.say("%s", line)
+		}
+		if err == nil && len(lines) == 0 {
+			c.say("nothing to change")
+		}
+		return err
+	})
+}
+
+func (t *topicsFlags) check(ctx context.Context, c *call) error {
+	if err := t.validate(); err != nil {
+		return err
+	}
+	return withBrokers(ctx, t.kafka, func(ctx context.Context) error {
+		err := setup.CheckTopics(ctx, t.kafka, t.want, c.log)
+		if t.registry != "" {
+			err = errors.Join(err, checkRegistry(ctx, t.registry, t.kafka, t.schemaIDs))
+		}
+		if err == nil {
+			c.say("topics are as they should be")
+		}
+		return err
+	})
+}
+
+// life is a duration that may also be given in days.
+type life time.Duration
+
+func (l *life) String() string {
+	d := time.Duration(*l)
+	if d%(24*time.Hour) == 0 {
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	}
+	return d.String()
+}
+
+func (l *life) Set(s string) error {
+	if n, ok := strings.CutSuffix(s, "d"); ok {
+		days, err := strconv.ParseUint(n, 10, 16)
+		if err != nil {
+			return errors.New("want a whole number of days")
+		}
+		*l = life(days) * life(24*time.Hour)
+		return nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return errors.New("want a duration such as 40d or 36h")
+	}
+	*l = life(d)
+	return nil
+}
+
+// intVar declares a flag for an integer of so many bits.
+func intVar[T int16 | int32](fs *flag.FlagSet, p *T, bits int, name, usage string) {
+	fs.Func(name, fmt.Sprintf("%s (default %d)", usage, *p), func(s string) error {
+		n, err := strconv.ParseInt(s, 10, bits)
+		if err != nil {
+			return errors.New("want a whole number")
+		}
+		*p = T(n)
+		return nil
+	})
+}

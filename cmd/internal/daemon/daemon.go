@@ -1,0 +1,223 @@
+// Package daemon is what every process here has in common: flags with environment fallback, a logger, the admin listener, signals, and an ordered stop. Mains declare
+// their flags from a component's DefaultConfig and wire; everything else is here.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// envPrefix stands before the environment variable of a flag: -state-dir is PARTNERS_STATE_DIR.
+const envPrefix = "PARTNERS_"
+
+// StopTimeout bounds the stop of one task.
+const StopTimeout = 10 * time.Second
+
+// Daemon is one process.
+type Daemon struct {
+	Name     string
+	Flags    *flag.FlagSet
+	Log      *slog.Logger
+	Registry *prometheus.Registry
+
+	adminListen string
+	logLevel    slog.Level
+	schemaIDs   string
+}
+
+// New makes a daemon with the flags that all of them have.
+func New(name, about string) *Daemon {
+	d := &Daemon{Name: name, Flags: NewFlags(name, about), Registry: prometheus.NewRegistry(), logLevel: slog.LevelInfo}
+	d.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	d.Flags.StringVar(&d.adminListen, "admin-listen", ":9090", "address of /metrics, /livez, /readyz and /debug/pprof")
+	d.Flags.TextVar(&d.logLevel, "log-level", d.logLevel, "debug, info, warn or error")
+	return d
+}
+
+// NewFlags makes a flag set whose usage tells about the program and about the environment.
+func NewFlags(name, about string) *flag.FlagSet {
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard) // Parse prints, once
+	fs.Usage = func() {
+		fmt.Fprintf(fs.Output(), "%s: %s\n\nEach flag may be given as an environment variable: -some-flag as %sSOME_FLAG.\n\n", name, about, envPrefix)
+		fs.PrintDefaults()
+	}
+	return fs
+}
+
+// Parse reads args, and for each flag that is not among them its environment variable.
+func Parse(fs *flag.FlagSet, args []string, environ func(string) (string, bool)) error {
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	given := make(map[string]bool)
+	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	var problems []error
+	fs.VisitAll(func(f *flag.Flag) {
+		name := envPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if v, ok := environ(name); ok && !given[f.Name] {
+			if err := f.Value.Set(v); err != nil {
+				problems = append(problems, fmt.Errorf("invalid value %q of environment variable %s: %w", v, name, err))
+			}
+		}
+	})
+	return errors.Join(problems...)
+}
+
+// Kafka declares the flags of everything that speaks Kafka.
+func (d *Daemon) Kafka(cfg *kafka.Config) {
+	cfg.ClientID = "partners-" + d.Name
+	KafkaFlags(d.Flags, cfg)
+	d.Flags.StringVar(&d.schemaIDs, "schema-ids", "", "`file` with the schema ids of a registry, as written by ctl topics apply; built in if empty")
+}
+
+// KafkaFlags declares -brokers and -topic-prefix.
+func KafkaFlags(fs *flag.FlagSet, cfg *kafka.Config) {
+	fs.Func("brokers", "seed brokers, `host:port,…` (required)", func(s string) error {
+		cfg.Brokers = strings.Split(s, ",")
+		return nil
+	})
+	fs.StringVar(&cfg.TopicPrefix, "topic-prefix", cfg.TopicPrefix, "stands before every topic, group and transactional id")
+}
+
+// Codec is the codec of -schema-ids.
+func (d *Daemon) Codec() (*event.Codec, error) { return Codec(d.schemaIDs) }
+
+// Codec reads the lock file, or uses the built-in one if file is empty.
+func Codec(file string) (*event.Codec, error) {
+	if file == "" {
+		return event.NewCodec(event.DefaultIDs())
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("-schema-ids: %w", err)
+	}
+	ids, err := event.ParseIDs(b)
+	if err != nil {
+		return nil, fmt.Errorf("-schema-ids %s: %w", file, err)
+	}
+	c, err := event.NewCodec(ids)
+	if err != nil {
+		return nil, fmt.Errorf("-schema-ids %s: %w", file, err)
+	}
+	return c, nil
+}
+
+// Main parses the command line, runs until SIGTERM or SIGINT, and exits: 0 after a clean stop, 2 for a wrong command line, 1 for anything else.
+func (d *Daemon) Main(run func(ctx context.Context) error) {
+	os.Exit(d.main(os.Args[1:], run))
+}
+
+func (d *Daemon) main(args []string, run func(ctx context.Context) error) int {
+	if err := Parse(d.Flags, args, os.LookupEnv); errors.Is(err, flag.ErrHelp) {
+		d.Flags.SetOutput(os.Stdout)
+		d.Flags.Usage()
+		return 0
+	} else if err != nil || d.Flags.NArg() > 0 {
+		if err == nil {
+			err = fmt.Errorf("unexpected argument %q", d.Flags.Arg(0))
+		}
+		fmt.Fprintf(os.Stderr, "%s: %v (-h lists all flags)\n", d.Name, err)
+		return 2
+	}
+	d.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: d.logLevel})).With("daemon", d.Name)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		d.Log.Error("stopped", "error", err)
+		return 1
+	}
+	d.Log.Info("stopped")
+	return 0
+}
+
+// Part is a component that a process is made of.
+type Part interface {
+	// Run runs until ctx is done, then stops cleanly.
+	Run(ctx context.Context) error
+	// Ready reports why the part does not serve yet, nil when it does.
+	Ready() error
+}
+
+// Serve runs a part with the admin listener beside it, and logs `ready` once it serves.
+func (d *Daemon) Serve(ctx context.Context, part Part, attrs ...any) error {
+	ln, err := net.Listen("tcp", d.adminListen)
+	if err != nil {
+		return fmt.Errorf("-admin-listen: %w", err)
+	}
+	var g Group
+	g.Go("admin listener", HTTP(ln, d.admin(part.Ready), d.Log))
+	g.Go(d.Name, part.Run)
+	g.Go("readiness", func(ctx context.Context) error {
+		for part.Ready() != nil {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+		d.Log.Info("ready", append([]any{"admin", ln.Addr().String()}, attrs...)...)
+		<-ctx.Done()
+		return nil
+	})
+	return g.Wait(ctx)
+}
+
+func (d *Daemon) admin(ready func() error) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(d.Registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		io.WriteString(w, "ok\n")
+	})
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// HTTP returns a task that serves ln until its context ends, then lets the requests under way finish. The server's own log goes nowhere: it names remote addresses.
+func HTTP(ln net.Listener, h http.Handler, log *slog.Logger) func(context.Context) error {
+	return func(ctx context.Context) error {
+		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 120 * time.Second,
+			ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+		done := make(chan error, 1)
+		go func() { done <- srv.Serve(ln) }()
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+		}
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), StopTimeout-2*time.Second)
+		defer cancel()
+		if err := srv.Shutdown(stop); err != nil {
+			log.Warn("cutting requests that did not finish", "error", err)
+			return srv.Close()
+		}
+		return nil
+	}
+}

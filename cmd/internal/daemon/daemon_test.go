@@ -1,0 +1,114 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"log/slog"
+)
+
+// A flag wins over its environment variable, which wins over the default; a wrong value names what is wrong.
+func TestParse(t *testing.T) {
+	parse := func(env map[string]string, args ...string) (string, error) {
+		fs := NewFlags("x", "test")
+		dir := fs.String("state-dir", "default", "")
+		fs.Duration("grace", time.Second, "")
+		err := Parse(fs, args, func(k string) (string, bool) { v, ok := env[k]; return v, ok })
+		return *dir, err
+	}
+	f := func(want string, env map[string]string, args ...string) {
+		t.Helper()
+		if got, err := parse(env, args...); err != nil || got != want {
+			t.Errorf("%v %v: got %q, %v; want %q", env, args, got, err, want)
+		}
+	}
+	f("default", nil)
+	f("env", map[string]string{"PARTNERS_STATE_DIR": "env"})
+	f("flag", map[string]string{"PARTNERS_STATE_DIR": "env"}, "-state-dir", "flag")
+	if _, err := parse(map[string]string{"PARTNERS_GRACE": "soon"}); err == nil || !strings.Contains(err.Error(), "PARTNERS_GRACE") {
+		t.Errorf("a wrong variable: %v", err)
+	}
+	if _, err := parse(nil, "-grac", "1s"); err == nil || !strings.Contains(err.Error(), "-grac") {
+		t.Errorf("an unknown flag: %v", err)
+	}
+	if _, err := parse(nil, "-h"); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("-h: %v", err)
+	}
+}
+
+// Tasks stop in the reverse order of their start, each before the next is told; the error of the first that fails is not lost.
+func TestGroupStopsInReverse(t *testing.T) {
+	var mu sync.Mutex
+	var stopped []string
+	var g Group
+	for _, name := range []string{"broker", "warehouse", "gateway"} {
+		g.Go(name, func(ctx context.Context) error {
+			<-ctx.Done()
+			time.Sleep(5 * time.Millisecond)
+			mu.Lock()
+			defer mu.Unlock()
+			stopped = append(stopped, name)
+			return nil
+		})
+	}
+	broken := errors.New("disk full")
+	g.Go("sink", func(context.Context) error { return broken })
+	ctx := g.Watch(t.Context())
+	<-ctx.Done()
+	if c := context.Cause(ctx); !errors.Is(c, broken) || !strings.Contains(c.Error(), "sink ended early") {
+		t.Errorf("cause: %v", c)
+	}
+	if err := g.Wait(t.Context()); !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "sink: ") {
+		t.Errorf("Wait: %v", err)
+	}
+	if want := []string{"gateway", "warehouse", "broker"}; !slices.Equal(stopped, want) {
+		t.Errorf("stopped in the order %v, want %v", stopped, want)
+	}
+}
+
+// A request under way is finished, not cut.
+func TestHTTPDrains(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := make(chan struct{})
+	release := make(chan struct{})
+	run := HTTP(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(inside)
+		<-release
+		io.WriteString(w, "done")
+	}), slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	stopped := make(chan error, 1)
+	go func() { stopped <- run(ctx) }()
+	answer := make(chan string, 1)
+	go func() {
+		resp, err := http.Get("http://" + ln.Addr().String())
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		answer <- string(b)
+	}()
+	<-inside
+	cancel()
+	close(release)
+	if got := <-answer; got != "done" {
+		t.Errorf("the request under way got %q", got)
+	}
+	if err := <-stopped; err != nil {
+		t.Errorf("stop: %v", err)
+	}
+}

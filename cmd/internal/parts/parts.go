@@ -1,0 +1,288 @@
+// Package parts puts components together into the parts that a process runs: the redirector is a handler, a spool, a shipper and a catalog that follows its topic. A daemon runs
+// one part, the demo several; there is no other difference between them.
+package parts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/ingest"
+	"github.com/nimriz/partners/connectors/redirect"
+	"github.com/nimriz/partners/connectors/signature"
+	"github.com/nimriz/partners/connectors/sink"
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/catalog"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Deps is what every part gets from its process.
+type Deps struct {
+	Kafka    kafka.Config
+	Codec    *event.Codec
+	Log      *slog.Logger
+	Registry prometheus.Registerer
+}
+
+// named gives a part its own Kafka client id and log attribute.
+func (d Deps) named(name string) Deps {
+	d.Kafka.ClientID = "partners-" + name
+	d.Log = d.Log.With("part", name)
+	return d
+}
+
+// readiness is nil when the part serves.
+type readiness struct{ serving atomic.Bool }
+
+// Ready implements daemon.Part.
+func (r *readiness) Ready() error {
+	if !r.serving.Load() {
+		return errors.New("starting")
+	}
+	return nil
+}
+
+// retry calls try until it succeeds or ctx ends: Kafka and ClickHouse may start after us.
+func retry(ctx context.Context, log *slog.Logger, what string, try func(context.Context) error) error {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		attempt, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err := try(attempt)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		log.Warn("trying again", "what", what, "in", wait, "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// follow keeps view up to date from the catalog topic. It calls caught when the view holds what the topic held at the start.
+func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) error {
+	for ctx.Err() == nil {
+		var f *kafka.Follower
+		err := retry(ctx, d.Log, "reading the catalog", func(ctx context.Context) (err error) {
+			f, err = kafka.Follow(ctx, d.Kafka, d.Log, d.Kafka.Topic(topic.Catalog), func(r *kgo.Record) error {
+				if err := view.Apply(string(r.Key), r.Value, r.Offset); err != nil {
+					// One bad record must not stop all other links: it is refused, everything else stays usable.
+					d.Log.Error("a catalog record is refused", "offset", r.Offset, "error", err)
+				}
+				return nil
+			})
+			return err
+		})
+		if err != nil {
+			break
+		}
+		caught()
+		select {
+		case <-ctx.Done():
+		case <-f.Done():
+			d.Log.Error("following the catalog stopped; starting over", "error", f.Err())
+		}
+		f.Close()
+	}
+	return nil
+}
+
+// epochs reads the partition count that tokens are bound to.
+func epochs(ctx context.Context, d Deps, cl *kgo.Client) (e topic.Epochs, err error) {
+	err = retry(ctx, d.Log, "reading topic metadata", func(ctx context.Context) error {
+		n, err := kafka.Partitions(ctx, cl, d.Kafka.Topic(topic.Clicks))
+		e = topic.OneEpoch(n)
+		return err
+	})
+	return e, err
+}
+
+// Redirector answers short links.
+type Redirector struct {
+	Deps
+	Config    redirect.Config
+	Listener  net.Listener
+	TokenKeys string // directory
+	CountryDB string // file, may be empty
+	readiness
+}
+
+// Run implements daemon.Part.
+func (r *Redirector) Run(ctx context.Context) error {
+	d := r.named("redirector")
+	keys, err := token.LoadKeyring(os.DirFS(r.TokenKeys))
+	if err != nil {
+		return fmt.Errorf("-token-keys: %w", err)
+	}
+	var countries *redirect.Countries
+	if r.CountryDB != "" {
+		if countries, err = redirect.OpenCountries(r.CountryDB); err != nil {
+			return fmt.Errorf("-country-db: %w", err)
+		}
+	}
+	spool, err := redirect.OpenSpool(r.Config, d.Log, d.Registry)
+	if err != nil {
+		return err
+	}
+	defer spool.Close()
+	view, err := redirect.LoadCatalog(r.Config, d.Log)
+	if err != nil {
+		return err
+	}
+	handler, err := redirect.New(view, keys, d.Codec, spool, countries, d.Log, d.Registry)
+	if err != nil {
+		return err
+	}
+	producer, err := kafka.NewClient(d.Kafka, d.Log, d.Registry, redirect.ClientOptions()...)
+	if err != nil {
+		return err
+	}
+	defer producer.Close()
+	if view.Offset() >= 0 {
+		r.serving.Store(true) // the catalog of the last run serves until Kafka answers
+	}
+	var g daemon.Group
+	g.Go("shipper", func(ctx context.Context) error { return r.ship(ctx, d, spool, producer) })
+	g.Go("catalog on disk", func(ctx context.Context) error { return redirect.KeepCatalog(ctx, r.Config, view, d.Log) })
+	g.Go("catalog", func(ctx context.Context) error {
+		return follow(ctx, d, view, func() { r.serving.Store(true) })
+	})
+	g.Go("listener", daemon.HTTP(r.Listener, handler, d.Log))
+	return g.Wait(ctx)
+}
+
+// ship begins when Kafka says how many partitions there are; until then the spool gathers.
+func (r *Redirector) ship(ctx context.Context, d Deps, spool *redirect.Spool, producer *kgo.Client) error {
+	e, err := epochs(ctx, d, producer)
+	if err != nil {
+		return nil // stopped before Kafka answered: the spool is shipped after the next start
+	}
+	partition := func(text string) int32 {
+		raw, err := token.Parse(text)
+		if err != nil {
+			return 0 // never minted here; the sink makes it a dead letter
+		}
+		return e.Partition(text, token.Time(&raw))
+	}
+	shipper, err := redirect.NewShipper(spool, producer, d.Kafka.Topic(topic.Clicks), partition, d.Codec, d.Log, d.Registry)
+	if err != nil {
+		return err
+	}
+	return shipper.Run(ctx)
+}
+
+// Gateway takes the merchants' events.
+type Gateway struct {
+	Deps
+	Config         ingest.Config
+	Listener       net.Listener
+	TokenKeys      string // directory
+	SigningSecrets string // directory
+	readiness
+}
+
+// Run implements daemon.Part.
+func (p *Gateway) Run(ctx context.Context) error {
+	d := p.named("gateway")
+	keys, err := token.LoadKeyring(os.DirFS(p.TokenKeys))
+	if err != nil {
+		return fmt.Errorf("-token-keys: %w", err)
+	}
+	secrets, err := signature.LoadKeyring(os.DirFS(p.SigningSecrets))
+	if err != nil {
+		return fmt.Errorf("-signing-secrets: %w", err)
+	}
+	producer, err := kafka.NewClient(d.Kafka, d.Log, d.Registry, ingest.ProducerOptions(p.Config)...)
+	if err != nil {
+		return err
+	}
+	defer producer.Close()
+	e, err := epochs(ctx, d, producer)
+	if err != nil {
+		return nil
+	}
+	view := catalog.NewView()
+	workspaces := func(id string) (exists, conversionTracking bool) {
+		w, ok := view.Workspace(id)
+		return ok, ok && w.Access.ConversionTracking
+	}
+	handler, err := ingest.New(p.Config, d.Kafka, producer, d.Codec, e, secrets, keys, workspaces, d.Log, d.Registry)
+	if err != nil {
+		return err
+	}
+	caught := make(chan struct{})
+	var g daemon.Group
+	g.Go("catalog", func(ctx context.Context) error {
+		var once bool
+		return follow(ctx, d, view, func() {
+			if !once {
+				once = true
+				close(caught)
+			}
+		})
+	})
+	g.Go("drain", func(ctx context.Context) error { // stops after the listener: what was accepted gets to Kafka
+		<-ctx.Done()
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), daemon.StopTimeout)
+		defer cancel()
+		return handler.Drain(last)
+	})
+	g.Go("listener", func(ctx context.Context) error {
+		select { // without the catalog every workspace would be unknown
+		case <-ctx.Done():
+			return p.Listener.Close()
+		case <-caught:
+		}
+		p.serving.Store(true)
+		return daemon.HTTP(p.Listener, handler, d.Log)(ctx)
+	})
+	return g.Wait(ctx)
+}
+
+// Sink fills ClickHouse.
+type Sink struct {
+	Deps
+	Config     sink.Config
+	ClickHouse clickhouse.Config
+	readiness
+}
+
+// Run implements daemon.Part.
+func (p *Sink) Run(ctx context.Context) error {
+	d := p.named("sink")
+	var wh *clickhouse.Conn
+	if err := retry(ctx, d.Log, "connecting to ClickHouse", func(ctx context.Context) (err error) {
+		wh, err = clickhouse.Open(ctx, p.ClickHouse, d.Log)
+		return err
+	}); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer wh.Close()
+	s, err := sink.New(p.Config, d.Kafka, d.Codec, wh, d.Log, d.Registry)
+	if err != nil {
+		return err
+	}
+	go func() {
+		select {
+		case <-s.Ready():
+			p.serving.Store(true)
+		case <-ctx.Done():
+		}
+	}()
+	return s.Run(ctx)
+}

@@ -1,0 +1,153 @@
+package repolint
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// eachImport calls see for every import of every Go file, and collects what it has to say.
+func eachImport(r repo, see func(p pkg, f goFile, target string) string) (bad []string) {
+	for _, p := range r.pkgs {
+		for _, f := range p.files {
+			for _, target := range f.imports {
+				if text := see(p, f, target); text != "" {
+					bad = append(bad, fmt.Sprintf("%s imports %s: %s", f.name, target, text))
+				}
+			}
+		}
+	}
+	return bad
+}
+
+// eachOwnImport is eachImport for imports of this module, given from its root.
+func eachOwnImport(r repo, see func(p pkg, f goFile, target string) string) []string {
+	return eachImport(r, func(p pkg, f goFile, target string) string {
+		if own, ok := strings.CutPrefix(target, module+"/"); ok {
+			return see(p, f, own)
+		}
+		return ""
+	})
+}
+
+// within says whether path is dir or below it.
+func within(path string, dirs ...string) bool {
+	return slices.ContainsFunc(dirs, func(dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") })
+}
+
+// ladder: cmd → {connectors, pipeline} → schemas.
+func ladder(r repo) []string {
+	return eachOwnImport(r, func(p pkg, _ goFile, target string) string {
+		switch {
+		case within(target, "cmd") && !within(p.path, "cmd"):
+			return "nothing imports cmd: what others need belongs below it"
+		case within(p.path, "schemas") && !within(target, "schemas"):
+			return "schemas imports nothing above it: move the type that is needed into schemas"
+		case within(p.path, "pipeline") && within(target, "connectors"):
+			return "the engine knows nothing of the outside world: pass in what it needs from cmd"
+		}
+		return ""
+	})
+}
+
+// adapters: each connector can be deleted without touching another.
+func adapters(r repo) []string {
+	return eachOwnImport(r, func(p pkg, f goFile, target string) string {
+		if !within(p.path, "connectors") {
+			return ""
+		}
+		if within(target, "pipeline") {
+			ok := target == "pipeline/kafka" || target == "pipeline/token" || f.test && within(target, "pipeline/kafka")
+			if ok {
+				return ""
+			}
+			return "of pipeline a connector may use kafka and token alone (its tests also what is below kafka): pass the rest in as a function from cmd"
+		}
+		from, to := connector(p.path), connector(target)
+		if to == "" || from == to || to == "signature" || to == "clickhouse" && slices.Contains([]string{"sink", "export", "report"}, from) {
+			return ""
+		}
+		return "connectors do not import each other (but signature, and clickhouse by sink, export and report): let cmd put them together"
+	})
+}
+
+// connector is the name of the connector that a path belongs to.
+func connector(path string) string {
+	below, ok := strings.CutPrefix(path, "connectors/")
+	if !ok {
+		return ""
+	}
+	name, _, _ := strings.Cut(below, "/")
+	return name
+}
+
+// judges: the oracle is an opinion of its own, and the traffic knows the pipeline only from outside.
+func judges(r repo) []string {
+	return eachOwnImport(r, func(p pkg, _ goFile, target string) string {
+		switch {
+		case within(p.path, "pipeline/oracle") && !within(target, "schemas/event", "pipeline/oracle"):
+			return "the oracle may share nothing with what it judges but schemas/event"
+		case within(p.path, "cmd/demo/internal/traffic") && !within(target, "schemas", "pipeline/oracle", "pipeline/token", "cmd/demo/internal/traffic"):
+			return "the traffic may use schemas, pipeline/oracle and pipeline/token alone, and HTTP for the rest"
+		}
+		return ""
+	})
+}
+
+// door is where a library may be imported.
+type door struct {
+	library string
+	in      []string // packages
+	tests   []string // packages whose _test.go may import it too, with all below them
+}
+
+// doors: the first that matches decides.
+var doors = []door{
+	{"github.com/cockroachdb/pebble/v2/vfs", []string{"pipeline/state", "pipeline/clicklog", "pipeline/processor", "pipeline/simtest"}, nil},
+	{"github.com/cockroachdb/pebble/v2", []string{"pipeline/state"}, []string{"pipeline/clicklog"}},
+	{"github.com/cockroachdb/pebble", nil, nil}, // version 1
+	{"github.com/ClickHouse/clickhouse-go", []string{"connectors/clickhouse"}, nil},
+	{"github.com/ClickHouse/ch-go", []string{"connectors/clickhouse", "connectors/clickhouse/embedded"}, nil},
+	{"github.com/pressly/goose", []string{"connectors/clickhouse"}, nil},
+	{"github.com/ebitengine/purego", []string{"connectors/clickhouse/embedded"}, nil},
+	{"github.com/twmb/franz-go/pkg/kfake", []string{"pipeline/kafka/embedded", "pipeline/kafka/kafkatest"}, []string{"pipeline", "connectors/sink"}},
+	{"github.com/linkedin/goavro", []string{"schemas/event"}, nil},
+}
+
+// oneDoor: one third-party thing, one place that knows it.
+func oneDoor(r repo) []string {
+	return eachImport(r, func(p pkg, f goFile, target string) string {
+		i := slices.IndexFunc(doors, func(d door) bool { return within(target, d.library) })
+		if i < 0 || slices.Contains(doors[i].in, p.path) || f.test && within(p.path, doors[i].tests...) {
+			return ""
+		}
+		if len(doors[i].in) == 0 {
+			return "not in this repository"
+		}
+		return "its door is " + strings.Join(doors[i].in, ", ") + ": ask there for what is missing"
+	})
+}
+
+// process: only a program decides about exit codes, flags and environment. Packages for tests, named …test, are as _test.go.
+func process(r repo) (bad []string) {
+	for _, p := range r.pkgs {
+		if within(p.path, "cmd") || strings.HasSuffix(path.Base(p.path), "test") {
+			continue
+		}
+		for _, f := range p.files {
+			if f.test {
+				continue
+			}
+			if slices.Contains(f.imports, "flag") {
+				bad = append(bad, f.name+" imports flag: take a Config, and let cmd fill it")
+			}
+			for _, use := range f.uses {
+				if slices.Contains([]string{"os.Exit", "os.Getenv", "os.LookupEnv", "os.Environ", "os.ExpandEnv"}, use) {
+					bad = append(bad, fmt.Sprintf("%s uses %s: return an error, take a Config, and leave the process to cmd", f.name, use))
+				}
+			}
+		}
+	}
+	return bad
+}

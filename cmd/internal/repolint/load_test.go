@@ -1,0 +1,178 @@
+package repolint
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/nimriz/partners"
+
+// repo is what the rules look at.
+type repo struct {
+	pkgs  []pkg
+	files []textFile
+}
+
+// pkg is one directory with Go files.
+type pkg struct {
+	path  string // from the module's root, such as pipeline/kafka
+	name  string
+	doc   bool // has a package comment
+	files []goFile
+}
+
+// goFile is what the rules need of a Go file.
+type goFile struct {
+	name       string // from the root
+	test       bool   // _test.go
+	lines      int
+	imports    []string
+	uses       []string // of package os, as os.Exit
+	inits      int      // functions named init
+	main       bool     // has func main of package main
+	interfaces []string
+}
+
+// textFile is any file that git would keep.
+type textFile struct{ path, text string }
+
+// load reads the repository that contains the working directory.
+func load(t *testing.T) repo {
+	t.Helper()
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil {
+		t.Fatal(err)
+	}
+	var r repo
+	byDir := map[string]*pkg{}
+	var dirs []string
+	all := names(t, root)
+	watch(t, root, all)
+	for _, name := range all {
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if os.IsNotExist(err) {
+			continue // deleted, and git has not been told
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.IndexByte(text[:min(len(text), 8000)], 0) < 0 { // what git takes for text
+			r.files = append(r.files, textFile{name, string(text)})
+		}
+		if !strings.HasSuffix(name, ".go") || strings.Contains("/"+name, "/testdata/") {
+			continue
+		}
+		dir := path.Dir(name)
+		if byDir[dir] == nil {
+			byDir[dir] = &pkg{path: dir}
+			dirs = append(dirs, dir)
+		}
+		byDir[dir].add(t, name, text)
+	}
+	for _, dir := range dirs {
+		r.pkgs = append(r.pkgs, *byDir[dir])
+	}
+	if len(r.pkgs) < 20 || len(r.files) < 100 {
+		t.Fatalf("read only %d packages and %d files of %s: the rules would look at nothing", len(r.pkgs), len(r.files), root)
+	}
+	return r
+}
+
+// watch reads the directories of the files: go test then knows that a new file makes a remembered result of this test stale.
+func watch(t *testing.T, root string, names []string) {
+	t.Helper()
+	seen := map[string]bool{}
+	for _, name := range names {
+		for dir := path.Dir(name); !seen[dir]; dir = path.Dir(dir) {
+			seen[dir] = true
+			if _, err := os.ReadDir(filepath.Join(root, dir)); err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// names lists the files that git has or would take; without git, all.
+func names(t *testing.T, root string) []string {
+	t.Helper()
+	git := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+	git.Dir = root
+	if out, err := git.Output(); err == nil && len(out) > 0 {
+		return strings.Split(strings.TrimRight(string(out), "\x00"), "\x00")
+	}
+	var out []string
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(root, p)
+		if err == nil && !strings.HasPrefix(rel, ".git"+string(filepath.Separator)) && d.Type().IsRegular() {
+			out = append(out, filepath.ToSlash(rel))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (p *pkg) add(t *testing.T, name string, text []byte) {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments|parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := goFile{name: name, test: strings.HasSuffix(name, "_test.go"), lines: bytes.Count(text, []byte("\n"))}
+	if !g.test {
+		p.doc = p.doc || f.Doc != nil
+	}
+	if !g.test || p.name == "" {
+		p.name = strings.TrimSuffix(f.Name.Name, "_test")
+	}
+	osName := "os"
+	for _, i := range f.Imports {
+		target, err := strconv.Unquote(i.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.imports = append(g.imports, target)
+		if target == "os" && i.Name != nil {
+			osName = i.Name.Name
+		}
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.FuncDecl:
+			if n.Recv == nil && n.Name.Name == "init" {
+				g.inits++
+			}
+			if n.Recv == nil && n.Name.Name == "main" && f.Name.Name == "main" {
+				g.main = true
+			}
+		case *ast.TypeSpec:
+			if _, ok := n.Type.(*ast.InterfaceType); ok {
+				g.interfaces = append(g.interfaces, n.Name.Name)
+			}
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok && x.Name == osName {
+				g.uses = append(g.uses, "os."+n.Sel.Name)
+			}
+		}
+		return true
+	})
+	p.files = append(p.files, g)
+}

@@ -1,0 +1,35 @@
+// Command processor joins clicks with conversions and writes one verdict for each event, exactly once.
+package main
+
+import (
+	"context"
+
+	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/processor"
+)
+
+func main() {
+	d := daemon.New("processor", "joins clicks with conversions and writes one verdict for each event, exactly once")
+	cfg, k := processor.DefaultConfig(), kafka.DefaultConfig()
+	d.Kafka(&k)
+	f := d.Flags
+	f.StringVar(&cfg.StateDir, "state-dir", cfg.StateDir, "`directory` for clicks and journeys; may be lost, is rebuilt from Kafka (required)")
+	f.StringVar(&cfg.Instance, "instance", cfg.Instance, "stable `name` of this slot, zero-padded: static member and transactional id (required)")
+	f.DurationVar(&cfg.CommitInterval, "commit-interval", cfg.CommitInterval, "how long a transaction stays open")
+	f.DurationVar(&cfg.Grace, "grace", cfg.Grace, "how long an event may wait for its click or parent")
+	f.DurationVar(&cfg.ClickLife, "click-life", cfg.ClickLife, "how long a click can bring conversions; the same as for ctl topics apply")
+	f.Int64Var(&cfg.ClickMemory, "click-memory", cfg.ClickMemory, "`bytes` for clicks that are not on disk yet, split over the owned partitions")
+	f.DurationVar(&cfg.SessionTimeout, "session-timeout", cfg.SessionTimeout, "after how long without a heartbeat the group gives this slot's partitions away")
+	d.Main(func(ctx context.Context) error {
+		codec, err := d.Codec()
+		if err != nil {
+			return err
+		}
+		p, err := processor.New(cfg, k, codec, d.Log, d.Registry)
+		if err != nil {
+			return err
+		}
+		return d.Serve(ctx, p, "instance", cfg.Instance)
+	})
+}

@@ -1,0 +1,27 @@
+// Command sink copies the topics into ClickHouse, effectively once.
+package main
+
+import (
+	"context"
+
+	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/cmd/internal/parts"
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/sink"
+	"github.com/nimriz/partners/pipeline/kafka"
+)
+
+func main() {
+	d := daemon.New("sink", "copies the topics into ClickHouse, effectively once")
+	part, k, wh := parts.Sink{Config: sink.DefaultConfig()}, kafka.DefaultConfig(), clickhouse.Config{}
+	d.Kafka(&k)
+	d.Flags.StringVar(&wh.DSN, "clickhouse", "", "clickhouse-go `DSN`: http://user@host:8123/partners or clickhouse://… (required)")
+	d.Flags.DurationVar(&part.Config.Linger, "linger", part.Config.Linger, "shortest time between two inserts of one partition while it keeps up")
+	d.Main(func(ctx context.Context) (err error) {
+		if part.Codec, err = d.Codec(); err != nil {
+			return err
+		}
+		part.ClickHouse, part.Kafka, part.Log, part.Registry = wh, k, d.Log, d.Registry
+		return d.Serve(ctx, &part)
+	})
+}
