@@ -3,40 +3,40 @@ module github.com/nimriz/partners
 go 1.26.0
 
 require (
-	github.com/ClickHouse/ch-go v0.74.0
-	github.com/ClickHouse/clickhouse-go/v2 v2.50.0
-	github.com/Rhymond/go-money v1.0.15
-	github.com/cockroachdb/datadriven v1.0.3
-	github.com/cockroachdb/pebble/v2 v2.1.7
-	github.com/ebitengine/purego v0.11.3
-	github.com/getkin/kin-openapi v0.153.0
-	github.com/go-json-experiment/json v1.27.2
-	github.com/goccy/go-yaml v1.19.2
-	github.com/gofrs/flock v0.13.2
-	github.com/google/go-cmp v0.7.0
-	github.com/google/renameio/v2 v2.0.2
-	github.com/hashicorp/golang-lru v1.0.2
-	github.com/jedib0t/go-pretty/v6 v6.8.3
-	github.com/klauspost/compress v1.20.3
-	github.com/linkedin/goavro/v2 v2.15.0
-	github.com/oschwald/maxminddb-golang/v2 v2.9.0
-	github.com/pressly/goose/v3 v3.29.0
-	github.com/prometheus/client_golang v1.25.0
-	github.com/rogpeppe/go-internal v1.16.0
-	github.com/segmentio/ksuid v1.0.4
-	github.com/standard-webhooks/standard-webhooks/libraries v0.0.1
-	github.com/twmb/avro v1.9.0
-	github.com/twmb/franz-go v1.22.2
-	github.com/twmb/franz-go/pkg/kadm v1.19.0
-	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c
-	github.com/twmb/franz-go/pkg/kmsg v1.15.0
-	github.com/twmb/franz-go/pkg/sr v1.8.0
-	github.com/twmb/franz-go/plugin/kprom v1.5.0
-	github.com/twmb/franz-go/plugin/kslog v1.0.0
-	github.com/ua-parser/uap-go v0.0.0-20260529044130-17c35e68e58c
-	golang.org/x/sync v0.24.0
-	golang.org/x/time v0.16.0
-	pgregory.net/rapid v1.3.0
+	github.com/ClickHouse/ch-go v0.74.0 // block compression of ClickHouse's HTTP protocol, in the embedded server
+	github.com/ClickHouse/clickhouse-go/v2 v2.50.0 // the ClickHouse client
+	github.com/Rhymond/go-money v1.0.15 // ISO 4217 digits; x/text follows CLDR, which differs (IQD, AFN)
+	github.com/cockroachdb/datadriven v1.0.3 // tests as scripts
+	github.com/cockroachdb/pebble/v2 v2.1.7 // journeys on disk
+	github.com/ebitengine/purego v0.11.3 // binding to libchdb without cgo
+	github.com/getkin/kin-openapi v0.153.0 // tests hold the gateway against its OpenAPI document
+	github.com/go-json-experiment/json v1.27.2 // strict JSON: duplicate and unknown names refused, exact numbers
+	github.com/goccy/go-yaml v1.19.2 // strict YAML with line and column in errors
+	github.com/gofrs/flock v0.13.2 // one process per state, spool and cache directory
+	github.com/google/go-cmp v0.7.0 // readable differences in tests
+	github.com/google/renameio/v2 v2.0.2 // files that are there whole or not at all
+	github.com/hashicorp/golang-lru v1.0.2 // bounded caches of rate limiters and User-Agents
+	github.com/jedib0t/go-pretty/v6 v6.8.3 // tables on a terminal
+	github.com/klauspost/compress v1.20.3 // s2 blocks of the click log
+	github.com/linkedin/goavro/v2 v2.15.0 // the reference Avro codec
+	github.com/oschwald/maxminddb-golang/v2 v2.9.0 // country of a visitor
+	github.com/pressly/goose/v3 v3.29.0 // ClickHouse migrations
+	github.com/prometheus/client_golang v1.25.0 // metrics
+	github.com/rogpeppe/go-internal v1.16.0 // testscript: commands as scripts
+	github.com/segmentio/ksuid v1.0.4 // click tokens
+	github.com/standard-webhooks/standard-webhooks/libraries v0.0.1 // the reference that tests hold our signatures against
+	github.com/twmb/avro v1.9.0 // Avro on hot paths: the same bytes as goavro, without maps
+	github.com/twmb/franz-go v1.22.2 // the Kafka client
+	github.com/twmb/franz-go/pkg/kadm v1.19.0 // topics, offsets, transactions of the cluster
+	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c // the embedded broker, and a fake server in tests
+	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // offsets in transactional commits
+	github.com/twmb/franz-go/pkg/sr v1.8.0 // publishing schemas to a registry
+	github.com/twmb/franz-go/plugin/kprom v1.5.0 // Kafka client metrics
+	github.com/twmb/franz-go/plugin/kslog v1.0.0 // Kafka client logs
+	github.com/ua-parser/uap-go v0.0.0-20260529044130-17c35e68e58c // device, browser and crawler of a visitor
+	golang.org/x/sync v0.24.0 // groups of goroutines in the demo's traffic
+	golang.org/x/time v0.16.0 // rate limits
+	pgregory.net/rapid v1.3.0 // properties against trivial models
 )
 
 require (
