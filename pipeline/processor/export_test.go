@@ -23,3 +23,6 @@ const StepEndFailed = stepEndFailed
 
 // SetHasty judges conversions as soon as they are polled.
 func (p *Processor) SetHasty() { p.hasty = true }
+
+// SetFlushEvery makes state durable more often than an operator would want.
+func (p *Processor) SetFlushEvery(d time.Duration) { p.flushEvery = d }

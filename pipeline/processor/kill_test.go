@@ -44,6 +44,7 @@ func child(brokers string) {
 	if err != nil {
 		panic(err)
 	}
+	p.SetFlushEvery(time.Duration(n) * 10 * time.Millisecond) // so that a kill finds state of some age on disk, not none
 	p.SetHook(func(at string) {
 		if at == step {
 			if n--; n == 0 {
@@ -102,17 +103,27 @@ func TestKills(t *testing.T) {
 	w.conserved()
 }
 
-// deaf is a connection that loses answers to EndTxn: the request arrives, then the connection breaks.
+// deaf is a connection that breaks at EndTxn: after the broker got it, or before. The client cannot tell one from the other.
 type deaf struct {
 	net.Conn
-	lose *atomic.Int64 // how many answers are still to be lost
-	lost *atomic.Int64
-	now  atomic.Bool
+	*faults
+	now atomic.Bool
+}
+
+type faults struct {
+	lose    atomic.Int64 // how many answers are still to be lost
+	lost    atomic.Int64
+	request atomic.Bool // lose requests instead
 }
 
 func (c *deaf) Write(b []byte) (int, error) {
 	const endTxn = 26
 	if len(b) > 6 && binary.BigEndian.Uint16(b[4:]) == endTxn && c.lose.Add(-1) >= 0 {
+		if c.request.Load() {
+			c.lost.Add(1)
+			c.Conn.Close()
+			return 0, io.EOF
+		}
 		c.now.Store(true)
 	}
 	return c.Conn.Write(b)
@@ -128,32 +139,35 @@ func (c *deaf) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// The broker applies EndTxn and its answer is lost, with all retries: the client cannot know, and nothing is written twice.
+// The answer to EndTxn is lost, or the request, with all retries: the client cannot know whether the transaction was committed. Nothing is written twice, and nothing is missing.
 func TestLostEndReply(t *testing.T) {
 	w := newWorld(t, kafkatest.Broker(t))
-	var lose, lost, unknown atomic.Int64
+	var unknown atomic.Int64
+	f := &faults{}
 	p := newProcessor(t, w.brokers, config(t.TempDir()))
 	p.SetOptions(kgo.RetryTimeout(time.Second), kgo.RequestRetries(2), kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-		return &deaf{Conn: c, lose: &lose, lost: &lost}, err
+		return &deaf{Conn: c, faults: f}, err
 	}))
 	p.SetHook(func(step string) {
 		if step == processor.StepEndFailed {
 			unknown.Add(1)
-			lose.Store(0)
+			f.lose.Store(0)
 		}
 	})
+	p.SetFlushEvery(10 * time.Millisecond)
 	start(t, p)
 	for i := range 30 {
-		if i%6 == 3 {
-			lose.Store(20)
+		if i%4 == 3 {
+			f.request.Store(i%8 == 3)
+			f.lose.Store(1 << 30)
 		}
 		w.story(20)
 		time.Sleep(100 * time.Millisecond)
 	}
 	w.settle(grace)
 	w.conserved()
-	if unknown.Load() < 3 {
-		t.Errorf("%d transactions with unknown outcome, %d replies lost: too few to show anything", unknown.Load(), lost.Load())
+	if unknown.Load() < 4 {
+		t.Errorf("%d transactions with unknown outcome, %d replies lost: too few to show anything", unknown.Load(), f.lost.Load())
 	}
 }

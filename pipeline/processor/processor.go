@@ -30,12 +30,13 @@ type Processor struct {
 	log         *slog.Logger
 	m           *metrics
 
-	fs    vfs.FS
-	now   func() time.Time
-	hook  func(step string)
-	extra []kgo.Opt    // for the session's client
-	hasty bool         // judge conversions without holding them for their clicks: nothing but speed may depend on that
-	owned atomic.Int64 // partitions, restoring ones included
+	fs         vfs.FS
+	now        func() time.Time
+	hook       func(step string)
+	extra      []kgo.Opt // for the session's client
+	hasty      bool      // judge conversions without holding them for their clicks: nothing but speed may depend on that
+	flushEvery time.Duration
+	owned      atomic.Int64 // partitions, restoring ones included
 
 	fenced  int // sessions in a row that ended because somebody took our transactional id
 	running atomic.Bool
@@ -58,7 +59,7 @@ func New(cfg Config, kafkaConfig kafka.Config, codec *event.Codec, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	return &Processor{cfg: cfg, kafka: kafkaConfig, codec: codec, rules: r, journeyLife: rules.JourneyLife, log: log, m: newMetrics(reg), fs: vfs.Default, now: time.Now, hook: func(string) {}}, nil
+	return &Processor{cfg: cfg, kafka: kafkaConfig, codec: codec, rules: r, journeyLife: rules.JourneyLife, log: log, m: newMetrics(reg), fs: vfs.Default, now: time.Now, flushEvery: flushInterval, hook: func(string) {}}, nil
 }
 
 // Run processes until ctx is done, then ends the running transaction, closes the state and returns nil. Any other return is a condition that a person, or a new process, has

@@ -235,7 +235,7 @@ func (s *session) oldest(p *partition) (*event.Millis, error) {
 // housekeep flushes each Pebble now and then, so that a restart has little to read again.
 func (s *session) housekeep() error {
 	for _, p := range s.ready {
-		if time.Since(p.lastFlush) < flushInterval {
+		if time.Since(p.lastFlush) < s.flushEvery {
 			continue
 		}
 		p.lastFlush = time.Now()
