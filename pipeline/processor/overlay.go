@@ -14,7 +14,7 @@ type overlay struct {
 	store *state.Store
 	rows  map[string][]byte // nil: deleted
 	keys  []string          // in the order of their first Put
-	// byToken finds the keys of one journey, so that a scan costs what the journey wrote and not what the transaction wrote.
+	// byToken and deadlines hold the same keys, sorted: a scan costs what it visits, not what the transaction wrote.
 	byToken   map[[20]byte][]string
 	deadlines []string
 	buf       []byte
@@ -86,10 +86,19 @@ func (o *overlay) note(key []byte) {
 func (o *overlay) index(k string) {
 	key := []byte(k)
 	if t, _, ok := event.ParseJourneyKey(key); ok {
-		o.byToken[t] = append(o.byToken[t], k)
+		o.byToken[t] = insert(o.byToken[t], k)
 	} else if _, _, _, ok := event.ParseDeadline(key); ok {
-		o.deadlines = append(o.deadlines, k)
+		o.deadlines = insert(o.deadlines, k)
 	}
+}
+
+// insert keeps keys sorted. Keys of waiting events come nearly in order, so there is little to move.
+func insert(keys []string, k string) []string {
+	if n := len(keys); n == 0 || keys[n-1] < k {
+		return append(keys, k)
+	}
+	at, _ := slices.BinarySearch(keys, k)
+	return slices.Insert(keys, at, k)
 }
 
 // Scan implements attribution.Rows for prefixes within one journey, and within the deadlines.
@@ -103,14 +112,9 @@ func (o *overlay) scan(lower, upper []byte, yield func(key, value []byte) bool) 
 	if t, _, ok := event.ParseJourneyKey(append(lower[:len(lower):len(lower)], 0)); ok {
 		candidates = o.byToken[t]
 	}
-	var mine []string
-	for _, k := range candidates {
-		if k >= string(lower) && k < string(upper) {
-			mine = append(mine, k)
-		}
-	}
-	slices.Sort(mine)
-	mine = slices.Compact(mine)
+	from, _ := slices.BinarySearch(candidates, string(lower))
+	to, _ := slices.BinarySearch(candidates, string(upper))
+	mine := candidates[from:to]
 	stopped := false
 	give := func(k string) bool { return o.rows[k] == nil || yield([]byte(k), o.rows[k]) }
 	err := o.store.Scan(lower, upper, func(key, value []byte) bool {
