@@ -57,6 +57,7 @@ func Follow(ctx context.Context, cfg Config, log *slog.Logger, topic string, app
 
 func (f *Follower) run(ctx context.Context, topic string, end int64, caught chan<- struct{}, apply func(*kgo.Record) error) {
 	defer close(f.done)
+	defer f.client.Close()
 	position, open := int64(0), true
 	for {
 		if open && position >= end {
@@ -65,6 +66,10 @@ func (f *Follower) run(ctx context.Context, topic string, end int64, caught chan
 		}
 		fetches := f.client.PollFetches(ctx)
 		if ctx.Err() != nil {
+			return
+		}
+		if err := fetches.Err(); err != nil { // what franz-go retries by itself is not reported
+			f.fail(fmt.Errorf("reading %s: %w", topic, err))
 			return
 		}
 		for _, r := range fetches.Records() {
@@ -100,5 +105,4 @@ func (f *Follower) Done() <-chan struct{} { return f.done }
 func (f *Follower) Close() {
 	f.cancel()
 	<-f.done
-	f.client.Close()
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/nimriz/partners/pipeline/attribution"
 	"github.com/nimriz/partners/pipeline/clicklog"
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/state"
+	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kerr"
 )
@@ -69,6 +71,12 @@ const (
 	endTimeout = 5 * time.Second
 	// maxHeld is how many conversions a partition holds for its clicks before their fetching is paused.
 	maxHeld = 20_000
+	// maxEventBytes is the largest record of conversions that is judged: its outcome carries it and the click, and must fit the broker's limit. The gateway takes less.
+	maxEventBytes = 512 << 10
+	// maxLetterBytes is what of an unreadable record goes into its dead letter.
+	maxLetterBytes = 900_000
+	// stuckAfter is how long a session may go without a poll.
+	stuckAfter = time.Minute
 	// maxRows ends a transaction before its commit interval.
 	maxRows = 200_000
 	// maxPoll is the number of records of one poll.
@@ -95,7 +103,8 @@ var errSession = errors.New("session over")
 // Fatal reports whether err needs a person, or a new process: trying again here would not help.
 func Fatal(err error) bool {
 	for _, f := range []error{ErrInstance, ErrRetention, ErrStateDir, ErrStuck, kafka.ErrOffsets, kafka.ErrPartitions,
-		kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed, kerr.ClusterAuthorizationFailed} {
+		kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed, kerr.ClusterAuthorizationFailed,
+		kerr.SaslAuthenticationFailed, kerr.InvalidSessionTimeout, kerr.InvalidTransactionTimeout} {
 		if errors.Is(err, f) {
 			return true
 		}
@@ -105,7 +114,7 @@ func Fatal(err error) bool {
 
 // rebuildable reports whether err says that state on disk cannot be used, but can be made anew.
 func rebuildable(err error) bool {
-	return clicklog.NeedsRebuild(err) || errors.Is(err, errStale)
+	return clicklog.NeedsRebuild(err) || errors.Is(err, state.ErrCorrupt) || errors.Is(err, event.ErrJourney) || errors.Is(err, errStale)
 }
 
 // errStale: state on disk that the log no longer reaches back to, or that belongs to something else.

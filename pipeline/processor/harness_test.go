@@ -85,8 +85,9 @@ func (w *world) sendClick(k *event.Click, headers ...string) {
 		w.Fatal(err)
 	}
 	r := &kgo.Record{Topic: topic.Clicks, Partition: w.partition(k.ClickToken), Key: []byte(k.ClickToken), Value: b, Timestamp: w.now()}
-	for _, h := range append(headers, topic.HeaderToken) {
-		r.Headers = append(r.Headers, kgo.RecordHeader{Key: h, Value: []byte("1")})
+	r.Headers = append(r.Headers, kgo.RecordHeader{Key: topic.HeaderToken, Value: []byte("1")})
+	for _, h := range headers {
+		r.Headers = append(r.Headers, kgo.RecordHeader{Key: h}) // as the redirector sends it: there, without a value
 	}
 	w.send(r)
 }

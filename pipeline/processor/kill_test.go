@@ -157,7 +157,7 @@ func TestLostEndReply(t *testing.T) {
 	})
 	p.SetFlushEvery(10 * time.Millisecond)
 	start(t, p)
-	for i := range 30 {
+	for i := 0; i < 100 && unknown.Load() < 6; i++ {
 		if i%4 == 3 {
 			f.request.Store(i%8 == 3)
 			f.lose.Store(1 << 30)

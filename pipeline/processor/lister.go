@@ -18,7 +18,7 @@ type lister struct {
 	done                chan struct{}
 }
 
-// listing is where both inputs ended. at is the wall time before the request: everything that was in Kafka then lies below the ends.
+// listing is where both inputs ended, as far as the brokers told. at is the wall time before the request: everything that was in Kafka then lies below the ends.
 type listing struct {
 	at                  time.Time
 	clicks, conversions map[int32]int64
@@ -29,6 +29,12 @@ func newLister(adm *kadm.Client, clicks, conversions string) *lister {
 	l := &lister{adm: adm, clicks: clicks, conversions: conversions, want: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
 	go l.run(ctx)
 	return l
+}
+
+// reached reports whether position has come to the end in ends; not if that is not known.
+func reached(ends map[int32]int64, partition int32, position int64) bool {
+	end, ok := ends[partition]
+	return ok && position >= end
 }
 
 // listGap bounds the requests that a steady stream of held conversions can cause.
@@ -54,11 +60,18 @@ func (l *lister) run(ctx context.Context) {
 		request, cancel := context.WithTimeout(ctx, endTimeout)
 		ends, err := l.adm.ListEndOffsets(request, l.clicks, l.conversions)
 		cancel()
-		if err != nil || ends.Error() != nil {
-			continue // whoever waits for it asks again
+		if err != nil && len(ends) == 0 {
+			select { // whoever waits for it asks again
+			case <-ctx.Done():
+			case <-time.After(20 * listGap):
+			}
+			continue
 		}
 		x := &listing{at: at, clicks: make(map[int32]int64), conversions: make(map[int32]int64)}
 		ends.Each(func(o kadm.ListedOffset) {
+			if o.Err != nil { // a partition without leader holds up itself and no other
+				return
+			}
 			if o.Topic == l.clicks {
 				x.clicks[o.Partition] = o.Offset
 			} else {

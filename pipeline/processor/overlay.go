@@ -137,6 +137,19 @@ func (o *overlay) scan(lower, upper []byte, yield func(key, value []byte) bool) 
 	return err
 }
 
+// forget drops a token from clickWaits when no event of it waits for its click any more.
+func (o *overlay) forget(t *[20]byte) error {
+	waits := false
+	err := o.Scan(event.AppendJourneyKey(nil, t, event.KindWaitClick, ""), func(_, _ []byte) bool {
+		waits = true
+		return false
+	})
+	if err == nil && !waits {
+		delete(o.clickWaits, *t)
+	}
+	return err
+}
+
 // reset forgets the rows of a transaction that was applied.
 func (o *overlay) reset() {
 	clear(o.rows)

@@ -22,12 +22,12 @@ type partition struct {
 	id     int32
 	meta   meta
 	fresh  bool // the disk held nothing of it
+	broken bool // what is on disk turned out to be damaged: closing wipes it, and the next restore makes it anew
 	store  *state.Store
 	clicks *clicklog.Log
 	view   *overlay
 
 	totals, applied totals // of the running transaction, and of what is committed
-	appliedWaiting  int64
 
 	// positions are the next offsets to judge; of conversions, what is held lies above.
 	clicksPosition, conversionsPosition   int64
@@ -40,7 +40,7 @@ type partition struct {
 	horizon  event.Millis
 	caughtUp bool
 
-	// Ends of the topics after what this process produced; set by produce promises.
+	// Ends of the topics after what this process produced; set by produce promises, read after a flush.
 	outcomesEnd, changelogEnd atomic.Int64
 	lastProgress              time.Time
 	lastFlush                 time.Time
@@ -73,7 +73,11 @@ func (p *partition) lookup(t *[20]byte) (wire []byte, at event.Millis, ok bool, 
 
 // keep puts a click into the log. token is the key's, if the click was shown and can be used: nobody can present a token that was not shown.
 func (p *partition) keep(r *kgo.Record) (t [20]byte, shown bool, err error) {
-	if header(r, topic.HeaderToken) != "1" || len(r.Value) < event.HeadLen || r.Value[0] != 0 {
+	if r.Attrs.IsControl() { // somebody writes clicks in transactions
+		p.clicks.Skip(r.Offset)
+		return t, false, nil
+	}
+	if shown, _ := header(r, topic.HeaderToken); shown != "1" || len(r.Value) < event.HeadLen || r.Value[0] != 0 {
 		p.clicks.Skip(r.Offset)
 		return t, false, nil
 	}
@@ -82,7 +86,7 @@ func (p *partition) keep(r *kgo.Record) (t [20]byte, shown bool, err error) {
 		p.clicks.Skip(r.Offset) // the sink, which decodes every click, makes it a dead letter
 		return t, false, nil
 	}
-	if header(r, topic.HeaderReplay) != "" && (p.clicks.Next() < 0 || r.Offset >= p.clicks.Next()) {
+	if _, replay := header(r, topic.HeaderReplay); replay && (p.clicks.Next() < 0 || r.Offset >= p.clicks.Next()) {
 		_, _, found, err := p.lookup(&t)
 		if err != nil {
 			return t, false, err
@@ -100,22 +104,24 @@ func (p *partition) keep(r *kgo.Record) (t [20]byte, shown bool, err error) {
 	return t, true, err
 }
 
-func header(r *kgo.Record, key string) string {
+// header returns a header's value, and whether it is there: some say all by that.
+func header(r *kgo.Record, key string) (value string, ok bool) {
 	for i := range r.Headers {
 		if r.Headers[i].Key == key {
-			return string(r.Headers[i].Value)
+			return string(r.Headers[i].Value), true
 		}
 	}
-	return ""
+	return "", false
 }
 
-// has reports whether the running transaction has something to commit besides progress.
+// moved reports whether the running transaction has something to commit besides progress.
 func (p *partition) moved() bool {
 	return p.clicksPosition != p.committedClicks || p.conversionsPosition != p.committedConversions || len(p.view.keys) > 0
 }
 
 // finishRows adds the totals to the rows of the running transaction, if they changed.
 func (p *partition) finishRows() error {
+	p.totals.outcomesEnd = max(p.totals.outcomesEnd, p.outcomesEnd.Load())
 	if p.totals == p.applied {
 		return nil
 	}
@@ -140,7 +146,7 @@ func (p *partition) apply(now time.Time) error {
 		}
 		p.view.reset()
 	}
-	p.applied, p.appliedWaiting = p.totals, p.view.waiting
+	p.applied = p.totals
 	p.committedClicks, p.committedConversions = p.clicksPosition, p.conversionsPosition
 	return nil
 }
@@ -175,6 +181,12 @@ func hintDay(day event.Millis) []byte {
 }
 
 func hintKey(last event.Millis, t *[20]byte) []byte { return append(hintDay(last), t[:]...) }
+
+// condemn notes whether err says that the files are damaged.
+func (p *partition) condemn(err error) error {
+	p.broken = p.broken || rebuildable(err)
+	return err
+}
 
 // close makes everything durable and closes the files. It may be called on a partition whose restore failed half-way.
 func (p *partition) close() error {

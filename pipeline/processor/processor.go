@@ -113,10 +113,21 @@ func (p *Processor) session(ctx context.Context) error {
 		return err
 	}
 	p.running.Store(true)
-	err = s.run(ctx)
-	p.running.Store(false)
-	s.close()
-	return err
+	defer p.running.Store(false)
+	s.beat.Store(time.Now().UnixNano())
+	done := make(chan error, 1)
+	go func() { done <- s.run(ctx) }()
+	for {
+		select {
+		case err := <-done:
+			s.close()
+			return err
+		case <-time.After(time.Second):
+			if time.Since(time.Unix(0, s.beat.Load())) > stuckAfter {
+				return fmt.Errorf("%w: no poll for %v", ErrStuck, stuckAfter)
+			}
+		}
+	}
 }
 
 // Ready reports whether a session runs: the answer of a readiness probe.

@@ -14,6 +14,7 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/pipeline/processor"
+	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -123,6 +124,76 @@ func TestOutageExpiresNothing(t *testing.T) {
 	}
 }
 
+// Of a click that was sent twice the first in the log counts, also for the time at which it reached Kafka, and also in a backlog.
+func TestReplayedClickKeepsItsTime(t *testing.T) {
+	w := newWorld(t, kafkatest.Broker(t))
+	for range 50 {
+		w.shift = time.Minute
+		k := w.click()
+		w.sendClick(k)
+		w.sendEvent(w.sale(k, 1000))
+		w.shift = 30 * time.Second
+		w.sendClick(k, topic.HeaderReplay)
+	}
+	w.flush()
+	start(t, newProcessor(t, w.brokers, config(t.TempDir())))
+	w.settle(grace)
+	for _, o := range w.outcomes() {
+		if o.Reason != "" {
+			t.Fatalf("%s: %s", o.EventID, o.Reason)
+		}
+	}
+}
+
+// Damage that is found while a partition runs wipes the partition's state and makes it anew; the ledger stays the oracle's.
+func TestDamage(t *testing.T) {
+	f := func(name, glob string, from, to float64) {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, kafkatest.Broker(t))
+			dir := t.TempDir()
+			stop := start(t, newProcessor(t, w.brokers, config(dir)))
+			k := make([]*event.Conversion, 0, 60)
+			for range 60 { // sales whose refunds come after the damage: they need what was stored
+				c := w.click()
+				w.sendClick(c)
+				s := w.sale(c, 1000)
+				w.sendEvent(s)
+				k = append(k, s)
+			}
+			w.story(200)
+			w.settle(grace)
+			stop()
+			files, err := filepath.Glob(filepath.Join(dir, glob))
+			if err != nil || len(files) == 0 {
+				t.Fatalf("%s: %v %v", glob, files, err)
+			}
+			for _, file := range files {
+				b, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := int(from * float64(len(b))); i < int(to*float64(len(b))); i++ {
+					b[i] ^= 0x55
+				}
+				if err := os.WriteFile(file, b, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, s := range k {
+				w.sendEvent(w.refund(s, 400))
+				w.sendEvent(w.sale(&event.Click{ClickToken: s.ClickToken, ClickedAt: s.OccurredAt}, 700))
+			}
+			w.story(200)
+			start(t, newProcessor(t, w.brokers, config(dir)))
+			w.settle(grace)
+			w.conserved()
+		})
+	}
+	f("a block of clicks", "p*/clicks/*.seg", 0, 0.2)
+	f("a table of journeys", "p*/journeys/*.sst", 0.05, 0.3)
+	f("the manifest", "p*/journeys/MANIFEST*", 0.5, 1)
+}
+
 // What cannot be read becomes a dead letter with its origin; the partition goes on.
 func TestPoison(t *testing.T) {
 	w := newWorld(t, kafkatest.Broker(t))
@@ -133,12 +204,17 @@ func TestPoison(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := w.partition(k.ClickToken)
+	noise := make([]byte, 999_850) // as large as the broker takes; its dead letter has headers too
+	for i := range noise {
+		noise[i] = byte(w.rand.Uint32())
+	}
 	for _, r := range []*kgo.Record{
 		{Key: []byte("x"), Value: []byte("garbage")},
 		{Key: []byte("x"), Value: []byte{0, 0, 0, 9, 9, 1}},
 		{Key: []byte("another token"), Value: good},
 		{Key: []byte(k.ClickToken), Value: good[:len(good)-3]},
 		{Key: nil, Value: nil},
+		{Key: []byte("x"), Value: noise},
 	} {
 		r.Topic, r.Partition = topic.Conversions, p
 		w.send(r)
@@ -152,8 +228,8 @@ func TestPoison(t *testing.T) {
 	w.settle(grace)
 	w.conserved()
 	dead := kafkatest.Consume(t, w.brokers, topic.DeadLetters)
-	if len(dead) != 5 {
-		t.Fatalf("%d dead letters, want 5", len(dead))
+	if len(dead) != 6 {
+		t.Fatalf("%d dead letters, want 6", len(dead))
 	}
 	for i, r := range dead {
 		h := map[string]string{}
@@ -285,8 +361,22 @@ func TestOlderState(t *testing.T) {
 	w.story(200)
 	time.Sleep(500 * time.Millisecond)
 	stop()
-	start(t, newProcessor(t, w.brokers, config(old)))
+	stop = start(t, newProcessor(t, w.brokers, config(old)))
 	w.story(100)
 	w.settle(grace)
 	w.conserved()
+	stop()
+
+	// A restart with nothing to do tells the same progress: the end of outcomes is behind the last row, not behind the marker of its transaction.
+	start(t, newProcessor(t, w.brokers, config(old)))
+	ends := make(map[int32]int64)
+	for _, r := range kafkatest.Consume(t, w.brokers, topic.Outcomes) {
+		ends[r.Partition] = r.Offset + 1
+	}
+	time.Sleep(1500 * time.Millisecond)
+	for id, p := range w.progress() {
+		if p.OutcomesEnd != ends[id] {
+			t.Errorf("partition %d: outcomes_end %d, want %d", id, p.OutcomesEnd, ends[id])
+		}
+	}
 }

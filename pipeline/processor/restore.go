@@ -46,9 +46,6 @@ func (s *session) restore(ctx context.Context, p *partition, clicks, conversions
 	}
 	p.clicksPosition, p.conversionsPosition = clicks, conversions
 	p.committedClicks, p.committedConversions = clicks, conversions
-	if err := s.findOutcomesEnd(ctx, p); err != nil {
-		return err
-	}
 	took := time.Since(began)
 	s.m.restore.Observe(took.Seconds())
 	s.log.Info("partition restored", "partition", p.id, "took", took.Round(time.Millisecond), "changelog_position", p.meta.Position, "clicks_next", p.clicks.Next(), "waiting", p.view.waiting)
@@ -139,12 +136,9 @@ func (s *session) list(ctx context.Context, name string, id int32) (e ends, err 
 		into *int64
 	}{{s.adm.ListStartOffsets, &e.start}, {s.adm.ListCommittedOffsets, &e.stable}, {s.adm.ListEndOffsets, &e.end}} {
 		listed, err := x.list(ctx, name)
-		if err != nil {
-			return e, fmt.Errorf("listing offsets of %s: %w", name, err)
-		}
-		o, ok := listed.Lookup(name, id)
+		o, ok := listed.Lookup(name, id) // an error of another partition is not ours
 		if !ok || o.Err != nil {
-			return e, fmt.Errorf("listing offsets of %s partition %d: %w", name, id, errors.Join(o.Err, errSession))
+			return e, fmt.Errorf("listing offsets of %s partition %d: %w", name, id, errors.Join(err, o.Err, errSession))
 		}
 		*x.into = o.Offset
 	}
@@ -154,7 +148,7 @@ func (s *session) list(ctx context.Context, name string, id int32) (e ends, err 
 // catchUpChangelog applies the changelog from Pebble's position to its high watermark. The last stable offset would be too low: a transaction that committed a moment ago may not
 // have moved it yet. Every transaction that can still commit wrote before this assignment, so it lies below the watermark.
 func (s *session) catchUpChangelog(ctx context.Context, p *partition) error {
-	name := s.kafka.Topic(topic.Changelog)
+	name, listed := s.kafka.Topic(topic.Changelog), s.now()
 	at, err := s.list(ctx, name, p.id)
 	if err != nil {
 		return err
@@ -187,7 +181,9 @@ func (s *session) catchUpChangelog(ctx context.Context, p *partition) error {
 			}
 			s.m.restored.WithLabelValues(topic.Changelog).Inc()
 		}
-		p.meta.At = s.now().UnixMilli()
+		if p.meta.Position >= at.end {
+			p.meta.At = listed.UnixMilli() // until then the state is as old as it was: rows may be missing whose tombstones are gone next time
+		}
 		p.changelogEnd.Store(p.meta.Position)
 		if err := p.meta.put(b); err != nil {
 			return err
@@ -293,16 +289,7 @@ func (p *partition) count() error {
 	if err != nil {
 		return fmt.Errorf("reading totals of partition %d: %w", p.id, err)
 	}
-	p.applied, p.appliedWaiting = p.totals, p.view.waiting
-	return nil
-}
-
-// findOutcomesEnd lists where this partition's outcomes end, for a Progress that is written before the first outcome of this session.
-func (s *session) findOutcomesEnd(ctx context.Context, p *partition) error {
-	at, err := s.list(ctx, s.kafka.Topic(topic.Outcomes), p.id)
-	if err != nil {
-		return err
-	}
-	p.outcomesEnd.Store(at.stable)
+	p.applied = p.totals
+	p.outcomesEnd.Store(p.totals.outcomesEnd)
 	return nil
 }

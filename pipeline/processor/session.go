@@ -10,7 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nimriz/partners/pipeline/clicklog"
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/state"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -43,8 +45,9 @@ type session struct {
 
 	// wasRevoked: franz-go will abort the next transaction, and pass on no revocation until then.
 	wasRevoked atomic.Bool
-	abandoned  atomic.Bool // by close: callbacks of a client that did not come back do nothing any more
 
+	releasing sync.Mutex
+	beat      atomic.Int64 // unix nanoseconds of the last poll, for the watchdog
 	lister    *lister
 	produceFn func(*kgo.Record, error)
 	produce   atomic.Pointer[error] // first failed produce of the running transaction
@@ -97,6 +100,7 @@ func (p *Processor) newSession(ctx context.Context) (*session, error) {
 		kgo.HeartbeatInterval(min(p.cfg.SessionTimeout/10, 3*time.Second)),
 		kgo.RebalanceTimeout(30*time.Second),
 		kgo.BlockRebalanceOnPoll(),
+		kgo.KeepControlRecords(), // so that a position reaches the end that is listed, if somebody writes the inputs in transactions
 		kgo.FetchMaxWait(100*time.Millisecond),
 		kgo.MaxBufferedRecords(1_000_000),
 		kgo.OnPartitionsAssigned(func(_ context.Context, cl *kgo.Client, m map[string][]int32) { s.assigned(ctx, cl, m) }),
@@ -124,7 +128,7 @@ func (s *session) check(ctx context.Context) error {
 		return fmt.Errorf("reading cluster metadata: %w", err)
 	}
 	s.ids.cluster = meta.Cluster
-	names := []string{topic.Clicks, topic.Conversions, topic.Outcomes, topic.Changelog, topic.Progress}
+	names := []string{topic.Clicks, topic.Conversions, topic.Outcomes, topic.Changelog, topic.Progress, topic.DeadLetters}
 	partitions := 0
 	for i, n := range names {
 		name := s.kafka.Topic(n)
@@ -134,11 +138,11 @@ func (s *session) check(ctx context.Context) error {
 		}
 		d, ok := have[name]
 		if !ok || d.Err != nil {
-			return fmt.Errorf("topic %s is not there: run `ctl topics apply`: %w", name, errors.Join(d.Err, kafka.ErrOffsets))
+			return fmt.Errorf("topic %s is not there: run `ctl topics apply`: %w", name, errors.Join(d.Err, errSession)) // or not visible yet
 		}
 		if i == 0 {
 			partitions = len(d.Partitions)
-		} else if len(d.Partitions) != partitions {
+		} else if n != topic.DeadLetters && len(d.Partitions) != partitions {
 			return fmt.Errorf("%w: %s has %d partitions, %s has %d; co-partitioned topics must have the same count", kafka.ErrPartitions, name, len(d.Partitions), s.kafka.Topic(topic.Clicks), partitions)
 		}
 		switch n {
@@ -185,7 +189,7 @@ func (s *session) assigned(ctx context.Context, cl *kgo.Client, m map[string][]i
 	clicks, conversions := s.kafka.Topic(topic.Clicks), s.kafka.Topic(topic.Conversions)
 	a, b := slices.Sorted(slices.Values(m[clicks])), slices.Sorted(slices.Values(m[conversions]))
 	if !slices.Equal(a, b) {
-		s.fail(fmt.Errorf("%w: assigned clicks %v but conversions %v: is another program in group %s?", kafka.ErrPartitions, a, b, s.kafka.Group(topic.ProcessorGroup)))
+		s.fail(fmt.Errorf("assigned clicks %v but conversions %v: the group's leader saw other metadata, or is another program in group %s? %w", a, b, s.kafka.Group(topic.ProcessorGroup), errSession))
 		return
 	}
 	cl.PauseFetchPartitions(m)
@@ -220,8 +224,10 @@ func (s *session) runRestore(ctx context.Context, r *restoring) {
 		return
 	}
 	s.mu.Lock()
-	s.restored = append(s.restored, r.p)
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	if s.restoring[r.p.id] == r { // else it was revoked a moment ago
+		s.restored = append(s.restored, r.p)
+	}
 }
 
 // fetched hands the committed offsets to the restores. They are the very offsets that fetching will begin at: another request might be answered from before a transaction that was
@@ -287,14 +293,14 @@ func (s *session) failLocked(err error) {
 func (s *session) revoked(m map[string][]int32) {
 	ids := append(slices.Clone(m[s.kafka.Topic(topic.Clicks)]), m[s.kafka.Topic(topic.Conversions)]...)
 	slices.Sort(ids)
-	if s.abandoned.Load() {
-		return
-	}
 	s.wasRevoked.Store(true)
 	s.release(slices.Compact(ids))
 }
 
+// release closes partitions. A client that was left behind may still call back while close releases the rest: releasing keeps them apart.
 func (s *session) release(ids []int32) {
+	s.releasing.Lock()
+	defer s.releasing.Unlock()
 	for _, id := range ids {
 		s.mu.Lock()
 		r := s.restoring[id]
@@ -316,10 +322,20 @@ func (s *session) release(ids []int32) {
 		}
 		s.owned.Add(-1)
 		s.m.forget(id)
-		if err := p.close(); err != nil {
+		if err := s.closePartition(p); err != nil {
 			s.fail(err)
 		}
 	}
+}
+
+// closePartition closes a partition, and wipes it if its files turned out to be damaged.
+func (s *session) closePartition(p *partition) error {
+	err := p.close()
+	if !p.broken {
+		return err
+	}
+	s.log.Warn("wiping a partition's damaged state; it is made anew from the log", "partition", p.id)
+	return errors.Join(clicklog.Wipe(s.fs, s.dir(p, "clicks")), state.Wipe(s.fs, s.dir(p, "journeys")))
 }
 
 // admit makes the partitions ready whose restore has finished, and lets their fetching begin.
@@ -361,7 +377,6 @@ func (s *session) close() {
 		select {
 		case <-done:
 		case <-time.After(endTimeout):
-			s.abandoned.Store(true)
 			s.log.Warn("leaving a Kafka client behind that does not close")
 		}
 	}

@@ -36,16 +36,16 @@ func (s *session) timers(t *transaction) error {
 		return nil
 	}
 	for _, p := range s.ready {
-		reached := p.clicksPosition >= latest.clicks[p.id] && p.conversionsPosition >= latest.conversions[p.id]
+		reached := reached(latest.clicks, p.id, p.clicksPosition) && reached(latest.conversions, p.id, p.conversionsPosition)
 		p.caughtUp = reached && time.Since(latest.at) < 3*time.Second
 		if reached {
 			p.horizon = max(p.horizon, event.MillisOf(latest.at.Add(-s.cfg.margin())))
 		}
 		if err := s.due(t, p); err != nil {
-			return fmt.Errorf("closing waits of partition %d: %w", p.id, err)
+			return p.condemn(fmt.Errorf("closing waits of partition %d: %w", p.id, err))
 		}
 		if err := s.expire(t, p); err != nil {
-			return fmt.Errorf("expiring in partition %d: %w", p.id, err)
+			return p.condemn(fmt.Errorf("expiring in partition %d: %w", p.id, err))
 		}
 	}
 	return nil
@@ -85,6 +85,9 @@ func (s *session) due(t *transaction, p *partition) error {
 	}
 	for i := range tokens {
 		if err := s.rules.Due(p.view, p.lookup, &tokens[i], p.horizon, p.horizon, s.emitter(t, p)); err != nil {
+			return err
+		}
+		if err := p.view.forget(&tokens[i]); err != nil {
 			return err
 		}
 	}
@@ -188,9 +191,8 @@ func (s *session) wantsProgress(p *partition) bool {
 	return age >= progressMax || age >= progressMin && (p.progressDirty || p.moved())
 }
 
-// writeProgress reports how far each partition has come. Its rows are acknowledged already, so the end of outcomes is known.
+// writeProgress reports how far each partition has come. The outcomes are acknowledged already, so their end is known.
 func (s *session) writeProgress() error {
-	wrote := false
 	for _, p := range s.ready {
 		if !s.wantsProgress(p) {
 			continue
@@ -200,7 +202,7 @@ func (s *session) writeProgress() error {
 			return err
 		}
 		b, err := s.codec.AppendProgress(nil, &event.Progress{Partition: p.id, At: event.MillisOf(s.now()), ClicksPosition: p.clicksPosition, ConversionsPosition: p.conversionsPosition,
-			ClicksMaxAt: p.newestClick, ConversionsMaxAt: p.newestConversion, OutcomesEnd: p.outcomesEnd.Load(), Read: p.totals.read, Attributed: p.totals.attributed,
+			ClicksMaxAt: p.newestClick, ConversionsMaxAt: p.newestConversion, OutcomesEnd: p.totals.outcomesEnd, Read: p.totals.read, Attributed: p.totals.attributed,
 			Reversed: p.totals.reversed, Duplicate: p.totals.duplicate, Conflict: p.totals.conflict, Unattributed: p.totals.unattributed, Unreadable: p.totals.unreadable,
 			Waiting: p.view.waiting, OldestWaitingReceivedAt: oldest, CaughtUp: p.caughtUp, GraceMs: s.cfg.Grace.Milliseconds()})
 		if err != nil {
@@ -208,12 +210,8 @@ func (s *session) writeProgress() error {
 		}
 		s.send(&kgo.Record{Topic: s.kafka.Topic(topic.Progress), Partition: p.id, Key: []byte(p.label), Value: b}, nil)
 		p.lastProgress, p.progressDirty = time.Now(), false
-		wrote = true
 	}
-	if !wrote {
-		return nil
-	}
-	return s.flush()
+	return nil
 }
 
 // oldest is the receipt of the event that has waited longest; the deadline index knows it.
@@ -239,8 +237,10 @@ func (s *session) housekeep() error {
 			continue
 		}
 		p.lastFlush = time.Now()
-		if err := p.store.Flush(); err != nil {
-			return err
+		p.meta.At = s.now().UnixMilli() // nobody else writes this partition's changelog: the state is of now, however long nothing changed
+		b := p.store.NewBatch()
+		if err := errors.Join(p.meta.put(b), b.Commit(), p.store.Flush()); err != nil {
+			return p.condemn(err)
 		}
 	}
 	return nil

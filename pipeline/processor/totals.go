@@ -10,19 +10,21 @@ import (
 // totals counts one partition's events since its first, by what became of them. They are a row of the state, written in every transaction that changes them, and so exact
 // across any crash; Progress carries them to where they are compared with the tables.
 //
-//	+---------+------+------------+----------+-----------+----------+--------------+------------+
-//	| version | read | attributed | reversed | duplicate | conflict | unattributed | unreadable |
-//	| 1 B = 1 | uvarint each                                                                   |
-//	+---------+------+------------+----------+-----------+----------+--------------+------------+
+//	+---------+------+------------+----------+-----------+----------+--------------+------------+--------------+
+//	| version | read | attributed | reversed | duplicate | conflict | unattributed | unreadable | outcomes end |
+//	| 1 B = 1 | uvarint each                                                                                  |
+//	+---------+------+------------+----------+-----------+----------+--------------+------------+--------------+
 type totals struct {
 	read, attributed, reversed, duplicate, conflict, unattributed, unreadable int64
+	// outcomesEnd is the offset behind the last row in outcomes. No listing can tell it: markers of transactions stand in the log too.
+	outcomesEnd int64
 }
 
 // totalsKey is the row's key: a table of one row.
 var totalsKey = []byte{'T'}
 
 func (t *totals) fields() []*int64 {
-	return []*int64{&t.read, &t.attributed, &t.reversed, &t.duplicate, &t.conflict, &t.unattributed, &t.unreadable}
+	return []*int64{&t.read, &t.attributed, &t.reversed, &t.duplicate, &t.conflict, &t.unattributed, &t.unreadable, &t.outcomesEnd}
 }
 
 func (t *totals) count(v event.Verdict) {

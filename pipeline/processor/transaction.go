@@ -2,6 +2,7 @@ package processor
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strconv"
@@ -53,8 +54,12 @@ func (s *session) step(ctx context.Context) error {
 // poll takes what has arrived: clicks at once, conversions when their clicks have been read.
 func (s *session) poll(ctx context.Context, t *transaction) error {
 	wait, cancel := context.WithTimeout(ctx, s.patience(t))
+	s.beat.Store(time.Now().UnixNano())
 	began := time.Now()
 	fetches := s.gts.PollRecords(wait, maxPoll)
+	for len(fetches) == 0 { // woken for something that a rebalance took away: such a poll does not hold rebalances off
+		fetches = s.gts.PollRecords(wait, maxPoll)
+	}
 	cancel()
 	s.m.phases.WithLabelValues("poll").Add(time.Since(began).Seconds())
 	if fetches.IsClientClosed() {
@@ -131,7 +136,7 @@ func (s *session) takeClicks(t *transaction, p *partition, records []*kgo.Record
 	for _, r := range records {
 		tok, shown, err := p.keep(r)
 		if err != nil {
-			return fmt.Errorf("keeping the click at %s partition %d offset %d: %w", r.Topic, r.Partition, r.Offset, err)
+			return p.condemn(fmt.Errorf("keeping the click at %s partition %d offset %d: %w", r.Topic, r.Partition, r.Offset, err))
 		}
 		p.clicksPosition = r.Offset + 1
 		p.newestClick = max(p.newestClick, event.MillisOf(r.Timestamp))
@@ -147,7 +152,7 @@ func (s *session) takeClicks(t *transaction, p *partition, records []*kgo.Record
 			err = s.rules.Click(p.view, &tok, wire, at, s.emitter(t, p))
 		}
 		if err != nil {
-			return fmt.Errorf("judging what waits for the click at %s partition %d offset %d: %w", r.Topic, r.Partition, r.Offset, err)
+			return p.condemn(fmt.Errorf("judging what waits for the click at %s partition %d offset %d: %w", r.Topic, r.Partition, r.Offset, err))
 		}
 	}
 	s.m.clicks.Add(float64(len(records)))
@@ -162,14 +167,14 @@ func (s *session) judgeHeld(t *transaction) error {
 		n := 0
 		for n < len(p.held) && t.rows < maxRows {
 			h := p.held[n]
-			if !s.hasty && event.MillisOf(h.record.Timestamp) > p.newestClick && (latest == nil || latest.at.Before(h.polled) || p.clicksPosition < latest.clicks[p.id]) {
+			if !s.hasty && event.MillisOf(h.record.Timestamp) > p.newestClick && (latest == nil || latest.at.Before(h.polled) || !reached(latest.clicks, p.id, p.clicksPosition)) {
 				if latest == nil || latest.at.Before(h.polled) {
 					s.lister.ask()
 				}
 				break
 			}
 			if err := s.judge(t, p, h.record); err != nil {
-				return fmt.Errorf("judging %s partition %d offset %d: %w", h.record.Topic, p.id, h.record.Offset, err)
+				return p.condemn(fmt.Errorf("judging %s partition %d offset %d: %w", h.record.Topic, p.id, h.record.Offset, err))
 			}
 			n++
 		}
@@ -196,6 +201,10 @@ func (s *session) throttle(p *partition) {
 
 // judge gives one record of conversions its verdict, its place among the waiting, or its dead letter.
 func (s *session) judge(t *transaction, p *partition, r *kgo.Record) error {
+	if r.Attrs.IsControl() { // somebody writes events in transactions
+		p.conversionsPosition = r.Offset + 1
+		return nil
+	}
 	if err := s.begin(t); err != nil {
 		return err
 	}
@@ -205,8 +214,10 @@ func (s *session) judge(t *transaction, p *partition, r *kgo.Record) error {
 	p.newestConversion = max(p.newestConversion, event.MillisOf(r.Timestamp))
 	var ev event.Conversion
 	err := s.codec.DecodeConversion(r.Value, &ev)
-	if err == nil && string(r.Key) != ev.ClickToken {
-		err = fmt.Errorf("key %q is not the record's click_token", r.Key)
+	if len(r.Value) > maxEventBytes {
+		err = fmt.Errorf("%d bytes, more than the %d that an outcome has room for", len(r.Value), maxEventBytes)
+	} else if err == nil && string(r.Key) != ev.ClickToken {
+		err = fmt.Errorf("key %.64q is not the record's click_token", r.Key)
 	} else if err == nil {
 		_, err = token.Parse(ev.ClickToken)
 	} else if !event.Unreadable(err) {
@@ -270,8 +281,15 @@ func raise(a interface {
 }
 
 // deadLetter writes an unreadable record's bytes where a person can look at them, in the same transaction.
+//
+// The broker's limit holds for it as for the record, and the headers come on top: what is too long is cut, and its whole length and hash are in the error.
 func (s *session) deadLetter(r *kgo.Record, why error) error {
-	s.send(&kgo.Record{Topic: s.kafka.Topic(topic.DeadLetters), Partition: 0, Key: r.Key, Value: r.Value, Headers: []kgo.RecordHeader{
+	key, value := r.Key, r.Value
+	if len(key)+len(value) > maxLetterBytes {
+		why = fmt.Errorf("%w; cut: key of %d bytes, value of %d bytes with SHA-256 %x", why, len(key), len(value), sha256.Sum256(value))
+		key, value = key[:min(len(key), 1024)], value[:min(len(value), maxLetterBytes)]
+	}
+	s.send(&kgo.Record{Topic: s.kafka.Topic(topic.DeadLetters), Partition: 0, Key: key, Value: value, Headers: []kgo.RecordHeader{
 		{Key: topic.HeaderError, Value: []byte(why.Error())},
 		{Key: topic.HeaderSourceTopic, Value: []byte(r.Topic)},
 		{Key: topic.HeaderSourcePartition, Value: strconv.AppendInt(nil, int64(r.Partition), 10)},
@@ -291,7 +309,6 @@ func (s *session) commit(t *transaction) error {
 		return err
 	}
 	s.m.phases.WithLabelValues("produce").Add(time.Since(began).Seconds())
-	s.hook(stepFlushed)
 	began = time.Now()
 	ok, err := s.end()
 	s.m.phases.WithLabelValues("commit").Add(time.Since(began).Seconds())
@@ -311,7 +328,7 @@ func (s *session) commit(t *transaction) error {
 	now := s.now()
 	for _, p := range s.ready {
 		if err := p.apply(now); err != nil {
-			return fmt.Errorf("applying a transaction to partition %d: %w", p.id, err)
+			return p.condemn(fmt.Errorf("applying a transaction to partition %d: %w", p.id, err))
 		}
 	}
 	s.m.phases.WithLabelValues("apply").Add(time.Since(began).Seconds())
@@ -320,21 +337,23 @@ func (s *session) commit(t *transaction) error {
 	return s.housekeep()
 }
 
-// produceRows writes each changed row once, in its last form, then, after everything is acknowledged, the progress that speaks of it.
+// produceRows waits for the outcomes, then writes each changed row once, in its last form, and the progress. End waits for those.
 func (s *session) produceRows() error {
+	// The rows of outcomes first: the totals name their end.
+	if err := s.flush(); err != nil {
+		return err
+	}
+	s.hook(stepFlushed)
 	name := s.kafka.Topic(topic.Changelog)
 	for _, p := range s.ready {
 		if err := p.finishRows(); err != nil {
-			return err
+			return p.condemn(err)
 		}
 		for _, k := range p.view.keys {
 			s.send(&kgo.Record{Topic: name, Partition: p.id, Key: []byte(k), Value: p.view.rows[k]}, func(r *kgo.Record) { raise(&p.changelogEnd, r.Offset+1) })
 		}
 	}
 	s.hook(stepProduced)
-	if err := s.flush(); err != nil {
-		return err
-	}
 	return s.writeProgress()
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -24,6 +25,26 @@ type Store struct {
 	db *pebble.DB
 }
 
+// ErrCorrupt says that files are not as they were written: the store is to be wiped and made anew from its log.
+var ErrCorrupt = errors.New("state is corrupt")
+
+// transient reports whether opening failed for a reason that lies not in the files: another process has them, or the machine lacks something.
+func transient(err error) bool {
+	for _, e := range []error{syscall.EAGAIN, syscall.EACCES, syscall.EPERM, syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EROFS, syscall.EIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func classify(err error) error {
+	if pebble.IsCorruptionError(err) {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return err
+}
+
 // memtableBytes bounds what a crash loses (and the changelog gives back) and what a flush has to write.
 const memtableBytes = 16 << 20
 
@@ -41,6 +62,8 @@ func Open(fs vfs.FS, dir string, cache *Cache, log *slog.Logger) (*Store, error)
 		MemTableSize:       memtableBytes,
 		FormatMajorVersion: pebble.FormatNewest,
 		Logger:             logger{log},
+		// Pebble's own answer to damage is to end the process; ours is an error, and a partition that is made anew.
+		EventListener: &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) { log.Error("state is damaged", "path", i.Path, "error", i.Details) }},
 	}
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -48,6 +71,9 @@ func Open(fs vfs.FS, dir string, cache *Cache, log *slog.Logger) (*Store, error)
 	}
 	db, err := pebble.Open(dir, opts)
 	if err != nil {
+		if !transient(err) { // Pebble does not mark every damage of its own files
+			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
 		return nil, fmt.Errorf("opening state in %s: %w", dir, err)
 	}
 	return &Store{db: db}, nil
@@ -68,7 +94,7 @@ func (s *Store) Get(key, buf []byte) (value []byte, ok bool, err error) {
 		return buf, false, nil
 	}
 	if err != nil {
-		return buf, false, fmt.Errorf("reading state: %w", err)
+		return buf, false, fmt.Errorf("reading state: %w", classify(err))
 	}
 	buf = append(buf, v...)
 	return buf, true, closer.Close()
@@ -86,7 +112,7 @@ func (s *Store) Scan(lower, upper []byte, yield func(key, value []byte) bool) er
 		}
 	}
 	if err := errors.Join(it.Error(), it.Close()); err != nil {
-		return fmt.Errorf("scanning state: %w", err)
+		return fmt.Errorf("scanning state: %w", classify(err))
 	}
 	return nil
 }
