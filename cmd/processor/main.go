@@ -3,6 +3,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/pipeline/kafka"
@@ -30,6 +32,10 @@ func main() {
 		if err != nil {
 			return err
 		}
-		return d.Serve(ctx, p, "instance", cfg.Instance)
+		err = d.Serve(ctx, p, "instance", cfg.Instance)
+		if errors.Is(err, processor.ErrInstance) || errors.Is(err, processor.ErrStateDir) {
+			return fmt.Errorf("%w: %w", daemon.ErrUsage, err)
+		}
+		return err
 	})
 }

@@ -32,18 +32,12 @@ func (p *partition) bury(ctx context.Context, b *batch) error {
 		}
 	}
 	var letters []*kgo.Record
-	now := time.Now().UTC().Format(time.RFC3339Nano)
+	now := time.Now()
 	for _, x := range b.poisoned {
 		if sent[x.record.Offset] {
 			continue
 		}
-		letters = append(letters, &kgo.Record{Topic: p.sink.kafka.Topic(topic.DeadLetters), Key: x.record.Key, Value: x.record.Value, Headers: append([]kgo.RecordHeader{
-			{Key: topic.HeaderError, Value: []byte(x.reason.Error())},
-			{Key: topic.HeaderSourceTopic, Value: []byte(x.record.Topic)},
-			{Key: topic.HeaderSourcePartition, Value: []byte(strconv.Itoa(int(x.record.Partition)))},
-			{Key: topic.HeaderSourceOffset, Value: []byte(strconv.FormatInt(x.record.Offset, 10))},
-			{Key: topic.HeaderFailedAt, Value: []byte(now)},
-		}, x.record.Headers...)})
+		letters = append(letters, kafka.DeadLetter(p.sink.kafka.Topic(topic.DeadLetters), x.record, x.reason, now))
 	}
 	if err := p.sink.client.ProduceSync(ctx, letters...).FirstErr(); err != nil {
 		return fmt.Errorf("%w: sending dead letters: %w", errKafka, err)

@@ -71,10 +71,6 @@ const (
 	endTimeout = 5 * time.Second
 	// maxHeld is how many conversions a partition holds for its clicks before their fetching is paused.
 	maxHeld = 20_000
-	// maxEventBytes is the largest record of conversions that is judged: its outcome carries it and the click, and must fit the broker's limit. The gateway takes less.
-	maxEventBytes = 512 << 10
-	// maxLetterBytes is what of an unreadable record goes into its dead letter.
-	maxLetterBytes = 900_000
 	// stuckAfter is how long a session may go without a poll.
 	stuckAfter = time.Minute
 	// maxRows ends a transaction before its commit interval.

@@ -2,13 +2,12 @@ package processor
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/nimriz/partners/pipeline/attribution"
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
@@ -214,9 +213,7 @@ func (s *session) judge(t *transaction, p *partition, r *kgo.Record) error {
 	p.newestConversion = max(p.newestConversion, event.MillisOf(r.Timestamp))
 	var ev event.Conversion
 	err := s.codec.DecodeConversion(r.Value, &ev)
-	if len(r.Value) > maxEventBytes {
-		err = fmt.Errorf("%d bytes, more than the %d that an outcome has room for", len(r.Value), maxEventBytes)
-	} else if err == nil && string(r.Key) != ev.ClickToken {
+	if err == nil && string(r.Key) != ev.ClickToken {
 		err = fmt.Errorf("key %.64q is not the record's click_token", r.Key)
 	} else if err == nil {
 		_, err = token.Parse(ev.ClickToken)
@@ -281,21 +278,8 @@ func raise(a interface {
 }
 
 // deadLetter writes an unreadable record's bytes where a person can look at them, in the same transaction.
-//
-// The broker's limit holds for it as for the record, and the headers come on top: what is too long is cut, and its whole length and hash are in the error.
 func (s *session) deadLetter(r *kgo.Record, why error) error {
-	key, value := r.Key, r.Value
-	if len(key)+len(value) > maxLetterBytes {
-		why = fmt.Errorf("%w; cut: key of %d bytes, value of %d bytes with SHA-256 %x", why, len(key), len(value), sha256.Sum256(value))
-		key, value = key[:min(len(key), 1024)], value[:min(len(value), maxLetterBytes)]
-	}
-	s.send(&kgo.Record{Topic: s.kafka.Topic(topic.DeadLetters), Partition: 0, Key: key, Value: value, Headers: []kgo.RecordHeader{
-		{Key: topic.HeaderError, Value: []byte(why.Error())},
-		{Key: topic.HeaderSourceTopic, Value: []byte(r.Topic)},
-		{Key: topic.HeaderSourcePartition, Value: strconv.AppendInt(nil, int64(r.Partition), 10)},
-		{Key: topic.HeaderSourceOffset, Value: strconv.AppendInt(nil, r.Offset, 10)},
-		{Key: topic.HeaderFailedAt, Value: s.now().UTC().AppendFormat(nil, time.RFC3339Nano)},
-	}}, nil)
+	s.send(kafka.DeadLetter(s.kafka.Topic(topic.DeadLetters), r, why, s.now()), nil)
 	return nil
 }
 

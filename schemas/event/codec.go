@@ -38,11 +38,16 @@ var (
 	ErrUnknownSchema = errors.New("unknown schema id")
 	ErrWrongRecord   = errors.New("schema id of another record")
 	ErrMalformed     = errors.New("malformed Avro")
+	ErrTooLarge      = errors.New("record is too large")
 )
+
+// MaxConversionBytes is the largest conversion, framing included, that counts as readable: its outcome carries the event and the click, and must fit a broker's usual limit of 1 MB. The
+// gateway takes less.
+const MaxConversionBytes = 512 << 10
 
 // Unreadable reports whether err says that a record's bytes cannot be used, so that another attempt would fail as well.
 func Unreadable(err error) bool {
-	return errors.Is(err, ErrFraming) || errors.Is(err, ErrUnknownSchema) || errors.Is(err, ErrWrongRecord) || errors.Is(err, ErrMalformed)
+	return errors.Is(err, ErrFraming) || errors.Is(err, ErrUnknownSchema) || errors.Is(err, ErrWrongRecord) || errors.Is(err, ErrMalformed) || errors.Is(err, ErrTooLarge)
 }
 
 // ID binds a schema id on the wire to a version of a record.
@@ -238,6 +243,9 @@ func (c *Codec) AppendConversion(dst []byte, v *Conversion) ([]byte, error) {
 // DecodeConversion reads a conversion from wire form. Strings are copied.
 func (c *Codec) DecodeConversion(b []byte, v *Conversion) error {
 	*v = Conversion{}
+	if len(b) > MaxConversionBytes {
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(b), MaxConversionBytes)
+	}
 	return c.decode(b, "Conversion", v)
 }
 

@@ -121,6 +121,9 @@ func Codec(file string) (*event.Codec, error) {
 	return c, nil
 }
 
+// ErrUsage marks errors of a run whose cause is the command line: exit status 2, which a supervisor should not answer with a restart.
+var ErrUsage = errors.New("wrong command line")
+
 // Main parses the command line, runs until SIGTERM or SIGINT, and exits: 0 after a clean stop, 2 for a wrong command line, 1 for anything else.
 func (d *Daemon) Main(run func(ctx context.Context) error) {
 	os.Exit(d.main(os.Args[1:], run))
@@ -143,6 +146,9 @@ func (d *Daemon) main(args []string, run func(ctx context.Context) error) int {
 	defer stop()
 	if err := run(ctx); err != nil {
 		d.Log.Error("stopped", "error", err)
+		if errors.Is(err, ErrUsage) {
+			return 2
+		}
 		return 1
 	}
 	d.Log.Info("stopped")
