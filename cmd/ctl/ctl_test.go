@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/pipeline/kafka/embedded"
@@ -27,7 +30,7 @@ func TestMain(m *testing.M) {
 }
 
 // warehouseScripts need a ClickHouse.
-var warehouseScripts = []string{filepath.Join("testdata", "script", "migrate.txtar")}
+var warehouseScripts = []string{filepath.Join("testdata", "script", "migrate.txtar"), filepath.Join("testdata", "script", "answers.txtar")}
 
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/script/*.txtar")
@@ -44,14 +47,29 @@ func TestScripts(t *testing.T) {
 	}})
 }
 
-func TestMigrate(t *testing.T) {
-	dsn := clickhousetest.ForTest(t)
-	testscript.Run(t, testscript.Params{Files: warehouseScripts, RequireExplicitExec: true,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": wantStatus},
-		Setup: func(e *testscript.Env) error {
-			e.Setenv("DSN", dsn)
-			return nil
-		}})
+// The server is this process's; ctl reaches it over HTTP.
+func TestWarehouse(t *testing.T) {
+	for _, file := range warehouseScripts {
+		dsn := clickhousetest.ForTest(t)
+		testscript.Run(t, testscript.Params{Files: []string{file}, RequireExplicitExec: true,
+			Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": wantStatus, "rows": insertRows},
+			Setup: func(e *testscript.Env) error {
+				e.Setenv("DSN", dsn)
+				return nil
+			}})
+	}
+}
+
+// rows FILE runs the statements of a file.
+func insertRows(ts *testscript.TestScript, _ bool, args []string) {
+	conn, err := clickhouse.Open(context.Background(), clickhouse.Config{DSN: ts.Getenv("DSN")}, slog.New(slog.DiscardHandler))
+	ts.Check(err)
+	defer conn.Close()
+	for _, statement := range strings.Split(ts.ReadFile(args[0]), ";\n") {
+		if statement = strings.TrimSpace(statement); statement != "" {
+			ts.Check(conn.Exec(context.Background(), statement))
+		}
+	}
 }
 
 // status CODE ARGS… runs ctl and wants that exit code; stdout and stderr are compared after it.

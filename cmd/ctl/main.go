@@ -1,4 +1,4 @@
-// Command ctl sets the pipeline up and looks into it: topics, tables, catalog, click tokens, test events.
+// Command ctl sets the pipeline up and looks into it: topics, tables, catalog, click tokens, test events, and why an event counts.
 package main
 
 import (
@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/schemas/catalog"
 )
 
@@ -29,9 +30,9 @@ type command struct {
 
 // call is one run of a command.
 type call struct {
-	args   []string
-	stdout io.Writer
-	log    *slog.Logger
+	args           []string
+	stdout, stderr io.Writer
+	log            *slog.Logger
 }
 
 func (c *call) say(format string, a ...any) { fmt.Fprintf(c.stdout, format+"\n", a...) }
@@ -44,7 +45,7 @@ func (e usageError) Unwrap() error { return e.error }
 func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format, a...)} }
 
 func commands() []command {
-	return slices.Concat(topicsCommands(), migrateCommands(), catalogCommands(), tokenCommands(), eventCommands())
+	return slices.Concat(topicsCommands(), migrateCommands(), catalogCommands(), tokenCommands(), eventCommands(), whyCommands(), disputeCommands())
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, os.LookupEnv)) }
@@ -99,16 +100,17 @@ func (c command) run(args []string, stdout, stderr io.Writer, environ func(strin
 	default:
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		err = do(ctx, &call{args: rest, stdout: stdout, log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))})
+		err = do(ctx, &call{args: rest, stdout: stdout, stderr: stderr, log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))})
 	}
 	var problem *catalog.Problem
+	var claim *report.BadClaim
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, new(usageError)):
 		fmt.Fprintf(stderr, "ctl %s: %v (-h lists all flags)\n", c.name, err)
 		return 2
-	case errors.As(err, &problem): // lines that begin with FILE:LINE:COL, as editors want them
+	case errors.As(err, &problem), errors.As(err, &claim): // lines that begin with FILE:LINE:COL, as editors want them
 		fmt.Fprintln(stderr, err)
 	default:
 		fmt.Fprintf(stderr, "ctl %s: %v\n", c.name, err)

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"log/slog"
+
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/report"
+)
+
+// warehouse is the command line of what asks the warehouse for one workspace.
+type warehouse struct {
+	clickhouse clickhouse.Config
+	workspace  string
+}
+
+func defineWarehouse(fs *flag.FlagSet) *warehouse {
+	var w warehouse
+	fs.StringVar(&w.clickhouse.DSN, "clickhouse", "", "`DSN`, http://user@host:8123/partners or clickhouse://…; with a password better as environment variable (required)")
+	fs.StringVar(&w.workspace, "workspace", "", "`id` (required)")
+	return &w
+}
+
+// ask calls do with a connection.
+func (w *warehouse) ask(ctx context.Context, do func(*report.Reader) error) error {
+	if w.clickhouse.DSN == "" {
+		return usagef("-clickhouse is required")
+	}
+	if err := w.clickhouse.Validate(); err != nil {
+		return usagef("-%w", err) // it begins with the name of the flag
+	}
+	if w.workspace == "" {
+		return usagef("-workspace is required")
+	}
+	conn, err := clickhouse.Open(ctx, w.clickhouse, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return do(report.New(conn))
+}

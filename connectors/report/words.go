@@ -1,0 +1,200 @@
+package report
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nimriz/partners/schemas/event"
+)
+
+// stamp writes a time as the CSV export does.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+
+// Span writes a duration with days, to the millisecond: 1d2h, 1ms.
+func Span(d time.Duration) string {
+	d = d.Truncate(time.Millisecond)
+	days := d / (24 * time.Hour)
+	rest := d % (24 * time.Hour)
+	text := rest.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	switch {
+	case days == 0:
+		return text
+	case rest == 0:
+		return fmt.Sprintf("%dd", days)
+	}
+	return fmt.Sprintf("%dd%s", days, text)
+}
+
+// several names a few of many.
+func several(ids []string) string {
+	const shown = 3
+	if len(ids) <= shown {
+		return strings.Join(ids, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(ids[:shown], ", "), len(ids)-shown)
+}
+
+func offset(o *uint64) string {
+	if o == nil {
+		return "?"
+	}
+	return fmt.Sprint(*o)
+}
+
+// ReasonWords says a reason of an unattributed event in words.
+func ReasonWords(reason string) string {
+	switch reason {
+	case event.ReasonExpired:
+		return "it came when the click, or the last event of its token, was too old to be answered for"
+	case event.ReasonClickNotFound:
+		return "no click with this token came in time"
+	case event.ReasonWorkspaceMismatch:
+		return "the click belongs to another workspace"
+	case event.ReasonTokenFull:
+		return "its token already has as many events as one may have"
+	case event.ReasonBeforeClick:
+		return "it happened more than 5 minutes before the click"
+	case event.ReasonOutsideWindow:
+		return "it happened after the click's window"
+	case event.ReasonWrongParent:
+		return "it names itself, or is a refund or cancellation of something that itself takes back"
+	case event.ReasonParentAmbiguous:
+		return "it names no parent, and several events could be it"
+	case event.ReasonParentNotFound:
+		return "the event that it takes back did not come in time"
+	case event.ReasonParentUnattributed:
+		return "the event that it takes back is itself not attributed"
+	}
+	return reason
+}
+
+// Words says the verdict of an event, and its reason, in words.
+func (e *Event) Words() string {
+	switch event.Verdict(e.Verdict) {
+	case event.Attributed:
+		if e.PartnerID == "" {
+			return "it counts, for a link without partner"
+		}
+		return "it counts for the click's partner"
+	case event.Reversed:
+		if e.Effect > 0 {
+			return "it takes back what had taken something back, so it counts again"
+		}
+		return "it takes back from " + e.ParentEventID
+	case event.Duplicate:
+		return fmt.Sprintf("the same event, with the same content, is at conversions %d/%s", e.Partition, offset(e.FirstOffset))
+	case event.Conflict:
+		return fmt.Sprintf("an event with this id and other content is at conversions %d/%s, and stays", e.Partition, offset(e.FirstOffset))
+	case event.Unattributed:
+		words := ReasonWords(e.Reason)
+		if late := e.TooLate(); e.Reason == event.ReasonOutsideWindow && late > 0 {
+			words += ", by " + Span(late)
+		}
+		return words
+	}
+	return "no verdict yet"
+}
+
+// FlagWords says a flag in words.
+func FlagWords(flag string) string {
+	switch flag {
+	case event.FlagBotClick:
+		return "the click looks like a bot's"
+	case event.FlagPartnerReview:
+		return "the partner was not approved and active when the link was clicked"
+	case event.FlagNoPartner:
+		return "the link has no partner"
+	case event.FlagTooFast:
+		return "it happened less than a second after the click, or before it"
+	case event.FlagOverReversed:
+		return "it takes back more than stood"
+	case event.FlagCurrencyMismatch:
+		return "it is in another currency than what it takes back, or only one of the two has an amount: nothing is taken from what stands"
+	case event.FlagAmountMissing:
+		return "it came without amount: it takes back what stood at its place"
+	case event.FlagParentInferred:
+		return "it did not name what it takes back: that was inferred"
+	}
+	return flag
+}
+
+// TokenWords says why a click's token was not shown to the merchant.
+func TokenWords(reason string) string {
+	switch reason {
+	case "tracking_off":
+		return "the link has no conversion tracking"
+	case "not_entitled":
+		return "the workspace was not entitled to conversion tracking"
+	case "signed_url":
+		return "the destination is a signed URL, which a parameter would break"
+	case "oauth":
+		return "the destination is a step of a sign-in, which a parameter could break"
+	case "scheme":
+		return "the destination is neither http nor https"
+	case "semicolon_query":
+		return "the destination's query is separated by semicolons"
+	case "reserved_present":
+		return "the destination already has the parameter"
+	case "link_setting":
+		return "the link says never"
+	}
+	return reason
+}
+
+// Words is the code of a refusal, with the field and the detail that the gateway gave.
+func (r *Refusal) Words() string {
+	text := r.Code
+	if r.Field != "" {
+		text += " in " + r.Field
+	}
+	if r.Detail != "" {
+		text += " (" + r.Detail + ")"
+	}
+	return text
+}
+
+// Words says for what an event waits, and until when.
+func (w *Wait) Words() string {
+	var text string
+	switch {
+	case w.Withheld:
+		text = "its click is known, but the token was not shown because " + TokenWords(w.Reason) + ": it waits in vain"
+	case w.For == WaitsForClick:
+		text = "it waits for its click"
+	case w.For == WaitsForProcessor:
+		text = "nothing that it needs is missing: it is about to be judged"
+	case w.ParentWaits:
+		text = "it waits for its parent " + w.Parent + ", which waits itself"
+	case w.Parent != "":
+		text = "it waits for its parent " + w.Parent + ", which has not come"
+	case w.Order != "":
+		text = "it waits for a sale of order " + w.Order
+	default:
+		text = "it names no parent, and waits for a sale under its token"
+	}
+	if w.Until != nil && w.For != WaitsForProcessor {
+		text += ", until " + stamp(*w.Until)
+	}
+	if !w.Read {
+		text += "; as far as the tables go, the processor has not read it yet"
+	}
+	return text
+}
+
+// String is 70.00 EUR stands, or says the same without amount.
+func (s *Stands) String() string {
+	switch {
+	case s.Money != nil:
+		return s.Money.String() + " stands"
+	case s.Unit:
+		return "stands"
+	}
+	return "nothing stands"
+}
