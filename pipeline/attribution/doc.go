@@ -34,6 +34,12 @@
 // A click that reaches Kafka later than click life and grace after its token's time stays unknown. It could not attribute anything: every event received within the click life has ended its
 // wait, every later one finds no journey.
 //
+// # How it is held to the rules
+//
+// The scenarios in testdata have one file per theme. TestCoverage prints which verdicts, reasons, flags, types and parents they show, and fails for one that the rules allow and no
+// scenario shows. TestMutations breaks one rule after the other and fails if no scenario and no comparison with package oracle notices; a plain go test tries a few of them,
+// PARTNERS_MUTATIONS=1 go test -run Mutation ./pipeline/attribution all. go test -rapid.checks=1000 runs ten times the usual cases of each property.
+//
 // # Shape
 //
 // Rules has three entries, Event, Click and Due. Each opens the token's journey (journey.go: its head in memory for the length of the call), judges (judge.go, parent.go,

@@ -2,9 +2,11 @@ package attribution_test
 
 import (
 	"cmp"
+	"flag"
 	"fmt"
 	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +23,22 @@ const forever = event.Millis(1 << 60)
 
 // short are durations that random times of a few hours hit often.
 var short = attribution.Config{Grace: 10 * time.Hour, ClickLife: 40 * time.Hour, JourneyLife: 60 * time.Hour}
+
+// cases checks a property n times: 100,400 cases of all properties in a plain go test. -rapid.checks scales all of them: 100, the default, is once, 1000 is ten times as many.
+func cases(t *testing.T, n int, property func(*rapid.T)) {
+	t.Helper()
+	checks := flag.Lookup("rapid.checks").Value
+	was := checks.String()
+	defer func() { _ = checks.Set(was) }()
+	percent, err := strconv.Atoi(was)
+	if err == nil {
+		err = checks.Set(strconv.Itoa(max(1, n*percent/100)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, property)
+}
 
 // history is all that a token's verdicts are a function of.
 type history struct {
@@ -246,7 +264,7 @@ func drawSchedule(t *rapid.T, h *history) schedule {
 
 // When the click is read, how often, and when Due is called: none of it changes a row, nor what is stored in the end.
 func TestScheduleChangesNothing(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	cases(t, 15_000, func(t *rapid.T) {
 		h := generator{max: 8}.draw(t)
 		want := play(t, short, h, schedule{})
 		s := drawSchedule(t, h)
@@ -301,7 +319,7 @@ func summarize(p *player, h *history) summary {
 
 // Unique ids, named parents, amounts on negatives, no wait ended: every order gives the same, and the click may come anywhere.
 func TestOrderIndependence(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	cases(t, 400, func(t *rapid.T) {
 		h := generator{unique: true, named: true, amounts: true, together: true, max: 6}.draw(t)
 		for _, noDues := range []bool{false, true} {
 			want := summaryOf(t, h, schedule{noDues: noDues})
@@ -325,7 +343,7 @@ func summaryOf(t rapid.TB, h *history, s schedule) summary {
 
 // All negatives name their parent, no wait ended: a positive may come later, even if negatives have no amounts. Ids are unique: a later positive cannot have been the first with its id.
 func TestLatePositiveChangesNothing(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	cases(t, 20_000, func(t *rapid.T) {
 		h := generator{unique: true, named: true, together: true, max: 7}.draw(t)
 		from := slices.IndexFunc(h.events, func(e event.Conversion) bool { return e.Type.Positive() })
 		if from < 0 {
@@ -352,7 +370,7 @@ func TestLatePositiveChangesNothing(t *testing.T) {
 
 // The rewards of a root and all under it sum to the reward of what stands of it, rounded half to even, computed here with fractions.
 func TestRewardsSum(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	cases(t, 50_000, func(t *rapid.T) {
 		h := generator{max: 10}.draw(t)
 		if h.click == nil {
 			return
@@ -421,7 +439,7 @@ func estimate(text string, root event.Outcome, x int64) (*big.Int, string) {
 
 // The rules were written down twice by different people: here as they run, in package oracle as they read.
 func TestOracle(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	cases(t, 15_000, func(t *rapid.T) {
 		h := generator{max: 10, latest: 50}.draw(t)
 		s := drawSchedule(t, h)
 		s.noDues = rapid.Bool().Draw(t, "now")

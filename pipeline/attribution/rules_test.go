@@ -417,6 +417,43 @@ func BenchmarkRefund(bb *testing.B) {
 	}
 }
 
+// What an event costs in a token of 100,000 events, and in tokens of ten: sales and refunds of them, in turn. The ratio is printed; the larger journey's rows miss the caches of the
+// processor, no more.
+func BenchmarkHotToken(bb *testing.B) {
+	const events, small = attribution.MaxEvents, 10
+	b := newBench(bb)
+	script := make([]*event.Conversion, events)
+	for i := range script {
+		id := strconv.Itoa(i / 2)
+		if script[i] = b.event(event.Sale, "s"+id, ""); i%2 == 1 {
+			script[i] = b.event(event.Refund, "r"+id, "s"+id)
+		}
+	}
+	// run judges 100,000 events in journeys of the given size
+	run := func(size int) (spent time.Duration) {
+		for from := 0; from < events; from += size {
+			rows := &plainRows{values: make(map[string][]byte, 3*size)}
+			start := time.Now()
+			for i, ev := range script[from : from+size] {
+				if err := b.rules.Event(rows, b.clicks, ev, attribution.Source{Offset: int64(i)}, b.emit); err != nil {
+					bb.Fatal(err)
+				}
+			}
+			spent += time.Since(start)
+		}
+		return spent
+	}
+	var hot, cold time.Duration
+	for bb.Loop() {
+		hot += run(events)
+		cold += run(small)
+	}
+	n := float64(bb.N * events)
+	bb.ReportMetric(float64(hot.Nanoseconds())/n, "ns/event-of-100000")
+	bb.ReportMetric(float64(cold.Nanoseconds())/n, "ns/event-of-10")
+	bb.ReportMetric(float64(hot)/float64(cold), "ratio")
+}
+
 // A chain of n reversals, each of the one before: an event costs its chain up to the root.
 func BenchmarkChain(bb *testing.B) {
 	for _, n := range []int{10, 1000} {

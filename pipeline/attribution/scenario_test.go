@@ -20,6 +20,7 @@ import (
 // The scenarios are the specification that people read. The language:
 //
 //	play                          one token's story; what follows is read in this order
+//	limit 98                      the journey may have so many events, instead of 100,000
 //	click [at=1s] [clicked=0s] [window=30d] [reward=10%] [partner=none|review|paused] [workspace=acme] [status=appended] [bot]
 //	                              a click; at is when it reached Kafka. Again: the same click is read once more
 //	sale S 100 [EUR]              an event: type, id, amount and currency, then
@@ -34,22 +35,25 @@ func TestScenarios(t *testing.T) {
 		if filepath.Ext(path) != ".txt" {
 			return
 		}
-		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
-			if d.Cmd != "play" {
-				d.Fatalf(t, "unknown command %q", d.Cmd)
-			}
-			s := newStory(t, attribution.DefaultConfig())
-			for line := range strings.Lines(d.Input) {
-				line, _, _ = strings.Cut(line, "#")
-				if fields := strings.Fields(line); len(fields) > 0 {
-					if err := s.line(fields); err != nil {
-						d.Fatalf(t, "%s: %v", strings.TrimSpace(line), err)
-					}
-				}
-			}
-			return s.finish()
-		})
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string { return playScript(t, d).finish() })
 	})
+}
+
+// playScript plays one story to its end.
+func playScript(t *testing.T, d *datadriven.TestData) *story {
+	if d.Cmd != "play" {
+		d.Fatalf(t, "unknown command %q", d.Cmd)
+	}
+	s := newStory(t, attribution.DefaultConfig())
+	for line := range strings.Lines(d.Input) {
+		line, _, _ = strings.Cut(line, "#")
+		if fields := strings.Fields(line); len(fields) > 0 {
+			if err := s.line(fields); err != nil {
+				d.Fatalf(t, "%s: %v", strings.TrimSpace(line), err)
+			}
+		}
+	}
+	return s
 }
 
 var (
@@ -81,6 +85,8 @@ type story struct {
 	net    map[string]int64
 	reward map[string]int64
 	digits map[string]int32
+	said   map[int64]*event.Conversion // by offset
+	told   []told
 }
 
 func newStory(t testing.TB, cfg attribution.Config) *story {
@@ -90,7 +96,7 @@ func newStory(t testing.TB, cfg attribution.Config) *story {
 	}
 	raw := testToken(1)
 	return &story{t: t, rules: rules, rows: newRows(), raw: raw, text: token.Text(&raw), now: 59 * time.Minute,
-		net: map[string]int64{}, reward: map[string]int64{}, digits: map[string]int32{}}
+		net: map[string]int64{}, reward: map[string]int64{}, digits: map[string]int32{}, said: map[int64]*event.Conversion{}}
 }
 
 func (s *story) clicks(raw *[20]byte) ([]byte, event.Millis, bool, error) {
@@ -133,6 +139,10 @@ func (s *story) line(f []string) error {
 	case "click":
 		err2 := s.clickLine(words, duration, text)
 		err = firstOf(err, err2)
+	case "limit":
+		n, e := strconv.Atoi(strings.Join(words, ""))
+		err = firstOf(err, e)
+		s.rules.SetMaxEvents(n)
 	case "due":
 		through, e := parseDuration(strings.Join(words, ""))
 		clicks := duration("clicks", through)
@@ -145,6 +155,7 @@ func (s *story) line(f []string) error {
 		err = firstOf(err, e)
 		if err == nil {
 			s.offset++
+			s.said[s.offset] = ev
 			err = s.rules.Event(s.rows, s.clicks, ev, attribution.Source{Partition: 3, Offset: s.offset}, s.emit)
 		}
 	}
@@ -199,7 +210,7 @@ var digits = map[string]int32{"EUR": 2, "USD": 2, "JPY": 0, "KWD": 3}
 
 func (s *story) eventLine(kind string, words []string, duration func(string, time.Duration) time.Duration, text func(string, string) string) (*event.Conversion, error) {
 	if !slices.Contains(event.Types(), event.Type(kind)) || len(words) < 1 || len(words) > 3 {
-		return nil, fmt.Errorf("want click, due, or an event's type, id, amount and currency")
+		return nil, fmt.Errorf("want limit, click, due, or an event's type, id, amount and currency")
 	}
 	s.now = duration("at", s.now+time.Minute)
 	ev := &event.Conversion{WorkspaceID: text("workspace", "acme"), EventID: words[0], ClickToken: s.text, Type: event.Type(kind), EventName: text("body", ""), ReceivedAt: at(s.now),
@@ -259,6 +270,7 @@ func (s *story) emit(o *event.Outcome, click []byte) error {
 		b.WriteString("; no click shown")
 	}
 	s.out = append(s.out, b.String())
+	s.tell(o)
 	return nil
 }
 
