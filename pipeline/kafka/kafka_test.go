@@ -3,6 +3,7 @@ package kafka_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -31,96 +32,119 @@ func want() kafka.TopicsConfig {
 	return w
 }
 
-func TestApplyIsRepeatable(t *testing.T) {
-	brokers := kafkatest.Broker(t)
-	cl := kafkatest.Client(t, brokers)
-	changes, err := kafka.Apply(t.Context(), cl, config(brokers), want())
+// One start of each broker serves all of these.
+func TestBrokers(t *testing.T) {
+	kafkatest.Each(t, func(t *testing.T, in kafkatest.Install) {
+		f := func(name string, test func(*testing.T, kafkatest.Install)) {
+			t.Run(name, func(t *testing.T) { test(t, in.Fresh(t)) })
+		}
+		f("apply is repeatable", applyIsRepeatable)
+		f("partition mismatch", partitionMismatch)
+		f("lost offsets", lostOffsets)
+		f("follow", follow)
+	})
+}
+
+func applyIsRepeatable(t *testing.T, in kafkatest.Install) {
+	cl := kafkatest.Client(t, in.Brokers)
+	changes, err := kafka.Apply(t.Context(), cl, in.Config(), want())
 	if err != nil || len(changes) != 0 {
 		t.Errorf("the second apply changed %v, %v", changes, err)
 	}
-	if err := kafka.Check(t.Context(), cl, config(brokers), want()); err != nil {
+	if err := kafka.Check(t.Context(), cl, in.Config(), want()); err != nil {
 		t.Errorf("a fresh install has problems: %v", err)
 	}
 	longer := want()
 	longer.ClickLife += 24 * time.Hour
-	if err := kafka.Check(t.Context(), cl, config(brokers), longer); err == nil || !strings.Contains(err.Error(), "topic clicks: retention.ms is 3888000000, needed is 3974400000") {
+	if err := kafka.Check(t.Context(), cl, in.Config(), longer); err == nil || !strings.Contains(err.Error(), "topic "+in.Topic(topic.Clicks)+": retention.ms is 3888000000, needed is 3974400000") {
 		t.Errorf("short retention: %v", err)
 	}
-	if changes, err = kafka.Apply(t.Context(), cl, config(brokers), longer); err != nil || len(changes) != 2 {
+	if changes, err = kafka.Apply(t.Context(), cl, in.Config(), longer); err != nil || len(changes) != 2 {
 		t.Errorf("longer retention: %v, %v", changes, err)
 	}
+	// What a controller answered, a broker's metadata shows a moment later.
+	eventually(t, func() error {
+		if err := kafka.Check(t.Context(), cl, in.Config(), longer); err != nil {
+			return fmt.Errorf("after a longer retention was applied: %w", err)
+		}
+		return nil
+	})
 }
 
 // A partition count that differs makes every join wrong: refused, by apply and by check.
-func TestPartitionMismatch(t *testing.T) {
-	brokers := kafkatest.Broker(t)
-	cl := kafkatest.Client(t, brokers)
+func partitionMismatch(t *testing.T, in kafkatest.Install) {
+	cl := kafkatest.Client(t, in.Brokers)
 	other := want()
 	other.Partitions = 12
-	if _, err := kafka.Apply(t.Context(), cl, config(brokers), other); !errors.Is(err, kafka.ErrPartitions) || !strings.Contains(err.Error(), "it has 6, -partitions says 12") {
+	if _, err := kafka.Apply(t.Context(), cl, in.Config(), other); !errors.Is(err, kafka.ErrPartitions) || !strings.Contains(err.Error(), "it has 6, -partitions says 12") {
 		t.Errorf("apply: %v", err)
 	}
 	adm := kadm.NewClient(cl)
-	if _, err := adm.DeleteTopics(t.Context(), topic.Conversions); err != nil {
+	if _, err := adm.DeleteTopics(t.Context(), in.Topic(topic.Conversions)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := adm.CreateTopic(t.Context(), 7, 1, nil, topic.Conversions); err != nil {
+	if _, err := adm.CreateTopic(t.Context(), 7, 1, nil, in.Topic(topic.Conversions)); err != nil {
 		t.Fatal(err)
 	}
-	fresh := kafkatest.Client(t, brokers) // a client may answer from metadata that is a moment old
-	if err := kafka.Check(t.Context(), fresh, config(brokers), want()); !errors.Is(err, kafka.ErrPartitions) || !strings.Contains(err.Error(), "topic conversions") {
-		t.Errorf("check: %v", err)
-	}
+	eventually(t, func() error {
+		fresh := kafkatest.Client(t, in.Brokers) // a client may answer from metadata that is a moment old
+		if err := kafka.Check(t.Context(), fresh, in.Config(), want()); !errors.Is(err, kafka.ErrPartitions) || !strings.Contains(err.Error(), "topic "+in.Topic(topic.Conversions)) {
+			return fmt.Errorf("check: %w", err)
+		}
+		return nil
+	})
 }
 
 // A group that lost its place is an error that names the range; nothing resets it.
-func TestLostOffsets(t *testing.T) {
-	cluster, brokers := kafkatest.Cluster(t)
-	cl := kafkatest.Client(t, brokers)
+func lostOffsets(t *testing.T, in kafkatest.Install) {
+	cl := kafkatest.Client(t, in.Brokers)
+	clicks, group := in.Topic(topic.Clicks), in.Group(topic.ProcessorGroup)
 	for range 10 {
-		kafkatest.Produce(t, brokers, &kgo.Record{Topic: topic.Clicks, Partition: 2, Value: []byte("x")})
+		kafkatest.Produce(t, in.Brokers, &kgo.Record{Topic: clicks, Partition: 2, Value: []byte("x")})
 	}
 	adm := kadm.NewClient(cl)
 	check := func(want string) {
 		t.Helper()
-		err := kafka.CheckOffsets(t.Context(), adm, topic.ProcessorGroup, []string{topic.Clicks})
+		err := kafka.CheckOffsets(t.Context(), adm, group, []string{clicks})
 		if !errors.Is(err, kafka.ErrOffsets) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want …%s…", err, want)
 		}
 	}
-	if err := cluster.DeleteRecords(topic.Clicks, 2, 4); err != nil {
-		t.Fatal(err)
+	var gone kadm.Offsets
+	gone.AddOffset(clicks, 2, 4, -1)
+	if deleted, err := adm.DeleteRecords(t.Context(), gone); err != nil || deleted.Error() != nil {
+		t.Fatal(err, deleted.Error())
 	}
-	check("clicks partition 2: committed 0, but the log begins at 4: records [0, 4) are gone")
+	check(clicks + " partition 2: committed 0, but the log begins at 4: records [0, 4) are gone")
 	var o kadm.Offsets
-	o.AddOffset(topic.Clicks, 2, 99, -1)
-	if err := adm.CommitAllOffsets(t.Context(), topic.ProcessorGroup, o); err != nil {
+	o.AddOffset(clicks, 2, 99, -1)
+	if err := adm.CommitAllOffsets(t.Context(), group, o); err != nil {
 		t.Fatal(err)
 	}
 	check("committed 99, but the log ends at 10")
-	if _, err := adm.DeleteGroup(t.Context(), topic.ProcessorGroup); err != nil {
+	if _, err := adm.DeleteGroup(t.Context(), group); err != nil {
 		t.Fatal(err)
 	}
-	check("clicks partition 2: no committed offset while the log holds [4, 10)")
-	changes, err := kafka.Apply(t.Context(), cl, config(brokers), want())
+	check(clicks + " partition 2: no committed offset while the log holds [4, 10)")
+	changes, err := kafka.Apply(t.Context(), cl, in.Config(), want())
 	if err != nil {
 		t.Fatal(err)
 	}
-	check("clicks partition 2: no committed offset") // apply commits empty partitions only
-	if !strings.Contains(strings.Join(changes, "\n"), "committed offset 0 of 11 partitions for group attribution-processor") {
+	check(clicks + " partition 2: no committed offset") // apply commits empty partitions only
+	if !strings.Contains(strings.Join(changes, "\n"), "committed offset 0 of 11 partitions for group "+group) {
 		t.Errorf("changes: %v", changes)
 	}
 }
 
-func TestFollow(t *testing.T) {
-	brokers := kafkatest.Broker(t)
+func follow(t *testing.T, in kafkatest.Install) {
+	catalog := in.Topic(topic.Catalog)
 	put := func(k, v string) {
-		kafkatest.Produce(t, brokers, &kgo.Record{Topic: topic.Catalog, Key: []byte(k), Value: []byte(v)})
+		kafkatest.Produce(t, in.Brokers, &kgo.Record{Topic: catalog, Key: []byte(k), Value: []byte(v)})
 	}
 	put("a", "1")
 	put("b", "2")
 	got := make(chan string, 10)
-	f, err := kafka.Follow(t.Context(), config(brokers), discard, topic.Catalog, func(r *kgo.Record) error {
+	f, err := kafka.Follow(t.Context(), in.Config(), discard, catalog, func(r *kgo.Record) error {
 		got <- string(r.Key) + string(r.Value)
 		if string(r.Value) == "bad" {
 			return errors.New("bad value")
@@ -140,11 +164,57 @@ func TestFollow(t *testing.T) {
 	}
 	put("d", "bad")
 	<-f.Done()
-	if err := f.Err(); err == nil || !strings.Contains(err.Error(), "applying catalog offset 3: bad value") {
+	if err := f.Err(); err == nil || !strings.Contains(err.Error(), "applying "+catalog+" offset 3: bad value") {
 		t.Errorf("Err: %v", err)
 	}
-	if _, err := kafka.Follow(t.Context(), config(brokers), discard, "nosuch", nil); err == nil {
+	if _, err := kafka.Follow(t.Context(), in.Config(), discard, "nosuch", nil); err == nil {
 		t.Error("followed a topic that does not exist")
+	}
+}
+
+// A follower outlives its broker: a crash and a restart are a pause.
+func TestFollowOverACrash(t *testing.T) {
+	b := kafkatest.Real(t)
+	kafkatest.Topics(t, b.Brokers())
+	put := func(v string) {
+		kafkatest.Produce(t, b.Brokers(), &kgo.Record{Topic: topic.Catalog, Key: []byte("k"), Value: []byte(v)})
+	}
+	put("1")
+	got := make(chan string, 10)
+	f, err := kafka.Follow(t.Context(), config(b.Brokers()), discard, topic.Catalog, func(r *kgo.Record) error {
+		got <- string(r.Value)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b.Kill()
+	b.Start()
+	began := time.Now()
+	put("2")
+	for _, want := range []string{"1", "2"} {
+		select {
+		case v := <-got:
+			if v != want {
+				t.Errorf("got %s, want %s", v, want)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("record %s does not come; Err: %v", want, f.Err())
+		}
+	}
+	t.Logf("a new record came %v after the broker was back", time.Since(began).Round(time.Millisecond))
+}
+
+func eventually(t *testing.T, ok func() error) {
+	t.Helper()
+	err := ok()
+	for deadline := time.Now().Add(10 * time.Second); err != nil; err = ok() {
+		if time.Now().After(deadline) {
+			t.Error(err)
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

@@ -1,4 +1,3 @@
-// Package kafkatest gives tests a broker: a fresh kfake with our topics. A fake server, never a mocked client.
 package kafkatest
 
 import (
@@ -9,14 +8,15 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Partitions is the partition count of the topics that Broker makes.
+// Partitions is the partition count of the topics that this package makes.
 const Partitions = 6
 
-// Broker starts a broker with all our topics and fresh consumer groups, and stops it when the test ends.
+// Broker starts a kfake with all our topics and fresh consumer groups, and stops it when the test ends.
 func Broker(t testing.TB) (brokers []string) {
 	t.Helper()
 	_, brokers = Cluster(t)
@@ -26,25 +26,41 @@ func Broker(t testing.TB) (brokers []string) {
 // Cluster is Broker for tests that inject faults into the fake.
 func Cluster(t testing.TB, opts ...kfake.Opt) (*kfake.Cluster, []string) {
 	t.Helper()
+	c := fake(t, opts...)
+	Topics(t, c.ListenAddrs())
+	return c, c.ListenAddrs()
+}
+
+// fake starts a kfake without topics.
+func fake(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
+	t.Helper()
 	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(time.Second),
 		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"})}, opts...)...)
 	if err != nil {
 		t.Fatalf("starting kfake: %v", err)
 	}
 	t.Cleanup(c.Close)
-	Topics(t, c.ListenAddrs())
-	return c, c.ListenAddrs()
+	return c
 }
 
-// Topics makes all our topics on a running broker.
+// Topics makes all our topics on a running broker, without a prefix.
 func Topics(t testing.TB, brokers []string) {
 	t.Helper()
-	cfg := kafka.DefaultConfig()
-	cfg.Brokers = brokers
-	cl := Client(t, brokers)
+	makeTopics(t, config(brokers))
+}
+
+func makeTopics(t testing.TB, cfg kafka.Config) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
 	want := kafka.DefaultTopicsConfig()
 	want.Partitions, want.Replication = Partitions, 1
-	if _, err := kafka.Apply(t.Context(), cl, cfg, want); err != nil {
+	_, err := kafka.Apply(ctx, Client(t, cfg.Brokers), cfg, want)
+	for kerr.IsRetriable(err) && ctx.Err() == nil { // a cluster that was born a moment ago has no group coordinator yet
+		time.Sleep(100 * time.Millisecond)
+		_, err = kafka.Apply(ctx, Client(t, cfg.Brokers), cfg, want)
+	}
+	if err != nil {
 		t.Fatalf("making topics: %v", err)
 	}
 }
@@ -52,9 +68,7 @@ func Topics(t testing.TB, brokers []string) {
 // Client makes a client that is closed when the test ends.
 func Client(t testing.TB, brokers []string, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
-	cfg := kafka.DefaultConfig()
-	cfg.Brokers = brokers
-	cl, err := kafka.NewClient(cfg, slog.New(slog.NewTextHandler(io.Discard, nil)), nil, opts...)
+	cl, err := kafka.NewClient(config(brokers), discard(), nil, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,11 +90,17 @@ func Consume(t testing.TB, brokers []string, topicName string) []*kgo.Record {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	cfg := kafka.DefaultConfig()
-	cfg.Brokers = brokers
-	records, err := kafka.ReadAll(ctx, cfg, slog.New(slog.NewTextHandler(io.Discard, nil)), topicName)
+	records, err := kafka.ReadAll(ctx, config(brokers), discard(), topicName)
 	if err != nil {
 		t.Fatalf("consuming %s: %v", topicName, err)
 	}
 	return records
 }
+
+func config(brokers []string) kafka.Config {
+	cfg := kafka.DefaultConfig()
+	cfg.Brokers = brokers
+	return cfg
+}
+
+func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }

@@ -1,0 +1,159 @@
+package kafkatest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+const kafkaVersion = "4.3.1"
+
+// project is what Maven is asked for. A new version goes here, into kafkaVersion and, from `sha256sum *.jar`, into kafka.sha256.
+const project = `<project>
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>local</groupId><artifactId>kafka</artifactId><version>1</version>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>` + kafkaVersion + `</version></dependency>
+    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+  </dependencies>
+</project>
+`
+
+// manifest is `sha256sum` of all jars of a broker.
+//
+//go:embed kafka.sha256
+var manifest string
+
+// errUnavailable: this machine cannot run, or cannot get, Apache Kafka; the text says what to install.
+var errUnavailable = errors.New("no Apache Kafka")
+
+// fetch lets a package manager copy the jars into dir.
+type fetch func(ctx context.Context, dir string) error
+
+// jars returns the files of a broker's class path below cacheDir, fetching them first if need be. Several processes may call it at once: one fetches, the others wait.
+// The finished directory appears by a rename, and each file is compared with sums, whoever put it there.
+func jars(ctx context.Context, cacheDir, sums string, get fetch) ([]string, error) {
+	dir := filepath.Join(cacheDir, "kafka-"+kafkaVersion)
+	if _, err := os.Stat(dir); err == nil {
+		return verified(dir, sums)
+	}
+	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
+		return nil, fmt.Errorf("making the cache directory: %w", err)
+	}
+	lock := flock.New(filepath.Join(cacheDir, "kafka.lock"))
+	if _, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil {
+		return nil, fmt.Errorf("waiting for another process that fetches Apache Kafka: %w", err)
+	}
+	defer lock.Unlock()
+	if _, err := os.Stat(dir); err == nil {
+		return verified(dir, sums)
+	}
+	old, err := filepath.Glob(filepath.Join(cacheDir, "kafka-fetch-*"))
+	for _, left := range old { // by a process that was killed: we hold the lock
+		err = errors.Join(err, os.RemoveAll(left))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("removing what an earlier fetch left: %w", err)
+	}
+	tmp, err := os.MkdirTemp(cacheDir, "kafka-fetch-")
+	if err != nil {
+		return nil, fmt.Errorf("making a directory to fetch into: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	if err := get(ctx, tmp); err != nil {
+		return nil, err
+	}
+	if _, err := verified(tmp, sums); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(os.Chmod(tmp, 0o755), os.Rename(tmp, dir)); err != nil {
+		return nil, fmt.Errorf("installing the jars: %w", err)
+	}
+	return verified(dir, sums)
+}
+
+// verified returns the files that sums names, all of which are there as it says.
+func verified(dir, sums string) (paths []string, err error) {
+	for lines := bufio.NewScanner(strings.NewReader(sums)); lines.Scan(); {
+		want, name, ok := strings.Cut(lines.Text(), "  ")
+		if !ok {
+			return nil, fmt.Errorf("kafka.sha256: %q is not a line of sha256sum", lines.Text())
+		}
+		path := filepath.Join(dir, name)
+		got, err := sum(path)
+		if err != nil {
+			return nil, fmt.Errorf("checking the jars of Apache Kafka: %w (remove %s to fetch them again)", err, dir)
+		}
+		if got != want {
+			return nil, fmt.Errorf("checking the jars of Apache Kafka: %s has the SHA-256 %s, expected %s: not the published file (remove %s to fetch it again)", path, got, want, dir)
+		}
+		paths = append(paths, path)
+	}
+	return paths, nil
+}
+
+func sum(path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, file); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(hash.Sum(nil)), nil
+}
+
+// maven fetches with the mvn command.
+func maven(ctx context.Context, dir string) error {
+	mvn, err := exec.LookPath("mvn")
+	if err != nil {
+		return fmt.Errorf("%w: its jars are fetched with mvn, which is not in PATH: install Maven", errUnavailable)
+	}
+	work, err := os.MkdirTemp("", "kafkatest-")
+	if err != nil {
+		return fmt.Errorf("making a directory for Maven: %w", err)
+	}
+	defer os.RemoveAll(work)
+	pom := filepath.Join(work, "pom.xml")
+	if err := os.WriteFile(pom, []byte(project), 0o644); err != nil {
+		return fmt.Errorf("writing Maven's project: %w", err)
+	}
+	fmt.Fprintf(os.Stderr, "kafkatest: fetching Apache Kafka %s (44 MB, once) with Maven into %s\n", kafkaVersion, filepath.Dir(dir))
+	var said bytes.Buffer
+	cmd := exec.Command(mvn, "-q", "-B", "-f", pom, "dependency:copy-dependencies", "-DoutputDirectory="+dir)
+	cmd.Stdout, cmd.Stderr, cmd.Dir, cmd.WaitDelay = &said, &said, work, 5*time.Second
+	child, err := startChild(cmd)
+	if err == nil {
+		select {
+		case <-child.done:
+			err = child.err
+		case <-ctx.Done():
+			child.kill()
+			err = context.Cause(ctx)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w: fetching its jars with Maven: %w: %s", errUnavailable, err, lastLines(said.String(), 5))
+	}
+	return nil
+}
+
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}

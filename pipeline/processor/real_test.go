@@ -1,0 +1,253 @@
+package processor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/pipeline/processor"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// realWorld is a world on an Apache Kafka of its own.
+func realWorld(t *testing.T, settings ...string) (*world, *kafkatest.RealBroker) {
+	t.Helper()
+	b := kafkatest.Real(t, settings...)
+	kafkatest.Topics(t, b.Brokers())
+	return newWorld(t, b.Brokers()), b
+}
+
+// processorChild is a processor in a process of its own, which kills itself at the n-th time it comes by step.
+type processorChild struct {
+	cmd  *exec.Cmd
+	done chan error
+}
+
+func startChild(w *world, dir, step string, n int) *processorChild {
+	w.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		w.Fatal(err)
+	}
+	c := &processorChild{cmd: exec.Command(self), done: make(chan error, 1)}
+	c.cmd.Env = append(os.Environ(), "PARTNERS_TEST_CHILD="+strings.Join(w.brokers, ","), "PARTNERS_TEST_DIR="+dir, fmt.Sprintf("PARTNERS_TEST_DIE=%s %d", step, n))
+	c.cmd.Stderr = os.Stderr
+	if err := c.cmd.Start(); err != nil {
+		w.Fatal(err)
+	}
+	go func() { c.done <- c.cmd.Wait() }()
+	w.Cleanup(func() { _ = c.cmd.Process.Kill() })
+	return c
+}
+
+// killed fails the test unless the child ended by SIGKILL.
+func (c *processorChild) killed(w *world, err error) {
+	w.Helper()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		w.Fatalf("the child ended with %v", err)
+	}
+}
+
+// traffic writes stories until stop is called.
+func (w *world) traffic(n int, pause time.Duration) (stop func()) {
+	ctx, cancel := context.WithCancel(w.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			w.story(n)
+			time.Sleep(pause)
+		}
+	})
+	stop = func() { cancel(); wg.Wait() }
+	w.Cleanup(stop)
+	return stop
+}
+
+// On Apache Kafka: every event gets its verdict once, and waits end by themselves.
+func TestRealLedger(t *testing.T) {
+	w, _ := realWorld(t)
+	start(t, newProcessor(t, w.brokers, config(t.TempDir())))
+	for range 3 {
+		w.story(300)
+	}
+	w.settle(grace)
+	w.conserved()
+}
+
+// On Apache Kafka: SIGKILL at every named step of a transaction, under load, changes no row.
+func TestRealKills(t *testing.T) {
+	w, _ := realWorld(t)
+	dir := t.TempDir()
+	for i, step := range append(processor.Steps, processor.Steps...) {
+		c := startChild(w, dir, step, 1+i%4)
+		began := time.Now()
+		for running := true; running; {
+			w.story(20)
+			select {
+			case err := <-c.done:
+				c.killed(w, err)
+				running = false
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+		t.Logf("killed at %s after %v", step, time.Since(began).Round(time.Millisecond))
+	}
+	start(t, newProcessor(t, w.brokers, config(dir)))
+	w.settle(grace)
+	w.conserved()
+}
+
+// On Apache Kafka: the broker is SIGKILLed in the middle of transactions and comes back. The processor goes on by itself, and the ledger is the oracle's.
+func TestRealBrokerCrash(t *testing.T) {
+	w, b := realWorld(t)
+	p := newProcessor(t, w.brokers, config(t.TempDir()))
+	var die atomic.Pointer[string]
+	reached, gone := make(chan struct{}), make(chan struct{})
+	p.SetHook(func(step string) {
+		if at := die.Load(); at != nil && *at == step {
+			die.Store(nil)
+			reached <- struct{}{}
+			<-gone
+		}
+	})
+	rows := tail(w)
+	stop := w.traffic(30, 20*time.Millisecond)
+	start(t, p)
+	rows.after(rows.mark())
+	for _, step := range []string{"produced", "flushed", "ended"} {
+		die.Store(&step)
+		<-reached
+		markersWritten(w)
+		b.Kill()
+		gone <- struct{}{}
+		killed := time.Now()
+		b.Start()
+		back := time.Now()
+		rows.after(rows.mark())
+		t.Logf("broker killed at %s and down for %v; first new outcome %v after it was back", step, back.Sub(killed).Round(time.Millisecond), time.Since(back).Round(time.Millisecond))
+	}
+	stop()
+	w.settle(grace)
+	w.conserved()
+}
+
+// markersWritten waits until no transaction is between the answer to EndTxn and its last marker. The only node of a cluster that is killed there loses the transaction: when the
+// controller then fences the dead registration, no partition has a leader, and the coordinator takes them all for deleted and drops their markers (Kafka 4.3: it logs "likely deleted already
+// and hence can be skipped"). The acknowledged commit hangs in the log for ever, and no client can change that.
+func markersWritten(w *world) {
+	w.Helper()
+	adm := kadm.NewClient(w.client)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		pending, err := adm.ListTransactions(w.Context(), nil, []string{"PrepareCommit", "PrepareAbort"})
+		if err == nil && len(pending) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.Fatalf("markers still pending: %v, %v", pending, err)
+		}
+	}
+}
+
+// On Apache Kafka: a SIGKILLed processor that is started again ends the transaction it left open. Nobody waits for its timeout, which this broker does not look at for ten minutes.
+func TestRealRestart(t *testing.T) {
+	w, _ := realWorld(t, "transaction.abort.timed.out.transaction.cleanup.interval.ms=600000")
+	dir := t.TempDir()
+	rows := tail(w)
+	stop := w.traffic(20, 20*time.Millisecond)
+	c := startChild(w, dir, "flushed", 10)
+	for range 4 {
+		c.killed(w, <-c.done)
+		killed, from := time.Now(), rows.mark()
+		c = startChild(w, dir, "flushed", 10)
+		rows.after(from)
+		took := time.Since(killed).Round(time.Millisecond)
+		t.Logf("SIGKILL with an open transaction and restart to the first new outcome: %v", took)
+		if took > 10*time.Second {
+			t.Errorf("%v is too long", took)
+		}
+	}
+	c.killed(w, <-c.done)
+	start(t, newProcessor(t, w.brokers, config(dir)))
+	stop()
+	w.settle(grace)
+	w.conserved()
+}
+
+// outcomeTail follows what becomes visible in outcomes.
+type outcomeTail struct {
+	w    *world
+	mu   sync.Mutex
+	next map[int32]int64 // by partition, the offset after the newest row
+	grew chan struct{}
+}
+
+func tail(w *world) *outcomeTail {
+	w.Helper()
+	from := map[int32]kgo.Offset{}
+	for p := range int32(kafkatest.Partitions) {
+		from[p] = kgo.NewOffset().AtStart()
+	}
+	cl := kafkatest.Client(w, w.brokers, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(50*time.Millisecond), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic.Outcomes: from}))
+	o := &outcomeTail{w: w, next: make(map[int32]int64), grew: make(chan struct{}, 1)}
+	go func() {
+		for w.Context().Err() == nil {
+			records := cl.PollFetches(w.Context()).Records()
+			o.mu.Lock()
+			for _, r := range records {
+				o.next[r.Partition] = r.Offset + 1
+			}
+			o.mu.Unlock()
+			select {
+			case o.grew <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return o
+}
+
+// mark is where outcomes end now, open transactions included: a row at or beyond it was produced later.
+func (o *outcomeTail) mark() map[int32]int64 {
+	o.w.Helper()
+	ends, err := kadm.NewClient(o.w.client).ListEndOffsets(o.w.Context(), topic.Outcomes)
+	if err = errors.Join(err, ends.Error()); err != nil {
+		o.w.Fatal(err)
+	}
+	mark := make(map[int32]int64)
+	ends.Each(func(e kadm.ListedOffset) { mark[e.Partition] = e.Offset })
+	return mark
+}
+
+// after waits until a row beyond mark is visible.
+func (o *outcomeTail) after(mark map[int32]int64) {
+	o.w.Helper()
+	visible := func() bool {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		for p, next := range o.next {
+			if next > mark[p] {
+				return true
+			}
+		}
+		return false
+	}
+	for deadline := time.After(60 * time.Second); !visible(); {
+		select {
+		case <-o.grew:
+		case <-deadline:
+			o.w.Fatal("no new outcome in 60 s")
+		}
+	}
+}
