@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
@@ -32,11 +33,10 @@ import (
 
 // endpoints are where the parts listen; written to endpoints.json.
 type endpoints struct {
-	Redirector string   `json:"redirector"`
-	Gateway    string   `json:"gateway"`
-	Report     string   `json:"report"`
-	ClickHouse string   `json:"clickhouse"`
-	Brokers    []string `json:"brokers"`
+	Redirector string `json:"redirector"`
+	Gateway    string `json:"gateway"`
+	ClickHouse string `json:"clickhouse"`
+	Brokers    string `json:"brokers"` // as -brokers takes them: host:port,…
 }
 
 // demo is one run.
@@ -117,8 +117,8 @@ func (d *demo) port(n int, usual int) string {
 
 // start starts the parts that -run names and waits until they serve.
 func (d *demo) start(ctx context.Context) error {
-	d.at = endpoints{Redirector: "http://" + d.port(0, 8080), Gateway: "http://" + d.port(1, 8081), Report: "http://" + d.port(2, 8082),
-		ClickHouse: "http://" + d.port(3, 8123), Brokers: []string{d.port(4, 9092)}}
+	d.at = endpoints{Redirector: "http://" + d.port(0, 8080), Gateway: "http://" + d.port(1, 8081),
+		ClickHouse: "http://" + d.port(3, 8123), Brokers: d.port(4, 9092)}
 	if err := d.startBroker(ctx); err != nil {
 		return err
 	}
@@ -184,9 +184,9 @@ func (d *demo) listen(name, url string) (net.Listener, error) {
 func (d *demo) startBroker(ctx context.Context) error {
 	switch {
 	case len(d.brokers) > 0:
-		d.at.Brokers = d.brokers
+		d.at.Brokers = strings.Join(d.brokers, ",")
 	case d.has("broker"):
-		_, port, _ := net.SplitHostPort(d.at.Brokers[0])
+		_, port, _ := net.SplitHostPort(d.at.Brokers)
 		n, err := strconv.Atoi(port)
 		if err != nil {
 			return err
@@ -201,7 +201,7 @@ func (d *demo) startBroker(ctx context.Context) error {
 			return nil
 		})
 	}
-	d.kafka.Brokers = d.at.Brokers
+	d.kafka.Brokers = strings.Split(d.at.Brokers, ",")
 	if !d.has("broker") {
 		return nil
 	}
@@ -213,7 +213,7 @@ func (d *demo) startBroker(ctx context.Context) error {
 	if _, err := setup.Catalog(ctx, d.kafka, d.log, []string{d.path("catalog.yaml")}, false); err != nil {
 		return err
 	}
-	d.say("broker      %s  %d topics, catalog applied", d.at.Brokers[0], len(topic.Specs("", 1, time.Hour)))
+	d.say("broker      %s  %d topics, catalog applied", d.at.Brokers, len(topic.Specs("", 1, time.Hour)))
 	return nil
 }
 
