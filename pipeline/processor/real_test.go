@@ -94,7 +94,7 @@ func TestRealKills(t *testing.T) {
 		c := startChild(w, dir, step, 1+i%4)
 		began := time.Now()
 		for running := true; running; {
-			w.story(20)
+			w.story(10)
 			select {
 			case err := <-c.done:
 				c.killed(w, err)
@@ -123,7 +123,7 @@ func TestRealBrokerCrash(t *testing.T) {
 		}
 	})
 	rows := tail(w)
-	stop := w.traffic(30, 20*time.Millisecond)
+	stop := w.traffic(10, 50*time.Millisecond)
 	start(t, p)
 	rows.after(rows.mark())
 	for _, step := range []string{"produced", "flushed", "ended"} {
@@ -165,7 +165,7 @@ func TestRealRestart(t *testing.T) {
 	w, _ := realWorld(t, "transaction.abort.timed.out.transaction.cleanup.interval.ms=600000")
 	dir := t.TempDir()
 	rows := tail(w)
-	stop := w.traffic(20, 20*time.Millisecond)
+	stop := w.traffic(10, 50*time.Millisecond)
 	c := startChild(w, dir, "flushed", 10)
 	for range 4 {
 		c.killed(w, <-c.done)
