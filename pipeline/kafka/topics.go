@@ -174,8 +174,8 @@ func groups(cfg Config) map[string][]string {
 // is for a person to decide.
 func commitFresh(ctx context.Context, adm *kadm.Client, cfg Config, created map[string]bool) (changes []string, err error) {
 	for group, topics := range groups(cfg) {
-		committed, err := adm.FetchOffsets(ctx, group)
-		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+		committed, err := fetchOffsets(ctx, adm, group)
+		if err != nil {
 			return changes, fmt.Errorf("reading the offsets of group %s: %w", group, err)
 		}
 		ends, err := adm.ListEndOffsets(ctx, topics...)
@@ -277,10 +277,29 @@ func checkOffsets(ctx context.Context, adm *kadm.Client, cfg Config) error {
 // ErrOffsets is a consumer group that has lost its place: nothing here resets it silently.
 var ErrOffsets = errors.New("lost offsets")
 
+// fetchOffsets reads a group's offsets; a group that does not exist has none. It waits for a coordinator: a cluster that was born a moment ago has none for about a second, and franz-go
+// does not try COORDINATOR_NOT_AVAILABLE again.
+func fetchOffsets(ctx context.Context, adm *kadm.Client, group string) (kadm.OffsetResponses, error) {
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		committed, err := adm.FetchOffsets(ctx, group)
+		switch {
+		case errors.Is(err, kerr.GroupIDNotFound):
+			return committed, nil
+		case !kerr.IsRetriable(err) || time.Now().After(deadline):
+			return committed, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 // CheckOffsets returns an ErrOffsets that names each partition of topics on which group has no committed offset, or one outside the log.
 func CheckOffsets(ctx context.Context, adm *kadm.Client, group string, topics []string) error {
-	committed, err := adm.FetchOffsets(ctx, group)
-	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+	committed, err := fetchOffsets(ctx, adm, group)
+	if err != nil {
 		return fmt.Errorf("reading the offsets of group %s: %w", group, err)
 	}
 	starts, err := adm.ListStartOffsets(ctx, topics...)

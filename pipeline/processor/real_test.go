@@ -160,7 +160,7 @@ func markersWritten(w *world) {
 	}
 }
 
-// On Apache Kafka: a SIGKILLed processor that is started again ends the transaction it left open. Nobody waits for its timeout, which this broker does not look at for ten minutes.
+// On Apache Kafka: what a SIGKILLed processor left open is ended by whoever comes next, itself or another slot. Nobody waits for its timeout, which this broker does not look at for ten minutes.
 func TestRealRestart(t *testing.T) {
 	w, _ := realWorld(t, "transaction.abort.timed.out.transaction.cleanup.interval.ms=600000")
 	dir := t.TempDir()
@@ -179,7 +179,16 @@ func TestRealRestart(t *testing.T) {
 		}
 	}
 	c.killed(w, <-c.done)
-	start(t, newProcessor(t, w.brokers, config(dir)))
+	killed, from := time.Now(), rows.mark()
+	other := config(t.TempDir())
+	other.Instance = "slot-1"
+	start(t, newProcessor(t, w.brokers, other))
+	rows.after(from)
+	took := time.Since(killed).Round(time.Millisecond)
+	t.Logf("SIGKILL with an open transaction and takeover by another slot, after a session of %v, to the first new outcome: %v", other.SessionTimeout, took)
+	if took > other.SessionTimeout+20*time.Second {
+		t.Errorf("%v is too long", took)
+	}
 	stop()
 	w.settle(grace)
 	w.conserved()

@@ -118,6 +118,9 @@ func (s *session) rebuild(p *partition) error {
 
 // catchUp reads what the state on disk lacks.
 func (s *session) catchUp(ctx context.Context, p *partition, clicks int64) error {
+	if err := s.freeOutcomes(ctx, p); err != nil {
+		return fmt.Errorf("restoring partition %d: %w", p.id, err)
+	}
 	if err := s.catchUpChangelog(ctx, p); err != nil {
 		return fmt.Errorf("restoring partition %d: %w", p.id, err)
 	}
@@ -143,6 +146,17 @@ func (s *session) list(ctx context.Context, name string, id int32) (e ends, err 
 		*x.into = o.Offset
 	}
 	return e, nil
+}
+
+// freeOutcomes ends a transaction that holds the partition's outcomes open. Its owner may have died between outcomes and changelog: without this nobody would see our rows, which come after
+// its own, until it times out.
+func (s *session) freeOutcomes(ctx context.Context, p *partition) error {
+	name := s.kafka.Topic(topic.Outcomes)
+	at, err := s.list(ctx, name, p.id)
+	if err != nil || at.stable >= at.end {
+		return err
+	}
+	return s.fence(ctx, name, p.id)
 }
 
 // catchUpChangelog applies the changelog from Pebble's position to its high watermark. The last stable offset would be too low: a transaction that committed a moment ago may not

@@ -422,10 +422,10 @@ func (s *session) initTransactionalID(ctx context.Context, id string) error {
 	return err
 }
 
-// fence ends the transaction that holds back a partition of the changelog. Whoever has one open on a partition that was assigned to us is dead or a zombie: a live member revokes
+// fence ends the transaction that holds back a partition of the changelog or of outcomes. Whoever has one open on a partition that was assigned to us is dead or a zombie: a live member revokes
 // only between transactions. Where the cluster does not let us look, the restore waits for the transaction's timeout instead.
-func (s *session) fence(ctx context.Context, changelog string, id int32) error {
-	described, err := s.adm.DescribeProducers(ctx, kadm.TopicsSet{changelog: {id: {}}})
+func (s *session) fence(ctx context.Context, name string, id int32) error {
+	described, err := s.adm.DescribeProducers(ctx, kadm.TopicsSet{name: {id: {}}})
 	if err != nil {
 		s.log.Warn("cannot see who holds a transaction open; waiting for its timeout", "partition", id, "error", err)
 		return nil
@@ -442,7 +442,7 @@ func (s *session) fence(ctx context.Context, changelog string, id int32) error {
 		for _, txn := range listed.Sorted() {
 			// In PrepareCommit (End answered, markers on their way) the id may belong to a live process, which would be fenced for nothing.
 			d, err := s.adm.DescribeTransactions(ctx, txn.TxnID)
-			if x := d[txn.TxnID]; err != nil || x.State != "Ongoing" || !holds(x, changelog, id) {
+			if x := d[txn.TxnID]; err != nil || x.State != "Ongoing" || !holds(x, name, id) {
 				continue
 			}
 			if err := s.initTransactionalID(ctx, txn.TxnID); err != nil {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -55,12 +54,7 @@ func makeTopics(t testing.TB, cfg kafka.Config) {
 	defer cancel()
 	want := kafka.DefaultTopicsConfig()
 	want.Partitions, want.Replication = Partitions, 1
-	_, err := kafka.Apply(ctx, Client(t, cfg.Brokers), cfg, want)
-	for kerr.IsRetriable(err) && ctx.Err() == nil { // a cluster that was born a moment ago has no group coordinator yet
-		time.Sleep(100 * time.Millisecond)
-		_, err = kafka.Apply(ctx, Client(t, cfg.Brokers), cfg, want)
-	}
-	if err != nil {
+	if _, err := kafka.Apply(ctx, Client(t, cfg.Brokers), cfg, want); err != nil {
 		t.Fatalf("making topics: %v", err)
 	}
 }
