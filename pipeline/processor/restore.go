@@ -21,27 +21,17 @@ import (
 // It runs beside the session; nothing else touches the partition meanwhile.
 func (s *session) restore(ctx context.Context, p *partition, clicks, conversions int64) error {
 	began := time.Now()
-	if err := s.open(p); rebuildable(err) {
-		s.log.Warn("rebuilding a partition's state from the log", "partition", p.id, "reason", err)
-		err = s.rebuild(p)
-		if err != nil {
-			return err
-		}
-	} else if err != nil {
-		return err
-	}
-	err := s.catchUp(ctx, p, clicks)
-	if rebuildable(err) {
-		s.log.Warn("rebuilding a partition's state from the log", "partition", p.id, "reason", err)
-		if err := s.rebuild(p); err != nil {
-			return err
-		}
+	err := s.open(p)
+	if err == nil {
 		err = s.catchUp(ctx, p, clicks)
 	}
-	if err != nil {
-		return err
+	if rebuildable(err) {
+		s.log.Warn("rebuilding a partition's state from the log", "partition", p.id, "reason", err)
+		if err = s.rebuild(p); err == nil {
+			err = s.catchUp(ctx, p, clicks)
+		}
 	}
-	if err := p.count(); err != nil {
+	if err != nil {
 		return err
 	}
 	p.clicksPosition, p.conversionsPosition = clicks, conversions
@@ -116,7 +106,8 @@ func (s *session) rebuild(p *partition) error {
 	return s.open(p)
 }
 
-// catchUp reads what the state on disk lacks.
+// catchUp reads what the state on disk lacks, and counts what waits. Damage may show only in the scan that counts: it must lead to a rebuild like damage that shows in opening, or the
+// partition fails the same way in every session from then on.
 func (s *session) catchUp(ctx context.Context, p *partition, clicks int64) error {
 	if err := s.freeOutcomes(ctx, p); err != nil {
 		return fmt.Errorf("restoring partition %d: %w", p.id, err)
@@ -127,7 +118,7 @@ func (s *session) catchUp(ctx context.Context, p *partition, clicks int64) error
 	if err := s.catchUpClicks(ctx, p, clicks); err != nil {
 		return fmt.Errorf("restoring partition %d: %w", p.id, err)
 	}
-	return nil
+	return p.count()
 }
 
 // ends are a partition's offsets as the broker lists them.
@@ -279,6 +270,7 @@ func (s *session) read(ctx context.Context, name string, id int32, from, to int6
 
 // count reads what the rows say about waiting events and totals.
 func (p *partition) count() error {
+	p.totals = totals{}
 	var broken error
 	err := p.store.Scan([]byte{'D'}, []byte{'E'}, func(key, value []byte) bool {
 		end, t, _, ok := event.ParseDeadline(key)
