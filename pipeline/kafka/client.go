@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"time"
 
@@ -22,6 +23,8 @@ type Config struct {
 	TopicPrefix string
 	// ClientID names the program in the brokers' logs and in our metrics.
 	ClientID string
+	// Dial opens connections to brokers; nil is plain TCP.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // DefaultConfig has no brokers: they must be given.
@@ -72,6 +75,9 @@ func Options(cfg Config, log *slog.Logger, reg prometheus.Registerer) ([]kgo.Opt
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.WithLogger(kslog.New(slog.New(warnings{log.With("client", cfg.ClientID).Handler()}))),
+	}
+	if cfg.Dial != nil {
+		opts = append(opts, kgo.Dialer(cfg.Dial))
 	}
 	if reg != nil {
 		labelled := prometheus.WrapRegistererWith(prometheus.Labels{"client": cfg.ClientID}, reg)

@@ -13,13 +13,10 @@ func (p *Processor) SetHook(fn func(step string)) { p.hook = fn }
 func (p *Processor) SetNow(now func() time.Time) { p.now = now }
 
 // Steps are the names that a hook is called with on the way of a committed transaction.
-var Steps = []string{stepPolled, stepProduced, stepFlushed, stepEnded, stepApplied}
+var Steps = []string{StepPolled, StepProduced, StepFlushed, StepEnded, StepApplied}
 
 // SetOptions adds options to the client of each session.
 func (p *Processor) SetOptions(opts ...kgo.Opt) { p.extra = opts }
-
-// StepEndFailed is the step at which the outcome of a transaction is unknown.
-const StepEndFailed = stepEndFailed
 
 // SetHasty judges conversions as soon as they are polled.
 func (p *Processor) SetHasty() { p.hasty = true }

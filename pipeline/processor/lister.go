@@ -11,6 +11,7 @@ import (
 // lister lists the ends of both inputs beside the session, at most one listing at a time.
 type lister struct {
 	adm                 *kadm.Client
+	now                 func() time.Time
 	clicks, conversions string
 	latest              atomic.Pointer[listing]
 	want                chan struct{}
@@ -18,15 +19,16 @@ type lister struct {
 	done                chan struct{}
 }
 
-// listing is where both inputs ended, as far as the brokers told. at is the wall time before the request: everything that was in Kafka then lies below the ends.
+// listing is where both inputs ended, as far as the brokers told. Everything that was in Kafka at the time of the request lies below the ends.
 type listing struct {
-	at                  time.Time
+	at                  time.Time // of the request, to compare with other times of this process
+	wall                time.Time // the same moment on the wall clock, to compare with times in the log
 	clicks, conversions map[int32]int64
 }
 
-func newLister(adm *kadm.Client, clicks, conversions string) *lister {
+func newLister(adm *kadm.Client, now func() time.Time, clicks, conversions string) *lister {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &lister{adm: adm, clicks: clicks, conversions: conversions, want: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
+	l := &lister{adm: adm, now: now, clicks: clicks, conversions: conversions, want: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
 	go l.run(ctx)
 	return l
 }
@@ -56,7 +58,7 @@ func (l *lister) run(ctx context.Context) {
 			return
 		case <-l.want:
 		}
-		at := time.Now()
+		at, wall := time.Now(), l.now()
 		request, cancel := context.WithTimeout(ctx, endTimeout)
 		ends, err := l.adm.ListEndOffsets(request, l.clicks, l.conversions)
 		cancel()
@@ -67,7 +69,7 @@ func (l *lister) run(ctx context.Context) {
 			}
 			continue
 		}
-		x := &listing{at: at, clicks: make(map[int32]int64), conversions: make(map[int32]int64)}
+		x := &listing{at: at, wall: wall, clicks: make(map[int32]int64), conversions: make(map[int32]int64)}
 		ends.Each(func(o kadm.ListedOffset) {
 			if o.Err != nil { // a partition without leader holds up itself and no other
 				return

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/gofrs/flock"
 	"github.com/nimriz/partners/pipeline/attribution"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/state"
@@ -31,6 +31,7 @@ type Processor struct {
 	m           *metrics
 
 	fs         vfs.FS
+	lock       func(path string) (io.Closer, error)
 	now        func() time.Time
 	hook       func(step string)
 	extra      []kgo.Opt // for the session's client
@@ -45,8 +46,13 @@ type Processor struct {
 // blockCacheBytes is for reads of journeys, shared by all partitions.
 const blockCacheBytes = 64 << 20
 
-// New makes a processor; Run starts it.
+// New makes a processor on this machine; Run starts it.
 func New(cfg Config, kafkaConfig kafka.Config, codec *event.Codec, log *slog.Logger, reg prometheus.Registerer) (*Processor, error) {
+	return NewIn(DefaultEnv(), cfg, kafkaConfig, codec, log, reg)
+}
+
+// NewIn makes a processor in an environment of its own.
+func NewIn(env Env, cfg Config, kafkaConfig kafka.Config, codec *event.Codec, log *slog.Logger, reg prometheus.Registerer) (*Processor, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -59,22 +65,20 @@ func New(cfg Config, kafkaConfig kafka.Config, codec *event.Codec, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	return &Processor{cfg: cfg, kafka: kafkaConfig, codec: codec, rules: r, journeyLife: rules.JourneyLife, log: log, m: newMetrics(reg), fs: vfs.Default, now: time.Now, flushEvery: flushInterval, hook: func(string) {}}, nil
+	return &Processor{cfg: cfg, kafka: kafkaConfig, codec: codec, rules: r, journeyLife: rules.JourneyLife, log: log, m: newMetrics(reg), fs: env.FS, lock: env.Lock, now: env.Now, flushEvery: env.FlushEvery, hook: env.Step}, nil
 }
 
 // Run processes until ctx is done, then ends the running transaction, closes the state and returns nil. Any other return is a condition that a person, or a new process, has
 // to end (Fatal); everything else is retried in a new session.
 func (p *Processor) Run(ctx context.Context) error {
-	lock := flock.New(p.cfg.StateDir + "/LOCK")
 	if err := p.fs.MkdirAll(p.cfg.StateDir, 0o755); err != nil {
 		return fmt.Errorf("making -state-dir %s: %w", p.cfg.StateDir, err)
 	}
-	if ok, err := lock.TryLock(); err != nil {
-		return fmt.Errorf("locking -state-dir %s: %w", p.cfg.StateDir, err)
-	} else if !ok {
-		return fmt.Errorf("%w: %s", ErrStateDir, p.cfg.StateDir)
+	lock, err := p.lock(p.fs.PathJoin(p.cfg.StateDir, "LOCK"))
+	if err != nil {
+		return err
 	}
-	defer lock.Unlock()
+	defer lock.Close()
 	p.cache = state.NewCache(blockCacheBytes)
 	defer p.cache.Close()
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {

@@ -23,6 +23,7 @@ func (s *session) restore(ctx context.Context, p *partition, clicks, conversions
 	began := time.Now()
 	err := s.open(p)
 	if err == nil {
+		s.hook(StepOpened)
 		err = s.catchUp(ctx, p, clicks)
 	}
 	if rebuildable(err) {
@@ -36,6 +37,7 @@ func (s *session) restore(ctx context.Context, p *partition, clicks, conversions
 	}
 	p.clicksPosition, p.conversionsPosition = clicks, conversions
 	p.committedClicks, p.committedConversions = clicks, conversions
+	s.hook(StepRestored)
 	took := time.Since(began)
 	s.m.restore.Observe(took.Seconds())
 	s.log.Info("partition restored", "partition", p.id, "took", took.Round(time.Millisecond), "changelog_position", p.meta.Position, "clicks_next", p.clicks.Next(), "waiting", p.view.waiting)

@@ -80,7 +80,7 @@ func (p *Processor) newSession(ctx context.Context) (*session, error) {
 		cl.Close()
 		return nil, fmt.Errorf("initialising the transactional id: %w", err)
 	}
-	s.lister = newLister(s.adm, s.kafka.Topic(topic.Clicks), s.kafka.Topic(topic.Conversions))
+	s.lister = newLister(s.adm, s.now, s.kafka.Topic(topic.Clicks), s.kafka.Topic(topic.Conversions))
 	s.produceFn = func(_ *kgo.Record, err error) { s.produced(err) }
 	opts, err := kafka.Options(p.kafka, p.log, nil)
 	if err != nil {
@@ -193,6 +193,7 @@ func (s *session) assigned(ctx context.Context, cl *kgo.Client, m map[string][]i
 		return
 	}
 	cl.PauseFetchPartitions(m)
+	s.hook(StepAssigned)
 	// Eager: this is the whole assignment. The session passes on only the first of several revocations between two transactions, so what is still open here was revoked too.
 	s.releaseAll()
 	s.mu.Lock()
@@ -294,6 +295,7 @@ func (s *session) revoked(m map[string][]int32) {
 	ids := append(slices.Clone(m[s.kafka.Topic(topic.Clicks)]), m[s.kafka.Topic(topic.Conversions)]...)
 	slices.Sort(ids)
 	s.wasRevoked.Store(true)
+	s.hook(StepRevoked)
 	s.release(slices.Compact(ids))
 }
 

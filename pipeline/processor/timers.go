@@ -39,7 +39,7 @@ func (s *session) timers(t *transaction) error {
 		reached := reached(latest.clicks, p.id, p.clicksPosition) && reached(latest.conversions, p.id, p.conversionsPosition)
 		p.caughtUp = reached && time.Since(latest.at) < 3*time.Second
 		if reached {
-			p.horizon = max(p.horizon, event.MillisOf(latest.at.Add(-s.cfg.margin())))
+			p.horizon = max(p.horizon, event.MillisOf(latest.wall.Add(-s.cfg.margin())))
 		}
 		if err := s.due(t, p); err != nil {
 			return p.condemn(fmt.Errorf("closing waits of partition %d: %w", p.id, err))

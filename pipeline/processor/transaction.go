@@ -24,16 +24,6 @@ type transaction struct {
 	deadline time.Time
 }
 
-// hook names, for tests that end a process at an exact step.
-const (
-	stepPolled    = "polled"
-	stepProduced  = "produced"
-	stepFlushed   = "flushed"
-	stepEnded     = "ended"
-	stepApplied   = "applied"
-	stepEndFailed = "end-failed"
-)
-
 // step runs one transaction. Any error ends the session.
 func (s *session) step(ctx context.Context) error {
 	t := &transaction{began: time.Now()}
@@ -75,7 +65,7 @@ func (s *session) poll(ctx context.Context, t *transaction) error {
 	if err := s.admit(); err != nil {
 		return err
 	}
-	s.hook(stepPolled)
+	s.hook(StepPolled)
 	began = time.Now()
 	clicks, conversions := s.kafka.Topic(topic.Clicks), s.kafka.Topic(topic.Conversions)
 	var failed error
@@ -298,14 +288,14 @@ func (s *session) commit(t *transaction) error {
 	s.m.phases.WithLabelValues("commit").Add(time.Since(began).Seconds())
 	switch {
 	case err != nil:
-		s.hook(stepEndFailed)
+		s.hook(StepEndFailed)
 		s.m.transactions.WithLabelValues("unknown").Inc()
 		return fmt.Errorf("ending a transaction: %w", err)
 	case !ok:
 		s.m.transactions.WithLabelValues("aborted").Inc()
 		return fmt.Errorf("transaction aborted by a rebalance: %w", errSession)
 	}
-	s.hook(stepEnded)
+	s.hook(StepEnded)
 	s.m.transactions.WithLabelValues("committed").Inc()
 	s.fenced = 0
 	began = time.Now()
@@ -316,7 +306,7 @@ func (s *session) commit(t *transaction) error {
 		}
 	}
 	s.m.phases.WithLabelValues("apply").Add(time.Since(began).Seconds())
-	s.hook(stepApplied)
+	s.hook(StepApplied)
 	s.observe()
 	return s.housekeep()
 }
@@ -327,7 +317,7 @@ func (s *session) produceRows() error {
 	if err := s.flush(); err != nil {
 		return err
 	}
-	s.hook(stepFlushed)
+	s.hook(StepFlushed)
 	name := s.kafka.Topic(topic.Changelog)
 	for _, p := range s.ready {
 		if err := p.finishRows(); err != nil {
@@ -337,7 +327,7 @@ func (s *session) produceRows() error {
 			s.send(&kgo.Record{Topic: name, Partition: p.id, Key: []byte(k), Value: p.view.rows[k]}, func(r *kgo.Record) { raise(&p.changelogEnd, r.Offset+1) })
 		}
 	}
-	s.hook(stepProduced)
+	s.hook(StepProduced)
 	return s.writeProgress()
 }
 
