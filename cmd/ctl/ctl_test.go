@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,8 +19,12 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/connectors/signature"
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/embedded"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sr"
 	"github.com/twmb/franz-go/pkg/sr/srfake"
 )
@@ -44,6 +49,8 @@ func TestScripts(t *testing.T) {
 		"registry": startRegistry,
 		"status":   wantStatus,
 		"capture":  capture,
+		"letter":   writeLetter,
+		"headers":  wantHeaders,
 	}})
 }
 
@@ -160,4 +167,41 @@ func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
 		})
 	}
 	ts.Setenv("REGISTRY", reg.URL())
+}
+
+// letter TOPIC KIND writes a dead letter as the daemons do, from partition 3, offset 41 of TOPIC. KIND: garbage; good, a conversion that can be read; stray, the same under another key; long, more than a letter holds.
+func writeLetter(ts *testscript.TestScript, _ bool, args []string) {
+	const tok = "3MWgyD5yf6kfC92HIBeU6RXBUYB"
+	good, err := event.DefaultCodec().AppendConversion(nil, &event.Conversion{WorkspaceID: "acme", EventID: "order-1", ClickToken: tok, Type: event.Sale})
+	ts.Check(err)
+	r := &kgo.Record{Topic: args[0], Partition: 3, Offset: 41, Key: []byte(tok), Value: good, Headers: []kgo.RecordHeader{{Key: "its", Value: []byte("own")}}}
+	switch args[1] {
+	case "garbage":
+		r.Value = []byte("not a record")
+	case "stray":
+		r.Key = []byte("another")
+	case "long":
+		r.Value = make([]byte, 2*kafka.MaxLetterBytes)
+	}
+	cfg := kafka.DefaultConfig()
+	cfg.Brokers = []string{ts.Getenv("BROKERS")}
+	cl, err := kafka.NewClient(cfg, slog.New(slog.DiscardHandler), nil)
+	ts.Check(err)
+	defer cl.Close()
+	ts.Check(cl.ProduceSync(context.Background(), kafka.DeadLetter(topic.DeadLetters, r, errors.New("somebody stumbled"), time.UnixMilli(1_700_000_000_000))).FirstErr())
+}
+
+// headers TOPIC NAME… wants these headers on the last record of a topic.
+func wantHeaders(ts *testscript.TestScript, _ bool, args []string) {
+	cfg := kafka.DefaultConfig()
+	cfg.Brokers = []string{ts.Getenv("BROKERS")}
+	records, err := kafka.ReadAll(context.Background(), cfg, slog.New(slog.DiscardHandler), args[0])
+	ts.Check(err)
+	var got []string
+	for _, h := range records[len(records)-1].Headers {
+		got = append(got, h.Key)
+	}
+	if !slices.Equal(got, args[1:]) {
+		ts.Fatalf("headers %q, want %q", got, args[1:])
+	}
 }

@@ -2,8 +2,10 @@ package kafka
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nimriz/partners/schemas/topic"
@@ -23,7 +25,7 @@ func DeadLetter(name string, r *kgo.Record, why error, now time.Time) *kgo.Recor
 		size += len(h.Key) + len(h.Value)
 	}
 	if size > MaxLetterBytes {
-		why = fmt.Errorf("%w; cut: key of %d bytes, value of %d bytes with SHA-256 %x, %d headers", why, len(key), len(value), sha256.Sum256(value), len(headers))
+		why = fmt.Errorf("%w"+cutMark+"%d bytes, value of %d bytes with SHA-256 %x, %d headers", why, len(key), len(value), sha256.Sum256(value), len(headers))
 		key, value, headers = key[:min(len(key), 1024)], value[:min(len(value), MaxLetterBytes)], nil
 	}
 	return &kgo.Record{Topic: name, Partition: 0, Key: key, Value: value, Headers: append([]kgo.RecordHeader{
@@ -34,3 +36,52 @@ func DeadLetter(name string, r *kgo.Record, why error, now time.Time) *kgo.Recor
 		{Key: topic.HeaderFailedAt, Value: now.UTC().AppendFormat(nil, time.RFC3339Nano)},
 	}, headers...)}
 }
+
+// Letter is a dead letter that was read back.
+type Letter struct {
+	// At is the letter's own offset.
+	At     int64
+	Source struct {
+		Topic     string
+		Partition int32
+		Offset    int64
+	}
+	Error    string
+	FailedAt string
+	// Cut: the letter holds only the beginning of the record.
+	Cut bool
+	// Record is the record as it was: key, value and its own headers, bound for the topic and partition that it came from.
+	Record *kgo.Record
+}
+
+// ErrNoLetter is a record that is no dead letter of ours.
+var ErrNoLetter = errors.New("not a dead letter")
+
+// ParseLetter reads what DeadLetter wrote.
+func ParseLetter(r *kgo.Record) (l Letter, err error) {
+	names := []string{topic.HeaderError, topic.HeaderSourceTopic, topic.HeaderSourcePartition, topic.HeaderSourceOffset, topic.HeaderFailedAt}
+	if len(r.Headers) < len(names) {
+		return l, fmt.Errorf("reading dead letter %d: %w: it has %d headers", r.Offset, ErrNoLetter, len(r.Headers))
+	}
+	text := make([]string, len(names))
+	for i, name := range names { // ours come first: the record's own may have the same names
+		if r.Headers[i].Key != name {
+			return l, fmt.Errorf("reading dead letter %d: %w: header %d is %q, not %q", r.Offset, ErrNoLetter, i, r.Headers[i].Key, name)
+		}
+		text[i] = string(r.Headers[i].Value)
+	}
+	partition, err := strconv.ParseInt(text[2], 10, 32)
+	if err == nil {
+		l.Source.Offset, err = strconv.ParseInt(text[3], 10, 64)
+	}
+	if err != nil {
+		return l, fmt.Errorf("reading dead letter %d: %w: %w", r.Offset, ErrNoLetter, err)
+	}
+	l.At, l.Source.Topic, l.Source.Partition, l.Error, l.FailedAt = r.Offset, text[1], int32(partition), text[0], text[4]
+	l.Cut = strings.Contains(l.Error, cutMark)
+	l.Record = &kgo.Record{Topic: l.Source.Topic, Partition: l.Source.Partition, Key: r.Key, Value: r.Value, Headers: r.Headers[len(names):]}
+	return l, nil
+}
+
+// cutMark stands in the error of a letter that was cut.
+const cutMark = "; cut: key of "

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// lettersFlags are the same for all three commands; force is replay's.
+type lettersFlags struct {
+	kafka     kafka.Config
+	schemaIDs string
+	force     bool
+}
+
+func lettersCommands() []command {
+	define := func(fs *flag.FlagSet) *lettersFlags {
+		l := &lettersFlags{kafka: kafka.DefaultConfig()}
+		l.kafka.ClientID = "partners-ctl"
+		daemon.KafkaFlags(fs, &l.kafka)
+		return l
+	}
+	return []command{
+		{"dead-letters list", "", "lists the records that nobody could read, and where they came from", func(fs *flag.FlagSet) func(context.Context, *call) error {
+			return define(fs).list
+		}},
+		{"dead-letters show", "OFFSET…", "prints dead letters whole", func(fs *flag.FlagSet) func(context.Context, *call) error {
+			return define(fs).show
+		}},
+		{"dead-letters replay", "OFFSET…", "sends dead letters again to the partition that they came from; each becomes a new record there", func(fs *flag.FlagSet) func(context.Context, *call) error {
+			l := define(fs)
+			fs.StringVar(&l.schemaIDs, "schema-ids", "", "`file` with the schema ids of a registry, as written by ctl topics apply; built in if empty")
+			fs.BoolVar(&l.force, "force", false, "send also what this program cannot read: it comes back as a dead letter unless the daemons are newer")
+			return l.replay
+		}},
+	}
+}
+
+// read returns the letters with the given offsets, in that order; all of them if none is given.
+func (f *lettersFlags) read(ctx context.Context, offsets []string) (letters []kafka.Letter, err error) {
+	var want []int64
+	for _, text := range offsets {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || n < 0 {
+			return nil, usagef("%q is not the offset of a dead letter", text)
+		}
+		want = append(want, n)
+	}
+	err = withBrokers(ctx, f.kafka, func(ctx context.Context) error {
+		name := f.kafka.Topic(topic.DeadLetters)
+		records, err := kafka.ReadAll(ctx, f.kafka, slog.New(slog.DiscardHandler), name)
+		if err != nil {
+			return err
+		}
+		if len(want) == 0 {
+			for _, r := range records {
+				want = append(want, r.Offset)
+			}
+		}
+		for _, offset := range want {
+			i := slices.IndexFunc(records, func(r *kgo.Record) bool { return r.Offset == offset })
+			if i < 0 {
+				return fmt.Errorf("%s has no letter at offset %d: `ctl dead-letters list` shows what is there", name, offset)
+			}
+			l, err := kafka.ParseLetter(records[i])
+			if err != nil {
+				return err
+			}
+			letters = append(letters, l)
+		}
+		return nil
+	})
+	return letters, err
+}
+
+func (f *lettersFlags) list(ctx context.Context, c *call) error {
+	letters, err := f.read(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if len(letters) == 0 {
+		c.say("no dead letters")
+		return nil
+	}
+	t := table.NewWriter()
+	t.SetStyle(table.StyleLight)
+	t.AppendHeader(table.Row{"Offset", "Failed at", "Source", "Bytes", "Error"})
+	for _, l := range letters {
+		t.AppendRow(table.Row{l.At, l.FailedAt, fmt.Sprintf("%s %d/%d", l.Source.Topic, l.Source.Partition, l.Source.Offset), len(l.Record.Value), fmt.Sprintf("%.120s", l.Error)})
+	}
+	c.say("%s", t.Render())
+	return nil
+}
+
+func (f *lettersFlags) show(ctx context.Context, c *call) error {
+	if len(c.args) == 0 {
+		return usagef("which one? give the OFFSET of a letter")
+	}
+	letters, err := f.read(ctx, c.args)
+	if err != nil {
+		return err
+	}
+	for _, l := range letters {
+		c.say("letter     %d", l.At)
+		c.say("source     %s partition %d offset %d", l.Source.Topic, l.Source.Partition, l.Source.Offset)
+		c.say("failed at  %s", l.FailedAt)
+		c.say("error      %s", l.Error)
+		for _, h := range l.Record.Headers {
+			c.say("header     %q = %q", h.Key, h.Value)
+		}
+		c.say("key        %q", l.Record.Key)
+		c.say("value      %d bytes\n%s", len(l.Record.Value), strings.TrimSuffix(hex.Dump(l.Record.Value), "\n"))
+	}
+	return nil
+}
+
+func (f *lettersFlags) replay(ctx context.Context, c *call) error {
+	if len(c.args) == 0 {
+		return usagef("which one? give the OFFSET of a letter")
+	}
+	codec, err := daemon.Codec(f.schemaIDs)
+	if err != nil {
+		return usageError{err}
+	}
+	letters, err := f.read(ctx, c.args)
+	if err != nil {
+		return err
+	}
+	for _, l := range letters { // before anything is sent
+		if err := f.replayable(codec, l); err != nil {
+			return err
+		}
+	}
+	return withBrokers(ctx, f.kafka, func(ctx context.Context) error {
+		cl, err := kafka.NewClient(f.kafka, c.log, nil)
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		for _, l := range letters {
+			r := l.Record
+			if r.Topic == f.kafka.Topic(topic.Clicks) && !slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == topic.HeaderReplay }) {
+				r.Headers = append(slices.Clone(r.Headers), kgo.RecordHeader{Key: topic.HeaderReplay}) // the processor, which does not decode clicks, may have it
+			}
+			if err := cl.ProduceSync(ctx, r).FirstErr(); err != nil {
+				return fmt.Errorf("sending letter %d to %s partition %d: %w", l.At, r.Topic, r.Partition, err)
+			}
+			c.say("letter %d is now %s partition %d offset %d", l.At, r.Topic, r.Partition, r.Offset)
+		}
+		return nil
+	})
+}
+
+// replayable says why a letter cannot be sent again.
+func (f *lettersFlags) replayable(codec *event.Codec, l kafka.Letter) error {
+	switch l.Source.Topic {
+	case f.kafka.Topic(topic.Clicks), f.kafka.Topic(topic.Conversions), f.kafka.Topic(topic.Outcomes), f.kafka.Topic(topic.Rejections):
+	default:
+		return fmt.Errorf("letter %d comes from %s, where a newer record has taken its place", l.At, l.Source.Topic)
+	}
+	if l.Cut {
+		return fmt.Errorf("letter %d holds only a part of its record: %s", l.At, l.Error)
+	}
+	if err := readable(codec, l.Record, l.Source.Topic == f.kafka.Topic(topic.Rejections)); err != nil && !f.force {
+		return fmt.Errorf("letter %d would come back: %w (-force sends it all the same)", l.At, err)
+	}
+	return nil
+}
+
+// readable says why this program would call a record unreadable. The key of all but a rejection is the token.
+func readable(codec *event.Codec, r *kgo.Record, rejection bool) error {
+	_, text, err := codec.Text(r.Value)
+	if err != nil || rejection {
+		return err
+	}
+	var of struct {
+		Token string `json:"click_token"`
+	}
+	if err := json.Unmarshal(text, &of); err != nil {
+		return err
+	}
+	if string(r.Key) != of.Token {
+		return fmt.Errorf("key %.64q is not the record's click_token", r.Key)
+	}
+	return nil
+}
