@@ -51,12 +51,12 @@ func applyIsRepeatable(t *testing.T, in kafkatest.Install) {
 	if err != nil || len(changes) != 0 {
 		t.Errorf("the second apply changed %v, %v", changes, err)
 	}
-	if err := kafka.Check(t.Context(), cl, in.Config(), want()); err != nil {
+	if err := kafka.Check(t.Context(), cl, in.Config(), want(), discard); err != nil {
 		t.Errorf("a fresh install has problems: %v", err)
 	}
 	longer := want()
 	longer.ClickLife += 24 * time.Hour
-	if err := kafka.Check(t.Context(), cl, in.Config(), longer); err == nil || !strings.Contains(err.Error(), "topic "+in.Topic(topic.Clicks)+": retention.ms is 3888000000, needed is 3974400000") {
+	if err := kafka.Check(t.Context(), cl, in.Config(), longer, discard); err == nil || !strings.Contains(err.Error(), "topic "+in.Topic(topic.Clicks)+": retention.ms is 3888000000, needed is 3974400000") {
 		t.Errorf("short retention: %v", err)
 	}
 	if changes, err = kafka.Apply(t.Context(), cl, in.Config(), longer); err != nil || len(changes) != 2 {
@@ -64,7 +64,7 @@ func applyIsRepeatable(t *testing.T, in kafkatest.Install) {
 	}
 	// What a controller answered, a broker's metadata shows a moment later.
 	eventually(t, func() error {
-		if err := kafka.Check(t.Context(), cl, in.Config(), longer); err != nil {
+		if err := kafka.Check(t.Context(), cl, in.Config(), longer, discard); err != nil {
 			return fmt.Errorf("after a longer retention was applied: %w", err)
 		}
 		return nil
@@ -88,7 +88,7 @@ func partitionMismatch(t *testing.T, in kafkatest.Install) {
 	}
 	eventually(t, func() error {
 		fresh := kafkatest.Client(t, in.Brokers) // a client may answer from metadata that is a moment old
-		if err := kafka.Check(t.Context(), fresh, in.Config(), want()); !errors.Is(err, kafka.ErrPartitions) || !strings.Contains(err.Error(), "topic "+in.Topic(topic.Conversions)) {
+		if err := kafka.Check(t.Context(), fresh, in.Config(), want(), discard); !errors.Is(err, kafka.ErrPartitions) || !strings.Contains(err.Error(), "topic "+in.Topic(topic.Conversions)) {
 			return fmt.Errorf("check: %w", err)
 		}
 		return nil

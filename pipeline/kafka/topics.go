@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"time"
@@ -206,14 +207,16 @@ func commitFresh(ctx context.Context, adm *kadm.Client, cfg Config, created map[
 	return changes, nil
 }
 
-// Check compares the cluster with what the topics must be, and returns every problem it finds, each with what to change. Problems of one topic do not hide another's.
-func Check(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig) error {
+// Check compares the cluster with what it and the topics must be, and returns every problem it finds, each with what to change. Problems of one topic do not hide another's.
+// What is unwise, or cannot be seen, is logged as a warning.
+func Check(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig, log *slog.Logger) error {
 	adm := kadm.NewClient(cl)
 	specs := topic.Specs(cfg.TopicPrefix, want.Partitions, want.ClickLife)
 	have, err := adm.ListTopics(ctx, names(specs)...)
 	if err != nil {
 		return fmt.Errorf("listing topics: %w", err)
 	}
+	transactions := CheckTransactions(ctx, cl, log)
 	var problems []error
 	for _, s := range specs {
 		d, ok := have[s.Name]
@@ -225,40 +228,28 @@ func Check(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig) e
 		}
 	}
 	if problems != nil {
-		return errors.Join(problems...)
+		return errors.Join(append(problems, transactions)...)
 	}
+	problems = append(problems, transactions)
 	configs, err := adm.DescribeTopicConfigs(ctx, names(specs)...)
 	if err != nil {
-		return fmt.Errorf("reading topic configurations: %w", err)
+		return fmt.Errorf("reading topic configurations: %w", errors.Join(err, transactions))
 	}
 	for _, s := range specs {
 		current, err := configs.On(s.Name, nil)
 		if err != nil || current.Err != nil {
-			continue // a managed Kafka may deny DescribeConfigs: what cannot be read is not a reason to refuse
+			// A managed Kafka may deny DescribeConfigs: what cannot be read is not a reason to refuse.
+			log.Warn("a topic's configuration cannot be read, so it is not checked", "topic", s.Name, "error", errors.Join(err, current.Err))
+			continue
 		}
-		problems = append(problems, checkConfig(s, current)...)
+		replicas := 0
+		for _, p := range have[s.Name].Partitions {
+			replicas = len(p.Replicas)
+		}
+		problems = append(problems, checkConfig(s, current, replicas, log)...)
 	}
 	problems = append(problems, checkOffsets(ctx, adm, cfg))
 	return errors.Join(problems...)
-}
-
-func checkConfig(s topic.Spec, current kadm.ResourceConfig) (problems []error) {
-	value := func(key string) string {
-		if i := slices.IndexFunc(current.Configs, func(c kadm.Config) bool { return c.Key == key }); i >= 0 {
-			return current.Configs[i].MaybeValue()
-		}
-		return ""
-	}
-	if want, ok := s.Config["retention.ms"]; ok {
-		need, _ := strconv.ParseInt(want, 10, 64)
-		if got, err := strconv.ParseInt(value("retention.ms"), 10, 64); err == nil && got >= 0 && got < need {
-			problems = append(problems, fmt.Errorf("topic %s: retention.ms is %d, needed is %d: run `ctl topics apply` or shorten -click-life", s.Name, got, need))
-		}
-	}
-	if want, got := s.Config["cleanup.policy"], value("cleanup.policy"); got != "" && !samePolicy(got, want) {
-		problems = append(problems, fmt.Errorf("topic %s: cleanup.policy is %q, must be %q: run `ctl topics apply`", s.Name, got, want))
-	}
-	return problems
 }
 
 func samePolicy(a, b string) bool { return a == b || a == "delete,compact" && b == "compact,delete" }

@@ -301,6 +301,17 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+	t.Run("transactions that let a zombie in", func(t *testing.T) {
+		w := newWorld(t, kafkatest.Broker(t))
+		const unsafeDowngrade = 3
+		updated, err := kadm.NewClient(w.client).UpdateFeatures(t.Context(), false, kadm.FeatureUpdate{Feature: "transaction.version", MaxVersionLevel: 1, UpgradeType: unsafeDowngrade})
+		if err = errors.Join(err, updated.Error()); err != nil {
+			t.Fatal(err)
+		}
+		if err := run(w, config(t.TempDir())); !errors.Is(err, kafka.ErrTransactions) {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("one state directory, two processes", func(t *testing.T) {
 		w := newWorld(t, kafkatest.Broker(t))
 		cfg := config(t.TempDir())

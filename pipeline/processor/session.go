@@ -32,6 +32,7 @@ type identity struct {
 type session struct {
 	*Processor
 	ids identity
+	cl  *kgo.Client // of adm
 	adm *kadm.Client
 	gts *kgo.GroupTransactSession
 
@@ -71,7 +72,7 @@ func (p *Processor) newSession(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.adm = kadm.NewClient(cl)
+	s.cl, s.adm = cl, kadm.NewClient(cl)
 	if err := s.check(ctx); err != nil {
 		cl.Close()
 		return nil, err
@@ -155,6 +156,9 @@ func (s *session) check(ctx context.Context) error {
 		}
 	}
 	if err := s.checkRetention(ctx); err != nil {
+		return err
+	}
+	if err := kafka.CheckTransactions(ctx, s.cl, s.log); err != nil {
 		return err
 	}
 	return kafka.CheckOffsets(ctx, s.adm, s.kafka.Group(topic.ProcessorGroup), []string{s.kafka.Topic(topic.Clicks), s.kafka.Topic(topic.Conversions)})

@@ -46,7 +46,7 @@ func CheckTopics(ctx context.Context, cfg kafka.Config, want kafka.TopicsConfig,
 		return err
 	}
 	defer cl.Close()
-	return errors.Join(kafka.Check(ctx, cl, cfg, want), checkClickLife(ctx, cfg, want, log))
+	return errors.Join(kafka.Check(ctx, cl, cfg, want, log), checkClickLife(ctx, cfg, want, log))
 }
 
 // checkClickLife compares want with the windows of the catalog topic, if there is one.

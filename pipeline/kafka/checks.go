@@ -1,0 +1,74 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// ErrTransactions is a cluster whose transactions do not keep a zombie out.
+var ErrTransactions = errors.New("transaction.version is too low")
+
+// transactionVersion is the level at which brokers give every transaction an epoch of its own (KIP-890): below it, a write that was delayed on its way may land in the next transaction
+// of the same id and be committed with it.
+const transactionVersion = 2
+
+// CheckTransactions refuses a cluster whose finalized transaction.version is below 2. A cluster that tells no features (a proxy, a managed Kafka) is warned of, not refused.
+func CheckTransactions(ctx context.Context, cl *kgo.Client, log *slog.Logger) error {
+	req := kmsg.NewPtrApiVersionsRequest()
+	req.ClientSoftwareName, req.ClientSoftwareVersion = "partners", "1"
+	resp, err := req.RequestWith(ctx, cl)
+	if err == nil {
+		err = kerr.ErrorForCode(resp.ErrorCode)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the cluster's features: %w", err)
+	}
+	if resp.FinalizedFeaturesEpoch < 0 {
+		log.Warn("the cluster tells no features, so transaction.version is not checked; it must be 2")
+		return nil
+	}
+	level := int16(0) // a feature that is not finalized is at level 0
+	if i := slices.IndexFunc(resp.FinalizedFeatures, func(f kmsg.ApiVersionsResponseFinalizedFeature) bool { return f.Name == "transaction.version" }); i >= 0 {
+		level = resp.FinalizedFeatures[i].MaxVersionLevel
+	}
+	if level < transactionVersion {
+		return fmt.Errorf("%w: it is %d, needed is %d: run `kafka-features.sh --bootstrap-server … upgrade --feature transaction.version=%d` (Kafka 4.0 or newer)", ErrTransactions, level, transactionVersion, transactionVersion)
+	}
+	return nil
+}
+
+// checkConfig compares what a topic is set to with what it must be. What is merely unwise is a warning.
+func checkConfig(s topic.Spec, current kadm.ResourceConfig, replicas int, log *slog.Logger) (problems []error) {
+	value := func(key string) string {
+		if i := slices.IndexFunc(current.Configs, func(c kadm.Config) bool { return c.Key == key }); i >= 0 {
+			return current.Configs[i].MaybeValue()
+		}
+		return ""
+	}
+	if want, ok := s.Config["retention.ms"]; ok {
+		need, _ := strconv.ParseInt(want, 10, 64)
+		if got, err := strconv.ParseInt(value("retention.ms"), 10, 64); err == nil && got >= 0 && got < need {
+			problems = append(problems, fmt.Errorf("topic %s: retention.ms is %d, needed is %d: run `ctl topics apply` or shorten -click-life", s.Name, got, need))
+		}
+	}
+	if want, got := s.Config["cleanup.policy"], value("cleanup.policy"); got != "" && !samePolicy(got, want) {
+		problems = append(problems, fmt.Errorf("topic %s: cleanup.policy is %q, must be %q: run `ctl topics apply`", s.Name, got, want))
+	}
+	if value("unclean.leader.election.enable") == "true" {
+		problems = append(problems, fmt.Errorf("topic %s: unclean.leader.election.enable is true: a replica that lacks acknowledged records may become leader, and they are gone; set it to false with kafka-configs.sh", s.Name))
+	}
+	if least, err := strconv.Atoi(value("min.insync.replicas")); err == nil && (least < 2 || least > replicas) {
+		log.Warn("a topic's acknowledgements do not survive a broker, or cannot be given: min.insync.replicas should be 2 and the replication 3", "topic", s.Name, "min_insync_replicas", least, "replicas", replicas)
+	}
+	return problems
+}
