@@ -20,6 +20,7 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/pipeline/processor"
+	"github.com/nimriz/partners/schemas/event"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -169,5 +170,49 @@ func TestLostEndReply(t *testing.T) {
 	w.conserved()
 	if unknown.Load() < 4 {
 		t.Errorf("%d transactions with unknown outcome, %d replies lost: too few to show anything", unknown.Load(), f.lost.Load())
+	}
+}
+
+// A click is read twice when the transaction that read it first comes to nothing. The click log has it by then; the events that wait for it must be looked for all the same: else
+// their verdicts, which were dropped, come only when the wait ends.
+func TestClickReadTwiceEndsTheWait(t *testing.T) {
+	w := newWorld(t, kafkatest.Broker(t))
+	f := &faults{}
+	f.request.Store(true)
+	var failed atomic.Int64
+	cfg := config(t.TempDir())
+	cfg.Grace = time.Hour
+	p := newProcessor(t, w.brokers, cfg)
+	p.SetOptions(kgo.RetryTimeout(time.Second), kgo.RequestRetries(2), kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		return &deaf{Conn: c, faults: f}, err
+	}))
+	p.SetHook(func(step string) {
+		if step == processor.StepEndFailed {
+			failed.Add(1)
+			f.lose.Store(0)
+		}
+	})
+	start(t, p)
+	k := w.click()
+	w.sendEvent(w.sale(k, 1000))
+	w.flush()
+	eventually(t, "the event waits", func() bool { return w.progress()[w.partition(k.ClickToken)].Waiting == 1 })
+	f.lose.Store(1 << 30)
+	w.sendClick(k)
+	w.flush()
+	eventually(t, "the click's transaction fails", func() bool { return failed.Load() > 0 })
+	eventually(t, "the event has its verdict", func() bool { return len(w.outcomes()) == 1 })
+	if o := w.outcomes()[0]; o.Verdict != event.Attributed {
+		t.Errorf("%s %s", o.Verdict, o.Reason)
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 20 s: %s", what)
+		}
 	}
 }
