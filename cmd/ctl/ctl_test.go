@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 }
 
 // warehouseScripts need a ClickHouse.
-var warehouseScripts = []string{filepath.Join("testdata", "script", "migrate.txtar"), filepath.Join("testdata", "script", "answers.txtar")}
+var warehouseScripts = []string{filepath.Join("testdata", "script", "migrate.txtar"), filepath.Join("testdata", "script", "answers.txtar"), filepath.Join("testdata", "script", "rollup.txtar")}
 
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/script/*.txtar")
@@ -59,7 +59,7 @@ func TestWarehouse(t *testing.T) {
 	for _, file := range warehouseScripts {
 		dsn := clickhousetest.ForTest(t)
 		testscript.Run(t, testscript.Params{Files: []string{file}, RequireExplicitExec: true,
-			Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": wantStatus, "rows": insertRows},
+			Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": wantStatus, "rows": insertRows, "broker": startBroker, "member": joinSinks},
 			Setup: func(e *testscript.Env) error {
 				e.Setenv("DSN", dsn)
 				return nil
@@ -108,6 +108,22 @@ func startBroker(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(err)
 	ts.Defer(b.Close)
 	ts.Setenv("BROKERS", strings.Join(b.Addrs(), ","))
+}
+
+// member joins the sinks' group, as a sink does.
+func joinSinks(ts *testscript.TestScript, _ bool, _ []string) {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(ts.Getenv("BROKERS")), kgo.ConsumerGroup(topic.SinkGroup), kgo.ConsumeTopics(topic.Clicks), kgo.DisableAutoCommit())
+	ts.Check(err)
+	ts.Defer(cl.Close)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		if _, generation := cl.GroupMetadata(); generation > 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Check(ctx.Err())
 }
 
 // gateway DIR CODE starts a server at $GATEWAY that verifies signatures with the secrets in DIR, keeps the last event in event.json, and answers CODE.

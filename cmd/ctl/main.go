@@ -1,4 +1,4 @@
-// Command ctl sets the pipeline up and looks into it: topics, tables, catalog, click tokens, test events, why an event counts, and dead letters.
+// Command ctl sets the pipeline up and looks into it: topics, tables, catalog, click tokens, test events, why an event counts, dead letters, and a rollup that is wrong.
 package main
 
 import (
@@ -45,7 +45,7 @@ func (e usageError) Unwrap() error { return e.error }
 func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format, a...)} }
 
 func commands() []command {
-	return slices.Concat(topicsCommands(), migrateCommands(), catalogCommands(), tokenCommands(), eventCommands(), whyCommands(), disputeCommands(), lettersCommands())
+	return slices.Concat(topicsCommands(), migrateCommands(), catalogCommands(), tokenCommands(), eventCommands(), whyCommands(), disputeCommands(), lettersCommands(), rollupCommands())
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, os.LookupEnv)) }

@@ -16,11 +16,13 @@ type Config struct {
 	// Linger is the shortest time between two inserts of one partition while it keeps up. It is raised where needed so that a table gets
 	// at most 20 inserts a second, and to between one and five seconds for clicks.
 	Linger time.Duration
+	// SessionTimeout is after how long without a heartbeat the group gives this sink's partitions away, also to itself if it was killed and started again.
+	SessionTimeout time.Duration
 }
 
 // DefaultConfig is right unless memory is short or parts pile up in ClickHouse.
 func DefaultConfig() Config {
-	return Config{BatchRows: 50_000, BatchBytes: 16 << 20, Linger: 250 * time.Millisecond}
+	return Config{BatchRows: 50_000, BatchBytes: 16 << 20, Linger: 250 * time.Millisecond, SessionTimeout: 10 * time.Second}
 }
 
 // Validate reports a setting that cannot work, by flag.
@@ -32,6 +34,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("-batch-bytes: %d is not between 1 kB and 200 MB", c.BatchBytes)
 	case c.Linger < time.Millisecond || c.Linger > time.Minute:
 		return fmt.Errorf("-linger: %v is not between 1ms and 1m", c.Linger)
+	case c.SessionTimeout < time.Second || c.SessionTimeout > 5*time.Minute:
+		return fmt.Errorf("-session-timeout: %v is not between 1s and 5m", c.SessionTimeout)
 	}
 	return nil
 }

@@ -19,7 +19,8 @@
 // On assignment a partition is taken up where the gapless run of its finished batches ends, whatever is committed: a ClickHouse that was restored from yesterday's backup is
 // filled up again. With no finished batch, at the committed offset. A batch that was declared there is repeated by its token if the
 // tables still remember it: fewer than half a window of batches followed, and half of its time has not passed. Else it is inserted if no row of it is in the base table.
-// Everything else stops the sink with an error that says what to do, for which NeedsOperator is true. It never guesses.
+// Everything else stops the sink with an error that says what to do, for which NeedsOperator is true. It never guesses. Complete is what the operator then has: while no sink runs, it reads
+// the records of such a range again, inserts those without a row, and records what Kafka has lost; the rollup is computed anew after it.
 //
 // # What else it promises
 //

@@ -18,6 +18,8 @@ var (
 	ErrWindow = errors.New("deduplication window too small")
 	// ErrIntent: the commit's metadata is not this program's.
 	ErrIntent = errors.New("unreadable intent")
+	// ErrBusy: a sink runs while Complete needs the tables for itself.
+	ErrBusy = errors.New("a sink is running")
 )
 
 // NeedsOperator reports whether err is one of those above: starting again changes nothing.

@@ -57,6 +57,8 @@ type batch struct {
 	// again: an earlier process may have done all this, in part.
 	again  bool
 	intent intent
+	have   map[int64]bool // offsets whose rows are in the table: see Complete
+	suffix string         // of the tokens of inserts that are not the batch as it was declared
 
 	inserted, letters bool // the rows are in, the dead letters are out: known by an answer
 
@@ -281,7 +283,7 @@ func (p *partition) insert(ctx context.Context, b *batch) error {
 		return nil
 	}
 	began := time.Now()
-	err := p.sink.wh.Insert(ctx, clickhouse.Insert{Table: p.feed.table, Columns: set.names(), Token: b.token()}, func(block *clickhouse.Batch) error {
+	err := p.sink.wh.Insert(ctx, clickhouse.Insert{Table: p.feed.table, Columns: set.names(), Token: b.token() + b.suffix}, func(block *clickhouse.Batch) error {
 		if err := set.fill(block); err != nil {
 			return err
 		}
@@ -304,15 +306,12 @@ func (p *partition) collect(ctx context.Context, b *batch, set rows) error {
 	}
 	b.dropped, b.poisoned = 0, b.poisoned[:0]
 	for _, r := range b.records {
-		var ask func() bool
-		if skip != nil {
-			ask = func() bool {
-				if !skip(r) {
-					return false
-				}
+		ask := func() bool {
+			if skip != nil && skip(r) {
 				b.dropped++
 				return true
 			}
+			return b.have[r.Offset]
 		}
 		if err := set.add(r, ask); err != nil {
 			if !unreadable(err) {
@@ -329,7 +328,7 @@ func (p *partition) collect(ctx context.Context, b *batch, set rows) error {
 
 // record writes the finished batch into table batches. With it, the batch is done.
 func (p *partition) record(ctx context.Context, b *batch) error {
-	into := clickhouse.Insert{Table: "batches", Token: "batches/" + b.token(),
+	into := clickhouse.Insert{Table: "batches", Token: "batches/" + b.token() + b.suffix,
 		Columns: []string{"topic_id", "topic", "partition", "start_offset", "end_offset", "rows", "dropped_replays", "dead_lettered"}}
 	err := p.sink.wh.Insert(ctx, into, func(row *clickhouse.Batch) error {
 		return row.Append(b.topicID, p.feed.topic, uint32(b.partition), uint64(b.start), uint64(b.end), uint64(b.sum.rows), uint64(b.dropped), uint64(len(b.poisoned)))

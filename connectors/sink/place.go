@@ -27,23 +27,30 @@ type situation struct {
 	logStart, logEnd int64
 }
 
-// begin returns the offset of the first record that is not known to be in the tables, and the batch that has to be formed there if an intent names it.
-func (s situation) begin() (at int64, redo *intent, err error) {
+// origin returns the offset of the first record that is not known to be in the tables, whether the log still has it or not.
+func (s situation) origin() (at int64, err error) {
 	for _, id := range s.tiledIDs {
 		if id != s.topicID {
-			return 0, nil, fmt.Errorf("%w: the finished batches in ClickHouse are of topic id %s, the topic now has %s: it was deleted and created again, or this is another cluster; give the new topic a new database, or remove the old one's rows", ErrTopicChanged, id, s.topicID)
+			return 0, fmt.Errorf("%w: the finished batches in ClickHouse are of topic id %s, the topic now has %s: it was deleted and created again, or this is another cluster; give the new topic a new database, or remove the old one's rows", ErrTopicChanged, id, s.topicID)
 		}
 	}
 	if s.intent != nil && s.intent.topicID != s.topicID {
-		return 0, nil, fmt.Errorf("%w: the group's commit is of topic id %s, the topic now has %s: it was deleted and created again; give the new topic a new database, or remove the old one's rows and the group's commit", ErrTopicChanged, s.intent.topicID, s.topicID)
+		return 0, fmt.Errorf("%w: the group's commit is of topic id %s, the topic now has %s: it was deleted and created again; give the new topic a new database, or remove the old one's rows and the group's commit", ErrTopicChanged, s.intent.topicID, s.topicID)
 	}
 	switch {
 	case s.tiledEnd >= 0:
-		at = s.tiledEnd // whatever is committed: the tables know best what is in them
+		return s.tiledEnd, nil // whatever is committed: the tables know best what is in them
 	case s.committed >= 0:
-		at = s.committed
+		return s.committed, nil
 	default:
-		return 0, nil, fmt.Errorf("%w, and no finished batch in ClickHouse, while the log holds [%d, %d): on a fresh install run `ctl topics apply`; else set the offset with kafka-consumer-groups --reset-offsets to where the group stood", ErrNoCommit, s.logStart, s.logEnd)
+		return 0, fmt.Errorf("%w, and no finished batch in ClickHouse, while the log holds [%d, %d): on a fresh install run `ctl topics apply`; else set the offset with kafka-consumer-groups --reset-offsets to where the group stood", ErrNoCommit, s.logStart, s.logEnd)
+	}
+}
+
+// begin returns the origin, which must be in the log, and the batch that has to be formed there if an intent names it.
+func (s situation) begin() (at int64, redo *intent, err error) {
+	if at, err = s.origin(); err != nil {
+		return 0, nil, err
 	}
 	if at < s.logStart {
 		return 0, nil, fmt.Errorf("%w: the tables end at offset %d, the log begins at %d: [%d, %d) cannot be read any more; stop the sinks and run `ctl rollup rebuild`, which completes the tables from what is left and marks the range", ErrLostRange, at, s.logStart, at, s.logStart)

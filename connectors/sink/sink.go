@@ -74,7 +74,7 @@ func New(cfg Config, kafka kafka.Config, codec *event.Codec, wh *clickhouse.Conn
 	if err := errors.Join(cfg.Validate(), kafka.Validate()); err != nil {
 		return nil, err
 	}
-	s := &Sink{cfg: cfg, kafka: kafka, wh: wh, log: log, reg: reg, metrics: newMetrics(reg), feeds: map[string]*feed{}, ready: make(chan struct{}), topicCheck: 5 * time.Second, heartbeat: time.Second,
+	s := &Sink{cfg: cfg, kafka: kafka, wh: wh, log: log, reg: reg, metrics: newMetrics(reg), feeds: map[string]*feed{}, ready: make(chan struct{}), topicCheck: 5 * time.Second, heartbeat: min(cfg.SessionTimeout/3, time.Second),
 		slots: make(chan struct{}, max(4, runtime.GOMAXPROCS(0))), owned: map[string]map[int32]*partition{}, metadata: map[string]map[int32]string{}, spare: map[string][]rows{}}
 	for _, f := range feeds(codec) {
 		s.feeds[f.topic] = &f
@@ -133,7 +133,7 @@ func (s *Sink) connect() (*kgo.Client, error) {
 	return kafka.NewClient(s.kafka, s.log, s.reg,
 		kgo.ConsumerGroup(s.kafka.Group(topic.SinkGroup)),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
-		kgo.SessionTimeout(10*time.Second),
+		kgo.SessionTimeout(s.cfg.SessionTimeout),
 		kgo.HeartbeatInterval(s.heartbeat),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.DisableAutoCommit(),

@@ -59,6 +59,39 @@ func ReadAll(ctx context.Context, cfg Config, log *slog.Logger, name string) ([]
 	return out, nil
 }
 
+// ReadRange calls do for the committed records of one partition from offset from to before offset end, in order, and stops at its first error. It waits for a transaction that
+// is still open below end. end must not lie behind the log's.
+func ReadRange(ctx context.Context, cfg Config, log *slog.Logger, name string, partition int32, from, end int64, do func(*kgo.Record) error) error {
+	if from >= end {
+		return nil
+	}
+	reader, err := NewClient(cfg, log, nil, kgo.KeepControlRecords(), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {partition: kgo.NewOffset().At(from)}}))
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	for {
+		fetches := reader.PollFetches(ctx)
+		if ctx.Err() != nil {
+			return fmt.Errorf("reading %s partition %d: %w", name, partition, context.Cause(ctx))
+		}
+		if err := fetches.Err(); err != nil {
+			return fmt.Errorf("reading %s partition %d: %w", name, partition, err)
+		}
+		for _, r := range fetches.Records() {
+			if r.Offset < end && !r.Attrs.IsControl() {
+				if err := do(r); err != nil {
+					return err
+				}
+			}
+			if r.Offset+1 >= end {
+				return nil
+			}
+		}
+	}
+}
+
 // spans lists where each partition that holds anything begins and ends.
 func spans(ctx context.Context, cfg Config, log *slog.Logger, name string) (from map[int32]kgo.Offset, ends map[int32]int64, err error) {
 	cl, err := NewClient(cfg, log, nil)

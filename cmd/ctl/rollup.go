@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/sink"
+	"github.com/nimriz/partners/pipeline/kafka"
+)
+
+// rollup is the command line of the one repair that the sink leaves to an operator.
+type rollup struct {
+	kafka      kafka.Config
+	clickhouse clickhouse.Config
+	schemaIDs  string
+	from, to   string
+}
+
+func rollupCommands() []command {
+	return []command{{"rollup rebuild", "", "makes base tables whole where a sink did not dare, and computes the rollup anew from them; stop the sinks first", func(fs *flag.FlagSet) func(context.Context, *call) error {
+		r := &rollup{kafka: kafka.DefaultConfig()}
+		r.kafka.ClientID = "partners-ctl"
+		daemon.KafkaFlags(fs, &r.kafka)
+		fs.StringVar(&r.clickhouse.DSN, "clickhouse", "", "`DSN`, http://user@host:8123/partners or clickhouse://…; with a password better as environment variable (required)")
+		fs.StringVar(&r.schemaIDs, "schema-ids", "", "`file` with the schema ids of a registry, as written by ctl topics apply; built in if empty")
+		fs.StringVar(&r.from, "from", "", "first `day` of the rollup to compute, in UTC; all days before too if empty")
+		fs.StringVar(&r.to, "to", "", "last `day` of the rollup to compute, in UTC; all days after too if empty")
+		return r.rebuild
+	}}}
+}
+
+func (r *rollup) rebuild(ctx context.Context, c *call) error {
+	work, err := r.parse()
+	if err != nil {
+		return err
+	}
+	codec, err := daemon.Codec(r.schemaIDs)
+	if err != nil {
+		return usageError{err}
+	}
+	quiet := slog.New(slog.DiscardHandler)
+	idle := func(ctx context.Context) error { return sink.Idle(ctx, r.kafka, quiet) }
+	if err := withBrokers(ctx, r.kafka, idle); err != nil {
+		return err
+	}
+	wh, err := clickhouse.Open(ctx, r.clickhouse, quiet)
+	if err != nil {
+		return err
+	}
+	defer wh.Close()
+	ranges := 0
+	if err := sink.Complete(ctx, sink.DefaultConfig(), r.kafka, codec, wh, quiet, func(d sink.Completed) {
+		ranges++
+		if d.Lost > 0 {
+			c.say("%s %d: [%d, %d) is gone from Kafka: recorded as lost; %d of its rows are in the table", d.Topic, d.Partition, d.Start, d.End, d.Had)
+			return
+		}
+		c.say("%s %d: [%d, %d) is whole: %d rows were there, %d inserted", d.Topic, d.Partition, d.Start, d.End, d.Had, d.Inserted)
+	}); err != nil {
+		return err
+	}
+	if ranges > 0 && (r.from != "" || r.to != "") {
+		c.say("rows of any day may have been among them: all days are computed, not only those of -from and -to")
+		work.From, work.To = time.Time{}, time.Time{}
+	}
+	work.Progress = func(step string) { c.log.Info(step) }
+	found, err := wh.Rebuild(ctx, work)
+	if err != nil {
+		return err
+	}
+	months := "no months"
+	if len(found.Months) > 0 {
+		months = "months " + strings.Join(found.Months, ", ")
+	}
+	c.say("rollup: %s; %d lines were wrong or too many, %d are new or put right", months, found.Wrong, found.Missing)
+	if err := idle(ctx); err != nil {
+		return fmt.Errorf("%w; it came while the rollup was computed, so what it inserted may be missing there: stop it and run this again", err)
+	}
+	return nil
+}
+
+// parse checks the flags.
+func (r *rollup) parse() (work clickhouse.Rebuild, err error) {
+	work = clickhouse.Rebuild{Table: "partner_hourly_state", Time: "hour"}
+	if r.clickhouse.DSN == "" {
+		return work, usagef("-clickhouse is required")
+	}
+	if err := r.clickhouse.Validate(); err != nil {
+		return work, usagef("-%w", err) // it begins with the name of the flag
+	}
+	day := func(flag, text string, at *time.Time) error {
+		if text == "" {
+			return nil
+		}
+		if *at, err = time.Parse(time.DateOnly, text); err != nil {
+			return usagef("-%s: %q is not a day such as 2026-03-14", flag, text)
+		}
+		return nil
+	}
+	if err := day("from", r.from, &work.From); err != nil {
+		return work, err
+	}
+	if err := day("to", r.to, &work.To); err != nil {
+		return work, err
+	}
+	if r.to != "" {
+		work.To = work.To.AddDate(0, 0, 1)
+	}
+	if r.from != "" && r.to != "" && !work.From.Before(work.To) {
+		return work, usagef("-from: %s is after -to, %s", r.from, r.to)
+	}
+	return work, nil
+}
