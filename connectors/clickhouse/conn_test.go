@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -315,6 +316,9 @@ func TestUnreachable(t *testing.T) {
 		if number(t, conn, fmt.Sprintf("SELECT toUInt64(errorCodeToName(%d) = '%s') AS n", code, name)) != 1 {
 			t.Errorf("%d is not %s", code, name)
 		}
+	}
+	if closed := fmt.Errorf("sendQuery: %w", &url.Error{Op: "Post", URL: "http://127.0.0.1:8123", Err: errors.New("http: server closed idle connection")}); !clickhouse.Unreachable(closed) {
+		t.Error(closed)
 	}
 	if clickhouse.Unreachable(nil) || clickhouse.Unreachable(errors.New("anything")) {
 		t.Error("nothing went wrong, or nothing known")

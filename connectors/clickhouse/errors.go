@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 
 	driver "github.com/ClickHouse/clickhouse-go/v2"
@@ -103,6 +104,10 @@ func Unreachable(err error) bool {
 		if errors.Is(err, lost) {
 			return true
 		}
+	}
+	// net/http keeps the value of this one to itself. It is what a request gets that goes out just when a server that ends closes the connection.
+	if strings.Contains(err.Error(), "http: server closed idle connection") {
+		return true
 	}
 	// Not every net.Error: url.Error is one even around "unsupported protocol scheme".
 	var operation *net.OpError
