@@ -3,8 +3,26 @@ package processor
 import (
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
+
+// TransactionTimeout is after how long the broker aborts a transaction.
+const TransactionTimeout = transactionTimeout
+
+// Hanging is how many markers that Kafka lost the processor wrote.
+func (p *Processor) Hanging() float64 {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(p.m.hanging)
+	families, err := reg.Gather()
+	if err != nil {
+		return -1
+	}
+	return families[0].GetMetric()[0].GetCounter().GetValue()
+}
+
+// GroupPartition is the partition of __consumer_offsets that holds a group.
+var GroupPartition = groupPartition
 
 // SetHook calls fn at each named step of a transaction.
 func (p *Processor) SetHook(fn func(step string)) { p.hook = fn }

@@ -13,6 +13,7 @@ type metrics struct {
 	transactions *prometheus.CounterVec
 	phases       *prometheus.CounterVec
 	sessions     prometheus.Counter
+	hanging      prometheus.Counter
 	partitions   *prometheus.GaugeVec
 	restored     *prometheus.CounterVec
 	restore      prometheus.Histogram
@@ -38,6 +39,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		transactions: counter("transactions_total", "Transactions, by result: committed, aborted, unknown.", "result"),
 		phases:       counter("transaction_seconds_total", "Time spent in each phase of transactions.", "phase"),
 		sessions:     f.NewCounter(prometheus.CounterOpts{Name: "partners_processor_sessions_total", Help: "Sessions begun: each one after the first is a recovery."}),
+		hanging:      f.NewCounter(prometheus.CounterOpts{Name: "partners_processor_hanging_transactions_total", Help: "Partitions in which Kafka had lost the marker of a transaction of ours, which was then written."}),
 		partitions:   gauge("partitions", "Partitions owned here, by state: restoring, running.", "state"),
 		restored:     counter("restored_records_total", "Records read by restores.", "topic"),
 		restore:      f.NewHistogram(prometheus.HistogramOpts{Name: "partners_processor_restore_seconds", Help: "How long a partition's restore took.", Buckets: prometheus.ExponentialBuckets(0.01, 3, 10)}),

@@ -39,6 +39,7 @@ type Processor struct {
 	flushEvery time.Duration
 	owned      atomic.Int64 // partitions, restoring ones included
 
+	endings endings
 	fenced  int // sessions in a row that ended because somebody took our transactional id
 	running atomic.Bool
 }

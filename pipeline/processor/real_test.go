@@ -112,7 +112,25 @@ func TestRealKills(t *testing.T) {
 // On Apache Kafka: the broker is SIGKILLed in the middle of transactions and comes back. The processor goes on by itself, and the ledger is the oracle's.
 func TestRealBrokerCrash(t *testing.T) {
 	w, b := realWorld(t)
-	p := newProcessor(t, w.brokers, config(t.TempDir()))
+	start(t, w.brokenBroker(b, 0, "produced", "flushed", "ended"))
+	w.settle(grace)
+	w.conserved()
+}
+
+// On Apache Kafka: the same, with the broker away until the transactions have timed out. A broker that looks for those every second, as this one does, aborts them while it starts, and loses
+// markers that its only node has to write to itself; the aborted rows would become visible with the next commit.
+func TestRealBrokerAway(t *testing.T) {
+	w, b := realWorld(t)
+	start(t, w.brokenBroker(b, processor.TransactionTimeout+4*time.Second, "produced"))
+	w.settle(grace)
+	w.conserved()
+}
+
+// brokenBroker runs a processor under load and kills the broker each time that it comes by one of the steps, for so long. It returns another processor on the same state.
+func (w *world) brokenBroker(b *kafkatest.RealBroker, away time.Duration, steps ...string) *processor.Processor {
+	w.Helper()
+	dir := w.TempDir()
+	p := newProcessor(w, w.brokers, config(dir))
 	var die atomic.Pointer[string]
 	reached, gone := make(chan struct{}), make(chan struct{})
 	p.SetHook(func(step string) {
@@ -123,24 +141,29 @@ func TestRealBrokerCrash(t *testing.T) {
 		}
 	})
 	rows := tail(w)
-	stop := w.traffic(10, 50*time.Millisecond)
-	start(t, p)
+	stopTraffic := w.traffic(10, 50*time.Millisecond)
+	stop := start(w, p)
 	rows.after(rows.mark())
-	for _, step := range []string{"produced", "flushed", "ended"} {
+	for _, step := range steps {
 		die.Store(&step)
 		<-reached
 		markersWritten(w)
+		if away > 0 {
+			time.Sleep(100 * time.Millisecond) // some of what was produced arrives
+		}
 		b.Kill()
 		gone <- struct{}{}
 		killed := time.Now()
+		time.Sleep(away)
 		b.Start()
 		back := time.Now()
 		rows.after(rows.mark())
-		t.Logf("broker killed at %s and down for %v; first new outcome %v after it was back", step, back.Sub(killed).Round(time.Millisecond), time.Since(back).Round(time.Millisecond))
+		w.Logf("broker killed at %s and down for %v; first new outcome %v after it was back", step, back.Sub(killed).Round(time.Millisecond), time.Since(back).Round(time.Millisecond))
 	}
+	stopTraffic()
 	stop()
-	w.settle(grace)
-	w.conserved()
+	w.Logf("markers that Kafka lost and the processor wrote: %v", p.Hanging())
+	return newProcessor(w, w.brokers, config(dir))
 }
 
 // markersWritten waits until no transaction is between the answer to EndTxn and its last marker. The only node of a cluster that is killed there loses the transaction: when the
@@ -258,5 +281,31 @@ func (o *outcomeTail) after(mark map[int32]int64) {
 		case <-deadline:
 			o.w.Fatal("no new outcome in 60 s")
 		}
+	}
+}
+
+// The partition of a group is the one that Kafka itself takes: its coordinator leads it.
+func TestRealGroupPartition(t *testing.T) {
+	w, _ := realWorld(t)
+	adm := kadm.NewClient(w.client)
+	for _, group := range []string{"attribution-processor", "a", "test-with.a-prefix_attribution-processor", "some group"} {
+		var at kadm.Offsets
+		at.AddOffset(topic.Clicks, 0, 0, -1)
+		if err := adm.CommitAllOffsets(t.Context(), group, at); err != nil {
+			t.Fatal(err)
+		}
+		from := map[int32]kgo.Offset{processor.GroupPartition(group, 4): kgo.NewOffset().AtStart()}
+		cl := kafkatest.Client(t, w.brokers, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"__consumer_offsets": from}))
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		for found := false; !found; {
+			for _, r := range cl.PollFetches(ctx).Records() {
+				found = found || strings.Contains(string(r.Key), group)
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("the offsets of group %q are not in partition %d", group, processor.GroupPartition(group, 4))
+			}
+		}
+		cancel()
+		cl.Close()
 	}
 }

@@ -111,7 +111,7 @@ func (s *session) rebuild(p *partition) error {
 // catchUp reads what the state on disk lacks, and counts what waits. Damage may show only in the scan that counts: it must lead to a rebuild like damage that shows in opening, or the
 // partition fails the same way in every session from then on.
 func (s *session) catchUp(ctx context.Context, p *partition, clicks int64) error {
-	if err := s.freeOutcomes(ctx, p); err != nil {
+	if err := s.free(ctx, p); err != nil {
 		return fmt.Errorf("restoring partition %d: %w", p.id, err)
 	}
 	if err := s.catchUpChangelog(ctx, p); err != nil {
@@ -141,15 +141,19 @@ func (s *session) list(ctx context.Context, name string, id int32) (e ends, err 
 	return e, nil
 }
 
-// freeOutcomes ends a transaction that holds the partition's outcomes open. Its owner may have died between outcomes and changelog: without this nobody would see our rows, which come after
-// its own, until it times out.
-func (s *session) freeOutcomes(ctx context.Context, p *partition) error {
-	name := s.kafka.Topic(topic.Outcomes)
-	at, err := s.list(ctx, name, p.id)
-	if err != nil || at.stable >= at.end {
-		return err
+// free ends transactions that hold back what this partition's outcomes, changelog and progress say. Their owner may have died between one and the other: without this nobody would see our
+// rows, which come after its own, until it times out.
+func (s *session) free(ctx context.Context, p *partition) error {
+	for _, name := range []string{topic.Outcomes, topic.Changelog, topic.Progress} {
+		at, err := s.list(ctx, s.kafka.Topic(name), p.id)
+		if err == nil && at.stable < at.end {
+			err = s.fence(ctx, s.kafka.Topic(name), p.id)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return s.fence(ctx, name, p.id)
+	return nil
 }
 
 // catchUpChangelog applies the changelog from Pebble's position to its high watermark. The last stable offset would be too low: a transaction that committed a moment ago may not
@@ -159,11 +163,6 @@ func (s *session) catchUpChangelog(ctx context.Context, p *partition) error {
 	at, err := s.list(ctx, name, p.id)
 	if err != nil {
 		return err
-	}
-	if at.stable < at.end {
-		if err := s.fence(ctx, name, p.id); err != nil {
-			return err
-		}
 	}
 	switch {
 	case p.meta.Position < at.start && !p.fresh:

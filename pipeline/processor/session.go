@@ -81,6 +81,10 @@ func (p *Processor) newSession(ctx context.Context) (*session, error) {
 		cl.Close()
 		return nil, fmt.Errorf("initialising the transactional id: %w", err)
 	}
+	if err := s.freeShared(ctx); err != nil {
+		cl.Close()
+		return nil, err
+	}
 	s.lister = newLister(s.adm, s.now, s.kafka.Topic(topic.Clicks), s.kafka.Topic(topic.Conversions))
 	s.produceFn = func(_ *kgo.Record, err error) { s.produced(err) }
 	opts, err := kafka.Options(p.kafka, p.log, nil)
@@ -416,55 +420,6 @@ func (s *session) settleRevocation() error {
 }
 
 // initTransactionalID ends whatever transaction is open under id.
-func (s *session) initTransactionalID(ctx context.Context, id string) error {
-	cl, err := kafka.NewClient(s.kafka, s.log, nil, kgo.TransactionalID(id), kgo.TransactionTimeout(transactionTimeout))
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	ctx, cancel := context.WithTimeout(ctx, endTimeout)
-	defer cancel()
-	_, _, err = cl.ProducerID(ctx)
-	return err
-}
-
-// fence ends the transaction that holds back a partition of the changelog or of outcomes. Whoever has one open on a partition that was assigned to us is dead or a zombie: a live member revokes
-// only between transactions. Where the cluster does not let us look, the restore waits for the transaction's timeout instead.
-func (s *session) fence(ctx context.Context, name string, id int32) error {
-	described, err := s.adm.DescribeProducers(ctx, kadm.TopicsSet{name: {id: {}}})
-	if err != nil {
-		s.log.Warn("cannot see who holds a transaction open; waiting for its timeout", "partition", id, "error", err)
-		return nil
-	}
-	for _, producer := range described.SortedProducers() {
-		if producer.CurrentTxnStartOffset < 0 {
-			continue
-		}
-		listed, err := s.adm.ListTransactions(ctx, []int64{producer.ProducerID}, nil)
-		if err != nil {
-			s.log.Warn("cannot list transactions; waiting for their timeout", "partition", id, "error", err)
-			return nil
-		}
-		for _, txn := range listed.Sorted() {
-			// In PrepareCommit (End answered, markers on their way) the id may belong to a live process, which would be fenced for nothing.
-			d, err := s.adm.DescribeTransactions(ctx, txn.TxnID)
-			if x := d[txn.TxnID]; err != nil || x.State != "Ongoing" || !holds(x, name, id) {
-				continue
-			}
-			if err := s.initTransactionalID(ctx, txn.TxnID); err != nil {
-				return fmt.Errorf("ending the transaction of %s: %w", txn.TxnID, err)
-			}
-			s.log.Info("ended the transaction of the partition's last owner", "partition", id, "transactional_id", txn.TxnID)
-		}
-	}
-	return nil
-}
-
-func holds(d kadm.DescribedTransaction, name string, id int32) bool {
-	_, ok := d.Topics[name][id]
-	return ok
-}
-
 // pollError sorts what a poll reports beside records.
 func pollError(fetches kgo.Fetches) error {
 	for _, e := range fetches.Errors() {
