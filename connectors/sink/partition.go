@@ -203,7 +203,7 @@ func (p *partition) write(b *batch) error {
 			return errStopped // its intent stands: whoever takes the partition up repeats it
 		case <-time.After(delay/2 + rand.N(delay)):
 		}
-		delay = min(2*delay, 10*time.Second)
+		delay = min(2*delay, 3*time.Second)
 	}
 }
 

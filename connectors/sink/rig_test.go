@@ -55,9 +55,23 @@ func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{t: t, dsn: clickhousetest.ForTest(t), codec: event.DefaultCodec(), want: map[string][]spot{}, sums: map[string]int64{}, spread: kafkatest.Partitions}
 	r.cluster, r.brokers = kafkatest.Cluster(t)
+	return r.migrated()
+}
+
+// newRealRig is a rig on an Apache Kafka of its own.
+func newRealRig(t testing.TB) *rig {
+	t.Helper()
+	b := kafkatest.Real(t)
+	kafkatest.Topics(t, b.Brokers())
+	r := &rig{t: t, dsn: clickhousetest.ForTest(t), codec: event.DefaultCodec(), want: map[string][]spot{}, sums: map[string]int64{}, spread: kafkatest.Partitions, brokers: b.Brokers()}
+	return r.migrated()
+}
+
+func (r *rig) migrated() *rig {
+	r.t.Helper()
 	r.wh = r.open(r.dsn)
-	if err := r.wh.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: discard()}); err != nil {
-		t.Fatal(err)
+	if err := r.wh.Migrate(r.t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: discard()}); err != nil {
+		r.t.Fatal(err)
 	}
 	return r
 }

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/twmb/franz-go/pkg/kadm"
 )
@@ -39,8 +40,24 @@ type RealBroker struct {
 // Real starts Apache Kafka without topics, and ends it with the test. settings are lines of server.properties that come after ours. It skips the test where Java 17 or Maven is missing, or fails it if PARTNERS_REQUIRE_KAFKA=1.
 func Real(t testing.TB, settings ...string) *RealBroker {
 	t.Helper()
+	return start(t, (*flock.Flock).TryRLockContext, settings)
+}
+
+// Alone is Real for a test that needs the whole machine: no other broker of this user's tests runs beside it, in whatever package.
+func Alone(t testing.TB, settings ...string) *RealBroker {
+	t.Helper()
+	return start(t, (*flock.Flock).TryLockContext, settings)
+}
+
+func start(t testing.TB, lock func(*flock.Flock, context.Context, time.Duration) (bool, error), settings []string) *RealBroker {
+	t.Helper()
 	b := &RealBroker{t: t, settings: settings}
 	b.require()
+	file := flock.New(filepath.Join(os.TempDir(), fmt.Sprintf("kafkatest-%d.lock", os.Getuid())))
+	if _, err := lock(file, t.Context(), 100*time.Millisecond); err != nil {
+		t.Fatalf("waiting for the tests that use Apache Kafka beside this one: %v", err)
+	}
+	t.Cleanup(func() { file.Close() })
 	dir, err := os.MkdirTemp("", "kafkatest-")
 	if err != nil {
 		t.Fatalf("making a directory for Apache Kafka: %v", err)

@@ -1,0 +1,295 @@
+//go:build linux
+
+package blackbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/oracle"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// place is where a record lies.
+type place struct {
+	Partition int32
+	Offset    int64
+}
+
+// facts is what Kafka holds.
+type facts struct {
+	clickRecords []*kgo.Record
+	clicks       []oracle.Click
+	events       []oracle.Event
+	outcomes     []event.Outcome
+	outcomesAt   []place // of outcomes, in the same order
+}
+
+func (r *rig) read() *facts {
+	r.t.Helper()
+	f := &facts{}
+	ctx, cancel := context.WithTimeout(r.t.Context(), 60*time.Second)
+	defer cancel()
+	codec := event.DefaultCodec()
+	for _, name := range []string{topic.Clicks, topic.Conversions, topic.Outcomes} {
+		records, err := kafka.ReadAll(ctx, r.kafka, slog.New(slog.DiscardHandler), name)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for _, rec := range records {
+			spot := fmt.Sprintf("%s %d/%d", name, rec.Partition, rec.Offset)
+			if r.poisoned[spot] {
+				continue
+			}
+			switch name {
+			case topic.Clicks:
+				k := oracle.Click{At: event.MillisOf(rec.Timestamp)}
+				err = codec.DecodeClick(rec.Value, &k.Click)
+				f.clicks, f.clickRecords = append(f.clicks, k), append(f.clickRecords, rec)
+			case topic.Conversions:
+				e := oracle.Event{Partition: rec.Partition, Offset: rec.Offset}
+				err = codec.DecodeConversion(rec.Value, &e.Conversion)
+				f.events = append(f.events, e)
+			case topic.Outcomes:
+				var o event.Outcome
+				err = codec.DecodeOutcome(rec.Value, &o)
+				f.outcomes, f.outcomesAt = append(f.outcomes, o), append(f.outcomesAt, place{rec.Partition, rec.Offset})
+			}
+			if err != nil {
+				r.t.Fatalf("%s: %v", spot, err)
+			}
+		}
+	}
+	return f
+}
+
+// settle waits until every event has its row, nothing waits, and the tables hold what the topics hold.
+func (r *rig) settle() {
+	r.t.Helper()
+	began := time.Now()
+	unreadable := uint64(0)
+	for spot := range r.poisoned {
+		if strings.HasPrefix(spot, topic.Conversions+" ") {
+			unreadable++
+		}
+	}
+	for {
+		ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+		records := make(map[string]uint64)
+		ends, err := r.adm.ListEndOffsets(ctx, topic.Clicks, topic.Conversions)
+		err = errors.Join(err, ends.Error())
+		ends.Each(func(o kadm.ListedOffset) { records[o.Topic] += uint64(o.Offset) }) // they begin at 0, and nobody writes them in transactions
+		var at []struct {
+			Read      uint64 `ch:"read"`
+			Waiting   uint64 `ch:"waiting"`
+			Events    uint64 `ch:"events"`
+			Outcomes  uint64 `ch:"outcomes"`
+			ClicksEnd uint64 `ch:"clicks_end"`
+		}
+		if err == nil {
+			err = r.wh.Select(ctx, &at, `SELECT (SELECT toUInt64(sum(read)) FROM conservation) AS read, (SELECT toUInt64(sum(waiting)) FROM conservation) AS waiting,
+				(SELECT count() FROM conversions) AS events, (SELECT count() FROM outcomes) AS outcomes, (SELECT toUInt64(sum(end_offset)) FROM tiled_ends WHERE topic = 'clicks') AS clicks_end`)
+		}
+		cancel()
+		if err == nil && at[0].Read == records[topic.Conversions] && at[0].Waiting == 0 && at[0].Events == at[0].Read-unreadable && at[0].Outcomes == at[0].Events && at[0].ClicksEnd == records[topic.Clicks] {
+			r.t.Logf("settled in %v", time.Since(began).Round(100*time.Millisecond))
+			return
+		}
+		if time.Since(began) > 60*time.Second {
+			r.t.Errorf("not at rest after 60 s: Kafka holds %v; ClickHouse says %+v; %v", records, at, err)
+			return // what differs says more
+		}
+		pause(r.t.Context(), 200*time.Millisecond)
+	}
+}
+
+// judge waits until all is at rest and holds Kafka, ClickHouse and what the loads were told against each other.
+func (r *rig) judge(loads ...*load) *facts {
+	r.t.Helper()
+	r.settle()
+	f := r.read()
+	cfg := oracle.DefaultConfig()
+	cfg.Grace = grace
+	truth := oracle.Judge(cfg, f.clicks, f.events, event.MillisOf(time.Now().Add(grace)))
+	r.none("outcomes in Kafka", oracle.Diff(truth.Outcomes, f.outcomes))
+	r.none("waiting", differences(map[string]string{}, rows(truth.Waiting, func(e oracle.Event) (string, string) { return e.EventID, e.ClickToken })))
+	r.tables(f)
+	r.none("partner_daily", differences(rows(oracle.Daily(f.clicks, truth.Outcomes), dailyText), rows(r.daily(), dailyText)))
+	r.numbers(f, loads)
+	verdicts := map[string]int{}
+	for i := range truth.Outcomes {
+		verdicts[string(truth.Outcomes[i].Verdict)]++
+	}
+	r.t.Logf("ledger = oracle: %d clicks (%d records), %d events, %v", len(r.clickTokens(f)), len(f.clicks), len(f.events), verdicts)
+	return f
+}
+
+func (r *rig) none(what string, lines []string) {
+	r.t.Helper()
+	for _, line := range lines[:min(len(lines), 10)] {
+		r.t.Errorf("%s: %s", what, line)
+	}
+	if len(lines) > 10 {
+		r.t.Errorf("%s: and %d more", what, len(lines)-10)
+	}
+}
+
+func rows[T any](list []T, text func(T) (key, value string)) map[string]string {
+	m := make(map[string]string, len(list))
+	for _, x := range list {
+		key, value := text(x)
+		m[key] = value
+	}
+	return m
+}
+
+func dailyText(row oracle.DailyRow) (key, value string) {
+	return fmt.Sprintf("%+v", row.DailyKey), fmt.Sprintf("%+v", row.DailySums)
+}
+
+// differences tells what differs between what there must be and what there is.
+func differences(want, got map[string]string) (lines []string) {
+	for key, value := range want {
+		if have, ok := got[key]; !ok {
+			lines = append(lines, fmt.Sprintf("missing: %s %s", key, value))
+		} else if have != value {
+			lines = append(lines, fmt.Sprintf("%s: %s, want %s", key, have, value))
+		}
+	}
+	for key, value := range got {
+		if _, ok := want[key]; !ok {
+			lines = append(lines, fmt.Sprintf("not wanted: %s %s", key, value))
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// clickTokens is where the first record of each click lies. A token is always in the same partition.
+func (r *rig) clickTokens(f *facts) map[string]place {
+	at := make(map[string]place)
+	for i, rec := range f.clickRecords {
+		if _, ok := at[f.clicks[i].ClickToken]; !ok {
+			at[f.clicks[i].ClickToken] = place{rec.Partition, rec.Offset}
+		}
+	}
+	return at
+}
+
+// tables compares the base tables with the topics, record by record.
+func (r *rig) tables(f *facts) {
+	r.t.Helper()
+	name := func(p place) string { return fmt.Sprintf("%d/%d", p.Partition, p.Offset) }
+	clicks, events, outcomes := make(map[string]string), make(map[string]string), make(map[string]string)
+	for token, at := range r.clickTokens(f) {
+		clicks[name(at)] = token
+	}
+	for _, e := range f.events {
+		events[name(place{e.Partition, e.Offset})] = fmt.Sprintf("%s %s %s %x", e.ClickToken, e.EventID, e.Type, e.ContentSHA256)
+	}
+	for i, o := range f.outcomes {
+		amount := "none"
+		if o.AmountMinor != nil {
+			amount = fmt.Sprint(*o.AmountMinor)
+		}
+		link := ""
+		if o.Click != nil {
+			link = o.Click.LinkID
+		}
+		outcomes[name(f.outcomesAt[i])] = fmt.Sprintf("%s %s %d/%d %s %s %d %s %s", o.ClickToken, o.EventID, o.EventPartition, o.EventOffset, o.Verdict, o.Reason, o.Effect, amount, link)
+	}
+	r.none("table clicks", differences(clicks, r.table("clicks", "toString(click_token)")))
+	r.none("table conversions", differences(events, r.table("conversions", "concatWithSeparator(' ', toString(click_token), toString(event_id), toString(type), lower(hex(content_sha256)))")))
+	r.none("table outcomes", differences(outcomes, r.table("outcomes", `concatWithSeparator(' ', toString(click_token), toString(event_id), concat(toString(event_partition), '/', toString(event_offset)),
+		toString(verdict), toString(reason), toString(effect), ifNull(toString(amount_minor), 'none'), toString(link_id))`)))
+}
+
+// table reads a base table by place. A place that is there twice fails the test.
+func (r *rig) table(name, row string) map[string]string {
+	r.t.Helper()
+	var all []struct {
+		At  string `ch:"at"`
+		Row string `ch:"line"`
+	}
+	if err := r.wh.Select(r.t.Context(), &all, "SELECT concat(toString(src_partition), '/', toString(src_offset)) AS at, "+row+" AS line FROM "+name); err != nil {
+		r.t.Fatalf("reading table %s: %v", name, err)
+	}
+	m := make(map[string]string, len(all))
+	for _, x := range all {
+		if _, ok := m[x.At]; ok {
+			r.t.Errorf("table %s has %s twice", name, x.At)
+		}
+		m[x.At] = x.Row
+	}
+	return m
+}
+
+func (r *rig) daily() (out []oracle.DailyRow) {
+	r.t.Helper()
+	rows, err := r.wh.Rows(r.t.Context(), `SELECT workspace_id, toString(day), partner_id, program_id, link_id, currency, toInt32(exponent), toInt64(clicks), toInt64(human_clicks), toInt64(tokened_clicks),
+		toInt64(leads), toInt64(sales), toInt64(refunds), toInt64(cancellations), toInt64(reversals), toInt64(gross_minor), toInt64(negative_minor), toInt64(net_minor), toInt64(reward_minor)
+		FROM partner_daily`)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var d oracle.DailyRow
+		if err := rows.Scan(&d.WorkspaceID, &d.Day, &d.PartnerID, &d.ProgramID, &d.LinkID, &d.Currency, &d.Exponent, &d.Clicks, &d.HumanClicks, &d.TokenedClicks, &d.Leads, &d.Sales,
+			&d.Refunds, &d.Cancellations, &d.Reversals, &d.GrossMinor, &d.NegativeMinor, &d.NetMinor, &d.RewardMinor); err != nil {
+			r.t.Fatal(err)
+		}
+		if d.DailySums != (oracle.DailySums{}) {
+			out = append(out, d)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		r.t.Fatal(err)
+	}
+	return out
+}
+
+// numbers compares counts of different origin, and what the loads were told with what is there.
+func (r *rig) numbers(f *facts, loads []*load) {
+	r.t.Helper()
+	var sums []struct {
+		Rows       uint64 `ch:"rows"`
+		Tokens     uint64 `ch:"tokens"`
+		Clicks     uint64 `ch:"clicks"`
+		Difference int64  `ch:"difference"`
+		Workspaces int64  `ch:"workspaces"`
+	}
+	if err := r.wh.Select(r.t.Context(), &sums, `SELECT (SELECT count() FROM clicks) AS rows, (SELECT uniqExact(click_token) FROM clicks) AS tokens, (SELECT toUInt64(sum(clicks)) FROM partner_daily) AS clicks,
+		(SELECT toInt64(sum(abs(difference))) FROM conservation) AS difference, (SELECT toInt64(sum(abs(difference))) FROM workspace_conservation) AS workspaces`); err != nil {
+		r.t.Fatal(err)
+	}
+	s := sums[0]
+	if s.Rows != s.Tokens || s.Rows != s.Clicks {
+		r.t.Errorf("count() of clicks is %d, uniqExact(click_token) %d, sum(clicks) of partner_daily %d", s.Rows, s.Tokens, s.Clicks)
+	}
+	if s.Difference != 0 || s.Workspaces != 0 {
+		r.t.Errorf("conservation: difference %d, by workspace %d", s.Difference, s.Workspaces)
+	}
+	tokens, events := r.clickTokens(f), make(map[eventID]bool)
+	for i := range f.events {
+		events[eventID{f.events[i].ClickToken, f.events[i].EventID}] = true
+	}
+	sent := uint64(0)
+	for _, l := range loads {
+		sent += uint64(l.visits.Load())
+		l.check(tokens, events)
+	}
+	if s.Rows > sent {
+		r.t.Errorf("%d clicks of %d requests", s.Rows, sent)
+	}
+	r.t.Logf("count() = uniqExact(click_token) = sum(clicks) = %d, of %d requests", s.Rows, sent)
+}

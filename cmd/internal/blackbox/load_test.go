@@ -1,0 +1,287 @@
+//go:build linux
+
+package blackbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/connectors/signature"
+	"golang.org/x/time/rate"
+)
+
+// load is visitors and merchants. A visitor whose request breaks goes away. A merchant sends an event again until it is accepted, as long as the load runs.
+type load struct {
+	t                   *testing.T
+	redirector, gateway string // host:port
+	secrets             map[string]signature.Secret
+	transport           *http.Transport
+
+	visits, redirects atomic.Int64 // requests that were sent to the redirector; 302s
+	accepts           atomic.Int64 // 202s
+	waiting           atomic.Int64 // posts that are on the wire and not answered
+	torn              atomic.Int64 // posts that were on the wire and never answered
+	putOff            atomic.Int64 // 503s
+	lost              int          // clicks that the redirector said it lost
+
+	mu       sync.Mutex
+	tokens   map[string]bool  // of 302s
+	recent   []shown          // the newest of them
+	accepted map[eventID]bool // answered 202
+	sent     []sale           // accepted, to be taken back
+	next     int              // number of the next event
+	found    func()           // called at a 302, if not nil
+}
+
+// shown is a token that a visitor got to see.
+type shown struct{ workspace, token string }
+
+type eventID struct{ token, id string }
+
+type sale struct {
+	shown
+	id string
+}
+
+// links of the rig's catalog: all of them show tokens.
+var links = []struct{ workspace, host, path string }{
+	{"acme", "go.acme.com", "/nomura"}, {"acme", "go.acme.com", "/creator?sub1=a"}, {"acme", "go.acme.com", "/plain"}, {"globex", "go.globex.com", "/hank?nr=qr"},
+}
+
+func newLoad(t *testing.T, redirector, gateway string, secrets map[string]signature.Secret) *load {
+	l := &load{t: t, redirector: redirector, gateway: gateway, secrets: secrets, tokens: make(map[string]bool), accepted: make(map[eventID]bool),
+		transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true, ResponseHeaderTimeout: 30 * time.Second, DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext}}
+	t.Cleanup(l.transport.CloseIdleConnections)
+	return l
+}
+
+// run sends so many requests a second, as far as they are answered, until stop is called. stop returns when the last answer is there.
+func (l *load) run(visits, events int) (stop func()) {
+	ctx, cancel := context.WithCancel(l.t.Context())
+	var wg sync.WaitGroup
+	work := func(workers, perSecond int, do func(context.Context) bool) {
+		limit := rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/20))
+		for range workers {
+			wg.Go(func() {
+				for limit.Wait(ctx) == nil {
+					if !do(ctx) {
+						pause(ctx, 20*time.Millisecond)
+					}
+				}
+			})
+		}
+	}
+	work(24, visits, func(context.Context) bool { return l.visit() })
+	if events > 0 {
+		work(24, events, l.event)
+	}
+	stop = func() { cancel(); wg.Wait() }
+	l.t.Cleanup(stop)
+	return stop
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// answered is the number of visits and events that were answered well.
+func (l *load) answered() int64 { return l.redirects.Load() + l.accepts.Load() }
+
+// visit follows a link and reports whether it was answered. Nothing cuts it short: a request that was sent is a click that may be there.
+func (l *load) visit() bool {
+	link := links[rand.IntN(len(links))]
+	_, ok := l.follow(link.workspace, link.host, link.path)
+	return ok
+}
+
+func (l *load) follow(workspace, host, path string) (token string, ok bool) {
+	req, err := http.NewRequest(http.MethodGet, "http://"+l.redirector+path, nil)
+	if err != nil {
+		l.t.Error(err)
+		return "", false
+	}
+	req.Host = host
+	l.visits.Add(1)
+	res, err := l.transport.RoundTrip(req)
+	if err != nil {
+		return "", false
+	}
+	defer res.Body.Close()
+	io.Copy(io.Discard, res.Body)
+	if res.StatusCode != http.StatusFound {
+		l.t.Errorf("GET %s%s: status %d, want 302", host, path, res.StatusCode)
+		return "", false
+	}
+	to, err := url.Parse(res.Header.Get("Location"))
+	if err != nil || to.Query().Get("nim_ct") == "" {
+		l.t.Errorf("GET %s%s: location %q shows no token", host, path, res.Header.Get("Location"))
+		return "", false
+	}
+	l.redirects.Add(1)
+	token = to.Query().Get("nim_ct")
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.tokens[token] {
+		l.t.Errorf("token %s was shown twice", token)
+	}
+	l.tokens[token] = true
+	if l.recent = append(l.recent, shown{workspace, token}); len(l.recent) > 2000 {
+		l.recent = slices.Clone(l.recent[1000:])
+	}
+	if l.found != nil {
+		l.found()
+	}
+	return token, true
+}
+
+// draw makes an event about a token of the last seconds: a sale, a lead, a refund of a sale, or something that was sent before.
+func (l *load) draw() (of shown, id string, body []byte, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.recent) == 0 {
+		return shown{}, "", nil, false
+	}
+	of = l.recent[len(l.recent)-1-rand.IntN(min(len(l.recent), 500))]
+	l.next++
+	id = "e" + strconv.Itoa(l.next)
+	fields := map[string]any{"type": "sale", "amount": fmt.Sprintf("%d.%02d", 1+l.next%200, l.next%100), "currency": "EUR", "order_id": id}
+	var earlier *sale
+	if len(l.sent) > 0 {
+		earlier = &l.sent[rand.IntN(len(l.sent))]
+	}
+	switch kind := rand.IntN(100); {
+	case kind < 15:
+		fields = map[string]any{"type": "lead", "name": "signup"}
+	case kind < 45 && earlier != nil:
+		of = earlier.shown
+		fields = map[string]any{"type": "refund", "parent_event_id": earlier.id}
+		if kind < 35 {
+			fields["amount"], fields["currency"] = "0.50", "EUR"
+		}
+	case kind < 50 && earlier != nil: // the id of a sale with another amount
+		of, id = earlier.shown, earlier.id
+	case kind < 53: // a refund without a sale: it waits, and its parent never comes
+		fields = map[string]any{"type": "refund", "parent_event_id": "none", "amount": "1.00", "currency": "EUR"}
+	}
+	fields["event_id"], fields["click_token"], fields["occurred_at"] = id, of.token, time.Now().UTC().Format("2006-01-02T15:04:05.000Z")
+	body, err := json.Marshal(fields)
+	if err != nil {
+		l.t.Error(err)
+		return shown{}, "", nil, false
+	}
+	return of, id, body, true
+}
+
+// event sends an event until it is accepted or ctx ends.
+func (l *load) event(ctx context.Context) bool {
+	of, id, body, ok := l.draw()
+	if !ok {
+		return false
+	}
+	for {
+		status, header, err := l.post(of.workspace, body)
+		switch {
+		case err != nil:
+		case status == http.StatusAccepted:
+			l.accepts.Add(1)
+			l.mu.Lock()
+			l.accepted[eventID{of.token, id}] = true
+			if l.sent = append(l.sent, sale{of, id}); len(l.sent) > 500 {
+				l.sent = slices.Clone(l.sent[250:])
+			}
+			l.mu.Unlock()
+			return true
+		case status == http.StatusServiceUnavailable:
+			l.putOff.Add(1)
+			if seconds, err := strconv.Atoi(header.Get("Retry-After")); err != nil || seconds < 1 {
+				l.t.Errorf("status 503 with Retry-After %q, want seconds", header.Get("Retry-After"))
+			}
+			pause(ctx, 500*time.Millisecond)
+		default:
+			l.t.Errorf("posting %s: status %d", body, status)
+			return false
+		}
+		pause(ctx, 50*time.Millisecond)
+		if ctx.Err() != nil {
+			return false
+		}
+	}
+}
+
+// post sends one request, signed anew.
+func (l *load) post(workspace string, body []byte) (status int, header http.Header, err error) {
+	var wrote atomic.Bool
+	trace := &httptrace.ClientTrace{WroteRequest: func(info httptrace.WroteRequestInfo) {
+		if info.Err == nil && !wrote.Swap(true) {
+			l.waiting.Add(1)
+		}
+	}}
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), http.MethodPost, "http://"+l.gateway+"/v1/workspaces/"+workspace+"/events", bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.GetBody = nil // or the transport would send it again by itself
+	req.Header.Set("Content-Type", "application/json")
+	if err := signature.SignRequest(req, fmt.Sprintf("m-%d", rand.Uint64()), time.Now(), body, l.secrets[workspace]); err != nil {
+		return 0, nil, err
+	}
+	res, err := l.transport.RoundTrip(req)
+	if wrote.Load() {
+		l.waiting.Add(-1)
+	}
+	if err != nil {
+		if wrote.Load() && !errors.Is(err, syscall.ECONNREFUSED) {
+			l.torn.Add(1)
+		}
+		return 0, nil, err
+	}
+	defer res.Body.Close()
+	io.Copy(io.Discard, res.Body)
+	return res.StatusCode, res.Header, nil
+}
+
+// onRedirect calls f at every 302 until the returned function is called.
+func (l *load) onRedirect(f func()) (off func()) {
+	set := func(f func()) { l.mu.Lock(); l.found = f; l.mu.Unlock() }
+	set(f)
+	return func() { set(nil) }
+}
+
+// check compares what the load was told with the clicks and events that are there.
+func (l *load) check(clicks map[string]place, events map[eventID]bool) {
+	l.t.Helper()
+	missing := 0
+	for token := range l.tokens {
+		if _, ok := clicks[token]; !ok {
+			missing++
+		}
+	}
+	if missing != l.lost {
+		l.t.Errorf("%d clicks of %d that were answered 302 are nowhere; the redirector says that it lost %d", missing, len(l.tokens), l.lost)
+	}
+	for id := range l.accepted {
+		if !events[id] {
+			l.t.Errorf("event %s of %s was accepted and is nowhere", id.id, id.token)
+		}
+	}
+	l.t.Logf("%d requests to the redirector, %d answered 302; %d events accepted, %d put off, %d requests to the gateway broke off", l.visits.Load(), l.redirects.Load(), l.accepts.Load(), l.putOff.Load(), l.torn.Load())
+}

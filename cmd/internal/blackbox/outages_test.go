@@ -1,0 +1,374 @@
+//go:build linux
+
+package blackbox
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/segmentio/ksuid"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// outage is how long something is away.
+func outage(t *testing.T) time.Duration {
+	text := os.Getenv("PARTNERS_TEST_OUTAGE")
+	if text == "" {
+		return 12 * time.Second // longer than the gateway waits for Kafka
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 12*time.Second {
+		t.Fatalf("PARTNERS_TEST_OUTAGE: %q is not a duration of at least 12s", text)
+	}
+	return d
+}
+
+// ClickHouse and Kafka go away under load and come back, a spool fills up, a broker refuses a record for good, everything is restarted in order: nothing ends that was not ended, nothing
+// needs a hand, and the books are right.
+func TestOutages(t *testing.T) {
+	r := newRig(t)
+	l := r.load()
+	stop := l.run(200, 80)
+	pause(t.Context(), 2*time.Second)
+
+	r.poison()
+	r.warehouseAway(l)
+	r.restarts(l)
+	small := r.kafkaAway(l)
+	stop()
+	r.refusedRecord(small)
+	r.judge(l, small)
+	r.buried()
+	if l.putOff.Load() == 0 {
+		t.Error("no event was answered 503 while Kafka was away")
+	}
+}
+
+// poison writes records into every topic that nobody can read.
+func (r *rig) poison() {
+	r.t.Helper()
+	noise := make([]byte, 5<<20)
+	rand.Read(noise)
+	stranger := func(codec *event.Codec) (click, conversion, outcome []byte, err error) { // of a token that is not the key
+		k := event.Click{WorkspaceID: "acme", ClickToken: ksuid.New().String(), TokenStatus: event.TokenAppended, Trigger: event.TriggerLink}
+		click, err1 := codec.AppendClick(nil, &k)
+		conversion, err2 := codec.AppendConversion(nil, &event.Conversion{WorkspaceID: "acme", EventID: "e", ClickToken: k.ClickToken, Type: event.Sale})
+		outcome, err3 := codec.AppendOutcome(nil, &event.Outcome{WorkspaceID: "acme", EventID: "e", ClickToken: k.ClickToken, Verdict: event.Attributed, Type: event.Sale, Effect: 1, Review: event.ReviewClear}, nil)
+		return click, conversion, outcome, errors.Join(err1, err2, err3)
+	}
+	click, conversion, outcome, err := stranger(event.DefaultCodec())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	other := map[string][]byte{topic.Clicks: click, topic.Conversions: conversion, topic.Outcomes: outcome}
+	var records []*kgo.Record
+	for _, name := range []string{topic.Clicks, topic.Conversions, topic.Outcomes, topic.Progress, topic.Rejections, topic.Catalog} {
+		values := [][]byte{[]byte("garbage"), {0, 0, 0, 9, 9, 1}, noise}
+		if other[name] != nil {
+			values = append(values, other[name])
+		}
+		for _, value := range values {
+			records = append(records, &kgo.Record{Topic: name, Key: []byte("somebody else"), Value: value, Headers: []kgo.RecordHeader{{Key: "trace", Value: []byte("42")}}})
+		}
+	}
+	cl := kafkatest.Client(r.t, r.broker.Brokers(), kgo.ProducerBatchMaxBytes(largest), kgo.MaxBufferedBytes(1<<30), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	if err := cl.ProduceSync(r.t.Context(), records...).FirstErr(); err != nil {
+		r.t.Fatal(err)
+	}
+	for _, rec := range records {
+		r.poisoned[fmt.Sprintf("%s %d/%d", rec.Topic, rec.Partition, rec.Offset)] = true
+	}
+}
+
+// buried compares the dead letters with what was poisoned: each is there once.
+func (r *rig) buried() {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), 30*time.Second)
+	defer cancel()
+	letters, err := kafka.ReadAll(ctx, r.kafka, slog.New(slog.DiscardHandler), topic.DeadLetters)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	got := make(map[string]string)
+	for _, rec := range letters {
+		l, err := kafka.ParseLetter(rec)
+		if err != nil {
+			r.t.Error(err)
+			continue
+		}
+		got[fmt.Sprintf("%s %d/%d", l.Source.Topic, l.Source.Partition, l.Source.Offset)] += "once"
+		if !l.Cut && (len(l.Record.Headers) != 1 || string(l.Record.Key) != "somebody else") {
+			r.t.Errorf("the letter of %+v is not the record: %q %v", l.Source, l.Record.Key, l.Record.Headers)
+		}
+	}
+	want := make(map[string]string)
+	for spot := range r.poisoned {
+		want[spot] = "once"
+	}
+	r.none("dead letters", differences(want, got))
+	r.t.Logf("%d unreadable records in %d topics, each a dead letter once", len(want), 6)
+}
+
+// warehouseAway kills the process that holds ClickHouse in the middle of an insert. Visitors and merchants do not notice.
+func (r *rig) warehouseAway(l *load) {
+	r.t.Helper()
+	if !r.proxies[0].awaitInsert(20*time.Second) && !r.proxies[1].awaitInsert(20*time.Second) {
+		r.t.Error("no insert is under way that could be cut off")
+	}
+	r.warehouse.kill()
+	for _, p := range r.proxies {
+		p.speak()
+	}
+	answered, off := l.answered(), l.putOff.Load()
+	pause(r.t.Context(), outage(r.t))
+	if l.answered()-answered < 500 || l.putOff.Load() > off {
+		r.t.Errorf("while ClickHouse was away %d requests were answered and %d put off", l.answered()-answered, l.putOff.Load()-off)
+	}
+	began := time.Now()
+	if err := r.warehouse.start(); err != nil {
+		r.t.Fatal(err)
+	}
+	back := time.Now()
+	r.caughtUp("outcomes")
+	r.t.Logf("ClickHouse killed in an insert and away for %v; it starts in %v, the sinks had caught up %v later", outage(r.t), back.Sub(began).Round(time.Millisecond), time.Since(back).Round(time.Millisecond))
+}
+
+// caughtUp waits until what is in a topic now is in ClickHouse.
+func (r *rig) caughtUp(name string) {
+	r.t.Helper()
+	ends, err := r.adm.ListCommittedOffsets(r.t.Context(), name)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(60 * time.Second); ; pause(r.t.Context(), 50*time.Millisecond) {
+		var at []struct {
+			Partition uint32 `ch:"partition"`
+			End       uint64 `ch:"end_offset"`
+		}
+		err := r.wh.Select(r.t.Context(), &at, "SELECT partition, end_offset FROM tiled_ends WHERE topic = '"+name+"'")
+		behind := 0
+		have := make(map[int32]int64)
+		for _, x := range at {
+			have[int32(x.Partition)] = int64(x.End)
+		}
+		ends.Each(func(o kadm.ListedOffset) {
+			// The last offset of a log may be a transaction's marker, which is no row.
+			if have[o.Partition] < o.Offset-1 {
+				behind++
+			}
+		})
+		if err == nil && behind == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("the sinks have not caught up with %s: %v, %v; %v", name, have, ends, err)
+		}
+	}
+}
+
+// restarts ends each daemon by SIGTERM under load and starts it again, one after another.
+func (r *rig) restarts(l *load) {
+	r.t.Helper()
+	gaps := r.watchOutcomes()
+	off := l.putOff.Load()
+	for _, p := range r.daemons() {
+		took, err := p.terminate(10 * time.Second)
+		if err != nil {
+			r.t.Error(err)
+			p.kill()
+		}
+		began := time.Now()
+		if err := p.start(); err != nil {
+			r.t.Fatal(err)
+		}
+		r.t.Logf("%-18s SIGTERM to its end %v, ready again after %v", p.name, took.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+		if p == r.processors[1] {
+			pause(r.t.Context(), time.Second)
+			longest := gaps()
+			r.t.Logf("longest time without an outcome in any partition while the processors were restarted: %v", longest.Round(time.Millisecond))
+			// Without static membership it is the session timeout. The aim of 2 s has slack here for a busy machine.
+			if longest >= session {
+				r.t.Errorf("no outcome for %v in some partition", longest)
+			}
+		}
+	}
+	if put := l.putOff.Load() - off; put > 0 {
+		r.t.Errorf("%d events were put off during restarts", put)
+	}
+}
+
+// watchOutcomes follows the outcomes that become visible until the returned function is called, which tells the longest time that a partition had none.
+func (r *rig) watchOutcomes() (longest func() time.Duration) {
+	r.t.Helper()
+	from := make(map[int32]kgo.Offset)
+	for p := range int32(kafkatest.Partitions) {
+		from[p] = kgo.NewOffset().AtEnd()
+	}
+	ctx, cancel := context.WithCancel(r.t.Context())
+	cl := kafkatest.Client(r.t, r.broker.Brokers(), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(50*time.Millisecond), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic.Outcomes: from}))
+	newest := make(map[int32]time.Time)
+	for p := range int32(kafkatest.Partitions) {
+		newest[p] = time.Now()
+	}
+	var most time.Duration
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			records := cl.PollFetches(ctx).Records()
+			now := time.Now()
+			for _, rec := range records {
+				most = max(most, now.Sub(newest[rec.Partition]))
+				newest[rec.Partition] = now
+			}
+		}
+	})
+	return func() time.Duration {
+		cancel()
+		wg.Wait()
+		for _, at := range newest {
+			most = max(most, time.Since(at))
+		}
+		return most
+	}
+}
+
+// kafkaAway kills the broker for a while, and the redirector in the middle. A second redirector has a spool that is too small for this. Its load is returned.
+func (r *rig) kafkaAway(l *load) *load {
+	r.t.Helper()
+	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePorts(r.t, 1)))
+	other := r.daemon("redirector-small", "redirector", "-brokers", strings.Join(r.broker.Brokers(), ","), "-listen", at, "-token-keys", filepath.Join(r.dir, "token-keys"),
+		"-spool-dir", filepath.Join(r.dir, "spool-small"), "-spool-max-bytes", strconv.Itoa(1<<20))
+	if err := other.start(); err != nil {
+		r.t.Fatal(err)
+	}
+	small := newLoad(r.t, at, r.gatewayAt, r.secrets)
+	stopSmall := small.run(600, 0)
+
+	r.killBroker()
+	began := time.Now()
+	before := l.redirects.Load()
+	pause(r.t.Context(), outage(r.t)/2)
+	r.redirector.kill()
+	if err := r.redirector.start(); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Logf("redirector killed and serving again without Kafka, from the catalog it kept, %v into the outage", time.Since(began).Round(time.Millisecond))
+	restarted := l.redirects.Load()
+	pause(r.t.Context(), outage(r.t)/2)
+	if restarted == before || l.redirects.Load() == restarted {
+		r.t.Errorf("visitors answered while Kafka was away: %d, and %d after the redirector's restart", restarted-before, l.redirects.Load()-restarted)
+	}
+	stopSmall()
+	lost, err := other.metric("partners_redirect_clicks_lost_total", "")
+	if err != nil {
+		r.t.Error(err)
+	}
+	if small.lost = int(lost); lost == 0 || lost >= float64(small.redirects.Load()) {
+		r.t.Errorf("the small spool lost %v of %d clicks: it did not fill up", lost, small.redirects.Load())
+	}
+	r.t.Logf("the small spool: %d visitors answered 302, %d clicks counted as lost", small.redirects.Load(), small.lost)
+
+	r.broker.Start()
+	back := time.Now()
+	r.caughtUp(topic.Outcomes)
+	r.t.Logf("Kafka killed and away for %v; the sinks had caught up with the outcomes %v after it was back; %d events were put off", back.Sub(began).Round(time.Millisecond), time.Since(back).Round(time.Millisecond), l.putOff.Load())
+	pause(r.t.Context(), 2*time.Second)
+	return small
+}
+
+// killBroker kills it while no transaction is between the answer to its end and its last marker. The only node of a cluster that is killed there may lose the markers for ever (Kafka 4.3: "likely deleted
+// already and hence can be skipped"), which three nodes do not.
+func (r *rig) killBroker() {
+	r.t.Helper()
+	for _, p := range r.processors {
+		r.signal(p, syscall.SIGSTOP)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; pause(r.t.Context(), 5*time.Millisecond) {
+		pending, err := r.adm.ListTransactions(r.t.Context(), nil, []string{"PrepareCommit", "PrepareAbort"})
+		if err == nil && len(pending) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("markers still pending: %v, %v", pending, err)
+		}
+	}
+	r.broker.Kill()
+	for _, p := range r.processors {
+		r.signal(p, syscall.SIGCONT)
+	}
+}
+
+func (r *rig) signal(p *process, s syscall.Signal) {
+	r.t.Helper()
+	if err := p.life().cmd.Process.Signal(s); err != nil {
+		r.t.Fatalf("%v to %s: %v", s, p.name, err)
+	}
+}
+
+// refusedRecord makes the broker refuse one click for good: it is too large for the topic. It lands in refused/, those before and after it in Kafka.
+func (r *rig) refusedRecord(small *load) {
+	r.t.Helper()
+	limit := func(value string) {
+		r.t.Helper()
+		op := kadm.AlterConfig{Op: kadm.SetConfig, Name: "max.message.bytes", Value: &value}
+		if value == "" {
+			op = kadm.AlterConfig{Op: kadm.DeleteConfig, Name: "max.message.bytes"}
+		}
+		res, err := r.adm.AlterTopicConfigs(r.t.Context(), []kadm.AlterConfig{op}, topic.Clicks)
+		if err != nil || res[0].Err != nil {
+			r.t.Fatal(err, res)
+		}
+	}
+	limit("520")
+	dir := filepath.Join(r.dir, "spool-small", "refused")
+	refused := func() (lines []string) {
+		files, _ := filepath.Glob(filepath.Join(dir, "*.jsonl"))
+		for _, f := range files {
+			text, err := os.ReadFile(f)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			lines = append(lines, strings.Split(strings.TrimSpace(string(text)), "\n")...)
+		}
+		return lines
+	}
+	small.visit()
+	long := "/nomura?"
+	for n := range 5 {
+		long += fmt.Sprintf("sub%d=%s&", n+1, (rand.Text() + rand.Text() + rand.Text())[:64])
+	}
+	token, ok := small.follow("acme", "go.acme.com", long)
+	if !ok {
+		return
+	}
+	small.visit()
+	for deadline := time.Now().Add(20 * time.Second); len(refused()) == 0; pause(r.t.Context(), 50*time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatal("the click that is too large is not in refused/")
+		}
+	}
+	limit("")
+	lines := refused()
+	if len(lines) != 1 || !strings.Contains(lines[0], token) {
+		r.t.Errorf("refused/ holds %d lines, want the click %s: %.500s", len(lines), token, lines)
+	}
+	r.t.Logf("refused for good: %.200s…", lines[0])
+	delete(small.tokens, token)
+}

@@ -1,0 +1,245 @@
+//go:build linux
+
+package blackbox
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// binaries builds the programs, once for all tests of this process. TestMain removes them.
+var binaries = sync.OnceValues(func() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "blackbox-bin-"); err != nil {
+		return "", err
+	}
+	out, err := exec.Command("go", "build", "-o", dir+"/", "github.com/nimriz/partners/cmd/redirector", "github.com/nimriz/partners/cmd/gateway",
+		"github.com/nimriz/partners/cmd/processor", "github.com/nimriz/partners/cmd/sink", "github.com/nimriz/partners/cmd/demo").CombinedOutput()
+	if err != nil {
+		return dir, fmt.Errorf("building the programs: %w: %s", err, out)
+	}
+	return dir, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.Load() {
+		dir, _ := binaries()
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+var built atomic.Bool
+
+// process is one of our programs, which a test starts, ends and starts again. Its methods return errors, so that any goroutine may call them.
+type process struct {
+	t    *testing.T
+	name string
+	path string // of the program
+	args []string
+	log  string // file
+
+	mu      sync.Mutex
+	current *life
+}
+
+// life is a process from its start to its end.
+type life struct {
+	cmd      *exec.Cmd
+	ready    chan struct{} // closed when it says that it serves
+	done     chan struct{} // closed when it has ended; err is then how
+	err      error
+	admin    string // address of its admin listener, valid after ready
+	expected atomic.Bool
+	said     bytes.Buffer // what it logged since it began, valid after done
+}
+
+func newProcess(t *testing.T, dir, name, program string, args ...string) *process {
+	t.Helper()
+	built.Store(true)
+	bin, err := binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, name: name, path: filepath.Join(bin, program), args: args, log: filepath.Join(dir, name+".log")}
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			text, _ := os.ReadFile(p.log)
+			lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+			t.Logf("the log of %s is %s; it ends:\n%s", name, p.log, strings.Join(lines[max(0, len(lines)-15):], "\n"))
+		}
+	})
+	return p
+}
+
+// begin starts it and does not wait for it.
+func (p *process) begin() error {
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("opening the log of %s: %w", p.name, err)
+	}
+	l := &life{cmd: exec.Command(p.path, p.args...), ready: make(chan struct{}), done: make(chan struct{})}
+	l.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	r, w, err := os.Pipe()
+	if err != nil {
+		log.Close()
+		return err
+	}
+	l.cmd.Stdout, l.cmd.Stderr = w, w
+	started := make(chan error)
+	go func() {
+		// Linux ends the child when the thread that started it ends, not the process: this thread stays until the child is gone.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := l.cmd.Start()
+		w.Close()
+		if err != nil {
+			r.Close()
+			log.Close()
+			started <- err
+			return
+		}
+		read := make(chan struct{})
+		go func() { defer close(read); l.follow(r, log) }()
+		started <- nil
+		<-read
+		l.err = l.cmd.Wait()
+		close(l.done)
+		if !l.expected.Load() {
+			p.t.Errorf("%s ended by itself: %v", p.name, l.err)
+		}
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("starting %s: %w", p.name, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.current = l
+	return nil
+}
+
+var adminAddress = regexp.MustCompile(` msg=ready .*\badmin=(\S+)`)
+
+// follow copies what the process says to its log until it ends, and looks for the line that says that it serves.
+func (l *life) follow(r io.ReadCloser, log io.WriteCloser) {
+	defer r.Close()
+	defer log.Close()
+	ready := false
+	in := bufio.NewReader(r)
+	for {
+		line, err := in.ReadString('\n')
+		io.WriteString(log, line)
+		l.said.WriteString(line)
+		m := adminAddress.FindStringSubmatch(line)
+		if !ready && (m != nil || strings.HasPrefix(line, "ready ")) { // the daemons, the demo
+			if ready = true; m != nil {
+				l.admin = m[1]
+			}
+			close(l.ready)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (p *process) life() *life {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.current
+}
+
+// awaitReady waits until it serves.
+func (p *process) awaitReady() error {
+	l := p.life()
+	select {
+	case <-l.ready:
+		return nil
+	case <-l.done:
+		return fmt.Errorf("%s ended before it was ready: %w", p.name, l.err)
+	case <-time.After(60 * time.Second):
+		return fmt.Errorf("%s is not ready after 60 s", p.name)
+	}
+}
+
+func (p *process) start() error {
+	if err := p.begin(); err != nil {
+		return err
+	}
+	return p.awaitReady()
+}
+
+// kill ends it by SIGKILL, if it runs.
+func (p *process) kill() {
+	l := p.life()
+	if l == nil {
+		return
+	}
+	l.expected.Store(true)
+	_ = l.cmd.Process.Kill() // it may be gone already
+	<-l.done
+}
+
+// terminate sends SIGTERM and returns how long the end took. An exit status other than 0, or none within limit, is an error.
+func (p *process) terminate(limit time.Duration) (time.Duration, error) {
+	l := p.life()
+	l.expected.Store(true)
+	began := time.Now()
+	if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return 0, fmt.Errorf("stopping %s: %w", p.name, err)
+	}
+	select {
+	case <-l.done:
+	case <-time.After(limit):
+		return limit, fmt.Errorf("%s has not ended %v after SIGTERM", p.name, limit)
+	}
+	if l.err != nil {
+		return time.Since(began), fmt.Errorf("%s after SIGTERM: %w", p.name, l.err)
+	}
+	return time.Since(began), nil
+}
+
+// metric is the sum over the series of a metric whose labels contain the text.
+func (p *process) metric(name, labels string) (sum float64, err error) {
+	l := p.life()
+	client := http.Client{Timeout: 5 * time.Second}
+	res, err := client.Get("http://" + l.admin + "/metrics")
+	if err != nil {
+		return 0, fmt.Errorf("reading the metrics of %s: %w", p.name, err)
+	}
+	defer res.Body.Close()
+	found := false
+	sc := bufio.NewScanner(res.Body)
+	for sc.Scan() {
+		rest, ok := strings.CutPrefix(sc.Text(), name)
+		if !ok || rest == "" || rest[0] != '{' && rest[0] != ' ' || !strings.Contains(rest, labels) {
+			continue
+		}
+		v, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
+		if err != nil {
+			return 0, fmt.Errorf("reading the metrics of %s: %w", p.name, err)
+		}
+		found, sum = true, sum+v
+	}
+	if !found {
+		return 0, errors.Join(fmt.Errorf("%s has no metric %s{%s}", p.name, name, labels), sc.Err())
+	}
+	return sum, nil
+}
