@@ -106,6 +106,13 @@ func NewView() *View {
 	}
 }
 
+// Replace makes v hold what other holds, at once for whoever looks. other must not be used any more.
+func (v *View) Replace(other *View) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.offset, v.records, v.workspaces, v.programs, v.partners, v.hosts, v.domains = other.offset, other.records, other.workspaces, other.programs, other.partners, other.hosts, other.domains
+}
+
 // Apply takes one record of the topic; an empty value removes it. Of one key the record with the largest offset wins,
 // whatever the order. An error names the key and changes nothing but [View.Offset].
 func (v *View) Apply(key string, value []byte, offset int64) error {

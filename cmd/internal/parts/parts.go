@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -71,13 +72,33 @@ func retry(ctx context.Context, log *slog.Logger, what string, try func(context.
 	}
 }
 
-// follow keeps view up to date from the catalog topic. It calls caught when the view holds what the topic held at the start.
+// emptyCatalog is how long to wait before looking again whether somebody has applied a catalog.
+const emptyCatalog = time.Second
+
+// errRecreated: the catalog's offsets went back.
+var errRecreated = errors.New("the catalog topic was deleted and created again")
+
+// follow keeps view up to date from the catalog topic. It calls caught when the view holds what the topic held at the start. Each start reads the topic from its beginning into another view, so that
+// nothing is left of a topic that was there before under this name: its offsets, kept on disk, would be larger than those of the records that count. While the topic is empty, what view holds is not touched:
+// a redirector goes on with the catalog it kept, a gateway does not begin to refuse every workspace.
 func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) error {
 	for ctx.Err() == nil {
-		var f *kafka.Follower
+		var (
+			f    *kafka.Follower
+			mu   sync.Mutex
+			into *catalog.View
+		)
 		err := retry(ctx, d.Log, "reading the catalog", func(ctx context.Context) (err error) {
+			into = catalog.NewView()
+			last := int64(-1)
 			f, err = kafka.Follow(ctx, d.Kafka, d.Log, d.Kafka.Topic(topic.Catalog), func(r *kgo.Record) error {
-				if err := view.Apply(string(r.Key), r.Value, r.Offset); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				if r.Offset <= last {
+					return errRecreated
+				}
+				last = r.Offset
+				if err := into.Apply(string(r.Key), r.Value, r.Offset); err != nil {
 					// One bad record must not stop all other links: it is refused, everything else stays usable.
 					d.Log.Error("a catalog record is refused", "offset", r.Offset, "error", err)
 				}
@@ -87,6 +108,22 @@ func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) erro
 		})
 		if err != nil {
 			break
+		}
+		mu.Lock()
+		empty := into.Offset() < 0
+		if !empty {
+			view.Replace(into)
+			into = view
+		}
+		mu.Unlock()
+		if empty {
+			f.Close()
+			d.Log.Error("the catalog topic is empty: run `ctl catalog apply`", "topic", d.Kafka.Topic(topic.Catalog), "serving_offset", view.Offset())
+			select {
+			case <-ctx.Done():
+			case <-time.After(emptyCatalog):
+			}
+			continue
 		}
 		caught()
 		select {
