@@ -5,12 +5,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/cmd/internal/setup"
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/sink"
 	"github.com/nimriz/partners/pipeline/kafka"
 )
 
@@ -20,6 +23,8 @@ type topicsFlags struct {
 	want      kafka.TopicsConfig
 	registry  string
 	schemaIDs string
+	// clickhouse is check's.
+	clickhouse clickhouse.Config
 }
 
 func defineTopics(fs *flag.FlagSet) *topicsFlags {
@@ -40,7 +45,9 @@ func topicsCommands() []command {
 			return defineTopics(fs).apply
 		}},
 		{"topics check", "", "says what differs, and where a group has lost its place; changes nothing", func(fs *flag.FlagSet) func(context.Context, *call) error {
-			return defineTopics(fs).check
+			t := defineTopics(fs)
+			fs.StringVar(&t.clickhouse.DSN, "clickhouse", "", "`DSN` of the warehouse, whose deduplication windows are checked too if it is given")
+			return t.check
 		}},
 	}
 }
@@ -93,11 +100,26 @@ func (t *topicsFlags) check(ctx context.Context, c *call) error {
 		if t.registry != "" {
 			err = errors.Join(err, checkRegistry(ctx, t.registry, t.kafka, t.schemaIDs))
 		}
+		if t.clickhouse.DSN != "" {
+			err = errors.Join(err, t.checkWarehouse(ctx))
+		}
 		if err == nil {
 			c.say("topics are as they should be")
 		}
 		return err
 	})
+}
+
+func (t *topicsFlags) checkWarehouse(ctx context.Context) error {
+	if err := t.clickhouse.Validate(); err != nil {
+		return usagef("-%w", err) // it begins with the name of the flag
+	}
+	wh, err := clickhouse.Open(ctx, t.clickhouse, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer wh.Close()
+	return sink.CheckWindows(ctx, wh)
 }
 
 // life is a duration that may also be given in days.

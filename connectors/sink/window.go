@@ -7,6 +7,7 @@ import (
 
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/schemas/ddl"
+	"github.com/nimriz/partners/schemas/event"
 )
 
 // minWindowAge is how long a replicated table must remember an insert: long enough for a restart.
@@ -27,6 +28,15 @@ func (s *Sink) checkWindows(ctx context.Context) error {
 		case <-time.After(delay):
 		}
 	}
+}
+
+// CheckWindows refuses a database in which a repeated insert may not be recognised: a deduplication window is too small.
+func CheckWindows(ctx context.Context, wh *clickhouse.Conn) error {
+	s := &Sink{wh: wh, feeds: map[string]*feed{}, windows: map[string]window{}}
+	for _, f := range feeds(event.DefaultCodec()) {
+		s.feeds[f.topic] = &f
+	}
+	return s.readWindows(ctx)
 }
 
 func (s *Sink) readWindows(ctx context.Context) error {

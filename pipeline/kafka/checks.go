@@ -47,6 +47,33 @@ func CheckTransactions(ctx context.Context, cl *kgo.Client, log *slog.Logger) er
 	return nil
 }
 
+// ErrUnclean is a topic that may lose records that were acknowledged.
+var ErrUnclean = errors.New("unclean leader election")
+
+const uncleanElection = "unclean.leader.election.enable"
+
+func unclean(name string) error {
+	return fmt.Errorf("%w: topic %s: unclean.leader.election.enable is true: a replica that lacks acknowledged records may become leader, and they are gone; set it to false with kafka-configs.sh", ErrUnclean, name)
+}
+
+// CheckElections refuses topics whose leader may be a replica that lacks acknowledged records. Where the cluster does not let us read configurations, it warns.
+func CheckElections(ctx context.Context, adm *kadm.Client, log *slog.Logger, names ...string) error {
+	configs, err := adm.DescribeTopicConfigs(ctx, names...)
+	for _, c := range configs {
+		err = errors.Join(err, c.Err)
+	}
+	if err != nil {
+		log.Warn("the topics' configurations cannot be read, so unclean leader election is not checked; it must be off", "error", err)
+		return nil
+	}
+	for _, c := range configs {
+		if slices.ContainsFunc(c.Configs, func(x kadm.Config) bool { return x.Key == uncleanElection && x.MaybeValue() == "true" }) {
+			return unclean(c.Name)
+		}
+	}
+	return nil
+}
+
 // checkConfig compares what a topic is set to with what it must be. What is merely unwise is a warning.
 func checkConfig(s topic.Spec, current kadm.ResourceConfig, replicas int, log *slog.Logger) (problems []error) {
 	value := func(key string) string {
@@ -64,8 +91,8 @@ func checkConfig(s topic.Spec, current kadm.ResourceConfig, replicas int, log *s
 	if want, got := s.Config["cleanup.policy"], value("cleanup.policy"); got != "" && !samePolicy(got, want) {
 		problems = append(problems, fmt.Errorf("topic %s: cleanup.policy is %q, must be %q: run `ctl topics apply`", s.Name, got, want))
 	}
-	if value("unclean.leader.election.enable") == "true" {
-		problems = append(problems, fmt.Errorf("topic %s: unclean.leader.election.enable is true: a replica that lacks acknowledged records may become leader, and they are gone; set it to false with kafka-configs.sh", s.Name))
+	if value(uncleanElection) == "true" {
+		problems = append(problems, unclean(s.Name))
 	}
 	if least, err := strconv.Atoi(value("min.insync.replicas")); err == nil && (least < 2 || least > replicas) {
 		log.Warn("a topic's acknowledgements do not survive a broker, or cannot be given: min.insync.replicas should be 2 and the replication 3", "topic", s.Name, "min_insync_replicas", least, "replicas", replicas)

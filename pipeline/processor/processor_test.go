@@ -292,6 +292,16 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+	t.Run("unclean leader election", func(t *testing.T) {
+		w := newWorld(t, kafkatest.Broker(t))
+		on := "true"
+		if _, err := kadm.NewClient(w.client).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "unclean.leader.election.enable", Value: &on}}, topic.Changelog); err != nil {
+			t.Fatal(err)
+		}
+		if err := run(w, config(t.TempDir())); !errors.Is(err, kafka.ErrUnclean) || !strings.Contains(err.Error(), topic.Changelog) {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("partition counts", func(t *testing.T) {
 		w := newWorld(t, kafkatest.Broker(t))
 		if _, err := kadm.NewClient(w.client).UpdatePartitions(t.Context(), 9, topic.Clicks); err != nil {

@@ -165,6 +165,12 @@ func (s *session) check(ctx context.Context) error {
 	if err := kafka.CheckTransactions(ctx, s.cl, s.log); err != nil {
 		return err
 	}
+	for i := range names {
+		names[i] = s.kafka.Topic(names[i])
+	}
+	if err := kafka.CheckElections(ctx, s.adm, s.log, names...); err != nil {
+		return err
+	}
 	return kafka.CheckOffsets(ctx, s.adm, s.kafka.Group(topic.ProcessorGroup), []string{s.kafka.Topic(topic.Clicks), s.kafka.Topic(topic.Conversions)})
 }
 
