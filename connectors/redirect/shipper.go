@@ -84,6 +84,7 @@ type Shipper struct {
 	storedAt time.Time
 	pause    time.Duration
 	paused   time.Time // nothing is sent before
+	took     int64     // Unix nanoseconds: when Kafka last took a shipment
 	readAt   time.Time
 	failing  bool
 	cutFails bool
@@ -100,8 +101,9 @@ type shipment struct {
 	again   []frame // owned by Run: to be sent once the pause is over
 	refused int     // owned by Run
 
-	mu     sync.Mutex // guards failed
-	failed []failure
+	mu       sync.Mutex // guards failed
+	failed   []failure
+	failedAt atomic.Int64 // Unix nanoseconds of the newest of them
 }
 
 type failure struct {
@@ -235,6 +237,7 @@ func (s *Shipper) send(h *shipment, frames []frame, replay bool) {
 				h.mu.Lock()
 				h.failed = append(h.failed, failure{frame{shown: len(r.Headers) > 0 && r.Headers[0].Key == topic.HeaderToken, token: r.Key, value: r.Value}, err})
 				h.mu.Unlock()
+				h.failedAt.Store(time.Now().UnixNano())
 			}
 			if h.open.Add(-1) == 0 {
 				s.signal()
@@ -266,7 +269,8 @@ func (s *Shipper) collect(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if len(again) > 0 {
+			// What failed before Kafka last took something says nothing about now: after an outage all shipments of it have failed, and go one after another without a pause each.
+			if len(again) > 0 && h.failedAt.Load() > s.took {
 				s.backOff(failed[0].err)
 			}
 			h.again = again
@@ -354,7 +358,7 @@ func (s *Shipper) recovered(h *shipment) {
 	if len(h.frames) == h.refused {
 		return // says nothing about Kafka
 	}
-	s.pause = 0
+	s.pause, s.took = 0, time.Now().UnixNano()
 	if s.failing {
 		s.failing = false
 		s.log.Info("shipper: Kafka takes clicks again")

@@ -338,6 +338,27 @@ func TestKafkaAway(t *testing.T) {
 	}
 }
 
+// After an outage everything that failed in it goes without a pause each: a thousand small shipments are not held up by a thousand pauses.
+func TestCatchesUpAfterOutage(t *testing.T) {
+	t.Parallel()
+	brokers := kafkatest.Broker(t)
+	gate := newGate(t, brokers[0])
+	keys := testKeys(t, "acme")
+	l := startShipper(t, testConfig(t), []string{gate.addr}, kgo.RecordDeliveryTimeout(time.Second), kgo.Dialer(gate.dial), kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }))
+	const shipments = 150
+	for n := range shipments {
+		mustAppend(t, l.spool, testRecord(t, keys, n))
+		time.Sleep(2 * time.Millisecond) // each on its own
+	}
+	eventually(t, "the head to have failed again and again", func() bool { return metric(t, l.reg, "partners_shipper_failed_total") >= 3 })
+	opened := time.Now()
+	gate.open()
+	eventually(t, "an empty backlog", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
+	if took := time.Since(opened); took > shipments*firstPause/2 {
+		t.Errorf("%d shipments of an outage took %v", shipments, took)
+	}
+}
+
 // gate is a way to a broker that can be shut: connections break and new ones are refused.
 type gate struct {
 	addr   string
