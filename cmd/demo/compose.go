@@ -35,6 +35,7 @@ import (
 type endpoints struct {
 	Redirector string `json:"redirector"`
 	Gateway    string `json:"gateway"`
+	Report     string `json:"report"`
 	ClickHouse string `json:"clickhouse"`
 	Brokers    string `json:"brokers"` // as -brokers takes them: host:port,…
 }
@@ -87,6 +88,9 @@ func (d *demo) main(ctx context.Context) (err error) {
 	if d.once {
 		return nil
 	}
+	if err := d.invite(); err != nil {
+		return err
+	}
 	d.say("serving until Ctrl-C")
 	<-ctx.Done()
 	return cause(ctx, nil)
@@ -117,7 +121,7 @@ func (d *demo) port(n int, usual int) string {
 
 // start starts the parts that -run names and waits until they serve.
 func (d *demo) start(ctx context.Context) error {
-	d.at = endpoints{Redirector: "http://" + d.port(0, 8080), Gateway: "http://" + d.port(1, 8081),
+	d.at = endpoints{Redirector: "http://" + d.port(0, 8080), Gateway: "http://" + d.port(1, 8081), Report: "http://" + d.port(2, 8082),
 		ClickHouse: "http://" + d.port(3, 8123), Brokers: d.port(4, 9092)}
 	if err := d.startBroker(ctx); err != nil {
 		return err
@@ -158,6 +162,13 @@ func (d *demo) start(ctx context.Context) error {
 		cfg := redirect.DefaultConfig()
 		cfg.SpoolDir = d.path("spool")
 		d.add("redirector", &parts.Redirector{Deps: deps, Config: cfg, Listener: ln, TokenKeys: d.path("token-keys")})
+	}
+	if d.has("report") {
+		ln, err := d.listen("report", d.at.Report)
+		if err != nil {
+			return err
+		}
+		d.add("report", &parts.Report{Deps: deps, ClickHouse: d.wh, Listener: ln, ReaderTokens: d.path("reader-tokens")})
 	}
 	if err := d.waitReady(ctx); err != nil {
 		return err
@@ -276,11 +287,31 @@ func (d *demo) announce() error {
 	if err := os.WriteFile(d.path("endpoints.json"), append(b, '\n'), 0o644); err != nil {
 		return fmt.Errorf("writing endpoints: %w", err)
 	}
-	for _, x := range [][2]string{{"redirector", d.at.Redirector}, {"gateway", d.at.Gateway}} {
+	for _, x := range [][2]string{{"redirector", d.at.Redirector}, {"gateway", d.at.Gateway}, {"report", d.at.Report}} {
 		if d.has(x[0]) {
 			d.say("%-11s %s", x[0], x[1])
 		}
 	}
 	d.say("ready       data in %s", d.dir)
+	return nil
+}
+
+// invite says how to look at the report.
+func (d *demo) invite() error {
+	if !d.has("report") {
+		return nil
+	}
+	tokens, err := filepath.Glob(d.path("reader-token-*.txt"))
+	if err != nil {
+		return err
+	}
+	for _, file := range tokens {
+		token, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("reading a reader token: %w", err)
+		}
+		workspace := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), "reader-token-"), ".txt")
+		d.say("look at      %s  workspace %s, reader token %s", d.at.Report, workspace, strings.TrimSpace(string(token)))
+	}
 	return nil
 }

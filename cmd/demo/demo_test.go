@@ -260,7 +260,7 @@ func TestFlags(t *testing.T) {
 			t.Errorf("%v: exit %d, %s%s; want %d and …%s…", args, got, stdout.String(), stderr.String(), code, want)
 		}
 	}
-	f("-run: \"report\"", 2, "-run", "broker,report")
+	f("-run: \"reports\"", 2, "-run", "broker,reports")
 	f("-grace", 2, "-grace", "1ms")
 	f("unexpected argument", 2, "now")
 	f("-port-base", 0, "-h")
@@ -279,6 +279,29 @@ const (
 	rollup = "SELECT sum(clicks), sum(sales), sum(refunds), sum(gross_minor), sum(negative_minor), sum(net_minor), sum(reward_minor) FROM partner_daily WHERE partner_id = 'prt_nomura'"
 )
 
+// reports asks the report for what it must say after the first sale, with the reader token that the demo made.
+func (r *running) reports() {
+	r.t.Helper()
+	token, err := os.ReadFile(filepath.Join(r.dir, "reader-token-acme.txt"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/v1/workspaces/acme/performance?partner=prt_nomura", r.base+2), nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK || !strings.Contains(string(body), `"sales":1`) || !strings.Contains(string(body), `"net_minor":10000`) {
+		r.t.Errorf("the report says %d %s, %v", res.StatusCode, body, err)
+	}
+}
+
 // One visitor, one sale, one refund, watched from outside; then Ctrl-C and a start on the same data; then harm, which conservation must see.
 func TestLedgerLivesOn(t *testing.T) {
 	t.Parallel()
@@ -291,6 +314,7 @@ func TestLedgerLivesOn(t *testing.T) {
 	r.post(map[string]any{"event_id": "e1", "type": "sale", "click_token": tok, "amount": "100.00", "currency": "EUR", "order_id": "o1"})
 	r.until(sales, "1\t10000", 5*time.Second)
 	r.until(rollup, "1\t1\t0\t10000\t0\t10000\t1000", 2*time.Second)
+	r.reports()
 	before := r.query("SELECT * FROM outcomes WHERE event_id = 'e1'")
 	r.post(map[string]any{"event_id": "e2", "type": "refund", "click_token": tok, "amount": "30.00", "currency": "EUR", "parent_event_id": "e1"})
 	r.until(sales, "2\t7000", 5*time.Second)

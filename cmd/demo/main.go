@@ -34,7 +34,7 @@ type options struct {
 }
 
 // parts that -run may name, in the order in which they start.
-var partNames = []string{"broker", "warehouse", "processor", "sink", "gateway", "redirector"}
+var partNames = []string{"broker", "warehouse", "processor", "sink", "gateway", "redirector", "report"}
 
 func main() { os.Exit(realMain(os.Args[1:], os.Stdout, os.Stderr, nil)) }
 

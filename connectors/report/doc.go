@@ -1,4 +1,4 @@
-// Package report answers questions from the warehouse: why an event counts as it does, and what stands behind a partner's claims.
+// Package report answers questions from the warehouse: how partners perform, why an event counts as it does, and what stands behind a partner's claims. It does so as pages, JSON and CSV.
 //
 // # Promises
 //
@@ -15,4 +15,29 @@
 //
 // An event "stands" with amount − Σ of what stands of its reversed children in the same currency, never below nothing; without an amount it is one unit. What a claim
 // nets is the sum of effect × amount over its events and all below them, as an export sums them.
+//
+// # Server
+//
+//	GET  /                                       the performance page, or a form to sign in
+//	GET  /why?event_id=…     GET, POST /dispute  the story of an event; a list of claimed orders
+//	POST /session            POST /session/end   sign in with workspace and reader token, sign out
+//	GET  /v1/workspaces/{w}/performance[.csv]    the view partner_performance
+//	GET  /v1/workspaces/{w}/outcomes[.csv]       the view conversion_rows
+//	GET  /v1/workspaces/{w}/events?event_id=…    verdict and why
+//	GET  /v1/workspaces/{w}/conservation         the view workspace_conservation
+//	GET  /v1/workspaces/{w}/coverage             the view token_coverage
+//
+// Filters are from, to (days in UTC, both inclusive, of occurred_at), partner, program, link (ids), type, verdict, review (one or several, with commas) and basis=click, which puts events on the day of
+// their click. Lists take limit (1 to 1000) and cursor. Whatever else a request names is refused with 400 and the parameter's name, so that a misspelt filter does not select everything.
+//
+// A reader is who has a token of the workspace, as bearer or in a session; see signin.go for the cookie. What a workspace's plan and flags do not include is 403: performance, conservation and
+// coverage need partner_reporting, outcomes and events conversion_reporting too, a CSV exports too. They are read from the newest catalog and never decide what is stored.
+//
+// Pages have no script and nothing from elsewhere. A query takes at most 30 s, a CSV 15 minutes; a CSV that fails on the way breaks the connection.
+//
+// # Metrics
+//
+//	partners_report_requests_total{route,code}    requests, by route and status
+//	partners_report_request_seconds{route}        time from a request to the end of its answer
+//	partners_report_sign_ins_total{result}        sign-ins, accepted and refused
 package report

@@ -17,6 +17,7 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/ingest"
 	"github.com/nimriz/partners/connectors/redirect"
+	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/connectors/sink"
 	"github.com/nimriz/partners/pipeline/kafka"
@@ -322,4 +323,35 @@ func (p *Sink) Run(ctx context.Context) error {
 		}
 	}()
 	return s.Run(ctx)
+}
+
+// Report answers people and programs from the warehouse.
+type Report struct {
+	Deps
+	ClickHouse   clickhouse.Config
+	Listener     net.Listener
+	ReaderTokens string // directory
+	readiness
+}
+
+// Run implements daemon.Part.
+func (p *Report) Run(ctx context.Context) error {
+	d := p.named("report")
+	readers, err := report.LoadReaders(os.DirFS(p.ReaderTokens))
+	if err != nil {
+		return err
+	}
+	var wh *clickhouse.Conn
+	if err := retry(ctx, d.Log, "connecting to ClickHouse", func(ctx context.Context) (err error) {
+		wh, err = clickhouse.Open(ctx, p.ClickHouse, d.Log)
+		return err
+	}); err != nil {
+		if ctx.Err() != nil {
+			return p.Listener.Close()
+		}
+		return err
+	}
+	defer wh.Close()
+	p.serving.Store(true)
+	return daemon.HTTP(p.Listener, report.NewServer(wh, readers, d.Log, d.Registry), d.Log)(ctx)
 }

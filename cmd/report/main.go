@@ -1,0 +1,34 @@
+// Command report serves the partner performance page, and the same figures as JSON and CSV.
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/cmd/internal/parts"
+	"github.com/nimriz/partners/connectors/clickhouse"
+)
+
+func main() {
+	d := daemon.New("report", "serves the partner performance page, and the same figures as JSON and CSV")
+	part, wh := parts.Report{}, clickhouse.Config{}
+	f := d.Flags
+	listen := f.String("listen", ":8082", "address to serve on")
+	f.StringVar(&wh.DSN, "clickhouse", "", "clickhouse-go `DSN`: http://user@host:8123/partners or clickhouse://… (required)")
+	f.StringVar(&part.ReaderTokens, "reader-tokens", "", "`directory` with one file per workspace id, NAME:SHA-256-OF-THE-TOKEN a line (required)")
+	d.Main(func(ctx context.Context) (err error) {
+		if part.ReaderTokens == "" {
+			return fmt.Errorf("-reader-tokens: the directory is required")
+		}
+		if err := wh.Validate(); err != nil {
+			return fmt.Errorf("-%w", err)
+		}
+		if part.Listener, err = net.Listen("tcp", *listen); err != nil {
+			return fmt.Errorf("-listen: %w", err)
+		}
+		part.ClickHouse, part.Log, part.Registry = wh, d.Log, d.Registry
+		return d.Serve(ctx, &part, "listen", part.Listener.Addr().String())
+	})
+}

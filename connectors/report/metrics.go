@@ -1,0 +1,50 @@
+package report
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+type metrics struct {
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	signIns  *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	f := promauto.With(reg)
+	return &metrics{
+		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "partners_report_requests_total", Help: "Requests, by route and status."}, []string{"route", "code"}),
+		seconds:  f.NewHistogramVec(prometheus.HistogramOpts{Name: "partners_report_request_seconds", Help: "Time from a request to the end of its answer.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 14)}, []string{"route"}),
+		signIns:  f.NewCounterVec(prometheus.CounterOpts{Name: "partners_report_sign_ins_total", Help: "Sign-ins, accepted and refused."}, []string{"result"}),
+	}
+}
+
+// status remembers what was answered.
+type status struct {
+	http.ResponseWriter
+	code int
+}
+
+func (s *status) WriteHeader(code int) {
+	s.code = code
+	s.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap lets http.ResponseController through.
+func (s *status) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+func (s *Server) measured(route string, next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		began, st := time.Now(), &status{w, http.StatusOK}
+		defer func() {
+			s.metrics.requests.WithLabelValues(route, strconv.Itoa(st.code)).Inc()
+			s.metrics.seconds.WithLabelValues(route).Observe(time.Since(began).Seconds())
+		}()
+		next(st, req)
+	})
+}
