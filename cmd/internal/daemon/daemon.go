@@ -124,7 +124,16 @@ func Codec(file string) (*event.Codec, error) {
 // ErrUsage marks errors of a run whose cause is the command line: exit status 2, which a supervisor should not answer with a restart.
 var ErrUsage = errors.New("wrong command line")
 
-// Main parses the command line, runs until SIGTERM or SIGINT, and exits: 0 after a clean stop, 2 for a wrong command line, 1 for anything else.
+// Exit is an error with an exit status of its own, for programs whose callers act on it.
+type Exit struct {
+	Code int
+	Err  error
+}
+
+func (e *Exit) Error() string { return e.Err.Error() }
+func (e *Exit) Unwrap() error { return e.Err }
+
+// Main parses the command line, runs until SIGTERM or SIGINT, and exits: 0 after a clean stop, 2 for a wrong command line, the code of an Exit, 1 for anything else.
 func (d *Daemon) Main(run func(ctx context.Context) error) {
 	os.Exit(d.main(os.Args[1:], run))
 }
@@ -146,6 +155,10 @@ func (d *Daemon) main(args []string, run func(ctx context.Context) error) int {
 	defer stop()
 	if err := run(ctx); err != nil {
 		d.Log.Error("stopped", "error", err)
+		var exit *Exit
+		if errors.As(err, &exit) {
+			return exit.Code
+		}
 		if errors.Is(err, ErrUsage) {
 			return 2
 		}

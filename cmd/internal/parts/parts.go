@@ -15,6 +15,7 @@ import (
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/export"
 	"github.com/nimriz/partners/connectors/ingest"
 	"github.com/nimriz/partners/connectors/redirect"
 	"github.com/nimriz/partners/connectors/report"
@@ -354,4 +355,31 @@ func (p *Report) Run(ctx context.Context) error {
 	defer wh.Close()
 	p.serving.Store(true)
 	return daemon.HTTP(p.Listener, report.NewServer(wh, readers, d.Log, d.Registry), d.Log)(ctx)
+}
+
+// Export writes a CSV of each day, on a schedule.
+type Export struct {
+	Deps
+	ClickHouse clickhouse.Config
+	Schedule   string
+	Config     export.Config
+	readiness
+}
+
+// Run implements daemon.Part.
+func (p *Export) Run(ctx context.Context) error {
+	d := p.named("export")
+	var wh *clickhouse.Conn
+	if err := retry(ctx, d.Log, "connecting to ClickHouse", func(ctx context.Context) (err error) {
+		wh, err = clickhouse.Open(ctx, p.ClickHouse, d.Log)
+		return err
+	}); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer wh.Close()
+	p.serving.Store(true)
+	return export.Schedule(ctx, wh, p.Schedule, p.Config)
 }

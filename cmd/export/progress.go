@@ -1,0 +1,27 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+)
+
+// progress shows rows, rows a second and the time that is left, where somebody is looking; elsewhere it is nil.
+func progress(to *os.File) func(rows, of int64) {
+	if info, err := to.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return nil
+	}
+	began, last := time.Now(), time.Time{}
+	return func(rows, of int64) {
+		if rows < of && time.Since(last) < 200*time.Millisecond {
+			return
+		}
+		last = time.Now()
+		perSecond := float64(rows) / max(time.Since(began).Seconds(), 1e-3)
+		left := time.Duration(float64(of-rows) / max(perSecond, 1) * float64(time.Second)).Round(time.Second)
+		fmt.Fprintf(to, "\r\x1b[K%d of %d rows, %.0f/s, %v left", rows, of, perSecond, left)
+		if rows == of {
+			fmt.Fprintln(to)
+		}
+	}
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/export"
+)
+
+func split(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, ",")
+}
+
+// status gives an error the exit status that a caller can act on.
+func status(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, export.ErrBusy):
+		return &daemon.Exit{Code: 4, Err: err}
+	case errors.Is(err, export.ErrManifest):
+		return fmt.Errorf("%w: %w", daemon.ErrUsage, err)
+	case clickhouse.Unreachable(err):
+		return &daemon.Exit{Code: 3, Err: err}
+	}
+	return err
+}

@@ -1,0 +1,42 @@
+// Package export writes what a workspace's events came to into a CSV that two parties can trust: a file that is whole or not there, a manifest that says what is in it, and the means to write the very
+// same bytes again later.
+//
+//	tiled ends of outcomes, conversions, catalog ──▶ as_of ──▶ one query, bounded by it ──▶ NAME.csv, NAME.manifest.json
+//
+// # Promises
+//
+//   - A file holds exactly the rows that had arrived when it began: those below as_of, in every partition. Rows that the sink inserts meanwhile are not in it, not in its sums, not in its flags.
+//   - The same command with -as-of MANIFEST writes the same bytes, whatever arrived since, and whatever a partner's status is now: that too is read as it was at as_of.
+//   - -since MANIFEST writes only rows that arrived after it; a file and its deltas have no row in common and leave none out.
+//   - NAME.csv appears at once and whole; NAME.manifest.json after it. A run that fails or is killed leaves neither, only a hidden temporary file, which the next run removes.
+//   - Two runs into one directory exclude each other (ErrBusy).
+//   - Memory does not grow with the number of rows: ClickHouse writes the lines, this process copies, hashes and sums them.
+//
+// # Format
+//
+// RFC 4180, UTF-8, lines end with \n, a header always, the order of CONTRACT: occurred_at, event_id, event_partition, event_offset. Null is empty. Times are RFC 3339 in UTC with milliseconds. Money is a bare
+// decimal number. A text that begins with = + - @ TAB CR LF gets a ' in front, or a spreadsheet would run it (Raw turns that off). Bytes that are no UTF-8, and NUL, become U+FFFD.
+//
+// Days are those of the workspace's timezone, by the first instant of each, so a day with a change of clocks has 23 or 25 hours. The zone is part of the manifest.
+//
+// # Manifest
+//
+//	sha256, rows                 of NAME.csv
+//	sums                         of net_amount, by currency, then type, over the rows of the file
+//	conservation                 of the whole workspace within as_of: received = the verdicts + waiting; difference is 0
+//	reused_event_ids             ids of the file's rows that have effect under several click tokens: up to 1000 of them, and how many there are in reused_event_ids_total
+//	filters                      what was asked for, timezone included
+//	as_of                        the ends of outcomes and conversions by partition, of catalog, and when they were read
+//	since                        the as_of of the manifest that a delta continues
+//	schema_version, tool_version of this format, of this program
+//	rules_version                the newest rules by which a row was judged; rules_versions lists them all
+//	provisional                  the joined watermark had not passed the last day: events that still wait may add rows. The name says it too.
+//	raw                          texts are as they came
+//
+// # Metrics
+//
+//	partners_export_runs_total{result}             runs of a schedule, by ok and failed
+//	partners_export_rows_total                     rows written
+//	partners_export_last_success_timestamp_seconds when a run last succeeded
+//	partners_export_seconds                        duration of a run
+package export

@@ -1,0 +1,504 @@
+package export
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/google/renameio/v2"
+	"github.com/nimriz/partners/connectors/clickhouse"
+)
+
+// Config is one export.
+type Config struct {
+	Filters
+	// Dir is where the files go; "-" writes the CSV to Stdout and no manifest.
+	Dir    string
+	Stdout io.Writer
+	// AsOf and Since are manifests of earlier exports, nil if there are none.
+	AsOf, Since *Manifest
+	// Provisional says so in name and manifest whether or not the joined watermark has passed the last day.
+	Provisional bool
+	// Raw leaves texts as they came.
+	Raw bool
+	// Progress, if not nil, is called now and then with the rows written, and all that there are.
+	Progress func(rows, of int64)
+	Log      *slog.Logger
+	// Metrics may be nil.
+	Metrics *Metrics
+}
+
+// ErrBusy: another run writes into the same directory.
+var ErrBusy = errors.New("another export is running in this directory")
+
+// known values of filters.
+var (
+	Types    = []string{"lead", "sale", "refund", "cancellation", "reversal"}
+	Verdicts = []string{"attributed", "reversed", "duplicate", "conflict", "unattributed"}
+	Reviews  = []string{"clear", "review"}
+)
+
+// Validate reports what cannot be, by flag. An empty Verdict becomes the default.
+func (c *Config) Validate() error {
+	if c.Workspace == "" {
+		return errors.New("-workspace is required")
+	}
+	if c.Dir == "" {
+		return errors.New("-out is required: a directory, or - for standard output")
+	}
+	for _, d := range [][2]string{{"-from", c.From}, {"-to", c.To}} {
+		if _, err := time.Parse(time.DateOnly, d[1]); err != nil {
+			return fmt.Errorf("%s: %q is not a day such as 2026-03-14", d[0], d[1])
+		}
+	}
+	if c.To < c.From {
+		return fmt.Errorf("-to: %s is before -from, %s", c.To, c.From)
+	}
+	if len(c.Verdict) == 0 {
+		c.Verdict = DefaultVerdicts()
+	}
+	if slices.Equal(c.Verdict, []string{"all"}) {
+		c.Verdict = slices.Clone(Verdicts)
+	}
+	for _, x := range []struct {
+		flag        string
+		have, known []string
+	}{{"-type", c.Type, Types}, {"-verdict", c.Verdict, Verdicts}, {"-review", c.Review, Reviews}} {
+		for _, v := range x.have {
+			if !slices.Contains(x.known, v) {
+				return fmt.Errorf("%s: %q is not one of %s", x.flag, v, strings.Join(x.known, ", "))
+			}
+		}
+	}
+	return nil
+}
+
+// Run writes one export and returns its manifest.
+func Run(ctx context.Context, conn *clickhouse.Conn, cfg Config) (m *Manifest, err error) {
+	began := time.Now()
+	defer func() { cfg.Metrics.done(err, m, time.Since(began)) }()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Dir != "-" {
+		unlock, err := lock(cfg.Dir)
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
+	}
+	e := &export{conn: conn, cfg: cfg}
+	m, err = e.run(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("exporting %s, %s to %s: %w", cfg.Workspace, cfg.From, cfg.To, err)
+	}
+	return m, nil
+}
+
+// lock keeps other runs out of a directory, and removes what a killed one left there.
+func lock(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("-out: %w", err)
+	}
+	l := flock.New(filepath.Join(dir, ".export.lock"))
+	ok, err := l.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("-out: %w", err)
+	}
+	if !ok {
+		return nil, fmt.Errorf("-out %s: %w", dir, ErrBusy)
+	}
+	for _, ending := range []string{"csv", "manifest.json"} { // renameio names them so, with a random number behind
+		left, _ := filepath.Glob(filepath.Join(dir, ".*."+ending+"[0-9]*"))
+		for _, file := range left {
+			err = errors.Join(err, os.Remove(file))
+		}
+	}
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("-out: %w", err)
+	}
+	return func() { l.Close() }, nil
+}
+
+type export struct {
+	conn       *clickhouse.Conn
+	cfg        Config
+	start, end time.Time // of the days, in UTC
+	m          *Manifest
+}
+
+func (e *export) run(ctx context.Context) (*Manifest, error) {
+	e.m = &Manifest{Sums: map[string]map[string]string{}, ReusedEventIDs: []string{}, SchemaVersion: SchemaVersion, ToolVersion: toolVersion(), Raw: e.cfg.Raw, RulesVersions: []uint16{}}
+	if e.cfg.AsOf != nil {
+		e.m.AsOf, e.cfg.Timezone = e.cfg.AsOf.AsOf, e.cfg.AsOf.Filters.Timezone
+		if flag := differs(e.cfg.Filters, e.cfg.AsOf.Filters); flag != "" {
+			return nil, fmt.Errorf("%w: -as-of is of an export with another %s: repeat the same command", ErrManifest, flag)
+		}
+		if e.cfg.Raw != e.cfg.AsOf.Raw {
+			return nil, fmt.Errorf("%w: -as-of is of an export with another -raw: repeat the same command", ErrManifest)
+		}
+		e.m.Provisional, e.m.Since = e.cfg.AsOf.Provisional, e.cfg.AsOf.Since
+	} else if err := e.now(ctx); err != nil {
+		return nil, err
+	}
+	if err := e.days(ctx); err != nil {
+		return nil, err
+	}
+	if e.cfg.Since != nil {
+		if e.cfg.Since.Filters.Workspace != e.cfg.Workspace {
+			return nil, fmt.Errorf("%w: -since is of workspace %s", ErrManifest, e.cfg.Since.Filters.Workspace)
+		}
+		e.m.Since = &e.cfg.Since.AsOf
+	}
+	e.m.Filters = e.cfg.Filters
+	if e.cfg.AsOf == nil {
+		passed, err := Joined(ctx, e.conn, e.end)
+		if err != nil {
+			return nil, err
+		}
+		e.m.Provisional = e.cfg.Provisional || !passed
+	}
+	if err := e.around(ctx); err != nil {
+		return nil, err
+	}
+	if e.cfg.Dir == "-" {
+		return e.m, e.write(ctx, e.cfg.Stdout)
+	}
+	return e.m, e.files(ctx)
+}
+
+// now notes how far the tables go.
+func (e *export) now(ctx context.Context) error {
+	var ends []struct {
+		Topic     string `ch:"topic"`
+		Partition uint32 `ch:"partition"`
+		End       uint64 `ch:"end_offset"`
+	}
+	if err := e.conn.Select(ctx, &ends, "SELECT topic, partition, end_offset FROM tiled_ends WHERE topic IN ('outcomes', 'conversions', 'catalog')"); err != nil {
+		return fmt.Errorf("reading how far the tables go: %w", err)
+	}
+	e.m.AsOf = AsOf{Outcomes: map[uint32]uint64{}, Conversions: map[uint32]uint64{}, At: time.Now().UTC().Truncate(time.Millisecond)}
+	for _, x := range ends {
+		switch x.Topic {
+		case "outcomes":
+			e.m.AsOf.Outcomes[x.Partition] = x.End
+		case "conversions":
+			e.m.AsOf.Conversions[x.Partition] = x.End
+		case "catalog":
+			e.m.AsOf.Catalog = x.End
+		}
+	}
+	return nil
+}
+
+// days finds the first instant of the first day and the one behind the last, in the workspace's zone as of the export.
+func (e *export) days(ctx context.Context) (err error) {
+	if e.cfg.AsOf == nil {
+		if e.cfg.Timezone, err = Zone(ctx, e.conn, e.cfg.Workspace, e.m.AsOf.Catalog); err != nil {
+			return err
+		}
+	}
+	loc, err := time.LoadLocation(e.cfg.Timezone)
+	if err != nil {
+		return fmt.Errorf("the workspace's timezone: %w", err)
+	}
+	first, _ := time.Parse(time.DateOnly, e.cfg.From)
+	last, _ := time.Parse(time.DateOnly, e.cfg.To)
+	e.start, e.end = firstInstant(first, loc), firstInstant(last.AddDate(0, 0, 1), loc)
+	return nil
+}
+
+// firstInstant of a day. Where clocks go forward at midnight, time.Date may answer with an instant of the day before: then the day begins when they have.
+func firstInstant(day time.Time, loc *time.Location) time.Time {
+	t := time.Date(day.Year(), day.Month(), day.Day(), 0, 0, 0, 0, loc)
+	for t.Day() != day.Day() {
+		t = t.Add(15 * time.Minute).Truncate(15 * time.Minute)
+	}
+	return t.UTC()
+}
+
+// Zone is a workspace's timezone in the catalog before an offset; 0 is the whole catalog.
+func Zone(ctx context.Context, conn *clickhouse.Conn, workspace string, before uint64) (string, error) {
+	var found []struct {
+		Zone string `ch:"zone"`
+	}
+	query := "SELECT JSONExtractString(argMax(json, src_offset), 'timezone') AS zone FROM catalog_versions WHERE kind = 'workspace' AND key = {key:String}"
+	args := []any{clickhouse.Named("key", "workspace/"+workspace)}
+	if before > 0 {
+		query, args = query+" AND src_offset < {before:UInt64}", append(args, clickhouse.Named("before", before))
+	}
+	if err := conn.Select(ctx, &found, query, args...); err != nil {
+		return "", fmt.Errorf("reading the workspace's timezone: %w", err)
+	}
+	if len(found) == 0 || found[0].Zone == "" {
+		return "UTC", nil
+	}
+	return found[0].Zone, nil
+}
+
+// Joined says whether the joined watermark has passed an instant.
+func Joined(ctx context.Context, conn *clickhouse.Conn, end time.Time) (bool, error) {
+	var at []struct {
+		Watermark time.Time `ch:"joined_watermark"`
+	}
+	if err := conn.Select(ctx, &at, "SELECT joined_watermark FROM freshness"); err != nil {
+		return false, fmt.Errorf("reading the joined watermark: %w", err)
+	}
+	return len(at) == 1 && !at[0].Watermark.Before(end), nil
+}
+
+// list lays out ends by partition.
+func list(ends map[uint32]uint64) []uint64 {
+	out := []uint64{}
+	for p, end := range ends {
+		for uint32(len(out)) <= p {
+			out = append(out, 0)
+		}
+		out[p] = end
+	}
+	return out
+}
+
+// below is the condition on rows of a topic that had arrived. Both arguments are names of this package.
+func below(partition, offset, ends string) string {
+	return offset + " < if(" + partition + " < length({" + ends + ":Array(UInt64)}), {" + ends + ":Array(UInt64)}[" + partition + " + 1], 0)"
+}
+
+// query begins with what all queries over the rows share, and returns their arguments.
+func (e *export) query() (with, where string, args []any) {
+	outcomes := below("src_partition", "src_offset", "outcomes")
+	with = "WITH reused AS (SELECT event_id FROM outcomes WHERE workspace_id = {w:String} AND effect != 0 AND " + outcomes + " GROUP BY event_id HAVING uniqExact(click_token) > 1), " +
+		"partners AS (SELECT JSONExtractString(argMax(json, src_offset) AS last, 'id') AS id, JSONExtractString(last, 'relationship') AS relationship FROM catalog_versions WHERE kind = 'partner' AND catalog_versions.workspace_id = {w:String} AND src_offset < {catalog:UInt64} GROUP BY key HAVING last != '')"
+	args = []any{clickhouse.Named("w", e.cfg.Workspace), clickhouse.Named("catalog", e.m.AsOf.Catalog), clickhouse.Named("outcomes", list(e.m.AsOf.Outcomes)),
+		clickhouse.Named("start", e.start.UnixMilli()), clickhouse.Named("end", e.end.UnixMilli()), clickhouse.Named("verdicts", e.cfg.Verdict)}
+	where = "workspace_id = {w:String} AND " + outcomes + " AND occurred_at >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') AND occurred_at < fromUnixTimestamp64Milli({end:Int64}, 'UTC') AND verdict IN {verdicts:Array(String)}"
+	and := func(sql, name string, value any) {
+		where += " AND " + sql
+		args = append(args, clickhouse.Named(name, value))
+	}
+	if e.cfg.Partner != "" {
+		and("partner_id = {partner:String}", "partner", e.cfg.Partner)
+	}
+	if e.cfg.Program != "" {
+		and("program_id = {program:String}", "program", e.cfg.Program)
+	}
+	if e.cfg.Link != "" {
+		and("link_id = {link:String}", "link", e.cfg.Link)
+	}
+	if len(e.cfg.Type) > 0 {
+		and("type IN {types:Array(String)}", "types", e.cfg.Type)
+	}
+	if len(e.cfg.Review) > 0 {
+		and("review IN {reviews:Array(String)}", "reviews", e.cfg.Review)
+	}
+	if e.m.Since != nil {
+		and("NOT ("+below("src_partition", "src_offset", "since")+")", "since", list(e.m.Since.Outcomes))
+	}
+	return with, where, args
+}
+
+// maxReused is how many ids a manifest names.
+const maxReused = 1000
+
+// around reads what the manifest says beside the rows: conservation, reused ids, rules, and how many rows there will be.
+func (e *export) around(ctx context.Context) error {
+	with, where, args := e.query()
+	var about []struct {
+		Rows   uint64   `ch:"n"`
+		Rules  []uint16 `ch:"rules"`
+		Reused uint64   `ch:"reused_total"`
+	}
+	if err := e.conn.Select(ctx, &about, with+" SELECT count() AS n, arraySort(groupUniqArray(rules_version)) AS rules, uniqExactIf(event_id, event_id IN (SELECT event_id FROM reused)) AS reused_total FROM outcomes WHERE "+where, args...); err != nil {
+		return fmt.Errorf("counting: %w", err)
+	}
+	e.m.Rows, e.m.ReusedTotal = int64(about[0].Rows), about[0].Reused
+	if e.m.RulesVersions = append(e.m.RulesVersions, about[0].Rules...); len(about[0].Rules) > 0 {
+		e.m.RulesVersion = slices.Max(about[0].Rules)
+	}
+	if e.m.ReusedTotal > 0 {
+		var ids []struct {
+			ID string `ch:"event_id"`
+		}
+		if err := e.conn.Select(ctx, &ids, with+fmt.Sprintf(" SELECT DISTINCT event_id FROM outcomes WHERE %s AND event_id IN (SELECT event_id FROM reused) ORDER BY event_id LIMIT %d", where, maxReused), args...); err != nil {
+			return fmt.Errorf("reading reused event ids: %w", err)
+		}
+		for _, x := range ids {
+			e.m.ReusedEventIDs = append(e.m.ReusedEventIDs, x.ID)
+		}
+	}
+	var sums []Conservation
+	if err := e.conn.Select(ctx, &sums, `SELECT toUInt64(sum(events)) AS received, toUInt64(sum(verdicts['attributed'])) AS attributed, toUInt64(sum(verdicts['reversed'])) AS reversed, toUInt64(sum(verdicts['duplicate'])) AS duplicate,
+			toUInt64(sum(verdicts['conflict'])) AS conflict, toUInt64(sum(verdicts['unattributed'])) AS unattributed, toUInt64(countIf(events > 0 AND rows = 0)) AS waiting,
+			toInt64(sum(if(events = 0, toInt64(rows), abs(toInt64(events) - 1) + greatest(toInt64(rows) - 1, 0)))) AS difference
+		FROM (
+			SELECT event_partition, event_offset, countIf(verdict = '') AS events, countIf(verdict != '') AS rows, sumMap(map(verdict, toUInt64(1))) AS verdicts
+			FROM (
+				SELECT src_partition AS event_partition, src_offset AS event_offset, '' AS verdict FROM conversions WHERE workspace_id = {w:String} AND `+below("src_partition", "src_offset", "conversions")+`
+				UNION ALL
+				SELECT event_partition, event_offset, toString(verdict) AS verdict FROM outcomes WHERE workspace_id = {w:String} AND `+below("src_partition", "src_offset", "outcomes")+` AND `+below("event_partition", "event_offset", "conversions")+`
+			) GROUP BY event_partition, event_offset
+		)`, clickhouse.Named("w", e.cfg.Workspace), clickhouse.Named("outcomes", list(e.m.AsOf.Outcomes)), clickhouse.Named("conversions", list(e.m.AsOf.Conversions))); err != nil {
+		return fmt.Errorf("reading conservation: %w", err)
+	}
+	e.m.Conservation = sums[0]
+	return nil
+}
+
+// row is a line with what is summed of it.
+type row struct {
+	Line     string `ch:"line"`
+	Type     string `ch:"t"`
+	Currency string `ch:"c"`
+	Exponent uint8  `ch:"e"`
+	Net      *int64 `ch:"net"`
+}
+
+type sumKey struct {
+	currency, kind string
+	exponent       uint8
+}
+
+// write streams the CSV, and completes the manifest.
+func (e *export) write(ctx context.Context, to io.Writer) error {
+	with, where, args := e.query()
+	query := with + ", " + cleanSQL + " AS clean, " + guardSQL + " AS guard, " + quoteSQL + " AS quote, " + stampSQL + " AS stamp SELECT " + line(e.cfg.Raw) + " AS line, toString(o.type) AS t, toString(o.currency) AS c, o.exponent AS e, o.effect * o.amount_minor AS net " +
+		"FROM (SELECT *, reward_exponent FROM outcomes WHERE " + where + ") AS o LEFT JOIN partners AS n ON n.id = o.partner_id " +
+		"ORDER BY o.occurred_at, o.event_id, o.event_partition, o.event_offset SETTINGS join_use_nulls = 0, max_bytes_before_external_sort = 2000000000"
+	rows, err := e.conn.Rows(ctx, query, args...)
+	if err != nil {
+		return fmt.Errorf("reading rows: %w", err)
+	}
+	defer rows.Close()
+	hash := sha256.New()
+	out := bufio.NewWriterSize(io.MultiWriter(to, hash), 1<<20)
+	out.WriteString(Header() + "\n")
+	var written int64
+	sums := map[sumKey]*big.Int{}
+	var r row
+	for rows.Next() {
+		r.Net = nil
+		if err := rows.Scan(&r.Line, &r.Type, &r.Currency, &r.Exponent, &r.Net); err != nil {
+			return fmt.Errorf("reading rows: %w", err)
+		}
+		out.WriteString(r.Line)
+		if err := out.WriteByte('\n'); err != nil {
+			return fmt.Errorf("writing: %w", err)
+		}
+		if r.Net != nil {
+			k := sumKey{r.Currency, r.Type, r.Exponent}
+			if sums[k] == nil {
+				sums[k] = new(big.Int)
+			}
+			sums[k].Add(sums[k], big.NewInt(*r.Net))
+		}
+		if written++; written%(1<<14) == 0 && e.cfg.Progress != nil {
+			e.cfg.Progress(written, e.m.Rows)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("reading rows: %w", err)
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("writing: %w", err)
+	}
+	if written != e.m.Rows {
+		return fmt.Errorf("%d rows came, %d were counted below the same offsets: rows were removed meanwhile", written, e.m.Rows)
+	}
+	if e.cfg.Progress != nil {
+		e.cfg.Progress(written, e.m.Rows)
+	}
+	e.m.SHA256 = hex.EncodeToString(hash.Sum(nil))
+	e.m.Sums = total(sums)
+	return nil
+}
+
+// total writes sums as decimals; amounts of one currency and type with different digits are brought to the larger number of them.
+func total(sums map[sumKey]*big.Int) map[string]map[string]string {
+	digits := map[[2]string]uint8{}
+	for k := range sums {
+		at := [2]string{k.currency, k.kind}
+		digits[at] = max(digits[at], k.exponent)
+	}
+	all := map[[2]string]*big.Int{}
+	for k, v := range sums {
+		at := [2]string{k.currency, k.kind}
+		if all[at] == nil {
+			all[at] = new(big.Int)
+		}
+		scale := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(digits[at]-k.exponent)), nil)
+		all[at].Add(all[at], new(big.Int).Mul(v, scale))
+	}
+	out := map[string]map[string]string{}
+	for at, v := range all {
+		if out[at[0]] == nil {
+			out[at[0]] = map[string]string{}
+		}
+		text, n := new(big.Int).Abs(v).String(), int(digits[at])
+		if n > 0 {
+			if len(text) <= n {
+				text = strings.Repeat("0", n-len(text)+1) + text
+			}
+			text = text[:len(text)-n] + "." + text[len(text)-n:]
+		}
+		if v.Sign() < 0 {
+			text = "-" + text
+		}
+		out[at[0]][at[1]] = text
+	}
+	return out
+}
+
+// files writes CSV and manifest, each at once and whole, the manifest last.
+func (e *export) files(ctx context.Context) error {
+	base := filepath.Join(e.cfg.Dir, name(e.m.Filters, e.m.Since, e.m.Provisional, e.m.Raw))
+	csv, err := renameio.NewPendingFile(base+".csv", renameio.WithTempDir(e.cfg.Dir), renameio.WithPermissions(0o644))
+	if err != nil {
+		return fmt.Errorf("-out: %w", err)
+	}
+	defer csv.Cleanup()
+	if err := e.write(ctx, csv); err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(e.m, "", "  ")
+	if err != nil {
+		return err
+	}
+	// A manifest of an earlier run under this name would for a moment stand beside the new CSV.
+	if err := os.Remove(base + ".manifest.json"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("-out: %w", err)
+	}
+	if err := csv.CloseAtomicallyReplace(); err != nil {
+		return fmt.Errorf("-out: %w", err)
+	}
+	if err := renameio.WriteFile(base+".manifest.json", append(text, '\n'), 0o644, renameio.WithTempDir(e.cfg.Dir)); err != nil {
+		return fmt.Errorf("-out: %w", err)
+	}
+	if err := syncDir(e.cfg.Dir); err != nil {
+		return fmt.Errorf("-out: %w", err)
+	}
+	e.cfg.Log.Info("exported", "file", base+".csv", "rows", e.m.Rows, "sha256", e.m.SHA256, "provisional", e.m.Provisional, "currencies", slices.Sorted(maps.Keys(e.m.Sums)))
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
