@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
+	"github.com/nimriz/partners/connectors/export"
+	"github.com/nimriz/partners/connectors/sink"
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/schemas/ddl"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/segmentio/ksuid"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Fifty exports while the real sink inserts and a partner's status changes: each, repeated with -as-of once more has arrived, is the same bytes, and its sums are those of a query bounded by as_of.
+func TestExportsWhileTheSinkInserts(t *testing.T) {
+	quiet := slog.New(slog.DiscardHandler)
+	brokers := kafkatest.Broker(t)
+	k := kafka.DefaultConfig()
+	k.Brokers = brokers
+	wh, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wh.Close()
+	if err := wh.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: quiet}); err != nil {
+		t.Fatal(err)
+	}
+	codec := event.DefaultCodec()
+	cfg := sink.DefaultConfig()
+	cfg.Linger, cfg.BatchRows = 200*time.Millisecond, 200
+	s, err := sink.New(cfg, k, codec, wh, quiet, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	var wg sync.WaitGroup
+	var produced atomic.Int64
+	cl := kafkatest.Client(t, brokers, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	wg.Go(func() {
+		offsets := map[int32]int64{}
+		for n := 0; ctx.Err() == nil; n++ {
+			var records []*kgo.Record
+			for i := range 20 {
+				p := int32((n + i) % kafkatest.Partitions)
+				records = append(records, pair(t, codec, n*20+i, p, offsets[p])...)
+				offsets[p]++
+			}
+			status := []string{"approved", "review", "banned"}[n%3]
+			records = append(records, &kgo.Record{Topic: topic.Catalog, Key: []byte("partner/acme/prt_1"), Value: []byte(`{"id":"prt_1","relationship":"` + status + `"}`)})
+			if err := cl.ProduceSync(ctx, records...).FirstErr(); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+			produced.Add(20)
+			time.Sleep(40 * time.Millisecond)
+		}
+	})
+	dir := t.TempDir()
+	base := export.Config{Filters: export.Filters{Workspace: "acme", From: "2026-03-14", To: "2026-03-15", Verdict: []string{"all"}}, Log: quiet}
+	grew := 0
+	for i, rows := 0, int64(-1); i < 50; i++ {
+		first := base
+		first.Dir = filepath.Join(dir, fmt.Sprint(i, "a"))
+		m, err := export.Run(t.Context(), wh, first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Rows > rows {
+			grew++
+		}
+		rows = m.Rows
+		if i%10 == 0 {
+			time.Sleep(200 * time.Millisecond)
+		}
+		second := base
+		second.Dir, second.AsOf = filepath.Join(dir, fmt.Sprint(i, "b")), m
+		again, err := export.Run(t.Context(), wh, second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, b := read(t, first.Dir), read(t, second.Dir)
+		if !bytes.Equal(a, b) || again.SHA256 != m.SHA256 {
+			t.Fatalf("export %d: the repetition has other bytes: %d and %d", i, len(a), len(b))
+		}
+		var sums []struct {
+			Net  int64  `ch:"net"`
+			Rows uint64 `ch:"n"`
+		}
+		var below []uint64
+		for p := range uint32(kafkatest.Partitions) {
+			below = append(below, m.AsOf.Outcomes[p])
+		}
+		if err := wh.Select(t.Context(), &sums, "SELECT toInt64(sum(effect * ifNull(amount_minor, 0))) AS net, count() AS n FROM outcomes WHERE workspace_id = 'acme' AND src_offset < {below:Array(UInt64)}[src_partition + 1]", clickhouse.Named("below", below)); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Sums["EUR"]["sale"]; uint64(m.Rows) != sums[0].Rows || m.Rows > 0 && got != fmt.Sprintf("%d.%02d", sums[0].Net/100, sums[0].Net%100) || m.Conservation.Difference != 0 {
+			t.Fatalf("export %d: %d rows, sums %v, conservation %+v; the tables say %d rows, %d", i, m.Rows, m.Sums, m.Conservation, sums[0].Rows, sums[0].Net)
+		}
+	}
+	cancel()
+	wg.Wait()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d events were produced meanwhile; %d of 50 exports had more rows than the one before", produced.Load(), grew)
+	if grew < 20 {
+		t.Errorf("only %d of 50 exports had more rows than the one before: nothing was inserted meanwhile", grew)
+	}
+}
+
+func read(t *testing.T, dir string) []byte {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.csv"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	b, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// pair is an event and its outcome.
+func pair(t *testing.T, codec *event.Codec, n int, partition int32, offset int64) []*kgo.Record {
+	token, amount := ksuid.New().String(), int64(1000+n)
+	at := event.MillisOf(time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC).Add(time.Duration(n) * time.Millisecond))
+	v := &event.Conversion{WorkspaceID: "acme", EventID: fmt.Sprint("e", n), ClickToken: token, Type: event.Sale, OccurredAt: at, ReceivedAt: at, AmountMinor: &amount, Currency: "EUR", Exponent: 2}
+	v.ContentSHA256 = v.Content()
+	o := &event.Outcome{WorkspaceID: v.WorkspaceID, EventID: v.EventID, ClickToken: token, Verdict: event.Attributed, Review: event.ReviewClear, Type: v.Type, Effect: 1, OccurredAt: at, ReceivedAt: at, DecidedAt: at, AmountMinor: &amount,
+		Currency: "EUR", Exponent: 2, ContentSHA256: v.ContentSHA256, EventPartition: partition, EventOffset: offset, RulesVersion: event.RulesVersion,
+		Click: &event.Click{WorkspaceID: "acme", ClickToken: token, ClickedAt: at, TokenStatus: event.TokenAppended, Trigger: event.TriggerLink, PartnerID: "prt_1", PartnerName: "Partner"}}
+	a, err1 := codec.AppendConversion(nil, v)
+	b, err2 := codec.AppendOutcome(nil, o, nil)
+	if err1 != nil || err2 != nil {
+		t.Error(err1, err2)
+	}
+	return []*kgo.Record{{Topic: topic.Conversions, Partition: partition, Key: []byte(token), Value: a}, {Topic: topic.Outcomes, Partition: partition, Key: []byte(token), Value: b}}
+}
