@@ -47,4 +47,9 @@
 //	partners_sink_dead_letters_total{topic}       unreadable records sent to the dead letters
 //	partners_sink_replays_dropped_total{topic}    clicks that were sent again and dropped
 //	partners_sink_stalls_total{topic}             attempts that failed and are repeated
+//	partners_books_conservation_difference        what the view conservation does not account for: 0, always; the books are read every five minutes
+//	partners_books_waiting_events                 events that wait for their click or parent
+//	partners_books_reused_event_ids               event ids with effect under several click tokens
+//	partners_books_token_coverage_ratio           share of the clicks of the last day, on links that track, whose token was shown
+//	partners_books_joined_watermark_timestamp_seconds  the time up to which clicks and events are joined and in the tables
 package sink

@@ -38,6 +38,7 @@ type Sink struct {
 	log     *slog.Logger
 	reg     prometheus.Registerer
 	metrics *metrics
+	books   *books
 	feeds   map[string]*feed // by topic, without prefix
 	ready   chan struct{}
 
@@ -74,7 +75,7 @@ func New(cfg Config, kafka kafka.Config, codec *event.Codec, wh *clickhouse.Conn
 	if err := errors.Join(cfg.Validate(), kafka.Validate()); err != nil {
 		return nil, err
 	}
-	s := &Sink{cfg: cfg, kafka: kafka, wh: wh, log: log, reg: reg, metrics: newMetrics(reg), feeds: map[string]*feed{}, ready: make(chan struct{}), topicCheck: 5 * time.Second, heartbeat: min(cfg.SessionTimeout/3, time.Second),
+	s := &Sink{cfg: cfg, kafka: kafka, wh: wh, log: log, reg: reg, metrics: newMetrics(reg), books: newBooks(reg), feeds: map[string]*feed{}, ready: make(chan struct{}), topicCheck: 5 * time.Second, heartbeat: min(cfg.SessionTimeout/3, time.Second),
 		slots: make(chan struct{}, max(4, runtime.GOMAXPROCS(0))), owned: map[string]map[int32]*partition{}, metadata: map[string]map[int32]string{}, spare: map[string][]rows{}}
 	for _, f := range feeds(codec) {
 		s.feeds[f.topic] = &f
@@ -107,11 +108,17 @@ func (s *Sink) Run(ctx context.Context) error {
 		defer close(watched)
 		s.watchTopics(ctx)
 	}()
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		s.watchBooks(ctx)
+	}()
 	for ctx.Err() == nil {
 		s.poll(ctx)
 	}
 	s.haltAll()
 	<-watched
+	<-read
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {

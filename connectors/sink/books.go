@@ -1,0 +1,76 @@
+package sink
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// booksEvery is how often the books are looked at: the views read whole tables. workspace_conservation is left to reports: it groups by event.
+const booksEvery = 5 * time.Minute
+
+// books are what the views say of the whole ledger, for alerts. Each sink says the same.
+type books struct {
+	difference, waiting, reused, coverage, joined prometheus.Gauge
+}
+
+func newBooks(reg prometheus.Registerer) *books {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "partners_books_" + name, Help: help})
+	}
+	b := &books{
+		difference: gauge("conservation_difference", "What the view conservation does not account for: 0, always."),
+		waiting:    gauge("waiting_events", "Events that wait for their click or parent."),
+		reused:     gauge("reused_event_ids", "Event ids with effect under several click tokens: each counts more than once."),
+		coverage:   gauge("token_coverage_ratio", "Share of the clicks of the last day, on links that track, whose token was shown to the merchant; 1 if there are none."),
+		joined:     gauge("joined_watermark_timestamp_seconds", "The time up to which clicks and events are joined and in the tables, Unix time."),
+	}
+	if reg != nil {
+		reg.MustRegister(b.difference, b.waiting, b.reused, b.coverage, b.joined)
+	}
+	return b
+}
+
+// watchBooks reads the books until ctx ends. Where ClickHouse does not answer they stay as they were: stalls and lag tell that.
+func (s *Sink) watchBooks(ctx context.Context) {
+	for {
+		attempt, cancel := context.WithTimeout(ctx, attemptTime)
+		err := s.books.read(attempt, s.wh)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("reading the books", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(booksEvery):
+		}
+	}
+}
+
+func (b *books) read(ctx context.Context, wh *clickhouse.Conn) error {
+	var found []struct {
+		Difference float64   `ch:"difference"`
+		Reused     float64   `ch:"reused"`
+		Coverage   float64   `ch:"coverage"`
+		Waiting    float64   `ch:"waiting"`
+		Joined     time.Time `ch:"joined"`
+	}
+	err := wh.Select(ctx, &found, `SELECT (SELECT toFloat64(sum(abs(difference))) FROM conservation) AS difference,
+		(SELECT toFloat64(count()) FROM event_id_reuse) AS reused,
+		(SELECT if(count() = 0, 1., countIf(token_status = 'appended') / count()) FROM clicks WHERE clicked_at >= now64(3) - INTERVAL 1 DAY AND token_status != 'off') AS coverage,
+		(SELECT toFloat64(waiting) FROM freshness) AS waiting, (SELECT joined_watermark FROM freshness) AS joined`)
+	if err != nil {
+		return fmt.Errorf("reading conservation, reuse, coverage and freshness: %w", err)
+	}
+	x := found[0]
+	b.difference.Set(x.Difference)
+	b.reused.Set(x.Reused)
+	b.coverage.Set(x.Coverage)
+	b.waiting.Set(x.Waiting)
+	b.joined.Set(float64(x.Joined.UnixMilli()) / 1000)
+	return nil
+}
