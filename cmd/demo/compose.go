@@ -54,6 +54,8 @@ type demo struct {
 	at    endpoints
 	group daemon.Group
 	parts []daemon.Part
+
+	registry *prometheus.Registry
 }
 
 func newDemo(o options, stdout, stderr io.Writer, j judge) *demo {
@@ -129,14 +131,14 @@ func (d *demo) start(ctx context.Context) error {
 	if err := d.startWarehouse(ctx); err != nil {
 		return err
 	}
-	registry := prometheus.NewRegistry()
-	deps := parts.Deps{Kafka: d.kafka, Codec: d.codec, Log: d.log, Registry: registry}
+	d.registry = prometheus.NewRegistry()
+	deps := parts.Deps{Kafka: d.kafka, Codec: d.codec, Log: d.log, Registry: d.registry}
 	if d.has("processor") {
 		cfg := processor.DefaultConfig()
 		cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickMemory = filepath.Join(d.dir, "processor"), "demo-0", d.grace, 64<<20
 		k := d.kafka
 		k.ClientID = "partners-processor"
-		p, err := processor.New(cfg, k, d.codec, d.log.With("part", "processor"), registry)
+		p, err := processor.New(cfg, k, d.codec, d.log.With("part", "processor"), d.registry)
 		if err != nil {
 			return err
 		}

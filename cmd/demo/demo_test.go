@@ -3,27 +3,34 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/nimriz/partners/connectors/export"
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/pipeline/oracle"
 	"github.com/nimriz/partners/pipeline/state"
 	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/event"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // TestMain also is the demo: the embedded ClickHouse can be opened once in a process, so each test runs demos of its own.
@@ -44,7 +51,93 @@ func TestMain(m *testing.M) {
 			return r
 		}
 	}
+	if os.Getenv("PARTNERS_DEMO_METRICS") != "" {
+		os.Exit(listMetrics())
+	}
 	os.Exit(realMain(os.Args[1:], os.Stdout, os.Stderr, j))
+}
+
+// listMetrics starts a demo and prints the names of all metrics that its parts register.
+func listMetrics() int {
+	o, err := parse(os.Args[1:], os.Stdout)
+	if err != nil {
+		panic(err)
+	}
+	d := newDemo(o, io.Discard, os.Stderr, nil)
+	d.dir = d.data
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if err := errors.Join(d.prepare(), d.start(ctx)); err != nil {
+		panic(err)
+	}
+	export.NewMetrics(d.registry)
+	descs := make(chan *prometheus.Desc, 10_000)
+	d.registry.Describe(descs)
+	close(descs)
+	for desc := range descs {
+		fmt.Println(desc)
+	}
+	if err := d.group.Stop(); err != nil {
+		panic(err)
+	}
+	return 0
+}
+
+// Every metric that is registered is documented in a package's doc.go; every metric that a doc, a dashboard or an alert names is registered.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	cmd := child(t, []string{"PARTNERS_DEMO_METRICS=1"}, "-traffic", "0", "-data", t.TempDir(), "-port-base", strconv.Itoa(freeBase(t)))
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	name := regexp.MustCompile(`partners_[a-z0-9_]+`)
+	registered := map[string]bool{}
+	for _, line := range regexp.MustCompile(`fqName: "(partners_[a-z0-9_]+)"`).FindAllStringSubmatch(string(out), -1) {
+		registered[line[1]] = true
+	}
+	named := func(pattern string) map[string]string {
+		t.Helper()
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v", pattern, err)
+		}
+		found := map[string]string{}
+		for _, file := range files {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range name.FindAllString(string(b), -1) {
+				found[n] = file
+			}
+		}
+		return found
+	}
+	documented := named("../../connectors/*/doc.go")
+	maps.Copy(documented, named("../../pipeline/*/doc.go"))
+	for n := range registered {
+		if documented[n] == "" && !strings.HasPrefix(n, "partners_kafka_") { // the client's own, described as a family
+			t.Errorf("%s is in no doc.go", n)
+		}
+	}
+	used := maps.Clone(documented)
+	maps.Copy(used, named("../../dashboards/alerts/partners.yaml"))
+	maps.Copy(used, named("../../dashboards/*.json"))
+	for n, file := range used {
+		base := n
+		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+			if b := strings.TrimSuffix(n, suffix); registered[b] {
+				base = b
+			}
+		}
+		if n != "partners_kafka_" && !registered[base] && !slices.Contains([]string{"partners_session", "partners_writer", "partners_reader"}, n) {
+			t.Errorf("%s names %s, which nothing registers", file, n)
+		}
+	}
+	if len(registered) < 50 {
+		t.Errorf("only %d metrics are registered", len(registered))
+	}
 }
 
 // running is a demo in a process of its own.

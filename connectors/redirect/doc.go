@@ -64,7 +64,8 @@
 //	partners_spool_fsync_seconds                  time of one fsync
 //	partners_spool_group_records                  clicks that shared one fsync
 //	partners_spool_late_total                     visitors who were redirected before the disk answered
-//	partners_spool_damaged_total, _bytes_total    places without valid record that were skipped, and their size
+//	partners_spool_damaged_total                  places without valid record that were skipped
+//	partners_spool_damaged_bytes_total            bytes of them
 //	partners_shipper_records_total                acknowledged by Kafka
 //	partners_shipper_replayed_total               sent with header replay
 //	partners_shipper_failed_total                 attempts without acknowledgement

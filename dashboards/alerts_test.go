@@ -1,0 +1,93 @@
+package dashboards
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+)
+
+// promtool runs a command of it where it is, and fails where it must be.
+func promtool(t *testing.T, args ...string) {
+	t.Helper()
+	path, err := exec.LookPath("promtool")
+	if err != nil {
+		if os.Getenv("PARTNERS_REQUIRE_PROMTOOL") == "1" {
+			t.Fatal("PARTNERS_REQUIRE_PROMTOOL=1, and there is no promtool in PATH")
+		}
+		t.Skip("SKIP: no promtool in PATH (Debian: apt-get install prometheus)")
+	}
+	cmd := exec.Command(path, args...)
+	cmd.Dir = "alerts"
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("promtool %v: %v\n%s", args, err, out)
+	}
+}
+
+func TestAlertsFire(t *testing.T) {
+	promtool(t, "check", "rules", "partners.yaml")
+	promtool(t, "test", "rules", "partners_test.yaml")
+}
+
+// Each alert has a severity, a summary, a test, and a section in the runbook with cause, check and action.
+func TestRunbook(t *testing.T) {
+	var rules struct {
+		Groups []struct {
+			Rules []struct {
+				Alert       string
+				Labels      map[string]string
+				Annotations map[string]string
+			}
+		}
+	}
+	read := func(file string) string {
+		t.Helper()
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	if err := yaml.Unmarshal([]byte(read("alerts/partners.yaml")), &rules); err != nil {
+		t.Fatal(err)
+	}
+	book, tests := read("../deploy/RUNBOOK.md"), read("alerts/partners_test.yaml")
+	sections := map[string]string{}
+	for _, s := range strings.Split(book, "\n## ")[1:] {
+		name, text, _ := strings.Cut(s, "\n")
+		sections[name] = text
+	}
+	n := 0
+	for _, g := range rules.Groups {
+		for _, r := range g.Rules {
+			n++
+			if s := r.Labels["severity"]; s != "page" && s != "warn" {
+				t.Errorf("%s: severity %q", r.Alert, s)
+			}
+			if r.Annotations["summary"] == "" || r.Annotations["runbook"] != "RUNBOOK.md#"+strings.ToLower(r.Alert) {
+				t.Errorf("%s: annotations %v", r.Alert, r.Annotations)
+			}
+			for _, part := range []string{"**Cause.**", "**Check.**", "**Action.**"} {
+				if !strings.Contains(sections[r.Alert], part) {
+					t.Errorf("the runbook's section %s lacks %s", r.Alert, part)
+				}
+			}
+			if !strings.Contains(tests, "- name: "+r.Alert+"\n") {
+				t.Errorf("%s has no test", r.Alert)
+			}
+			delete(sections, r.Alert)
+		}
+	}
+	if n < 10 || len(sections) > 0 {
+		t.Errorf("%d alerts; sections without an alert: %v", n, sections)
+	}
+	// Commands that it names exist.
+	for _, m := range regexp.MustCompile("`ctl ([a-z-]+(?: [a-z]+)?)").FindAllStringSubmatch(book, -1) {
+		if !strings.Contains(read("../cmd/ctl/rollup.go")+read("../cmd/ctl/letters.go")+read("../cmd/ctl/why.go"), `"`+m[1]+`"`) {
+			t.Errorf("the runbook names `ctl %s`", m[1])
+		}
+	}
+}

@@ -1,0 +1,185 @@
+package dashboards
+
+import (
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
+	"github.com/nimriz/partners/schemas/ddl"
+)
+
+type dashboard struct {
+	UID, Title, Description string
+	Panels                  []panel
+	Templating              struct {
+		List []struct {
+			Name, Type, Query string
+			IncludeAll        bool
+		}
+	}
+}
+
+type panel struct {
+	Type, Title, Description string
+	Datasource               struct{ Type, UID string }
+	Targets                  []struct{ RawSQL, Expr string }
+	FieldConfig              struct{ Defaults struct{ Unit string } }
+	GridPos                  struct{ X, Y, W, H int }
+}
+
+func load(t *testing.T) map[string]*dashboard {
+	t.Helper()
+	files, err := filepath.Glob("*.json")
+	if err != nil || len(files) != 3 {
+		t.Fatal(files, err)
+	}
+	all := map[string]*dashboard{}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := &dashboard{}
+		if err := json.Unmarshal(b, d); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		all[file] = d
+	}
+	return all
+}
+
+// Every dashboard and panel says what it is about and in which unit, names its data source by a variable, and stands where nothing else stands.
+func TestForm(t *testing.T) {
+	uids := map[string]bool{}
+	for file, d := range load(t) {
+		if !strings.HasPrefix(d.UID, "nimriz-") || uids[d.UID] || d.Title == "" || d.Description == "" {
+			t.Errorf("%s: uid %q, title %q, description %q", file, d.UID, d.Title, d.Description)
+		}
+		uids[d.UID] = true
+		sources := map[string]string{}
+		for _, v := range d.Templating.List {
+			if v.Type == "datasource" {
+				sources["${"+v.Name+"}"] = v.Query
+			}
+		}
+		taken := map[[2]int]string{}
+		for _, p := range d.Panels {
+			if p.Title == "" || p.Description == "" || p.FieldConfig.Defaults.Unit == "" || len(p.Targets) == 0 {
+				t.Errorf("%s: panel %q lacks a title, a description, a unit or a query", file, p.Title)
+			}
+			if kind := sources[p.Datasource.UID]; kind == "" || kind != p.Datasource.Type {
+				t.Errorf("%s: panel %q asks %+v, which is no variable of this dashboard", file, p.Title, p.Datasource)
+			}
+			for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
+				for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
+					if other := taken[[2]int{x, y}]; other != "" || x >= 24 {
+						t.Fatalf("%s: panel %q covers %q, or stands outside", file, p.Title, other)
+					}
+					taken[[2]int{x, y}] = p.Title
+				}
+			}
+		}
+	}
+}
+
+var conditional = regexp.MustCompile(`\$__conditionalAll\(((?:[^()]|\([^()]*\))*),\s*\$(\w+)\)`)
+
+// expand does what the ClickHouse data source does with a query's macros and variables (grafana/clickhouse-datasource, README "Macros"), for March 2026. With all, every variable that may is at All.
+func expand(query string, all bool) string {
+	query = conditional.ReplaceAllStringFunc(query, func(m string) string {
+		if all {
+			return "1=1"
+		}
+		return conditional.FindStringSubmatch(m)[1]
+	})
+	query = regexp.MustCompile(`\$__timeFilter\(([^()]+)\)`).ReplaceAllString(query, "$1 >= toDateTime(1772323200) AND $1 <= toDateTime(1775001599)")
+	query = regexp.MustCompile(`\$__dateFilter\(([^()]+)\)`).ReplaceAllString(query, "$1 >= toDate('2026-03-01') AND $1 <= toDate('2026-03-31')")
+	for name, values := range map[string]string{"workspace": "'acme'", "partner": "'p0','p1'", "program": "'g0',''", "link": "'l0','l1','l2'", "type": "'sale','lead','refund'"} {
+		query = strings.ReplaceAll(query, "${"+name+":sqlstring}", values)
+	}
+	return query
+}
+
+// Every panel's SQL, with everything selected and with a choice, runs and returns rows; so do the variables'.
+func TestSQL(t *testing.T) {
+	dsn := clickhousetest.ForTest(t)
+	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: dsn}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{
+		`INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_offset) VALUES ('acme', 'partner', 'partner/acme/p0', '{"id":"p0","name":"Nomura","relationship":"approved"}', 0, 0)`,
+		`INSERT INTO clicks (workspace_id, click_token, clicked_at, link_id, partner_id, program_id, token_status, src_partition, src_offset)
+			SELECT 'acme', toString(number), toDateTime64('2026-03-05 00:00:00', 3, 'UTC') + 3600 * number, concat('l', toString(number % 3)), concat('p', toString(number % 2)), if(number % 2 = 0, 'g0', ''), if(number % 5 = 0, 'withheld', 'appended'), 0, number FROM numbers(300)`,
+		`INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, reason, flags, type, effect, occurred_at, received_at, amount_minor, currency, exponent, link_id, partner_id, partner_name, program_id, event_partition, event_offset, src_partition, src_offset)
+			SELECT 'acme', if(number % 50 = 1, 'same', toString(number)), toString(number), ['attributed', 'reversed', 'unattributed'][1 + number % 3], if(number % 3 = 2, 'outside_window', ''), ['too_fast'], ['sale', 'refund', 'lead'][1 + number % 3], [1, -1, 0][1 + number % 3],
+				toDateTime64('2026-03-05 01:00:00', 3, 'UTC') + 3600 * number, toDateTime64('2026-03-05 01:00:00', 3, 'UTC') + 3600 * number, 1000, 'EUR', 2, concat('l', toString(number % 3)), concat('p', toString(number % 2)), 'Nomura', if(number % 2 = 0, 'g0', ''), 0, number, 0, number FROM numbers(200)`,
+		`INSERT INTO conversions (workspace_id, event_id, click_token, type, occurred_at, received_at, src_partition, src_offset) SELECT 'acme', toString(number), toString(number), 'sale', toDateTime64('2026-03-05 01:00:00', 3, 'UTC') + 3600 * number, toDateTime64('2026-03-05 01:00:00', 3, 'UTC') + 3600 * number, 0, number FROM numbers(200)`,
+		`INSERT INTO rejections (workspace_id, event_id, code, received_at, src_partition, src_offset) VALUES ('acme', 'x', 'bad_signature', '2026-03-06 00:00:00', 0, 0)`,
+		`INSERT INTO progress (partition, at, read, attributed, reversed, unattributed, conversions_position, outcomes_end, src_partition, src_offset) SELECT 0, now64(3), 200, 67, 67, 66, 200, 200, 0, 0`,
+		`INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES ('x', 'clicks', 0, 0, 300, 300), ('x', 'conversions', 0, 0, 200, 200), ('x', 'outcomes', 0, 0, 200, 200), ('x', 'progress', 0, 0, 1, 1)`,
+	} {
+		if err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatalf("%v: %.80s", err, statement)
+		}
+	}
+	to, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := func(query string) (int, string) {
+		res, err := http.Post("http://"+to.Host+"/?database="+strings.TrimPrefix(to.Path, "/"), "text/plain", strings.NewReader(query+" FORMAT JSONEachRow"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		if err != nil || res.StatusCode != http.StatusOK {
+			return 0, string(b)
+		}
+		return strings.Count(string(b), "\n"), string(b)
+	}
+	asked := 0
+	for file, d := range load(t) {
+		for _, v := range d.Templating.List {
+			if v.Type == "query" {
+				if n, text := rows(expand(v.Query, true)); n == 0 {
+					t.Errorf("%s: variable %s: %s", file, v.Name, text)
+				}
+			}
+		}
+		for _, p := range d.Panels {
+			for _, target := range p.Targets {
+				if target.RawSQL == "" {
+					continue
+				}
+				for _, all := range []bool{true, false} {
+					asked++
+					query := expand(target.RawSQL, all)
+					if strings.Contains(query, "$") {
+						t.Errorf("%s: panel %q: a macro or variable is left in %s", file, p.Title, query)
+					}
+					if n, text := rows(query); n == 0 {
+						t.Errorf("%s: panel %q: %s\n%s", file, p.Title, text, query)
+					}
+				}
+			}
+		}
+	}
+	if asked < 30 {
+		t.Errorf("only %d queries", asked)
+	}
+}
