@@ -153,8 +153,17 @@ func (e *export) run(ctx context.Context) (*Manifest, error) {
 			return nil, fmt.Errorf("%w: -as-of is of an export with another -raw: repeat the same command", ErrManifest)
 		}
 		e.m.Provisional, e.m.Since = e.cfg.AsOf.Provisional, e.cfg.AsOf.Since
-	} else if err := e.now(ctx); err != nil {
-		return nil, err
+	}
+	var watermark time.Time
+	if e.cfg.AsOf == nil {
+		// Before the ends: a watermark that passes the last day between the two would call a file final that lacks rows of it.
+		var err error
+		if watermark, err = joinedWatermark(ctx, e.conn); err != nil {
+			return nil, err
+		}
+		if err := e.now(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if err := e.days(ctx); err != nil {
 		return nil, err
@@ -167,11 +176,7 @@ func (e *export) run(ctx context.Context) (*Manifest, error) {
 	}
 	e.m.Filters = e.cfg.Filters
 	if e.cfg.AsOf == nil {
-		passed, err := Joined(ctx, e.conn, e.end)
-		if err != nil {
-			return nil, err
-		}
-		e.m.Provisional = e.cfg.Provisional || !passed
+		e.m.Provisional = e.cfg.Provisional || watermark.Before(e.end)
 	}
 	if err := e.around(ctx); err != nil {
 		return nil, err
@@ -224,8 +229,16 @@ func (e *export) days(ctx context.Context) (err error) {
 }
 
 // firstInstant of a day. Where clocks go forward at midnight, time.Date may answer with an instant of the day before: then the day begins when they have.
+// Where they go back over midnight, it comes twice, and time.Date may answer with the second.
 func firstInstant(day time.Time, loc *time.Location) time.Time {
 	t := time.Date(day.Year(), day.Month(), day.Day(), 0, 0, 0, 0, loc)
+	if changed, _ := t.ZoneBounds(); !changed.IsZero() {
+		_, offset := t.Zone()
+		_, before := changed.Add(-time.Second).Zone()
+		if first := t.Add(time.Duration(offset-before) * time.Second); first.Before(changed) && first.Day() == day.Day() {
+			t = first
+		}
+	}
 	for t.Day() != day.Day() {
 		t = t.Add(15 * time.Minute).Truncate(15 * time.Minute)
 	}
@@ -251,15 +264,24 @@ func Zone(ctx context.Context, conn *clickhouse.Conn, workspace string, before u
 	return found[0].Zone, nil
 }
 
-// Joined says whether the joined watermark has passed an instant.
-func Joined(ctx context.Context, conn *clickhouse.Conn, end time.Time) (bool, error) {
+// joinedWatermark is the instant up to which all events are joined; the zero time if nothing says so yet.
+func joinedWatermark(ctx context.Context, conn *clickhouse.Conn) (time.Time, error) {
 	var at []struct {
 		Watermark time.Time `ch:"joined_watermark"`
 	}
 	if err := conn.Select(ctx, &at, "SELECT joined_watermark FROM freshness"); err != nil {
-		return false, fmt.Errorf("reading the joined watermark: %w", err)
+		return time.Time{}, fmt.Errorf("reading the joined watermark: %w", err)
 	}
-	return len(at) == 1 && !at[0].Watermark.Before(end), nil
+	if len(at) != 1 {
+		return time.Time{}, nil
+	}
+	return at[0].Watermark, nil
+}
+
+// Joined says whether the joined watermark has passed an instant.
+func Joined(ctx context.Context, conn *clickhouse.Conn, end time.Time) (bool, error) {
+	at, err := joinedWatermark(ctx, conn)
+	return err == nil && !at.Before(end), err
 }
 
 // list lays out ends by partition.
