@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -171,6 +172,9 @@ func (e *export) run(ctx context.Context) (*Manifest, error) {
 	if e.cfg.Since != nil {
 		if e.cfg.Since.Filters.Workspace != e.cfg.Workspace {
 			return nil, fmt.Errorf("%w: -since is of workspace %s", ErrManifest, e.cfg.Since.Filters.Workspace)
+		}
+		if e.cfg.AsOf != nil && !reflect.DeepEqual(e.cfg.AsOf.Since, &e.cfg.Since.AsOf) {
+			return nil, fmt.Errorf("%w: -as-of is of an export with another -since: repeat the same command", ErrManifest)
 		}
 		e.m.Since = &e.cfg.Since.AsOf
 	}
@@ -398,9 +402,10 @@ type sumKey struct {
 // write streams the CSV, and completes the manifest.
 func (e *export) write(ctx context.Context, to io.Writer) error {
 	with, where, args := e.query()
+	// Lines are made before they are sorted, by as many threads as there are: after it one would make them all.
 	query := with + ", " + cleanSQL + " AS clean, " + guardSQL + " AS guard, " + quoteSQL + " AS quote, " + stampSQL + " AS stamp SELECT " + line(e.cfg.Raw) + " AS line, toString(o.type) AS t, toString(o.currency) AS c, o.exponent AS e, o.effect * o.amount_minor AS net " +
 		"FROM (SELECT *, reward_exponent FROM outcomes WHERE " + where + ") AS o LEFT JOIN partners AS n ON n.id = o.partner_id " +
-		"ORDER BY o.occurred_at, o.event_id, o.event_partition, o.event_offset SETTINGS join_use_nulls = 0, max_bytes_before_external_sort = 2000000000"
+		"ORDER BY o.occurred_at, o.event_id, o.event_partition, o.event_offset SETTINGS join_use_nulls = 0, max_bytes_before_external_sort = 2000000000, query_plan_execute_functions_after_sorting = 0"
 	rows, err := e.conn.Rows(ctx, query, args...)
 	if err != nil {
 		return fmt.Errorf("reading rows: %w", err)
@@ -428,8 +433,13 @@ func (e *export) write(ctx context.Context, to io.Writer) error {
 			}
 			sums[k].Add(sums[k], big.NewInt(*r.Net))
 		}
-		if written++; written%(1<<14) == 0 && e.cfg.Progress != nil {
-			e.cfg.Progress(written, e.m.Rows)
+		if written++; written%(1<<14) == 0 {
+			if e.cfg.Progress != nil {
+				e.cfg.Progress(written, e.m.Rows)
+			}
+			if ctx.Err() != nil { // what is buffered would still come
+				return context.Cause(ctx)
+			}
 		}
 	}
 	if err := rows.Err(); err != nil {

@@ -273,6 +273,12 @@ func TestAsOfAndSince(t *testing.T) {
 	if _, _, same := r.run(again); !bytes.Equal(rest, same) {
 		t.Error("-as-of of a delta wrote other bytes")
 	}
+	other := config(t.TempDir())
+	other.AsOf, _ = ReadManifest(deltaFile)
+	other.Since, _ = ReadManifest(deltaFile)
+	if _, err := Run(t.Context(), r.conn, other); !errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), "-since") {
+		t.Errorf("-as-of with another -since: %v", err)
+	}
 	wrong := config(t.TempDir())
 	wrong.AsOf, _ = ReadManifest(file)
 	wrong.Partner = "p0"
@@ -327,13 +333,17 @@ func TestFilters(t *testing.T) {
 // A run that fails leaves nothing; what a killed one left is removed; two at a time are refused; standard output has the same bytes.
 func TestFiles(t *testing.T) {
 	r := newRig(t)
-	r.rows(200, true)
+	r.rows(12_000, true) // more than one step of the progress
 	dir := t.TempDir()
 	cfg := config(dir)
 	ctx, cancel := context.WithCancel(t.Context())
-	cfg.Progress = func(int64, int64) { cancel() }
+	cfg.Progress = func(rows, of int64) {
+		if cancel(); rows == of {
+			t.Error("the run was faster than its end")
+		}
+	}
 	if _, err := Run(ctx, r.conn, cfg); err == nil {
-		t.Log("the run was faster than its end")
+		t.Error("a run whose context ended succeeded")
 	} else if left, _ := filepath.Glob(filepath.Join(dir, "*.csv")); len(left) > 0 {
 		t.Errorf("a run that failed left %v", left)
 	}
