@@ -1,0 +1,143 @@
+package deploy
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+)
+
+type composition struct {
+	Services map[string]struct {
+		Image       string
+		Build       any
+		Command     []string
+		Ports       []string
+		Volumes     []string
+		Healthcheck struct{ Test []string }
+		DependsOn   map[string]struct{ Condition string } `yaml:"depends_on"`
+	}
+	Volumes map[string]any
+}
+
+func load(t *testing.T, file string, into any) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err == nil {
+		err = yaml.Unmarshal(b, into)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+}
+
+// Everything that the composition names is there: our programs with their flags, what is mounted, who is waited for; and everything has a version.
+func TestCompose(t *testing.T) {
+	var c composition
+	load(t, "compose.yaml", &c)
+	bin := t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", bin+"/", "github.com/nimriz/partners/cmd/redirector", "github.com/nimriz/partners/cmd/gateway", "github.com/nimriz/partners/cmd/processor", "github.com/nimriz/partners/cmd/sink",
+		"github.com/nimriz/partners/cmd/report", "github.com/nimriz/partners/cmd/export", "github.com/nimriz/partners/cmd/ctl").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	docker, err := os.ReadFile("Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range c.Services {
+		if s.Build == nil && !regexp.MustCompile(`^[a-z/-]+:v?\d+\.\d+`).MatchString(s.Image) {
+			t.Errorf("%s: image %q has no version", name, s.Image)
+		}
+		for other, how := range s.DependsOn {
+			o, ok := c.Services[other]
+			if !ok {
+				t.Errorf("%s waits for %s, which there is not", name, other)
+			}
+			if how.Condition == "service_healthy" && len(o.Healthcheck.Test) == 0 {
+				t.Errorf("%s waits for %s to be healthy, which has no health check", name, other)
+			}
+		}
+		for _, v := range s.Volumes {
+			from, _, _ := strings.Cut(v, ":")
+			if !strings.HasPrefix(from, ".") {
+				if _, ok := c.Volumes[from]; !ok {
+					t.Errorf("%s: volume %s is not declared", name, from)
+				}
+			} else if _, err := os.Stat(from); err != nil && from != "./secrets" && from != "./catalog.yaml" { // those two are the operator's
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if s.Build == nil {
+			continue
+		}
+		program, rest := s.Command[0], s.Command[1:]
+		if !strings.Contains(string(docker), "./cmd/"+program) {
+			t.Errorf("%s: the image has no %s", name, program)
+		}
+		help := []string{}
+		for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+			help, rest = append(help, rest[0]), rest[1:]
+		}
+		usage, _ := exec.Command(filepath.Join(bin, program), append(help, "-h")...).CombinedOutput()
+		for i, word := range rest {
+			if strings.HasPrefix(word, "-") && !regexp.MustCompile(`(?m)^\s+`+regexp.QuoteMeta(word)+`\b`).Match(usage) {
+				t.Errorf("%s: %s has no flag %s", name, program, word)
+			}
+			if host, _, ok := strings.Cut(word, ":9092"); ok && host != "kafka" || i > 0 && strings.Contains(word, "@") && !strings.Contains(word, "@clickhouse:8123/partners") {
+				t.Errorf("%s: %s is no service of this file", name, word)
+			}
+		}
+		for _, p := range s.Ports {
+			if _, inside, _ := strings.Cut(p, ":"); !strings.Contains(string(usage), `:`+inside) {
+				t.Errorf("%s: port %s is not the one that %s listens on", name, p, program)
+			}
+		}
+	}
+	var p struct {
+		ScrapeConfigs []struct {
+			JobName string                       `yaml:"job_name"`
+			Static  []struct{ Targets []string } `yaml:"static_configs"`
+		} `yaml:"scrape_configs"`
+		Rules []string `yaml:"rule_files"`
+	}
+	load(t, "prometheus.yaml", &p)
+	var scraped []string
+	for _, j := range p.ScrapeConfigs {
+		for _, target := range j.Static[0].Targets {
+			host, port, _ := strings.Cut(target, ":")
+			if _, ok := c.Services[host]; !ok || port != "9090" {
+				t.Errorf("job %s scrapes %s", j.JobName, target)
+			}
+			scraped = append(scraped, host)
+		}
+	}
+	for name, s := range c.Services {
+		if daemon := s.Build != nil && s.Command[0] != "ctl"; daemon != slices.Contains(scraped, name) {
+			t.Errorf("%s: scraped %v", name, slices.Contains(scraped, name))
+		}
+	}
+	if _, err := os.Stat("../dashboards/alerts/" + p.Rules[0]); err != nil {
+		t.Error(err)
+	}
+	var d struct {
+		Datasources []struct{ Type, UID string }
+	}
+	load(t, "grafana/provisioning/datasources/partners.yaml", &d)
+	for _, kind := range []string{"prometheus", "grafana-clickhouse-datasource"} {
+		if !slices.ContainsFunc(d.Datasources, func(x struct{ Type, UID string }) bool { return x.Type == kind }) {
+			t.Errorf("no data source of type %s, which the dashboards ask for", kind)
+		}
+	}
+	var providers struct {
+		Providers []struct{ Options struct{ Path string } }
+	}
+	load(t, "grafana/provisioning/dashboards/partners.yaml", &providers)
+	if !slices.ContainsFunc(c.Services["grafana"].Volumes, func(v string) bool { return strings.Contains(v, "../dashboards:"+providers.Providers[0].Options.Path) }) {
+		t.Error("the dashboards are not mounted where Grafana looks for them")
+	}
+}
