@@ -2,6 +2,7 @@ package dashboards
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -103,10 +104,33 @@ func expand(query string, all bool) string {
 	})
 	query = regexp.MustCompile(`\$__timeFilter\(([^()]+)\)`).ReplaceAllString(query, "$1 >= toDateTime(1772323200) AND $1 <= toDateTime(1775001599)")
 	query = regexp.MustCompile(`\$__dateFilter\(([^()]+)\)`).ReplaceAllString(query, "$1 >= toDate('2026-03-01') AND $1 <= toDate('2026-03-31')")
-	for name, values := range map[string]string{"workspace": "'acme'", "partner": "'p0','p1'", "program": "'g0',''", "link": "'l0','l1','l2'", "type": "'sale','lead','refund'"} {
+	for name, values := range map[string]string{"workspace": "'acme'", "partner": "'p0','p1'", "program": "'g0','none'", "link": "'l0','l1','l2'", "type": "'sale','lead','refund'"} {
 		query = strings.ReplaceAll(query, "${"+name+":sqlstring}", values)
 	}
 	return query
+}
+
+// Prometheus's own parser takes every expression.
+func TestPromQL(t *testing.T) {
+	var rules strings.Builder
+	rules.WriteString("groups:\n  - name: panels\n    rules:\n")
+	n := 0
+	for _, d := range load(t) {
+		for _, p := range d.Panels {
+			for _, target := range p.Targets {
+				if target.Expr != "" {
+					n++
+					quoted, _ := json.Marshal(target.Expr)
+					fmt.Fprintf(&rules, "      - {record: \"panel:%d\", expr: %s}\n", n, quoted)
+				}
+			}
+		}
+	}
+	file := filepath.Join(t.TempDir(), "panels.yaml")
+	if err := os.WriteFile(file, []byte(rules.String()), 0o644); err != nil || n < 20 {
+		t.Fatal(n, err)
+	}
+	promtool(t, "check", "rules", file)
 }
 
 // Every panel's SQL, with everything selected and with a choice, runs and returns rows; so do the variables'.

@@ -135,6 +135,35 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s names %s, which nothing registers", file, n)
 		}
 	}
+	// Labels that an expression names are those of a metric in it.
+	labels := map[string]string{}
+	for _, line := range regexp.MustCompile(`fqName: "(partners_[a-z0-9_]+)".*variableLabels: \{([^}]*)\}`).FindAllStringSubmatch(string(out), -1) {
+		labels[line[1]] += "," + line[2] + ","
+	}
+	for _, pattern := range []string{"../../dashboards/alerts/partners.yaml", "../../dashboards/pipeline.json"} {
+		b, err := os.ReadFile(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range strings.Split(string(b), "\n") {
+			if !strings.Contains(line, "expr") {
+				continue
+			}
+			have := ",le,instance,job,"
+			for _, n := range name.FindAllString(line, -1) {
+				for _, suffix := range []string{"", "_bucket", "_sum", "_count"} {
+					have += labels[strings.TrimSuffix(n, suffix)]
+				}
+			}
+			for _, m := range regexp.MustCompile(`by \(([^)]*)\)|\{([^}]*)\}`).FindAllStringSubmatch(line, -1) {
+				for _, l := range regexp.MustCompile(`[a-z_]+ *(?:[=!~]|,|$)`).FindAllString(m[1]+m[2], -1) {
+					if l = strings.Trim(l, " =!~,"); !strings.Contains(have, ","+l+",") {
+						t.Errorf("%s: no metric in it has a label %s: %s", pattern, l, strings.TrimSpace(line))
+					}
+				}
+			}
+		}
+	}
 	if len(registered) < 50 {
 		t.Errorf("only %d metrics are registered", len(registered))
 	}

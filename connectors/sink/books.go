@@ -3,6 +3,7 @@ package sink
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
@@ -12,8 +13,9 @@ import (
 // booksEvery is how often the books are looked at: the views read whole tables. workspace_conservation is left to reports: it groups by event.
 const booksEvery = 5 * time.Minute
 
-// books are what the views say of the whole ledger, for alerts. Each sink says the same.
+// books are what the views say of the whole ledger, for alerts. Each sink says the same. Until they were read for the first time they say nothing: 0 would be an answer.
 type books struct {
+	known                                         atomic.Bool
 	difference, waiting, reused, coverage, joined prometheus.Gauge
 }
 
@@ -29,9 +31,30 @@ func newBooks(reg prometheus.Registerer) *books {
 		joined:     gauge("joined_watermark_timestamp_seconds", "The time up to which clicks and events are joined and in the tables, Unix time."),
 	}
 	if reg != nil {
-		reg.MustRegister(b.difference, b.waiting, b.reused, b.coverage, b.joined)
+		reg.MustRegister(b)
 	}
 	return b
+}
+
+func (b *books) gauges() []prometheus.Gauge {
+	return []prometheus.Gauge{b.difference, b.waiting, b.reused, b.coverage, b.joined}
+}
+
+// Describe implements prometheus.Collector.
+func (b *books) Describe(to chan<- *prometheus.Desc) {
+	for _, g := range b.gauges() {
+		g.Describe(to)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (b *books) Collect(to chan<- prometheus.Metric) {
+	if !b.known.Load() {
+		return
+	}
+	for _, g := range b.gauges() {
+		g.Collect(to)
+	}
 }
 
 // watchBooks reads the books until ctx ends. Where ClickHouse does not answer they stay as they were: stalls and lag tell that.
@@ -72,5 +95,6 @@ func (b *books) read(ctx context.Context, wh *clickhouse.Conn) error {
 	b.coverage.Set(x.Coverage)
 	b.waiting.Set(x.Waiting)
 	b.joined.Set(float64(x.Joined.UnixMilli()) / 1000)
+	b.known.Store(true)
 	return nil
 }

@@ -12,6 +12,9 @@ func TestBooks(t *testing.T) {
 	r := newRig(t)
 	reg := prometheus.NewRegistry()
 	b := newBooks(reg)
+	if families, err := reg.Gather(); err != nil || len(families) > 0 {
+		t.Errorf("before the first reading there are %d gauges, %v", len(families), err)
+	}
 	value := func(name string) float64 {
 		t.Helper()
 		if err := b.read(t.Context(), r.wh); err != nil {

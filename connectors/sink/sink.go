@@ -79,6 +79,7 @@ func New(cfg Config, kafka kafka.Config, codec *event.Codec, wh *clickhouse.Conn
 		slots: make(chan struct{}, max(4, runtime.GOMAXPROCS(0))), owned: map[string]map[int32]*partition{}, metadata: map[string]map[int32]string{}, spare: map[string][]rows{}}
 	for _, f := range feeds(codec) {
 		s.feeds[f.topic] = &f
+		s.metrics.letters.WithLabelValues(f.topic) // a counter that begins at its first count has no increase
 	}
 	return s, nil
 }

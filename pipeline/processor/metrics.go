@@ -3,6 +3,7 @@ package processor
 import (
 	"strconv"
 
+	"github.com/nimriz/partners/schemas/event"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
@@ -33,7 +34,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
 		return f.NewGaugeVec(prometheus.GaugeOpts{Name: "partners_processor_" + name, Help: help}, labels)
 	}
-	return &metrics{
+	m := &metrics{
 		events:       counter("events_total", "Rows written, by verdict; unreadable counts dead letters.", "verdict"),
 		clicks:       f.NewCounter(prometheus.CounterOpts{Name: "partners_processor_clicks_total", Help: "Clicks read, shown or not."}),
 		transactions: counter("transactions_total", "Transactions, by result: committed, aborted, unknown.", "result"),
@@ -50,6 +51,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		horizon:      gauge("horizon_seconds", "Unix time up to which both inputs are known to have been read.", "partition"),
 		latency:      f.NewHistogram(prometheus.HistogramOpts{Name: "partners_processor_event_seconds", Help: "From an event's receipt to its verdict.", Buckets: prometheus.ExponentialBuckets(0.005, 2.5, 14)}),
 	}
+	// A counter that begins at its first count has no increase.
+	for _, verdict := range []string{string(event.Attributed), string(event.Reversed), string(event.Duplicate), string(event.Conflict), string(event.Unattributed), "unreadable"} {
+		m.events.WithLabelValues(verdict)
+	}
+	for _, result := range []string{"committed", "aborted", "unknown"} {
+		m.transactions.WithLabelValues(result)
+	}
+	return m
 }
 
 func (m *metrics) forget(partition int32) {
