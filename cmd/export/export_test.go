@@ -56,9 +56,9 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 		offsets := map[int32]int64{}
 		for n := 0; ctx.Err() == nil; n++ {
 			var records []*kgo.Record
-			for i := range 20 {
+			for i := range 10 {
 				p := int32((n + i) % kafkatest.Partitions)
-				records = append(records, pair(t, codec, n*20+i, p, offsets[p])...)
+				records = append(records, pair(t, codec, n*10+i, p, offsets[p])...)
 				offsets[p]++
 			}
 			status := []string{"approved", "review", "banned"}[n%3]
@@ -66,8 +66,8 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 			if err := cl.ProduceSync(ctx, records...).FirstErr(); err != nil && ctx.Err() == nil {
 				t.Error(err)
 			}
-			produced.Add(20)
-			time.Sleep(40 * time.Millisecond)
+			produced.Add(10)
+			time.Sleep(100 * time.Millisecond)
 		}
 	})
 	dir := t.TempDir()
