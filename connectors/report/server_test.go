@@ -38,6 +38,7 @@ INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_
 	('globex', 'workspace', 'workspace/globex', '{"name":"Globex","plan":"enterprise","access":{"conversion_tracking":true,"partner_reporting":true,"conversion_reporting":true,"exports":true}}', 0, 1),
 	('initech', 'workspace', 'workspace/initech', '{"name":"Initech","plan":"starter","access":{"conversion_tracking":true,"partner_reporting":true,"conversion_reporting":true,"exports":true}}', 0, 2),
 	('noexport', 'workspace', 'workspace/noexport', '{"name":"No Export","plan":"enterprise","access":{"conversion_tracking":true,"partner_reporting":true,"conversion_reporting":false,"exports":false}}', 0, 3),
+	('nocsv', 'workspace', 'workspace/nocsv', '{"name":"No CSV","plan":"enterprise","access":{"conversion_tracking":true,"partner_reporting":true,"conversion_reporting":true,"exports":false}}', 0, 8),
 	('acme', 'partner', 'partner/acme/p0', '{"id":"p0","key":"nomura","name":"Nomura & <Studio>","relationship":"approved","lifecycle":"active"}', 0, 4),
 	('acme', 'partner', 'partner/acme/p1', '{"id":"p1","key":"creator","name":"Creator Collective","relationship":"review","lifecycle":"paused"}', 0, 5),
 	('acme', 'program', 'program/acme/g0', '{"id":"g0","key":"agency","name":"Agency partners","status":"active"}', 0, 6),
@@ -45,6 +46,8 @@ INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_
 INSERT INTO clicks (workspace_id, click_token, clicked_at, link_id, domain, slug, partner_id, program_id, token_status, token_reason, is_bot, src_partition, src_offset)
 	SELECT if(number % 5 = 0, 'globex', 'acme'), concat('tok', toString(number)), toDateTime64('2026-03-01 12:00:00', 3, 'UTC') + 3600 * number, concat('l', toString(number % 3)), 'go.acme.com', concat('s', toString(number % 3)),
 		concat('p', toString(number % 2)), if(number % 2 = 0, 'g0', ''), if(number % 7 = 0, 'withheld', 'appended'), if(number % 7 = 0, 'signed_url', ''), number % 10 = 0, 0, number FROM numbers(300);
+INSERT INTO rejections (workspace_id, event_id, received_at, status, code, src_partition, src_offset) VALUES ('acme', 'bad', '2026-03-05 12:00:00', 400, 'amount_invalid', 0, 0);
+INSERT INTO progress (partition, at, clicks_max_at, conversions_max_at, waiting, caught_up, src_partition, src_offset) VALUES (0, '2026-03-20 11:59:59', '2026-03-20 11:59:50', '2026-03-20 11:59:50', 9173, 1, 0, 0);
 INSERT INTO conversions (workspace_id, event_id, click_token, type, occurred_at, received_at, src_partition, src_offset)
 	SELECT if(number % 5 = 0, 'globex', 'acme'), concat('e', toString(number)), concat('tok', toString(number)), 'sale', toDateTime64('2026-03-03 12:00:00', 3, 'UTC') + 1800 * number, toDateTime64('2026-03-03 12:00:05', 3, 'UTC') + 1800 * number, 0, number FROM numbers(200);
 INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, reason, flags, review, type, event_name, effect, occurred_at, received_at, decided_at, amount_minor, currency, exponent, order_id, parent_event_id, estimated_reward_minor,
@@ -79,7 +82,7 @@ func newRig(t *testing.T) *rig {
 		}
 	}
 	dir := fstest.MapFS{}
-	for _, w := range []string{"acme", "globex", "initech", "noexport", "nowhere"} {
+	for _, w := range []string{"acme", "globex", "initech", "noexport", "nocsv", "nowhere"} {
 		sum := sha256.Sum256([]byte("secret of " + w))
 		dir[w] = &fstest.MapFile{Data: []byte("# people\n\nalice:" + hex.EncodeToString(sum[:]) + "\n")}
 	}
@@ -126,6 +129,32 @@ func (r *rig) do(req *http.Request) (int, http.Header, string) {
 	return res.StatusCode, res.Header, string(body)
 }
 
+// dispute sends a list of claims as a reader of a workspace; origin is the site whose page sends it, "" is none.
+func (r *rig) dispute(as, partner, list, origin string) (int, string) {
+	r.Helper()
+	var b bytes.Buffer
+	m := multipart.NewWriter(&b)
+	m.WriteField("partner", partner)
+	if list != "" {
+		f, _ := m.CreateFormFile("file", "claims.csv")
+		io.WriteString(f, list)
+	}
+	m.Close()
+	req, err := http.NewRequest(http.MethodPost, r.URL+"/dispute", &b)
+	if err != nil {
+		r.Fatal(err)
+	}
+	req.Header.Set("Content-Type", m.FormDataContentType())
+	if as != "" {
+		req.Header.Set("Authorization", "Bearer secret of "+as)
+	}
+	if origin != "" {
+		req.Header.Set("Origin", origin)
+	}
+	code, _, body := r.do(req)
+	return code, body
+}
+
 var routes = []string{"performance", "outcomes", "conservation", "coverage", "events?event_id=e1", "performance.csv", "outcomes.csv"}
 
 // Nobody gets anything of a workspace that is not theirs, or that may not look, by any route and any way of showing who they are.
@@ -155,6 +184,9 @@ func TestAccess(t *testing.T) {
 		if code, _, body := r.get("noexport", "/v1/workspaces/noexport/"+route); code != want {
 			t.Errorf("%s with partner_reporting only: %d, want %d: %s", route, code, want, body)
 		}
+		if code, _, _ := r.get("nocsv", "/v1/workspaces/nocsv/"+route); (code == 403) != strings.HasSuffix(route, ".csv") {
+			t.Errorf("%s with everything but exports: %d", route, code)
+		}
 		// No parameter leads elsewhere.
 		for _, trick := range []string{"workspace=acme", "w=acme", "workspace_id=acme"} {
 			path := "/v1/workspaces/globex/" + route
@@ -173,6 +205,26 @@ func TestAccess(t *testing.T) {
 		_, _, body := r.get("globex", "/v1/workspaces/globex/"+path)
 		if strings.Contains(body, `"workspace_id":"acme"`) || strings.Contains(body, "Nomura") || strings.Contains(path, "events") && !strings.Contains(body, `"rows":[]`) {
 			t.Errorf("%s shows another workspace: %.300s", path, body)
+		}
+	}
+	// The pages, too: a page explains itself with counts, and lists names, of its own workspace only. What waits is counted per partition, over all workspaces, so no page says it.
+	page := "/?from=2026-03-01&to=2026-03-20&verdict=conflict"
+	if _, _, body := r.get("acme", page); !strings.Contains(body, "amount_invalid") || !strings.Contains(body, "240 clicks in these days") || !strings.Contains(body, "go.acme.com/s0") {
+		t.Error("acme's page lacks what it should say of acme")
+	}
+	if _, _, body := r.get("globex", page); strings.Contains(body, "amount_invalid") || !strings.Contains(body, "60 clicks in these days") || strings.Contains(body, "go.acme.com/s0") {
+		t.Error("globex's page says what is acme's")
+	}
+	for _, as := range []string{"acme", "globex"} {
+		if _, _, body := r.get(as, "/"); !strings.Contains(body, "Joined up to") || strings.Contains(strings.ReplaceAll(body, "\u202f", ""), "9173") {
+			t.Errorf("%s sees how much waits in all workspaces", as)
+		}
+	}
+	for as, want := range map[string]int{"": 401, "mallory": 401, "noexport": 403, "initech": 403, "nowhere": 403, "globex": 200, "acme": 200} {
+		code, _, _ := r.get(as, "/why?event_id=e1")
+		posted, body := r.dispute(as, "p0", "order_id,amount,currency\no4,10.04,EUR\n", "")
+		if code != want || posted != want || strings.Contains(body, "attributed here") != (as == "acme") {
+			t.Errorf("pages as %q: why %d, dispute %d, want %d", as, code, posted, want)
 		}
 	}
 	for _, path := range []string{"/why?event_id=e1", "/"} {
@@ -239,6 +291,14 @@ func TestSession(t *testing.T) {
 	}
 	req, _ := http.NewRequest(http.MethodPost, r.URL+"/session/end", nil)
 	req.Header.Set("Cookie", cookie)
+	req.Header.Set("Origin", "https://evil.example")
+	if code, h, _ := r.do(req); code != 403 || h.Get("Set-Cookie") != "" {
+		t.Errorf("signing out from another site: %d", code)
+	}
+	if code, body := r.dispute("acme", "p0", "order_id\no4\n", "https://evil.example"); code != 403 || strings.Contains(body, "attributed here") {
+		t.Errorf("a list from another site: %d", code)
+	}
+	req.Header.Del("Origin")
 	if code, h, _ := r.do(req); code != 303 || !strings.Contains(h.Get("Set-Cookie"), "Max-Age=0") {
 		t.Errorf("signing out: %d %s", code, h.Get("Set-Cookie"))
 	}
@@ -447,23 +507,29 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// A chain has no end by the rules: a chargeback, won, and again. Every row of it is on the page, below its parent.
+func TestDeepChain(t *testing.T) {
+	r := newRig(t)
+	if err := r.conn.Exec(t.Context(), `INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, review, type, effect, occurred_at, received_at, decided_at, amount_minor, currency, exponent, parent_event_id,
+			event_partition, event_offset, clicked_at, link_id, partner_id, src_partition, src_offset)
+		SELECT 'acme', concat('deep', toString(number)), 'tokdeep', if(number = 0, 'attributed', 'reversed'), 'clear', multiIf(number = 0, 'sale', number = 1, 'refund', 'reversal'), if(number % 2 = 0, 1, -1),
+			toDateTime64('2026-03-19 12:00:00', 3, 'UTC') + number, toDateTime64('2026-03-19 12:00:00', 3, 'UTC') + number, toDateTime64('2026-03-19 12:00:00', 3, 'UTC') + number, 1000, 'EUR', 2,
+			if(number = 0, '', concat('deep', toString(number - 1))), 1, number, toDateTime64('2026-03-18 12:00:00', 3, 'UTC'), 'l0', 'p0', 1, number FROM numbers(8)`); err != nil {
+		t.Fatal(err)
+	}
+	_, _, body := r.get("acme", "/?from=2026-03-19&to=2026-03-19")
+	for i, last := 0, -1; i < 8; i++ {
+		at := strings.Index(body, fmt.Sprintf(`event_id=deep%d"`, i))
+		if at <= last {
+			t.Errorf("deep%d is missing, or above its parent", i)
+		}
+		last = at
+	}
+}
+
 func TestDisputePage(t *testing.T) {
 	r := newRig(t)
-	send := func(list string) (int, string) {
-		var b bytes.Buffer
-		m := multipart.NewWriter(&b)
-		m.WriteField("partner", "p0")
-		if list != "" {
-			f, _ := m.CreateFormFile("file", "claims.csv")
-			io.WriteString(f, list)
-		}
-		m.Close()
-		req, _ := http.NewRequest(http.MethodPost, r.URL+"/dispute", &b)
-		req.Header.Set("Content-Type", m.FormDataContentType())
-		req.Header.Set("Authorization", "Bearer secret of acme")
-		code, _, body := r.do(req)
-		return code, body
-	}
+	send := func(list string) (int, string) { return r.dispute("acme", "p0", list, "") }
 	if code, body := send("order_id,amount,currency\no4,10.04,EUR\nnone,5.00,EUR\n"); code != 200 || !strings.Contains(body, "attributed here") || !strings.Contains(body, "never received") || !strings.Contains(body, "15.04") {
 		t.Errorf("%d %s", code, body)
 	}
@@ -542,6 +608,16 @@ func TestChromium(t *testing.T) {
 		cr, _, _, _ := img.At(2, img.Bounds().Dy()-2).RGBA()
 		if dark := cr < 0x6000; dark != (name == "dark") {
 			t.Errorf("%s: the background's red is %x", name, cr)
+		}
+		if name == "phone" { // beside the cards there is nothing but the background and a faint shadow
+			const x = 370
+			for y := 130; y < img.Bounds().Dy(); y++ {
+				r1, g1, b1, _ := img.At(x, y).RGBA()
+				if r1 < 0xea00 || g1 < 0xea00 || b1 < 0xea00 {
+					t.Errorf("something sticks out of its card at %d, %d: %x %x %x", x, y, r1, g1, b1)
+					break
+				}
+			}
 		}
 		if keep := os.Getenv("PARTNERS_TEST_SHOTS"); keep != "" {
 			b, _ := os.ReadFile(file)
