@@ -290,6 +290,17 @@ func (p *Gateway) Run(ctx context.Context) error {
 	return g.Wait(ctx)
 }
 
+// warehouse connects to ClickHouse, which may start after us; nil if ctx ended first.
+func warehouse(ctx context.Context, d Deps, cfg clickhouse.Config) (wh *clickhouse.Conn) {
+	if err := retry(ctx, d.Log, "connecting to ClickHouse", func(ctx context.Context) (err error) {
+		wh, err = clickhouse.Open(ctx, cfg, d.Log)
+		return err
+	}); err != nil { // retry gives up only when ctx ends
+		return nil
+	}
+	return wh
+}
+
 // Sink fills ClickHouse.
 type Sink struct {
 	Deps
@@ -301,15 +312,9 @@ type Sink struct {
 // Run implements daemon.Part.
 func (p *Sink) Run(ctx context.Context) error {
 	d := p.named("sink")
-	var wh *clickhouse.Conn
-	if err := retry(ctx, d.Log, "connecting to ClickHouse", func(ctx context.Context) (err error) {
-		wh, err = clickhouse.Open(ctx, p.ClickHouse, d.Log)
-		return err
-	}); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
+	wh := warehouse(ctx, d, p.ClickHouse)
+	if wh == nil {
+		return nil
 	}
 	defer wh.Close()
 	s, err := sink.New(p.Config, d.Kafka, d.Codec, wh, d.Log, d.Registry)
@@ -342,15 +347,9 @@ func (p *Report) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var wh *clickhouse.Conn
-	if err := retry(ctx, d.Log, "connecting to ClickHouse", func(ctx context.Context) (err error) {
-		wh, err = clickhouse.Open(ctx, p.ClickHouse, d.Log)
-		return err
-	}); err != nil {
-		if ctx.Err() != nil {
-			return p.Listener.Close()
-		}
-		return err
+	wh := warehouse(ctx, d, p.ClickHouse)
+	if wh == nil {
+		return p.Listener.Close()
 	}
 	defer wh.Close()
 	p.serving.Store(true)
@@ -369,15 +368,9 @@ type Export struct {
 // Run implements daemon.Part.
 func (p *Export) Run(ctx context.Context) error {
 	d := p.named("export")
-	var wh *clickhouse.Conn
-	if err := retry(ctx, d.Log, "connecting to ClickHouse", func(ctx context.Context) (err error) {
-		wh, err = clickhouse.Open(ctx, p.ClickHouse, d.Log)
-		return err
-	}); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
+	wh := warehouse(ctx, d, p.ClickHouse)
+	if wh == nil {
+		return nil
 	}
 	defer wh.Close()
 	p.serving.Store(true)
