@@ -2,15 +2,15 @@ package attribution_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/nimriz/partners/pipeline/internal/mutant"
 )
 
 // mutations break one rule each. Every one must make a scenario or TestOracle fail: what survives is a rule that nobody would miss.
@@ -98,12 +98,9 @@ func TestMutations(t *testing.T) {
 	}
 	two := make(chan struct{}, 2)
 	for i, m := range mutations {
-		source, err := os.ReadFile(m.file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n := strings.Count(string(source), m.old); n != 1 {
-			t.Errorf("%s: %d places in %s to break, want one: %q", m.broken, n, m.file, m.old)
+		edit := mutant.Edit{File: m.file, Old: m.old, New: m.new}
+		if err := edit.Check(); err != nil {
+			t.Errorf("%s: %v", m.broken, err)
 			continue
 		}
 		if i%every != 0 || i/every >= mutationSample && every > 1 {
@@ -113,7 +110,7 @@ func TestMutations(t *testing.T) {
 			t.Parallel()
 			two <- struct{}{}
 			defer func() { <-two }()
-			bin := buildMutant(t, m.file, strings.Replace(string(source), m.old, m.new, 1))
+			bin := mutant.Build(t, edit)
 			out, err := exec.Command(bin, check...).CombinedOutput()
 			var exit *exec.ExitError
 			switch {
@@ -128,29 +125,6 @@ func TestMutations(t *testing.T) {
 			}
 		})
 	}
-}
-
-// buildMutant compiles the tests with another text of one file.
-func buildMutant(t *testing.T, file, text string) (bin string) {
-	dir := t.TempDir()
-	original, err := filepath.Abs(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mutant, overlay, bin := filepath.Join(dir, file), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "mutant.test")
-	replace, err := json.Marshal(map[string]map[string]string{"Replace": {original: mutant}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, data := range map[string][]byte{mutant: []byte(text), overlay: replace} {
-		if err := os.WriteFile(name, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", bin, ".").CombinedOutput(); err != nil {
-		t.Fatalf("building: %v\n%s", err, out)
-	}
-	return bin
 }
 
 var failed = regexp.MustCompile(`(?m)^ *--- FAIL: (\S+)`)

@@ -21,6 +21,8 @@ type Env struct {
 	Step func(step string)
 	// FlushEvery is how often what was applied is made durable: what a crash loses, a restart reads again.
 	FlushEvery time.Duration
+	// SlabBytes is how much of a partition's clicks gathers in memory before it becomes a segment; 0 is its share of Config.ClickMemory.
+	SlabBytes int64
 }
 
 // DefaultEnv is this machine.

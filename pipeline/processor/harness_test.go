@@ -2,8 +2,6 @@ package processor_test
 
 import (
 	"context"
-	"encoding/binary"
-	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -12,13 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nimriz/partners/pipeline/internal/story"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/pipeline/oracle"
 	"github.com/nimriz/partners/pipeline/processor"
-	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/event"
-	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -29,75 +26,41 @@ var codec = event.DefaultCodec()
 type world struct {
 	testing.TB
 	brokers []string
-	epochs  topic.Epochs
-	rand    *rand.Rand
 	client  *kgo.Client
-	n       int
-	shift   time.Duration // how far in the past the records are said to have arrived
+	*story.Teller
+	shift time.Duration // how far in the past the records are said to have arrived
 }
 
 func newWorld(t testing.TB, brokers []string) *world {
-	return &world{TB: t, brokers: brokers, epochs: topic.OneEpoch(kafkatest.Partitions), rand: rand.New(rand.NewPCG(1, 2)), client: kafkatest.Client(t, brokers, kgo.MaxBufferedRecords(1_000_000))}
+	w := &world{TB: t, brokers: brokers, client: kafkatest.Client(t, brokers, kgo.MaxBufferedRecords(1_000_000))}
+	w.Teller = story.New(kafkatest.Partitions, rand.New(rand.NewPCG(1, 2)), w.now)
+	return w
 }
 
 func (w *world) now() time.Time { return time.Now().Add(-w.shift) }
 
-// click makes a click that can bring conversions.
-func (w *world) click() *event.Click {
-	var raw token.Raw
-	at := w.now()
-	binary.BigEndian.PutUint32(raw[:], token.SecondsOf(at.UnixMilli()))
-	for i := 4; i < 20; i += 8 {
-		binary.BigEndian.PutUint64(raw[i:], w.rand.Uint64())
-	}
-	return &event.Click{WorkspaceID: "acme", ClickToken: token.Text(&raw), ClickedAt: event.MillisOf(at), WindowMs: 30 * 86400_000, TokenStatus: event.TokenAppended, LinkID: "lnk_1",
-		Domain: "go.acme.com", Slug: "a", Trigger: event.TriggerLink, PartnerID: "prt_1", PartnerKey: "one", PartnerName: "One", PartnerRelationship: "approved", PartnerLifecycle: "active",
-		ProgramID: "prg_1", ProgramKey: "p", ProgramName: "P", ProgramStatus: "active", RewardTerms: "10%", CatalogOffset: 1}
-}
-
-func (w *world) sale(k *event.Click, minor int64) *event.Conversion {
-	w.n++
-	c := &event.Conversion{WorkspaceID: "acme", EventID: fmt.Sprint("e", w.n), ClickToken: k.ClickToken, Type: event.Sale, OccurredAt: k.ClickedAt + 5000, ReceivedAt: event.MillisOf(w.now()),
-		AmountMinor: &minor, Currency: "EUR", Exponent: 2, OrderID: fmt.Sprint("o", w.n)}
-	c.ContentSHA256 = c.Content()
-	return c
-}
-
-func (w *world) refund(of *event.Conversion, minor int64) *event.Conversion {
-	w.n++
-	c := &event.Conversion{WorkspaceID: "acme", EventID: fmt.Sprint("e", w.n), ClickToken: of.ClickToken, Type: event.Refund, OccurredAt: of.OccurredAt + 1000, ReceivedAt: event.MillisOf(w.now()),
-		AmountMinor: &minor, Currency: "EUR", Exponent: 2, ParentEventID: of.EventID}
-	c.ContentSHA256 = c.Content()
-	return c
-}
-
 func (w *world) partition(tok string) int32 {
-	raw, err := token.Parse(tok)
+	p, err := w.Partition(tok)
 	if err != nil {
 		w.Fatal(err)
 	}
-	return w.epochs.Partition(tok, token.Time(&raw))
+	return p
 }
 
 func (w *world) sendClick(k *event.Click, headers ...string) {
-	b, err := codec.AppendClick(nil, k)
+	r, err := w.ClickRecord(k, headers...)
 	if err != nil {
 		w.Fatal(err)
-	}
-	r := &kgo.Record{Topic: topic.Clicks, Partition: w.partition(k.ClickToken), Key: []byte(k.ClickToken), Value: b, Timestamp: w.now()}
-	r.Headers = append(r.Headers, kgo.RecordHeader{Key: topic.HeaderToken, Value: []byte("1")})
-	for _, h := range headers {
-		r.Headers = append(r.Headers, kgo.RecordHeader{Key: h}) // as the redirector sends it: there, without a value
 	}
 	w.send(r)
 }
 
 func (w *world) sendEvent(c *event.Conversion) {
-	b, err := codec.AppendConversion(nil, c)
+	r, err := w.EventRecord(c)
 	if err != nil {
 		w.Fatal(err)
 	}
-	w.send(&kgo.Record{Topic: topic.Conversions, Partition: w.partition(c.ClickToken), Key: []byte(c.ClickToken), Value: b, Timestamp: c.ReceivedAt.Time()})
+	w.send(r)
 }
 
 // send queues a record; flush waits for all of them.
@@ -115,105 +78,47 @@ func (w *world) flush() {
 	}
 }
 
-// story writes n journeys of mixed kinds: sales, refunds, duplicates, conflicts, unknown clicks, refunds before their sale, clicks that are sent twice, and clicks that come
-// after their conversions. It returns the number of events.
+// story writes n journeys of mixed kinds, each line at once, and returns the number of events.
 func (w *world) story(n int) (events int) {
 	for range n {
-		k := w.click()
-		s := w.sale(k, 1000+w.rand.Int64N(9000))
-		say := func(cs ...*event.Conversion) {
-			for _, c := range cs {
-				w.sendEvent(c)
+		for _, line := range w.Journey() {
+			r, err := w.Record(line)
+			if err != nil {
+				w.Fatal(err)
+			}
+			w.send(r)
+			if line.Event != nil {
 				events++
 			}
-		}
-		switch w.rand.IntN(12) {
-		case 0: // nothing but the click
-			w.sendClick(k)
-		case 1: // the click never comes
-			say(s)
-		case 2: // the click comes late
-			say(s, w.refund(s, 100))
-			w.sendClick(k)
-		case 3: // refund before its sale
-			w.sendClick(k)
-			say(w.refund(s, 100), s)
-		case 4: // duplicate and conflict
-			other := *s
-			other.OrderID = "other"
-			other.ContentSHA256 = other.Content()
-			w.sendClick(k)
-			say(s, s, &other)
-		case 5: // sent twice by a spool
-			w.sendClick(k)
-			w.sendClick(k, topic.HeaderReplay)
-			say(s)
-		case 6: // a parent that never comes
-			w.sendClick(k)
-			say(w.refund(s, 100))
-		default:
-			w.sendClick(k)
-			say(s, w.refund(s, 300), w.refund(s, 300))
 		}
 	}
 	w.flush()
 	return events
 }
 
-// truth is what the oracle says about the log.
-func (w *world) truth(grace time.Duration) oracle.Result {
-	var clicks []oracle.Click
-	for _, r := range kafkatest.Consume(w, w.brokers, topic.Clicks) {
-		var k oracle.Click
-		if codec.DecodeClick(r.Value, &k.Click) == nil {
-			k.At = event.MillisOf(r.Timestamp)
-			clicks = append(clicks, k)
-		}
+// ledger is what readers of committed records see.
+func (w *world) ledger() *story.Ledger {
+	w.Helper()
+	cfg := kafka.DefaultConfig()
+	cfg.Brokers = w.brokers
+	ctx, cancel := context.WithTimeout(w.Context(), 30*time.Second)
+	defer cancel()
+	l, err := story.Read(ctx, cfg)
+	if err != nil {
+		w.Fatal(err)
 	}
-	var events []oracle.Event
-	for _, r := range kafkatest.Consume(w, w.brokers, topic.Conversions) {
-		var e oracle.Event
-		if codec.DecodeConversion(r.Value, &e.Conversion) == nil && string(r.Key) == e.ClickToken {
-			e.Partition, e.Offset = r.Partition, r.Offset
-			events = append(events, e)
-		}
-	}
-	cfg := oracle.DefaultConfig()
-	cfg.Grace = grace
-	return oracle.Judge(cfg, clicks, events, event.MillisOf(time.Now().Add(100*time.Hour)))
+	return l
 }
 
-func (w *world) outcomes() (out []event.Outcome) {
-	for _, r := range kafkatest.Consume(w, w.brokers, topic.Outcomes) {
-		var o event.Outcome
-		if err := codec.DecodeOutcome(r.Value, &o); err != nil {
-			w.Fatal(err)
-		}
-		if string(r.Key) != o.ClickToken || r.Partition != o.EventPartition {
-			w.Errorf("outcome of %s under key %q in partition %d", o.ClickToken, r.Key, r.Partition)
-		}
-		out = append(out, o)
-	}
-	return out
-}
+func (w *world) outcomes() []event.Outcome { return w.ledger().Outcomes }
 
 // progress is the newest Progress of each partition.
-func (w *world) progress() map[int32]event.Progress {
-	out := make(map[int32]event.Progress)
-	for _, r := range kafkatest.Consume(w, w.brokers, topic.Progress) {
-		var p event.Progress
-		if err := codec.DecodeProgress(r.Value, &p); err != nil {
-			w.Fatal(err)
-		}
-		out[p.Partition] = p
-	}
-	return out
-}
+func (w *world) progress() map[int32]event.Progress { return w.ledger().Progress }
 
 // settle waits until every event has its row, and compares the rows with the truth.
 func (w *world) settle(grace time.Duration) {
 	w.Helper()
-	want := w.truth(grace).Outcomes
+	want := w.ledger().Truth(grace).Outcomes
 	deadline := time.Now().Add(60 * time.Second)
 	var got []event.Outcome
 	for {
@@ -232,19 +137,12 @@ func (w *world) conserved() {
 	w.Helper()
 	deadline := time.Now().Add(15 * time.Second)
 	for {
-		var sum event.Progress
-		for _, p := range w.progress() {
-			sum.Read += p.Read
-			sum.Waiting += p.Waiting
-			sum.Unreadable += p.Unreadable
-			sum.Attributed += p.Attributed + p.Reversed + p.Duplicate + p.Conflict + p.Unattributed
-		}
-		read, rows := int64(len(kafkatest.Consume(w, w.brokers, topic.Conversions))), int64(len(w.outcomes()))
-		if sum.Read == read && sum.Attributed == rows && sum.Read == sum.Attributed+sum.Unreadable+sum.Waiting {
+		err := w.ledger().Conserved()
+		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			w.Fatalf("not conserved: %+v; %d records, %d rows", sum, read, rows)
+			w.Fatalf("not conserved: %v", err)
 		}
 		time.Sleep(200 * time.Millisecond)
 	}

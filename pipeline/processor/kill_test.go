@@ -194,8 +194,8 @@ func TestClickReadTwiceEndsTheWait(t *testing.T) {
 		}
 	})
 	start(t, p)
-	k := w.click()
-	w.sendEvent(w.sale(k, 1000))
+	k := w.Click()
+	w.sendEvent(w.Sale(k, 1000))
 	w.flush()
 	eventually(t, "the event waits", func() bool { return w.progress()[w.partition(k.ClickToken)].Waiting == 1 })
 	f.lose.Store(1 << 30)

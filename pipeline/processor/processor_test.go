@@ -91,11 +91,11 @@ func TestOutageExpiresNothing(t *testing.T) {
 	for i := range clicks {
 		at := 3 * grace * time.Duration(i) / clicks
 		w.shift = time.Since(began) + 3*grace + 10*time.Second - at
-		k := w.click()
+		k := w.Click()
 		if i%10 == 0 {
-			s := w.sale(k, 1000)
+			s := w.Sale(k, 1000)
 			arrivals = append(arrivals, arrival{at, func() { w.sendEvent(s) }})
-			at += time.Duration(w.rand.Int64N(int64(grace * 4 / 5)))
+			at += time.Duration(w.Rand.Int64N(int64(grace * 4 / 5)))
 		}
 		arrivals = append(arrivals, arrival{at, func() { w.sendClick(k) }})
 	}
@@ -129,9 +129,9 @@ func TestReplayedClickKeepsItsTime(t *testing.T) {
 	w := newWorld(t, kafkatest.Broker(t))
 	for range 50 {
 		w.shift = time.Minute
-		k := w.click()
+		k := w.Click()
 		w.sendClick(k)
-		w.sendEvent(w.sale(k, 1000))
+		w.sendEvent(w.Sale(k, 1000))
 		w.shift = 30 * time.Second
 		w.sendClick(k, topic.HeaderReplay)
 	}
@@ -154,9 +154,9 @@ func TestDamage(t *testing.T) {
 			stop := start(t, newProcessor(t, w.brokers, config(dir)))
 			k := make([]*event.Conversion, 0, 60)
 			for range 60 { // sales whose refunds come after the damage: they need what was stored
-				c := w.click()
+				c := w.Click()
 				w.sendClick(c)
-				s := w.sale(c, 1000)
+				s := w.Sale(c, 1000)
 				w.sendEvent(s)
 				k = append(k, s)
 			}
@@ -180,8 +180,8 @@ func TestDamage(t *testing.T) {
 				}
 			}
 			for _, s := range k {
-				w.sendEvent(w.refund(s, 400))
-				w.sendEvent(w.sale(&event.Click{ClickToken: s.ClickToken, ClickedAt: s.OccurredAt}, 700))
+				w.sendEvent(w.Refund(s, 400))
+				w.sendEvent(w.Sale(&event.Click{ClickToken: s.ClickToken, ClickedAt: s.OccurredAt}, 700))
 			}
 			w.story(200)
 			start(t, newProcessor(t, w.brokers, config(dir)))
@@ -197,8 +197,8 @@ func TestDamage(t *testing.T) {
 // What cannot be read becomes a dead letter with its origin; the partition goes on.
 func TestPoison(t *testing.T) {
 	w := newWorld(t, kafkatest.Broker(t))
-	k := w.click()
-	s := w.sale(k, 1000)
+	k := w.Click()
+	s := w.Sale(k, 1000)
 	good, err := codec.AppendConversion(nil, s)
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +206,7 @@ func TestPoison(t *testing.T) {
 	p := w.partition(k.ClickToken)
 	noise := make([]byte, 999_850) // as large as the broker takes; its dead letter has headers too
 	for i := range noise {
-		noise[i] = byte(w.rand.Uint32())
+		noise[i] = byte(w.Rand.Uint32())
 	}
 	for _, r := range []*kgo.Record{
 		{Key: []byte("x"), Value: []byte("garbage")},

@@ -45,8 +45,10 @@ func (s *session) restore(ctx context.Context, p *partition, clicks, conversions
 }
 
 func (s *session) dir(p *partition, what string) string {
-	return filepath.Join(s.cfg.StateDir, fmt.Sprintf("p%05d", p.id), what)
+	return filepath.Join(s.cfg.StateDir, partitionDir(p.id), what)
 }
+
+func partitionDir(id int32) string { return fmt.Sprintf("p%05d", id) }
 
 // open opens what is on disk, and checks that it is this partition's and young enough.
 func (s *session) open(p *partition) error {

@@ -379,6 +379,9 @@ func (s *session) admit() error {
 
 // slabBytes is a partition's share of the memory for clicks: one slab gathers while another is written.
 func (p *Processor) slabBytes() int64 {
+	if p.slab > 0 {
+		return p.slab
+	}
 	return max(p.cfg.ClickMemory/2/max(int64(p.owned.Load()), 1), 1<<20)
 }
 
