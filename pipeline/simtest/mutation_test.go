@@ -1,0 +1,117 @@
+package simtest
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/internal/mutant"
+)
+
+// mutations break the protocol in one place each. The simulation must notice every one within 100 seeds: else it shows nothing.
+var mutations = []struct {
+	broken string
+	edit   mutant.Edit
+}{
+	{"state is applied before the transaction has ended", mutant.Edit{File: "../processor/transaction.go", Old: `	ok, err := s.end()
+`, New: `	for _, p := range s.ready {
+		if err := p.apply(s.now()); err != nil {
+			return err
+		}
+	}
+	ok, err := s.end()
+`}},
+	{"the session goes on after an error of End", mutant.Edit{File: "../processor/transaction.go", Old: `		return fmt.Errorf("ending a transaction: %w", err)
+	case !ok:`, New: `		s.produce.Store(nil)
+		if _, err := s.gts.End(context.Background(), kgo.TryAbort); err != nil {
+			return fmt.Errorf("ending a transaction: %w", err)
+		}
+		return nil
+	case !ok:`}},
+	{"a restore reads what is not committed", mutant.Edit{File: "../processor/restore.go", Old: `kgo.FetchIsolationLevel(kgo.ReadCommitted())`, New: `kgo.FetchIsolationLevel(kgo.ReadUncommitted())`}},
+	{"a restore reads to the last stable offset", mutant.Edit{File: "../processor/restore.go", Old: `	switch {
+	case p.meta.Position < at.start && !p.fresh:`, New: `	at.end = max(at.stable, p.meta.Position)
+	switch {
+	case p.meta.Position < at.start && !p.fresh:`}},
+	{"a transaction of timers carries no offsets", mutant.Edit{File: "../processor/transaction.go", Old: `		ok, err := s.gts.End(kgo.PreTxnCommitFnContext(ctx, s.offsets), kgo.TryCommit)
+`, New: `		moved := false
+		for _, p := range s.ready {
+			moved = moved || p.clicksPosition != p.committedClicks || p.conversionsPosition != p.committedConversions
+		}
+		if !moved {
+			err := s.gts.Client().Flush(ctx)
+			if err == nil {
+				err = s.gts.Client().EndTransaction(ctx, kgo.TryCommit)
+			}
+			done <- answer{err == nil, err}
+			return
+		}
+		ok, err := s.gts.End(kgo.PreTxnCommitFnContext(ctx, s.offsets), kgo.TryCommit)
+`}},
+	// The flush between the two batches may come at any time; here it comes each time.
+	{"the changelog position is in a batch of its own", mutant.Edit{File: "../processor/partition.go", Old: `		p.meta.Position, p.meta.At = p.changelogEnd.Load(), now.UnixMilli()
+`, New: `		p.meta.Position, p.meta.At = p.changelogEnd.Load(), now.UnixMilli()
+		early := p.store.NewBatch()
+		if err := errors.Join(p.meta.put(early), early.Commit(), p.store.Flush()); err != nil {
+			return err
+		}
+`}},
+	{"a click that is read again ends no wait", mutant.Edit{File: "../processor/partition.go", Old: `	if _, replay := header(r, topic.HeaderReplay); replay`, New: `	if r.Offset < p.clicks.Next() {
+		return t, false, nil
+	}
+	if _, replay := header(r, topic.HeaderReplay); replay`}},
+	{"a segment is visible before what it vouches for is durable", mutant.Edit{File: "../clicklog/seal.go", Old: `	if err == nil && w.slab.aside {`, New: `	if err == nil && false {`}},
+	{"a wait ends before both inputs were read to their ends", mutant.Edit{File: "../processor/timers.go", Old: `		reached := reached(latest.clicks, p.id, p.clicksPosition) && reached(latest.conversions, p.id, p.conversionsPosition)
+`, New: `		reached := true
+`}},
+	{"a replay counts as the first", mutant.Edit{File: "../processor/partition.go", Old: `		if found { // sent twice`, New: `		if found && false { // sent twice`}},
+	{"the state of another partition is taken for one's own", mutant.Edit{File: "../processor/meta.go", Old: ` || m.Partition != want.Partition {`, New: ` {`}},
+}
+
+// mutationSample are tried by a plain go test; PARTNERS_MUTATIONS=1 go test -run Mutation tries all.
+const mutationSample = 3
+
+// TestMutations runs the simulation of broken processors.
+func TestMutations(t *testing.T) {
+	every := 1
+	if testing.Short() || os.Getenv("PARTNERS_MUTATIONS") == "" {
+		every = len(mutations) / mutationSample
+	}
+	seed := regexp.MustCompile(`seed (\d+): [^\n]*`)
+	for i, m := range mutations {
+		if err := m.edit.Check(); err != nil {
+			t.Errorf("%s: %v", m.broken, err)
+			continue
+		}
+		if i%every != 0 {
+			continue
+		}
+		t.Run(strings.ReplaceAll(m.broken, " ", "_"), func(t *testing.T) {
+			bin := mutant.Build(t, m.edit)
+			cmd := exec.CommandContext(t.Context(), bin, "-test.run=^TestSimulation$", "-test.timeout=5m")
+			cmd.Env = append(os.Environ(), "PARTNERS_TEST_SEEDS=100", "PARTNERS_TEST_SEED=")
+			began := time.Now()
+			out, err := cmd.CombinedOutput()
+			var exit *exec.ExitError
+			switch {
+			case err == nil:
+				t.Error("100 seeds, and nothing fails")
+			case !errors.As(err, &exit):
+				t.Fatal(err)
+			case bytes.Contains(out, []byte("panic: test timed out")):
+				t.Fatalf("nothing failed in time\n%s", out)
+			default:
+				found := seed.FindSubmatch(out)
+				if found == nil {
+					t.Fatalf("it fails without naming a seed\n%s", out)
+				}
+				t.Logf("noticed after %v: %s", time.Since(began).Round(100*time.Millisecond), found[0])
+			}
+		})
+	}
+}

@@ -1,0 +1,132 @@
+package simtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+const defaultSeeds = 300
+
+func number(t *testing.T, name string, otherwise uint64) uint64 {
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// result is what a seed came to.
+type result struct {
+	faults, missed, events, rows int
+	restarts                     int64
+	virtual                      time.Duration
+}
+
+// TestSimulation: whatever fails, and whenever, the ledger and the state are those of a world in which nothing fails.
+func TestSimulation(t *testing.T) {
+	from, seeds := uint64(1), number(t, "PARTNERS_TEST_SEEDS", defaultSeeds)
+	one := number(t, "PARTNERS_TEST_SEED", 0)
+	if one > 0 {
+		from, seeds = one, 1
+	}
+	hits := make(matrix)
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))) // tokens are younger than 2014
+		var sum result
+		for seed := from; seed < from+seeds; seed++ {
+			r, err := simulate(t.Context(), seed, hits)
+			if err != nil {
+				t.Fatalf("seed %d: %v\nonce more: PARTNERS_TEST_SEED=%d go test -v -run TestSimulation ./pipeline/simtest", seed, err, seed)
+			}
+			sum.faults += r.faults
+			sum.missed += r.missed
+			sum.events += r.events
+			sum.rows += r.rows
+			sum.restarts += r.restarts
+			sum.virtual += r.virtual
+			if testing.Verbose() && seed%50 == 0 {
+				t.Logf("%d seeds, %d faults, %d rows", seed, sum.faults, sum.rows)
+			}
+		}
+		t.Logf("%d seeds, %d faults (%d more did not find their step), %d events, %d rows: lost 0, doubled 0, states equal; %d processes gave up and were started again; %v of virtual time",
+			seeds, sum.faults, sum.missed, sum.events, sum.rows, sum.restarts, sum.virtual.Round(time.Minute))
+	})
+	t.Logf("faults by step\n%v", hits)
+	if none := hits.empty(); len(none) > 0 && one == 0 && seeds >= defaultSeeds {
+		t.Errorf("never injected: %v", none)
+	}
+}
+
+// simulate runs one seed.
+func simulate(ctx context.Context, seed uint64, hits matrix) (r result, err error) {
+	began := time.Now()
+	w, err := newWorld(ctx, seed)
+	if err != nil {
+		return r, err
+	}
+	defer func() {
+		err = errors.Join(err, w.close())
+		for c, n := range w.hits {
+			hits[c] += n
+		}
+		r.restarts, r.virtual = w.restarts.Load(), time.Since(began)
+	}()
+	tell, quiet := context.WithCancel(ctx)
+	defer quiet()
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		w.tell(tell)
+	}()
+	for _, m := range w.machines {
+		m.start()
+	}
+	all := cells()
+	for i := 0; r.faults < faultsOfSeed && i < 2*faultsOfSeed; i++ {
+		if i%5 == 1 {
+			w.machines[w.below(2)].remember()
+		}
+		c := all[(int(seed)*faultsOfSeed+i*7)%len(all)]
+		if !w.inject(c) {
+			r.missed++
+		} else {
+			r.faults++
+		}
+		if err := w.failure(); err != nil {
+			return r, err
+		}
+		time.Sleep(w.upTo(time.Second))
+	}
+	quiet()
+	<-told
+	w.telling.Wait()
+	w.timers.Wait()
+	w.startAll()
+	w.timers.Wait()
+	l, err := w.settle(ctx)
+	if l != nil {
+		r.events, r.rows = l.Conversions, len(l.Outcomes)
+	}
+	if err != nil {
+		return r, err
+	}
+	for _, m := range w.machines {
+		if err := m.stop(); err != nil {
+			return r, fmt.Errorf("stopping %s: %w", m.name, err)
+		}
+	}
+	if err := w.checkStates(l); err != nil {
+		return r, err
+	}
+	return r, w.failure()
+}
