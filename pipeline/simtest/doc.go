@@ -33,7 +33,7 @@
 //
 //	go test ./pipeline/simtest                                             300 seeds
 //	PARTNERS_TEST_SEEDS=10000 go test -timeout 24h ./pipeline/simtest      more
-//	PARTNERS_TEST_SEED=17 go test -v -run TestSimulation ./pipeline/simtest   one again
+//	PARTNERS_TEST_SEED=17 go test -v -run TestSimulation ./pipeline/simtest   one again; with PARTNERS_TEST_SEEDS, so many from that one on
 //
 // A seed decides what is told and what is injected where. It does not decide in which order goroutines run that are ready at the same instant, so a seed that failed may pass when it runs again.
 //

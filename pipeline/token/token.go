@@ -41,16 +41,11 @@ var (
 // Parse reads a token's text without judging its MAC. One token has one text: ksuid takes other characters for digits ('@' for '3'), and two texts of one token would be two
 // keys in Kafka, perhaps in two partitions.
 func Parse(text string) (Raw, error) {
-	for i := range len(text) {
-		if c := text[i]; c-'0' > 9 && c-'A' > 25 && c-'a' > 25 { // unsigned: below the first is above the last
-			return Raw{}, ErrMalformed
-		}
-	}
-	id, err := ksuid.Parse(text)
-	if err != nil {
+	raw, ok := decode(text)
+	if !ok {
 		return Raw{}, ErrMalformed
 	}
-	return Raw(id), nil
+	return raw, nil
 }
 
 // Text returns the 27 characters of raw.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/pipeline/token"
+	"github.com/segmentio/ksuid"
 	"pgregory.net/rapid"
 )
 
@@ -122,8 +123,13 @@ func FuzzParse(f *testing.F) {
 	f.Add("2ABCdefGhIjKlMnOpQrStUvWxYz")
 	f.Add(strings.Repeat("z", 27))
 	f.Add("@ABCdefGhIjKlMnOpQrStUvWxYz")
+	f.Add("aWgEPTl1tmebfsQzFP4bxwgy80V") // the largest
+	f.Add("aWgEPTl1tmebfsQzFP4bxwgy80W")
 	f.Fuzz(func(t *testing.T, text string) {
 		raw, err := token.Parse(text)
+		if theirs, bad := ksuid.Parse(text); !strings.ContainsFunc(text, func(r rune) bool { return !strings.ContainsRune(base62, r) }) && ((bad == nil) != (err == nil) || bad == nil && token.Raw(theirs) != raw) {
+			t.Errorf("%q parses to %x (%v), ksuid says %x (%v)", text, raw, err, theirs, bad)
+		}
 		if err != nil {
 			if !errors.Is(err, token.ErrMalformed) {
 				t.Errorf("unclassified: %v", err)
@@ -132,6 +138,38 @@ func FuzzParse(f *testing.F) {
 		}
 		if token.Text(&raw) != text {
 			t.Errorf("%q parses to %q", text, token.Text(&raw))
+		}
+	})
+}
+
+const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+// What the library reads and what we read is the same, over the whole range.
+func TestParseIsKSUIDs(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringOfN(rapid.RuneFrom([]rune(base62)), token.Len, token.Len, token.Len).Draw(t, "text")
+		raw, err := token.Parse(text)
+		theirs, bad := ksuid.Parse(text)
+		if (bad == nil) != (err == nil) || bad == nil && token.Raw(theirs) != raw {
+			t.Fatalf("%q parses to %x (%v), ksuid says %x (%v)", text, raw, err, theirs, bad)
+		}
+	})
+}
+
+func BenchmarkParse(b *testing.B) {
+	const text = "2ABCdefGhIjKlMnOpQrStUvWxYz"
+	b.Run("ours", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := token.Parse(text); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("ksuid", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := ksuid.Parse(text); err != nil {
+				b.Fatal(err)
+			}
 		}
 	})
 }
