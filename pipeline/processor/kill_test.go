@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 	if brokers := os.Getenv("PARTNERS_TEST_CHILD"); brokers != "" {
 		child(brokers)
 	}
+	if brokers := os.Getenv("PARTNERS_TEST_RECOVERY"); brokers != "" {
+		recoverChild(brokers)
+	}
 	os.Exit(m.Run())
 }
 

@@ -265,15 +265,27 @@ func (o *outcomeTail) mark() map[int32]int64 {
 // after waits until a row beyond mark is visible.
 func (o *outcomeTail) after(mark map[int32]int64) {
 	o.w.Helper()
+	o.wait(mark, 1)
+}
+
+// everywhere waits until there is one in every partition.
+func (o *outcomeTail) everywhere(mark map[int32]int64) {
+	o.w.Helper()
+	o.wait(mark, kafkatest.Partitions)
+}
+
+func (o *outcomeTail) wait(mark map[int32]int64, partitions int) {
+	o.w.Helper()
 	visible := func() bool {
 		o.mu.Lock()
 		defer o.mu.Unlock()
+		n := 0
 		for p, next := range o.next {
 			if next > mark[p] {
-				return true
+				n++
 			}
 		}
-		return false
+		return n >= partitions
 	}
 	for deadline := time.After(60 * time.Second); !visible(); {
 		select {
