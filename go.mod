@@ -10,7 +10,7 @@ require (
 	github.com/cockroachdb/datadriven v1.0.3 // tests as scripts
 	github.com/cockroachdb/pebble/v2 v2.1.7 // journeys on disk
 	github.com/ebitengine/purego v0.11.3 // binding to libchdb without cgo
-	github.com/getkin/kin-openapi v0.153.0 // tests hold the gateway against its OpenAPI document
+	github.com/getkin/kin-openapi v0.153.0 // tests hold the gateway and the report against their OpenAPI documents
 	github.com/go-json-experiment/json v1.27.2 // strict JSON: duplicate and unknown names refused, exact numbers
 	github.com/goccy/go-yaml v1.19.2 // strict YAML with line and column in errors
 	github.com/gofrs/flock v0.13.2 // one process per state, spool and cache directory

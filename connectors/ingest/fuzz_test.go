@@ -59,7 +59,7 @@ func FuzzEvent(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	doc, err := openapi3.NewLoader().LoadFromData(openapi.Spec())
+	doc, err := openapi3.NewLoader().LoadFromData(openapi.Events())
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -69,7 +69,7 @@ func New(cfg Config, kafkaCfg kafka.Config, producer *kgo.Client, codec *event.C
 	h := &Handler{
 		cfg: cfg, conversions: kafkaCfg.Topic(topic.Conversions), rejections: kafkaCfg.Topic(topic.Rejections),
 		producer: producer, codec: codec, epochs: epochs, keyring: keyring, tokens: tokens, workspaces: workspaces, log: log,
-		limits: limits, rejecting: tally{limit: maxRejections}, specification: openapi.Spec(),
+		limits: limits, rejecting: tally{limit: maxRejections}, specification: openapi.Events(),
 		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}, troubles: rate.Sometimes{Interval: 10 * time.Second},
 		now: time.Now,
 	}

@@ -193,7 +193,7 @@ func TestAllowAndSpecification(t *testing.T) {
 		t.Errorf("HEAD /: %d %s", a.status, a.header.Get("Content-Type"))
 	}
 	a := r.do(call{method: "GET", path: "/v1/openapi.json", signer: "nobody"})
-	if a.status != 200 || !bytes.Equal(a.body, openapi.Spec()) || a.header.Get("Content-Type") != "application/json" {
+	if a.status != 200 || !bytes.Equal(a.body, openapi.Events()) || a.header.Get("Content-Type") != "application/json" {
 		t.Errorf("GET /v1/openapi.json: %d, %d bytes of %s", a.status, len(a.body), a.header.Get("Content-Type"))
 	}
 }

@@ -26,6 +26,7 @@
 //	GET  /v1/workspaces/{w}/events?event_id=…    verdict and why
 //	GET  /v1/workspaces/{w}/conservation         the view workspace_conservation
 //	GET  /v1/workspaces/{w}/coverage             the view token_coverage
+//	GET  /v1/openapi.json                        all of this as OpenAPI: schemas/openapi/report.json
 //
 // Filters are from, to (days in UTC, both inclusive, of occurred_at), partner, program, link (ids), type, verdict, review (one or several, with commas) and basis=click, which puts events on the day of
 // their click. Lists take limit (1 to 1000) and cursor. Whatever else a request names is refused with 400 and the parameter's name, so that a misspelt filter does not select everything.

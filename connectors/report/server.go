@@ -19,6 +19,7 @@ import (
 
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/schemas/catalog"
+	"github.com/nimriz/partners/schemas/openapi"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -42,13 +43,26 @@ type Server struct {
 // NewServer makes the handler of a warehouse. reg may be nil.
 func NewServer(conn *clickhouse.Conn, readers *Readers, log *slog.Logger, reg prometheus.Registerer) *Server {
 	s := &Server{reader: New(conn), readers: readers, log: log, metrics: newMetrics(reg), now: time.Now, mux: http.NewServeMux()}
-	for pattern, handle := range map[string]http.HandlerFunc{
-		"GET /{$}":                               s.page,
-		"GET /why":                               s.whyPage,
-		"GET /dispute":                           s.disputePage,
-		"POST /dispute":                          s.disputePage,
-		"POST /session":                          s.signIn,
-		"POST /session/end":                      s.signOut,
+	for pattern, handle := range s.routes() {
+		s.mux.Handle(pattern, s.measured(pattern, handle))
+	}
+	return s
+}
+
+// routes are all that is answered, by pattern: those of schemas/openapi/report.json.
+func (s *Server) routes() map[string]http.HandlerFunc {
+	specification := openapi.Report()
+	return map[string]http.HandlerFunc{
+		"GET /{$}":          s.page,
+		"GET /why":          s.whyPage,
+		"GET /dispute":      s.disputePage,
+		"POST /dispute":     s.disputePage,
+		"POST /session":     s.signIn,
+		"POST /session/end": s.signOut,
+		"GET /v1/openapi.json": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.Write(specification)
+		},
 		"GET /v1/workspaces/{w}/performance":     s.list(s.performance, partnerReporting),
 		"GET /v1/workspaces/{w}/outcomes":        s.list(s.outcomes, partnerReporting, conversionReporting),
 		"GET /v1/workspaces/{w}/conservation":    s.list(s.conservation, partnerReporting),
@@ -56,10 +70,7 @@ func NewServer(conn *clickhouse.Conn, readers *Readers, log *slog.Logger, reg pr
 		"GET /v1/workspaces/{w}/events":          s.list(s.events, partnerReporting, conversionReporting),
 		"GET /v1/workspaces/{w}/performance.csv": s.list(s.performanceCSV, partnerReporting, exports),
 		"GET /v1/workspaces/{w}/outcomes.csv":    s.list(s.outcomesCSV, partnerReporting, conversionReporting, exports),
-	} {
-		s.mux.Handle(pattern, s.measured(pattern, handle))
 	}
-	return s
 }
 
 // ServeHTTP implements http.Handler.
@@ -251,8 +262,10 @@ func (s *Server) coverage(w http.ResponseWriter, req *http.Request, workspace st
 	if err == nil {
 		err = daysOnly(f, true)
 	}
-	if err == nil && (!f.From.IsZero() || !f.To.IsZero()) {
-		err = &BadParameter{"from", "coverage is of all clicks: it has no days"}
+	for name, day := range map[string]time.Time{"from": f.From, "to": f.To} {
+		if err == nil && !day.IsZero() {
+			err = &BadParameter{name, "coverage is of all clicks: it has no days"}
+		}
 	}
 	if err != nil {
 		return err

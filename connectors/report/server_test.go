@@ -25,6 +25,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/schemas/ddl"
@@ -64,6 +65,7 @@ type rig struct {
 	*httptest.Server
 	conn   *clickhouse.Conn
 	server *Server
+	doc    *openapi3.T
 }
 
 func newRig(t *testing.T) *rig {
@@ -92,7 +94,7 @@ func newRig(t *testing.T) *rig {
 	}
 	s := NewServer(conn, readers, slog.New(slog.NewTextHandler(testLog{t}, nil)), prometheus.NewRegistry())
 	s.now = func() time.Time { return time.Date(2026, 3, 20, 12, 0, 0, 0, time.UTC) }
-	r := &rig{t, httptest.NewServer(s), conn, s}
+	r := &rig{t, httptest.NewServer(s), conn, s, described(t)}
 	t.Cleanup(r.Close)
 	return r
 }
@@ -126,6 +128,7 @@ func (r *rig) do(req *http.Request) (int, http.Header, string) {
 	if err != nil {
 		r.Fatal(err)
 	}
+	r.checkAnswer(req, res.StatusCode, res.Header, string(body))
 	return res.StatusCode, res.Header, string(body)
 }
 

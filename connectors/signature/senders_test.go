@@ -87,7 +87,7 @@ func TestPublishedSamples(t *testing.T) {
 			t.Skipf("SKIP: the samples are not run, as %s is not installed", tool)
 		}
 	}
-	doc, err := openapi3.NewLoader().LoadFromData(openapi.Spec())
+	doc, err := openapi3.NewLoader().LoadFromData(openapi.Events())
 	if err != nil {
 		t.Fatal(err)
 	}

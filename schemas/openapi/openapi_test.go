@@ -27,36 +27,47 @@ func load(data []byte) (*openapi3.T, error) {
 
 func spec(t *testing.T) *openapi3.T {
 	t.Helper()
-	doc, err := load(Spec())
+	doc, err := load(Events())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return doc
 }
 
-// The document is valid OpenAPI 3.1 and every example validates against its schema.
+// The documents are valid OpenAPI 3.1 and every example validates against its schema.
 func TestSpecIsValid(t *testing.T) {
-	if doc := spec(t); !doc.IsOpenAPI31OrLater() {
-		t.Errorf("openapi: %s, want 3.1", doc.OpenAPI)
+	for name, data := range map[string][]byte{"events": Events(), "report": Report()} {
+		if doc, err := load(data); err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if !doc.IsOpenAPI31OrLater() {
+			t.Errorf("%s: openapi: %s, want 3.1", name, doc.OpenAPI)
+		}
 	}
 }
 
 // The validation above must be able to fail, also on keywords new in 3.1.
 func TestValidationSeesMistakes(t *testing.T) {
-	for name, change := range map[string][2]string{
-		"wrong type in an example":           {`"quantity": 2`, `"quantity": "2"`},
-		"currency without amount (3.1)":      {`"amount": "129.90",`, ``},
-		"unknown member in an example":       {`"customer_ref": "c_8841"`, `"customer": "c_8841"`},
-		"code of another status (3.1 const)": {`"const": 415`, `"const": 416`},
-		"dangling reference":                 {`"$ref": "#/components/schemas/Batch"`, `"$ref": "#/components/schemas/Lot"`},
-		"no such keyword value":              {`"type": "integer"`, `"type": "intger"`},
+	for name, change := range map[string]struct {
+		doc       []byte
+		old, with string
+	}{
+		"wrong type in an example":           {Events(), `"quantity": 2`, `"quantity": "2"`},
+		"currency without amount (3.1)":      {Events(), `"amount": "129.90",`, ``},
+		"unknown member in an example":       {Events(), `"customer_ref": "c_8841"`, `"customer": "c_8841"`},
+		"code of another status (3.1 const)": {Events(), `"const": 415`, `"const": 416`},
+		"dangling reference":                 {Events(), `"$ref": "#/components/schemas/Batch"`, `"$ref": "#/components/schemas/Lot"`},
+		"no such keyword value":              {Events(), `"type": "integer"`, `"type": "intger"`},
+		"null where there is always a value": {Report(), `"day": "2026-03-14"`, `"day": null`},
+		"an example without a member":        {Report(), `"difference": 0`, `"differences": 0`},
+		"a word that is none of its list":    {Report(), `"verdict": "attributed"`, `"verdict": "approved"`},
+		"a parameter that is nowhere":        {Report(), `"$ref": "#/components/parameters/cursor"`, `"$ref": "#/components/parameters/page"`},
 	} {
-		text := string(Spec())
-		if !strings.Contains(text, change[0]) {
-			t.Errorf("%s: the document has no %q to change", name, change[0])
+		text := string(change.doc)
+		if !strings.Contains(text, change.old) {
+			t.Errorf("%s: the document has no %q to change", name, change.old)
 			continue
 		}
-		if _, err := load([]byte(strings.Replace(text, change[0], change[1], 1))); err == nil {
+		if _, err := load([]byte(strings.Replace(text, change.old, change.with, 1))); err == nil {
 			t.Errorf("%s: the changed document validates", name)
 		}
 	}
@@ -173,7 +184,7 @@ func TestHeadersAndRoutes(t *testing.T) {
 
 // The limits that a sender must know are written down.
 func TestLimitsAreWritten(t *testing.T) {
-	text := string(Spec())
+	text := string(Events())
 	for _, limit := range []string{
 		"256 kB", "1 MB", "500 events", `"maxItems": 500`, "1 to 128 characters without a dot", "1 to 10 signatures",
 		"at most 5 minutes from the gateway's clock", "up to 8 active secrets", "400 days", "at most 2 kB", "Up to 20 pairs",
@@ -267,8 +278,8 @@ func TestItemResultSchema(t *testing.T) {
 
 // A caller that writes into what it got changes nobody else's document.
 func TestSpecIsTheCallersOwn(t *testing.T) {
-	Spec()[0] = 'x'
-	if Spec()[0] != '{' {
-		t.Error("Spec hands out shared bytes")
+	Events()[0], Report()[0] = 'x', 'x'
+	if Events()[0] != '{' || Report()[0] != '{' {
+		t.Error("shared bytes are handed out")
 	}
 }
