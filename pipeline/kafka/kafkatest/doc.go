@@ -2,6 +2,7 @@
 //
 //   - Broker and Cluster start a kfake with all our topics, unprefixed: milliseconds, and every test its own.
 //   - Real starts Apache Kafka 4.3.1 (KRaft, broker and controller in one JVM) as a child process that the test can kill and start again: 3 to 4 seconds.
+//   - Alone is Real with no other Apache Kafka of ours beside it; Three is Alone with three nodes, of which single ones can be killed.
 //   - Each runs one test against both, under a prefix.
 //
 // # What Real promises

@@ -43,7 +43,7 @@ func (in Install) Fresh(t testing.TB) Install {
 	if in.shared {
 		t.Cleanup(func() { in.remove(t) })
 	}
-	makeTopics(t, in.Config())
+	makeTopics(t, in.Config(), 1)
 	return in
 }
 

@@ -42,18 +42,18 @@ func fake(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
 	return c
 }
 
-// Topics makes all our topics on a running broker, without a prefix.
+// Topics makes all our topics on a running broker, without a prefix, each replicated to all nodes whose addresses are given.
 func Topics(t testing.TB, brokers []string) {
 	t.Helper()
-	makeTopics(t, config(brokers))
+	makeTopics(t, config(brokers), len(brokers))
 }
 
-func makeTopics(t testing.TB, cfg kafka.Config) {
+func makeTopics(t testing.TB, cfg kafka.Config, replicas int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	want := kafka.DefaultTopicsConfig()
-	want.Partitions, want.Replication = Partitions, 1
+	want.Partitions, want.Replication = Partitions, int16(replicas)
 	if _, err := kafka.Apply(ctx, Client(t, cfg.Brokers), cfg, want); err != nil {
 		t.Fatalf("making topics: %v", err)
 	}

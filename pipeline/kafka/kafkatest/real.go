@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,7 +26,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// RealBroker is an Apache Kafka of one node that a test owns. Its methods end the test if they fail: call them from its goroutine.
+// RealBroker is an Apache Kafka of one or three nodes that a test owns. Its methods end the test if they fail: call them from its goroutine.
 type RealBroker struct {
 	t         testing.TB
 	java      string
@@ -33,23 +34,37 @@ type RealBroker struct {
 	settings  []string
 	dir       string
 	cluster   string // its id
-	port      int    // clients; the controller listens on the next one
-	running   *child // nil while it is down
+	nodes     []*node
+}
+
+// node is one JVM, broker and controller at once.
+type node struct {
+	id      int // from 1
+	dir     string
+	port    int    // clients; the controller listens on the next one
+	logDir  string // the id of its log directory, which the quorum knows it by
+	running *child // nil while it is down
 }
 
 // Real starts Apache Kafka without topics, and ends it with the test. settings are lines of server.properties that come after ours. It skips the test where Java 17 or Maven is missing, or fails it if PARTNERS_REQUIRE_KAFKA=1.
 func Real(t testing.TB, settings ...string) *RealBroker {
 	t.Helper()
-	return start(t, (*flock.Flock).TryRLockContext, settings)
+	return start(t, 1, (*flock.Flock).TryRLockContext, settings)
 }
 
 // Alone is Real for a test that needs the whole machine: no other broker of this user's tests runs beside it, in whatever package.
 func Alone(t testing.TB, settings ...string) *RealBroker {
 	t.Helper()
-	return start(t, (*flock.Flock).TryLockContext, settings)
+	return start(t, 1, (*flock.Flock).TryLockContext, settings)
 }
 
-func start(t testing.TB, lock func(*flock.Flock, context.Context, time.Duration) (bool, error), settings []string) *RealBroker {
+// Three is Alone with three nodes: three replicas of everything, of which two must acknowledge.
+func Three(t testing.TB, settings ...string) *RealBroker {
+	t.Helper()
+	return start(t, 3, (*flock.Flock).TryLockContext, settings)
+}
+
+func start(t testing.TB, nodes int, lock func(*flock.Flock, context.Context, time.Duration) (bool, error), settings []string) *RealBroker {
 	t.Helper()
 	b := &RealBroker{t: t, settings: settings}
 	b.require()
@@ -63,11 +78,14 @@ func start(t testing.TB, lock func(*flock.Flock, context.Context, time.Duration)
 		t.Fatalf("making a directory for Apache Kafka: %v", err)
 	}
 	b.dir = dir
+	for i := range nodes {
+		b.nodes = append(b.nodes, &node{id: i + 1, dir: filepath.Join(dir, fmt.Sprint("node-", i+1))})
+	}
 	t.Cleanup(b.cleanup)
 	for attempt := 1; ; attempt++ {
 		err := b.format()
 		if err == nil {
-			err = b.boot()
+			err = b.boot(b.nodes)
 		}
 		if err == nil {
 			return b
@@ -91,73 +109,130 @@ func (b *RealBroker) require() {
 	}
 }
 
-// Brokers is where it listens, also while it is down.
-func (b *RealBroker) Brokers() []string { return []string{fmt.Sprintf("127.0.0.1:%d", b.port)} }
+// Brokers is where its nodes listen, also while they are down.
+func (b *RealBroker) Brokers() (addresses []string) {
+	for _, n := range b.nodes {
+		addresses = append(addresses, n.address())
+	}
+	return addresses
+}
+
+func (n *node) address() string { return fmt.Sprintf("127.0.0.1:%d", n.port) }
 
 // Kill ends it as a crash would, by SIGKILL. What it acknowledged is kept: it is the machine that does not crash.
 func (b *RealBroker) Kill() {
 	b.t.Helper()
-	if b.running == nil {
-		b.t.Fatal("Apache Kafka is not running")
+	for i := range b.nodes {
+		b.KillNode(i)
 	}
-	b.end()
 }
 
 // Stop ends it in order: transactions and groups are handed over, logs are closed.
 func (b *RealBroker) Stop() {
 	b.t.Helper()
-	if b.running == nil {
-		b.t.Fatal("Apache Kafka is not running")
+	for i := range b.nodes {
+		b.StopNode(i)
 	}
-	_ = b.running.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-b.running.done:
-	case <-time.After(30 * time.Second):
-		b.t.Error("Apache Kafka does not stop: killing it")
-	}
-	b.end()
 }
 
-// Start starts it again, with its data and on its port, and returns when it answers.
+// Start starts it again, with its data and on its ports, and returns when every node answers.
 func (b *RealBroker) Start() {
 	b.t.Helper()
-	if b.running != nil {
-		b.t.Fatal("Apache Kafka is running")
+	for _, n := range b.nodes {
+		b.down(n, false)
 	}
-	if err := b.boot(); err != nil {
+	if err := b.boot(b.nodes); err != nil {
 		b.t.Fatalf("starting Apache Kafka again: %v", err)
 	}
 }
 
-// end makes sure that it is gone.
-func (b *RealBroker) end() {
-	if b.running != nil {
-		b.running.kill()
-		b.running = nil
+// KillNode is Kill for one node, counted from 0.
+func (b *RealBroker) KillNode(i int) {
+	b.t.Helper()
+	b.down(b.nodes[i], true)
+	b.nodes[i].end()
+}
+
+// StopNode is Stop for one node.
+func (b *RealBroker) StopNode(i int) {
+	b.t.Helper()
+	n := b.nodes[i]
+	b.down(n, true)
+	_ = n.running.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-n.running.done:
+	case <-time.After(30 * time.Second):
+		b.t.Errorf("node %d of Apache Kafka does not stop: killing it", n.id)
+	}
+	n.end()
+}
+
+// StartNode is Start for one node.
+func (b *RealBroker) StartNode(i int) {
+	b.t.Helper()
+	b.down(b.nodes[i], false)
+	if err := b.boot(b.nodes[i : i+1]); err != nil {
+		b.t.Fatalf("starting node %d of Apache Kafka again: %v", i+1, err)
 	}
 }
 
-// cleanup keeps the log of a test that failed, and nothing else.
+// down ends the test unless a node runs as it must.
+func (b *RealBroker) down(n *node, running bool) {
+	b.t.Helper()
+	if (n.running != nil) != running {
+		b.t.Fatalf("node %d of Apache Kafka runs: %v", n.id, !running)
+	}
+}
+
+// end makes sure that it is gone.
+func (n *node) end() {
+	if n.running != nil {
+		n.running.kill()
+		n.running = nil
+	}
+}
+
+func (b *RealBroker) end() {
+	for _, n := range b.nodes {
+		n.end()
+	}
+}
+
+// cleanup keeps the logs of a test that failed, and nothing else.
 func (b *RealBroker) cleanup() {
 	b.end()
-	remove := b.dir
+	remove := []string{b.dir}
 	if b.t.Failed() {
-		remove = filepath.Join(b.dir, "data")
-		b.t.Logf("the log of Apache Kafka is %s; it ends:\n%s", b.logFile(), lastLines(b.logged(), 30))
+		remove = nil
+		for _, n := range b.nodes {
+			remove = append(remove, n.data())
+			b.t.Logf("the log of Apache Kafka is %s; it ends:\n%s", n.logFile(), lastLines(n.logged(), 30))
+		}
 	}
-	if err := os.RemoveAll(remove); err != nil {
-		b.t.Errorf("removing the data of Apache Kafka: %v", err)
+	for _, dir := range remove {
+		if err := os.RemoveAll(dir); err != nil {
+			b.t.Errorf("removing the data of Apache Kafka: %v", err)
+		}
 	}
 }
 
-func (b *RealBroker) logFile() string { return filepath.Join(b.dir, "broker.log") }
+func (n *node) data() string { return filepath.Join(n.dir, "data") }
 
-func (b *RealBroker) logged() string {
-	text, err := os.ReadFile(b.logFile())
+func (n *node) logFile() string { return filepath.Join(n.dir, "broker.log") }
+
+func (n *node) logged() string {
+	text, err := os.ReadFile(n.logFile())
 	if err != nil {
 		return err.Error()
 	}
 	return string(text)
+}
+
+func (b *RealBroker) logged() (text string) {
+	for _, n := range b.nodes {
+		text += n.logged()
+	}
+	return text
 }
 
 // prepare finds Java and the jars.
@@ -200,58 +275,85 @@ func javaVersion(said string) int {
 }
 
 // properties are the settings of a node whose clients and tests are all on this machine and in a hurry. Everything about transactions and messages that is not here is Kafka's default.
-func (b *RealBroker) properties() string {
+func (b *RealBroker) properties(n *node) string {
+	var controllers []string
+	for _, other := range b.nodes {
+		controllers = append(controllers, fmt.Sprintf("127.0.0.1:%d", other.port+1))
+	}
+	replicas := len(b.nodes)
 	return fmt.Sprintf(`process.roles=broker,controller
-node.id=1
-controller.quorum.bootstrap.servers=127.0.0.1:%[2]d
-listeners=PLAINTEXT://127.0.0.1:%[1]d,CONTROLLER://127.0.0.1:%[2]d
-advertised.listeners=PLAINTEXT://127.0.0.1:%[1]d
+node.id=%[1]d
+controller.quorum.bootstrap.servers=%[2]s
+listeners=PLAINTEXT://127.0.0.1:%[3]d,CONTROLLER://127.0.0.1:%[4]d
+advertised.listeners=PLAINTEXT://127.0.0.1:%[3]d
 controller.listener.names=CONTROLLER
-log.dirs=%[3]s
-offsets.topic.replication.factor=1
+log.dirs=%[5]s
+default.replication.factor=%[6]d
+min.insync.replicas=%[7]d
+offsets.topic.replication.factor=%[6]d
 offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor=%[6]d
+transaction.state.log.min.isr=%[7]d
 transaction.state.log.num.partitions=4
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor=%[6]d
+share.coordinator.state.topic.min.isr=%[7]d
 group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
-%[4]s
-`, b.port, b.port+1, filepath.Join(b.dir, "data"), strings.Join(b.settings, "\n"))
+%[8]s
+`, n.id, strings.Join(controllers, ","), n.port, n.port+1, n.data(), replicas, max(1, replicas-1), strings.Join(b.settings, "\n"))
 }
 
-// command runs one of Kafka's programs; its settings are in server.properties.
-func (b *RealBroker) command(out io.Writer, class string, args ...string) *exec.Cmd {
+// command runs one of Kafka's programs for a node, whose settings are in server.properties.
+func (b *RealBroker) command(n *node, out io.Writer, class string, args ...string) *exec.Cmd {
 	cmd := exec.Command(b.java, append([]string{"-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto",
 		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients.NetworkClient=error",
 		"-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 		"-cp", b.classPath, class}, args...)...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = b.dir, out, out
+	cmd.Dir, cmd.Stdout, cmd.Stderr = n.dir, out, out
 	return cmd
 }
 
-// format picks ports and makes an empty log directory for them.
+// format picks ports and makes empty log directories for them.
 func (b *RealBroker) format() error {
-	if err := os.RemoveAll(filepath.Join(b.dir, "data")); err != nil {
-		return fmt.Errorf("removing the data of a failed start: %w", err)
+	b.cluster = newID()
+	var voters []string
+	for _, n := range b.nodes {
+		if err := os.RemoveAll(n.data()); err != nil {
+			return fmt.Errorf("removing the data of a failed start: %w", err)
+		}
+		if err := os.MkdirAll(n.dir, 0o755); err != nil {
+			return fmt.Errorf("making a directory for a node: %w", err)
+		}
+		for taken := true; taken; {
+			port, err := freePorts()
+			if err != nil {
+				return err
+			}
+			n.port, n.logDir = port, newID()
+			taken = slices.ContainsFunc(b.nodes, func(other *node) bool { return other.id < n.id && other.port == port })
+		}
+		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d:%s", n.id, n.port+1, n.logDir))
 	}
-	port, err := freePorts()
-	if err != nil {
-		return err
+	failed := make(chan error, len(b.nodes))
+	for _, n := range b.nodes {
+		go func() { failed <- b.formatNode(n, strings.Join(voters, ",")) }()
 	}
-	id := make([]byte, 16)
-	crand.Read(id)
-	id[0] &= 0x7f // an id that begins with a dash would be a flag
-	b.port, b.cluster = port, base64.RawURLEncoding.EncodeToString(id)
-	if err := os.WriteFile(filepath.Join(b.dir, "server.properties"), []byte(b.properties()), 0o644); err != nil {
+	var err error
+	for range b.nodes {
+		err = errors.Join(err, <-failed)
+	}
+	return err
+}
+
+func (b *RealBroker) formatNode(n *node, voters string) error {
+	if err := os.WriteFile(filepath.Join(n.dir, "server.properties"), []byte(b.properties(n)), 0o644); err != nil {
 		return fmt.Errorf("writing the settings: %w", err)
 	}
 	var said bytes.Buffer
-	c, err := startChild(b.command(&said, "kafka.tools.StorageTool", "format", "--standalone", "-t", b.cluster, "-c", "server.properties"))
+	c, err := startChild(b.command(n, &said, "kafka.tools.StorageTool", "format", "--initial-controllers", voters, "-t", b.cluster, "-c", "server.properties"))
 	if err != nil {
 		return fmt.Errorf("formatting its log directory: %w", err)
 	}
@@ -259,6 +361,14 @@ func (b *RealBroker) format() error {
 		return fmt.Errorf("formatting its log directory: %w: %s", c.err, lastLines(said.String(), 10))
 	}
 	return nil
+}
+
+// newID is a random id as Kafka writes them.
+func newID() string {
+	id := make([]byte, 16)
+	crand.Read(id)
+	id[0] &= 0x7f // an id that begins with a dash would be a flag
+	return base64.RawURLEncoding.EncodeToString(id)
 }
 
 // freePorts returns a port that is free together with the next one. See "Non-obvious" for why it is not the kernel that picks.
@@ -280,42 +390,53 @@ func freePorts() (int, error) {
 	return 0, errors.New("no two free ports in a row between 20000 and 32000")
 }
 
-// boot starts the broker and waits until it answers.
-func (b *RealBroker) boot() error {
-	log, err := os.OpenFile(b.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+// boot starts nodes and waits until the cluster counts them in.
+func (b *RealBroker) boot(nodes []*node) error {
+	for _, n := range nodes {
+		if err := b.launch(n); err != nil {
+			return err
+		}
+	}
+	deadline := time.Now().Add(60 * time.Second)
+	for _, n := range nodes {
+		for !b.answers(n) {
+			if time.Now().After(deadline) {
+				return fmt.Errorf("node %d does not answer after 60 s", n.id)
+			}
+			select {
+			case <-n.running.done:
+				return fmt.Errorf("node %d ended: %w", n.id, n.running.err)
+			case <-b.t.Context().Done():
+				return context.Cause(b.t.Context())
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+func (b *RealBroker) launch(n *node) error {
+	log, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("opening its log: %w", err)
 	}
 	defer log.Close() // the child has its own
-	fmt.Fprintf(log, "%s starting on port %d\n", time.Now().Format("15:04:05.000"), b.port)
-	b.running, err = startChild(b.command(log, "kafka.Kafka", "server.properties"))
+	fmt.Fprintf(log, "%s starting on port %d\n", time.Now().Format("15:04:05.000"), n.port)
+	n.running, err = startChild(b.command(n, log, "kafka.Kafka", "server.properties"))
 	if err != nil {
-		b.running = nil
-		return err
+		n.running = nil
 	}
-	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); {
-		if b.answers() {
-			return nil
-		}
-		select {
-		case <-b.running.done:
-			return fmt.Errorf("it ended: %w", b.running.err)
-		case <-b.t.Context().Done():
-			return context.Cause(b.t.Context())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	return errors.New("it does not answer after 60 s")
+	return err
 }
 
-// answers reports whether our broker is there: on its port another test's might be.
-func (b *RealBroker) answers() bool {
-	conn, err := net.DialTimeout("tcp", b.Brokers()[0], time.Second)
+// answers reports whether our node is there and belongs to the cluster: on its port another test's might be.
+func (b *RealBroker) answers(n *node) bool {
+	conn, err := net.DialTimeout("tcp", n.address(), time.Second)
 	if err != nil {
 		return false
 	}
 	conn.Close()
-	cl, err := kafka.NewClient(config(b.Brokers()), discard(), nil)
+	cl, err := kafka.NewClient(config([]string{n.address()}), discard(), nil)
 	if err != nil {
 		return false
 	}
@@ -323,5 +444,5 @@ func (b *RealBroker) answers() bool {
 	ctx, cancel := context.WithTimeout(b.t.Context(), 5*time.Second)
 	defer cancel()
 	meta, err := kadm.NewClient(cl).BrokerMetadata(ctx)
-	return err == nil && meta.Cluster == b.cluster
+	return err == nil && meta.Cluster == b.cluster && slices.ContainsFunc(meta.Brokers, func(d kadm.BrokerDetail) bool { return int(d.NodeID) == n.id })
 }

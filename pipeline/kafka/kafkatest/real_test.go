@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -33,7 +34,7 @@ func TestRealKeepsItsLog(t *testing.T) {
 	put("a")
 	port := b.Brokers()[0]
 	b.Kill()
-	if b.answers() {
+	if b.answers(b.nodes[0]) {
 		t.Error("a killed broker answers")
 	}
 	began = time.Now()
@@ -54,11 +55,54 @@ func TestRealKeepsItsLog(t *testing.T) {
 	}
 }
 
+// Three nodes go on without one of them, and count it in again, with all it had.
+func TestRealThree(t *testing.T) {
+	began := time.Now()
+	b := Three(t)
+	Topics(t, b.Brokers())
+	t.Logf("started, with topics, in %v", time.Since(began).Round(time.Millisecond))
+	put := func(v string) {
+		Produce(t, b.Brokers(), &kgo.Record{Topic: topic.Clicks, Partition: 1, Value: []byte(v)})
+	}
+	put("a")
+	b.KillNode(1)
+	began = time.Now()
+	put("b")
+	t.Logf("a node killed, and written without it after %v", time.Since(began).Round(time.Millisecond))
+	b.StartNode(1)
+	replicated(t, b, 3)
+	b.StopNode(0)
+	replicated(t, b, 2)
+	put("c")
+	var got string
+	for _, r := range Consume(t, b.Brokers(), topic.Clicks) {
+		got += string(r.Value)
+	}
+	if got != "abc" {
+		t.Errorf("read %q, want abc", got)
+	}
+}
+
+// replicated waits until every partition of clicks has so many replicas in sync, of three.
+func replicated(t *testing.T, b *RealBroker, inSync int) {
+	t.Helper()
+	adm := kadm.NewClient(Client(t, b.Brokers()))
+	eventually(t, func() bool {
+		have, err := adm.ListTopics(t.Context(), topic.Clicks)
+		partitions := have[topic.Clicks].Partitions
+		ok := err == nil && len(partitions) == Partitions
+		for _, p := range partitions {
+			ok = ok && len(p.Replicas) == 3 && len(p.ISR) == inSync
+		}
+		return ok
+	})
+}
+
 // A test process that is killed takes its broker along.
 func TestRealDiesWithTheTest(t *testing.T) {
 	if path := os.Getenv("PARTNERS_TEST_ORPHAN"); path != "" {
 		b := Real(t)
-		if err := os.WriteFile(path, []byte(fmt.Sprint(b.running.cmd.Process.Pid, " ", b.dir)), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(fmt.Sprint(b.nodes[0].running.cmd.Process.Pid, " ", b.dir)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		select {}
