@@ -72,12 +72,15 @@ type rows interface {
 type summary struct {
 	rows   int
 	oldest event.Millis // of the rows' own times
+	// since are the rows' times from which the way to the tables is measured, where it is.
+	since []event.Millis
 }
 
 // rowsOf is rows made of Ts.
 type rowsOf[T any] struct {
 	decode  func(*kgo.Record, *T) error
 	at      func(*T) event.Millis
+	since   func(*T) event.Millis // nil: not measured
 	source  []named[kgo.Record]
 	columns []named[T]
 
@@ -90,6 +93,12 @@ func newRows[T any](decode func(*kgo.Record, *T) error, at func(*T) event.Millis
 	for _, c := range columns {
 		r.columns = append(r.columns, c...)
 	}
+	return r
+}
+
+// measured also notes from when on a row is on its way.
+func (r *rowsOf[T]) measured(since func(*T) event.Millis) *rowsOf[T] {
+	r.since = since
 	return r
 }
 
@@ -108,6 +117,9 @@ func (r *rowsOf[T]) add(record *kgo.Record, skip func() bool) error {
 	}
 	if at := r.at(&r.value); r.sum.rows == 0 || at < r.sum.oldest {
 		r.sum.oldest = at
+	}
+	if r.since != nil {
+		r.sum.since = append(r.sum.since, r.since(&r.value))
 	}
 	r.sum.rows++
 	return nil

@@ -31,6 +31,8 @@ type feed struct {
 	slow bool
 	// fellows are the topics, this one included, whose inserts share a table somewhere down the chain, and with it a deduplication window.
 	fellows []string
+	// from is what the way of a row to the tables is measured from; empty: it is not.
+	from    string
 	newRows func() rows
 }
 
@@ -38,10 +40,10 @@ type feed struct {
 func feeds(codec *event.Codec) []feed {
 	rollup := []string{topic.Clicks, topic.Outcomes}
 	return []feed{
-		{topic: topic.Clicks, table: "clicks", replays: true, slow: true, fellows: rollup, newRows: func() rows {
+		{topic: topic.Clicks, table: "clicks", replays: true, slow: true, fellows: rollup, from: "click", newRows: func() rows {
 			return newRows(func(r *kgo.Record, c *event.Click) error {
 				return keyed(r, codec.DecodeClick(r.Value, c), c.ClickToken)
-			}, func(c *event.Click) event.Millis { return c.ClickedAt }, clickColumns())
+			}, func(c *event.Click) event.Millis { return c.ClickedAt }, clickColumns()).measured(func(c *event.Click) event.Millis { return c.ClickedAt })
 		}},
 		{topic: topic.Conversions, table: "conversions", silent: true, fellows: []string{topic.Conversions}, newRows: func() rows {
 			return newRows(func(r *kgo.Record, v *event.Conversion) error {
@@ -53,10 +55,10 @@ func feeds(codec *event.Codec) []feed {
 				return err
 			}, func(v *event.Conversion) event.Millis { return v.ReceivedAt }, conversionColumns())
 		}},
-		{topic: topic.Outcomes, table: "outcomes", fellows: rollup, newRows: func() rows {
+		{topic: topic.Outcomes, table: "outcomes", fellows: rollup, from: "receipt", newRows: func() rows {
 			return newRows(func(r *kgo.Record, o *event.Outcome) error {
 				return keyed(r, codec.DecodeOutcome(r.Value, o), o.ClickToken)
-			}, func(o *event.Outcome) event.Millis { return o.DecidedAt }, outcomeColumns())
+			}, func(o *event.Outcome) event.Millis { return o.DecidedAt }, outcomeColumns()).measured(func(o *event.Outcome) event.Millis { return o.ReceivedAt })
 		}},
 		{topic: topic.Rejections, table: "rejections", fellows: []string{topic.Rejections}, newRows: func() rows {
 			return newRows(func(r *kgo.Record, v *event.Rejection) error {

@@ -11,6 +11,7 @@ import (
 type metrics struct {
 	rows, batches, letters, dropped, stalls *prometheus.CounterVec
 	insertSeconds, ingestSeconds            *prometheus.HistogramVec
+	visibleSeconds                          *prometheus.HistogramVec
 	lag                                     *prometheus.GaugeVec
 
 	mu    sync.Mutex
@@ -37,24 +38,33 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.002, 2, 14)}, []string{"topic"}),
 		ingestSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "partners_sink_ingest_seconds", Help: "From the time in the oldest row of a batch until the batch is visible in ClickHouse.",
 			Buckets: prometheus.ExponentialBuckets(0.05, 2, 16)}, []string{"topic"}),
+		visibleSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "partners_sink_visible_seconds", Help: "From a click, or from the receipt of an event, until its row is visible in ClickHouse.",
+			Buckets: []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400}}, []string{"from"}),
 		lag:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "partners_sink_lag_offsets", Help: "End of the log minus the end of the finished batches."}, []string{"topic", "partition"}),
 		ends:  map[metricKey]int64{},
 		heads: map[metricKey]int64{},
 	}
 	if reg != nil {
-		reg.MustRegister(m.rows, m.batches, m.letters, m.dropped, m.stalls, m.insertSeconds, m.ingestSeconds, m.lag)
+		reg.MustRegister(m.rows, m.batches, m.letters, m.dropped, m.stalls, m.insertSeconds, m.ingestSeconds, m.visibleSeconds, m.lag)
 	}
 	return m
 }
 
 // done counts a finished batch.
-func (m *metrics) done(topic string, b *batch) {
+func (m *metrics) done(f *feed, b *batch) {
+	topic := f.topic
 	m.batches.WithLabelValues(topic).Inc()
 	m.rows.WithLabelValues(topic).Add(float64(b.sum.rows))
 	m.dropped.WithLabelValues(topic).Add(float64(b.dropped))
 	m.letters.WithLabelValues(topic).Add(float64(len(b.poisoned)))
 	if b.sum.rows > 0 {
 		m.ingestSeconds.WithLabelValues(topic).Observe(max(0, time.Since(b.sum.oldest.Time()).Seconds()))
+	}
+	if len(b.sum.since) > 0 {
+		now, visible := time.Now(), m.visibleSeconds.WithLabelValues(f.from)
+		for _, at := range b.sum.since {
+			visible.Observe(max(0, now.Sub(at.Time()).Seconds())) // a sender's clock may be ahead
+		}
 	}
 }
 

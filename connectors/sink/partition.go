@@ -233,7 +233,7 @@ func (p *partition) attempt(b *batch) error {
 	if err := p.record(ctx, b); err != nil {
 		return err
 	}
-	p.sink.metrics.done(p.feed.topic, b)
+	p.sink.metrics.done(p.feed, b)
 	return nil
 }
 

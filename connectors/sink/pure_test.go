@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"pgregory.net/rapid"
 )
@@ -347,4 +349,59 @@ func TestPace(t *testing.T) {
 	f(topic.Clicks, 6, 10*time.Second, false, 5*time.Second)
 	f(topic.Clicks, 120, 0, false, 6*time.Second)
 	f(topic.Clicks, 6, time.Second, true, 300*time.Millisecond)
+}
+
+// A click's way is measured from the click, a verdict's from the receipt of its event, however old each is.
+func TestVisibleSeconds(t *testing.T) {
+	codec, now := event.DefaultCodec(), time.Now()
+	ago := func(d time.Duration) event.Millis { return event.MillisOf(now.Add(-d)) }
+	m := newMetrics(nil)
+	for i, f := range feeds(codec) {
+		var value []byte
+		var err error
+		set := f.newRows()
+		for _, age := range []time.Duration{-time.Minute, 200 * time.Millisecond, 20 * time.Second, 48 * time.Hour} {
+			switch f.topic {
+			case topic.Clicks:
+				value, err = codec.AppendClick(nil, &event.Click{WorkspaceID: "acme", ClickToken: "t", ClickedAt: ago(age), TokenStatus: event.TokenAppended, Trigger: event.TriggerLink})
+			case topic.Outcomes:
+				value, err = codec.AppendOutcome(nil, &event.Outcome{WorkspaceID: "acme", ClickToken: "t", EventID: "e", Verdict: event.Unattributed, Type: event.Sale, Review: event.ReviewClear, ReceivedAt: ago(age), OccurredAt: ago(0), DecidedAt: ago(0)}, nil)
+			default:
+				continue
+			}
+			if err == nil {
+				err = set.add(&kgo.Record{Key: []byte("t"), Value: value}, nil)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.done(&feeds(codec)[i], &batch{sum: set.result()})
+	}
+	for from, within := range measured(t, m) {
+		// From a clock that is ahead nothing took negative time; two days are beyond the last bucket.
+		if within[0.01] != 1 || within[0.1] != 1 || within[10] != 2 || within[30] != 3 || within[86400] != 3 || within[math.Inf(1)] != 4 {
+			t.Errorf("from %s: %v", from, within)
+		}
+	}
+}
+
+// measured is how many rows were visible within which time, by what that is from.
+func measured(t *testing.T, m *metrics) map[string]map[float64]uint64 {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(m.visibleSeconds)
+	families, err := reg.Gather()
+	if err != nil || len(families) != 1 || len(families[0].Metric) != 2 {
+		t.Fatalf("%v, %v; want rows from click and from receipt", err, families)
+	}
+	out := map[string]map[float64]uint64{}
+	for _, metric := range families[0].Metric {
+		within := map[float64]uint64{math.Inf(1): metric.Histogram.GetSampleCount()}
+		for _, b := range metric.Histogram.Bucket {
+			within[b.GetUpperBound()] = b.GetCumulativeCount()
+		}
+		out[metric.Label[0].GetValue()] = within
+	}
+	return out
 }

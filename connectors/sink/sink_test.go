@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -32,6 +33,10 @@ func TestEndToEnd(t *testing.T) {
 	r.arrived()
 	run.stop(t)
 	r.check()
+	way := measured(t, run.metrics)
+	if got, want := [2]int{int(way["click"][math.Inf(1)]), int(way["receipt"][math.Inf(1)])}, [2]int{len(r.places("clicks")), len(r.places("outcomes"))}; got != want || want[0] == 0 || want[1] == 0 {
+		t.Errorf("the way of %d clicks and verdicts was measured, %d are in the tables", got, want)
+	}
 	// Nothing is new: a sink that starts again inserts nothing.
 	again := r.start(r.sink(r.wh))
 	<-again.Ready()
