@@ -387,7 +387,7 @@ func TestMissing(t *testing.T) {
 	for _, c := range []struct {
 		done []string
 		want string
-	}{{nil, "2026-03-29"}, {[]string{"2026-03-29"}, ""}, {[]string{"2026-03-26", "2026-03-24"}, "2026-03-27 2026-03-28 2026-03-29"}, {[]string{"2026-03-30"}, "2026-03-29"}} {
+	}{{nil, "2026-03-29"}, {[]string{"2026-03-29"}, ""}, {[]string{"2026-03-26", "2026-03-24"}, "2026-03-25 2026-03-27 2026-03-28 2026-03-29"}, {[]string{"2026-03-30"}, "2026-03-29"}} {
 		done := map[string]bool{}
 		for _, d := range c.done {
 			done[d] = true
@@ -421,7 +421,7 @@ func TestDaily(t *testing.T) {
 	cfg := config(t.TempDir())
 	cfg.From, cfg.To, cfg.Provisional = "", "", true
 	at := time.Date(2026, 3, 17, 2, 0, 0, 0, time.UTC)
-	if err := daily(t.Context(), r.conn, cfg, at); err != nil {
+	if err := scheduleOn(r.conn, "0 2 * * *", cfg).daily(t.Context(), at, false); err != nil {
 		t.Fatal(err)
 	}
 	files, _ := filepath.Glob(filepath.Join(cfg.Dir, "*_provisional.csv"))
@@ -433,7 +433,7 @@ func TestDaily(t *testing.T) {
 	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) SELECT 'x', 'progress', number, 0, 1, 1 FROM numbers(2)")
 	cfg.Provisional = false
 	for _, day := range []int{17, 20} { // the runs of the 18th and 19th were missed
-		if err := daily(t.Context(), r.conn, cfg, time.Date(2026, 3, day, 2, 0, 0, 0, time.UTC)); err != nil {
+		if err := scheduleOn(r.conn, "0 2 * * *", cfg).daily(t.Context(), time.Date(2026, 3, day, 2, 0, 0, 0, time.UTC), false); err != nil {
 			t.Fatal(err)
 		}
 	}

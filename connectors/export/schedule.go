@@ -30,43 +30,112 @@ func CheckSchedule(expr string) error {
 	return nil
 }
 
-// Schedule exports, at each time of a cron expression in the workspace's zone, all days up to yesterday that the directory lacks: yesterday, and those of runs that were missed since the last file there is.
+// Schedule exports, at each time of a cron expression in the workspace's zone, all days up to yesterday that the directory lacks: yesterday, and of the last 31 days those behind the first that was
+// exported. What was missed while nobody ran is made up at once. A time that the clocks skip comes when it would have come had they not changed.
 // A run waits until the joined watermark has passed its day, unless cfg.Provisional. One runs at a time; one that fails is repeated. It returns when ctx ends.
 func Schedule(ctx context.Context, conn *clickhouse.Conn, expr string, cfg Config) error {
-	if err := CheckSchedule(expr); err != nil {
+	return scheduleOn(conn, expr, cfg).run(ctx)
+}
+
+// schedule is a series of exports, one for each day.
+type schedule struct {
+	expr string
+	cfg  Config
+	// What it asks of the warehouse: the workspace's zone, whether everything before an instant is joined, and an export.
+	zone   func(context.Context) (*time.Location, error)
+	joined func(context.Context, time.Time) (bool, error)
+	export func(context.Context, Config) error
+}
+
+func scheduleOn(conn *clickhouse.Conn, expr string, cfg Config) *schedule {
+	return &schedule{
+		expr: expr, cfg: cfg,
+		zone: func(ctx context.Context) (*time.Location, error) {
+			name, err := Zone(ctx, conn, cfg.Workspace, 0)
+			if err != nil {
+				return nil, err
+			}
+			return time.LoadLocation(name)
+		},
+		joined: func(ctx context.Context, end time.Time) (bool, error) { return Joined(ctx, conn, end) },
+		export: func(ctx context.Context, c Config) error { _, err := Run(ctx, conn, c); return err },
+	}
+}
+
+func (s *schedule) run(ctx context.Context) error {
+	if err := CheckSchedule(s.expr); err != nil {
 		return err
 	}
+	var at time.Time // the tick that is served
 	for {
-		zone, err := zoneOf(ctx, conn, cfg)
+		var zone *time.Location
+		if err := again(ctx, s.cfg, func() (err error) { zone, err = s.zone(ctx); return err }); err != nil || ctx.Err() != nil {
+			return err
+		}
+		if at.IsZero() {
+			at = lastTick(s.expr, time.Now().In(zone))
+			if err := s.daily(ctx, at, true); err != nil || ctx.Err() != nil {
+				return err
+			}
+		}
+		next, err := nextTick(s.expr, at.In(zone))
 		if err != nil {
 			return err
 		}
-		next, err := gronx.NextTickAfter(expr, time.Now().In(zone), false)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrSchedule, err)
-		}
-		cfg.Log.Info("waiting for the next run", "at", next.Format(time.RFC3339))
-		if !sleep(ctx, time.Until(next)) {
+		s.cfg.Log.Info("waiting for the next run", "at", next.Format(time.RFC3339))
+		if !sleep(ctx, time.Until(next)) { // not at all, where the run before took longer than to the next
 			return nil
 		}
-		if err := daily(ctx, conn, cfg, next); err != nil {
+		at = next
+		if err := s.daily(ctx, at, false); err != nil || ctx.Err() != nil {
 			return err
-		}
-		if ctx.Err() != nil {
-			return nil
 		}
 	}
 }
 
-func zoneOf(ctx context.Context, conn *clickhouse.Conn, cfg Config) (zone *time.Location, err error) {
-	err = again(ctx, cfg, func() error {
-		name, err := Zone(ctx, conn, cfg.Workspace, 0)
-		if err == nil {
-			zone, err = time.LoadLocation(name)
+// nextTick is the first time of a cron expression after a time, in that time's zone.
+func nextTick(expr string, after time.Time) (time.Time, error) {
+	next, err := gronx.NextTickAfter(expr, after, false)
+	for _, t := range skipped(expr, after) {
+		if t.After(after) && (err != nil || t.Before(next)) {
+			next, err = t, nil
 		}
-		return err
-	})
-	return zone, err
+	}
+	if err != nil {
+		return next, fmt.Errorf("%w: %w", ErrSchedule, err)
+	}
+	return next, nil
+}
+
+// lastTick is the newest time of a cron expression up to now; now itself where there is none within reach.
+func lastTick(expr string, now time.Time) time.Time {
+	last, err := gronx.PrevTickBefore(expr, now, true)
+	for _, t := range skipped(expr, now) {
+		if !t.After(now) && (err != nil || t.After(last)) {
+			last, err = t, nil
+		}
+	}
+	if err != nil {
+		return now
+	}
+	return last
+}
+
+// skipped are times of a cron expression that do not exist, because clocks go forward over them at the last or the next change of a time's zone: the first of each, on the clock that had not been changed.
+func skipped(expr string, near time.Time) (times []time.Time) {
+	last, next := near.ZoneBounds()
+	for _, change := range []time.Time{last, next} {
+		if change.IsZero() {
+			continue
+		}
+		_, before := change.Add(-time.Second).Zone()
+		_, after := change.Zone()
+		t, err := gronx.NextTickAfter(expr, change.Add(-time.Second).In(time.FixedZone("", before)), false)
+		if err == nil && t.Before(change.Add(time.Duration(after-before)*time.Second)) {
+			times = append(times, t.In(near.Location()))
+		}
+	}
+	return times
 }
 
 // again repeats what time can heal.
@@ -97,58 +166,54 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// daily exports the days that are missing at a time.
-func daily(ctx context.Context, conn *clickhouse.Conn, cfg Config, at time.Time) error {
-	c := cfg
+// daily exports the days that are missing at a time. With missed, only where there is a series already: one that begins has missed nothing.
+func (s *schedule) daily(ctx context.Context, at time.Time, missed bool) error {
+	c := s.cfg
 	c.From, c.To = at.Format(time.DateOnly), at.Format(time.DateOnly)
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	done, err := exported(cfg.Dir, c.Filters)
+	done, err := exported(c.Dir, c.Filters)
 	if err != nil {
 		return err
+	}
+	if missed && len(done) == 0 {
+		return nil
 	}
 	for _, day := range Missing(done, at) {
 		c.From, c.To = day, day
 		d, _ := time.Parse(time.DateOnly, day)
 		end := firstInstant(d.AddDate(0, 0, 1), at.Location())
-		for !cfg.Provisional {
+		for !c.Provisional {
 			passed := false
-			if err := again(ctx, cfg, func() (err error) { passed, err = Joined(ctx, conn, end); return err }); err != nil {
+			if err := again(ctx, c, func() (err error) { passed, err = s.joined(ctx, end); return err }); err != nil {
 				return err
 			}
 			if passed {
 				break
 			}
-			cfg.Log.Info("waiting until the joined watermark has passed the day", "day", day, "end", end.Format(time.RFC3339))
+			c.Log.Info("waiting until the joined watermark has passed the day", "day", day, "end", end.Format(time.RFC3339))
 			if !sleep(ctx, watermarkEvery) {
 				return nil
 			}
 		}
-		if err := again(ctx, cfg, func() error { _, err := Run(ctx, conn, c); return err }); err != nil || ctx.Err() != nil {
+		if err := again(ctx, c, func() error { return s.export(ctx, c) }); err != nil || ctx.Err() != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Missing are the days to export at a time: those after the newest exported one up to yesterday, at most 31; yesterday alone if none was exported.
+// Missing are the days to export at a time: of the 31 up to yesterday those behind the first exported one that have no file; yesterday alone if none was exported.
 func Missing(done map[string]bool, at time.Time) (days []string) {
 	yesterday := time.Date(at.Year(), at.Month(), at.Day()-1, 12, 0, 0, 0, time.UTC)
-	newest := ""
+	first := yesterday.Format(time.DateOnly)
 	for day := range done {
-		if day <= yesterday.Format(time.DateOnly) {
-			newest = max(newest, day)
-		}
+		first = min(first, day)
 	}
-	for i := range maxMissed {
-		day := yesterday.AddDate(0, 0, -i).Format(time.DateOnly)
-		if day <= newest {
-			break
-		}
-		days = append([]string{day}, days...)
-		if newest == "" {
-			break
+	for i := maxMissed - 1; i >= 0; i-- {
+		if day := yesterday.AddDate(0, 0, -i).Format(time.DateOnly); day >= first && !done[day] {
+			days = append(days, day)
 		}
 	}
 	return days
