@@ -34,11 +34,11 @@
 // A reader is who has a token of the workspace, as bearer or in a session; see signin.go for the cookie. What a workspace's plan and flags do not include is 403: performance, conservation and
 // coverage need partner_reporting, outcomes and events conversion_reporting too, a CSV exports too. They are read from the newest catalog and never decide what is stored.
 //
-// Pages have no script and nothing from elsewhere. A query takes at most 30 s, a CSV 15 minutes; a CSV that fails on the way breaks the connection.
+// Pages have no script and nothing from elsewhere. A query takes at most 30 s, a CSV 15 minutes; a CSV that fails on the way, or whose reader stops reading, breaks the connection.
 //
 // # Metrics
 //
-//	partners_report_requests_total{route,code}    requests, by route and status
+//	partners_report_requests_total{route,code}    requests, by route and status; aborted: the answer broke off, 499: its reader left first
 //	partners_report_request_seconds{route}        time from a request to the end of its answer
 //	partners_report_sign_ins_total{result}        sign-ins, accepted and refused
 package report

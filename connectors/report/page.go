@@ -216,7 +216,7 @@ func percent(part, whole uint64) string {
 
 // page answers GET /: the sign-in form, or the report of the reader's workspace.
 func (s *Server) page(w http.ResponseWriter, req *http.Request) {
-	ctx, cancel := context.WithTimeout(req.Context(), queryTime)
+	ctx, cancel := context.WithTimeout(req.Context(), s.queryTime)
 	defer cancel()
 	req = req.WithContext(ctx)
 	ws, ok := s.admit(w, req, "Partner performance", partnerReporting)
@@ -248,7 +248,11 @@ func (s *Server) admit(w http.ResponseWriter, req *http.Request, title string, n
 	if err == nil {
 		return ws, true
 	}
-	p := s.asProblem(req, err)
+	var p *problem
+	if !errors.As(err, &p) {
+		s.broken(w, req, err)
+		return nil, false
+	}
 	switch p.Status {
 	case http.StatusUnauthorized:
 		s.render(w, http.StatusUnauthorized, "signin", &signInPage{head: s.head("Sign in")})
@@ -604,7 +608,7 @@ type whyPage struct {
 
 // whyPage answers GET /why: a field for an event's id, and the story of that event.
 func (s *Server) whyPage(w http.ResponseWriter, req *http.Request) {
-	ctx, cancel := context.WithTimeout(req.Context(), queryTime)
+	ctx, cancel := context.WithTimeout(req.Context(), s.queryTime)
 	defer cancel()
 	req = req.WithContext(ctx)
 	ws, ok := s.admit(w, req, "Why", partnerReporting, conversionReporting)
@@ -642,7 +646,8 @@ const shownFindings = 1000
 
 // disputePage answers GET and POST /dispute: a partner's list of orders goes in, a verdict on each comes out. Nothing of it is kept.
 func (s *Server) disputePage(w http.ResponseWriter, req *http.Request) {
-	ctx, cancel := context.WithTimeout(req.Context(), 2*time.Minute)
+	s.bound(w, disputeTime)
+	ctx, cancel := context.WithTimeout(req.Context(), disputeTime)
 	defer cancel()
 	req = req.WithContext(ctx)
 	ws, ok := s.admit(w, req, "Dispute", partnerReporting, conversionReporting)

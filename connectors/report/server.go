@@ -24,8 +24,7 @@ import (
 )
 
 const (
-	// queryTime bounds what one request asks of ClickHouse; a CSV may take longer.
-	queryTime, csvTime = 30 * time.Second, 15 * time.Minute
+	queryTime, csvTime, disputeTime = 30 * time.Second, 15 * time.Minute, 2 * time.Minute
 	// maxForm is the largest form, maxClaims the largest list of claims that is taken.
 	maxForm, maxClaims = 64 << 10, 10 << 20
 )
@@ -38,11 +37,13 @@ type Server struct {
 	metrics *metrics
 	now     func() time.Time
 	mux     *http.ServeMux
+	// queryTime bounds what one request asks of ClickHouse; a CSV may take csvTime.
+	queryTime, csvTime time.Duration
 }
 
 // NewServer makes the handler of a warehouse. reg may be nil.
 func NewServer(conn *clickhouse.Conn, readers *Readers, log *slog.Logger, reg prometheus.Registerer) *Server {
-	s := &Server{reader: New(conn), readers: readers, log: log, metrics: newMetrics(reg), now: time.Now, mux: http.NewServeMux()}
+	s := &Server{reader: New(conn), readers: readers, log: log, metrics: newMetrics(reg), now: time.Now, mux: http.NewServeMux(), queryTime: queryTime, csvTime: csvTime}
 	for pattern, handle := range s.routes() {
 		s.mux.Handle(pattern, s.measured(pattern, handle))
 	}
@@ -103,6 +104,9 @@ func refuse(w http.ResponseWriter, p *problem) {
 	json.NewEncoder(w).Encode(p)
 }
 
+// statusGone counts requests whose sender left; nobody reads it.
+const statusGone = 499
+
 // asProblem sorts an error: a parameter's is the caller's, everything else ours.
 func (s *Server) asProblem(req *http.Request, err error) *problem {
 	var p *problem
@@ -112,8 +116,11 @@ func (s *Server) asProblem(req *http.Request, err error) *problem {
 		return p
 	case errors.As(err, &bad):
 		return &problem{Status: http.StatusBadRequest, Code: "bad_parameter", Field: bad.Name, Detail: bad.Error()}
+	case errors.Is(req.Context().Err(), context.DeadlineExceeded):
+		s.log.Warn("a query took too long", "path", req.URL.Path, "error", err)
+		return &problem{Status: http.StatusServiceUnavailable, Code: "timeout", Detail: "this took longer than it may; ask for fewer days"}
 	case req.Context().Err() != nil:
-		return &problem{Status: http.StatusServiceUnavailable, Code: "gone", Detail: "the request was given up"}
+		return &problem{Status: statusGone, Code: "gone", Detail: "nobody waits for this answer any more"}
 	}
 	s.log.Error("answering a request", "path", req.URL.Path, "error", err)
 	if clickhouse.Unreachable(err) {
@@ -144,13 +151,21 @@ func (s *Server) enter(req *http.Request, workspace string, need ...feature) (*c
 	return ws, nil
 }
 
+// bound gives an answer as long as its queries may take, and a little for saying that they took longer, whatever the HTTP server allows others. Who stops reading holds no query open beyond that.
+func (s *Server) bound(w http.ResponseWriter, limit time.Duration) {
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit + limit/10 + time.Second)); err != nil {
+		s.log.Warn("bounding an answer", "error", err)
+	}
+}
+
 // list makes a handler of an answer that needs a session and features.
 func (s *Server) list(answer func(http.ResponseWriter, *http.Request, string) error, need ...feature) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
-		limit := queryTime
+		limit := s.queryTime
 		if strings.HasSuffix(req.URL.Path, ".csv") {
-			limit = csvTime
+			limit = s.csvTime
 		}
+		s.bound(w, limit)
 		ctx, cancel := context.WithTimeout(req.Context(), limit)
 		defer cancel()
 		req = req.WithContext(ctx)
@@ -376,7 +391,7 @@ func cell(text string) string {
 	return text
 }
 
-// csvOut streams a CSV. An error after the first row cannot change the status any more: it cuts the connection, so that nobody takes half a file for a whole one.
+// csvOut streams a CSV. An error after it began cannot change the status any more: it cuts the connection, so that nobody takes half a file for a whole one, and is counted as "aborted".
 func (s *Server) csvOut(w http.ResponseWriter, req *http.Request, name string, header []string, rows func(write func([]string) error) error) error {
 	out := csv.NewWriter(w)
 	begin := func() {
@@ -392,18 +407,28 @@ func (s *Server) csvOut(w http.ResponseWriter, req *http.Request, name string, h
 		}
 		return out.Write(row)
 	})
-	if err != nil && begun {
-		s.log.Error("a CSV broke off", "path", req.URL.Path, "error", err)
-		panic(http.ErrAbortHandler)
-	}
-	if err != nil {
+	if err != nil && !begun {
 		return err
 	}
 	if !begun {
 		begin()
 	}
-	out.Flush()
-	return out.Error()
+	if err == nil {
+		out.Flush()
+		err = out.Error()
+	}
+	if err == nil {
+		err = http.NewResponseController(w).Flush() // the rest of it, while an error can still be told
+	}
+	if err != nil {
+		level := slog.LevelError
+		if errors.Is(req.Context().Err(), context.Canceled) {
+			level = slog.LevelInfo // who asked has left
+		}
+		s.log.Log(req.Context(), level, "a CSV broke off", "path", req.URL.Path, "error", err)
+		panic(http.ErrAbortHandler)
+	}
+	return nil
 }
 
 func (s *Server) performanceCSV(w http.ResponseWriter, req *http.Request, workspace string) error {

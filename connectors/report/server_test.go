@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -66,6 +67,7 @@ type rig struct {
 	conn   *clickhouse.Conn
 	server *Server
 	doc    *openapi3.T
+	logged *testLog
 }
 
 func newRig(t *testing.T) *rig {
@@ -92,16 +94,33 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(conn, readers, slog.New(slog.NewTextHandler(testLog{t}, nil)), prometheus.NewRegistry())
+	logged := &testLog{t: t}
+	s := NewServer(conn, readers, slog.New(slog.NewTextHandler(logged, nil)), prometheus.NewRegistry())
 	s.now = func() time.Time { return time.Date(2026, 3, 20, 12, 0, 0, 0, time.UTC) }
-	r := &rig{t, httptest.NewServer(s), conn, s, described(t)}
+	r := &rig{t, httptest.NewServer(s), conn, s, described(t), logged}
 	t.Cleanup(r.Close)
 	return r
 }
 
-type testLog struct{ t *testing.T }
+type testLog struct {
+	t    *testing.T
+	mu   sync.Mutex
+	text string
+}
 
-func (l testLog) Write(b []byte) (int, error) { l.t.Log(string(b)); return len(b), nil }
+func (l *testLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text += string(b)
+	l.t.Log(string(b))
+	return len(b), nil
+}
+
+func (l *testLog) has(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text, text)
+}
 
 // get asks as a reader of a workspace; "" is nobody.
 func (r *rig) get(as, path string) (int, http.Header, string) {

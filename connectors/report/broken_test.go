@@ -1,0 +1,132 @@
+package report
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// requests is how often a route was answered with a code.
+func (r *rig) requests(route, code string) float64 {
+	r.Helper()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(r.server.metrics.requests)
+	families, err := reg.Gather()
+	if err != nil {
+		r.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			if m.Label[0].GetValue() == code && m.Label[1].GetValue() == route {
+				return m.Counter.GetValue()
+			}
+		}
+	}
+	return 0
+}
+
+// counted waits until a route was answered with a code.
+func (r *rig) counted(route, code string) {
+	r.Helper()
+	for end := time.Now().Add(20 * time.Second); r.requests(route, code) != 1; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			r.Fatalf("%s is not counted as %s", route, code)
+		}
+	}
+}
+
+// A download that breaks off midway never looks whole: its connection is cut, it is counted apart from those that arrived, and logged.
+func TestBrokenDownload(t *testing.T) {
+	const path, route, rows = "/v1/workspaces/acme/outcomes.csv", "GET /v1/workspaces/{w}/outcomes.csv", 150_000
+	big := func(t *testing.T) *rig {
+		t.Helper()
+		r := newRig(t)
+		// Far more than fits into the buffers of a connection.
+		if err := r.conn.Exec(t.Context(), `INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, type, effect, occurred_at, event_partition, event_offset, reason_text, src_partition, src_offset)
+			SELECT 'acme', toString(number), 't', 'attributed', 'lead', 1, toDateTime64('2026-03-18 12:00:00', 3, 'UTC'), 2, number, repeat('x', 200), 2, number FROM numbers(150000)`); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	open := func(r *rig, url string) *http.Response {
+		r.Helper()
+		req, err := http.NewRequest(http.MethodGet, url+path, nil)
+		if err != nil {
+			r.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer secret of acme")
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			r.Fatal(err)
+		}
+		if _, err := io.ReadFull(res.Body, make([]byte, 100)); err != nil || res.StatusCode != 200 {
+			r.Fatalf("%d %v", res.StatusCode, err)
+		}
+		return res
+	}
+	t.Run("its reader leaves", func(t *testing.T) {
+		r := big(t)
+		open(r, r.URL).Body.Close()
+		r.counted(route, aborted)
+		if !r.logged.has("a CSV broke off") || r.requests(route, "200") != 0 {
+			t.Error("it is not logged, or counted as answered too")
+		}
+	})
+	t.Run("its reader stands still until the time is over", func(t *testing.T) {
+		r := big(t)
+		r.server.csvTime = 3 * time.Second
+		res := open(r, r.URL)
+		defer res.Body.Close()
+		r.counted(route, aborted)
+		if _, err := io.Copy(io.Discard, res.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("what breaks off ends with %v", err)
+		}
+		if !r.logged.has("a CSV broke off") {
+			t.Error("it is not logged")
+		}
+	})
+	t.Run("it takes longer than other answers may", func(t *testing.T) {
+		r := big(t)
+		hasty := httptest.NewUnstartedServer(r.server)
+		hasty.Config.WriteTimeout = 50 * time.Millisecond // of everything that asks for no more
+		hasty.Start()
+		defer hasty.Close()
+		began := time.Now()
+		req, _ := http.NewRequest(http.MethodGet, hasty.URL+path, nil)
+		req.Header.Set("Authorization", "Bearer secret of acme")
+		code, _, body := r.do(req)
+		records, err := csv.NewReader(bytes.NewReader([]byte(body))).ReadAll()
+		if code != 200 || err != nil || len(records) != 1+160+rows || time.Since(began) < hasty.Config.WriteTimeout {
+			t.Errorf("%d, %d records in %v: %v", code, len(records), time.Since(began), err)
+		}
+		r.counted(route, "200")
+	})
+}
+
+// A query that takes too long is said to, to its reader and in the log; a reader who leaves is neither an error nor an answer.
+func TestTooLong(t *testing.T) {
+	r := newRig(t)
+	r.server.queryTime, r.server.csvTime = time.Nanosecond, time.Nanosecond
+	for path, route := range map[string]string{"/v1/workspaces/acme/performance": "GET /v1/workspaces/{w}/performance", "/v1/workspaces/acme/performance.csv": "GET /v1/workspaces/{w}/performance.csv", "/": "GET /{$}"} {
+		code, _, body := r.get("acme", path)
+		if code != 503 || !bytes.Contains([]byte(body), []byte("ask for fewer days")) || !r.logged.has(`msg="a query took too long" path=`+path+" ") {
+			t.Errorf("%s: %d %.300s", path, code, body)
+		}
+		r.counted(route, "503")
+	}
+	left, cancel := context.WithCancel(t.Context())
+	cancel()
+	req := httptest.NewRequestWithContext(left, http.MethodGet, "/v1/workspaces/acme/coverage", nil)
+	req.Header.Set("Authorization", "Bearer secret of acme")
+	r.server.queryTime = queryTime
+	r.server.ServeHTTP(httptest.NewRecorder(), req)
+	r.counted("GET /v1/workspaces/{w}/coverage", "499")
+}
