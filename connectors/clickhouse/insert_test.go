@@ -2,12 +2,18 @@ package clickhouse_test
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 )
 
 const window = " SETTINGS non_replicated_deduplication_window = 100"
@@ -141,6 +147,49 @@ func TestInsertRefuses(t *testing.T) {
 	first, second := conn.Insert(t.Context(), added, at), conn.Insert(t.Context(), added, at)
 	if second != nil {
 		t.Errorf("after the table was altered: %v, then %v", first, second)
+	}
+}
+
+// Defaults differ from one ClickHouse to the next, and some would double or lose rows: what a token needs goes with every insert. A batch stays one block, nothing is gathered with other inserts, no
+// view's error is swallowed, and the tables behind views look for the token too.
+func TestInsertSettings(t *testing.T) {
+	dsn := clickhousetest.ForTest(t)
+	to, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sent atomic.Pointer[url.Values]
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: to.Host})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if q := req.URL.Query(); strings.HasPrefix(q.Get("query"), "INSERT INTO") {
+			sent.Store(&q)
+		}
+		proxy.ServeHTTP(w, req)
+	}))
+	defer server.Close()
+	to.Host = strings.TrimPrefix(server.URL, "http://")
+	conn := openDSN(t, to.String())
+	exec(t, conn, "CREATE TABLE src (k UInt64, v UInt64) ENGINE = MergeTree ORDER BY k"+window)
+	for token, want := range map[string]map[string]string{
+		"t1": {"insert_deduplication_token": "t1", "insert_deduplicate": "1", "deduplicate_insert": "enable"},
+		"":   {"insert_deduplication_token": "", "insert_deduplicate": "0", "deduplicate_insert": "disable"},
+	} {
+		for name, value := range map[string]string{"async_insert": "0", "materialized_views_ignore_errors": "0", "deduplicate_blocks_in_dependent_materialized_views": "1", "max_insert_threads": "1",
+			"parallel_view_processing": "0"} {
+			want[name] = value
+		}
+		if err := put(t, conn, token, 10); err != nil {
+			t.Fatal(err)
+		}
+		q := sent.Load()
+		if q == nil {
+			t.Fatal("no insert came by")
+		}
+		for name, value := range want {
+			if got := q.Get(name); got != value {
+				t.Errorf("token %q: %s is %q, want %q", token, name, got, value)
+			}
+		}
 	}
 }
 

@@ -41,3 +41,6 @@ func (p *Processor) SetHasty() { p.hasty = true }
 
 // SetFlushEvery makes state durable more often than an operator would want.
 func (p *Processor) SetFlushEvery(d time.Duration) { p.flushEvery = d }
+
+// SetStuckAfter is after how long without a poll a session counts as stuck.
+func (p *Processor) SetStuckAfter(d time.Duration) { p.stuckAfter = d }

@@ -37,6 +37,7 @@ type Processor struct {
 	extra      []kgo.Opt // for the session's client
 	hasty      bool      // judge conversions without holding them for their clicks: nothing but speed may depend on that
 	flushEvery time.Duration
+	stuckAfter time.Duration
 	slab       int64        // 0: a share of ClickMemory
 	owned      atomic.Int64 // partitions, restoring ones included
 
@@ -67,7 +68,7 @@ func NewIn(env Env, cfg Config, kafkaConfig kafka.Config, codec *event.Codec, lo
 	if err != nil {
 		return nil, err
 	}
-	return &Processor{cfg: cfg, kafka: kafkaConfig, codec: codec, rules: r, journeyLife: rules.JourneyLife, log: log, m: newMetrics(reg), fs: env.FS, lock: env.Lock, now: env.Now, flushEvery: env.FlushEvery, slab: env.SlabBytes, hook: env.Step}, nil
+	return &Processor{cfg: cfg, kafka: kafkaConfig, codec: codec, rules: r, journeyLife: rules.JourneyLife, log: log, m: newMetrics(reg), fs: env.FS, lock: env.Lock, now: env.Now, flushEvery: env.FlushEvery, stuckAfter: stuckAfter, slab: env.SlabBytes, hook: env.Step}, nil
 }
 
 // Run processes until ctx is done, then ends the running transaction, closes the state and returns nil. Any other return is a condition that a person, or a new process, has
@@ -129,8 +130,8 @@ func (p *Processor) session(ctx context.Context) error {
 			s.close()
 			return err
 		case <-time.After(time.Second):
-			if time.Since(time.Unix(0, s.beat.Load())) > stuckAfter {
-				return fmt.Errorf("%w: no poll for %v", ErrStuck, stuckAfter)
+			if time.Since(time.Unix(0, s.beat.Load())) > p.stuckAfter {
+				return fmt.Errorf("%w: no poll for %v", ErrStuck, p.stuckAfter)
 			}
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -41,6 +42,7 @@ type goFile struct {
 	inits      int      // functions named init
 	main       bool     // has func main of package main
 	interfaces []string
+	tests      []string // functions that go test knows
 }
 
 // textFile is any file that git would keep.
@@ -130,6 +132,9 @@ func names(t *testing.T, root string) []string {
 	return out
 }
 
+// testName is a function that go test takes for a test.
+var testName = regexp.MustCompile(`^(Test|Fuzz|Benchmark)[A-Z]`)
+
 func (p *pkg) add(t *testing.T, name string, text []byte) {
 	t.Helper()
 	f, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments|parser.SkipObjectResolution)
@@ -159,6 +164,9 @@ func (p *pkg) add(t *testing.T, name string, text []byte) {
 		case *ast.FuncDecl:
 			if n.Recv == nil && n.Name.Name == "init" {
 				g.inits++
+			}
+			if n.Recv == nil && g.test && testName.MatchString(n.Name.Name) {
+				g.tests = append(g.tests, n.Name.Name)
 			}
 			if n.Recv == nil && n.Name.Name == "main" && f.Name.Name == "main" {
 				g.main = true

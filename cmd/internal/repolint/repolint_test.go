@@ -26,6 +26,13 @@ func with(r repo, change func(*goFile)) repo {
 	return r
 }
 
+// documented is a repository with one test, TestKills in pipeline/state, and a document.
+func documented(text string) repo {
+	r := with(source("pipeline/state/a_test.go"), func(f *goFile) { f.tests = []string{"TestKills"} })
+	r.files = []textFile{{"a/DESIGN.md", text}}
+	return r
+}
+
 // text is a repository of one file.
 func text(path, content string) repo { return repo{files: []textFile{{path, content}}} }
 
@@ -80,6 +87,11 @@ func rules() []rule {
 			[]repo{text("README.md", "npm pack")}},
 		{"stands alone", standsAlone, map[string]repo{"README.md: names": text("README.md", "see .."+"/shared/DESIGN.md"), "pipeline/DESIGN.md: names": text("pipeline/DESIGN.md", "in /wo"+"rk/main")},
 			[]repo{text(".ci/run", "cd /wo"+"rk/main"), text("README.md", "shared state, network/x")}},
+		{"named tests", namedTests, map[string]repo{
+			"a/DESIGN.md:2 names TestGone, which no package has": documented("see\n`TestGone`"),
+			"names TestKills of package sink, which is in state": documented("`sink`: `TestKills`"),
+			"names BenchmarkGone":                                documented("| trap | `state`: `TestKills`, `BenchmarkGone` |"),
+		}, []repo{documented("`TestKills`, `state`: `TestKills`, TestGone, `Tests`, `sink`: replay tests"), text("README.md", "`TestGone`")}},
 		{"top level", topLevel, map[string]repo{"internal: the top level is": text("internal/x.go", ""), "NOTES.md: the top level is": text("NOTES.md", ""), "cmd: the top level is": text("cmd", "")},
 			[]repo{text("cmd/x.go", ""), text(".ci/run", ""), text(".gitignore", ""), text("go.mod", "")}},
 	}
@@ -143,8 +155,8 @@ func main() { process.Exit(1) }
 	if p.name != "main" || !p.doc || f.inits != 1 || !f.main || f.lines != 17 || strings.Join(f.imports, " ") != "fmt os" || strings.Join(f.interfaces, " ") != "Thing" || strings.Join(f.uses, " ") != "os.Exit" {
 		t.Errorf("read %+v", p)
 	}
-	p.add(t, "cmd/x/x_test.go", []byte("// Package comments of tests count for nothing.\npackage main_test\n"))
-	if !p.files[1].test || p.files[1].main || p.name != "main" {
+	p.add(t, "cmd/x/x_test.go", []byte("// Package comments of tests count for nothing.\npackage main_test\n\nfunc TestA() {}\n\nfunc (other) TestB() {}\n\nfunc Testing() {}\n"))
+	if !p.files[1].test || strings.Join(p.files[1].tests, " ") != "TestA" || p.files[1].main || p.name != "main" {
 		t.Errorf("read %+v", p)
 	}
 }
