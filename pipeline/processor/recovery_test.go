@@ -40,19 +40,26 @@ import (
 // What is compared with is measured in the same run: a plain consumer that reads the topics a rebuild reads and does nothing with them, and a file that is written from end to end. Nothing is
 // printed unless the ledger is the oracle's in the end. PARTNERS_BENCH_PROFILE names a file for a CPU profile of the rebuild.
 func BenchmarkRecovery(b *testing.B) {
-	clicks := 50_000
-	if given := os.Getenv("PARTNERS_BENCH_CLICKS"); given != "" {
-		var err error
-		if clicks, err = strconv.Atoi(given); err != nil || clicks <= 0 {
-			b.Fatalf("PARTNERS_BENCH_CLICKS=%s is not a number of clicks", given)
-		}
-	}
+	clicks := benchClicks(b)
 	broker := kafkatest.Alone(b)
 	kafkatest.Topics(b, broker.Brokers())
 	for b.Loop() {
 		newRecovery(b, broker.Brokers()).run(clicks)
 	}
 	b.ReportMetric(0, "ns/op")
+}
+
+// benchClicks is how many clicks a benchmark's history has.
+func benchClicks(b *testing.B) int {
+	given := os.Getenv("PARTNERS_BENCH_CLICKS")
+	if given == "" {
+		return 50_000
+	}
+	clicks, err := strconv.Atoi(given)
+	if err != nil || clicks <= 0 {
+		b.Fatalf("PARTNERS_BENCH_CLICKS=%s is not a number of clicks", given)
+	}
+	return clicks
 }
 
 const (
@@ -67,6 +74,7 @@ const (
 type recovery struct {
 	*world
 	dir    string
+	every  int // one sale for so many clicks of the history
 	tail   *outcomeTail
 	clicks []oracle.Click  // those that have an event
 	events []*oracle.Event // their offsets come with the acknowledgements
@@ -74,7 +82,7 @@ type recovery struct {
 }
 
 func newRecovery(b *testing.B, brokers []string) *recovery {
-	r := &recovery{world: newWorld(b, brokers), dir: b.TempDir()}
+	r := &recovery{world: newWorld(b, brokers), dir: b.TempDir(), every: clicksPerSale}
 	r.client = kafkatest.Client(b, brokers, kgo.MaxBufferedRecords(100_000), kgo.ProducerLinger(5*time.Millisecond))
 	for i := range 5000 {
 		program, partner := i%40, i%700
@@ -136,10 +144,10 @@ func (r *recovery) history(n int) {
 	for i := range n {
 		at := began.Add(time.Duration(i) * time.Second / historyRate)
 		k, clicked := r.visit(at)
-		if i%clicksPerSale == 0 {
+		if i%r.every == 0 {
 			open = append(open, visit{k, clicked})
 		}
-		if len(open) > saleAfter/clicksPerSale {
+		if len(open) > saleAfter/r.every {
 			r.buy(open[0].click, open[0].at, at)
 			open = open[1:]
 		}
