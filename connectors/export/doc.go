@@ -37,6 +37,6 @@
 //
 //	partners_export_runs_total{result}             runs of a schedule, by ok and failed
 //	partners_export_rows_total                     rows written
-//	partners_export_last_success_timestamp_seconds when a run last succeeded
+//	partners_export_last_success_timestamp_seconds when a run last succeeded, in this process or before; until the first, when the schedule began
 //	partners_export_seconds                        duration of a run
 package export

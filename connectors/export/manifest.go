@@ -148,11 +148,11 @@ func toolVersion() string {
 	return "devel"
 }
 
-// exported lists the manifests of a directory that continue f's series: the same filters but for the days.
-func exported(dir string, f Filters) (days map[string]bool, err error) {
+// exported lists the manifests of a directory that continue f's series: the same filters but for the days. newest is when the last of them was written.
+func exported(dir string, f Filters) (days map[string]bool, newest time.Time, err error) {
 	files, err := fs.Glob(os.DirFS(dir), "*.manifest.json")
 	if err != nil {
-		return nil, err
+		return nil, newest, err
 	}
 	days = map[string]bool{}
 	for _, file := range files {
@@ -164,7 +164,10 @@ func exported(dir string, f Filters) (days map[string]bool, err error) {
 		day.From, day.To, day.Timezone = f.From, f.To, f.Timezone
 		if differs(day, f) == "" && m.Filters.From == m.Filters.To && !m.Provisional && m.Since == nil {
 			days[m.Filters.From] = true
+			if m.AsOf.At.After(newest) {
+				newest = m.AsOf.At
+			}
 		}
 	}
-	return days, nil
+	return days, newest, nil
 }

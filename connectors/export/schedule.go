@@ -173,12 +173,15 @@ func (s *schedule) daily(ctx context.Context, at time.Time, missed bool) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	done, err := exported(c.Dir, c.Filters)
+	done, newest, err := exported(c.Dir, c.Filters)
 	if err != nil {
 		return err
 	}
-	if missed && len(done) == 0 {
-		return nil
+	if missed {
+		s.cfg.Metrics.begin(newest)
+		if len(done) == 0 {
+			return nil
+		}
 	}
 	for _, day := range Missing(done, at) {
 		c.From, c.To = day, day

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // nights runs a schedule in virtual time, from a start in a zone, in a directory that has some days already. It returns which day was exported when, on the zone's clock. The joined watermark follows the
@@ -115,4 +117,41 @@ func days(from, to string) (list []string) {
 		list = append(list, d.Format(time.DateOnly))
 	}
 	return list
+}
+
+// When a series last succeeded is known at once after a restart; one that begins is not overdue.
+func TestLastSuccessAtStart(t *testing.T) {
+	wrote := time.Date(2026, 3, 16, 1, 0, 0, 0, time.UTC)
+	for _, has := range []bool{false, true} {
+		reg := prometheus.NewRegistry()
+		cfg := Config{Filters: Filters{Workspace: "acme"}, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Metrics: NewMetrics(reg)}
+		c := cfg
+		c.From, c.To = "2026-03-15", "2026-03-15"
+		if err := c.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.Marshal(&Manifest{Filters: c.Filters, SHA256: "x", AsOf: AsOf{At: wrote, Outcomes: map[uint32]uint64{}}, SchemaVersion: SchemaVersion})
+		if err == nil && has {
+			err = os.WriteFile(filepath.Join(cfg.Dir, name(c.Filters, nil, false, false)+".manifest.json"), b, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now().Truncate(time.Second)
+		if err := (&schedule{cfg: cfg}).daily(t.Context(), wrote, true); err != nil {
+			t.Fatal(err)
+		}
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() != "partners_export_last_success_timestamp_seconds" {
+				continue
+			}
+			if got := time.Unix(int64(f.Metric[0].Gauge.GetValue()), 0); has != got.Equal(wrote) || !has && got.Before(began) {
+				t.Errorf("with a file %v: %v", has, got)
+			}
+		}
+	}
 }

@@ -60,6 +60,7 @@
 //	partners_redirect_agents_parsed_total         User-Agents that were not in the cache
 //	partners_redirect_agents_unparsed_total       User-Agents left unparsed because all parsers were busy
 //	partners_spool_bytes                          size on disk
+//	partners_spool_limit_bytes                    size at which it takes no more clicks
 //	partners_spool_backlog_bytes                  of these not acknowledged by Kafka
 //	partners_spool_fsync_seconds                  time of one fsync
 //	partners_spool_group_records                  clicks that shared one fsync

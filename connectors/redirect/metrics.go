@@ -56,6 +56,8 @@ func newSpoolMetrics(reg prometheus.Registerer, s *Spool) *spoolMetrics {
 	register(reg, lost, m.late, m.fsyncs, m.groups, m.damaged, m.damagedBytes,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "partners_spool_bytes", Help: "Size of the spool on disk."},
 			func() float64 { onDisk, _ := s.backlog(); return float64(onDisk) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "partners_spool_limit_bytes", Help: "Size at which the spool takes no more clicks."},
+			func() float64 { return float64(s.cfg.MaxSpoolBytes) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "partners_spool_backlog_bytes", Help: "Bytes of the spool that Kafka has not acknowledged."},
 			func() float64 { _, behind := s.backlog(); return float64(behind) }))
 	return m
