@@ -9,6 +9,7 @@ require (
 	github.com/adhocore/gronx v1.20.4 // cron expressions of export's schedule
 	github.com/cockroachdb/datadriven v1.0.3 // tests as scripts
 	github.com/cockroachdb/pebble/v2 v2.1.7 // journeys on disk
+	github.com/compose-spec/compose-go/v2 v2.16.2 // tests hold the composition against the official Compose schema, which it carries
 	github.com/ebitengine/purego v0.11.3 // binding to libchdb without cgo
 	github.com/getkin/kin-openapi v0.153.0 // tests hold the gateway and the report against their OpenAPI documents
 	github.com/go-json-experiment/json v1.27.2 // strict JSON: duplicate and unknown names refused, exact numbers

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/compose-spec/compose-go/v2/schema"
 	"github.com/goccy/go-yaml"
 )
 
@@ -139,5 +140,34 @@ func TestCompose(t *testing.T) {
 	load(t, "grafana/provisioning/dashboards/partners.yaml", &providers)
 	if !slices.ContainsFunc(c.Services["grafana"].Volumes, func(v string) bool { return strings.Contains(v, "../dashboards:"+providers.Providers[0].Options.Path) }) {
 		t.Error("the dashboards are not mounted where Grafana looks for them")
+	}
+}
+
+// The composition is valid by the official Compose schema, which sees a mistake in it.
+func TestComposeSchema(t *testing.T) {
+	text, err := os.ReadFile("compose.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	valid := func(text string) error {
+		t.Helper()
+		var c map[string]any
+		if err := yaml.Unmarshal([]byte(text), &c); err != nil {
+			t.Fatal(err)
+		}
+		return schema.Validate(c)
+	}
+	if err := valid(string(text)); err != nil {
+		t.Error(err)
+	}
+	for old, mistake := range map[string]string{
+		"restart: unless-stopped": "restarts: unless-stopped", "service_completed_successfully": "service_completed", "retries: 24": "retries: [24]", "depends_on: *after": "depends_on: after",
+		"ports: [": "port: [", "\nvolumes: {": "\nvolume: {", "ulimits: {nofile: 262144}": "ulimits: {nofile: [262144]}",
+	} {
+		if !strings.Contains(string(text), old) {
+			t.Errorf("the file has no %q to change", old)
+		} else if valid(strings.Replace(string(text), old, mistake, 1)) == nil {
+			t.Errorf("%q is valid", mistake)
+		}
 	}
 }
