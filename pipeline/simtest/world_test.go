@@ -143,7 +143,10 @@ func (w *world) startAll() {
 func (w *world) visit(l *life, step string) {
 	w.mu.Lock()
 	if w.restored != nil && step == processor.StepRestored {
-		w.restored <- struct{}{}
+		select {
+		case w.restored <- struct{}{}:
+		default: // restored more than once: whoever waits knows enough
+		}
 	}
 	a := w.armed
 	if a == nil || a.step != step {
