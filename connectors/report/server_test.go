@@ -572,8 +572,9 @@ func TestLoadReaders(t *testing.T) {
 	}
 }
 
-// A browser draws the page, on a phone and on a wide screen, light and dark, without an error.
-func TestChromium(t *testing.T) {
+// chromium is how a test has a browser load a page; its answer is what the browser prints. The test ends here where there is no browser.
+func chromium(t *testing.T) (browse func(args ...string) string) {
+	t.Helper()
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
 		if os.Getenv("PARTNERS_REQUIRE_CHROMIUM") == "1" {
@@ -581,15 +582,8 @@ func TestChromium(t *testing.T) {
 		}
 		t.Skip("SKIP: no chromium in PATH (Debian: apt-get install chromium)")
 	}
-	r := newRig(t)
-	// The browser cannot send a bearer token: this is who signs in for it.
-	signedIn := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		req.Header.Set("Authorization", "Bearer secret of acme")
-		r.server.ServeHTTP(w, req)
-	}))
-	defer signedIn.Close()
 	dir := t.TempDir()
-	browse := func(args ...string) string {
+	return func(args ...string) string {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 		defer cancel()
@@ -601,6 +595,19 @@ func TestChromium(t *testing.T) {
 		}
 		return string(out)
 	}
+}
+
+// A browser draws the page, on a phone and on a wide screen, light and dark, without an error.
+func TestChromium(t *testing.T) {
+	browse := chromium(t)
+	r := newRig(t)
+	// The browser cannot send a bearer token: this is who signs in for it.
+	signedIn := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		req.Header.Set("Authorization", "Bearer secret of acme")
+		r.server.ServeHTTP(w, req)
+	}))
+	defer signedIn.Close()
+	dir := t.TempDir()
 	page := signedIn.URL + "/?from=2026-03-01&to=2026-03-20"
 	if dom := browse("--dump-dom", page); !strings.Contains(dom, "Nomura") || !strings.Contains(dom, "<svg viewBox") || !strings.Contains(dom, "Conversion rows") {
 		t.Errorf("the browser's document is not the page: %.500s", dom)
