@@ -1,0 +1,238 @@
+//go:build linux
+
+package blackbox
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// watcher reads the outcomes that are committed, from the first on and as they become visible, whatever is down.
+type watcher struct {
+	t       *testing.T
+	brokers []string
+
+	mu      sync.Mutex
+	next    map[int32]int64        // by partition, the offset after the newest row
+	decided map[int32]event.Millis // by partition, when the newest row was decided
+	rows    map[place]place        // where each event's row lies, by the event's place
+	shown   map[place]bool         // places of rows
+	twice   int
+	grew    chan struct{}
+}
+
+func newWatcher(t *testing.T, brokers []string) (w *watcher, stop func()) {
+	w = &watcher{t: t, brokers: brokers, next: make(map[int32]int64), decided: make(map[int32]event.Millis), rows: make(map[place]place), shown: make(map[place]bool), grew: make(chan struct{}, 1)}
+	cl := kafkatest.Client(t, brokers, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(100*time.Millisecond), kgo.ConsumeResetOffset(kgo.NoResetOffset()), fromStart(topic.Outcomes, kafkatest.Partitions))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			w.see(cl.PollFetches(ctx).Records()) // errors are outages: what counts is what is there in the end
+		}
+	})
+	stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
+	t.Cleanup(stop)
+	return w, stop
+}
+
+func fromStart(name string, partitions int32) kgo.Opt {
+	from := make(map[int32]kgo.Offset)
+	for p := range partitions {
+		from[p] = kgo.NewOffset().At(0)
+	}
+	return kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: from})
+}
+
+func (w *watcher) see(records []*kgo.Record) {
+	codec := event.DefaultCodec()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, rec := range records {
+		at := place{rec.Partition, rec.Offset}
+		if rec.Offset < w.next[rec.Partition] {
+			w.t.Errorf("the reader of outcomes was given %v again", at)
+		}
+		w.next[rec.Partition] = rec.Offset + 1
+		w.shown[at] = true
+		var o event.Outcome
+		if err := codec.DecodeOutcome(rec.Value, &o); err != nil {
+			w.t.Errorf("outcomes %v: %v", at, err)
+			continue
+		}
+		w.decided[rec.Partition] = o.DecidedAt
+		source := place{o.EventPartition, o.EventOffset}
+		if first, ok := w.rows[source]; ok {
+			if w.twice++; w.twice <= 10 {
+				w.t.Errorf("event %v has a row at %v and, %v, another at %v", source, first, time.Now().Format("15:04:05.000"), at)
+			}
+			continue
+		}
+		w.rows[source] = at
+	}
+	select {
+	case w.grew <- struct{}{}:
+	default:
+	}
+}
+
+// await waits until ok, which is called with the lock held, after each row that becomes visible.
+func (w *watcher) await(limit time.Duration, ok func() bool) bool {
+	for deadline := time.After(limit); ; {
+		w.mu.Lock()
+		done := ok()
+		w.mu.Unlock()
+		if done {
+			return true
+		}
+		select {
+		case <-w.grew:
+		case <-deadline:
+			return false
+		}
+	}
+}
+
+// recovered waits until every partition shows an outcome that was decided after since, and returns how long after that it was.
+func (w *watcher) recovered(since time.Time) time.Duration {
+	w.t.Helper()
+	if !w.await(60*time.Second, func() bool {
+		for p := range int32(kafkatest.Partitions) {
+			if w.decided[p] <= event.MillisOf(since) {
+				return false
+			}
+		}
+		return true
+	}) {
+		w.t.Errorf("60 s after %v not every partition has a new outcome: %v", since.Format("15:04:05.000"), w.decided)
+	}
+	return time.Since(since)
+}
+
+// audit is what the markers in the log say about the rows in front of them.
+type audit struct {
+	aborted  int // rows of outcomes
+	visible  int // rows that were aborted and that the watcher saw all the same
+	hidden   int // rows that were committed and that it never saw
+	problems []string
+}
+
+// transactionID names one transaction: at transaction.version 2 the producer's epoch grows with each.
+type transactionID struct {
+	producer int64
+	epoch    int16
+}
+
+// audit reads the log without isolation. The markers of a transaction must say the same in every partition that it wrote, and each closes rows of one transaction alone: where Kafka loses a marker, the next
+// transaction of that producer would close, and so show, what was aborted.
+func (w *watcher) audit(adm *kadm.Client) (a audit) {
+	w.t.Helper()
+	fate := make(map[transactionID]map[bool]string) // committed or not: where its marker says so
+	rows := make(map[place]transactionID)           // of outcomes
+	closed := make(map[place]bool)                  // rows of outcomes: how their own marker closed them
+	for _, name := range []string{topic.Outcomes, topic.Changelog, topic.Progress, topic.DeadLetters} {
+		open := make(map[int32]map[int64][]*kgo.Record)
+		w.readAll(adm, name, func(rec *kgo.Record) {
+			if open[rec.Partition] == nil {
+				open[rec.Partition] = make(map[int64][]*kgo.Record)
+			}
+			of := open[rec.Partition]
+			if !rec.Attrs.IsControl() {
+				of[rec.ProducerID] = append(of[rec.ProducerID], &kgo.Record{Partition: rec.Partition, Offset: rec.Offset, ProducerEpoch: rec.ProducerEpoch})
+				return
+			}
+			if len(rec.Key) < 4 || binary.BigEndian.Uint16(rec.Key[2:]) > 1 {
+				return
+			}
+			commit, where := binary.BigEndian.Uint16(rec.Key[2:]) == 1, fmt.Sprintf("%s %d/%d", name, rec.Partition, rec.Offset)
+			before := of[rec.ProducerID]
+			for i, row := range before {
+				id := transactionID{rec.ProducerID, row.ProducerEpoch}
+				if i > 0 && row.ProducerEpoch != before[i-1].ProducerEpoch {
+					a.problems = append(a.problems, fmt.Sprintf("the marker at %s closes rows of epochs %d and %d of producer %d", where, before[i-1].ProducerEpoch, row.ProducerEpoch, rec.ProducerID))
+				}
+				if fate[id] == nil {
+					fate[id] = make(map[bool]string)
+				}
+				fate[id][commit] = where
+				if name == topic.Outcomes {
+					at := place{row.Partition, row.Offset}
+					rows[at], closed[at] = id, commit
+				}
+			}
+			delete(of, rec.ProducerID)
+		})
+	}
+	for id, f := range fate {
+		if len(f) > 1 {
+			a.problems = append(a.problems, fmt.Sprintf("transaction %v was aborted by the marker at %s and committed by that at %s", id, f[false], f[true]))
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for at, id := range rows {
+		_, aborted := fate[id][false]
+		switch {
+		case aborted && w.shown[at]:
+			a.visible++
+		case closed[at] && !w.shown[at]:
+			a.hidden++
+		}
+		if aborted {
+			a.aborted++
+		}
+	}
+	return a
+}
+
+// readAll calls do for all that a topic holds now, markers and aborted rows included, in order of each partition.
+func (w *watcher) readAll(adm *kadm.Client, name string, do func(*kgo.Record)) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 60*time.Second)
+	defer cancel()
+	ends, err := adm.ListEndOffsets(ctx, name)
+	if err = errors.Join(err, ends.Error()); err != nil {
+		w.t.Fatalf("listing the ends of %s: %v", name, err)
+	}
+	left := make(map[int32]int64)
+	ends.Each(func(o kadm.ListedOffset) {
+		if o.Offset > 0 {
+			left[o.Partition] = o.Offset
+		}
+	})
+	cl := kafkatest.Client(w.t, w.brokers, kgo.KeepControlRecords(), kgo.FetchIsolationLevel(kgo.ReadUncommitted()), kgo.ConsumeResetOffset(kgo.NoResetOffset()), fromStart(name, int32(len(ends[name]))))
+	defer cl.Close()
+	for len(left) > 0 {
+		fetches := cl.PollFetches(ctx)
+		if err := errors.Join(ctx.Err(), fetches.Err()); err != nil {
+			w.t.Fatalf("reading all of %s: %v", name, err)
+		}
+		fetches.EachRecord(func(rec *kgo.Record) {
+			end, ok := left[rec.Partition]
+			if ok && rec.Offset < end {
+				do(rec)
+			}
+			if ok && rec.Offset+1 >= end {
+				delete(left, rec.Partition)
+			}
+		})
+	}
+}
+
+// count is how many events have a row by now.
+func (w *watcher) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.rows)
+}

@@ -1,0 +1,189 @@
+//go:build linux
+
+package blackbox
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// writer writes clicks and conversions to Kafka itself, as redirector and gateway would: a conversion is sent when its click is acknowledged, as a visitor converts after a click. Only stories that are about
+// lateness turn that around.
+type writer struct {
+	t         *testing.T
+	client    *kgo.Client
+	codec     *event.Codec
+	perSecond int // records
+
+	records, events atomic.Int64 // acknowledged
+	stories         atomic.Int64
+
+	// late is held for reading while a story is under way whose click or parent comes after the event that waits for it, and for writing while a broker is away. In an outage what was to come a moment later
+	// comes when the grace is over, with a timestamp from before: redirector and gateway do not do that (their delivery timeouts and the margin of the horizon see to it), so it would show nothing.
+	late sync.RWMutex
+}
+
+func newWriter(t *testing.T, brokers []string, perSecond int) *writer {
+	return &writer{t: t, client: kafkatest.Client(t, brokers, kgo.RecordDeliveryTimeout(2*time.Minute)), codec: event.DefaultCodec(), perSecond: perSecond}
+}
+
+// run writes until stop is called; stop returns when all is acknowledged. Each partition has a goroutine of its own: one that cannot be written holds up nobody else.
+func (w *writer) run() (stop func()) {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	var wg sync.WaitGroup
+	for p := range int32(kafkatest.Partitions) {
+		wg.Go(func() { w.fill(ctx, p) })
+	}
+	stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
+	w.t.Cleanup(stop)
+	return stop
+}
+
+// fill writes one partition.
+func (w *writer) fill(ctx context.Context, partition int32) {
+	const every = 100 * time.Millisecond
+	due, tick := 0.0, time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		due += float64(w.perSecond) / kafkatest.Partitions * every.Seconds()
+		s := stories{writer: w, partition: partition, lateness: w.late.TryRLock()}
+		for float64(s.size()) < due {
+			s.add()
+		}
+		due -= float64(s.size())
+		s.send()
+		if s.lateness {
+			w.late.RUnlock()
+		}
+	}
+}
+
+// stories are written together: the clicks, then the events, then what comes after its time.
+type stories struct {
+	*writer
+	partition          int32
+	lateness           bool // stories about lateness may be told
+	clicks, lateClicks []*kgo.Record
+	events, lateEvents []*event.Conversion
+	replayed           []*kgo.Record
+}
+
+func (s *stories) size() int {
+	return len(s.clicks) + len(s.events) + len(s.lateClicks) + len(s.lateEvents) + len(s.replayed)
+}
+
+// add tells one journey: a sale with refunds, mostly; now and then nothing but a click, a duplicate and a conflict, a click that a spool sends twice, or something that comes late or never.
+func (s *stories) add() {
+	n := s.stories.Add(1)
+	k, click := s.click()
+	amount := 1000 + n%9000
+	sale := &event.Conversion{WorkspaceID: k.WorkspaceID, EventID: fmt.Sprint("e", n), ClickToken: k.ClickToken, Type: event.Sale, OccurredAt: k.ClickedAt, AmountMinor: &amount, Currency: "EUR", Exponent: 2, OrderID: fmt.Sprint("o", n)}
+	part := int64(300)
+	refund := func(id string) *event.Conversion {
+		return &event.Conversion{WorkspaceID: k.WorkspaceID, EventID: fmt.Sprint(id, n), ClickToken: k.ClickToken, Type: event.Refund, OccurredAt: k.ClickedAt, AmountMinor: &part, Currency: "EUR", Exponent: 2, ParentEventID: sale.EventID}
+	}
+	kind := rand.IntN(20)
+	if !s.lateness && kind < 4 {
+		kind = 19
+	}
+	if kind > 1 && kind != 4 { // these have no click, or a late one
+		s.clicks = append(s.clicks, click)
+	}
+	switch kind {
+	case 0, 1: // the click comes after its sale and refund
+		s.events = append(s.events, sale, refund("r"))
+		s.lateClicks = append(s.lateClicks, click)
+	case 2, 3: // the refund comes before its sale
+		s.events = append(s.events, refund("r"))
+		s.lateEvents = append(s.lateEvents, sale)
+	case 4: // no click ever
+		s.events = append(s.events, sale)
+	case 5: // no sale ever
+		s.events = append(s.events, refund("r"))
+	case 6, 7: // nothing but the click
+	case 8, 9:
+		again, other := *sale, *sale
+		other.OrderID = "another"
+		s.events = append(s.events, sale, &again, &other)
+	case 10:
+		again := *click
+		again.Headers = append(slices.Clone(click.Headers), kgo.RecordHeader{Key: topic.HeaderReplay})
+		s.events, s.replayed = append(s.events, sale), append(s.replayed, &again)
+	default:
+		s.events = append(s.events, sale, refund("r"), refund("s"))
+	}
+}
+
+// click makes a click whose token belongs to the partition.
+func (s *stories) click() (*event.Click, *kgo.Record) {
+	now := time.Now()
+	epochs := topic.OneEpoch(kafkatest.Partitions)
+	var raw token.Raw
+	binary.BigEndian.PutUint32(raw[:], token.SecondsOf(now.UnixMilli()))
+	text := ""
+	for text == "" || epochs.Partition(text, now) != s.partition {
+		binary.BigEndian.PutUint64(raw[4:], rand.Uint64())
+		binary.BigEndian.PutUint64(raw[12:], rand.Uint64())
+		text = token.Text(&raw)
+	}
+	k := &event.Click{WorkspaceID: "acme", ClickToken: text, ClickedAt: event.MillisOf(now), WindowMs: 30 * 86400_000, TokenStatus: event.TokenAppended, LinkID: "lnk_nomura", Domain: "go.acme.com", Slug: "nomura",
+		Trigger: event.TriggerLink, PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio", PartnerRelationship: "approved", PartnerLifecycle: "active",
+		ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners", ProgramStatus: "active", RewardTerms: "10%", CatalogOffset: 1}
+	value, err := s.codec.AppendClick(nil, k)
+	if err != nil {
+		s.t.Error(err)
+	}
+	return k, &kgo.Record{Topic: topic.Clicks, Partition: s.partition, Key: []byte(text), Value: value, Headers: []kgo.RecordHeader{{Key: topic.HeaderToken, Value: []byte("1")}}}
+}
+
+func (s *stories) send() {
+	s.put(s.clicks)
+	s.put(s.replayed)
+	s.put(s.received(s.events))
+	s.put(s.lateClicks)
+	s.put(s.received(s.lateEvents))
+	s.writer.events.Add(int64(len(s.events) + len(s.lateEvents)))
+}
+
+// received makes records of events: they are received when they are sent, not when they were made up.
+func (s *stories) received(events []*event.Conversion) (records []*kgo.Record) {
+	now := event.MillisOf(time.Now())
+	for _, c := range events {
+		c.ReceivedAt, c.ContentSHA256 = now, c.Content()
+		value, err := s.codec.AppendConversion(nil, c)
+		if err != nil {
+			s.t.Error(err)
+		}
+		records = append(records, &kgo.Record{Topic: topic.Conversions, Partition: s.partition, Key: []byte(c.ClickToken), Value: value, Timestamp: now.Time()})
+	}
+	return records
+}
+
+// put waits for the acknowledgement.
+func (s *stories) put(records []*kgo.Record) {
+	if len(records) == 0 {
+		return
+	}
+	if err := s.client.ProduceSync(context.WithoutCancel(s.t.Context()), records...).FirstErr(); err != nil {
+		s.t.Errorf("writing partition %d: %v", s.partition, err)
+	}
+	s.records.Add(int64(len(records)))
+}
