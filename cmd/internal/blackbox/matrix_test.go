@@ -24,12 +24,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// bounces of each target in each cell of the matrix.
-const bounces = 3
-
 // size is how much of it there is.
 type size struct {
 	nodes     int
+	bounces   int   // of each processor in a cell
+	outages   int   // of the broker in a cell; of three nodes each once
 	records   int64 // written in each cell, at least
 	perSecond int
 	grace     time.Duration // longer than anything that a busy machine delays
@@ -39,8 +38,8 @@ type size struct {
 }
 
 var (
-	short = size{nodes: 1, records: 2_500, perSecond: 450, grace: 5 * time.Second, session: 3 * time.Second, stop: 5 * time.Second, churn: 8 * time.Second}
-	long  = size{nodes: 3, records: 100_000, perSecond: 900, grace: 15 * time.Second, session: 6 * time.Second, stop: 30 * time.Second, churn: time.Minute}
+	short = size{nodes: 1, bounces: 3, outages: 2, records: 2_500, perSecond: 450, grace: 5 * time.Second, session: 3 * time.Second, stop: 5 * time.Second, churn: 8 * time.Second}
+	long  = size{nodes: 3, bounces: 3, outages: 3, records: 100_000, perSecond: 900, grace: 15 * time.Second, session: 6 * time.Second, stop: 30 * time.Second, churn: time.Minute}
 )
 
 // matrix is two processors on Apache Kafka, what is written for them, and who watches what they write.
@@ -140,10 +139,10 @@ func (m *matrix) recovered(since time.Time) {
 	m.recoveries = append(m.recoveries, m.o.recovered(since))
 }
 
-// bounceProcessors ends each processor so many times, in the middle of a transaction, and starts it again at once.
+// bounceProcessors ends each processor a few times, in the middle of a transaction, and starts it again at once.
 func (m *matrix) bounceProcessors(clean bool) {
 	m.t.Helper()
-	for range bounces {
+	for range m.bounces {
 		for _, p := range m.processors {
 			pause(m.t.Context(), time.Duration(rand.IntN(300))*time.Millisecond)
 			until(m.t.Context(), 2*time.Millisecond, func() bool { return m.transactionOpen(p) })
@@ -168,10 +167,10 @@ func (m *matrix) bounceProcessors(clean bool) {
 	}
 }
 
-// bounceBroker ends the broker so many times; of three nodes each once, and one at a time.
+// bounceBroker ends the broker a few times; of three nodes each once, and the next when all are in sync again.
 func (m *matrix) bounceBroker(clean bool) {
 	m.t.Helper()
-	for n := range bounces {
+	for n := range m.outages {
 		pause(m.t.Context(), time.Duration(rand.IntN(1000))*time.Millisecond)
 		m.w.late.Lock()
 		began := time.Now()
@@ -240,7 +239,7 @@ func (m *matrix) zombie() {
 	}
 }
 
-// shared waits until both processors run partitions, and together all.
+// shared waits until n processors run partitions, and together all.
 func (m *matrix) shared(n int) {
 	m.t.Helper()
 	for deadline := time.Now().Add(60 * time.Second); ; pause(m.t.Context(), 50*time.Millisecond) {
@@ -267,7 +266,7 @@ func (m *matrix) churnMembers() {
 	m.t.Helper()
 	const every = 2 * time.Second
 	third, began, seen := m.slot(2), time.Now(), m.o.count()
-	joined, left := 0, 0
+	joined, left, busy := 0, 0, 0
 	rest := func(since time.Time) { pause(m.t.Context(), every-time.Since(since)) }
 	for time.Since(began) < m.churn && !m.t.Failed() {
 		since := time.Now()
@@ -276,6 +275,9 @@ func (m *matrix) churnMembers() {
 		}
 		joined++
 		rest(since)
+		if owned, err := third.metric("partners_processor_partitions", ""); err == nil && owned > 0 { // it has no such metric before its first
+			busy++
+		}
 		since = time.Now()
 		if left%2 == 0 {
 			if _, err := third.terminate(10 * time.Second); err != nil {
@@ -295,7 +297,10 @@ func (m *matrix) churnMembers() {
 	during, calm := m.o.count()-seen, time.Now()
 	took := m.o.recovered(calm)
 	m.shared(2)
-	m.t.Logf("%-18s a third member came %d times and left %d times within %v; %d outcomes meanwhile; next outcome in every partition %v after the last", "churn", joined, left, calm.Sub(began).Round(time.Second), during, took.Round(10*time.Millisecond))
+	m.t.Logf("%-18s a third member came %d times, got partitions %d times and left %d times within %v; %d outcomes meanwhile; next outcome in every partition %v after the last", "churn", joined, busy, left, calm.Sub(began).Round(time.Second), during, took.Round(10*time.Millisecond))
+	if 2*busy < joined {
+		m.t.Errorf("a third member came %d times and got partitions only %d times: that moves nothing", joined, busy)
+	}
 }
 
 // verdict waits until nothing waits any more, and holds what was seen against the oracle and the log.
@@ -339,7 +344,7 @@ func (m *matrix) verdict() {
 	if lost > 0 || m.o.twice > 0 || a.visible > 0 || a.hidden > 0 {
 		m.t.Errorf("lost %d, duplicated %d, aborted and visible %d, committed and hidden %d", lost, m.o.twice, a.visible, a.hidden)
 	}
-	if m.hits < bounces || a.aborted == 0 {
+	if m.hits < m.bounces || a.aborted == 0 {
 		m.t.Errorf("%d SIGKILLs found a transaction open, and %d rows were aborted: that shows nothing", m.hits, a.aborted)
 	}
 }
