@@ -46,6 +46,7 @@ const (
 	StepOpened    = "opened"     // a partition's files are open, not yet caught up
 	StepRestored  = "restored"   // a partition is caught up, not yet running
 	StepPolled    = "polled"     // records were polled, nothing judged
+	StepJudged    = "judged"     // a conversion is judged, others of its batch are not
 	StepFlushed   = "flushed"    // outcomes are acknowledged, the changed rows not yet produced
 	StepProduced  = "produced"   // everything is produced, not yet acknowledged
 	StepEndFailed = "end-failed" // EndTxn came to an error: nobody here knows whether it was applied

@@ -165,6 +165,7 @@ func (s *session) judgeHeld(t *transaction) error {
 			if err := s.judge(t, p, h.record); err != nil {
 				return p.condemn(fmt.Errorf("judging %s partition %d offset %d: %w", h.record.Topic, p.id, h.record.Offset, err))
 			}
+			s.hook(StepJudged)
 			n++
 		}
 		p.held = append(p.held[:0], p.held[n:]...)

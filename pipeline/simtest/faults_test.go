@@ -18,7 +18,7 @@ import (
 // stepDisk is before an operation that changes a file.
 const stepDisk = "disk"
 
-var steps = []string{processor.StepAssigned, processor.StepOpened, processor.StepRestored, processor.StepPolled, processor.StepFlushed, processor.StepProduced, processor.StepEndFailed,
+var steps = []string{processor.StepAssigned, processor.StepOpened, processor.StepRestored, processor.StepPolled, processor.StepJudged, processor.StepFlushed, processor.StepProduced, processor.StepEndFailed,
 	processor.StepEnded, processor.StepApplied, processor.StepRevoked, stepDisk}
 
 // fault is something that goes wrong for the process l at the moment when it takes a step. It may sleep if that is what goes wrong.
