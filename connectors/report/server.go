@@ -383,8 +383,9 @@ func rowOf(e *Answered) eventRow {
 	return row
 }
 
-// cell makes a text safe for spreadsheets, which take what begins so for a formula.
+// cell makes a text safe for spreadsheets, which take what begins so for a formula, and for readers of UTF-8, as an export does: what is none, and NUL, becomes U+FFFD.
 func cell(text string) string {
+	text = strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 	if text != "" && strings.ContainsRune("=+-@\t\r\n", rune(text[0])) {
 		return "'" + text
 	}
