@@ -60,7 +60,7 @@ func Header() string {
 
 // Lambdas of the query. clean makes a text valid UTF-8 without NUL, guard keeps spreadsheets from running it, quote is RFC 4180.
 const (
-	cleanSQL = `(t) -> replaceAll(toValidUTF8(toString(t)), '\0', '\xEF\xBF\xBD')`
+	cleanSQL = `(t) -> replaceAll(toValidUTF8(t), '\0', '\xEF\xBF\xBD')`
 	guardSQL = `(t) -> if(substring(t, 1, 1) IN ('=', '+', '-', '@', '\t', '\r', '\n'), concat('\'', t), t)`
 	quoteSQL = `(t) -> if(multiSearchAny(t, ['"', ',', '\n', '\r']), concat('"', replaceAll(t, '"', '""'), '"'), t)`
 	stampSQL = `(t) -> if(isNull(t), '', concat(formatDateTime(t, '%Y-%m-%dT%H:%i:%S', 'UTC'), '.', leftPad(toString(toUnixTimestamp64Milli(assumeNotNull(t)) % 1000), 3, '0'), 'Z'))`
@@ -76,10 +76,11 @@ func line(raw bool) string {
 		case c.kind == number:
 			cells = append(cells, "ifNull(toString("+c.expr+"), '')")
 		case raw:
-			cells = append(cells, "quote(clean("+c.expr+"))")
+			cells = append(cells, "quote(toString("+c.expr+"))")
 		default:
-			cells = append(cells, "quote(guard(clean("+c.expr+")))")
+			cells = append(cells, "quote(guard(toString("+c.expr+")))")
 		}
 	}
-	return "concatWithSeparator(',', " + strings.Join(cells, ", ") + ")"
+	// All at once, and a line ends with two numbers: at the end of a text, toValidUTF8 takes what follows the beginning of a character, a quote or a comma too, for a part of it.
+	return "clean(concatWithSeparator(',', " + strings.Join(cells, ", ") + "))"
 }

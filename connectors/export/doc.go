@@ -10,7 +10,7 @@
 //   - -since MANIFEST writes only rows that arrived after it; a file and its deltas have no row in common and leave none out.
 //   - NAME.csv appears at once and whole; NAME.manifest.json after it. A run that fails or is killed leaves neither, only a hidden temporary file, which the next run removes.
 //   - Two runs into one directory exclude each other (ErrBusy).
-//   - Memory does not grow with the number of rows: ClickHouse writes the lines, this process copies, hashes and sums them.
+//   - Memory does not grow with the number of rows: ClickHouse writes the lines, this process copies, hashes and sums them, a few blocks at a time (TestConstantMemory).
 //
 // # Format
 //

@@ -9,18 +9,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/big"
-	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -481,7 +477,7 @@ print(json.dumps({"rows": len(d), "columns": len(d.columns), "sales": float(n[(d
 
 // A text becomes a cell that a CSV reader gives back as it was, but for the guard and what is no UTF-8.
 func FuzzCell(f *testing.F) {
-	for _, s := range []string{"", "=1", "a,b", "\"", "\r\n", "\xff", "a\x00b", "-", "'", "é"} {
+	for _, s := range []string{"", "=1", "a,b", "\"", "\r\n", "\xff", "a\x00b", "-", "'", "é", "\xe2\"", "\xf0\x9f,", "\xe2\x82", "=\xff", "\xc3="} {
 		f.Add(s)
 	}
 	r := newRig(f)
@@ -489,68 +485,27 @@ func FuzzCell(f *testing.F) {
 		var got []struct {
 			Cell string `ch:"c"`
 		}
-		if err := r.conn.Select(t.Context(), &got, "WITH "+cleanSQL+" AS clean, "+guardSQL+" AS guard, "+quoteSQL+" AS quote SELECT concat('x,', quote(guard(clean(unhex({s:String}))))) AS c", clickhouse.Named("s", hex.EncodeToString([]byte(s)))); err != nil {
+		if err := r.conn.Select(t.Context(), &got, "WITH "+cleanSQL+" AS clean, "+guardSQL+" AS guard, "+quoteSQL+" AS quote SELECT clean(concat('x,', quote(guard(unhex({s:String}))), ',1,2')) AS c", clickhouse.Named("s", hex.EncodeToString([]byte(s)))); err != nil {
 			t.Fatal(err)
 		}
+		if !utf8.ValidString(got[0].Cell) || strings.ContainsRune(got[0].Cell, 0) {
+			t.Errorf("%q: %q is not text", s, got[0].Cell)
+		}
 		rec, err := csv.NewReader(strings.NewReader(got[0].Cell + "\n")).Read()
-		if err != nil || len(rec) != 2 {
+		if err != nil || len(rec) != 4 {
 			t.Fatalf("%q: %v %q", s, err, got[0].Cell)
 		}
 		if c := rec[1]; c != "" && strings.ContainsRune("=+-@\t\r\n", rune(c[0])) {
 			t.Errorf("%q begins as a formula: %q", s, c)
 		}
-		if utf8.ValidString(s) && !strings.ContainsAny(s, "\x00\r") {
-			want := s
+		if !strings.Contains(s, "\r") {
+			want := strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 			if s != "" && strings.ContainsRune("=+-@\t\n", rune(s[0])) {
-				want = "'" + s
+				want = "'" + want
 			}
 			if rec[1] != want {
 				t.Errorf("%q became %q", s, rec[1])
 			}
 		}
 	})
-}
-
-// An export beside what ClickHouse itself can do: its own CSV of the same columns in the same order, over HTTP, thrown away. PARTNERS_BENCH_ROWS sets the size. The peak of memory is of both together: the embedded ClickHouse runs in this process.
-func BenchmarkExport(b *testing.B) {
-	n := 1_000_000
-	if text := os.Getenv("PARTNERS_BENCH_ROWS"); text != "" {
-		var err error
-		if n, err = strconv.Atoi(text); err != nil {
-			b.Fatal(err)
-		}
-	}
-	r := newRig(b)
-	for left := n / 2; left > 0; left -= 250_000 {
-		r.rows(min(left, 250_000), true)
-	}
-	cfg := config(b.TempDir())
-	var exported int64
-	var ours, limit time.Duration
-	for b.Loop() {
-		began := time.Now()
-		res, err := http.Post("http://"+r.at.Host+"/?database="+strings.TrimPrefix(r.at.Path, "/"), "text/plain", strings.NewReader("SELECT * FROM conversion_rows WHERE workspace_id = 'acme' ORDER BY occurred_at, event_id, event_partition, event_offset FORMAT CSV"))
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != http.StatusOK {
-			b.Fatal(res.Status, err)
-		}
-		res.Body.Close()
-		limit += time.Since(began)
-		began = time.Now()
-		m, err := Run(b.Context(), r.conn, cfg)
-		if err != nil {
-			b.Fatal(err)
-		}
-		ours += time.Since(began)
-		exported += m.Rows
-	}
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		b.Fatal(err)
-	}
-	b.ReportMetric(float64(exported)/ours.Seconds(), "rows/s")
-	b.ReportMetric(float64(limit)/float64(ours), "of-ClickHouse's-CSV")
-	b.ReportMetric(float64(usage.Maxrss)/1024, "peak-MB-with-ClickHouse")
 }

@@ -1,0 +1,166 @@
+package export
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/connectors/clickhouse"
+)
+
+// memoryRoom is what two exports may differ in, in kB: a block of rows, and what the garbage collector has not yet given back.
+const memoryRoom = 48 << 10
+
+// childEnv makes this binary an exporter: it holds the DSN and the directory.
+const childEnv = "PARTNERS_EXPORT_CHILD"
+
+// spent is what an export in a process of its own cost.
+type spent struct {
+	Rows    int64
+	Seconds float64 // of the export
+	CPU     float64 // seconds of this process, without ClickHouse
+	PeakKB  int64   // VmHWM
+}
+
+// TestMain lets a benchmark measure an exporter without the ClickHouse that is embedded in its own process.
+func TestMain(m *testing.M) {
+	if text := os.Getenv(childEnv); text != "" {
+		if err := exportAlone(text); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func exportAlone(text string) error {
+	dsn, dir, _ := strings.Cut(text, " ")
+	log := slog.New(slog.DiscardHandler)
+	conn, err := clickhouse.Open(context.Background(), clickhouse.Config{DSN: dsn}, log)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	began := time.Now()
+	m, err := Run(context.Background(), conn, config(dir))
+	if err != nil {
+		return err
+	}
+	s := spent{Rows: m.Rows, Seconds: time.Since(began).Seconds()}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(status)) {
+		if f := strings.Fields(line); f[0] == "VmHWM:" {
+			if s.PeakKB, err = strconv.ParseInt(f[1], 10, 64); err != nil {
+				return err
+			}
+		}
+	}
+	return json.NewEncoder(os.Stdout).Encode(s)
+}
+
+// alone exports into a directory, in a process of its own.
+func (r *rig) alone(dir string, env ...string) (s spent) {
+	r.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		r.Fatal(err)
+	}
+	cmd := exec.CommandContext(r.Context(), self)
+	cmd.Env = append(append(os.Environ(), env...), childEnv+"="+r.at.String()+" "+dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(out, &s)
+	}
+	if err != nil {
+		r.Fatal(err)
+	}
+	s.CPU = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
+	return s
+}
+
+// The memory of an exporter is that of a few blocks of rows and does not grow with their number. The garbage collector runs often, so that what is seen is what is held.
+func TestConstantMemory(t *testing.T) {
+	r := newRig(t)
+	dir := t.TempDir()
+	r.rows(80_000, true)
+	small := r.alone(dir, "GOGC=10")
+	r.rows(240_000, true)
+	large := r.alone(dir, "GOGC=10")
+	file, err := filepath.Glob(filepath.Join(dir, "*.csv"))
+	if err != nil || len(file) != 1 {
+		t.Fatal(file, err)
+	}
+	info, err := os.Stat(file[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if large.Rows != 4*small.Rows || info.Size() < 3*memoryRoom<<10 {
+		t.Fatalf("%d rows, then %d in %d bytes", small.Rows, large.Rows, info.Size())
+	}
+	if large.PeakKB > small.PeakKB+memoryRoom {
+		t.Errorf("%d rows took %d kB, %d rows %d kB", small.Rows, small.PeakKB, large.Rows, large.PeakKB)
+	}
+	t.Logf("%d rows: %d MB, %d rows: %d MB", small.Rows, small.PeakKB/1024, large.Rows, large.PeakKB/1024)
+}
+
+// An export beside what ClickHouse itself can do: its own CSV of the same columns in the same order, over HTTP, thrown away. The exporter is a process of its own, so its peak of memory and its processor time are
+// its alone. PARTNERS_BENCH_ROWS is the sizes, with commas.
+func BenchmarkExport(b *testing.B) {
+	sizes := os.Getenv("PARTNERS_BENCH_ROWS")
+	if sizes == "" {
+		sizes = "1000000"
+	}
+	for size := range strings.SplitSeq(sizes, ",") {
+		n, err := strconv.Atoi(size)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run("rows="+size, func(b *testing.B) { benchmarkExport(b, n) })
+	}
+}
+
+func benchmarkExport(b *testing.B, n int) {
+	r := newRig(b)
+	for left := n / 2; left > 0; left -= 250_000 {
+		r.rows(min(left, 250_000), true)
+	}
+	dir := b.TempDir()
+	var all spent
+	var limit time.Duration
+	for b.Loop() {
+		began := time.Now()
+		res, err := http.Post("http://"+r.at.Host+"/?database="+strings.TrimPrefix(r.at.Path, "/"), "text/plain", strings.NewReader("SELECT * FROM conversion_rows WHERE workspace_id = 'acme' ORDER BY occurred_at, event_id, event_partition, event_offset FORMAT CSV"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != http.StatusOK {
+			b.Fatal(res.Status, err)
+		}
+		res.Body.Close()
+		limit += time.Since(began)
+		s := r.alone(dir)
+		all.Rows += s.Rows
+		all.Seconds += s.Seconds
+		all.CPU += s.CPU
+		all.PeakKB = max(all.PeakKB, s.PeakKB)
+	}
+	b.ReportMetric(float64(all.Rows)/all.Seconds, "rows/s")
+	b.ReportMetric(limit.Seconds()/all.Seconds, "of-ClickHouse's-CSV")
+	b.ReportMetric(float64(all.Rows)/all.CPU, "rows/exporter-CPU-s")
+	b.ReportMetric(float64(all.PeakKB)/1024, "exporter-peak-MB")
+}
