@@ -10,7 +10,8 @@
 //   - -since MANIFEST writes only rows that arrived after it; a file and its deltas have no row in common and leave none out.
 //   - NAME.csv appears at once and whole; NAME.manifest.json after it. A run that fails or is killed leaves neither, only a hidden temporary file, which the next run removes.
 //   - Two runs into one directory exclude each other (ErrBusy).
-//   - Memory does not grow with the number of rows: ClickHouse writes the lines, this process copies, hashes and sums them, a few blocks at a time (TestConstantMemory).
+//   - No row is kept: ClickHouse writes the lines, this process copies, hashes and sums them, a few blocks at a time (TestConstantMemory). Measured alone
+//     (BenchmarkExport): 220 MB at 0.8 million rows, 416 MB at 8 million.
 //
 // # Format
 //
