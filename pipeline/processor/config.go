@@ -71,6 +71,8 @@ const (
 	endTimeout = 5 * time.Second
 	// maxHeld is how many conversions a partition holds for its clicks before their fetching is paused.
 	maxHeld = 20_000
+	// awake is how long what is stuck must be seen to be stuck: a process that was stopped (SIGSTOP, a paused machine) finds all its deadlines passed at once, and needs a moment to notice each.
+	awake = 3 * time.Second
 	// stuckAfter is how long a session may go without a poll.
 	stuckAfter = time.Minute
 	// maxRows ends a transaction before its commit interval.

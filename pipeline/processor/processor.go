@@ -124,13 +124,16 @@ func (p *Processor) session(ctx context.Context) error {
 	s.beat.Store(time.Now().UnixNano())
 	done := make(chan error, 1)
 	go func() { done <- s.run(ctx) }()
+	stuck := time.Duration(0) // for how long it has been seen
 	for {
 		select {
 		case err := <-done:
 			s.close()
 			return err
 		case <-time.After(time.Second):
-			if time.Since(time.Unix(0, s.beat.Load())) > p.stuckAfter {
+			if time.Since(time.Unix(0, s.beat.Load())) <= p.stuckAfter {
+				stuck = 0
+			} else if stuck += time.Second; stuck > awake {
 				return fmt.Errorf("%w: no poll for %v", ErrStuck, p.stuckAfter)
 			}
 		}

@@ -358,15 +358,17 @@ func (s *session) end() (bool, error) {
 		ok, err := s.gts.End(kgo.PreTxnCommitFnContext(ctx, s.offsets), kgo.TryCommit)
 		done <- answer{ok, err}
 	}()
-	select {
-	case a := <-done:
-		if p := s.produce.Load(); a.err == nil && p != nil {
-			return false, *p
+	for _, wait := range []time.Duration{2 * endTimeout, awake} {
+		select {
+		case a := <-done:
+			if p := s.produce.Load(); a.err == nil && p != nil {
+				return false, *p
+			}
+			return a.ok, a.err
+		case <-time.After(wait):
 		}
-		return a.ok, a.err
-	case <-time.After(2 * endTimeout):
-		return false, ErrStuck
 	}
+	return false, ErrStuck
 }
 
 // offsets replaces what was polled by what was judged, and so gives every transaction offsets: without them nothing checks the group's generation, and a zombie would
