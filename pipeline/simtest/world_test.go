@@ -56,7 +56,7 @@ type world struct {
 // arming is a fault that waits for its step.
 type arming struct {
 	cell
-	do    func(*world, *life)
+	do    func(*world, *life, string)
 	skip  int // times that the step may pass before
 	fired chan struct{}
 }
@@ -171,7 +171,7 @@ func (w *world) visit(l *life, step string) {
 	w.hits[a.cell]++
 	w.mu.Unlock()
 	close(a.fired)
-	a.do(w, l)
+	a.do(w, l, step)
 }
 
 // inFlight reports whether records lie in Kafka that no transaction has dealt with.
