@@ -16,6 +16,7 @@ import (
 	"github.com/nimriz/partners/pipeline/oracle"
 	"github.com/nimriz/partners/pipeline/processor"
 	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -97,23 +98,23 @@ func (w *world) story(n int) (events int) {
 }
 
 // ledger is what readers of committed records see.
-func (w *world) ledger() *story.Ledger {
+func (w *world) ledger(only ...string) *story.Ledger {
 	w.Helper()
 	cfg := kafka.DefaultConfig()
 	cfg.Brokers = w.brokers
 	ctx, cancel := context.WithTimeout(w.Context(), 30*time.Second)
 	defer cancel()
-	l, err := story.Read(ctx, cfg)
+	l, err := story.Read(ctx, cfg, only...)
 	if err != nil {
 		w.Fatal(err)
 	}
 	return l
 }
 
-func (w *world) outcomes() []event.Outcome { return w.ledger().Outcomes }
+func (w *world) outcomes() []event.Outcome { return w.ledger(topic.Outcomes).Outcomes }
 
 // progress is the newest Progress of each partition.
-func (w *world) progress() map[int32]event.Progress { return w.ledger().Progress }
+func (w *world) progress() map[int32]event.Progress { return w.ledger(topic.Progress).Progress }
 
 // settle waits until every event has its row, and compares the rows with the truth.
 func (w *world) settle(grace time.Duration) {

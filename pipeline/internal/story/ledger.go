@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
@@ -26,8 +27,8 @@ type Ledger struct {
 	DeadLetters int
 }
 
-// Read reads the topics as they are now.
-func Read(ctx context.Context, cfg kafka.Config) (*Ledger, error) {
+// Read reads the topics as they are now; with names, only those.
+func Read(ctx context.Context, cfg kafka.Config, only ...string) (*Ledger, error) {
 	l := &Ledger{Progress: make(map[int32]event.Progress)}
 	codec := event.DefaultCodec()
 	for _, x := range []struct {
@@ -73,6 +74,9 @@ func Read(ctx context.Context, cfg kafka.Config) (*Ledger, error) {
 			return nil
 		}},
 	} {
+		if len(only) > 0 && !slices.Contains(only, x.topic) {
+			continue
+		}
 		records, err := kafka.ReadAll(ctx, cfg, slog.New(slog.NewTextHandler(io.Discard, nil)), x.topic)
 		if err != nil {
 			return nil, err
