@@ -51,12 +51,6 @@ func (i *Inspection) open(fs vfs.FS, dir string, log *slog.Logger) (err error) {
 	return err
 }
 
-// Position is the changelog offset that the rows are the state of.
-func (i *Inspection) Position() int64 { return i.p.meta.Position }
-
-// ClicksNext is the offset of clicks from which a restore would read on.
-func (i *Inspection) ClicksNext() int64 { return i.p.clicks.Next() }
-
 // Click is the click of a token and the time at which it reached Kafka, if it is known.
 func (i *Inspection) Click(t *[20]byte) (wire []byte, at event.Millis, ok bool, err error) {
 	return i.p.lookup(t)

@@ -50,7 +50,6 @@ type world struct {
 
 	telling sync.WaitGroup // journeys under way
 	timers  sync.WaitGroup // what after was called with
-	sent    atomic.Int64
 }
 
 // arming is a fault that waits for its step.
@@ -281,7 +280,6 @@ func (w *world) journey(lines []story.Line) {
 				w.fail(fmt.Errorf("telling: %w", err))
 				return
 			}
-			w.sent.Add(1)
 		}
 	})
 }
