@@ -135,7 +135,7 @@ func (d *demo) start(ctx context.Context) error {
 	deps := parts.Deps{Kafka: d.kafka, Codec: d.codec, Log: d.log, Registry: d.registry}
 	if d.has("processor") {
 		cfg := processor.DefaultConfig()
-		cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickMemory = filepath.Join(d.dir, "processor"), "demo-0", d.grace, 64<<20
+		cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickMemory, cfg.JourneyCache = filepath.Join(d.dir, "processor"), "demo-0", d.grace, 64<<20, 64<<20
 		k := d.kafka
 		k.ClientID = "partners-processor"
 		p, err := processor.New(cfg, k, d.codec, d.log.With("part", "processor"), d.registry)

@@ -21,6 +21,7 @@ func main() {
 	f.DurationVar(&cfg.CommitInterval, "commit-interval", cfg.CommitInterval, "how long a transaction stays open")
 	f.DurationVar(&cfg.Grace, "grace", cfg.Grace, "how long an event may wait for its click or parent")
 	f.DurationVar(&cfg.ClickLife, "click-life", cfg.ClickLife, "how long a click can bring conversions; the same as for ctl topics apply")
+	f.Int64Var(&cfg.JourneyCache, "journey-cache", cfg.JourneyCache, "`bytes` for blocks of journeys that were read from disk, shared by all partitions")
 	f.Int64Var(&cfg.ClickMemory, "click-memory", cfg.ClickMemory, "`bytes` for clicks that are not on disk yet, split over the owned partitions")
 	f.DurationVar(&cfg.SessionTimeout, "session-timeout", cfg.SessionTimeout, "after how long without a heartbeat the group gives this slot's partitions away")
 	d.Main(func(ctx context.Context) error {

@@ -29,6 +29,8 @@ type Config struct {
 	ClickLife time.Duration
 	// ClickMemory is the memory in bytes for clicks that are not on disk yet, split over the owned partitions.
 	ClickMemory int64
+	// JourneyCache is the memory in bytes for blocks of journeys that were read from disk, shared by all partitions.
+	JourneyCache int64
 	// SessionTimeout is after how long without a heartbeat the group gives this slot's partitions away.
 	SessionTimeout time.Duration
 }
@@ -36,7 +38,7 @@ type Config struct {
 // DefaultConfig has no state directory and no instance: they must be given.
 func DefaultConfig() Config {
 	rules := attribution.DefaultConfig()
-	return Config{CommitInterval: 100 * time.Millisecond, Grace: rules.Grace, ClickLife: topic.DefaultClickLife, ClickMemory: 256 << 20, SessionTimeout: 10 * time.Second}
+	return Config{CommitInterval: 100 * time.Millisecond, Grace: rules.Grace, ClickLife: topic.DefaultClickLife, ClickMemory: 256 << 20, JourneyCache: 256 << 20, SessionTimeout: 10 * time.Second}
 }
 
 var instanceName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,100}$`)
@@ -56,6 +58,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("-click-life: %v is under an hour", c.ClickLife)
 	case c.ClickMemory < 4<<20:
 		return fmt.Errorf("-click-memory: %d bytes are under 4 MiB", c.ClickMemory)
+	case c.JourneyCache < 1<<20:
+		return fmt.Errorf("-journey-cache: %d bytes are under 1 MiB", c.JourneyCache)
 	case c.SessionTimeout < time.Second:
 		return fmt.Errorf("-session-timeout: %v is under a second", c.SessionTimeout)
 	}
@@ -77,6 +81,9 @@ const (
 	stuckAfter = time.Minute
 	// maxRows ends a transaction before its commit interval.
 	maxRows = 200_000
+	// maxRequest bounds what a produce request weighs before compression. A request of more than half a heap region (1 MiB with the broker's usual gigabyte) is "humongous" to G1, and each one may
+	// start a marking cycle: without this, a quarter of a broker's time in a backlog went there. It is the least that the client takes: the largest batch must fit.
+	maxRequest = 1 << 20
 	// maxPoll is the number of records of one poll.
 	maxPoll = 20_000
 	// tombstoneLife is the changelog's delete.retention.ms: state that is older may hold rows whose tombstones are gone.

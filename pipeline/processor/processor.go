@@ -46,9 +46,6 @@ type Processor struct {
 	running atomic.Bool
 }
 
-// blockCacheBytes is for reads of journeys, shared by all partitions.
-const blockCacheBytes = 64 << 20
-
 // New makes a processor on this machine; Run starts it.
 func New(cfg Config, kafkaConfig kafka.Config, codec *event.Codec, log *slog.Logger, reg prometheus.Registerer) (*Processor, error) {
 	return NewIn(DefaultEnv(), cfg, kafkaConfig, codec, log, reg)
@@ -82,7 +79,7 @@ func (p *Processor) Run(ctx context.Context) error {
 		return err
 	}
 	defer lock.Close()
-	p.cache = state.NewCache(blockCacheBytes)
+	p.cache = state.NewCache(p.cfg.JourneyCache)
 	defer p.cache.Close()
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		began := time.Now()

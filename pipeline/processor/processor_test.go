@@ -364,6 +364,7 @@ func TestConfig(t *testing.T) {
 	f("-grace", func(c *processor.Config) { c.Grace = 0 })
 	f("-click-life", func(c *processor.Config) { c.ClickLife = 0 })
 	f("-click-memory", func(c *processor.Config) { c.ClickMemory = 1 })
+	f("-journey-cache", func(c *processor.Config) { c.JourneyCache = 1 })
 	f("-commit-interval", func(c *processor.Config) { c.CommitInterval = 0 })
 }
 

@@ -108,6 +108,7 @@ func (p *Processor) newSession(ctx context.Context) (*session, error) {
 		kgo.KeepControlRecords(), // so that a position reaches the end that is listed, if somebody writes the inputs in transactions
 		kgo.FetchMaxWait(100*time.Millisecond),
 		kgo.MaxBufferedRecords(1_000_000),
+		kgo.BrokerMaxWriteBytes(maxRequest),
 		kgo.OnPartitionsAssigned(func(_ context.Context, cl *kgo.Client, m map[string][]int32) { s.assigned(ctx, cl, m) }),
 		kgo.OnOffsetsFetched(func(_ context.Context, _ *kgo.Client, r *kmsg.OffsetFetchResponse) error { return s.fetched(r) }),
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { s.revoked(m) }),
@@ -428,7 +429,6 @@ func (s *session) settleRevocation() error {
 	return nil
 }
 
-// initTransactionalID ends whatever transaction is open under id.
 // pollError sorts what a poll reports beside records.
 func pollError(fetches kgo.Fetches) error {
 	for _, e := range fetches.Errors() {
