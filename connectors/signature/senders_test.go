@@ -40,6 +40,19 @@ func startVerifier(t *testing.T, k *Keyring, received *[]byte) string {
 	return server.URL
 }
 
+// need skips the test where a tool of a script is missing, or fails it if PARTNERS_REQUIRE_SENDERS=1.
+func need(t *testing.T, script string, tools ...string) {
+	t.Helper()
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			if os.Getenv("PARTNERS_REQUIRE_SENDERS") == "1" {
+				t.Fatalf("PARTNERS_REQUIRE_SENDERS=1, and %s cannot run: there is no %s in PATH", script, tool)
+			}
+			t.Skipf("SKIP: %s: there is no %s in PATH", script, tool)
+		}
+	}
+}
+
 // The senders that the documentation shows are run as they are shown.
 func TestSenders(t *testing.T) {
 	for script, tools := range map[string][]string{
@@ -48,11 +61,7 @@ func TestSenders(t *testing.T) {
 		"sign.py":  {"python3"},
 	} {
 		t.Run(script, func(t *testing.T) {
-			for _, tool := range tools {
-				if _, err := exec.LookPath(tool); err != nil {
-					t.Skipf("SKIP: %s is not run, as %s is not installed", script, tool)
-				}
-			}
+			need(t, script, tools...)
 			// Line ends, quotes, UTF-8 and a zero byte: only the exact bytes verify.
 			body := []byte("{\"name\": \"Grüße\\n\"}\r\n \x00\n\n")
 			file := filepath.Join(t.TempDir(), "event.json")
@@ -82,11 +91,7 @@ func TestSenders(t *testing.T) {
 
 // The samples in the API's description run as printed, and what they post fits its schema.
 func TestPublishedSamples(t *testing.T) {
-	for _, tool := range []string{"bash", "curl", "openssl"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("SKIP: the samples are not run, as %s is not installed", tool)
-		}
-	}
+	need(t, "the samples", "bash", "curl", "openssl")
 	doc, err := openapi3.NewLoader().LoadFromData(openapi.Events())
 	if err != nil {
 		t.Fatal(err)

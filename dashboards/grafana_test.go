@@ -1,0 +1,30 @@
+package dashboards
+
+import (
+	"os"
+	"testing"
+
+	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
+	grafana "github.com/grafana/grafana-foundation-sdk/go/dashboard"
+)
+
+// Grafana's own types take every dashboard, with the options of each kind of panel: no field that it would ignore, none of the wrong kind, no value that its schema forbids.
+func TestGrafanaReadsThem(t *testing.T) {
+	plugins.RegisterDefaultPlugins()
+	for file, want := range load(t) {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var d grafana.Dashboard
+		if err := d.UnmarshalJSONStrict(b); err != nil && err.Error() != "" { // an empty list of errors comes as an error
+			t.Errorf("%s: %v", file, err)
+		}
+		if err := d.Validate(); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		if len(d.Panels) != len(want.Panels) {
+			t.Errorf("%s: Grafana sees %d panels of %d", file, len(d.Panels), len(want.Panels))
+		}
+	}
+}
