@@ -80,7 +80,7 @@ type summary struct {
 type rowsOf[T any] struct {
 	decode  func(*kgo.Record, *T) error
 	at      func(*T) event.Millis
-	since   func(*T) event.Millis // nil: not measured
+	since   func(*kgo.Record, *T) (at event.Millis, ok bool) // nil: not measured
 	source  []named[kgo.Record]
 	columns []named[T]
 
@@ -96,8 +96,8 @@ func newRows[T any](decode func(*kgo.Record, *T) error, at func(*T) event.Millis
 	return r
 }
 
-// measured also notes from when on a row is on its way.
-func (r *rowsOf[T]) measured(since func(*T) event.Millis) *rowsOf[T] {
+// measured also notes from when on a row is on its way, if it says so.
+func (r *rowsOf[T]) measured(since func(*kgo.Record, *T) (event.Millis, bool)) *rowsOf[T] {
 	r.since = since
 	return r
 }
@@ -119,7 +119,9 @@ func (r *rowsOf[T]) add(record *kgo.Record, skip func() bool) error {
 		r.sum.oldest = at
 	}
 	if r.since != nil {
-		r.sum.since = append(r.sum.since, r.since(&r.value))
+		if at, ok := r.since(record, &r.value); ok {
+			r.sum.since = append(r.sum.since, at)
+		}
 	}
 	r.sum.rows++
 	return nil

@@ -44,7 +44,7 @@
 //	partners_sink_insert_seconds{topic}           duration of one insert with all its views
 //	partners_sink_ingest_seconds{topic}           from the time in a batch's oldest row until it is visible
 //	partners_sink_visible_seconds{from}           of each row, from=click: from the click until it is visible; from=receipt: from the receipt of an event until its
-//	                                              verdict is, with the time for which it waited for its click or parent
+//	                                              verdict is, if it did not have to wait for its click or parent
 //	partners_sink_lag_offsets{topic,partition}    end of the log minus end of the finished batches
 //	partners_sink_dead_letters_total{topic}       unreadable records sent to the dead letters
 //	partners_sink_replays_dropped_total{topic}    clicks that were sent again and dropped

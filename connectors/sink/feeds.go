@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/nimriz/partners/pipeline/token"
@@ -43,7 +44,7 @@ func feeds(codec *event.Codec) []feed {
 		{topic: topic.Clicks, table: "clicks", replays: true, slow: true, fellows: rollup, from: "click", newRows: func() rows {
 			return newRows(func(r *kgo.Record, c *event.Click) error {
 				return keyed(r, codec.DecodeClick(r.Value, c), c.ClickToken)
-			}, func(c *event.Click) event.Millis { return c.ClickedAt }, clickColumns()).measured(func(c *event.Click) event.Millis { return c.ClickedAt })
+			}, func(c *event.Click) event.Millis { return c.ClickedAt }, clickColumns()).measured(func(_ *kgo.Record, c *event.Click) (event.Millis, bool) { return c.ClickedAt, true })
 		}},
 		{topic: topic.Conversions, table: "conversions", silent: true, fellows: []string{topic.Conversions}, newRows: func() rows {
 			return newRows(func(r *kgo.Record, v *event.Conversion) error {
@@ -58,7 +59,7 @@ func feeds(codec *event.Codec) []feed {
 		{topic: topic.Outcomes, table: "outcomes", fellows: rollup, from: "receipt", newRows: func() rows {
 			return newRows(func(r *kgo.Record, o *event.Outcome) error {
 				return keyed(r, codec.DecodeOutcome(r.Value, o), o.ClickToken)
-			}, func(o *event.Outcome) event.Millis { return o.DecidedAt }, outcomeColumns()).measured(func(o *event.Outcome) event.Millis { return o.ReceivedAt })
+			}, func(o *event.Outcome) event.Millis { return o.DecidedAt }, outcomeColumns()).measured(func(r *kgo.Record, o *event.Outcome) (event.Millis, bool) { return o.ReceivedAt, !waited(r) })
 		}},
 		{topic: topic.Rejections, table: "rejections", fellows: []string{topic.Rejections}, newRows: func() rows {
 			return newRows(func(r *kgo.Record, v *event.Rejection) error {
@@ -74,6 +75,11 @@ func feeds(codec *event.Codec) []feed {
 			return newRows(decodeVersion, func(v *version) event.Millis { return v.at }, versionColumns())
 		}},
 	}
+}
+
+// waited reports whether an outcome's event waited for its click or parent.
+func waited(r *kgo.Record) bool {
+	return slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == topic.HeaderWaited })
 }
 
 // keyed adds the check that the key is the token. err is what the decoder said.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -141,6 +142,66 @@ func TestReplayedClickKeepsItsTime(t *testing.T) {
 	for _, o := range w.outcomes() {
 		if o.Reason != "" {
 			t.Fatalf("%s: %s", o.EventID, o.Reason)
+		}
+	}
+}
+
+// A row says whether its event had to wait: only of the others is the time until the verdict ours.
+func TestWhoWaited(t *testing.T) {
+	w := newWorld(t, kafkatest.Broker(t))
+	late, prompt := w.Click(), w.Click()
+	w.sendEvent(w.Sale(late, 1000))
+	sale, before := w.Sale(prompt, 1000), w.Sale(prompt, 500)
+	w.sendClick(prompt)
+	w.sendEvent(sale)
+	w.sendEvent(w.Refund(before, 200))
+	w.flush()
+	cfg := config(t.TempDir())
+	cfg.Grace = time.Minute
+	start(t, newProcessor(t, w.brokers, cfg))
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		waiting := int64(0)
+		for _, p := range w.progress() {
+			waiting += p.Waiting
+		}
+		if waiting == 2 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d events wait, want 2", waiting)
+		}
+	}
+	w.sendClick(late)
+	w.sendEvent(before)
+	w.flush()
+	w.settle(cfg.Grace)
+	k := kafka.DefaultConfig()
+	k.Brokers = w.brokers
+	records, err := kafka.ReadAll(t.Context(), k, slog.New(slog.DiscardHandler), topic.Outcomes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int{}
+	for _, r := range records {
+		var o event.Outcome
+		if err := event.DefaultCodec().DecodeOutcome(r.Value, &o); err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range r.Headers {
+			got[o.EventID+" "+string(o.Type)+" "+h.Key]++
+		}
+		got[string(o.Type)]++
+	}
+	if got["sale"] != 3 || got["refund"] != 1 || len(got) != 4 {
+		t.Errorf("%v", got)
+	}
+	for _, o := range w.outcomes() {
+		id, wants := o.EventID+" "+string(o.Type)+" "+topic.HeaderWaited, 0
+		if o.ClickToken == late.ClickToken || o.Type == event.Refund {
+			wants = 1
+		}
+		if got[id] != wants {
+			t.Errorf("%s %s of %s: header %d, want %d", o.Type, o.EventID, o.ClickToken, got[id], wants)
 		}
 	}
 }

@@ -84,7 +84,7 @@ func (s *session) due(t *transaction, p *partition) error {
 		return err
 	}
 	for i := range tokens {
-		if err := s.rules.Due(p.view, p.lookup, &tokens[i], p.horizon, p.horizon, s.emitter(t, p)); err != nil {
+		if err := s.rules.Due(p.view, p.lookup, &tokens[i], p.horizon, p.horizon, s.emitter(t, p, nowhere)); err != nil {
 			return err
 		}
 		if err := p.view.forget(&tokens[i]); err != nil {

@@ -138,7 +138,7 @@ func (s *session) takeClicks(t *transaction, p *partition, records []*kgo.Record
 		delete(p.view.clickWaits, tok) // what goes on waiting for its click is noted again by its rows; an abort ends the session
 		wire, at, ok, err := p.lookup(&tok)
 		if err == nil && ok {
-			err = s.rules.Click(p.view, &tok, wire, at, s.emitter(t, p))
+			err = s.rules.Click(p.view, &tok, wire, at, s.emitter(t, p, nowhere))
 		}
 		if err != nil {
 			return p.condemn(fmt.Errorf("judging what waits for the click at %s partition %d offset %d: %w", r.Topic, r.Partition, r.Offset, err))
@@ -216,11 +216,14 @@ func (s *session) judge(t *transaction, p *partition, r *kgo.Record) error {
 		s.m.events.WithLabelValues("unreadable").Inc()
 		return s.deadLetter(r, err)
 	}
-	return s.rules.Event(p.view, p.lookup, &ev, attribution.Source{Partition: p.id, Offset: r.Offset}, s.emitter(t, p))
+	return s.rules.Event(p.view, p.lookup, &ev, attribution.Source{Partition: p.id, Offset: r.Offset}, s.emitter(t, p, r.Offset))
 }
 
-// emitter writes the rows that the rules decide.
-func (s *session) emitter(t *transaction, p *partition) attribution.Emit {
+// nowhere is the offset of no event.
+const nowhere = -1
+
+// emitter writes the rows that the rules decide. Of the event at the given offset they decide when it arrives; every other one waited.
+func (s *session) emitter(t *transaction, p *partition, arrived int64) attribution.Emit {
 	name := s.kafka.Topic(topic.Outcomes)
 	return func(o *event.Outcome, click []byte) error {
 		now := s.now()
@@ -235,10 +238,16 @@ func (s *session) emitter(t *transaction, p *partition) attribution.Emit {
 		t.rows++
 		s.m.events.WithLabelValues(string(o.Verdict)).Inc()
 		s.m.latency.Observe(now.Sub(o.ReceivedAt.Time()).Seconds())
-		s.send(&kgo.Record{Topic: name, Partition: p.id, Key: []byte(o.ClickToken), Value: append(make([]byte, 0, len(b)), b...)}, func(r *kgo.Record) { raise(&p.outcomesEnd, r.Offset+1) })
+		r := &kgo.Record{Topic: name, Partition: p.id, Key: []byte(o.ClickToken), Value: append(make([]byte, 0, len(b)), b...)}
+		if o.EventOffset != arrived {
+			r.Headers = waitedHeader
+		}
+		s.send(r, func(r *kgo.Record) { raise(&p.outcomesEnd, r.Offset+1) })
 		return nil
 	}
 }
+
+var waitedHeader = []kgo.RecordHeader{{Key: topic.HeaderWaited}}
 
 // send produces within the transaction; acked runs on the client's goroutine.
 func (s *session) send(r *kgo.Record, acked func(*kgo.Record)) {

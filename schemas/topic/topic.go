@@ -32,6 +32,8 @@ const (
 	HeaderToken = "t"
 	// HeaderReplay marks a click that may already have been sent.
 	HeaderReplay = "replay"
+	// HeaderWaited marks an outcome whose event waited for its click or its parent: the time until its verdict was not ours to shorten.
+	HeaderWaited = "waited"
 	// The headers of a dead letter.
 	HeaderError           = "error"
 	HeaderSourceTopic     = "source-topic"
