@@ -402,10 +402,11 @@ type sumKey struct {
 // write streams the CSV, and completes the manifest.
 func (e *export) write(ctx context.Context, to io.Writer) error {
 	with, where, args := e.query()
-	// Lines are made before they are sorted, by as many threads as there are: after it one would make them all.
+	// Lines are made before they are sorted, by as many threads as there are: after it one would make them all. Rows come in blocks of 8192, some 5 MB: the client holds a few
+	// of them, and with blocks of the usual 65,536 rows an exporter's memory was whatever the garbage collector had not got round to, up to 416 MB.
 	query := with + ", " + cleanSQL + " AS clean, " + guardSQL + " AS guard, " + quoteSQL + " AS quote, " + stampSQL + " AS stamp SELECT " + line(e.cfg.Raw) + " AS line, toString(o.type) AS t, toString(o.currency) AS c, o.exponent AS e, o.effect * o.amount_minor AS net " +
 		"FROM (SELECT *, reward_exponent FROM outcomes WHERE " + where + ") AS o LEFT JOIN partners AS n ON n.id = o.partner_id " +
-		"ORDER BY o.occurred_at, o.event_id, o.event_partition, o.event_offset SETTINGS join_use_nulls = 0, max_bytes_before_external_sort = 2000000000, query_plan_execute_functions_after_sorting = 0"
+		"ORDER BY o.occurred_at, o.event_id, o.event_partition, o.event_offset SETTINGS join_use_nulls = 0, max_bytes_before_external_sort = 2000000000, query_plan_execute_functions_after_sorting = 0, max_block_size = 8192"
 	rows, err := e.conn.Rows(ctx, query, args...)
 	if err != nil {
 		return fmt.Errorf("reading rows: %w", err)
