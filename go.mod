@@ -3,7 +3,7 @@ module github.com/nimriz/partners
 go 1.26.0
 
 require (
-	github.com/ClickHouse/ch-go v0.74.0 // block compression of ClickHouse's HTTP protocol, in the embedded server
+	github.com/ClickHouse/ch-go v0.74.0 // block compression and columns of ClickHouse's protocol
 	github.com/ClickHouse/clickhouse-go/v2 v2.50.0 // the ClickHouse client
 	github.com/Rhymond/go-money v1.0.15 // ISO 4217 digits; x/text follows CLDR, which differs (IQD, AFN)
 	github.com/adhocore/gronx v1.20.4 // cron expressions of export's schedule

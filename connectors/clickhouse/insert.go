@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	driver "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/column"
 	rowsdriver "github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 )
 
@@ -77,7 +78,7 @@ func (c *Conn) insert(ctx context.Context, into Insert, fill func(*Batch) error)
 		return 0, err
 	}
 	defer prepared.Close()
-	batch := &Batch{batch: prepared, names: into.Columns}
+	batch := &Batch{batch: prepared, names: into.Columns, columns: prepared.Columns()}
 	if err := fill(batch); err != nil {
 		return batch.Rows(), err
 	}
@@ -89,20 +90,39 @@ func (c *Conn) insert(ctx context.Context, into Insert, fill func(*Batch) error)
 
 // Batch collects the rows of one Insert, by rows (Append) or by columns (Column).
 type Batch struct {
-	batch rowsdriver.Batch
-	names []string
+	batch   rowsdriver.Batch
+	names   []string
+	columns []column.Interface
+	scratch []byte
 }
 
 // Append adds a row: one value per column of the Insert.
 func (b *Batch) Append(row ...any) error { return b.batch.Append(row...) }
 
-// Column adds values, a slice, to the i-th column of the Insert: several times cheaper than
-// rows. In the end all columns must be equally long. values is copied.
+// Column adds values, a slice or *Texts, to the i-th column of the Insert: several times cheaper than
+// rows. In the end all columns must be equally long. values is copied. A LowCardinality(String) takes Texts, all its rows at once; of a slice they are made here.
 func (b *Batch) Column(i int, values any) error {
 	if i < 0 || i >= len(b.names) {
 		return fmt.Errorf("column %d of %d", i, len(b.names))
 	}
-	if err := b.batch.Column(i).Append(values); err != nil {
+	var err error
+	switch v := values.(type) {
+	case *Texts:
+		b.scratch, err = v.into(b.columns[i], b.scratch)
+	case []string:
+		if b.columns[i].Type() != lowCardinality {
+			err = b.batch.Column(i).Append(v)
+			break
+		}
+		texts := NewTexts()
+		for _, s := range v {
+			texts.Add(s)
+		}
+		b.scratch, err = texts.into(b.columns[i], b.scratch)
+	default:
+		err = b.batch.Column(i).Append(values)
+	}
+	if err != nil {
 		return fmt.Errorf("column %s: %w", b.names[i], err)
 	}
 	return nil
@@ -115,9 +135,9 @@ func (b *Batch) Rows() int { return b.batch.Rows() }
 // v2.50 drops that error over HTTP, sends an empty body, and the server inserts nothing, successfully.
 func (b *Batch) check() error {
 	rows := b.Rows()
-	for i, column := range b.batch.Columns() {
-		if column.Rows() != rows {
-			return fmt.Errorf("column %s has %d rows, column %s has %d", b.names[i], column.Rows(), b.names[0], rows)
+	for i, c := range b.columns {
+		if c.Rows() != rows {
+			return fmt.Errorf("column %s has %d rows, column %s has %d", b.names[i], c.Rows(), b.names[0], rows)
 		}
 	}
 	if rows > MaxInsertRows {
@@ -211,8 +231,10 @@ func (c *Conn) columnTypes(ctx context.Context, into Insert) ([]driver.ColumnNam
 		}
 		types = map[string]string{}
 		for _, column := range columns {
-			// The server makes the dictionary: clickhouse-go's costs more than all else of an insert (reflection and a map of any).
-			types[column.Name] = strings.ReplaceAll(column.Type, "LowCardinality(String)", "String")
+			// Inside of arrays and maps the server finds out what is the same: clickhouse-go would by reflection and a map of any, at more than all else of an insert.
+			if types[column.Name] = column.Type; column.Type != lowCardinality {
+				types[column.Name] = strings.ReplaceAll(column.Type, lowCardinality, "String")
+			}
 		}
 		c.mu.Lock()
 		c.columns[into.Table] = types

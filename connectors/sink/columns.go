@@ -12,7 +12,7 @@ import (
 // column collects one column of rows that are made of an R.
 type column[R any] interface {
 	add(*R)
-	values() any // a slice
+	values() any // as Batch.Column takes them
 	reset()
 }
 
@@ -29,6 +29,16 @@ func (l *list[R, V]) reset() {
 	l.v = l.v[:0]
 }
 
+// texts is a column whose texts recur: a LowCardinality(String).
+type texts[R any] struct {
+	of func(*R) string
+	v  *clickhouse.Texts
+}
+
+func (t *texts[R]) add(r *R)    { t.v.Add(t.of(r)) }
+func (t *texts[R]) values() any { return t.v }
+func (t *texts[R]) reset()      { t.v.Reset() }
+
 // named is a column with its name in the table.
 type named[R any] struct {
 	name string
@@ -37,6 +47,10 @@ type named[R any] struct {
 
 func of[R, V any](name string, get func(*R) V) named[R] {
 	return named[R]{name, &list[R, V]{of: get}}
+}
+
+func recurring[R any](name string, get func(*R) string) named[R] {
+	return named[R]{name, &texts[R]{of: get, v: clickhouse.NewTexts()}}
 }
 
 // inner is a column of something that hangs below an S.
