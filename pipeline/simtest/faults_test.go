@@ -99,6 +99,7 @@ var faults = []fault{
 			{Keys: []kmsg.Key{kmsg.EndTxn}, TxnID: id, Err: kerr.InvalidTxnState, TopLevel: true},
 			{Keys: []kmsg.Key{kmsg.Produce}, TxnID: id, Topic: topic.Changelog, Err: kerr.InvalidProducerEpoch},
 			{Keys: []kmsg.Key{kmsg.Produce}, TxnID: id, Topic: topic.Outcomes, Err: kerr.MessageTooLarge},
+			{Keys: []kmsg.Key{kmsg.Produce}, TxnID: id, Topic: topic.Changelog, Err: kerr.MessageTooLarge},
 		}
 		w.cluster.Fault(at[w.below(len(at))])
 	}},
