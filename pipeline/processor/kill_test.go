@@ -21,8 +21,12 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/pipeline/processor"
 	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // TestMain also serves as the processor that tests kill: a real process of its own.
@@ -174,6 +178,26 @@ func TestLostEndReply(t *testing.T) {
 	if unknown.Load() < 4 {
 		t.Errorf("%d transactions with unknown outcome, %d replies lost: too few to show anything", unknown.Load(), f.lost.Load())
 	}
+}
+
+// The broker refuses a row that a transaction writes after its outcomes: nothing of the transaction may be committed, or offsets and outcomes are there whose rows the changelog lacks.
+func TestRefusedRow(t *testing.T) {
+	cluster, brokers := kafkatest.Cluster(t)
+	w := newWorld(t, brokers)
+	start(t, newProcessor(t, w.brokers, config(t.TempDir())))
+	for range 3 {
+		w.story(50)
+		refused := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Changelog, Err: kerr.MessageTooLarge})
+		w.story(50)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		err := refused.Wait(ctx, 1)
+		cancel()
+		if err != nil {
+			t.Fatalf("nothing was refused: %v", err)
+		}
+	}
+	w.settle(grace)
+	w.conserved()
 }
 
 // A click is read twice when the transaction that read it first comes to nothing. The click log has it by then; the events that wait for it must be looked for all the same: else

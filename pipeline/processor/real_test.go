@@ -109,6 +109,33 @@ func TestRealKills(t *testing.T) {
 	w.conserved()
 }
 
+// On Apache Kafka: the changelog takes no record for a while. Nothing is decided meanwhile, and nothing is lost.
+func TestRealRefusedRows(t *testing.T) {
+	w, _ := realWorld(t)
+	start(t, newProcessor(t, w.brokers, config(t.TempDir())))
+	w.story(50)
+	w.settle(grace)
+	adm := kadm.NewClient(w.client)
+	limit := func(op kadm.IncrementalOp) { // markers of transactions have 78 bytes; a log that refuses those stops the coordinator
+		t.Helper()
+		res, err := adm.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Op: op, Name: "max.message.bytes", Value: kadm.StringPtr("100")}}, topic.Changelog)
+		if err != nil || res[0].Err != nil {
+			t.Fatal(err, res)
+		}
+	}
+	limit(kadm.SetConfig)
+	time.Sleep(time.Second) // the limit reaches the log some time after it was acknowledged
+	before := len(w.outcomes())
+	w.story(50)
+	time.Sleep(2 * time.Second)
+	if n := len(w.outcomes()); n != before {
+		t.Errorf("%d outcomes without their rows", n-before)
+	}
+	limit(kadm.DeleteConfig)
+	w.settle(grace)
+	w.conserved()
+}
+
 // On Apache Kafka: the broker is SIGKILLed in the middle of transactions and comes back. The processor goes on by itself, and the ledger is the oracle's.
 func TestRealBrokerCrash(t *testing.T) {
 	w, b := realWorld(t)

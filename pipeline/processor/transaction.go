@@ -321,7 +321,8 @@ func (s *session) commit(t *transaction) error {
 	return s.housekeep()
 }
 
-// produceRows waits for the outcomes, then writes each changed row once, in its last form, and the progress. End waits for those.
+// produceRows waits for the outcomes, then writes each changed row once, in its last form, and the progress, and waits for those too: End would wait for them, but commits whatever became
+// of them. Offsets were committed whose rows the changelog lacked, because a record had been given up on.
 func (s *session) produceRows() error {
 	// The rows of outcomes first: the totals name their end.
 	if err := s.flush(); err != nil {
@@ -338,7 +339,10 @@ func (s *session) produceRows() error {
 		}
 	}
 	s.hook(StepProduced)
-	return s.writeProgress()
+	if err := s.writeProgress(); err != nil {
+		return err
+	}
+	return s.flush()
 }
 
 func (s *session) flush() error {
@@ -370,9 +374,6 @@ func (s *session) end() (bool, error) {
 	for _, wait := range []time.Duration{2 * endTimeout, awake} {
 		select {
 		case a := <-done:
-			if p := s.produce.Load(); a.err == nil && p != nil {
-				return false, *p
-			}
 			return a.ok, a.err
 		case <-time.After(wait):
 		}

@@ -61,7 +61,7 @@ var faults = []fault{
 		w.after(w.upTo(time.Second), l.m.start)
 	}},
 	{"network", func(w *world, l *life, step string) {
-		l.cable.unplug()
+		l.cable.unplug([]error{errRefused, errDown}[w.below(2)])
 		w.after(w.upTo(3*time.Second), l.cable.plug)
 	}},
 	{"stop", func(w *world, l *life, step string) {
@@ -92,16 +92,7 @@ var faults = []fault{
 		})
 	}},
 	{"abort", func(w *world, l *life, step string) {
-		id := topic.ProcessorGroup + "-" + l.m.name
-		at := []kfake.Fault{
-			{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, TxnID: id, Err: kerr.IllegalGeneration},
-			{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, TxnID: id, Err: kerr.UnknownMemberID},
-			{Keys: []kmsg.Key{kmsg.EndTxn}, TxnID: id, Err: kerr.InvalidTxnState, TopLevel: true},
-			{Keys: []kmsg.Key{kmsg.Produce}, TxnID: id, Topic: topic.Changelog, Err: kerr.InvalidProducerEpoch},
-			{Keys: []kmsg.Key{kmsg.Produce}, TxnID: id, Topic: topic.Outcomes, Err: kerr.MessageTooLarge},
-			{Keys: []kmsg.Key{kmsg.Produce}, TxnID: id, Topic: topic.Changelog, Err: kerr.MessageTooLarge},
-		}
-		w.cluster.Fault(at[w.below(len(at))])
+		w.refuse(refusals[w.below(len(refusals))], topic.ProcessorGroup+"-"+l.m.name)
 	}},
 	{"request lost", func(w *world, l *life, step string) { w.lose(l, true) }},
 	{"answer lost", func(w *world, l *life, step string) { w.lose(l, false) }},
@@ -109,6 +100,48 @@ var faults = []fault{
 		l.m.shift.Store(-int64(2 * time.Hour))
 		w.after(w.upTo(4*time.Second), func() { l.m.shift.Store(0) })
 	}},
+}
+
+// refusal is a request of a transaction that the broker refuses once.
+type refusal struct {
+	name  string
+	fault kfake.Fault
+}
+
+var refusals = []refusal{
+	{"offsets, generation", kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Err: kerr.IllegalGeneration}},
+	{"offsets, member", kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Err: kerr.UnknownMemberID}},
+	{"end, state", kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.InvalidTxnState, TopLevel: true}},
+	{"changelog, epoch", kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Changelog, Err: kerr.InvalidProducerEpoch}},
+	{"changelog, too large", kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Changelog, Err: kerr.MessageTooLarge}},
+	{"outcomes, too large", kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Outcomes, Err: kerr.MessageTooLarge}},
+	{"progress, too large", kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Progress, Err: kerr.MessageTooLarge}},
+}
+
+// refuse lets the broker refuse the next such request of a transactional id. The id is compared here: a fault that selects on what its request's site does not name never matches, and kfake's
+// Produce names no transactional id.
+func (w *world) refuse(r refusal, transactionalID string) {
+	r.fault.When = func(req kmsg.Request) bool {
+		id := ""
+		switch req := req.(type) {
+		case *kmsg.TxnOffsetCommitRequest:
+			id = req.TransactionalID
+		case *kmsg.EndTxnRequest:
+			id = req.TransactionalID
+		case *kmsg.ProduceRequest:
+			if req.TransactionID != nil {
+				id = *req.TransactionID
+			}
+		}
+		if id != transactionalID {
+			return false
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.refused[r.name]++
+		return true
+	}
+	w.cluster.Fault(r.fault)
 }
 
 // lose loses what is said about EndTxn: once, or until the client has given up.

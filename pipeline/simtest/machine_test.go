@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -214,7 +215,7 @@ type cable struct {
 
 	mu     sync.Mutex
 	conns  map[*conn]struct{}
-	down   bool
+	down   error         // what whoever dials is told; nil while it is plugged in
 	gone   bool          // for ever
 	thawed chan struct{} // closed unless the process is stopped
 
@@ -228,15 +229,19 @@ func newCable(network *kfake.VirtualNetwork) *cable {
 	return c
 }
 
-var errDown = errors.New("network is down")
+// A client goes on trying where it was refused, and gives records up for other errors of dialling (franz-go: isDialNonTimeoutErr).
+var (
+	errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	errDown    = errors.New("no way to the broker")
+)
 
 func (c *cable) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	c.wait()
 	c.mu.Lock()
 	down := c.down
 	c.mu.Unlock()
-	if down {
-		return nil, errDown
+	if down != nil {
+		return nil, down
 	}
 	inner, err := c.network.DialContext(ctx, network, addr)
 	if err != nil {
@@ -245,18 +250,18 @@ func (c *cable) dial(ctx context.Context, network, addr string) (net.Conn, error
 	x := &conn{Conn: inner, cable: c}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.down {
-		return nil, errors.Join(errDown, inner.Close())
+	if c.down != nil {
+		return nil, errors.Join(c.down, inner.Close())
 	}
 	c.conns[x] = struct{}{}
 	return x, nil
 }
 
-// unplug breaks every connection, and lets none be made until plug.
-func (c *cable) unplug() {
+// unplug breaks every connection, and answers err to whoever wants to make one until plug.
+func (c *cable) unplug(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.down = true
+	c.down = err
 	for x := range c.conns {
 		x.Conn.Close()
 	}
@@ -266,14 +271,16 @@ func (c *cable) unplug() {
 func (c *cable) plug() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.down = c.gone
+	if !c.gone {
+		c.down = nil
+	}
 }
 
 func (c *cable) cut() {
 	c.mu.Lock()
 	c.gone = true
 	c.mu.Unlock()
-	c.unplug()
+	c.unplug(errDown)
 	c.thaw()
 }
 

@@ -36,12 +36,12 @@ type result struct {
 func TestSimulation(t *testing.T) {
 	from := number(t, "PARTNERS_TEST_SEED", 1)
 	seeds := number(t, "PARTNERS_TEST_SEEDS", map[bool]uint64{true: defaultSeeds, false: 1}[os.Getenv("PARTNERS_TEST_SEED") == ""])
-	hits := make(matrix)
+	hits, refused := make(matrix), make(map[string]int)
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Until(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))) // tokens are younger than 2014
 		var sum result
 		for seed := from; seed < from+seeds; seed++ {
-			r, err := simulate(t.Context(), seed, hits)
+			r, err := simulate(t.Context(), seed, hits, refused)
 			if err != nil {
 				t.Fatalf("seed %d: %v\nonce more: PARTNERS_TEST_SEED=%d go test -v -run TestSimulation ./pipeline/simtest", seed, err, seed)
 			}
@@ -62,10 +62,16 @@ func TestSimulation(t *testing.T) {
 	if none := hits.empty(); len(none) > 0 && seeds >= defaultSeeds {
 		t.Errorf("never injected: %v", none)
 	}
+	t.Logf("requests refused: %v", refused)
+	for _, r := range refusals {
+		if refused[r.name] == 0 && seeds >= defaultSeeds {
+			t.Errorf("no request was refused for %q", r.name)
+		}
+	}
 }
 
 // simulate runs one seed.
-func simulate(ctx context.Context, seed uint64, hits matrix) (r result, err error) {
+func simulate(ctx context.Context, seed uint64, hits matrix, refused map[string]int) (r result, err error) {
 	began := time.Now()
 	w, err := newWorld(ctx, seed)
 	if err != nil {
@@ -75,6 +81,9 @@ func simulate(ctx context.Context, seed uint64, hits matrix) (r result, err erro
 		err = errors.Join(err, w.close())
 		for c, n := range w.hits {
 			hits[c] += n
+		}
+		for name, n := range w.refused {
+			refused[name] += n
 		}
 		r.restarts, r.virtual = w.restarts.Load(), time.Since(began)
 	}()

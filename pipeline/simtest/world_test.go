@@ -43,6 +43,7 @@ type world struct {
 	lives    []*life // that were killed
 	armed    *arming
 	hits     matrix
+	refused  map[string]int // requests, by refusal
 	stable   []stable
 	restarts atomic.Int64
 	restored chan struct{} // told of each partition that is restored
@@ -67,7 +68,7 @@ type stable struct {
 }
 
 func newWorld(ctx context.Context, seed uint64) (*world, error) {
-	w := &world{seed: seed, grace: shortGrace, rand: rand.New(rand.NewPCG(seed, 1)), hits: make(matrix)}
+	w := &world{seed: seed, grace: shortGrace, rand: rand.New(rand.NewPCG(seed, 1)), hits: make(matrix), refused: make(map[string]int)}
 	if seed%3 == 0 {
 		w.grace = longGrace
 	}
