@@ -24,35 +24,56 @@ import (
 // ErrHanging: a transaction of ours hangs, and it cannot be known, or the cluster does not let us say, how it ended.
 var ErrHanging = errors.New("a transaction hangs")
 
+// ending is how a transaction ended, or will.
+type ending struct {
+	producer int64
+	epoch    int16 // that its records were written with
+	commit   bool
+}
+
+// endingOf reads from a coordinator's state how its newest transaction ends, or has ended. The end of a transaction raises the epoch by one (KIP-890, without which a cluster is refused), and so
+// does its timeout: the records of one that is over have the epoch below.
+func endingOf(d kadm.DescribedTransaction) (e ending, known bool) {
+	switch d.State {
+	case "Ongoing": // initialising the id aborts it
+		return ending{d.ProducerID, d.ProducerEpoch, false}, true
+	case "PrepareAbort", "CompleteAbort", "PrepareEpochFence":
+		return ending{d.ProducerID, d.ProducerEpoch - 1, false}, true
+	case "PrepareCommit", "CompleteCommit":
+		return ending{d.ProducerID, d.ProducerEpoch - 1, true}, true
+	}
+	return ending{}, false
+}
+
 // endings says, by transactional id, how the newest transaction ended that was seen before the id was initialised again: from then on the coordinator no longer knows.
 type endings struct {
-	mu        sync.Mutex
-	committed map[string]bool
+	mu   sync.Mutex
+	seen map[string]ending
 }
 
-func (e *endings) note(id string, commit bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.committed == nil {
-		e.committed = make(map[string]bool)
+func (e *endings) note(d kadm.DescribedTransaction) {
+	seen, known := endingOf(d)
+	if !known {
+		return
 	}
-	e.committed[id] = commit
-}
-
-func (e *endings) of(id string) (commit, known bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	commit, known = e.committed[id]
-	return commit, known
+	if e.seen == nil {
+		e.seen = make(map[string]ending)
+	}
+	e.seen[d.TxnID] = seen
 }
 
-// outcome tells how a transaction in a coordinator's state ends, or has ended.
-func outcome(state string) (commit, known bool) {
-	switch state {
-	case "Ongoing", "PrepareAbort", "CompleteAbort", "PrepareEpochFence": // initialising the id aborts an ongoing one
-		return false, true
-	case "PrepareCommit", "CompleteCommit":
-		return true, true
+// of tells how the transaction ended that a partition holds open: no other one of its id. d is what the coordinator says of the id now.
+func (e *endings) of(held kadm.DescribedProducer, d kadm.DescribedTransaction) (commit, known bool) {
+	e.mu.Lock()
+	noted := e.seen[d.TxnID]
+	e.mu.Unlock()
+	now, _ := endingOf(d)
+	for _, x := range []ending{now, noted} {
+		if x.producer == held.ProducerID && x.epoch == held.ProducerEpoch {
+			return x.commit, true
+		}
 	}
 	return false, false
 }
@@ -62,9 +83,7 @@ func (s *session) initTransactionalID(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
 	if d, err := s.adm.DescribeTransactions(ctx, id); err == nil && d[id].Err == nil {
-		if commit, known := outcome(d[id].State); known {
-			s.endings.note(id, commit)
-		}
+		s.endings.note(d[id])
 	}
 	cl, err := kafka.NewClient(s.kafka, s.log, nil, kgo.TransactionalID(id), kgo.TransactionTimeout(transactionTimeout))
 	if err != nil {
@@ -119,7 +138,7 @@ func (s *session) fence(ctx context.Context, name string, id int32) error {
 			if err != nil || d[txn.TxnID].Err != nil {
 				continue
 			}
-			switch state := d[txn.TxnID].State; state {
+			switch d[txn.TxnID].State {
 			case "Ongoing":
 				if shared := name == s.kafka.Topic(topic.DeadLetters) || strings.HasPrefix(name, "__"); shared || !holds(d[txn.TxnID], name, id) {
 					continue
@@ -128,11 +147,11 @@ func (s *session) fence(ctx context.Context, name string, id int32) error {
 					return fmt.Errorf("ending the transaction of %s: %w", txn.TxnID, err)
 				}
 				s.log.Info("ended the transaction of the partition's last owner", "topic", name, "partition", id, "transactional_id", txn.TxnID)
-				if err := s.unhang(ctx, producer, txn.TxnID, "Empty"); err != nil {
+				if err := s.unhang(ctx, producer, kadm.DescribedTransaction{TxnID: txn.TxnID}); err != nil {
 					return err
 				}
 			case "Empty", "CompleteAbort", "CompleteCommit":
-				if err := s.unhang(ctx, producer, txn.TxnID, state); err != nil {
+				if err := s.unhang(ctx, producer, d[txn.TxnID]); err != nil {
 					return err
 				}
 			}
@@ -161,8 +180,8 @@ func (s *session) openIn(ctx context.Context, name string, id int32) (open []kad
 	return open, nil
 }
 
-// unhang writes the marker of a transaction that is over for its coordinator, in the given state, if it is still open in the partition.
-func (s *session) unhang(ctx context.Context, held kadm.DescribedProducer, transactional, state string) error {
+// unhang writes the marker of a transaction that is over for its coordinator, which says d of its id, if it is still open in the partition.
+func (s *session) unhang(ctx context.Context, held kadm.DescribedProducer, d kadm.DescribedTransaction) error {
 	open, err := s.openIn(ctx, held.Topic, held.Partition)
 	if err != nil {
 		return fmt.Errorf("looking again for open transactions of %s partition %d: %w", held.Topic, held.Partition, err)
@@ -174,11 +193,8 @@ func (s *session) unhang(ctx context.Context, held kadm.DescribedProducer, trans
 	if !hangs {
 		return nil // its marker was on the way
 	}
-	commit, known := outcome(state)
-	if !known {
-		commit, known = s.endings.of(transactional)
-	}
-	where := fmt.Sprintf("%s partition %d from offset %d, of producer %d (%s)", held.Topic, held.Partition, held.CurrentTxnStartOffset, held.ProducerID, transactional)
+	commit, known := s.endings.of(held, d)
+	where := fmt.Sprintf("%s partition %d from offset %d, of producer %d (%s)", held.Topic, held.Partition, held.CurrentTxnStartOffset, held.ProducerID, d.TxnID)
 	if !known {
 		return fmt.Errorf("%w: %s: Kafka lost its marker, and how it ended is no longer known. If outcomes or changelog hold a commit marker of this producer and epoch, it committed; if not, `kafka-transactions.sh abort --topic %s --partition %d --start-offset %d` puts it right",
 			ErrHanging, where, held.Topic, held.Partition, held.CurrentTxnStartOffset)
@@ -195,6 +211,6 @@ func (s *session) unhang(ctx context.Context, held kadm.DescribedProducer, trans
 		return fmt.Errorf("%w: %s: Kafka lost its marker (commit: %v), and writing it failed: %w: `kafka-transactions.sh abort` needs the same rights", ErrHanging, where, commit, err)
 	}
 	s.m.hanging.Inc()
-	s.log.Warn("Kafka had lost the marker of a transaction; it is written now", "topic", held.Topic, "partition", held.Partition, "start_offset", held.CurrentTxnStartOffset, "transactional_id", transactional, "commit", commit)
+	s.log.Warn("Kafka had lost the marker of a transaction; it is written now", "topic", held.Topic, "partition", held.Partition, "start_offset", held.CurrentTxnStartOffset, "transactional_id", d.TxnID, "commit", commit)
 	return nil
 }
