@@ -19,7 +19,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/processor"
-	"github.com/nimriz/partners/schemas/event"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
 )
@@ -103,7 +102,7 @@ func (m *machine) start() {
 	cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickMemory, cfg.CommitInterval, cfg.SessionTimeout = stateDir, m.name, m.w.grace, 4<<20, 200*time.Millisecond, sessionTimeout
 	to := m.w.config()
 	to.ClientID, to.Dial = m.name, l.cable.dial
-	p, err := processor.NewIn(env, cfg, to, event.DefaultCodec(), m.w.log(m.name), prometheus.NewRegistry())
+	p, err := processor.NewIn(env, cfg, to, codec, m.w.log(m.name), prometheus.NewRegistry())
 	if err != nil {
 		m.w.fail(err)
 		cancel()

@@ -12,6 +12,7 @@ import (
 	"github.com/nimriz/partners/pipeline/internal/story"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/processor"
+	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -26,6 +27,9 @@ const (
 	// staleness is how old the last stable offset may be that is listed.
 	staleness = 500 * time.Millisecond
 )
+
+// codec is made once: with one for each start of a process, that alone took a twentieth of a seed's time.
+var codec = event.DefaultCodec()
 
 // world is one seed: a broker, two machines, and what is told into them.
 type world struct {
