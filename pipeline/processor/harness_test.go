@@ -158,12 +158,17 @@ func config(dir string) processor.Config {
 
 func newProcessor(t testing.TB, brokers []string, cfg processor.Config) *processor.Processor {
 	t.Helper()
-	k := kafka.DefaultConfig()
-	k.Brokers = brokers
 	out := io.Discard
 	if testing.Verbose() && os.Getenv("PARTNERS_TEST_LOG") != "" {
 		out = os.Stderr
 	}
+	return newLoggedProcessor(t, brokers, cfg, out)
+}
+
+func newLoggedProcessor(t testing.TB, brokers []string, cfg processor.Config, out io.Writer) *processor.Processor {
+	t.Helper()
+	k := kafka.DefaultConfig()
+	k.Brokers = brokers
 	p, err := processor.New(cfg, k, codec, slog.New(slog.NewTextHandler(out, nil)), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)

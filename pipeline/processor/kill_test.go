@@ -11,6 +11,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -181,10 +183,16 @@ func TestLostEndReply(t *testing.T) {
 }
 
 // The broker refuses a row that a transaction writes after its outcomes: nothing of the transaction may be committed, or offsets and outcomes are there whose rows the changelog lacks.
+// What is refused for good stops the slot, so the log must say which record that is.
 func TestRefusedRow(t *testing.T) {
 	cluster, brokers := kafkatest.Cluster(t)
 	w := newWorld(t, brokers)
-	start(t, newProcessor(t, w.brokers, config(t.TempDir())))
+	said, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	stop := start(t, newLoggedProcessor(t, w.brokers, config(t.TempDir()), said))
 	for range 3 {
 		w.story(50)
 		refused := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Changelog, Err: kerr.MessageTooLarge})
@@ -198,6 +206,14 @@ func TestRefusedRow(t *testing.T) {
 	}
 	w.settle(grace)
 	w.conserved()
+	stop()
+	log, err := os.ReadFile(said.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`producing a record of \d+ bytes with key .* to attribution-changelog partition \d+: MESSAGE_TOO_LARGE`).Match(log) {
+		t.Errorf("the log does not say what was refused:\n%s", log)
+	}
 }
 
 // A click is read twice when the transaction that read it first comes to nothing. The click log has it by then; the events that wait for it must be looked for all the same: else

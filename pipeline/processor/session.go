@@ -50,7 +50,6 @@ type session struct {
 	releasing sync.Mutex
 	beat      atomic.Int64 // unix nanoseconds of the last poll, for the watchdog
 	lister    *lister
-	produceFn func(*kgo.Record, error)
 	produce   atomic.Pointer[error] // first failed produce of the running transaction
 	buffer    []byte
 }
@@ -86,7 +85,6 @@ func (p *Processor) newSession(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	s.lister = newLister(s.adm, s.now, s.kafka.Topic(topic.Clicks), s.kafka.Topic(topic.Conversions))
-	s.produceFn = func(_ *kgo.Record, err error) { s.produced(err) }
 	opts, err := kafka.Options(p.kafka, p.log, nil)
 	if err != nil {
 		cl.Close()

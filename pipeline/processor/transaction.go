@@ -255,12 +255,14 @@ func (s *session) send(r *kgo.Record, acked func(*kgo.Record)) {
 		if err == nil && acked != nil {
 			acked(r)
 		}
-		s.produceFn(r, err)
+		s.produced(r, err)
 	})
 }
 
-func (s *session) produced(err error) {
+// produced notes the first record that failed. A record that its topic never takes stops the slot at this message, so it says what an operator has to know of it.
+func (s *session) produced(r *kgo.Record, err error) {
 	if err != nil {
+		err = fmt.Errorf("a record of %d bytes with key %.64q to %s partition %d: %w", len(r.Value), r.Key, r.Topic, r.Partition, err)
 		s.produce.CompareAndSwap(nil, &err)
 	}
 }
@@ -352,7 +354,7 @@ func (s *session) flush() error {
 		return fmt.Errorf("flushing a transaction: %w", err)
 	}
 	if err := s.produce.Load(); err != nil {
-		return fmt.Errorf("producing: %w", *err)
+		return fmt.Errorf("producing %w", *err)
 	}
 	return nil
 }
