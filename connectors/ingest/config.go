@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -26,7 +27,8 @@ type Config struct {
 	// UnverifiedRate and UnverifiedBurst bound the requests of one network (IPv4 /24, IPv6 /48) that fail verification; beyond, they get 429 in place of 401.
 	UnverifiedRate  float64
 	UnverifiedBurst int
-	// AckTimeout is how long an event may wait for Kafka's acknowledgement before it is answered unavailable. At least a second.
+	// AckTimeout is how long an event may wait for Kafka's acknowledgement before it is answered unavailable: a second to half of [topic.DeliveryLimit]. An event that reached Kafka later could
+	// be the one for which another had waited in vain.
 	AckTimeout time.Duration
 }
 
@@ -46,8 +48,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("-unverified-rate: %v is not a positive number", c.UnverifiedRate)
 	case c.UnverifiedBurst < 1:
 		return fmt.Errorf("-unverified-burst: %d is less than 1", c.UnverifiedBurst)
-	case c.AckTimeout < time.Second || c.AckTimeout > 5*time.Minute:
-		return fmt.Errorf("-ack-timeout: %v is not between 1s and 5m", c.AckTimeout)
+	case c.AckTimeout < time.Second || c.AckTimeout > topic.DeliveryLimit/2:
+		return fmt.Errorf("-ack-timeout: %v is not between 1s and %v", c.AckTimeout, topic.DeliveryLimit/2)
 	}
 	return nil
 }

@@ -508,6 +508,7 @@ func TestConfig(t *testing.T) {
 	f("-unverified-rate:", func(c *Config) { c.UnverifiedRate = -1 })
 	f("-unverified-burst:", func(c *Config) { c.UnverifiedBurst = 0 })
 	f("-ack-timeout:", func(c *Config) { c.AckTimeout = time.Millisecond })
+	f("-ack-timeout:", func(c *Config) { c.AckTimeout = time.Minute })
 }
 
 // A producer with which 202 would promise too much is refused.

@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	deliveryTimeout = 30 * time.Second
+	// deliveryTimeout is after how long a click is given up, to be sent again with a new timestamp.
+	deliveryTimeout = topic.DeliveryLimit / 2
 	// maxInFlight bounds what is with the Kafka client and not acknowledged. While Kafka is away, this much goes to and fro; the rest stays on disk.
 	maxInFlight = 8 << 20
 	// cutEvery is how often the cut is stored. What it lags is sent again after a crash.

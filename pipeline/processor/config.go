@@ -67,7 +67,7 @@ func (c Config) Validate() error {
 }
 
 // margin is for what is under way when an end is listed: clocks that differ, a request between its timestamp and its acknowledgement.
-func (c Config) margin() time.Duration { return min(c.Grace/10, time.Minute) }
+func (c Config) margin() time.Duration { return min(c.Grace/10, topic.DeliveryLimit) }
 
 const (
 	transactionTimeout = 10 * time.Second

@@ -162,6 +162,9 @@ func TestRealBrokerAway(t *testing.T) {
 }
 
 // brokenBroker runs a processor under load and kills the broker each time that it comes by one of the steps, for so long. It returns another processor on the same state.
+//
+// Nothing of the load is under way while the broker is away: a producer that holds a click for seconds delivers it with a timestamp before the end of waits that were closed meanwhile. Ours give
+// a click up, and stamp it anew, well within the margin of the default grace; a grace of two seconds leaves 200 ms.
 func (w *world) brokenBroker(b *kafkatest.RealBroker, away time.Duration, steps ...string) *processor.Processor {
 	w.Helper()
 	dir := w.TempDir()
@@ -182,6 +185,7 @@ func (w *world) brokenBroker(b *kafkatest.RealBroker, away time.Duration, steps 
 	for _, step := range steps {
 		die.Store(&step)
 		<-reached
+		stopTraffic()
 		markersWritten(w)
 		if away > 0 {
 			time.Sleep(100 * time.Millisecond) // some of what was produced arrives
@@ -192,6 +196,7 @@ func (w *world) brokenBroker(b *kafkatest.RealBroker, away time.Duration, steps 
 		time.Sleep(away)
 		b.Start()
 		back := time.Now()
+		stopTraffic = w.traffic(10, 50*time.Millisecond)
 		rows.after(rows.mark())
 		w.Logf("broker killed at %s and down for %v; first new outcome %v after it was back", step, back.Sub(killed).Round(time.Millisecond), time.Since(back).Round(time.Millisecond))
 	}

@@ -55,6 +55,10 @@ const (
 // DefaultClickLife is how long a click can bring conversions.
 const DefaultClickLife = 40 * 24 * time.Hour
 
+// DeliveryLimit is how long a record of clicks or conversions may be under way, from its timestamp to its place in the log. Producers give up after half of it; the processor closes no wait that
+// ended within it, if a tenth of the grace is as much.
+const DeliveryLimit = time.Minute
+
 // Spec is what a topic must look like.
 type Spec struct {
 	Name       string
