@@ -39,7 +39,6 @@ type partition struct {
 	next       int64 // start of the next batch
 	redo       *intent
 	unacked    bool // a batch was finished since the last commit
-	committed  time.Time
 	lastInsert time.Time
 	lastTook   time.Duration
 }
@@ -55,10 +54,11 @@ type batch struct {
 	batchID
 	records []*kgo.Record
 	// again: an earlier process may have done all this, in part.
-	again  bool
-	intent intent
-	have   map[int64]bool // offsets whose rows are in the table: see Complete
-	suffix string         // of the tokens of inserts that are not the batch as it was declared
+	again    bool
+	intent   intent
+	declared time.Time      // when a commit of the intent last succeeded: this batch's, not the one's before
+	have     map[int64]bool // offsets whose rows are in the table: see Complete
+	suffix   string         // of the tokens of inserts that are not the batch as it was declared
 
 	inserted, letters bool // the rows are in, the dead letters are out: known by an answer
 
@@ -249,7 +249,7 @@ func (p *partition) repeatable(ctx context.Context, b *batch) error {
 // declare commits the batch's start with the batch as metadata: that acknowledges the batch before and says, to whoever comes after a crash, what is about to be
 // inserted. A member that lost the partition is refused here.
 func (p *partition) declare(ctx context.Context, b *batch) error {
-	if b.attempted > 1 && time.Since(p.committed) < intentFresh {
+	if time.Since(b.declared) < min(intentFresh, p.sink.cfg.SessionTimeout) {
 		return nil
 	}
 	if b.intent.at.IsZero() {
@@ -258,7 +258,7 @@ func (p *partition) declare(ctx context.Context, b *batch) error {
 	if err := p.sink.commit(ctx, p, b.intent); err != nil {
 		return err
 	}
-	p.committed = time.Now()
+	b.declared = time.Now()
 	if p.unacked {
 		p.unacked = false
 		if err := p.sink.step(stepCommitted, p); err != nil {

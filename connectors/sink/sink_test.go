@@ -22,7 +22,9 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 func TestEndToEnd(t *testing.T) {
@@ -73,7 +75,48 @@ func TestKilledAtEachStep(t *testing.T) {
 	killedAtEachStep(t, newRig(t))
 }
 
-// The same on Apache Kafka, and after it a rebalance, clicks that are sent again, and records that nobody can read.
+// Kafka refuses a commit now and then. What is inserted was declared all the same: that the batch before was, a moment ago, says nothing to whoever comes after a crash.
+func TestNothingUndeclaredIsInserted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.spread = 1
+	refused := r.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Count: -1, When: func(kmsg.Request) bool { return rand.IntN(3) == 0 }})
+	adm := kadm.NewClient(kafkatest.Client(t, r.brokers))
+	s := r.sink(r.wh)
+	var inserted atomic.Int64
+	s.hook = func(step, name string, partition int32) error {
+		if step != stepInsertSent {
+			return nil
+		}
+		inserted.Add(1)
+		offsets, err := adm.FetchOffsets(t.Context(), s.kafka.Group(topic.SinkGroup))
+		if err != nil {
+			return err
+		}
+		committed, _ := offsets.Lookup(s.kafka.Topic(name), partition)
+		declared, err := parseIntent(committed.Metadata)
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		start := s.owned[name][partition].next
+		s.mu.Unlock()
+		if declared == nil || declared.start != start {
+			t.Errorf("%s partition %d: a batch at offset %d is inserted, and this is declared: %q", name, partition, start, committed.Metadata)
+		}
+		return nil
+	}
+	r.fill(3000)
+	run := r.start(s)
+	r.arrived()
+	run.stop(t)
+	r.check()
+	if n := refused.Hits(); n < 4 || inserted.Load() < 8 {
+		t.Errorf("%d commits were refused, %d batches inserted: too few to show anything", n, inserted.Load())
+	}
+}
+
+// TestKilledAtEachStep on Apache Kafka, and after it a rebalance, clicks that are sent again, and records that nobody can read.
 func TestRealKilledAtEachStep(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
