@@ -44,8 +44,9 @@ type partition struct {
 	outcomesEnd, changelogEnd atomic.Int64
 	lastProgress              time.Time
 	lastFlush                 time.Time
-	lastExpiry                event.Millis
-	progressDirty             bool
+	// How far, in the log's time, clicks and journeys were last expired.
+	clicksExpired, journeysExpired event.Millis
+	progressDirty                  bool
 
 	wire  []byte // scratch of lookup
 	label string

@@ -44,8 +44,8 @@ func (s *session) timers(t *transaction) error {
 		if err := s.due(t, p); err != nil {
 			return p.condemn(fmt.Errorf("closing waits of partition %d: %w", p.id, err))
 		}
-		if err := s.expire(t, p); err != nil {
-			return p.condemn(fmt.Errorf("expiring in partition %d: %w", p.id, err))
+		if err := s.expireJourneys(t, p); err != nil {
+			return p.condemn(fmt.Errorf("expiring journeys of partition %d: %w", p.id, err))
 		}
 	}
 	return nil
@@ -95,33 +95,43 @@ func (s *session) due(t *transaction, p *partition) error {
 	return nil
 }
 
-// expire deletes, a day after the rules stopped asking for them, clicks (by whole segments) and journeys. Its clock is the log's: the older of both inputs' newest times, so that
-// a stopped redirector or a wrong wall clock deletes nothing.
-func (s *session) expire(t *transaction, p *partition) error {
-	now := min(p.newestClick, p.newestConversion)
-	if now-p.lastExpiry < event.Millis(time.Hour.Milliseconds()) {
+// Clicks and journeys are deleted a day after the rules stopped asking for them, every hour. The clock of that is the log's: the older of both inputs' newest times, so that a stopped redirector or a
+// wrong wall clock deletes nothing.
+func (p *partition) logTime() event.Millis { return min(p.newestClick, p.newestConversion) }
+
+const expireEvery = event.Millis(time.Hour / time.Millisecond)
+
+// expireClicks deletes clicks, by whole segments. It runs behind a commit: a transaction that fails is read again, over days of log if nobody ran for so long, and its events must find their clicks again.
+func (s *session) expireClicks(p *partition) error {
+	now := p.logTime()
+	seconds := token.SecondsOf(int64(now.Add(-s.cfg.ClickLife - expiryDelay)))
+	if now-p.clicksExpired < expireEvery || seconds == 0 {
 		return nil
 	}
-	cutoff := now.Add(-s.cfg.ClickLife - expiryDelay)
-	if seconds := token.SecondsOf(int64(cutoff)); seconds > 0 {
-		if err := p.clicks.Expire(seconds); err != nil {
-			return err
-		}
-		b := p.store.NewBatch()
-		upper := append([]byte{lateTable}, byte(seconds>>24), byte(seconds>>16), byte(seconds>>8), byte(seconds))
-		if err := errors.Join(b.DeleteRange([]byte{lateTable}, upper), b.Commit()); err != nil {
-			return err
-		}
+	p.clicksExpired = now
+	if err := p.clicks.Expire(seconds); err != nil {
+		return err
 	}
-	done, err := s.expireJourneys(t, p, now.Add(-s.journeyLife-expiryDelay))
+	b := p.store.NewBatch()
+	upper := append([]byte{lateTable}, byte(seconds>>24), byte(seconds>>16), byte(seconds>>8), byte(seconds))
+	return errors.Join(b.DeleteRange([]byte{lateTable}, upper), b.Commit())
+}
+
+// expireJourneys deletes journeys within the transaction: their rows become tombstones in the changelog.
+func (s *session) expireJourneys(t *transaction, p *partition) error {
+	now := p.logTime()
+	if now-p.journeysExpired < expireEvery {
+		return nil
+	}
+	done, err := s.dropJourneys(t, p, now.Add(-s.journeyLife-expiryDelay))
 	if err == nil && done {
-		p.lastExpiry = now
+		p.journeysExpired = now
 	}
 	return err
 }
 
-// expireJourneys deletes journeys whose last event is older than cutoff, at most maxExpire in one transaction; their rows become tombstones in the changelog.
-func (s *session) expireJourneys(t *transaction, p *partition, cutoff event.Millis) (done bool, err error) {
+// dropJourneys deletes journeys whose last event is older than cutoff, at most maxExpire in one transaction.
+func (s *session) dropJourneys(t *transaction, p *partition, cutoff event.Millis) (done bool, err error) {
 	if cutoff <= 0 {
 		return true, nil
 	}
@@ -230,9 +240,12 @@ func (s *session) oldest(p *partition) (*event.Millis, error) {
 	return at, err
 }
 
-// housekeep flushes each Pebble now and then, so that a restart has little to read again.
+// housekeep deletes old clicks, and flushes each Pebble now and then, so that a restart has little to read again.
 func (s *session) housekeep() error {
 	for _, p := range s.ready {
+		if err := s.expireClicks(p); err != nil {
+			return p.condemn(fmt.Errorf("expiring clicks of partition %d: %w", p.id, err))
+		}
 		if time.Since(p.lastFlush) < s.flushEvery {
 			continue
 		}
