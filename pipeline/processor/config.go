@@ -88,6 +88,8 @@ const (
 	maxPoll = 20_000
 	// tombstoneLife is the changelog's delete.retention.ms: state that is older may hold rows whose tombstones are gone.
 	tombstoneLife = 7 * 24 * time.Hour
+	// clockError is by how much the clocks may have differed that dated the state and that reads the date.
+	clockError = 12 * time.Hour
 )
 
 // Errors that end Run: a person has to change something.

@@ -67,11 +67,14 @@ func (e *endings) note(d kadm.DescribedTransaction) {
 // of tells how the transaction ended that a partition holds open: no other one of its id. d is what the coordinator says of the id now.
 func (e *endings) of(held kadm.DescribedProducer, d kadm.DescribedTransaction) (commit, known bool) {
 	e.mu.Lock()
-	noted := e.seen[d.TxnID]
+	noted, was := e.seen[d.TxnID]
 	e.mu.Unlock()
-	now, _ := endingOf(d)
-	for _, x := range []ending{now, noted} {
-		if x.producer == held.ProducerID && x.epoch == held.ProducerEpoch {
+	now, is := endingOf(d)
+	for _, x := range []struct {
+		ending
+		known bool
+	}{{now, is}, {noted, was}} {
+		if x.known && x.producer == held.ProducerID && x.epoch == held.ProducerEpoch {
 			return x.commit, true
 		}
 	}

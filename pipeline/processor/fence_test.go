@@ -34,4 +34,8 @@ func TestEndingOfTheOneThatHangs(t *testing.T) {
 			t.Errorf("%s: commit %v (known: %v), want %v (%v)", c.name, commit, known, c.commit, c.known)
 		}
 	}
+	var none endings
+	if _, known := none.of(kadm.DescribedProducer{}, kadm.DescribedTransaction{TxnID: "id", State: "Empty"}); known {
+		t.Error("of the first transaction of a cluster's first producer nothing was seen, and something is known")
+	}
 }

@@ -46,8 +46,11 @@ func (m meta) continues(want meta, now time.Time) error {
 	if m.Cluster != want.Cluster || m.Changelog != want.Changelog || m.Clicks != want.Clicks || m.Partition != want.Partition {
 		return fmt.Errorf("%w: it belongs to partition %d of changelog %s and clicks %s in cluster %s", errStale, m.Partition, m.Changelog, m.Clicks, m.Cluster)
 	}
-	if age := now.Sub(time.UnixMilli(m.At)); age > tombstoneLife {
+	if age := now.Sub(time.UnixMilli(m.At)); age > tombstoneLife-clockError {
 		return fmt.Errorf("%w: it is %v old, and the changelog keeps tombstones for %v", errStale, age.Round(time.Hour), tombstoneLife)
+	}
+	if ahead := time.UnixMilli(m.At).Sub(now); ahead > clockError {
+		return fmt.Errorf("%w: it is from %v ahead of this machine's clock, so its age is not known", errStale, ahead.Round(time.Hour))
 	}
 	return nil
 }

@@ -120,18 +120,23 @@ func (p *Processor) session(ctx context.Context) error {
 	defer p.running.Store(false)
 	s.beat.Store(time.Now().UnixNano())
 	done := make(chan error, 1)
-	go func() { done <- s.run(ctx) }()
+	go func() {
+		err := s.run(ctx)
+		p.running.Store(false)
+		s.beat.Store(time.Now().UnixNano())
+		s.close() // on a full disk, Pebble repeats a flush for ever
+		done <- err
+	}()
 	stuck := time.Duration(0) // for how long it has been seen
 	for {
 		select {
 		case err := <-done:
-			s.close()
 			return err
 		case <-time.After(time.Second):
 			if time.Since(time.Unix(0, s.beat.Load())) <= p.stuckAfter {
 				stuck = 0
 			} else if stuck += time.Second; stuck > awake {
-				return fmt.Errorf("%w: no poll for %v", ErrStuck, p.stuckAfter)
+				return fmt.Errorf("%w: for %v, no poll and no end of closing", ErrStuck, p.stuckAfter)
 			}
 		}
 	}

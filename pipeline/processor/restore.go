@@ -98,12 +98,13 @@ func (s *session) rebuild(p *partition) error {
 	if p.clicks != nil {
 		p.clicks.Close() // what it would say is of no use any more
 	}
-	if p.store != nil {
-		if err := p.store.Close(); err != nil {
+	store := p.store
+	p.clicks, p.store = nil, nil // closed once, whatever comes of it
+	if store != nil {
+		if err := store.Close(); err != nil {
 			return err
 		}
 	}
-	p.clicks, p.store = nil, nil
 	if err := errors.Join(clicklog.Wipe(s.fs, s.dir(p, "clicks")), state.Wipe(s.fs, s.dir(p, "journeys"))); err != nil {
 		return fmt.Errorf("rebuilding partition %d: %w", p.id, err)
 	}

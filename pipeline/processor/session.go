@@ -47,6 +47,10 @@ type session struct {
 	// wasRevoked: franz-go will abort the next transaction, and pass on no revocation until then.
 	wasRevoked atomic.Bool
 
+	// closing: no offsets are taken any more. franz-go (v1.22.2) would begin to fetch from them although the group was left, as it looks at no context while it waits for its lock; a goroutine of
+	// that fetching stayed behind for ever.
+	closing atomic.Bool
+
 	releasing sync.Mutex
 	beat      atomic.Int64 // unix nanoseconds of the last poll, for the watchdog
 	lister    *lister
@@ -247,6 +251,9 @@ func (s *session) runRestore(ctx context.Context, r *restoring) {
 // fetched hands the committed offsets to the restores. They are the very offsets that fetching will begin at: another request might be answered from before a transaction that was
 // still completing.
 func (s *session) fetched(r *kmsg.OffsetFetchResponse) error {
+	if s.closing.Load() {
+		return errSession
+	}
 	at := map[string]map[int32]int64{}
 	note := func(name string, id [16]byte, partition int32, offset int64) {
 		switch id {
@@ -316,6 +323,10 @@ func (s *session) revoked(m map[string][]int32) {
 func (s *session) release(ids []int32) {
 	s.releasing.Lock()
 	defer s.releasing.Unlock()
+	s.releaseLocked(ids)
+}
+
+func (s *session) releaseLocked(ids []int32) {
 	for _, id := range ids {
 		s.mu.Lock()
 		r := s.restoring[id]
@@ -386,6 +397,7 @@ func (p *Processor) slabBytes() int64 {
 
 // close leaves the group and closes every partition. It is bounded: a client that does not come back is left behind.
 func (s *session) close() {
+	s.closing.Store(true)
 	if s.gts != nil {
 		done := make(chan struct{})
 		go func() {
@@ -404,10 +416,12 @@ func (s *session) close() {
 }
 
 func (s *session) releaseAll() {
+	s.releasing.Lock()
+	defer s.releasing.Unlock()
 	s.mu.Lock()
 	ids := slices.Collect(maps.Keys(s.restoring))
 	s.mu.Unlock()
-	s.release(append(ids, slices.Collect(maps.Keys(s.ready))...))
+	s.releaseLocked(append(ids, slices.Collect(maps.Keys(s.ready))...))
 }
 
 // settleRevocation ends an empty transaction after a rebalance. The session aborts the first transaction after one, whatever it holds (franz-go #754), and swallows further

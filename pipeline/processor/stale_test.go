@@ -3,18 +3,15 @@ package processor_test
 import (
 	"bytes"
 	"errors"
-	"log/slog"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/pipeline/processor"
 	"github.com/nimriz/partners/schemas/topic"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
 )
 
@@ -61,6 +58,7 @@ func TestStaleState(t *testing.T) {
 		"some transactions behind":       {0, func(*testing.T, *kfake.Cluster, *world) {}, ""},
 		"six days old":                   {6 * 24 * time.Hour, func(*testing.T, *kfake.Cluster, *world) {}, ""},
 		"older than tombstones are kept": {8 * 24 * time.Hour, func(*testing.T, *kfake.Cluster, *world) {}, "and the changelog keeps tombstones for"},
+		"written by a clock ahead":       {-10 * 24 * time.Hour, func(*testing.T, *kfake.Cluster, *world) {}, "ahead of this machine's clock"},
 		"the changelog begins behind it": {0, forget(topic.Changelog), "the changelog begins at"},
 		"the clicks begin behind it":     {0, forget(topic.Clicks), "clicks begins at"},
 	} {
@@ -94,13 +92,7 @@ func TestStaleState(t *testing.T) {
 			c.harm(t, cluster, w)
 
 			var log notes
-			k := kafka.DefaultConfig()
-			k.Brokers = brokers
-			second, err := processor.New(config(old), k, codec, slog.New(slog.NewTextHandler(&log, nil)), prometheus.NewRegistry())
-			if err != nil {
-				t.Fatal(err)
-			}
-			start(t, second)
+			start(t, newLoggedProcessor(t, brokers, config(old), &log))
 			eventually(t, "all partitions are restored", func() bool { return strings.Count(log.String(), "partition restored") == kafkatest.Partitions })
 			sales()
 			eventually(t, "the new sales have their rows", func() bool { return len(w.outcomes()) >= before+60 })
