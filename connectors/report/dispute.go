@@ -3,6 +3,7 @@ package report
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -124,23 +125,31 @@ func (d *Dispute) Judge(ctx context.Context, claims []Claim) ([]Finding, error) 
 	return findings, nil
 }
 
+// ErrTooMany is a list that concerns more events than are read for one answer.
+var ErrTooMany = errors.New("too many events")
+
 // gather collects the evidence for keys of one column, which is a constant of this package.
 func (d *Dispute) gather(ctx context.Context, column string, keys []string, of func(*Event) string) (*evidence, error) {
 	ev := &evidence{judged: map[string][]*Event{}, waiting: map[string][]*Event{}, refused: map[string]Refusal{}}
 	if len(keys) == 0 {
 		return ev, nil
 	}
-	r, named := d.reader, clickhouse.Named("keys", keys)
+	r, named, most := d.reader, clickhouse.Named("keys", keys), clickhouse.Named("n", MaxChain+1)
 	judged, err := r.outcomes(ctx, d.workspace, column+` IN {keys:Array(String)}
-		ORDER BY src_partition, src_offset LIMIT 20 BY event_id, click_token, verdict`, named)
+		ORDER BY src_partition, src_offset LIMIT 20 BY event_id, click_token, verdict LIMIT {n:UInt64}`, named, most)
 	if err != nil {
 		return nil, err
 	}
 	waiting, err := r.conversions(ctx, d.workspace, column+` IN {keys:Array(String)} AND (src_partition, src_offset) NOT IN
 		(SELECT event_partition, event_offset FROM outcomes WHERE workspace_id = {w:String} AND `+column+` IN {keys:Array(String)})
-		ORDER BY src_partition, src_offset LIMIT 20 BY event_id, click_token`, named)
+		ORDER BY src_partition, src_offset LIMIT 20 BY event_id, click_token LIMIT {n:UInt64}`, named, most)
 	if err != nil {
 		return nil, err
+	}
+	for _, found := range [][]*Event{judged, waiting} { // an order_id that a sender gives to all its orders
+		if len(found) > MaxChain {
+			return nil, fmt.Errorf("%w: more than %d events have an %s of this list, such as %q: take it out of the list", ErrTooMany, MaxChain, column, of(found[len(found)-1]))
+		}
 	}
 	var roots []*Event
 	var tokens []string
@@ -177,7 +186,7 @@ func (d *Dispute) gather(ctx context.Context, column string, keys []string, of f
 		return nil, err
 	}
 	if cut {
-		return nil, fmt.Errorf("reading what was taken back from %d events such as %q: more than %d events or %d steps; look at them one by one", len(roots), roots[0].EventID, MaxChain, MaxDepth)
+		return nil, fmt.Errorf("%w: what was taken back from %d events such as %q are more than %d events or %d steps: look at them one by one", ErrTooMany, len(roots), roots[0].EventID, MaxChain, MaxDepth)
 	}
 	ev.children = children
 	if column == "event_id" {

@@ -671,7 +671,7 @@ func (s *Server) disputePage(w http.ResponseWriter, req *http.Request) {
 		var bad *BadClaim
 		var tooLarge *http.MaxBytesError
 		switch {
-		case errors.As(err, &bad), errors.As(err, &tooLarge):
+		case errors.As(err, &bad), errors.As(err, &tooLarge), errors.Is(err, ErrTooMany):
 			p.Error = err.Error()
 		case err != nil && errors.Is(err, errForm):
 			p.Error = "Choose a CSV file with the columns order_id (or event_id), amount and currency."

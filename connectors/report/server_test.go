@@ -560,6 +560,14 @@ func TestDisputePage(t *testing.T) {
 			t.Errorf("%q: %d, want %s", list, code, want)
 		}
 	}
+	// A sender that has one order_id for everything: a line with it is refused, and does not bring a workspace's events into memory.
+	if err := r.conn.Exec(t.Context(), `INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, type, effect, order_id, occurred_at, event_partition, event_offset, src_partition, src_offset)
+		SELECT 'acme', toString(number), 't', 'attributed', 'sale', 1, 'N/A', toDateTime64('2026-03-18 12:00:00', 3, 'UTC'), 2, number, 2, number FROM numbers(100001)`); err != nil {
+		t.Fatal(err)
+	}
+	if code, body := send("order_id\no4\nN/A\n"); code != 400 || !strings.Contains(body, "more than 100000 events have an order_id of this list") {
+		t.Errorf("one order_id for everything: %d %.300s", code, body)
+	}
 }
 
 func TestLoadReaders(t *testing.T) {
@@ -569,6 +577,9 @@ func TestLoadReaders(t *testing.T) {
 		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "acme")) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
+	}
+	if _, err := LoadReaders(fstest.MapFS{"acme": {Data: []byte("alice:" + sum)}, "globex": {Data: []byte("bob:" + sum)}}); err == nil || !strings.Contains(err.Error(), "globex line 1: the token of bob is also in acme") {
+		t.Errorf("one token for two workspaces: %v", err)
 	}
 }
 

@@ -36,6 +36,7 @@ func LoadReaders(dir fs.FS) (*Readers, error) {
 		return nil, fmt.Errorf("reading reader tokens: %w", err)
 	}
 	r := &Readers{byWorkspace: map[string][]reader{}}
+	seen := map[[sha256.Size]byte]string{} // by token, the workspace: a reader is of one
 	for _, e := range entries {
 		if e.IsDir() || strings.HasPrefix(e.Name(), ".") {
 			continue
@@ -61,7 +62,12 @@ func LoadReaders(dir fs.FS) (*Readers, error) {
 				return nil, fmt.Errorf("reading reader tokens: %s line %d: name %s is there twice", e.Name(), line, name)
 			}
 			names[name] = true
-			r.byWorkspace[e.Name()] = append(r.byWorkspace[e.Name()], reader{e.Name(), name, [sha256.Size]byte(sum)})
+			token := [sha256.Size]byte(sum)
+			if of, there := seen[token]; there && of != e.Name() {
+				return nil, fmt.Errorf("reading reader tokens: %s line %d: the token of %s is also in %s: a token opens one workspace", e.Name(), line, name, of)
+			}
+			seen[token] = e.Name()
+			r.byWorkspace[e.Name()] = append(r.byWorkspace[e.Name()], reader{e.Name(), name, token})
 		}
 		if err := sc.Err(); err != nil {
 			return nil, fmt.Errorf("reading reader tokens: %s: %w", e.Name(), err)
