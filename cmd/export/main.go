@@ -23,8 +23,8 @@ func main() {
 	f := d.Flags
 	f.StringVar(&wh.DSN, "clickhouse", "", "clickhouse-go `DSN`: http://user@host:8123/partners or clickhouse://… (required)")
 	f.StringVar(&cfg.Workspace, "workspace", "", "`id` (required)")
-	f.StringVar(&cfg.From, "from", "", "first `day`, of occurred_at in the workspace's timezone; yesterday if empty")
-	f.StringVar(&cfg.To, "to", "", "last `day`, inclusive; yesterday if empty")
+	f.StringVar(&cfg.From, "from", "", "first `day`, of occurred_at in the workspace's timezone; if both are empty, those of -as-of or -since, or yesterday")
+	f.StringVar(&cfg.To, "to", "", "last `day`, inclusive")
 	f.StringVar(&cfg.Partner, "partner", "", "only this partner `id`")
 	f.StringVar(&cfg.Program, "program", "", "only this program `id`")
 	f.StringVar(&cfg.Link, "link", "", "only this link `id`")
@@ -49,6 +49,20 @@ func main() {
 		if *schedule != "" {
 			return scheduled(ctx, d, wh, *schedule, cfg, *asOf+*since != "")
 		}
+		for _, m := range []struct {
+			file string
+			into **export.Manifest
+		}{{*asOf, &cfg.AsOf}, {*since, &cfg.Since}} {
+			if m.file == "" {
+				continue
+			}
+			if *m.into, err = export.ReadManifest(m.file); err != nil {
+				return fmt.Errorf("%w: %w", daemon.ErrUsage, err)
+			}
+			if cfg.From == "" && cfg.To == "" {
+				cfg.From, cfg.To = (*m.into).Filters.From, (*m.into).Filters.To
+			}
+		}
 		conn, err := clickhouse.Open(ctx, wh, d.Log)
 		if err != nil {
 			return status(err)
@@ -65,17 +79,6 @@ func main() {
 			}
 			cfg.From = time.Now().In(loc).AddDate(0, 0, -1).Format(time.DateOnly)
 			cfg.To = cfg.From
-		}
-		for _, m := range []struct {
-			file string
-			into **export.Manifest
-		}{{*asOf, &cfg.AsOf}, {*since, &cfg.Since}} {
-			if m.file == "" {
-				continue
-			}
-			if *m.into, err = export.ReadManifest(m.file); err != nil {
-				return fmt.Errorf("%w: %w", daemon.ErrUsage, err)
-			}
 		}
 		if err := cfg.Validate(); err != nil {
 			return fmt.Errorf("%w: %w", daemon.ErrUsage, err)

@@ -166,17 +166,13 @@ func (e *export) run(ctx context.Context) (*Manifest, error) {
 			return nil, err
 		}
 	}
+	if e.cfg.Since != nil {
+		if err := e.continues(e.cfg.Since); err != nil {
+			return nil, err
+		}
+	}
 	if err := e.days(ctx); err != nil {
 		return nil, err
-	}
-	if e.cfg.Since != nil {
-		if e.cfg.Since.Filters.Workspace != e.cfg.Workspace {
-			return nil, fmt.Errorf("%w: -since is of workspace %s", ErrManifest, e.cfg.Since.Filters.Workspace)
-		}
-		if e.cfg.AsOf != nil && !reflect.DeepEqual(e.cfg.AsOf.Since, &e.cfg.Since.AsOf) {
-			return nil, fmt.Errorf("%w: -as-of is of an export with another -since: repeat the same command", ErrManifest)
-		}
-		e.m.Since = &e.cfg.Since.AsOf
 	}
 	e.m.Filters = e.cfg.Filters
 	if e.cfg.AsOf == nil {
@@ -189,6 +185,35 @@ func (e *export) run(ctx context.Context) (*Manifest, error) {
 		return e.m, e.write(ctx, e.cfg.Stdout)
 	}
 	return e.m, e.files(ctx)
+}
+
+// continues makes this export the delta of another one: of the same rows, by days of the same zone, or what lies between the two would be in neither.
+func (e *export) continues(since *Manifest) error {
+	if since.Filters.Workspace != e.cfg.Workspace {
+		return fmt.Errorf("%w: -since is of workspace %s", ErrManifest, since.Filters.Workspace)
+	}
+	e.m.Since = &since.AsOf
+	if e.cfg.AsOf != nil {
+		if !reflect.DeepEqual(e.cfg.AsOf.Since, e.m.Since) {
+			return fmt.Errorf("%w: -as-of is of an export with another -since: repeat the same command", ErrManifest)
+		}
+		return nil
+	}
+	e.cfg.Timezone = since.Filters.Timezone
+	if flag := differs(e.cfg.Filters, since.Filters); flag != "" {
+		return fmt.Errorf("%w: -since is of an export with another %s: its delta needs the same", ErrManifest, flag)
+	}
+	for _, x := range []struct {
+		topic     string
+		then, now map[uint32]uint64
+	}{{"outcomes", since.AsOf.Outcomes, e.m.AsOf.Outcomes}, {"conversions", since.AsOf.Conversions, e.m.AsOf.Conversions}} {
+		for p, end := range x.then {
+			if x.now[p] < end {
+				return fmt.Errorf("%w: -since: it knows %s partition %d up to offset %d, and the tables only up to %d: were they restored, and are not filled again?", ErrManifest, x.topic, p, end, x.now[p])
+			}
+		}
+	}
+	return nil
 }
 
 // now notes how far the tables go.
@@ -217,7 +242,7 @@ func (e *export) now(ctx context.Context) error {
 
 // days finds the first instant of the first day and the one behind the last, in the workspace's zone as of the export.
 func (e *export) days(ctx context.Context) (err error) {
-	if e.cfg.AsOf == nil {
+	if e.cfg.AsOf == nil && e.cfg.Since == nil {
 		if e.cfg.Timezone, err = Zone(ctx, e.conn, e.cfg.Workspace, e.m.AsOf.Catalog); err != nil {
 			return err
 		}
@@ -457,6 +482,9 @@ func (e *export) write(ctx context.Context, to io.Writer) error {
 	}
 	e.m.SHA256 = hex.EncodeToString(hash.Sum(nil))
 	e.m.Sums = total(sums)
+	if then := e.cfg.AsOf; then != nil && then.SHA256 != e.m.SHA256 {
+		return fmt.Errorf("%w: -as-of: it is of %d rows with sha256 %s, these are %d rows with %s: rows were removed since, or restored tables are not filled again, or another version of this program wrote them", ErrManifest, then.Rows, then.SHA256, e.m.Rows, e.m.SHA256)
+	}
 	return nil
 }
 
@@ -511,6 +539,14 @@ func (e *export) files(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	manifest, err := renameio.NewPendingFile(base+".manifest.json", renameio.WithTempDir(e.cfg.Dir), renameio.WithPermissions(0o644))
+	if err != nil {
+		return fmt.Errorf("-out: %w", err)
+	}
+	defer manifest.Cleanup()
+	if _, err := manifest.Write(append(text, '\n')); err != nil {
+		return fmt.Errorf("-out: %w", err)
+	}
 	// A manifest of an earlier run under this name would for a moment stand beside the new CSV.
 	if err := os.Remove(base + ".manifest.json"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("-out: %w", err)
@@ -518,7 +554,7 @@ func (e *export) files(ctx context.Context) error {
 	if err := csv.CloseAtomicallyReplace(); err != nil {
 		return fmt.Errorf("-out: %w", err)
 	}
-	if err := renameio.WriteFile(base+".manifest.json", append(text, '\n'), 0o644, renameio.WithTempDir(e.cfg.Dir)); err != nil {
+	if err := manifest.CloseAtomicallyReplace(); err != nil {
 		return fmt.Errorf("-out: %w", err)
 	}
 	if err := syncDir(e.cfg.Dir); err != nil {

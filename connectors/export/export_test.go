@@ -286,11 +286,33 @@ func TestAsOfAndSince(t *testing.T) {
 	if _, err := Run(t.Context(), r.conn, other); !errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), "-since") {
 		t.Errorf("-as-of with another -since: %v", err)
 	}
+	since := func(want string, change func(*Config)) {
+		t.Helper()
+		cfg := config(t.TempDir())
+		cfg.Since, _ = ReadManifest(file)
+		change(&cfg)
+		if _, err := Run(t.Context(), r.conn, cfg); !errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), want) {
+			t.Errorf("-since with another %s: %v", want, err)
+		}
+	}
+	since("-partner", func(c *Config) { c.Partner = "p0" })
+	since("-verdict", func(c *Config) { c.Verdict = []string{"attributed"} })
+	since("-from", func(c *Config) { c.From = c.To })
+	since("conversions partition 1 up to offset 1000000", func(c *Config) { c.Since.AsOf.Conversions[1] = 1_000_000 })
 	wrong := config(t.TempDir())
 	wrong.AsOf, _ = ReadManifest(file)
 	wrong.Partner = "p0"
 	if _, err := Run(t.Context(), r.conn, wrong); !errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), "-partner") {
 		t.Errorf("-as-of of another command: %v", err)
+	}
+	r.exec("ALTER TABLE outcomes DELETE WHERE src_partition = 0 AND src_offset = 9 SETTINGS mutations_sync = 2")
+	gone := config(filepath.Dir(file))
+	gone.AsOf, _ = ReadManifest(file)
+	if _, err := Run(t.Context(), r.conn, gone); !errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), "rows were removed") {
+		t.Errorf("-as-of over a table that lacks a row: %v", err)
+	}
+	if still, err := os.ReadFile(strings.TrimSuffix(file, ".manifest.json") + ".csv"); err != nil || !bytes.Equal(still, content) {
+		t.Errorf("the file that cannot be written again is not there as it was: %v", err)
 	}
 }
 

@@ -75,6 +75,9 @@ type Manifest struct {
 // ErrManifest is a file that is no manifest, or not one of this command.
 var ErrManifest = errors.New("manifest")
 
+// maxPartitions bounds what a manifest can make us lay out in memory.
+const maxPartitions = 1 << 16
+
 // ReadManifest reads the manifest of an earlier export.
 func ReadManifest(file string) (*Manifest, error) {
 	b, err := os.ReadFile(file)
@@ -84,6 +87,13 @@ func ReadManifest(file string) (*Manifest, error) {
 	m := &Manifest{}
 	if err := json.Unmarshal(b, m); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrManifest, file, err)
+	}
+	for _, ends := range []map[uint32]uint64{m.AsOf.Outcomes, m.AsOf.Conversions} {
+		for p := range ends {
+			if p >= maxPartitions {
+				return nil, fmt.Errorf("%w: %s: as_of names partition %d", ErrManifest, file, p)
+			}
+		}
 	}
 	switch {
 	case m.SHA256 == "" || m.AsOf.Outcomes == nil || m.Filters.Workspace == "":
