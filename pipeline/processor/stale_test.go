@@ -2,17 +2,25 @@ package processor_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/pipeline/processor"
 	"github.com/nimriz/partners/schemas/topic"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // notes collects what a processor logs.
@@ -135,5 +143,52 @@ func TestStuck(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Error("Run goes on")
+	}
+}
+
+// Nor is one whose closing never ends, as when the disk is full: its session has failed, and Pebble repeats the last flush for ever.
+func TestStuckClosing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kafkatest.Broker(t))
+	done, full := make(chan struct{}), atomic.Bool{}
+	t.Cleanup(func() { close(done) })
+	f := &faults{}
+	env := processor.DefaultEnv()
+	env.FS = errorfs.Wrap(env.FS, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && op.Kind == errorfs.OpCreate && strings.Contains(op.Path, "journeys") {
+			<-done
+		}
+		return nil
+	}))
+	env.Step = func(step string) {
+		if step == processor.StepProduced {
+			full.Store(true)
+			f.lose.Store(1 << 30)
+		}
+	}
+	k := kafka.DefaultConfig()
+	k.Brokers = w.brokers
+	p, err := processor.NewIn(env, config(t.TempDir()), k, codec, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.SetStuckAfter(time.Second)
+	p.SetOptions(kgo.RetryTimeout(time.Second), kgo.RequestRetries(2), kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		return &deaf{Conn: c, faults: f}, err
+	}))
+	stuck := make(chan error, 1)
+	go func() { stuck <- p.Run(t.Context()) }()
+	w.story(5)
+	select {
+	case err := <-stuck:
+		if !errors.Is(err, processor.ErrStuck) {
+			t.Errorf("Run ended with %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("Run goes on")
+	}
+	if p.Ready() == nil {
+		t.Error("it is said to be ready")
 	}
 }

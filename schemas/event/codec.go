@@ -41,9 +41,9 @@ var (
 	ErrTooLarge      = errors.New("record is too large")
 )
 
-// MaxConversionBytes is the largest conversion, framing included, that counts as readable: its outcome carries the event and the click, and must fit a broker's usual limit of 1 MB. The
-// gateway takes less.
-const MaxConversionBytes = 512 << 10
+// MaxConversionBytes is the largest conversion, framing included, that counts as readable. Its outcome carries the event, the click and, if a parent was inferred, the id of another event; a row of
+// the changelog holds ids of two. All that must fit a broker's usual limit of 1 MB. The gateway takes less.
+const MaxConversionBytes = 480 << 10
 
 // Unreadable reports whether err says that a record's bytes cannot be used, so that another attempt would fail as well.
 func Unreadable(err error) bool {

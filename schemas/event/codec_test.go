@@ -269,7 +269,7 @@ func TestErrors(t *testing.T) {
 		f(wire[:n], "malformed Avro: Conversion")
 	}
 	f(append(bytes.Clone(wire), 0), "1 bytes behind the record")
-	f(make([]byte, event.MaxConversionBytes+1), "too large: 524289 bytes")
+	f(make([]byte, event.MaxConversionBytes+1), "too large: 491521 bytes")
 	if _, err := event.NewCodec([]event.ID{{ID: 9, Record: "Click", Version: 7}}); err == nil || !strings.Contains(err.Error(), `"Click" version 7`) {
 		t.Errorf("unknown version: %v", err)
 	}
