@@ -159,8 +159,12 @@ func TestStuckClosing(t *testing.T) {
 		}
 		return nil
 	}))
+	judged := false
 	env.Step = func(step string) {
-		if step == processor.StepProduced {
+		switch {
+		case step == processor.StepJudged:
+			judged = true
+		case step == processor.StepApplied && judged: // there is something to flush
 			full.Store(true)
 			f.lose.Store(1 << 30)
 		}
@@ -179,12 +183,14 @@ func TestStuckClosing(t *testing.T) {
 	stuck := make(chan error, 1)
 	go func() { stuck <- p.Run(t.Context()) }()
 	w.story(5)
+	eventually(t, "the disk is full", full.Load)
+	w.story(5)
 	select {
 	case err := <-stuck:
 		if !errors.Is(err, processor.ErrStuck) {
 			t.Errorf("Run ended with %v", err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(40 * time.Second):
 		t.Error("Run goes on")
 	}
 	if p.Ready() == nil {
