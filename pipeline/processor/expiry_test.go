@@ -1,8 +1,6 @@
 package processor_test
 
 import (
-	"context"
-	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -10,7 +8,6 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/pipeline/processor"
 	"github.com/nimriz/partners/schemas/event"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // A processor that was away for long reads days of log in one transaction: a sale of a click that is forty days old, and then what makes that click too old to keep. The transaction fails and is
@@ -60,10 +57,7 @@ func TestExpiryWaitsForTheCommit(t *testing.T) {
 	w.flush()
 	cfg.CommitInterval = time.Second
 	p := newProcessor(t, w.brokers, cfg)
-	p.SetOptions(kgo.RetryTimeout(time.Second), kgo.RequestRetries(2), kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-		return &deaf{Conn: c, faults: f}, err
-	}))
+	p.SetOptions(f.options()...)
 	p.SetHook(func(step string) {
 		switch {
 		case step == processor.StepJudged && failed.Load() == 0:

@@ -127,6 +127,14 @@ type faults struct {
 	request atomic.Bool // lose requests instead
 }
 
+// options are those of a client whose connections break, and which soon gives up.
+func (f *faults) options() []kgo.Opt {
+	return []kgo.Opt{kgo.RetryTimeout(time.Second), kgo.RequestRetries(2), kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		return &deaf{Conn: c, faults: f}, err
+	})}
+}
+
 func (c *deaf) Write(b []byte) (int, error) {
 	const endTxn = 26
 	if len(b) > 6 && binary.BigEndian.Uint16(b[4:]) == endTxn && c.lose.Add(-1) >= 0 {
@@ -156,10 +164,7 @@ func TestLostEndReply(t *testing.T) {
 	var unknown atomic.Int64
 	f := &faults{}
 	p := newProcessor(t, w.brokers, config(t.TempDir()))
-	p.SetOptions(kgo.RetryTimeout(time.Second), kgo.RequestRetries(2), kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-		return &deaf{Conn: c, faults: f}, err
-	}))
+	p.SetOptions(f.options()...)
 	p.SetHook(func(step string) {
 		if step == processor.StepEndFailed {
 			unknown.Add(1)
@@ -218,10 +223,7 @@ func TestClickReadTwiceEndsTheWait(t *testing.T) {
 	cfg := config(t.TempDir())
 	cfg.Grace = time.Hour
 	p := newProcessor(t, w.brokers, cfg)
-	p.SetOptions(kgo.RetryTimeout(time.Second), kgo.RequestRetries(2), kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-		return &deaf{Conn: c, faults: f}, err
-	}))
+	p.SetOptions(f.options()...)
 	p.SetHook(func(step string) {
 		if step == processor.StepEndFailed {
 			failed.Add(1)

@@ -2,10 +2,8 @@ package processor_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"os"
 	"strings"
 	"sync"
@@ -20,7 +18,6 @@ import (
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // notes collects what a processor logs.
@@ -176,10 +173,7 @@ func TestStuckClosing(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.SetStuckAfter(time.Second)
-	p.SetOptions(kgo.RetryTimeout(time.Second), kgo.RequestRetries(2), kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-		return &deaf{Conn: c, faults: f}, err
-	}))
+	p.SetOptions(f.options()...)
 	stuck := make(chan error, 1)
 	go func() { stuck <- p.Run(t.Context()) }()
 	w.story(5)
