@@ -39,6 +39,7 @@ type feed struct {
 
 // feeds lists all topics that the sink reads.
 func feeds(codec *event.Codec) []feed {
+	codec = codec.Aliasing() // a batch holds its records until it is in the table: its rows need no copies
 	rollup := []string{topic.Clicks, topic.Outcomes}
 	return []feed{
 		{topic: topic.Clicks, table: "clicks", replays: true, slow: true, fellows: rollup, from: "click", newRows: func() rows {

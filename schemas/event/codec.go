@@ -87,11 +87,12 @@ func Schemas() []Schema {
 	return []Schema{{"Click", 1, clickSchema}, {"Conversion", 1, conversionSchema}, {"Outcome", 1, outcomeSchema}, {"Progress", 1, progressSchema}, {"Rejection", 1, rejectionSchema}}
 }
 
-// Codec encodes and decodes records in Confluent framing. It is safe for concurrent use.
+// Codec encodes and decodes records in Confluent framing. What it decodes is a copy (see Aliasing). It is safe for concurrent use.
 type Codec struct {
 	click, conversion, outcome hot
 	progress, rejection        cold
 	schemas                    map[uint32]reading
+	options                    []avro.Opt // of decoding
 }
 
 // hot is a record coded by twmb/avro: the writer's schema and id.
@@ -183,6 +184,13 @@ func DefaultCodec() *Codec {
 	return c
 }
 
+// Aliasing is the same codec, but the texts that it decodes point into the bytes they were read from. These must not be modified while any of it is held, and live as long.
+func (c *Codec) Aliasing() *Codec {
+	alias := *c
+	alias.options = []avro.Opt{avro.AliasInput()}
+	return &alias
+}
+
 func appendHead(dst []byte, id uint32) []byte {
 	return binary.BigEndian.AppendUint32(append(dst, 0), id)
 }
@@ -216,7 +224,7 @@ func (c *Codec) decode(b []byte, record string, v any) error {
 	if err != nil {
 		return err
 	}
-	rest, err := r.schema.Decode(body, v)
+	rest, err := r.schema.Decode(body, v, c.options...)
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrMalformed, record, err)
 	}
@@ -240,7 +248,7 @@ func (c *Codec) AppendConversion(dst []byte, v *Conversion) ([]byte, error) {
 	return c.conversion.append(dst, v)
 }
 
-// DecodeConversion reads a conversion from wire form. Strings are copied.
+// DecodeConversion reads a conversion from wire form.
 func (c *Codec) DecodeConversion(b []byte, v *Conversion) error {
 	*v = Conversion{}
 	if len(b) > MaxConversionBytes {
@@ -297,7 +305,12 @@ func (c *Codec) Text(b []byte) (record string, text []byte, err error) {
 	return r.record, text, nil
 }
 
+// native decodes by goavro, but first by twmb/avro: goavro takes a block's count of items at its word, and 30 bytes can make it reserve gigabytes.
 func (r reading) native(body []byte) (any, error) {
+	var read any
+	if _, err := r.schema.Decode(body, &read, avro.AliasInput()); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrMalformed, r.record, err)
+	}
 	native, rest, err := r.text.NativeFromBinary(body)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrMalformed, r.record, err)
