@@ -6,8 +6,18 @@ CREATE ROLE IF NOT EXISTS partners_reader;
 CREATE ROLE IF NOT EXISTS partners_every_workspace;
 
 GRANT SELECT, INSERT, ALTER, OPTIMIZE, CREATE TABLE, CREATE VIEW, DROP TABLE, DROP VIEW, TRUNCATE ON {{database}}.* TO partners_writer;
-GRANT SELECT ON {{database}}.* TO partners_reader;
 GRANT SELECT ON {{database}}.* TO partners_every_workspace;
+
+-- A reader gets what has a row policy below, and views of it, by name. Not the materialized views: ClickHouse reads their target without its policy.
+REVOKE SELECT ON {{database}}.* FROM partners_reader;
+GRANT
+    SELECT ON {{database}}.clicks, SELECT ON {{database}}.conversions, SELECT ON {{database}}.outcomes, SELECT ON {{database}}.rejections, SELECT ON {{database}}.catalog_versions,
+    SELECT ON {{database}}.partner_hourly_state, SELECT ON {{database}}.progress, SELECT ON {{database}}.batches,
+    SELECT ON {{database}}.catalog_now, SELECT ON {{database}}.partners_now, SELECT ON {{database}}.programs_now, SELECT ON {{database}}.partner_daily,
+    SELECT ON {{database}}.partner_performance, SELECT ON {{database}}.event_id_reuse, SELECT ON {{database}}.conversion_rows, SELECT ON {{database}}.tiled_ends,
+    SELECT ON {{database}}.progress_reached, SELECT ON {{database}}.conservation, SELECT ON {{database}}.workspace_conservation, SELECT ON {{database}}.token_coverage,
+    SELECT ON {{database}}.freshness
+    TO partners_reader;
 
 CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.clicks USING 1 TO partners_writer, partners_every_workspace;
 CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.clicks
