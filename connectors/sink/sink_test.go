@@ -301,6 +301,24 @@ func replayedClicks(t *testing.T, r *rig, base int) {
 	}
 }
 
+// A batch may hold more clicks that were sent again than one query can name.
+func TestManyReplays(t *testing.T) {
+	r := newRig(t)
+	s := r.sink(r.wh)
+	b := &batch{}
+	for i := range 8000 {
+		b.records = append(b.records, r.clickRecord(r.click(i), 0, true))
+	}
+	first := s.feeds[topic.Clicks]
+	drop, err := s.newPartition(first, 0, 0, nil).replays(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if drop(b.records[0]) || !drop(b.records[0]) {
+		t.Error("of a click that was sent twice, not exactly the second is dropped")
+	}
+}
+
 // Unreadable records are skipped, and dead-lettered once, whatever happens in between; those of conversions are left to the processor.
 func TestPoison(t *testing.T) {
 	t.Parallel()

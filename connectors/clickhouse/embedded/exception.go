@@ -17,6 +17,7 @@ const (
 	requestTooLarge    = 307 // TOO_MANY_BYTES
 	queryWasCancelled  = 394
 	unknownCompression = 89
+	pocoException      = 1000
 	unspecified        = 1002 // UNKNOWN_EXCEPTION
 )
 

@@ -22,6 +22,8 @@ const (
 	// maxStatement limits SQL text, data inline in INSERT … VALUES included. Data that follows a FORMAT
 	// clause, or comes as body beside ?query=, is streamed and has no limit.
 	maxStatement = 64 << 20
+	// maxField limits a URL parameter, as it is encoded: http_max_field_value_size of ClickHouse (HTMLForm::readQuery).
+	maxField = 128 << 10
 	// peeked is how much of a body is searched for an INSERT's FORMAT clause.
 	peeked = 64 << 10
 )
@@ -53,6 +55,11 @@ type request struct {
 
 // readRequest reads everything of r but the data of an INSERT.
 func readRequest(r *http.Request) (*request, error) {
+	for field := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		if _, value, _ := strings.Cut(field, "="); len(value) > maxField {
+			return nil, exception{pocoException, "HTML Form Exception: Field value too long"}
+		}
+	}
 	values := r.URL.Query()
 	req := &request{database: defaultDatabase, settings: map[string]string{}, params: map[string]string{}, format: "TabSeparated"}
 	for _, header := range []struct{ name, value string }{

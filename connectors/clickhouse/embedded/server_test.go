@@ -126,6 +126,8 @@ func TestProtocol(t *testing.T) {
 		{"a header for each result", "POST", "default_format=CSVWithNames", "SELECT 1 AS a WHERE 0", 200, "\"a\"\n"},
 		{"no streaming for SHOW", "GET", "query=" + q("SHOW TABLES"), "", 200, "t\n"},
 		{"a parameter", "POST", "param_x=" + q(`it's \\ a`), "SELECT {x:String}", 200, "it\\'s \\\\ a\n"},
+		{"a parameter that is too long", "POST", "param_x=" + strings.Repeat("x", 128<<10+1), "SELECT length({x:String})", 500, "Code: 1000."},
+		{"a long parameter", "POST", "param_x=" + strings.Repeat("x", 128<<10), "SELECT length({x:String})", 200, "131072\n"},
 		{"a setting", "POST", "max_threads=3", "SELECT getSetting('max_threads')", 200, "3\n"},
 		{"a setting ends with its request", "POST", "", "SELECT getSetting('max_threads') = 3", 200, "0\n"},
 		{"an unknown setting", "POST", "nosuch=3", "SELECT 1", 404, "Code: 115."},
