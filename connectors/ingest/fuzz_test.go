@@ -12,6 +12,7 @@ import (
 
 	"github.com/getkin/kin-openapi/openapi3"
 
+	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/openapi"
 )
@@ -84,7 +85,7 @@ func FuzzEvent(f *testing.F) {
 			}
 			return
 		}
-		if isBase62(c.ClickToken) {
+		if _, err := token.Parse(c.ClickToken); err == nil {
 			var v any
 			if err := json.Unmarshal(body, &v); err != nil {
 				t.Fatal(err)

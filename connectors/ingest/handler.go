@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"mime"
 	"net/http"
@@ -247,8 +248,8 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, rq *request) *re
 		return unavailable()
 	}
 	// Whoever is over the limit is told so before his body costs anything.
-	if missing := 1 - h.limits.workspace(rq.workspace).events.TokensAt(now); missing > 0 {
-		return rateLimited(time.Duration(missing / h.cfg.Rate * float64(time.Second)))
+	if wait := h.limits.workspace(rq.workspace).events.wait(now, 1); wait > 0 {
+		return rateLimited(wait)
 	}
 	return nil
 }
@@ -295,8 +296,11 @@ func readBody(w http.ResponseWriter, r *http.Request, rq *request) *refusal {
 	case r.ContentLength > rq.limit() || errors.As(err, &tooLong):
 		w.Header().Set("Connection", "close") // or the server would read on, to find the next request
 		return refuse(codeTooLarge, "", fmt.Sprintf("the body is over %d kB", rq.limit()>>10))
-	case err != nil:
+	case errors.Is(err, io.ErrUnexpectedEOF):
 		return refuse(codeMalformedJSON, "", "the body ended early")
+	case err != nil: // a connection that was too slow says nothing about the event
+		w.Header().Set("Connection", "close")
+		return unavailable()
 	}
 	return nil
 }

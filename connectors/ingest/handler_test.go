@@ -1,11 +1,14 @@
 package ingest
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -526,4 +529,36 @@ func TestProducerIsChecked(t *testing.T) {
 	f("all in-sync replicas", append(ProducerOptions(DefaultConfig()), kgo.RequiredAcks(kgo.LeaderAck()), kgo.DisableIdempotentWrite())...)
 	f("idempotent", append(ProducerOptions(DefaultConfig()), kgo.DisableIdempotentWrite())...)
 	f("delivery timeout")
+}
+
+// A body that does not come in time is to be sent again; one that ends early is wrong.
+func TestSlowBody(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	server := httptest.NewUnstartedServer(r.handler)
+	server.Config.ReadTimeout = 100 * time.Millisecond
+	server.Start()
+	defer server.Close()
+	f := func(closes bool, status int) {
+		t.Helper()
+		c, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{", toWorkspace("acme"))
+		if closes {
+			c.(*net.TCPConn).CloseWrite()
+		}
+		answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		if again := answer.Header.Get("Retry-After") != ""; answer.StatusCode != status || again == closes {
+			t.Errorf("closed by the sender: %v: got %s, Retry-After %v", closes, answer.Status, again)
+		}
+	}
+	f(false, http.StatusServiceUnavailable)
+	f(true, http.StatusBadRequest)
 }

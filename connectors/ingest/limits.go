@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -15,8 +16,55 @@ const maxPrefixes = 16384
 
 // A budget is what one workspace may use.
 type budget struct {
-	events     *rate.Limiter
-	rejections *rate.Limiter // so that a flood of refused requests does not become a flood of records
+	events     *bucket
+	rejections *bucket // so that a flood of refused requests does not become a flood of records
+}
+
+// A bucket is a rate.Limiter for those who looked at the clock at different times before they came: the limiter itself would go back with each, and give the time in between once more. And nothing is
+// reserved to be given back, which loses what others took meanwhile.
+type bucket struct {
+	mu      sync.Mutex
+	limiter *rate.Limiter
+	latest  time.Time
+}
+
+func newBucket(perSecond float64, burst int) *bucket {
+	return &bucket{limiter: rate.NewLimiter(rate.Limit(perSecond), burst)}
+}
+
+// take takes n, or takes nothing and says how long to wait for them.
+func (b *bucket) take(now time.Time, n int) (wait time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.After(b.latest) {
+		b.latest = now
+	}
+	if b.limiter.AllowN(b.latest, n) {
+		return 0
+	}
+	return b.until(n)
+}
+
+// wait says how long to wait for n, and takes nothing.
+func (b *bucket) wait(now time.Time, n int) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.After(b.latest) {
+		b.latest = now
+	}
+	return b.until(n)
+}
+
+// until is the time to n tokens; to a full bucket if it never holds as many. b.mu is held.
+func (b *bucket) until(n int) time.Duration {
+	missing := min(float64(n), float64(b.limiter.Burst())) - b.limiter.TokensAt(b.latest)
+	if missing <= 0 {
+		if n > b.limiter.Burst() {
+			return time.Second
+		}
+		return 0
+	}
+	return time.Duration(math.Ceil(missing / float64(b.limiter.Limit()) * float64(time.Second)))
 }
 
 // limits holds a budget for each verified workspace, of which there are only as many as have secrets, and a bucket for each network that failed verification.
@@ -24,7 +72,7 @@ type limits struct {
 	cfg      Config
 	mu       sync.Mutex
 	budgets  map[string]budget
-	networks *lru.Cache // netip.Prefix → *rate.Limiter
+	networks *lru.Cache // netip.Prefix → *bucket
 }
 
 func newLimits(cfg Config) (*limits, error) {
@@ -40,7 +88,7 @@ func (l *limits) workspace(id string) budget {
 	defer l.mu.Unlock()
 	b, ok := l.budgets[id]
 	if !ok {
-		b = budget{events: rate.NewLimiter(rate.Limit(l.cfg.Rate), l.cfg.Burst), rejections: rate.NewLimiter(rate.Limit(l.cfg.Rate), l.cfg.Burst)}
+		b = budget{events: newBucket(l.cfg.Rate, l.cfg.Burst), rejections: newBucket(l.cfg.Rate, l.cfg.Burst)}
 		l.budgets[id] = b
 	}
 	return b
@@ -49,24 +97,12 @@ func (l *limits) workspace(id string) budget {
 // unverified charges the network of a remote address for one request that failed verification.
 func (l *limits) unverified(remote string, now time.Time) (wait time.Duration) {
 	key := networkOf(remote)
-	fresh := rate.NewLimiter(rate.Limit(l.cfg.UnverifiedRate), l.cfg.UnverifiedBurst)
+	fresh := newBucket(l.cfg.UnverifiedRate, l.cfg.UnverifiedBurst)
 	if known, ok, _ := l.networks.PeekOrAdd(key, fresh); ok {
 		l.networks.Get(key) // PeekOrAdd does not count as a use
-		fresh = known.(*rate.Limiter)
+		fresh = known.(*bucket)
 	}
-	return charge(fresh, now, 1)
-}
-
-// charge takes n from a bucket, or takes nothing and says how long to wait for them.
-func charge(l *rate.Limiter, now time.Time, n int) (wait time.Duration) {
-	r := l.ReserveN(now, n)
-	if !r.OK() { // more than the bucket ever holds
-		return time.Second
-	}
-	if wait = r.DelayFrom(now); wait > 0 {
-		r.CancelAt(now)
-	}
-	return wait
+	return fresh.take(now, 1)
 }
 
 // networkOf is the /24 or /48 of a net/http remote address. All that cannot be read share one network.

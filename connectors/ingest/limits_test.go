@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -142,5 +143,42 @@ func TestRejectionsAreBounded(t *testing.T) {
 	}
 	if strings.Contains(r.logged.String(), "level=ERROR") {
 		t.Error(r.logged)
+	}
+}
+
+// Whoever looked at the clock earlier but comes later gets no time twice, and who is refused takes nothing away from others.
+func TestBucket(t *testing.T) {
+	now := time.Now()
+	b := newBucket(500, 2000)
+	b.take(now, 2000)
+	granted := 0
+	for range 1000 {
+		for _, at := range []time.Time{now.Add(20 * time.Millisecond), now} {
+			if b.take(at, 1) == 0 {
+				granted++
+			}
+		}
+	}
+	if granted != 10 {
+		t.Errorf("%d granted in 20 ms at 500/s, want 10", granted)
+	}
+	b = newBucket(500, 2000)
+	b.take(now, 1900)
+	var refused sync.WaitGroup
+	for range 16 {
+		refused.Go(func() {
+			for range 2000 {
+				if wait := b.take(now, 500); wait != 800*time.Millisecond {
+					t.Errorf("400 of 500 are missing at 500/s: wait %v", wait)
+				}
+			}
+		})
+	}
+	refused.Wait()
+	if b.take(now, 100) != 0 {
+		t.Error("the refused took something")
+	}
+	if wait := b.take(now, 3000); wait < time.Second {
+		t.Errorf("more than there ever is: wait %v", wait)
 	}
 }

@@ -108,29 +108,12 @@ func (h *Handler) judge(workspace string, d *draft, now time.Time) (judged, *ref
 	if ref != nil {
 		return judged{}, ref
 	}
-	malformed := !isBase62(c.ClickToken)
-	var raw token.Raw
-	var err error
-	if !malformed {
-		raw, err = h.tokens.Verify(workspace, c.ClickToken)
-		malformed = errors.Is(err, token.ErrMalformed)
-	}
+	raw, err := h.tokens.Verify(workspace, c.ClickToken)
 	switch {
-	case malformed:
+	case errors.Is(err, token.ErrMalformed):
 		return judged{}, refuse(codeTokenMalformed, fieldClickToken.String(), "not 27 base62 characters")
 	case err != nil:
 		return judged{}, refuse(codeTokenInvalid, fieldClickToken.String(), "not minted for this workspace")
 	}
 	return judged{c, token.Time(&raw)}, nil
-}
-
-// isBase62 judges the characters of a token by itself: KSUID's decoder takes some others for digits, and a second text of one
-// token would be a second key in Kafka, perhaps of another partition.
-func isBase62(text string) bool {
-	for _, c := range []byte(text) {
-		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
-			return false
-		}
-	}
-	return len(text) == token.Len
 }

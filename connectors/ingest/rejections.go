@@ -23,7 +23,7 @@ func (h *Handler) reject(rq *request, list ...refused) {
 	now := h.now()
 	sum := sha256.Sum256(rq.body.Bytes())
 	for _, r := range list {
-		if !h.limits.workspace(rq.workspace).rejections.AllowN(now, 1) || !h.rejecting.enter() {
+		if h.limits.workspace(rq.workspace).rejections.take(now, 1) > 0 || !h.rejecting.enter() {
 			h.metrics.lost.Inc()
 			continue
 		}

@@ -31,7 +31,7 @@ func notJSON() *refusal {
 
 // charge takes n events from the workspace's budget; a body without a readable event costs one.
 func (h *Handler) charge(rq *request, now time.Time, n int) *refusal {
-	if wait := charge(h.limits.workspace(rq.workspace).events, now, max(n, 1)); wait > 0 {
+	if wait := h.limits.workspace(rq.workspace).events.take(now, max(n, 1)); wait > 0 {
 		return rateLimited(wait)
 	}
 	return nil
