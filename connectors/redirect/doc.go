@@ -13,10 +13,10 @@
 //   - With CaptureDurable a click is fsynced before its response begins. Appends that come while the disk is busy share the next fsync.
 //   - A spool that is full, fails, or does not answer for five seconds costs the click, not the redirect, and is counted by reason.
 //   - Every byte of a destination stays as configured; only parameters are added, before the fragment.
-//   - A click that was acknowledged by the spool reaches Kafka, or refused/. Of copies in Kafka, the first in the log may be without header replay, all later ones have it.
+//   - A click that was acknowledged by the spool reaches Kafka, or refused/; while neither takes it, it stays in the spool. Of copies in Kafka, the first in the log may be without header replay, all later ones have it.
 //   - Neither an IP address nor a User-Agent is stored, logged or sent. Both are looked at in memory: the address for the country, the User-Agent for names out of
 //     fixed lists; the cache of User-Agents is keyed by a hash. ErrorLog keeps net/http from printing addresses.
-//   - A restart needs no Kafka: KeepCatalog stores the catalog beside the spool, LoadCatalog reads it.
+//   - A restart needs no Kafka: StoreCatalog and KeepCatalog store the catalog beside the spool, LoadCatalog reads it. Without any catalog every link is answered 503.
 //
 // # The spool directory
 //
@@ -25,6 +25,7 @@
 //	cut                      how far Kafka has acknowledged
 //	catalog                  the last good catalog
 //	refused/TIME.jsonl       what Kafka refused for good, one JSON object a line, for people to read
+//	00…07.seg.unread         a segment that could not be read for a minute: its clicks are not in Kafka
 //
 // Each process begins a segment of its own and never touches an older one but to ship and to unlink it. So "may have been sent before" is a property of segments: what
 // was there at the start and lies behind the cut goes with header replay, what came since does not, until an attempt of ours fails. A tail that a crash tore is dropped:
@@ -53,7 +54,7 @@
 //
 // # Metrics
 //
-//	partners_redirect_answers_total{status}       answers: 302, 404, 405, 410
+//	partners_redirect_answers_total{status}       answers: 302, 404, 405, 410, 503 (no catalog yet)
 //	partners_redirect_seconds                     server time of a redirect, the wait for the disk included
 //	partners_redirect_clicks_lost_total{reason}   redirected, but not kept: full, spool, closed, token (no key), encode
 //	partners_redirect_texts_cut_total             texts shortened so that a click fits its record
@@ -71,7 +72,7 @@
 //	partners_shipper_replayed_total               sent with header replay
 //	partners_shipper_failed_total                 attempts without acknowledgement
 //	partners_shipper_refused_total{error}         refused for good, now in refused/
-//	partners_shipper_refused_dropped_total        refused, and refused/ could not take them: lost
+//	partners_shipper_refused_unkept_total         attempts to keep a refused click in refused/ that failed; it stays in the spool
 //	partners_shipper_lag_seconds                  age of the oldest click that is not acknowledged
 //
 // # Shape

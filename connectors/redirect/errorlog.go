@@ -17,7 +17,7 @@ func ErrorLog(to *slog.Logger) *log.Logger {
 type scrubber struct{ to *slog.Logger }
 
 func (s scrubber) Write(p []byte) (int, error) {
-	s.to.Warn("http server", "err", scrub(strings.TrimRight(string(p), "\n")))
+	s.to.Warn("http server", "error", scrub(strings.TrimRight(string(p), "\n")))
 	return len(p), nil
 }
 

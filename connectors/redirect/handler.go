@@ -55,7 +55,7 @@ func New(view *catalog.View, keys *token.Keyring, codec *event.Codec, spool *Spo
 }
 
 func newHandler(definitions *uaparser.Parser, view *catalog.View, keys *token.Keyring, codec *event.Codec, spool *Spool, countries *Countries, log *slog.Logger, reg prometheus.Registerer) *Handler {
-	m := newHandlerMetrics(reg, http.StatusFound, http.StatusNotFound, http.StatusGone, http.StatusMethodNotAllowed)
+	m := newHandlerMetrics(reg, http.StatusFound, http.StatusNotFound, http.StatusGone, http.StatusMethodNotAllowed, http.StatusServiceUnavailable)
 	h := &Handler{codec: codec, view: view, keys: keys, spool: spool, countries: countries, agents: newAgents(definitions, m), log: log, metrics: m, random: rand.Reader, now: time.Now}
 	h.works.New = func() any {
 		w := &work{value: make([]byte, 0, 768)}
@@ -92,6 +92,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case catalog.Archived:
 		h.refuse(w, r, http.StatusGone, "This link is no longer in use.\n")
 	default:
+		if h.view.Offset() < 0 { // no catalog yet: what is not known may well exist
+			w.Header()["Retry-After"] = []string{"5"}
+			h.refuse(w, r, http.StatusServiceUnavailable, "This server has only just started. Please try again.\n")
+			return
+		}
 		h.refuse(w, r, http.StatusNotFound, notFound)
 	}
 }
@@ -178,7 +183,7 @@ func (h *Handler) fill(w *work, r *http.Request, resolved *catalog.Resolved, que
 		h.spool.metrics.lost[lostToken].Inc()
 		// Every click of a workspace without key comes here: say it at once, then at most once a minute.
 		if last := h.noToken.Load(); now.Unix()-last >= 60 && h.noToken.CompareAndSwap(last, now.Unix()) {
-			h.log.Error("clicks are being lost: no token can be made", "workspace", resolved.Workspace.ID, "err", err)
+			h.log.Error("clicks are being lost: no token can be made", "workspace", resolved.Workspace.ID, "error", err)
 		}
 		return false
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nimriz/partners/schemas/catalog"
 	"github.com/nimriz/partners/schemas/event"
 )
 
@@ -313,5 +314,14 @@ func TestOverTheWire(t *testing.T) {
 	}
 	if c := s.clicks(t); len(c) != 2 || c[0].IsBot || !c[1].IsBot {
 		t.Errorf("clicks %+v", c)
+	}
+}
+
+// Before there is a catalog no link is known, which is not to say that it does not exist.
+func TestNoCatalogYet(t *testing.T) {
+	s := newStage(t, testCatalog, nil)
+	s.view = catalog.NewView()
+	if w := s.do("GET", "http://go.acme.com/nomura", nil); w.Code != 503 || w.Header().Get("Retry-After") == "" || w.Header().Get("Cache-Control") != "private, no-store" {
+		t.Errorf("%d %v", w.Code, w.Header())
 	}
 }

@@ -169,8 +169,8 @@ func frames(s *Spool) []frame {
 	var out []frame
 	r := newReader(s)
 	for {
-		b, ok := r.next()
-		if !ok {
+		b, ok, err := r.next()
+		if !ok || err != nil {
 			return out
 		}
 		out = append(out, b.frames...)

@@ -82,7 +82,7 @@ type shipperMetrics struct {
 	replayed prometheus.Counter
 	failed   prometheus.Counter
 	refused  *prometheus.CounterVec
-	dropped  prometheus.Counter
+	unkept   prometheus.Counter
 	// oldest is the mint time of the first click that is not acknowledged, in unix seconds; 0: none.
 	oldest atomic.Int64
 }
@@ -97,10 +97,10 @@ func newShipperMetrics(reg prometheus.Registerer) *shipperMetrics {
 			Help: "Attempts to ship a click that did not end in an acknowledgement."}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "partners_shipper_refused_total",
 			Help: "Clicks that Kafka refused for good, by Kafka's error; they are in refused/."}, []string{"error"}),
-		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "partners_shipper_refused_dropped_total",
-			Help: "Refused clicks that could not be kept in refused/ and are lost."}),
+		unkept: prometheus.NewCounter(prometheus.CounterOpts{Name: "partners_shipper_refused_unkept_total",
+			Help: "Attempts to keep a refused click in refused/ that failed; the click stays in the spool and holds up what is behind it."}),
 	}
-	register(reg, m.shipped, m.replayed, m.failed, m.refused, m.dropped,
+	register(reg, m.shipped, m.replayed, m.failed, m.refused, m.unkept,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "partners_shipper_lag_seconds", Help: "Age of the oldest click that Kafka has not acknowledged; 0: none."},
 			func() float64 {
 				oldest := m.oldest.Load()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 )
 
 // readSize is how much one read takes from a segment.
@@ -21,25 +22,31 @@ type batch struct {
 // reader walks over what is durable in the spool, in order. It has one user: the Shipper.
 //
 // A frame that does not check out is damage (a bad disk, a file that somebody edited) or, at the end of an old segment, a tail torn by a
-// crash. Either way the reader goes on at the next place that holds a valid frame, or with the next segment: it never stops.
+// crash. Either way the reader goes on at the next place that holds a valid frame, or with the next segment. A segment that cannot be read at all may be readable
+// soon (no file descriptor is free, a network disk is away): it is tried for patience, then set aside.
 type reader struct {
-	spool *Spool
-	at    position
-	bad   int64 // where the damage began that the reader is looking for the end of; 0: none (no frame begins at 0)
+	spool    *Spool
+	at       position
+	bad      int64         // where the damage began that the reader is looking for the end of; 0: none (no frame begins at 0)
+	patience time.Duration // tests shorten it
+	failing  time.Time     // since when the segment cannot be read; zero: it can
 }
+
+// patience is for how long a segment that cannot be read holds up those behind it.
+const patience = time.Minute
 
 // newReader starts at the cut.
 func newReader(s *Spool) *reader {
 	s.files.Lock()
 	defer s.files.Unlock()
-	return &reader{spool: s, at: s.cut}
+	return &reader{spool: s, at: s.cut, patience: patience}
 }
 
-// next returns the next frames, at most readSize bytes; ok is false if nothing more is durable. A batch without frames still has an end to cut at.
-func (r *reader) next() (b batch, ok bool) {
+// next returns the next frames, at most readSize bytes; ok is false if nothing more is durable. A batch without frames still has an end to cut at. After an error the next call may succeed.
+func (r *reader) next() (b batch, ok bool, err error) {
 	seg, size := r.segment()
 	if seg == nil {
-		return batch{}, false
+		return batch{}, false, nil
 	}
 	if r.at.segment != seg.number {
 		r.at, r.bad = position{seg.number, segmentHead}, 0
@@ -47,16 +54,30 @@ func (r *reader) next() (b batch, ok bool) {
 	r.at.offset = max(r.at.offset, segmentHead)
 	b = batch{old: seg.old}
 	buf, err := r.read(seg, size)
-	if err != nil {
-		r.spool.log.Error("spool: a segment cannot be read, its clicks are lost", "segment", seg.number, "offset", r.at.offset, "bytes", size-r.at.offset, "err", err)
-		r.damage(size - r.at.offset)
-		r.at.offset, r.bad = size, 0
-	} else {
+	switch {
+	case err == nil:
+		r.failing = time.Time{}
 		b.bytes = len(buf)
 		r.scan(seg, buf, r.at.offset+int64(len(buf)) == size, &b)
+	case !r.givesUp(err):
+		return batch{}, false, err
+	default:
+		r.spool.log.Error("spool: a segment cannot be read and is set aside", "segment", seg.number, "offset", r.at.offset, "bytes", size-r.at.offset, "kept", seg.path+unreadExt, "error", err)
+		r.damage(size - r.at.offset)
+		seg.unread.Store(true)
+		r.at.offset, r.bad, r.failing = size, 0, time.Time{}
 	}
 	b.end = r.at
-	return b, true
+	return b, true, nil
+}
+
+// givesUp reports whether a segment has been unreadable for too long, or never will be readable.
+func (r *reader) givesUp(err error) bool {
+	if r.failing.IsZero() {
+		r.failing = time.Now()
+		r.spool.log.Error("spool: a segment cannot be read; trying again", "error", err)
+	}
+	return errors.Is(err, os.ErrNotExist) || time.Since(r.failing) >= r.patience
 }
 
 // segment finds the first segment with something to read. An unsealed one is the last.

@@ -72,7 +72,7 @@ type refusedLine struct {
 
 func openRefusals(cfg Config, codec *event.Codec) (*refusals, error) {
 	r := &refusals{dir: filepath.Join(cfg.SpoolDir, refusedDir), codec: codec, limit: cfg.MaxSpoolBytes / 4}
-	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+	if err := makeDir(r.dir); err != nil {
 		return nil, fmt.Errorf("opening refused records: %w", err)
 	}
 	entries, err := os.ReadDir(r.dir)

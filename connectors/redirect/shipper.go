@@ -23,6 +23,8 @@ const (
 	maxInFlight = 8 << 20
 	// cutEvery is how often the cut is stored. What it lags is sent again after a crash.
 	cutEvery = 250 * time.Millisecond
+	// readAgain is after how long a segment that could not be read is tried again.
+	readAgain = 250 * time.Millisecond
 	// gather spares reads and wake-ups under load.
 	gather = 2 * time.Millisecond
 	// settle: after a start, what an earlier process left waits this long. A produce request of that process may still be in the broker's hands: its records
@@ -89,7 +91,7 @@ type Shipper struct {
 	readAt   time.Time
 	failing  bool
 	cutFails bool
-	dropping bool
+	unkept   bool
 
 	acked chan struct{} // holds a value when a shipment came to its end
 }
@@ -182,7 +184,10 @@ func (s *Shipper) fill() (again time.Time) {
 		return next
 	}
 	for s.inFlight < maxInFlight {
-		b, ok := s.reader.next()
+		b, ok, err := s.reader.next()
+		if err != nil {
+			return now.Add(readAgain)
+		}
 		if !ok {
 			return time.Time{}
 		}
@@ -298,7 +303,8 @@ func (s *Shipper) collect(ctx context.Context) error {
 // judge sorts failures: what Kafka refuses for good goes to refused/, the rest is to be sent again.
 func (s *Shipper) judge(ctx context.Context, h *shipment, failed []failure) (again []frame, err error) {
 	s.metrics.failed.Add(float64(len(failed)))
-	reachable, refused := true, 0
+	reachable := true
+	var refused []frame
 	for _, f := range failed {
 		if errors.Is(f.err, kgo.ErrClientClosed) {
 			return nil, fmt.Errorf("shipping the spool: %w", f.err)
@@ -315,34 +321,37 @@ func (s *Shipper) judge(ctx context.Context, h *shipment, failed []failure) (aga
 			refusal = refusalOf(f.err)
 			reachable = refusal != refusesNothing
 		}
-		if refusal == refusesNothing || !reachable {
+		if refusal == refusesNothing || !reachable || !s.keep(f) {
 			again = append(again, f.frame)
 			continue
 		}
-		refused++
-		s.refuse(f)
+		refused = append(refused, f.frame)
 	}
-	if refused > 0 {
-		h.refused += refused
-		if err := s.refusals.sync(); err != nil {
-			s.log.Error("shipper: syncing refused clicks", "err", err)
-		}
-		s.log.Error("shipper: Kafka refused clicks for good", "clicks", refused, "err", failed[0].err, "kept", s.refusals.dir)
+	if len(refused) == 0 {
+		return again, nil
 	}
+	if err := s.refusals.sync(); err != nil {
+		s.log.Error("shipper: syncing refused clicks; they stay in the spool", "error", err)
+		return append(again, refused...), nil
+	}
+	h.refused += len(refused)
+	s.log.Error("shipper: Kafka refused clicks for good", "clicks", len(refused), "error", failed[0].err, "kept", s.refusals.dir)
 	return again, nil
 }
 
-func (s *Shipper) refuse(f failure) {
+// keep puts a refused record into refused/. While that cannot be, the record stays in the spool, and holds up what is behind it: its click was acknowledged.
+func (s *Shipper) keep(f failure) bool {
 	code := errorCode(f.err)
-	s.metrics.refused.WithLabelValues(code).Inc()
 	if err := s.refusals.keep(f, code, s.partition(string(f.frame.token)), time.Now()); err != nil {
-		if s.metrics.dropped.Inc(); !s.dropping {
-			s.log.Error("shipper: clicks that Kafka refused cannot be kept either and are lost", "refusal", code, "err", err)
+		if s.metrics.unkept.Inc(); !s.unkept {
+			s.log.Error("shipper: clicks that Kafka refused cannot be kept in refused/; nothing more is shipped until they can", "refusal", code, "error", err)
 		}
-		s.dropping = true
-		return
+		s.unkept = true
+		return false
 	}
-	s.dropping = false
+	s.unkept = false
+	s.metrics.refused.WithLabelValues(code).Inc()
+	return true
 }
 
 // backOff postpones the next attempt, longer each time.
@@ -351,7 +360,7 @@ func (s *Shipper) backOff(err error) {
 	s.paused = time.Now().Add(s.pause)
 	if !s.failing {
 		s.failing = true
-		s.log.Warn("shipper: Kafka does not take clicks; they stay in the spool", "err", err)
+		s.log.Warn("shipper: Kafka does not take clicks; they stay in the spool", "error", err)
 	}
 }
 
@@ -391,7 +400,7 @@ func (s *Shipper) store(force bool) (due time.Time) {
 	s.storedAt = time.Now()
 	if err := s.spool.advance(s.cut); err != nil {
 		if !s.cutFails {
-			s.log.Error("shipper: the cut cannot be stored; after a restart more is sent again", "err", err)
+			s.log.Error("shipper: the cut cannot be stored; after a restart more is sent again", "error", err)
 		}
 		s.cutFails = true
 		return s.storedAt.Add(cutEvery)

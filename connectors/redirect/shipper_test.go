@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -437,6 +439,58 @@ func TestLostAcknowledgement(t *testing.T) {
 	}
 }
 
+// refuseBatchesWith makes the fake refuse whole batches that hold the bad record, as Kafka does.
+func refuseBatchesWith(cluster *kfake.Cluster, bad Record, refusal *kerr.Error) {
+	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		p := req.(*kmsg.ProduceRequest)
+		if !bytes.Contains(p.AppendTo(nil), []byte(bad.Token)) {
+			return nil, nil, false
+		}
+		res := p.ResponseKind().(*kmsg.ProduceResponse)
+		for _, rt := range p.Topics {
+			st := kmsg.NewProduceResponseTopic()
+			st.Topic, st.TopicID = rt.Topic, rt.TopicID
+			for _, rp := range rt.Partitions {
+				sp := kmsg.NewProduceResponseTopicPartition()
+				sp.Partition = rp.Partition
+				sp.ErrorCode = kerr.NotLeaderForPartition.Code // innocent: another attempt
+				if bytes.Contains(rp.Records, []byte(bad.Token)) {
+					sp.ErrorCode = refusal.Code
+				}
+				st.Partitions = append(st.Partitions, sp)
+			}
+			res.Topics = append(res.Topics, st)
+		}
+		return res, nil, true
+	})
+}
+
+// A refused click that refused/ cannot take stays in the spool until it can.
+func TestRefusedCannotBeKept(t *testing.T) {
+	cluster, brokers := kafkatest.Cluster(t)
+	keys, cfg := testKeys(t, "acme"), testConfig(t)
+	bad := testRecord(t, keys, 7)
+	refuseBatchesWith(cluster, bad, kerr.TopicAuthorizationFailed)
+	l := startShipper(t, cfg, brokers, kgo.ProducerBatchCompression(kgo.NoCompression()))
+	dir := filepath.Join(cfg.SpoolDir, refusedDir)
+	if err := errors.Join(os.Remove(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, l.spool, bad)
+	eventually(t, "attempts to keep it", func() bool { return metric(t, l.reg, "partners_shipper_refused_unkept_total") >= 2 })
+	if metric(t, l.reg, "partners_spool_backlog_bytes") == 0 || metric(t, l.reg, "partners_shipper_refused_total", "TOPIC_AUTHORIZATION_FAILED") != 0 {
+		t.Error("the spool was cut behind a click that nobody has")
+	}
+	if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the cut", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
+	if lines := refusedLines(t, cfg); len(lines) != 1 || lines[0].Key != bad.Token {
+		t.Errorf("%d refused records", len(lines))
+	}
+}
+
 // What Kafka refuses for good is kept in refused/ with the reason, and blocks nothing.
 func TestRefusedRecords(t *testing.T) {
 	for _, refusal := range []*kerr.Error{kerr.InvalidTimestamp, kerr.TopicAuthorizationFailed, kerr.MessageTooLarge} {
@@ -444,30 +498,7 @@ func TestRefusedRecords(t *testing.T) {
 			cluster, brokers := kafkatest.Cluster(t)
 			keys, cfg := testKeys(t, "acme"), testConfig(t)
 			bad := testRecord(t, keys, 7)
-			// The fake refuses whole batches that hold the bad record, as Kafka does.
-			cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
-				cluster.KeepControl()
-				p := req.(*kmsg.ProduceRequest)
-				if !bytes.Contains(p.AppendTo(nil), []byte(bad.Token)) {
-					return nil, nil, false
-				}
-				res := p.ResponseKind().(*kmsg.ProduceResponse)
-				for _, rt := range p.Topics {
-					st := kmsg.NewProduceResponseTopic()
-					st.Topic, st.TopicID = rt.Topic, rt.TopicID
-					for _, rp := range rt.Partitions {
-						sp := kmsg.NewProduceResponseTopicPartition()
-						sp.Partition = rp.Partition
-						sp.ErrorCode = kerr.NotLeaderForPartition.Code // innocent: another attempt
-						if bytes.Contains(rp.Records, []byte(bad.Token)) {
-							sp.ErrorCode = refusal.Code
-						}
-						st.Partitions = append(st.Partitions, sp)
-					}
-					res.Topics = append(res.Topics, st)
-				}
-				return res, nil, true
-			})
+			refuseBatchesWith(cluster, bad, refusal)
 			l := startShipper(t, cfg, brokers, kgo.ProducerBatchCompression(kgo.NoCompression()))
 			mustAppend(t, l.spool, bad)
 			eventually(t, "the refusal", func() bool { return metric(t, l.reg, "partners_shipper_refused_total", refusal.Message) == 1 })

@@ -100,7 +100,7 @@ func OpenSpool(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Spool,
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.SpoolDir, 0o700); err != nil {
+	if err := makeDir(cfg.SpoolDir); err != nil {
 		return nil, fmt.Errorf("opening spool: %w", err)
 	}
 	lock := flock.New(filepath.Join(cfg.SpoolDir, "LOCK"))
@@ -244,7 +244,7 @@ func (s *Spool) run() {
 func (s *Spool) report(err error) {
 	switch {
 	case err != nil && !s.failing:
-		s.log.Error("spool: clicks are being lost", "err", err)
+		s.log.Error("spool: clicks are being lost", "error", err)
 	case err == nil && s.failing:
 		s.log.Info("spool: clicks are kept again")
 	}
@@ -325,7 +325,7 @@ func (s *Spool) abandon() {
 	seg := s.current
 	s.current = nil
 	if err := seg.file.Truncate(seg.size.Load()); err != nil {
-		s.log.Warn("spool: truncating a segment after an error", "segment", seg.number, "err", err)
+		s.log.Warn("spool: truncating a segment after an error", "segment", seg.number, "error", err)
 	}
 	seg.sealed.Store(true)
 	if seg.size.Load() > segmentHead {
@@ -352,14 +352,20 @@ func (s *Spool) unlist(gone func(*segment) bool) (dropped []*segment) {
 	return dropped
 }
 
-// drop unlinks a segment that is no longer listed.
+// drop unlinks a segment that is no longer listed, or sets it aside.
 func (s *Spool) drop(seg *segment) {
 	if seg.file != nil {
 		seg.file.Close()
 		seg.file = nil
 	}
+	if seg.unread.Load() {
+		if err := os.Rename(seg.path, seg.path+unreadExt); err != nil {
+			s.log.Error("spool: setting a segment aside", "segment", seg.number, "error", err)
+		}
+		return
+	}
 	if err := os.Remove(seg.path); err != nil {
-		s.log.Error("spool: removing a segment that was shipped", "segment", seg.number, "err", err)
+		s.log.Error("spool: removing a segment that was shipped", "segment", seg.number, "error", err)
 	}
 }
 
@@ -441,6 +447,14 @@ func spoolError(err error) error {
 	return fmt.Errorf("%w: %w", ErrSpool, err)
 }
 
+// makeDir makes a directory whose name is durable, before anything in it is said to be.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -471,7 +485,7 @@ func (s *Spool) loadCut() position {
 		p, err = parseCut(string(text))
 	}
 	if err != nil {
-		s.log.Warn("spool: the cut is unusable, everything in the spool is sent again", "err", err)
+		s.log.Warn("spool: the cut is unusable, everything in the spool is sent again", "error", err)
 		return position{}
 	}
 	return p

@@ -270,6 +270,57 @@ func TestDamageAcrossReads(t *testing.T) {
 	}
 }
 
+// A segment that cannot be read just now costs nothing, and one that stays so is kept.
+func TestUnreadSegment(t *testing.T) {
+	cfg, keys := testConfig(t), testKeys(t, "acme")
+	s := openSpool(t, cfg)
+	want := testRecord(t, keys, 1)
+	mustAppend(t, s, want)
+	s.Close()
+	s = openSpool(t, cfg)
+	path := segmentPath(cfg.SpoolDir, 1)
+	away := path + ".away"
+	hide := func() {
+		t.Helper()
+		if err := errors.Join(os.Rename(path, away), os.Mkdir(path, 0o700)); err != nil { // opens, but cannot be read
+			t.Fatal(err)
+		}
+	}
+	show := func() {
+		t.Helper()
+		if err := errors.Join(os.Remove(path), os.Rename(away, path)); err != nil {
+			t.Fatal(err)
+		}
+		s.segments[0].file.Close()
+		s.segments[0].file = nil
+	}
+	hide()
+	r := newReader(s)
+	if b, ok, err := r.next(); ok || err == nil {
+		t.Fatalf("%d frames of a segment that cannot be read", len(b.frames))
+	}
+	show()
+	if got := tokensOf(frames(s)); !slices.Equal(got, []string{want.Token}) {
+		t.Errorf("%d records once it can be read, want 1", len(got))
+	}
+	s.segments[0].file.Close()
+	s.segments[0].file = nil
+	hide()
+	r = newReader(s)
+	r.patience = 0
+	b, ok, err := r.next()
+	if err != nil || !ok || len(b.frames) > 0 {
+		t.Fatalf("out of patience: %v, %v", ok, err)
+	}
+	show()
+	if err := s.advance(b.end); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(path + unreadExt); err != nil || !bytes.Contains(data, want.Value) {
+		t.Errorf("the segment was not kept: %v", err)
+	}
+}
+
 // A record's bytes that look like frames are never taken for frames: the checksum covers the place.
 func TestFrameInsideAValue(t *testing.T) {
 	keys := testKeys(t, "acme")
@@ -502,7 +553,7 @@ func TestSpoolLimit(t *testing.T) {
 		t.Errorf("counted %v lost", got)
 	}
 	reader := newReader(s)
-	for b, ok := reader.next(); ok; b, ok = reader.next() {
+	for b, ok, _ := reader.next(); ok; b, ok, _ = reader.next() {
 		if err := s.advance(b.end); err != nil {
 			t.Fatal(err)
 		}
@@ -561,7 +612,7 @@ func TestSpoolModel(t *testing.T) {
 			"cut": func(rt *rapid.T) {
 				r := newReader(s)
 				for range rapid.IntRange(0, 3).Draw(rt, "batches") {
-					b, ok := r.next()
+					b, ok, _ := r.next()
 					if !ok {
 						break
 					}
