@@ -23,8 +23,8 @@ func main() {
 	f.Float64Var(&part.Config.Rate, "rate", part.Config.Rate, "events a second that a workspace may send")
 	f.IntVar(&part.Config.Burst, "burst", part.Config.Burst, "events that a workspace may send at once")
 	d.Main(func(ctx context.Context) (err error) {
-		if part.TokenKeys == "" || part.SigningSecrets == "" {
-			return fmt.Errorf("-token-keys, -signing-secrets: both directories are required")
+		if err := daemon.Usage(k.Validate(), part.Config.Validate(), daemon.Required("-token-keys", part.TokenKeys), daemon.Required("-signing-secrets", part.SigningSecrets)); err != nil {
+			return err
 		}
 		if part.Codec, err = d.Codec(); err != nil {
 			return err

@@ -24,8 +24,8 @@ func main() {
 	f.StringVar(&part.TokenKeys, "token-keys", "", "`directory` with one file per workspace id, one base64 key a line; the first mints (required)")
 	f.StringVar(&part.CountryDB, "country-db", "", "`file` in MaxMind format; without it countries are empty")
 	d.Main(func(ctx context.Context) (err error) {
-		if part.TokenKeys == "" {
-			return fmt.Errorf("-token-keys: a directory is required")
+		if err := daemon.Usage(k.Validate(), part.Config.Validate(), daemon.Required("-token-keys", part.TokenKeys)); err != nil {
+			return err
 		}
 		if part.Codec, err = d.Codec(); err != nil {
 			return err

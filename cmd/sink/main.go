@@ -19,6 +19,9 @@ func main() {
 	d.Flags.DurationVar(&part.Config.Linger, "linger", part.Config.Linger, "shortest time between two inserts of one partition while it keeps up")
 	d.Flags.DurationVar(&part.Config.SessionTimeout, "session-timeout", part.Config.SessionTimeout, "after how long without a heartbeat the group gives this sink's partitions away; also how long a killed sink waits when it starts again")
 	d.Main(func(ctx context.Context) (err error) {
+		if err := daemon.Usage(k.Validate(), part.Config.Validate(), wh.Validate()); err != nil {
+			return err
+		}
 		if part.Codec, err = d.Codec(); err != nil {
 			return err
 		}

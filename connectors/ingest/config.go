@@ -45,11 +45,11 @@ func (c Config) Validate() error {
 	case c.Burst < MaxBatchEvents:
 		return fmt.Errorf("-burst: %d would never let a batch of %d events pass", c.Burst, MaxBatchEvents)
 	case !positive(c.UnverifiedRate):
-		return fmt.Errorf("-unverified-rate: %v is not a positive number", c.UnverifiedRate)
+		return fmt.Errorf("UnverifiedRate: %v is not a positive number", c.UnverifiedRate)
 	case c.UnverifiedBurst < 1:
-		return fmt.Errorf("-unverified-burst: %d is less than 1", c.UnverifiedBurst)
+		return fmt.Errorf("UnverifiedBurst: %d is less than 1", c.UnverifiedBurst)
 	case c.AckTimeout < time.Second || c.AckTimeout > topic.DeliveryLimit/2:
-		return fmt.Errorf("-ack-timeout: %v is not between 1s and %v", c.AckTimeout, topic.DeliveryLimit/2)
+		return fmt.Errorf("AckTimeout: %v is not between 1s and %v", c.AckTimeout, topic.DeliveryLimit/2)
 	}
 	return nil
 }

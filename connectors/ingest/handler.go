@@ -96,6 +96,11 @@ func (h *Handler) Drain(ctx context.Context) error {
 	return nil
 }
 
+// Unavailable answers every request as a Handler does while Kafka is away: for a server that has no Handler yet.
+func Unavailable() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeProblem(w, unavailable()) })
+}
+
 // A route is what a path asks for.
 type route int
 

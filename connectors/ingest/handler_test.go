@@ -508,10 +508,10 @@ func TestConfig(t *testing.T) {
 	f("", func(*Config) {})
 	f("-rate:", func(c *Config) { c.Rate = 0 })
 	f("-burst:", func(c *Config) { c.Burst = 499 })
-	f("-unverified-rate:", func(c *Config) { c.UnverifiedRate = -1 })
-	f("-unverified-burst:", func(c *Config) { c.UnverifiedBurst = 0 })
-	f("-ack-timeout:", func(c *Config) { c.AckTimeout = time.Millisecond })
-	f("-ack-timeout:", func(c *Config) { c.AckTimeout = time.Minute })
+	f("UnverifiedRate:", func(c *Config) { c.UnverifiedRate = -1 })
+	f("UnverifiedBurst:", func(c *Config) { c.UnverifiedBurst = 0 })
+	f("AckTimeout:", func(c *Config) { c.AckTimeout = time.Millisecond })
+	f("AckTimeout:", func(c *Config) { c.AckTimeout = time.Minute })
 }
 
 // A producer with which 202 would promise too much is refused.

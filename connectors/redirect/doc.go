@@ -15,7 +15,7 @@
 //   - Every byte of a destination stays as configured; only parameters are added, before the fragment.
 //   - A click that was acknowledged by the spool reaches Kafka, or refused/; while neither takes it, it stays in the spool. Of copies in Kafka, the first in the log may be without header replay, all later ones have it.
 //   - Neither an IP address nor a User-Agent is stored, logged or sent. Both are looked at in memory: the address for the country, the User-Agent for names out of
-//     fixed lists; the cache of User-Agents is keyed by a hash. ErrorLog keeps net/http from printing addresses.
+//     fixed lists; the cache of User-Agents is keyed by a hash.
 //   - A restart needs no Kafka: StoreCatalog and KeepCatalog store the catalog beside the spool, LoadCatalog reads it. Without any catalog every link is answered 503.
 //
 // # The spool directory
@@ -77,6 +77,6 @@
 //
 // # Shape
 //
-// A server mounts Handler itself, without http.ServeMux (which cleans paths), and sets ErrorLog. Stop in this order: the server, so that no click is under way; the context of
+// A server mounts Handler itself, without http.ServeMux (which cleans paths), and keeps net/http's own log from naming visitors' addresses. Stop in this order: the server, so that no click is under way; the context of
 // Shipper.Run, which ships what is left; the Kafka client; the Spool.
 package redirect

@@ -215,49 +215,6 @@ func countryDB() []byte {
 	return b
 }
 
-func TestErrorLog(t *testing.T) {
-	f := func(text, want string) {
-		t.Helper()
-		if got := scrub(text); got != want {
-			t.Errorf("%q\n got %q\nwant %q", text, got, want)
-		}
-	}
-	f("http: TLS handshake error from 192.0.2.7:51234: EOF", "http: TLS handshake error from [address]: EOF")
-	f("http: TLS handshake error from [2001:db8::7]:51234: EOF", "http: TLS handshake error from [[address]]:51234: EOF")
-	f("http: panic serving 192.0.2.7:51234: boom\ngoroutine 7 [running]:\nmain.go:12 +0x1d", "http: panic serving [address]: boom\ngoroutine 7 [running]:\nmain.go:12 +0x1d")
-	f("read tcp 10.0.0.1:8080->[fe80::1%eth0]:9: read: connection reset by peer", "read tcp [address]->[[address]]:9: read: connection reset by peer")
-	f("from ::ffff:192.0.2.7 and 2001:db8:1:2:3:4:5:6.", "from [address] and [address].")
-	f("::1: done", "[address]: done")
-	f("http: Accept error: accept tcp: too many open files; retrying in 5ms", "http: Accept error: accept tcp: too many open files; retrying in 5ms")
-	f("at 12:30:45 in file.go:12:3", "at 12:30:45 in file.go:12:3")
-
-	var out bytes.Buffer
-	ErrorLog(slog.New(slog.NewTextHandler(&out, nil))).Printf("http: panic serving %s: x", "192.0.2.7:1")
-	if strings.Contains(out.String(), "192.0.2.7") || !strings.Contains(out.String(), "panic serving [address]") {
-		t.Errorf("logged %s", &out)
-	}
-}
-
-func FuzzScrub(f *testing.F) {
-	f.Add("x 192.0.2.7:1 ", uint32(0xc0000207), uint64(1), " y")
-	f.Fuzz(func(t *testing.T, before string, v4 uint32, v6 uint64, after string) {
-		var four [4]byte
-		binary.BigEndian.PutUint32(four[:], v4)
-		var six [16]byte
-		six[0], six[1] = 0x20, 0x01
-		binary.BigEndian.PutUint64(six[8:], v6)
-		for _, addr := range []netip.Addr{netip.AddrFrom4(four), netip.AddrFrom16(six)} {
-			ap := netip.AddrPortFrom(addr, 443).String()
-			if strings.Contains(before+after, addr.String()) {
-				return
-			}
-			if got := scrub(before + " " + ap + " " + after); strings.Contains(got, addr.String()) {
-				t.Errorf("%s is left in %q", addr, got)
-			}
-		}
-	})
-}
-
 // Promise: no IP address and no full User-Agent in the spool, in Kafka, in refused records or in a log, whatever way it comes.
 func TestPrivacy(t *testing.T) {
 	brokers, cfg := kafkatest.Broker(t), testConfig(t)

@@ -104,6 +104,14 @@ func refuse(w http.ResponseWriter, p *problem) {
 	json.NewEncoder(w).Encode(p)
 }
 
+// Unavailable answers every request 503: for a server that has no warehouse yet.
+func Unavailable() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "5")
+		refuse(w, &problem{Status: http.StatusServiceUnavailable, Code: "unavailable", Detail: "the warehouse does not answer yet"})
+	})
+}
+
 // statusGone counts requests whose sender left; nobody reads it.
 const statusGone = 499
 

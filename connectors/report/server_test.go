@@ -306,7 +306,7 @@ func TestSession(t *testing.T) {
 		}
 	}
 	value := strings.TrimPrefix(cookie, cookieName+"=")
-	for _, forged := range []string{value[:len(value)-2], value + "A", "AAAA", r.server.readers.cookie(reader{workspace: "acme", name: "alice"}, time.Now().Add(time.Hour)), r.server.readers.cookie(r.server.readers.byWorkspace["acme"][0], r.server.now().Add(-time.Second))} {
+	for _, forged := range []string{value[:len(value)-2], value + "A", "AAAA", r.server.readers.cookie(reader{workspace: "acme", name: "alice"}, time.Now().Add(time.Hour)), r.server.readers.cookie((*r.server.readers.byWorkspace.Load())["acme"][0], r.server.now().Add(-time.Second))} {
 		if code := with(cookieName+"="+forged, "/"); code != 401 {
 			t.Errorf("cookie %.20s…: %d", forged, code)
 		}

@@ -15,11 +15,14 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
-// Readers are the tokens by which people and programs may read a workspace.
-type Readers struct{ byWorkspace map[string][]reader }
+// Readers are the tokens by which people and programs may read a workspace. They are safe for concurrent use, with Reload too.
+type Readers struct {
+	byWorkspace atomic.Pointer[map[string][]reader]
+}
 
 type reader struct {
 	workspace, name string
@@ -31,11 +34,29 @@ var readerName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 // LoadReaders reads a directory with one file per workspace id, a line NAME:SHA-256-OF-THE-TOKEN-IN-HEX for each token. Empty lines, and those that begin with #, are
 // skipped. The token itself is nowhere.
 func LoadReaders(dir fs.FS) (*Readers, error) {
+	r := new(Readers)
+	if err := r.Reload(dir); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Reload reads the directory again, as LoadReaders does, and puts what it holds in place at once. On an error the tokens from before stay valid.
+func (r *Readers) Reload(dir fs.FS) error {
+	byWorkspace, err := loadReaders(dir)
+	if err != nil {
+		return fmt.Errorf("reading reader tokens: %w", err)
+	}
+	r.byWorkspace.Store(&byWorkspace)
+	return nil
+}
+
+func loadReaders(dir fs.FS) (map[string][]reader, error) {
 	entries, err := fs.ReadDir(dir, ".")
 	if err != nil {
-		return nil, fmt.Errorf("reading reader tokens: %w", err)
+		return nil, err
 	}
-	r := &Readers{byWorkspace: map[string][]reader{}}
+	byWorkspace := map[string][]reader{}
 	seen := map[[sha256.Size]byte]string{} // by token, the workspace: a reader is of one
 	for _, e := range entries {
 		if e.IsDir() || strings.HasPrefix(e.Name(), ".") {
@@ -43,7 +64,7 @@ func LoadReaders(dir fs.FS) (*Readers, error) {
 		}
 		data, err := fs.ReadFile(dir, e.Name())
 		if err != nil {
-			return nil, fmt.Errorf("reading reader tokens: %w", err)
+			return nil, err
 		}
 		names := map[string]bool{}
 		sc, line := bufio.NewScanner(bytes.NewReader(data)), 0
@@ -56,30 +77,30 @@ func LoadReaders(dir fs.FS) (*Readers, error) {
 			name, digits, _ := strings.Cut(text, ":")
 			sum, err := hex.DecodeString(digits)
 			if !readerName.MatchString(name) || err != nil || len(sum) != sha256.Size {
-				return nil, fmt.Errorf("reading reader tokens: %s line %d: want NAME:SHA-256-OF-THE-TOKEN in hex", e.Name(), line)
+				return nil, fmt.Errorf("%s line %d: want NAME:SHA-256-OF-THE-TOKEN in hex", e.Name(), line)
 			}
 			if names[name] {
-				return nil, fmt.Errorf("reading reader tokens: %s line %d: name %s is there twice", e.Name(), line, name)
+				return nil, fmt.Errorf("%s line %d: name %s is there twice", e.Name(), line, name)
 			}
 			names[name] = true
 			token := [sha256.Size]byte(sum)
 			if of, there := seen[token]; there && of != e.Name() {
-				return nil, fmt.Errorf("reading reader tokens: %s line %d: the token of %s is also in %s: a token opens one workspace", e.Name(), line, name, of)
+				return nil, fmt.Errorf("%s line %d: the token of %s is also in %s: a token opens one workspace", e.Name(), line, name, of)
 			}
 			seen[token] = e.Name()
-			r.byWorkspace[e.Name()] = append(r.byWorkspace[e.Name()], reader{e.Name(), name, token})
+			byWorkspace[e.Name()] = append(byWorkspace[e.Name()], reader{e.Name(), name, token})
 		}
 		if err := sc.Err(); err != nil {
-			return nil, fmt.Errorf("reading reader tokens: %s: %w", e.Name(), err)
+			return nil, fmt.Errorf("%s: %w", e.Name(), err)
 		}
 	}
-	return r, nil
+	return byWorkspace, nil
 }
 
 // find returns the reader with this token, of whatever workspace. All are compared, in constant time.
 func (r *Readers) find(token string) (found reader, ok bool) {
 	sum := sha256.Sum256([]byte(token))
-	for _, readers := range r.byWorkspace {
+	for _, readers := range *r.byWorkspace.Load() {
 		for _, x := range readers {
 			if subtle.ConstantTimeCompare(sum[:], x.sum[:]) == 1 {
 				found, ok = x, true
@@ -91,7 +112,7 @@ func (r *Readers) find(token string) (found reader, ok bool) {
 
 const (
 	cookieName = "partners_session"
-	// sessionLife is how long a sign-in lasts. There is nothing on the server: a session also ends when its token's line is removed and the process restarts.
+	// sessionLife is how long a sign-in lasts. There is nothing on the server: a session also ends when its token's line is removed.
 	sessionLife = 12 * time.Hour
 )
 
@@ -126,7 +147,7 @@ func (r *Readers) session(value string, now time.Time) (reader, error) {
 	if err != nil || err2 != nil || now.Unix() >= seconds {
 		return reader{}, errNoSession
 	}
-	for _, x := range r.byWorkspace[parts[0]] {
+	for _, x := range (*r.byWorkspace.Load())[parts[0]] {
 		if x.name == parts[1] && hmac.Equal(mac, x.mac(strings.Join(parts[:3], "."))) {
 			return x, nil
 		}

@@ -29,9 +29,9 @@ func DefaultConfig() Config {
 func (c Config) Validate() error {
 	switch {
 	case c.BatchRows < 1 || c.BatchRows > clickhouse.MaxInsertRows:
-		return fmt.Errorf("-batch-rows: %d is not between 1 and %d", c.BatchRows, clickhouse.MaxInsertRows)
+		return fmt.Errorf("BatchRows: %d is not between 1 and %d", c.BatchRows, clickhouse.MaxInsertRows)
 	case c.BatchBytes < 1<<10 || c.BatchBytes > 200<<20:
-		return fmt.Errorf("-batch-bytes: %d is not between 1 kB and 200 MB", c.BatchBytes)
+		return fmt.Errorf("BatchBytes: %d is not between 1 kB and 200 MB", c.BatchBytes)
 	case c.Linger < time.Millisecond || c.Linger > time.Minute:
 		return fmt.Errorf("-linger: %v is not between 1ms and 1m", c.Linger)
 	case c.SessionTimeout < time.Second || c.SessionTimeout > 5*time.Minute:

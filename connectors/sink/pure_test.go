@@ -29,9 +29,9 @@ func TestConfig(t *testing.T) {
 		}
 	}
 	f(func(*Config) {}, "")
-	f(func(c *Config) { c.BatchRows = 0 }, "-batch-rows")
-	f(func(c *Config) { c.BatchRows = clickhouse.MaxInsertRows + 1 }, "-batch-rows")
-	f(func(c *Config) { c.BatchBytes = 1 }, "-batch-bytes")
+	f(func(c *Config) { c.BatchRows = 0 }, "BatchRows")
+	f(func(c *Config) { c.BatchRows = clickhouse.MaxInsertRows + 1 }, "BatchRows")
+	f(func(c *Config) { c.BatchBytes = 1 }, "BatchBytes")
 	f(func(c *Config) { c.Linger = 0 }, "-linger")
 }
 

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/segmentio/ksuid"
@@ -63,9 +64,9 @@ func SecondsOf(unixMillis int64) uint32 {
 	return uint32(min(max(s, 0), 1<<32-1))
 }
 
-// Keyring holds the keys of all workspaces. The first key of a workspace mints, all of them verify. It is immutable and safe for concurrent use.
+// Keyring holds the keys of all workspaces. The first key of a workspace mints, all of them verify. It is safe for concurrent use, with Reload too.
 type Keyring struct {
-	keys map[string][]*key
+	keys atomic.Pointer[map[string][]*key]
 }
 
 // key keeps keyed hashers: setting one up costs twice what the MAC of a token costs.
@@ -78,18 +79,36 @@ func newKey(secret []byte) *key {
 // LoadKeyring reads one file per workspace id from dir, one base64 key of at least 16 bytes on each line; blank lines and lines that begin with # are skipped.
 // Errors name file and line, never a key.
 func LoadKeyring(dir fs.FS) (*Keyring, error) {
+	k := new(Keyring)
+	if err := k.Reload(dir); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// Reload reads the directory again, as LoadKeyring does, and puts what it holds in place at once. On an error the keys from before stay in force.
+func (k *Keyring) Reload(dir fs.FS) error {
+	keys, err := loadKeys(dir)
+	if err != nil {
+		return fmt.Errorf("reading token keys: %w", err)
+	}
+	k.keys.Store(&keys)
+	return nil
+}
+
+func loadKeys(dir fs.FS) (map[string][]*key, error) {
 	entries, err := fs.ReadDir(dir, ".")
 	if err != nil {
-		return nil, fmt.Errorf("reading token keys: %w", err)
+		return nil, err
 	}
-	k := &Keyring{keys: make(map[string][]*key)}
+	keys := make(map[string][]*key)
 	for _, e := range entries {
 		if e.IsDir() || strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
 		data, err := fs.ReadFile(dir, e.Name())
 		if err != nil {
-			return nil, fmt.Errorf("reading token keys: %w", err)
+			return nil, err
 		}
 		sc, line := bufio.NewScanner(bytes.NewReader(data)), 0
 		for sc.Scan() {
@@ -100,18 +119,21 @@ func LoadKeyring(dir fs.FS) (*Keyring, error) {
 			}
 			secret, err := base64.StdEncoding.DecodeString(text)
 			if err != nil || len(secret) < minKey {
-				return nil, fmt.Errorf("reading token keys: %s line %d: want standard base64 of at least %d bytes", e.Name(), line, minKey)
+				return nil, fmt.Errorf("%s line %d: want standard base64 of at least %d bytes", e.Name(), line, minKey)
 			}
-			k.keys[e.Name()] = append(k.keys[e.Name()], newKey(secret))
+			keys[e.Name()] = append(keys[e.Name()], newKey(secret))
 		}
 		if err := sc.Err(); err != nil {
-			return nil, fmt.Errorf("reading token keys: %s: %w", e.Name(), err)
+			return nil, fmt.Errorf("%s: %w", e.Name(), err)
 		}
-		if len(k.keys[e.Name()]) == 0 {
-			return nil, fmt.Errorf("reading token keys: %s holds no key", e.Name())
+		if len(keys[e.Name()]) == 0 {
+			return nil, fmt.Errorf("%s holds no key", e.Name())
 		}
 	}
-	return k, nil
+	if len(keys) == 0 {
+		return nil, errors.New("the directory has no workspace's file")
+	}
+	return keys, nil
 }
 
 // NewKey makes the line of a key file from 32 bytes of random.
@@ -123,13 +145,15 @@ func NewKey(random io.Reader) (string, error) {
 	return base64.StdEncoding.EncodeToString(b[:]), nil
 }
 
+func (k *Keyring) of(workspace string) []*key { return (*k.keys.Load())[workspace] }
+
 // Has reports whether the workspace has a key.
-func (k *Keyring) Has(workspace string) bool { return len(k.keys[workspace]) > 0 }
+func (k *Keyring) Has(workspace string) bool { return len(k.of(workspace)) > 0 }
 
 // Mint makes a token of the workspace for the given time, with ten bytes from random (crypto/rand.Reader but in seeded tests).
 func (k *Keyring) Mint(workspace string, at time.Time, random io.Reader) (Raw, error) {
 	var raw Raw
-	keys := k.keys[workspace]
+	keys := k.of(workspace)
 	if len(keys) == 0 {
 		return raw, fmt.Errorf("minting a token: workspace %q has no token key", workspace)
 	}
@@ -148,7 +172,7 @@ func (k *Keyring) Verify(workspace, text string) (Raw, error) {
 	if err != nil {
 		return raw, err
 	}
-	for _, key := range k.keys[workspace] {
+	for _, key := range k.of(workspace) {
 		sum := mac(key, workspace, &raw)
 		if hmac.Equal(sum[:], raw[macAt:]) {
 			return raw, nil

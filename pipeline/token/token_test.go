@@ -104,6 +104,33 @@ func TestLoadErrors(t *testing.T) {
 	f("c2hvcnQ=", "at least 16 bytes")
 }
 
+// A keyring that was read again verifies what its new keys minted, and keeps its old keys where the directory cannot be used.
+func TestReload(t *testing.T) {
+	k := ring(t, map[string]string{"acme": key1})
+	raw, err := k.Mint("acme", at, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifies := func(want error) {
+		t.Helper()
+		if _, err := k.Verify("acme", token.Text(&raw)); !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
+	for _, broken := range []fstest.MapFS{{}, {"acme": &fstest.MapFile{Data: []byte("oops")}}} {
+		if err := k.Reload(broken); err == nil {
+			t.Errorf("%v was taken", broken)
+		}
+		verifies(nil)
+	}
+	for text, want := range map[string]error{key2 + "\n" + key1: nil, key2: token.ErrInvalid} {
+		if err := k.Reload(fstest.MapFS{"acme": &fstest.MapFile{Data: []byte(text)}}); err != nil {
+			t.Fatal(err)
+		}
+		verifies(want)
+	}
+}
+
 // Text order is byte order is time order: stores and humans sort alike.
 func TestOrder(t *testing.T) {
 	k := ring(t, map[string]string{"acme": key1})

@@ -28,8 +28,8 @@ import (
 // envPrefix stands before the environment variable of a flag: -state-dir is PARTNERS_STATE_DIR.
 const envPrefix = "PARTNERS_"
 
-// StopTimeout bounds the stop of one task.
-const StopTimeout = 10 * time.Second
+// StopTimeout bounds the stop of one component: longer than a gateway waits for Kafka's acknowledgement, so that requests under way get their answer.
+const StopTimeout = 12 * time.Second
 
 // Daemon is one process.
 type Daemon struct {
@@ -92,7 +92,10 @@ func (d *Daemon) Kafka(cfg *kafka.Config) {
 // KafkaFlags declares -brokers and -topic-prefix.
 func KafkaFlags(fs *flag.FlagSet, cfg *kafka.Config) {
 	fs.Func("brokers", "seed brokers, `host:port,…` (required)", func(s string) error {
-		cfg.Brokers = strings.Split(s, ",")
+		cfg.Brokers = nil
+		for broker := range strings.SplitSeq(s, ",") {
+			cfg.Brokers = append(cfg.Brokers, strings.TrimSpace(broker))
+		}
 		return nil
 	})
 	fs.StringVar(&cfg.TopicPrefix, "topic-prefix", cfg.TopicPrefix, "stands before every topic, group and transactional id")
@@ -123,6 +126,28 @@ func Codec(file string) (*event.Codec, error) {
 
 // ErrUsage marks errors of a run whose cause is the command line: exit status 2, which a supervisor should not answer with a restart.
 var ErrUsage = errors.New("wrong command line")
+
+// Usage is what is wrong with a command line, all of it, as ErrUsage; nil if nothing is.
+func Usage(problems ...error) error {
+	var all []string
+	for _, err := range problems {
+		if err != nil {
+			all = append(all, err.Error())
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrUsage, strings.Join(all, "; "))
+}
+
+// Required is the problem of a flag that has no value.
+func Required(flag, value string) error {
+	if value == "" {
+		return fmt.Errorf("%s: missing", flag)
+	}
+	return nil
+}
 
 // Exit is an error with an exit status of its own, for programs whose callers act on it.
 type Exit struct {
@@ -219,11 +244,14 @@ func (d *Daemon) admin(ready func() error) http.Handler {
 	return mux
 }
 
-// HTTP returns a task that serves ln until its context ends, then lets the requests under way finish. The server's own log goes nowhere: it names remote addresses.
+// maxHeader is what a request's header may take; browsers and proxies stop well below.
+const maxHeader = 32 << 10
+
+// HTTP returns a task that serves ln until its context ends, then lets the requests under way finish.
 func HTTP(ln net.Listener, h http.Handler, log *slog.Logger) func(context.Context) error {
 	return func(ctx context.Context) error {
 		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 120 * time.Second,
-			ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+			MaxHeaderBytes: maxHeader, DisableGeneralOptionsHandler: true, ErrorLog: errorLog(log)}
 		done := make(chan error, 1)
 		go func() { done <- srv.Serve(ln) }()
 		select {
@@ -231,7 +259,7 @@ func HTTP(ln net.Listener, h http.Handler, log *slog.Logger) func(context.Contex
 			return err
 		case <-ctx.Done():
 		}
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), StopTimeout-2*time.Second)
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), StopTimeout-time.Second)
 		defer cancel()
 		if err := srv.Shutdown(stop); err != nil {
 			log.Warn("cutting requests that did not finish", "error", err)

@@ -14,6 +14,9 @@ type Group struct {
 	ended chan *task
 }
 
+// taskTimeout is when a task is given up. A task may be a group itself, whose tasks stop one after another, each within StopTimeout.
+const taskTimeout = 3 * StopTimeout
+
 type task struct {
 	name   string
 	cancel context.CancelFunc
@@ -56,8 +59,8 @@ func (g *Group) Stop() error {
 			if t.err != nil && !errors.Is(t.err, context.Canceled) {
 				errs = append(errs, fmt.Errorf("%s: %w", t.name, t.err))
 			}
-		case <-time.After(StopTimeout + 2*time.Second):
-			errs = append(errs, fmt.Errorf("%s did not stop within %v", t.name, StopTimeout+2*time.Second))
+		case <-time.After(taskTimeout):
+			errs = append(errs, fmt.Errorf("%s did not stop within %v", t.name, taskTimeout))
 		}
 	}
 	g.tasks = nil

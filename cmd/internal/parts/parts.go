@@ -56,11 +56,14 @@ func (r *readiness) Ready() error {
 	return nil
 }
 
-// retry calls try until it succeeds or ctx ends: Kafka and ClickHouse may start after us.
-func retry(ctx context.Context, log *slog.Logger, what string, try func(context.Context) error) error {
+// retry calls try until it succeeds or ctx ends: Kafka and ClickHouse may start after us. An attempt ends ten seconds after it last called alive.
+func retry(ctx context.Context, log *slog.Logger, what string, try func(ctx context.Context, alive func()) error) error {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		attempt, cancel := context.WithTimeout(ctx, 10*time.Second)
-		err := try(attempt)
+		attempt, cancel := context.WithCancel(ctx)
+		const patience = 10 * time.Second
+		silent := time.AfterFunc(patience, cancel)
+		err := try(attempt, func() { silent.Reset(patience) })
+		silent.Stop()
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return err
@@ -74,8 +77,8 @@ func retry(ctx context.Context, log *slog.Logger, what string, try func(context.
 	}
 }
 
-// emptyCatalog is how long to wait before looking again whether somebody has applied a catalog.
-const emptyCatalog = time.Second
+// emptyCatalogWait is how long to wait before looking again whether somebody has applied a catalog.
+const emptyCatalogWait = time.Second
 
 // errRecreated: the catalog's offsets went back.
 var errRecreated = errors.New("the catalog topic was deleted and created again")
@@ -90,10 +93,11 @@ func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) erro
 			mu   sync.Mutex
 			into *catalog.View
 		)
-		err := retry(ctx, d.Log, "reading the catalog", func(ctx context.Context) (err error) {
+		err := retry(ctx, d.Log, "reading the catalog", func(ctx context.Context, alive func()) (err error) {
 			into = catalog.NewView()
 			last := int64(-1)
 			f, err = kafka.Follow(ctx, d.Kafka, d.Log, d.Kafka.Topic(topic.Catalog), func(r *kgo.Record) error {
+				alive() // a large catalog takes longer than an attempt may be silent
 				mu.Lock()
 				defer mu.Unlock()
 				if r.Offset <= last {
@@ -123,7 +127,7 @@ func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) erro
 			d.Log.Error("the catalog topic is empty: run `ctl catalog apply`", "topic", d.Kafka.Topic(topic.Catalog), "serving_offset", view.Offset())
 			select {
 			case <-ctx.Done():
-			case <-time.After(emptyCatalog):
+			case <-time.After(emptyCatalogWait):
 			}
 			continue
 		}
@@ -140,7 +144,7 @@ func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) erro
 
 // epochs reads the partition count that tokens are bound to.
 func epochs(ctx context.Context, d Deps, cl *kgo.Client) (e topic.Epochs, err error) {
-	err = retry(ctx, d.Log, "reading topic metadata", func(ctx context.Context) error {
+	err = retry(ctx, d.Log, "reading topic metadata", func(ctx context.Context, _ func()) error {
 		n, err := kafka.Partitions(ctx, cl, d.Kafka.Topic(topic.Clicks))
 		e = topic.OneEpoch(n)
 		return err
@@ -159,24 +163,24 @@ type Redirector struct {
 }
 
 // Run implements daemon.Part.
-func (r *Redirector) Run(ctx context.Context) error {
-	d := r.named("redirector")
-	keys, err := token.LoadKeyring(os.DirFS(r.TokenKeys))
+func (p *Redirector) Run(ctx context.Context) error {
+	d := p.named("redirector")
+	keys, err := token.LoadKeyring(os.DirFS(p.TokenKeys))
 	if err != nil {
 		return fmt.Errorf("-token-keys: %w", err)
 	}
 	var countries *redirect.Countries
-	if r.CountryDB != "" {
-		if countries, err = redirect.OpenCountries(r.CountryDB); err != nil {
+	if p.CountryDB != "" {
+		if countries, err = redirect.OpenCountries(p.CountryDB); err != nil {
 			return fmt.Errorf("-country-db: %w", err)
 		}
 	}
-	spool, err := redirect.OpenSpool(r.Config, d.Log, d.Registry)
+	spool, err := redirect.OpenSpool(p.Config, d.Log, d.Registry)
 	if err != nil {
 		return err
 	}
 	defer spool.Close()
-	view, err := redirect.LoadCatalog(r.Config, d.Log)
+	view, err := redirect.LoadCatalog(p.Config, d.Log)
 	if err != nil {
 		return err
 	}
@@ -190,32 +194,31 @@ func (r *Redirector) Run(ctx context.Context) error {
 	}
 	defer producer.Close()
 	if view.Offset() >= 0 {
-		r.serving.Store(true) // the catalog of the last run serves until Kafka answers
+		p.serving.Store(true) // the catalog of the last run serves until Kafka answers
 	}
 	var g daemon.Group
-	g.Go("shipper", func(ctx context.Context) error { return r.ship(ctx, d, spool, producer) })
-	g.Go("catalog on disk", func(ctx context.Context) error { return redirect.KeepCatalog(ctx, r.Config, view, d.Log) })
+	g.Go("shipper", func(ctx context.Context) error { return p.ship(ctx, d, spool, producer) })
+	g.Go("catalog on disk", func(ctx context.Context) error { return redirect.KeepCatalog(ctx, p.Config, view, d.Log) })
 	g.Go("catalog", func(ctx context.Context) error {
-		return follow(ctx, d, view, func() { r.serving.Store(true) })
+		return follow(ctx, d, view, func() {
+			if err := redirect.StoreCatalog(p.Config, view); err != nil {
+				d.Log.Error("the catalog cannot be stored; a restart without Kafka would use an older one, or none", "error", err)
+			}
+			p.serving.Store(true)
+		})
 	})
-	g.Go("listener", daemon.HTTP(r.Listener, handler, d.Log))
+	g.Go("token keys", func(ctx context.Context) error { return reload(ctx, d.Log, "-token-keys", p.TokenKeys, keys.Reload) })
+	g.Go("listener", daemon.HTTP(p.Listener, handler, d.Log))
 	return g.Wait(ctx)
 }
 
 // ship begins when Kafka says how many partitions there are; until then the spool gathers.
-func (r *Redirector) ship(ctx context.Context, d Deps, spool *redirect.Spool, producer *kgo.Client) error {
+func (p *Redirector) ship(ctx context.Context, d Deps, spool *redirect.Spool, producer *kgo.Client) error {
 	e, err := epochs(ctx, d, producer)
 	if err != nil {
 		return nil // stopped before Kafka answered: the spool is shipped after the next start
 	}
-	partition := func(text string) int32 {
-		raw, err := token.Parse(text)
-		if err != nil {
-			return 0 // never minted here; the sink makes it a dead letter
-		}
-		return e.Partition(text, token.Time(&raw))
-	}
-	shipper, err := redirect.NewShipper(spool, producer, d.Kafka.Topic(topic.Clicks), partition, d.Codec, d.Log, d.Registry)
+	shipper, err := redirect.NewShipper(spool, producer, d.Kafka.Topic(topic.Clicks), redirect.Partitions(e), d.Codec, d.Log, d.Registry)
 	if err != nil {
 		return err
 	}
@@ -243,6 +246,19 @@ func (p *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("-signing-secrets: %w", err)
 	}
+	front := &gate{closed: ingest.Unavailable()}
+	var g daemon.Group
+	g.Go("events", func(ctx context.Context) error { return p.events(ctx, d, keys, secrets, front) })
+	g.Go("token keys", func(ctx context.Context) error { return reload(ctx, d.Log, "-token-keys", p.TokenKeys, keys.Reload) })
+	g.Go("signing secrets", func(ctx context.Context) error {
+		return reload(ctx, d.Log, "-signing-secrets", p.SigningSecrets, secrets.Reload)
+	})
+	g.Go("listener", daemon.HTTP(p.Listener, front, d.Log))
+	return g.Wait(ctx)
+}
+
+// events opens front once the catalog is read: without it every workspace would be unknown. It stops after the listener: what was accepted gets to Kafka.
+func (p *Gateway) events(ctx context.Context, d Deps, keys *token.Keyring, secrets *signature.Keyring, front *gate) error {
 	producer, err := kafka.NewClient(d.Kafka, d.Log, d.Registry, ingest.ProducerOptions(p.Config)...)
 	if err != nil {
 		return err
@@ -261,38 +277,20 @@ func (p *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	caught := make(chan struct{})
-	var g daemon.Group
-	g.Go("catalog", func(ctx context.Context) error {
-		var once bool
-		return follow(ctx, d, view, func() {
-			if !once {
-				once = true
-				close(caught)
-			}
-		})
-	})
-	g.Go("drain", func(ctx context.Context) error { // stops after the listener: what was accepted gets to Kafka
-		<-ctx.Done()
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), daemon.StopTimeout)
-		defer cancel()
-		return handler.Drain(last)
-	})
-	g.Go("listener", func(ctx context.Context) error {
-		select { // without the catalog every workspace would be unknown
-		case <-ctx.Done():
-			return p.Listener.Close()
-		case <-caught:
-		}
+	if err := follow(ctx, d, view, func() {
+		front.open(handler)
 		p.serving.Store(true)
-		return daemon.HTTP(p.Listener, handler, d.Log)(ctx)
-	})
-	return g.Wait(ctx)
+	}); err != nil {
+		return err
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), daemon.StopTimeout)
+	defer cancel()
+	return handler.Drain(last)
 }
 
 // warehouse connects to ClickHouse, which may start after us; nil if ctx ended first.
 func warehouse(ctx context.Context, d Deps, cfg clickhouse.Config) (wh *clickhouse.Conn) {
-	if err := retry(ctx, d.Log, "connecting to ClickHouse", func(ctx context.Context) (err error) {
+	if err := retry(ctx, d.Log, "connecting to ClickHouse", func(ctx context.Context, _ func()) (err error) {
 		wh, err = clickhouse.Open(ctx, cfg, d.Log)
 		return err
 	}); err != nil { // retry gives up only when ctx ends
@@ -347,13 +345,24 @@ func (p *Report) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	wh := warehouse(ctx, d, p.ClickHouse)
-	if wh == nil {
-		return p.Listener.Close()
-	}
-	defer wh.Close()
-	p.serving.Store(true)
-	return daemon.HTTP(p.Listener, report.NewServer(wh, readers, d.Log, d.Registry), d.Log)(ctx)
+	front := &gate{closed: report.Unavailable()}
+	var g daemon.Group
+	g.Go("warehouse", func(ctx context.Context) error {
+		wh := warehouse(ctx, d, p.ClickHouse)
+		if wh == nil {
+			return nil
+		}
+		defer wh.Close()
+		front.open(report.NewServer(wh, readers, d.Log, d.Registry))
+		p.serving.Store(true)
+		<-ctx.Done() // after the listener: requests under way have ended
+		return nil
+	})
+	g.Go("reader tokens", func(ctx context.Context) error {
+		return reload(ctx, d.Log, "-reader-tokens", p.ReaderTokens, readers.Reload)
+	})
+	g.Go("listener", daemon.HTTP(p.Listener, front, d.Log))
+	return g.Wait(ctx)
 }
 
 // Export writes a CSV of each day, on a schedule.

@@ -2,21 +2,46 @@ package parts
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/cmd/internal/setup"
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/ingest"
+	"github.com/nimriz/partners/connectors/redirect"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/schemas/catalog"
+	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
+
+// applyLink puts a catalog with one link into the topic.
+func applyLink(t *testing.T, k kafka.Config, slug string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "catalog.yaml")
+	text := fmt.Sprintf("workspaces:\n  - id: acme\n    name: Acme\n    plan: professional\n    access: {conversion_tracking: true, partner_reporting: true, conversion_reporting: true, exports: true}\n    domains: [go.acme.com]\n    links:\n      - {id: lnk_%s, domain: go.acme.com, slug: %s, destination: \"https://shop.acme.com/\"}\n", slug, slug)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := setup.Catalog(t.Context(), k, slog.New(slog.DiscardHandler), []string{file}, false); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // A catalog topic that is empty, or that was deleted and created again, takes nothing away until there is a catalog in it; then that one counts, although its offsets are smaller than those of the
 func TestFollowCatalog(t *testing.T) {
@@ -26,14 +51,7 @@ func TestFollowCatalog(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	apply := func(slug string) {
 		t.Helper()
-		file := filepath.Join(t.TempDir(), "catalog.yaml")
-		text := fmt.Sprintf("workspaces:\n  - id: acme\n    name: Acme\n    plan: professional\n    access: {conversion_tracking: true, partner_reporting: true, conversion_reporting: true, exports: true}\n    domains: [go.acme.com]\n    links:\n      - {id: lnk_%s, domain: go.acme.com, slug: %s, destination: \"https://shop.acme.com/\"}\n", slug, slug)
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := setup.Catalog(t.Context(), k, log, []string{file}, false); err != nil {
-			t.Fatal(err)
-		}
+		applyLink(t, k, slug)
 	}
 	view := catalog.NewView()
 	serves := func(slug string) bool {
@@ -77,7 +95,7 @@ func TestFollowCatalog(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	time.Sleep(2 * emptyCatalog)
+	time.Sleep(2 * emptyCatalogWait)
 	if len(caught) > 0 || !serves("old") {
 	}
 	apply("new")
@@ -90,4 +108,150 @@ func TestFollowCatalog(t *testing.T) {
 	within("the catalog of the recreated topic does not count", func() bool { return serves("third") && !serves("new") })
 	cancel()
 	<-ended
+}
+
+// started runs a part on a loopback listener until the test ends.
+func started(t *testing.T, part interface{ Run(context.Context) error }) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- part.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// secrets makes a directory with one file.
+func secrets(t *testing.T, text string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "acme"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func deps(brokers ...string) Deps {
+	k := kafka.DefaultConfig()
+	k.Brokers = brokers
+	return Deps{Kafka: k, Codec: event.DefaultCodec(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()}
+}
+
+const tokenKey = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+// nowhere is an address at which nobody listens.
+const nowhere = "127.0.0.1:1"
+
+// Who comes before Kafka or ClickHouse answers is told to come again, at once.
+func TestClosedGate(t *testing.T) {
+	gateway := &Gateway{Deps: deps(nowhere), Config: ingest.DefaultConfig(), Listener: listen(t), TokenKeys: secrets(t, tokenKey), SigningSecrets: secrets(t, "whsec_"+tokenKey)}
+	reports := &Report{Deps: deps(), ClickHouse: clickhouse.Config{DSN: "http://" + nowhere + "/partners"}, Listener: listen(t), ReaderTokens: secrets(t, "alice:"+strings.Repeat("ab", 32))}
+	redirector := &Redirector{Deps: deps(nowhere), Config: redirect.DefaultConfig(), Listener: listen(t), TokenKeys: secrets(t, tokenKey)}
+	redirector.Config.SpoolDir = t.TempDir()
+	for _, part := range []struct {
+		daemon.Part
+		at   net.Listener
+		path string
+	}{{gateway, gateway.Listener, "/v1/workspaces/acme/events"}, {reports, reports.Listener, "/v1/workspaces/acme/performance"}, {redirector, redirector.Listener, "/nomura"}} {
+		started(t, part)
+		client := http.Client{Timeout: 5 * time.Second}
+		answer, err := client.Get("http://" + part.at.Addr().String() + part.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode != http.StatusServiceUnavailable || answer.Header.Get("Retry-After") == "" || part.Ready() == nil {
+			t.Errorf("%s: %s, Retry-After %q, ready: %v", part.path, answer.Status, answer.Header.Get("Retry-After"), part.Ready())
+		}
+	}
+}
+
+// The catalog is on disk before a redirector says that it serves: killed right then, it goes on without Kafka.
+func TestRedirectorKeepsCatalog(t *testing.T) {
+	d := deps(kafkatest.Broker(t)...)
+	applyLink(t, d.Kafka, "nomura")
+	p := &Redirector{Deps: d, Config: redirect.DefaultConfig(), Listener: listen(t), TokenKeys: secrets(t, tokenKey)}
+	p.Config.SpoolDir = t.TempDir()
+	started(t, p)
+	for p.Ready() != nil {
+		time.Sleep(time.Millisecond)
+	}
+	if view, err := redirect.LoadCatalog(p.Config, d.Log); err != nil || view.Offset() < 0 {
+		t.Errorf("the catalog on disk: %v", err)
+	}
+}
+
+// An attempt may take as long as it goes on, and ends when it does not.
+func TestRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		attempts := 0
+		if err := retry(t.Context(), slog.New(slog.DiscardHandler), "x", func(ctx context.Context, alive func()) error {
+			if attempts++; attempts == 1 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			for range 60 {
+				time.Sleep(9 * time.Second)
+				alive()
+			}
+			return ctx.Err()
+		}); err != nil || attempts != 2 {
+			t.Errorf("%d attempts, %v", attempts, err)
+		}
+	})
+}
+
+// Secrets are read again when a file changes, and stay in force while the directory cannot be used.
+func TestReload(t *testing.T) {
+	dir := secrets(t, "one")
+	now := ""
+	again := func(files fs.FS) error {
+		b, err := fs.ReadFile(files, "acme")
+		if err == nil && string(b) == "bad" {
+			err = errors.New("bad")
+		}
+		if err == nil {
+			now = string(b)
+		}
+		return err
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		go reload(ctx, slog.New(slog.DiscardHandler), "-x", dir, again)
+		f := func(text, want string) {
+			t.Helper()
+			if err := os.WriteFile(filepath.Join(dir, "acme"), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(lookEvery + time.Second)
+			synctest.Wait()
+			if now != want {
+				t.Errorf("after %q: %q is in force, want %q", text, now, want)
+			}
+		}
+		f("one", "one")
+		f("three", "three")
+		f("bad", "three")
+		f("seven", "seven")
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(lookEvery + time.Second)
+		if now != "seven" {
+			t.Errorf("without a directory %q is in force", now)
+		}
+		cancel()
+	})
 }

@@ -1,4 +1,4 @@
-package redirect
+package daemon
 
 import (
 	"log"
@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// ErrorLog is for http.Server.ErrorLog: what net/http has to say goes to log as a warning, with every IP address replaced. By default net/http prints the visitor's address with
+// errorLog is for http.Server.ErrorLog: what net/http has to say goes to log as a warning, with every IP address replaced. By default net/http prints the visitor's address with
 // TLS handshake errors and panics.
-func ErrorLog(to *slog.Logger) *log.Logger {
+func errorLog(to *slog.Logger) *log.Logger {
 	return log.New(scrubber{to}, "", 0)
 }
 
