@@ -1,4 +1,4 @@
-// Package attribution holds the rules: how a token's click and its events become verdicts. It is pure: no input or output but the rows it is given, no clock, no
+// Package attribution holds the rules of RULES.md: how a token's click and its events become verdicts. It is pure: no input or output but the rows it is given, no clock, no
 // randomness, no goroutine, no log. What it decides is written down, to be read by people who reconcile ledgers, in testdata/*.txt.
 //
 // # Promises

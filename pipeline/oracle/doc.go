@@ -1,5 +1,5 @@
 // Package oracle computes the truth about a log of clicks and conversions the slow, obvious way: from the rules as they are written in
-// pipeline/DESIGN.md, over whole lists, with nothing kept between two calls and nothing kept up to date within one. Simulation, demo and tests hold
+// pipeline/attribution/RULES.md, over whole lists, with nothing kept between two calls and nothing kept up to date within one. Simulation, demo and tests hold
 // the engine's outcomes against it, so it shares no code with the engine: of the project it imports schemas/event alone.
 //
 // Judge takes one token after the other. A token's history is its events in order of record with its click among them, and is played
