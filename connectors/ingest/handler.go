@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,6 +29,9 @@ import (
 // maxKeptBuffer is the largest body buffer that is used again; larger ones are rare and left to the collector.
 const maxKeptBuffer = 64 << 10
 
+// maxBodies is how many bytes of bodies may be in memory at a time: nothing is known of their senders before they are read.
+const maxBodies = 256 << 20
+
 // A Handler serves the events API. It is safe for concurrent use.
 type Handler struct {
 	cfg           Config
@@ -43,6 +47,7 @@ type Handler struct {
 	metrics       *metrics
 	limits        *limits
 	requests      tally
+	bodies        atomic.Int64 // bytes of bodies that are being served, or may come
 	rejecting     tally
 	specification []byte
 	buffers       sync.Pool
@@ -188,6 +193,15 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request, workspace st
 		}
 	}()
 	rq := &request{workspace: workspace, batch: isBatch, body: body}
+	room := rq.limit()
+	if r.ContentLength >= 0 {
+		room = min(room, r.ContentLength)
+	}
+	defer h.bodies.Add(-room)
+	if h.bodies.Add(room) > maxBodies {
+		w.Header().Set("Connection", "close")
+		return h.answer(w, unavailable())
+	}
 	ref := h.admit(w, r, rq)
 	if ref == nil {
 		if isBatch {

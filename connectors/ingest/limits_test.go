@@ -182,3 +182,23 @@ func TestBucket(t *testing.T) {
 		t.Errorf("more than there ever is: wait %v", wait)
 	}
 }
+
+// Bodies have so much memory and no more, and give it back.
+func TestBodies(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	f := func(status int) {
+		t.Helper()
+		if a := r.do(call{body: r.event()}); a.status != status {
+			t.Errorf("%d %s, want %d", a.status, a.body, status)
+		}
+	}
+	f(202)
+	r.handler.bodies.Store(maxBodies)
+	f(503)
+	if n := r.handler.bodies.Load(); n != maxBodies {
+		t.Errorf("%d bytes are taken, want %d", n, maxBodies)
+	}
+	r.handler.bodies.Store(0)
+	f(202)
+}
