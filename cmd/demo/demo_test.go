@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -57,7 +58,7 @@ func TestMain(m *testing.M) {
 	os.Exit(realMain(os.Args[1:], os.Stdout, os.Stderr, j))
 }
 
-// listMetrics starts a demo and prints the names of all metrics that its parts register.
+// listMetrics starts a demo, lets happen what alerts look for by a label's value, and prints all metrics that its parts register, and their series.
 func listMetrics() int {
 	o, err := parse(os.Args[1:], os.Stdout)
 	if err != nil {
@@ -77,13 +78,100 @@ func listMetrics() int {
 	for desc := range descs {
 		fmt.Println(desc)
 	}
-	if err := d.group.Stop(); err != nil {
+	if err := provoke(d); err != nil {
+		panic(err)
+	}
+	if err := errors.Join(listSeries(d.registry, "partners_sink_visible_seconds"), d.group.Stop()); err != nil {
 		panic(err)
 	}
 	return 0
 }
 
-// Every metric that is registered is documented in a package's doc.go; every metric that a doc, a dashboard or an alert names is registered.
+// provoke sends the gateway each kind of request whose signature is refused, and visits a link.
+func provoke(d *demo) error {
+	own, err := os.ReadFile(d.path("signing-secrets/acme"))
+	if err != nil {
+		return err
+	}
+	secret, err := signature.ParseSecret(strings.TrimSpace(string(own)))
+	if err != nil {
+		return err
+	}
+	other, err := signature.NewSecret(rand.Reader)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	for _, x := range []struct {
+		secret *signature.Secret
+		at     time.Time
+	}{{nil, now}, {&other, now}, {&secret, now.Add(-time.Hour)}, {&secret, now.Add(time.Hour)}} {
+		req, err := http.NewRequest("POST", d.at.Gateway+"/v1/workspaces/acme/events", strings.NewReader("{}"))
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Content-Type", "application/json")
+		if x.secret != nil {
+			if err := signature.SignRequest(req, "msg_1", x.at, []byte("{}"), *x.secret); err != nil {
+				return err
+			}
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusUnauthorized {
+			return fmt.Errorf("a request that nobody signed: %s", resp.Status)
+		}
+	}
+	req, err := http.NewRequest("GET", d.at.Redirector+"/nomura", nil)
+	if err != nil {
+		return err
+	}
+	req.Host = "go.acme.com"
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// listSeries prints all series, one a line as NAME LABEL=VALUE …, once there is one of the metric that comes last.
+func listSeries(reg *prometheus.Registry, last string) error {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		families, err := reg.Gather()
+		if err != nil {
+			return err
+		}
+		names := map[string]bool{}
+		for _, f := range families {
+			names[f.GetName()] = true
+		}
+		if !names[last] {
+			if time.Now().After(deadline) {
+				return fmt.Errorf("no series of %s within a minute", last)
+			}
+			continue
+		}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				labels := ""
+				for _, l := range m.GetLabel() {
+					labels += " " + l.GetName() + "=" + l.GetValue()
+				}
+				fmt.Println("series", f.GetName()+labels)
+				for _, b := range m.GetHistogram().GetBucket() {
+					fmt.Printf("series %s_bucket%s le=%v\n", f.GetName(), labels, b.GetUpperBound())
+				}
+			}
+		}
+		return nil
+	}
+}
+
+// Every metric that is registered is documented in a package's doc.go; every metric that a doc, a dashboard, the runbook, an alert or its
+// test names is registered, and a value that an alert wants of a label is one that the metric has.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	cmd := child(t, []string{"PARTNERS_DEMO_METRICS=1"}, "-traffic", "0", "-data", t.TempDir(), "-port-base", strconv.Itoa(freeBase(t)))
@@ -122,7 +210,8 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	used := maps.Clone(documented)
-	maps.Copy(used, named("../../dashboards/alerts/partners.yaml"))
+	maps.Copy(used, named("../../dashboards/alerts/*.yaml"))
+	maps.Copy(used, named("../../deploy/RUNBOOK.md"))
 	maps.Copy(used, named("../../dashboards/*.json"))
 	for n, file := range used {
 		base := n
@@ -140,13 +229,31 @@ func TestMetrics(t *testing.T) {
 	for _, line := range regexp.MustCompile(`fqName: "(partners_[a-z0-9_]+)".*variableLabels: \{([^}]*)\}`).FindAllStringSubmatch(string(out), -1) {
 		labels[line[1]] += "," + line[2] + ","
 	}
-	for _, pattern := range []string{"../../dashboards/alerts/partners.yaml", "../../dashboards/pipeline.json"} {
+	series := map[string]bool{} // NAME LABEL=VALUE
+	for _, line := range regexp.MustCompile(`(?m)^series (\S+) (.*)$`).FindAllStringSubmatch(string(out), -1) {
+		for _, pair := range strings.Fields(line[2]) {
+			series[line[1]+" "+pair] = true
+		}
+	}
+	selector, matcher := regexp.MustCompile(`(partners_[a-z0-9_]+)\{([^}]*)\}`), regexp.MustCompile(`([a-z_]+)(?:=|=~|!=|!~)"([^"]*)"`)
+	for _, pattern := range []string{"../../dashboards/alerts/partners.yaml", "../../dashboards/alerts/partners_test.yaml", "../../dashboards/pipeline.json"} {
 		b, err := os.ReadFile(pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, line := range strings.Split(string(b), "\n") {
-			if !strings.Contains(line, "expr") {
+			if strings.HasSuffix(pattern, "partners.yaml") { // the values too: a selector that selects nothing is an alert that never fires
+				for _, s := range selector.FindAllStringSubmatch(line, -1) {
+					for _, m := range matcher.FindAllStringSubmatch(s[2], -1) {
+						for _, value := range strings.Split(m[2], "|") {
+							if !series[s[1]+" "+m[1]+"="+value] {
+								t.Errorf("%s: %s never has %s=%q", pattern, s[1], m[1], value)
+							}
+						}
+					}
+				}
+			}
+			if !strings.Contains(line, "partners_") {
 				continue
 			}
 			have := ",le,instance,job,"
