@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,7 +30,7 @@ func promtool(t *testing.T, args ...string) {
 
 func TestAlertsFire(t *testing.T) {
 	promtool(t, "check", "rules", "partners.yaml")
-	promtool(t, "test", "rules", "partners_test.yaml")
+	promtool(t, "test", "rules", "partners_test.yaml", "partners_days_test.yaml")
 }
 
 // Each alert has a severity, a summary, a test, and a section in the runbook with cause, check and action.
@@ -88,6 +89,56 @@ func TestRunbook(t *testing.T) {
 	for _, m := range regexp.MustCompile("`ctl ([a-z-]+(?: [a-z]+)?)").FindAllStringSubmatch(book, -1) {
 		if !strings.Contains(read("../cmd/ctl/rollup.go")+read("../cmd/ctl/letters.go")+read("../cmd/ctl/why.go"), `"`+m[1]+`"`) {
 			t.Errorf("the runbook names `ctl %s`", m[1])
+		}
+	}
+}
+
+// The rules about processes know every job that deploy/prometheus.yaml scrapes, and no other.
+func TestJobs(t *testing.T) {
+	var conf struct {
+		ScrapeConfigs []struct {
+			JobName string `yaml:"job_name"`
+		} `yaml:"scrape_configs"`
+	}
+	var rules struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	for file, into := range map[string]any{"../deploy/prometheus.yaml": &conf, "alerts/partners.yaml": &rules} {
+		b, err := os.ReadFile(file)
+		if err == nil {
+			err = yaml.Unmarshal(b, into)
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+	}
+	var want []string
+	for _, c := range conf.ScrapeConfigs {
+		want = append(want, c.JobName)
+	}
+	slices.Sort(want)
+	exprs := map[string]string{}
+	for _, g := range rules.Groups {
+		for _, r := range g.Rules {
+			exprs[r.Alert] = r.Expr
+		}
+	}
+	both := exprs["JobDown"] + exprs["SinkStopped"]
+	for what, expr := range map[string]string{"JobDown and SinkStopped": both, "InstanceDown": exprs["InstanceDown"], "RestartLoop": exprs["RestartLoop"]} {
+		var got []string
+		for _, m := range regexp.MustCompile(`job=~?"([a-z|]+)"`).FindAllStringSubmatch(expr, -1) {
+			got = append(got, strings.Split(m[1], "|")...)
+		}
+		slices.Sort(got)
+		if got = slices.Compact(got); !slices.Equal(got, want) {
+			t.Errorf("%s: jobs %v, scraped are %v", what, got, want)
+		}
+	}
+	for _, job := range want {
+		if !strings.Contains(both, `absent(up{job="`+job+`"})`) && !strings.Contains(both, `absent(avg_over_time(up{job="`+job+`"}`) {
+			t.Errorf("nothing fires when the job %s has vanished", job)
 		}
 	}
 }
