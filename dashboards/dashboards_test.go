@@ -151,6 +151,10 @@ func TestSQL(t *testing.T) {
 		`INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, reason, flags, type, effect, occurred_at, received_at, amount_minor, currency, exponent, link_id, partner_id, partner_name, program_id, event_partition, event_offset, src_partition, src_offset)
 			SELECT 'acme', if(number % 50 = 1, 'same', toString(number)), toString(number), ['attributed', 'reversed', 'unattributed'][1 + number % 3], if(number % 3 = 2, 'outside_window', ''), ['too_fast'], ['sale', 'refund', 'lead'][1 + number % 3], [1, -1, 0][1 + number % 3],
 				toDateTime64('2026-03-05 01:00:00', 3, 'UTC') + 3600 * number, toDateTime64('2026-03-05 01:00:00', 3, 'UTC') + 3600 * number, 1000, 'EUR', 2, concat('l', toString(number % 3)), concat('p', toString(number % 2)), 'Nomura', if(number % 2 = 0, 'g0', ''), 0, number, 0, number FROM numbers(200)`,
+		// Another partner of the same name, two whom the catalog does not know, and amounts in one currency with unlike digits.
+		`INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_offset) VALUES ('acme', 'partner', 'partner/acme/p2', '{"id":"p2","name":"Nomura","relationship":"review"}', 0, 1)`,
+		`INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, type, effect, occurred_at, received_at, amount_minor, currency, exponent, link_id, partner_id, event_partition, event_offset, src_partition, src_offset)
+			SELECT 'acme', concat('k', toString(number)), concat('k', toString(number)), 'reversed', 'refund', -1, '2026-03-06 00:00:00', '2026-03-06 00:00:00', 3000, 'KWD', 2 + number % 2, 'l0', concat('p', toString(2 + number)), 1, number, 1, number FROM numbers(3)`,
 		`INSERT INTO conversions (workspace_id, event_id, click_token, type, occurred_at, received_at, src_partition, src_offset) SELECT 'acme', toString(number), toString(number), 'sale', toDateTime64('2026-03-05 01:00:00', 3, 'UTC') + 3600 * number, toDateTime64('2026-03-05 01:00:00', 3, 'UTC') + 3600 * number, 0, number FROM numbers(200)`,
 		`INSERT INTO rejections (workspace_id, event_id, code, received_at, src_partition, src_offset) VALUES ('acme', 'x', 'bad_signature', '2026-03-06 00:00:00', 0, 0)`,
 		`INSERT INTO progress (partition, at, read, attributed, reversed, unattributed, conversions_position, outcomes_end, src_partition, src_offset) SELECT 0, now64(3), 200, 67, 67, 66, 200, 200, 0, 0`,
@@ -205,5 +209,22 @@ func TestSQL(t *testing.T) {
 	}
 	if asked < 30 {
 		t.Errorf("only %d queries", asked)
+	}
+	for title, want := range map[string][]string{
+		"Taken back":          {`"partner":"Nomura (p0)"`, `"partner":"Nomura (p2)","refunds":1`, `"partner":"p3","refunds":1`, `"partner":"p4","refunds":1`},
+		"Partners":            {`"partner_name":"Nomura","partner_id":"p2","status":"review"`, `"partner_id":"p3"`, `"partner_id":"p4"`},
+		"Revenue by currency": {`"currency":"KWD","gross":0,"taken_back":-63,"net":-63,`},
+	} {
+		for _, p := range load(t)["partner-performance.json"].Panels {
+			if p.Title != title {
+				continue
+			}
+			_, text := rows(expand(p.Targets[0].RawSQL, true))
+			for _, w := range want {
+				if !strings.Contains(strings.ReplaceAll(text, `"1"`, "1"), w) {
+					t.Errorf("panel %q lacks %s:\n%s", title, w, text)
+				}
+			}
+		}
 	}
 }
