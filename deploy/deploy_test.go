@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"encoding/xml"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 type composition struct {
 	Services map[string]struct {
 		Image       string
+		Environment map[string]string
 		Build       any
 		Command     []string
 		Ports       []string
@@ -24,6 +26,12 @@ type composition struct {
 		DependsOn   map[string]struct{ Condition string } `yaml:"depends_on"`
 	}
 	Volumes map[string]any
+}
+
+// source is a data source of Grafana.
+type source struct {
+	Type, UID string
+	JSONData  struct{ Username string } `yaml:"jsonData"`
 }
 
 func load(t *testing.T, file string, into any) {
@@ -73,6 +81,11 @@ func TestCompose(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
+		for _, p := range s.Ports {
+			if public := name == "redirector" || name == "gateway"; public == strings.HasPrefix(p, "127.0.0.1:") {
+				t.Errorf("%s: port %s; redirector and gateway are for everybody, all others for this machine", name, p)
+			}
+		}
 		if s.Build == nil {
 			continue
 		}
@@ -94,7 +107,7 @@ func TestCompose(t *testing.T) {
 			}
 		}
 		for _, p := range s.Ports {
-			if _, inside, _ := strings.Cut(p, ":"); !strings.Contains(string(usage), `:`+inside) {
+			if inside := p[strings.LastIndex(p, ":")+1:]; !strings.Contains(string(usage), `:`+inside) {
 				t.Errorf("%s: port %s is not the one that %s listens on", name, p, program)
 			}
 		}
@@ -125,14 +138,30 @@ func TestCompose(t *testing.T) {
 	if _, err := os.Stat("../dashboards/alerts/" + p.Rules[0]); err != nil {
 		t.Error(err)
 	}
+	if password := c.Services["grafana"].Environment["GF_SECURITY_ADMIN_PASSWORD"]; !strings.HasPrefix(password, "${GRAFANA_PASSWORD:?") {
+		t.Errorf("Grafana's password is %q: it must be the operator's", password)
+	}
 	var d struct {
-		Datasources []struct{ Type, UID string }
+		Datasources []source
 	}
 	load(t, "grafana/provisioning/datasources/partners.yaml", &d)
 	for _, kind := range []string{"prometheus", "grafana-clickhouse-datasource"} {
-		if !slices.ContainsFunc(d.Datasources, func(x struct{ Type, UID string }) bool { return x.Type == kind }) {
+		if !slices.ContainsFunc(d.Datasources, func(x source) bool { return x.Type == kind }) {
 			t.Errorf("no data source of type %s, which the dashboards ask for", kind)
 		}
+	}
+	var users struct {
+		Grafana struct {
+			Grants []string `xml:"grants>query"`
+		} `xml:"users>grafana"`
+		ReadOnly int `xml:"profiles>grafana>readonly"`
+	}
+	text, err := os.ReadFile("clickhouse/grafana.xml")
+	if err == nil {
+		err = xml.Unmarshal(text, &users)
+	}
+	if err != nil || users.ReadOnly != 2 || !slices.Equal(users.Grafana.Grants, []string{"GRANT SELECT ON partners.*"}) || d.Datasources[1].JSONData.Username != "grafana" {
+		t.Errorf("Grafana asks ClickHouse as %q, whose rights are %+v, %v", d.Datasources[1].JSONData.Username, users, err)
 	}
 	var providers struct {
 		Providers []struct{ Options struct{ Path string } }
