@@ -53,6 +53,25 @@ func need(t *testing.T, script string, tools ...string) {
 	}
 }
 
+// What the README shows of a script is in it, and of sign.sh all.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for script, fence := range map[string]string{"sign.sh": "```sh\n#!", "sign.mjs": "```js\n", "sign.py": "```python\n"} {
+		text, err := os.ReadFile(filepath.Join("testdata", script))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, shown, _ := strings.Cut(string(readme), fence)
+		shown, _, _ = strings.Cut(shown, "```")
+		if shown == "" || !strings.Contains(string(text), shown) || script == "sign.sh" && "#!"+shown != string(text) {
+			t.Errorf("%s: the README shows\n%s", script, shown)
+		}
+	}
+}
+
 // The senders that the documentation shows are run as they are shown.
 func TestSenders(t *testing.T) {
 	for script, tools := range map[string][]string{
