@@ -93,25 +93,19 @@ func TestCompose(t *testing.T) {
 		if !strings.Contains(string(docker), "./cmd/"+program) {
 			t.Errorf("%s: the image has no %s", name, program)
 		}
-		help := []string{}
-		for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
-			help, rest = append(help, rest[0]), rest[1:]
-		}
-		usage, _ := exec.Command(filepath.Join(bin, program), append(help, "-h")...).CombinedOutput()
+		usage := checkFlags(t, name, bin, s.Command)
 		for i, word := range rest {
-			if strings.HasPrefix(word, "-") && !regexp.MustCompile(`(?m)^\s+`+regexp.QuoteMeta(word)+`\b`).Match(usage) {
-				t.Errorf("%s: %s has no flag %s", name, program, word)
-			}
 			if host, _, ok := strings.Cut(word, ":9092"); ok && host != "kafka" || i > 0 && strings.Contains(word, "@") && !strings.Contains(word, "@clickhouse:8123/partners") {
 				t.Errorf("%s: %s is no service of this file", name, word)
 			}
 		}
 		for _, p := range s.Ports {
-			if inside := p[strings.LastIndex(p, ":")+1:]; !strings.Contains(string(usage), `:`+inside) {
+			if inside := p[strings.LastIndex(p, ":")+1:]; !strings.Contains(usage, `:`+inside) {
 				t.Errorf("%s: port %s is not the one that %s listens on", name, p, program)
 			}
 		}
 	}
+	checkReadme(t, bin)
 	var p struct {
 		ScrapeConfigs []struct {
 			JobName string                       `yaml:"job_name"`
@@ -169,6 +163,48 @@ func TestCompose(t *testing.T) {
 	load(t, "grafana/provisioning/dashboards/partners.yaml", &providers)
 	if !slices.ContainsFunc(c.Services["grafana"].Volumes, func(v string) bool { return strings.Contains(v, "../dashboards:"+providers.Providers[0].Options.Path) }) {
 		t.Error("the dashboards are not mounted where Grafana looks for them")
+	}
+}
+
+// checkFlags wants a program to have the flags of a command line, and returns its usage.
+func checkFlags(t *testing.T, where, bin string, command []string) string {
+	t.Helper()
+	program, rest := command[0], command[1:]
+	help := []string{}
+	for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+		help, rest = append(help, rest[0]), rest[1:]
+	}
+	usage, _ := exec.Command(filepath.Join(bin, program), append(help, "-h")...).CombinedOutput()
+	for _, word := range rest {
+		if strings.HasPrefix(word, "-") && !regexp.MustCompile(`(?m)^\s+`+regexp.QuoteMeta(word)+`\b`).Match(usage) {
+			t.Errorf("%s: %s has no flag %s", where, program, word)
+		}
+	}
+	return string(usage)
+}
+
+// checkReadme wants the commands in the README to have their flags, all daemons to be among them, and no two of those to share an address.
+func checkReadme(t *testing.T, bin string) {
+	t.Helper()
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := map[string]string{} // by address, the program
+	for _, m := range regexp.MustCompile(`(?m)^\$ bin/([^#\n]*)`).FindAllStringSubmatch(string(text), -1) {
+		command := strings.Fields(m[1])
+		checkFlags(t, "README.md", bin, command)
+		for i, word := range command {
+			if word == "-admin-listen" {
+				if other := at[command[i+1]]; other != "" {
+					t.Errorf("README.md: %s and %s both listen on %s", command[0], other, command[i+1])
+				}
+				at[command[i+1]] = command[0]
+			}
+		}
+	}
+	if len(at) != 6 {
+		t.Errorf("README.md starts %v", at)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
@@ -26,6 +27,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/export"
+	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/pipeline/oracle"
 	"github.com/nimriz/partners/pipeline/state"
@@ -273,6 +275,40 @@ func TestMetrics(t *testing.T) {
 	}
 	if len(registered) < 50 {
 		t.Errorf("only %d metrics are registered", len(registered))
+	}
+}
+
+// The lines of the README that make secrets make such as the programs read.
+func TestReadmeSecrets(t *testing.T) {
+	t.Parallel()
+	for _, tool := range []string{"bash", "openssl"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			if os.Getenv("PARTNERS_REQUIRE_SENDERS") == "1" {
+				t.Fatalf("PARTNERS_REQUIRE_SENDERS=1, and there is no %s in PATH", tool)
+			}
+			t.Skipf("SKIP: there is no %s in PATH", tool)
+		}
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, script, _ := strings.Cut(string(readme), "```sh\numask")
+	script, _, _ = strings.Cut(script, "```")
+	cmd := exec.Command("bash", "-euo", "pipefail", "-c", "umask"+script)
+	cmd.Dir = t.TempDir()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	dir := func(name string) fs.FS { return os.DirFS(filepath.Join(cmd.Dir, name)) }
+	secrets, err := signature.LoadKeyring(dir("signing-secrets"))
+	keys, err2 := token.LoadKeyring(dir("token-keys"))
+	readers, err3 := report.LoadReaders(dir("reader-tokens"))
+	if err := errors.Join(err, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	if workspaces, n := secrets.Size(); workspaces != 1 || n != 1 || !keys.Has("acme") || readers == nil {
+		t.Errorf("%d signing secrets of %d workspaces, a token key: %v", n, workspaces, keys.Has("acme"))
 	}
 }
 
