@@ -64,7 +64,7 @@ func parse(args []string, usage io.Writer) (o options, err error) {
 	brokers := f.String("brokers", "", "use these `host:port,…` in place of the embedded broker")
 	f.BoolVar(&o.once, "once", false, "exit after the check: 0 only if the ledger is the oracle's")
 	f.StringVar(&o.data, "data", "", "keep data in this `directory` (else a temporary one that is removed)")
-	f.Uint64Var(&o.seed, "seed", 1, "of the traffic")
+	f.Uint64Var(&o.seed, "seed", 1, "seed of the traffic")
 	f.IntVar(&o.clicks, "clicks", 20_000, "visits to short links")
 	f.DurationVar(&o.grace, "grace", 5*time.Second, "how long an event may wait for its click or parent")
 	f.StringVar(&o.clickhouse, "clickhouse", "", "use this `DSN` in place of the embedded warehouse")

@@ -51,7 +51,7 @@
 //
 // # Crash argument
 //
-// The writer does, in this order: blocks, fences and footer into <id>.tmp; [Side.Flush], if a click was put aside; fsync of the file; rename
+// The writer does, in this order: blocks, fences and footer into <id>.seg.tmp; [Side.Flush], if a click was put aside; fsync of the file; rename
 // to <id>.seg; fsync of the directory. Only then is the next one begun. So whatever bears the name .seg is whole, all it vouches for
 // is durable, and a crash leaves a run of segments without a hole. Leftover .tmp files are removed on open. On a disk that
 // loses what it said was synced, the newest segment may come back torn; without a valid footer it is deleted and its offsets are read again.

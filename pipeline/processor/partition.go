@@ -105,7 +105,7 @@ func (p *partition) keep(r *kgo.Record) (t [20]byte, shown bool, err error) {
 	return t, true, err
 }
 
-// header returns a header's value, and whether it is there: some say all by that.
+// header returns a header's value, and whether it is there: `replay` and `waited` carry no value, their presence is the message.
 func header(r *kgo.Record, key string) (value string, ok bool) {
 	for i := range r.Headers {
 		if r.Headers[i].Key == key {
