@@ -19,7 +19,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -439,8 +438,14 @@ func TestLostAcknowledgement(t *testing.T) {
 	}
 }
 
+// controlled is the fake broker, as far as its answers are ours to make.
+type controlled interface {
+	ControlKey(int16, func(kmsg.Request) (kmsg.Response, error, bool))
+	KeepControl()
+}
+
 // refuseBatchesWith makes the fake refuse whole batches that hold the bad record, as Kafka does.
-func refuseBatchesWith(cluster *kfake.Cluster, bad Record, refusal *kerr.Error) {
+func refuseBatchesWith(cluster controlled, bad Record, refusal *kerr.Error) {
 	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
 		p := req.(*kmsg.ProduceRequest)

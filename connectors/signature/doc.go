@@ -21,9 +21,9 @@
 // # Rotation
 //
 // A workspace may have up to eight active secrets, one a line in its file. To
-// rotate without a refused event, add the new secret below the old one and reload, let
-// the merchant change over, remove the old line when its key id no longer
-// appears on accepted events, reload. A sender can instead sign with both for a
+// rotate without a refused event, add the new secret below the old one, let
+// the merchant change over, and remove the old line when its key id no longer
+// appears on accepted events; whoever holds the Keyring calls Reload after each change. A sender can instead sign with both for a
 // while: webhook-signature holds up to ten signatures, and one match is enough.
 //
 // # Shape
