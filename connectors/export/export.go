@@ -333,8 +333,7 @@ func below(partition, offset, ends string) string {
 // query begins with what all queries over the rows share, and returns their arguments.
 func (e *export) query() (with, where string, args []any) {
 	outcomes := below("src_partition", "src_offset", "outcomes")
-	with = "WITH reused AS (SELECT event_id FROM outcomes WHERE workspace_id = {w:String} AND effect != 0 AND " + outcomes + " GROUP BY event_id HAVING uniqExact(click_token) > 1), " +
-		"partners AS (SELECT JSONExtractString(argMax(json, src_offset) AS last, 'id') AS id, JSONExtractString(last, 'relationship') AS relationship FROM catalog_versions WHERE kind = 'partner' AND catalog_versions.workspace_id = {w:String} AND src_offset < {catalog:UInt64} GROUP BY key HAVING last != '')"
+	partners := "partners AS (SELECT JSONExtractString(argMax(json, src_offset) AS last, 'id') AS id, JSONExtractString(last, 'relationship') AS relationship FROM catalog_versions WHERE kind = 'partner' AND catalog_versions.workspace_id = {w:String} AND src_offset < {catalog:UInt64} GROUP BY key HAVING last != '')"
 	args = []any{clickhouse.Named("w", e.cfg.Workspace), clickhouse.Named("catalog", e.m.AsOf.Catalog), clickhouse.Named("outcomes", list(e.m.AsOf.Outcomes)),
 		clickhouse.Named("start", e.start.UnixMilli()), clickhouse.Named("end", e.end.UnixMilli()), clickhouse.Named("verdicts", e.cfg.Verdict)}
 	where = "workspace_id = {w:String} AND " + outcomes + " AND occurred_at >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') AND occurred_at < fromUnixTimestamp64Milli({end:Int64}, 'UTC') AND verdict IN {verdicts:Array(String)}"
@@ -360,6 +359,8 @@ func (e *export) query() (with, where string, args []any) {
 	if e.m.Since != nil {
 		and("NOT ("+below("src_partition", "src_offset", "since")+")", "since", list(e.m.Since.Outcomes))
 	}
+	// An id's other tokens may be anywhere in the workspace's history, but only ids of these rows are asked for.
+	with = "WITH reused AS (SELECT event_id FROM outcomes WHERE workspace_id = {w:String} AND effect != 0 AND " + outcomes + " AND event_id IN (SELECT event_id FROM outcomes WHERE " + where + ") GROUP BY event_id HAVING uniqExact(click_token) > 1), " + partners
 	return with, where, args
 }
 
@@ -393,11 +394,12 @@ func (e *export) around(ctx context.Context) error {
 		}
 	}
 	var sums []Conservation
-	if err := e.conn.Select(ctx, &sums, `SELECT toUInt64(sum(events)) AS received, toUInt64(sum(verdicts['attributed'])) AS attributed, toUInt64(sum(verdicts['reversed'])) AS reversed, toUInt64(sum(verdicts['duplicate'])) AS duplicate,
-			toUInt64(sum(verdicts['conflict'])) AS conflict, toUInt64(sum(verdicts['unattributed'])) AS unattributed, toUInt64(countIf(events > 0 AND rows = 0)) AS waiting,
+	if err := e.conn.Select(ctx, &sums, `SELECT toUInt64(sum(events)) AS received, toUInt64(sum(of_attributed)) AS attributed, toUInt64(sum(of_reversed)) AS reversed, toUInt64(sum(of_duplicate)) AS duplicate,
+			toUInt64(sum(of_conflict)) AS conflict, toUInt64(sum(of_unattributed)) AS unattributed, toUInt64(countIf(events > 0 AND rows = 0)) AS waiting,
 			toInt64(sum(if(events = 0, toInt64(rows), abs(toInt64(events) - 1) + greatest(toInt64(rows) - 1, 0)))) AS difference
 		FROM (
-			SELECT event_partition, event_offset, countIf(verdict = '') AS events, countIf(verdict != '') AS rows, sumMap(map(verdict, toUInt64(1))) AS verdicts
+			SELECT event_partition, event_offset, countIf(verdict = '') AS events, countIf(verdict != '') AS rows, countIf(verdict = 'attributed') AS of_attributed, countIf(verdict = 'reversed') AS of_reversed,
+				countIf(verdict = 'duplicate') AS of_duplicate, countIf(verdict = 'conflict') AS of_conflict, countIf(verdict = 'unattributed') AS of_unattributed
 			FROM (
 				SELECT src_partition AS event_partition, src_offset AS event_offset, '' AS verdict FROM conversions WHERE workspace_id = {w:String} AND `+below("src_partition", "src_offset", "conversions")+`
 				UNION ALL

@@ -222,6 +222,24 @@ func TestSaysWhatTheViewSays(t *testing.T) {
 	}
 }
 
+// The conservation counts every verdict, events that wait, and second rows of one event.
+func TestConservation(t *testing.T) {
+	r := newRig(t)
+	r.rows(100, true)
+	r.exec(`INSERT INTO conversions (workspace_id, event_id, src_partition, src_offset) SELECT 'acme', toString(number), 1, number FROM numbers(100, 4)`)
+	for offset, row := range []string{"'conflict', 100", "'conflict', 101", "'duplicate', 102", "'attributed', 102"} { // none of 103; two of 102
+		r.exec("INSERT INTO outcomes (workspace_id, verdict, event_partition, event_offset, src_partition, src_offset) SELECT 'acme', c1, 1, c2, 1, %d FROM VALUES('c1 String, c2 UInt64', (%s))", 100+offset, row)
+	}
+	for _, topic := range []string{"conversions", "outcomes"} {
+		r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES ('x', '%s', 1, 100, 104, 4)", topic)
+	}
+	m, _, _ := r.run(config(t.TempDir()))
+	want := Conservation{Received: 164, Attributed: 41, Reversed: 40, Duplicate: 41, Conflict: 2, Unattributed: 40, Waiting: 1, Difference: 1}
+	if m.Conservation != want {
+		t.Errorf("got  %+v\nwant %+v", m.Conservation, want)
+	}
+}
+
 // Whatever arrives, and whatever a partner has become: -as-of writes the same bytes. What is half inserted is in no file. -since continues where a file ends.
 func TestAsOfAndSince(t *testing.T) {
 	r := newRig(t)
