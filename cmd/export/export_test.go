@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -52,6 +53,18 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 	var wg sync.WaitGroup
 	var produced atomic.Int64
 	cl := kafkatest.Client(t, brokers, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err := cl.ProduceSync(ctx, &kgo.Record{Topic: topic.Catalog, Key: []byte("workspace/acme"), Value: []byte(`{"id":"acme"}`)}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		_, err := export.Zone(t.Context(), wh, "acme", export.WholeCatalog)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, export.ErrUnknown) || time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
 	wg.Go(func() {
 		offsets := map[int32]int64{}
 		for n := 0; ctx.Err() == nil; n++ {

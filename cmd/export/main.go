@@ -69,7 +69,7 @@ func main() {
 		}
 		defer conn.Close()
 		if cfg.From == "" && cfg.To == "" {
-			zone, err := export.Zone(ctx, conn, cfg.Workspace, 0)
+			zone, err := export.Zone(ctx, conn, cfg.Workspace, export.WholeCatalog)
 			if err != nil {
 				return status(err)
 			}

@@ -10,6 +10,7 @@
 //   - -since MANIFEST writes only rows that arrived after it; a file and its deltas have no row in common and leave none out. So a delta has the filters, the days and the zone of what it continues.
 //   - NAME.csv appears at once and whole; NAME.manifest.json after it. A run that fails leaves neither. One that is killed leaves hidden temporary files,
 //     which the next run removes; or, between the two last steps, a whole CSV whose manifest is missing.
+//   - A workspace that the catalog does not have, or an empty file because of a partner, program or link that it does not have, is an error (ErrUnknown): nothing is written. A schedule waits for it.
 //   - Two runs into one directory exclude each other (ErrBusy).
 //   - No row is kept: ClickHouse writes the lines, this process copies, hashes and sums them, a few blocks at a time (TestConstantMemory). Measured alone
 //     (BenchmarkExport): 66 MB for 1 million rows, 77 MB for 10 million; 1.8 times as fast as ClickHouse's own CSV of the same rows in the same run.

@@ -2,6 +2,7 @@ package export
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -45,6 +47,9 @@ type Config struct {
 
 // ErrBusy: another run writes into the same directory.
 var ErrBusy = errors.New("another export is running in this directory")
+
+// ErrUnknown is a workspace, partner, program or link that the catalog does not have. It may come: a fresh install's tables fill up.
+var ErrUnknown = errors.New("the catalog does not have it")
 
 // known values of filters.
 var (
@@ -181,6 +186,11 @@ func (e *export) run(ctx context.Context) (*Manifest, error) {
 	if err := e.around(ctx); err != nil {
 		return nil, err
 	}
+	if e.m.Rows == 0 && e.cfg.AsOf == nil && e.cfg.Since == nil {
+		if err := e.known(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if e.cfg.Dir == "-" {
 		return e.m, e.write(ctx, e.cfg.Stdout)
 	}
@@ -274,23 +284,43 @@ func firstInstant(day time.Time, loc *time.Location) time.Time {
 	return t.UTC()
 }
 
-// Zone is a workspace's timezone in the catalog before an offset; 0 is the whole catalog.
+// known reports filters that select nothing because no such id was ever in the catalog.
+func (e *export) known(ctx context.Context) error {
+	for _, x := range []struct{ kind, id string }{{"partner", e.cfg.Partner}, {"program", e.cfg.Program}, {"link", e.cfg.Link}} {
+		if x.id == "" {
+			continue
+		}
+		var versions []struct {
+			N uint64 `ch:"n"`
+		}
+		if err := e.conn.Select(ctx, &versions, "SELECT count() AS n FROM catalog_versions WHERE workspace_id = {w:String} AND kind = {kind:String} AND JSONExtractString(json, 'id') = {id:String} AND src_offset < {catalog:UInt64}",
+			clickhouse.Named("w", e.cfg.Workspace), clickhouse.Named("kind", x.kind), clickhouse.Named("id", x.id), clickhouse.Named("catalog", e.m.AsOf.Catalog)); err != nil {
+			return fmt.Errorf("looking for the %s: %w", x.kind, err)
+		}
+		if versions[0].N == 0 {
+			return fmt.Errorf("-%s %q: %w; filters take ids", x.kind, x.id, ErrUnknown)
+		}
+	}
+	return nil
+}
+
+// WholeCatalog is behind every offset of the catalog.
+const WholeCatalog = math.MaxUint64
+
+// Zone is a workspace's timezone in the catalog before an offset.
 func Zone(ctx context.Context, conn *clickhouse.Conn, workspace string, before uint64) (string, error) {
 	var found []struct {
-		Zone string `ch:"zone"`
+		Versions uint64 `ch:"versions"`
+		Zone     string `ch:"zone"`
 	}
-	query := "SELECT JSONExtractString(argMax(json, src_offset), 'timezone') AS zone FROM catalog_versions WHERE kind = 'workspace' AND key = {key:String}"
-	args := []any{clickhouse.Named("key", "workspace/"+workspace)}
-	if before > 0 {
-		query, args = query+" AND src_offset < {before:UInt64}", append(args, clickhouse.Named("before", before))
-	}
-	if err := conn.Select(ctx, &found, query, args...); err != nil {
+	if err := conn.Select(ctx, &found, "SELECT count() AS versions, JSONExtractString(argMax(json, src_offset), 'timezone') AS zone FROM catalog_versions WHERE kind = 'workspace' AND key = {key:String} AND src_offset < {before:UInt64}",
+		clickhouse.Named("key", "workspace/"+workspace), clickhouse.Named("before", before)); err != nil {
 		return "", fmt.Errorf("reading the workspace's timezone: %w", err)
 	}
-	if len(found) == 0 || found[0].Zone == "" {
-		return "UTC", nil
+	if found[0].Versions == 0 {
+		return "", fmt.Errorf("-workspace %q: %w", workspace, ErrUnknown)
 	}
-	return found[0].Zone, nil
+	return cmp.Or(found[0].Zone, "UTC"), nil
 }
 
 // joinedWatermark is the instant up to which all events are joined; the zero time if nothing says so yet.

@@ -377,6 +377,39 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+// What the catalog does not know gives no empty file.
+func TestUnknown(t *testing.T) {
+	r := newRig(t)
+	r.rows(100, true)
+	r.exec("INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_offset) VALUES ('late', 'workspace', 'workspace/late', '{}', 0, 1000)") // behind as_of
+	r.catalog(3, "partner", "partner/acme/quiet", `{"id":"quiet"}`)
+	for want, set := range map[string]func(*Config){
+		`-workspace "acmee"`: func(c *Config) { c.Workspace = "acmee" },
+		`-workspace "late"`:  func(c *Config) { c.Workspace = "late" },
+		`-partner "pO"`:      func(c *Config) { c.Partner = "pO" },
+		`-program "agency"`:  func(c *Config) { c.Program = "agency" },
+		`-link "nomura"`:     func(c *Config) { c.Link = "nomura" },
+	} {
+		cfg := config(t.TempDir())
+		set(&cfg)
+		if _, err := Run(t.Context(), r.conn, cfg); !errors.Is(err, ErrUnknown) || !strings.Contains(err.Error(), want) {
+			t.Errorf("want an error of %s: %v", want, err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.csv")); len(left) > 0 {
+			t.Errorf("%s left %v", want, left)
+		}
+	}
+	quiet := config(t.TempDir())
+	quiet.Partner = "quiet"
+	if m, _, _ := r.run(quiet); m.Rows != 0 {
+		t.Errorf("a partner without events has %d rows", m.Rows)
+	}
+	quiet.Partner, quiet.Link = "", "l1" // of rows, but no longer in the catalog
+	if m, _, _ := r.run(quiet); m.Rows == 0 {
+		t.Error("a link with events has no rows")
+	}
+}
+
 // A run that fails leaves nothing; what a killed one left is removed; two at a time are refused; standard output has the same bytes.
 func TestFiles(t *testing.T) {
 	r := newRig(t)

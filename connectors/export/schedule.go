@@ -51,7 +51,7 @@ func scheduleOn(conn *clickhouse.Conn, expr string, cfg Config) *schedule {
 	return &schedule{
 		expr: expr, cfg: cfg,
 		zone: func(ctx context.Context) (*time.Location, error) {
-			name, err := Zone(ctx, conn, cfg.Workspace, 0)
+			name, err := Zone(ctx, conn, cfg.Workspace, WholeCatalog)
 			if err != nil {
 				return nil, err
 			}
@@ -145,7 +145,7 @@ func again(ctx context.Context, cfg Config, do func() error) error {
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
-		if !clickhouse.Unreachable(err) && !errors.Is(err, ErrBusy) {
+		if !clickhouse.Unreachable(err) && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrUnknown) {
 			return err
 		}
 		cfg.Log.Warn("trying again", "in", delay.String(), "error", err)

@@ -3,6 +3,7 @@ package export
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -110,6 +111,27 @@ func TestNightsOfAnOutage(t *testing.T) {
 	if len(got) != 4 || !strings.HasPrefix(got[0], "03-16 at 03-19 12:0") || !strings.HasPrefix(got[1], "03-17 at 03-19 12:0") || !strings.HasPrefix(got[2], "03-18 at 03-19 12:0") || got[3] != "03-19 at 03-20 02:00" {
 		t.Error(got)
 	}
+}
+
+// A schedule of a workspace that is not in the catalog yet waits for it.
+func TestScheduleOfAnUnknownWorkspace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged strings.Builder
+		asked := 0
+		s := &schedule{expr: "0 2 * * *", cfg: Config{Filters: Filters{Workspace: "acme"}, Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(&logged, nil))},
+			zone: func(context.Context) (*time.Location, error) {
+				if asked++; asked < 3 {
+					return nil, fmt.Errorf("-workspace: %w", ErrUnknown)
+				}
+				return time.UTC, nil
+			},
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := s.run(ctx); err != nil || asked != 3 || strings.Count(logged.String(), ErrUnknown.Error()) != 2 {
+			t.Errorf("asked %d times: %v\n%s", asked, err, logged.String())
+		}
+	})
 }
 
 func days(from, to string) (list []string) {
