@@ -21,6 +21,8 @@
 // decimal number. A text that begins with = + - @ TAB CR LF gets a ' in front, or a spreadsheet would run it (Raw turns that off). Bytes that are no UTF-8, and NUL, become U+FFFD.
 //
 // Days are those of the workspace's timezone, by the first instant of each, so a day with a change of clocks has 23 or 25 hours. The zone is part of the manifest.
+// A schedule goes on in the zone of the newest day that its directory has, and warns if the workspace has another one now: between a day of Berlin and the next of
+// New York hours would be in no file, between one of Berlin and one of Tokyo in two. Days of the new zone begin in a directory of their own.
 //
 // # Manifest
 //

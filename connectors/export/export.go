@@ -28,7 +28,7 @@ import (
 
 // Config is one export.
 type Config struct {
-	Filters
+	Filters // without Timezone, it is the workspace's
 	// Dir is where the files go; "-" writes the CSV to Stdout and no manifest.
 	Dir    string
 	Stdout io.Writer
@@ -250,9 +250,9 @@ func (e *export) now(ctx context.Context) error {
 	return nil
 }
 
-// days finds the first instant of the first day and the one behind the last, in the workspace's zone as of the export.
+// days finds the first instant of the first day and the one behind the last: in the zone of what this export repeats or continues, else in the workspace's as of the export.
 func (e *export) days(ctx context.Context) (err error) {
-	if e.cfg.AsOf == nil && e.cfg.Since == nil {
+	if e.cfg.Timezone == "" {
 		if e.cfg.Timezone, err = Zone(ctx, e.conn, e.cfg.Workspace, e.m.AsOf.Catalog); err != nil {
 			return err
 		}

@@ -489,7 +489,11 @@ func TestDaily(t *testing.T) {
 	r.rows(400, true)
 	cfg := config(t.TempDir())
 	cfg.From, cfg.To, cfg.Provisional = "", "", true
-	at := time.Date(2026, 3, 17, 2, 0, 0, 0, time.UTC)
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 3, 17, 2, 0, 0, 0, berlin)
 	if err := scheduleOn(r.conn, "0 2 * * *", cfg).daily(t.Context(), at, false); err != nil {
 		t.Fatal(err)
 	}
@@ -502,7 +506,7 @@ func TestDaily(t *testing.T) {
 	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) SELECT 'x', 'progress', number, 0, 1, 1 FROM numbers(2)")
 	cfg.Provisional = false
 	for _, day := range []int{17, 20} { // the runs of the 18th and 19th were missed
-		if err := scheduleOn(r.conn, "0 2 * * *", cfg).daily(t.Context(), time.Date(2026, 3, day, 2, 0, 0, 0, time.UTC), false); err != nil {
+		if err := scheduleOn(r.conn, "0 2 * * *", cfg).daily(t.Context(), time.Date(2026, 3, day, 2, 0, 0, 0, berlin), false); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -158,26 +158,38 @@ func toolVersion() string {
 	return "devel"
 }
 
-// exported lists the manifests of a directory that continue f's series: the same filters but for the days. newest is when the last of them was written.
-func exported(dir string, f Filters) (days map[string]bool, newest time.Time, err error) {
-	files, err := fs.Glob(os.DirFS(dir), "*.manifest.json")
+// series is what a directory has of the daily files of a schedule.
+type series struct {
+	days   map[string]bool
+	zone   string    // that its newest day was cut in, empty if there is none
+	newest time.Time // when the last of them was written
+}
+
+// exported reads the series that a schedule's next file continues: the manifests of one day with the same filters.
+func exported(cfg Config) (s series, err error) {
+	files, err := fs.Glob(os.DirFS(cfg.Dir), "*.manifest.json")
 	if err != nil {
-		return nil, newest, err
+		return s, err
 	}
-	days = map[string]bool{}
+	s.days = map[string]bool{}
+	last := ""
 	for _, file := range files {
-		m, err := ReadManifest(dir + "/" + file)
+		m, err := ReadManifest(cfg.Dir + "/" + file)
 		if err != nil {
 			continue // somebody else's, or an older one's: it says nothing about this series
 		}
 		day := m.Filters
-		day.From, day.To, day.Timezone = f.From, f.To, f.Timezone
-		if differs(day, f) == "" && m.Filters.From == m.Filters.To && !m.Provisional && m.Since == nil {
-			days[m.Filters.From] = true
-			if m.AsOf.At.After(newest) {
-				newest = m.AsOf.At
-			}
+		day.From, day.To, day.Timezone = cfg.From, cfg.To, cfg.Timezone
+		if differs(day, cfg.Filters) != "" || m.Filters.From != m.Filters.To || m.Provisional || m.Since != nil {
+			continue
+		}
+		s.days[m.Filters.From] = true
+		if m.Filters.From > last {
+			last, s.zone = m.Filters.From, m.Filters.Timezone
+		}
+		if m.AsOf.At.After(s.newest) {
+			s.newest = m.AsOf.At
 		}
 	}
-	return days, newest, nil
+	return s, nil
 }

@@ -30,8 +30,9 @@ func CheckSchedule(expr string) error {
 	return nil
 }
 
-// Schedule exports, at each time of a cron expression in the workspace's zone, all days up to yesterday that the directory lacks: yesterday, and of the last 31 days those behind the first that was
+// Schedule exports, at each time of a cron expression, all days up to yesterday that the directory lacks: yesterday, and of the last 31 days those behind the first that was
 // exported. What was missed while nobody ran is made up at once. A time that the clocks skip comes when it would have come had they not changed.
+// Times and days are those of the workspace's zone when the series began, whatever its zone is now.
 // A run waits until the joined watermark has passed its day, unless cfg.Provisional. One runs at a time; one that fails is repeated. It returns when ctx ends.
 func Schedule(ctx context.Context, conn *clickhouse.Conn, expr string, cfg Config) error {
 	return scheduleOn(conn, expr, cfg).run(ctx)
@@ -69,7 +70,7 @@ func (s *schedule) run(ctx context.Context) error {
 	var at time.Time // the tick that is served
 	for {
 		var zone *time.Location
-		if err := again(ctx, s.cfg, func() (err error) { zone, err = s.zone(ctx); return err }); err != nil || ctx.Err() != nil {
+		if err := again(ctx, s.cfg, func() (err error) { zone, err = s.own(ctx); return err }); err != nil || ctx.Err() != nil {
 			return err
 		}
 		if at.IsZero() {
@@ -91,6 +92,29 @@ func (s *schedule) run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// own is the zone of the series: the one that its newest file was cut in, or the workspace's. Days of two zones would lose or double the hours between them.
+func (s *schedule) own(ctx context.Context) (*time.Location, error) {
+	now, err := s.zone(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := s.cfg
+	c.From, c.To = "2000-01-01", "2000-01-01" // any
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	have, err := exported(c)
+	if err != nil || have.zone == "" || have.zone == now.String() {
+		return now, err
+	}
+	s.cfg.Log.Warn("the workspace has another timezone than the files in this directory, whose days go on as they are: begin a series in another directory for days of the new one", "workspace", now.String(), "files", have.zone)
+	loc, err := time.LoadLocation(have.zone)
+	if err != nil {
+		return nil, fmt.Errorf("the timezone of the files in -out: %w", err)
+	}
+	return loc, nil
 }
 
 // nextTick is the first time of a cron expression after a time, in that time's zone.
@@ -166,24 +190,24 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// daily exports the days that are missing at a time. With missed, only where there is a series already: one that begins has missed nothing.
+// daily exports the days that are missing at a time, in its zone. With missed, only where there is a series already: one that begins has missed nothing.
 func (s *schedule) daily(ctx context.Context, at time.Time, missed bool) error {
 	c := s.cfg
-	c.From, c.To = at.Format(time.DateOnly), at.Format(time.DateOnly)
+	c.From, c.To, c.Timezone = at.Format(time.DateOnly), at.Format(time.DateOnly), at.Location().String()
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	done, newest, err := exported(c.Dir, c.Filters)
+	have, err := exported(c)
 	if err != nil {
 		return err
 	}
 	if missed {
-		s.cfg.Metrics.begin(newest)
-		if len(done) == 0 {
+		s.cfg.Metrics.begin(have.newest)
+		if len(have.days) == 0 {
 			return nil
 		}
 	}
-	for _, day := range Missing(done, at) {
+	for _, day := range Missing(have.days, at) {
 		c.From, c.To = day, day
 		d, _ := time.Parse(time.DateOnly, day)
 		end := firstInstant(d.AddDate(0, 0, 1), at.Location())

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -43,7 +44,7 @@ func nights(t *testing.T, zone, expr, start string, length time.Duration, have [
 		}
 		for _, day := range have {
 			c := cfg
-			c.From, c.To = day, day
+			c.From, c.To, c.Timezone = day, day, zone
 			if err := write(c); err != nil {
 				t.Fatal(err)
 			}
@@ -110,6 +111,61 @@ func TestNightsOfAnOutage(t *testing.T) {
 	// Tried every ten minutes in the end, and both of the ticks that came meanwhile are served at once.
 	if len(got) != 4 || !strings.HasPrefix(got[0], "03-16 at 03-19 12:0") || !strings.HasPrefix(got[1], "03-17 at 03-19 12:0") || !strings.HasPrefix(got[2], "03-18 at 03-19 12:0") || got[3] != "03-19 at 03-20 02:00" {
 		t.Error(got)
+	}
+}
+
+// When a workspace moves, its series goes on in the zone of its files: no instant is in two of them or in none.
+func TestWorkspaceMoves(t *testing.T) {
+	for _, to := range []string{"America/New_York", "Asia/Tokyo"} {
+		synctest.Test(t, func(t *testing.T) {
+			var logged strings.Builder
+			load := func(name string) *time.Location {
+				loc, err := time.LoadLocation(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return loc
+			}
+			now := load("Europe/Berlin")
+			time.Sleep(time.Until(time.Date(2026, 3, 16, 12, 0, 0, 0, now)))
+			type span struct{ start, end time.Time }
+			var files []span
+			s := &schedule{expr: "0 2 * * *", cfg: Config{Filters: Filters{Workspace: "acme"}, Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(&logged, nil))},
+				zone:   func(context.Context) (*time.Location, error) { return now, nil },
+				joined: func(context.Context, time.Time) (bool, error) { return true, nil },
+			}
+			s.export = func(_ context.Context, c Config) error {
+				c.Timezone = cmp.Or(c.Timezone, now.String())
+				day, err := time.Parse(time.DateOnly, c.From)
+				if err != nil {
+					return err
+				}
+				files = append(files, span{firstInstant(day, load(c.Timezone)), firstInstant(day.AddDate(0, 0, 1), load(c.Timezone))})
+				if len(files) == 2 {
+					now = load(to)
+				}
+				b, err := json.Marshal(&Manifest{Filters: c.Filters, SHA256: "x", AsOf: AsOf{Outcomes: map[uint32]uint64{}}, SchemaVersion: SchemaVersion})
+				if err != nil {
+					return err
+				}
+				return os.WriteFile(filepath.Join(c.Dir, c.From+".manifest.json"), b, 0o644)
+			}
+			for range 2 { // it is started again meanwhile
+				ctx, cancel := context.WithTimeout(t.Context(), 3*24*time.Hour)
+				defer cancel()
+				if err := s.run(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i, f := range files[1:] {
+				if !f.start.Equal(files[i].end) {
+					t.Errorf("to %s: file %d ends at %v, the next begins at %v", to, i, files[i].end, f.start)
+				}
+			}
+			if len(files) != 6 || !strings.Contains(logged.String(), "workspace="+to+" files=Europe/Berlin") {
+				t.Errorf("to %s: %d files\n%s", to, len(files), logged.String())
+			}
+		})
 	}
 }
 
