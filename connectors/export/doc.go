@@ -11,6 +11,7 @@
 //   - NAME.csv appears at once and whole; NAME.manifest.json after it. A run that fails leaves neither. One that is killed leaves hidden temporary files,
 //     which the next run removes; or, between the two last steps, a whole CSV whose manifest is missing.
 //   - A workspace that the catalog does not have, or an empty file because of a partner, program or link that it does not have, is an error (ErrUnknown): nothing is written. A schedule waits for it.
+//   - A final file takes the place of a provisional one of the same command: of NAME.csv and NAME_provisional.csv only one stays. A schedule writes no provisional file unless it is asked to.
 //   - Two runs into one directory exclude each other (ErrBusy).
 //   - No row is kept: ClickHouse writes the lines, this process copies, hashes and sums them, a few blocks at a time (TestConstantMemory). Measured alone
 //     (BenchmarkExport): 66 MB for 1 million rows, 77 MB for 10 million; 1.8 times as fast as ClickHouse's own CSV of the same rows in the same run.

@@ -43,6 +43,8 @@ type Config struct {
 	Log      *slog.Logger
 	// Metrics may be nil.
 	Metrics *Metrics
+
+	final bool // write nothing that is provisional
 }
 
 // ErrBusy: another run writes into the same directory.
@@ -50,6 +52,9 @@ var ErrBusy = errors.New("another export is running in this directory")
 
 // ErrUnknown is a workspace, partner, program or link that the catalog does not have. It may come: a fresh install's tables fill up.
 var ErrUnknown = errors.New("the catalog does not have it")
+
+// errBehind is a final export whose last day the joined watermark has not passed.
+var errBehind = errors.New("the joined watermark has not passed the last day")
 
 // known values of filters.
 var (
@@ -182,6 +187,9 @@ func (e *export) run(ctx context.Context) (*Manifest, error) {
 	e.m.Filters = e.cfg.Filters
 	if e.cfg.AsOf == nil {
 		e.m.Provisional = e.cfg.Provisional || watermark.Before(e.end)
+		if e.m.Provisional && e.cfg.final {
+			return nil, errBehind
+		}
 	}
 	if err := e.around(ctx); err != nil {
 		return nil, err
@@ -585,6 +593,13 @@ func (e *export) files(ctx context.Context) error {
 	}
 	if err := csv.CloseAtomicallyReplace(); err != nil {
 		return fmt.Errorf("-out: %w", err)
+	}
+	if !e.m.Provisional { // before the manifest, so that a day is done only when nobody can count it twice
+		for _, ending := range []string{".csv", ".manifest.json"} {
+			if err := os.Remove(base + "_provisional" + ending); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("-out: removing the provisional file: %w", err)
+			}
+		}
 	}
 	if err := manifest.CloseAtomicallyReplace(); err != nil {
 		return fmt.Errorf("-out: %w", err)

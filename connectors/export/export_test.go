@@ -483,7 +483,7 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-// A scheduled run makes up the days since the newest file, and marks none as done that is provisional.
+// A scheduled run makes up the days since the newest file. A provisional one makes up provisional days; a final file takes the place of a provisional one.
 func TestDaily(t *testing.T) {
 	r := newRig(t)
 	r.rows(400, true)
@@ -493,12 +493,13 @@ func TestDaily(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := time.Date(2026, 3, 17, 2, 0, 0, 0, berlin)
-	if err := scheduleOn(r.conn, "0 2 * * *", cfg).daily(t.Context(), at, false); err != nil {
-		t.Fatal(err)
+	for _, day := range []int{15, 17, 17} { // the run of the 16th was missed
+		if err := scheduleOn(r.conn, "0 2 * * *", cfg).daily(t.Context(), time.Date(2026, 3, day, 2, 0, 0, 0, berlin), false); err != nil {
+			t.Fatal(err)
+		}
 	}
-	files, _ := filepath.Glob(filepath.Join(cfg.Dir, "*_provisional.csv"))
-	if len(files) != 1 || !strings.Contains(files[0], "2026-03-16_2026-03-16") {
+	files, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.csv"))
+	if len(files) != 3 || !strings.Contains(files[1], "2026-03-15_2026-03-15") || !strings.HasSuffix(files[1], "_provisional.csv") {
 		t.Errorf("files %v", files)
 	}
 	// The tables have passed those days now.
@@ -521,6 +522,12 @@ func TestDaily(t *testing.T) {
 			return name(c.Filters, nil, false, false)
 		}()))); err != nil {
 			t.Errorf("day %d: %v", day, err)
+		}
+	}
+	for day, want := range map[int]string{14: "_provisional.csv", 15: "_provisional.csv", 16: ".csv", 17: ".csv"} {
+		files, _ := filepath.Glob(filepath.Join(cfg.Dir, fmt.Sprintf("*_2026-03-%d_*", day)))
+		if len(files) != 2 || !strings.HasSuffix(files[0], want) || strings.HasSuffix(files[0], "_provisional.csv") != (want == "_provisional.csv") {
+			t.Errorf("day %d: %v", day, files)
 		}
 	}
 }

@@ -165,7 +165,7 @@ type series struct {
 	newest time.Time // when the last of them was written
 }
 
-// exported reads the series that a schedule's next file continues: the manifests of one day with the same filters.
+// exported reads the series that a schedule's next file continues: the manifests of one day with the same filters. A provisional one counts where those are what is asked for.
 func exported(cfg Config) (s series, err error) {
 	files, err := fs.Glob(os.DirFS(cfg.Dir), "*.manifest.json")
 	if err != nil {
@@ -180,7 +180,7 @@ func exported(cfg Config) (s series, err error) {
 		}
 		day := m.Filters
 		day.From, day.To, day.Timezone = cfg.From, cfg.To, cfg.Timezone
-		if differs(day, cfg.Filters) != "" || m.Filters.From != m.Filters.To || m.Provisional || m.Since != nil {
+		if differs(day, cfg.Filters) != "" || m.Filters.From != m.Filters.To || m.Provisional && !cfg.Provisional || m.Raw != cfg.Raw || m.Since != nil {
 			continue
 		}
 		s.days[m.Filters.From] = true

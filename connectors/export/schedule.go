@@ -211,24 +211,34 @@ func (s *schedule) daily(ctx context.Context, at time.Time, missed bool) error {
 		c.From, c.To = day, day
 		d, _ := time.Parse(time.DateOnly, day)
 		end := firstInstant(d.AddDate(0, 0, 1), at.Location())
-		for !c.Provisional {
-			passed := false
-			if err := again(ctx, c, func() (err error) { passed, err = s.joined(ctx, end); return err }); err != nil {
-				return err
-			}
-			if passed {
-				break
-			}
-			c.Log.Info("waiting until the joined watermark has passed the day", "day", day, "end", end.Format(time.RFC3339))
-			if !sleep(ctx, watermarkEvery) {
-				return nil
-			}
-		}
-		if err := again(ctx, c, func() error { return s.export(ctx, c) }); err != nil || ctx.Err() != nil {
+		if err := s.whenJoined(ctx, c, end); err != nil || ctx.Err() != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// whenJoined exports a day that ends at an instant as soon as the joined watermark has passed it; a provisional one at once.
+func (s *schedule) whenJoined(ctx context.Context, c Config, end time.Time) error {
+	c.final = !c.Provisional
+	for {
+		passed := c.Provisional
+		if !passed {
+			if err := again(ctx, c, func() (err error) { passed, err = s.joined(ctx, end); return err }); err != nil {
+				return err
+			}
+		}
+		if passed {
+			err := again(ctx, c, func() error { return s.export(ctx, c) })
+			if !errors.Is(err, errBehind) { // else the watermark fell back: a partition reports again, and is behind
+				return err
+			}
+		}
+		c.Log.Info("waiting until the joined watermark has passed the day", "day", c.From, "end", end.Format(time.RFC3339))
+		if !sleep(ctx, watermarkEvery) {
+			return nil
+		}
+	}
 }
 
 // Missing are the days to export at a time: of the 31 up to yesterday those behind the first exported one that have no file; yesterday alone if none was exported.

@@ -114,6 +114,43 @@ func TestNightsOfAnOutage(t *testing.T) {
 	}
 }
 
+// A watermark that falls back between the question and the run makes no file: the day waits, and is exported when it has passed again.
+func TestWatermarkFallsBack(t *testing.T) {
+	r := newRig(t)
+	r.rows(50, true)
+	r.exec("INSERT INTO progress (partition, at, clicks_max_at, conversions_max_at, caught_up, src_partition, src_offset) SELECT number, now64(3), '2026-03-15 00:00:00', '2026-03-15 00:00:00', false, number, 0 FROM numbers(2)")
+	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) SELECT 'x', 'progress', number, 0, 1, 1 FROM numbers(2)")
+	cfg := config(t.TempDir())
+	cfg.From, cfg.To = "", ""
+	s := scheduleOn(r.conn, "0 2 * * *", cfg)
+	s.joined = func(context.Context, time.Time) (bool, error) { return true, nil } // as it was a moment ago
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	runs, write := 0, s.export
+	s.export = func(ctx context.Context, c Config) error {
+		err := write(ctx, c)
+		if runs++; runs == 1 {
+			cancel() // what would follow is the wait
+		}
+		return err
+	}
+	at := time.Date(2026, 3, 17, 2, 0, 0, 0, time.UTC)
+	if err := s.daily(ctx, at, false); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.csv")); len(left) > 0 || runs != 1 {
+		t.Errorf("%d runs wrote %v", runs, left)
+	}
+	r.exec("INSERT INTO progress (partition, at, clicks_max_at, conversions_max_at, caught_up, src_partition, src_offset) SELECT number, now64(3), now64(3), now64(3), true, number, 1 FROM numbers(2)")
+	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) SELECT 'x', 'progress', number, 1, 2, 1 FROM numbers(2)")
+	if err := s.daily(t.Context(), at, false); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.csv")); len(left) != 1 || strings.Contains(left[0], "_provisional") {
+		t.Errorf("files %v", left)
+	}
+}
+
 // When a workspace moves, its series goes on in the zone of its files: no instant is in two of them or in none.
 func TestWorkspaceMoves(t *testing.T) {
 	for _, to := range []string{"America/New_York", "Asia/Tokyo"} {
