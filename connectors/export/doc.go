@@ -6,6 +6,8 @@
 // # Promises
 //
 //   - A file holds exactly the rows that had arrived when it began: those below as_of, in every partition. Rows that the sink inserts meanwhile are not in it, not in its sums, not in its flags.
+//   - If a table has fewer rows than the batches below as_of inserted, as on a replica that is behind, a run waits a minute and ends in ErrRowsMissing; a schedule tries again. Rows that were removed on purpose are missing too.
+//     A user who sees only some workspaces cannot have this checked, and is warned.
 //   - The same command with -as-of MANIFEST writes the same bytes, whatever arrived since, and whatever a partner's status is now: that too is read as it was at as_of.
 //   - -since MANIFEST writes only rows that arrived after it; a file and its deltas have no row in common and leave none out. So a delta has the filters, the days and the zone of what it continues.
 //   - NAME.csv appears at once and whole; NAME.manifest.json after it. A run that fails leaves neither. One that is killed leaves hidden temporary files,

@@ -24,6 +24,7 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/google/renameio/v2"
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/schemas/ddl"
 )
 
 // Config is one export.
@@ -44,7 +45,8 @@ type Config struct {
 	// Metrics may be nil.
 	Metrics *Metrics
 
-	final bool // write nothing that is provisional
+	final    bool          // write nothing that is provisional
+	patience time.Duration // with rows that batches have and tables do not show yet; a minute if zero
 }
 
 // ErrBusy: another run writes into the same directory.
@@ -52,6 +54,9 @@ var ErrBusy = errors.New("another export is running in this directory")
 
 // ErrUnknown is a workspace, partner, program or link that the catalog does not have. It may come: a fresh install's tables fill up.
 var ErrUnknown = errors.New("the catalog does not have it")
+
+// ErrRowsMissing is a table that lacks rows which finished batches inserted: a replica that is behind, or rows were removed.
+var ErrRowsMissing = errors.New("rows are missing")
 
 // errBehind is a final export whose last day the joined watermark has not passed.
 var errBehind = errors.New("the joined watermark has not passed the last day")
@@ -175,6 +180,9 @@ func (e *export) run(ctx context.Context) (*Manifest, error) {
 		if err := e.now(ctx); err != nil {
 			return nil, err
 		}
+		if err := e.whole(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if e.cfg.Since != nil {
 		if err := e.continues(e.cfg.Since); err != nil {
@@ -253,6 +261,57 @@ func (e *export) now(ctx context.Context) error {
 			e.m.AsOf.Conversions[x.Partition] = x.End
 		case "catalog":
 			e.m.AsOf.Catalog = x.End
+		}
+	}
+	return nil
+}
+
+// whole waits until the tables have all rows of the batches below the ends. Each table of a replica catches up on its own, so batches may be ahead of the rows that they count.
+func (e *export) whole(ctx context.Context) error {
+	var may []struct {
+		All bool `ch:"all"`
+	}
+	if err := e.conn.Select(ctx, &may, "SELECT NOT has(enabledRoles(), {reader:String}) OR hasAny(enabledRoles(), {whole:Array(String)}) AS all",
+		clickhouse.Named("reader", ddl.RoleReader), clickhouse.Named("whole", []string{ddl.RoleWriter, ddl.RoleEveryWorkspace})); err != nil {
+		return fmt.Errorf("reading the roles: %w", err)
+	}
+	if !may[0].All { // batches count the rows of all workspaces
+		e.cfg.Log.Warn("this user does not see all workspaces, so that nobody checks whether this replica has all rows")
+		return nil
+	}
+	const every = 2 * time.Second
+	for end := time.Now().Add(cmp.Or(e.cfg.patience, time.Minute)); ; {
+		err := e.lacks(ctx)
+		if !errors.Is(err, ErrRowsMissing) || !time.Now().Add(every).Before(end) {
+			return err
+		}
+		e.cfg.Log.Info("waiting for rows that this replica does not have yet", "error", err)
+		if !sleep(ctx, every) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// lacks reports a partition of a table that has fewer rows than its batches.
+func (e *export) lacks(ctx context.Context) error {
+	catalog := map[uint32]uint64{0: e.m.AsOf.Catalog}
+	for _, x := range []struct {
+		topic, table string
+		ends         map[uint32]uint64
+	}{{"outcomes", "outcomes", e.m.AsOf.Outcomes}, {"conversions", "conversions", e.m.AsOf.Conversions}, {"catalog", "catalog_versions", catalog}} {
+		var short []struct {
+			Partition uint32 `ch:"partition"`
+			Want      uint64 `ch:"want"`
+			Have      uint64 `ch:"have"`
+		}
+		err := e.conn.Select(ctx, &short, "SELECT partition, want, have FROM (SELECT partition, sum(n) AS want FROM (SELECT partition, start_offset, end_offset, max(rows) AS n FROM batches WHERE topic = {topic:String} AND "+below("partition", "end_offset - 1", "ends")+" GROUP BY partition, start_offset, end_offset) GROUP BY partition) AS b "+
+			"LEFT JOIN (SELECT src_partition AS partition, count() AS have FROM "+x.table+" WHERE "+below("src_partition", "src_offset", "ends")+" GROUP BY partition) AS t USING (partition) WHERE have < want ORDER BY partition SETTINGS join_use_nulls = 0",
+			clickhouse.Named("topic", x.topic), clickhouse.Named("ends", list(x.ends)))
+		if err != nil {
+			return fmt.Errorf("counting the rows of %s: %w", x.table, err)
+		}
+		if len(short) > 0 {
+			return fmt.Errorf("%w: of partition %d the table %s has %d rows, its batches have %d: this replica is behind, or rows were removed", ErrRowsMissing, short[0].Partition, x.table, short[0].Have, short[0].Want)
 		}
 	}
 	return nil

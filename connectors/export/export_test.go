@@ -377,6 +377,48 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+// A replica whose batches are ahead of a table: the run waits for the rows, and writes nothing if they do not come. A batch that was recorded twice counts once, rows above the ends are not missed.
+func TestReplicaBehind(t *testing.T) {
+	r := newRig(t)
+	r.rows(100, true)
+	r.rows(10, false)
+	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES ('x', 'outcomes', 1, 0, 100, 100)")
+	whole, _, _ := r.run(config(t.TempDir()))
+	for _, table := range []string{"outcomes", "conversions"} {
+		r.exec("CREATE TABLE late AS %s", table)
+		r.exec("INSERT INTO late SELECT * FROM %s WHERE src_partition = 1 AND src_offset >= 50 AND src_offset < 55", table)
+		r.exec("DELETE FROM %s WHERE src_partition = 1 AND src_offset >= 50 AND src_offset < 55 SETTINGS lightweight_deletes_sync = 2", table)
+		cfg := config(t.TempDir())
+		cfg.patience = time.Millisecond
+		_, err := Run(t.Context(), r.conn, cfg)
+		if want := "of partition 1 the table " + table + " has 95 rows, its batches have 100"; !errors.Is(err, ErrRowsMissing) || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q: %v", want, err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.csv")); len(left) > 0 {
+			t.Errorf("it left %v", left)
+		}
+		var arrives slog.Handler = onLog(func() { r.exec("INSERT INTO %s SELECT * FROM late", table); r.exec("DROP TABLE late") })
+		cfg.patience, cfg.Log = time.Minute, slog.New(arrives)
+		m, _, _ := r.run(cfg)
+		if m.SHA256 != whole.SHA256 {
+			t.Errorf("when the rows of %s have come, the file has %d rows, want %d", table, m.Rows, whole.Rows)
+		}
+	}
+}
+
+// onLog calls a function when something is waited for.
+type onLog func()
+
+func (f onLog) Enabled(context.Context, slog.Level) bool { return true }
+func (f onLog) WithAttrs([]slog.Attr) slog.Handler       { return f }
+func (f onLog) WithGroup(string) slog.Handler            { return f }
+func (f onLog) Handle(_ context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, "waiting for rows") {
+		f()
+	}
+	return nil
+}
+
 // What the catalog does not know gives no empty file.
 func TestUnknown(t *testing.T) {
 	r := newRig(t)

@@ -169,7 +169,7 @@ func again(ctx context.Context, cfg Config, do func() error) error {
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
-		if !clickhouse.Unreachable(err) && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrUnknown) {
+		if !clickhouse.Unreachable(err) && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrUnknown) && !errors.Is(err, ErrRowsMissing) {
 			return err
 		}
 		cfg.Log.Warn("trying again", "in", delay.String(), "error", err)
