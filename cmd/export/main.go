@@ -34,7 +34,7 @@ func main() {
 	f.StringVar(&cfg.Dir, "out", "", "`directory` for NAME.csv and NAME.manifest.json, or - for the CSV on standard output (required)")
 	asOf := f.String("as-of", "", "`manifest` of an earlier run of the same command: writes the same bytes")
 	since := f.String("since", "", "`manifest`: only rows that arrived after it")
-	schedule := f.String("schedule", "", "cron `expression` in the workspace's timezone: keeps running, exports each day once the joined watermark has passed it, makes up missed days")
+	schedule := f.String("schedule", "", "cron `expression` in the workspace's timezone: keeps running, exports each day once the joined watermark has passed it, makes up missed days. What is received or decided after a day's file is in none of them: -since with its manifest writes it")
 	f.BoolVar(&cfg.Provisional, "provisional", false, "do not wait for the joined watermark; name and manifest say so")
 	f.BoolVar(&cfg.Raw, "raw", false, "leave texts as they came: a spreadsheet may run those that begin with = + - @")
 	d.Main(func(ctx context.Context) (err error) {

@@ -625,7 +625,7 @@ func total(sums map[sumKey]*big.Int) map[string]map[string]string {
 
 // files writes CSV and manifest, each at once and whole, the manifest last.
 func (e *export) files(ctx context.Context) error {
-	base := filepath.Join(e.cfg.Dir, name(e.m.Filters, e.m.Since, e.m.Provisional, e.m.Raw))
+	base := filepath.Join(e.cfg.Dir, name(e.m.Filters, e.m.Since, &e.m.AsOf, e.m.Provisional, e.m.Raw))
 	csv, err := renameio.NewPendingFile(base+".csv", renameio.WithTempDir(e.cfg.Dir), renameio.WithPermissions(0o644))
 	if err != nil {
 		return fmt.Errorf("-out: %w", err)

@@ -105,7 +105,7 @@ func (r *rig) run(cfg Config) (m *Manifest, file string, content []byte) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	file = filepath.Join(cfg.Dir, name(m.Filters, m.Since, m.Provisional, m.Raw)+".manifest.json")
+	file = filepath.Join(cfg.Dir, name(m.Filters, m.Since, &m.AsOf, m.Provisional, m.Raw)+".manifest.json")
 	content, err = os.ReadFile(strings.TrimSuffix(file, ".manifest.json") + ".csv")
 	if err != nil {
 		r.Fatal(err)
@@ -303,6 +303,10 @@ func TestAsOfAndSince(t *testing.T) {
 	other.Since, _ = ReadManifest(deltaFile)
 	if _, err := Run(t.Context(), r.conn, other); !errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), "-since") {
 		t.Errorf("-as-of with another -since: %v", err)
+	}
+	delta.Dir = filepath.Dir(deltaFile)
+	if _, third, _ := r.run(delta); third == deltaFile {
+		t.Errorf("two deltas of one manifest are both %s", third)
 	}
 	since := func(want string, change func(*Config)) {
 		t.Helper()
@@ -561,7 +565,7 @@ func TestDaily(t *testing.T) {
 			if err := c.Validate(); err != nil {
 				t.Error(err)
 			}
-			return name(c.Filters, nil, false, false)
+			return name(c.Filters, nil, nil, false, false)
 		}()))); err != nil {
 			t.Errorf("day %d: %v", day, err)
 		}

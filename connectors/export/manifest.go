@@ -121,16 +121,16 @@ var unsafeInName = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 // DefaultVerdicts is what is exported if nothing else is asked for.
 func DefaultVerdicts() []string { return []string{"attributed", "reversed"} }
 
-// name is the files' name without ending. It names the workspace and the days, other filters by a hash.
-func name(f Filters, since *AsOf, provisional, raw bool) string {
+// name is the files' name without ending. It names the workspace and the days, other filters by a hash; of a delta also what it continues and where it ends.
+func name(f Filters, since, asOf *AsOf, provisional, raw bool) string {
 	n := unsafeInName.ReplaceAllString(f.Workspace, "-") + "_" + f.From + "_" + f.To
 	if f.Partner+f.Program+f.Link != "" || len(f.Type)+len(f.Review) > 0 || !slices.Equal(f.Verdict, DefaultVerdicts()) {
 		b, _ := json.Marshal(f) // texts only
 		sum := sha256.Sum256(b)
 		n += "_" + hex.EncodeToString(sum[:4])
 	}
-	if since != nil {
-		n += "_since-" + since.At.UTC().Format("20060102T150405Z")
+	if since != nil { // to the millisecond: deltas of one base have names of their own
+		n += "_since-" + stamp(since.At) + "-to-" + stamp(asOf.At)
 	}
 	if raw {
 		n += "_raw"
@@ -139,6 +139,10 @@ func name(f Filters, since *AsOf, provisional, raw bool) string {
 		n += "_provisional"
 	}
 	return n
+}
+
+func stamp(t time.Time) string {
+	return strings.Replace(t.UTC().Format("20060102T150405.000Z"), ".", "", 1)
 }
 
 // toolVersion is the module's version, or the commit that it was built from.

@@ -40,7 +40,7 @@ func nights(t *testing.T, zone, expr, start string, length time.Duration, have [
 			if err != nil {
 				return err
 			}
-			return os.WriteFile(filepath.Join(cfg.Dir, name(c.Filters, nil, false, false)+".manifest.json"), b, 0o644)
+			return os.WriteFile(filepath.Join(cfg.Dir, name(c.Filters, nil, nil, false, false)+".manifest.json"), b, 0o644)
 		}
 		for _, day := range have {
 			c := cfg
@@ -247,7 +247,7 @@ func TestLastSuccessAtStart(t *testing.T) {
 		}
 		b, err := json.Marshal(&Manifest{Filters: c.Filters, SHA256: "x", AsOf: AsOf{At: wrote, Outcomes: map[uint32]uint64{}}, SchemaVersion: SchemaVersion})
 		if err == nil && has {
-			err = os.WriteFile(filepath.Join(cfg.Dir, name(c.Filters, nil, false, false)+".manifest.json"), b, 0o644)
+			err = os.WriteFile(filepath.Join(cfg.Dir, name(c.Filters, nil, nil, false, false)+".manifest.json"), b, 0o644)
 		}
 		if err != nil {
 			t.Fatal(err)
