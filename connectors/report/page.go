@@ -503,11 +503,8 @@ func (s *Server) eventLines(ctx context.Context, workspace string, f Filter) (ou
 	parents := map[key]*eventLine{}
 	err = s.reader.Conversions(ctx, workspace, f, true, pageEvents+1, func(c *Conversion) error {
 		line := &eventLine{Conversion: c}
-		switch {
-		case c.NetAmount != nil && c.Effect != 0:
+		if c.NetAmount != nil {
 			line.Net, line.Down = grouped(*c.NetAmount)+" "+c.Currency, c.Effect < 0
-		case c.Amount != nil:
-			line.Net = grouped(*c.Amount) + " " + c.Currency
 		}
 		rows = append(rows, line)
 		if k := (key{c.ClickToken, c.EventID}); parents[k] == nil && c.Effect != 0 {

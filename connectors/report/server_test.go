@@ -549,11 +549,34 @@ func TestDeepChain(t *testing.T) {
 	}
 }
 
+// section is the part of a page under the heading with an id.
+func section(page, id string) string {
+	_, after, _ := strings.Cut(page, `aria-labelledby="`+id+`"`)
+	inner, _, _ := strings.Cut(after, "</section>")
+	return inner
+}
+
+// The column Net is net_amount: nothing of what does not count.
+func TestNetOfWhatDoesNotCount(t *testing.T) {
+	r := newRig(t)
+	_, _, body := r.get("acme", "/?from=2026-03-03&to=2026-03-03&verdict=unattributed") // e14, of 10.14 EUR
+	if rows := section(body, "events"); !strings.Contains(rows, ">0.00 EUR<") || strings.Contains(rows, "10.14") {
+		t.Error(rows)
+	}
+	_, _, csv := r.get("acme", "/v1/workspaces/acme/outcomes.csv?from=2026-03-03&to=2026-03-03&verdict=unattributed")
+	if !strings.Contains(csv, ",0,10.14,0.00,EUR,") {
+		t.Error(csv)
+	}
+}
+
 func TestDisputePage(t *testing.T) {
 	r := newRig(t)
 	send := func(list string) (int, string) { return r.dispute("acme", "p0", list, "") }
 	if code, body := send("order_id,amount,currency\no4,10.04,EUR\nnone,5.00,EUR\n"); code != 200 || !strings.Contains(body, "attributed here") || !strings.Contains(body, "never received") || !strings.Contains(body, "15.04") {
 		t.Errorf("%d %s", code, body)
+	}
+	if _, body := send("order_id\no4\n"); !strings.Contains(section(body, "totals"), "beyond the amounts claimed") || !strings.Contains(section(body, "totals"), ">10.04<") {
+		t.Errorf("a list without amounts: %s", section(body, "totals"))
 	}
 	for list, want := range map[string]string{"": "Choose a CSV file", "colour\nred\n": "neither order_id nor event_id", "order_id,amount\no4,ten\n": "is not a number"} {
 		if code, body := send(list); code != 400 || !strings.Contains(body, want) {
