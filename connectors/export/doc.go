@@ -6,14 +6,13 @@
 // # Promises
 //
 //   - A file holds exactly the rows that had arrived when it began: those below as_of, in every partition. Rows that the sink inserts meanwhile are not in it, not in its sums, not in its flags.
-//   - If a table has fewer rows than the batches below as_of inserted, as on a replica that is behind, a run waits a minute and ends in ErrRowsMissing; a schedule tries again. Rows that were removed on purpose are missing too.
-//     A user who sees only some workspaces cannot have this checked, and is warned.
+//   - If a table has fewer rows than the batches of the last day inserted, as on a replica that is behind, a run waits a minute and ends in ErrRowsMissing; a schedule tries again. A user who sees only some workspaces cannot have this checked, and is warned.
 //   - The same command with -as-of MANIFEST writes the same bytes, whatever arrived since, and whatever a partner's status is now: that too is read as it was at as_of.
 //   - -since MANIFEST writes only rows that arrived after it; a file and its deltas have no row in common and leave none out. So a delta has the filters, the days and the zone of what it continues.
 //     Two deltas of one manifest have rows in common: the next delta continues the manifest of the one before.
 //   - NAME.csv appears at once and whole; NAME.manifest.json after it. A run that fails leaves neither. One that is killed leaves hidden temporary files,
 //     which the next run removes; or, between the two last steps, a whole CSV whose manifest is missing.
-//   - A workspace that the catalog does not have, or an empty file because of a partner, program or link that it does not have, is an error (ErrUnknown): nothing is written. A schedule waits for it.
+//   - A workspace that has neither events nor a place in the catalog, or an empty file because of a partner, program or link that it does not have, is an error (ErrUnknown): nothing is written. A schedule waits for the catalog.
 //   - A final file takes the place of a provisional one of the same command: of NAME.csv and NAME_provisional.csv only one stays. A schedule writes no provisional file unless it is asked to.
 //   - Two runs into one directory exclude each other (ErrBusy).
 //   - No row is kept: ClickHouse writes the lines, this process copies, hashes and sums them, a few blocks at a time (TestConstantMemory). Measured alone

@@ -292,26 +292,47 @@ func (e *export) whole(ctx context.Context) error {
 	}
 }
 
-// lacks reports a partition of a table that has fewer rows than its batches.
+// lacks reports a partition of a table that has fewer rows than its batches of the last day: what replicas lag by is younger, and rows that somebody removed later, for a person's sake or because they are
+// old, are to hold up no export for ever.
 func (e *export) lacks(ctx context.Context) error {
 	catalog := map[uint32]uint64{0: e.m.AsOf.Catalog}
 	for _, x := range []struct {
 		topic, table string
 		ends         map[uint32]uint64
 	}{{"outcomes", "outcomes", e.m.AsOf.Outcomes}, {"conversions", "conversions", e.m.AsOf.Conversions}, {"catalog", "catalog_versions", catalog}} {
-		var short []struct {
+		ends := clickhouse.Named("ends", list(x.ends))
+		var batches []struct {
 			Partition uint32 `ch:"partition"`
-			Want      uint64 `ch:"want"`
-			Have      uint64 `ch:"have"`
+			First     uint64 `ch:"first"`
+			Rows      uint64 `ch:"rows"`
 		}
-		err := e.conn.Select(ctx, &short, "SELECT partition, want, have FROM (SELECT partition, sum(n) AS want FROM (SELECT partition, start_offset, end_offset, max(rows) AS n FROM batches WHERE topic = {topic:String} AND "+below("partition", "end_offset - 1", "ends")+" GROUP BY partition, start_offset, end_offset) GROUP BY partition) AS b "+
-			"LEFT JOIN (SELECT src_partition AS partition, count() AS have FROM "+x.table+" WHERE "+below("src_partition", "src_offset", "ends")+" GROUP BY partition) AS t USING (partition) WHERE have < want ORDER BY partition SETTINGS join_use_nulls = 0",
-			clickhouse.Named("topic", x.topic), clickhouse.Named("ends", list(x.ends)))
-		if err != nil {
+		if err := e.conn.Select(ctx, &batches, "SELECT partition, min(start_offset) AS first, sum(n) AS rows FROM (SELECT partition, start_offset, end_offset, max(rows) AS n FROM batches WHERE topic = {topic:String} AND inserted_at > now() - INTERVAL 1 DAY AND "+
+			below("partition", "end_offset - 1", "ends")+" GROUP BY partition, start_offset, end_offset) GROUP BY partition ORDER BY partition", clickhouse.Named("topic", x.topic), ends); err != nil {
+			return fmt.Errorf("counting the batches of %s: %w", x.topic, err)
+		}
+		if len(batches) == 0 {
+			continue
+		}
+		firsts := map[uint32]uint64{}
+		for _, b := range batches {
+			firsts[b.Partition] = b.First
+		}
+		var counted []struct {
+			Partition uint32 `ch:"partition"`
+			Rows      uint64 `ch:"rows"`
+		}
+		if err := e.conn.Select(ctx, &counted, "SELECT src_partition AS partition, count() AS rows FROM "+x.table+" WHERE "+below("src_partition", "src_offset", "ends")+" AND NOT ("+below("src_partition", "src_offset", "firsts")+") GROUP BY partition",
+			ends, clickhouse.Named("firsts", list(firsts))); err != nil {
 			return fmt.Errorf("counting the rows of %s: %w", x.table, err)
 		}
-		if len(short) > 0 {
-			return fmt.Errorf("%w: of partition %d the table %s has %d rows, its batches have %d: this replica is behind, or rows were removed", ErrRowsMissing, short[0].Partition, x.table, short[0].Have, short[0].Want)
+		rows := map[uint32]uint64{}
+		for _, c := range counted {
+			rows[c.Partition] = c.Rows
+		}
+		for _, b := range batches {
+			if rows[b.Partition] < b.Rows {
+				return fmt.Errorf("%w: of partition %d the table %s has %d rows from offset %d on, its batches have %d: this replica is behind, or rows were removed", ErrRowsMissing, b.Partition, x.table, rows[b.Partition], b.First, b.Rows)
+			}
 		}
 	}
 	return nil
@@ -320,7 +341,11 @@ func (e *export) lacks(ctx context.Context) error {
 // days finds the first instant of the first day and the one behind the last: in the zone of what this export repeats or continues, else in the workspace's as of the export.
 func (e *export) days(ctx context.Context) (err error) {
 	if e.cfg.Timezone == "" {
-		if e.cfg.Timezone, err = Zone(ctx, e.conn, e.cfg.Workspace, e.m.AsOf.Catalog); err != nil {
+		e.cfg.Timezone, err = Zone(ctx, e.conn, e.cfg.Workspace, e.m.AsOf.Catalog)
+		if errors.Is(err, ErrUnknown) && !e.cfg.final {
+			err = e.withoutCatalog(ctx, err)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -349,6 +374,22 @@ func firstInstant(day time.Time, loc *time.Location) time.Time {
 		t = t.Add(15 * time.Minute).Truncate(15 * time.Minute)
 	}
 	return t.UTC()
+}
+
+// withoutCatalog lets a workspace that has events, but stands in no catalog here, be exported all the same, by days of UTC. A workspace without either is a wrong name.
+func (e *export) withoutCatalog(ctx context.Context, unknown error) error {
+	var events []struct {
+		N uint64 `ch:"n"`
+	}
+	if err := e.conn.Select(ctx, &events, "SELECT count() AS n FROM (SELECT 1 FROM conversions WHERE workspace_id = {w:String} LIMIT 1 UNION ALL SELECT 1 FROM outcomes WHERE workspace_id = {w:String} LIMIT 1)", clickhouse.Named("w", e.cfg.Workspace)); err != nil {
+		return fmt.Errorf("looking for the workspace: %w", err)
+	}
+	if events[0].N == 0 {
+		return unknown
+	}
+	e.cfg.Log.Warn("the catalog does not have this workspace: its days are taken as those of UTC", "workspace", e.cfg.Workspace)
+	e.cfg.Timezone = "UTC"
+	return nil
 }
 
 // known reports filters that select nothing because no such id was ever in the catalog.

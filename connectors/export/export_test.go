@@ -450,6 +450,12 @@ func TestUnknown(t *testing.T) {
 	if m, _, _ := r.run(quiet); m.Rows != 0 {
 		t.Errorf("a partner without events has %d rows", m.Rows)
 	}
+	orphan := config(t.TempDir())
+	orphan.Workspace = "orphan" // its events came before its catalog
+	r.exec("INSERT INTO conversions (workspace_id, event_id, src_partition, src_offset) VALUES ('orphan', 'e', 1, 0)")
+	if m, _, _ := r.run(orphan); m.Filters.Timezone != "UTC" {
+		t.Errorf("days of %q", m.Filters.Timezone)
+	}
 	quiet.Partner, quiet.Link = "", "l1" // of rows, but no longer in the catalog
 	if m, _, _ := r.run(quiet); m.Rows == 0 {
 		t.Error("a link with events has no rows")
