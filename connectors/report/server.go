@@ -520,7 +520,7 @@ func (s *Server) signIn(w http.ResponseWriter, req *http.Request) {
 	who, ok := s.readers.find(strings.TrimSpace(req.PostForm.Get("token")))
 	if !ok || who.workspace != strings.TrimSpace(req.PostForm.Get("workspace")) {
 		s.metrics.signIns.WithLabelValues("refused").Inc()
-		s.render(w, http.StatusUnauthorized, "signin", &signInPage{head: s.head("Sign in"), Workspace: req.PostForm.Get("workspace"), Failed: true})
+		s.render(w, http.StatusUnauthorized, "signin", &signInPage{head: head{Title: "Sign in"}, Workspace: req.PostForm.Get("workspace"), Failed: true})
 		return
 	}
 	s.metrics.signIns.WithLabelValues("accepted").Inc()
