@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/cmd/internal/setup"
@@ -33,7 +31,7 @@ func defineTopics(fs *flag.FlagSet) *topicsFlags {
 	daemon.KafkaFlags(fs, &t.kafka)
 	intVar(fs, &t.want.Replication, 16, "replication", "`replicas` of a topic that is created; all but one must acknowledge. 1 for a laptop")
 	intVar(fs, &t.want.Partitions, 32, "partitions", "`count` of the co-partitioned topics; tokens are bound to it, so it cannot change later")
-	fs.Var((*life)(&t.want.ClickLife), "click-life", "how long a click can bring conversions, such as `40d` or 36h; the same as for the processors")
+	daemon.DaysFlag(fs, &t.want.ClickLife, "click-life", "how long a click can bring conversions, such as `40d` or 36h; the same as for the processors")
 	fs.StringVar(&t.registry, "schema-registry", "", "`URL` of a schema registry that is to know our schemas, each under TOPIC-value")
 	fs.StringVar(&t.schemaIDs, "schema-ids", "", "`file` with the registry's schema ids: apply writes it, check and all daemons read it; built-in ids if empty")
 	return t
@@ -120,34 +118,6 @@ func (t *topicsFlags) checkWarehouse(ctx context.Context) error {
 	}
 	defer wh.Close()
 	return sink.CheckWindows(ctx, wh)
-}
-
-// life is a duration that may also be given in days.
-type life time.Duration
-
-func (l *life) String() string {
-	d := time.Duration(*l)
-	if d%(24*time.Hour) == 0 {
-		return fmt.Sprintf("%dd", d/(24*time.Hour))
-	}
-	return d.String()
-}
-
-func (l *life) Set(s string) error {
-	if n, ok := strings.CutSuffix(s, "d"); ok {
-		days, err := strconv.ParseUint(n, 10, 16)
-		if err != nil {
-			return errors.New("want a whole number of days")
-		}
-		*l = life(days) * life(24*time.Hour)
-		return nil
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		return errors.New("want a duration such as 40d or 36h")
-	}
-	*l = life(d)
-	return nil
 }
 
 // intVar declares a flag for an integer of so many bits.

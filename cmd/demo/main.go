@@ -66,7 +66,8 @@ func parse(args []string, usage io.Writer) (o options, err error) {
 	f.StringVar(&o.data, "data", "", "keep data in this `directory` (else a temporary one that is removed)")
 	f.Uint64Var(&o.seed, "seed", 1, "seed of the traffic")
 	f.IntVar(&o.clicks, "clicks", 20_000, "visits to short links")
-	f.DurationVar(&o.grace, "grace", 5*time.Second, "how long an event may wait for its click or parent")
+	o.grace = 5 * time.Second
+	daemon.DaysFlag(f, &o.grace, "grace", "how long an event may wait for its click or parent, such as `5s` or 3d")
 	f.StringVar(&o.clickhouse, "clickhouse", "", "use this `DSN` in place of the embedded warehouse")
 	f.StringVar(&o.catalog, "catalog", "", "`file` to use in place of the demo's catalog")
 	f.IntVar(&o.portBase, "port-base", 0, "move the ports to N … N+4: redirector, gateway, report, ClickHouse, Kafka (default 8080, 8081, 8082, 8123, 9092)")
