@@ -27,7 +27,7 @@ func rollupCommands() []command {
 		r := &rollup{kafka: kafka.DefaultConfig()}
 		r.kafka.ClientID = "partners-ctl"
 		daemon.KafkaFlags(fs, &r.kafka)
-		fs.StringVar(&r.clickhouse.DSN, "clickhouse", "", "`DSN`, http://user@host:8123/partners or clickhouse://…; with a password better as environment variable (required)")
+		daemon.ClickHouseFlag(fs, &r.clickhouse)
 		fs.StringVar(&r.schemaIDs, "schema-ids", "", "`file` with the schema ids of a registry, as written by ctl topics apply; built in if empty")
 		fs.StringVar(&r.from, "from", "", "first `day` of the rollup to compute, in UTC; all days before too if empty")
 		fs.StringVar(&r.to, "to", "", "last `day` of the rollup to compute, in UTC; all days after too if empty")
@@ -88,11 +88,8 @@ func (r *rollup) rebuild(ctx context.Context, c *call) error {
 // parse checks the flags.
 func (r *rollup) parse() (work clickhouse.Rebuild, err error) {
 	work = clickhouse.Rebuild{Table: "partner_hourly_state", Time: "hour"}
-	if r.clickhouse.DSN == "" {
-		return work, usagef("-clickhouse is required")
-	}
-	if err := r.clickhouse.Validate(); err != nil {
-		return work, usagef("-%w", err) // it begins with the name of the flag
+	if err := checkDSN(r.clickhouse); err != nil {
+		return work, err
 	}
 	day := func(flag, text string, at *time.Time) error {
 		if text == "" {

@@ -109,8 +109,8 @@ func (t *topicsFlags) check(ctx context.Context, c *call) error {
 }
 
 func (t *topicsFlags) checkWarehouse(ctx context.Context) error {
-	if err := t.clickhouse.Validate(); err != nil {
-		return usagef("-%w", err) // it begins with the name of the flag
+	if err := checkDSN(t.clickhouse); err != nil {
+		return err
 	}
 	wh, err := clickhouse.Open(ctx, t.clickhouse, slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"log/slog"
 
+	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/report"
 )
@@ -17,18 +18,26 @@ type warehouse struct {
 
 func defineWarehouse(fs *flag.FlagSet) *warehouse {
 	var w warehouse
-	fs.StringVar(&w.clickhouse.DSN, "clickhouse", "", "`DSN`, http://user@host:8123/partners or clickhouse://…; with a password better as environment variable (required)")
+	daemon.ClickHouseFlag(fs, &w.clickhouse)
 	fs.StringVar(&w.workspace, "workspace", "", "`id` (required)")
 	return &w
 }
 
-// ask calls do with a connection.
-func (w *warehouse) ask(ctx context.Context, do func(*report.Reader) error) error {
-	if w.clickhouse.DSN == "" {
+// checkDSN checks -clickhouse where it is required.
+func checkDSN(cfg clickhouse.Config) error {
+	if cfg.DSN == "" {
 		return usagef("-clickhouse is required")
 	}
-	if err := w.clickhouse.Validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return usagef("-%w", err) // it begins with the name of the flag
+	}
+	return nil
+}
+
+// ask calls do with a connection.
+func (w *warehouse) ask(ctx context.Context, do func(*report.Reader) error) error {
+	if err := checkDSN(w.clickhouse); err != nil {
+		return err
 	}
 	if w.workspace == "" {
 		return usagef("-workspace is required")

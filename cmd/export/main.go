@@ -21,7 +21,7 @@ func main() {
 	d := daemon.New("export", "writes a workspace's events into a CSV with a manifest. Exit status: 0 written, 1 failed, 2 wrong command line, 3 the warehouse does not answer, 4 another export is running")
 	cfg, wh := export.Config{Stdout: os.Stdout}, clickhouse.Config{}
 	f := d.Flags
-	f.StringVar(&wh.DSN, "clickhouse", "", "clickhouse-go `DSN`: http://user@host:8123/partners or clickhouse://… (required)")
+	daemon.ClickHouseFlag(f, &wh)
 	f.StringVar(&cfg.Workspace, "workspace", "", "`id` (required)")
 	f.StringVar(&cfg.From, "from", "", "first `day`, of occurred_at in the workspace's timezone; if both are empty, those of -as-of or -since, or yesterday")
 	f.StringVar(&cfg.To, "to", "", "last `day`, inclusive")

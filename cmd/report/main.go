@@ -16,7 +16,7 @@ func main() {
 	part, wh := parts.Report{}, clickhouse.Config{}
 	f := d.Flags
 	listen := f.String("listen", ":8082", "address to serve on")
-	f.StringVar(&wh.DSN, "clickhouse", "", "clickhouse-go `DSN`: http://user@host:8123/partners or clickhouse://… (required)")
+	daemon.ClickHouseFlag(f, &wh)
 	f.StringVar(&part.ReaderTokens, "reader-tokens", "", "`directory` with one file per workspace id, NAME:SHA-256-OF-THE-TOKEN a line (required)")
 	d.Main(func(ctx context.Context) (err error) {
 		if part.ReaderTokens == "" {

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/nimriz/partners/connectors/clickhouse"
 )
 
 // DaysFlag declares a flag for a duration that may also be given in days.
@@ -39,4 +41,9 @@ func (d *days) Set(s string) error {
 	}
 	*d = days(v)
 	return nil
+}
+
+// ClickHouseFlag declares -clickhouse of what cannot do without it.
+func ClickHouseFlag(fs *flag.FlagSet, cfg *clickhouse.Config) {
+	fs.StringVar(&cfg.DSN, "clickhouse", cfg.DSN, "`DSN`, http://user@host:8123/partners or clickhouse://…; with a password better as environment variable (required)")
 }

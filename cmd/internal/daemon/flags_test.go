@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nimriz/partners/connectors/clickhouse"
 )
 
 func TestDaysFlag(t *testing.T) {
@@ -50,4 +52,15 @@ func TestDaysFlagUsage(t *testing.T) {
 	f(36*time.Hour, " (default 36h0m0s)")
 	f(5*time.Second, " (default 5s)")
 	f(0, "")
+}
+
+func TestClickHouseFlag(t *testing.T) {
+	var cfg clickhouse.Config
+	fs := NewFlags("x", "test")
+	ClickHouseFlag(fs, &cfg)
+	const dsn = "http://user@host:8123/partners"
+	environ := func(name string) (string, bool) { return dsn, name == "PARTNERS_CLICKHOUSE" }
+	if err := Parse(fs, nil, environ); err != nil || cfg.DSN != dsn {
+		t.Errorf("%q, %v", cfg.DSN, err)
+	}
 }
