@@ -31,6 +31,7 @@ func lettersCommands() []command {
 		l := &lettersFlags{kafka: kafka.DefaultConfig()}
 		l.kafka.ClientID = "partners-ctl"
 		daemon.KafkaFlags(fs, &l.kafka)
+		daemon.SchemaIDsFlag(fs, &l.schemaIDs)
 		return l
 	}
 	return []command{
@@ -42,7 +43,6 @@ func lettersCommands() []command {
 		}},
 		{"dead-letters replay", "OFFSET…", "sends dead letters again to the partition that they came from; each becomes a new record there", func(fs *flag.FlagSet) func(context.Context, *call) error {
 			l := define(fs)
-			fs.StringVar(&l.schemaIDs, "schema-ids", "", "`file` with the schema ids of a registry, as written by ctl topics apply; built in if empty")
 			fs.BoolVar(&l.force, "force", false, "send also what this program cannot read: it comes back as a dead letter unless the daemons are newer")
 			return l.replay
 		}},
@@ -87,6 +87,10 @@ func (f *lettersFlags) read(ctx context.Context, offsets []string) (letters []ka
 }
 
 func (f *lettersFlags) list(ctx context.Context, c *call) error {
+	codec, err := daemon.Codec(f.schemaIDs)
+	if err != nil {
+		return usageError{err}
+	}
 	letters, err := f.read(ctx, nil)
 	if err != nil {
 		return err
@@ -97,9 +101,13 @@ func (f *lettersFlags) list(ctx context.Context, c *call) error {
 	}
 	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
-	t.AppendHeader(table.Row{"Offset", "Failed at", "Source", "Bytes", "Error"})
+	t.AppendHeader(table.Row{"Offset", "Failed at", "Source", "Bytes", "Error", "Now"})
 	for _, l := range letters {
-		t.AppendRow(table.Row{l.At, l.FailedAt, fmt.Sprintf("%s %d/%d", l.Source.Topic, l.Source.Partition, l.Source.Offset), len(l.Record.Value), fmt.Sprintf("%.120s", l.Error)})
+		now := "readable"
+		if _, err := f.readable(codec, l); err != nil {
+			now = "unreadable"
+		}
+		t.AppendRow(table.Row{l.At, l.FailedAt, fmt.Sprintf("%s %d/%d", l.Source.Topic, l.Source.Partition, l.Source.Offset), len(l.Record.Value), fmt.Sprintf("%.120s", l.Error), now})
 	}
 	c.say("%s", t.Render())
 	return nil
@@ -108,6 +116,10 @@ func (f *lettersFlags) list(ctx context.Context, c *call) error {
 func (f *lettersFlags) show(ctx context.Context, c *call) error {
 	if len(c.args) == 0 {
 		return usagef("which one? give the OFFSET of a letter")
+	}
+	codec, err := daemon.Codec(f.schemaIDs)
+	if err != nil {
+		return usageError{err}
 	}
 	letters, err := f.read(ctx, c.args)
 	if err != nil {
@@ -123,6 +135,11 @@ func (f *lettersFlags) show(ctx context.Context, c *call) error {
 		}
 		c.say("key        %q", l.Record.Key)
 		c.say("value      %d bytes\n%s", len(l.Record.Value), strings.TrimSuffix(hex.Dump(l.Record.Value), "\n"))
+		text, err := f.readable(codec, l)
+		if err != nil {
+			text = "unreadable: " + err.Error()
+		}
+		c.say("now        %s", printable(text))
 	}
 	return nil
 }
@@ -174,26 +191,29 @@ func (f *lettersFlags) replayable(codec *event.Codec, l kafka.Letter) error {
 	if l.Cut {
 		return fmt.Errorf("letter %d holds only a part of its record: %s", l.At, l.Error)
 	}
-	if err := readable(codec, l.Record, l.Source.Topic == f.kafka.Topic(topic.Rejections)); err != nil && !f.force {
+	if _, err := f.readable(codec, l); err != nil && !f.force {
 		return fmt.Errorf("letter %d would come back: %w (-force sends it all the same)", l.At, err)
 	}
 	return nil
 }
 
-// readable says why this program would call a record unreadable. The key of all but a rejection is the token.
-func readable(codec *event.Codec, r *kgo.Record, rejection bool) error {
-	_, text, err := codec.Text(r.Value)
-	if err != nil || rejection {
-		return err
+// readable returns what a letter says, or why this program, too, calls its record unreadable.
+func (f *lettersFlags) readable(codec *event.Codec, l kafka.Letter) (text string, err error) {
+	record, fields, err := codec.Text(l.Record.Value)
+	if err != nil {
+		return "", err
 	}
-	var of struct {
-		Token string `json:"click_token"`
+	switch l.Source.Topic {
+	case f.kafka.Topic(topic.Clicks), f.kafka.Topic(topic.Conversions), f.kafka.Topic(topic.Outcomes): // their key is the token
+		var of struct {
+			Token string `json:"click_token"`
+		}
+		if err := json.Unmarshal(fields, &of); err != nil {
+			return "", err
+		}
+		if string(l.Record.Key) != of.Token {
+			return "", fmt.Errorf("key %.64q is not the record's click_token", l.Record.Key)
+		}
 	}
-	if err := json.Unmarshal(text, &of); err != nil {
-		return err
-	}
-	if string(r.Key) != of.Token {
-		return fmt.Errorf("key %.64q is not the record's click_token", r.Key)
-	}
-	return nil
+	return record + " " + string(fields), nil
 }

@@ -28,7 +28,7 @@ func rollupCommands() []command {
 		r.kafka.ClientID = "partners-ctl"
 		daemon.KafkaFlags(fs, &r.kafka)
 		daemon.ClickHouseFlag(fs, &r.clickhouse)
-		fs.StringVar(&r.schemaIDs, "schema-ids", "", "`file` with the schema ids of a registry, as written by ctl topics apply; built in if empty")
+		daemon.SchemaIDsFlag(fs, &r.schemaIDs)
 		fs.StringVar(&r.from, "from", "", "first `day` of the rollup to compute, in UTC; all days before too if empty")
 		fs.StringVar(&r.to, "to", "", "last `day` of the rollup to compute, in UTC; all days after too if empty")
 		return r.rebuild

@@ -37,13 +37,16 @@ func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z
 
 // field prints a line of name and value. Merchants wrote parts of it: a terminal is not to obey them.
 func (c *call) field(name, format string, a ...any) {
-	line := strings.Map(func(r rune) rune {
+	c.say("  %-9s %s", name, printable(fmt.Sprintf(format, a...)))
+}
+
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
 		return unicode.ReplacementChar
-	}, fmt.Sprintf(format, a...))
-	c.say("  %-9s %s", name, line)
+	}, text)
 }
 
 func (c *call) answer(a *report.Answer) {

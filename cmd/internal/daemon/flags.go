@@ -47,3 +47,8 @@ func (d *days) Set(s string) error {
 func ClickHouseFlag(fs *flag.FlagSet, cfg *clickhouse.Config) {
 	fs.StringVar(&cfg.DSN, "clickhouse", cfg.DSN, "`DSN`, http://user@host:8123/partners or clickhouse://…; with a password better as environment variable (required)")
 }
+
+// SchemaIDsFlag declares -schema-ids, for Codec.
+func SchemaIDsFlag(fs *flag.FlagSet, file *string) {
+	fs.StringVar(file, "schema-ids", *file, "`file` with the schema ids of a registry, as written by ctl topics apply; built in if empty")
+}
