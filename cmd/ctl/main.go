@@ -76,7 +76,7 @@ func overview(w io.Writer, group string) {
 	fmt.Fprintf(w, "ctl: sets the pipeline up and looks into it. Flags stand before arguments; each command explains its own with -h.\n\n")
 	for _, c := range commands() {
 		if strings.HasPrefix(c.name, group) {
-			fmt.Fprintf(w, "  ctl %-16s %s\n", c.name, c.about)
+			fmt.Fprintf(w, "  ctl %-20s %s\n", c.name, c.about)
 		}
 	}
 }
