@@ -34,12 +34,17 @@ func loadKeys(dir string) (*token.Keyring, error) {
 func inspectToken(flags *flag.FlagSet) func(context.Context, *call) error {
 	dir := flags.String("token-keys", "", keysUsage)
 	workspace := flags.String("workspace", "", "the `id` to try the MAC with; all that have keys if empty")
+	partitions := int32(topic.DefaultPartitions)
+	intVar(flags, &partitions, 32, "partitions", "`count` of the co-partitioned topics, as for topics apply")
 	return func(_ context.Context, c *call) error {
 		if len(c.args) != 1 {
 			return usagef("exactly one TOKEN is required")
 		}
 		if *workspace != "" && *dir == "" {
 			return usagef("-token-keys is required with -workspace")
+		}
+		if partitions < 1 {
+			return usagef("-partitions: %d is not a partition count", partitions)
 		}
 		text := c.args[0]
 		raw, err := token.Parse(text)
@@ -48,7 +53,7 @@ func inspectToken(flags *flag.FlagSet) func(context.Context, *call) error {
 		}
 		c.say("time       %s", token.Time(&raw).Format(time.RFC3339))
 		c.say("seconds    %d since %s", token.Seconds(&raw), token.Time(&token.Raw{}).Format(time.RFC3339))
-		c.say("partition  %d of %d", topic.OneEpoch(topic.DefaultPartitions).Partition(text, token.Time(&raw)), topic.DefaultPartitions)
+		c.say("partition  %d of %d", topic.OneEpoch(partitions).Partition(text, token.Time(&raw)), partitions)
 		if *dir == "" {
 			return nil
 		}
