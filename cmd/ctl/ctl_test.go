@@ -35,7 +35,8 @@ func TestMain(m *testing.M) {
 }
 
 // warehouseScripts need a ClickHouse.
-var warehouseScripts = []string{filepath.Join("testdata", "script", "migrate.txtar"), filepath.Join("testdata", "script", "answers.txtar"), filepath.Join("testdata", "script", "rollup.txtar")}
+var warehouseScripts = []string{filepath.Join("testdata", "script", "migrate.txtar"), filepath.Join("testdata", "script", "answers.txtar"), filepath.Join("testdata", "script", "rollup.txtar"),
+	filepath.Join("testdata", "script", "letters_counted.txtar")}
 
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/script/*.txtar")
@@ -59,7 +60,7 @@ func TestWarehouse(t *testing.T) {
 	for _, file := range warehouseScripts {
 		dsn := clickhousetest.ForTest(t)
 		testscript.Run(t, testscript.Params{Files: []string{file}, RequireExplicitExec: true,
-			Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": wantStatus, "rows": insertRows, "broker": startBroker, "member": joinSinks},
+			Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": wantStatus, "rows": insertRows, "broker": startBroker, "member": joinSinks, "letter": writeLetter},
 			Setup: func(e *testscript.Env) error {
 				e.Setenv("DSN", dsn)
 				return nil
@@ -185,7 +186,8 @@ func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("REGISTRY", reg.URL())
 }
 
-// letter TOPIC KIND writes a dead letter as the daemons do, from partition 3, offset 41 of TOPIC. KIND: garbage; good, a conversion that can be read; stray, the same under another key; long, more than a letter holds.
+// letter TOPIC KIND writes a dead letter as the daemons do, from partition 3, offset 41 of TOPIC. KIND: garbage; good, a conversion that can be read; stray, the same under another key; long, more than a letter holds; real, a good one that
+// is in TOPIC, and which the letter names.
 func writeLetter(ts *testscript.TestScript, _ bool, args []string) {
 	const tok = "3MWgyD5yf6kfC92HIBeU6RXBUYB"
 	good, err := event.DefaultCodec().AppendConversion(nil, &event.Conversion{WorkspaceID: "acme", EventID: "order-1", ClickToken: tok, Type: event.Sale})
@@ -204,6 +206,9 @@ func writeLetter(ts *testscript.TestScript, _ bool, args []string) {
 	cl, err := kafka.NewClient(cfg, slog.New(slog.DiscardHandler), nil)
 	ts.Check(err)
 	defer cl.Close()
+	if args[1] == "real" {
+		ts.Check(cl.ProduceSync(context.Background(), r).FirstErr())
+	}
 	ts.Check(cl.ProduceSync(context.Background(), kafka.DeadLetter(topic.DeadLetters, r, errors.New("somebody stumbled"), time.UnixMilli(1_700_000_000_000))).FirstErr())
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -13,17 +14,20 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// lettersFlags are the same for all three commands; force is replay's.
+// lettersFlags are the same for all three commands; force and clickhouse are replay's.
 type lettersFlags struct {
-	kafka     kafka.Config
-	schemaIDs string
-	force     bool
+	kafka      kafka.Config
+	schemaIDs  string
+	force      bool
+	clickhouse clickhouse.Config
 }
 
 func lettersCommands() []command {
@@ -44,6 +48,7 @@ func lettersCommands() []command {
 		{"dead-letters replay", "OFFSET…", "sends dead letters again to the partition that they came from; each becomes a new record there", func(fs *flag.FlagSet) func(context.Context, *call) error {
 			l := define(fs)
 			fs.BoolVar(&l.force, "force", false, "send also what this program cannot read: it comes back as a dead letter unless the daemons are newer")
+			fs.StringVar(&l.clickhouse.DSN, "clickhouse", "", "`DSN` of the warehouse; required for letters of outcomes and rejections, which would count twice if they were there already")
 			return l.replay
 		}},
 	}
@@ -156,10 +161,20 @@ func (f *lettersFlags) replay(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	for _, l := range letters { // before anything is sent
+	for i, l := range letters { // before anything is sent
 		if err := f.replayable(codec, l); err != nil {
 			return err
 		}
+		if twin := slices.IndexFunc(letters[:i], func(o kafka.Letter) bool { return o.Source == l.Source }); twin >= 0 {
+			return fmt.Errorf("letters %d and %d hold the same record: send one of them", letters[twin].At, l.At)
+		}
+	}
+	wh, err := f.warehouse(ctx, letters)
+	if err != nil {
+		return err
+	}
+	if wh != nil {
+		defer wh.Close()
 	}
 	return withBrokers(ctx, f.kafka, func(ctx context.Context) error {
 		cl, err := kafka.NewClient(f.kafka, c.log, nil)
@@ -167,6 +182,13 @@ func (f *lettersFlags) replay(ctx context.Context, c *call) error {
 			return err
 		}
 		defer cl.Close()
+		for _, l := range letters {
+			if f.counted(l) {
+				if err := f.uncounted(ctx, cl, wh, l); err != nil {
+					return err
+				}
+			}
+		}
 		for _, l := range letters {
 			r := l.Record
 			if r.Topic == f.kafka.Topic(topic.Clicks) && !slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == topic.HeaderReplay }) {
@@ -195,6 +217,80 @@ func (f *lettersFlags) replayable(codec *event.Codec, l kafka.Letter) error {
 		return fmt.Errorf("letter %d would come back: %w (-force sends it all the same)", l.At, err)
 	}
 	return nil
+}
+
+// counted reports whether each record of a letter's topic becomes a row that counts. Of the others the processor recognises a conversion, and the sink a click, that it had before.
+func (f *lettersFlags) counted(l kafka.Letter) bool {
+	return l.Source.Topic == f.kafka.Topic(topic.Outcomes) || l.Source.Topic == f.kafka.Topic(topic.Rejections)
+}
+
+// warehouse connects if a letter is to be looked up there; nil if none is.
+func (f *lettersFlags) warehouse(ctx context.Context, letters []kafka.Letter) (*clickhouse.Conn, error) {
+	i := slices.IndexFunc(letters, f.counted)
+	if i < 0 {
+		return nil, nil
+	}
+	if f.clickhouse.DSN == "" {
+		return nil, usagef("-clickhouse is required: letter %d comes from %s, and must not be in the table yet", letters[i].At, letters[i].Source.Topic)
+	}
+	if err := checkDSN(f.clickhouse); err != nil {
+		return nil, err
+	}
+	return clickhouse.Open(ctx, f.clickhouse, slog.New(slog.DiscardHandler))
+}
+
+// uncounted says why a record must not be sent again: its row is there, may still come, or it was sent before. Two replays at the same moment are not kept apart.
+func (f *lettersFlags) uncounted(ctx context.Context, cl *kgo.Client, wh *clickhouse.Conn, l kafka.Letter) error {
+	name, partition := l.Source.Topic, l.Source.Partition
+	table := strings.TrimPrefix(name, f.kafka.TopicPrefix)
+	var found []struct {
+		Finished uint64 `ch:"finished"`
+		Rows     uint64 `ch:"rows"`
+	}
+	if err := wh.Select(ctx, &found, "SELECT (SELECT count() FROM batches WHERE topic = {topic:String} AND partition = {partition:UInt32} AND start_offset <= {offset:UInt64} AND end_offset > {offset:UInt64}) AS finished, "+
+		"(SELECT count() FROM "+table+" WHERE src_partition = {partition:UInt32} AND src_offset = {offset:UInt64}) AS rows",
+		clickhouse.Named("topic", table), clickhouse.Named("partition", partition), clickhouse.Named("offset", l.Source.Offset)); err != nil {
+		return fmt.Errorf("looking for letter %d in table %s: %w", l.At, table, err)
+	}
+	if found[0].Rows > 0 {
+		return fmt.Errorf("letter %d is in table %s already: a sink that can read it came back to it", l.At, table)
+	}
+	if found[0].Finished == 0 { // a newer sink could repeat the batch, and read the record
+		return fmt.Errorf("letter %d is of a batch that the sink has not finished: start the sink, and try again", l.At)
+	}
+	start, end, err := bounds(ctx, cl, name, partition)
+	if err != nil {
+		return fmt.Errorf("looking for letter %d in %s: %w", l.At, name, err)
+	}
+	// What was sent again has the same bytes, and is kept at least as long as its letter.
+	return kafka.ReadRange(ctx, f.kafka, slog.New(slog.DiscardHandler), name, partition, max(start, l.Source.Offset+1), end, func(r *kgo.Record) error {
+		if bytes.Equal(r.Key, l.Record.Key) && bytes.Equal(r.Value, l.Record.Value) {
+			return fmt.Errorf("letter %d was sent before: it is %s partition %d offset %d", l.At, name, partition, r.Offset)
+		}
+		return nil
+	})
+}
+
+// bounds returns where the log of a partition begins and ends.
+func bounds(ctx context.Context, cl *kgo.Client, name string, partition int32) (start, end int64, err error) {
+	admin := kadm.NewClient(cl)
+	starts, err := admin.ListStartOffsets(ctx, name)
+	if err == nil {
+		err = starts.Error()
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	ends, err := admin.ListEndOffsets(ctx, name)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	first, _ := starts.Lookup(name, partition)
+	last, _ := ends.Lookup(name, partition)
+	return first.Offset, last.Offset, nil
 }
 
 // readable returns what a letter says, or why this program, too, calls its record unreadable.
