@@ -529,6 +529,9 @@ func TestFlags(t *testing.T) {
 	f("-grace", 2, "-grace", "1ms")
 	f("unexpected argument", 2, "now")
 	f("-port-base", 0, "-h")
+	f("-once: with -traffic 0 there is nothing to check", 2, "-once", "-traffic", "0")
+	f("-once: only all parts together can be checked, and -run lacks processor, gateway, redirector, report", 2, "-once", "-run", "broker,warehouse,sink")
+	f("-run lacks sink", 2, "-once", "-run", "broker,broker,warehouse,processor,gateway,redirector,report")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -99,7 +99,14 @@ func parse(args []string, usage io.Writer) (o options, err error) {
 		return o, fmt.Errorf("-clicks: %d is negative", o.clicks)
 	case o.grace < time.Second:
 		return o, fmt.Errorf("-grace: %v is under a second", o.grace)
-	case o.traffic && len(o.run) < len(partNames):
+	}
+	missing := slices.DeleteFunc(slices.Clone(partNames), func(p string) bool { return slices.Contains(o.run, p) })
+	switch {
+	case o.once && !o.traffic:
+		return o, errors.New("-once: with -traffic 0 there is nothing to check")
+	case o.once && len(missing) > 0:
+		return o, fmt.Errorf("-once: only all parts together can be checked, and -run lacks %s", strings.Join(missing, ", "))
+	case len(missing) > 0:
 		o.traffic = false // the other parts are somebody else's: what arrives here is not ours to judge
 	}
 	return o, nil
