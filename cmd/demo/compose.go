@@ -26,7 +26,6 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka"
 	broker "github.com/nimriz/partners/pipeline/kafka/embedded"
 	"github.com/nimriz/partners/pipeline/processor"
-	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -48,7 +47,6 @@ type demo struct {
 
 	dir   string
 	log   *slog.Logger
-	codec *event.Codec
 	kafka kafka.Config
 	wh    clickhouse.Config
 	at    endpoints
@@ -62,8 +60,9 @@ func newDemo(o options, stdout, stderr io.Writer, j judge) *demo {
 	if j == nil {
 		j = oracleJudge
 	}
-	return &demo{options: o, stdout: stdout, stderr: stderr, judge: j, log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		codec: event.DefaultCodec(), kafka: kafka.DefaultConfig()}
+	k := kafka.DefaultConfig()
+	k.TopicPrefix = o.topicPrefix
+	return &demo{options: o, stdout: stdout, stderr: stderr, judge: j, log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn})), kafka: k}
 }
 
 // main prepares, starts, drives traffic, checks, and serves until ctx is done.

@@ -527,6 +527,7 @@ func TestFlags(t *testing.T) {
 	}
 	f("-run: \"reports\"", 2, "-run", "broker,reports")
 	f("-grace", 2, "-grace", "1ms")
+	f("-schema-ids: open nosuch.json", 2, "-schema-ids", "nosuch.json")
 	f("unexpected argument", 2, "now")
 	f("-port-base", 0, "-h")
 	f("-once: with -traffic 0 there is nothing to check", 2, "-once", "-traffic", "0")
