@@ -45,13 +45,14 @@ type demo struct {
 	stdout, stderr io.Writer
 	judge          judge
 
-	dir   string
-	log   *slog.Logger
-	kafka kafka.Config
-	wh    clickhouse.Config
-	at    endpoints
-	group daemon.Group
-	parts []daemon.Part
+	dir       string
+	log       *slog.Logger
+	kafka     kafka.Config
+	wh        clickhouse.Config
+	at        endpoints
+	clickLife time.Duration // at least the longest window of the catalog
+	group     daemon.Group
+	parts     []daemon.Part
 
 	registry *prometheus.Registry
 }
@@ -134,7 +135,8 @@ func (d *demo) start(ctx context.Context) error {
 	deps := parts.Deps{Kafka: d.kafka, Codec: d.codec, Log: d.log, Registry: d.registry}
 	if d.has("processor") {
 		cfg := processor.DefaultConfig()
-		cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickMemory, cfg.JourneyCache = filepath.Join(d.dir, "processor"), "demo-0", d.grace, 64<<20, 64<<20
+		cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickLife = filepath.Join(d.dir, "processor"), "demo-0", d.grace, d.clickLife
+		cfg.ClickMemory, cfg.JourneyCache = 64<<20, 64<<20
 		k := d.kafka
 		k.ClientID = "partners-processor"
 		p, err := processor.New(cfg, k, d.codec, d.log.With("part", "processor"), d.registry)
@@ -217,8 +219,13 @@ func (d *demo) startBroker(ctx context.Context) error {
 	if !d.has("broker") {
 		return nil
 	}
+	kept, err := setup.KeptClickLife(ctx, d.kafka, d.log)
+	if err != nil {
+		return err
+	}
+	d.clickLife = max(d.clickLife, kept) // of a catalog that was applied before, or of a cluster that is not ours
 	want := kafka.DefaultTopicsConfig()
-	want.Replication = 1
+	want.Replication, want.ClickLife = 1, d.clickLife
 	if _, err := setup.Topics(ctx, d.kafka, want, d.log); err != nil {
 		return err
 	}

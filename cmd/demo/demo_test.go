@@ -26,9 +26,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nimriz/partners/cmd/internal/setup"
 	"github.com/nimriz/partners/connectors/export"
 	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/connectors/signature"
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/oracle"
 	"github.com/nimriz/partners/pipeline/state"
 	"github.com/nimriz/partners/pipeline/token"
@@ -541,6 +543,30 @@ func TestFlags(t *testing.T) {
 	_, p, _ := net.SplitHostPort(ln.Addr().String())
 	n, _ := strconv.Atoi(p)
 	f("address already in use", 1, "-run", "broker", "-port-base", strconv.Itoa(n-4))
+}
+
+// A catalog may have windows of up to 90 days: topics and processor keep clicks as long, also when the catalog is exchanged for one with shorter windows.
+func TestLongWindow(t *testing.T) {
+	t.Parallel()
+	dir, base := t.TempDir(), freeBase(t)
+	long := filepath.Join(t.TempDir(), "long.yaml")
+	text := bytes.Replace(demoCatalog, []byte("window: 30d"), []byte("window: 90d"), 1)
+	if bytes.Equal(text, demoCatalog) {
+		t.Fatal("the demo's catalog has no window of 30d")
+	}
+	if err := os.WriteFile(long, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"-catalog", long}, {"-catalog", "catalog.yaml"}} {
+		r := serve(t, dir, base, append([]string{"-run", "broker,processor", "-topic-prefix", "eu."}, args...)...)
+		cfg := kafka.DefaultConfig()
+		cfg.Brokers, cfg.TopicPrefix = []string{fmt.Sprint("127.0.0.1:", base+4)}, "eu."
+		life, err := setup.KeptClickLife(t.Context(), cfg, slog.New(slog.DiscardHandler))
+		if want := 90 * 24 * time.Hour; err != nil || life != want {
+			t.Errorf("%v: clicks are kept for %v, %v; want %v", args, life, err, want)
+		}
+		r.stop()
+	}
 }
 
 const (

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/nimriz/partners/cmd/internal/setup"
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/catalog"
@@ -44,6 +45,7 @@ func (d *demo) prepare() error {
 	if err != nil {
 		return err
 	}
+	d.clickLife = setup.ClickLife(c.Workspaces())
 	for _, w := range c.Workspaces() {
 		if err := d.makeSecrets(w.ID); err != nil {
 			return fmt.Errorf("making secrets of workspace %s: %w", w.ID, err)

@@ -65,6 +65,26 @@ func checkClickLife(ctx context.Context, cfg kafka.Config, want kafka.TopicsConf
 	return nil
 }
 
+// ClickLife returns how long clicks must be kept for the windows of a catalog: the default, or longer.
+func ClickLife(workspaces []catalog.Workspace) time.Duration {
+	window, _ := longestWindow(workspaces)
+	return max(topic.DefaultClickLife, window)
+}
+
+// KeptClickLife returns the click life that the topics were applied with, 0 if there are none yet or nobody may read it.
+func KeptClickLife(ctx context.Context, cfg kafka.Config, log *slog.Logger) (time.Duration, error) {
+	cl, err := kafka.NewClient(cfg, log, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer cl.Close()
+	life, known := clickLife(ctx, cl, cfg.Topic(topic.Clicks))
+	if !known {
+		return 0, nil
+	}
+	return life, nil
+}
+
 // longestWindow returns the longest window of any program and of the links without program, and whose it is; 0 for a catalog without links and programs.
 func longestWindow(workspaces []catalog.Workspace) (window time.Duration, of string) {
 	longer := func(d time.Duration, format string, args ...any) {
