@@ -240,7 +240,7 @@ func (d *demo) startBroker(ctx context.Context) error {
 func (d *demo) startWarehouse(ctx context.Context) error {
 	d.wh.DSN = d.clickhouse
 	if d.clickhouse != "" {
-		d.at.ClickHouse = d.clickhouse
+		d.at.ClickHouse = withoutPassword(d.clickhouse)
 	} else {
 		d.wh.DSN = "http://default@" + d.at.ClickHouse[len("http://"):] + "/partners"
 	}
@@ -271,6 +271,28 @@ func (d *demo) startWarehouse(ctx context.Context) error {
 	}
 	d.say("warehouse   %s  migrated", d.at.ClickHouse)
 	return nil
+}
+
+// withoutPassword returns a DSN that may be written down: clickhouse-go reads passwords in three places, and lists of hosts that url.Parse does not.
+func withoutPassword(dsn string) string {
+	scheme, rest, _ := strings.Cut(dsn, "://")
+	rest, query, _ := strings.Cut(rest, "?")
+	authority, path, slash := strings.Cut(rest, "/")
+	if at := strings.LastIndexByte(authority, '@'); at >= 0 {
+		user, _, _ := strings.Cut(authority[:at], ":")
+		authority = user + authority[at:]
+	}
+	if slash {
+		path = "/" + path
+	}
+	kept := slices.DeleteFunc(strings.Split(query, "&"), func(option string) bool {
+		name, _, _ := strings.Cut(option, "=")
+		return name == "" || name == "password" || name == "http_proxy"
+	})
+	if len(kept) > 0 {
+		path += "?" + strings.Join(kept, "&")
+	}
+	return scheme + "://" + authority + path
 }
 
 func (d *demo) waitReady(ctx context.Context) error {

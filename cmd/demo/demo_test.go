@@ -529,6 +529,7 @@ func TestFlags(t *testing.T) {
 	}
 	f("-run: \"reports\"", 2, "-run", "broker,reports")
 	f("-grace", 2, "-grace", "1ms")
+	f("-clickhouse: the scheme is neither", 2, "-clickhouse", "host:8123")
 	f("-schema-ids: open nosuch.json", 2, "-schema-ids", "nosuch.json")
 	f("unexpected argument", 2, "now")
 	f("-port-base", 0, "-h")
@@ -566,6 +567,44 @@ func TestLongWindow(t *testing.T) {
 			t.Errorf("%v: clicks are kept for %v, %v; want %v", args, life, err, want)
 		}
 		r.stop()
+	}
+}
+
+// A password of -clickhouse is for ClickHouse alone.
+func TestNoPassword(t *testing.T) {
+	t.Parallel()
+	f := func(dsn, want string) {
+		t.Helper()
+		if got := withoutPassword(dsn); got != want {
+			t.Errorf("%s: %s, want %s", dsn, got, want)
+		}
+	}
+	f("http://host:8123/partners", "http://host:8123/partners")
+	f("http://default@host:8123/partners?compress=lz4", "http://default@host:8123/partners?compress=lz4")
+	f("http://default:S3CRET@host:8123/partners", "http://default@host:8123/partners")
+	f("clickhouse://u:S3%40CRET@a:9000,b:9000/partners?secure=true", "clickhouse://u@a:9000,b:9000/partners?secure=true")
+	f("http://u:S3@CRET@host:8123", "http://u@host:8123")
+	f("http://host:8123/partners?username=u&password=S3CRET&compress=lz4", "http://host:8123/partners?username=u&compress=lz4")
+	f("http://host:8123/partners?password=S3CRET", "http://host:8123/partners")
+	f("http://host:8123/?http_proxy=http%3A%2F%2Fu%3AS3CRET%40proxy&secure=true", "http://host:8123/?secure=true")
+
+	dir := t.TempDir()
+	o, err := parse([]string{"-clickhouse", "http://default:S3CRET@127.0.0.1:1/partners", "-run", "report", "-data", dir}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	d := newDemo(o, &out, &out, nil)
+	d.dir, d.run = dir, nil
+	if err := d.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	written, err := os.ReadFile(d.path("endpoints.json"))
+	if err != nil || !strings.Contains(string(written), `"http://default@127.0.0.1:1/partners"`) || strings.Contains(string(written)+out.String(), "S3CRET") {
+		t.Errorf("%v: %s %s", err, written, &out)
+	}
+	if !strings.Contains(d.wh.DSN, "S3CRET") {
+		t.Errorf("the parts connect to %s", d.wh.DSN)
 	}
 }
 

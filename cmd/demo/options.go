@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/schemas/event"
 )
 
@@ -64,6 +65,11 @@ func parse(args []string, usage io.Writer) (o options, err error) {
 	}
 	if o.codec, err = daemon.Codec(schemaIDs); err != nil {
 		return o, err
+	}
+	if o.clickhouse != "" {
+		if err := (clickhouse.Config{DSN: o.clickhouse}).Validate(); err != nil {
+			return o, fmt.Errorf("-%w", err) // it begins with the name of the flag
+		}
 	}
 	o.traffic = *traffic != 0
 	o.run = strings.Split(*run, ",")
