@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Claim is one line of a partner's list of orders.
@@ -49,7 +50,7 @@ const (
 	columnDate     = "date"
 )
 
-// maxID is the longest id of an event or order.
+// maxID is the longest id of an event or order, in characters as the gateway counts them.
 const maxID = 128
 
 var currencyCode = regexp.MustCompile(`^[A-Z]{3}$`)
@@ -144,8 +145,8 @@ func (c *Claims) Next() (claim Claim, err error) {
 	}
 	for name, id := range map[string]*string{columnOrder: &claim.OrderID, columnEvent: &claim.EventID} {
 		text, column := cell(name)
-		if len(text) > maxID {
-			return claim, c.problem(column, "longer than %d bytes", maxID)
+		if utf8.RuneCountInString(text) > maxID {
+			return claim, c.problem(column, "longer than %d characters", maxID)
 		}
 		*id = text
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -130,26 +131,33 @@ var ErrTooMany = errors.New("too many events")
 
 // gather collects the evidence for keys of one column, which is a constant of this package.
 func (d *Dispute) gather(ctx context.Context, column string, keys []string, of func(*Event) string) (*evidence, error) {
-	ev := &evidence{judged: map[string][]*Event{}, waiting: map[string][]*Event{}, refused: map[string]Refusal{}}
+	ev := &evidence{judged: map[string][]*Event{}, waiting: map[string][]*Event{}, refused: map[string]Refusal{}, clicks: map[string]*Click{}}
 	if len(keys) == 0 {
 		return ev, nil
 	}
-	r, named, most := d.reader, clickhouse.Named("keys", keys), clickhouse.Named("n", MaxChain+1)
-	judged, err := r.outcomes(ctx, d.workspace, column+` IN {keys:Array(String)}
-		ORDER BY src_partition, src_offset LIMIT 20 BY event_id, click_token, verdict LIMIT {n:UInt64}`, named, most)
-	if err != nil {
-		return nil, err
-	}
-	waiting, err := r.conversions(ctx, d.workspace, column+` IN {keys:Array(String)} AND (src_partition, src_offset) NOT IN
-		(SELECT event_partition, event_offset FROM outcomes WHERE workspace_id = {w:String} AND `+column+` IN {keys:Array(String)})
-		ORDER BY src_partition, src_offset LIMIT 20 BY event_id, click_token LIMIT {n:UInt64}`, named, most)
-	if err != nil {
-		return nil, err
-	}
-	for _, found := range [][]*Event{judged, waiting} { // an order_id that a sender gives to all its orders
-		if len(found) > MaxChain {
-			return nil, fmt.Errorf("%w: more than %d events have an %s of this list, such as %q: take it out of the list", ErrTooMany, MaxChain, column, of(found[len(found)-1]))
+	slices.Sort(keys)
+	keys = slices.Compact(keys) // a key in two queries would bring its events twice
+	var judged, waiting []*Event
+	for len(keys) > 0 {
+		n := fit(keys)
+		if err := d.named(ctx, column, keys[:n], &judged, &waiting); err != nil {
+			return nil, err
 		}
+		for _, found := range [][]*Event{judged, waiting} { // an order_id that a sender gives to all its orders
+			if len(found) > MaxChain {
+				return nil, fmt.Errorf("%w: more than %d events have an %s of this list, such as %q: take it out of the list", ErrTooMany, MaxChain, column, of(found[len(found)-1]))
+			}
+		}
+		if column == "event_id" {
+			refused, err := d.reader.refusals(ctx, d.workspace, keys[:n], 1)
+			if err != nil {
+				return nil, err
+			}
+			for _, refusal := range refused {
+				ev.refused[refusal.EventID] = refusal
+			}
+		}
+		keys = keys[n:]
 	}
 	var roots []*Event
 	var tokens []string
@@ -166,22 +174,23 @@ func (d *Dispute) gather(ctx context.Context, column string, keys []string, of f
 		ev.waiting[of(e)] = append(ev.waiting[of(e)], e)
 		tokens = append(tokens, e.ClickToken)
 		if _, ok := d.graces[e.Partition]; !ok {
-			if d.graces[e.Partition], err = r.grace(ctx, e.Partition); err != nil {
+			grace, err := d.reader.grace(ctx, e.Partition)
+			if err != nil {
 				return nil, err
 			}
+			d.graces[e.Partition] = grace
 		}
 	}
-	ev.clicks = map[string]*Click{}
-	for some := range slices.Chunk(tokens, maxKeys) {
-		clicks, err := r.clicks(ctx, d.workspace, some)
+	for len(tokens) > 0 {
+		n := fit(tokens)
+		clicks, err := d.reader.clicks(ctx, d.workspace, tokens[:n])
 		if err != nil {
 			return nil, err
 		}
-		for token, click := range clicks {
-			ev.clicks[token] = click
-		}
+		maps.Copy(ev.clicks, clicks)
+		tokens = tokens[n:]
 	}
-	children, cut, err := r.below(ctx, d.workspace, roots)
+	children, cut, err := d.reader.below(ctx, d.workspace, roots)
 	if err != nil {
 		return nil, err
 	}
@@ -189,16 +198,26 @@ func (d *Dispute) gather(ctx context.Context, column string, keys []string, of f
 		return nil, fmt.Errorf("%w: what was taken back from %d events such as %q are more than %d events or %d steps: look at them one by one", ErrTooMany, len(roots), roots[0].EventID, MaxChain, MaxDepth)
 	}
 	ev.children = children
-	if column == "event_id" {
-		refused, err := r.refusals(ctx, d.workspace, keys, 1)
-		if err != nil {
-			return nil, err
-		}
-		for _, refusal := range refused {
-			ev.refused[refusal.EventID] = refusal
-		}
-	}
 	return ev, nil
+}
+
+// named appends the events that the keys of one query name.
+func (d *Dispute) named(ctx context.Context, column string, keys []string, judged, waiting *[]*Event) error {
+	named, most := clickhouse.Named("keys", keys), clickhouse.Named("n", MaxChain+1)
+	found, err := d.reader.outcomes(ctx, d.workspace, column+` IN {keys:Array(String)}
+		ORDER BY src_partition, src_offset LIMIT 20 BY event_id, click_token, verdict LIMIT {n:UInt64}`, named, most)
+	if err != nil {
+		return err
+	}
+	*judged = append(*judged, found...)
+	found, err = d.reader.conversions(ctx, d.workspace, column+` IN {keys:Array(String)} AND (src_partition, src_offset) NOT IN
+		(SELECT event_partition, event_offset FROM outcomes WHERE workspace_id = {w:String} AND `+column+` IN {keys:Array(String)})
+		ORDER BY src_partition, src_offset LIMIT 20 BY event_id, click_token LIMIT {n:UInt64}`, named, most)
+	if err != nil {
+		return err
+	}
+	*waiting = append(*waiting, found...)
+	return nil
 }
 
 // here reports whether what is attributed to a partner counts for the one whose list this is.

@@ -3,6 +3,7 @@ package report
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -242,7 +243,7 @@ func (r *Reader) below(ctx context.Context, workspace string, roots []*Event) (c
 		}
 		roots = nil
 		for len(ids) > 0 {
-			n := min(len(ids), maxKeys)
+			n := min(fit(ids), fit(tokens))
 			found, err := r.outcomes(ctx, workspace, `click_token IN {tokens:Array(String)} AND parent_event_id IN {ids:Array(String)} AND verdict IN ('reversed', 'unattributed')
 				ORDER BY event_partition, event_offset LIMIT {n:UInt32}`,
 				clickhouse.Named("tokens", tokens[:n]), clickhouse.Named("ids", ids[:n]), clickhouse.Named("n", MaxChain+1-min(total, MaxChain)))
@@ -264,8 +265,26 @@ func (r *Reader) below(ctx context.Context, workspace string, roots []*Event) (c
 	return children, false, nil
 }
 
-// maxKeys is how many ids one query names: an id has up to 128 bytes, a parameter of ClickHouse over HTTP 128 KiB.
-const maxKeys = 200
+// One query names at most maxKeys ids and tokens in a parameter, and at most maxEncoded bytes: ClickHouse over HTTP takes 128 KiB as they are encoded (http_max_field_value_size), and 128 characters of an order id can be 1,536 bytes.
+const (
+	maxKeys    = 200
+	maxEncoded = 120 << 10
+)
+
+// fit returns how many of the first keys one parameter can name.
+func fit(keys []string) int {
+	size := 0
+	for i, k := range keys {
+		size += len("%27%27%2C") + len(url.QueryEscape(quotes.Replace(k)))
+		if i == maxKeys || i > 0 && size > maxEncoded {
+			return i
+		}
+	}
+	return len(keys)
+}
+
+// quotes writes a text as between quotes in an array.
+var quotes = strings.NewReplacer(`\`, `\\`, `'`, `\'`, "\x00", `\0`)
 
 // standing is what is left of every event that has effect, in minor units, or in units where there is no amount.
 func standing(events []*Event) map[*Event]int64 {

@@ -132,30 +132,57 @@ func TestBatch(t *testing.T) {
 	if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Fatal(err)
 	}
-	id := strings.Repeat("'\\\t", 40) // long, and full of what could end a parameter
+	batch(t, conn, "acme", strings.Repeat("'\\\t", 40))       // long, and full of what could end a parameter
+	batch(t, conn, "zeta", strings.Repeat("\U0001F642", 124)) // 1,500 bytes in a URL
+}
+
+func batch(t *testing.T, conn *clickhouse.Conn, workspace, id string) {
+	t.Helper()
 	const sales = 3 * maxKeys
-	err = conn.Exec(t.Context(), `INSERT INTO outcomes (workspace_id, src_offset, event_offset, click_token, event_id, order_id, type, verdict, effect, amount_minor, currency, exponent, partner_id)
-		SELECT 'acme', number, number, 'T' || toString(number % 7), {id:String} || toString(number), {id:String} || 'o' || toString(intDiv(number, 3)), 'sale', 'attributed', 1, 100 + number, 'EUR', 2, 'p'
-		FROM numbers({sales:UInt32})`, clickhouse.Named("id", id), clickhouse.Named("sales", sales))
+	err := conn.Exec(t.Context(), `INSERT INTO outcomes (workspace_id, src_offset, event_offset, click_token, event_id, order_id, type, verdict, effect, amount_minor, currency, exponent, partner_id)
+		SELECT {w:String}, number, number, 'T' || toString(number % 7), {id:String} || toString(number), {id:String} || 'o' || toString(intDiv(number, 3)), 'sale', 'attributed', 1, 100 + number, 'EUR', 2, 'p'
+		FROM numbers({sales:UInt32})`, clickhouse.Named("id", id), clickhouse.Named("sales", sales), clickhouse.Named("w", workspace))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var claims []Claim
-	for i := range maxKeys {
+	for i := range maxKeys - 1 {
 		claims = append(claims, Claim{Line: i + 2, OrderID: fmt.Sprintf("%so%d", id, i)})
 	}
-	d := New(conn).Dispute("acme", "p")
+	claims = append(claims, Claim{Line: maxKeys + 1, OrderID: claims[0].OrderID})
+	d := New(conn).Dispute(workspace, "p")
 	findings, err := d.Judge(t.Context(), claims)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, f := range findings {
+	for i, f := range findings[:maxKeys-1] {
 		if want := minor(int64(3*100+9*i+3), 2).String(); f.Verdict != ClaimAttributed || f.Net == nil || f.Net.String() != want {
 			t.Fatalf("claim %d: %q, net %v, want %s", i, f.Words, f.Net, want)
 		}
 	}
+	if f := findings[maxKeys-1]; f.Words != "duplicate of line 2" {
+		t.Errorf("the first order once more: %q", f.Words)
+	}
 	if _, err := d.Judge(t.Context(), append(claims, Claim{OrderID: "one more"})); err == nil {
 		t.Error("a batch may be as long as it likes")
+	}
+}
+
+// The gateway takes ids of 128 characters, whatever their bytes.
+func TestLongIDs(t *testing.T) {
+	read := func(id string) error {
+		c, err := ReadClaims(strings.NewReader("order_id\n"+id+"\n"), "x.csv")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Next()
+		return err
+	}
+	if err := read(strings.Repeat("\U0001F642", maxID)); err != nil {
+		t.Error(err)
+	}
+	if err := read(strings.Repeat("é", maxID+1)); err == nil || err.Error() != "x.csv:2:1: order_id: longer than 128 characters" {
+		t.Error(err)
 	}
 }
 
