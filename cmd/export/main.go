@@ -40,11 +40,8 @@ func main() {
 	d.Main(func(ctx context.Context) (err error) {
 		cfg.Log, cfg.Metrics = d.Log, export.NewMetrics(d.Registry)
 		cfg.Type, cfg.Verdict, cfg.Review = split(*types), split(*verdicts), split(*reviews)
-		if wh.DSN == "" {
-			return fmt.Errorf("%w: -clickhouse is required", daemon.ErrUsage)
-		}
-		if err := wh.Validate(); err != nil {
-			return fmt.Errorf("%w: -%w", daemon.ErrUsage, err)
+		if err := daemon.Usage(daemon.ClickHouse(wh), daemon.Required("-workspace", cfg.Workspace), daemon.Required("-out", cfg.Dir)); err != nil {
+			return err
 		}
 		if *schedule != "" {
 			return scheduled(ctx, d, wh, *schedule, cfg, *asOf+*since != "")
@@ -91,8 +88,8 @@ func main() {
 
 // scheduled keeps running, as a daemon.
 func scheduled(ctx context.Context, d *daemon.Daemon, wh clickhouse.Config, schedule string, cfg export.Config, manifests bool) error {
-	if cfg.From+cfg.To != "" || manifests || cfg.Dir == "-" || cfg.Dir == "" || cfg.Workspace == "" {
-		return fmt.Errorf("%w: -schedule exports whole days of a -workspace into the directory -out: it goes with neither -from, -to, -as-of nor -since", daemon.ErrUsage)
+	if cfg.From+cfg.To != "" || manifests || cfg.Dir == "-" {
+		return fmt.Errorf("%w: -schedule exports whole days into the directory -out: it goes with neither -from, -to, -as-of nor -since", daemon.ErrUsage)
 	}
 	if err := export.CheckSchedule(schedule); err != nil {
 		return fmt.Errorf("%w: %w", daemon.ErrUsage, err)

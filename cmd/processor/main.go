@@ -25,6 +25,9 @@ func main() {
 	f.Int64Var(&cfg.ClickMemory, "click-memory", cfg.ClickMemory, "`bytes` for clicks that are not on disk yet, split over the owned partitions")
 	f.DurationVar(&cfg.SessionTimeout, "session-timeout", cfg.SessionTimeout, "after how long without a heartbeat the group gives this slot's partitions away")
 	d.Main(func(ctx context.Context) error {
+		if err := daemon.Usage(k.Validate(), cfg.Validate()); err != nil {
+			return err
+		}
 		codec, err := d.Codec()
 		if err != nil {
 			return err

@@ -19,11 +19,8 @@ func main() {
 	daemon.ClickHouseFlag(f, &wh)
 	f.StringVar(&part.ReaderTokens, "reader-tokens", "", "`directory` with one file per workspace id, NAME:SHA-256-OF-THE-TOKEN a line (required)")
 	d.Main(func(ctx context.Context) (err error) {
-		if part.ReaderTokens == "" {
-			return fmt.Errorf("-reader-tokens: the directory is required")
-		}
-		if err := wh.Validate(); err != nil {
-			return fmt.Errorf("-%w", err)
+		if err := daemon.Usage(daemon.ClickHouse(wh), daemon.Required("-reader-tokens", part.ReaderTokens)); err != nil {
+			return err
 		}
 		if part.Listener, err = net.Listen("tcp", *listen); err != nil {
 			return fmt.Errorf("-listen: %w", err)

@@ -15,11 +15,11 @@ func main() {
 	d := daemon.New("sink", "copies the topics into ClickHouse, effectively once")
 	part, k, wh := parts.Sink{Config: sink.DefaultConfig()}, kafka.DefaultConfig(), clickhouse.Config{}
 	d.Kafka(&k)
-	d.Flags.StringVar(&wh.DSN, "clickhouse", "", "clickhouse-go `DSN`: http://user@host:8123/partners or clickhouse://… (required)")
+	daemon.ClickHouseFlag(d.Flags, &wh)
 	d.Flags.DurationVar(&part.Config.Linger, "linger", part.Config.Linger, "shortest time between two inserts of one partition while it keeps up")
 	d.Flags.DurationVar(&part.Config.SessionTimeout, "session-timeout", part.Config.SessionTimeout, "after how long without a heartbeat the group gives this sink's partitions away; also how long a killed sink waits when it starts again")
 	d.Main(func(ctx context.Context) (err error) {
-		if err := daemon.Usage(k.Validate(), part.Config.Validate(), wh.Validate()); err != nil {
+		if err := daemon.Usage(k.Validate(), part.Config.Validate(), daemon.ClickHouse(wh)); err != nil {
 			return err
 		}
 		if part.Codec, err = d.Codec(); err != nil {
