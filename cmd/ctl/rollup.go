@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,8 @@ type rollup struct {
 	clickhouse clickhouse.Config
 	schemaIDs  string
 	from, to   string
+	// dropMissing: sums of days whose rows are gone are dropped.
+	dropMissing bool
 }
 
 func rollupCommands() []command {
@@ -31,6 +34,7 @@ func rollupCommands() []command {
 		daemon.SchemaIDsFlag(fs, &r.schemaIDs)
 		fs.StringVar(&r.from, "from", "", "first `day` of the rollup to compute, in UTC; all days before too if empty")
 		fs.StringVar(&r.to, "to", "", "last `day` of the rollup to compute, in UTC; all days after too if empty")
+		fs.BoolVar(&r.dropMissing, "drop-missing", false, "drop the sums of days that have no rows in the base tables; kept and refused otherwise: the rows may have been dropped as too old")
 		return r.rebuild
 	}}}
 }
@@ -71,6 +75,12 @@ func (r *rollup) rebuild(ctx context.Context, c *call) error {
 	}
 	work.Progress = func(step string) { c.log.Info(step) }
 	found, err := wh.Rebuild(ctx, work)
+	if errors.Is(err, clickhouse.ErrMissing) {
+		err = fmt.Errorf("%w; nothing was replaced: give the days that are to be computed with -from and -to, or drop these sums with -drop-missing", err)
+		if ranges > 0 {
+			err = fmt.Errorf("%w; the ranges above are whole now, so choose days that hold all of them", err)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -87,7 +97,7 @@ func (r *rollup) rebuild(ctx context.Context, c *call) error {
 
 // parse checks the flags.
 func (r *rollup) parse() (work clickhouse.Rebuild, err error) {
-	work = clickhouse.Rebuild{Table: "partner_hourly_state", Time: "hour"}
+	work = clickhouse.Rebuild{Table: "partner_hourly_state", Time: "hour", DropMissing: r.dropMissing}
 	if err := checkDSN(r.clickhouse); err != nil {
 		return work, err
 	}

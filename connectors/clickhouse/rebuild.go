@@ -17,9 +17,14 @@ type Rebuild struct {
 	Time string
 	// From (inclusive) and To (exclusive) bound it; zero means without end.
 	From, To time.Time
+	// DropMissing lets go of sums of days that the base tables have no rows of; without it they are ErrMissing. Such days may be wrong, or their rows may have been dropped as too old.
+	DropMissing bool
 	// Progress, if not nil, is called before each step.
 	Progress func(step string)
 }
+
+// ErrMissing is sums of days that the base tables have no rows of.
+var ErrMissing = errors.New("sums without rows in the base tables")
 
 // Rebuilt is what a rebuild found.
 type Rebuilt struct {
@@ -68,6 +73,9 @@ func (c *Conn) rebuild(ctx context.Context, r Rebuild) (out *Rebuilt, err error)
 		if err := c.Exec(ctx, "INSERT INTO "+beside+" ("+columns+") SELECT "+columns+" FROM ("+v.query+") WHERE "+within, args...); err != nil {
 			return nil, err
 		}
+	}
+	if err := c.keepMissing(ctx, r, beside, within, args); err != nil {
+		return nil, err
 	}
 	months, err := c.months(ctx, r, beside, within, args)
 	if err != nil {
@@ -170,6 +178,27 @@ func (c *Conn) makeBeside(ctx context.Context, r Rebuild, beside string) error {
 		return err
 	}
 	return c.Exec(ctx, "CREATE TABLE "+beside+" AS "+r.Table+" ENGINE = AggregatingMergeTree PARTITION BY "+s.Partition+" ORDER BY ("+s.Sorting+")")
+}
+
+// keepMissing refuses to replace days of sums by nothing. It looks at days, not months: a base table is divided by the arrival of its rows, so a month that was dropped there may have left a few.
+func (c *Conn) keepMissing(ctx context.Context, r Rebuild, beside, within string, args []any) error {
+	if r.DropMissing {
+		return nil
+	}
+	var found []struct {
+		Month uint32 `ch:"month"`
+	}
+	if err := c.Select(ctx, &found, "SELECT DISTINCT toUInt32(toYYYYMM("+r.Time+")) AS month FROM "+r.Table+" WHERE "+within+" AND toDate("+r.Time+") NOT IN (SELECT toDate("+r.Time+") FROM "+beside+") ORDER BY month", args...); err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	var months []string
+	for _, f := range found {
+		months = append(months, fmt.Sprint(f.Month))
+	}
+	return fmt.Errorf("%w: days of %s", ErrMissing, strings.Join(months, ", "))
 }
 
 // months lists those that hold sums within the rebuild, now or then.

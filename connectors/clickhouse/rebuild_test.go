@@ -1,6 +1,7 @@
 package clickhouse_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -40,7 +41,7 @@ func TestRebuild(t *testing.T) {
 	want := all()
 	rebuild := func(from, to time.Time) *clickhouse.Rebuilt {
 		t.Helper()
-		got, err := conn.Rebuild(t.Context(), clickhouse.Rebuild{Table: "sums", Time: "hour", From: from, To: to})
+		got, err := conn.Rebuild(t.Context(), clickhouse.Rebuild{Table: "sums", Time: "hour", From: from, To: to, DropMissing: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,6 +74,33 @@ func TestRebuild(t *testing.T) {
 	}
 	if n := number(t, conn, "SELECT count() AS n FROM system.tables WHERE database = currentDatabase() AND name LIKE '%rebuilt'"); n != 0 {
 		t.Error("the table beside is still there")
+	}
+}
+
+// Sums may outlive their rows: they are dropped only on demand.
+func TestRebuildKeepsOldSums(t *testing.T) {
+	conn := open(t)
+	exec(t, conn,
+		"CREATE TABLE a (at DateTime64(3, 'UTC'), arrived DateTime('UTC'), k String) ENGINE = MergeTree PARTITION BY toYYYYMM(arrived) ORDER BY at",
+		"CREATE TABLE sums (hour DateTime('UTC'), k String, n SimpleAggregateFunction(sum, UInt64)) ENGINE = AggregatingMergeTree PARTITION BY toYYYYMM(hour) ORDER BY (k, hour)",
+		"CREATE MATERIALIZED VIEW from_a TO sums AS SELECT toDateTime(toStartOfHour(at), 'UTC') AS hour, k, count() AS n FROM a GROUP BY hour, k",
+		// A row each hour from January to March; the last of a month arrive in the next.
+		"INSERT INTO a SELECT toDateTime64('2026-01-01 00:00:00', 3, 'UTC') + number * 3600 AS at, at + 7200, 'k' FROM numbers(90 * 24)",
+		"ALTER TABLE a DROP PARTITION ID '202601'", "ALTER TABLE a DROP PARTITION ID '202602'",
+		"INSERT INTO sums SELECT toDateTime('2026-03-10 05:00:00', 'UTC'), 'k', 7")
+	sum := func() int { return int(number(t, conn, "SELECT sum(n) AS n FROM sums")) }
+	rebuild := func(from time.Time, drop bool) error {
+		_, err := conn.Rebuild(t.Context(), clickhouse.Rebuild{Table: "sums", Time: "hour", From: from, DropMissing: drop})
+		return err
+	}
+	if err := rebuild(time.Time{}, false); !errors.Is(err, clickhouse.ErrMissing) || !strings.HasSuffix(err.Error(), "days of 202601, 202602") || sum() != 90*24+7 {
+		t.Errorf("sums without rows: %v, %d", err, sum())
+	}
+	if err := rebuild(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), false); err != nil || sum() != 90*24 {
+		t.Errorf("only what has rows: %v, %d", err, sum())
+	}
+	if err := rebuild(time.Time{}, true); err != nil || sum() != 31*24+2 {
+		t.Errorf("on demand: %v, %d", err, sum())
 	}
 }
 
