@@ -2,12 +2,14 @@ package clickhouse
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"path"
+	"regexp"
 	"strings"
 	"text/template"
 
@@ -55,6 +57,9 @@ func (c *Conn) migrate(ctx context.Context, fsys fs.FS, cfg MigrateConfig) error
 		return err
 	}
 	if err := c.createDatabase(ctx); err != nil {
+		return err
+	}
+	if err := c.checkEngines(ctx, rendered, cfg.Engine); err != nil {
 		return err
 	}
 	opts := *c.opts
@@ -108,10 +113,41 @@ func (c *Conn) createDatabase(ctx context.Context) error {
 	return nil
 }
 
+var createdTable = regexp.MustCompile(`CREATE TABLE IF NOT EXISTS ([A-Za-z_][A-Za-z0-9_]*)`)
+
+// checkEngines refuses the other engine than that of the tables that are there: what was applied is not applied again, so nobody else would notice.
+func (c *Conn) checkEngines(ctx context.Context, rendered files, engine string) error {
+	var tables []struct {
+		Name   string `ch:"name"`
+		Engine string `ch:"engine"`
+	}
+	if err := c.Select(ctx, &tables, "SELECT name, engine FROM system.tables WHERE database = {database:String} AND engine LIKE '%MergeTree' ORDER BY name", Named("database", c.Database())); err != nil {
+		return fmt.Errorf("reading the tables' engines: %w", err)
+	}
+	ours := map[string]bool{}
+	for _, text := range rendered.content {
+		for _, created := range createdTable.FindAllSubmatch(text, -1) {
+			ours[string(created[1])] = true
+		}
+	}
+	engine = cmp.Or(engine, MergeTree)
+	for _, t := range tables {
+		if ours[t.Name] && !suits(t.Engine, engine) {
+			return fmt.Errorf("engine: %s was asked for, but table %s is %s: the engine is the same for the life of a database", engine, t.Name, t.Engine)
+		}
+	}
+	return nil
+}
+
+// suits reports whether a table can have come from our engine. ClickHouse Cloud makes SharedMergeTree of either.
+func suits(table, engine string) bool {
+	return strings.HasPrefix(table, "Shared") || strings.HasPrefix(table, "Replicated") == (engine == Replicated)
+}
+
 func quoted(identifier string) string { return "`" + identifier + "`" }
 
 // render executes every SQL file of fsys as a template.
-func render(fsys fs.FS, database, engine string) (fs.FS, error) {
+func render(fsys fs.FS, database, engine string) (files, error) {
 	functions := template.FuncMap{"database": func() string { return quoted(database) }}
 	switch engine {
 	case MergeTree, "":
@@ -123,29 +159,29 @@ func render(fsys fs.FS, database, engine string) (fs.FS, error) {
 			return "Replicated" + name + "(" + strings.Join(args, ", ") + ")"
 		}
 	default:
-		return nil, fmt.Errorf("engine: %q is neither %s nor %s", engine, MergeTree, Replicated)
+		return files{}, fmt.Errorf("engine: %q is neither %s nor %s", engine, MergeTree, Replicated)
 	}
 	names, err := fs.Glob(fsys, "*.sql")
 	if err != nil {
-		return nil, fmt.Errorf("listing the migrations: %w", err)
+		return files{}, fmt.Errorf("listing the migrations: %w", err)
 	}
-	files := files{FS: fsys, content: map[string][]byte{}}
+	out := files{FS: fsys, content: map[string][]byte{}}
 	for _, name := range names {
 		text, err := fs.ReadFile(fsys, name)
 		if err != nil {
-			return nil, fmt.Errorf("reading a migration: %w", err)
+			return files{}, fmt.Errorf("reading a migration: %w", err)
 		}
 		parsed, err := template.New(name).Funcs(functions).Parse(string(text))
 		if err != nil {
-			return nil, fmt.Errorf("parsing a migration: %w", err)
+			return files{}, fmt.Errorf("parsing a migration: %w", err)
 		}
-		var out bytes.Buffer
-		if err := parsed.Execute(&out, nil); err != nil {
-			return nil, fmt.Errorf("rendering a migration: %w", err)
+		var sql bytes.Buffer
+		if err := parsed.Execute(&sql, nil); err != nil {
+			return files{}, fmt.Errorf("rendering a migration: %w", err)
 		}
-		files.content[name] = out.Bytes()
+		out.content[name] = sql.Bytes()
 	}
-	return files, nil
+	return out, nil
 }
 
 // files is a file system with the content of some files replaced.
