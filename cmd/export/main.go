@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -40,7 +41,7 @@ func main() {
 	d.Main(func(ctx context.Context) (err error) {
 		cfg.Log, cfg.Metrics = d.Log, export.NewMetrics(d.Registry)
 		cfg.Type, cfg.Verdict, cfg.Review = split(*types), split(*verdicts), split(*reviews)
-		if err := daemon.Usage(daemon.ClickHouse(wh), daemon.Required("-workspace", cfg.Workspace), daemon.Required("-out", cfg.Dir)); err != nil {
+		if err := daemon.Usage(daemon.ClickHouse(wh), anyDays(cfg).Validate()); err != nil {
 			return err
 		}
 		if *schedule != "" {
@@ -67,6 +68,9 @@ func main() {
 		defer conn.Close()
 		if cfg.From == "" && cfg.To == "" {
 			zone, err := export.Zone(ctx, conn, cfg.Workspace, export.WholeCatalog)
+			if errors.Is(err, export.ErrUnknown) {
+				zone, err = "UTC", nil // whether there is such a workspace all the same, Run finds out
+			}
 			if err != nil {
 				return status(err)
 			}
@@ -84,6 +88,14 @@ func main() {
 		_, err = export.Run(ctx, conn, cfg)
 		return status(err)
 	})
+}
+
+// anyDays gives a command line days where it has none yet, so that everything else can be checked before anybody is asked.
+func anyDays(cfg export.Config) *export.Config {
+	if cfg.From == "" && cfg.To == "" {
+		cfg.From, cfg.To = "2000-01-01", "2000-01-01"
+	}
+	return &cfg
 }
 
 // scheduled keeps running, as a daemon.

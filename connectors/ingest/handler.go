@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"mime"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -47,7 +48,7 @@ type Handler struct {
 	metrics       *metrics
 	limits        *limits
 	requests      tally
-	bodies        atomic.Int64 // bytes of bodies that are being served, or may come
+	bodies        atomic.Int64 // bytes of bodies that are being served
 	rejecting     tally
 	specification []byte
 	buffers       sync.Pool
@@ -193,15 +194,7 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request, workspace st
 		}
 	}()
 	rq := &request{workspace: workspace, batch: isBatch, body: body}
-	room := rq.limit()
-	if r.ContentLength >= 0 {
-		room = min(room, r.ContentLength)
-	}
-	defer h.bodies.Add(-room)
-	if h.bodies.Add(room) > maxBodies {
-		w.Header().Set("Connection", "close")
-		return h.answer(w, unavailable())
-	}
+	defer func() { h.bodies.Add(-int64(body.Len())) }()
 	ref := h.admit(w, r, rq)
 	if ref == nil {
 		if isBatch {
@@ -236,7 +229,7 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, rq *request) *re
 	if !isJSON(r.Header) {
 		return refuse(codeUnsupportedMedia, "", "content-type is not application/json, or the content is encoded")
 	}
-	if ref := readBody(w, r, rq); ref != nil {
+	if ref := h.readBody(w, r, rq); ref != nil {
 		return ref
 	}
 	now := h.now()
@@ -305,21 +298,41 @@ func isJSON(header http.Header) bool {
 }
 
 // readBody reads at most what is allowed. A body that says it is longer is not read at all.
-func readBody(w http.ResponseWriter, r *http.Request, rq *request) *refusal {
+func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, rq *request) *refusal {
 	var tooLong *http.MaxBytesError
+	var slow net.Error
 	var err error
 	if r.ContentLength <= rq.limit() {
-		_, err = rq.body.ReadFrom(http.MaxBytesReader(w, r.Body, rq.limit()))
+		_, err = rq.body.ReadFrom(&counted{http.MaxBytesReader(w, r.Body, rq.limit()), &h.bodies})
 	}
 	switch {
 	case r.ContentLength > rq.limit() || errors.As(err, &tooLong):
 		w.Header().Set("Connection", "close") // or the server would read on, to find the next request
 		return refuse(codeTooLarge, "", fmt.Sprintf("the body is over %d kB", rq.limit()>>10))
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return refuse(codeMalformedJSON, "", "the body ended early")
-	case err != nil: // a connection that was too slow says nothing about the event
+	case errors.Is(err, errNoRoom), errors.As(err, &slow) && slow.Timeout(): // says nothing about the event
 		w.Header().Set("Connection", "close")
+		if wait := h.limits.unverified(r.RemoteAddr, h.now()); wait > 0 {
+			return rateLimited(wait)
+		}
 		return unavailable()
+	case err != nil:
+		return refuse(codeMalformedJSON, "", "the body ended early")
 	}
 	return nil
+}
+
+var errNoRoom = errors.New("too many bodies in memory")
+
+// counted adds what is read to a total, which ends at maxBodies.
+type counted struct {
+	io.Reader
+	total *atomic.Int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	if c.total.Add(int64(n)) > maxBodies && (err == nil || err == io.EOF) {
+		err = errNoRoom
+	}
+	return n, err
 }

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"fmt"
+	"io"
 	"net/http/httptest"
 	"strconv"
 	"strings"
@@ -183,7 +184,7 @@ func TestBucket(t *testing.T) {
 	}
 }
 
-// Bodies have so much memory and no more, and give it back.
+// Bodies have so much memory and no more, give it back, and take none by announcing themselves.
 func TestBodies(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -201,4 +202,21 @@ func TestBodies(t *testing.T) {
 	}
 	r.handler.bodies.Store(0)
 	f(202)
+	body, sender := io.Pipe()
+	req := httptest.NewRequest("POST", batchTo("acme"), body)
+	req.Header.Set("Content-Type", "application/json")
+	done := make(chan int)
+	go func() {
+		w := httptest.NewRecorder()
+		r.handler.ServeHTTP(w, req)
+		done <- w.Code
+	}()
+	io.WriteString(sender, "{")
+	if n := r.handler.bodies.Load(); n > 1 {
+		t.Errorf("a byte of a batch takes %d", n)
+	}
+	sender.Close()
+	if code := <-done; code != 401 || r.handler.bodies.Load() != 0 {
+		t.Errorf("%d, %d bytes are still taken", code, r.handler.bodies.Load())
+	}
 }

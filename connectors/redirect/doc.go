@@ -25,7 +25,7 @@
 //	cut                      how far Kafka has acknowledged
 //	catalog                  the last good catalog
 //	refused/TIME.jsonl       what Kafka refused for good, one JSON object a line, for people to read
-//	00…07.seg.unread         a segment that could not be read for a minute: its clicks are not in Kafka
+//	00…07.seg.unread         a segment that could not be read for a minute: its clicks are not in Kafka. To send them, stop the process, take the ending away, remove cut, start
 //
 // Each process begins a segment of its own and never touches an older one but to ship and to unlink it. So "may have been sent before" is a property of segments: what
 // was there at the start and lies behind the cut goes with header replay, what came since does not, until an attempt of ours fails. A tail that a crash tore is dropped:

@@ -168,6 +168,7 @@ func (s *stage) last(t testing.TB) event.Click {
 func frames(s *Spool) []frame {
 	var out []frame
 	r := newReader(s)
+	r.patience = 0
 	for {
 		b, ok, err := r.next()
 		if !ok || err != nil {

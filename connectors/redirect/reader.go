@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -54,30 +55,48 @@ func (r *reader) next() (b batch, ok bool, err error) {
 	r.at.offset = max(r.at.offset, segmentHead)
 	b = batch{old: seg.old}
 	buf, err := r.read(seg, size)
-	switch {
-	case err == nil:
+	if err != nil {
+		if err := r.setAside(seg, size, err); err != nil {
+			return batch{}, false, err
+		}
+	} else {
 		r.failing = time.Time{}
 		b.bytes = len(buf)
 		r.scan(seg, buf, r.at.offset+int64(len(buf)) == size, &b)
-	case !r.givesUp(err):
-		return batch{}, false, err
-	default:
-		r.spool.log.Error("spool: a segment cannot be read and is set aside", "segment", seg.number, "offset", r.at.offset, "bytes", size-r.at.offset, "kept", seg.path+unreadExt, "error", err)
-		r.damage(size - r.at.offset)
-		seg.unread.Store(true)
-		r.at.offset, r.bad, r.failing = size, 0, time.Time{}
 	}
 	b.end = r.at
 	return b, true, nil
 }
 
-// givesUp reports whether a segment has been unreadable for too long, or never will be readable.
-func (r *reader) givesUp(err error) bool {
+// setAside gives up a segment that has been unreadable for too long, and goes on behind it. An error means not yet. The newest segment is never given up, as clicks still come to it, and none is while
+// its directory is away.
+func (r *reader) setAside(seg *segment, size int64, err error) error {
 	if r.failing.IsZero() {
 		r.failing = time.Now()
 		r.spool.log.Error("spool: a segment cannot be read; trying again", "error", err)
 	}
-	return errors.Is(err, os.ErrNotExist) || time.Since(r.failing) >= r.patience
+	if !seg.sealed.Load() {
+		return err
+	}
+	if seg.file != nil { // a handle may be stale for good
+		seg.file.Close()
+		seg.file = nil
+	}
+	if time.Since(r.failing) < r.patience {
+		return err
+	}
+	aside := seg.path + unreadExt
+	if renamed := os.Rename(seg.path, aside); renamed != nil {
+		if _, away := os.Stat(filepath.Join(r.spool.cfg.SpoolDir, lockName)); away != nil || !errors.Is(renamed, os.ErrNotExist) {
+			return err
+		}
+		aside = "" // somebody removed it
+	}
+	r.spool.log.Error("spool: a segment cannot be read and is set aside", "segment", seg.number, "offset", r.at.offset, "bytes", size-r.at.offset, "kept", aside, "error", err)
+	r.damage(size - r.at.offset)
+	seg.unread.Store(true)
+	r.at.offset, r.bad, r.failing = size, 0, time.Time{}
+	return nil
 }
 
 // segment finds the first segment with something to read. An unsealed one is the last.

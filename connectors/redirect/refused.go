@@ -53,9 +53,10 @@ type refusals struct {
 	codec *event.Codec
 	limit int64
 
-	used    int64 // bytes of all files
-	current *os.File
-	written int64
+	used     int64 // bytes of all files
+	current  *os.File
+	written  int64
+	unsynced error // a file was closed without being synced: the next sync reports it
 }
 
 // refusedLine is one line.
@@ -75,16 +76,25 @@ func openRefusals(cfg Config, codec *event.Codec) (*refusals, error) {
 	if err := makeDir(r.dir); err != nil {
 		return nil, fmt.Errorf("opening refused records: %w", err)
 	}
-	entries, err := os.ReadDir(r.dir)
-	if err != nil {
+	if err := r.count(); err != nil {
 		return nil, fmt.Errorf("opening refused records: %w", err)
 	}
+	return r, nil
+}
+
+// count adds up what is there: people remove what they have dealt with.
+func (r *refusals) count() error {
+	entries, err := os.ReadDir(r.dir)
+	if err != nil {
+		return err
+	}
+	r.used = 0
 	for _, e := range entries {
 		if info, err := e.Info(); err == nil {
 			r.used += info.Size()
 		}
 	}
-	return r, nil
+	return nil
 }
 
 // keep writes a refused record. It is durable after sync, which comes before the cut moves over the record.
@@ -98,6 +108,11 @@ func (r *refusals) keep(f failure, code string, partition int32, now time.Time) 
 		return fmt.Errorf("keeping a refused record: %w", err)
 	}
 	b = append(b, '\n')
+	if r.used+int64(len(b)) > r.limit {
+		if err := r.count(); err != nil {
+			return fmt.Errorf("keeping a refused record: %w", err)
+		}
+	}
 	if r.used+int64(len(b)) > r.limit {
 		return fmt.Errorf("keeping a refused record: %w: %s holds %d bytes", ErrFull, r.dir, r.used)
 	}
@@ -129,15 +144,17 @@ func (r *refusals) write(b []byte, now time.Time) error {
 }
 
 func (r *refusals) sync() error {
-	if r.current == nil {
-		return nil
+	err := r.unsynced
+	r.unsynced = nil
+	if r.current != nil {
+		err = errors.Join(err, r.current.Sync())
 	}
-	return r.current.Sync()
+	return err
 }
 
 func (r *refusals) close() {
 	if r.current != nil {
-		r.current.Sync()
+		r.unsynced = errors.Join(r.unsynced, r.current.Sync())
 		r.current.Close()
 		r.current = nil
 	}

@@ -48,7 +48,7 @@ type segment struct {
 	// size is where the durable frames end. It grows until sealed.
 	size   atomic.Int64
 	sealed atomic.Bool
-	// unread: it could not be read to its end, so it is kept when the cut has passed it.
+	// unread: it could not be read to its end and has been set aside, under another name.
 	unread atomic.Bool
 	// file is open from creation, or from the first read of an old segment. The writer uses it until sealed, the reader opens and drops it.
 	file *os.File

@@ -496,6 +496,37 @@ func TestRefusedCannotBeKept(t *testing.T) {
 	}
 }
 
+// Somebody who has dealt with a file makes room at once, and lines that were never synced are not said to be kept.
+func TestRefusedRoom(t *testing.T) {
+	cfg := testConfig(t)
+	r, err := openRefusals(cfg, codec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := failure{frame: frame{token: []byte("t"), value: make([]byte, 1000)}, err: kerr.InvalidTimestamp}
+	r.limit = 3000
+	keep := func() error { return r.keep(f, "X", 0, time.Now()) }
+	if err := keep(); err != nil {
+		t.Fatal(err)
+	}
+	if err := keep(); !errors.Is(err, ErrFull) {
+		t.Errorf("a second of 1.5 kB: %v", err)
+	}
+	r.current.Close() // what it holds cannot be synced
+	r.close()
+	if err := r.sync(); err == nil {
+		t.Error("what was not synced is said to be kept")
+	}
+	for path := range files(t, r.dir) {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(keep(), r.sync()); err != nil {
+		t.Errorf("after its file was removed: %v", err)
+	}
+}
+
 // What Kafka refuses for good is kept in refused/ with the reason, and blocks nothing.
 func TestRefusedRecords(t *testing.T) {
 	for _, refusal := range []*kerr.Error{kerr.InvalidTimestamp, kerr.TopicAuthorizationFailed, kerr.MessageTooLarge} {

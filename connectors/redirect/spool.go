@@ -103,7 +103,7 @@ func OpenSpool(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Spool,
 	if err := makeDir(cfg.SpoolDir); err != nil {
 		return nil, fmt.Errorf("opening spool: %w", err)
 	}
-	lock := flock.New(filepath.Join(cfg.SpoolDir, "LOCK"))
+	lock := flock.New(filepath.Join(cfg.SpoolDir, lockName))
 	switch ok, err := lock.TryLock(); {
 	case err != nil:
 		return nil, fmt.Errorf("opening spool: locking: %w", err)
@@ -352,17 +352,14 @@ func (s *Spool) unlist(gone func(*segment) bool) (dropped []*segment) {
 	return dropped
 }
 
-// drop unlinks a segment that is no longer listed, or sets it aside.
+// drop unlinks a segment that is no longer listed.
 func (s *Spool) drop(seg *segment) {
 	if seg.file != nil {
 		seg.file.Close()
 		seg.file = nil
 	}
 	if seg.unread.Load() {
-		if err := os.Rename(seg.path, seg.path+unreadExt); err != nil {
-			s.log.Error("spool: setting a segment aside", "segment", seg.number, "error", err)
-		}
-		return
+		return // it has another name
 	}
 	if err := os.Remove(seg.path); err != nil {
 		s.log.Error("spool: removing a segment that was shipped", "segment", seg.number, "error", err)
@@ -463,6 +460,9 @@ func syncDir(dir string) error {
 	err = d.Sync()
 	return errors.Join(err, d.Close())
 }
+
+// lockName is the file that a process locks while the directory is its own.
+const lockName = "LOCK"
 
 // The cut is the text file "cut": version, segment, offset, and a checksum of the three, such as `1 42 8193 7b0d1a52`.
 const cutName = "cut"

@@ -89,6 +89,9 @@ func LoadKeyring(dir fs.FS) (*Keyring, error) {
 // Reload reads the directory again, as LoadKeyring does, and puts what it holds in place at once. On an error the keys from before stay in force.
 func (k *Keyring) Reload(dir fs.FS) error {
 	keys, err := loadKeys(dir)
+	if before := k.keys.Load(); err == nil && len(keys) == 0 && before != nil && len(*before) > 0 {
+		err = errors.New("the directory has no workspace's file any more")
+	}
 	if err != nil {
 		return fmt.Errorf("reading token keys: %w", err)
 	}
@@ -129,9 +132,6 @@ func loadKeys(dir fs.FS) (map[string][]*key, error) {
 		if len(keys[e.Name()]) == 0 {
 			return nil, fmt.Errorf("%s holds no key", e.Name())
 		}
-	}
-	if len(keys) == 0 {
-		return nil, errors.New("the directory has no workspace's file")
 	}
 	return keys, nil
 }

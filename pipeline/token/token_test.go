@@ -100,6 +100,9 @@ func TestLoadErrors(t *testing.T) {
 		}
 	}
 	f("", "acme holds no key")
+	if _, err := token.LoadKeyring(fstest.MapFS{}); err != nil {
+		t.Errorf("a directory for keys to come: %v", err)
+	}
 	f(key1+"\nsecret!", "acme line 2: want standard base64")
 	f("c2hvcnQ=", "at least 16 bytes")
 }

@@ -102,7 +102,10 @@ func KafkaFlags(fs *flag.FlagSet, cfg *kafka.Config) {
 }
 
 // Codec is the codec of -schema-ids.
-func (d *Daemon) Codec() (*event.Codec, error) { return Codec(d.schemaIDs) }
+func (d *Daemon) Codec() (*event.Codec, error) {
+	c, err := Codec(d.schemaIDs)
+	return c, Usage(err)
+}
 
 // Codec reads the lock file, or uses the built-in one if file is empty.
 func Codec(file string) (*event.Codec, error) {
