@@ -148,7 +148,7 @@ func (p *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("-signing-secrets: %w", err)
 	}
-	front := &gate{closed: ingest.Unavailable()}
+	front := newGate(ingest.Unavailable())
 	var g daemon.Group
 	g.Go("events", func(ctx context.Context) error { return p.events(ctx, d, keys, secrets, front) })
 	g.Go("token keys", func(ctx context.Context) error { return reload(ctx, d.Log, "-token-keys", p.TokenKeys, keys.Reload) })
@@ -247,7 +247,7 @@ func (p *Report) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	front := &gate{closed: report.Unavailable()}
+	front := newGate(report.Unavailable())
 	var g daemon.Group
 	g.Go("warehouse", func(ctx context.Context) error {
 		wh := warehouse(ctx, d, p.ClickHouse)

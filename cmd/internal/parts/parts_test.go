@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -154,7 +155,25 @@ const tokenKey = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 // nowhere is an address at which nobody listens.
 const nowhere = "127.0.0.1:1"
 
-// Who comes before Kafka or ClickHouse answers is told to come again, at once.
+// Who comes during a restart waits for its end.
+func TestGateOpens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(http.NotFoundHandler())
+		time.AfterFunc(gateWait/2, func() {
+			for range 2 { // the catalog is caught up with again
+				g.open(http.RedirectHandler("/", http.StatusFound))
+			}
+		})
+		for range 2 {
+			w := httptest.NewRecorder()
+			if g.ServeHTTP(w, httptest.NewRequest("GET", "/x", nil)); w.Code != http.StatusFound {
+				t.Errorf("status %d", w.Code)
+			}
+		}
+	})
+}
+
+// Who comes long before Kafka or ClickHouse answers is told to come again.
 func TestClosedGate(t *testing.T) {
 	gateway := &Gateway{Deps: deps(nowhere), Config: ingest.DefaultConfig(), Listener: listen(t), TokenKeys: secrets(t, tokenKey), SigningSecrets: secrets(t, "whsec_"+tokenKey)}
 	reports := &Report{Deps: deps(), ClickHouse: clickhouse.Config{DSN: "http://" + nowhere + "/partners"}, Listener: listen(t), ReaderTokens: secrets(t, "alice:"+strings.Repeat("ab", 32))}
