@@ -80,7 +80,7 @@ func TestNothingUndeclaredIsInserted(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.spread = 1
-	refused := r.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Count: -1, When: func(kmsg.Request) bool { return rand.IntN(3) == 0 }})
+	refused := r.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Count: 12, When: func(kmsg.Request) bool { return rand.IntN(3) == 0 }})
 	adm := kadm.NewClient(kafkatest.Client(t, r.brokers))
 	s := r.sink(r.wh)
 	var inserted atomic.Int64
