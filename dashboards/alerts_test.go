@@ -33,7 +33,8 @@ func TestAlertsFire(t *testing.T) {
 	promtool(t, "test", "rules", "partners_test.yaml", "partners_days_test.yaml")
 }
 
-// Each alert has a severity, a summary, a test, and a section in the runbook with cause, check and action.
+// Each alert has a severity, a summary, a test, and a section in the runbook with
+// cause, check and action.
 func TestRunbook(t *testing.T) {
 	var rules struct {
 		Groups []struct {
@@ -87,13 +88,15 @@ func TestRunbook(t *testing.T) {
 	}
 	// Commands that it names exist.
 	for _, m := range regexp.MustCompile("`ctl ([a-z-]+(?: [a-z]+)?)").FindAllStringSubmatch(book, -1) {
-		if !strings.Contains(read("../cmd/ctl/rollup.go")+read("../cmd/ctl/letters.go")+read("../cmd/ctl/why.go"), `"`+m[1]+`"`) {
+		if !strings.Contains(read("../cmd/ctl/rollup.go")+read("../cmd/ctl/letters.go")+read("../cmd/ctl/why.go"),
+			`"`+m[1]+`"`) {
 			t.Errorf("the runbook names `ctl %s`", m[1])
 		}
 	}
 }
 
-// The rules about processes know every job that deploy/prometheus.yaml scrapes, and no other.
+// The rules about processes know every job that deploy/prometheus.yaml scrapes, and no
+// other.
 func TestJobs(t *testing.T) {
 	var conf struct {
 		ScrapeConfigs []struct {
@@ -126,7 +129,8 @@ func TestJobs(t *testing.T) {
 		}
 	}
 	both := exprs["JobDown"] + exprs["SinkStopped"]
-	for what, expr := range map[string]string{"JobDown and SinkStopped": both, "InstanceDown": exprs["InstanceDown"], "RestartLoop": exprs["RestartLoop"]} {
+	for what, expr := range map[string]string{"JobDown and SinkStopped": both, "InstanceDown": exprs["InstanceDown"],
+		"RestartLoop": exprs["RestartLoop"]} {
 		var got []string
 		for _, m := range regexp.MustCompile(`job=~?"([a-z|]+)"`).FindAllStringSubmatch(expr, -1) {
 			got = append(got, strings.Split(m[1], "|")...)
@@ -137,7 +141,8 @@ func TestJobs(t *testing.T) {
 		}
 	}
 	for _, job := range want {
-		if !strings.Contains(both, `absent(up{job="`+job+`"})`) && !strings.Contains(both, `absent(avg_over_time(up{job="`+job+`"}`) {
+		if !strings.Contains(both, `absent(up{job="`+job+`"})`) &&
+			!strings.Contains(both, `absent(avg_over_time(up{job="`+job+`"}`) {
 			t.Errorf("nothing fires when the job %s has vanished", job)
 		}
 	}

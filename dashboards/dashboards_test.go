@@ -58,7 +58,8 @@ func load(t *testing.T) map[string]*dashboard {
 	return all
 }
 
-// Every dashboard and panel says what it is about and in which unit, names its data source by a variable, and stands where nothing else stands.
+// Every dashboard and panel says what it is about and in which unit, names its data
+// source by a variable, and stands where nothing else stands.
 func TestForm(t *testing.T) {
 	uids := map[string]bool{}
 	for file, d := range load(t) {
@@ -94,7 +95,9 @@ func TestForm(t *testing.T) {
 
 var conditional = regexp.MustCompile(`\$__conditionalAll\(((?:[^()]|\([^()]*\))*),\s*\$(\w+)\)`)
 
-// expand does what the ClickHouse data source does with a query's macros and variables (grafana/clickhouse-datasource, README "Macros"), for March 2026. With all, every variable that may is at All.
+// expand does what the ClickHouse data source does with a query's macros and variables
+// (grafana/clickhouse-datasource, README "Macros"), for March 2026. With all, every
+// variable that may is at All.
 func expand(query string, all bool) string {
 	query = conditional.ReplaceAllStringFunc(query, func(m string) string {
 		if all {
@@ -102,9 +105,17 @@ func expand(query string, all bool) string {
 		}
 		return conditional.FindStringSubmatch(m)[1]
 	})
-	query = regexp.MustCompile(`\$__timeFilter\(([^()]+)\)`).ReplaceAllString(query, "$1 >= toDateTime(1772323200) AND $1 <= toDateTime(1775001599)")
-	query = regexp.MustCompile(`\$__dateFilter\(([^()]+)\)`).ReplaceAllString(query, "$1 >= toDate('2026-03-01') AND $1 <= toDate('2026-03-31')")
-	for name, values := range map[string]string{"workspace": "'acme'", "partner": "'p0','p1'", "program": "'g0','none'", "link": "'l0','l1','l2'", "type": "'sale','lead','refund'"} {
+	query = regexp.MustCompile(`\$__timeFilter\(([^()]+)\)`).ReplaceAllString(query,
+		"$1 >= toDateTime(1772323200) AND $1 <= toDateTime(1775001599)")
+	query = regexp.MustCompile(`\$__dateFilter\(([^()]+)\)`).ReplaceAllString(query,
+		"$1 >= toDate('2026-03-01') AND $1 <= toDate('2026-03-31')")
+	for name, values := range map[string]string{
+		"workspace": "'acme'",
+		"partner":   "'p0','p1'",
+		"program":   "'g0','none'",
+		"link":      "'l0','l1','l2'",
+		"type":      "'sale','lead','refund'",
+	} {
 		query = strings.ReplaceAll(query, "${"+name+":sqlstring}", values)
 	}
 	return query
@@ -133,7 +144,8 @@ func TestPromQL(t *testing.T) {
 	promtool(t, "check", "rules", file)
 }
 
-// Every panel's SQL, with everything selected and with a choice, runs and returns rows; so do the variables'.
+// Every panel's SQL, with everything selected and with a choice, runs and returns rows;
+// so do the variables'.
 func TestSQL(t *testing.T) {
 	dsn := clickhousetest.ForTest(t)
 	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: dsn}, slog.New(slog.DiscardHandler))
@@ -141,7 +153,8 @@ func TestSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
+	if err := conn.Migrate(t.Context(), ddl.Migrations(),
+		clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Fatal(err)
 	}
 	for _, statement := range []string{
@@ -151,7 +164,8 @@ func TestSQL(t *testing.T) {
 		`INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, reason, flags, type, effect, occurred_at, received_at, amount_minor, currency, exponent, link_id, partner_id, partner_name, program_id, event_partition, event_offset, src_partition, src_offset)
 			SELECT 'acme', if(number % 50 = 1, 'same', toString(number)), toString(number), ['attributed', 'reversed', 'unattributed'][1 + number % 3], if(number % 3 = 2, 'outside_window', ''), ['too_fast'], ['sale', 'refund', 'lead'][1 + number % 3], [1, -1, 0][1 + number % 3],
 				toDateTime64('2026-03-05 01:00:00', 3, 'UTC') + 3600 * number, toDateTime64('2026-03-05 01:00:00', 3, 'UTC') + 3600 * number, 1000, 'EUR', 2, concat('l', toString(number % 3)), concat('p', toString(number % 2)), 'Nomura', if(number % 2 = 0, 'g0', ''), 0, number, 0, number FROM numbers(200)`,
-		// Another partner of the same name, two whom the catalog does not know, and amounts in one currency with unlike digits.
+		// Another partner of the same name, two whom the catalog does not know, and
+		// amounts in one currency with unlike digits.
 		`INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_offset) VALUES ('acme', 'partner', 'partner/acme/p2', '{"id":"p2","name":"Nomura","relationship":"review"}', 0, 1)`,
 		`INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, type, effect, occurred_at, received_at, amount_minor, currency, exponent, link_id, partner_id, event_partition, event_offset, src_partition, src_offset)
 			SELECT 'acme', concat('k', toString(number)), concat('k', toString(number)), 'reversed', 'refund', -1, '2026-03-06 00:00:00', '2026-03-06 00:00:00', 3000, 'KWD', 2 + number % 2, 'l0', concat('p', toString(2 + number)), 1, number, 1, number FROM numbers(3)`,
@@ -169,7 +183,8 @@ func TestSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := func(query string) (int, string) {
-		res, err := http.Post("http://"+to.Host+"/?database="+strings.TrimPrefix(to.Path, "/"), "text/plain", strings.NewReader(query+" FORMAT JSONEachRow"))
+		res, err := http.Post("http://"+to.Host+"/?database="+strings.TrimPrefix(to.Path, "/"),
+			"text/plain", strings.NewReader(query+" FORMAT JSONEachRow"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -211,8 +226,10 @@ func TestSQL(t *testing.T) {
 		t.Errorf("only %d queries", asked)
 	}
 	for title, want := range map[string][]string{
-		"Taken back":          {`"partner":"Nomura (p0)"`, `"partner":"Nomura (p2)","refunds":1`, `"partner":"p3","refunds":1`, `"partner":"p4","refunds":1`},
-		"Partners":            {`"partner_name":"Nomura","partner_id":"p2","status":"review"`, `"partner_id":"p3"`, `"partner_id":"p4"`},
+		"Taken back": {`"partner":"Nomura (p0)"`, `"partner":"Nomura (p2)","refunds":1`,
+			`"partner":"p3","refunds":1`, `"partner":"p4","refunds":1`},
+		"Partners": {`"partner_name":"Nomura","partner_id":"p2","status":"review"`, `"partner_id":"p3"`,
+			`"partner_id":"p4"`},
 		"Revenue by currency": {`"currency":"KWD","gross":0,"taken_back":-63,"net":-63,`},
 	} {
 		for _, p := range load(t)["partner-performance.json"].Panels {

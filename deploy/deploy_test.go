@@ -45,13 +45,16 @@ func load(t *testing.T, file string, into any) {
 	}
 }
 
-// Everything that the composition names is there: our programs with their flags, what is mounted, who is waited for; and everything has a version.
+// Everything that the composition names is there: our programs with their flags, what
+// is mounted, who is waited for; and everything has a version.
 func TestCompose(t *testing.T) {
 	var c composition
 	load(t, "compose.yaml", &c)
 	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", bin+"/", "github.com/nimriz/partners/cmd/redirector", "github.com/nimriz/partners/cmd/gateway", "github.com/nimriz/partners/cmd/processor", "github.com/nimriz/partners/cmd/sink",
-		"github.com/nimriz/partners/cmd/report", "github.com/nimriz/partners/cmd/export", "github.com/nimriz/partners/cmd/ctl").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", bin+"/", "github.com/nimriz/partners/cmd/redirector",
+		"github.com/nimriz/partners/cmd/gateway", "github.com/nimriz/partners/cmd/processor", "github.com/nimriz/partners/cmd/sink",
+		"github.com/nimriz/partners/cmd/report", "github.com/nimriz/partners/cmd/export",
+		"github.com/nimriz/partners/cmd/ctl").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	docker, err := os.ReadFile("Dockerfile")
@@ -77,7 +80,8 @@ func TestCompose(t *testing.T) {
 				if _, ok := c.Volumes[from]; !ok {
 					t.Errorf("%s: volume %s is not declared", name, from)
 				}
-			} else if _, err := os.Stat(from); err != nil && from != "./secrets" && from != "./catalog.yaml" { // those two are the operator's
+			} else if _, err := os.Stat(from); err != nil && from != "./secrets" && from != "./catalog.yaml" {
+				// those two are the operator's
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -95,7 +99,8 @@ func TestCompose(t *testing.T) {
 		}
 		usage := checkFlags(t, name, bin, s.Command)
 		for i, word := range rest {
-			if host, _, ok := strings.Cut(word, ":9092"); ok && host != "kafka" || i > 0 && strings.Contains(word, "@") && !strings.Contains(word, "@clickhouse:8123/partners") {
+			if host, _, ok := strings.Cut(word, ":9092"); ok && host != "kafka" || i > 0 &&
+				strings.Contains(word, "@") && !strings.Contains(word, "@clickhouse:8123/partners") {
 				t.Errorf("%s: %s is no service of this file", name, word)
 			}
 		}
@@ -132,7 +137,8 @@ func TestCompose(t *testing.T) {
 	if _, err := os.Stat("../dashboards/alerts/" + p.Rules[0]); err != nil {
 		t.Error(err)
 	}
-	if password := c.Services["grafana"].Environment["GF_SECURITY_ADMIN_PASSWORD"]; !strings.HasPrefix(password, "${GRAFANA_PASSWORD:?") {
+	if password := c.Services["grafana"].Environment["GF_SECURITY_ADMIN_PASSWORD"]; !strings.HasPrefix(password,
+		"${GRAFANA_PASSWORD:?") {
 		t.Errorf("Grafana's password is %q: it must be the operator's", password)
 	}
 	var d struct {
@@ -154,19 +160,24 @@ func TestCompose(t *testing.T) {
 	if err == nil {
 		err = xml.Unmarshal(text, &users)
 	}
-	if err != nil || users.ReadOnly != 2 || !slices.Equal(users.Grafana.Grants, []string{"GRANT SELECT ON partners.*"}) || d.Datasources[1].JSONData.Username != "grafana" {
-		t.Errorf("Grafana asks ClickHouse as %q, whose rights are %+v, %v", d.Datasources[1].JSONData.Username, users, err)
+	if err != nil || users.ReadOnly != 2 || !slices.Equal(users.Grafana.Grants,
+		[]string{"GRANT SELECT ON partners.*"}) || d.Datasources[1].JSONData.Username != "grafana" {
+		t.Errorf("Grafana asks ClickHouse as %q, whose rights are %+v, %v", d.Datasources[1].JSONData.Username, users,
+			err)
 	}
 	var providers struct {
 		Providers []struct{ Options struct{ Path string } }
 	}
 	load(t, "grafana/provisioning/dashboards/partners.yaml", &providers)
-	if !slices.ContainsFunc(c.Services["grafana"].Volumes, func(v string) bool { return strings.Contains(v, "../dashboards:"+providers.Providers[0].Options.Path) }) {
+	if !slices.ContainsFunc(c.Services["grafana"].Volumes, func(v string) bool {
+		return strings.Contains(v, "../dashboards:"+providers.Providers[0].Options.Path)
+	}) {
 		t.Error("the dashboards are not mounted where Grafana looks for them")
 	}
 }
 
-// checkFlags wants a program to have the flags of a command line, and returns its usage.
+// checkFlags wants a program to have the flags of a command line, and returns its
+// usage.
 func checkFlags(t *testing.T, where, bin string, command []string) string {
 	t.Helper()
 	program, rest := command[0], command[1:]
@@ -183,7 +194,8 @@ func checkFlags(t *testing.T, where, bin string, command []string) string {
 	return string(usage)
 }
 
-// checkReadme wants the commands in the README to have their flags, all daemons to be among them, and no two of those to share an address.
+// checkReadme wants the commands in the README to have their flags, all daemons to be
+// among them, and no two of those to share an address.
 func checkReadme(t *testing.T, bin string) {
 	t.Helper()
 	text, err := os.ReadFile("../README.md")

@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// brokerTimeout is how long the first answer of a broker may take: our Kafka clients would go on trying.
+	// brokerTimeout is how long the first answer of a broker may take: our Kafka
+	// clients would go on trying.
 	brokerTimeout = 10 * time.Second
 	// workTimeout bounds what comes after it.
 	workTimeout = 2 * time.Minute

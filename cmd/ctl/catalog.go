@@ -12,10 +12,12 @@ import (
 
 func catalogCommands() []command {
 	return []command{
-		{"catalog check", "FILE…", "reads catalog files as apply would, and reports every problem as FILE:LINE:COL", func(*flag.FlagSet) func(context.Context, *call) error {
-			return checkCatalog
-		}},
-		{"catalog apply", "FILE…", "writes what differs between the files and the catalog topic, and prints it; touches only the workspaces in the files", applyCatalog},
+		{"catalog check", "FILE…", "reads catalog files as apply would, and reports every problem as FILE:LINE:COL",
+			func(*flag.FlagSet) func(context.Context, *call) error {
+				return checkCatalog
+			}},
+		{"catalog apply", "FILE…", "writes what differs between the files and the catalog topic, and prints it; " +
+			"touches only the workspaces in the files", applyCatalog},
 		{"catalog show", "", "prints the catalog topic as a catalog file", showCatalog},
 	}
 }
@@ -29,7 +31,8 @@ func checkCatalog(_ context.Context, c *call) error {
 		return err
 	}
 	for _, w := range loaded.Workspaces() {
-		c.say("%s: %d domains, %d programs, %d partners, %d links", w.ID, len(w.Domains), len(w.Programs), len(w.Partners), len(w.Links))
+		c.say("%s: %d domains, %d programs, %d partners, %d links", w.ID, len(w.Domains), len(w.Programs),
+			len(w.Partners), len(w.Links))
 	}
 	return nil
 }

@@ -29,13 +29,15 @@ import (
 	"github.com/twmb/franz-go/pkg/sr/srfake"
 )
 
-// In the scripts `exec ctl` is a process of its own: this test binary, with main as its main.
+// In the scripts `exec ctl` is a process of its own: this test binary, with main as its
+// main.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"ctl": main})
 }
 
 // warehouseScripts need a ClickHouse.
-var warehouseScripts = []string{filepath.Join("testdata", "script", "migrate.txtar"), filepath.Join("testdata", "script", "answers.txtar"), filepath.Join("testdata", "script", "rollup.txtar"),
+var warehouseScripts = []string{filepath.Join("testdata", "script", "migrate.txtar"),
+	filepath.Join("testdata", "script", "answers.txtar"), filepath.Join("testdata", "script", "rollup.txtar"),
 	filepath.Join("testdata", "script", "letters_counted.txtar")}
 
 func TestScripts(t *testing.T) {
@@ -44,15 +46,16 @@ func TestScripts(t *testing.T) {
 		t.Fatalf("no scripts: %v", err)
 	}
 	files = slices.DeleteFunc(files, func(f string) bool { return slices.Contains(warehouseScripts, f) })
-	testscript.Run(t, testscript.Params{Files: files, RequireExplicitExec: true, RequireUniqueNames: true, Cmds: map[string]func(*testscript.TestScript, bool, []string){
-		"broker":   startBroker,
-		"gateway":  startGateway,
-		"registry": startRegistry,
-		"status":   wantStatus,
-		"capture":  capture,
-		"letter":   writeLetter,
-		"headers":  wantHeaders,
-	}})
+	testscript.Run(t, testscript.Params{Files: files, RequireExplicitExec: true, RequireUniqueNames: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"broker":   startBroker,
+			"gateway":  startGateway,
+			"registry": startRegistry,
+			"status":   wantStatus,
+			"capture":  capture,
+			"letter":   writeLetter,
+			"headers":  wantHeaders,
+		}})
 }
 
 // The server is this process's; ctl reaches it over HTTP.
@@ -60,7 +63,13 @@ func TestWarehouse(t *testing.T) {
 	for _, file := range warehouseScripts {
 		dsn := clickhousetest.ForTest(t)
 		testscript.Run(t, testscript.Params{Files: []string{file}, RequireExplicitExec: true,
-			Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": wantStatus, "rows": insertRows, "broker": startBroker, "member": joinSinks, "letter": writeLetter},
+			Cmds: map[string]func(*testscript.TestScript, bool, []string){
+				"status": wantStatus,
+				"rows":   insertRows,
+				"broker": startBroker,
+				"member": joinSinks,
+				"letter": writeLetter,
+			},
 			Setup: func(e *testscript.Env) error {
 				e.Setenv("DSN", dsn)
 				return nil
@@ -70,7 +79,8 @@ func TestWarehouse(t *testing.T) {
 
 // rows FILE runs the statements of a file.
 func insertRows(ts *testscript.TestScript, _ bool, args []string) {
-	conn, err := clickhouse.Open(context.Background(), clickhouse.Config{DSN: ts.Getenv("DSN")}, slog.New(slog.DiscardHandler))
+	conn, err := clickhouse.Open(context.Background(), clickhouse.Config{DSN: ts.Getenv("DSN")},
+		slog.New(slog.DiscardHandler))
 	ts.Check(err)
 	defer conn.Close()
 	for _, statement := range strings.Split(ts.ReadFile(args[0]), ";\n") {
@@ -80,7 +90,8 @@ func insertRows(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// status CODE ARGS… runs ctl and wants that exit code; stdout and stderr are compared after it.
+// status CODE ARGS… runs ctl and wants that exit code; stdout and stderr are compared
+// after it.
 func wantStatus(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: status CODE ARGS…")
@@ -95,7 +106,8 @@ func wantStatus(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// capture NAME puts the last standard output into the variable NAME, without its line end.
+// capture NAME puts the last standard output into the variable NAME, without its line
+// end.
 func capture(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: capture NAME")
@@ -113,7 +125,8 @@ func startBroker(ts *testscript.TestScript, _ bool, _ []string) {
 
 // member joins the sinks' group, as a sink does.
 func joinSinks(ts *testscript.TestScript, _ bool, _ []string) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(ts.Getenv("BROKERS")), kgo.ConsumerGroup(topic.SinkGroup), kgo.ConsumeTopics(topic.Clicks), kgo.DisableAutoCommit())
+	cl, err := kgo.NewClient(kgo.SeedBrokers(ts.Getenv("BROKERS")), kgo.ConsumerGroup(topic.SinkGroup),
+		kgo.ConsumeTopics(topic.Clicks), kgo.DisableAutoCommit())
 	ts.Check(err)
 	ts.Defer(cl.Close)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -127,7 +140,8 @@ func joinSinks(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(ctx.Err())
 }
 
-// gateway DIR CODE starts a server at $GATEWAY that verifies signatures with the secrets in DIR, keeps the last event in event.json, and answers CODE.
+// gateway DIR CODE starts a server at $GATEWAY that verifies signatures with the
+// secrets in DIR, keeps the last event in event.json, and answers CODE.
 func startGateway(ts *testscript.TestScript, _ bool, args []string) {
 	keys, err := signature.LoadKeyring(os.DirFS(ts.MkAbs(args[0])))
 	ts.Check(err)
@@ -165,8 +179,9 @@ func startGateway(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("GATEWAY", srv.URL)
 }
 
-// registry [crowded] [incompatible] starts a schema registry at $REGISTRY: one that has given ids to others, one that refuses the outcomes. (The fake finds everything compatible
-// unless it is told not to.)
+// registry [crowded] [incompatible] starts a schema registry at $REGISTRY: one that has
+// given ids to others, one that refuses the outcomes. (The fake finds everything
+// compatible unless it is told not to.)
 func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	reg := srfake.New()
 	ts.Defer(reg.Close)
@@ -186,13 +201,27 @@ func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("REGISTRY", reg.URL())
 }
 
-// letter TOPIC KIND writes a dead letter as the daemons do, from partition 3, offset 41 of TOPIC. KIND: garbage; good, a conversion that can be read; stray, the same under another key; long, more than a letter holds; real, a good one that
-// is in TOPIC, and which the letter names.
+// letter TOPIC KIND writes a dead letter as the daemons do, from partition 3, offset 41
+// of TOPIC. KIND: garbage; good, a conversion that can be read; stray, the same under
+// another key; long, more than a letter holds; real, a good one that is in TOPIC, and
+// which the letter names.
 func writeLetter(ts *testscript.TestScript, _ bool, args []string) {
 	const tok = "3MWgyD5yf6kfC92HIBeU6RXBUYB"
-	good, err := event.DefaultCodec().AppendConversion(nil, &event.Conversion{WorkspaceID: "acme", EventID: "order-1", ClickToken: tok, Type: event.Sale})
+	good, err := event.DefaultCodec().AppendConversion(nil, &event.Conversion{
+		WorkspaceID: "acme",
+		EventID:     "order-1",
+		ClickToken:  tok,
+		Type:        event.Sale,
+	})
 	ts.Check(err)
-	r := &kgo.Record{Topic: args[0], Partition: 3, Offset: 41, Key: []byte(tok), Value: good, Headers: []kgo.RecordHeader{{Key: "its", Value: []byte("own")}}}
+	r := &kgo.Record{
+		Topic:     args[0],
+		Partition: 3,
+		Offset:    41,
+		Key:       []byte(tok),
+		Value:     good,
+		Headers:   []kgo.RecordHeader{{Key: "its", Value: []byte("own")}},
+	}
 	switch args[1] {
 	case "garbage":
 		r.Value = []byte("not a record")
@@ -209,7 +238,8 @@ func writeLetter(ts *testscript.TestScript, _ bool, args []string) {
 	if args[1] == "real" {
 		ts.Check(cl.ProduceSync(context.Background(), r).FirstErr())
 	}
-	ts.Check(cl.ProduceSync(context.Background(), kafka.DeadLetter(topic.DeadLetters, r, errors.New("somebody stumbled"), time.UnixMilli(1_700_000_000_000))).FirstErr())
+	ts.Check(cl.ProduceSync(context.Background(), kafka.DeadLetter(topic.DeadLetters, r,
+		errors.New("somebody stumbled"), time.UnixMilli(1_700_000_000_000))).FirstErr())
 }
 
 // headers TOPIC NAME… wants these headers on the last record of a topic.

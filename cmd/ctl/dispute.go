@@ -15,10 +15,12 @@ import (
 )
 
 func disputeCommands() []command {
-	about := "answers a partner's list of orders (CSV with order_id or event_id, and amount, currency, date if known) line by line, and sums it by currency on stderr"
+	about := "answers a partner's list of orders (CSV with order_id or event_id, and amount, currency, date if " +
+		"known) line by line, and sums it by currency on stderr"
 	return []command{{"dispute", "FILE.csv", about, func(fs *flag.FlagSet) func(context.Context, *call) error {
 		w := defineWarehouse(fs)
-		partner := fs.String("partner", "", "`id` of the partner whose list it is: only what is attributed to this partner is \"attributed here\"; any partner of the workspace if empty")
+		partner := fs.String("partner", "", "`id` of the partner whose list it is: only what is attributed to "+
+			"this partner is \"attributed here\"; any partner of the workspace if empty")
 		return func(ctx context.Context, c *call) error {
 			if len(c.args) != 1 {
 				return usagef("exactly one FILE.csv is required")
@@ -32,7 +34,9 @@ func disputeCommands() []command {
 			if err != nil {
 				return err
 			}
-			return w.ask(ctx, func(r *report.Reader) error { return c.dispute(ctx, r.Dispute(w.workspace, *partner), claims) })
+			return w.ask(ctx, func(r *report.Reader) error {
+				return c.dispute(ctx, r.Dispute(w.workspace, *partner), claims)
+			})
 		}
 	}}}
 }
@@ -86,7 +90,9 @@ func (c *call) dispute(ctx context.Context, d *report.Dispute, claims *report.Cl
 // addedColumns are named with _here where the list has such a column itself.
 func addedColumns(claims *report.Claims) ([]string, error) {
 	place := func(name string) int {
-		return slices.IndexFunc(claims.Header(), func(h string) bool { return strings.EqualFold(strings.TrimSpace(h), name) })
+		return slices.IndexFunc(claims.Header(), func(h string) bool {
+			return strings.EqualFold(strings.TrimSpace(h), name)
+		})
 	}
 	added := []string{"verdict_here", "partner", "net_amount", "currency", "difference"}
 	for i, name := range added {
@@ -108,7 +114,8 @@ func answerCells(f *report.Finding, claims *report.Claims) []string {
 			cells[i] = textCell(cell)
 		}
 	}
-	return append(cells, textCell(f.Words), textCell(f.Partner), number(f.Net), textCell(f.Currency), number(f.Difference))
+	return append(cells, textCell(f.Words), textCell(f.Partner), number(f.Net), textCell(f.Currency),
+		number(f.Difference))
 }
 
 func number(d *report.Decimal) string {
@@ -132,7 +139,8 @@ func (c *call) totals(totals []report.Total) {
 		if currency == "" {
 			currency = "without currency"
 		}
-		line := fmt.Sprintf("%s: claimed %s, confirmed %s, difference %s", currency, t.Claimed, t.Confirmed, t.Difference)
+		line := fmt.Sprintf("%s: claimed %s, confirmed %s, difference %s", currency, t.Claimed, t.Confirmed,
+			t.Difference)
 		if zero := (report.Decimal{}); t.Unpriced.Cmp(zero) != 0 {
 			line += fmt.Sprintf("; beyond the amounts claimed, confirmed %s", t.Unpriced)
 		}

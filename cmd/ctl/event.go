@@ -22,7 +22,8 @@ import (
 // sendTimeout bounds one request; the gateway answers sooner, or not at all.
 const sendTimeout = 30 * time.Second
 
-// body is one event as the events API takes it. Nothing is judged here but what could not be sent: to see the gateway's refusals is a use of this command.
+// body is one event as the events API takes it. Nothing is judged here but what could
+// not be sent: to see the gateway's refusals is a use of this command.
 type body struct {
 	EventID       string            `json:"event_id"`
 	Type          string            `json:"type"`
@@ -46,12 +47,14 @@ type send struct {
 }
 
 func eventCommands() []command {
-	return []command{{"event send", "", "signs one event, posts it to the gateway, and prints the answer; succeeds only with 202", func(fs *flag.FlagSet) func(context.Context, *call) error {
+	return []command{{"event send", "", "signs one event, posts it to the gateway, and prints the answer; " +
+		"succeeds only with 202", func(fs *flag.FlagSet) func(context.Context, *call) error {
 		var s send
 		e := &s.event
 		fs.StringVar(&s.gateway, "gateway", "", "`URL` of the gateway (required)")
 		fs.StringVar(&s.workspace, "workspace", "", "`id` (required)")
-		fs.StringVar(&s.secretFile, "secret-file", "", "`file` with the workspace's signing secrets, one a line; the first signs (required)")
+		fs.StringVar(&s.secretFile, "secret-file", "", "`file` with the workspace's signing secrets, one a line; "+
+			"the first signs (required)")
 		fs.StringVar(&e.ClickToken, "token", "", "click token (required)")
 		fs.StringVar(&e.Type, "type", "", "lead, sale, refund, cancellation or reversal (required)")
 		fs.StringVar(&e.EventID, "event-id", "", "idempotency key; random if empty")
@@ -84,7 +87,13 @@ func eventCommands() []command {
 }
 
 func (s *send) run(ctx context.Context, c *call) error {
-	for _, f := range [][2]string{{"gateway", s.gateway}, {"workspace", s.workspace}, {"secret-file", s.secretFile}, {"token", s.event.ClickToken}, {"type", s.event.Type}} {
+	for _, f := range [][2]string{
+		{"gateway", s.gateway},
+		{"workspace", s.workspace},
+		{"secret-file", s.secretFile},
+		{"token", s.event.ClickToken},
+		{"type", s.event.Type},
+	} {
 		if f[1] == "" {
 			return usagef("-%s is required", f[0])
 		}
@@ -109,7 +118,8 @@ func (s *send) run(ctx context.Context, c *call) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base.JoinPath("v1", "workspaces", url.PathEscape(s.workspace), "events").String(), bytes.NewReader(text))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost,
+		base.JoinPath("v1", "workspaces", url.PathEscape(s.workspace), "events").String(), bytes.NewReader(text))
 	if err != nil {
 		return usagef("-gateway: %w", err)
 	}
@@ -117,7 +127,8 @@ func (s *send) run(ctx context.Context, c *call) error {
 	if err := signature.SignRequest(req, "msg_"+rand.Text(), time.Now(), text, secret); err != nil {
 		return err
 	}
-	// A redirect is an answer: the signed event goes to the named gateway and nowhere else.
+	// A redirect is an answer: the signed event goes to the named gateway and nowhere
+	// else.
 	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	res, err := client.Do(req)
 	if err != nil {
@@ -135,7 +146,8 @@ func (s *send) run(ctx context.Context, c *call) error {
 	return nil
 }
 
-// firstSecret reads the first secret of a file as the gateway has it; blank lines and lines that begin with # are skipped. Errors never contain the secret.
+// firstSecret reads the first secret of a file as the gateway has it; blank lines and
+// lines that begin with # are skipped. Errors never contain the secret.
 func firstSecret(file string) (signature.Secret, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -39,22 +39,29 @@ func lettersCommands() []command {
 		return l
 	}
 	return []command{
-		{"dead-letters list", "", "lists the records that nobody could read, and where they came from", func(fs *flag.FlagSet) func(context.Context, *call) error {
-			return define(fs).list
-		}},
-		{"dead-letters show", "OFFSET…", "prints dead letters whole", func(fs *flag.FlagSet) func(context.Context, *call) error {
-			return define(fs).show
-		}},
-		{"dead-letters replay", "OFFSET…", "sends dead letters again to the partition that they came from; each becomes a new record there", func(fs *flag.FlagSet) func(context.Context, *call) error {
+		{"dead-letters list", "", "lists the records that nobody could read, and where they came from",
+			func(fs *flag.FlagSet) func(context.Context, *call) error {
+				return define(fs).list
+			}},
+		{"dead-letters show", "OFFSET…", "prints dead letters whole",
+			func(fs *flag.FlagSet) func(context.Context, *call) error {
+				return define(fs).show
+			}},
+		{"dead-letters replay", "OFFSET…", "sends dead letters again to the partition that they came from; each " +
+			"becomes a new record there", func(fs *flag.FlagSet) func(context.Context, *call) error {
 			l := define(fs)
-			fs.BoolVar(&l.force, "force", false, "send also what this program cannot read: it comes back as a dead letter unless the daemons are newer")
-			fs.StringVar(&l.clickhouse.DSN, "clickhouse", "", "`DSN` of the warehouse; required for letters of outcomes and rejections, which would count twice if they were there already")
+			fs.BoolVar(&l.force, "force", false, "send also what this program cannot read: it comes back as a "+
+				"dead letter unless the daemons are newer")
+			fs.StringVar(&l.clickhouse.DSN, "clickhouse", "",
+				"`DSN` of the warehouse; required for letters of outcomes and rejections, which would count twice "+
+					"if they were there already")
 			return l.replay
 		}},
 	}
 }
 
-// read returns the letters with the given offsets, in that order; all of them if none is given.
+// read returns the letters with the given offsets, in that order; all of them if none
+// is given.
 func (f *lettersFlags) read(ctx context.Context, offsets []string) (letters []kafka.Letter, err error) {
 	var want []int64
 	for _, text := range offsets {
@@ -78,7 +85,8 @@ func (f *lettersFlags) read(ctx context.Context, offsets []string) (letters []ka
 		for _, offset := range want {
 			i := slices.IndexFunc(records, func(r *kgo.Record) bool { return r.Offset == offset })
 			if i < 0 {
-				return fmt.Errorf("%s has no letter at offset %d: `ctl dead-letters list` shows what is there", name, offset)
+				return fmt.Errorf("%s has no letter at offset %d: `ctl dead-letters list` shows what is there",
+					name, offset)
 			}
 			l, err := kafka.ParseLetter(records[i])
 			if err != nil {
@@ -112,7 +120,8 @@ func (f *lettersFlags) list(ctx context.Context, c *call) error {
 		if _, err := f.readable(codec, l); err != nil {
 			now = "unreadable"
 		}
-		t.AppendRow(table.Row{l.At, l.FailedAt, fmt.Sprintf("%s %d/%d", l.Source.Topic, l.Source.Partition, l.Source.Offset), len(l.Record.Value), fmt.Sprintf("%.120s", l.Error), now})
+		t.AppendRow(table.Row{l.At, l.FailedAt, fmt.Sprintf("%s %d/%d", l.Source.Topic, l.Source.Partition,
+			l.Source.Offset), len(l.Record.Value), fmt.Sprintf("%.120s", l.Error), now})
 	}
 	c.say("%s", t.Render())
 	return nil
@@ -191,8 +200,11 @@ func (f *lettersFlags) replay(ctx context.Context, c *call) error {
 		}
 		for _, l := range letters {
 			r := l.Record
-			if r.Topic == f.kafka.Topic(topic.Clicks) && !slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == topic.HeaderReplay }) {
-				r.Headers = append(slices.Clone(r.Headers), kgo.RecordHeader{Key: topic.HeaderReplay}) // the processor, which does not decode clicks, may have it
+			if r.Topic == f.kafka.Topic(topic.Clicks) && !slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool {
+				return h.Key == topic.HeaderReplay
+			}) {
+				// the processor, which does not decode clicks, may have it
+				r.Headers = append(slices.Clone(r.Headers), kgo.RecordHeader{Key: topic.HeaderReplay})
 			}
 			if err := cl.ProduceSync(ctx, r).FirstErr(); err != nil {
 				return fmt.Errorf("sending letter %d to %s partition %d: %w", l.At, r.Topic, r.Partition, err)
@@ -206,7 +218,8 @@ func (f *lettersFlags) replay(ctx context.Context, c *call) error {
 // replayable says why a letter cannot be sent again.
 func (f *lettersFlags) replayable(codec *event.Codec, l kafka.Letter) error {
 	switch l.Source.Topic {
-	case f.kafka.Topic(topic.Clicks), f.kafka.Topic(topic.Conversions), f.kafka.Topic(topic.Outcomes), f.kafka.Topic(topic.Rejections):
+	case f.kafka.Topic(topic.Clicks), f.kafka.Topic(topic.Conversions), f.kafka.Topic(topic.Outcomes), f.kafka.Topic(
+		topic.Rejections):
 	default:
 		return fmt.Errorf("letter %d comes from %s, where a newer record has taken its place", l.At, l.Source.Topic)
 	}
@@ -219,7 +232,9 @@ func (f *lettersFlags) replayable(codec *event.Codec, l kafka.Letter) error {
 	return nil
 }
 
-// counted reports whether each record of a letter's topic becomes a row that counts. Of the others the processor recognises a conversion, and the sink a click, that it had before.
+// counted reports whether each record of a letter's topic becomes a row that counts. Of
+// the others the processor recognises a conversion, and the sink a click, that it had
+// before.
 func (f *lettersFlags) counted(l kafka.Letter) bool {
 	return l.Source.Topic == f.kafka.Topic(topic.Outcomes) || l.Source.Topic == f.kafka.Topic(topic.Rejections)
 }
@@ -231,7 +246,8 @@ func (f *lettersFlags) warehouse(ctx context.Context, letters []kafka.Letter) (*
 		return nil, nil
 	}
 	if f.clickhouse.DSN == "" {
-		return nil, usagef("-clickhouse is required: letter %d comes from %s, and must not be in the table yet", letters[i].At, letters[i].Source.Topic)
+		return nil, usagef("-clickhouse is required: letter %d comes from %s, and must not be in the table yet",
+			letters[i].At, letters[i].Source.Topic)
 	}
 	if err := checkDSN(f.clickhouse); err != nil {
 		return nil, err
@@ -239,7 +255,8 @@ func (f *lettersFlags) warehouse(ctx context.Context, letters []kafka.Letter) (*
 	return clickhouse.Open(ctx, f.clickhouse, slog.New(slog.DiscardHandler))
 }
 
-// uncounted says why a record must not be sent again: its row is there, may still come, or it was sent before. Two replays at the same moment are not kept apart.
+// uncounted says why a record must not be sent again: its row is there, may still come,
+// or it was sent before. Two replays at the same moment are not kept apart.
 func (f *lettersFlags) uncounted(ctx context.Context, cl *kgo.Client, wh *clickhouse.Conn, l kafka.Letter) error {
 	name, partition := l.Source.Topic, l.Source.Partition
 	table := strings.TrimPrefix(name, f.kafka.TopicPrefix)
@@ -247,9 +264,13 @@ func (f *lettersFlags) uncounted(ctx context.Context, cl *kgo.Client, wh *clickh
 		Finished uint64 `ch:"finished"`
 		Rows     uint64 `ch:"rows"`
 	}
-	if err := wh.Select(ctx, &found, "SELECT (SELECT count() FROM batches WHERE topic = {topic:String} AND partition = {partition:UInt32} AND start_offset <= {offset:UInt64} AND end_offset > {offset:UInt64}) AS finished, "+
-		"(SELECT count() FROM "+table+" WHERE src_partition = {partition:UInt32} AND src_offset = {offset:UInt64}) AS rows",
-		clickhouse.Named("topic", table), clickhouse.Named("partition", partition), clickhouse.Named("offset", l.Source.Offset)); err != nil {
+	if err := wh.Select(ctx, &found, "SELECT (SELECT count() FROM batches WHERE topic = {topic:String} AND "+
+		"partition = {partition:UInt32} AND start_offset <= {offset:UInt64} AND end_offset > {offset:UInt64}) "+
+		"AS finished, "+
+		"(SELECT count() FROM "+table+" WHERE src_partition = {partition:UInt32} AND src_offset = "+
+		"{offset:UInt64}) AS rows",
+		clickhouse.Named("topic", table), clickhouse.Named("partition", partition),
+		clickhouse.Named("offset", l.Source.Offset)); err != nil {
 		return fmt.Errorf("looking for letter %d in table %s: %w", l.At, table, err)
 	}
 	if found[0].Rows > 0 {
@@ -262,13 +283,16 @@ func (f *lettersFlags) uncounted(ctx context.Context, cl *kgo.Client, wh *clickh
 	if err != nil {
 		return fmt.Errorf("looking for letter %d in %s: %w", l.At, name, err)
 	}
-	// What was sent again has the same bytes, and is kept at least as long as its letter.
-	return kafka.ReadRange(ctx, f.kafka, slog.New(slog.DiscardHandler), name, partition, max(start, l.Source.Offset+1), end, func(r *kgo.Record) error {
-		if bytes.Equal(r.Key, l.Record.Key) && bytes.Equal(r.Value, l.Record.Value) {
-			return fmt.Errorf("letter %d was sent before: it is %s partition %d offset %d", l.At, name, partition, r.Offset)
-		}
-		return nil
-	})
+	// What was sent again has the same bytes, and is kept at least as long as its
+	// letter.
+	return kafka.ReadRange(ctx, f.kafka, slog.New(slog.DiscardHandler), name, partition, max(start, l.Source.Offset+1),
+		end, func(r *kgo.Record) error {
+			if bytes.Equal(r.Key, l.Record.Key) && bytes.Equal(r.Value, l.Record.Value) {
+				return fmt.Errorf("letter %d was sent before: it is %s partition %d offset %d",
+					l.At, name, partition, r.Offset)
+			}
+			return nil
+		})
 }
 
 // bounds returns where the log of a partition begins and ends.
@@ -293,14 +317,16 @@ func bounds(ctx context.Context, cl *kgo.Client, name string, partition int32) (
 	return first.Offset, last.Offset, nil
 }
 
-// readable returns what a letter says, or why this program, too, calls its record unreadable.
+// readable returns what a letter says, or why this program, too, calls its record
+// unreadable.
 func (f *lettersFlags) readable(codec *event.Codec, l kafka.Letter) (text string, err error) {
 	record, fields, err := codec.Text(l.Record.Value)
 	if err != nil {
 		return "", err
 	}
 	switch l.Source.Topic {
-	case f.kafka.Topic(topic.Clicks), f.kafka.Topic(topic.Conversions), f.kafka.Topic(topic.Outcomes): // their key is the token
+	case f.kafka.Topic(topic.Clicks), f.kafka.Topic(topic.Conversions), f.kafka.Topic(topic.Outcomes):
+		// their key is the token
 		var of struct {
 			Token string `json:"click_token"`
 		}

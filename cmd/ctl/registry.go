@@ -19,7 +19,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sr"
 )
 
-// registry is a Confluent-compatible schema registry. Only ctl ever calls one: daemons read ids from a file.
+// registry is a Confluent-compatible schema registry. Only ctl ever calls one: daemons
+// read ids from a file.
 type registry struct{ cl *sr.Client }
 
 // subjectSchema is one of our schemas and its place in the registry.
@@ -45,10 +46,17 @@ func newRegistry(url string) (*registry, error) {
 
 // topics says in which topic the records of each schema are.
 func topics() map[string]string {
-	return map[string]string{"Click": topic.Clicks, "Conversion": topic.Conversions, "Outcome": topic.Outcomes, "Progress": topic.Progress, "Rejection": topic.Rejections}
+	return map[string]string{
+		"Click":      topic.Clicks,
+		"Conversion": topic.Conversions,
+		"Outcome":    topic.Outcomes,
+		"Progress":   topic.Progress,
+		"Rejection":  topic.Rejections,
+	}
 }
 
-// plan looks all schemas up, and checks those that are missing against what their subjects hold. It changes nothing.
+// plan looks all schemas up, and checks those that are missing against what their
+// subjects hold. It changes nothing.
 func (r *registry) plan(ctx context.Context, cfg kafka.Config) (plan []subjectSchema, err error) {
 	var refused []error
 	for _, schema := range event.Schemas() {
@@ -80,7 +88,8 @@ func (r *registry) compatible(ctx context.Context, s subjectSchema) error {
 	case err != nil:
 		return fmt.Errorf("-schema-registry: checking %s against %s: %w", s, s.subject, err)
 	case !result.Is:
-		return fmt.Errorf("-schema-registry: %s is not compatible with what %s holds: %s", s, s.subject, strings.Join(append(result.Messages, "nothing was changed"), "; "))
+		return fmt.Errorf("-schema-registry: %s is not compatible with what %s holds: %s",
+			s, s.subject, strings.Join(append(result.Messages, "nothing was changed"), "; "))
 	}
 	return nil
 }
@@ -90,7 +99,8 @@ func notFound(err error) bool {
 	return errors.As(err, &response) && response.StatusCode == http.StatusNotFound
 }
 
-// publish registers what is missing, and writes the registry's ids to file. Without a file the built-in ids must be the registry's.
+// publish registers what is missing, and writes the registry's ids to file. Without a
+// file the built-in ids must be the registry's.
 func (r *registry) publish(ctx context.Context, plan []subjectSchema, file string) (lines []string, err error) {
 	var ids []event.ID
 	for _, s := range plan {
@@ -104,7 +114,8 @@ func (r *registry) publish(ctx context.Context, plan []subjectSchema, file strin
 	}
 	if file == "" {
 		if !slices.Equal(ids, event.DefaultIDs()) {
-			return lines, errors.New("-schema-ids: the registry's ids are not the built-in ones: name a file for them, and give it to all daemons")
+			return lines, errors.New("-schema-ids: the registry's ids are not the built-in ones: name a file for " +
+				"them, and give it to all daemons")
 		}
 		return lines, nil
 	}
@@ -115,8 +126,9 @@ func (r *registry) publish(ctx context.Context, plan []subjectSchema, file strin
 	return lines, err
 }
 
-// writeIDs puts ids into a lock file. Ids that the file already has stay in it, before the new ones: records that were written with them must stay readable, and the last id of a
-// record is the one that is written from now on.
+// writeIDs puts ids into a lock file. Ids that the file already has stay in it, before
+// the new ones: records that were written with them must stay readable, and the last id
+// of a record is the one that is written from now on.
 func writeIDs(file string, ids []event.ID) (written bool, err error) {
 	old, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -131,7 +143,8 @@ func writeIDs(file string, ids []event.ID) (written bool, err error) {
 		for _, id := range have {
 			i := slices.IndexFunc(ids, func(x event.ID) bool { return x.ID == id.ID })
 			if i >= 0 && ids[i] != id {
-				return false, fmt.Errorf("-schema-ids %s: id %d is %s version %d there and %s version %d in the registry: records with this id could not be told apart",
+				return false, fmt.Errorf("-schema-ids %s: id %d is %s version %d there and %s version %d in the "+
+					"registry: records with this id could not be told apart",
 					file, id.ID, id.Record, id.Version, ids[i].Record, ids[i].Version)
 			}
 			if i < 0 {
@@ -191,9 +204,11 @@ func checkRegistry(ctx context.Context, url string, cfg kafka.Config, file strin
 	for _, s := range plan {
 		switch {
 		case s.id == 0:
-			problems = append(problems, fmt.Errorf("%s is not registered under %s: run `ctl topics apply`", s, s.subject))
+			problems = append(problems, fmt.Errorf("%s is not registered under %s: run `ctl topics apply`",
+				s, s.subject))
 		case !slices.Contains(ids, event.ID{ID: uint32(s.id), Record: s.Record, Version: s.Version}):
-			problems = append(problems, fmt.Errorf("%s has id %d in the registry and not in %s: run `ctl topics apply` with -schema-ids", s, s.id, where))
+			problems = append(problems, fmt.Errorf("%s has id %d in the registry and not in %s: run `ctl topics "+
+				"apply` with -schema-ids", s, s.id, where))
 		}
 	}
 	return errors.Join(problems...)

@@ -26,7 +26,8 @@ type rollup struct {
 }
 
 func rollupCommands() []command {
-	return []command{{"rollup rebuild", "", "makes base tables whole where a sink did not dare, and computes the rollup anew from them; stop the sinks first", func(fs *flag.FlagSet) func(context.Context, *call) error {
+	return []command{{"rollup rebuild", "", "makes base tables whole where a sink did not dare, and computes the " +
+		"rollup anew from them; stop the sinks first", func(fs *flag.FlagSet) func(context.Context, *call) error {
 		r := &rollup{kafka: kafka.DefaultConfig()}
 		r.kafka.ClientID = "partners-ctl"
 		daemon.KafkaFlags(fs, &r.kafka)
@@ -34,7 +35,8 @@ func rollupCommands() []command {
 		daemon.SchemaIDsFlag(fs, &r.schemaIDs)
 		fs.StringVar(&r.from, "from", "", "first `day` of the rollup to compute, in UTC; all days before too if empty")
 		fs.StringVar(&r.to, "to", "", "last `day` of the rollup to compute, in UTC; all days after too if empty")
-		fs.BoolVar(&r.dropMissing, "drop-missing", false, "drop the sums of days that have no rows in the base tables; kept and refused otherwise: the rows may have been dropped as too old")
+		fs.BoolVar(&r.dropMissing, "drop-missing", false, "drop the sums of days that have no rows in the base "+
+			"tables; kept and refused otherwise: the rows may have been dropped as too old")
 		return r.rebuild
 	}}}
 }
@@ -62,10 +64,12 @@ func (r *rollup) rebuild(ctx context.Context, c *call) error {
 	if err := sink.Complete(ctx, sink.DefaultConfig(), r.kafka, codec, wh, quiet, func(d sink.Completed) {
 		ranges++
 		if d.Lost > 0 {
-			c.say("%s %d: [%d, %d) is gone from Kafka: recorded as lost; %d of its rows are in the table", d.Topic, d.Partition, d.Start, d.End, d.Had)
+			c.say("%s %d: [%d, %d) is gone from Kafka: recorded as lost; %d of its rows are in the table",
+				d.Topic, d.Partition, d.Start, d.End, d.Had)
 			return
 		}
-		c.say("%s %d: [%d, %d) is whole: %d rows were there, %d inserted", d.Topic, d.Partition, d.Start, d.End, d.Had, d.Inserted)
+		c.say("%s %d: [%d, %d) is whole: %d rows were there, %d inserted", d.Topic, d.Partition, d.Start, d.End, d.Had,
+			d.Inserted)
 	}); err != nil {
 		return err
 	}
@@ -76,7 +80,8 @@ func (r *rollup) rebuild(ctx context.Context, c *call) error {
 	work.Progress = func(step string) { c.log.Info(step) }
 	found, err := wh.Rebuild(ctx, work)
 	if errors.Is(err, clickhouse.ErrMissing) {
-		err = fmt.Errorf("%w; nothing was replaced: give the days that are to be computed with -from and -to, or drop these sums with -drop-missing", err)
+		err = fmt.Errorf("%w; nothing was replaced: give the days that are to be computed with -from and -to, or "+
+			"drop these sums with -drop-missing", err)
 		if ranges > 0 {
 			err = fmt.Errorf("%w; the ranges above are whole now, so choose days that hold all of them", err)
 		}
@@ -90,7 +95,8 @@ func (r *rollup) rebuild(ctx context.Context, c *call) error {
 	}
 	c.say("rollup: %s; %d lines were wrong or too many, %d are new or put right", months, found.Wrong, found.Missing)
 	if err := idle(ctx); err != nil {
-		return fmt.Errorf("%w; it came while the rollup was computed, so what it inserted may be missing there: stop it and run this again", err)
+		return fmt.Errorf("%w; it came while the rollup was computed, so what it inserted may be missing there: "+
+			"stop it and run this again", err)
 	}
 	return nil
 }

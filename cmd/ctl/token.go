@@ -77,7 +77,8 @@ func inspectToken(flags *flag.FlagSet) func(context.Context, *call) error {
 	}
 }
 
-// tryKeys returns the workspace whose key minted the token, "" for none, and in words which were tried.
+// tryKeys returns the workspace whose key minted the token, "" for none, and in words
+// which were tried.
 func tryKeys(keys *token.Keyring, dir, workspace, text string) (owner, tried string, err error) {
 	candidates, tried := []string{workspace}, "workspace "+workspace
 	if workspace == "" {

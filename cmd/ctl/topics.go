@@ -29,24 +29,33 @@ func defineTopics(fs *flag.FlagSet) *topicsFlags {
 	t := &topicsFlags{kafka: kafka.DefaultConfig(), want: kafka.DefaultTopicsConfig()}
 	t.kafka.ClientID = "partners-ctl"
 	daemon.KafkaFlags(fs, &t.kafka)
-	intVar(fs, &t.want.Replication, 16, "replication", "`replicas` of a topic that is created; all but one must acknowledge. 1 for a laptop")
-	intVar(fs, &t.want.Partitions, 32, "partitions", "`count` of the co-partitioned topics; tokens are bound to it, so it cannot change later")
-	daemon.DaysFlag(fs, &t.want.ClickLife, "click-life", "how long a click can bring conversions, such as `40d` or 36h; the same as for the processors")
-	fs.StringVar(&t.registry, "schema-registry", "", "`URL` of a schema registry that is to know our schemas, each under TOPIC-value")
-	fs.StringVar(&t.schemaIDs, "schema-ids", "", "`file` with the registry's schema ids: apply writes it, check and all daemons read it; built-in ids if empty")
+	intVar(fs, &t.want.Replication, 16, "replication", "`replicas` of a topic that is created; all but one must "+
+		"acknowledge. 1 for a laptop")
+	intVar(fs, &t.want.Partitions, 32, "partitions", "`count` of the co-partitioned topics; tokens are bound to "+
+		"it, so it cannot change later")
+	daemon.DaysFlag(fs, &t.want.ClickLife, "click-life", "how long a click can bring conversions, such as `40d` "+
+		"or 36h; the same as for the processors")
+	fs.StringVar(&t.registry, "schema-registry", "", "`URL` of a schema registry that is to know our schemas, "+
+		"each under TOPIC-value")
+	fs.StringVar(&t.schemaIDs, "schema-ids", "", "`file` with the registry's schema ids: apply writes it, check "+
+		"and all daemons read it; built-in ids if empty")
 	return t
 }
 
 func topicsCommands() []command {
 	return []command{
-		{"topics apply", "", "creates topics that are missing, sets what differs, commits the start of both groups on a fresh install", func(fs *flag.FlagSet) func(context.Context, *call) error {
+		{"topics apply", "", "creates topics that are missing, sets what differs, commits the start of both " +
+			"groups on a fresh install", func(fs *flag.FlagSet) func(context.Context, *call) error {
 			return defineTopics(fs).apply
 		}},
-		{"topics check", "", "says what differs, and where a group has lost its place; changes nothing", func(fs *flag.FlagSet) func(context.Context, *call) error {
-			t := defineTopics(fs)
-			fs.StringVar(&t.clickhouse.DSN, "clickhouse", "", "`DSN` of the warehouse, whose deduplication windows are checked too if it is given")
-			return t.check
-		}},
+		{"topics check", "", "says what differs, and where a group has lost its place; changes nothing",
+			func(fs *flag.FlagSet) func(context.Context, *call) error {
+				t := defineTopics(fs)
+				fs.StringVar(&t.clickhouse.DSN,
+					"clickhouse", "", "`DSN` of the warehouse, whose deduplication windows are checked too if "+
+						"it is given")
+				return t.check
+			}},
 	}
 }
 

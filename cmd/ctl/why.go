@@ -11,11 +11,14 @@ import (
 	"github.com/nimriz/partners/connectors/report"
 )
 
-// maxLinks is how many events of one chain are printed; what stands is computed over all.
+// maxLinks is how many events of one chain are printed; what stands is computed over
+// all.
 const maxLinks = 50
 
 func whyCommands() []command {
-	return []command{{"why", "EVENT_ID", "says why an event counts as it does: click, verdict and reason in words, the chain from its root down, what stands, offsets", func(fs *flag.FlagSet) func(context.Context, *call) error {
+	return []command{{"why", "EVENT_ID", "says why an event counts as it does: click, verdict and reason in " +
+		"words, the chain from its root down, what stands, offsets", func(fs *flag.FlagSet) func(context.Context,
+		*call) error {
 		w := defineWarehouse(fs)
 		return func(ctx context.Context, c *call) error {
 			if len(c.args) != 1 || c.args[0] == "" {
@@ -35,7 +38,8 @@ func whyCommands() []command {
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// field prints a line of name and value. Merchants wrote parts of it: a terminal is not to obey them.
+// field prints a line of name and value. Merchants wrote parts of it: a terminal is not
+// to obey them.
 func (c *call) field(name, format string, a ...any) {
 	c.say("  %-9s %s", name, printable(fmt.Sprintf(format, a...)))
 }
@@ -90,7 +94,8 @@ func (c *call) answered(e *report.Answered) {
 		c.field("look at", "conversions %d/%d", e.Partition, e.Offset)
 		return
 	}
-	c.field("look at", "conversions %d/%d, outcomes %d/%d, decided %s", e.Partition, e.Offset, e.OutcomePartition, e.OutcomeOffset, stamp(e.DecidedAt))
+	c.field("look at", "conversions %d/%d, outcomes %d/%d, decided %s", e.Partition, e.Offset, e.OutcomePartition,
+		e.OutcomeOffset, stamp(e.DecidedAt))
 }
 
 // verdict is with its reason, as the tables have them.
@@ -114,12 +119,14 @@ func (c *call) click(e *report.Answered) {
 		c.field("click", "unknown here; token %s", e.ClickToken)
 		return
 	}
-	c.field("click", "%s on %s/%s, link %s, window %s, token %s", stamp(*click.At), click.Domain, click.Slug, click.LinkID,
+	c.field("click", "%s on %s/%s, link %s, window %s, token %s", stamp(*click.At), click.Domain, click.Slug,
+		click.LinkID,
 		report.Span(time.Duration(click.WindowMs)*time.Millisecond), e.ClickToken)
 	if click.PartnerID == "" {
 		c.field("partner", "none")
 	} else {
-		c.field("partner", "%s (%s), then %s and %s; program %s (%s)", click.PartnerName, click.PartnerID, click.PartnerRelationship, click.PartnerLifecycle, click.ProgramName, click.ProgramID)
+		c.field("partner", "%s (%s), then %s and %s; program %s (%s)", click.PartnerName, click.PartnerID,
+			click.PartnerRelationship, click.PartnerLifecycle, click.ProgramName, click.ProgramID)
 	}
 }
 
@@ -158,6 +165,7 @@ func (c *call) chain(e *report.Answered) {
 		name = ""
 	}
 	if e.ChainCut {
-		c.field("", "the chain is longer than can be followed (%d events, %d steps), so what stands is not said", report.MaxChain, report.MaxDepth)
+		c.field("", "the chain is longer than can be followed (%d events, %d steps), so what stands is not said",
+			report.MaxChain, report.MaxDepth)
 	}
 }

@@ -28,7 +28,8 @@ var oracleJudge judge = oracle.Judge
 // settleTimeout is how long the pipeline may take to come to rest after the traffic.
 const settleTimeout = 2 * time.Minute
 
-// facts is what Kafka holds: the input of the oracle, read by nobody's code but the decoder.
+// facts is what Kafka holds: the input of the oracle, read by nobody's code but the
+// decoder.
 type facts struct {
 	clicks     []oracle.Click
 	events     []oracle.Event
@@ -37,7 +38,9 @@ type facts struct {
 	rejections []event.Rejection
 }
 
-// trafficAndCheck drives the traffic, waits until everything is judged and in the tables, and holds Kafka and ClickHouse against the oracle and the traffic's own memory.
+// trafficAndCheck drives the traffic, waits until everything is judged and in the
+// tables, and holds Kafka and ClickHouse against the oracle and the traffic's own
+// memory.
 func (d *demo) trafficAndCheck(ctx context.Context) error {
 	before, err := d.read(ctx)
 	if err != nil {
@@ -91,7 +94,8 @@ func (d *demo) trafficAndCheck(ctx context.Context) error {
 	if err := d.printTables(ctx, wh); err != nil {
 		return err
 	}
-	d.say("ledger = oracle: %d clicks, %d events, %d rows compared in Kafka, in ClickHouse and in the rollup; %d refusals as expected", len(f.clicks), len(f.events), len(truth.Outcomes), ledger.Refused())
+	d.say("ledger = oracle: %d clicks, %d events, %d rows compared in Kafka, in ClickHouse and in the rollup; %d "+
+		"refusals as expected", len(f.clicks), len(f.events), len(truth.Outcomes), ledger.Refused())
 	return nil
 }
 
@@ -133,11 +137,13 @@ func (d *demo) drive(ctx context.Context) (*traffic.Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.say("traffic     %d visits, %d events accepted, %d refused, in %v", ledger.Visits(), ledger.Accepted(), ledger.Refused(), time.Since(began).Round(100*time.Millisecond))
+	d.say("traffic     %d visits, %d events accepted, %d refused, in %v", ledger.Visits(), ledger.Accepted(),
+		ledger.Refused(), time.Since(began).Round(100*time.Millisecond))
 	return ledger, nil
 }
 
-// settle waits until every event has its row, nothing waits, and the tables hold what the topics hold; then it reads the topics.
+// settle waits until every event has its row, nothing waits, and the tables hold what
+// the topics hold; then it reads the topics.
 func (d *demo) settle(ctx context.Context, wh *clickhouse.Conn) (*facts, error) {
 	bar := newProgress(d.stdout, "settling", "rows")
 	defer bar.end()
@@ -149,7 +155,8 @@ func (d *demo) settle(ctx context.Context, wh *clickhouse.Conn) (*facts, error) 
 	adm := kadm.NewClient(cl)
 	deadline := time.Now().Add(settleTimeout)
 	for {
-		ends, err := adm.ListEndOffsets(ctx, d.kafka.Topic(topic.Clicks), d.kafka.Topic(topic.Conversions), d.kafka.Topic(topic.Rejections))
+		ends, err := adm.ListEndOffsets(ctx, d.kafka.Topic(topic.Clicks), d.kafka.Topic(topic.Conversions),
+			d.kafka.Topic(topic.Rejections))
 		if err = errors.Join(err, ends.Error()); err != nil {
 			return nil, fmt.Errorf("listing the ends of the topics: %w", err)
 		}
@@ -161,12 +168,14 @@ func (d *demo) settle(ctx context.Context, wh *clickhouse.Conn) (*facts, error) 
 		if err != nil {
 			return nil, err
 		}
-		if at.Read == records[topic.Conversions] && at.Waiting == 0 && at.Conversions+at.Unreadable == at.Read && at.Outcomes == at.Conversions &&
+		if at.Read == records[topic.Conversions] && at.Waiting == 0 && at.Conversions+at.Unreadable == at.Read &&
+			at.Outcomes == at.Conversions &&
 			at.ClicksEnd == records[topic.Clicks] && at.RejectionsEnd == records[topic.Rejections] {
 			return d.read(ctx)
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("not at rest after %v: Kafka holds %v; ClickHouse says %+v", settleTimeout, records, at)
+			return nil, fmt.Errorf("not at rest after %v: Kafka holds %v; ClickHouse says %+v",
+				settleTimeout, records, at)
 		}
 		bar.set(int(at.Outcomes), int(records[topic.Conversions]))
 		select {
@@ -199,8 +208,10 @@ func rest(ctx context.Context, wh *clickhouse.Conn) (tableState, error) {
 	return rows[0], nil
 }
 
-// since returns what is in f and was not in before: one run's own doing, in a data directory that has seen others.
-func (f *facts) since(before *facts) (clicks []event.Click, conversions []event.Conversion, rejections []event.Rejection) {
+// since returns what is in f and was not in before: one run's own doing, in a data
+// directory that has seen others.
+func (f *facts) since(before *facts) (clicks []event.Click, conversions []event.Conversion,
+	rejections []event.Rejection) {
 	seen := make(map[string]bool, len(f.clicks))
 	for i := range before.clicks {
 		seen[before.clicks[i].ClickToken] = true

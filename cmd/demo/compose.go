@@ -63,7 +63,14 @@ func newDemo(o options, stdout, stderr io.Writer, j judge) *demo {
 	}
 	k := kafka.DefaultConfig()
 	k.TopicPrefix = o.topicPrefix
-	return &demo{options: o, stdout: stdout, stderr: stderr, judge: j, log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn})), kafka: k}
+	return &demo{
+		options: o,
+		stdout:  stdout,
+		stderr:  stderr,
+		judge:   j,
+		log:     slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		kafka:   k,
+	}
 }
 
 // main prepares, starts, drives traffic, checks, and serves until ctx is done.
@@ -123,7 +130,8 @@ func (d *demo) port(n int, usual int) string {
 
 // start starts the parts that -run names and waits until they serve.
 func (d *demo) start(ctx context.Context) error {
-	d.at = endpoints{Redirector: "http://" + d.port(0, 8080), Gateway: "http://" + d.port(1, 8081), Report: "http://" + d.port(2, 8082),
+	d.at = endpoints{Redirector: "http://" + d.port(0, 8080), Gateway: "http://" + d.port(1, 8081), Report: "http://" +
+		d.port(2, 8082),
 		ClickHouse: "http://" + d.port(3, 8123), Brokers: d.port(4, 9092)}
 	if err := d.startBroker(ctx); err != nil {
 		return err
@@ -135,7 +143,8 @@ func (d *demo) start(ctx context.Context) error {
 	deps := parts.Deps{Kafka: d.kafka, Codec: d.codec, Log: d.log, Registry: d.registry}
 	if d.has("processor") {
 		cfg := processor.DefaultConfig()
-		cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickLife = filepath.Join(d.dir, "processor"), "demo-0", d.grace, d.clickLife
+		cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickLife = filepath.Join(d.dir,
+			"processor"), "demo-0", d.grace, d.clickLife
 		cfg.ClickMemory, cfg.JourneyCache = 64<<20, 64<<20
 		k := d.kafka
 		k.ClientID = "partners-processor"
@@ -155,7 +164,13 @@ func (d *demo) start(ctx context.Context) error {
 		}
 		cfg := ingest.DefaultConfig()
 		cfg.Rate, cfg.Burst = 50_000, 100_000 // one generator is all of the demo's merchants
-		d.add("gateway", &parts.Gateway{Deps: deps, Config: cfg, Listener: ln, TokenKeys: d.path("token-keys"), SigningSecrets: d.path("signing-secrets")})
+		d.add("gateway", &parts.Gateway{
+			Deps:           deps,
+			Config:         cfg,
+			Listener:       ln,
+			TokenKeys:      d.path("token-keys"),
+			SigningSecrets: d.path("signing-secrets"),
+		})
 	}
 	if d.has("redirector") {
 		ln, err := d.listen("redirector", d.at.Redirector)
@@ -171,7 +186,12 @@ func (d *demo) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.add("report", &parts.Report{Deps: deps, ClickHouse: d.wh, Listener: ln, ReaderTokens: d.path("reader-tokens")})
+		d.add("report", &parts.Report{
+			Deps:         deps,
+			ClickHouse:   d.wh,
+			Listener:     ln,
+			ReaderTokens: d.path("reader-tokens"),
+		})
 	}
 	if err := d.waitReady(ctx); err != nil {
 		return err
@@ -194,7 +214,8 @@ func (d *demo) listen(name, url string) (net.Listener, error) {
 	return ln, nil
 }
 
-// startBroker starts the embedded broker, or takes the one that was given, and sees to topics and catalog.
+// startBroker starts the embedded broker, or takes the one that was given, and sees to
+// topics and catalog.
 func (d *demo) startBroker(ctx context.Context) error {
 	switch {
 	case len(d.brokers) > 0:
@@ -223,7 +244,8 @@ func (d *demo) startBroker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.clickLife = max(d.clickLife, kept) // of a catalog that was applied before, or of a cluster that is not ours
+	// of a catalog that was applied before, or of a cluster that is not ours
+	d.clickLife = max(d.clickLife, kept)
 	want := kafka.DefaultTopicsConfig()
 	want.Replication, want.ClickLife = 1, d.clickLife
 	if _, err := setup.Topics(ctx, d.kafka, want, d.log); err != nil {
@@ -236,7 +258,8 @@ func (d *demo) startBroker(ctx context.Context) error {
 	return nil
 }
 
-// startWarehouse starts the embedded ClickHouse, fetching its library first if need be, or takes the one that was given, and migrates.
+// startWarehouse starts the embedded ClickHouse, fetching its library first if need be,
+// or takes the one that was given, and migrates.
 func (d *demo) startWarehouse(ctx context.Context) error {
 	d.wh.DSN = d.clickhouse
 	if d.clickhouse != "" {
@@ -273,7 +296,8 @@ func (d *demo) startWarehouse(ctx context.Context) error {
 	return nil
 }
 
-// withoutPassword returns a DSN that may be written down: clickhouse-go reads passwords in three places, and lists of hosts that url.Parse does not.
+// withoutPassword returns a DSN that may be written down: clickhouse-go reads passwords
+// in three places, and lists of hosts that url.Parse does not.
 func withoutPassword(dsn string) string {
 	scheme, rest, _ := strings.Cut(dsn, "://")
 	rest, query, _ := strings.Cut(rest, "?")
@@ -341,7 +365,8 @@ func (d *demo) invite() error {
 			return fmt.Errorf("reading a reader token: %w", err)
 		}
 		workspace := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), "reader-token-"), ".txt")
-		d.say("look at      %s  workspace %s, reader token %s", d.at.Report, workspace, strings.TrimSpace(string(token)))
+		d.say("look at      %s  workspace %s, reader token %s",
+			d.at.Report, workspace, strings.TrimSpace(string(token)))
 	}
 	return nil
 }

@@ -38,7 +38,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestMain also is the demo: the embedded ClickHouse can be opened once in a process, so each test runs demos of its own.
+// TestMain also is the demo: the embedded ClickHouse can be opened once in a process,
+// so each test runs demos of its own.
 func TestMain(m *testing.M) {
 	if os.Getenv("PARTNERS_DEMO_CHILD") == "" {
 		os.Exit(m.Run())
@@ -62,7 +63,8 @@ func TestMain(m *testing.M) {
 	os.Exit(realMain(os.Args[1:], os.Stdout, os.Stderr, j))
 }
 
-// listMetrics starts a demo, lets happen what alerts look for by a label's value, and prints all metrics that its parts register, and their series.
+// listMetrics starts a demo, lets happen what alerts look for by a label's value, and
+// prints all metrics that its parts register, and their series.
 func listMetrics() int {
 	o, err := parse(os.Args[1:], os.Stdout)
 	if err != nil {
@@ -91,7 +93,8 @@ func listMetrics() int {
 	return 0
 }
 
-// provoke sends the gateway each kind of request whose signature is refused, and visits a link.
+// provoke sends the gateway each kind of request whose signature is refused, and visits
+// a link.
 func provoke(d *demo) error {
 	own, err := os.ReadFile(d.path("signing-secrets/acme"))
 	if err != nil {
@@ -141,7 +144,8 @@ func provoke(d *demo) error {
 	return resp.Body.Close()
 }
 
-// listSeries prints all series, one a line as NAME LABEL=VALUE …, once there is one of the metric that comes last.
+// listSeries prints all series, one a line as NAME LABEL=VALUE …, once there is one of
+// the metric that comes last.
 func listSeries(reg *prometheus.Registry, last string) error {
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		families, err := reg.Gather()
@@ -174,11 +178,13 @@ func listSeries(reg *prometheus.Registry, last string) error {
 	}
 }
 
-// Every metric that is registered is documented in a package's doc.go; every metric that a doc, a dashboard, the runbook, an alert or its
-// test names is registered, and a value that an alert wants of a label is one that the metric has.
+// Every metric that is registered is documented in a package's doc.go; every metric
+// that a doc, a dashboard, the runbook, an alert or its test names is registered, and a
+// value that an alert wants of a label is one that the metric has.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	cmd := child(t, []string{"PARTNERS_DEMO_METRICS=1"}, "-traffic", "0", "-data", t.TempDir(), "-port-base", strconv.Itoa(freeBase(t)))
+	cmd := child(t, []string{"PARTNERS_DEMO_METRICS=1"}, "-traffic", "0", "-data", t.TempDir(),
+		"-port-base", strconv.Itoa(freeBase(t)))
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -209,7 +215,8 @@ func TestMetrics(t *testing.T) {
 	documented := named("../../connectors/*/doc.go")
 	maps.Copy(documented, named("../../pipeline/*/doc.go"))
 	for n := range registered {
-		if documented[n] == "" && !strings.HasPrefix(n, "partners_kafka_") { // the client's own, described as a family
+		// the client's own, described as a family
+		if documented[n] == "" && !strings.HasPrefix(n, "partners_kafka_") {
 			t.Errorf("%s is in no doc.go", n)
 		}
 	}
@@ -224,13 +231,15 @@ func TestMetrics(t *testing.T) {
 				base = b
 			}
 		}
-		if n != "partners_kafka_" && !registered[base] && !slices.Contains([]string{"partners_session", "partners_writer", "partners_reader"}, n) {
+		if n != "partners_kafka_" && !registered[base] &&
+			!slices.Contains([]string{"partners_session", "partners_writer", "partners_reader"}, n) {
 			t.Errorf("%s names %s, which nothing registers", file, n)
 		}
 	}
 	// Labels that an expression names are those of a metric in it.
 	labels := map[string]string{}
-	for _, line := range regexp.MustCompile(`fqName: "(partners_[a-z0-9_]+)".*variableLabels: \{([^}]*)\}`).FindAllStringSubmatch(string(out), -1) {
+	for _, line := range regexp.MustCompile(
+		`fqName: "(partners_[a-z0-9_]+)".*variableLabels: \{([^}]*)\}`).FindAllStringSubmatch(string(out), -1) {
 		labels[line[1]] += "," + line[2] + ","
 	}
 	series := map[string]bool{} // NAME LABEL=VALUE
@@ -239,14 +248,18 @@ func TestMetrics(t *testing.T) {
 			series[line[1]+" "+pair] = true
 		}
 	}
-	selector, matcher := regexp.MustCompile(`(partners_[a-z0-9_]+)\{([^}]*)\}`), regexp.MustCompile(`([a-z_]+)(?:=|=~|!=|!~)"([^"]*)"`)
-	for _, pattern := range []string{"../../dashboards/alerts/partners.yaml", "../../dashboards/alerts/partners_test.yaml", "../../dashboards/pipeline.json"} {
+	selector, matcher := regexp.MustCompile(`(partners_[a-z0-9_]+)\{([^}]*)\}`), regexp.MustCompile(
+		`([a-z_]+)(?:=|=~|!=|!~)"([^"]*)"`)
+	for _, pattern := range []string{"../../dashboards/alerts/partners.yaml",
+		"../../dashboards/alerts/partners_test.yaml", "../../dashboards/pipeline.json"} {
 		b, err := os.ReadFile(pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, line := range strings.Split(string(b), "\n") {
-			if strings.HasSuffix(pattern, "partners.yaml") { // the values too: a selector that selects nothing is an alert that never fires
+			// the values too: a selector that selects nothing is an alert that never
+			// fires
+			if strings.HasSuffix(pattern, "partners.yaml") {
 				for _, s := range selector.FindAllStringSubmatch(line, -1) {
 					for _, m := range matcher.FindAllStringSubmatch(s[2], -1) {
 						for _, value := range strings.Split(m[2], "|") {
@@ -410,7 +423,8 @@ func (r *running) stop() {
 
 func (r *running) query(q string) string {
 	r.t.Helper()
-	resp, err := http.Post(fmt.Sprintf("http://127.0.0.1:%d/?database=partners", r.base+3), "text/plain", strings.NewReader(q))
+	resp, err := http.Post(fmt.Sprintf("http://127.0.0.1:%d/?database=partners", r.base+3),
+		"text/plain", strings.NewReader(q))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -444,7 +458,8 @@ func (r *running) visit(slug string) (location, tok string) {
 		r.t.Fatal(err)
 	}
 	req.Host = "go.acme.com"
-	req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36")
+	req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "+
+		"Chrome/126.0 Safari/537.36")
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
 		r.t.Fatal(err)
@@ -477,12 +492,14 @@ func (r *running) post(fields map[string]any) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	req, err := http.NewRequest("POST", fmt.Sprintf("http://127.0.0.1:%d/v1/workspaces/acme/events", r.base+1), bytes.NewReader(body))
+	req, err := http.NewRequest("POST", fmt.Sprintf("http://127.0.0.1:%d/v1/workspaces/acme/events", r.base+1),
+		bytes.NewReader(body))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	if err := signature.SignRequest(req, fmt.Sprint("msg_", time.Now().UnixNano()), time.Now(), body, secret); err != nil {
+	if err := signature.SignRequest(req, fmt.Sprint("msg_", time.Now().UnixNano()), time.Now(), body,
+		secret); err != nil {
 		r.t.Fatal(err)
 	}
 	resp, err := http.DefaultClient.Do(req)
@@ -502,7 +519,8 @@ func TestOnce(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"Nomura Studio", "Approved", "Agency partners", "Review", "(no partner)", "waiting 0, difference 0", "ledger = oracle: 3026 clicks"} {
+	for _, want := range []string{"Nomura Studio", "Approved", "Agency partners", "Review", "(no partner)",
+		"waiting 0, difference 0", "ledger = oracle: 3026 clicks"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the output lacks %q:\n%s", want, out)
 		}
@@ -512,8 +530,11 @@ func TestOnce(t *testing.T) {
 // The check can fail: one wrong row in the oracle, and the demo says which and exits 1.
 func TestWrongOracle(t *testing.T) {
 	t.Parallel()
-	out, err := child(t, []string{"PARTNERS_DEMO_WRONG_ORACLE=1"}, "-once", "-clicks", "300", "-port-base", strconv.Itoa(freeBase(t))).CombinedOutput()
-	if err == nil || err.(*exec.ExitError).ExitCode() != 1 || !strings.Contains(string(out), "the ledger is not the oracle's") || !strings.Contains(string(out), "outcomes in ClickHouse: conversions ") {
+	out, err := child(t, []string{"PARTNERS_DEMO_WRONG_ORACLE=1"},
+		"-once", "-clicks", "300", "-port-base", strconv.Itoa(freeBase(t))).CombinedOutput()
+	if err == nil || err.(*exec.ExitError).ExitCode() != 1 ||
+		!strings.Contains(string(out), "the ledger is not the oracle's") ||
+		!strings.Contains(string(out), "outcomes in ClickHouse: conversions ") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -523,7 +544,8 @@ func TestFlags(t *testing.T) {
 	f := func(want string, code int, args ...string) {
 		t.Helper()
 		var stdout, stderr bytes.Buffer
-		if got := realMain(args, &stdout, &stderr, nil); got != code || !strings.Contains(stdout.String()+stderr.String(), want) {
+		if got := realMain(args, &stdout, &stderr, nil); got != code ||
+			!strings.Contains(stdout.String()+stderr.String(), want) {
 			t.Errorf("%v: exit %d, %s%s; want %d and …%s…", args, got, stdout.String(), stderr.String(), code, want)
 		}
 	}
@@ -534,7 +556,8 @@ func TestFlags(t *testing.T) {
 	f("unexpected argument", 2, "now")
 	f("-port-base", 0, "-h")
 	f("-once: with -traffic 0 there is nothing to check", 2, "-once", "-traffic", "0")
-	f("-once: only all parts together can be checked, and -run lacks processor, gateway, redirector, report", 2, "-once", "-run", "broker,warehouse,sink")
+	f("-once: only all parts together can be checked, and -run lacks processor, gateway, redirector, report",
+		2, "-once", "-run", "broker,warehouse,sink")
 	f("-run lacks sink", 2, "-once", "-run", "broker,broker,warehouse,processor,gateway,redirector,report")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -546,7 +569,8 @@ func TestFlags(t *testing.T) {
 	f("address already in use", 1, "-run", "broker", "-port-base", strconv.Itoa(n-4))
 }
 
-// A catalog may have windows of up to 90 days: topics and processor keep clicks as long, also when the catalog is exchanged for one with shorter windows.
+// A catalog may have windows of up to 90 days: topics and processor keep clicks as
+// long, also when the catalog is exchanged for one with shorter windows.
 func TestLongWindow(t *testing.T) {
 	t.Parallel()
 	dir, base := t.TempDir(), freeBase(t)
@@ -582,14 +606,17 @@ func TestNoPassword(t *testing.T) {
 	f("http://host:8123/partners", "http://host:8123/partners")
 	f("http://default@host:8123/partners?compress=lz4", "http://default@host:8123/partners?compress=lz4")
 	f("http://default:S3CRET@host:8123/partners", "http://default@host:8123/partners")
-	f("clickhouse://u:S3%40CRET@a:9000,b:9000/partners?secure=true", "clickhouse://u@a:9000,b:9000/partners?secure=true")
+	f("clickhouse://u:S3%40CRET@a:9000,b:9000/partners?secure=true",
+		"clickhouse://u@a:9000,b:9000/partners?secure=true")
 	f("http://u:S3@CRET@host:8123", "http://u@host:8123")
-	f("http://host:8123/partners?username=u&password=S3CRET&compress=lz4", "http://host:8123/partners?username=u&compress=lz4")
+	f("http://host:8123/partners?username=u&password=S3CRET&compress=lz4",
+		"http://host:8123/partners?username=u&compress=lz4")
 	f("http://host:8123/partners?password=S3CRET", "http://host:8123/partners")
 	f("http://host:8123/?http_proxy=http%3A%2F%2Fu%3AS3CRET%40proxy&secure=true", "http://host:8123/?secure=true")
 
 	dir := t.TempDir()
-	o, err := parse([]string{"-clickhouse", "http://default:S3CRET@127.0.0.1:1/partners", "-run", "report", "-data", dir}, io.Discard)
+	o, err := parse([]string{"-clickhouse", "http://default:S3CRET@127.0.0.1:1/partners", "-run", "report", "-data",
+		dir}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -600,7 +627,8 @@ func TestNoPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	written, err := os.ReadFile(d.path("endpoints.json"))
-	if err != nil || !strings.Contains(string(written), `"http://default@127.0.0.1:1/partners"`) || strings.Contains(string(written)+out.String(), "S3CRET") {
+	if err != nil || !strings.Contains(string(written), `"http://default@127.0.0.1:1/partners"`) ||
+		strings.Contains(string(written)+out.String(), "S3CRET") {
 		t.Errorf("%v: %s %s", err, written, &out)
 	}
 	if !strings.Contains(d.wh.DSN, "S3CRET") {
@@ -610,17 +638,20 @@ func TestNoPassword(t *testing.T) {
 
 const (
 	sales  = "SELECT count(), sum(effect * amount_minor) FROM outcomes WHERE effect != 0"
-	rollup = "SELECT sum(clicks), sum(sales), sum(refunds), sum(gross_minor), sum(negative_minor), sum(net_minor), sum(reward_minor) FROM partner_daily WHERE partner_id = 'prt_nomura'"
+	rollup = "SELECT sum(clicks), sum(sales), sum(refunds), sum(gross_minor), sum(negative_minor), " +
+		"sum(net_minor), sum(reward_minor) FROM partner_daily WHERE partner_id = 'prt_nomura'"
 )
 
-// reports asks the report for what it must say after the first sale, with the reader token that the demo made.
+// reports asks the report for what it must say after the first sale, with the reader
+// token that the demo made.
 func (r *running) reports() {
 	r.t.Helper()
 	token, err := os.ReadFile(filepath.Join(r.dir, "reader-token-acme.txt"))
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	req, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/v1/workspaces/acme/performance?partner=prt_nomura", r.base+2), nil)
+	req, err := http.NewRequest(http.MethodGet,
+		fmt.Sprintf("http://127.0.0.1:%d/v1/workspaces/acme/performance?partner=prt_nomura", r.base+2), nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -631,12 +662,14 @@ func (r *running) reports() {
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode != http.StatusOK || !strings.Contains(string(body), `"sales":1`) || !strings.Contains(string(body), `"net_minor":10000`) {
+	if err != nil || res.StatusCode != http.StatusOK || !strings.Contains(string(body), `"sales":1`) ||
+		!strings.Contains(string(body), `"net_minor":10000`) {
 		r.t.Errorf("the report says %d %s, %v", res.StatusCode, body, err)
 	}
 }
 
-// One visitor, one sale, one refund, watched from outside; then Ctrl-C and a start on the same data; then harm, which conservation must see.
+// One visitor, one sale, one refund, watched from outside; then Ctrl-C and a start on
+// the same data; then harm, which conservation must see.
 func TestLedgerLivesOn(t *testing.T) {
 	t.Parallel()
 	dir, base := t.TempDir(), freeBase(t)
@@ -645,19 +678,35 @@ func TestLedgerLivesOn(t *testing.T) {
 	if want := "https://shop.acme.com/?ref=a%2Bb&nim_ct=" + tok + "#top"; location != want || len(tok) != 27 {
 		t.Fatalf("location %s, want %s", location, want)
 	}
-	r.post(map[string]any{"event_id": "e1", "type": "sale", "click_token": tok, "amount": "100.00", "currency": "EUR", "order_id": "o1"})
+	r.post(map[string]any{
+		"event_id":    "e1",
+		"type":        "sale",
+		"click_token": tok,
+		"amount":      "100.00",
+		"currency":    "EUR",
+		"order_id":    "o1",
+	})
 	r.until(sales, "1\t10000", 5*time.Second)
 	r.until(rollup, "1\t1\t0\t10000\t0\t10000\t1000", 2*time.Second)
 	r.reports()
 	before := r.query("SELECT * FROM outcomes WHERE event_id = 'e1'")
-	r.post(map[string]any{"event_id": "e2", "type": "refund", "click_token": tok, "amount": "30.00", "currency": "EUR", "parent_event_id": "e1"})
+	r.post(map[string]any{
+		"event_id":        "e2",
+		"type":            "refund",
+		"click_token":     tok,
+		"amount":          "30.00",
+		"currency":        "EUR",
+		"parent_event_id": "e1",
+	})
 	r.until(sales, "2\t7000", 5*time.Second)
 	r.until(rollup, "1\t1\t1\t10000\t-3000\t7000\t700", 2*time.Second)
 	if after := r.query("SELECT * FROM outcomes WHERE event_id = 'e1'"); after != before {
 		t.Errorf("the refund changed its sale:\n%s\n%s", before, after)
 	}
 	everything := func(r *running) string {
-		return r.query("SELECT (SELECT (count(), sum(cityHash64(*))) FROM clicks), (SELECT (count(), sum(cityHash64(*))) FROM conversions), (SELECT (count(), sum(cityHash64(*))) FROM outcomes)") + r.query(rollup)
+		return r.query("SELECT (SELECT (count(), sum(cityHash64(*))) FROM clicks), (SELECT (count(), "+
+			"sum(cityHash64(*))) FROM conversions), (SELECT (count(), sum(cityHash64(*))) FROM outcomes)") +
+			r.query(rollup)
 	}
 	was := everything(r)
 	r.stop()
@@ -667,7 +716,15 @@ func TestLedgerLivesOn(t *testing.T) {
 		t.Errorf("after a restart: %s, was %s", is, was)
 	}
 	_, tok2 := r.visit("/nomura")
-	r.post(map[string]any{"event_id": "e3", "type": "refund", "click_token": tok, "amount": "20.00", "currency": "EUR", "parent_event_id": "e1"}) // of a sale before the restart
+	// of a sale before the restart
+	r.post(map[string]any{
+		"event_id":        "e3",
+		"type":            "refund",
+		"click_token":     tok,
+		"amount":          "20.00",
+		"currency":        "EUR",
+		"parent_event_id": "e1",
+	})
 	r.post(map[string]any{"event_id": "e4", "type": "lead", "click_token": tok2})
 	r.until(sales, "4\t5000", 10*time.Second)
 	r.until(rollup, "2\t1\t2\t10000\t-5000\t5000\t500", 2*time.Second)
@@ -678,12 +735,14 @@ func TestLedgerLivesOn(t *testing.T) {
 	r.until(perWorkspace, "0", 5*time.Second)
 	r.query("ALTER TABLE outcomes DELETE WHERE event_id = 'e4' SETTINGS mutations_sync = 1")
 	r.until(difference, "1\t0", 5*time.Second)
-	r.query("INSERT INTO outcomes SELECT * FROM outcomes WHERE event_id = 'e3' SETTINGS insert_deduplicate = 0, deduplicate_insert = 'disable'")
+	r.query("INSERT INTO outcomes SELECT * FROM outcomes WHERE event_id = 'e3' SETTINGS insert_deduplicate = 0, " +
+		"deduplicate_insert = 'disable'")
 	r.until(perWorkspace, "1", 5*time.Second)
 	r.stop()
 }
 
-// A waiting event that vanishes from state is seen: what was read is no longer what was judged and what waits.
+// A waiting event that vanishes from state is seen: what was read is no longer what was
+// judged and what waits.
 func TestConservationSeesALostWait(t *testing.T) {
 	t.Parallel()
 	dir, base := t.TempDir(), freeBase(t)
@@ -697,7 +756,8 @@ func TestConservationSeesALostWait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.post(map[string]any{"event_id": "w1", "type": "lead", "click_token": token.Text(&raw)}) // its click never happened
+	// its click never happened
+	r.post(map[string]any{"event_id": "w1", "type": "lead", "click_token": token.Text(&raw)})
 	const conservation = "SELECT sum(read), sum(waiting), sum(difference) FROM conservation"
 	r.until(conservation, "1\t1\t0", 20*time.Second)
 	r.stop()

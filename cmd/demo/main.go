@@ -1,4 +1,5 @@
-// Command demo runs the whole pipeline in one process: real HTTP, an embedded broker and an embedded ClickHouse in between, seeded traffic, and a ledger that is checked
+// Command demo runs the whole pipeline in one process: real HTTP, an embedded broker
+// and an embedded ClickHouse in between, seeded traffic, and a ledger that is checked
 // against an oracle.
 package main
 

@@ -36,9 +36,11 @@ type options struct {
 var partNames = []string{"broker", "warehouse", "processor", "sink", "gateway", "redirector", "report"}
 
 func parse(args []string, usage io.Writer) (o options, err error) {
-	f := daemon.NewFlags("demo", "the whole pipeline in one process, with seeded traffic and a ledger checked against an oracle")
+	f := daemon.NewFlags("demo", "the whole pipeline in one process, with seeded traffic and a ledger checked "+
+		"against an oracle")
 	traffic := f.Int("traffic", 1, "0 just serves")
-	run := f.String("run", strings.Join(partNames, ","), "the `parts` to run here, so that others can run as processes of their own")
+	run := f.String("run", strings.Join(partNames, ","),
+		"the `parts` to run here, so that others can run as processes of their own")
 	brokers := f.String("brokers", "", "use these `host:port,…` in place of the embedded broker")
 	f.BoolVar(&o.once, "once", false, "exit after the check: 0 only if the ledger is the oracle's")
 	f.StringVar(&o.data, "data", "", "keep data in this `directory` (else a temporary one that is removed)")
@@ -51,7 +53,8 @@ func parse(args []string, usage io.Writer) (o options, err error) {
 	daemon.SchemaIDsFlag(f, &schemaIDs)
 	f.StringVar(&o.clickhouse, "clickhouse", "", "use this `DSN` in place of the embedded warehouse")
 	f.StringVar(&o.catalog, "catalog", "", "`file` to use in place of the demo's catalog")
-	f.IntVar(&o.portBase, "port-base", 0, "move the ports to N … N+4: redirector, gateway, report, ClickHouse, Kafka (default 8080, 8081, 8082, 8123, 9092)")
+	f.IntVar(&o.portBase, "port-base", 0, "move the ports to N … N+4: redirector, gateway, report, ClickHouse, "+
+		"Kafka (default 8080, 8081, 8082, 8123, 9092)")
 	f.StringVar(&o.library, "libchdb", "", "a libchdb.so to use in place of the one that is fetched")
 	if err := daemon.Parse(f, args, os.LookupEnv); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -94,7 +97,8 @@ func parse(args []string, usage io.Writer) (o options, err error) {
 	case o.once && !o.traffic:
 		return o, errors.New("-once: with -traffic 0 there is nothing to check")
 	case o.once && len(missing) > 0:
-		return o, fmt.Errorf("-once: only all parts together can be checked, and -run lacks %s", strings.Join(missing, ", "))
+		return o, fmt.Errorf("-once: only all parts together can be checked, and -run lacks %s",
+			strings.Join(missing, ", "))
 	case len(missing) > 0:
 		o.traffic = false // the other parts are somebody else's: what arrives here is not ours to judge
 	}

@@ -21,7 +21,8 @@ import (
 //go:embed catalog.yaml
 var demoCatalog []byte
 
-// prepare lays out the data directory: the catalog, and secrets for the workspaces that have none.
+// prepare lays out the data directory: the catalog, and secrets for the workspaces that
+// have none.
 func (d *demo) prepare() error {
 	for _, dir := range []string{"", "signing-secrets", "token-keys", "reader-tokens"} {
 		if err := os.MkdirAll(d.path(dir), 0o700); err != nil {
@@ -54,7 +55,8 @@ func (d *demo) prepare() error {
 	return nil
 }
 
-// makeSecrets writes what a workspace lacks: a signing secret, a token key, a reader token.
+// makeSecrets writes what a workspace lacks: a signing secret, a token key, a reader
+// token.
 func (d *demo) makeSecrets(workspace string) error {
 	if err := d.keep("signing-secrets/"+workspace, func() (string, error) {
 		s, err := signature.NewSecret(rand.Reader)

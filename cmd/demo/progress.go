@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// progress is one line that grows on a terminal, and a line every few seconds elsewhere. It prints nothing for what is done at once.
+// progress is one line that grows on a terminal, and a line every few seconds
+// elsewhere. It prints nothing for what is done at once.
 type progress struct {
 	out      io.Writer
 	what     string

@@ -92,7 +92,8 @@ const outcomeColumns = `workspace_id, event_id, click_token, verdict, reason, fl
 	program_name, program_status, assignment_id, assigned_at, window_ms, reward_terms, utm_source, utm_medium, utm_campaign, utm_term, utm_content, sub1, sub2, sub3, sub4, sub5, experiment, variant,
 	referrer_host, country, device, os, browser, is_bot, bot_reason, catalog_offset`
 
-// tableOutcomes reads the table back into the form that the oracle speaks, snapshot included.
+// tableOutcomes reads the table back into the form that the oracle speaks, snapshot
+// included.
 func tableOutcomes(ctx context.Context, wh *clickhouse.Conn) ([]event.Outcome, error) {
 	var rows []outcomeRow
 	if err := wh.Select(ctx, &rows, "SELECT "+outcomeColumns+" FROM outcomes"); err != nil {
@@ -106,9 +107,12 @@ func tableOutcomes(ctx context.Context, wh *clickhouse.Conn) ([]event.Outcome, e
 }
 
 func (r *outcomeRow) outcome() event.Outcome {
-	o := event.Outcome{WorkspaceID: r.WorkspaceID, EventID: r.EventID, ClickToken: r.ClickToken, Verdict: event.Verdict(r.Verdict), Reason: r.Reason, Flags: r.Flags, Review: event.Review(r.Review),
-		Type: event.Type(r.Type), EventName: r.EventName, Effect: int32(r.Effect), OccurredAt: event.MillisOf(r.OccurredAt), ReceivedAt: event.MillisOf(r.ReceivedAt), AmountMinor: r.AmountMinor,
-		Currency: r.Currency, Exponent: int32(r.Exponent), Quantity: r.Quantity, OrderID: r.OrderID, ParentEventID: r.ParentEventID, ParentType: r.ParentType, ReasonText: r.ReasonText,
+	o := event.Outcome{WorkspaceID: r.WorkspaceID, EventID: r.EventID, ClickToken: r.ClickToken,
+		Verdict: event.Verdict(r.Verdict), Reason: r.Reason, Flags: r.Flags, Review: event.Review(r.Review),
+		Type: event.Type(r.Type), EventName: r.EventName, Effect: int32(r.Effect), OccurredAt: event.MillisOf(
+			r.OccurredAt), ReceivedAt: event.MillisOf(r.ReceivedAt), AmountMinor: r.AmountMinor,
+		Currency: r.Currency, Exponent: int32(
+			r.Exponent), Quantity: r.Quantity, OrderID: r.OrderID, ParentEventID: r.ParentEventID, ParentType: r.ParentType, ReasonText: r.ReasonText,
 		CustomerRef: r.CustomerRef, EstimatedRewardMinor: r.EstimatedRewardMinor, RewardCurrency: r.RewardCurrency, EventPartition: int32(r.EventPartition), EventOffset: int64(r.EventOffset),
 		RulesVersion: int32(r.RulesVersion)}
 	copy(o.ContentSHA256[:], r.ContentSHA256)
@@ -122,12 +126,15 @@ func (r *outcomeRow) outcome() event.Outcome {
 	if r.ClickedAt == nil {
 		return o
 	}
-	o.Click = &event.Click{WorkspaceID: r.WorkspaceID, ClickToken: r.ClickToken, ClickedAt: event.MillisOf(*r.ClickedAt), WindowMs: int64(r.WindowMs), TokenStatus: event.TokenStatus(r.TokenStatus),
+	o.Click = &event.Click{WorkspaceID: r.WorkspaceID, ClickToken: r.ClickToken,
+		ClickedAt: event.MillisOf(*r.ClickedAt), WindowMs: int64(r.WindowMs), TokenStatus: event.TokenStatus(
+			r.TokenStatus),
 		TokenReason: r.TokenReason, LinkID: r.LinkID, Domain: r.Domain, Slug: r.Slug, Destination: r.Destination, Trigger: event.Trigger(r.Trigger), PartnerID: r.PartnerID, PartnerKey: r.PartnerKey,
 		PartnerName: r.PartnerName, PartnerRelationship: r.PartnerRelationship, PartnerLifecycle: r.PartnerLifecycle, ProgramID: r.ProgramID, ProgramKey: r.ProgramKey, ProgramName: r.ProgramName,
 		ProgramStatus: r.ProgramStatus, AssignmentID: r.AssignmentID, RewardTerms: r.RewardTerms, UTMSource: r.UTMSource, UTMMedium: r.UTMMedium, UTMCampaign: r.UTMCampaign, UTMTerm: r.UTMTerm,
 		UTMContent: r.UTMContent, Sub1: r.Sub1, Sub2: r.Sub2, Sub3: r.Sub3, Sub4: r.Sub4, Sub5: r.Sub5, Experiment: r.Experiment, Variant: r.Variant, ReferrerHost: r.ReferrerHost, Country: r.Country,
-		Device: r.Device, OS: r.OS, Browser: r.Browser, IsBot: r.IsBot, BotReason: r.BotReason, CatalogOffset: r.CatalogOffset}
+		Device: r.Device, OS: r.OS, Browser: r.Browser, IsBot: r.IsBot, BotReason: r.BotReason,
+		CatalogOffset: r.CatalogOffset}
 	if r.AssignedAt != nil {
 		o.Click.AssignedAt = event.MillisOf(*r.AssignedAt)
 	}
@@ -145,8 +152,10 @@ func tableDaily(ctx context.Context, wh *clickhouse.Conn) (out []oracle.DailyRow
 	defer rows.Close()
 	for rows.Next() {
 		var r oracle.DailyRow
-		if err := rows.Scan(&r.WorkspaceID, &r.Day, &r.PartnerID, &r.ProgramID, &r.LinkID, &r.Currency, &r.Exponent, &r.Clicks, &r.HumanClicks, &r.TokenedClicks, &r.Leads, &r.Sales,
-			&r.Refunds, &r.Cancellations, &r.Reversals, &r.GrossMinor, &r.NegativeMinor, &r.NetMinor, &r.RewardMinor); err != nil {
+		if err := rows.Scan(&r.WorkspaceID, &r.Day, &r.PartnerID, &r.ProgramID, &r.LinkID, &r.Currency, &r.Exponent,
+			&r.Clicks, &r.HumanClicks, &r.TokenedClicks, &r.Leads, &r.Sales,
+			&r.Refunds, &r.Cancellations, &r.Reversals, &r.GrossMinor, &r.NegativeMinor, &r.NetMinor,
+			&r.RewardMinor); err != nil {
 			return nil, err
 		}
 		if r.DailySums != (oracle.DailySums{}) {
@@ -186,9 +195,17 @@ func (p *partnerRow) money() string {
 }
 
 // badges are the words of the relationship on the page.
-var badges = map[string]string{"approved": "Approved", "review": "Review", "invited": "Invited", "declined": "Declined", "banned": "Banned", "deactivated": "Deactivated"}
+var badges = map[string]string{
+	"approved":    "Approved",
+	"review":      "Review",
+	"invited":     "Invited",
+	"declined":    "Declined",
+	"banned":      "Banned",
+	"deactivated": "Deactivated",
+}
 
-// printTables prints the partners, the conservation of each workspace, and the line that says it all.
+// printTables prints the partners, the conservation of each workspace, and the line
+// that says it all.
 func (d *demo) printTables(ctx context.Context, wh *clickhouse.Conn) error {
 	var partners []partnerRow
 	if err := wh.Select(ctx, &partners, `SELECT workspace_id, any(partner_name) AS partner, any(partner_relationship) AS relationship, any(program_name) AS program,
@@ -203,7 +220,8 @@ func (d *demo) printTables(ctx context.Context, wh *clickhouse.Conn) error {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleRounded)
 	t.Style().Format.Header = text.FormatDefault
-	t.AppendHeader(table.Row{"Workspace", "Partner", "Status", "Program", "Clicks", "Leads", "Sales", "Refunds", "Cancelled", "Reversals", "Net revenue"})
+	t.AppendHeader(table.Row{"Workspace", "Partner", "Status", "Program", "Clicks", "Leads", "Sales", "Refunds",
+		"Cancelled", "Reversals", "Net revenue"})
 	var columns []table.ColumnConfig
 	for n := 5; n <= 11; n++ {
 		columns = append(columns, table.ColumnConfig{Number: n, Align: text.AlignRight})
@@ -214,7 +232,8 @@ func (d *demo) printTables(ctx context.Context, wh *clickhouse.Conn) error {
 		if name == "" {
 			name, badge = "(no partner)", ""
 		}
-		t.AppendRow(table.Row{p.Workspace, name, badge, p.Program, p.Clicks, p.Leads, p.Sales, p.Refunds, p.Cancelled, p.Reversals, p.money()})
+		t.AppendRow(table.Row{p.Workspace, name, badge, p.Program, p.Clicks, p.Leads, p.Sales, p.Refunds, p.Cancelled,
+			p.Reversals, p.money()})
 	}
 	d.say("\n%s\n", t.Render())
 	return d.printConservation(ctx, wh)
@@ -239,7 +258,8 @@ func (d *demo) printConservation(ctx context.Context, wh *clickhouse.Conn) error
 		return err
 	}
 	s := rows[0]
-	d.say("conservation: received %d = attributed %d + reversed %d + duplicate %d + conflict %d + unattributed %d + waiting %d, difference %d",
+	d.say("conservation: received %d = attributed %d + reversed %d + duplicate %d + conflict %d + unattributed %d "+
+		"+ waiting %d, difference %d",
 		s.Received, s.Attributed, s.Reversed, s.Duplicate, s.Conflict, s.Unattributed, s.Waiting, s.Difference)
 	if s.Difference != 0 {
 		return fmt.Errorf("conservation: difference %d in workspaces %s", s.Difference, strings.TrimSpace(s.Workspaces))

@@ -26,7 +26,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Fifty exports while the real sink inserts and a partner's status changes: each, repeated with -as-of once more has arrived, is the same bytes, and its sums are those of a query bounded by as_of.
+// Fifty exports while the real sink inserts and a partner's status changes: each,
+// repeated with -as-of once more has arrived, is the same bytes, and its sums are those
+// of a query bounded by as_of.
 func TestExportsWhileTheSinkInserts(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	brokers := kafkatest.Broker(t)
@@ -53,7 +55,8 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 	var wg sync.WaitGroup
 	var produced atomic.Int64
 	cl := kafkatest.Client(t, brokers, kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err := cl.ProduceSync(ctx, &kgo.Record{Topic: topic.Catalog, Key: []byte("workspace/acme"), Value: []byte(`{"id":"acme"}`)}).FirstErr(); err != nil {
+	if err := cl.ProduceSync(ctx, &kgo.Record{Topic: topic.Catalog, Key: []byte("workspace/acme"),
+		Value: []byte(`{"id":"acme"}`)}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
@@ -75,7 +78,8 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 				offsets[p]++
 			}
 			status := []string{"approved", "review", "banned"}[n%3]
-			records = append(records, &kgo.Record{Topic: topic.Catalog, Key: []byte("partner/acme/prt_1"), Value: []byte(`{"id":"prt_1","relationship":"` + status + `"}`)})
+			records = append(records, &kgo.Record{Topic: topic.Catalog, Key: []byte("partner/acme/prt_1"),
+				Value: []byte(`{"id":"prt_1","relationship":"` + status + `"}`)})
 			if err := cl.ProduceSync(ctx, records...).FirstErr(); err != nil && ctx.Err() == nil {
 				t.Error(err)
 			}
@@ -84,7 +88,12 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 		}
 	})
 	dir := t.TempDir()
-	base := export.Config{Filters: export.Filters{Workspace: "acme", From: "2026-03-14", To: "2026-03-15", Verdict: []string{"all"}}, Log: quiet}
+	base := export.Config{Filters: export.Filters{
+		Workspace: "acme",
+		From:      "2026-03-14",
+		To:        "2026-03-15",
+		Verdict:   []string{"all"},
+	}, Log: quiet}
 	grew := 0
 	for i, rows := 0, int64(-1); i < 50; i++ {
 		first := base
@@ -118,11 +127,15 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 		for p := range uint32(kafkatest.Partitions) {
 			below = append(below, m.AsOf.Outcomes[p])
 		}
-		if err := wh.Select(t.Context(), &sums, "SELECT toInt64(sum(effect * ifNull(amount_minor, 0))) AS net, count() AS n FROM outcomes WHERE workspace_id = 'acme' AND src_offset < {below:Array(UInt64)}[src_partition + 1]", clickhouse.Named("below", below)); err != nil {
+		if err := wh.Select(t.Context(), &sums, "SELECT toInt64(sum(effect * ifNull(amount_minor, 0))) AS net, "+
+			"count() AS n FROM outcomes WHERE workspace_id = 'acme' AND src_offset < "+
+			"{below:Array(UInt64)}[src_partition + 1]", clickhouse.Named("below", below)); err != nil {
 			t.Fatal(err)
 		}
-		if got := m.Sums["EUR"]["sale"]; uint64(m.Rows) != sums[0].Rows || m.Rows > 0 && got != fmt.Sprintf("%d.%02d", sums[0].Net/100, sums[0].Net%100) || m.Conservation.Difference != 0 {
-			t.Fatalf("export %d: %d rows, sums %v, conservation %+v; the tables say %d rows, %d", i, m.Rows, m.Sums, m.Conservation, sums[0].Rows, sums[0].Net)
+		if got := m.Sums["EUR"]["sale"]; uint64(m.Rows) != sums[0].Rows || m.Rows > 0 &&
+			got != fmt.Sprintf("%d.%02d", sums[0].Net/100, sums[0].Net%100) || m.Conservation.Difference != 0 {
+			t.Fatalf("export %d: %d rows, sums %v, conservation %+v; the tables say %d rows, %d",
+				i, m.Rows, m.Sums, m.Conservation, sums[0].Rows, sums[0].Net)
 		}
 	}
 	cancel()
@@ -130,7 +143,8 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	t.Logf("%d events were produced meanwhile; %d of 50 exports had more rows than the one before", produced.Load(), grew)
+	t.Logf("%d events were produced meanwhile; %d of 50 exports had more rows than the one before",
+		produced.Load(), grew)
 	if grew < 20 {
 		t.Errorf("only %d of 50 exports had more rows than the one before: nothing was inserted meanwhile", grew)
 	}
@@ -153,15 +167,39 @@ func read(t *testing.T, dir string) []byte {
 func pair(t *testing.T, codec *event.Codec, n int, partition int32, offset int64) []*kgo.Record {
 	token, amount := ksuid.New().String(), int64(1000+n)
 	at := event.MillisOf(time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC).Add(time.Duration(n) * time.Millisecond))
-	v := &event.Conversion{WorkspaceID: "acme", EventID: fmt.Sprint("e", n), ClickToken: token, Type: event.Sale, OccurredAt: at, ReceivedAt: at, AmountMinor: &amount, Currency: "EUR", Exponent: 2}
+	v := &event.Conversion{
+		WorkspaceID: "acme",
+		EventID:     fmt.Sprint("e", n),
+		ClickToken:  token,
+		Type:        event.Sale,
+		OccurredAt:  at,
+		ReceivedAt:  at,
+		AmountMinor: &amount,
+		Currency:    "EUR",
+		Exponent:    2,
+	}
 	v.ContentSHA256 = v.Content()
-	o := &event.Outcome{WorkspaceID: v.WorkspaceID, EventID: v.EventID, ClickToken: token, Verdict: event.Attributed, Review: event.ReviewClear, Type: v.Type, Effect: 1, OccurredAt: at, ReceivedAt: at, DecidedAt: at, AmountMinor: &amount,
+	o := &event.Outcome{WorkspaceID: v.WorkspaceID, EventID: v.EventID, ClickToken: token, Verdict: event.Attributed,
+		Review: event.ReviewClear, Type: v.Type, Effect: 1, OccurredAt: at, ReceivedAt: at, DecidedAt: at, AmountMinor: &amount,
 		Currency: "EUR", Exponent: 2, ContentSHA256: v.ContentSHA256, EventPartition: partition, EventOffset: offset, RulesVersion: event.RulesVersion,
-		Click: &event.Click{WorkspaceID: "acme", ClickToken: token, ClickedAt: at, TokenStatus: event.TokenAppended, Trigger: event.TriggerLink, PartnerID: "prt_1", PartnerName: "Partner"}}
+		Click: &event.Click{
+			WorkspaceID: "acme",
+			ClickToken:  token,
+			ClickedAt:   at,
+			TokenStatus: event.TokenAppended,
+			Trigger:     event.TriggerLink,
+			PartnerID:   "prt_1",
+			PartnerName: "Partner",
+		}}
 	a, err1 := codec.AppendConversion(nil, v)
 	b, err2 := codec.AppendOutcome(nil, o, nil)
 	if err1 != nil || err2 != nil {
 		t.Error(err1, err2)
 	}
-	return []*kgo.Record{{Topic: topic.Conversions, Partition: partition, Key: []byte(token), Value: a}, {Topic: topic.Outcomes, Partition: partition, Key: []byte(token), Value: b}}
+	return []*kgo.Record{{
+		Topic:     topic.Conversions,
+		Partition: partition,
+		Key:       []byte(token),
+		Value:     a,
+	}, {Topic: topic.Outcomes, Partition: partition, Key: []byte(token), Value: b}}
 }

@@ -1,6 +1,8 @@
-// Command export writes a workspace's events into a CSV with a manifest, once or on a schedule.
+// Command export writes a workspace's events into a CSV with a manifest, once or on a
+// schedule.
 //
-// Exit status: 0 written, 1 failed, 2 wrong command line, 3 the warehouse does not answer (try again), 4 another export is running in the directory.
+// Exit status: 0 written, 1 failed, 2 wrong command line, 3 the warehouse does not
+// answer (try again), 4 another export is running in the directory.
 package main
 
 import (
@@ -13,29 +15,34 @@ import (
 	_ "time/tzdata" // the workspace's timezone, where the system knows none
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
-	"github.com/nimriz/partners/cmd/internal/parts"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/export"
 )
 
 func main() {
-	d := daemon.New("export", "writes a workspace's events into a CSV with a manifest. Exit status: 0 written, 1 failed, 2 wrong command line, 3 the warehouse does not answer, 4 another export is running")
+	d := daemon.New("export", "writes a workspace's events into a CSV with a manifest. Exit status: 0 written, 1 "+
+		"failed, 2 wrong command line, 3 the warehouse does not answer, 4 another export is running")
 	cfg, wh := export.Config{Stdout: os.Stdout}, clickhouse.Config{}
 	f := d.Flags
 	daemon.ClickHouseFlag(f, &wh)
 	f.StringVar(&cfg.Workspace, "workspace", "", "`id` (required)")
-	f.StringVar(&cfg.From, "from", "", "first `day`, of occurred_at in the workspace's timezone; if both are empty, those of -as-of or -since, or yesterday")
+	f.StringVar(&cfg.From, "from", "", "first `day`, of occurred_at in the workspace's timezone; if both are "+
+		"empty, those of -as-of or -since, or yesterday")
 	f.StringVar(&cfg.To, "to", "", "last `day`, inclusive")
 	f.StringVar(&cfg.Partner, "partner", "", "only this partner `id`")
 	f.StringVar(&cfg.Program, "program", "", "only this program `id`")
 	f.StringVar(&cfg.Link, "link", "", "only this link `id`")
 	types := f.String("type", "", "only these event `types`, with commas: "+strings.Join(export.Types, ", "))
-	verdicts := f.String("verdict", strings.Join(export.DefaultVerdicts(), ","), "these `verdicts`, with commas, or all")
+	verdicts := f.String("verdict", strings.Join(export.DefaultVerdicts(), ","),
+		"these `verdicts`, with commas, or all")
 	reviews := f.String("review", "", "only these `states`: clear, review")
-	f.StringVar(&cfg.Dir, "out", "", "`directory` for NAME.csv and NAME.manifest.json, or - for the CSV on standard output (required)")
+	f.StringVar(&cfg.Dir, "out", "", "`directory` for NAME.csv and NAME.manifest.json, or - for the CSV on "+
+		"standard output (required)")
 	asOf := f.String("as-of", "", "`manifest` of an earlier run of the same command: writes the same bytes")
 	since := f.String("since", "", "`manifest`: only rows that arrived after it")
-	schedule := f.String("schedule", "", "cron `expression` in the workspace's timezone: keeps running, exports each day once the joined watermark has passed it, makes up missed days. What is received or decided after a day's file is in none of them: -since with its manifest writes it")
+	schedule := f.String("schedule", "", "cron `expression` in the workspace's timezone: keeps running, exports "+
+		"each day once the joined watermark has passed it, makes up missed days. What is received or decided "+
+		"after a day's file is in none of them: -since with its manifest writes it")
 	f.BoolVar(&cfg.Provisional, "provisional", false, "do not wait for the joined watermark; name and manifest say so")
 	f.BoolVar(&cfg.Raw, "raw", false, "leave texts as they came: a spreadsheet may run those that begin with = + - @")
 	d.Main(func(ctx context.Context) (err error) {
@@ -88,23 +95,4 @@ func main() {
 		_, err = export.Run(ctx, conn, cfg)
 		return status(err)
 	})
-}
-
-// anyDays gives a command line days where it has none yet, so that everything else can be checked before anybody is asked.
-func anyDays(cfg export.Config) *export.Config {
-	if cfg.From == "" && cfg.To == "" {
-		cfg.From, cfg.To = "2000-01-01", "2000-01-01"
-	}
-	return &cfg
-}
-
-// scheduled keeps running, as a daemon.
-func scheduled(ctx context.Context, d *daemon.Daemon, wh clickhouse.Config, schedule string, cfg export.Config, manifests bool) error {
-	if cfg.From+cfg.To != "" || manifests || cfg.Dir == "-" {
-		return fmt.Errorf("%w: -schedule exports whole days into the directory -out: it goes with neither -from, -to, -as-of nor -since", daemon.ErrUsage)
-	}
-	if err := export.CheckSchedule(schedule); err != nil {
-		return fmt.Errorf("%w: %w", daemon.ErrUsage, err)
-	}
-	return d.Serve(ctx, &parts.Export{Deps: parts.Deps{Log: d.Log, Registry: d.Registry}, ClickHouse: wh, Schedule: schedule, Config: cfg})
 }

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// progress shows rows, rows a second and the time that is left, where somebody is looking; elsewhere it is nil.
+// progress shows rows, rows a second and the time that is left, where somebody is
+// looking; elsewhere it is nil.
 func progress(to *os.File) func(rows, of int64) {
 	if info, err := to.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return nil

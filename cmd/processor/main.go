@@ -1,4 +1,5 @@
-// Command processor joins clicks with conversions and writes one verdict for each event, exactly once.
+// Command processor joins clicks with conversions and writes one verdict for each
+// event, exactly once.
 package main
 
 import (
@@ -16,14 +17,20 @@ func main() {
 	cfg, k := processor.DefaultConfig(), kafka.DefaultConfig()
 	d.Kafka(&k)
 	f := d.Flags
-	f.StringVar(&cfg.StateDir, "state-dir", cfg.StateDir, "`directory` for clicks and journeys; may be lost, is rebuilt from Kafka (required)")
-	f.StringVar(&cfg.Instance, "instance", cfg.Instance, "stable `name` of this slot, zero-padded: static member and transactional id (required)")
+	f.StringVar(&cfg.StateDir, "state-dir", cfg.StateDir,
+		"`directory` for clicks and journeys; may be lost, is rebuilt from Kafka (required)")
+	f.StringVar(&cfg.Instance, "instance", cfg.Instance,
+		"stable `name` of this slot, zero-padded: static member and transactional id (required)")
 	f.DurationVar(&cfg.CommitInterval, "commit-interval", cfg.CommitInterval, "how long a transaction stays open")
 	daemon.DaysFlag(f, &cfg.Grace, "grace", "how long an event may wait for its click or parent, such as `3d` or 36h")
-	daemon.DaysFlag(f, &cfg.ClickLife, "click-life", "how long a click can bring conversions, such as `40d` or 36h; the same as for ctl topics apply")
-	f.Int64Var(&cfg.JourneyCache, "journey-cache", cfg.JourneyCache, "`bytes` for blocks of journeys that were read from disk, shared by all partitions")
-	f.Int64Var(&cfg.ClickMemory, "click-memory", cfg.ClickMemory, "`bytes` for clicks that are not on disk yet, split over the owned partitions")
-	f.DurationVar(&cfg.SessionTimeout, "session-timeout", cfg.SessionTimeout, "after how long without a heartbeat the group gives this slot's partitions away")
+	daemon.DaysFlag(f, &cfg.ClickLife, "click-life", "how long a click can bring conversions, such as `40d` or "+
+		"36h; the same as for ctl topics apply")
+	f.Int64Var(&cfg.JourneyCache, "journey-cache", cfg.JourneyCache,
+		"`bytes` for blocks of journeys that were read from disk, shared by all partitions")
+	f.Int64Var(&cfg.ClickMemory, "click-memory", cfg.ClickMemory,
+		"`bytes` for clicks that are not on disk yet, split over the owned partitions")
+	f.DurationVar(&cfg.SessionTimeout, "session-timeout", cfg.SessionTimeout,
+		"after how long without a heartbeat the group gives this slot's partitions away")
 	d.Main(func(ctx context.Context) error {
 		if err := daemon.Usage(k.Validate(), cfg.Validate()); err != nil {
 			return err

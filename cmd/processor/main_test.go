@@ -30,6 +30,8 @@ func TestDays(t *testing.T) {
 		}
 	}
 	run("-state-dir: a directory is required", "PARTNERS_CLICK_LIFE=40d", "PARTNERS_GRACE=3d")
-	run("-click-life: 30m0s is under an hour", "PARTNERS_CLICK_LIFE=30m", "PARTNERS_STATE_DIR=x", "PARTNERS_INSTANCE=x", "PARTNERS_BROKERS=127.0.0.1:1")
-	run("-grace: 0s is under a second", "PARTNERS_GRACE=0d", "PARTNERS_STATE_DIR=x", "PARTNERS_INSTANCE=x", "PARTNERS_BROKERS=127.0.0.1:1")
+	run("-click-life: 30m0s is under an hour",
+		"PARTNERS_CLICK_LIFE=30m", "PARTNERS_STATE_DIR=x", "PARTNERS_INSTANCE=x", "PARTNERS_BROKERS=127.0.0.1:1")
+	run("-grace: 0s is under a second", "PARTNERS_GRACE=0d", "PARTNERS_STATE_DIR=x", "PARTNERS_INSTANCE=x",
+		"PARTNERS_BROKERS=127.0.0.1:1")
 }

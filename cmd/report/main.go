@@ -1,4 +1,5 @@
-// Command report serves the partner performance page, and the same figures as JSON and CSV.
+// Command report serves the partner performance page, and the same figures as JSON and
+// CSV.
 package main
 
 import (
@@ -17,9 +18,11 @@ func main() {
 	f := d.Flags
 	listen := f.String("listen", ":8082", "address to serve on")
 	daemon.ClickHouseFlag(f, &wh)
-	f.StringVar(&part.ReaderTokens, "reader-tokens", "", "`directory` with one file per workspace id, NAME:SHA-256-OF-THE-TOKEN a line (required)")
+	f.StringVar(&part.ReaderTokens, "reader-tokens", "", "`directory` with one file per workspace id, "+
+		"NAME:SHA-256-OF-THE-TOKEN a line (required)")
 	d.Main(func(ctx context.Context) (err error) {
-		if err := daemon.Usage(daemon.ClickHouse(wh), daemon.Required("-reader-tokens", part.ReaderTokens)); err != nil {
+		if err := daemon.Usage(daemon.ClickHouse(wh),
+			daemon.Required("-reader-tokens", part.ReaderTokens)); err != nil {
 			return err
 		}
 		if part.Listener, err = net.Listen("tcp", *listen); err != nil {

@@ -16,8 +16,11 @@ func main() {
 	part, k, wh := parts.Sink{Config: sink.DefaultConfig()}, kafka.DefaultConfig(), clickhouse.Config{}
 	d.Kafka(&k)
 	daemon.ClickHouseFlag(d.Flags, &wh)
-	d.Flags.DurationVar(&part.Config.Linger, "linger", part.Config.Linger, "shortest time between two inserts of one partition while it keeps up")
-	d.Flags.DurationVar(&part.Config.SessionTimeout, "session-timeout", part.Config.SessionTimeout, "after how long without a heartbeat the group gives this sink's partitions away; also how long a killed sink waits when it starts again")
+	d.Flags.DurationVar(&part.Config.Linger, "linger", part.Config.Linger,
+		"shortest time between two inserts of one partition while it keeps up")
+	d.Flags.DurationVar(&part.Config.SessionTimeout, "session-timeout", part.Config.SessionTimeout,
+		"after how long without a heartbeat the group gives this sink's partitions away; also how long a killed "+
+			"sink waits when it starts again")
 	d.Main(func(ctx context.Context) (err error) {
 		if err := daemon.Usage(k.Validate(), part.Config.Validate(), daemon.ClickHouse(wh)); err != nil {
 			return err

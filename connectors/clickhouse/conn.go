@@ -20,8 +20,9 @@ const DefaultDatabase = "partners"
 type Config struct {
 	// DSN is a clickhouse-go data source name: http://user:password@host:8123/partners
 	// or clickhouse://user:password@host:9000/partners, with options behind a "?"
-	// (compress=lz4, max_open_conns=10, dial_timeout=5s, secure=true; see clickhouse-go). A statement may be
-	// silent for read_timeout, by default 5 minutes. The DSN holds a password: never log it.
+	// (compress=lz4, max_open_conns=10, dial_timeout=5s, secure=true; see
+	// clickhouse-go). A statement may be silent for read_timeout, by default 5 minutes.
+	// The DSN holds a password: never log it.
 	DSN string
 }
 
@@ -38,7 +39,8 @@ var (
 
 func (c Config) options() (*driver.Options, error) {
 	if c.DSN == "" {
-		return nil, errors.New("clickhouse: missing, expected http://user@host:8123/partners or clickhouse://user@host:9000/partners")
+		return nil, errors.New("clickhouse: missing, expected http://user@host:8123/partners or " +
+			"clickhouse://user@host:9000/partners")
 	}
 	// clickhouse-go takes any other scheme for its native protocol.
 	if !scheme.MatchString(c.DSN) {
@@ -61,14 +63,15 @@ type Conn struct {
 	pool rowsdriver.Conn
 
 	mu sync.Mutex
-	// dedup holds the insert settings that this server knows; nil until the first Insert.
+	// dedup holds the insert settings that this server knows; nil until the first
+	// Insert.
 	dedup map[string]bool
 	// columns caches the column types of tables that were inserted into.
 	columns map[string]map[string]string
 }
 
-// Open connects and checks that the server answers. The database may be missing: Migrate
-// makes it, everything else then fails with ErrNoDatabase.
+// Open connects and checks that the server answers. The database may be missing:
+// Migrate makes it, everything else then fails with ErrNoDatabase.
 func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Conn, error) {
 	opts, err := cfg.options()
 	if err != nil {
@@ -83,10 +86,12 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Conn, error) {
 		log.Info("connected to ClickHouse", "address", opts.Addr, "missing_database", opts.Auth.Database)
 	case err != nil:
 		pool.Close()
-		return nil, fmt.Errorf("connecting to ClickHouse at %v as %q: %w", opts.Addr, cmp.Or(opts.Auth.Username, "default"), err)
+		return nil, fmt.Errorf("connecting to ClickHouse at %v as %q: %w",
+			opts.Addr, cmp.Or(opts.Auth.Username, "default"), err)
 	default:
 		if server, err := pool.ServerVersion(); err == nil {
-			log.Info("connected to ClickHouse", "address", opts.Addr, "database", opts.Auth.Database, "version", server.Version.String())
+			log.Info("connected to ClickHouse", "address", opts.Addr, "database", opts.Auth.Database,
+				"version", server.Version.String())
 		}
 	}
 	return &Conn{opts: opts, pool: pool, columns: map[string]map[string]string{}}, nil
@@ -112,8 +117,9 @@ func (c *Conn) Exec(ctx context.Context, query string, args ...any) error {
 	return wrap(c.pool.Exec(c.waiting(ctx), query, args...))
 }
 
-// waiting makes a server on HTTP answer only when the statement is finished: clickhouse-go
-// throws the body of an Exec away, and with it an exception that comes after the headers.
+// waiting makes a server on HTTP answer only when the statement is finished:
+// clickhouse-go throws the body of an Exec away, and with it an exception that comes
+// after the headers.
 func (c *Conn) waiting(ctx context.Context) context.Context {
 	if c.opts.Protocol != driver.HTTP {
 		return ctx
@@ -121,14 +127,14 @@ func (c *Conn) waiting(ctx context.Context) context.Context {
 	return driver.Context(ctx, driver.WithSettings(driver.Settings{"wait_end_of_query": 1}))
 }
 
-// Select reads all rows into dest, a pointer to a slice of structs with `ch:"column"` tags. A column
-// without a field is an error.
+// Select reads all rows into dest, a pointer to a slice of structs with `ch:"column"`
+// tags. A column without a field is an error.
 func (c *Conn) Select(ctx context.Context, dest any, query string, args ...any) error {
 	return wrap(c.pool.Select(ctx, dest, query, args...))
 }
 
-// Rows runs a query whose result may be larger than memory. The caller closes the
-// rows; cancelling ctx also ends the query.
+// Rows runs a query whose result may be larger than memory. The caller closes the rows;
+// cancelling ctx also ends the query.
 func (c *Conn) Rows(ctx context.Context, query string, args ...any) (*Rows, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	rows, err := c.pool.Query(ctx, query, args...)
@@ -176,7 +182,8 @@ func (r *Rows) Close() error {
 	}
 	r.err = wrap(r.rows.Err())
 	r.closed = true
-	// Cancelled first: clickhouse-go's Close would otherwise read the rest of the result.
+	// Cancelled first: clickhouse-go's Close would otherwise read the rest of the
+	// result.
 	r.cancel()
 	r.rows.Close()
 	return r.err

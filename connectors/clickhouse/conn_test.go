@@ -77,15 +77,18 @@ type typed struct {
 	Day      time.Time         `ch:"day"`
 }
 
-// Every type that the tables use, by rows and by columns, with every compression, there and back.
+// Every type that the tables use, by rows and by columns, with every compression, there
+// and back.
 func TestTypesRoundTrip(t *testing.T) {
 	dsn := clickhousetest.ForTest(t)
 	columns := []string{"at", "maybe", "many", "metadata", "low", "fixed", "big", "small", "flag", "low_maybe", "day"}
 	n, word := int64(-5), "it's"
 	want := []typed{
-		{time.UnixMilli(1_700_000_000_123).UTC(), &n, []string{"a", "", "tab\t"}, map[string]string{"k": "v\n", "": ""}, "low",
+		{time.UnixMilli(1_700_000_000_123).UTC(), &n, []string{"a", "", "tab\t"},
+			map[string]string{"k": "v\n", "": ""}, "low",
 			strings.Repeat("\x00\xff", 16), 1<<64 - 1, -128, true, &word, time.Date(2026, 2, 28, 0, 0, 0, 0, time.UTC)},
-		{time.UnixMilli(0).UTC(), nil, []string{}, map[string]string{}, "", strings.Repeat("x", 32), 0, 127, false, nil, time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC)},
+		{time.UnixMilli(0).UTC(), nil, []string{}, map[string]string{}, "", strings.Repeat("x", 32), 0, 127, false,
+			nil, time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC)},
 	}
 	for _, option := range []string{"", "?compress=lz4", "?compress=zstd", "?compress=gzip", "?compress=deflate"} {
 		conn := openDSN(t, dsn+option)
@@ -94,7 +97,8 @@ func TestTypesRoundTrip(t *testing.T) {
 		for name, fill := range map[string]func(*clickhouse.Batch) error{
 			"rows": func(b *clickhouse.Batch) error {
 				for _, r := range want {
-					if err := b.Append(r.At, r.Maybe, r.Many, r.Metadata, r.Low, r.Fixed, r.Big, r.Small, r.Flag, r.LowMaybe, r.Day); err != nil {
+					if err := b.Append(r.At, r.Maybe, r.Many, r.Metadata, r.Low, r.Fixed, r.Big, r.Small, r.Flag,
+						r.LowMaybe, r.Day); err != nil {
 						return err
 					}
 				}
@@ -103,9 +107,12 @@ func TestTypesRoundTrip(t *testing.T) {
 			"columns": func(b *clickhouse.Batch) error {
 				var err error
 				for i, column := range []any{
-					[]time.Time{want[0].At, want[1].At}, []*int64{want[0].Maybe, want[1].Maybe}, [][]string{want[0].Many, want[1].Many},
-					[]map[string]string{want[0].Metadata, want[1].Metadata}, []string{want[0].Low, want[1].Low}, []string{want[0].Fixed, want[1].Fixed},
-					[]uint64{want[0].Big, want[1].Big}, []int8{want[0].Small, want[1].Small}, []bool{want[0].Flag, want[1].Flag},
+					[]time.Time{want[0].At, want[1].At}, []*int64{want[0].Maybe,
+						want[1].Maybe}, [][]string{want[0].Many, want[1].Many},
+					[]map[string]string{want[0].Metadata, want[1].Metadata}, []string{want[0].Low,
+						want[1].Low}, []string{want[0].Fixed, want[1].Fixed},
+					[]uint64{want[0].Big, want[1].Big}, []int8{want[0].Small, want[1].Small}, []bool{want[0].Flag,
+						want[1].Flag},
 					[]*string{want[0].LowMaybe, want[1].LowMaybe}, []time.Time{want[0].Day, want[1].Day},
 				} {
 					err = errors.Join(err, b.Column(i, column))
@@ -137,9 +144,12 @@ func TestArguments(t *testing.T) {
 		At   time.Time `ch:"at"`
 		N    int64     `ch:"n"`
 	}
-	err := conn.Select(t.Context(), &got, "SELECT {text:String} AS text, {list:Array(String)} AS list, {at:DateTime64(3,'UTC')} AS at, {n:Int64} AS n",
-		clickhouse.Named("text", "'; DROP TABLE t --\t\\ \n"), clickhouse.Named("list", []string{"a", "it's"}), clickhouse.Named("at", at), clickhouse.Named("n", int64(-1)))
-	if err != nil || len(got) != 1 || got[0].Text != "'; DROP TABLE t --\t\\ \n" || !reflect.DeepEqual(got[0].List, []string{"a", "it's"}) || !got[0].At.Equal(at) || got[0].N != -1 {
+	err := conn.Select(t.Context(), &got, "SELECT {text:String} AS text, {list:Array(String)} AS list, "+
+		"{at:DateTime64(3,'UTC')} AS at, {n:Int64} AS n",
+		clickhouse.Named("text", "'; DROP TABLE t --\t\\ \n"), clickhouse.Named("list", []string{"a", "it's"}),
+		clickhouse.Named("at", at), clickhouse.Named("n", int64(-1)))
+	if err != nil || len(got) != 1 || got[0].Text != "'; DROP TABLE t --\t\\ \n" ||
+		!reflect.DeepEqual(got[0].List, []string{"a", "it's"}) || !got[0].At.Equal(at) || got[0].N != -1 {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
@@ -222,13 +232,16 @@ func TestConcurrentUse(t *testing.T) {
 	for g := range 8 {
 		wg.Go(func() {
 			for i := range 10 {
-				err := conn.Insert(t.Context(), clickhouse.Insert{Table: "c", Columns: []string{"g", "n"}}, func(b *clickhouse.Batch) error {
-					return errors.Join(b.Column(0, []int64{int64(g), int64(g)}), b.Column(1, []int64{int64(i), int64(i)}))
-				})
+				err := conn.Insert(t.Context(), clickhouse.Insert{Table: "c", Columns: []string{"g", "n"}},
+					func(b *clickhouse.Batch) error {
+						return errors.Join(b.Column(0, []int64{int64(g), int64(g)}),
+							b.Column(1, []int64{int64(i), int64(i)}))
+					})
 				if err != nil {
 					t.Error(err)
 				}
-				if got := number(t, conn, fmt.Sprintf("SELECT count() AS n FROM c WHERE g = %d", g)); got != uint64(2*i+2) {
+				if got := number(t, conn, fmt.Sprintf("SELECT count() AS n FROM c WHERE g = %d",
+					g)); got != uint64(2*i+2) {
 					t.Errorf("%d: %d rows after %d inserts", g, got, i+1)
 				}
 			}
@@ -239,7 +252,9 @@ func TestConcurrentUse(t *testing.T) {
 
 func TestOpenErrors(t *testing.T) {
 	closed := closedPort(t)
-	notClickHouse := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>hello</html>") }))
+	notClickHouse := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "<html>hello</html>")
+	}))
 	defer notClickHouse.Close()
 	for dsn, want := range map[string]string{
 		"":                                 "clickhouse: missing",
@@ -279,7 +294,8 @@ func TestUnreachable(t *testing.T) {
 	}))
 	defer server.Close()
 	open := func(address string) error {
-		_, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: "http://default@" + address + "/p?dial_timeout=2s"}, slog.New(slog.DiscardHandler))
+		_, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: "http://default@" + address +
+			"/p?dial_timeout=2s"}, slog.New(slog.DiscardHandler))
 		return err
 	}
 	if err := open(closedPort(t)); !clickhouse.Unreachable(err) {
@@ -289,7 +305,17 @@ func TestUnreachable(t *testing.T) {
 		t.Errorf("an unknown host: %v", err)
 	}
 	address := strings.TrimPrefix(server.URL, "http://")
-	for code, want := range map[int]bool{0: true, 502: true, 503: true, 504: true, 429: true, 408: true, 401: false, 403: false, 404: false} {
+	for code, want := range map[int]bool{
+		0:   true,
+		502: true,
+		503: true,
+		504: true,
+		429: true,
+		408: true,
+		401: false,
+		403: false,
+		404: false,
+	} {
 		status = code
 		if err := open(address); err == nil || clickhouse.Unreachable(err) != want {
 			t.Errorf("HTTP %d: %v", code, err)
@@ -298,16 +324,24 @@ func TestUnreachable(t *testing.T) {
 	conn := openDSN(t, clickhousetest.ForTest(t))
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if err := conn.Exec(ctx, "SELECT sum(sipHash64(number)) FROM numbers(1000000000000)"); !clickhouse.Unreachable(err) {
+	if err := conn.Exec(ctx, "SELECT sum(sipHash64(number)) FROM numbers(1000000000000)"); !clickhouse.Unreachable(
+		err) {
 		t.Errorf("a deadline: %v", err)
 	}
-	if err := conn.Exec(t.Context(), "SELECT sleep(0.2) FROM numbers(100) SETTINGS max_execution_time = 0.1, max_block_size = 1"); clickhouse.Code(err) != 159 || !clickhouse.Unreachable(err) {
+	if err := conn.Exec(t.Context(), "SELECT sleep(0.2) FROM numbers(100) SETTINGS max_execution_time = 0.1, "+
+		"max_block_size = 1"); clickhouse.Code(err) != 159 || !clickhouse.Unreachable(err) {
 		t.Errorf("the server's time limit: %v", err)
 	}
-	if err := conn.Exec(t.Context(), "SELECT groupArray(number) FROM numbers(100000000) SETTINGS max_memory_usage = 10000000"); clickhouse.Code(err) != 241 || !clickhouse.Unreachable(err) {
+	if err := conn.Exec(t.Context(), "SELECT groupArray(number) FROM numbers(100000000) SETTINGS "+
+		"max_memory_usage = 10000000"); clickhouse.Code(err) != 241 || !clickhouse.Unreachable(err) {
 		t.Errorf("the memory limit: %v", err)
 	}
-	for query, code := range map[string]int32{"SELECT * FROM nosuch": 60, "SELECT (": 62, "SELECT throwIf(1)": 395, "SELECT nosuch": 47} {
+	for query, code := range map[string]int32{
+		"SELECT * FROM nosuch": 60,
+		"SELECT (":             62,
+		"SELECT throwIf(1)":    395,
+		"SELECT nosuch":        47,
+	} {
 		if err := conn.Exec(t.Context(), query); clickhouse.Code(err) != code || clickhouse.Unreachable(err) {
 			t.Errorf("%s: %v", query, err)
 		}
@@ -317,7 +351,8 @@ func TestUnreachable(t *testing.T) {
 			t.Errorf("%d is not %s", code, name)
 		}
 	}
-	if closed := fmt.Errorf("sendQuery: %w", &url.Error{Op: "Post", URL: "http://127.0.0.1:8123", Err: errors.New("http: server closed idle connection")}); !clickhouse.Unreachable(closed) {
+	if closed := fmt.Errorf("sendQuery: %w", &url.Error{Op: "Post", URL: "http://127.0.0.1:8123", Err: errors.New(
+		"http: server closed idle connection")}); !clickhouse.Unreachable(closed) {
 		t.Error(closed)
 	}
 	if clickhouse.Unreachable(nil) || clickhouse.Unreachable(errors.New("anything")) {

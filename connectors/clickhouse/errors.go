@@ -27,8 +27,8 @@ func wrap(err error) error {
 	return err
 }
 
-// Code is the server's error code (60 UNKNOWN_TABLE, 241 MEMORY_LIMIT_EXCEEDED, …), 0 if err is
-// none of the server's.
+// Code is the server's error code (60 UNKNOWN_TABLE, 241 MEMORY_LIMIT_EXCEEDED, …), 0
+// if err is none of the server's.
 func Code(err error) int32 {
 	var exception *driver.Exception
 	if errors.As(err, &exception) {
@@ -80,8 +80,8 @@ func passing() map[int32]string {
 
 // Unreachable tells an error that time can heal (no connection, a time limit, an
 // overloaded or restarting server, an answer that got lost) from a refusal. After an
-// unreachable Insert it is not known whether it happened: repeat exactly the same
-// batch with the same token. A refused one would be refused again.
+// unreachable Insert it is not known whether it happened: repeat exactly the same batch
+// with the same token. A refused one would be refused again.
 func Unreachable(err error) bool {
 	if err == nil {
 		return false
@@ -105,7 +105,8 @@ func Unreachable(err error) bool {
 			return true
 		}
 	}
-	// net/http keeps the value of this one to itself. It is what a request gets that goes out just when a server that ends closes the connection.
+	// net/http keeps the value of this one to itself. It is what a request gets that
+	// goes out just when a server that ends closes the connection.
 	if strings.Contains(err.Error(), "http: server closed idle connection") {
 		return true
 	}

@@ -11,7 +11,8 @@ import (
 	rowsdriver "github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 )
 
-// MaxInsertRows is the most rows that one Insert takes: what the settings below keep in one block.
+// MaxInsertRows is the most rows that one Insert takes: what the settings below keep in
+// one block.
 const MaxInsertRows = 1_000_000
 
 const (
@@ -23,11 +24,13 @@ const (
 type Insert struct {
 	// Table is in the connection's database.
 	Table string
-	// Columns are those that the rows have, in this order; the rest take their defaults.
+	// Columns are those that the rows have, in this order; the rest take their
+	// defaults.
 	Columns []string
-	// Token names exactly these rows, in this order: a second Insert with a token
-	// that the table's deduplication window still holds changes nothing, in the table and in
-	// everything its materialized views feed, whatever its rows are. Empty: every call inserts.
+	// Token names exactly these rows, in this order: a second Insert with a token that
+	// the table's deduplication window still holds changes nothing, in the table and in
+	// everything its materialized views feed, whatever its rows are. Empty: every call
+	// inserts.
 	Token string
 }
 
@@ -44,9 +47,9 @@ func (i Insert) statement() (string, error) {
 }
 
 // Insert calls fill for the rows and sends them as one block: all of them arrive, or
-// none does. No row means no insert. Of every setting that decides about deduplication a value
-// is sent along, because their defaults differ between versions of ClickHouse. An error for which
-// Unreachable is true leaves open whether the rows arrived.
+// none does. No row means no insert. Of every setting that decides about deduplication
+// a value is sent along, because their defaults differ between versions of ClickHouse.
+// An error for which Unreachable is true leaves open whether the rows arrived.
 func (c *Conn) Insert(ctx context.Context, into Insert, fill func(*Batch) error) error {
 	rows, err := c.insert(ctx, into, fill)
 	if err != nil {
@@ -99,8 +102,10 @@ type Batch struct {
 // Append adds a row: one value per column of the Insert.
 func (b *Batch) Append(row ...any) error { return b.batch.Append(row...) }
 
-// Column adds values, a slice or *Texts, to the i-th column of the Insert: several times cheaper than
-// rows. In the end all columns must be equally long. values is copied. A LowCardinality(String) takes Texts, all its rows at once; of a slice they are made here.
+// Column adds values, a slice or *Texts, to the i-th column of the Insert: several
+// times cheaper than rows. In the end all columns must be equally long. values is
+// copied. A LowCardinality(String) takes Texts, all its rows at once; of a slice they
+// are made here.
 func (b *Batch) Column(i int, values any) error {
 	if i < 0 || i >= len(b.names) {
 		return fmt.Errorf("column %d of %d", i, len(b.names))
@@ -131,8 +136,9 @@ func (b *Batch) Column(i int, values any) error {
 // Rows is the number of rows so far, by the first column.
 func (b *Batch) Rows() int { return b.batch.Rows() }
 
-// check refuses what must not be sent. Columns of different lengths are the worst: clickhouse-go
-// v2.50 drops that error over HTTP, sends an empty body, and the server inserts nothing, successfully.
+// check refuses what must not be sent. Columns of different lengths are the worst:
+// clickhouse-go v2.50 drops that error over HTTP, sends an empty body, and the server
+// inserts nothing, successfully.
 func (b *Batch) check() error {
 	rows := b.Rows()
 	for i, c := range b.columns {
@@ -146,8 +152,9 @@ func (b *Batch) check() error {
 	return nil
 }
 
-// insertSettings are the settings of an insert with this token. A token deduplicates blocks, not inserts, so
-// the settings must keep all rows of an insert in one block, here and behind every materialized view.
+// insertSettings are the settings of an insert with this token. A token deduplicates
+// blocks, not inserts, so the settings must keep all rows of an insert in one block,
+// here and behind every materialized view.
 func (c *Conn) insertSettings(ctx context.Context, token string) (driver.Settings, error) {
 	known, err := c.knownSettings(ctx)
 	if err != nil {
@@ -198,7 +205,8 @@ func (c *Conn) knownSettings(ctx context.Context) (map[string]bool, error) {
 	var names []struct {
 		Name string `ch:"name"`
 	}
-	err := c.pool.Select(ctx, &names, `SELECT name FROM system.settings WHERE name LIKE '%dedup%' OR name LIKE '%insert%' OR name LIKE '%view%'`)
+	err := c.pool.Select(ctx, &names,
+		`SELECT name FROM system.settings WHERE name LIKE '%dedup%' OR name LIKE '%insert%' OR name LIKE '%view%'`)
 	if err != nil {
 		return nil, fmt.Errorf("reading the server's settings: %w", err)
 	}
@@ -210,8 +218,8 @@ func (c *Conn) knownSettings(ctx context.Context) (map[string]bool, error) {
 	return known, nil
 }
 
-// columnTypes returns the types of the insert's columns. They are cached, because clickhouse-go
-// would otherwise describe the table before every insert over HTTP.
+// columnTypes returns the types of the insert's columns. They are cached, because
+// clickhouse-go would otherwise describe the table before every insert over HTTP.
 func (c *Conn) columnTypes(ctx context.Context, into Insert) ([]driver.ColumnNameAndType, error) {
 	c.mu.Lock()
 	types := c.columns[into.Table]
@@ -221,7 +229,8 @@ func (c *Conn) columnTypes(ctx context.Context, into Insert) ([]driver.ColumnNam
 			Name string `ch:"name"`
 			Type string `ch:"type"`
 		}
-		err := c.pool.Select(ctx, &columns, `SELECT name, type FROM system.columns WHERE database = {database:String} AND table = {table:String}`,
+		err := c.pool.Select(ctx, &columns,
+			`SELECT name, type FROM system.columns WHERE database = {database:String} AND table = {table:String}`,
 			Named("database", c.Database()), Named("table", into.Table))
 		if err != nil {
 			return nil, fmt.Errorf("reading the table's columns: %w", err)
@@ -231,7 +240,9 @@ func (c *Conn) columnTypes(ctx context.Context, into Insert) ([]driver.ColumnNam
 		}
 		types = map[string]string{}
 		for _, column := range columns {
-			// Inside of arrays and maps the server finds out what is the same: clickhouse-go would by reflection and a map of any, at more than all else of an insert.
+			// Inside of arrays and maps the server finds out what is the same:
+			// clickhouse-go would by reflection and a map of any, at more than all else
+			// of an insert.
 			if types[column.Name] = column.Type; column.Type != lowCardinality {
 				types[column.Name] = strings.ReplaceAll(column.Type, lowCardinality, "String")
 			}

@@ -18,7 +18,8 @@ import (
 
 const window = " SETTINGS non_replicated_deduplication_window = 100"
 
-// chain makes src → mv → sums → mv2 → totals; mv2 throws as long as the table gate is empty.
+// chain makes src → mv → sums → mv2 → totals; mv2 throws as long as the table gate is
+// empty.
 func chain(t *testing.T, conn *clickhouse.Conn) {
 	t.Helper()
 	exec(t, conn,
@@ -26,36 +27,42 @@ func chain(t *testing.T, conn *clickhouse.Conn) {
 		"CREATE TABLE src (k UInt64, v UInt64) ENGINE = MergeTree ORDER BY k PARTITION BY k % 3"+window,
 		"CREATE TABLE sums (k UInt64, s SimpleAggregateFunction(sum, UInt64)) ENGINE = AggregatingMergeTree ORDER BY k"+window,
 		"CREATE MATERIALIZED VIEW mv TO sums AS SELECT k % 10 AS k, sum(v) AS s FROM src GROUP BY k",
-		"CREATE TABLE totals (s SimpleAggregateFunction(sum, UInt64)) ENGINE = AggregatingMergeTree ORDER BY tuple()"+window,
-		"CREATE MATERIALIZED VIEW mv2 TO totals AS SELECT sum(s) + throwIf((SELECT count() FROM gate) = 0, 'closed') AS s FROM sums")
+		"CREATE TABLE totals (s SimpleAggregateFunction(sum, UInt64)) ENGINE = AggregatingMergeTree ORDER BY tuple()"+
+			window,
+		"CREATE MATERIALIZED VIEW mv2 TO totals AS SELECT sum(s) + throwIf((SELECT count() FROM gate) = 0, "+
+			"'closed') AS s FROM sums")
 }
 
 func put(t *testing.T, conn *clickhouse.Conn, token string, rows int) error {
 	t.Helper()
-	return conn.Insert(t.Context(), clickhouse.Insert{Table: "src", Columns: []string{"v", "k"}, Token: token}, func(b *clickhouse.Batch) error {
-		v, k := make([]uint64, rows), make([]uint64, rows)
-		for i := range rows {
-			v[i], k[i] = 1, uint64(i)
-		}
-		if err := b.Column(0, v); err != nil {
-			return err
-		}
-		return b.Column(1, k)
-	})
+	return conn.Insert(t.Context(), clickhouse.Insert{Table: "src", Columns: []string{"v", "k"}, Token: token},
+		func(b *clickhouse.Batch) error {
+			v, k := make([]uint64, rows), make([]uint64, rows)
+			for i := range rows {
+				v[i], k[i] = 1, uint64(i)
+			}
+			if err := b.Column(0, v); err != nil {
+				return err
+			}
+			return b.Column(1, k)
+		})
 }
 
 func state(t *testing.T, conn *clickhouse.Conn) [3]uint64 {
 	t.Helper()
-	return [3]uint64{number(t, conn, "SELECT count() AS n FROM src"), number(t, conn, "SELECT sum(s) AS n FROM sums"), number(t, conn, "SELECT sum(s) AS n FROM totals")}
+	return [3]uint64{number(t, conn, "SELECT count() AS n FROM src"), number(t, conn, "SELECT sum(s) AS n FROM sums"),
+		number(t, conn, "SELECT sum(s) AS n FROM totals")}
 }
 
-// The sink's promise rests on this: the same token again changes nothing in any table of the chain, and a half-done insert is completed.
+// The sink's promise rests on this: the same token again changes nothing in any table
+// of the chain, and a half-done insert is completed.
 func TestTokenThroughViews(t *testing.T) {
 	conn := open(t)
 	chain(t, conn)
 	for range 2 { // the second fails too, not with a leftover of the first
 		err := put(t, conn, "t1", 200_000)
-		if clickhouse.Code(err) != 395 || clickhouse.Unreachable(err) || !strings.Contains(err.Error(), "inserting 200000 rows into src") {
+		if clickhouse.Code(err) != 395 || clickhouse.Unreachable(err) ||
+			!strings.Contains(err.Error(), "inserting 200000 rows into src") {
 			t.Fatalf("a view that throws: %v", err)
 		}
 	}
@@ -67,7 +74,14 @@ func TestTokenThroughViews(t *testing.T) {
 		token string
 		rows  int
 		want  uint64
-	}{{"t1", 200_000, 200_000}, {"t1", 200_000, 200_000}, {"t2", 200_000, 400_000}, {"t1", 200_000, 400_000}, {"", 5, 400_005}, {"", 5, 400_010}} {
+	}{
+		{"t1", 200_000, 200_000},
+		{"t1", 200_000, 200_000},
+		{"t2", 200_000, 400_000},
+		{"t1", 200_000, 400_000},
+		{"", 5, 400_005},
+		{"", 5, 400_010},
+	} {
 		if err := put(t, conn, step.token, step.rows); err != nil {
 			t.Fatal(err)
 		}
@@ -87,10 +101,12 @@ func TestLargestInsertIsOneBlock(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := state(t, conn); got != [3]uint64{clickhouse.MaxInsertRows, clickhouse.MaxInsertRows, clickhouse.MaxInsertRows} {
+	if got := state(t, conn); got != [3]uint64{clickhouse.MaxInsertRows, clickhouse.MaxInsertRows,
+		clickhouse.MaxInsertRows} {
 		t.Errorf("got %v", got)
 	}
-	if parts := number(t, conn, "SELECT count() AS n FROM system.parts WHERE database = currentDatabase() AND table = 'src' AND level = 0"); parts != 3 {
+	if parts := number(t, conn, "SELECT count() AS n FROM system.parts WHERE database = currentDatabase() AND "+
+		"table = 'src' AND level = 0"); parts != 3 {
 		t.Errorf("%d parts written for 3 partitions", parts)
 	}
 	if err := put(t, conn, "larger", clickhouse.MaxInsertRows+1); err == nil || clickhouse.Unreachable(err) {
@@ -114,13 +130,28 @@ func TestInsertRefuses(t *testing.T) {
 			}
 			return b.Column(1, []string{"x"})
 		}, "column s has 1 rows, column a has 2"},
-		"a column too many":    {clickhouse.Insert{Table: "r", Columns: both}, func(b *clickhouse.Batch) error { return b.Column(2, []int64{1}) }, "column 2 of 2"},
-		"a value of no fit":    {clickhouse.Insert{Table: "r", Columns: both}, func(b *clickhouse.Batch) error { return b.Append("x", "x") }, "converting string to Int64"},
-		"a column of no fit":   {clickhouse.Insert{Table: "r", Columns: both}, func(b *clickhouse.Batch) error { return b.Column(0, []string{"x"}) }, "column a"},
-		"too few values":       {clickhouse.Insert{Table: "r", Columns: both}, func(b *clickhouse.Batch) error { return b.Append(int64(1)) }, "expected 2 arguments"},
-		"fill's own error":     {clickhouse.Insert{Table: "r", Columns: both}, func(b *clickhouse.Batch) error { fine(b); return fmt.Errorf("mine") }, "mine"},
-		"no such table":        {clickhouse.Insert{Table: "nosuch", Columns: both}, fine, "has no table nosuch"},
-		"no such column":       {clickhouse.Insert{Table: "r", Columns: []string{"a", "nosuch"}}, fine, "no column nosuch"},
+		"a column too many": {clickhouse.Insert{Table: "r", Columns: both}, func(b *clickhouse.Batch) error {
+			return b.Column(2, []int64{1})
+		}, "column 2 of 2"},
+		"a value of no fit": {clickhouse.Insert{Table: "r", Columns: both}, func(b *clickhouse.Batch) error {
+			return b.Append("x", "x")
+		}, "converting string to Int64"},
+		"a column of no fit": {clickhouse.Insert{Table: "r", Columns: both}, func(b *clickhouse.Batch) error {
+			return b.Column(0, []string{"x"})
+		}, "column a"},
+		"too few values": {clickhouse.Insert{Table: "r", Columns: both}, func(b *clickhouse.Batch) error {
+			return b.Append(int64(1))
+		}, "expected 2 arguments"},
+		"fill's own error": {clickhouse.Insert{Table: "r", Columns: both}, func(b *clickhouse.Batch) error {
+			fine(b)
+			return fmt.Errorf("mine")
+		}, "mine"},
+		"no such table": {clickhouse.Insert{Table: "nosuch", Columns: both}, fine, "has no table nosuch"},
+		"no such column": {
+			clickhouse.Insert{Table: "r", Columns: []string{"a", "nosuch"}},
+			fine,
+			"no column nosuch",
+		},
 		"no column":            {clickhouse.Insert{Table: "r"}, fine, "no columns"},
 		"a table with a quote": {clickhouse.Insert{Table: "r`", Columns: both}, fine, "not an identifier"},
 	} {
@@ -131,7 +162,9 @@ func TestInsertRefuses(t *testing.T) {
 			}
 		})
 	}
-	if err := conn.Insert(t.Context(), clickhouse.Insert{Table: "r", Columns: both}, func(*clickhouse.Batch) error { return nil }); err != nil {
+	if err := conn.Insert(t.Context(), clickhouse.Insert{Table: "r", Columns: both}, func(*clickhouse.Batch) error {
+		return nil
+	}); err != nil {
 		t.Errorf("no rows: %v", err)
 	}
 	if got := number(t, conn, "SELECT count() AS n FROM r"); got != 0 {
@@ -150,8 +183,10 @@ func TestInsertRefuses(t *testing.T) {
 	}
 }
 
-// Defaults differ from one ClickHouse to the next, and some would double or lose rows: what a token needs goes with every insert. A batch stays one block, nothing is gathered with other inserts, no
-// view's error is swallowed, and the tables behind views look for the token too.
+// Defaults differ from one ClickHouse to the next, and some would double or lose rows:
+// what a token needs goes with every insert. A batch stays one block, nothing is
+// gathered with other inserts, no view's error is swallowed, and the tables behind
+// views look for the token too.
 func TestInsertSettings(t *testing.T) {
 	dsn := clickhousetest.ForTest(t)
 	to, err := url.Parse(dsn)
@@ -174,7 +209,8 @@ func TestInsertSettings(t *testing.T) {
 		"t1": {"insert_deduplication_token": "t1", "insert_deduplicate": "1", "deduplicate_insert": "enable"},
 		"":   {"insert_deduplication_token": "", "insert_deduplicate": "0", "deduplicate_insert": "disable"},
 	} {
-		for name, value := range map[string]string{"async_insert": "0", "materialized_views_ignore_errors": "0", "deduplicate_blocks_in_dependent_materialized_views": "1", "max_insert_threads": "1",
+		for name, value := range map[string]string{"async_insert": "0", "materialized_views_ignore_errors": "0",
+			"deduplicate_blocks_in_dependent_materialized_views": "1", "max_insert_threads": "1",
 			"parallel_view_processing": "0"} {
 			want[name] = value
 		}
@@ -196,7 +232,8 @@ func TestInsertSettings(t *testing.T) {
 func TestWindows(t *testing.T) {
 	conn := open(t)
 	exec(t, conn,
-		"CREATE TABLE w (k UInt64) ENGINE = MergeTree ORDER BY k SETTINGS non_replicated_deduplication_window = 12345, index_granularity = 4096",
+		"CREATE TABLE w (k UInt64) ENGINE = MergeTree ORDER BY k SETTINGS non_replicated_deduplication_window = "+
+			"12345, index_granularity = 4096",
 		"CREATE TABLE target (k UInt64) ENGINE = SummingMergeTree ORDER BY k"+window,
 		"CREATE MATERIALIZED VIEW a TO target AS SELECT k FROM w",
 		"CREATE MATERIALIZED VIEW b TO target AS SELECT k + 1 AS k FROM w",
@@ -207,35 +244,43 @@ func TestWindows(t *testing.T) {
 		t.Errorf("got %+v, %v", own, err)
 	}
 	all, err := conn.Windows(t.Context(), "w")
-	if err != nil || len(all) != 3 || all[0] != own || all[1] != (clickhouse.Window{Table: "target", Engine: "SummingMergeTree", Blocks: 100}) ||
+	if err != nil || len(all) != 3 || all[0] != own ||
+		all[1] != (clickhouse.Window{Table: "target", Engine: "SummingMergeTree", Blocks: 100}) ||
 		!strings.HasPrefix(all[2].Table, ".inner_id.") || all[2].Blocks != 0 {
 		t.Errorf("got %+v, %v", all, err)
 	}
-	if _, err := conn.Windows(t.Context(), "nosuch"); err == nil || !strings.Contains(err.Error(), "has no table nosuch") {
+	if _, err := conn.Windows(t.Context(), "nosuch"); err == nil ||
+		!strings.Contains(err.Error(), "has no table nosuch") {
 		t.Error(err)
 	}
 }
 
-// BenchmarkInsert is the cost of a wide row by columns, server included: it runs in this process.
+// BenchmarkInsert is the cost of a wide row by columns, server included: it runs in
+// this process.
 func BenchmarkInsert(b *testing.B) {
 	conn := open(b)
-	exec(b, conn, `CREATE TABLE wide (w LowCardinality(String), p UInt32, o UInt64, at DateTime64(3,'UTC'), token String, link LowCardinality(String), dest String, n Nullable(Int64)) ENGINE = MergeTree ORDER BY (w, at)`)
+	exec(b, conn,
+		`CREATE TABLE wide (w LowCardinality(String), p UInt32, o UInt64, at DateTime64(3,'UTC'), token String, link LowCardinality(String), dest String, n Nullable(Int64)) ENGINE = MergeTree ORDER BY (w, at)`)
 	const rows = 100_000
-	w, p, o, at, token, link, dest, n := make([]string, rows), make([]uint32, rows), make([]uint64, rows), make([]time.Time, rows), make([]string, rows), make([]string, rows), make([]string, rows), make([]*int64, rows)
+	w, p, o, at, token, link, dest, n := make([]string, rows), make([]uint32, rows), make([]uint64,
+		rows), make([]time.Time, rows), make([]string, rows), make([]string, rows), make([]string,
+		rows), make([]*int64, rows)
 	for i := range rows {
-		w[i], p[i], o[i], at[i], token[i], link[i], dest[i] = "acme", 3, uint64(i), time.UnixMilli(1_700_000_000_000+int64(i)), fmt.Sprintf("%027d", i), fmt.Sprint("lnk_", i%50), "https://shop.example.com/?ref=a"
+		w[i], p[i], o[i], at[i], token[i], link[i], dest[i] = "acme", 3, uint64(i), time.UnixMilli(1_700_000_000_000+
+			int64(i)), fmt.Sprintf("%027d", i), fmt.Sprint("lnk_", i%50), "https://shop.example.com/?ref=a"
 	}
 	columns := []string{"w", "p", "o", "at", "token", "link", "dest", "n"}
 	began := cpu(b)
 	for b.Loop() {
-		err := conn.Insert(b.Context(), clickhouse.Insert{Table: "wide", Columns: columns}, func(batch *clickhouse.Batch) error {
-			for i, column := range []any{w, p, o, at, token, link, dest, n} {
-				if err := batch.Column(i, column); err != nil {
-					return err
+		err := conn.Insert(b.Context(), clickhouse.Insert{Table: "wide", Columns: columns},
+			func(batch *clickhouse.Batch) error {
+				for i, column := range []any{w, p, o, at, token, link, dest, n} {
+					if err := batch.Column(i, column); err != nil {
+						return err
+					}
 				}
-			}
-			return nil
-		})
+				return nil
+			})
 		if err != nil {
 			b.Fatal(err)
 		}

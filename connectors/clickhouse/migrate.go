@@ -21,29 +21,31 @@ import (
 const (
 	// MergeTree keeps the tables on one server.
 	MergeTree = "mergetree"
-	// Replicated keeps them on every replica. Migrate each of them; the replicas need the
-	// macros {shard} and {replica}.
+	// Replicated keeps them on every replica. Migrate each of them; the replicas need
+	// the macros {shard} and {replica}.
 	Replicated = "replicated"
 )
 
 // MigrateConfig says what tables to make.
 type MigrateConfig struct {
-	// Engine is MergeTree or Replicated; empty is MergeTree. It is the same for the life of a database.
+	// Engine is MergeTree or Replicated; empty is MergeTree. It is the same for the
+	// life of a database.
 	Engine string
 	// Log is told every migration that was applied.
 	Log *slog.Logger
 }
 
 // Migrate makes the database if need be and applies the migrations in fsys that it does
-// not have yet: files NUMBER_name.sql for goose (its table goose_db_version says what was applied), with
-// unqualified table names. They are text/templates with two functions:
+// not have yet: files NUMBER_name.sql for goose (its table goose_db_version says what
+// was applied), with unqualified table names. They are text/templates with two
+// functions:
 //
 //	ENGINE = {{engine "ReplacingMergeTree" "version"}}    ReplacingMergeTree(version), or its Replicated form
 //	{{database}}                                          the quoted name of the database
 //
-// All are rendered before the first one runs. ClickHouse has no transactions: after a failure in the
-// middle of a file it is run again from its start, so every statement must be
-// repeatable (IF NOT EXISTS). Run one Migrate at a time.
+// All are rendered before the first one runs. ClickHouse has no transactions: after a
+// failure in the middle of a file it is run again from its start, so every statement
+// must be repeatable (IF NOT EXISTS). Run one Migrate at a time.
 func (c *Conn) Migrate(ctx context.Context, fsys fs.FS, cfg MigrateConfig) error {
 	if err := c.migrate(ctx, fsys, cfg); err != nil {
 		return fmt.Errorf("migrating database %s: %w", c.Database(), err)
@@ -87,7 +89,8 @@ func (c *Conn) migrate(ctx context.Context, fsys fs.FS, cfg MigrateConfig) error
 		results = partial.Applied
 	}
 	for _, result := range results {
-		cfg.Log.Info("applied migration", "database", c.Database(), "file", path.Base(result.Source.Path), "took", result.Duration)
+		cfg.Log.Info("applied migration", "database", c.Database(), "file", path.Base(result.Source.Path),
+			"took", result.Duration)
 	}
 	if partial != nil {
 		return fmt.Errorf("applying %s: %w", path.Base(partial.Failed.Source.Path), wrap(partial.Err))
@@ -115,13 +118,15 @@ func (c *Conn) createDatabase(ctx context.Context) error {
 
 var createdTable = regexp.MustCompile(`CREATE TABLE IF NOT EXISTS ([A-Za-z_][A-Za-z0-9_]*)`)
 
-// checkEngines refuses the other engine than that of the tables that are there: what was applied is not applied again, so nobody else would notice.
+// checkEngines refuses the other engine than that of the tables that are there: what
+// was applied is not applied again, so nobody else would notice.
 func (c *Conn) checkEngines(ctx context.Context, rendered files, engine string) error {
 	var tables []struct {
 		Name   string `ch:"name"`
 		Engine string `ch:"engine"`
 	}
-	if err := c.Select(ctx, &tables, "SELECT name, engine FROM system.tables WHERE database = {database:String} AND engine LIKE '%MergeTree' ORDER BY name", Named("database", c.Database())); err != nil {
+	if err := c.Select(ctx, &tables, "SELECT name, engine FROM system.tables WHERE database = {database:String} "+
+		"AND engine LIKE '%MergeTree' ORDER BY name", Named("database", c.Database())); err != nil {
 		return fmt.Errorf("reading the tables' engines: %w", err)
 	}
 	ours := map[string]bool{}
@@ -133,13 +138,15 @@ func (c *Conn) checkEngines(ctx context.Context, rendered files, engine string) 
 	engine = cmp.Or(engine, MergeTree)
 	for _, t := range tables {
 		if ours[t.Name] && !suits(t.Engine, engine) {
-			return fmt.Errorf("engine: %s was asked for, but table %s is %s: the engine is the same for the life of a database", engine, t.Name, t.Engine)
+			return fmt.Errorf("engine: %s was asked for, but table %s is %s: the engine is the same for the life "+
+				"of a database", engine, t.Name, t.Engine)
 		}
 	}
 	return nil
 }
 
-// suits reports whether a table can have come from our engine. ClickHouse Cloud makes SharedMergeTree of either.
+// suits reports whether a table can have come from our engine. ClickHouse Cloud makes
+// SharedMergeTree of either.
 func suits(table, engine string) bool {
 	return strings.HasPrefix(table, "Shared") || strings.HasPrefix(table, "Replicated") == (engine == Replicated)
 }
@@ -151,10 +158,13 @@ func render(fsys fs.FS, database, engine string) (files, error) {
 	functions := template.FuncMap{"database": func() string { return quoted(database) }}
 	switch engine {
 	case MergeTree, "":
-		functions["engine"] = func(name string, args ...string) string { return name + "(" + strings.Join(args, ", ") + ")" }
+		functions["engine"] = func(name string, args ...string) string {
+			return name + "(" + strings.Join(args, ", ") + ")"
+		}
 	case Replicated:
 		functions["engine"] = func(name string, args ...string) string {
-			// The path names the database and the table: migrated one by one, the replicas of a shard find each other.
+			// The path names the database and the table: migrated one by one, the
+			// replicas of a shard find each other.
 			args = append([]string{"'/clickhouse/tables/{shard}/{database}/{table}'", "'{replica}'"}, args...)
 			return "Replicated" + name + "(" + strings.Join(args, ", ") + ")"
 		}

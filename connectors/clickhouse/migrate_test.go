@@ -23,16 +23,19 @@ func files(content map[string]string) fstest.MapFS {
 func TestMigrate(t *testing.T) {
 	dsn := clickhousetest.ForTest(t) + "_new"
 	conn := openDSN(t, dsn)
-	if err := conn.Exec(t.Context(), "SELECT 1"); !errors.Is(err, clickhouse.ErrNoDatabase) || !strings.Contains(err.Error(), "run ctl migrate") {
+	if err := conn.Exec(t.Context(), "SELECT 1"); !errors.Is(err, clickhouse.ErrNoDatabase) ||
+		!strings.Contains(err.Error(), "run ctl migrate") {
 		t.Errorf("before: %v", err)
 	}
 	var logged bytes.Buffer
 	cfg := clickhouse.MigrateConfig{Log: slog.New(slog.NewTextHandler(&logged, nil))}
 	fsys := files(map[string]string{
-		"0001_tables.sql": "-- +goose Up\nCREATE TABLE IF NOT EXISTS a (k UInt64, v String) ENGINE = {{engine \"ReplacingMergeTree\" \"k\"}} ORDER BY k;\n" +
+		"0001_tables.sql": "-- +goose Up\nCREATE TABLE IF NOT EXISTS a (k UInt64, v String) ENGINE = {{engine " +
+			"\"ReplacingMergeTree\" \"k\"}} ORDER BY k;\n" +
 			"CREATE VIEW IF NOT EXISTS b AS SELECT k FROM {{database}}.a;\n",
-		"0002_broken.sql": "-- +goose Up\nCREATE TABLE IF NOT EXISTS c (k UInt64) ENGINE = {{engine \"MergeTree\"}} ORDER BY k;\nCREATE TABLE d (k Nosuch) ENGINE = MergeTree ORDER BY k;\n",
-		"README.md":       "{{not a template",
+		"0002_broken.sql": "-- +goose Up\nCREATE TABLE IF NOT EXISTS c (k UInt64) ENGINE = {{engine " +
+			"\"MergeTree\"}} ORDER BY k;\nCREATE TABLE d (k Nosuch) ENGINE = MergeTree ORDER BY k;\n",
+		"README.md": "{{not a template",
 	})
 	err := conn.Migrate(t.Context(), fsys, cfg)
 	if err == nil || !strings.Contains(err.Error(), "applying 0002_broken.sql") || clickhouse.Code(err) != 50 {
@@ -41,7 +44,8 @@ func TestMigrate(t *testing.T) {
 	if !strings.Contains(logged.String(), "file=0001_tables.sql") || strings.Contains(logged.String(), "0002") {
 		t.Errorf("logged %s", logged.String())
 	}
-	fsys["0002_broken.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE IF NOT EXISTS c (k UInt64) ENGINE = {{engine \"MergeTree\"}} ORDER BY k;\n")}
+	fsys["0002_broken.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE IF NOT EXISTS c (k UInt64) " +
+		"ENGINE = {{engine \"MergeTree\"}} ORDER BY k;\n")}
 	for _, want := range []string{"0002_broken.sql", "nothing to migrate"} {
 		logged.Reset()
 		if err := conn.Migrate(t.Context(), fsys, cfg); err != nil {
@@ -51,10 +55,12 @@ func TestMigrate(t *testing.T) {
 			t.Errorf("logged %s, want %s", logged.String(), want)
 		}
 	}
-	if got := number(t, conn, "SELECT count() AS n FROM system.tables WHERE database = currentDatabase() AND name IN ('a', 'b', 'c')"); got != 3 {
+	if got := number(t, conn, "SELECT count() AS n FROM system.tables WHERE database = currentDatabase() AND name "+
+		"IN ('a', 'b', 'c')"); got != 3 {
 		t.Errorf("%d of 3 tables", got)
 	}
-	if got := number(t, conn, "SELECT count() AS n FROM system.tables WHERE database = currentDatabase() AND name = 'a' AND engine_full LIKE 'ReplacingMergeTree(k) %'"); got != 1 {
+	if got := number(t, conn, "SELECT count() AS n FROM system.tables WHERE database = currentDatabase() AND name "+
+		"= 'a' AND engine_full LIKE 'ReplacingMergeTree(k) %'"); got != 1 {
 		t.Error("the engine was not rendered")
 	}
 	exec(t, conn, "DROP DATABASE "+conn.Database())
@@ -68,18 +74,28 @@ func TestMigrateRefuses(t *testing.T) {
 		engine string
 		want   string
 	}{
-		"an unknown engine":        {map[string]string{"1_a.sql": good}, "memory", `engine: "memory" is neither mergetree nor replicated`},
+		"an unknown engine": {
+			map[string]string{"1_a.sql": good},
+			"memory",
+			`engine: "memory" is neither mergetree nor replicated`,
+		},
 		"a template with an error": {map[string]string{"1_a.sql": good, "2_b.sql": "{{engine}}"}, "", "2_b.sql"},
-		"an unknown function":      {map[string]string{"1_a.sql": good, "2_b.sql": "{{nosuch}}"}, "", `function "nosuch" not defined`},
-		"no files":                 {nil, "", "no migrations found"},
-		"two of one number":        {map[string]string{"1_a.sql": good, "01_b.sql": good}, "", "duplicate"},
+		"an unknown function": {
+			map[string]string{"1_a.sql": good, "2_b.sql": "{{nosuch}}"},
+			"",
+			`function "nosuch" not defined`,
+		},
+		"no files":          {nil, "", "no migrations found"},
+		"two of one number": {map[string]string{"1_a.sql": good, "01_b.sql": good}, "", "duplicate"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := conn.Migrate(t.Context(), files(test.files), clickhouse.MigrateConfig{Engine: test.engine, Log: slog.New(slog.DiscardHandler)})
+			err := conn.Migrate(t.Context(), files(test.files), clickhouse.MigrateConfig{Engine: test.engine,
+				Log: slog.New(slog.DiscardHandler)})
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
-			if got := number(t, conn, "SELECT count() AS n FROM system.tables WHERE database = currentDatabase() AND name = 'a'"); got != 0 {
+			if got := number(t, conn, "SELECT count() AS n FROM system.tables WHERE database = currentDatabase() "+
+				"AND name = 'a'"); got != 0 {
 				t.Error("something was applied")
 			}
 		})

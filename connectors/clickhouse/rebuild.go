@@ -11,13 +11,16 @@ import (
 
 // Rebuild says which part of a table of sums is computed anew.
 type Rebuild struct {
-	// Table is fed by materialized views only, has one of the AggregatingMergeTree engines, and is partitioned by toYYYYMM(Time).
+	// Table is fed by materialized views only, has one of the AggregatingMergeTree
+	// engines, and is partitioned by toYYYYMM(Time).
 	Table string
 	// Time is its DateTime column.
 	Time string
 	// From (inclusive) and To (exclusive) bound it; zero means without end.
 	From, To time.Time
-	// DropMissing lets go of sums of days that the base tables have no rows of; without it they are ErrMissing. Such days may be wrong, or their rows may have been dropped as too old.
+	// DropMissing lets go of sums of days that the base tables have no rows of; without
+	// it they are ErrMissing. Such days may be wrong, or their rows may have been
+	// dropped as too old.
 	DropMissing bool
 	// Progress, if not nil, is called before each step.
 	Progress func(step string)
@@ -30,13 +33,16 @@ var ErrMissing = errors.New("sums without rows in the base tables")
 type Rebuilt struct {
 	// Months were replaced, as YYYYMM.
 	Months []string
-	// Wrong is the number of rows (keys) that did not say what the base tables say, Missing the number that were not there at all or wrong.
+	// Wrong is the number of rows (keys) that did not say what the base tables say,
+	// Missing the number that were not there at all or wrong.
 	Wrong, Missing uint64
 }
 
-// Rebuild computes the sums from the tables that the views read, in a table beside it, and puts them in place month by month. Each month changes at once: whoever reads sees the
-// old sums or the new ones, and a rebuild that is broken off leaves every month as one or the other. Nothing may insert meanwhile: what comes between the
-// computing and the replacing would be lost.
+// Rebuild computes the sums from the tables that the views read, in a table beside it,
+// and puts them in place month by month. Each month changes at once: whoever reads sees
+// the old sums or the new ones, and a rebuild that is broken off leaves every month as
+// one or the other. Nothing may insert meanwhile: what comes between the computing and
+// the replacing would be lost.
 func (c *Conn) Rebuild(ctx context.Context, r Rebuild) (*Rebuilt, error) {
 	out, err := c.rebuild(ctx, r)
 	if err != nil {
@@ -70,7 +76,8 @@ func (c *Conn) rebuild(ctx context.Context, r Rebuild) (out *Rebuilt, err error)
 	for _, v := range views {
 		r.Progress("computing what " + v.name + " feeds")
 		columns := strings.Join(v.columns, ", ")
-		if err := c.Exec(ctx, "INSERT INTO "+beside+" ("+columns+") SELECT "+columns+" FROM ("+v.query+") WHERE "+within, args...); err != nil {
+		if err := c.Exec(ctx, "INSERT INTO "+beside+" ("+columns+") SELECT "+columns+" FROM ("+v.query+") WHERE "+
+			within, args...); err != nil {
 			return nil, err
 		}
 	}
@@ -87,7 +94,8 @@ func (c *Conn) rebuild(ctx context.Context, r Rebuild) (out *Rebuilt, err error)
 	}
 	// The rest of the months that are replaced stays as it is.
 	list := strings.Join(months, ", ")
-	if err := c.Exec(ctx, "INSERT INTO "+beside+" SELECT * FROM "+r.Table+" WHERE NOT ("+within+") AND toYYYYMM("+r.Time+") IN ("+list+")", args...); err != nil {
+	if err := c.Exec(ctx, "INSERT INTO "+beside+" SELECT * FROM "+r.Table+" WHERE NOT ("+within+") AND toYYYYMM("+
+		r.Time+") IN ("+list+")", args...); err != nil {
 		return nil, err
 	}
 	r.Progress("comparing")
@@ -127,7 +135,9 @@ func (c *Conn) viewsInto(ctx context.Context, table string) ([]feeder, error) {
 		Create string `ch:"create_table_query"`
 		ID     string `ch:"id"`
 	}
-	if err := c.Select(ctx, &found, "SELECT name, as_select, create_table_query, toString(uuid) AS id FROM system.tables WHERE database = {database:String} AND engine = 'MaterializedView' ORDER BY name", Named("database", c.Database())); err != nil {
+	if err := c.Select(ctx, &found, "SELECT name, as_select, create_table_query, toString(uuid) AS id FROM "+
+		"system.tables WHERE database = {database:String} AND engine = 'MaterializedView' ORDER BY name",
+		Named("database", c.Database())); err != nil {
 		return nil, err
 	}
 	var out []feeder
@@ -142,7 +152,9 @@ func (c *Conn) viewsInto(ctx context.Context, table string) ([]feeder, error) {
 		var columns []struct {
 			Name string `ch:"name"`
 		}
-		if err := c.Select(ctx, &columns, "SELECT name FROM system.columns WHERE database = {database:String} AND table = {table:String} ORDER BY position", Named("database", c.Database()), Named("table", v.Name)); err != nil {
+		if err := c.Select(ctx, &columns, "SELECT name FROM system.columns WHERE database = {database:String} AND "+
+			"table = {table:String} ORDER BY position", Named("database", c.Database()),
+			Named("table", v.Name)); err != nil {
 			return nil, err
 		}
 		f := feeder{name: v.Name, query: v.Query}
@@ -157,14 +169,17 @@ func (c *Conn) viewsInto(ctx context.Context, table string) ([]feeder, error) {
 	return out, nil
 }
 
-// makeBeside makes an empty table that partitions can be taken from. A broken rebuild may have left one.
+// makeBeside makes an empty table that partitions can be taken from. A broken rebuild
+// may have left one.
 func (c *Conn) makeBeside(ctx context.Context, r Rebuild, beside string) error {
 	var shape []struct {
 		Engine    string `ch:"engine"`
 		Partition string `ch:"partition_key"`
 		Sorting   string `ch:"sorting_key"`
 	}
-	if err := c.Select(ctx, &shape, "SELECT engine, partition_key, sorting_key FROM system.tables WHERE database = {database:String} AND name = {table:String}", Named("database", c.Database()), Named("table", r.Table)); err != nil {
+	if err := c.Select(ctx, &shape, "SELECT engine, partition_key, sorting_key FROM system.tables WHERE database "+
+		"= {database:String} AND name = {table:String}", Named("database", c.Database()),
+		Named("table", r.Table)); err != nil {
 		return err
 	}
 	if len(shape) != 1 {
@@ -172,15 +187,19 @@ func (c *Conn) makeBeside(ctx context.Context, r Rebuild, beside string) error {
 	}
 	s := shape[0]
 	if want := "toYYYYMM(" + r.Time + ")"; !strings.HasSuffix(s.Engine, "AggregatingMergeTree") || s.Partition != want {
-		return fmt.Errorf("its engine is %s, partitioned by %q; needed is AggregatingMergeTree partitioned by %s", s.Engine, s.Partition, want)
+		return fmt.Errorf("its engine is %s, partitioned by %q; needed is AggregatingMergeTree partitioned by %s",
+			s.Engine, s.Partition, want)
 	}
 	if err := c.Exec(ctx, "DROP TABLE IF EXISTS "+beside+" SYNC"); err != nil {
 		return err
 	}
-	return c.Exec(ctx, "CREATE TABLE "+beside+" AS "+r.Table+" ENGINE = AggregatingMergeTree PARTITION BY "+s.Partition+" ORDER BY ("+s.Sorting+")")
+	return c.Exec(ctx, "CREATE TABLE "+beside+" AS "+r.Table+" ENGINE = AggregatingMergeTree PARTITION BY "+
+		s.Partition+" ORDER BY ("+s.Sorting+")")
 }
 
-// keepMissing refuses to replace days of sums by nothing. It looks at days, not months: a base table is divided by the arrival of its rows, so a month that was dropped there may have left a few.
+// keepMissing refuses to replace days of sums by nothing. It looks at days, not months:
+// a base table is divided by the arrival of its rows, so a month that was dropped there
+// may have left a few.
 func (c *Conn) keepMissing(ctx context.Context, r Rebuild, beside, within string, args []any) error {
 	if r.DropMissing {
 		return nil
@@ -188,7 +207,9 @@ func (c *Conn) keepMissing(ctx context.Context, r Rebuild, beside, within string
 	var found []struct {
 		Month uint32 `ch:"month"`
 	}
-	if err := c.Select(ctx, &found, "SELECT DISTINCT toUInt32(toYYYYMM("+r.Time+")) AS month FROM "+r.Table+" WHERE "+within+" AND toDate("+r.Time+") NOT IN (SELECT toDate("+r.Time+") FROM "+beside+") ORDER BY month", args...); err != nil {
+	if err := c.Select(ctx, &found, "SELECT DISTINCT toUInt32(toYYYYMM("+r.Time+")) AS month FROM "+r.Table+" WHERE "+
+		within+" AND toDate("+r.Time+") NOT IN (SELECT toDate("+r.Time+") FROM "+beside+") ORDER BY month",
+		args...); err != nil {
 		return err
 	}
 	if len(found) == 0 {
@@ -207,7 +228,8 @@ func (c *Conn) months(ctx context.Context, r Rebuild, beside, within string, arg
 		Month uint32 `ch:"month"`
 	}
 	month := "SELECT DISTINCT toUInt32(toYYYYMM(" + r.Time + ")) AS month FROM "
-	if err := c.Select(ctx, &found, "SELECT DISTINCT month FROM ("+month+r.Table+" WHERE "+within+" UNION ALL "+month+beside+") ORDER BY month", args...); err != nil {
+	if err := c.Select(ctx, &found, "SELECT DISTINCT month FROM ("+month+r.Table+" WHERE "+within+" UNION ALL "+month+
+		beside+") ORDER BY month", args...); err != nil {
 		return nil, err
 	}
 	var out []string
@@ -222,7 +244,8 @@ func (c *Conn) except(ctx context.Context, of, in, where string) (uint64, error)
 	var count []struct {
 		Rows uint64 `ch:"n"`
 	}
-	err := c.Select(ctx, &count, "SELECT count() AS n FROM (SELECT * FROM "+of+" FINAL WHERE "+where+" EXCEPT SELECT * FROM "+in+" FINAL WHERE "+where+")")
+	err := c.Select(ctx, &count, "SELECT count() AS n FROM (SELECT * FROM "+of+" FINAL WHERE "+where+
+		" EXCEPT SELECT * FROM "+in+" FINAL WHERE "+where+")")
 	if err != nil || len(count) != 1 {
 		return 0, err
 	}
@@ -234,7 +257,8 @@ func (c *Conn) replace(ctx context.Context, r Rebuild, beside string, months []s
 	var parts []struct {
 		Months []string `ch:"months"`
 	}
-	if err := c.Select(ctx, &parts, "SELECT groupUniqArray(partition_id) AS months FROM system.parts WHERE active AND database = {database:String} AND table = {table:String}",
+	if err := c.Select(ctx, &parts, "SELECT groupUniqArray(partition_id) AS months FROM system.parts WHERE active "+
+		"AND database = {database:String} AND table = {table:String}",
 		Named("database", c.Database()), Named("table", beside)); err != nil {
 		return err
 	}

@@ -13,10 +13,13 @@ import (
 // lowCardinality is the type of the columns that Texts are for.
 const lowCardinality = "LowCardinality(String)"
 
-// Texts is a column of texts of which many are the same: each is kept once, and a number for every row. That is also how ClickHouse keeps and sends a LowCardinality(String), so on the way
-// there nobody has to copy a text again, or find out again which are the same.
+// Texts is a column of texts of which many are the same: each is kept once, and a
+// number for every row. That is also how ClickHouse keeps and sends a
+// LowCardinality(String), so on the way there nobody has to copy a text again, or find
+// out again which are the same.
 //
-// As Native has it (ClickHouse, SerializationLowCardinality.cpp), little-endian, for one block:
+// As Native has it (ClickHouse, SerializationLowCardinality.cpp), little-endian, for
+// one block:
 //
 //	version 8 B = 1 | flags 8 B: width of the numbers, own texts, no shared ones | texts n 8 B | n × (length uvarint, bytes) | rows m 8 B | m × number 1, 2 or 4 B
 //
@@ -88,8 +91,9 @@ func (t *Texts) append(b []byte) []byte {
 	return b
 }
 
-// into makes c hold the rows. clickhouse-go takes values for such a column one by one and finds out by reflection which are the same, several times the cost of all else of an insert; but it reads one from
-// the wire as it is. buf is scratch.
+// into makes c hold the rows. clickhouse-go takes values for such a column one by one
+// and finds out by reflection which are the same, several times the cost of all else of
+// an insert; but it reads one from the wire as it is. buf is scratch.
 func (t *Texts) into(c column.Interface, buf []byte) ([]byte, error) {
 	low, ok := c.(*column.LowCardinality)
 	if !ok || c.Type() != lowCardinality {

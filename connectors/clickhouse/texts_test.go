@@ -8,10 +8,12 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 )
 
-// Texts arrive as they were added, whatever the width of their numbers, and a reused column holds nothing of before.
+// Texts arrive as they were added, whatever the width of their numbers, and a reused
+// column holds nothing of before.
 func TestTexts(t *testing.T) {
 	conn := open(t)
-	exec(t, conn, "CREATE TABLE low (k UInt64, distinct UInt64, s LowCardinality(String)) ENGINE = MergeTree ORDER BY (distinct, k)")
+	exec(t, conn, "CREATE TABLE low (k UInt64, distinct UInt64, s LowCardinality(String)) ENGINE = MergeTree "+
+		"ORDER BY (distinct, k)")
 	const rows = 140_000
 	texts := clickhouse.NewTexts()
 	k, all := make([]uint64, rows), make([]uint64, rows)
@@ -25,28 +27,35 @@ func TestTexts(t *testing.T) {
 		if texts.Len() != rows {
 			t.Fatal(texts.Len())
 		}
-		err := conn.Insert(t.Context(), clickhouse.Insert{Table: "low", Columns: []string{"k", "distinct", "s"}}, func(b *clickhouse.Batch) error {
-			for i, values := range []any{k, all, texts} {
-				if err := b.Column(i, values); err != nil {
-					return err
+		err := conn.Insert(t.Context(), clickhouse.Insert{Table: "low", Columns: []string{"k", "distinct", "s"}},
+			func(b *clickhouse.Batch) error {
+				for i, values := range []any{k, all, texts} {
+					if err := b.Column(i, values); err != nil {
+						return err
+					}
 				}
-			}
-			return nil
-		})
+				return nil
+			})
 		if err != nil {
 			t.Fatalf("%d texts: %v", distinct, err)
 		}
 	}
-	if n := number(t, conn, "SELECT countIf(s = concat(repeat('é', k % distinct % 200), toString(k % distinct))) AS n FROM low"); n != 7*rows {
+	if n := number(t, conn, "SELECT countIf(s = concat(repeat('é', k % distinct % 200), toString(k % distinct))) "+
+		"AS n FROM low"); n != 7*rows {
 		t.Errorf("%d of %d rows are right", n, 7*rows)
 	}
-	// A slice will do too, and no text is none too many: empty, broken, with a zero byte, long.
+	// A slice will do too, and no text is none too many: empty, broken, with a zero
+	// byte, long.
 	odd := []string{"", "\xff\x00", strings.Repeat("x", 1_000_000), "", "a"}
-	err := conn.Insert(t.Context(), clickhouse.Insert{Table: "low", Columns: []string{"s"}}, func(b *clickhouse.Batch) error { return b.Column(0, odd) })
+	err := conn.Insert(t.Context(), clickhouse.Insert{Table: "low", Columns: []string{"s"}},
+		func(b *clickhouse.Batch) error {
+			return b.Column(0, odd)
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := number(t, conn, `SELECT toUInt64(countIf(s = '') = 2 AND countIf(s = '\xff\0') = 1 AND countIf(s = repeat('x', 1000000)) = 1 AND countIf(s = 'a') = 1) AS n FROM low WHERE distinct = 0`); n != 1 {
+	if n := number(t, conn,
+		`SELECT toUInt64(countIf(s = '') = 2 AND countIf(s = '\xff\0') = 1 AND countIf(s = repeat('x', 1000000)) = 1 AND countIf(s = 'a') = 1) AS n FROM low WHERE distinct = 0`); n != 1 {
 		t.Error("odd texts did not arrive")
 	}
 }
@@ -54,12 +63,15 @@ func TestTexts(t *testing.T) {
 // What is no column for Texts, or has rows already, says so, and nothing is inserted.
 func TestTextsRefused(t *testing.T) {
 	conn := open(t)
-	exec(t, conn, "CREATE TABLE mixed (s LowCardinality(String), p String, n LowCardinality(Nullable(String))) ENGINE = MergeTree ORDER BY p")
+	exec(t, conn, "CREATE TABLE mixed (s LowCardinality(String), p String, n LowCardinality(Nullable(String))) "+
+		"ENGINE = MergeTree ORDER BY p")
 	texts := clickhouse.NewTexts()
 	texts.Add("a")
 	for want, fill := range map[string]func(b *clickhouse.Batch) error{
-		"column p: texts are for LowCardinality(String), the column is String": func(b *clickhouse.Batch) error { return b.Column(1, texts) },
-		"column n: texts are for LowCardinality(String)":                       func(b *clickhouse.Batch) error { return b.Column(2, texts) },
+		"column p: texts are for LowCardinality(String), the column is String": func(b *clickhouse.Batch) error {
+			return b.Column(1, texts)
+		},
+		"column n: texts are for LowCardinality(String)": func(b *clickhouse.Batch) error { return b.Column(2, texts) },
 		"column s: texts after 1 rows": func(b *clickhouse.Batch) error {
 			if err := b.Column(0, texts); err != nil {
 				t.Error(err)

@@ -11,14 +11,16 @@ import (
 
 // Window is how many inserts a table can tell from a repetition.
 type Window struct {
-	// Table is its name; it may be in another database than the connection's ("other.table").
+	// Table is its name; it may be in another database than the connection's
+	// ("other.table").
 	Table string
 	// Engine is its table engine.
 	Engine string
-	// Blocks is the number of blocks whose tokens are kept: one for each insert and partition
-	// key in it. 0 means that tokens are ignored.
+	// Blocks is the number of blocks whose tokens are kept: one for each insert and
+	// partition key in it. 0 means that tokens are ignored.
 	Blocks uint64
-	// Age is how long they are kept; 0 means as long as Blocks lasts. Only replicated engines have it.
+	// Age is how long they are kept; 0 means as long as Blocks lasts. Only replicated
+	// engines have it.
 	Age time.Duration
 }
 
@@ -31,9 +33,10 @@ func (c *Conn) Window(ctx context.Context, table string) (Window, error) {
 	return windows[0], nil
 }
 
-// Windows reads back the deduplication windows of a table and of every table that an insert
-// into it reaches through materialized views, as they are on the server now, the table's own first. A
-// repeated insert changes nothing only if each of them still holds its token.
+// Windows reads back the deduplication windows of a table and of every table that an
+// insert into it reaches through materialized views, as they are on the server now, the
+// table's own first. A repeated insert changes nothing only if each of them still holds
+// its token.
 func (c *Conn) Windows(ctx context.Context, table string) ([]Window, error) {
 	windows, err := c.windows(ctx, table, true)
 	if err != nil {
@@ -47,7 +50,8 @@ type place struct{ database, table string }
 
 func (c *Conn) windows(ctx context.Context, table string, behind bool) ([]Window, error) {
 	var found []Window
-	// Views seen twice (two views into one target) are followed once; a loop would be followed for ever.
+	// Views seen twice (two views into one target) are followed once; a loop would be
+	// followed for ever.
 	queue := []place{{c.Database(), table}}
 	seen := map[place]bool{queue[0]: true}
 	for len(queue) > 0 {
@@ -82,7 +86,8 @@ type tableRow struct {
 	Tables    []string `ch:"dependencies_table"`
 }
 
-// window returns the window of a table, nil for a view, and what an insert into it reaches next.
+// window returns the window of a table, nil for a view, and what an insert into it
+// reaches next.
 func (c *Conn) window(ctx context.Context, at place) (*Window, []place, error) {
 	var rows []tableRow
 	err := c.Select(ctx, &rows, `SELECT engine, engine_full, create_table_query, toString(uuid) AS id, dependencies_database, dependencies_table
@@ -110,7 +115,8 @@ func (c *Conn) window(ctx context.Context, at place) (*Window, []place, error) {
 	return &window, next, err
 }
 
-// windowOf reads the settings in the table's definition, else the server's defaults for its engine.
+// windowOf reads the settings in the table's definition, else the server's defaults for
+// its engine.
 func (c *Conn) windowOf(ctx context.Context, row tableRow) (Window, error) {
 	window := Window{Engine: row.Engine}
 	setting, defaults := "non_replicated_deduplication_window", "system.merge_tree_settings"
@@ -140,7 +146,8 @@ func (c *Conn) tableSetting(ctx context.Context, definition, name, defaults stri
 	var rows []struct {
 		Value string `ch:"value"`
 	}
-	if err := c.Select(ctx, &rows, "SELECT value FROM "+defaults+" WHERE name = {name:String}", Named("name", name)); err != nil {
+	if err := c.Select(ctx, &rows, "SELECT value FROM "+defaults+" WHERE name = {name:String}",
+		Named("name", name)); err != nil {
 		return 0, err
 	}
 	if len(rows) == 0 {
@@ -149,7 +156,8 @@ func (c *Conn) tableSetting(ctx context.Context, definition, name, defaults stri
 	return strconv.ParseUint(rows[0].Value, 10, 64)
 }
 
-// viewTarget finds the target in "CREATE MATERIALIZED VIEW db.view TO db.target (…", as ClickHouse formats it.
+// viewTarget finds the target in "CREATE MATERIALIZED VIEW db.view TO db.target (…", as
+// ClickHouse formats it.
 var viewTarget = regexp.MustCompile("^CREATE MATERIALIZED VIEW \\S+ TO (`[^`]+`|[^.` ]+)\\.(`[^`]+`|[^.` ]+) ")
 
 func targetOf(view place, row tableRow) (place, error) {

@@ -18,7 +18,9 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 )
 
-// memoryRoom is what two exports may differ in, in kB: blocks of rows, and what the garbage collector has not yet given back. Up to 29 MB were seen; with blocks of eight times the rows, 77 MB.
+// memoryRoom is what two exports may differ in, in kB: blocks of rows, and what the
+// garbage collector has not yet given back. Up to 29 MB were seen; with blocks of eight
+// times the rows, 77 MB.
 const memoryRoom = 48 << 10
 
 // childEnv makes this binary an exporter: it holds the DSN and the directory.
@@ -32,7 +34,8 @@ type spent struct {
 	PeakKB  int64   // VmHWM
 }
 
-// TestMain lets a benchmark measure an exporter without the ClickHouse that is embedded in its own process.
+// TestMain lets a benchmark measure an exporter without the ClickHouse that is embedded
+// in its own process.
 func TestMain(m *testing.M) {
 	if text := os.Getenv(childEnv); text != "" {
 		if err := exportAlone(text); err != nil {
@@ -93,7 +96,8 @@ func (r *rig) alone(dir string, env ...string) (s spent) {
 	return s
 }
 
-// The memory of an exporter is that of a few blocks of rows and does not grow with their number.
+// The memory of an exporter is that of a few blocks of rows and does not grow with
+// their number.
 func TestConstantMemory(t *testing.T) {
 	r := newRig(t)
 	dir := t.TempDir()
@@ -118,8 +122,10 @@ func TestConstantMemory(t *testing.T) {
 	t.Logf("%d rows: %d MB, %d rows: %d MB", small.Rows, small.PeakKB/1024, large.Rows, large.PeakKB/1024)
 }
 
-// An export beside what ClickHouse itself can do: its own CSV of the same columns in the same order, over HTTP, thrown away. The exporter is a process of its own, so its peak of memory and its processor time are
-// its alone. PARTNERS_BENCH_ROWS is the sizes, with commas.
+// An export beside what ClickHouse itself can do: its own CSV of the same columns in
+// the same order, over HTTP, thrown away. The exporter is a process of its own, so its
+// peak of memory and its processor time are its alone. PARTNERS_BENCH_ROWS is the
+// sizes, with commas.
 func BenchmarkExport(b *testing.B) {
 	sizes := os.Getenv("PARTNERS_BENCH_ROWS")
 	if sizes == "" {
@@ -144,7 +150,9 @@ func benchmarkExport(b *testing.B, n int) {
 	var limit time.Duration
 	for b.Loop() {
 		began := time.Now()
-		res, err := http.Post("http://"+r.at.Host+"/?database="+strings.TrimPrefix(r.at.Path, "/"), "text/plain", strings.NewReader("SELECT * FROM conversion_rows WHERE workspace_id = 'acme' ORDER BY occurred_at, event_id, event_partition, event_offset FORMAT CSV"))
+		res, err := http.Post("http://"+r.at.Host+"/?database="+strings.TrimPrefix(r.at.Path, "/"),
+			"text/plain", strings.NewReader("SELECT * FROM conversion_rows WHERE workspace_id = 'acme' ORDER BY "+
+				"occurred_at, event_id, event_partition, event_offset FORMAT CSV"))
 		if err != nil {
 			b.Fatal(err)
 		}

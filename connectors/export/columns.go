@@ -11,7 +11,8 @@ const (
 	instant
 )
 
-// column is a column of the CSV: its name and the expression over o, a row of outcomes, and n, its partner now.
+// column is a column of the CSV: its name and the expression over o, a row of outcomes,
+// and n, its partner now.
 type column struct {
 	name, expr string
 	kind       kind
@@ -20,7 +21,9 @@ type column struct {
 // columns of the CSV, in order.
 func columns() []column {
 	decimal := func(minor, digits string) string {
-		return "concat(if(" + minor + " < 0, '-', ''), toString(intDiv(abs(" + minor + "), intExp10(" + digits + "))), if(" + digits + " = 0, '', concat('.', leftPad(toString(abs(" + minor + ") % intExp10(" + digits + ")), " + digits + ", '0'))))"
+		return "concat(if(" + minor + " < 0, '-', ''), toString(intDiv(abs(" + minor + "), intExp10(" + digits +
+			"))), if(" + digits + " = 0, '', concat('.', leftPad(toString(abs(" + minor + ") % intExp10(" + digits +
+			")), " + digits + ", '0'))))"
 	}
 	of := func(k kind, names string) (out []column) {
 		for _, n := range strings.Fields(names) {
@@ -35,15 +38,18 @@ func columns() []column {
 	c = append(c, of(instant, "clicked_at occurred_at received_at")...)
 	c = append(c, of(text, "event_id type event_name verdict reason")...)
 	c = append(c, of(number, "effect")...)
-	c = append(c, column{"amount", decimal("o.amount_minor", "o.exponent"), number}, column{"net_amount", decimal("(o.effect * o.amount_minor)", "o.exponent"), number})
+	c = append(c, column{"amount", decimal("o.amount_minor", "o.exponent"), number},
+		column{"net_amount", decimal("(o.effect * o.amount_minor)", "o.exponent"), number})
 	c = append(c, of(text, "currency")...)
 	c = append(c, of(number, "amount_minor quantity")...)
 	c = append(c, of(text, "order_id parent_event_id parent_type reason_text")...)
 	c = append(c, column{"clawback", "if(o.effect = -1, 'yes', '')", text})
 	c = append(c, of(text, "review")...)
-	c = append(c, column{"flags", "arrayStringConcat(if(o.event_id IN (SELECT event_id FROM reused), arrayPushBack(o.flags, 'event_id_reused'), o.flags), '|')", text})
+	c = append(c, column{"flags", "arrayStringConcat(if(o.event_id IN (SELECT event_id FROM reused), " +
+		"arrayPushBack(o.flags, 'event_id_reused'), o.flags), '|')", text})
 	c = append(c, column{"estimated_reward", decimal("o.estimated_reward_minor", "o.reward_exponent"), number})
-	c = append(c, of(text, "reward_currency reward_terms utm_source utm_medium utm_campaign utm_term utm_content sub1 sub2 sub3 sub4 sub5 experiment variant country device")...)
+	c = append(c, of(text, "reward_currency reward_terms utm_source utm_medium utm_campaign utm_term utm_content "+
+		"sub1 sub2 sub3 sub4 sub5 experiment variant country device")...)
 	c = append(c, of(number, "is_bot")...)
 	c = append(c, of(text, "click_token")...)
 	return append(c, of(number, "event_partition event_offset")...)
@@ -58,7 +64,8 @@ func Header() string {
 	return strings.Join(names, ",")
 }
 
-// Lambdas of the query. clean makes a text valid UTF-8 without NUL, guard keeps spreadsheets from running it, quote is RFC 4180.
+// Lambdas of the query. clean makes a text valid UTF-8 without NUL, guard keeps
+// spreadsheets from running it, quote is RFC 4180.
 const (
 	cleanSQL = `(t) -> replaceAll(toValidUTF8(t), '\0', '\xEF\xBF\xBD')`
 	guardSQL = `(t) -> if(substring(t, 1, 1) IN ('=', '+', '-', '@', '\t', '\r', '\n'), concat('\'', t), t)`
@@ -81,6 +88,8 @@ func line(raw bool) string {
 			cells = append(cells, "quote(guard(toString("+c.expr+")))")
 		}
 	}
-	// All at once, and a line ends with two numbers: at the end of a text, toValidUTF8 takes what follows the beginning of a character, a quote or a comma too, for a part of it.
+	// All at once, and a line ends with two numbers: at the end of a text, toValidUTF8
+	// takes what follows the beginning of a character, a quote or a comma too, for a
+	// part of it.
 	return "clean(concatWithSeparator(',', " + strings.Join(cells, ", ") + "))"
 }

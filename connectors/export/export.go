@@ -35,11 +35,13 @@ type Config struct {
 	Stdout io.Writer
 	// AsOf and Since are manifests of earlier exports, nil if there are none.
 	AsOf, Since *Manifest
-	// Provisional says so in name and manifest whether or not the joined watermark has passed the last day.
+	// Provisional says so in name and manifest whether or not the joined watermark has
+	// passed the last day.
 	Provisional bool
 	// Raw leaves texts as they came.
 	Raw bool
-	// Progress, if not nil, is called now and then with the rows written, and all that there are.
+	// Progress, if not nil, is called now and then with the rows written, and all that
+	// there are.
 	Progress func(rows, of int64)
 	Log      *slog.Logger
 	// Metrics may be nil.
@@ -52,10 +54,12 @@ type Config struct {
 // ErrBusy: another run writes into the same directory.
 var ErrBusy = errors.New("another export is running in this directory")
 
-// ErrUnknown is a workspace, partner, program or link that the catalog does not have. It may come: a fresh install's tables fill up.
+// ErrUnknown is a workspace, partner, program or link that the catalog does not have.
+// It may come: a fresh install's tables fill up.
 var ErrUnknown = errors.New("the catalog does not have it")
 
-// ErrRowsMissing is a table that lacks rows which finished batches inserted: a replica that is behind, or rows were removed.
+// ErrRowsMissing is a table that lacks rows which finished batches inserted: a replica
+// that is behind, or rows were removed.
 var ErrRowsMissing = errors.New("rows are missing")
 
 // errBehind is a final export whose last day the joined watermark has not passed.
@@ -138,7 +142,8 @@ func lock(dir string) (unlock func(), err error) {
 	if !ok {
 		return nil, fmt.Errorf("-out %s: %w", dir, ErrBusy)
 	}
-	for _, ending := range []string{"csv", "manifest.json"} { // renameio names them so, with a random number behind
+	// renameio names them so, with a random number behind
+	for _, ending := range []string{"csv", "manifest.json"} {
 		left, _ := filepath.Glob(filepath.Join(dir, ".*."+ending+"[0-9]*"))
 		for _, file := range left {
 			err = errors.Join(err, os.Remove(file))
@@ -159,11 +164,19 @@ type export struct {
 }
 
 func (e *export) run(ctx context.Context) (*Manifest, error) {
-	e.m = &Manifest{Sums: map[string]map[string]string{}, ReusedEventIDs: []string{}, SchemaVersion: SchemaVersion, ToolVersion: toolVersion(), Raw: e.cfg.Raw, RulesVersions: []uint16{}}
+	e.m = &Manifest{
+		Sums:           map[string]map[string]string{},
+		ReusedEventIDs: []string{},
+		SchemaVersion:  SchemaVersion,
+		ToolVersion:    toolVersion(),
+		Raw:            e.cfg.Raw,
+		RulesVersions:  []uint16{},
+	}
 	if e.cfg.AsOf != nil {
 		e.m.AsOf, e.cfg.Timezone = e.cfg.AsOf.AsOf, e.cfg.AsOf.Filters.Timezone
 		if flag := differs(e.cfg.Filters, e.cfg.AsOf.Filters); flag != "" {
-			return nil, fmt.Errorf("%w: -as-of is of an export with another %s: repeat the same command", ErrManifest, flag)
+			return nil, fmt.Errorf("%w: -as-of is of an export with another %s: repeat the same command",
+				ErrManifest, flag)
 		}
 		if e.cfg.Raw != e.cfg.AsOf.Raw {
 			return nil, fmt.Errorf("%w: -as-of is of an export with another -raw: repeat the same command", ErrManifest)
@@ -172,7 +185,8 @@ func (e *export) run(ctx context.Context) (*Manifest, error) {
 	}
 	var watermark time.Time
 	if e.cfg.AsOf == nil {
-		// Before the ends: a watermark that passes the last day between the two would call a file final that lacks rows of it.
+		// Before the ends: a watermark that passes the last day between the two would
+		// call a file final that lacks rows of it.
 		var err error
 		if watermark, err = joinedWatermark(ctx, e.conn); err != nil {
 			return nil, err
@@ -213,7 +227,8 @@ func (e *export) run(ctx context.Context) (*Manifest, error) {
 	return e.m, e.files(ctx)
 }
 
-// continues makes this export the delta of another one: of the same rows, by days of the same zone, or what lies between the two would be in neither.
+// continues makes this export the delta of another one: of the same rows, by days of
+// the same zone, or what lies between the two would be in neither.
 func (e *export) continues(since *Manifest) error {
 	if since.Filters.Workspace != e.cfg.Workspace {
 		return fmt.Errorf("%w: -since is of workspace %s", ErrManifest, since.Filters.Workspace)
@@ -232,10 +247,14 @@ func (e *export) continues(since *Manifest) error {
 	for _, x := range []struct {
 		topic     string
 		then, now map[uint32]uint64
-	}{{"outcomes", since.AsOf.Outcomes, e.m.AsOf.Outcomes}, {"conversions", since.AsOf.Conversions, e.m.AsOf.Conversions}} {
+	}{
+		{"outcomes", since.AsOf.Outcomes, e.m.AsOf.Outcomes},
+		{"conversions", since.AsOf.Conversions, e.m.AsOf.Conversions},
+	} {
 		for p, end := range x.then {
 			if x.now[p] < end {
-				return fmt.Errorf("%w: -since: it knows %s partition %d up to offset %d, and the tables only up to %d: were they restored, and are not filled again?", ErrManifest, x.topic, p, end, x.now[p])
+				return fmt.Errorf("%w: -since: it knows %s partition %d up to offset %d, and the tables only up "+
+					"to %d: were they restored, and are not filled again?", ErrManifest, x.topic, p, end, x.now[p])
 			}
 		}
 	}
@@ -249,10 +268,12 @@ func (e *export) now(ctx context.Context) error {
 		Partition uint32 `ch:"partition"`
 		End       uint64 `ch:"end_offset"`
 	}
-	if err := e.conn.Select(ctx, &ends, "SELECT topic, partition, end_offset FROM tiled_ends WHERE topic IN ('outcomes', 'conversions', 'catalog')"); err != nil {
+	if err := e.conn.Select(ctx, &ends, "SELECT topic, partition, end_offset FROM tiled_ends WHERE topic IN "+
+		"('outcomes', 'conversions', 'catalog')"); err != nil {
 		return fmt.Errorf("reading how far the tables go: %w", err)
 	}
-	e.m.AsOf = AsOf{Outcomes: map[uint32]uint64{}, Conversions: map[uint32]uint64{}, At: time.Now().UTC().Truncate(time.Millisecond)}
+	e.m.AsOf = AsOf{Outcomes: map[uint32]uint64{}, Conversions: map[uint32]uint64{},
+		At: time.Now().UTC().Truncate(time.Millisecond)}
 	for _, x := range ends {
 		switch x.Topic {
 		case "outcomes":
@@ -266,13 +287,17 @@ func (e *export) now(ctx context.Context) error {
 	return nil
 }
 
-// whole waits until the tables have all rows of the batches below the ends. Each table of a replica catches up on its own, so batches may be ahead of the rows that they count.
+// whole waits until the tables have all rows of the batches below the ends. Each table
+// of a replica catches up on its own, so batches may be ahead of the rows that they
+// count.
 func (e *export) whole(ctx context.Context) error {
 	var may []struct {
 		All bool `ch:"all"`
 	}
-	if err := e.conn.Select(ctx, &may, "SELECT NOT has(enabledRoles(), {reader:String}) OR hasAny(enabledRoles(), {whole:Array(String)}) AS all",
-		clickhouse.Named("reader", ddl.RoleReader), clickhouse.Named("whole", []string{ddl.RoleWriter, ddl.RoleEveryWorkspace})); err != nil {
+	if err := e.conn.Select(ctx, &may, "SELECT NOT has(enabledRoles(), {reader:String}) OR hasAny(enabledRoles(), "+
+		"{whole:Array(String)}) AS all",
+		clickhouse.Named("reader", ddl.RoleReader),
+		clickhouse.Named("whole", []string{ddl.RoleWriter, ddl.RoleEveryWorkspace})); err != nil {
 		return fmt.Errorf("reading the roles: %w", err)
 	}
 	if !may[0].All { // batches count the rows of all workspaces
@@ -292,22 +317,31 @@ func (e *export) whole(ctx context.Context) error {
 	}
 }
 
-// lacks reports a partition of a table that has fewer rows than its batches of the last day: what replicas lag by is younger, and rows that somebody removed later, for a person's sake or because they are
-// old, are to hold up no export for ever.
+// lacks reports a partition of a table that has fewer rows than its batches of the last
+// day: what replicas lag by is younger, and rows that somebody removed later, for a
+// person's sake or because they are old, are to hold up no export for ever.
 func (e *export) lacks(ctx context.Context) error {
 	catalog := map[uint32]uint64{0: e.m.AsOf.Catalog}
 	for _, x := range []struct {
 		topic, table string
 		ends         map[uint32]uint64
-	}{{"outcomes", "outcomes", e.m.AsOf.Outcomes}, {"conversions", "conversions", e.m.AsOf.Conversions}, {"catalog", "catalog_versions", catalog}} {
+	}{
+		{"outcomes", "outcomes", e.m.AsOf.Outcomes},
+		{"conversions", "conversions", e.m.AsOf.Conversions},
+		{"catalog", "catalog_versions", catalog},
+	} {
 		ends := clickhouse.Named("ends", list(x.ends))
 		var batches []struct {
 			Partition uint32 `ch:"partition"`
 			First     uint64 `ch:"first"`
 			Rows      uint64 `ch:"rows"`
 		}
-		if err := e.conn.Select(ctx, &batches, "SELECT partition, min(start_offset) AS first, sum(n) AS rows FROM (SELECT partition, start_offset, end_offset, max(rows) AS n FROM batches WHERE topic = {topic:String} AND inserted_at > now() - INTERVAL 1 DAY AND "+
-			below("partition", "end_offset - 1", "ends")+" GROUP BY partition, start_offset, end_offset) GROUP BY partition ORDER BY partition", clickhouse.Named("topic", x.topic), ends); err != nil {
+		if err := e.conn.Select(ctx, &batches, "SELECT partition, min(start_offset) AS first, sum(n) AS rows FROM "+
+			"(SELECT partition, start_offset, end_offset, max(rows) AS n FROM batches WHERE topic = "+
+			"{topic:String} AND inserted_at > now() - INTERVAL 1 DAY AND "+
+			below("partition", "end_offset - 1",
+				"ends")+" GROUP BY partition, start_offset, end_offset) GROUP BY partition ORDER BY partition",
+			clickhouse.Named("topic", x.topic), ends); err != nil {
 			return fmt.Errorf("counting the batches of %s: %w", x.topic, err)
 		}
 		if len(batches) == 0 {
@@ -321,7 +355,9 @@ func (e *export) lacks(ctx context.Context) error {
 			Partition uint32 `ch:"partition"`
 			Rows      uint64 `ch:"rows"`
 		}
-		if err := e.conn.Select(ctx, &counted, "SELECT src_partition AS partition, count() AS rows FROM "+x.table+" WHERE "+below("src_partition", "src_offset", "ends")+" AND NOT ("+below("src_partition", "src_offset", "firsts")+") GROUP BY partition",
+		if err := e.conn.Select(ctx, &counted, "SELECT src_partition AS partition, count() AS rows FROM "+x.table+
+			" WHERE "+below("src_partition", "src_offset", "ends")+" AND NOT ("+
+			below("src_partition", "src_offset", "firsts")+") GROUP BY partition",
 			ends, clickhouse.Named("firsts", list(firsts))); err != nil {
 			return fmt.Errorf("counting the rows of %s: %w", x.table, err)
 		}
@@ -331,14 +367,18 @@ func (e *export) lacks(ctx context.Context) error {
 		}
 		for _, b := range batches {
 			if rows[b.Partition] < b.Rows {
-				return fmt.Errorf("%w: of partition %d the table %s has %d rows from offset %d on, its batches have %d: this replica is behind, or rows were removed", ErrRowsMissing, b.Partition, x.table, rows[b.Partition], b.First, b.Rows)
+				return fmt.Errorf("%w: of partition %d the table %s has %d rows from offset %d on, its batches "+
+					"have %d: this replica is behind, or rows were removed", ErrRowsMissing, b.Partition, x.table,
+					rows[b.Partition], b.First, b.Rows)
 			}
 		}
 	}
 	return nil
 }
 
-// days finds the first instant of the first day and the one behind the last: in the zone of what this export repeats or continues, else in the workspace's as of the export.
+// days finds the first instant of the first day and the one behind the last: in the
+// zone of what this export repeats or continues, else in the workspace's as of the
+// export.
 func (e *export) days(ctx context.Context) (err error) {
 	if e.cfg.Timezone == "" {
 		e.cfg.Timezone, err = Zone(ctx, e.conn, e.cfg.Workspace, e.m.AsOf.Catalog)
@@ -359,14 +399,16 @@ func (e *export) days(ctx context.Context) (err error) {
 	return nil
 }
 
-// firstInstant of a day. Where clocks go forward at midnight, time.Date may answer with an instant of the day before: then the day begins when they have.
-// Where they go back over midnight, it comes twice, and time.Date may answer with the second.
+// firstInstant of a day. Where clocks go forward at midnight, time.Date may answer with
+// an instant of the day before: then the day begins when they have. Where they go back
+// over midnight, it comes twice, and time.Date may answer with the second.
 func firstInstant(day time.Time, loc *time.Location) time.Time {
 	t := time.Date(day.Year(), day.Month(), day.Day(), 0, 0, 0, 0, loc)
 	if changed, _ := t.ZoneBounds(); !changed.IsZero() {
 		_, offset := t.Zone()
 		_, before := changed.Add(-time.Second).Zone()
-		if first := t.Add(time.Duration(offset-before) * time.Second); first.Before(changed) && first.Day() == day.Day() {
+		if first := t.Add(time.Duration(offset-before) * time.Second); first.Before(changed) &&
+			first.Day() == day.Day() {
 			t = first
 		}
 	}
@@ -376,33 +418,44 @@ func firstInstant(day time.Time, loc *time.Location) time.Time {
 	return t.UTC()
 }
 
-// withoutCatalog lets a workspace that has events, but stands in no catalog here, be exported all the same, by days of UTC. A workspace without either is a wrong name.
+// withoutCatalog lets a workspace that has events, but stands in no catalog here, be
+// exported all the same, by days of UTC. A workspace without either is a wrong name.
 func (e *export) withoutCatalog(ctx context.Context, unknown error) error {
 	var events []struct {
 		N uint64 `ch:"n"`
 	}
-	if err := e.conn.Select(ctx, &events, "SELECT count() AS n FROM (SELECT 1 FROM conversions WHERE workspace_id = {w:String} LIMIT 1 UNION ALL SELECT 1 FROM outcomes WHERE workspace_id = {w:String} LIMIT 1)", clickhouse.Named("w", e.cfg.Workspace)); err != nil {
+	if err := e.conn.Select(ctx, &events, "SELECT count() AS n FROM (SELECT 1 FROM conversions WHERE workspace_id "+
+		"= {w:String} LIMIT 1 UNION ALL SELECT 1 FROM outcomes WHERE workspace_id = {w:String} LIMIT 1)",
+		clickhouse.Named("w", e.cfg.Workspace)); err != nil {
 		return fmt.Errorf("looking for the workspace: %w", err)
 	}
 	if events[0].N == 0 {
 		return unknown
 	}
-	e.cfg.Log.Warn("the catalog does not have this workspace: its days are taken as those of UTC", "workspace", e.cfg.Workspace)
+	e.cfg.Log.Warn("the catalog does not have this workspace: its days are taken as those of UTC",
+		"workspace", e.cfg.Workspace)
 	e.cfg.Timezone = "UTC"
 	return nil
 }
 
 // known reports filters that select nothing because no such id was ever in the catalog.
 func (e *export) known(ctx context.Context) error {
-	for _, x := range []struct{ kind, id string }{{"partner", e.cfg.Partner}, {"program", e.cfg.Program}, {"link", e.cfg.Link}} {
+	for _, x := range []struct{ kind, id string }{
+		{"partner", e.cfg.Partner},
+		{"program", e.cfg.Program},
+		{"link", e.cfg.Link},
+	} {
 		if x.id == "" {
 			continue
 		}
 		var versions []struct {
 			N uint64 `ch:"n"`
 		}
-		if err := e.conn.Select(ctx, &versions, "SELECT count() AS n FROM catalog_versions WHERE workspace_id = {w:String} AND kind = {kind:String} AND JSONExtractString(json, 'id') = {id:String} AND src_offset < {catalog:UInt64}",
-			clickhouse.Named("w", e.cfg.Workspace), clickhouse.Named("kind", x.kind), clickhouse.Named("id", x.id), clickhouse.Named("catalog", e.m.AsOf.Catalog)); err != nil {
+		if err := e.conn.Select(ctx, &versions, "SELECT count() AS n FROM catalog_versions WHERE workspace_id = "+
+			"{w:String} AND kind = {kind:String} AND JSONExtractString(json, 'id') = {id:String} AND src_offset < "+
+			"{catalog:UInt64}",
+			clickhouse.Named("w", e.cfg.Workspace), clickhouse.Named("kind", x.kind), clickhouse.Named("id", x.id),
+			clickhouse.Named("catalog", e.m.AsOf.Catalog)); err != nil {
 			return fmt.Errorf("looking for the %s: %w", x.kind, err)
 		}
 		if versions[0].N == 0 {
@@ -421,7 +474,9 @@ func Zone(ctx context.Context, conn *clickhouse.Conn, workspace string, before u
 		Versions uint64 `ch:"versions"`
 		Zone     string `ch:"zone"`
 	}
-	if err := conn.Select(ctx, &found, "SELECT count() AS versions, JSONExtractString(argMax(json, src_offset), 'timezone') AS zone FROM catalog_versions WHERE kind = 'workspace' AND key = {key:String} AND src_offset < {before:UInt64}",
+	if err := conn.Select(ctx, &found, "SELECT count() AS versions, JSONExtractString(argMax(json, src_offset), "+
+		"'timezone') AS zone FROM catalog_versions WHERE kind = 'workspace' AND key = {key:String} AND src_offset "+
+		"< {before:UInt64}",
 		clickhouse.Named("key", "workspace/"+workspace), clickhouse.Named("before", before)); err != nil {
 		return "", fmt.Errorf("reading the workspace's timezone: %w", err)
 	}
@@ -431,7 +486,8 @@ func Zone(ctx context.Context, conn *clickhouse.Conn, workspace string, before u
 	return cmp.Or(found[0].Zone, "UTC"), nil
 }
 
-// joinedWatermark is the instant up to which all events are joined; the zero time if nothing says so yet.
+// joinedWatermark is the instant up to which all events are joined; the zero time if
+// nothing says so yet.
 func joinedWatermark(ctx context.Context, conn *clickhouse.Conn) (time.Time, error) {
 	var at []struct {
 		Watermark time.Time `ch:"joined_watermark"`
@@ -463,18 +519,26 @@ func list(ends map[uint32]uint64) []uint64 {
 	return out
 }
 
-// below is the condition on rows of a topic that had arrived. Both arguments are names of this package.
+// below is the condition on rows of a topic that had arrived. Both arguments are names
+// of this package.
 func below(partition, offset, ends string) string {
-	return offset + " < if(" + partition + " < length({" + ends + ":Array(UInt64)}), {" + ends + ":Array(UInt64)}[" + partition + " + 1], 0)"
+	return offset + " < if(" + partition + " < length({" + ends + ":Array(UInt64)}), {" + ends + ":Array(UInt64)}[" +
+		partition + " + 1], 0)"
 }
 
 // query begins with what all queries over the rows share, and returns their arguments.
 func (e *export) query() (with, where string, args []any) {
 	outcomes := below("src_partition", "src_offset", "outcomes")
-	partners := "partners AS (SELECT JSONExtractString(argMax(json, src_offset) AS last, 'id') AS id, JSONExtractString(last, 'relationship') AS relationship FROM catalog_versions WHERE kind = 'partner' AND catalog_versions.workspace_id = {w:String} AND src_offset < {catalog:UInt64} GROUP BY key HAVING last != '')"
-	args = []any{clickhouse.Named("w", e.cfg.Workspace), clickhouse.Named("catalog", e.m.AsOf.Catalog), clickhouse.Named("outcomes", list(e.m.AsOf.Outcomes)),
-		clickhouse.Named("start", e.start.UnixMilli()), clickhouse.Named("end", e.end.UnixMilli()), clickhouse.Named("verdicts", e.cfg.Verdict)}
-	where = "workspace_id = {w:String} AND " + outcomes + " AND occurred_at >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') AND occurred_at < fromUnixTimestamp64Milli({end:Int64}, 'UTC') AND verdict IN {verdicts:Array(String)}"
+	partners := "partners AS (SELECT JSONExtractString(argMax(json, src_offset) AS last, 'id') AS id, " +
+		"JSONExtractString(last, 'relationship') AS relationship FROM catalog_versions WHERE kind = 'partner' AND " +
+		"catalog_versions.workspace_id = {w:String} AND src_offset < {catalog:UInt64} GROUP BY key HAVING last != '')"
+	args = []any{clickhouse.Named("w", e.cfg.Workspace), clickhouse.Named("catalog", e.m.AsOf.Catalog),
+		clickhouse.Named("outcomes", list(e.m.AsOf.Outcomes)),
+		clickhouse.Named("start", e.start.UnixMilli()), clickhouse.Named("end", e.end.UnixMilli()),
+		clickhouse.Named("verdicts", e.cfg.Verdict)}
+	where = "workspace_id = {w:String} AND " + outcomes + " AND occurred_at >= " +
+		"fromUnixTimestamp64Milli({start:Int64}, 'UTC') AND occurred_at < fromUnixTimestamp64Milli({end:Int64}, " +
+		"'UTC') AND verdict IN {verdicts:Array(String)}"
 	and := func(sql, name string, value any) {
 		where += " AND " + sql
 		args = append(args, clickhouse.Named(name, value))
@@ -497,15 +561,19 @@ func (e *export) query() (with, where string, args []any) {
 	if e.m.Since != nil {
 		and("NOT ("+below("src_partition", "src_offset", "since")+")", "since", list(e.m.Since.Outcomes))
 	}
-	// An id's other tokens may be anywhere in the workspace's history, but only ids of these rows are asked for.
-	with = "WITH reused AS (SELECT event_id FROM outcomes WHERE workspace_id = {w:String} AND effect != 0 AND " + outcomes + " AND event_id IN (SELECT event_id FROM outcomes WHERE " + where + ") GROUP BY event_id HAVING uniqExact(click_token) > 1), " + partners
+	// An id's other tokens may be anywhere in the workspace's history, but only ids of
+	// these rows are asked for.
+	with = "WITH reused AS (SELECT event_id FROM outcomes WHERE workspace_id = {w:String} AND effect != 0 AND " +
+		outcomes + " AND event_id IN (SELECT event_id FROM outcomes WHERE " + where +
+		") GROUP BY event_id HAVING uniqExact(click_token) > 1), " + partners
 	return with, where, args
 }
 
 // maxReused is how many ids a manifest names.
 const maxReused = 1000
 
-// around reads what the manifest says beside the rows: conservation, reused ids, rules, and how many rows there will be.
+// around reads what the manifest says beside the rows: conservation, reused ids, rules,
+// and how many rows there will be.
 func (e *export) around(ctx context.Context) error {
 	with, where, args := e.query()
 	var about []struct {
@@ -513,7 +581,9 @@ func (e *export) around(ctx context.Context) error {
 		Rules  []uint16 `ch:"rules"`
 		Reused uint64   `ch:"reused_total"`
 	}
-	if err := e.conn.Select(ctx, &about, with+" SELECT count() AS n, arraySort(groupUniqArray(rules_version)) AS rules, uniqExactIf(event_id, event_id IN (SELECT event_id FROM reused)) AS reused_total FROM outcomes WHERE "+where, args...); err != nil {
+	if err := e.conn.Select(ctx, &about, with+" SELECT count() AS n, arraySort(groupUniqArray(rules_version)) AS "+
+		"rules, uniqExactIf(event_id, event_id IN (SELECT event_id FROM reused)) AS reused_total FROM outcomes WHERE "+
+		where, args...); err != nil {
 		return fmt.Errorf("counting: %w", err)
 	}
 	e.m.Rows, e.m.ReusedTotal = int64(about[0].Rows), about[0].Reused
@@ -524,7 +594,9 @@ func (e *export) around(ctx context.Context) error {
 		var ids []struct {
 			ID string `ch:"event_id"`
 		}
-		if err := e.conn.Select(ctx, &ids, with+fmt.Sprintf(" SELECT DISTINCT event_id FROM outcomes WHERE %s AND event_id IN (SELECT event_id FROM reused) ORDER BY event_id LIMIT %d", where, maxReused), args...); err != nil {
+		if err := e.conn.Select(ctx, &ids, with+fmt.Sprintf(" SELECT DISTINCT event_id FROM outcomes WHERE %s AND "+
+			"event_id IN (SELECT event_id FROM reused) ORDER BY event_id LIMIT %d", where, maxReused),
+			args...); err != nil {
 			return fmt.Errorf("reading reused event ids: %w", err)
 		}
 		for _, x := range ids {
@@ -567,11 +639,18 @@ type sumKey struct {
 // write streams the CSV, and completes the manifest.
 func (e *export) write(ctx context.Context, to io.Writer) error {
 	with, where, args := e.query()
-	// Lines are made before they are sorted, by as many threads as there are: after it one would make them all. Rows come in blocks of 8192, some 5 MB: the client holds a few
-	// of them, and with blocks of the usual 65,536 rows an exporter's memory was whatever the garbage collector had not got round to, up to 416 MB.
-	query := with + ", " + cleanSQL + " AS clean, " + guardSQL + " AS guard, " + quoteSQL + " AS quote, " + stampSQL + " AS stamp SELECT " + line(e.cfg.Raw) + " AS line, toString(o.type) AS t, toString(o.currency) AS c, o.exponent AS e, o.effect * o.amount_minor AS net " +
-		"FROM (SELECT *, reward_exponent FROM outcomes WHERE " + where + ") AS o LEFT JOIN partners AS n ON n.id = o.partner_id " +
-		"ORDER BY o.occurred_at, o.event_id, o.event_partition, o.event_offset SETTINGS join_use_nulls = 0, max_bytes_before_external_sort = 2000000000, query_plan_execute_functions_after_sorting = 0, max_block_size = 8192"
+	// Lines are made before they are sorted, by as many threads as there are: after it
+	// one would make them all. Rows come in blocks of 8192, some 5 MB: the client holds
+	// a few of them, and with blocks of the usual 65,536 rows an exporter's memory was
+	// whatever the garbage collector had not got round to, up to 416 MB.
+	query := with + ", " + cleanSQL + " AS clean, " + guardSQL + " AS guard, " + quoteSQL + " AS quote, " + stampSQL +
+		" AS stamp SELECT " + line(e.cfg.Raw) + " AS line, toString(o.type) AS t, toString(o.currency) AS c, " +
+		"o.exponent AS e, o.effect * o.amount_minor AS net " +
+		"FROM (SELECT *, reward_exponent FROM outcomes WHERE " + where +
+		") AS o LEFT JOIN partners AS n ON n.id = o.partner_id " +
+		"ORDER BY o.occurred_at, o.event_id, o.event_partition, o.event_offset SETTINGS join_use_nulls = 0, " +
+		"max_bytes_before_external_sort = 2000000000, query_plan_execute_functions_after_sorting = 0, " +
+		"max_block_size = 8192"
 	rows, err := e.conn.Rows(ctx, query, args...)
 	if err != nil {
 		return fmt.Errorf("reading rows: %w", err)
@@ -615,7 +694,8 @@ func (e *export) write(ctx context.Context, to io.Writer) error {
 		return fmt.Errorf("writing: %w", err)
 	}
 	if written != e.m.Rows {
-		return fmt.Errorf("%d rows came, %d were counted below the same offsets: rows were removed meanwhile", written, e.m.Rows)
+		return fmt.Errorf("%d rows came, %d were counted below the same offsets: rows were removed meanwhile",
+			written, e.m.Rows)
 	}
 	if e.cfg.Progress != nil {
 		e.cfg.Progress(written, e.m.Rows)
@@ -623,12 +703,15 @@ func (e *export) write(ctx context.Context, to io.Writer) error {
 	e.m.SHA256 = hex.EncodeToString(hash.Sum(nil))
 	e.m.Sums = total(sums)
 	if then := e.cfg.AsOf; then != nil && then.SHA256 != e.m.SHA256 {
-		return fmt.Errorf("%w: -as-of: it is of %d rows with sha256 %s, these are %d rows with %s: rows were removed since, or restored tables are not filled again, or another version of this program wrote them", ErrManifest, then.Rows, then.SHA256, e.m.Rows, e.m.SHA256)
+		return fmt.Errorf("%w: -as-of: it is of %d rows with sha256 %s, these are %d rows with %s: rows were "+
+			"removed since, or restored tables are not filled again, or another version of this program wrote them",
+			ErrManifest, then.Rows, then.SHA256, e.m.Rows, e.m.SHA256)
 	}
 	return nil
 }
 
-// total writes sums as decimals; amounts of one currency and type with different digits are brought to the larger number of them.
+// total writes sums as decimals; amounts of one currency and type with different digits
+// are brought to the larger number of them.
 func total(sums map[sumKey]*big.Int) map[string]map[string]string {
 	digits := map[[2]string]uint8{}
 	for k := range sums {
@@ -679,7 +762,8 @@ func (e *export) files(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	manifest, err := renameio.NewPendingFile(base+".manifest.json", renameio.WithTempDir(e.cfg.Dir), renameio.WithPermissions(0o644))
+	manifest, err := renameio.NewPendingFile(base+".manifest.json", renameio.WithTempDir(e.cfg.Dir),
+		renameio.WithPermissions(0o644))
 	if err != nil {
 		return fmt.Errorf("-out: %w", err)
 	}
@@ -687,7 +771,8 @@ func (e *export) files(ctx context.Context) error {
 	if _, err := manifest.Write(append(text, '\n')); err != nil {
 		return fmt.Errorf("-out: %w", err)
 	}
-	// A manifest of an earlier run under this name would for a moment stand beside the new CSV.
+	// A manifest of an earlier run under this name would for a moment stand beside the
+	// new CSV.
 	if err := os.Remove(base + ".manifest.json"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("-out: %w", err)
 	}
@@ -707,7 +792,8 @@ func (e *export) files(ctx context.Context) error {
 	if err := syncDir(e.cfg.Dir); err != nil {
 		return fmt.Errorf("-out: %w", err)
 	}
-	e.cfg.Log.Info("exported", "file", base+".csv", "rows", e.m.Rows, "sha256", e.m.SHA256, "provisional", e.m.Provisional, "currencies", slices.Sorted(maps.Keys(e.m.Sums)))
+	e.cfg.Log.Info("exported", "file", base+".csv", "rows", e.m.Rows, "sha256", e.m.SHA256,
+		"provisional", e.m.Provisional, "currencies", slices.Sorted(maps.Keys(e.m.Sums)))
 	return nil
 }
 

@@ -46,7 +46,8 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
+	if err := conn.Migrate(t.Context(), ddl.Migrations(),
+		clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Fatal(err)
 	}
 	r := &rig{TB: t, conn: conn, at: at}
@@ -65,11 +66,14 @@ func (r *rig) exec(statement string, args ...any) {
 
 func (r *rig) catalog(offset int, kind, key, text string) {
 	r.Helper()
-	r.exec("INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_offset) VALUES ('acme', '%s', '%s', '%s', 0, %d)", kind, key, text, offset)
-	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES ('x', 'catalog', 0, %d, %d, 1)", offset, offset+1)
+	r.exec("INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_offset) VALUES "+
+		"('acme', '%s', '%s', '%s', 0, %d)", kind, key, text, offset)
+	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES ('x', "+
+		"'catalog', 0, %d, %d, 1)", offset, offset+1)
 }
 
-// rows inserts n events of each of two partitions, from 15 March 2026 on, and records them as finished batches unless they are only half there.
+// rows inserts n events of each of two partitions, from 15 March 2026 on, and records
+// them as finished batches unless they are only half there.
 func (r *rig) rows(n int, finished bool) {
 	r.Helper()
 	for p := range 2 {
@@ -85,7 +89,8 @@ func (r *rig) rows(n int, finished bool) {
 			FROM numbers(%d, %d)`, p, p, p, p, r.next, n)
 		if finished {
 			for _, topic := range []string{"conversions", "outcomes"} {
-				r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES ('x', '%s', %d, %d, %d, %d)", topic, p, r.next, r.next+n, n)
+				r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES "+
+					"('x', '%s', %d, %d, %d, %d)", topic, p, r.next, r.next+n, n)
 			}
 		}
 	}
@@ -95,7 +100,12 @@ func (r *rig) rows(n int, finished bool) {
 }
 
 func config(dir string) Config {
-	return Config{Filters: Filters{Workspace: "acme", From: "2026-03-14", To: "2026-03-31", Verdict: []string{"all"}}, Dir: dir, Log: slog.New(slog.DiscardHandler)}
+	return Config{Filters: Filters{
+		Workspace: "acme",
+		From:      "2026-03-14",
+		To:        "2026-03-31",
+		Verdict:   []string{"all"},
+	}, Dir: dir, Log: slog.New(slog.DiscardHandler)}
 }
 
 // run exports and returns the manifest, its file, and the CSV.
@@ -137,13 +147,15 @@ func (r *rig) records(content []byte) (header []string, rows []map[string]string
 	return all[0], rows
 }
 
-// The CSV says, cell by cell, what the view conversion_rows says; in order; money as numbers; texts that no spreadsheet runs. The manifest's sums are the view's.
+// The CSV says, cell by cell, what the view conversion_rows says; in order; money as
+// numbers; texts that no spreadsheet runs. The manifest's sums are the view's.
 func TestSaysWhatTheViewSays(t *testing.T) {
 	r := newRig(t)
 	r.rows(400, true)
 	m, _, content := r.run(config(t.TempDir()))
 	header, rows := r.records(content)
-	if !utf8.Valid(content) || bytes.ContainsRune(content, 0) || !bytes.HasSuffix(content, []byte("\n")) || bytes.Contains(content, []byte("\r\n")) {
+	if !utf8.Valid(content) || bytes.ContainsRune(content, 0) || !bytes.HasSuffix(content, []byte("\n")) ||
+		bytes.Contains(content, []byte("\r\n")) {
 		t.Error("the file is not UTF-8 with \\n")
 	}
 	var view []struct {
@@ -162,7 +174,8 @@ func TestSaysWhatTheViewSays(t *testing.T) {
 			pairs = append(pairs, "'"+c+"'", "replaceAll(toValidUTF8("+value+"), '\\0', '\\xEF\\xBF\\xBD')")
 		}
 		return strings.Join(pairs, ", ")
-	}()+")) AS line FROM conversion_rows WHERE workspace_id = 'acme' AND occurred_at >= '2026-03-13 23:00:00' AND occurred_at < '2026-03-31 22:00:00' ORDER BY occurred_at, event_id, event_partition, event_offset"); err != nil {
+	}()+")) AS line FROM conversion_rows WHERE workspace_id = 'acme' AND occurred_at >= '2026-03-13 23:00:00' AND "+
+		"occurred_at < '2026-03-31 22:00:00' ORDER BY occurred_at, event_id, event_partition, event_offset"); err != nil {
 		t.Fatal(err)
 	}
 	if len(view) != len(rows) || len(rows) < 400 || int(m.Rows) != len(rows) {
@@ -176,7 +189,9 @@ func TestSaysWhatTheViewSays(t *testing.T) {
 		}
 		for _, c := range header {
 			got, is := rows[i][c], want[c]
-			if is != "" && strings.ContainsRune("=+-@\t\r\n", rune(is[0])) && !slices.Contains([]string{"effect", "amount", "net_amount", "amount_minor", "quantity", "estimated_reward"}, c) {
+			if is != "" && strings.ContainsRune("=+-@\t\r\n", rune(is[0])) &&
+				!slices.Contains([]string{"effect", "amount", "net_amount", "amount_minor", "quantity",
+					"estimated_reward"}, c) {
 				is = "'" + is
 				guarded++
 			}
@@ -212,35 +227,53 @@ func TestSaysWhatTheViewSays(t *testing.T) {
 			}
 		}
 	}
-	if len(m.Sums) != len(sums) || m.RulesVersion != 2 || len(m.RulesVersions) != 2 || m.Conservation.Difference != 0 || m.Conservation.Received != 640 || m.Conservation.Waiting != 0 || m.ReusedTotal != 1 || m.ReusedEventIDs[0] != "reused" {
+	if len(m.Sums) != len(sums) || m.RulesVersion != 2 || len(m.RulesVersions) != 2 ||
+		m.Conservation.Difference != 0 || m.Conservation.Received != 640 || m.Conservation.Waiting != 0 ||
+		m.ReusedTotal != 1 || m.ReusedEventIDs[0] != "reused" {
 		t.Errorf("manifest: %+v", m)
 	}
 	raw := config(t.TempDir())
 	raw.Raw = true
-	if _, _, content := r.run(raw); !bytes.Contains(content, []byte(`,"=HYPERLINK(""x"")",`)) || bytes.Contains(content, []byte("'=HYPERLINK")) {
+	if _, _, content := r.run(raw); !bytes.Contains(content, []byte(`,"=HYPERLINK(""x"")",`)) ||
+		bytes.Contains(content, []byte("'=HYPERLINK")) {
 		t.Error("-raw changed texts")
 	}
 }
 
-// The conservation counts every verdict, events that wait, and second rows of one event.
+// The conservation counts every verdict, events that wait, and second rows of one
+// event.
 func TestConservation(t *testing.T) {
 	r := newRig(t)
 	r.rows(100, true)
-	r.exec(`INSERT INTO conversions (workspace_id, event_id, src_partition, src_offset) SELECT 'acme', toString(number), 1, number FROM numbers(100, 4)`)
-	for offset, row := range []string{"'conflict', 100", "'conflict', 101", "'duplicate', 102", "'attributed', 102"} { // none of 103; two of 102
-		r.exec("INSERT INTO outcomes (workspace_id, verdict, event_partition, event_offset, src_partition, src_offset) SELECT 'acme', c1, 1, c2, 1, %d FROM VALUES('c1 String, c2 UInt64', (%s))", 100+offset, row)
+	r.exec(
+		`INSERT INTO conversions (workspace_id, event_id, src_partition, src_offset) SELECT 'acme', toString(number), 1, number FROM numbers(100, 4)`)
+	// none of 103; two of 102
+	for offset, row := range []string{"'conflict', 100", "'conflict', 101", "'duplicate', 102", "'attributed', 102"} {
+		r.exec("INSERT INTO outcomes (workspace_id, verdict, event_partition, event_offset, src_partition, "+
+			"src_offset) SELECT 'acme', c1, 1, c2, 1, %d FROM VALUES('c1 String, c2 UInt64', (%s))", 100+offset, row)
 	}
 	for _, topic := range []string{"conversions", "outcomes"} {
-		r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES ('x', '%s', 1, 100, 104, 4)", topic)
+		r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES ('x', "+
+			"'%s', 1, 100, 104, 4)", topic)
 	}
 	m, _, _ := r.run(config(t.TempDir()))
-	want := Conservation{Received: 164, Attributed: 41, Reversed: 40, Duplicate: 41, Conflict: 2, Unattributed: 40, Waiting: 1, Difference: 1}
+	want := Conservation{
+		Received:     164,
+		Attributed:   41,
+		Reversed:     40,
+		Duplicate:    41,
+		Conflict:     2,
+		Unattributed: 40,
+		Waiting:      1,
+		Difference:   1,
+	}
 	if m.Conservation != want {
 		t.Errorf("got  %+v\nwant %+v", m.Conservation, want)
 	}
 }
 
-// Whatever arrives, and whatever a partner has become: -as-of writes the same bytes. What is half inserted is in no file. -since continues where a file ends.
+// Whatever arrives, and whatever a partner has become: -as-of writes the same bytes.
+// What is half inserted is in no file. -since continues where a file ends.
 func TestAsOfAndSince(t *testing.T) {
 	r := newRig(t)
 	r.rows(300, true)
@@ -251,7 +284,8 @@ func TestAsOfAndSince(t *testing.T) {
 	}
 	for p := range 2 {
 		for _, topic := range []string{"conversions", "outcomes"} {
-			r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES ('x', '%s', %d, %d, %d, 50)", topic, p, r.next, r.next+50)
+			r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES ('x', "+
+				"'%s', %d, %d, %d, 50)", topic, p, r.next, r.next+50)
 		}
 	}
 	r.next += 50
@@ -269,7 +303,8 @@ func TestAsOfAndSince(t *testing.T) {
 		t.Errorf("-as-of wrote another manifest:\n%s\n%s", x, y)
 	}
 	whole, _, all := r.run(config(t.TempDir()))
-	if bytes.Equal(content, all) || !bytes.Contains(all, []byte(",banned,")) || whole.Filters.Timezone != "America/New_York" {
+	if bytes.Equal(content, all) || !bytes.Contains(all, []byte(",banned,")) ||
+		whole.Filters.Timezone != "America/New_York" {
 		t.Error("a new export says what the old one said")
 	}
 	delta := config(t.TempDir())
@@ -287,7 +322,8 @@ func TestAsOfAndSince(t *testing.T) {
 	}
 	for _, row := range everything {
 		if places[row["event_partition"]+"/"+row["event_offset"]] != 1 {
-			t.Fatalf("row %v is %d times in the file and its delta", row["event_id"], places[row["event_partition"]+"/"+row["event_offset"]])
+			t.Fatalf("row %v is %d times in the file and its delta",
+				row["event_id"], places[row["event_partition"]+"/"+row["event_offset"]])
 		}
 	}
 	if len(fresh) == 0 || len(old)+len(fresh) < len(everything) {
@@ -301,7 +337,8 @@ func TestAsOfAndSince(t *testing.T) {
 	other := config(t.TempDir())
 	other.AsOf, _ = ReadManifest(deltaFile)
 	other.Since, _ = ReadManifest(deltaFile)
-	if _, err := Run(t.Context(), r.conn, other); !errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), "-since") {
+	if _, err := Run(t.Context(), r.conn, other); !errors.Is(err, ErrManifest) ||
+		!strings.Contains(err.Error(), "-since") {
 		t.Errorf("-as-of with another -since: %v", err)
 	}
 	delta.Dir = filepath.Dir(deltaFile)
@@ -313,7 +350,8 @@ func TestAsOfAndSince(t *testing.T) {
 		cfg := config(t.TempDir())
 		cfg.Since, _ = ReadManifest(file)
 		change(&cfg)
-		if _, err := Run(t.Context(), r.conn, cfg); !errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), want) {
+		if _, err := Run(t.Context(), r.conn, cfg); !errors.Is(err, ErrManifest) ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("-since with another %s: %v", want, err)
 		}
 	}
@@ -324,16 +362,19 @@ func TestAsOfAndSince(t *testing.T) {
 	wrong := config(t.TempDir())
 	wrong.AsOf, _ = ReadManifest(file)
 	wrong.Partner = "p0"
-	if _, err := Run(t.Context(), r.conn, wrong); !errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), "-partner") {
+	if _, err := Run(t.Context(), r.conn, wrong); !errors.Is(err, ErrManifest) ||
+		!strings.Contains(err.Error(), "-partner") {
 		t.Errorf("-as-of of another command: %v", err)
 	}
 	r.exec("ALTER TABLE outcomes DELETE WHERE src_partition = 0 AND src_offset = 9 SETTINGS mutations_sync = 2")
 	gone := config(filepath.Dir(file))
 	gone.AsOf, _ = ReadManifest(file)
-	if _, err := Run(t.Context(), r.conn, gone); !errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), "rows were removed") {
+	if _, err := Run(t.Context(), r.conn, gone); !errors.Is(err, ErrManifest) ||
+		!strings.Contains(err.Error(), "rows were removed") {
 		t.Errorf("-as-of over a table that lacks a row: %v", err)
 	}
-	if still, err := os.ReadFile(strings.TrimSuffix(file, ".manifest.json") + ".csv"); err != nil || !bytes.Equal(still, content) {
+	if still, err := os.ReadFile(strings.TrimSuffix(file, ".manifest.json") + ".csv"); err != nil ||
+		!bytes.Equal(still, content) {
 		t.Errorf("the file that cannot be written again is not there as it was: %v", err)
 	}
 }
@@ -347,12 +388,22 @@ func TestFilters(t *testing.T) {
 		set  func(*Config)
 		keep func(map[string]string) bool
 	}{
-		"partner": {func(c *Config) { c.Partner = "p1" }, func(r map[string]string) bool { return r["partner_id"] == "p1" }},
-		"program": {func(c *Config) { c.Program = "g1" }, func(r map[string]string) bool { return r["program_id"] == "g1" }},
-		"link":    {func(c *Config) { c.Link = "l2" }, func(r map[string]string) bool { return r["link_id"] == "l2" }},
-		"type":    {func(c *Config) { c.Type = []string{"lead", "sale"} }, func(r map[string]string) bool { return r["type"] == "lead" || r["type"] == "sale" }},
-		"verdict": {func(c *Config) { c.Verdict = nil }, func(r map[string]string) bool { return r["verdict"] == "attributed" || r["verdict"] == "reversed" }},
-		"review":  {func(c *Config) { c.Review = []string{"review"} }, func(r map[string]string) bool { return r["review"] == "review" }},
+		"partner": {func(c *Config) {
+			c.Partner = "p1"
+		}, func(r map[string]string) bool { return r["partner_id"] == "p1" }},
+		"program": {func(c *Config) {
+			c.Program = "g1"
+		}, func(r map[string]string) bool { return r["program_id"] == "g1" }},
+		"link": {func(c *Config) { c.Link = "l2" }, func(r map[string]string) bool { return r["link_id"] == "l2" }},
+		"type": {func(c *Config) {
+			c.Type = []string{"lead", "sale"}
+		}, func(r map[string]string) bool { return r["type"] == "lead" || r["type"] == "sale" }},
+		"verdict": {func(c *Config) {
+			c.Verdict = nil
+		}, func(r map[string]string) bool { return r["verdict"] == "attributed" || r["verdict"] == "reversed" }},
+		"review": {func(c *Config) {
+			c.Review = []string{"review"}
+		}, func(r map[string]string) bool { return r["review"] == "review" }},
 		"days": {func(c *Config) { c.From, c.To = "2026-03-15", "2026-03-16" }, func(r map[string]string) bool {
 			return r["occurred_at"] >= "2026-03-14T23:00:00.000Z" && r["occurred_at"] < "2026-03-16T23:00:00.000Z"
 		}},
@@ -371,8 +422,16 @@ func TestFilters(t *testing.T) {
 			t.Errorf("%s: %d rows, want %d of %d", what, len(rows), want, len(all))
 		}
 	}
-	for flag, set := range map[string]func(*Config){"-workspace": func(c *Config) { c.Workspace = "" }, "-out": func(c *Config) { c.Dir = "" }, "-from": func(c *Config) { c.From = "today" }, "-to": func(c *Config) { c.To = "2026-01-01" },
-		"-type": func(c *Config) { c.Type = []string{"x"} }, "-verdict": func(c *Config) { c.Verdict = []string{"x"} }, "-review": func(c *Config) { c.Review = []string{"x"} }} {
+	for flag, set := range map[string]func(*Config){"-workspace": func(c *Config) {
+		c.Workspace = ""
+	}, "-out": func(c *Config) {
+		c.Dir = ""
+	}, "-from": func(c *Config) { c.From = "today" }, "-to": func(c *Config) { c.To = "2026-01-01" },
+		"-type": func(c *Config) {
+			c.Type = []string{"x"}
+		}, "-verdict": func(c *Config) {
+			c.Verdict = []string{"x"}
+		}, "-review": func(c *Config) { c.Review = []string{"x"} }} {
 		cfg := config(t.TempDir())
 		set(&cfg)
 		if err := cfg.Validate(); err == nil || !strings.HasPrefix(err.Error(), flag) {
@@ -381,27 +440,37 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-// A replica whose batches are ahead of a table: the run waits for the rows, and writes nothing if they do not come. A batch that was recorded twice counts once, rows above the ends are not missed.
+// A replica whose batches are ahead of a table: the run waits for the rows, and writes
+// nothing if they do not come. A batch that was recorded twice counts once, rows above
+// the ends are not missed.
 func TestReplicaBehind(t *testing.T) {
 	r := newRig(t)
 	r.rows(100, true)
 	r.rows(10, false)
-	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES ('x', 'outcomes', 1, 0, 100, 100)")
+	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES ('x', " +
+		"'outcomes', 1, 0, 100, 100)")
 	whole, _, _ := r.run(config(t.TempDir()))
 	for _, table := range []string{"outcomes", "conversions"} {
 		r.exec("CREATE TABLE late AS %s", table)
-		r.exec("INSERT INTO late SELECT * FROM %s WHERE src_partition = 1 AND src_offset >= 50 AND src_offset < 55", table)
-		r.exec("DELETE FROM %s WHERE src_partition = 1 AND src_offset >= 50 AND src_offset < 55 SETTINGS lightweight_deletes_sync = 2", table)
+		r.exec("INSERT INTO late SELECT * FROM %s WHERE src_partition = 1 AND src_offset >= 50 AND src_offset < 55",
+			table)
+		r.exec("DELETE FROM %s WHERE src_partition = 1 AND src_offset >= 50 AND src_offset < 55 SETTINGS "+
+			"lightweight_deletes_sync = 2", table)
 		cfg := config(t.TempDir())
 		cfg.patience = time.Millisecond
 		_, err := Run(t.Context(), r.conn, cfg)
-		if want := "of partition 1 the table " + table + " has 95 rows from offset 0 on, its batches have 100"; !errors.Is(err, ErrRowsMissing) || !strings.Contains(err.Error(), want) {
+		if want := "of partition 1 the table " + table +
+			" has 95 rows from offset 0 on, its batches have 100"; !errors.Is(err, ErrRowsMissing) ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("want %q: %v", want, err)
 		}
 		if left, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.csv")); len(left) > 0 {
 			t.Errorf("it left %v", left)
 		}
-		var arrives slog.Handler = onLog(func() { r.exec("INSERT INTO %s SELECT * FROM late", table); r.exec("DROP TABLE late") })
+		var arrives slog.Handler = onLog(func() {
+			r.exec("INSERT INTO %s SELECT * FROM late", table)
+			r.exec("DROP TABLE late")
+		})
 		cfg.patience, cfg.Log = time.Minute, slog.New(arrives)
 		m, _, _ := r.run(cfg)
 		if m.SHA256 != whole.SHA256 {
@@ -427,7 +496,9 @@ func (f onLog) Handle(_ context.Context, r slog.Record) error {
 func TestUnknown(t *testing.T) {
 	r := newRig(t)
 	r.rows(100, true)
-	r.exec("INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_offset) VALUES ('late', 'workspace', 'workspace/late', '{}', 0, 1000)") // behind as_of
+	// behind as_of
+	r.exec("INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_offset) VALUES " +
+		"('late', 'workspace', 'workspace/late', '{}', 0, 1000)")
 	r.catalog(3, "partner", "partner/acme/quiet", `{"id":"quiet"}`)
 	for want, set := range map[string]func(*Config){
 		`-workspace "acmee"`: func(c *Config) { c.Workspace = "acmee" },
@@ -438,7 +509,8 @@ func TestUnknown(t *testing.T) {
 	} {
 		cfg := config(t.TempDir())
 		set(&cfg)
-		if _, err := Run(t.Context(), r.conn, cfg); !errors.Is(err, ErrUnknown) || !strings.Contains(err.Error(), want) {
+		if _, err := Run(t.Context(), r.conn, cfg); !errors.Is(err, ErrUnknown) ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("want an error of %s: %v", want, err)
 		}
 		if left, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.csv")); len(left) > 0 {
@@ -462,7 +534,8 @@ func TestUnknown(t *testing.T) {
 	}
 }
 
-// A run that fails leaves nothing; what a killed one left is removed; two at a time are refused; standard output has the same bytes.
+// A run that fails leaves nothing; what a killed one left is removed; two at a time are
+// refused; standard output has the same bytes.
 func TestFiles(t *testing.T) {
 	r := newRig(t)
 	r.rows(12_000, true) // more than one step of the progress
@@ -508,7 +581,12 @@ func TestMissing(t *testing.T) {
 	for _, c := range []struct {
 		done []string
 		want string
-	}{{nil, "2026-03-29"}, {[]string{"2026-03-29"}, ""}, {[]string{"2026-03-26", "2026-03-24"}, "2026-03-25 2026-03-27 2026-03-28 2026-03-29"}, {[]string{"2026-03-30"}, "2026-03-29"}} {
+	}{
+		{nil, "2026-03-29"},
+		{[]string{"2026-03-29"}, ""},
+		{[]string{"2026-03-26", "2026-03-24"}, "2026-03-25 2026-03-27 2026-03-28 2026-03-29"},
+		{[]string{"2026-03-30"}, "2026-03-29"},
+	} {
 		done := map[string]bool{}
 		for _, d := range c.done {
 			done[d] = true
@@ -517,7 +595,8 @@ func TestMissing(t *testing.T) {
 			t.Errorf("after %v: %q, want %q", c.done, got, c.want)
 		}
 	}
-	if got := Missing(map[string]bool{"2025-01-01": true}, at); len(got) != maxMissed || got[maxMissed-1] != "2026-03-29" {
+	if got := Missing(map[string]bool{"2025-01-01": true}, at); len(got) != maxMissed ||
+		got[maxMissed-1] != "2026-03-29" {
 		t.Errorf("after a year: %d days", len(got))
 	}
 	// São Paulo of 2018: midnight of 4 November does not exist.
@@ -525,17 +604,25 @@ func TestMissing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := firstInstant(time.Date(2018, 11, 4, 0, 0, 0, 0, time.UTC), loc); !got.Equal(time.Date(2018, 11, 4, 3, 0, 0, 0, time.UTC)) {
+	if got := firstInstant(time.Date(2018, 11, 4, 0, 0, 0, 0, time.UTC), loc); !got.Equal(time.Date(2018, 11, 4, 3, 0,
+		0, 0, time.UTC)) {
 		t.Errorf("the day begins at %v", got)
 	}
-	for expr, ok := range map[string]bool{"0 2 * * *": true, "@daily": true, "never": false, "61 * * * *": false, "": false} {
+	for expr, ok := range map[string]bool{
+		"0 2 * * *":  true,
+		"@daily":     true,
+		"never":      false,
+		"61 * * * *": false,
+		"":           false,
+	} {
 		if err := CheckSchedule(expr); (err == nil) != ok {
 			t.Errorf("%q: %v", expr, err)
 		}
 	}
 }
 
-// A scheduled run makes up the days since the newest file. A provisional one makes up provisional days; a final file takes the place of a provisional one.
+// A scheduled run makes up the days since the newest file. A provisional one makes up
+// provisional days; a final file takes the place of a provisional one.
 func TestDaily(t *testing.T) {
 	r := newRig(t)
 	r.rows(400, true)
@@ -546,17 +633,21 @@ func TestDaily(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, day := range []int{15, 17, 17} { // the run of the 16th was missed
-		if err := scheduleOn(r.conn, "0 2 * * *", cfg).daily(t.Context(), time.Date(2026, 3, day, 2, 0, 0, 0, berlin), false); err != nil {
+		if err := scheduleOn(r.conn, "0 2 * * *", cfg).daily(t.Context(), time.Date(2026, 3, day, 2, 0, 0, 0, berlin),
+			false); err != nil {
 			t.Fatal(err)
 		}
 	}
 	files, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.csv"))
-	if len(files) != 3 || !strings.Contains(files[1], "2026-03-15_2026-03-15") || !strings.HasSuffix(files[1], "_provisional.csv") {
+	if len(files) != 3 || !strings.Contains(files[1], "2026-03-15_2026-03-15") ||
+		!strings.HasSuffix(files[1], "_provisional.csv") {
 		t.Errorf("files %v", files)
 	}
 	// The tables have passed those days now.
-	r.exec("INSERT INTO progress (partition, at, clicks_max_at, conversions_max_at, caught_up, src_partition, src_offset) SELECT number, now64(3), now64(3), now64(3), true, number, 0 FROM numbers(2)")
-	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) SELECT 'x', 'progress', number, 0, 1, 1 FROM numbers(2)")
+	r.exec("INSERT INTO progress (partition, at, clicks_max_at, conversions_max_at, caught_up, src_partition, " +
+		"src_offset) SELECT number, now64(3), now64(3), now64(3), true, number, 0 FROM numbers(2)")
+	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) SELECT 'x', " +
+		"'progress', number, 0, 1, 1 FROM numbers(2)")
 	cfg.Provisional = false
 	for _, day := range []int{17, 20} { // the runs of the 18th and 19th were missed
 		if err := scheduleOn(r.conn, "0 2 * * *", cfg).daily(t.Context(), time.Date(2026, 3, day, 2, 0, 0, 0, berlin), false); err != nil {
@@ -578,7 +669,8 @@ func TestDaily(t *testing.T) {
 	}
 	for day, want := range map[int]string{14: "_provisional.csv", 15: "_provisional.csv", 16: ".csv", 17: ".csv"} {
 		files, _ := filepath.Glob(filepath.Join(cfg.Dir, fmt.Sprintf("*_2026-03-%d_*", day)))
-		if len(files) != 2 || !strings.HasSuffix(files[0], want) || strings.HasSuffix(files[0], "_provisional.csv") != (want == "_provisional.csv") {
+		if len(files) != 2 || !strings.HasSuffix(files[0], want) ||
+			strings.HasSuffix(files[0], "_provisional.csv") != (want == "_provisional.csv") {
 			t.Errorf("day %d: %v", day, files)
 		}
 	}
@@ -620,9 +712,11 @@ print(json.dumps({"rows": len(d), "columns": len(d.columns), "sales": float(n[(d
 	}
 }
 
-// A text becomes a cell that a CSV reader gives back as it was, but for the guard and what is no UTF-8.
+// A text becomes a cell that a CSV reader gives back as it was, but for the guard and
+// what is no UTF-8.
 func FuzzCell(f *testing.F) {
-	for _, s := range []string{"", "=1", "a,b", "\"", "\r\n", "\xff", "a\x00b", "-", "'", "é", "\xe2\"", "\xf0\x9f,", "\xe2\x82", "=\xff", "\xc3="} {
+	for _, s := range []string{"", "=1", "a,b", "\"", "\r\n", "\xff", "a\x00b", "-", "'", "é", "\xe2\"", "\xf0\x9f,",
+		"\xe2\x82", "=\xff", "\xc3="} {
 		f.Add(s)
 	}
 	r := newRig(f)
@@ -630,7 +724,9 @@ func FuzzCell(f *testing.F) {
 		var got []struct {
 			Cell string `ch:"c"`
 		}
-		if err := r.conn.Select(t.Context(), &got, "WITH "+cleanSQL+" AS clean, "+guardSQL+" AS guard, "+quoteSQL+" AS quote SELECT clean(concat('x,', quote(guard(unhex({s:String}))), ',1,2')) AS c", clickhouse.Named("s", hex.EncodeToString([]byte(s)))); err != nil {
+		if err := r.conn.Select(t.Context(), &got, "WITH "+cleanSQL+" AS clean, "+guardSQL+" AS guard, "+quoteSQL+
+			" AS quote SELECT clean(concat('x,', quote(guard(unhex({s:String}))), ',1,2')) AS c",
+			clickhouse.Named("s", hex.EncodeToString([]byte(s)))); err != nil {
 			t.Fatal(err)
 		}
 		if !utf8.ValidString(got[0].Cell) || strings.ContainsRune(got[0].Cell, 0) {

@@ -97,9 +97,11 @@ func ReadManifest(file string) (*Manifest, error) {
 	}
 	switch {
 	case m.SHA256 == "" || m.AsOf.Outcomes == nil || m.Filters.Workspace == "":
-		return nil, fmt.Errorf("%w: %s is not a manifest of an export: sha256, as_of.outcomes or filters.workspace is missing", ErrManifest, file)
+		return nil, fmt.Errorf("%w: %s is not a manifest of an export: sha256, as_of.outcomes or "+
+			"filters.workspace is missing", ErrManifest, file)
 	case m.SchemaVersion != SchemaVersion:
-		return nil, fmt.Errorf("%w: %s has schema_version %d, this program writes %d", ErrManifest, file, m.SchemaVersion, SchemaVersion)
+		return nil, fmt.Errorf("%w: %s has schema_version %d, this program writes %d",
+			ErrManifest, file, m.SchemaVersion, SchemaVersion)
 	}
 	return m, nil
 }
@@ -121,10 +123,12 @@ var unsafeInName = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 // DefaultVerdicts is what is exported if nothing else is asked for.
 func DefaultVerdicts() []string { return []string{"attributed", "reversed"} }
 
-// name is the files' name without ending. It names the workspace and the days, other filters by a hash; of a delta also what it continues and where it ends.
+// name is the files' name without ending. It names the workspace and the days, other
+// filters by a hash; of a delta also what it continues and where it ends.
 func name(f Filters, since, asOf *AsOf, provisional, raw bool) string {
 	n := unsafeInName.ReplaceAllString(f.Workspace, "-") + "_" + f.From + "_" + f.To
-	if f.Partner+f.Program+f.Link != "" || len(f.Type)+len(f.Review) > 0 || !slices.Equal(f.Verdict, DefaultVerdicts()) {
+	if f.Partner+f.Program+f.Link != "" || len(f.Type)+len(f.Review) > 0 ||
+		!slices.Equal(f.Verdict, DefaultVerdicts()) {
 		b, _ := json.Marshal(f) // texts only
 		sum := sha256.Sum256(b)
 		n += "_" + hex.EncodeToString(sum[:4])
@@ -169,7 +173,9 @@ type series struct {
 	newest time.Time // when the last of them was written
 }
 
-// exported reads the series that a schedule's next file continues: the manifests of one day with the same filters. A provisional one counts where those are what is asked for.
+// exported reads the series that a schedule's next file continues: the manifests of one
+// day with the same filters. A provisional one counts where those are what is asked
+// for.
 func exported(cfg Config) (s series, err error) {
 	files, err := fs.Glob(os.DirFS(cfg.Dir), "*.manifest.json")
 	if err != nil {
@@ -184,7 +190,8 @@ func exported(cfg Config) (s series, err error) {
 		}
 		day := m.Filters
 		day.From, day.To, day.Timezone = cfg.From, cfg.To, cfg.Timezone
-		if differs(day, cfg.Filters) != "" || m.Filters.From != m.Filters.To || m.Provisional && !cfg.Provisional || m.Raw != cfg.Raw || m.Since != nil {
+		if differs(day, cfg.Filters) != "" || m.Filters.From != m.Filters.To || m.Provisional && !cfg.Provisional ||
+			m.Raw != cfg.Raw || m.Since != nil {
 			continue
 		}
 		s.days[m.Filters.From] = true

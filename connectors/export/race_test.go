@@ -16,7 +16,8 @@ import (
 	"github.com/nimriz/partners/schemas/ddl"
 )
 
-// Rows of the last day, and the watermark that passes it, arrive right after the ends were read: the file lacks the rows, so it may not be called final.
+// Rows of the last day, and the watermark that passes it, arrive right after the ends
+// were read: the file lacks the rows, so it may not be called final.
 func TestWatermarkPassesWhileAnExportBegins(t *testing.T) {
 	dsn := clickhousetest.ForTest(t)
 	direct, err := url.Parse(dsn)
@@ -28,7 +29,8 @@ func TestWatermarkPassesWhileAnExportBegins(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
+	if err := conn.Migrate(t.Context(), ddl.Migrations(),
+		clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Fatal(err)
 	}
 	r := &rig{TB: t, conn: conn}
@@ -49,8 +51,11 @@ func TestWatermarkPassesWhileAnExportBegins(t *testing.T) {
 			once.Do(func() {
 				happened = true
 				r.rows(50, true)
-				r.exec("INSERT INTO progress (partition, at, clicks_max_at, conversions_max_at, caught_up, src_partition, src_offset) SELECT number, now64(3), now64(3), now64(3), true, number, 0 FROM numbers(2)")
-				r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) SELECT 'x', 'progress', number, 0, 1, 1 FROM numbers(2)")
+				r.exec("INSERT INTO progress (partition, at, clicks_max_at, conversions_max_at, caught_up, " +
+					"src_partition, src_offset) SELECT number, now64(3), now64(3), now64(3), true, number, 0 " +
+					"FROM numbers(2)")
+				r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) SELECT " +
+					"'x', 'progress', number, 0, 1, 1 FROM numbers(2)")
 			})
 		}
 	}))
@@ -75,6 +80,7 @@ func TestWatermarkPassesWhileAnExportBegins(t *testing.T) {
 		t.Fatalf("nothing came between: %d rows, then %d", first.Rows, later.Rows)
 	}
 	if !first.Provisional || later.Provisional {
-		t.Errorf("provisional: %v for the file that lacks rows, %v for the whole one; want true, false", first.Provisional, later.Provisional)
+		t.Errorf("provisional: %v for the file that lacks rows, %v for the whole one; want true, false",
+			first.Provisional, later.Provisional)
 	}
 }

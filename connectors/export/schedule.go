@@ -22,7 +22,8 @@ const (
 	firstRetry, longestRetry = 10 * time.Second, 10 * time.Minute
 )
 
-// CheckSchedule reports whether a text is a cron expression of five fields: minute, hour, day of month, month, day of week.
+// CheckSchedule reports whether a text is a cron expression of five fields: minute,
+// hour, day of month, month, day of week.
 func CheckSchedule(expr string) error {
 	if !gronx.IsValid(expr) {
 		return fmt.Errorf("%w: %q is not a cron expression such as \"0 2 * * *\"", ErrSchedule, expr)
@@ -30,10 +31,13 @@ func CheckSchedule(expr string) error {
 	return nil
 }
 
-// Schedule exports, at each time of a cron expression, all days up to yesterday that the directory lacks: yesterday, and of the last 31 days those behind the first that was
-// exported. What was missed while nobody ran is made up at once. A time that the clocks skip comes when it would have come had they not changed.
-// Times and days are those of the workspace's zone when the series began, whatever its zone is now.
-// A run waits until the joined watermark has passed its day, unless cfg.Provisional. One runs at a time; one that fails is repeated. It returns when ctx ends.
+// Schedule exports, at each time of a cron expression, all days up to yesterday that
+// the directory lacks: yesterday, and of the last 31 days those behind the first that
+// was exported. What was missed while nobody ran is made up at once. A time that the
+// clocks skip comes when it would have come had they not changed. Times and days are
+// those of the workspace's zone when the series began, whatever its zone is now. A run
+// waits until the joined watermark has passed its day, unless cfg.Provisional. One runs
+// at a time; one that fails is repeated. It returns when ctx ends.
 func Schedule(ctx context.Context, conn *clickhouse.Conn, expr string, cfg Config) error {
 	return scheduleOn(conn, expr, cfg).run(ctx)
 }
@@ -42,7 +46,8 @@ func Schedule(ctx context.Context, conn *clickhouse.Conn, expr string, cfg Confi
 type schedule struct {
 	expr string
 	cfg  Config
-	// What it asks of the warehouse: the workspace's zone, whether everything before an instant is joined, and an export.
+	// What it asks of the warehouse: the workspace's zone, whether everything before an
+	// instant is joined, and an export.
 	zone   func(context.Context) (*time.Location, error)
 	joined func(context.Context, time.Time) (bool, error)
 	export func(context.Context, Config) error
@@ -70,7 +75,10 @@ func (s *schedule) run(ctx context.Context) error {
 	var at time.Time // the tick that is served
 	for {
 		var zone *time.Location
-		if err := again(ctx, s.cfg, func() (err error) { zone, err = s.own(ctx); return err }); err != nil || ctx.Err() != nil {
+		if err := again(ctx, s.cfg, func() (err error) {
+			zone, err = s.own(ctx)
+			return err
+		}); err != nil || ctx.Err() != nil {
 			return err
 		}
 		if at.IsZero() {
@@ -94,7 +102,8 @@ func (s *schedule) run(ctx context.Context) error {
 	}
 }
 
-// own is the zone of the series: the one that its newest file was cut in, or the workspace's. Days of two zones would lose or double the hours between them.
+// own is the zone of the series: the one that its newest file was cut in, or the
+// workspace's. Days of two zones would lose or double the hours between them.
 func (s *schedule) own(ctx context.Context) (*time.Location, error) {
 	now, err := s.zone(ctx)
 	if err != nil {
@@ -109,7 +118,9 @@ func (s *schedule) own(ctx context.Context) (*time.Location, error) {
 	if err != nil || have.zone == "" || have.zone == now.String() {
 		return now, err
 	}
-	s.cfg.Log.Warn("the workspace has another timezone than the files in this directory, whose days go on as they are: begin a series in another directory for days of the new one", "workspace", now.String(), "files", have.zone)
+	s.cfg.Log.Warn("the workspace has another timezone than the files in this directory, whose days go on as they "+
+		"are: begin a series in another directory for days of the new one",
+		"workspace", now.String(), "files", have.zone)
 	loc, err := time.LoadLocation(have.zone)
 	if err != nil {
 		return nil, fmt.Errorf("the timezone of the files in -out: %w", err)
@@ -131,7 +142,8 @@ func nextTick(expr string, after time.Time) (time.Time, error) {
 	return next, nil
 }
 
-// lastTick is the newest time of a cron expression up to now; now itself where there is none within reach.
+// lastTick is the newest time of a cron expression up to now; now itself where there is
+// none within reach.
 func lastTick(expr string, now time.Time) time.Time {
 	last, err := gronx.PrevTickBefore(expr, now, true)
 	for _, t := range skipped(expr, now) {
@@ -145,7 +157,9 @@ func lastTick(expr string, now time.Time) time.Time {
 	return last
 }
 
-// skipped are times of a cron expression that do not exist, because clocks go forward over them at the last or the next change of a time's zone: the first of each, on the clock that had not been changed.
+// skipped are times of a cron expression that do not exist, because clocks go forward
+// over them at the last or the next change of a time's zone: the first of each, on the
+// clock that had not been changed.
 func skipped(expr string, near time.Time) (times []time.Time) {
 	last, next := near.ZoneBounds()
 	for _, change := range []time.Time{last, next} {
@@ -169,7 +183,8 @@ func again(ctx context.Context, cfg Config, do func() error) error {
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
-		if !clickhouse.Unreachable(err) && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrUnknown) && !errors.Is(err, ErrRowsMissing) {
+		if !clickhouse.Unreachable(err) && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrUnknown) &&
+			!errors.Is(err, ErrRowsMissing) {
 			return err
 		}
 		cfg.Log.Warn("trying again", "in", delay.String(), "error", err)
@@ -190,7 +205,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// daily exports the days that are missing at a time, in its zone. With missed, only where there is a series already: one that begins has missed nothing.
+// daily exports the days that are missing at a time, in its zone. With missed, only
+// where there is a series already: one that begins has missed nothing.
 func (s *schedule) daily(ctx context.Context, at time.Time, missed bool) error {
 	c := s.cfg
 	c.From, c.To, c.Timezone = at.Format(time.DateOnly), at.Format(time.DateOnly), at.Location().String()
@@ -218,7 +234,8 @@ func (s *schedule) daily(ctx context.Context, at time.Time, missed bool) error {
 	return nil
 }
 
-// whenJoined exports a day that ends at an instant as soon as the joined watermark has passed it; a provisional one at once.
+// whenJoined exports a day that ends at an instant as soon as the joined watermark has
+// passed it; a provisional one at once.
 func (s *schedule) whenJoined(ctx context.Context, c Config, end time.Time) error {
 	c.final = !c.Provisional
 	for {
@@ -230,18 +247,21 @@ func (s *schedule) whenJoined(ctx context.Context, c Config, end time.Time) erro
 		}
 		if passed {
 			err := again(ctx, c, func() error { return s.export(ctx, c) })
-			if !errors.Is(err, errBehind) { // else the watermark fell back: a partition reports again, and is behind
+			// else the watermark fell back: a partition reports again, and is behind
+			if !errors.Is(err, errBehind) {
 				return err
 			}
 		}
-		c.Log.Info("waiting until the joined watermark has passed the day", "day", c.From, "end", end.Format(time.RFC3339))
+		c.Log.Info("waiting until the joined watermark has passed the day",
+			"day", c.From, "end", end.Format(time.RFC3339))
 		if !sleep(ctx, watermarkEvery) {
 			return nil
 		}
 	}
 }
 
-// Missing are the days to export at a time: of the 31 up to yesterday those behind the first exported one that have no file; yesterday alone if none was exported.
+// Missing are the days to export at a time: of the 31 up to yesterday those behind the
+// first exported one that have no file; yesterday alone if none was exported.
 func Missing(done map[string]bool, at time.Time) (days []string) {
 	yesterday := time.Date(at.Year(), at.Month(), at.Day()-1, 12, 0, 0, 0, time.UTC)
 	first := yesterday.Format(time.DateOnly)

@@ -10,7 +10,8 @@ type batch struct {
 	hasUnknown bool
 }
 
-// parseBatch reads a body that is a batch. An error means that the body is not strict JSON.
+// parseBatch reads a body that is a batch. An error means that the body is not strict
+// JSON.
 func parseBatch(body []byte) (batch, error) {
 	var b batch
 	dec := newDecoder(body)

@@ -13,7 +13,8 @@ import (
 	"github.com/nimriz/partners/schemas/topic"
 )
 
-// BenchmarkHandler serves requests from signature check to acknowledgement; the broker is a fake in this process and shares the CPUs.
+// BenchmarkHandler serves requests from signature check to acknowledgement; the broker
+// is a fake in this process and shares the CPUs.
 func BenchmarkHandler(b *testing.B) {
 	for _, events := range []int{1, 100, 500} {
 		b.Run(fmt.Sprintf("events=%d", events), func(b *testing.B) {
@@ -37,7 +38,8 @@ func BenchmarkHandler(b *testing.B) {
 				for pb.Next() {
 					req := httptest.NewRequest("POST", path, strings.NewReader(body))
 					req.Header.Set("Content-Type", "application/json")
-					if err := signature.SignRequest(req, "msg_1", time.Now(), []byte(body), secretOf("acme")); err != nil {
+					if err := signature.SignRequest(req, "msg_1", time.Now(), []byte(body),
+						secretOf("acme")); err != nil {
 						b.Fatal(err)
 					}
 					w := httptest.NewRecorder()
@@ -53,7 +55,8 @@ func BenchmarkHandler(b *testing.B) {
 	}
 }
 
-// cpuSeconds is what this process, fake broker included, has used so far: unlike the clock it does not count what other processes take.
+// cpuSeconds is what this process, fake broker included, has used so far: unlike the
+// clock it does not count what other processes take.
 func cpuSeconds(b *testing.B) float64 {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -62,11 +65,13 @@ func cpuSeconds(b *testing.B) float64 {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
-// BenchmarkJudge is the handler's own work on one event: parsing, judging, hashing and encoding, without signature and Kafka.
+// BenchmarkJudge is the handler's own work on one event: parsing, judging, hashing and
+// encoding, without signature and Kafka.
 func BenchmarkJudge(b *testing.B) {
 	tokens := tokenKeys(b)
 	h := &Handler{tokens: tokens}
-	body := []byte(eventWith(mint(b, tokens, "acme"), time.Now().Format(time.RFC3339), "order_id", `"o-1"`, "metadata", `{"channel":"web"}`))
+	body := []byte(eventWith(mint(b, tokens, "acme"), time.Now().Format(time.RFC3339),
+		"order_id", `"o-1"`, "metadata", `{"channel":"web"}`))
 	b.ReportAllocs()
 	for b.Loop() {
 		d, err := parseEvent(body)

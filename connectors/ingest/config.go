@@ -24,11 +24,13 @@ type Config struct {
 	// Rate is how many events a workspace may send a second, Burst how many at once.
 	Rate  float64
 	Burst int
-	// UnverifiedRate and UnverifiedBurst bound the requests of one network (IPv4 /24, IPv6 /48) that fail verification; beyond, they get 429 in place of 401.
+	// UnverifiedRate and UnverifiedBurst bound the requests of one network (IPv4 /24,
+	// IPv6 /48) that fail verification; beyond, they get 429 in place of 401.
 	UnverifiedRate  float64
 	UnverifiedBurst int
-	// AckTimeout is how long an event may wait for Kafka's acknowledgement before it is answered unavailable: a second to half of [topic.DeliveryLimit]. An event that reached Kafka later could
-	// be the one for which another had waited in vain.
+	// AckTimeout is how long an event may wait for Kafka's acknowledgement before it is
+	// answered unavailable: a second to half of [topic.DeliveryLimit]. An event that
+	// reached Kafka later could be the one for which another had waited in vain.
 	AckTimeout time.Duration
 }
 
@@ -56,11 +58,14 @@ func (c Config) Validate() error {
 
 func positive(v float64) bool { return v > 0 && !math.IsInf(v, 0) }
 
-// ProducerOptions are what the handler's Kafka client needs beyond kafka.NewClient's own settings.
+// ProducerOptions are what the handler's Kafka client needs beyond kafka.NewClient's
+// own settings.
 //
-// Records that wait longer than AckTimeout are dropped even where a broker may have got them (AllowIdempotentProduceCancellation): their sender has
-// been told to send again, so keeping them would only fill the buffer with copies while Kafka is away. No linger: a sender is waiting, and under load
-// records gather anyway while requests are in flight.
+// Records that wait longer than AckTimeout are dropped even where a broker may have got
+// them (AllowIdempotentProduceCancellation): their sender has been told to send again,
+// so keeping them would only fill the buffer with copies while Kafka is away. No
+// linger: a sender is waiting, and under load records gather anyway while requests are
+// in flight.
 func ProducerOptions(c Config) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()),
@@ -71,7 +76,8 @@ func ProducerOptions(c Config) []kgo.Opt {
 	}
 }
 
-// checkProducer refuses a client with which 202 would not mean what it promises, or with which records would be kept for ever.
+// checkProducer refuses a client with which 202 would not mean what it promises, or
+// with which records would be kept for ever.
 func checkProducer(cl *kgo.Client) error {
 	if acks, ok := cl.OptValue(kgo.RequiredAcks).(kgo.Acks); !ok || acks != kgo.AllISRAcks() {
 		return errors.New("the producer does not wait for all in-sync replicas")

@@ -25,7 +25,8 @@ const (
 
 var errTrailing = errors.New("data after the JSON value")
 
-// A field is one of the members of an event, in the order of the documentation, which is the order of the checks.
+// A field is one of the members of an event, in the order of the documentation, which
+// is the order of the checks.
 type field int
 
 const (
@@ -77,7 +78,8 @@ type draft struct {
 	hasUnknown bool
 }
 
-// eventID and clickToken are what could be read of the ids, for answers and records of a refusal.
+// eventID and clickToken are what could be read of the ids, for answers and records of
+// a refusal.
 func (d *draft) eventID() string    { return d.textOf(fieldEventID) }
 func (d *draft) clickToken() string { return d.textOf(fieldClickToken) }
 
@@ -88,7 +90,8 @@ func (d *draft) textOf(f field) string {
 	return d.texts[f]
 }
 
-// parseEvent reads a body that is one event. An error means that the body is not strict JSON; the draft then holds what came before.
+// parseEvent reads a body that is one event. An error means that the body is not strict
+// JSON; the draft then holds what came before.
 func parseEvent(body []byte) (draft, error) {
 	var d draft
 	dec := newDecoder(body)
@@ -98,10 +101,12 @@ func parseEvent(body []byte) (draft, error) {
 	return d, readEnd(dec)
 }
 
-// newDecoder reads body in place. Its defaults are strict: no name twice in one object, no invalid UTF-8, exact literals, a bounded depth.
+// newDecoder reads body in place. Its defaults are strict: no name twice in one object,
+// no invalid UTF-8, exact literals, a bounded depth.
 func newDecoder(body []byte) *jsontext.Decoder { return jsontext.NewDecoder(bytes.NewBuffer(body)) }
 
-// read reads the next value. All of it is read, whatever it is, so that the syntax of the whole body is judged before its contents.
+// read reads the next value. All of it is read, whatever it is, so that the syntax of
+// the whole body is judged before its contents.
 func (d *draft) read(dec *jsontext.Decoder) error {
 	if dec.PeekKind() != '{' {
 		return dec.SkipValue()
@@ -193,7 +198,8 @@ func readEnd(dec *jsontext.Decoder) error {
 	return err
 }
 
-// conversion judges all but the token, in the order of the documentation. The result lacks what the gateway adds.
+// conversion judges all but the token, in the order of the documentation. The result
+// lacks what the gateway adds.
 func (d *draft) conversion(now time.Time) (event.Conversion, *refusal) {
 	var c event.Conversion
 	for _, check := range []func(*event.Conversion) *refusal{
@@ -260,7 +266,8 @@ func (d *draft) checkTime(c *event.Conversion, now time.Time) *refusal {
 	c.OccurredAt = event.MillisOf(at)
 	switch received := event.MillisOf(now); {
 	case c.OccurredAt > received.Add(maxAhead):
-		return refuse(codeOccurredInFuture, fieldOccurredAt.String(), "more than 5 minutes ahead of the gateway's clock")
+		return refuse(codeOccurredInFuture, fieldOccurredAt.String(),
+			"more than 5 minutes ahead of the gateway's clock")
 	case c.OccurredAt < received.Add(-maxAge):
 		return refuse(codeOccurredTooOld, fieldOccurredAt.String(), "more than 400 days back")
 	}
@@ -269,7 +276,8 @@ func (d *draft) checkTime(c *event.Conversion, now time.Time) *refusal {
 
 var errTime = errors.New("not a time by RFC 3339")
 
-// parseTime reads exactly RFC 3339's date-time, leap seconds excepted. time.Parse also takes a comma, one-digit hours and offsets of a day.
+// parseTime reads exactly RFC 3339's date-time, leap seconds excepted. time.Parse also
+// takes a comma, one-digit hours and offsets of a day.
 //
 //	0    5  8  11 14 17  19
 //	yyyy-mm-ddThh:mm:ss[.f…](Z|±hh:mm)
@@ -299,7 +307,8 @@ func hasShape(text, shape string) bool {
 		return false
 	}
 	for i := range len(shape) {
-		if digit := text[i] >= '0' && text[i] <= '9'; shape[i] == '0' && !digit || shape[i] != '0' && text[i] != shape[i] {
+		if digit := text[i] >= '0' && text[i] <= '9'; shape[i] == '0' && !digit || shape[i] != '0' &&
+			text[i] != shape[i] {
 			return false
 		}
 	}
@@ -323,7 +332,8 @@ func (d *draft) checkMoney(c *event.Conversion) *refusal {
 	minor, ok := minorUnits(d.texts[fieldAmount], digits)
 	if !ok {
 		return refuse(codeBadAmount, fieldAmount.String(),
-			"a decimal that is not negative, with at most the currency's digits ("+strconv.Itoa(int(digits))+") after the point, within 64 bits")
+			"a decimal that is not negative, with at most the currency's digits ("+strconv.Itoa(int(digits))+
+				") after the point, within 64 bits")
 	}
 	c.AmountMinor, c.Currency, c.Exponent = &minor, d.texts[fieldCurrency], digits
 	return nil
@@ -368,7 +378,8 @@ func (d *draft) checkMetadata(c *event.Conversion) *refusal {
 	return nil
 }
 
-// cutText shortens what is repeated to or recorded about a sender to the length that a good text may have.
+// cutText shortens what is repeated to or recorded about a sender to the length that a
+// good text may have.
 func cutText(s string) string {
 	n := 0
 	for i := range s {

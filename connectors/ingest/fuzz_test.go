@@ -23,14 +23,25 @@ const fuzzToken = "0ujtsYcgvSTl8PAuAdqWYSMnLOv"
 
 // canonical writes a judged event as the one JSON text that says the same.
 func canonical(t testing.TB, c *event.Conversion) []byte {
-	m := map[string]any{"event_id": c.EventID, "type": c.Type, "click_token": c.ClickToken, "occurred_at": c.OccurredAt.Time().Format(timeFormat)}
+	m := map[string]any{
+		"event_id":    c.EventID,
+		"type":        c.Type,
+		"click_token": c.ClickToken,
+		"occurred_at": c.OccurredAt.Time().Format(timeFormat),
+	}
 	if c.AmountMinor != nil {
 		m["amount"], m["currency"] = event.Decimal(*c.AmountMinor, c.Exponent), c.Currency
 	}
 	if c.Quantity != nil {
 		m["quantity"] = *c.Quantity
 	}
-	for name, text := range map[string]string{"order_id": c.OrderID, "parent_event_id": c.ParentEventID, "name": c.EventName, "reason": c.ReasonText, "customer_ref": c.CustomerRef} {
+	for name, text := range map[string]string{
+		"order_id":        c.OrderID,
+		"parent_event_id": c.ParentEventID,
+		"name":            c.EventName,
+		"reason":          c.ReasonText,
+		"customer_ref":    c.CustomerRef,
+	} {
 		if text != "" {
 			m[name] = text
 		}
@@ -45,15 +56,18 @@ func canonical(t testing.TB, c *event.Conversion) []byte {
 	return out
 }
 
-// Whatever the body: no panic and no 5xx; and what is accepted fits the published schema, reads back from its canonical form and
-// from the wire as the same content, and is judged the same in a batch.
+// Whatever the body: no panic and no 5xx; and what is accepted fits the published
+// schema, reads back from its canonical form and from the wire as the same content, and
+// is judged the same in a batch.
 func FuzzEvent(f *testing.F) {
 	at := fuzzNow.Format(time.RFC3339)
 	for _, seed := range []string{
 		"", "{}", "[]", "null", "{", "{}{}", `{"a":1,"a":2}`, `{"metadata":{"a":"1"`, "\xff", strings.Repeat("[", 100),
 		eventWith(fuzzToken, at),
-		eventWith(fuzzToken, "2026-03-01t11:59:59.9999999+01:00", "type", `"refund"`, "parent_event_id", `"p"`, "amount", `"007"`, "currency", `"JPY"`),
-		eventWith(fuzzToken, at, "amount", "", "currency", "", "quantity", "3", "metadata", `{"k":"v","\u0000":"\ud83d\ude00"}`),
+		eventWith(fuzzToken, "2026-03-01t11:59:59.9999999+01:00", "type", `"refund"`, "parent_event_id", `"p"`,
+			"amount", `"007"`, "currency", `"JPY"`),
+		eventWith(fuzzToken, at, "amount", "", "currency", "", "quantity", "3", "metadata",
+			`{"k":"v","\u0000":"\ud83d\ude00"}`),
 		eventWith(fuzzToken, at, "amount", `"92233720368547758.08"`),
 		eventWith(fuzzToken, at, "amount", "1", "colour", "[{}]"),
 		eventWith(fuzzToken, at, "name", `"`+strings.Repeat("😀", 128)+`"`, "order_id", `"</script>\u2028"`),
@@ -91,7 +105,8 @@ func FuzzEvent(f *testing.F) {
 				t.Fatal(err)
 			}
 			m := v.(map[string]any)
-			m["occurred_at"] = strings.ToUpper(m["occurred_at"].(string)) // the validator does not know that RFC 3339 allows t and z
+			// the validator does not know that RFC 3339 allows t and z
+			m["occurred_at"] = strings.ToUpper(m["occurred_at"].(string))
 			if err := schema.VisitJSON(v, openapi3.EnableJSONSchema2020()); err != nil {
 				t.Fatalf("accepted, but the schema says: %v", err)
 			}
@@ -115,9 +130,11 @@ func FuzzEvent(f *testing.F) {
 	})
 }
 
-// The parser of batches: no panic, as many results as events, and only what the contract has for a whole batch.
+// The parser of batches: no panic, as many results as events, and only what the
+// contract has for a whole batch.
 func FuzzBatch(f *testing.F) {
-	for _, seed := range []string{"", "{}", "[]", `{"events":[]}`, `{"events":[{}],"events":[]}`, `{"events":[{},1,"x",null]}`, `{"events":{},"x":1}`, `{"events":[` + strings.Repeat("1,", 501) + "1]}",
+	for _, seed := range []string{"", "{}", "[]", `{"events":[]}`, `{"events":[{}],"events":[]}`,
+		`{"events":[{},1,"x",null]}`, `{"events":{},"x":1}`, `{"events":[` + strings.Repeat("1,", 501) + "1]}",
 		batchOf(eventWith(fuzzToken, fuzzNow.Format(time.RFC3339)), "{}")} {
 		f.Add([]byte(seed))
 	}
@@ -143,7 +160,8 @@ func FuzzBatch(f *testing.F) {
 }
 
 func FuzzTime(f *testing.F) {
-	for _, seed := range []string{"2026-03-01T09:30:00Z", "2026-03-01t09:30:00.123456789z", "2026-02-29T00:00:00+14:00", "0000-01-01T00:00:00-00:00", "9999-12-31T23:59:60Z", "2026-03-01T09:30:00."} {
+	for _, seed := range []string{"2026-03-01T09:30:00Z", "2026-03-01t09:30:00.123456789z",
+		"2026-02-29T00:00:00+14:00", "0000-01-01T00:00:00-00:00", "9999-12-31T23:59:60Z", "2026-03-01T09:30:00."} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -154,7 +172,8 @@ func FuzzTime(f *testing.F) {
 		if again, err := parseTime(at.Format(time.RFC3339Nano)); err != nil || !again.Equal(at) {
 			t.Fatalf("%q is %v, printed and read %v, %v", text, at, again, err)
 		}
-		if _, err := fmt.Sscanf(strings.ToUpper(text), "%4d-%2d-%2dT%2d:%2d:%2d", new(int), new(int), new(int), new(int), new(int), new(int)); err != nil {
+		if _, err := fmt.Sscanf(strings.ToUpper(text), "%4d-%2d-%2dT%2d:%2d:%2d", new(int), new(int), new(int),
+			new(int), new(int), new(int)); err != nil {
 			t.Fatalf("%q was read: %v", text, err)
 		}
 	})

@@ -27,10 +27,12 @@ import (
 	"github.com/nimriz/partners/schemas/topic"
 )
 
-// maxKeptBuffer is the largest body buffer that is used again; larger ones are rare and left to the collector.
+// maxKeptBuffer is the largest body buffer that is used again; larger ones are rare and
+// left to the collector.
 const maxKeptBuffer = 64 << 10
 
-// maxBodies is how many bytes of bodies may be in memory at a time: nothing is known of their senders before they are read.
+// maxBodies is how many bytes of bodies may be in memory at a time: nothing is known of
+// their senders before they are read.
 const maxBodies = 256 << 20
 
 // A Handler serves the events API. It is safe for concurrent use.
@@ -57,9 +59,12 @@ type Handler struct {
 	now           func() time.Time
 }
 
-// New makes a handler. producer is made with ProducerOptions and stays the caller's to close, after Drain. workspaces answers from the catalog, at once.
-func New(cfg Config, kafkaCfg kafka.Config, producer *kgo.Client, codec *event.Codec, epochs topic.Epochs, keyring *signature.Keyring,
-	tokens *token.Keyring, workspaces func(id string) (exists, conversionTracking bool), log *slog.Logger, reg prometheus.Registerer) (*Handler, error) {
+// New makes a handler. producer is made with ProducerOptions and stays the caller's to
+// close, after Drain. workspaces answers from the catalog, at once.
+func New(cfg Config, kafkaCfg kafka.Config, producer *kgo.Client, codec *event.Codec, epochs topic.Epochs,
+	keyring *signature.Keyring,
+	tokens *token.Keyring, workspaces func(id string) (exists, conversionTracking bool), log *slog.Logger,
+	reg prometheus.Registerer) (*Handler, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -77,16 +82,20 @@ func New(cfg Config, kafkaCfg kafka.Config, producer *kgo.Client, codec *event.C
 		cfg: cfg, conversions: kafkaCfg.Topic(topic.Conversions), rejections: kafkaCfg.Topic(topic.Rejections),
 		producer: producer, codec: codec, epochs: epochs, keyring: keyring, tokens: tokens, workspaces: workspaces, log: log,
 		limits: limits, rejecting: tally{limit: maxRejections}, specification: openapi.Events(),
-		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}, troubles: rate.Sometimes{Interval: 10 * time.Second},
+		buffers: sync.Pool{New: func() any {
+			return new(bytes.Buffer)
+		}}, troubles: rate.Sometimes{Interval: 10 * time.Second},
 		now: time.Now,
 	}
 	h.metrics = newMetrics(reg, h.requests.count)
 	return h, nil
 }
 
-// Drain lets no more events in, waits for the requests that are being served, and gets what is still buffered to Kafka, refusals included. Call
-// it after http.Server.Shutdown and before closing the producer. On the context's end it returns its error, and what is buffered then may be lost:
-// no event that was answered 202 is among it.
+// Drain lets no more events in, waits for the requests that are being served, and gets
+// what is still buffered to Kafka, refusals included. Call it after
+// http.Server.Shutdown and before closing the producer. On the context's end it returns
+// its error, and what is buffered then may be lost: no event that was answered 202 is
+// among it.
 func (h *Handler) Drain(ctx context.Context) error {
 	h.requests.close()
 	err := h.requests.wait(ctx)
@@ -102,7 +111,8 @@ func (h *Handler) Drain(ctx context.Context) error {
 	return nil
 }
 
-// Unavailable answers every request as a Handler does while Kafka is away: for a server that has no Handler yet.
+// Unavailable answers every request as a Handler does while Kafka is away: for a server
+// that has no Handler yet.
 func Unavailable() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeProblem(w, unavailable()) })
 }
@@ -117,7 +127,8 @@ const (
 	toSpecification
 )
 
-// routeOf reads a decoded path. No path is cleaned or redirected: a signed request must not be sent again elsewhere.
+// routeOf reads a decoded path. No path is cleaned or redirected: a signed request must
+// not be sent again elsewhere.
 func routeOf(path string) (workspace string, to route) {
 	if path == "/v1/openapi.json" {
 		return "", toSpecification
@@ -220,7 +231,8 @@ func (h *Handler) rejectRequest(rq *request, about refused) {
 	}
 }
 
-// admit does what comes before JSON: it reads the body, and fills in rq.verified if the sender is one of the workspace's, whatever it then returns.
+// admit does what comes before JSON: it reads the body, and fills in rq.verified if the
+// sender is one of the workspace's, whatever it then returns.
 func (h *Handler) admit(w http.ResponseWriter, r *http.Request, rq *request) *refusal {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", "POST")
@@ -255,7 +267,8 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, rq *request) *re
 		return refuse(codeNotEntitled, "", "access.conversion_tracking of the workspace is off")
 	case !h.tokens.Has(rq.workspace):
 		if _, known := h.keyless.LoadOrStore(rq.workspace, true); !known {
-			h.log.Error("a workspace has signing secrets but no token key: its events are answered unavailable", "workspace", rq.workspace)
+			h.log.Error("a workspace has signing secrets but no token key: its events are answered unavailable",
+				"workspace", rq.workspace)
 		}
 		return unavailable()
 	}
@@ -266,7 +279,8 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, rq *request) *re
 	return nil
 }
 
-// unauthorized turns an error of signature.Keyring.Verify into a refusal. Its detail depends on the headers alone, not on the workspace.
+// unauthorized turns an error of signature.Keyring.Verify into a refusal. Its detail
+// depends on the headers alone, not on the workspace.
 func unauthorized(err error) *refusal {
 	detail := "no signature matches"
 	switch {
@@ -280,7 +294,8 @@ func unauthorized(err error) *refusal {
 	return refuse(signature.Code(err), "", detail)
 }
 
-// isJSON wants one content-type, application/json in UTF-8, and the body as it was signed, not compressed.
+// isJSON wants one content-type, application/json in UTF-8, and the body as it was
+// signed, not compressed.
 func isJSON(header http.Header) bool {
 	values := header.Values("Content-Type")
 	if len(values) != 1 {
@@ -297,7 +312,8 @@ func isJSON(header http.Header) bool {
 	return err == nil && media == "application/json" && (charset == "" || strings.EqualFold(charset, "utf-8"))
 }
 
-// readBody reads at most what is allowed. A body that says it is longer is not read at all.
+// readBody reads at most what is allowed. A body that says it is longer is not read at
+// all.
 func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, rq *request) *refusal {
 	var tooLong *http.MaxBytesError
 	var slow net.Error

@@ -30,7 +30,8 @@ import (
 	"github.com/nimriz/partners/schemas/topic"
 )
 
-// Every code of the contract but those of Kafka's absence and of the limits, which have tests of their own.
+// Every code of the contract but those of Kafka's absence and of the limits, which have
+// tests of their own.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -39,7 +40,8 @@ func TestAnswers(t *testing.T) {
 		t.Helper()
 		a := r.do(c)
 		if a.status != status || a.Code != code || a.Field != field {
-			t.Errorf("%+v\n got %d %q %q (%s)\nwant %d %q %q", c, a.status, a.Code, a.Field, a.Detail, status, code, field)
+			t.Errorf("%+v\n got %d %q %q (%s)\nwant %d %q %q", c, a.status, a.Code, a.Field, a.Detail, status, code,
+				field)
 		}
 	}
 	good := func(changes ...string) { t.Helper(); f(call{body: r.event(changes...)}, 202, "", "") }
@@ -54,7 +56,8 @@ func TestAnswers(t *testing.T) {
 	for _, negative := range []string{`"refund"`, `"cancellation"`, `"reversal"`} {
 		good("type", negative, "parent_event_id", `"e-0"`)
 	}
-	good("quantity", "2", "order_id", text(128), "name", text(128), "reason", text(128), "customer_ref", text(128), "metadata", `{"a":"b"}`)
+	good("quantity", "2", "order_id", text(128), "name", text(128), "reason", text(128), "customer_ref", text(128),
+		"metadata", `{"a":"b"}`)
 	good("parent_event_id", `""`, "order_id", `""`)
 	good("metadata", "{}")
 	good("event_id", `"`+strings.Repeat("~", 128)+`"`)
@@ -94,8 +97,10 @@ func TestAnswers(t *testing.T) {
 	f(call{signer: "muted", path: batchTo("muted"), body: "{"}, 403, "not_entitled", "")
 
 	// JSON.
-	for _, body := range []string{"", "{", "{}{}", "{} x", `{"a":1,"a":1}`, `{"type":"sale","type":"sale"}`, `{"metadata":{"a":"1","\u0061":"2"}}`,
-		"{'a':1}", `{"a":1,}`, "{\"a\":\"\xff\"}", `{"a":"\ud800"}`, `{"a":NaN}`, strings.Repeat("[", 20000), `{"colour":1,"type"}`} {
+	for _, body := range []string{"", "{", "{}{}", "{} x",
+		`{"a":1,"a":1}`, `{"type":"sale","type":"sale"}`, `{"metadata":{"a":"1","\u0061":"2"}}`,
+		"{'a':1}", `{"a":1,}`, "{\"a\":\"\xff\"}", `{"a":"\ud800"}`, `{"a":NaN}`, strings.Repeat("[", 20000),
+		`{"colour":1,"type"}`} {
 		f(call{body: body}, 400, "malformed_json", "")
 		f(call{path: batchTo("acme"), body: body}, 400, "malformed_json", "")
 	}
@@ -130,18 +135,22 @@ func TestAnswers(t *testing.T) {
 	for _, v := range []string{"0", "-1", "1.5", "2.0", "1e1", `"1"`, "2147483648", "99999999999999999999", "true"} {
 		bad("invalid_field", "quantity", "quantity", v)
 	}
-	for _, v := range []string{`"k"`, `{"k":1}`, `{"k":null}`, `{"k":{}}`, pairs(21), `{"k":"` + strings.Repeat("x", 2048) + `"}`} {
+	for _, v := range []string{`"k"`, `{"k":1}`, `{"k":null}`, `{"k":{}}`, pairs(21), `{"k":"` +
+		strings.Repeat("x", 2048) + `"}`} {
 		bad("invalid_field", "metadata", "metadata", v)
 	}
-	for _, v := range []string{`"today"`, `"2026-03-01"`, `"2026-03-01T09:30:00"`, `"2026-03-01 09:30:00Z"`, `"2026-03-01T9:30:00Z"`, `"2026-02-30T09:30:00Z"`, `"2026-03-01T09:30:00,5Z"`, `"2026-03-01T09:30:00.Z"`,
-		`"2026-03-01T09:30:00+24:00"`, `"2026-03-01T09:30:00+01:60"`, `"2026-03-01T09:30:00+0100"`, `"2026-03-01T24:00:00Z"`, `""`, "1772353800"} {
+	for _, v := range []string{`"today"`, `"2026-03-01"`, `"2026-03-01T09:30:00"`, `"2026-03-01 09:30:00Z"`,
+		`"2026-03-01T9:30:00Z"`, `"2026-02-30T09:30:00Z"`, `"2026-03-01T09:30:00,5Z"`, `"2026-03-01T09:30:00.Z"`,
+		`"2026-03-01T09:30:00+24:00"`, `"2026-03-01T09:30:00+01:60"`, `"2026-03-01T09:30:00+0100"`,
+		`"2026-03-01T24:00:00Z"`, `""`, "1772353800"} {
 		bad("invalid_field", "occurred_at", "occurred_at", v)
 	}
 	bad("occurred_in_future", "occurred_at", "occurred_at", at(6*time.Minute))
 	bad("occurred_too_old", "occurred_at", "occurred_at", at(-401*24*time.Hour))
 
 	// Money.
-	for _, v := range []string{"10.00", "10", "-1", `"-1"`, `"+1"`, `""`, `"1."`, `".5"`, `"1.2.3"`, `"1,00"`, `" 1"`, `"1e2"`, `"0x1"`, `"1.001"`, `"1.000"`, `"92233720368547758.08"`, `"٣"`} {
+	for _, v := range []string{"10.00", "10", "-1", `"-1"`, `"+1"`, `""`, `"1."`, `".5"`, `"1.2.3"`, `"1,00"`, `" 1"`,
+		`"1e2"`, `"0x1"`, `"1.001"`, `"1.000"`, `"92233720368547758.08"`, `"٣"`} {
 		bad("bad_amount", "amount", "amount", v)
 	}
 	bad("bad_amount", "amount", "currency", `"JPY"`) // 10.00: more digits than the currency has
@@ -168,7 +177,8 @@ func TestAnswers(t *testing.T) {
 	}
 	bad("token_invalid", "click_token", "click_token", `"`+mint(t, r.tokens, "globex")+`"`)
 	bad("token_invalid", "click_token", "click_token", `"0ujtsYcgvSTl8PAuAdqWYSMnLOv"`)
-	bad("bad_amount", "amount", "amount", `"x"`, "click_token", `"0ujtsYcgvSTl8PAuAdqWYSMnLOv"`) // fields come first
+	// fields come first
+	bad("bad_amount", "amount", "amount", `"x"`, "click_token", `"0ujtsYcgvSTl8PAuAdqWYSMnLOv"`)
 }
 
 func slicesOf(s string, n int) []string {
@@ -192,7 +202,8 @@ func TestAllowAndSpecification(t *testing.T) {
 	if a := r.do(call{method: "HEAD"}); a.status != 405 || a.header.Get("Allow") != "POST" || len(a.body) != 0 {
 		t.Errorf("HEAD: %d, Allow %q, %d bytes", a.status, a.header.Get("Allow"), len(a.body))
 	}
-	if a := r.do(call{method: "HEAD", path: "/"}); a.status != 404 || a.header.Get("Content-Type") != "application/problem+json" {
+	if a := r.do(call{method: "HEAD", path: "/"}); a.status != 404 ||
+		a.header.Get("Content-Type") != "application/problem+json" {
 		t.Errorf("HEAD /: %d %s", a.status, a.header.Get("Content-Type"))
 	}
 	a := r.do(call{method: "GET", path: "/v1/openapi.json", signer: "nobody"})
@@ -201,14 +212,17 @@ func TestAllowAndSpecification(t *testing.T) {
 	}
 }
 
-// The record holds all that was sent and all that the gateway adds, where the processor looks for it.
+// The record holds all that was sent and all that the gateway adds, where the processor
+// looks for it.
 func TestRecord(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	at := time.Now().Add(-time.Hour).In(time.FixedZone("", 2*3600))
 	before := event.MillisOf(time.Now())
-	a := r.do(call{body: eventWith(r.token, at.Format(time.RFC3339Nano), "type", `"refund"`, "amount", `"1.005"`, "currency", `"KWD"`, "quantity", "3",
-		"order_id", `"o"`, "parent_event_id", `"p"`, "name", `"n"`, "reason", `"r\u00e9"`, "customer_ref", `"c"`, "metadata", `{"k":"v","l":""}`)})
+	a := r.do(call{body: eventWith(r.token, at.Format(time.RFC3339Nano),
+		"type", `"refund"`, "amount", `"1.005"`, "currency", `"KWD"`, "quantity", "3",
+		"order_id", `"o"`, "parent_event_id", `"p"`, "name", `"n"`, "reason", `"r\u00e9"`, "customer_ref", `"c"`,
+		"metadata", `{"k":"v","l":""}`)})
 	if a.status != 202 || a.EventID != "e-1" {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
@@ -223,23 +237,29 @@ func TestRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	minor, quantity := int64(1005), int32(3)
-	want := event.Conversion{WorkspaceID: "acme", EventID: "e-1", ClickToken: r.token, Type: event.Refund, EventName: "n", OccurredAt: event.MillisOf(at),
-		ReceivedAt: event.MillisOf(a.ReceivedAt), AmountMinor: &minor, Currency: "KWD", Exponent: 3, Quantity: &quantity, OrderID: "o", ParentEventID: "p",
-		ReasonText: "ré", CustomerRef: "c", Metadata: map[string]string{"k": "v", "l": ""}, KeyID: secretOf("acme").KeyID()}
+	want := event.Conversion{WorkspaceID: "acme", EventID: "e-1", ClickToken: r.token, Type: event.Refund,
+		EventName: "n", OccurredAt: event.MillisOf(at),
+		ReceivedAt: event.MillisOf(
+			a.ReceivedAt), AmountMinor: &minor, Currency: "KWD", Exponent: 3, Quantity: &quantity, OrderID: "o", ParentEventID: "p",
+		ReasonText: "ré", CustomerRef: "c", Metadata: map[string]string{"k": "v", "l": ""},
+		KeyID: secretOf("acme").KeyID()}
 	want.ContentSHA256 = want.Content()
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	if got.ReceivedAt < before || got.ReceivedAt > event.MillisOf(time.Now()) || rec.Timestamp.UnixMilli() != int64(got.ReceivedAt) {
+	if got.ReceivedAt < before || got.ReceivedAt > event.MillisOf(time.Now()) ||
+		rec.Timestamp.UnixMilli() != int64(got.ReceivedAt) {
 		t.Errorf("received at %v, record time %v", got.ReceivedAt.Time(), rec.Timestamp)
 	}
 	raw, _ := r.tokens.Verify("acme", r.token)
-	if want := topic.OneEpoch(kafkatest.Partitions).Partition(r.token, token.Time(&raw)); rec.Partition != want || string(rec.Key) != r.token {
+	if want := topic.OneEpoch(kafkatest.Partitions).Partition(r.token, token.Time(&raw)); rec.Partition != want ||
+		string(rec.Key) != r.token {
 		t.Errorf("partition %d, key %q; want %d, the token", rec.Partition, rec.Key, want)
 	}
 }
 
-// What says the same has the same content hash, however it is written; what does not has another.
+// What says the same has the same content hash, however it is written; what does not
+// has another.
 func TestContent(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -268,8 +288,10 @@ func TestContent(t *testing.T) {
 	}
 	same(eventWith(r.token, utc, "metadata", `{"b":"2","a":"1"}`, "amount", `"10.0"`))
 	same(eventWith(r.token, berlin, "metadata", `{"b":"\u0032","a":"1"}`, "amount", `"0010"`))
-	same(eventWith(r.token, strings.ToLower(utc), "order_id", `""`, "name", `""`, "metadata", ` { "a" : "1", "b" : "2" } `))
-	same(`{"metadata":{"a":"1","b":"2"},"currency":"EUR","\u0061mount":"10.00","occurred_at":"` + utc + `","click_token":"` + r.token + `","type":"sale","event_id":"e-1"}`)
+	same(eventWith(r.token, strings.ToLower(utc),
+		"order_id", `""`, "name", `""`, "metadata", ` { "a" : "1", "b" : "2" } `))
+	same(`{"metadata":{"a":"1","b":"2"},"currency":"EUR","\u0061mount":"10.00","occurred_at":"` + utc +
+		`","click_token":"` + r.token + `","type":"sale","event_id":"e-1"}`)
 	other(eventWith(r.token, utc, "metadata", `{"a":"1","b":"2"}`, "quantity", "1"))
 	other(eventWith(r.token, utc, "metadata", `{"a":"1","b":"2"}`, "amount", `"10.01"`))
 	other(eventWith(r.token, utc))
@@ -291,8 +313,10 @@ func TestBatch(t *testing.T) {
 		r.event("event_id", id(0)),
 	)
 	a := r.do(call{path: batchTo("acme"), body: body})
-	want := []itemResult{{0, "e-0", "accepted", ""}, {1, "e-1", "refused", "bad_amount"}, {2, "e-2", "refused", "unknown_field"}, {3, "e-3", "accepted", ""},
-		{4, "", "refused", "invalid_field"}, {5, "", "refused", "invalid_field"}, {6, "e-6", "refused", "token_invalid"}, {7, "e-0", "accepted", ""}}
+	want := []itemResult{{0, "e-0", "accepted", ""}, {1, "e-1", "refused", "bad_amount"},
+		{2, "e-2", "refused", "unknown_field"}, {3, "e-3", "accepted", ""},
+		{4, "", "refused", "invalid_field"}, {5, "", "refused", "invalid_field"},
+		{6, "e-6", "refused", "token_invalid"}, {7, "e-0", "accepted", ""}}
 	if diff := cmp.Diff(want, a.Results); a.status != 202 || diff != "" {
 		t.Errorf("%d, -want +got:\n%s", a.status, diff)
 	}
@@ -310,18 +334,23 @@ func TestBatch(t *testing.T) {
 	var rows []row
 	for _, j := range r.rejections() {
 		rows = append(rows, row{j.EventID, j.ClickToken, j.Code, j.Field, j.Status})
-		if j.BodySHA256 != sha256.Sum256([]byte(body)) || j.KeyID != secretOf("acme").KeyID() || j.WebhookID != "msg_1" {
+		if j.BodySHA256 != sha256.Sum256([]byte(body)) || j.KeyID != secretOf("acme").KeyID() ||
+			j.WebhookID != "msg_1" {
 			t.Errorf("%+v", j)
 		}
 	}
-	if diff := cmp.Diff([]row{{"e-1", r.token, "bad_amount", "amount", 422}, {"e-2", r.token, "unknown_field", "colour", 400}, {"", r.token, "invalid_field", "event_id", 422},
-		{"", "", "invalid_field", "", 422}, {"e-6", "0ujtsYcgvSTl8PAuAdqWYSMnLOv", "token_invalid", "click_token", 422}}, rows, cmp.AllowUnexported(row{})); diff != "" {
+	if diff := cmp.Diff([]row{{"e-1", r.token, "bad_amount", "amount", 422},
+		{"e-2", r.token, "unknown_field", "colour", 400}, {"", r.token, "invalid_field", "event_id", 422},
+		{"", "", "invalid_field", "", 422}, {"e-6", "0ujtsYcgvSTl8PAuAdqWYSMnLOv", "token_invalid", "click_token",
+			422}}, rows, cmp.AllowUnexported(row{})); diff != "" {
 		t.Errorf("rejections, -want +got:\n%s", diff)
 	}
-	if a := r.do(call{path: batchTo("acme"), body: batchOf(slicesOf(r.event(), 500)...)}); a.status != 202 || len(a.Results) != 500 || a.Results[499].Status != "accepted" {
+	if a := r.do(call{path: batchTo("acme"), body: batchOf(slicesOf(r.event(), 500)...)}); a.status != 202 ||
+		len(a.Results) != 500 || a.Results[499].Status != "accepted" {
 		t.Errorf("500 events: %d, %d results", a.status, len(a.Results))
 	}
-	if a := r.do(call{path: batchTo("acme"), body: batchOf("{}", "1")}); a.status != 202 || a.Results[0].Code != "invalid_field" || a.Results[1].Code != "invalid_field" {
+	if a := r.do(call{path: batchTo("acme"), body: batchOf("{}", "1")}); a.status != 202 ||
+		a.Results[0].Code != "invalid_field" || a.Results[1].Code != "invalid_field" {
 		t.Errorf("nothing but refusals: %d %s", a.status, a.body)
 	}
 }
@@ -353,13 +382,21 @@ func TestRejections(t *testing.T) {
 		{WorkspaceID: "acme", Status: 401, Code: "future_timestamp"},
 		{WorkspaceID: "muted", EventID: "e-1", ClickToken: r.token, Status: 403, Code: "not_entitled"},
 		{WorkspaceID: "acme", EventID: "e-2", ClickToken: "x", Status: 400, Code: "malformed_json"},
-		{WorkspaceID: "acme", EventID: long[:256], ClickToken: r.token, Status: 422, Code: "invalid_field", Field: "event_id"},
+		{
+			WorkspaceID: "acme",
+			EventID:     long[:256],
+			ClickToken:  r.token,
+			Status:      422,
+			Code:        "invalid_field",
+			Field:       "event_id",
+		},
 		{WorkspaceID: "acme", Status: 400, Code: "unknown_field", Field: long[:256]},
 		{WorkspaceID: "acme", Status: 422, Code: "invalid_field", Field: "events"},
 	}
 	got := r.rejections()
 	for i := range got {
-		if j := &got[i]; j.ReceivedAt == 0 || j.Detail == "" || j.WebhookID != "msg_1" || j.KeyID != secretOf(j.WorkspaceID).KeyID() || j.BodySHA256 == [32]byte{} {
+		if j := &got[i]; j.ReceivedAt == 0 || j.Detail == "" || j.WebhookID != "msg_1" ||
+			j.KeyID != secretOf(j.WorkspaceID).KeyID() || j.BodySHA256 == [32]byte{} {
 			t.Errorf("incomplete: %+v", *j)
 		}
 		got[i].ReceivedAt, got[i].Detail, got[i].WebhookID, got[i].KeyID, got[i].BodySHA256 = 0, "", "", "", [32]byte{}
@@ -390,16 +427,19 @@ func TestUnknownWorkspaceIsABadSignature(t *testing.T) {
 	}
 }
 
-// A missing key is the operator's mistake: the merchant keeps his events, the log says what to do.
+// A missing key is the operator's mistake: the merchant keeps his events, the log says
+// what to do.
 func TestWorkspaceWithoutTokenKey(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	for range 3 {
-		if a := r.do(call{signer: "keyless", path: toWorkspace("keyless"), body: r.event()}); a.status != 503 || a.Code != "unavailable" || a.header.Get("Retry-After") == "" {
+		if a := r.do(call{signer: "keyless", path: toWorkspace("keyless"), body: r.event()}); a.status != 503 ||
+			a.Code != "unavailable" || a.header.Get("Retry-After") == "" {
 			t.Errorf("%d %s", a.status, a.body)
 		}
 	}
-	if n := strings.Count(r.logged.String(), "no token key"); n != 1 || !strings.Contains(r.logged.String(), "workspace=keyless") {
+	if n := strings.Count(r.logged.String(), "no token key"); n != 1 ||
+		!strings.Contains(r.logged.String(), "workspace=keyless") {
 		t.Errorf("logged %d times:\n%s", n, r.logged)
 	}
 }
@@ -439,7 +479,8 @@ func TestSenders(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	file := filepath.Join(t.TempDir(), "event.json")
-	for script, tools := range map[string][]string{"sign.sh": {"bash", "curl", "openssl"}, "sign.mjs": {"node"}, "sign.py": {"python3"}} {
+	for script, tools := range map[string][]string{"sign.sh": {"bash", "curl", "openssl"}, "sign.mjs": {"node"},
+		"sign.py": {"python3"}} {
 		t.Run(script, func(t *testing.T) {
 			for _, tool := range tools {
 				if _, err := exec.LookPath(tool); err != nil {
@@ -453,13 +494,16 @@ func TestSenders(t *testing.T) {
 				if err := os.WriteFile(file, []byte(body), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				cmd := exec.CommandContext(t.Context(), tools[0], filepath.Join("..", "signature", "testdata", script), r.url+toWorkspace("acme"), file)
-				cmd.Env = append(os.Environ(), "PARTNERS_SECRET="+secretOf(secretOfWorkspace).Reveal(), "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1")
+				cmd := exec.CommandContext(t.Context(), tools[0], filepath.Join("..", "signature", "testdata", script),
+					r.url+toWorkspace("acme"), file)
+				cmd.Env = append(os.Environ(), "PARTNERS_SECRET="+secretOf(secretOfWorkspace).Reveal(),
+					"NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1")
 				out, err := cmd.CombinedOutput()
 				return string(out), err
 			}
 			body := r.event("event_id", `"`+script+`"`, "reason", `"Grüße"`) + "\n"
-			if out, err := run(body, "acme"); err != nil || !strings.Contains(out, `"status":"accepted","event_id":"`+script+`"`) {
+			if out, err := run(body, "acme"); err != nil || !strings.Contains(out, `"status":"accepted","event_id":"`+
+				script+`"`) {
 				t.Errorf("%v: %s", err, out)
 			}
 			if out, err := run(body, "globex"); err == nil || !strings.Contains(out, "bad_signature") {
@@ -475,7 +519,14 @@ func TestMetrics(t *testing.T) {
 	r := newRig(t)
 	r.do(call{path: batchTo("acme"), body: batchOf(r.event(), r.event("type", `"lead"`), "{}")})
 	r.do(call{path: "/"})
-	for name, want := range map[string]float64{"requests_total": 2, "events_total": 2, "events_refused_total": 1, "ack_seconds": 1, "unacknowledged_total": 0, "in_flight": 0} {
+	for name, want := range map[string]float64{
+		"requests_total":       2,
+		"events_total":         2,
+		"events_refused_total": 1,
+		"ack_seconds":          1,
+		"unacknowledged_total": 0,
+		"in_flight":            0,
+	} {
 		if got := r.metric("partners_ingest_" + name); got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
@@ -520,13 +571,15 @@ func TestProducerIsChecked(t *testing.T) {
 	f := func(want string, opts ...kgo.Opt) {
 		t.Helper()
 		cl := kafkatest.Client(t, brokers, opts...)
-		_, err := New(DefaultConfig(), kafka.DefaultConfig(), cl, event.DefaultCodec(), topic.OneEpoch(6), signingKeys(t), tokenKeys(t), catalogOf, slog.New(slog.DiscardHandler), nil)
+		_, err := New(DefaultConfig(), kafka.DefaultConfig(), cl, event.DefaultCodec(), topic.OneEpoch(6),
+			signingKeys(t), tokenKeys(t), catalogOf, slog.New(slog.DiscardHandler), nil)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("got %v, want …%s…", err, want)
 		}
 	}
 	f("", ProducerOptions(DefaultConfig())...)
-	f("all in-sync replicas", append(ProducerOptions(DefaultConfig()), kgo.RequiredAcks(kgo.LeaderAck()), kgo.DisableIdempotentWrite())...)
+	f("all in-sync replicas", append(ProducerOptions(DefaultConfig()), kgo.RequiredAcks(kgo.LeaderAck()),
+		kgo.DisableIdempotentWrite())...)
 	f("idempotent", append(ProducerOptions(DefaultConfig()), kgo.DisableIdempotentWrite())...)
 	f("delivery timeout")
 }
@@ -546,7 +599,8 @@ func TestSlowBody(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{", toWorkspace("acme"))
+		fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+			toWorkspace("acme"))
 		if closes {
 			c.(*net.TCPConn).CloseWrite()
 		}

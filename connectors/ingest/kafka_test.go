@@ -18,7 +18,8 @@ import (
 
 const produceKey = 0
 
-// faultyRig is a rig whose broker breaks the connection on every produce request while away is set.
+// faultyRig is a rig whose broker breaks the connection on every produce request while
+// away is set.
 func faultyRig(t *testing.T) (r *rig, away *atomic.Bool) {
 	away = new(atomic.Bool)
 	cluster, brokers := kafkatest.Cluster(t)
@@ -30,7 +31,8 @@ func faultyRig(t *testing.T) (r *rig, away *atomic.Bool) {
 	return r, away
 }
 
-// While Kafka is away the answer is 503, within the time given; afterwards the same request is accepted.
+// While Kafka is away the answer is 503, within the time given; afterwards the same
+// request is accepted.
 func TestKafkaAway(t *testing.T) {
 	t.Parallel()
 	r, away := faultyRig(t)
@@ -62,7 +64,8 @@ func TestKafkaAway(t *testing.T) {
 	}
 	away.Store(false)
 	deadline := time.Now().Add(10 * time.Second)
-	for a := r.do(call{body: r.event("event_id", `"after"`)}); a.status != 202; a = r.do(call{body: r.event("event_id", `"after"`)}) {
+	for a := r.do(call{body: r.event("event_id", `"after"`)}); a.status != 202; a = r.do(
+		call{body: r.event("event_id", `"after"`)}) {
 		if time.Now().After(deadline) {
 			t.Fatalf("after: %d %s", a.status, a.body)
 		}
@@ -71,7 +74,8 @@ func TestKafkaAway(t *testing.T) {
 	if len(list) < 2 || list[len(list)-1].EventID != "after" {
 		t.Errorf("recorded %+v", list)
 	}
-	if recorded, lost := r.metric("partners_ingest_rejections_recorded_total"), r.metric("partners_ingest_rejections_lost_total"); recorded+lost != 2 {
+	if recorded, lost := r.metric("partners_ingest_rejections_recorded_total"), r.metric(
+		"partners_ingest_rejections_lost_total"); recorded+lost != 2 {
 		t.Errorf("of 2 rejections %v were recorded and %v lost", recorded, lost)
 	}
 }
@@ -123,7 +127,8 @@ func TestPartlyAcknowledgedBatch(t *testing.T) {
 	}
 }
 
-// heldRig is a rig whose broker holds produce requests back until release is closed, and says when it has come.
+// heldRig is a rig whose broker holds produce requests back until release is closed,
+// and says when it has come.
 func heldRig(t *testing.T, cfg Config) (r *rig, arrived, release chan struct{}) {
 	arrived, release = make(chan struct{}), make(chan struct{})
 	cluster, brokers := kafkatest.Cluster(t)
@@ -163,7 +168,8 @@ func TestNoAnswerBeforeTheAcknowledgement(t *testing.T) {
 	}
 }
 
-// An acknowledgement that comes after the answer is counted and does no harm; the event sent again is the same event.
+// An acknowledgement that comes after the answer is counted and does no harm; the event
+// sent again is the same event.
 func TestLateAcknowledgement(t *testing.T) {
 	t.Parallel()
 	r, _, release := heldRig(t, testConfig())
@@ -182,12 +188,14 @@ func TestLateAcknowledgement(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 	}
-	if late := int(r.metric("partners_ingest_late_acks_total")); len(list) < 1 || len(list) > 2 || late > 1 || late == 1 && len(list) != 2 {
+	if late := int(r.metric("partners_ingest_late_acks_total")); len(list) < 1 || len(list) > 2 || late > 1 ||
+		late == 1 && len(list) != 2 {
 		t.Errorf("%d records, %d late acknowledgements", len(list), late)
 	}
 }
 
-// Drain waits for the requests that are being served, lets no more in, and gets the refusals to Kafka.
+// Drain waits for the requests that are being served, lets no more in, and gets the
+// refusals to Kafka.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	r, arrived, release := heldRig(t, DefaultConfig())
@@ -245,7 +253,8 @@ func TestManySenders(t *testing.T) {
 		recorded[c.EventID]++
 	}
 	if len(accepted) != 160 || len(recorded) != 160 || len(r.rejections()) != 40 {
-		t.Errorf("%d accepted, %d recorded, %d rejections; want 160, 160, 40", len(accepted), len(recorded), len(r.rejections()))
+		t.Errorf("%d accepted, %d recorded, %d rejections; want 160, 160, 40",
+			len(accepted), len(recorded), len(r.rejections()))
 	}
 	for id, n := range recorded {
 		if n != 1 || !accepted[id] {

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxPrefixes bounds the memory of the unverified limit (about 2 MB). A network that is pushed out begins with a full bucket again.
+// maxPrefixes bounds the memory of the unverified limit (about 2 MB). A network that is
+// pushed out begins with a full bucket again.
 const maxPrefixes = 16384
 
 // A budget is what one workspace may use.
@@ -20,8 +21,10 @@ type budget struct {
 	rejections *bucket // so that a flood of refused requests does not become a flood of records
 }
 
-// A bucket is a rate.Limiter for those who looked at the clock at different times before they came: the limiter itself would go back with each, and give the time in between once more. And nothing is
-// reserved to be given back, which loses what others took meanwhile.
+// A bucket is a rate.Limiter for those who looked at the clock at different times
+// before they came: the limiter itself would go back with each, and give the time in
+// between once more. And nothing is reserved to be given back, which loses what others
+// took meanwhile.
 type bucket struct {
 	mu      sync.Mutex
 	limiter *rate.Limiter
@@ -55,7 +58,8 @@ func (b *bucket) wait(now time.Time, n int) time.Duration {
 	return b.until(n)
 }
 
-// until is the time to n tokens; to a full bucket if it never holds as many. b.mu is held.
+// until is the time to n tokens; to a full bucket if it never holds as many. b.mu is
+// held.
 func (b *bucket) until(n int) time.Duration {
 	missing := min(float64(n), float64(b.limiter.Burst())) - b.limiter.TokensAt(b.latest)
 	if missing <= 0 {
@@ -67,7 +71,8 @@ func (b *bucket) until(n int) time.Duration {
 	return time.Duration(math.Ceil(missing / float64(b.limiter.Limit()) * float64(time.Second)))
 }
 
-// limits holds a budget for each verified workspace, of which there are only as many as have secrets, and a bucket for each network that failed verification.
+// limits holds a budget for each verified workspace, of which there are only as many as
+// have secrets, and a bucket for each network that failed verification.
 type limits struct {
 	cfg      Config
 	mu       sync.Mutex
@@ -94,7 +99,8 @@ func (l *limits) workspace(id string) budget {
 	return b
 }
 
-// unverified charges the network of a remote address for one request that failed verification.
+// unverified charges the network of a remote address for one request that failed
+// verification.
 func (l *limits) unverified(remote string, now time.Time) (wait time.Duration) {
 	key := networkOf(remote)
 	fresh := newBucket(l.cfg.UnverifiedRate, l.cfg.UnverifiedBurst)
@@ -105,7 +111,8 @@ func (l *limits) unverified(remote string, now time.Time) (wait time.Duration) {
 	return fresh.take(now, 1)
 }
 
-// networkOf is the /24 or /48 of a net/http remote address. All that cannot be read share one network.
+// networkOf is the /24 or /48 of a net/http remote address. All that cannot be read
+// share one network.
 func networkOf(remote string) netip.Prefix {
 	at, err := netip.ParseAddrPort(remote)
 	if err != nil {

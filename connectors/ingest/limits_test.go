@@ -31,7 +31,8 @@ func TestRateOfAWorkspace(t *testing.T) {
 	f := func(c call, status int, retryAfter string) {
 		t.Helper()
 		if a := r.do(c); a.status != status || a.header.Get("Retry-After") != retryAfter {
-			t.Errorf("%d %s Retry-After %q, want %d %q", a.status, a.body, a.header.Get("Retry-After"), status, retryAfter)
+			t.Errorf("%d %s Retry-After %q, want %d %q", a.status, a.body, a.header.Get("Retry-After"), status,
+				retryAfter)
 		}
 	}
 	batch := func(n int) call { return call{path: batchTo("acme"), body: batchOf(slicesOf(r.event(), n)...)} }
@@ -41,7 +42,8 @@ func TestRateOfAWorkspace(t *testing.T) {
 	f(call{path: batchTo("acme"), body: "{"}, 400, "") // takes the last: nonsense is not free
 	f(call{body: r.event()}, 429, "1")
 	f(call{body: "{"}, 429, "1")
-	f(call{signer: "globex", path: toWorkspace("globex"), body: r.event()}, 422, "") // another workspace's budget, and acme's token
+	// another workspace's budget, and acme's token
+	f(call{signer: "globex", path: toWorkspace("globex"), body: r.event()}, 422, "")
 	f(call{body: r.event(), signer: "globex"}, 401, "")
 	advance(time.Second)
 	f(batch(2), 202, "")
@@ -57,7 +59,8 @@ func TestRateOfAWorkspace(t *testing.T) {
 	}
 }
 
-// Unverified requests of one network have a limit; a genuine one from there is not concerned.
+// Unverified requests of one network have a limit; a genuine one from there is not
+// concerned.
 func TestRateOfUnverifiedRequests(t *testing.T) {
 	t.Parallel()
 	r, advance := stoppedRig(t)
@@ -123,7 +126,8 @@ func TestNetworksAreBounded(t *testing.T) {
 	}
 }
 
-// More rejections than may wait are lost and counted, and the answers stay what they are.
+// More rejections than may wait are lost and counted, and the answers stay what they
+// are.
 func TestRejectionsAreBounded(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -147,7 +151,8 @@ func TestRejectionsAreBounded(t *testing.T) {
 	}
 }
 
-// Whoever looked at the clock earlier but comes later gets no time twice, and who is refused takes nothing away from others.
+// Whoever looked at the clock earlier but comes later gets no time twice, and who is
+// refused takes nothing away from others.
 func TestBucket(t *testing.T) {
 	now := time.Now()
 	b := newBucket(500, 2000)
@@ -184,7 +189,8 @@ func TestBucket(t *testing.T) {
 	}
 }
 
-// Bodies have so much memory and no more, give it back, and take none by announcing themselves.
+// Bodies have so much memory and no more, give it back, and take none by announcing
+// themselves.
 func TestBodies(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -24,7 +24,8 @@ func newMetrics(reg prometheus.Registerer, inFlight func() int) *metrics {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "partners_ingest_" + name, Help: help})
 	}
 	byLabel := func(name, label, help string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "partners_ingest_" + name, Help: help}, []string{label})
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "partners_ingest_" + name, Help: help},
+			[]string{label})
 	}
 	accepted := byLabel("events_total", "type", "Events acknowledged to their sender.")
 	m := &metrics{
@@ -32,18 +33,22 @@ func newMetrics(reg prometheus.Registerer, inFlight func() int) *metrics {
 		events:   make(map[event.Type]prometheus.Counter),
 		refused:  byLabel("events_refused_total", "code", "Events of batches that were refused or unavailable."),
 		ackSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "partners_ingest_ack_seconds",
-			Help: "Time until Kafka had acknowledged all events of a request.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
-		unacknowledged: counter("unacknowledged_total", "Events answered unavailable because Kafka did not acknowledge them in time."),
-		lateAcks:       counter("late_acks_total", "Events that Kafka acknowledged after they were answered unavailable."),
-		recorded:       counter("rejections_recorded_total", "Refusals that Kafka has."),
-		lost:           counter("rejections_lost_total", "Refusals that are not recorded."),
+			Help:    "Time until Kafka had acknowledged all events of a request.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
+		unacknowledged: counter("unacknowledged_total", "Events answered unavailable because Kafka did not "+
+			"acknowledge them in time."),
+		lateAcks: counter("late_acks_total", "Events that Kafka acknowledged after they were answered unavailable."),
+		recorded: counter("rejections_recorded_total", "Refusals that Kafka has."),
+		lost:     counter("rejections_lost_total", "Refusals that are not recorded."),
 	}
 	for _, t := range event.Types() {
 		m.events[t] = accepted.WithLabelValues(string(t))
 	}
 	if reg != nil {
-		reg.MustRegister(m.requests, accepted, m.refused, m.ackSeconds, m.unacknowledged, m.lateAcks, m.recorded, m.lost,
-			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "partners_ingest_in_flight", Help: "Requests being served."},
+		reg.MustRegister(m.requests, accepted, m.refused, m.ackSeconds, m.unacknowledged, m.lateAcks, m.recorded,
+			m.lost,
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "partners_ingest_in_flight",
+				Help: "Requests being served."},
 				func() float64 { return float64(inFlight()) }))
 	}
 	return m

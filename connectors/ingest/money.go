@@ -6,21 +6,24 @@ import (
 	"github.com/Rhymond/go-money"
 )
 
-// currencyDigits returns how many digits stand after the point in amounts of an ISO 4217 currency, which is named in capitals.
+// currencyDigits returns how many digits stand after the point in amounts of an ISO
+// 4217 currency, which is named in capitals.
 func currencyDigits(code string) (digits int32, ok bool) {
 	if len(code) != 3 {
 		return 0, false
 	}
 	c := money.GetCurrency(code)
-	// The table is asked in capitals whatever the code, and also has currencies that are not, or no longer, ISO's: those have no numeric code.
+	// The table is asked in capitals whatever the code, and also has currencies that
+	// are not, or no longer, ISO's: those have no numeric code.
 	if c == nil || c.Code != code || c.NumericCode == "" {
 		return 0, false
 	}
 	return int32(c.Fraction), true
 }
 
-// minorUnits reads a decimal, digits with at most one point between them, exactly and without rounding. It fails on anything else, on more than the given number
-// of digits after the point, zeros included, and on what an int64 cannot hold.
+// minorUnits reads a decimal, digits with at most one point between them, exactly and
+// without rounding. It fails on anything else, on more than the given number of digits
+// after the point, zeros included, and on what an int64 cannot hold.
 func minorUnits(text string, digits int32) (minor int64, ok bool) {
 	point := -1 // place of the point
 	for i := range len(text) {

@@ -41,7 +41,8 @@ func TestMinorUnits(t *testing.T) {
 	bad(strings.Repeat("9", 1000), 2)
 	bad("1.0", 0)
 	bad("1.000", 2)
-	for _, text := range []string{"", ".", "1.", ".1", "1..2", "1.2.3", "-1", "+1", "1e2", " 1", "1 ", "1_0", "１", "NaN"} {
+	for _, text := range []string{"", ".", "1.", ".1", "1..2", "1.2.3", "-1", "+1", "1e2", " 1", "1 ",
+		"1_0", "１", "NaN"} {
 		bad(text, 4)
 	}
 }
@@ -50,7 +51,8 @@ func TestMinorUnits(t *testing.T) {
 func TestMinorUnitsExactly(t *testing.T) {
 	form := regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
 	rapid.Check(t, func(t *rapid.T) {
-		text := rapid.OneOf(rapid.StringMatching(`[0-9]{1,21}(\.[0-9]{1,4})?`), rapid.StringMatching(`[0-9.+e-]{0,8}`)).Draw(t, "text")
+		text := rapid.OneOf(rapid.StringMatching(`[0-9]{1,21}(\.[0-9]{1,4})?`),
+			rapid.StringMatching(`[0-9.+e-]{0,8}`)).Draw(t, "text")
 		digits := rapid.SampledFrom([]int32{0, 2, 3, 4}).Draw(t, "digits")
 		got, ok := minorUnits(text, digits)
 
@@ -73,7 +75,18 @@ func TestMinorUnitsExactly(t *testing.T) {
 }
 
 func TestCurrencyDigits(t *testing.T) {
-	for code, want := range map[string]int32{"EUR": 2, "USD": 2, "JPY": 0, "KRW": 0, "KWD": 3, "IQD": 3, "CLF": 4, "UGX": 0, "ISK": 0, "AFN": 2} {
+	for code, want := range map[string]int32{
+		"EUR": 2,
+		"USD": 2,
+		"JPY": 0,
+		"KRW": 0,
+		"KWD": 3,
+		"IQD": 3,
+		"CLF": 4,
+		"UGX": 0,
+		"ISK": 0,
+		"AFN": 2,
+	} {
 		if got, ok := currencyDigits(code); !ok || got != want {
 			t.Errorf("%s: %d, %v; want %d", code, got, ok, want)
 		}

@@ -8,7 +8,8 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// The codes of answers. Those of refusals stand in the contract; they are compared by senders and never change.
+// The codes of answers. Those of refusals stand in the contract; they are compared by
+// senders and never change.
 const (
 	codeOK       = "ok" // metrics only
 	codeAccepted = "accepted"
@@ -49,11 +50,13 @@ func refuse(code, field, detail string) *refusal {
 }
 
 func unavailable() *refusal {
-	return &refusal{code: codeUnavailable, detail: "not recorded, or that is not known; sending the same again is safe", retryAfter: retryUnavailableAfter}
+	return &refusal{code: codeUnavailable,
+		detail: "not recorded, or that is not known; sending the same again is safe", retryAfter: retryUnavailableAfter}
 }
 
 func rateLimited(wait time.Duration) *refusal {
-	return &refusal{code: codeRateLimited, detail: "too many events; wait as long as Retry-After says", retryAfter: wait}
+	return &refusal{code: codeRateLimited, detail: "too many events; wait as long as Retry-After says",
+		retryAfter: wait}
 }
 
 // statusOf is the HTTP status of a code when it refuses a whole request.
@@ -108,13 +111,21 @@ func writeProblem(w http.ResponseWriter, ref *refusal) {
 		w.Header().Set("Retry-After", strconv.FormatInt(int64((ref.retryAfter+time.Second-1)/time.Second), 10))
 	}
 	writeJSON(w, status, "application/problem+json",
-		problem{Type: "about:blank", Title: titleOf(status), Status: status, Detail: ref.detail, Code: ref.code, Field: ref.field})
+		problem{
+			Type:   "about:blank",
+			Title:  titleOf(status),
+			Status: status,
+			Detail: ref.detail,
+			Code:   ref.code,
+			Field:  ref.field,
+		})
 }
 
 func writeJSON(w http.ResponseWriter, status int, contentType string, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		// Cannot happen: all texts are ours or went through the strict decoder, so they are valid UTF-8. Never a half-written answer, though.
+		// Cannot happen: all texts are ours or went through the strict decoder, so they
+		// are valid UTF-8. Never a half-written answer, though.
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}

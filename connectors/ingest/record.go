@@ -28,7 +28,8 @@ type acks struct {
 	done chan struct{} // closed when left is 0
 }
 
-// settle notes the outcome of record i and says whether its request was answered before.
+// settle notes the outcome of record i and says whether its request was answered
+// before.
 func (a *acks) settle(i int, err error) (late bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -45,7 +46,8 @@ func (a *acks) settle(i int, err error) (late bool) {
 	return false
 }
 
-// wait returns once all records are settled or the limit has passed. The slice is the caller's.
+// wait returns once all records are settled or the limit has passed. The slice is the
+// caller's.
 func (a *acks) wait(limit time.Duration) ([]bool, error) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -62,8 +64,10 @@ func (a *acks) wait(limit time.Duration) ([]bool, error) {
 	return a.ok, a.err
 }
 
-// record hands the events to Kafka, all at once and in order, and waits until each is acknowledged or AckTimeout has passed. ok[i] says that Kafka has
-// event i on all in-sync replicas; not ok means not known. Neither a sender who hangs up nor a late acknowledgement takes anything back.
+// record hands the events to Kafka, all at once and in order, and waits until each is
+// acknowledged or AckTimeout has passed. ok[i] says that Kafka has event i on all
+// in-sync replicas; not ok means not known. Neither a sender who hangs up nor a late
+// acknowledgement takes anything back.
 func (h *Handler) record(workspace, keyID string, list []judged) (receivedAt event.Millis, ok []bool) {
 	start := h.now()
 	receivedAt = event.MillisOf(start)

@@ -9,7 +9,8 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// maxRejections bounds the refusals that wait for Kafka, to a part of what the producer buffers, so that they never take the place of events.
+// maxRejections bounds the refusals that wait for Kafka, to a part of what the producer
+// buffers, so that they never take the place of events.
 const maxRejections = 10_000
 
 // refused is one refusal and the ids of what it is about, as far as they could be read.
@@ -18,7 +19,8 @@ type refused struct {
 	eventID, clickToken string
 }
 
-// reject records refusals of a signed request, without waiting. It never fails: what cannot be recorded is counted.
+// reject records refusals of a signed request, without waiting. It never fails: what
+// cannot be recorded is counted.
 func (h *Handler) reject(rq *request, list ...refused) {
 	now := h.now()
 	sum := sha256.Sum256(rq.body.Bytes())
@@ -28,15 +30,22 @@ func (h *Handler) reject(rq *request, list ...refused) {
 			continue
 		}
 		value, err := h.codec.AppendRejection(nil, &event.Rejection{
-			WorkspaceID: rq.workspace, WebhookID: rq.verified.WebhookID, EventID: cutText(r.eventID), ClickToken: cutText(r.clickToken),
-			ReceivedAt: event.MillisOf(now), Status: int32(statusOf(r.code)), Code: r.code, Field: r.field, Detail: r.detail,
+			WorkspaceID: rq.workspace, WebhookID: rq.verified.WebhookID, EventID: cutText(
+				r.eventID), ClickToken: cutText(r.clickToken),
+			ReceivedAt: event.MillisOf(now), Status: int32(
+				statusOf(r.code)), Code: r.code, Field: r.field, Detail: r.detail,
 			BodySHA256: sum, KeyID: rq.verified.KeyID,
 		})
 		if err != nil {
 			h.rejected(err)
 			continue
 		}
-		h.producer.TryProduce(context.Background(), &kgo.Record{Topic: h.rejections, Partition: 0, Key: []byte(rq.workspace), Value: value},
+		h.producer.TryProduce(context.Background(), &kgo.Record{
+			Topic:     h.rejections,
+			Partition: 0,
+			Key:       []byte(rq.workspace),
+			Value:     value,
+		},
 			func(_ *kgo.Record, err error) { h.rejected(err) })
 	}
 }

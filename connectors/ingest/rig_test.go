@@ -32,18 +32,21 @@ import (
 
 // secretOf is a workspace's signing secret, made from its name.
 func secretOf(workspace string) signature.Secret {
-	s, err := signature.ParseSecret("whsec_" + base64.StdEncoding.EncodeToString([]byte(fmt.Sprintf("%-32s", workspace))))
+	s, err := signature.ParseSecret("whsec_" +
+		base64.StdEncoding.EncodeToString([]byte(fmt.Sprintf("%-32s", workspace))))
 	if err != nil {
 		panic(err)
 	}
 	return s
 }
 
-// The workspaces of all tests. Only those in the catalog are known; muted has conversion tracking off, keyless no token key.
+// The workspaces of all tests. Only those in the catalog are known; muted has
+// conversion tracking off, keyless no token key.
 var (
 	withSecrets = []string{"acme", "globex", "muted", "ghost", "keyless"}
 	withKeys    = []string{"acme", "globex", "muted", "ghost"}
-	inCatalog   = map[string]bool{"acme": true, "globex": true, "muted": false, "keyless": true} // → conversion tracking
+	// → conversion tracking
+	inCatalog = map[string]bool{"acme": true, "globex": true, "muted": false, "keyless": true}
 )
 
 func catalogOf(id string) (exists, tracking bool) {
@@ -151,7 +154,8 @@ func newRigOn(t testing.TB, brokers []string, cfg Config, epochs topic.Epochs) *
 	return r
 }
 
-// checkLog wants no secret, token or sender's address (192.0.x.x where a test sets one) in what the handler logged.
+// checkLog wants no secret, token or sender's address (192.0.x.x where a test sets one)
+// in what the handler logged.
 func (r *rig) checkLog() {
 	for _, w := range withSecrets {
 		if strings.Contains(r.logged.String(), secretOf(w).Reveal()) {
@@ -163,7 +167,8 @@ func (r *rig) checkLog() {
 	}
 }
 
-// A call is a request to make; zero fields are those of a good request for one event of acme.
+// A call is a request to make; zero fields are those of a good request for one event of
+// acme.
 type call struct {
 	method, path, contentType string
 	body                      string
@@ -211,7 +216,8 @@ func (r *rig) request(c call) *http.Request {
 	}
 	req.Header.Set("Content-Type", c.contentType)
 	if c.signer != "nobody" {
-		if err := signature.SignRequest(req, "msg_1", time.Now().Add(c.skew), []byte(c.body), secretOf(c.signer)); err != nil {
+		if err := signature.SignRequest(req, "msg_1", time.Now().Add(c.skew), []byte(c.body),
+			secretOf(c.signer)); err != nil {
 			r.t.Fatal(err)
 		}
 	}
@@ -244,13 +250,15 @@ func (r *rig) do(c call) answer {
 	return a
 }
 
-// event is a valid event of acme with some members replaced or, with the empty text, left out: event("type", `"lead"`, "amount", "").
+// event is a valid event of acme with some members replaced or, with the empty text,
+// left out: event("type", `"lead"`, "amount", "").
 func (r *rig) event(changes ...string) string {
 	return eventWith(r.token, time.Now().Format(time.RFC3339Nano), changes...)
 }
 
 func eventWith(clickToken, at string, changes ...string) string {
-	members := []string{"event_id", `"e-1"`, "type", `"sale"`, "click_token", strconv.Quote(clickToken), "occurred_at", strconv.Quote(at),
+	members := []string{"event_id", `"e-1"`, "type", `"sale"`, "click_token", strconv.Quote(clickToken),
+		"occurred_at", strconv.Quote(at),
 		"amount", `"10.00"`, "currency", `"EUR"`}
 	for i := 0; i < len(changes); i += 2 {
 		found := false
@@ -274,7 +282,8 @@ func eventWith(clickToken, at string, changes ...string) string {
 
 func batchOf(events ...string) string { return `{"events":[` + strings.Join(events, ",") + `]}` }
 
-// checkAnswer validates status, content type, headers and body. 404 alone is not described: it is no answer of an operation.
+// checkAnswer validates status, content type, headers and body. 404 alone is not
+// described: it is no answer of an operation.
 func (r *rig) checkAnswer(req *http.Request, resp *http.Response, body []byte) {
 	r.t.Helper()
 	path := req.URL.Path
@@ -356,7 +365,8 @@ func (r *rig) rejections() []event.Rejection {
 	return out
 }
 
-// metric is the sum of a metric over its labels, of a histogram the count of observations.
+// metric is the sum of a metric over its labels, of a histogram the count of
+// observations.
 func (r *rig) metric(name string) float64 {
 	r.t.Helper()
 	families, err := r.registry.Gather()

@@ -29,7 +29,8 @@ func notJSON() *refusal {
 	return refuse(codeMalformedJSON, "", "not JSON in UTF-8, a name twice in one object, or data after the value")
 }
 
-// charge takes n events from the workspace's budget; a body without a readable event costs one.
+// charge takes n events from the workspace's budget; a body without a readable event
+// costs one.
 func (h *Handler) charge(rq *request, now time.Time, n int) *refusal {
 	if wait := h.limits.workspace(rq.workspace).events.take(now, max(n, 1)); wait > 0 {
 		return rateLimited(wait)
@@ -57,7 +58,8 @@ func (h *Handler) serveEvent(w http.ResponseWriter, rq *request) string {
 	if !ok[0] {
 		return h.answer(w, unavailable())
 	}
-	writeJSON(w, http.StatusAccepted, "application/json", accepted{codeAccepted, one.EventID, receivedAt.Time().Format(timeFormat)})
+	writeJSON(w, http.StatusAccepted, "application/json", accepted{codeAccepted, one.EventID,
+		receivedAt.Time().Format(timeFormat)})
 	return codeAccepted
 }
 
@@ -93,7 +95,8 @@ func (h *Handler) serveBatch(w http.ResponseWriter, rq *request) string {
 	return codeAccepted
 }
 
-// recordBatch judges all events, records the refusals, hands the rest to Kafka and waits once.
+// recordBatch judges all events, records the refusals, hands the rest to Kafka and
+// waits once.
 func (h *Handler) recordBatch(rq *request, b *batch, now time.Time) []itemResult {
 	results := make([]itemResult, len(b.items))
 	good := make([]judged, 0, len(b.items))

@@ -21,7 +21,8 @@ import (
 	"github.com/nimriz/partners/schemas/topic"
 )
 
-// BenchmarkHandler is the cost of one redirect without network: the click is captured, but nobody waits for the disk.
+// BenchmarkHandler is the cost of one redirect without network: the click is captured,
+// but nobody waits for the disk.
 func BenchmarkHandler(b *testing.B) {
 	cfg := testConfig(b)
 	cfg.Capture = CaptureAsync
@@ -48,10 +49,12 @@ func (w *blank) Header() http.Header         { return w.header }
 func (w *blank) WriteHeader(int)             {}
 func (w *blank) Write(b []byte) (int, error) { return len(b), nil }
 
-const benchRequest = "GET /nomura HTTP/1.1\r\nHost: go.acme.com\r\nUser-Agent: " + chromeAgent + "\r\nReferer: https://news.example.com/a\r\n\r\n"
+const benchRequest = "GET /nomura HTTP/1.1\r\nHost: go.acme.com\r\nUser-Agent: " + chromeAgent +
+	"\r\nReferer: https://news.example.com/a\r\n\r\n"
 
-// BenchmarkServer compares requests per CPU-second of a server process of its own: hello answers http.Redirect and nothing else; the others are this package, alone and with
-// the shipper at work. The load and the broker run here and are not counted.
+// BenchmarkServer compares requests per CPU-second of a server process of its own:
+// hello answers http.Redirect and nothing else; the others are this package, alone and
+// with the shipper at work. The load and the broker run here and are not counted.
 //
 //	go test -bench Server -benchtime 200000x ./connectors/redirect
 func BenchmarkServer(b *testing.B) {
@@ -68,7 +71,8 @@ func benchServer(b *testing.B, mode string) {
 		brokers = kafkatest.Broker(b)[0]
 	}
 	child := exec.Command(os.Args[0])
-	child.Env = append(os.Environ(), "REDIRECT_BENCH="+mode, "REDIRECT_BENCH_DIR="+b.TempDir(), "REDIRECT_BENCH_BROKERS="+brokers)
+	child.Env = append(os.Environ(), "REDIRECT_BENCH="+mode, "REDIRECT_BENCH_DIR="+b.TempDir(),
+		"REDIRECT_BENCH_BROKERS="+brokers)
 	child.Stderr = os.Stderr
 	stdin, err := child.StdinPipe()
 	if err != nil {
@@ -193,7 +197,8 @@ func benchChild(mode string) error {
 			return err
 		}
 		t := new(benchTB)
-		if handler, err = New(testView(t, testCatalog), testKeys(t, "acme"), codec, spool, nil, quiet(), nil); err != nil {
+		if handler, err = New(testView(t, testCatalog), testKeys(t, "acme"), codec, spool, nil, quiet(),
+			nil); err != nil {
 			return err
 		}
 		if mode == "shipped" {
@@ -203,7 +208,8 @@ func benchChild(mode string) error {
 			if err != nil {
 				return err
 			}
-			shipper, err := NewShipper(spool, client, topic.Clicks, Partitions(topic.OneEpoch(kafkatest.Partitions)), codec, quiet(), nil)
+			shipper, err := NewShipper(spool, client, topic.Clicks, Partitions(topic.OneEpoch(kafkatest.Partitions)),
+				codec, quiet(), nil)
 			if err != nil {
 				return err
 			}

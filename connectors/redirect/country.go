@@ -12,7 +12,8 @@ type Countries struct {
 	db *maxminddb.Reader
 }
 
-// OpenCountries opens a database in MaxMind's format (GeoLite2-Country, GeoIP2, DB-IP and others) that has country.iso_code.
+// OpenCountries opens a database in MaxMind's format (GeoLite2-Country, GeoIP2, DB-IP
+// and others) that has country.iso_code.
 func OpenCountries(path string) (*Countries, error) {
 	db, err := maxminddb.Open(path)
 	if err != nil {
@@ -21,7 +22,8 @@ func OpenCountries(path string) (*Countries, error) {
 	return &Countries{db}, nil
 }
 
-// Of returns an ISO 3166-1 code of two capital letters, or "" where the country is not known.
+// Of returns an ISO 3166-1 code of two capital letters, or "" where the country is not
+// known.
 func (c *Countries) Of(addr netip.Addr) string {
 	if c == nil || !addr.IsValid() {
 		return ""

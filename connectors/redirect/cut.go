@@ -14,7 +14,8 @@ func cutText(p position) string {
 func parseCut(text string) (position, error) {
 	var p position
 	var sum uint32
-	if _, err := fmt.Sscanf(text, "1 %d %d %x\n", &p.segment, &p.offset, &sum); err != nil || p.offset < 0 || cutText(p) != text {
+	if _, err := fmt.Sscanf(text, "1 %d %d %x\n", &p.segment, &p.offset, &sum); err != nil || p.offset < 0 ||
+		cutText(p) != text {
 		return position{}, fmt.Errorf("reading the spool's cut: %.60q is not a cut", text)
 	}
 	return p, nil

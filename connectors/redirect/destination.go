@@ -17,7 +17,8 @@ const (
 	maxSub = 64
 )
 
-// Reasons for not showing the token that come from the catalog's settings; those of the destination are catalog.Safety's.
+// Reasons for not showing the token that come from the catalog's settings; those of the
+// destination are catalog.Safety's.
 const (
 	reasonTrackingOff = "tracking_off"
 	reasonNotEntitled = "not_entitled"
@@ -30,7 +31,8 @@ type visit struct {
 	sub [5]string
 }
 
-// parseVisit reads nr and sub1 … sub5; of a repeated name the first counts. The rest of the query is nobody's business but forward's.
+// parseVisit reads nr and sub1 … sub5; of a repeated name the first counts. The rest of
+// the query is nobody's business but forward's.
 func parseVisit(query string) (v visit) {
 	var seen [5]bool
 	for query != "" {
@@ -65,7 +67,8 @@ func unescape(s string) string {
 	return s
 }
 
-// printable drops what is not printable (bytes that are no UTF-8 included) and cuts at limit characters.
+// printable drops what is not printable (bytes that are no UTF-8 included) and cuts at
+// limit characters.
 func printable(s string, limit int) string {
 	clean := len(s) <= limit
 	for i := 0; clean && i < len(s); i++ {
@@ -95,7 +98,8 @@ func bare(destination string) string {
 	return destination
 }
 
-// extend puts parameters into a destination and leaves every byte of it as it is: before the first #, behind ? or & as needed, none behind a final ? or &. Without
+// extend puts parameters into a destination and leaves every byte of it as it is:
+// before the first #, behind ? or & as needed, none behind a final ? or &. Without
 // parameters the destination comes back itself.
 func extend(destination string, parameters ...string) string {
 	head, fragment := destination, ""
@@ -135,9 +139,11 @@ func separatorAfter(head string) string {
 	return "&"
 }
 
-// forwarded is the part of the visitor's query that goes into the destination: parameters in their order and bytes, but never nr, sub1 … sub5, the token parameter,
-// or a name that the destination has. Names are compared decoded, the token parameter in any case. A ; separates parameters for some servers, so what stands behind
-// one is judged as a name too, and drops the whole.
+// forwarded is the part of the visitor's query that goes into the destination:
+// parameters in their order and bytes, but never nr, sub1 … sub5, the token parameter,
+// or a name that the destination has. Names are compared decoded, the token parameter
+// in any case. A ; separates parameters for some servers, so what stands behind one is
+// judged as a name too, and drops the whole.
 func forwarded(query, destination, tokenParameter string) string {
 	query, _, _ = strings.Cut(query, "#") // a client may send one; it would hide the token behind it
 	var b strings.Builder
@@ -173,7 +179,8 @@ func parameterName(part string) string {
 	return unescape(name)
 }
 
-// namesOf are the parameters of a destination. It has no ;, or it would not be safe to modify.
+// namesOf are the parameters of a destination. It has no ;, or it would not be safe to
+// modify.
 func namesOf(destination string) map[string]bool {
 	destination, _, _ = strings.Cut(destination, "#")
 	_, query, _ := strings.Cut(destination, "?")
@@ -186,7 +193,8 @@ func namesOf(destination string) map[string]bool {
 	return names
 }
 
-// showToken decides whether the visitor gets to see the token. The workspace's reasons come before the link's, the link's before the destination's.
+// showToken decides whether the visitor gets to see the token. The workspace's reasons
+// come before the link's, the link's before the destination's.
 func showToken(r *catalog.Resolved) (status event.TokenStatus, reason string) {
 	switch l := r.Link; {
 	case !l.ConversionTracking:

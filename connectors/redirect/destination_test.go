@@ -31,7 +31,8 @@ func TestExtend(t *testing.T) {
 	f("https://a.com/#/route?x=1", "https://a.com/?nim_ct=T#/route?x=1", tok)
 	f("https://a.com/?a=1#b#c&d?", "https://a.com/?a=1&nim_ct=T#b#c&d?", tok)
 	f("https://a.com/?#top", "https://a.com/?nim_ct=T#top", tok)
-	f("https://a.com/%7e/%2F/ü?q=a+b%20c&e=%zz&u=%C3%bc&x=[1]|{2}^`'", "https://a.com/%7e/%2F/ü?q=a+b%20c&e=%zz&u=%C3%bc&x=[1]|{2}^`'&nim_ct=T", tok)
+	f("https://a.com/%7e/%2F/ü?q=a+b%20c&e=%zz&u=%C3%bc&x=[1]|{2}^`'",
+		"https://a.com/%7e/%2F/ü?q=a+b%20c&e=%zz&u=%C3%bc&x=[1]|{2}^`'&nim_ct=T", tok)
 	f("HTTPS://A.COM:443/../b/./c//d", "HTTPS://A.COM:443/../b/./c//d?nim_ct=T", tok)
 	f("https://a.com/?a=1#f", "https://a.com/?a=1&x=2&y=3&nim_ct=T#f", "x=2&y=3", tok)
 	f("https://a.com/#f", "https://a.com/?x=2#f", "x=2")
@@ -40,7 +41,8 @@ func TestExtend(t *testing.T) {
 	f("https://a.com/?a#f", "https://a.com/?a&nim_ct=T#f", "", tok)
 }
 
-// Property: take the parameter and its separator out again, and every byte of the destination is back, in place.
+// Property: take the parameter and its separator out again, and every byte of the
+// destination is back, in place.
 func TestExtendPreservesEveryByte(t *testing.T) {
 	part := rapid.StringOfN(rapid.RuneFrom([]rune("ab/%?&=#+;:@ü~.[]'\"<>€")), 0, 12, -1)
 	rapid.Check(t, func(t *rapid.T) {
@@ -62,7 +64,8 @@ func TestExtendPreservesEveryByte(t *testing.T) {
 		if last := before[len(before)-1]; last != '?' && last != '&' {
 			t.Fatalf("%q became %q: the token is no parameter", destination, got)
 		}
-		if ends := strings.HasSuffix(head, "?") || strings.HasSuffix(head, "&") && strings.Contains(head, "?"); ends != (added == "") {
+		if ends := strings.HasSuffix(head, "?") || strings.HasSuffix(head, "&") &&
+			strings.Contains(head, "?"); ends != (added == "") {
 			t.Fatalf("%q became %q: separator %q", destination, got, added)
 		}
 		// A server reads the token, but where a ? ends the query's last value.
@@ -77,13 +80,16 @@ func TestExtendPreservesEveryByte(t *testing.T) {
 	})
 }
 
-// Property: what is forwarded are whole parameters of the visitor's, in their order and bytes, and none of them names what it must not.
+// Property: what is forwarded are whole parameters of the visitor's, in their order and
+// bytes, and none of them names what it must not.
 func TestForwarded(t *testing.T) {
-	name := rapid.OneOf(rapid.SampledFrom([]string{"nr", "sub1", "sub5", "sub6", "nim_ct", "n%69m_ct", "own", "%6fwn", "x", "", "%zz", "NIM_CT", "a;nim_ct", "a;b"}), rapid.StringMatching(`[a-z%+]{0,5}`))
+	name := rapid.OneOf(rapid.SampledFrom([]string{"nr", "sub1", "sub5", "sub6", "nim_ct", "n%69m_ct", "own", "%6fwn",
+		"x", "", "%zz", "NIM_CT", "a;nim_ct", "a;b"}), rapid.StringMatching(`[a-z%+]{0,5}`))
 	rapid.Check(t, func(t *rapid.T) {
 		var parts []string
 		for range rapid.IntRange(0, 6).Draw(t, "n") {
-			parts = append(parts, name.Draw(t, "name")+rapid.SampledFrom([]string{"", "=", "=1", "=a=b", "=%20"}).Draw(t, "value"))
+			parts = append(parts, name.Draw(t, "name")+rapid.SampledFrom([]string{"", "=", "=1", "=a=b", "=%20"}).Draw(
+				t, "value"))
 		}
 		query := strings.Join(parts, "&")
 		got := forwarded(query, "https://a.com/?own=1#x=1", "nim_ct")
@@ -144,7 +150,9 @@ func FuzzVisit(f *testing.F) {
 	f.Add("&&=;=%")
 	f.Fuzz(func(t *testing.T, query string) {
 		for _, s := range parseVisit(query).sub {
-			if utf8.RuneCountInString(s) > maxSub || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			if utf8.RuneCountInString(s) > maxSub || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool {
+				return !unicode.IsPrint(r)
+			}) {
 				t.Errorf("%q gave %q", query, s)
 			}
 		}

@@ -1,5 +1,6 @@
-// Package redirect turns a short link into a 302 and a click. It is the visitor's side of the pipeline: nothing here waits for Kafka, and nothing that fails
-// here keeps a visitor from the destination.
+// Package redirect turns a short link into a 302 and a click. It is the visitor's side
+// of the pipeline: nothing here waits for Kafka, and nothing that fails here keeps a
+// visitor from the destination.
 //
 //	GET /slug ─▶ Handler ── catalog.View: link, partner, program as they are now
 //	               │       ── token, click, bot?, device, country
@@ -10,13 +11,20 @@
 //
 // # What it promises
 //
-//   - With CaptureDurable a click is fsynced before its response begins. Appends that come while the disk is busy share the next fsync.
-//   - A spool that is full, fails, or does not answer for five seconds costs the click, not the redirect, and is counted by reason.
-//   - Every byte of a destination stays as configured; only parameters are added, before the fragment.
-//   - A click that was acknowledged by the spool reaches Kafka, or refused/; while neither takes it, it stays in the spool. Of copies in Kafka, the first in the log may be without header replay, all later ones have it.
-//   - Neither an IP address nor a User-Agent is stored, logged or sent. Both are looked at in memory: the address for the country, the User-Agent for names out of
-//     fixed lists; the cache of User-Agents is keyed by a hash.
-//   - A restart needs no Kafka: StoreCatalog and KeepCatalog store the catalog beside the spool, LoadCatalog reads it. Without any catalog every link is answered 503.
+//   - With CaptureDurable a click is fsynced before its response begins. Appends that
+//     come while the disk is busy share the next fsync.
+//   - A spool that is full, fails, or does not answer for five seconds costs the click,
+//     not the redirect, and is counted by reason.
+//   - Every byte of a destination stays as configured; only parameters are added,
+//     before the fragment.
+//   - A click that was acknowledged by the spool reaches Kafka, or refused/; while
+//     neither takes it, it stays in the spool. Of copies in Kafka, the first in the log
+//     may be without header replay, all later ones have it.
+//   - Neither an IP address nor a User-Agent is stored, logged or sent. Both are looked
+//     at in memory: the address for the country, the User-Agent for names out of fixed
+//     lists; the cache of User-Agents is keyed by a hash.
+//   - A restart needs no Kafka: StoreCatalog and KeepCatalog store the catalog beside
+//     the spool, LoadCatalog reads it. Without any catalog every link is answered 503.
 //
 // # The spool directory
 //
@@ -27,30 +35,42 @@
 //	refused/TIME.jsonl       what Kafka refused for good, one JSON object a line, for people to read
 //	00…07.seg.unread         a segment that could not be read for a minute: its clicks are not in Kafka. To send them, stop the process, take the ending away, remove cut, start
 //
-// Each process begins a segment of its own and never touches an older one but to ship and to unlink it. So "may have been sent before" is a property of segments: what
-// was there at the start and lies behind the cut goes with header replay, what came since does not, until an attempt of ours fails. A tail that a crash tore is dropped:
-// nobody got an answer for it. Damage elsewhere costs the records it touches: the next valid frame is searched byte by byte, which is safe because a checksum covers the
-// frame's place.
+// Each process begins a segment of its own and never touches an older one but to ship
+// and to unlink it. So "may have been sent before" is a property of segments: what was
+// there at the start and lies behind the cut goes with header replay, what came since
+// does not, until an attempt of ours fails. A tail that a crash tore is dropped: nobody
+// got an answer for it. Damage elsewhere costs the records it touches: the next valid
+// frame is searched byte by byte, which is safe because a checksum covers the frame's
+// place.
 //
-// The cut lags what Kafka has acknowledged by at most a quarter of a second; it never leads. A segment that is acknowledged as a whole is unlinked, which frees space also where
-// the cut cannot be written because the disk is full.
+// The cut lags what Kafka has acknowledged by at most a quarter of a second; it never
+// leads. A segment that is acknowledged as a whole is unlinked, which frees space also
+// where the cut cannot be written because the disk is full.
 //
 // # Unknown outcomes
 //
-// The client gives a record up after 30 s (ClientOptions), written or not; then it is sent again, with a new timestamp and header replay. The client raises its producer epoch before that,
-// so that the broker refuses a first attempt that is still on its way. A restarted process has a new producer id and no such fence: it holds what it found for a second
-// before sending, so that requests of its predecessor that the broker already has are written first. A broker that stalls for longer at that very moment can turn the order
-// of the two copies around.
+// The client gives a record up after 30 s (ClientOptions), written or not; then it is
+// sent again, with a new timestamp and header replay. The client raises its producer
+// epoch before that, so that the broker refuses a first attempt that is still on its
+// way. A restarted process has a new producer id and no such fence: it holds what it
+// found for a second before sending, so that requests of its predecessor that the
+// broker already has are written first. A broker that stalls for longer at that very
+// moment can turn the order of the two copies around.
 //
 // # Decisions
 //
-//   - Where several reasons not to show a token apply: tracking_off, not_entitled, link_setting, then the destination's, in this order. `token: always` is about the
+//   - Where several reasons not to show a token apply: tracking_off, not_entitled,
+//     link_setting, then the destination's, in this order. `token: always` is about the
 //     token: a query is forwarded to destinations only that are safe to modify.
-//   - sub1 … sub5: what is not printable is dropped, then the first 64 characters count; of a repeated name the first counts. nr counts wherever it stands.
-//   - Names of parameters are compared decoded once and exactly; the token parameter in any case. Empty parts of a query (&&) are not forwarded.
+//   - sub1 … sub5: what is not printable is dropped, then the first 64 characters
+//     count; of a repeated name the first counts. nr counts wherever it stands.
+//   - Names of parameters are compared decoded once and exactly; the token parameter in
+//     any case. Empty parts of a query (&&) are not forwarded.
 //   - A referrer that is an IP address is not kept, whoever's it is.
-//   - device is desktop, phone, tablet, tv or other; os and browser are families that uap-core's definitions (embedded in uap-go) name, from fixed lists, or Other.
-//   - The country is that of the connection's address. Behind a proxy that is the proxy's; no header is trusted.
+//   - device is desktop, phone, tablet, tv or other; os and browser are families that
+//     uap-core's definitions (embedded in uap-go) name, from fixed lists, or Other.
+//   - The country is that of the connection's address. Behind a proxy that is the
+//     proxy's; no header is trusted.
 //
 // # Metrics
 //
@@ -77,6 +97,8 @@
 //
 // # Shape
 //
-// A server mounts Handler itself, without http.ServeMux (which cleans paths), and keeps net/http's own log from naming visitors' addresses. Stop in this order: the server, so that no click is under way; the context of
-// Shipper.Run, which ships what is left; the Kafka client; the Spool.
+// A server mounts Handler itself, without http.ServeMux (which cleans paths), and keeps
+// net/http's own log from naming visitors' addresses. Stop in this order: the server,
+// so that no click is under way; the context of Shipper.Run, which ships what is left;
+// the Kafka client; the Spool.
 package redirect

@@ -21,7 +21,8 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// Handler answers GET /{slug}. Mount it as the server's handler, not behind an http.ServeMux: that one would clean paths and answer for itself.
+// Handler answers GET /{slug}. Mount it as the server's handler, not behind an
+// http.ServeMux: that one would clean paths and answer for itself.
 type Handler struct {
 	codec     *event.Codec
 	view      *catalog.View
@@ -45,8 +46,10 @@ type work struct {
 	random randomBuffer
 }
 
-// New makes the handler. countries may be nil. It reads the definitions of user agents, which takes a tenth of a second.
-func New(view *catalog.View, keys *token.Keyring, codec *event.Codec, spool *Spool, countries *Countries, log *slog.Logger, reg prometheus.Registerer) (*Handler, error) {
+// New makes the handler. countries may be nil. It reads the definitions of user agents,
+// which takes a tenth of a second.
+func New(view *catalog.View, keys *token.Keyring, codec *event.Codec, spool *Spool, countries *Countries,
+	log *slog.Logger, reg prometheus.Registerer) (*Handler, error) {
 	definitions, err := userAgents()
 	if err != nil {
 		return nil, err
@@ -54,9 +57,22 @@ func New(view *catalog.View, keys *token.Keyring, codec *event.Codec, spool *Spo
 	return newHandler(definitions, view, keys, codec, spool, countries, log, reg), nil
 }
 
-func newHandler(definitions *uaparser.Parser, view *catalog.View, keys *token.Keyring, codec *event.Codec, spool *Spool, countries *Countries, log *slog.Logger, reg prometheus.Registerer) *Handler {
-	m := newHandlerMetrics(reg, http.StatusFound, http.StatusNotFound, http.StatusGone, http.StatusMethodNotAllowed, http.StatusServiceUnavailable)
-	h := &Handler{codec: codec, view: view, keys: keys, spool: spool, countries: countries, agents: newAgents(definitions, m), log: log, metrics: m, random: rand.Reader, now: time.Now}
+func newHandler(definitions *uaparser.Parser, view *catalog.View, keys *token.Keyring, codec *event.Codec,
+	spool *Spool, countries *Countries, log *slog.Logger, reg prometheus.Registerer) *Handler {
+	m := newHandlerMetrics(reg, http.StatusFound, http.StatusNotFound, http.StatusGone, http.StatusMethodNotAllowed,
+		http.StatusServiceUnavailable)
+	h := &Handler{
+		codec:     codec,
+		view:      view,
+		keys:      keys,
+		spool:     spool,
+		countries: countries,
+		agents:    newAgents(definitions, m),
+		log:       log,
+		metrics:   m,
+		random:    rand.Reader,
+		now:       time.Now,
+	}
 	h.works.New = func() any {
 		w := &work{value: make([]byte, 0, 768)}
 		w.random = randomBuffer{source: h.random, next: len(w.random.buf)}
@@ -73,7 +89,8 @@ var (
 	allowGets = []string{"GET, HEAD"}
 )
 
-// ServeHTTP implements http.Handler. The click is in the spool before the answer begins; a spool that fails does not keep the visitor.
+// ServeHTTP implements http.Handler. The click is in the spool before the answer
+// begins; a spool that fails does not keep the visitor.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header()["Allow"] = allowGets
@@ -123,7 +140,8 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, status int, bod
 	w.Write(body)
 }
 
-// appendLink appends the one-line page for those whose client does not follow redirects.
+// appendLink appends the one-line page for those whose client does not follow
+// redirects.
 func appendLink(dst []byte, location string) []byte {
 	dst = append(dst, `<a href="`...)
 	for i := 0; i < len(location); i++ {
@@ -175,13 +193,15 @@ func (h *Handler) redirect(w http.ResponseWriter, r *http.Request, resolved *cat
 	h.metrics.seconds.Observe(time.Since(start).Seconds())
 }
 
-// fill makes the click and says whether the visitor gets to see its token. Without a token key there is no click: then ClickToken is empty and the loss is counted.
+// fill makes the click and says whether the visitor gets to see its token. Without a
+// token key there is no click: then ClickToken is empty and the loss is counted.
 func (h *Handler) fill(w *work, r *http.Request, resolved *catalog.Resolved, query string) (shown bool) {
 	now := h.now()
 	raw, err := h.keys.Mint(resolved.Workspace.ID, now, &w.random)
 	if err != nil {
 		h.spool.metrics.lost[lostToken].Inc()
-		// Every click of a workspace without key comes here: say it at once, then at most once a minute.
+		// Every click of a workspace without key comes here: say it at once, then at
+		// most once a minute.
 		if last := h.noToken.Load(); now.Unix()-last >= 60 && h.noToken.CompareAndSwap(last, now.Unix()) {
 			h.log.Error("clicks are being lost: no token can be made", "workspace", resolved.Workspace.ID, "error", err)
 		}
@@ -238,7 +258,8 @@ func (h *Handler) fillVisitor(c *event.Click, r *http.Request, query string) {
 	}
 }
 
-// capture puts the click into the spool. It waits for the disk but not for the visitor: who leaves has clicked all the same. The spool counts and logs its losses.
+// capture puts the click into the spool. It waits for the disk but not for the visitor:
+// who leaves has clicked all the same. The spool counts and logs its losses.
 func (h *Handler) capture(w *work) {
 	if cut := w.click.Fit(); cut > 0 {
 		h.metrics.cut.Add(float64(cut))
@@ -249,10 +270,12 @@ func (h *Handler) capture(w *work) {
 		return
 	}
 	w.value = value
-	_ = h.spool.Append(context.Background(), Record{Token: w.click.ClickToken, Shown: w.click.TokenStatus == event.TokenAppended, Value: value})
+	_ = h.spool.Append(context.Background(), Record{Token: w.click.ClickToken,
+		Shown: w.click.TokenStatus == event.TokenAppended, Value: value})
 }
 
-// slugOf takes the slug from a path: without the first slash and without one trailing slash as the client wrote it (an encoded one is part of the slug), percent-decoded
+// slugOf takes the slug from a path: without the first slash and without one trailing
+// slash as the client wrote it (an encoded one is part of the slug), percent-decoded
 // once.
 func slugOf(u *url.URL) (string, bool) {
 	path := u.RawPath // set only where the client's encoding is not the usual one

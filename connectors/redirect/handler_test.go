@@ -103,7 +103,8 @@ func TestRedirect(t *testing.T) {
 	f(base+"/signed", "https://s3.acme.com/f?X-Amz-Signature=ab", event.TokenWithheld, "signed_url")
 	f(base+"/oauth", "https://id.acme.com/cb?code=1&state=2", event.TokenWithheld, "oauth")
 	f(base+"/always", "https://s3.acme.com/f?X-Amz-Signature=ab&nim_ct=TOKEN", event.TokenAppended, "")
-	f(base+"/always?x=1", "https://s3.acme.com/f?X-Amz-Signature=ab&nim_ct=TOKEN", event.TokenAppended, "") // always is about the token: a query is still not forwarded
+	// always is about the token: a query is still not forwarded
+	f(base+"/always?x=1", "https://s3.acme.com/f?X-Amz-Signature=ab&nim_ct=TOKEN", event.TokenAppended, "")
 	f(base+"/semi", "https://shop.acme.com/?a=1;b=2", event.TokenWithheld, "semicolon_query")
 	f(base+"/has", "https://shop.acme.com/?nim_ct=x", event.TokenWithheld, "reserved_present")
 	f(base+"/app", "acmeapp://open/x", event.TokenWithheld, "scheme")
@@ -143,7 +144,8 @@ func TestRedirectQueries(t *testing.T) {
 
 	// a client that sends a fragment
 	w := s.do("GET", "http://go.acme.com/fwd", func(r *http.Request) { r.URL.RawQuery = "x=1#y" })
-	if got, want := w.Header().Get("Location"), "https://shop.acme.com/x?own=1&A%20b=2&x=1&nim_ct="+s.last(t).ClickToken+"#frag"; got != want {
+	if got, want := w.Header().Get("Location"), "https://shop.acme.com/x?own=1&A%20b=2&x=1&nim_ct="+
+		s.last(t).ClickToken+"#frag"; got != want {
 		t.Errorf("fragment in the query: got %s, want %s", got, want)
 	}
 }
@@ -193,18 +195,22 @@ func TestClickSnapshot(t *testing.T) {
 	s := newStage(t, testCatalog, nil)
 	at := time.Date(2026, 3, 1, 12, 0, 0, 123e6, time.UTC)
 	s.now = func() time.Time { return at }
-	s.do("GET", "http://go.acme.com/nomura?nr=qr&sub1=one&sub2=%C3%A9t%C3%A9&sub3=a%00b%0Ac&sub4="+strings.Repeat("x", 70)+"&sub5=a+b&sub5=second", func(r *http.Request) {
+	s.do("GET", "http://go.acme.com/nomura?nr=qr&sub1=one&sub2=%C3%A9t%C3%A9&sub3=a%00b%0Ac&sub4="+
+		strings.Repeat("x", 70)+"&sub5=a+b&sub5=second", func(r *http.Request) {
 		r.Header.Set("Referer", "https://user:pw@News.Example.com:8443/path?secret=1")
 	})
 	got := s.last(t)
-	want := event.Click{WorkspaceID: "acme", ClickToken: got.ClickToken, ClickedAt: event.MillisOf(at), WindowMs: (7 * 24 * time.Hour).Milliseconds(), TokenStatus: event.TokenAppended,
+	want := event.Click{WorkspaceID: "acme", ClickToken: got.ClickToken, ClickedAt: event.MillisOf(at),
+		WindowMs: (7 * 24 * time.Hour).Milliseconds(), TokenStatus: event.TokenAppended,
 		LinkID: "lnk_nomura", Domain: "go.acme.com", Slug: "nomura", Destination: "https://shop.acme.com/", Trigger: event.TriggerQR,
 		PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio", PartnerRelationship: "review", PartnerLifecycle: "paused",
 		ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners", ProgramStatus: "paused", AssignmentID: "asg_1",
 		AssignedAt: event.MillisOf(time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)), RewardTerms: "10%",
 		UTMSource: "partner", UTMMedium: "agency", UTMCampaign: "c", UTMTerm: "t", UTMContent: "k",
-		Sub1: "one", Sub2: "été", Sub3: "abc", Sub4: strings.Repeat("x", 64), Sub5: "a b", Experiment: "exp", Variant: "b",
-		ReferrerHost: "news.example.com", Device: "desktop", OS: "Windows", Browser: "Chrome", CatalogOffset: got.CatalogOffset}
+		Sub1: "one", Sub2: "été", Sub3: "abc", Sub4: strings.Repeat(
+			"x", 64), Sub5: "a b", Experiment: "exp", Variant: "b",
+		ReferrerHost: "news.example.com", Device: "desktop", OS: "Windows", Browser: "Chrome",
+		CatalogOffset: got.CatalogOffset}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("click (-want +got):\n%s", diff)
 	}
@@ -215,8 +221,11 @@ func TestClickSnapshot(t *testing.T) {
 	// without partner and program: the default window, no terms
 	s.do("GET", "http://two.acme.com/nomura?nr=QR", nil)
 	got = s.last(t)
-	want = event.Click{WorkspaceID: "acme", ClickToken: got.ClickToken, ClickedAt: event.MillisOf(at), WindowMs: (30 * 24 * time.Hour).Milliseconds(), TokenStatus: event.TokenAppended,
-		LinkID: "lnk_two", Domain: "two.acme.com", Slug: "nomura", Destination: "https://two.acme.com/", Trigger: event.TriggerLink, Device: "desktop", OS: "Windows", Browser: "Chrome", CatalogOffset: got.CatalogOffset}
+	want = event.Click{WorkspaceID: "acme", ClickToken: got.ClickToken, ClickedAt: event.MillisOf(at),
+		WindowMs: (30 * 24 * time.Hour).Milliseconds(), TokenStatus: event.TokenAppended,
+		LinkID: "lnk_two", Domain: "two.acme.com", Slug: "nomura", Destination: "https://two.acme.com/",
+		Trigger: event.TriggerLink, Device: "desktop", OS: "Windows", Browser: "Chrome",
+		CatalogOffset: got.CatalogOffset}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("click without partner (-want +got):\n%s", diff)
 	}
@@ -236,7 +245,8 @@ workspaces:
 	s := newStage(t, long, nil)
 	w := s.do("GET", "http://go.acme.com/long?sub1="+strings.Repeat("y", 64), nil)
 	c := s.last(t)
-	if want := "https://shop.acme.com/" + strings.Repeat("p", 1500) + "?nim_ct=" + c.ClickToken; w.Header().Get("Location") != want {
+	if want := "https://shop.acme.com/" + strings.Repeat("p", 1500) + "?nim_ct=" +
+		c.ClickToken; w.Header().Get("Location") != want {
 		t.Errorf("Location %s", w.Header().Get("Location"))
 	}
 	if f := frames(s.spool); len(f) != 1 || len(f[0].value) > event.HeadLen+event.MaxClickBytes {
@@ -254,7 +264,8 @@ func TestHead(t *testing.T) {
 	s := newStage(t, testCatalog, nil)
 	w := s.do("HEAD", "http://go.acme.com/nomura", nil)
 	c := s.last(t)
-	if w.Code != 302 || w.Body.Len() != 0 || !strings.HasSuffix(w.Header().Get("Location"), "nim_ct="+c.ClickToken+"#top") {
+	if w.Code != 302 || w.Body.Len() != 0 || !strings.HasSuffix(w.Header().Get("Location"), "nim_ct="+c.ClickToken+
+		"#top") {
 		t.Errorf("HEAD: %d, %q, %q", w.Code, w.Body, w.Header().Get("Location"))
 	}
 	if !c.IsBot || c.BotReason != "head" {
@@ -317,11 +328,13 @@ func TestOverTheWire(t *testing.T) {
 	}
 }
 
-// Before there is a catalog no link is known, which is not to say that it does not exist.
+// Before there is a catalog no link is known, which is not to say that it does not
+// exist.
 func TestNoCatalogYet(t *testing.T) {
 	s := newStage(t, testCatalog, nil)
 	s.view = catalog.NewView()
-	if w := s.do("GET", "http://go.acme.com/nomura", nil); w.Code != 503 || w.Header().Get("Retry-After") == "" || w.Header().Get("Cache-Control") != "private, no-store" {
+	if w := s.do("GET", "http://go.acme.com/nomura", nil); w.Code != 503 || w.Header().Get("Retry-After") == "" ||
+		w.Header().Get("Cache-Control") != "private, no-store" {
 		t.Errorf("%d %v", w.Code, w.Header())
 	}
 }

@@ -35,7 +35,8 @@ func testConfig(t testing.TB) Config {
 	return cfg
 }
 
-// memoryDir is a temporary directory in memory where there is one: most tests are not about the disk, and thousands of fsyncs are slow on a busy one.
+// memoryDir is a temporary directory in memory where there is one: most tests are not
+// about the disk, and thousands of fsyncs are slow on a busy one.
 func memoryDir(t testing.TB) string {
 	dir, err := os.MkdirTemp("/dev/shm", "redirect-test-")
 	if err != nil {
@@ -136,7 +137,8 @@ func (s *stage) do(method, target string, change func(*http.Request)) *httptest.
 	return w
 }
 
-const chromeAgent = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36"
+const chromeAgent = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) " +
+	"Chrome/126.0.0.0 Safari/537.36"
 
 // clicks reads what is durable in the spool.
 func (s *stage) clicks(t testing.TB) []event.Click {
@@ -191,7 +193,8 @@ func testToken(t testing.TB, keys *token.Keyring, n int) string {
 func testRecord(t testing.TB, keys *token.Keyring, n int) Record {
 	t.Helper()
 	tok := testToken(t, keys, n)
-	click := event.Click{WorkspaceID: "acme", ClickToken: tok, ClickedAt: event.MillisOf(time.Now()), TokenStatus: event.TokenAppended, LinkID: "lnk", Domain: "go.acme.com", Slug: "s",
+	click := event.Click{WorkspaceID: "acme", ClickToken: tok, ClickedAt: event.MillisOf(time.Now()),
+		TokenStatus: event.TokenAppended, LinkID: "lnk", Domain: "go.acme.com", Slug: "s",
 		Trigger: event.TriggerLink, CatalogOffset: int64(n)}
 	r := Record{Token: tok, Shown: n%3 != 0}
 	if !r.Shown {
@@ -230,7 +233,8 @@ func files(t testing.TB, dir string) map[string][]byte {
 	return out
 }
 
-// metric returns the value of a counter or gauge by name and, if given, one label's value; a label that was never counted is 0.
+// metric returns the value of a counter or gauge by name and, if given, one label's
+// value; a label that was never counted is 0.
 func metric(t testing.TB, reg *prometheus.Registry, name string, label ...string) float64 {
 	t.Helper()
 	all, err := reg.Gather()
@@ -267,7 +271,8 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// serve runs a handler on a loopback port and returns a client that sends everything there and does not follow redirects.
+// serve runs a handler on a loopback port and returns a client that sends everything
+// there and does not follow redirects.
 func serve(t testing.TB, h http.Handler) *http.Client {
 	t.Helper()
 	server := httptest.NewServer(h)
@@ -278,7 +283,9 @@ func serve(t testing.TB, h http.Handler) *http.Client {
 		return d.DialContext(ctx, network, addr)
 	}}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: userAgent{transport}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{Transport: userAgent{transport}, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
 }
 
 type userAgent struct{ next http.RoundTripper }

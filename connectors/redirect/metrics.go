@@ -18,7 +18,8 @@ const (
 	lostEncode = "encode"
 )
 
-// register makes collectors known; reg may be nil. A second instance in one process (tests, the demo) brings its own registerer.
+// register makes collectors known; reg may be nil. A second instance in one process
+// (tests, the demo) brings its own registerer.
 func register(reg prometheus.Registerer, collectors ...prometheus.Collector) {
 	if reg != nil {
 		reg.MustRegister(collectors...)
@@ -56,9 +57,11 @@ func newSpoolMetrics(reg prometheus.Registerer, s *Spool) *spoolMetrics {
 	register(reg, lost, m.late, m.fsyncs, m.groups, m.damaged, m.damagedBytes,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "partners_spool_bytes", Help: "Size of the spool on disk."},
 			func() float64 { onDisk, _ := s.backlog(); return float64(onDisk) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "partners_spool_limit_bytes", Help: "Size at which the spool takes no more clicks."},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "partners_spool_limit_bytes",
+			Help: "Size at which the spool takes no more clicks."},
 			func() float64 { return float64(s.cfg.MaxSpoolBytes) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "partners_spool_backlog_bytes", Help: "Bytes of the spool that Kafka has not acknowledged."},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "partners_spool_backlog_bytes",
+			Help: "Bytes of the spool that Kafka has not acknowledged."},
 			func() float64 { _, behind := s.backlog(); return float64(behind) }))
 	return m
 }
@@ -83,7 +86,8 @@ type shipperMetrics struct {
 	failed   prometheus.Counter
 	refused  *prometheus.CounterVec
 	unkept   prometheus.Counter
-	// oldest is the mint time of the first click that is not acknowledged, in unix seconds; 0: none.
+	// oldest is the mint time of the first click that is not acknowledged, in unix
+	// seconds; 0: none.
 	oldest atomic.Int64
 }
 
@@ -98,10 +102,12 @@ func newShipperMetrics(reg prometheus.Registerer) *shipperMetrics {
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "partners_shipper_refused_total",
 			Help: "Clicks that Kafka refused for good, by Kafka's error; they are in refused/."}, []string{"error"}),
 		unkept: prometheus.NewCounter(prometheus.CounterOpts{Name: "partners_shipper_refused_unkept_total",
-			Help: "Attempts to keep a refused click in refused/ that failed; the click stays in the spool and holds up what is behind it."}),
+			Help: "Attempts to keep a refused click in refused/ that failed; the click stays in the spool and " +
+				"holds up what is behind it."}),
 	}
 	register(reg, m.shipped, m.replayed, m.failed, m.refused, m.unkept,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "partners_shipper_lag_seconds", Help: "Age of the oldest click that Kafka has not acknowledged; 0: none."},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "partners_shipper_lag_seconds",
+			Help: "Age of the oldest click that Kafka has not acknowledged; 0: none."},
 			func() float64 {
 				oldest := m.oldest.Load()
 				if oldest == 0 {
@@ -126,7 +132,8 @@ func newHandlerMetrics(reg prometheus.Registerer, statuses ...int) *handlerMetri
 	m := &handlerMetrics{
 		answers: make(map[int]prometheus.Counter),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "partners_redirect_seconds",
-			Help: "Server time of a redirect, capture included.", Buckets: prometheus.ExponentialBuckets(0.00005, 2, 18)}),
+			Help:    "Server time of a redirect, capture included.",
+			Buckets: prometheus.ExponentialBuckets(0.00005, 2, 18)}),
 		cut: prometheus.NewCounter(prometheus.CounterOpts{Name: "partners_redirect_texts_cut_total",
 			Help: "Texts that were cut so that a click fits its record."}),
 		parsed: prometheus.NewCounter(prometheus.CounterOpts{Name: "partners_redirect_agents_parsed_total",

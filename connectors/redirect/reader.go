@@ -20,15 +20,20 @@ type batch struct {
 	bytes  int
 }
 
-// reader walks over what is durable in the spool, in order. It has one user: the Shipper.
+// reader walks over what is durable in the spool, in order. It has one user: the
+// Shipper.
 //
-// A frame that does not check out is damage (a bad disk, a file that somebody edited) or, at the end of an old segment, a tail torn by a
-// crash. Either way the reader goes on at the next place that holds a valid frame, or with the next segment. A segment that cannot be read at all may be readable
-// soon (no file descriptor is free, a network disk is away): it is tried for patience, then set aside.
+// A frame that does not check out is damage (a bad disk, a file that somebody edited)
+// or, at the end of an old segment, a tail torn by a crash. Either way the reader goes
+// on at the next place that holds a valid frame, or with the next segment. A segment
+// that cannot be read at all may be readable soon (no file descriptor is free, a
+// network disk is away): it is tried for patience, then set aside.
 type reader struct {
-	spool    *Spool
-	at       position
-	bad      int64         // where the damage began that the reader is looking for the end of; 0: none (no frame begins at 0)
+	spool *Spool
+	at    position
+	// where the damage began that the reader is looking for the end of; 0: none (no
+	// frame begins at 0)
+	bad      int64
 	patience time.Duration // tests shorten it
 	failing  time.Time     // since when the segment cannot be read; zero: it can
 }
@@ -43,7 +48,9 @@ func newReader(s *Spool) *reader {
 	return &reader{spool: s, at: s.cut, patience: patience}
 }
 
-// next returns the next frames, at most readSize bytes; ok is false if nothing more is durable. A batch without frames still has an end to cut at. After an error the next call may succeed.
+// next returns the next frames, at most readSize bytes; ok is false if nothing more is
+// durable. A batch without frames still has an end to cut at. After an error the next
+// call may succeed.
 func (r *reader) next() (b batch, ok bool, err error) {
 	seg, size := r.segment()
 	if seg == nil {
@@ -68,8 +75,9 @@ func (r *reader) next() (b batch, ok bool, err error) {
 	return b, true, nil
 }
 
-// setAside gives up a segment that has been unreadable for too long, and goes on behind it. An error means not yet. The newest segment is never given up, as clicks still come to it, and none is while
-// its directory is away.
+// setAside gives up a segment that has been unreadable for too long, and goes on behind
+// it. An error means not yet. The newest segment is never given up, as clicks still
+// come to it, and none is while its directory is away.
 func (r *reader) setAside(seg *segment, size int64, err error) error {
 	if r.failing.IsZero() {
 		r.failing = time.Now()
@@ -87,12 +95,14 @@ func (r *reader) setAside(seg *segment, size int64, err error) error {
 	}
 	aside := seg.path + unreadExt
 	if renamed := os.Rename(seg.path, aside); renamed != nil {
-		if _, away := os.Stat(filepath.Join(r.spool.cfg.SpoolDir, lockName)); away != nil || !errors.Is(renamed, os.ErrNotExist) {
+		if _, away := os.Stat(filepath.Join(r.spool.cfg.SpoolDir, lockName)); away != nil ||
+			!errors.Is(renamed, os.ErrNotExist) {
 			return err
 		}
 		aside = "" // somebody removed it
 	}
-	r.spool.log.Error("spool: a segment cannot be read and is set aside", "segment", seg.number, "offset", r.at.offset, "bytes", size-r.at.offset, "kept", aside, "error", err)
+	r.spool.log.Error("spool: a segment cannot be read and is set aside", "segment", seg.number, "offset", r.at.offset,
+		"bytes", size-r.at.offset, "kept", aside, "error", err)
 	r.damage(size - r.at.offset)
 	seg.unread.Store(true)
 	r.at.offset, r.bad, r.failing = size, 0, time.Time{}
@@ -105,7 +115,8 @@ func (r *reader) segment() (seg *segment, size int64) {
 	defer r.spool.files.Unlock()
 	for _, seg := range r.spool.segments {
 		size := seg.size.Load()
-		if seg.number > r.at.segment && size > segmentHead || seg.number == r.at.segment && size > max(r.at.offset, segmentHead) {
+		if seg.number > r.at.segment && size > segmentHead || seg.number == r.at.segment &&
+			size > max(r.at.offset, segmentHead) {
 			return seg, size
 		}
 	}
@@ -130,7 +141,8 @@ func (r *reader) read(seg *segment, size int64) ([]byte, error) {
 	return buf, nil
 }
 
-// scan moves r.at over buf. last: buf reaches the end of what is durable, which is the end of a frame unless a crash tore it.
+// scan moves r.at over buf. last: buf reaches the end of what is durable, which is the
+// end of a frame unless a crash tore it.
 func (r *reader) scan(seg *segment, buf []byte, last bool, b *batch) {
 	var p place
 	start := r.at.offset
@@ -154,7 +166,8 @@ func (r *reader) scan(seg *segment, buf []byte, last bool, b *batch) {
 	}
 	r.at.offset = start + int64(len(buf))
 	if last && seg.old && r.bad != 0 {
-		r.spool.log.Info("spool: a torn tail was dropped", "segment", seg.number, "offset", r.bad, "bytes", r.at.offset-r.bad)
+		r.spool.log.Info("spool: a torn tail was dropped", "segment", seg.number, "offset", r.bad,
+			"bytes", r.at.offset-r.bad)
 		r.bad = 0
 	} else if last {
 		r.damageEnds(seg, r.at.offset)
@@ -165,7 +178,8 @@ func (r *reader) damageEnds(seg *segment, at int64) {
 	if r.bad == 0 {
 		return
 	}
-	r.spool.log.Error("spool: damaged bytes were skipped, their clicks are lost", "segment", seg.number, "offset", r.bad, "bytes", at-r.bad)
+	r.spool.log.Error("spool: damaged bytes were skipped, their clicks are lost",
+		"segment", seg.number, "offset", r.bad, "bytes", at-r.bad)
 	r.damage(at - r.bad)
 	r.bad = 0
 }

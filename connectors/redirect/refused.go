@@ -21,12 +21,15 @@ const (
 	refusesBatch                  // no attempt will for one or more records of the batch
 )
 
-// refusalOf is the classifier of produce errors. Anything that is not known to be final stalls the spool with back-off and loses nothing.
+// refusalOf is the classifier of produce errors. Anything that is not known to be final
+// stalls the spool with back-off and loses nothing.
 func refusalOf(err error) refusal {
 	switch {
-	case errors.Is(err, kerr.InvalidTimestamp), errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
+	case errors.Is(err, kerr.InvalidTimestamp), errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err,
+		kerr.ClusterAuthorizationFailed):
 		return refusesRecord // all records of a batch share timestamp and topic
-	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge), errors.Is(err, kerr.InvalidRecord):
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge), errors.Is(err,
+		kerr.InvalidRecord):
 		return refusesBatch
 	}
 	return refusesNothing
@@ -46,8 +49,10 @@ const (
 	refusedFile = 16 << 20
 )
 
-// refusals keeps what Kafka refused for good: files of JSON lines in refused/, named by the time of their first line. They are for people; nothing reads them back, and whoever has dealt with
-// one removes it. They hold at most a quarter of what the spool may.
+// refusals keeps what Kafka refused for good: files of JSON lines in refused/, named by
+// the time of their first line. They are for people; nothing reads them back, and
+// whoever has dealt with one removes it. They hold at most a quarter of what the spool
+// may.
 type refusals struct {
 	dir   string
 	codec *event.Codec
@@ -97,9 +102,18 @@ func (r *refusals) count() error {
 	return nil
 }
 
-// keep writes a refused record. It is durable after sync, which comes before the cut moves over the record.
+// keep writes a refused record. It is durable after sync, which comes before the cut
+// moves over the record.
 func (r *refusals) keep(f failure, code string, partition int32, now time.Time) error {
-	line := refusedLine{RefusedAt: now.UTC(), Error: code, Detail: f.err.Error(), Key: string(f.frame.token), Partition: partition, Shown: f.frame.shown, Value: f.frame.value}
+	line := refusedLine{
+		RefusedAt: now.UTC(),
+		Error:     code,
+		Detail:    f.err.Error(),
+		Key:       string(f.frame.token),
+		Partition: partition,
+		Shown:     f.frame.shown,
+		Value:     f.frame.value,
+	}
 	if _, text, err := r.codec.Text(f.frame.value); err == nil {
 		line.Click = text
 	}
@@ -128,7 +142,8 @@ func (r *refusals) write(b []byte, now time.Time) error {
 		r.close()
 	}
 	if r.current == nil {
-		f, err := os.OpenFile(filepath.Join(r.dir, now.UTC().Format("20060102T150405.000000000Z")+".jsonl"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		f, err := os.OpenFile(filepath.Join(r.dir, now.UTC().Format("20060102T150405.000000000Z")+".jsonl"),
+			os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return err
 		}

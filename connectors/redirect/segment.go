@@ -14,25 +14,30 @@ import (
 	"github.com/nimriz/partners/pipeline/token"
 )
 
-// A segment is a file NNNNNNNNNNNNNNNNNNNN.seg (its number in decimal): a magic, then frames back to back.
+// A segment is a file NNNNNNNNNNNNNNNNNNNN.seg (its number in decimal): a magic, then
+// frames back to back.
 //
 //	+----------+   +-------------+-------------+-------+--------+-------------+
 //	| nimspl01 |   | n           | CRC32C      | flags | token  | value       |
 //	| 8 B      |   | 4 B, little | 4 B, little | 1 B   | 27 B   | n − 28 B    |
 //	+----------+   +-------------+-------------+-------+--------+-------------+
 //
-// n counts flags, token and value. The checksum covers the segment's number (8 B, little), the frame's offset in the file (8 B, little), n, and
-// the n bytes. So a frame is valid in one place only: neither a block that the disk put elsewhere nor frame-like bytes inside a
-// value can be taken for one, and after damage the next valid frame can be searched byte by byte.
+// n counts flags, token and value. The checksum covers the segment's number (8 B,
+// little), the frame's offset in the file (8 B, little), n, and the n bytes. So a frame
+// is valid in one place only: neither a block that the disk put elsewhere nor
+// frame-like bytes inside a value can be taken for one, and after damage the next valid
+// frame can be searched byte by byte.
 const (
 	segmentMagic = "nimspl01"
 	segmentExt   = ".seg"
 	unreadExt    = ".unread" // behind segmentExt
 	segmentHead  = int64(len(segmentMagic))
 
-	frameHead  = 8
-	frameMin   = 1 + token.Len
-	frameMax   = 4096 // a click is at most 517 bytes; n is below this, so a frame in doubt is decided by the next 4 kB
+	frameHead = 8
+	frameMin  = 1 + token.Len
+	// a click is at most 517 bytes; n is below this, so a frame in doubt is decided by
+	// the next 4 kB
+	frameMax   = 4096
 	flagShown  = 1
 	flagsKnown = flagShown
 )
@@ -48,9 +53,11 @@ type segment struct {
 	// size is where the durable frames end. It grows until sealed.
 	size   atomic.Int64
 	sealed atomic.Bool
-	// unread: it could not be read to its end and has been set aside, under another name.
+	// unread: it could not be read to its end and has been set aside, under another
+	// name.
 	unread atomic.Bool
-	// file is open from creation, or from the first read of an old segment. The writer uses it until sealed, the reader opens and drops it.
+	// file is open from creation, or from the first read of an old segment. The writer
+	// uses it until sealed, the reader opens and drops it.
 	file *os.File
 }
 
@@ -67,7 +74,8 @@ func segmentNumber(name string) (uint64, bool) {
 	return n, err == nil
 }
 
-// frame is one record in a segment. token and value point into the buffer it was read from.
+// frame is one record in a segment. token and value point into the buffer it was read
+// from.
 type frame struct {
 	shown bool
 	token []byte
@@ -90,7 +98,8 @@ func appendFrame(dst []byte, clickToken string, shown bool, value []byte) ([]byt
 	return append(dst, value...), nil
 }
 
-// sealFrames writes the checksums of a run of frames that will stand at the given offset of the segment.
+// sealFrames writes the checksums of a run of frames that will stand at the given
+// offset of the segment.
 func sealFrames(buf []byte, number uint64, offset int64) {
 	var p place
 	for len(buf) > 0 {
@@ -112,7 +121,8 @@ func (p *place) sum(f []byte, number uint64, offset int64) uint32 {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// parseFrame reads the frame at the start of buf. size 0: there is none. short: there may be one, but buf ends too early to say.
+// parseFrame reads the frame at the start of buf. size 0: there is none. short: there
+// may be one, but buf ends too early to say.
 func (p *place) parseFrame(buf []byte, number uint64, offset int64) (f frame, size int, short bool) {
 	if len(buf) < frameHead {
 		return frame{}, 0, true
@@ -128,6 +138,7 @@ func (p *place) parseFrame(buf []byte, number uint64, offset int64) (f frame, si
 	if binary.LittleEndian.Uint32(buf[4:]) != p.sum(buf[:size], number, offset) || buf[frameHead]&^flagsKnown != 0 {
 		return frame{}, 0, false
 	}
-	return frame{shown: buf[frameHead]&flagShown != 0, token: buf[frameHead+1 : frameHead+frameMin : frameHead+frameMin],
+	return frame{shown: buf[frameHead]&flagShown != 0, token: buf[frameHead+1 : frameHead+frameMin : frameHead+
+		frameMin],
 		value: buf[frameHead+frameMin : size : size]}, size, false
 }

@@ -17,29 +17,38 @@ import (
 )
 
 const (
-	// deliveryTimeout is after how long a click is given up, to be sent again with a new timestamp.
+	// deliveryTimeout is after how long a click is given up, to be sent again with a
+	// new timestamp.
 	deliveryTimeout = topic.DeliveryLimit / 2
-	// maxInFlight bounds what is with the Kafka client and not acknowledged. While Kafka is away, this much goes to and fro; the rest stays on disk.
+	// maxInFlight bounds what is with the Kafka client and not acknowledged. While
+	// Kafka is away, this much goes to and fro; the rest stays on disk.
 	maxInFlight = 8 << 20
-	// cutEvery is how often the cut is stored. What it lags is sent again after a crash.
+	// cutEvery is how often the cut is stored. What it lags is sent again after a
+	// crash.
 	cutEvery = 250 * time.Millisecond
 	// readAgain is after how long a segment that could not be read is tried again.
 	readAgain = 250 * time.Millisecond
 	// gather spares reads and wake-ups under load.
 	gather = 2 * time.Millisecond
-	// settle: after a start, what an earlier process left waits this long. A produce request of that process may still be in the broker's hands: its records
-	// have no header replay, so they must come first in the log.
+	// settle: after a start, what an earlier process left waits this long. A produce
+	// request of that process may still be in the broker's hands: its records have no
+	// header replay, so they must come first in the log.
 	settle = time.Second
-	// drain is how long a stopping shipper goes on, so that a planned restart leaves nothing to replay.
+	// drain is how long a stopping shipper goes on, so that a planned restart leaves
+	// nothing to replay.
 	drain = 5 * time.Second
 	// Pauses after a failure.
 	firstPause, longestPause = 100 * time.Millisecond, 5 * time.Second
 )
 
-// ClientOptions are what the shipper's Kafka client needs beyond what all our clients share.
+// ClientOptions are what the shipper's Kafka client needs beyond what all our clients
+// share.
 //
-// A record whose outcome is not known after the delivery timeout comes back to us as failed and is sent again with header replay; by default the client would hold
-// it, with its old timestamp, until Kafka is back. The client raises its producer epoch after such a failure, so a late first attempt is fenced and cannot land behind the replay.
+// A record whose outcome is not known after the delivery timeout comes back to us as
+// failed and is sent again with header replay; by default the client would hold it,
+// with its old timestamp, until Kafka is back. The client raises its producer epoch
+// after such a failure, so a late first attempt is fenced and cannot land behind the
+// replay.
 func ClientOptions() []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()),
@@ -52,7 +61,8 @@ func ClientOptions() []kgo.Opt {
 	}
 }
 
-// Partitions returns the partition function for the given epochs: by a token's text and its mint time.
+// Partitions returns the partition function for the given epochs: by a token's text and
+// its mint time.
 func Partitions(epochs topic.Epochs) func(clickToken string) int32 {
 	return func(clickToken string) int32 {
 		raw, err := token.Parse(clickToken)
@@ -63,10 +73,12 @@ func Partitions(epochs topic.Epochs) func(clickToken string) int32 {
 	}
 }
 
-// Shipper sends the spool to Kafka in order, and cuts the spool behind what Kafka has acknowledged.
+// Shipper sends the spool to Kafka in order, and cuts the spool behind what Kafka has
+// acknowledged.
 //
-// A record of this process that is sent for the first time has no header replay: it is certain that it is not in the log. Everything else (all of an old
-// segment behind the cut, and every second attempt) has it.
+// A record of this process that is sent for the first time has no header replay: it is
+// certain that it is not in the log. Everything else (all of an old segment behind the
+// cut, and every second attempt) has it.
 type Shipper struct {
 	spool     *Spool
 	client    *kgo.Client
@@ -114,17 +126,21 @@ type failure struct {
 	err   error
 }
 
-// NewShipper makes the shipper of a spool. client was made with ClientOptions; topic is the full name of `clicks`. codec prints refused records.
-func NewShipper(spool *Spool, client *kgo.Client, topicName string, partition func(clickToken string) int32, codec *event.Codec, log *slog.Logger, reg prometheus.Registerer) (*Shipper, error) {
+// NewShipper makes the shipper of a spool. client was made with ClientOptions; topic is
+// the full name of `clicks`. codec prints refused records.
+func NewShipper(spool *Spool, client *kgo.Client, topicName string, partition func(clickToken string) int32,
+	codec *event.Codec, log *slog.Logger, reg prometheus.Registerer) (*Shipper, error) {
 	r, err := openRefusals(spool.cfg, codec)
 	if err != nil {
 		return nil, err
 	}
-	return &Shipper{spool: spool, client: client, topic: topicName, partition: partition, refusals: r, log: log, metrics: newShipperMetrics(reg),
-		settle: settle, longest: longestPause, reader: newReader(spool), acked: make(chan struct{}, 1)}, nil
+	return &Shipper{spool: spool, client: client, topic: topicName, partition: partition, refusals: r, log: log,
+		metrics: newShipperMetrics(reg),
+		settle:  settle, longest: longestPause, reader: newReader(spool), acked: make(chan struct{}, 1)}, nil
 }
 
-// Run ships until ctx ends, then until nothing is left or five seconds longer, and returns nil. Only a client that was closed under it is an error.
+// Run ships until ctx ends, then until nothing is left or five seconds longer, and
+// returns nil. Only a client that was closed under it is an error.
 func (s *Shipper) Run(ctx context.Context) error {
 	defer s.refusals.close()
 	s.cut = s.reader.at
@@ -162,7 +178,8 @@ func (s *Shipper) Run(ctx context.Context) error {
 		case <-stop:
 			stop = nil
 		case <-last.Done():
-			s.log.Warn("shipper: stopping before Kafka has acknowledged everything; the rest is sent after the next start")
+			s.log.Warn("shipper: stopping before Kafka has acknowledged everything; the rest is sent after " +
+				"the next start")
 			s.store(true)
 			return nil
 		}
@@ -174,7 +191,8 @@ func (s *Shipper) more() bool {
 	return seg != nil
 }
 
-// fill reads and sends while there is room, and returns when to look again; zero: when something happens.
+// fill reads and sends while there is room, and returns when to look again; zero: when
+// something happens.
 func (s *Shipper) fill() (again time.Time) {
 	now := time.Now()
 	if now.Before(s.paused) {
@@ -219,7 +237,14 @@ func index(b bool) int {
 }
 
 func (s *Shipper) record(f frame, replay bool, now time.Time) kgo.Record {
-	return kgo.Record{Topic: s.topic, Key: f.token, Value: f.value, Headers: headers[index(f.shown)][index(replay)], Partition: s.partition(string(f.token)), Timestamp: now}
+	return kgo.Record{
+		Topic:     s.topic,
+		Key:       f.token,
+		Value:     f.value,
+		Headers:   headers[index(f.shown)][index(replay)],
+		Partition: s.partition(string(f.token)),
+		Timestamp: now,
+	}
 }
 
 // send hands frames to the client. Their outcomes arrive on the client's goroutine.
@@ -241,7 +266,11 @@ func (s *Shipper) send(h *shipment, frames []frame, replay bool) {
 		s.client.Produce(context.Background(), &records[i], func(r *kgo.Record, err error) {
 			if err != nil {
 				h.mu.Lock()
-				h.failed = append(h.failed, failure{frame{shown: len(r.Headers) > 0 && r.Headers[0].Key == topic.HeaderToken, token: r.Key, value: r.Value}, err})
+				h.failed = append(h.failed, failure{
+					frame{shown: len(r.Headers) > 0 && r.Headers[0].Key == topic.HeaderToken, token: r.Key,
+						value: r.Value},
+					err,
+				})
 				h.mu.Unlock()
 				h.failedAt.Store(time.Now().UnixNano())
 			}
@@ -259,8 +288,9 @@ func (s *Shipper) signal() {
 	}
 }
 
-// collect takes finished shipments from the head of the queue. The head's failures are sent again before anything behind it counts, so while Kafka is away
-// one shipment probes for all.
+// collect takes finished shipments from the head of the queue. The head's failures are
+// sent again before anything behind it counts, so while Kafka is away one shipment
+// probes for all.
 func (s *Shipper) collect(ctx context.Context) error {
 	defer s.observe()
 	for len(s.queue) > 0 {
@@ -275,7 +305,9 @@ func (s *Shipper) collect(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			// What failed before Kafka last took something says nothing about now: after an outage all shipments of it have failed, and go one after another without a pause each.
+			// What failed before Kafka last took something says nothing about now:
+			// after an outage all shipments of it have failed, and go one after another
+			// without a pause each.
 			if len(again) > 0 && h.failedAt.Load() > s.took {
 				s.backOff(failed[0].err)
 			}
@@ -300,7 +332,8 @@ func (s *Shipper) collect(ctx context.Context) error {
 	return nil
 }
 
-// judge sorts failures: what Kafka refuses for good goes to refused/, the rest is to be sent again.
+// judge sorts failures: what Kafka refuses for good goes to refused/, the rest is to be
+// sent again.
 func (s *Shipper) judge(ctx context.Context, h *shipment, failed []failure) (again []frame, err error) {
 	s.metrics.failed.Add(float64(len(failed)))
 	reachable := true
@@ -335,16 +368,19 @@ func (s *Shipper) judge(ctx context.Context, h *shipment, failed []failure) (aga
 		return append(again, refused...), nil
 	}
 	h.refused += len(refused)
-	s.log.Error("shipper: Kafka refused clicks for good", "clicks", len(refused), "error", failed[0].err, "kept", s.refusals.dir)
+	s.log.Error("shipper: Kafka refused clicks for good", "clicks", len(refused), "error", failed[0].err,
+		"kept", s.refusals.dir)
 	return again, nil
 }
 
-// keep puts a refused record into refused/. While that cannot be, the record stays in the spool, and holds up what is behind it: its click was acknowledged.
+// keep puts a refused record into refused/. While that cannot be, the record stays in
+// the spool, and holds up what is behind it: its click was acknowledged.
 func (s *Shipper) keep(f failure) bool {
 	code := errorCode(f.err)
 	if err := s.refusals.keep(f, code, s.partition(string(f.frame.token)), time.Now()); err != nil {
 		if s.metrics.unkept.Inc(); !s.unkept {
-			s.log.Error("shipper: clicks that Kafka refused cannot be kept in refused/; nothing more is shipped until they can", "refusal", code, "error", err)
+			s.log.Error("shipper: clicks that Kafka refused cannot be kept in refused/; nothing more is shipped "+
+				"until they can", "refusal", code, "error", err)
 		}
 		s.unkept = true
 		return false
@@ -389,7 +425,8 @@ func (s *Shipper) observe() {
 	s.metrics.oldest.Store(oldest)
 }
 
-// store makes the cut durable, at most every cutEvery unless forced, and returns when that is due; zero: there is nothing to store.
+// store makes the cut durable, at most every cutEvery unless forced, and returns when
+// that is due; zero: there is nothing to store.
 func (s *Shipper) store(force bool) (due time.Time) {
 	if s.cut == s.stored {
 		return time.Time{}

@@ -173,7 +173,9 @@ func TestShippingLatency(t *testing.T) {
 	for n := 1; n <= 5; n++ {
 		start := time.Now()
 		mustAppend(t, l.spool, testRecord(t, keys, n))
-		eventually(t, "the acknowledgement", func() bool { return metric(t, l.reg, "partners_shipper_records_total") == float64(n+1) })
+		eventually(t, "the acknowledgement", func() bool {
+			return metric(t, l.reg, "partners_shipper_records_total") == float64(n+1)
+		})
 		best = min(best, time.Since(start))
 	}
 	if best > 100*time.Millisecond {
@@ -181,7 +183,8 @@ func TestShippingLatency(t *testing.T) {
 	}
 }
 
-// What an earlier process left behind its cut goes with a new timestamp and header replay, and before anything new; what is new goes without.
+// What an earlier process left behind its cut goes with a new timestamp and header
+// replay, and before anything new; what is new goes without.
 func TestReplayAfterRestart(t *testing.T) {
 	t.Parallel()
 	brokers, keys, cfg := kafkatest.Broker(t), testKeys(t, "acme"), testConfig(t)
@@ -232,7 +235,8 @@ func TestReplayAfterRestart(t *testing.T) {
 	l.stop()
 }
 
-// Crash at any moment while shipping: nothing is lost, and of a click that is there twice only the first lacks header replay.
+// Crash at any moment while shipping: nothing is lost, and of a click that is there
+// twice only the first lacks header replay.
 func TestCrashWhileShipping(t *testing.T) {
 	t.Parallel()
 	brokers, keys, cfg := kafkatest.Broker(t), testKeys(t, "acme"), testConfig(t)
@@ -267,7 +271,8 @@ func TestCrashWhileShipping(t *testing.T) {
 	startShipper(t, cfg, brokers).stop() // drains
 	seen := map[string]bool{}
 	twice := 0
-	for _, r := range kafkatest.Consume(t, brokers, topic.Clicks) { // a token stays in one partition, so its order is the log's
+	// a token stays in one partition, so its order is the log's
+	for _, r := range kafkatest.Consume(t, brokers, topic.Clicks) {
 		_, replay := header(r, topic.HeaderReplay)
 		if seen[string(r.Key)] {
 			twice++
@@ -287,13 +292,17 @@ func TestCrashWhileShipping(t *testing.T) {
 	}
 }
 
-// Kafka is away at the start and comes later: redirects go on, the backlog waits on disk, and all of it arrives.
+// Kafka is away at the start and comes later: redirects go on, the backlog waits on
+// disk, and all of it arrives.
 func TestKafkaAway(t *testing.T) {
 	t.Parallel()
 	brokers := kafkatest.Broker(t)
 	gate := newGate(t, brokers[0])
 	keys := testKeys(t, "acme")
-	l := startShipper(t, testConfig(t), []string{gate.addr}, kgo.RecordDeliveryTimeout(time.Second), kgo.Dialer(gate.dial), kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }))
+	l := startShipper(t, testConfig(t), []string{gate.addr}, kgo.RecordDeliveryTimeout(time.Second),
+		kgo.Dialer(gate.dial), kgo.RetryBackoffFn(func(int) time.Duration {
+			return 20 * time.Millisecond
+		}))
 	want := map[string]bool{}
 	for n := range 100 {
 		r := testRecord(t, keys, n)
@@ -320,7 +329,9 @@ func TestKafkaAway(t *testing.T) {
 		mustAppend(t, l.spool, r)
 	}
 	failed := metric(t, l.reg, "partners_shipper_failed_total")
-	eventually(t, "more failed attempts", func() bool { return metric(t, l.reg, "partners_shipper_failed_total") > failed })
+	eventually(t, "more failed attempts", func() bool {
+		return metric(t, l.reg, "partners_shipper_failed_total") > failed
+	})
 	gate.open()
 	seen := map[string]bool{}
 	for _, r := range shipped(t, brokers, len(want)) {
@@ -339,7 +350,8 @@ func TestKafkaAway(t *testing.T) {
 	}
 }
 
-// After an outage everything that failed in it goes without a pause each: a thousand small shipments are not held up by a thousand pauses.
+// After an outage everything that failed in it goes without a pause each: a thousand
+// small shipments are not held up by a thousand pauses.
 func TestCatchesUpAfterOutage(t *testing.T) {
 	t.Parallel()
 	brokers := kafkatest.Broker(t)
@@ -351,7 +363,9 @@ func TestCatchesUpAfterOutage(t *testing.T) {
 		mustAppend(t, l.spool, testRecord(t, keys, n))
 		time.Sleep(2 * time.Millisecond) // each on its own
 	}
-	eventually(t, "the head to have failed again and again", func() bool { return metric(t, l.reg, "partners_shipper_failed_total") >= 3 })
+	eventually(t, "the head to have failed again and again", func() bool {
+		return metric(t, l.reg, "partners_shipper_failed_total") >= 3
+	})
 	opened := time.Now()
 	gate.open()
 	eventually(t, "an empty backlog", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
@@ -360,7 +374,8 @@ func TestCatchesUpAfterOutage(t *testing.T) {
 	}
 }
 
-// gate is a way to a broker that can be shut: connections break and new ones are refused.
+// gate is a way to a broker that can be shut: connections break and new ones are
+// refused.
 type gate struct {
 	addr   string
 	target string
@@ -404,7 +419,8 @@ func (g *gate) dial(ctx context.Context, network, _ string) (net.Conn, error) {
 	return c, err
 }
 
-// An answer that gets lost leaves the outcome unknown: the click is in the log without header replay, and goes again with it.
+// An answer that gets lost leaves the outcome unknown: the click is in the log without
+// header replay, and goes again with it.
 func TestLostAcknowledgement(t *testing.T) {
 	t.Parallel()
 	cluster, brokers := kafkatest.Cluster(t)
@@ -434,7 +450,8 @@ func TestLostAcknowledgement(t *testing.T) {
 		}
 	}
 	if !slices.Equal(headers, []bool{false, true}) {
-		t.Errorf("the click stands in the log %d times, replay %v; want once without and once with", len(headers), headers)
+		t.Errorf("the click stands in the log %d times, replay %v; want once without and once with",
+			len(headers), headers)
 	}
 }
 
@@ -444,7 +461,8 @@ type controlled interface {
 	KeepControl()
 }
 
-// refuseBatchesWith makes the fake refuse whole batches that hold the bad record, as Kafka does.
+// refuseBatchesWith makes the fake refuse whole batches that hold the bad record, as
+// Kafka does.
 func refuseBatchesWith(cluster controlled, bad Record, refusal *kerr.Error) {
 	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
@@ -483,8 +501,11 @@ func TestRefusedCannotBeKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustAppend(t, l.spool, bad)
-	eventually(t, "attempts to keep it", func() bool { return metric(t, l.reg, "partners_shipper_refused_unkept_total") >= 2 })
-	if metric(t, l.reg, "partners_spool_backlog_bytes") == 0 || metric(t, l.reg, "partners_shipper_refused_total", "TOPIC_AUTHORIZATION_FAILED") != 0 {
+	eventually(t, "attempts to keep it", func() bool {
+		return metric(t, l.reg, "partners_shipper_refused_unkept_total") >= 2
+	})
+	if metric(t, l.reg, "partners_spool_backlog_bytes") == 0 ||
+		metric(t, l.reg, "partners_shipper_refused_total", "TOPIC_AUTHORIZATION_FAILED") != 0 {
 		t.Error("the spool was cut behind a click that nobody has")
 	}
 	if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o700)); err != nil {
@@ -496,7 +517,8 @@ func TestRefusedCannotBeKept(t *testing.T) {
 	}
 }
 
-// Somebody who has dealt with a file makes room at once, and lines that were never synced are not said to be kept.
+// Somebody who has dealt with a file makes room at once, and lines that were never
+// synced are not said to be kept.
 func TestRefusedRoom(t *testing.T) {
 	cfg := testConfig(t)
 	r, err := openRefusals(cfg, codec)
@@ -537,7 +559,9 @@ func TestRefusedRecords(t *testing.T) {
 			refuseBatchesWith(cluster, bad, refusal)
 			l := startShipper(t, cfg, brokers, kgo.ProducerBatchCompression(kgo.NoCompression()))
 			mustAppend(t, l.spool, bad)
-			eventually(t, "the refusal", func() bool { return metric(t, l.reg, "partners_shipper_refused_total", refusal.Message) == 1 })
+			eventually(t, "the refusal", func() bool {
+				return metric(t, l.reg, "partners_shipper_refused_total", refusal.Message) == 1
+			})
 			good := testRecord(t, keys, 8)
 			mustAppend(t, l.spool, good)
 			if r := shipped(t, brokers, 1); len(r) != 1 || string(r[0].Key) != good.Token {
@@ -550,7 +574,9 @@ func TestRefusedRecords(t *testing.T) {
 				t.Fatalf("%d refused records", len(lines))
 			}
 			got := lines[0]
-			if got.Key != bad.Token || got.Error != refusal.Message || !bytes.Equal(got.Value, bad.Value) || got.Shown != bad.Shown || !strings.Contains(string(got.Click), `"link_id":"lnk"`) || got.RefusedAt.IsZero() || got.Detail == "" {
+			if got.Key != bad.Token || got.Error != refusal.Message || !bytes.Equal(got.Value, bad.Value) ||
+				got.Shown != bad.Shown || !strings.Contains(string(got.Click), `"link_id":"lnk"`) ||
+				got.RefusedAt.IsZero() || got.Detail == "" {
 				t.Errorf("refused line %+v", got)
 			}
 			again := startShipper(t, cfg, brokers)
@@ -618,7 +644,9 @@ func TestOneOfABatchIsRefused(t *testing.T) {
 	}
 	s.Close()
 	l := startShipper(t, cfg, brokers, kgo.ProducerBatchCompression(kgo.NoCompression()))
-	eventually(t, "the refusal", func() bool { return metric(t, l.reg, "partners_shipper_refused_total", "MESSAGE_TOO_LARGE") == 1 })
+	eventually(t, "the refusal", func() bool {
+		return metric(t, l.reg, "partners_shipper_refused_total", "MESSAGE_TOO_LARGE") == 1
+	})
 	eventually(t, "an empty backlog", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
 	for _, r := range kafkatest.Consume(t, brokers, topic.Clicks) {
 		delete(want, string(r.Key))

@@ -19,7 +19,8 @@ import (
 
 // Errors of Append. In all cases the visitor is redirected all the same.
 var (
-	// ErrFull: the spool has reached its limit, the disk is full, or the disk is slower than the clicks. The record is lost.
+	// ErrFull: the spool has reached its limit, the disk is full, or the disk is slower
+	// than the clicks. The record is lost.
 	ErrFull = errors.New("spool is full")
 	// ErrSpool: the disk refused the record. The record is lost.
 	ErrSpool = errors.New("spool failed")
@@ -42,8 +43,9 @@ type position struct {
 	offset  int64
 }
 
-// Spool is an append-only queue on disk with group commit: all records that arrive while the disk is busy share the next
-// write and fsync. Many goroutines append, one Shipper reads.
+// Spool is an append-only queue on disk with group commit: all records that arrive
+// while the disk is busy share the next write and fsync. Many goroutines append, one
+// Shipper reads.
 //
 // Locks: mu before files; neither is held over a system call of the write path.
 type Spool struct {
@@ -94,8 +96,10 @@ func (g *group) finish(err error) {
 	})
 }
 
-// OpenSpool opens the spool in cfg.SpoolDir, makes it where there is none, and takes its lock: a second process is refused. What an
-// earlier process left behind the cut is there to be shipped; new records go to a new segment, so a torn tail stays where it is.
+// OpenSpool opens the spool in cfg.SpoolDir, makes it where there is none, and takes
+// its lock: a second process is refused. What an earlier process left behind the cut is
+// there to be shipped; new records go to a new segment, so a torn tail stays where it
+// is.
 func OpenSpool(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Spool, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -110,7 +114,16 @@ func OpenSpool(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Spool,
 	case !ok:
 		return nil, fmt.Errorf("opening spool: -spool-dir %s is in use by another process", cfg.SpoolDir)
 	}
-	s := &Spool{cfg: cfg, log: log, lock: lock, fsync: (*os.File).Sync, wait: maxWait, pending: newGroup(nil), done: make(chan struct{}), notify: make(chan struct{}, 1)}
+	s := &Spool{
+		cfg:     cfg,
+		log:     log,
+		lock:    lock,
+		fsync:   (*os.File).Sync,
+		wait:    maxWait,
+		pending: newGroup(nil),
+		done:    make(chan struct{}),
+		notify:  make(chan struct{}, 1),
+	}
 	s.arrived.L = &s.mu
 	if err := s.recover(); err != nil {
 		lock.Unlock()
@@ -164,8 +177,9 @@ func (s *Spool) before(seg *segment, p position) bool {
 	return seg.number < p.segment || seg.number == p.segment && seg.sealed.Load() && seg.size.Load() <= p.offset
 }
 
-// Append adds a record. With CaptureDurable it returns nil when the record is fsynced, otherwise when it is in memory. The wait is bounded by
-// ctx and by five seconds (ErrLate). A loss is counted here.
+// Append adds a record. With CaptureDurable it returns nil when the record is fsynced,
+// otherwise when it is in memory. The wait is bounded by ctx and by five seconds
+// (ErrLate). A loss is counted here.
 func (s *Spool) Append(ctx context.Context, r Record) error {
 	durable := s.cfg.Capture == CaptureDurable
 	s.mu.Lock()
@@ -186,7 +200,8 @@ func (s *Spool) Append(ctx context.Context, r Record) error {
 	}
 	if g.n++; g.n == 1 {
 		if durable {
-			g.timer = time.AfterFunc(s.wait, func() { g.finish(ErrLate) }) // who joins it after that does not wait at all
+			// who joins it after that does not wait at all
+			g.timer = time.AfterFunc(s.wait, func() { g.finish(ErrLate) })
 		}
 		s.arrived.Signal()
 	}
@@ -251,8 +266,9 @@ func (s *Spool) report(err error) {
 	s.failing = err != nil
 }
 
-// write makes a run of frames durable. After an error the segment is closed where it was last known to be good: what an fsync that failed
-// left on disk cannot be known, and a second fsync would not tell.
+// write makes a run of frames durable. After an error the segment is closed where it
+// was last known to be good: what an fsync that failed left on disk cannot be known,
+// and a second fsync would not tell.
 func (s *Spool) write(buf []byte) error {
 	s.files.Lock()
 	full := s.bytes+int64(len(buf)) > s.cfg.MaxSpoolBytes
@@ -319,8 +335,9 @@ func (s *Spool) create() error {
 	return nil
 }
 
-// abandon closes the current segment after an error. What was not acknowledged is cut off as well as the disk allows; records that survive
-// are shipped after a restart, which is better than their loss.
+// abandon closes the current segment after an error. What was not acknowledged is cut
+// off as well as the disk allows; records that survive are shipped after a restart,
+// which is better than their loss.
 func (s *Spool) abandon() {
 	seg := s.current
 	s.current = nil
@@ -366,8 +383,9 @@ func (s *Spool) drop(seg *segment) {
 	}
 }
 
-// advance makes p the durable cut and frees whole segments before it. Space is freed first: on a full disk the cut cannot be written, and a segment that is gone
-// is a cut of its own. The cut only ever lags.
+// advance makes p the durable cut and frees whole segments before it. Space is freed
+// first: on a full disk the cut cannot be written, and a segment that is gone is a cut
+// of its own. The cut only ever lags.
 func (s *Spool) advance(p position) error {
 	for _, seg := range s.unlist(func(seg *segment) bool { return s.before(seg, p) }) {
 		s.drop(seg)
@@ -404,7 +422,8 @@ func (s *Spool) backlog() (onDisk, behind int64) {
 	return s.bytes, behind
 }
 
-// Close writes what is pending and releases the directory. The Shipper has returned before.
+// Close writes what is pending and releases the directory. The Shipper has returned
+// before.
 func (s *Spool) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -464,17 +483,20 @@ func syncDir(dir string) error {
 // lockName is the file that a process locks while the directory is its own.
 const lockName = "LOCK"
 
-// The cut is the text file "cut": version, segment, offset, and a checksum of the three, such as `1 42 8193 7b0d1a52`.
+// The cut is the text file "cut": version, segment, offset, and a checksum of the
+// three, such as `1 42 8193 7b0d1a52`.
 const cutName = "cut"
 
 func (s *Spool) storeCut(p position) error {
-	if err := renameio.WriteFile(filepath.Join(s.cfg.SpoolDir, cutName), []byte(cutText(p)), 0o600, renameio.WithTempDir(s.cfg.SpoolDir)); err != nil {
+	if err := renameio.WriteFile(filepath.Join(s.cfg.SpoolDir, cutName), []byte(cutText(p)), 0o600,
+		renameio.WithTempDir(s.cfg.SpoolDir)); err != nil {
 		return fmt.Errorf("storing the spool's cut: %w", err)
 	}
 	return nil
 }
 
-// loadCut returns the zero position if there is no usable cut: then everything is sent again, which costs look-ups but no correctness.
+// loadCut returns the zero position if there is no usable cut: then everything is sent
+// again, which costs look-ups but no correctness.
 func (s *Spool) loadCut() position {
 	text, err := os.ReadFile(filepath.Join(s.cfg.SpoolDir, cutName))
 	if errors.Is(err, os.ErrNotExist) {

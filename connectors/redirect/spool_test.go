@@ -20,7 +20,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// reopen copies a spool directory into a fresh one, as a crash would leave it, and opens that.
+// reopen copies a spool directory into a fresh one, as a crash would leave it, and
+// opens that.
 func reopen(t testing.TB, content map[string][]byte, from string) *Spool {
 	t.Helper()
 	dir := memoryDir(t)
@@ -99,7 +100,10 @@ func TestManyReadsAndSegments(t *testing.T) {
 		mustAppend(t, s, r)
 		want = append(want, r.Token)
 		if n%1000 == 0 { // so that it does not all go into one group
-			eventually(t, "the group on disk", func() bool { _, behind := s.backlog(); return behind > 0 && len(frames(s)) == len(want) })
+			eventually(t, "the group on disk", func() bool {
+				_, behind := s.backlog()
+				return behind > 0 && len(frames(s)) == len(want)
+			})
 		}
 	}
 	s.Close()
@@ -112,7 +116,8 @@ func TestManyReadsAndSegments(t *testing.T) {
 	}
 }
 
-// The crash model: a crash leaves any prefix of what was written. Whatever the prefix, the records that fit into it come back, and nothing else.
+// The crash model: a crash leaves any prefix of what was written. Whatever the prefix,
+// the records that fit into it come back, and nothing else.
 func TestCrashAtEveryByte(t *testing.T) {
 	cfg, keys := testConfig(t), testKeys(t, "acme")
 	s := openSpool(t, cfg)
@@ -137,7 +142,8 @@ func TestCrashAtEveryByte(t *testing.T) {
 	}
 }
 
-// reopenScan writes one segment into a fresh directory, opens it as a spool, and appends to that: old and new records must both be there.
+// reopenScan writes one segment into a fresh directory, opens it as a spool, and
+// appends to that: old and new records must both be there.
 func reopenScan(t testing.TB, path string, data []byte) []string {
 	t.Helper()
 	s := reopen(t, map[string][]byte{path: data}, filepath.Dir(path))
@@ -153,7 +159,8 @@ func reopenScan(t testing.TB, path string, data []byte) []string {
 	return got
 }
 
-// A crash may also leave the tail as zeros (the file's length was written, its blocks were not) or as garbage.
+// A crash may also leave the tail as zeros (the file's length was written, its blocks
+// were not) or as garbage.
 func TestCrashLeavesGarbage(t *testing.T) {
 	cfg, keys := testConfig(t), testKeys(t, "acme")
 	s := openSpool(t, cfg)
@@ -164,7 +171,8 @@ func TestCrashLeavesGarbage(t *testing.T) {
 		all = append(all, r.Token)
 	}
 	path, data := theSegment(t, cfg.SpoolDir)
-	for name, tail := range map[string][]byte{"zeros": make([]byte, 20000), "ones": bytes.Repeat([]byte{0xff}, 20000), "small lengths": bytes.Repeat([]byte{40, 0, 0, 0}, 5000),
+	for name, tail := range map[string][]byte{"zeros": make([]byte, 20000), "ones": bytes.Repeat([]byte{0xff}, 20000),
+		"small lengths":               bytes.Repeat([]byte{40, 0, 0, 0}, 5000),
 		"an earlier part of the file": data[len(segmentMagic):]} {
 		if got := reopenScan(t, path, append(slices.Clone(data), tail...)); !slices.Equal(got, all) {
 			t.Errorf("%s: %d records, want %d", name, len(got), len(all))
@@ -172,7 +180,8 @@ func TestCrashLeavesGarbage(t *testing.T) {
 	}
 }
 
-// Property: any damage to any bytes costs at most the records it touches; all others come back, in order.
+// Property: any damage to any bytes costs at most the records it touches; all others
+// come back, in order.
 func TestDamageCostsOnlyWhatItTouches(t *testing.T) {
 	cfg, keys := testConfig(t), testKeys(t, "acme")
 	s := openSpool(t, cfg)
@@ -195,7 +204,8 @@ func TestDamageCostsOnlyWhatItTouches(t *testing.T) {
 		n := copy(damaged[at:], junk)
 		var want []string
 		for i, tok := range all {
-			if untouched := starts[i+1] <= at || starts[i] >= at+n; untouched || bytes.Equal(damaged[starts[i]:starts[i+1]], data[starts[i]:starts[i+1]]) {
+			if untouched := starts[i+1] <= at || starts[i] >= at+n; untouched ||
+				bytes.Equal(damaged[starts[i]:starts[i+1]], data[starts[i]:starts[i+1]]) {
 				want = append(want, tok)
 			}
 		}
@@ -211,7 +221,8 @@ func TestDamageCostsOnlyWhatItTouches(t *testing.T) {
 		if got := tokensOf(frames(again)); !slices.Equal(got, want) {
 			rt.Fatalf("damage at %d of %d bytes: %d records, want %d", at, n, len(got), len(want))
 		}
-		if lost := len(all) - len(want); lost > 0 && want != nil && want[len(want)-1] == all[len(all)-1] && metric(t, reg, "partners_spool_damaged_total") == 0 {
+		if lost := len(all) - len(want); lost > 0 && want != nil && want[len(want)-1] == all[len(all)-1] &&
+			metric(t, reg, "partners_spool_damaged_total") == 0 {
 			rt.Fatal("damage in the middle was not counted")
 		}
 	})
@@ -226,7 +237,8 @@ func segmentOrNothing(t testing.TB, dir string) (string, []byte) {
 	return "", nil
 }
 
-// Damage may span many reads, and a segment that vanished or cannot be read does not stop what follows.
+// Damage may span many reads, and a segment that vanished or cannot be read does not
+// stop what follows.
 func TestDamageAcrossReads(t *testing.T) {
 	cfg, keys := testConfig(t), testKeys(t, "acme")
 	s := openSpool(t, cfg)
@@ -256,7 +268,8 @@ func TestDamageAcrossReads(t *testing.T) {
 	if got := tokensOf(frames(again)); !slices.Equal(got, []string{first.Token, last.Token}) {
 		t.Errorf("%d records, want the first and the last", len(got))
 	}
-	if n, bytes := metric(t, reg, "partners_spool_damaged_total"), metric(t, reg, "partners_spool_damaged_bytes_total"); n != 1 || bytes != 4*readSize {
+	if n, bytes := metric(t, reg, "partners_spool_damaged_total"), metric(t, reg,
+		"partners_spool_damaged_bytes_total"); n != 1 || bytes != 4*readSize {
 		t.Errorf("counted %v places of %v bytes, want 1 of %d", n, bytes, 4*readSize)
 	}
 	mustAppend(t, again, last)
@@ -282,7 +295,8 @@ func TestUnreadSegment(t *testing.T) {
 	away := path + ".away"
 	hide := func() {
 		t.Helper()
-		if err := errors.Join(os.Rename(path, away), os.Mkdir(path, 0o700)); err != nil { // opens, but cannot be read
+		// opens, but cannot be read
+		if err := errors.Join(os.Rename(path, away), os.Mkdir(path, 0o700)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -310,7 +324,8 @@ func TestUnreadSegment(t *testing.T) {
 	if err != nil || !ok || len(b.frames) > 0 {
 		t.Fatalf("out of patience: %v, %v", ok, err)
 	}
-	if err := errors.Join(os.Remove(path+unreadExt), os.Rename(away, path+unreadExt)); err != nil { // the file that stood for it
+	// the file that stood for it
+	if err := errors.Join(os.Remove(path+unreadExt), os.Rename(away, path+unreadExt)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.advance(b.end); err != nil {
@@ -318,7 +333,8 @@ func TestUnreadSegment(t *testing.T) {
 	}
 	s.Close()
 	// As doc.go says it is brought back.
-	if err := errors.Join(os.Rename(path+unreadExt, path), os.Remove(filepath.Join(cfg.SpoolDir, cutName))); err != nil {
+	if err := errors.Join(os.Rename(path+unreadExt, path),
+		os.Remove(filepath.Join(cfg.SpoolDir, cutName))); err != nil {
 		t.Fatal(err)
 	}
 	if got := tokensOf(frames(openSpool(t, cfg))); !slices.Equal(got, []string{want.Token}) {
@@ -326,7 +342,8 @@ func TestUnreadSegment(t *testing.T) {
 	}
 }
 
-// A record's bytes that look like frames are never taken for frames: the checksum covers the place.
+// A record's bytes that look like frames are never taken for frames: the checksum
+// covers the place.
 func TestFrameInsideAValue(t *testing.T) {
 	keys := testKeys(t, "acme")
 	r := testRecord(t, keys, 1)
@@ -449,7 +466,8 @@ func TestHangingFsync(t *testing.T) {
 	if err := s.Append(context.Background(), testRecord(t, keys, 1)); !errors.Is(err, ErrLate) {
 		t.Errorf("got %v, want ErrLate", err)
 	}
-	if err := s.Append(context.Background(), testRecord(t, keys, 2)); !errors.Is(err, ErrLate) { // waits behind it
+	// waits behind it
+	if err := s.Append(context.Background(), testRecord(t, keys, 2)); !errors.Is(err, ErrLate) {
 		t.Errorf("got %v, want ErrLate", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -476,7 +494,8 @@ func TestAsyncDoesNotWait(t *testing.T) {
 	eventually(t, "the record on disk", func() bool { return len(frames(s)) == 1 })
 }
 
-// A failing fsync loses the group, says so, and the next group goes to another segment: a second fsync of the same file would not tell what became of the first.
+// A failing fsync loses the group, says so, and the next group goes to another segment:
+// a second fsync of the same file would not tell what became of the first.
 func TestFailingFsync(t *testing.T) {
 	for _, test := range []struct {
 		err    error
@@ -517,7 +536,8 @@ func TestFailingFsync(t *testing.T) {
 func TestRedirectGoesOnWithoutSpool(t *testing.T) {
 	s := newStage(t, testCatalog, nil)
 	s.spool.fsync = func(*os.File) error { return errors.New("I/O error") }
-	if w := s.do("GET", "http://go.acme.com/nomura", nil); w.Code != 302 || !strings.Contains(w.Header().Get("Location"), "nim_ct=") {
+	if w := s.do("GET", "http://go.acme.com/nomura", nil); w.Code != 302 ||
+		!strings.Contains(w.Header().Get("Location"), "nim_ct=") {
 		t.Errorf("%d %s", w.Code, w.Header().Get("Location"))
 	}
 	s.spool.Close()
@@ -551,8 +571,10 @@ func TestSpoolLimit(t *testing.T) {
 	if !errors.Is(err, ErrFull) {
 		t.Fatalf("got %v, want ErrFull", err)
 	}
-	if onDisk, behind := s.backlog(); onDisk > cfg.MaxSpoolBytes || behind < cfg.MaxSpoolBytes/2 || onDisk != dirSize(t, cfg.SpoolDir, segmentExt) {
-		t.Errorf("%d bytes on disk, %d behind the cut, the files have %d", onDisk, behind, dirSize(t, cfg.SpoolDir, segmentExt))
+	if onDisk, behind := s.backlog(); onDisk > cfg.MaxSpoolBytes || behind < cfg.MaxSpoolBytes/2 ||
+		onDisk != dirSize(t, cfg.SpoolDir, segmentExt) {
+		t.Errorf("%d bytes on disk, %d behind the cut, the files have %d",
+			onDisk, behind, dirSize(t, cfg.SpoolDir, segmentExt))
 	}
 	if got := metric(t, reg, "partners_redirect_clicks_lost_total", lostFull); got != 1 {
 		t.Errorf("counted %v lost", got)
@@ -581,7 +603,8 @@ func dirSize(t testing.TB, dir, ext string) (n int64) {
 	return n
 }
 
-// Model: whatever is appended, cut, closed and reopened, what comes back is exactly what was acknowledged and not cut.
+// Model: whatever is appended, cut, closed and reopened, what comes back is exactly
+// what was acknowledged and not cut.
 func TestSpoolModel(t *testing.T) {
 	keys, parent := testKeys(t, "acme"), memoryDir(t)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -650,7 +673,8 @@ func TestSpoolBelongsToOneProcess(t *testing.T) {
 	}
 }
 
-// A cut that cannot be used costs replays, not clicks; one from a newer segment than there is does not swallow new ones.
+// A cut that cannot be used costs replays, not clicks; one from a newer segment than
+// there is does not swallow new ones.
 func TestCutFile(t *testing.T) {
 	cfg, keys := testConfig(t), testKeys(t, "acme")
 	s := openSpool(t, cfg)
@@ -698,7 +722,8 @@ func TestConfigValidate(t *testing.T) {
 	f(func(c *Config) { c.MaxSpoolBytes = 1 }, "-spool-max-bytes")
 }
 
-// The format on disk, byte by byte: a change here makes the spools of running redirectors unreadable.
+// The format on disk, byte by byte: a change here makes the spools of running
+// redirectors unreadable.
 func TestSegmentFormat(t *testing.T) {
 	got, err := appendFrame(nil, strings.Repeat("t", 27), true, []byte("v"))
 	if err != nil {

@@ -15,8 +15,10 @@ import (
 
 // Why a click is not a person's; bot_reason. A request has the first that applies.
 const (
-	botHead     = "head"          // a HEAD request
-	botPrefetch = "prefetch"      // the browser fetches ahead: Sec-Purpose, Purpose or X-Moz says prefetch, X-Purpose says preview
+	botHead = "head" // a HEAD request
+	// the browser fetches ahead: Sec-Purpose, Purpose or X-Moz says prefetch, X-Purpose
+	// says preview
+	botPrefetch = "prefetch"
 	botNoAgent  = "no_user_agent" // no User-Agent, or a blank one
 	botCrawler  = "crawler"       // a search engine, a link preview, a monitor
 	botHeadless = "headless"      // a browser without a screen
@@ -72,11 +74,14 @@ const (
 	shardAgents = 512
 	// maxAgent is how much of a User-Agent is looked at.
 	maxAgent = 1024
-	// parseWait is how long a request waits for a parser. Parsing takes milliseconds, so a flood of made-up agents would otherwise take all CPUs.
+	// parseWait is how long a request waits for a parser. Parsing takes milliseconds,
+	// so a flood of made-up agents would otherwise take all CPUs.
 	parseWait = 100 * time.Millisecond
 )
 
-// agents parses User-Agents with the definitions embedded in uap-go, behind a bounded cache whose keys are hashes: no User-Agent is kept, but the last ones that were parsed, in the parser's own memory.
+// agents parses User-Agents with the definitions embedded in uap-go, behind a bounded
+// cache whose keys are hashes: no User-Agent is kept, but the last ones that were
+// parsed, in the parser's own memory.
 type agents struct {
 	parser  *uaparser.Parser
 	parsers chan struct{} // one value for each parse under way
@@ -87,7 +92,8 @@ type agents struct {
 
 type agentKey [2]uint64
 
-// agentShard forgets by generations: when young is full it becomes old, and what was old and not used since is gone.
+// agentShard forgets by generations: when young is full it becomes old, and what was
+// old and not used since is gone.
 type agentShard struct {
 	mu         sync.Mutex // guards both maps
 	young, old map[agentKey]agent
@@ -96,7 +102,8 @@ type agentShard struct {
 
 // userAgents reads uap-go's embedded definitions.
 func userAgents() (*uaparser.Parser, error) {
-	// Its own cache is of no use behind ours, and it would keep User-Agents; 1 is its minimum.
+	// Its own cache is of no use behind ours, and it would keep User-Agents; 1 is its
+	// minimum.
 	parser, err := uaparser.New(uaparser.WithCacheSize(1))
 	if err != nil {
 		return nil, fmt.Errorf("reading user agent definitions: %w", err)
@@ -105,7 +112,12 @@ func userAgents() (*uaparser.Parser, error) {
 }
 
 func newAgents(parser *uaparser.Parser, m *handlerMetrics) *agents {
-	a := &agents{parser: parser, parsers: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), metrics: m, seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
+	a := &agents{
+		parser:  parser,
+		parsers: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		metrics: m,
+		seeds:   [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+	}
 	for i := range a.shards {
 		a.shards[i].young = make(map[agentKey]agent)
 	}
@@ -169,12 +181,19 @@ func (s *agentShard) add(key agentKey, v agent) {
 	s.young[key] = v
 }
 
-// parse reduces a User-Agent to names from fixed lists. Some definitions capture whatever stands before the word bot: such a family is a piece of the User-Agent itself.
+// parse reduces a User-Agent to names from fixed lists. Some definitions capture
+// whatever stands before the word bot: such a family is a piece of the User-Agent
+// itself.
 func (a *agents) parse(userAgent string) agent {
 	family := a.parser.ParseUserAgent(userAgent).Family
 	os := a.parser.ParseOs(userAgent).Family
 	device := a.parser.ParseDevice(userAgent).Family
-	return agent{device: deviceClass(userAgent, os, device), os: listed(os, knownSystems), browser: listed(family, knownBrowsers), bot: robot(userAgent, device)}
+	return agent{
+		device:  deviceClass(userAgent, os, device),
+		os:      listed(os, knownSystems),
+		browser: listed(family, knownBrowsers),
+		bot:     robot(userAgent, device),
+	}
 }
 
 func listed(name, list string) string {
@@ -186,12 +205,19 @@ func listed(name, list string) string {
 
 // Names as uap-core writes them.
 const (
-	knownSystems = "|Windows|Mac OS X|iOS|Android|Linux|Ubuntu|Debian|Fedora|Chrome OS|Windows Phone|Windows Mobile|BlackBerry OS|Tizen|Web0S|webOS|tvOS|ATV OS X|WatchOS|KaiOS|" +
+	knownSystems = "|Windows|Mac OS X|iOS|Android|Linux|Ubuntu|Debian|Fedora|Chrome OS|Windows Phone|Windows " +
+		"Mobile|BlackBerry OS|Tizen|Web0S|webOS|tvOS|ATV OS X|WatchOS|KaiOS|" +
 		"HarmonyOS|FreeBSD|OpenBSD|NetBSD|Solaris|Symbian OS|Bada|Firefox OS|Roku|Chromecast|"
-	knownBrowsers = "|Chrome|Chrome Mobile|Chrome Mobile WebView|Chrome Mobile iOS|Chromium|HeadlessChrome|Safari|Mobile Safari|Mobile Safari UI/WKWebView|Firefox|Firefox Mobile|Firefox iOS|" +
-		"Edge|Edge Mobile|IE|IE Mobile|Opera|Opera Mobile|Opera Mini|Opera Touch|Samsung Internet|Android|UC Browser|Yandex Browser|Brave|Vivaldi|DuckDuckGo Mobile|DuckDuckGo|QQ Browser|QQ Browser Mobile|" +
-		"MiuiBrowser|Huawei Browser|HuaweiBrowser|Amazon Silk|Whale|Sogou Explorer|Maxthon|Puffin|Konqueror|Epiphany|SeaMonkey|Pale Moon|Instagram|Facebook|Facebook Messenger|Snapchat|Pinterest|LinkedIn|Twitter|" +
-		"TikTok|WeChat|Line|Google|Apple Mail|Outlook|Thunderbird|Electron|Googlebot|Googlebot-Image|AdsBot-Google|bingbot|BingPreview|FacebookBot|Slackbot|Slackbot-LinkExpanding|Twitterbot|TelegramBot|WhatsApp|" +
+	knownBrowsers = "|Chrome|Chrome Mobile|Chrome Mobile WebView|Chrome Mobile " +
+		"iOS|Chromium|HeadlessChrome|Safari|Mobile Safari|Mobile Safari UI/WKWebView|Firefox|Firefox " +
+		"Mobile|Firefox iOS|" +
+		"Edge|Edge Mobile|IE|IE Mobile|Opera|Opera Mobile|Opera Mini|Opera Touch|Samsung Internet|Android|UC " +
+		"Browser|Yandex Browser|Brave|Vivaldi|DuckDuckGo Mobile|DuckDuckGo|QQ Browser|QQ Browser Mobile|" +
+		"MiuiBrowser|Huawei Browser|HuaweiBrowser|Amazon Silk|Whale|Sogou " +
+		"Explorer|Maxthon|Puffin|Konqueror|Epiphany|SeaMonkey|Pale Moon|Instagram|Facebook|Facebook " +
+		"Messenger|Snapchat|Pinterest|LinkedIn|Twitter|" +
+		"TikTok|WeChat|Line|Google|Apple " +
+		"Mail|Outlook|Thunderbird|Electron|Googlebot|Googlebot-Image|AdsBot-Google|bingbot|BingPreview|FacebookBot|Slackbot|Slackbot-LinkExpanding|Twitterbot|TelegramBot|WhatsApp|" +
 		"Discordbot|LinkedInBot|Applebot|GPTBot|AhrefsBot|SemrushBot|YandexBot|Baiduspider|DuckDuckBot|PetalBot|UptimeRobot|PingdomBot|curl|Wget|Python Requests|Go-http-client|okhttp|Apache-HttpClient|"
 )
 
@@ -199,7 +225,8 @@ func deviceClass(userAgent, os, family string) string {
 	switch {
 	case family == "Spider":
 		return deviceOther
-	case strings.Contains(userAgent, "TV") || strings.Contains(userAgent, "AFT") && os == "Android" || os == "tvOS" || os == "ATV OS X" || os == "Roku" || os == "Chromecast" || os == "Web0S":
+	case strings.Contains(userAgent, "TV") || strings.Contains(userAgent, "AFT") && os == "Android" || os == "tvOS" ||
+		os == "ATV OS X" || os == "Roku" || os == "Chromecast" || os == "Web0S":
 		return deviceTV
 	case os == "iOS":
 		if strings.HasPrefix(family, "iPad") {
@@ -213,7 +240,8 @@ func deviceClass(userAgent, os, family string) string {
 		return deviceTablet // what Android's own guidance for user agents says
 	case strings.Contains("|Windows Phone|Windows Mobile|BlackBerry OS|KaiOS|Symbian OS|Bada|Firefox OS|", "|"+os+"|"):
 		return devicePhone
-	case strings.Contains("|Windows|Mac OS X|Linux|Ubuntu|Debian|Fedora|Chrome OS|FreeBSD|OpenBSD|NetBSD|Solaris|", "|"+os+"|"):
+	case strings.Contains("|Windows|Mac OS X|Linux|Ubuntu|Debian|Fedora|Chrome OS|FreeBSD|OpenBSD|NetBSD|Solaris|",
+		"|"+os+"|"):
 		return deviceDesktop
 	}
 	return deviceOther
@@ -225,12 +253,17 @@ func robot(userAgent, family string) string {
 	switch {
 	case containsAny(s, "headless", "phantomjs", "puppeteer", "playwright", "selenium"):
 		return botHeadless
-	case family == "Spider", containsAny(s, "crawl", "spider", "slurp", "facebookexternalhit", "facebookcatalog", "bingpreview", "whatsapp/", "skypeuripreview", "embedly", "vkshare", "mediapartners",
-		"lighthouse", "pingdom", "uptime", "site24x7", "archive.org", "google-inspectiontool", "feedfetcher", "preview"),
+	case family == "Spider", containsAny(s, "crawl", "spider", "slurp", "facebookexternalhit", "facebookcatalog",
+		"bingpreview", "whatsapp/", "skypeuripreview", "embedly", "vkshare", "mediapartners",
+		"lighthouse", "pingdom", "uptime", "site24x7", "archive.org", "google-inspectiontool", "feedfetcher",
+		"preview"),
 		strings.Contains(strings.ReplaceAll(s, "cubot", ""), "bot"): // Cubot makes phones
 		return botCrawler
-	case !strings.HasPrefix(s, "mozilla/") && containsAny(s, "curl/", "wget/", "python", "go-http-client", "java/", "okhttp", "libwww", "httpclient", "axios", "node-fetch", "undici", "postman", "httpie",
-		"scrapy", "aiohttp", "httpx", "ruby", "php", "guzzle", "perl", "powershell", "winhttp", "reqwest", "wrk", "hey/", "apachebench", "k6/"):
+	case !strings.HasPrefix(s, "mozilla/") &&
+		containsAny(s, "curl/", "wget/", "python", "go-http-client", "java/", "okhttp", "libwww", "httpclient",
+			"axios", "node-fetch", "undici", "postman", "httpie",
+			"scrapy", "aiohttp", "httpx", "ruby", "php", "guzzle", "perl", "powershell", "winhttp", "reqwest", "wrk",
+			"hey/", "apachebench", "k6/"):
 		return botTool
 	}
 	return ""
@@ -245,7 +278,8 @@ func containsAny(s string, words ...string) bool {
 	return false
 }
 
-// referrerHost is the host of a Referer, in lower case and without port, or "". An IP address is not kept, whoever's it is.
+// referrerHost is the host of a Referer, in lower case and without port, or "". An IP
+// address is not kept, whoever's it is.
 func referrerHost(referer string) string {
 	_, rest, ok := strings.Cut(referer, "://")
 	if !ok {
@@ -269,14 +303,16 @@ func referrerHost(referer string) string {
 			return ""
 		}
 	}
-	// The last label of an IPv4 address begins with a digit in every notation, that of a name never does (RFC 3696 §2).
+	// The last label of an IPv4 address begins with a digit in every notation, that of
+	// a name never does (RFC 3696 §2).
 	if last := host[strings.LastIndexByte(host, '.')+1:]; last == "" || '0' <= last[0] && last[0] <= '9' {
 		return ""
 	}
 	return host
 }
 
-// remoteAddr is the visitor's address; it is used for the country and goes nowhere else.
+// remoteAddr is the visitor's address; it is used for the country and goes nowhere
+// else.
 func remoteAddr(r *http.Request) netip.Addr {
 	ap, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {

@@ -36,21 +36,32 @@ func TestAgents(t *testing.T) {
 	}
 	const like = "AppleWebKit/537.36 (KHTML, like Gecko)"
 	f(chromeAgent, "desktop", "Windows", "Chrome", "")
-	f("Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1", "phone", "iOS", "Mobile Safari", "")
-	f("Mozilla/5.0 (iPad; CPU OS 16_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/16.6 Mobile/15E148 Safari/604.1", "tablet", "iOS", "Mobile Safari", "")
-	f("Mozilla/5.0 (Linux; Android 14; Pixel 8) "+like+" Chrome/126.0.0.0 Mobile Safari/537.36", "phone", "Android", "Chrome Mobile", "")
-	f("Mozilla/5.0 (Linux; Android 13; SM-X900) "+like+" Chrome/126.0.0.0 Safari/537.36", "tablet", "Android", "Chrome", "")
-	f("Mozilla/5.0 (Linux; Android 11; CUBOT X30) "+like+" Chrome/126.0.0.0 Mobile Safari/537.36", "phone", "Android", "Chrome Mobile", "")
-	f("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Safari/605.1.15", "desktop", "Mac OS X", "Safari", "")
-	f("Mozilla/5.0 (X11; Ubuntu; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0", "desktop", "Ubuntu", "Firefox", "")
-	f("Mozilla/5.0 (Web0S; Linux/SmartTV) "+like+" Chrome/79.0.3945.79 Safari/537.36 WebAppManager", "tv", "Web0S", "Chrome", "")
-	f("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", "other", "Other", "Googlebot", "crawler")
-	f("facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)", "other", "Other", "FacebookBot", "crawler")
+	f("Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "+
+		"Version/17.5 Mobile/15E148 Safari/604.1", "phone", "iOS", "Mobile Safari", "")
+	f("Mozilla/5.0 (iPad; CPU OS 16_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/16.6 "+
+		"Mobile/15E148 Safari/604.1", "tablet", "iOS", "Mobile Safari", "")
+	f("Mozilla/5.0 (Linux; Android 14; Pixel 8) "+like+" Chrome/126.0.0.0 Mobile Safari/537.36",
+		"phone", "Android", "Chrome Mobile", "")
+	f("Mozilla/5.0 (Linux; Android 13; SM-X900) "+like+" Chrome/126.0.0.0 Safari/537.36",
+		"tablet", "Android", "Chrome", "")
+	f("Mozilla/5.0 (Linux; Android 11; CUBOT X30) "+like+" Chrome/126.0.0.0 Mobile Safari/537.36",
+		"phone", "Android", "Chrome Mobile", "")
+	f("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 "+
+		"Safari/605.1.15", "desktop", "Mac OS X", "Safari", "")
+	f("Mozilla/5.0 (X11; Ubuntu; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0",
+		"desktop", "Ubuntu", "Firefox", "")
+	f("Mozilla/5.0 (Web0S; Linux/SmartTV) "+like+" Chrome/79.0.3945.79 Safari/537.36 WebAppManager",
+		"tv", "Web0S", "Chrome", "")
+	f("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+		"other", "Other", "Googlebot", "crawler")
+	f("facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)",
+		"other", "Other", "FacebookBot", "crawler")
 	f("WhatsApp/2.23.20.0 A", "other", "Other", "WhatsApp", "crawler")
 	f("TelegramBot (like TwitterBot)", "other", "Other", "TelegramBot", "crawler")
 	f("MySecretCompanyBot/7.3", "other", "Other", "Other", "crawler")
 	f("UptimeRobot/2.0", "other", "Other", "UptimeRobot", "crawler")
-	f("Mozilla/5.0 (X11; Linux x86_64) "+like+" HeadlessChrome/126.0.0.0 Safari/537.36", "desktop", "Linux", "HeadlessChrome", "headless")
+	f("Mozilla/5.0 (X11; Linux x86_64) "+like+" HeadlessChrome/126.0.0.0 Safari/537.36",
+		"desktop", "Linux", "HeadlessChrome", "headless")
 	f("curl/8.5.0", "other", "Other", "curl", "tool")
 	f("python-requests/2.31.0", "other", "Other", "Python Requests", "tool")
 	f("Go-http-client/1.1", "other", "Other", "Go-http-client", "tool")
@@ -99,7 +110,8 @@ func TestAgentCacheIsBounded(t *testing.T) {
 	}
 }
 
-// When all parsers are busy, a request waits a moment and then does without; robots are still known by their words.
+// When all parsers are busy, a request waits a moment and then does without; robots are
+// still known by their words.
 func TestBusyParsers(t *testing.T) {
 	a := testAgents(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -180,7 +192,8 @@ func TestCountry(t *testing.T) {
 	f("100.1.2.3:4711", "")
 	f("[2001:db8::1]:4711", "")
 	f("pipe", "")
-	if _, err := OpenCountries(filepath.Join(t.TempDir(), "none")); err == nil || !strings.Contains(err.Error(), "-country-db") {
+	if _, err := OpenCountries(filepath.Join(t.TempDir(), "none")); err == nil ||
+		!strings.Contains(err.Error(), "-country-db") {
 		t.Errorf("a missing file: %v", err)
 	}
 	if got := (*Countries)(nil).Of(netip.MustParseAddr("200.1.2.3")); got != "" {
@@ -188,12 +201,15 @@ func TestCountry(t *testing.T) {
 	}
 }
 
-// countryDB is the smallest database in MaxMind's format (https://maxmind.github.io/MaxMind-DB/): one node, 128.0.0.0/1 is in BR.
+// countryDB is the smallest database in MaxMind's format
+// (https://maxmind.github.io/MaxMind-DB/): one node, 128.0.0.0/1 is in BR.
 func countryDB() []byte {
 	text := func(s string) []byte { return append([]byte{2<<5 | byte(len(s))}, s...) }
 	object := func(n int) []byte { return []byte{7<<5 | byte(n)} }
 	var b []byte
-	b = append(b, 0, 0, 1, 0, 0, 1+16) // record of 24 bits: left = node count (nothing), right = node count + 16 + offset 0 of the data
+	// record of 24 bits: left = node count (nothing), right = node count + 16 + offset
+	// 0 of the data
+	b = append(b, 0, 0, 1, 0, 0, 1+16)
 	b = append(b, make([]byte, 16)...)
 	b = append(b, object(1)...)
 	b = append(b, text("country")...)
@@ -206,8 +222,10 @@ func countryDB() []byte {
 		name  string
 		value []byte
 	}{
-		{"node_count", []byte{6<<5 | 1, 1}}, {"record_size", []byte{5<<5 | 1, 24}}, {"ip_version", []byte{5<<5 | 1, 4}}, {"database_type", text("Test")},
-		{"languages", []byte{0, 11 - 7}}, {"binary_format_major_version", []byte{5<<5 | 1, 2}}, {"binary_format_minor_version", []byte{5 << 5}},
+		{"node_count", []byte{6<<5 | 1, 1}}, {"record_size", []byte{5<<5 | 1, 24}}, {"ip_version", []byte{5<<5 | 1,
+			4}}, {"database_type", text("Test")},
+		{"languages", []byte{0, 11 - 7}}, {"binary_format_major_version", []byte{5<<5 | 1,
+			2}}, {"binary_format_minor_version", []byte{5 << 5}},
 		{"build_epoch", binary.BigEndian.AppendUint32([]byte{4, 9 - 7}, 1790000000)}, {"description", object(0)},
 	} {
 		b = append(append(b, text(field.name)...), field.value...)
@@ -215,7 +233,8 @@ func countryDB() []byte {
 	return b
 }
 
-// Promise: no IP address and no full User-Agent in the spool, in Kafka, in refused records or in a log, whatever way it comes.
+// Promise: no IP address and no full User-Agent in the spool, in Kafka, in refused
+// records or in a log, whatever way it comes.
 func TestPrivacy(t *testing.T) {
 	brokers, cfg := kafkatest.Broker(t), testConfig(t)
 	var logged bytes.Buffer
@@ -229,7 +248,8 @@ func TestPrivacy(t *testing.T) {
 	}
 	const marker = "Zx81Marker"
 	addresses := []string{"203.0.113.77", "2001:db8:77::99"}
-	agents := []string{chromeAgent, "Mozilla/5.0 (" + marker + "; rv:1) Gecko " + marker + "/3.0", marker + "bot/1.0", marker, strings.Repeat(marker+" ", 300)}
+	agents := []string{chromeAgent, "Mozilla/5.0 (" + marker + "; rv:1) Gecko " + marker + "/3.0", marker +
+		"bot/1.0", marker, strings.Repeat(marker+" ", 300)}
 	kept := newSecretSpool(t, l.spool)
 	n := 0
 	for _, address := range addresses {
@@ -290,7 +310,8 @@ func (w lockedWriter) Write(p []byte) (int, error) {
 	return w.b.Write(p)
 }
 
-// newSecretSpool collects every byte that is written to the spool, also what is cut again at once.
+// newSecretSpool collects every byte that is written to the spool, also what is cut
+// again at once.
 func newSecretSpool(t testing.TB, s *Spool) func(look func(string, []byte)) {
 	var mu sync.Mutex
 	var all []byte

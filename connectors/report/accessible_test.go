@@ -12,8 +12,10 @@ import (
 	"testing"
 )
 
-// Every page, also filled with the longest ids, on a phone and on a wide screen, light and dark: fields have labels, headings and landmarks an order, texts a contrast that people see, and nothing is wider than
-// its window. testdata/audit.js looks, in the browser.
+// Every page, also filled with the longest ids, on a phone and on a wide screen, light
+// and dark: fields have labels, headings and landmarks an order, texts a contrast that
+// people see, and nothing is wider than its window. testdata/audit.js looks, in the
+// browser.
 func TestAccessible(t *testing.T) {
 	browse := chromium(t)
 	r := newRig(t)
@@ -36,7 +38,8 @@ func TestAccessible(t *testing.T) {
 		"why-wrong":   func() string { _, _, body := r.get("acme", "/why?event_id="+long+"W"); return body },
 		"dispute":     func() string { _, _, body := r.get("acme", "/dispute"); return body },
 		"dispute-done": func() string {
-			_, body := r.dispute("acme", "p0", "order_id,amount,currency\no4,10.04,EUR\nnone,5.00,EUR\n"+long+",1234567890.12,EUR\no8,1.00,EUR\n", "")
+			_, body := r.dispute("acme", "p0", "order_id,amount,currency\no4,10.04,EUR\nnone,5.00,EUR\n"+long+
+				",1234567890.12,EUR\no8,1.00,EUR\n", "")
 			return body
 		},
 		"dispute-wrong": func() string { _, body := r.dispute("acme", "", "colour\nred\n", ""); return body },

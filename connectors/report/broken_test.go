@@ -43,7 +43,8 @@ func (r *rig) counted(route, code string) {
 	}
 }
 
-// A download that breaks off midway never looks whole: its connection is cut, it is counted apart from those that arrived, and logged.
+// A download that breaks off midway never looks whole: its connection is cut, it is
+// counted apart from those that arrived, and logged.
 func TestBrokenDownload(t *testing.T) {
 	const path, route, rows = "/v1/workspaces/acme/outcomes.csv", "GET /v1/workspaces/{w}/outcomes.csv", 150_000
 	big := func(t *testing.T) *rig {
@@ -111,13 +112,16 @@ func TestBrokenDownload(t *testing.T) {
 	})
 }
 
-// A query that takes too long is said to, to its reader and in the log; a reader who leaves is neither an error nor an answer.
+// A query that takes too long is said to, to its reader and in the log; a reader who
+// leaves is neither an error nor an answer.
 func TestTooLong(t *testing.T) {
 	r := newRig(t)
 	r.server.queryTime, r.server.csvTime = time.Nanosecond, time.Nanosecond
-	for path, route := range map[string]string{"/v1/workspaces/acme/performance": "GET /v1/workspaces/{w}/performance", "/v1/workspaces/acme/performance.csv": "GET /v1/workspaces/{w}/performance.csv", "/": "GET /{$}"} {
+	for path, route := range map[string]string{"/v1/workspaces/acme/performance": "GET /v1/workspaces/{w}/performance",
+		"/v1/workspaces/acme/performance.csv": "GET /v1/workspaces/{w}/performance.csv", "/": "GET /{$}"} {
 		code, _, body := r.get("acme", path)
-		if code != 503 || !bytes.Contains([]byte(body), []byte("ask for fewer days")) || !r.logged.has(`msg="a query took too long" path=`+path+" ") {
+		if code != 503 || !bytes.Contains([]byte(body), []byte("ask for fewer days")) ||
+			!r.logged.has(`msg="a query took too long" path=`+path+" ") {
 			t.Errorf("%s: %d %.300s", path, code, body)
 		}
 		r.counted(route, "503")

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// chart is a drawing of the days: clicks above, what they brought below, each with a scale of its own.
+// chart is a drawing of the days: clicks above, what they brought below, each with a
+// scale of its own.
 type chart struct {
 	Width, Height int
 	Bars          []bar
@@ -39,7 +40,8 @@ const (
 	maxDays                 = 400
 )
 
-// draw lays out a bar for each day from the first to the last of the filter, or of the rows.
+// draw lays out a bar for each day from the first to the last of the filter, or of the
+// rows.
 func draw(rows []*Performance, f Filter) *chart {
 	if len(rows) == 0 {
 		return nil
@@ -70,7 +72,14 @@ func draw(rows []*Performance, f Filter) *chart {
 	every := (days + 7) / 8
 	for i := range days {
 		at := first.AddDate(0, 0, i)
-		b := bar{Day: at.Format(time.DateOnly), Label: at.Format("2 Jan"), X: left + step*float64(i) + (step-width)/2, W: width, HitX: left + step*float64(i), HitW: step}
+		b := bar{
+			Day:   at.Format(time.DateOnly),
+			Label: at.Format("2 Jan"),
+			X:     left + step*float64(i) + (step-width)/2,
+			W:     width,
+			HitX:  left + step*float64(i),
+			HitW:  step,
+		}
 		if i%every == 0 {
 			c.Ticks = append(c.Ticks, tick{b.HitX + step/2, b.Label})
 		}

@@ -41,7 +41,8 @@ func (b *BadClaim) Error() string {
 	return fmt.Sprintf("%s:%d:%d: %s%s", b.File, b.Line, b.Column, field, b.Text)
 }
 
-// The columns of a list that mean something. Their names are read in any case; all others are kept.
+// The columns of a list that mean something. Their names are read in any case; all
+// others are kept.
 const (
 	columnOrder    = "order_id"
 	columnEvent    = "event_id"
@@ -50,12 +51,14 @@ const (
 	columnDate     = "date"
 )
 
-// maxID is the longest id of an event or order, in characters as the gateway counts them.
+// maxID is the longest id of an event or order, in characters as the gateway counts
+// them.
 const maxID = 128
 
 var currencyCode = regexp.MustCompile(`^[A-Z]{3}$`)
 
-// Claims reads a list of claimed orders: CSV with a header, order_id or event_id in each line, amount, currency and date as they are known.
+// Claims reads a list of claimed orders: CSV with a header, order_id or event_id in
+// each line, amount, currency and date as they are known.
 type Claims struct {
 	file   string
 	csv    *csv.Reader

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Decimal is an exact decimal number; the zero value is 0. It is written with the digits of the longest number that went into it.
+// Decimal is an exact decimal number; the zero value is 0. It is written with the
+// digits of the longest number that went into it.
 type Decimal struct {
 	units  *big.Int // nil: 0
 	digits int      // after the point

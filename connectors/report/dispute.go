@@ -22,15 +22,18 @@ type ClaimVerdict string
 
 // The verdicts on a claim. The first that applies counts.
 const (
-	ClaimAttributed    ClaimVerdict = "attributed here"
-	ClaimReversed      ClaimVerdict = "reversed"                      // attributed, and taken back until nothing stands
-	ClaimDuplicate     ClaimVerdict = "duplicate"                     // of an earlier line, or of another event
+	ClaimAttributed ClaimVerdict = "attributed here"
+	// attributed, and taken back until nothing stands
+	ClaimReversed ClaimVerdict = "reversed"
+	// of an earlier line, or of another event
+	ClaimDuplicate     ClaimVerdict = "duplicate"
 	ClaimOtherPartner  ClaimVerdict = "attributed to another partner" // or to none
 	ClaimWaiting       ClaimVerdict = "waiting"                       // no verdict yet
 	ClaimOutsideWindow ClaimVerdict = "outside the window"            //
-	ClaimWithheld      ClaimVerdict = "token withheld"                // the click is known, the merchant was never shown its token
-	ClaimUnattributed  ClaimVerdict = "not attributed"                // for another reason
-	ClaimRefused       ClaimVerdict = "refused by the gateway"        //
+	// the click is known, the merchant was never shown its token
+	ClaimWithheld      ClaimVerdict = "token withheld"
+	ClaimUnattributed  ClaimVerdict = "not attributed"         // for another reason
+	ClaimRefused       ClaimVerdict = "refused by the gateway" //
 	ClaimNeverReceived ClaimVerdict = "never received"
 )
 
@@ -42,7 +45,8 @@ type Finding struct {
 	Words string
 	// Partner is the id of the click's partner, "" if none is known.
 	Partner string
-	// Net is what this ledger confirms, in Currency: the claim's, else that of the events. Nil if there is no amount on either side.
+	// Net is what this ledger confirms, in Currency: the claim's, else that of the
+	// events. Nil if there is no amount on either side.
 	Net      *Decimal
 	Currency string
 	// Difference is claimed − net; nil if nothing was claimed.
@@ -56,11 +60,13 @@ type Total struct {
 	Currency string
 	// Claimed, Confirmed and Difference are over the claims that say an amount.
 	Claimed, Confirmed, Difference Decimal
-	// Unpriced is what is confirmed beyond them: for claims without amount, and in another currency than the claim's.
+	// Unpriced is what is confirmed beyond them: for claims without amount, and in
+	// another currency than the claim's.
 	Unpriced Decimal
 }
 
-// Dispute judges the claims of one list. It remembers what was claimed, so an order counts once; it is not safe for concurrent use.
+// Dispute judges the claims of one list. It remembers what was claimed, so an order
+// counts once; it is not safe for concurrent use.
 type Dispute struct {
 	reader    *Reader
 	workspace string
@@ -70,9 +76,17 @@ type Dispute struct {
 	graces    map[uint32]time.Duration
 }
 
-// Dispute begins a list. With a partner's id, only what is attributed to that partner is "attributed here"; with "", to any partner.
+// Dispute begins a list. With a partner's id, only what is attributed to that partner
+// is "attributed here"; with "", to any partner.
 func (r *Reader) Dispute(workspace, partner string) *Dispute {
-	return &Dispute{reader: r, workspace: workspace, partner: partner, claimed: map[key]int{}, totals: map[string]*Total{}, graces: map[uint32]time.Duration{}}
+	return &Dispute{
+		reader:    r,
+		workspace: workspace,
+		partner:   partner,
+		claimed:   map[key]int{},
+		totals:    map[string]*Total{},
+		graces:    map[uint32]time.Duration{},
+	}
 }
 
 // Totals are in the order of their currencies.
@@ -85,7 +99,8 @@ func (d *Dispute) Totals() []Total {
 	return out
 }
 
-// evidence is what the warehouse knows about a batch of claims, by event id or order id.
+// evidence is what the warehouse knows about a batch of claims, by event id or order
+// id.
 type evidence struct {
 	judged, waiting map[string][]*Event
 	refused         map[string]Refusal
@@ -129,9 +144,15 @@ func (d *Dispute) Judge(ctx context.Context, claims []Claim) ([]Finding, error) 
 // ErrTooMany is a list that concerns more events than are read for one answer.
 var ErrTooMany = errors.New("too many events")
 
-// gather collects the evidence for keys of one column, which is a constant of this package.
+// gather collects the evidence for keys of one column, which is a constant of this
+// package.
 func (d *Dispute) gather(ctx context.Context, column string, keys []string, of func(*Event) string) (*evidence, error) {
-	ev := &evidence{judged: map[string][]*Event{}, waiting: map[string][]*Event{}, refused: map[string]Refusal{}, clicks: map[string]*Click{}}
+	ev := &evidence{
+		judged:  map[string][]*Event{},
+		waiting: map[string][]*Event{},
+		refused: map[string]Refusal{},
+		clicks:  map[string]*Click{},
+	}
 	if len(keys) == 0 {
 		return ev, nil
 	}
@@ -143,9 +164,11 @@ func (d *Dispute) gather(ctx context.Context, column string, keys []string, of f
 		if err := d.named(ctx, column, keys[:n], &judged, &waiting); err != nil {
 			return nil, err
 		}
-		for _, found := range [][]*Event{judged, waiting} { // an order_id that a sender gives to all its orders
+		// an order_id that a sender gives to all its orders
+		for _, found := range [][]*Event{judged, waiting} {
 			if len(found) > MaxChain {
-				return nil, fmt.Errorf("%w: more than %d events have an %s of this list, such as %q: take it out of the list", ErrTooMany, MaxChain, column, of(found[len(found)-1]))
+				return nil, fmt.Errorf("%w: more than %d events have an %s of this list, such as %q: take it out "+
+					"of the list", ErrTooMany, MaxChain, column, of(found[len(found)-1]))
 			}
 		}
 		if column == "event_id" {
@@ -195,7 +218,8 @@ func (d *Dispute) gather(ctx context.Context, column string, keys []string, of f
 		return nil, err
 	}
 	if cut {
-		return nil, fmt.Errorf("%w: what was taken back from %d events such as %q are more than %d events or %d steps: look at them one by one", ErrTooMany, len(roots), roots[0].EventID, MaxChain, MaxDepth)
+		return nil, fmt.Errorf("%w: what was taken back from %d events such as %q are more than %d events or %d "+
+			"steps: look at them one by one", ErrTooMany, len(roots), roots[0].EventID, MaxChain, MaxDepth)
 	}
 	ev.children = children
 	return ev, nil
@@ -220,7 +244,8 @@ func (d *Dispute) named(ctx context.Context, column string, keys []string, judge
 	return nil
 }
 
-// here reports whether what is attributed to a partner counts for the one whose list this is.
+// here reports whether what is attributed to a partner counts for the one whose list
+// this is.
 func (d *Dispute) here(partner string) bool {
 	return partner != "" && (d.partner == "" || partner == d.partner)
 }
@@ -260,14 +285,16 @@ func (d *Dispute) judge(c Claim, id string, ev *evidence) Finding {
 			f.is(ClaimOtherPartner, e.PartnerID, "")
 			break
 		}
-		f.is(ClaimDuplicate, e.PartnerID, fmt.Sprintf(" of %s: this %s of it is in its net amount", e.ParentEventID, e.Type))
+		f.is(ClaimDuplicate, e.PartnerID, fmt.Sprintf(" of %s: this %s of it is in its net amount",
+			e.ParentEventID, e.Type))
 	case len(waiting) > 0:
 		d.waits(&f, waiting[0], ev.clicks[waiting[0].ClickToken])
 	case len(unattributed) > 0:
 		f.unattributed(unattributed[len(unattributed)-1], ev.clicks)
 	case len(copies) > 0:
 		e := copies[0]
-		f.is(ClaimDuplicate, e.PartnerID, fmt.Sprintf(" of event %s (conversions %d/%s)", e.EventID, e.Partition, offset(e.FirstOffset)))
+		f.is(ClaimDuplicate, e.PartnerID, fmt.Sprintf(" of event %s (conversions %d/%s)",
+			e.EventID, e.Partition, offset(e.FirstOffset)))
 		if e.Verdict == string(event.Conflict) {
 			f.Words += ", with other content"
 		}
@@ -287,7 +314,8 @@ func (f *Finding) is(v ClaimVerdict, partner, details string) {
 	f.Verdict, f.Partner, f.Words = v, partner, string(v)+details
 }
 
-// attributed judges a claim for events that are attributed to the partner whose list this is.
+// attributed judges a claim for events that are attributed to the partner whose list
+// this is.
 func (d *Dispute) attributed(f *Finding, mine []*Event, children map[key][]*Event) {
 	var fresh []*Event
 	tokens := map[string]bool{}
@@ -306,7 +334,8 @@ func (d *Dispute) attributed(f *Finding, mine []*Event, children map[key][]*Even
 	for _, root := range fresh {
 		d.claimed[root.key()] = f.Line
 		all := []*Event{root}
-		for i := 0; i < len(all); i++ { // only one row of an id has effect, and no event is its own ancestor
+		// only one row of an id has effect, and no event is its own ancestor
+		for i := 0; i < len(all); i++ {
 			for _, e := range children[all[i].key()] {
 				if e.Effect != 0 {
 					all = append(all, e)
@@ -411,7 +440,8 @@ func (d *Dispute) count(f *Finding) {
 	switch {
 	case f.Amount != nil:
 		t := d.total(f.Currency)
-		t.Claimed, t.Confirmed, t.Difference = t.Claimed.Plus(*f.Amount), t.Confirmed.Plus(*f.Net), t.Difference.Plus(*f.Difference)
+		t.Claimed, t.Confirmed, t.Difference = t.Claimed.Plus(*f.Amount), t.Confirmed.Plus(*f.Net), t.Difference.Plus(
+			*f.Difference)
 	case f.Net != nil:
 		t := d.total(f.Currency)
 		t.Unpriced = t.Unpriced.Plus(*f.Net)

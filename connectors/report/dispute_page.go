@@ -22,7 +22,8 @@ type disputePage struct {
 // shownFindings is how many answers the page shows; `ctl dispute` has no limit.
 const shownFindings = 1000
 
-// disputePage answers GET and POST /dispute: a partner's list of orders goes in, a verdict on each comes out. Nothing of it is kept.
+// disputePage answers GET and POST /dispute: a partner's list of orders goes in, a
+// verdict on each comes out. Nothing of it is kept.
 func (s *Server) disputePage(w http.ResponseWriter, req *http.Request) {
 	s.bound(w, disputeTime)
 	ctx, cancel := context.WithTimeout(req.Context(), disputeTime)
@@ -41,7 +42,8 @@ func (s *Server) disputePage(w http.ResponseWriter, req *http.Request) {
 	code := http.StatusOK
 	if req.Method == http.MethodPost {
 		if !sameSite(req) {
-			refuse(w, &problem{Status: http.StatusForbidden, Code: "cross_site", Detail: "this form came from another site"})
+			refuse(w, &problem{Status: http.StatusForbidden,
+				Code: "cross_site", Detail: "this form came from another site"})
 			return
 		}
 		req.Body = http.MaxBytesReader(w, req.Body, maxClaims)

@@ -1,20 +1,28 @@
-// Package report answers questions from the warehouse: how partners perform, why an event counts as it does, and what stands behind a partner's claims. It does so as pages, JSON and CSV.
+// Package report answers questions from the warehouse: how partners perform, why an
+// event counts as it does, and what stands behind a partner's claims. It does so as
+// pages, JSON and CSV.
 //
 // # Promises
 //
 //   - Every query names its workspace; nothing of another workspace is in any answer.
-//   - Nothing is written, and nothing is decided anew: verdicts are those of the rows. What stands is recomputed from the rows, as the rules define it.
+//   - Nothing is written, and nothing is decided anew: verdicts are those of the rows.
+//     What stands is recomputed from the rows, as the rules define it.
 //   - Two currencies are never added, and money is exact.
-//   - An answer stays small in memory: bounds are named below, and an answer that met one says so.
+//   - An answer stays small in memory: bounds are named below, and an answer that met
+//     one says so.
 //
 // # Shape
 //
-// Reader.Why collects every record with an event id: where it is in the log, its verdict or what it waits for, the click as it was frozen, and the chain from the
-// root down with what stands of each event. Dispute judges claims in batches, one Finding for each; Claims reads them from a CSV file. Words for people
-// are in words.go; who shows them lays them out.
+// Reader.Why collects every record with an event id: where it is in the log, its
+// verdict or what it waits for, the click as it was frozen, and the chain from the root
+// down with what stands of each event. Dispute judges claims in batches, one Finding
+// for each; Claims reads them from a CSV file. Words for people are in words.go; who
+// shows them lays them out.
 //
-// An event "stands" with amount − Σ of what stands of its reversed children in the same currency, never below nothing; without an amount it is one unit. What a claim
-// nets is the sum of effect × amount over its events and all below them, as an export sums them.
+// An event "stands" with amount − Σ of what stands of its reversed children in the same
+// currency, never below nothing; without an amount it is one unit. What a claim nets is
+// the sum of effect × amount over its events and all below them, as an export sums
+// them.
 //
 // # Server
 //
@@ -28,13 +36,21 @@
 //	GET  /v1/workspaces/{w}/coverage             the view token_coverage
 //	GET  /v1/openapi.json                        all of this as OpenAPI: schemas/openapi/report.json
 //
-// Filters are from, to (days in UTC, both inclusive, of occurred_at), partner, program, link (ids), type, verdict, review (one or several, with commas) and basis=click, which puts events on the day of
-// their click. Lists take limit (1 to 1000) and cursor. Whatever else a request names is refused with 400 and the parameter's name, so that a misspelt filter does not select everything.
+// Filters are from, to (days in UTC, both inclusive, of occurred_at), partner, program,
+// link (ids), type, verdict, review (one or several, with commas) and basis=click,
+// which puts events on the day of their click. Lists take limit (1 to 1000) and cursor.
+// Whatever else a request names is refused with 400 and the parameter's name, so that a
+// misspelt filter does not select everything.
 //
-// A reader is who has a token of the workspace, as bearer or in a session; see signin.go for the cookie. What a workspace's plan and flags do not include is 403: performance, conservation and
-// coverage need partner_reporting, outcomes and events conversion_reporting too, a CSV exports too. They are read from the newest catalog and never decide what is stored.
+// A reader is who has a token of the workspace, as bearer or in a session; see
+// signin.go for the cookie. What a workspace's plan and flags do not include is 403:
+// performance, conservation and coverage need partner_reporting, outcomes and events
+// conversion_reporting too, a CSV exports too. They are read from the newest catalog
+// and never decide what is stored.
 //
-// Pages have no script and nothing from elsewhere. A query takes at most 30 s, a CSV 15 minutes; a CSV that fails on the way, or whose reader stops reading, breaks the connection.
+// Pages have no script and nothing from elsewhere. A query takes at most 30 s, a CSV 15
+// minutes; a CSV that fails on the way, or whose reader stops reading, breaks the
+// connection.
 //
 // # Metrics
 //

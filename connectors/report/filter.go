@@ -43,7 +43,9 @@ var (
 	id       = regexp.MustCompile(`^[^\x00-\x1f\x7f]{1,200}$`)
 )
 
-// parseFilter reads the parameters of a request. allowed are those beside the filter's own; everything else is refused, so that a misspelt one does not quietly select everything.
+// parseFilter reads the parameters of a request. allowed are those beside the filter's
+// own; everything else is refused, so that a misspelt one does not quietly select
+// everything.
 func parseFilter(q url.Values, allowed ...string) (f Filter, err error) {
 	f.limit = defaultLimit
 	for name, values := range q {
@@ -95,7 +97,8 @@ func parseFilter(q url.Values, allowed ...string) (f Filter, err error) {
 		}
 	}
 	if !f.From.IsZero() && !f.To.IsZero() && f.To.Before(f.From) {
-		return f, &BadParameter{"to", fmt.Sprintf("%s is before from, %s", f.To.Format(time.DateOnly), f.From.Format(time.DateOnly))}
+		return f, &BadParameter{"to", fmt.Sprintf("%s is before from, %s",
+			f.To.Format(time.DateOnly), f.From.Format(time.DateOnly))}
 	}
 	return f, nil
 }
@@ -125,7 +128,8 @@ func oneOf(name, value string, known []string) ([]string, error) {
 	return list, nil
 }
 
-// A cursor is the key of the last row, so that pages neither overlap nor leave out anything when rows come in between.
+// A cursor is the key of the last row, so that pages neither overlap nor leave out
+// anything when rows come in between.
 func cursor(key []string) string {
 	b, _ := json.Marshal(key) // texts only
 	return base64.RawURLEncoding.EncodeToString(b)
@@ -168,7 +172,8 @@ func (f Filter) values() url.Values {
 	return q
 }
 
-// condition is a part of a query with its arguments. Its texts are constants of this package: nothing of a request is ever in them.
+// condition is a part of a query with its arguments. Its texts are constants of this
+// package: nothing of a request is ever in them.
 type condition struct {
 	sql  []string
 	args []any

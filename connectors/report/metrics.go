@@ -18,13 +18,19 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	f := promauto.With(reg)
 	return &metrics{
-		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "partners_report_requests_total", Help: "Requests, by route and status; aborted: the answer broke off, 499: its reader left first."}, []string{"route", "code"}),
-		seconds:  f.NewHistogramVec(prometheus.HistogramOpts{Name: "partners_report_request_seconds", Help: "Time from a request to the end of its answer.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 14)}, []string{"route"}),
-		signIns:  f.NewCounterVec(prometheus.CounterOpts{Name: "partners_report_sign_ins_total", Help: "Sign-ins, accepted and refused."}, []string{"result"}),
+		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "partners_report_requests_total",
+			Help: "Requests, by route and status; aborted: the answer broke off, 499: its reader left first."},
+			[]string{"route", "code"}),
+		seconds: f.NewHistogramVec(prometheus.HistogramOpts{Name: "partners_report_request_seconds",
+			Help:    "Time from a request to the end of its answer.",
+			Buckets: prometheus.ExponentialBuckets(0.005, 2, 14)}, []string{"route"}),
+		signIns: f.NewCounterVec(prometheus.CounterOpts{Name: "partners_report_sign_ins_total",
+			Help: "Sign-ins, accepted and refused."}, []string{"result"}),
 	}
 }
 
-// aborted is the code of an answer that broke off: its handler panicked, and the connection is cut.
+// aborted is the code of an answer that broke off: its handler panicked, and the
+// connection is cut.
 const aborted = "aborted"
 
 // status remembers what was answered.

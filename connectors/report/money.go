@@ -67,7 +67,8 @@ func (r *Reader) sums(ctx context.Context, workspace string, f Filter, by string
 	if by == "day" {
 		dims = "toString(x.day) AS day"
 	}
-	err = stream(ctx, r.conn, "reading performance", "SELECT "+dims+", "+sums+" FROM ("+lines+") AS x GROUP BY "+by+" ORDER BY "+by, args, func(p *Performance) error {
+	err = stream(ctx, r.conn, "reading performance", "SELECT "+dims+", "+sums+" FROM ("+lines+") AS x GROUP BY "+by+
+		" ORDER BY "+by, args, func(p *Performance) error {
 		rows = append(rows, p)
 		return nil
 	})
@@ -85,7 +86,8 @@ func (p *Performance) add(q *Performance) {
 	p.Reversals += q.Reversals
 }
 
-// purses adds up money by currency; amounts of one currency with different digits are brought to the larger number of them.
+// purses adds up money by currency; amounts of one currency with different digits are
+// brought to the larger number of them.
 type purses struct {
 	list []*purseOf
 }
@@ -112,7 +114,12 @@ func (p *purses) add(q *Performance) {
 		}
 		x.exponent = q.Exponent
 	}
-	for sum, v := range map[*big.Int]*big.Int{&x.gross: q.GrossMinor, &x.negative: q.NegativeMinor, &x.net: q.NetMinor, &x.reward: q.RewardMinor} {
+	for sum, v := range map[*big.Int]*big.Int{
+		&x.gross:    q.GrossMinor,
+		&x.negative: q.NegativeMinor,
+		&x.net:      q.NetMinor,
+		&x.reward:   q.RewardMinor,
+	} {
 		sum.Add(sum, new(big.Int).Mul(v, scale(x.exponent-q.Exponent)))
 	}
 }
@@ -120,7 +127,14 @@ func (p *purses) add(q *Performance) {
 func (p *purses) lines() (out []MoneyLine) {
 	slices.SortFunc(p.list, func(a, b *purseOf) int { return cmp.Compare(a.currency, b.currency) })
 	for _, x := range p.list {
-		out = append(out, MoneyLine{Currency: x.currency, Gross: money(&x.gross, x.exponent), Negative: money(&x.negative, x.exponent), Net: money(&x.net, x.exponent), Reward: money(&x.reward, x.exponent), Down: x.net.Sign() < 0})
+		out = append(out, MoneyLine{
+			Currency: x.currency,
+			Gross:    money(&x.gross, x.exponent),
+			Negative: money(&x.negative, x.exponent),
+			Net:      money(&x.net, x.exponent),
+			Reward:   money(&x.reward, x.exponent),
+			Down:     x.net.Sign() < 0,
+		})
 	}
 	return out
 }

@@ -15,7 +15,8 @@ import (
 	"github.com/nimriz/partners/schemas/openapi"
 )
 
-// described is the API's document, made strict: a member that it does not name is a mistake of ours, though readers must bear it.
+// described is the API's document, made strict: a member that it does not name is a
+// mistake of ours, though readers must bear it.
 func described(t *testing.T) *openapi3.T {
 	t.Helper()
 	loader := openapi3.NewLoader()
@@ -37,7 +38,9 @@ func described(t *testing.T) *openapi3.T {
 
 var workspaceIn = regexp.MustCompile(`^/v1/workspaces/[^/]+/`)
 
-// checkAnswer holds an answer against the document: its status, headers, type and, where it is JSON, its schema. Paths that the document does not have are no route of ours, which TestEveryRouteIsDescribed shows.
+// checkAnswer holds an answer against the document: its status, headers, type and,
+// where it is JSON, its schema. Paths that the document does not have are no route of
+// ours, which TestEveryRouteIsDescribed shows.
 func (r *rig) checkAnswer(req *http.Request, code int, header http.Header, body string) {
 	r.Helper()
 	path := workspaceIn.ReplaceAllString(req.URL.Path, "/v1/workspaces/{workspace}/")
@@ -75,7 +78,8 @@ func (r *rig) checkAnswer(req *http.Request, code int, header http.Header, body 
 	}
 }
 
-// Every route of the server is in the document, and everything that the document has is a route of the server.
+// Every route of the server is in the document, and everything that the document has is
+// a route of the server.
 func TestEveryRouteIsDescribed(t *testing.T) {
 	doc, variable := described(t), regexp.MustCompile(`\{[^}]*\}`)
 	var served, documented []string
@@ -94,10 +98,23 @@ func TestEveryRouteIsDescribed(t *testing.T) {
 	}
 }
 
-// Every parameter that a route's description names is taken, and every other that any of them names is refused by its name.
+// Every parameter that a route's description names is taken, and every other that any
+// of them names is refused by its name.
 func TestEveryParameterIsDescribed(t *testing.T) {
 	r := newRig(t)
-	values := map[string]string{"from": "2026-03-01", "to": "2026-03-20", "partner": "p0", "program": "g0", "link": "l0", "type": "sale,refund", "verdict": "attributed,reversed", "review": "review", "basis": "click", "limit": "3", "event_id": "e1"}
+	values := map[string]string{
+		"from":     "2026-03-01",
+		"to":       "2026-03-20",
+		"partner":  "p0",
+		"program":  "g0",
+		"link":     "l0",
+		"type":     "sale,refund",
+		"verdict":  "attributed,reversed",
+		"review":   "review",
+		"basis":    "click",
+		"limit":    "3",
+		"event_id": "e1",
+	}
 	for path, item := range r.doc.Paths.Map() {
 		if !strings.HasPrefix(path, "/v1/workspaces/") {
 			continue
@@ -132,18 +149,22 @@ func TestEveryParameterIsDescribed(t *testing.T) {
 // What is described with words alone: the columns of a CSV, and the limits.
 func TestColumnsAndLimitsAreDescribed(t *testing.T) {
 	doc := described(t)
-	for path, columns := range map[string][]string{"performance.csv": performanceColumns, "outcomes.csv": conversionColumnNames} {
+	for path, columns := range map[string][]string{"performance.csv": performanceColumns,
+		"outcomes.csv": conversionColumnNames} {
 		text := *doc.Paths.Find("/v1/workspaces/{workspace}/" + path).Get.Responses.Value("200").Value.Description
 		if !strings.HasSuffix(text, "Columns: "+strings.Join(columns, ", ")+".") {
 			t.Errorf("%s: %s", path, text)
 		}
 	}
 	for operation, limits := range map[*openapi3.Operation][]string{
-		doc.Paths.Find("/dispute").Post:                                  {"first " + strconv.Itoa(shownFindings) + " answers", "10 MB and 2 minutes"},
-		doc.Paths.Find("/session").Post:                                  {"64 kB"},
-		doc.Paths.Find("/why").Get:                                       {queryTime.String()[:2] + " seconds"},
-		doc.Paths.Find("/v1/workspaces/{workspace}/outcomes.csv").Get:    {csvTime.String()[:2] + " minutes", "breaks the connection"},
-		doc.Paths.Find("/v1/workspaces/{workspace}/performance.csv").Get: {csvTime.String()[:2] + " minutes", "breaks the connection"},
+		doc.Paths.Find("/dispute").Post: {"first " + strconv.Itoa(shownFindings) +
+			" answers", "10 MB and 2 minutes"},
+		doc.Paths.Find("/session").Post: {"64 kB"},
+		doc.Paths.Find("/why").Get:      {queryTime.String()[:2] + " seconds"},
+		doc.Paths.Find("/v1/workspaces/{workspace}/outcomes.csv").Get: {csvTime.String()[:2] + " minutes",
+			"breaks the connection"},
+		doc.Paths.Find("/v1/workspaces/{workspace}/performance.csv").Get: {csvTime.String()[:2] + " minutes",
+			"breaks the connection"},
 	} {
 		for _, limit := range limits {
 			if !strings.Contains(operation.Description, limit) {
@@ -166,13 +187,16 @@ func TestColumnsAndLimitsAreDescribed(t *testing.T) {
 	}
 }
 
-// The answers that the other tests do not come to: the document itself, and a warehouse that is gone. What they do get is held against the document by rig.do.
+// The answers that the other tests do not come to: the document itself, and a warehouse
+// that is gone. What they do get is held against the document by rig.do.
 func TestAnswersAreDescribed(t *testing.T) {
 	r := newRig(t)
-	if code, h, body := r.get("", "/v1/openapi.json"); code != 200 || h.Get("Content-Type") != "application/json" || body != string(openapi.Report()) {
+	if code, h, body := r.get("", "/v1/openapi.json"); code != 200 || h.Get("Content-Type") != "application/json" ||
+		body != string(openapi.Report()) {
 		t.Errorf("GET /v1/openapi.json: %d, %d bytes of %s", code, len(body), h.Get("Content-Type"))
 	}
-	for _, id := range []string{"e1", "e3", "e7", "bad", "nobody"} { // a lead, an unattributed event, a refund, a refused request, nothing
+	// a lead, an unattributed event, a refund, a refused request, nothing
+	for _, id := range []string{"e1", "e3", "e7", "bad", "nobody"} {
 		r.get("acme", "/v1/workspaces/acme/events?event_id="+id)
 	}
 	r.conn.Close()

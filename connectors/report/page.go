@@ -86,7 +86,8 @@ func (s *Server) page(w http.ResponseWriter, req *http.Request) {
 	if !ok {
 		return
 	}
-	p := &reportPage{head: head{Title: "Partner performance", Workspace: ws.Name, Section: "performance"}, Basis: "event"}
+	p := &reportPage{head: head{Title: "Partner performance", Workspace: ws.Name, Section: "performance"},
+		Basis: "event"}
 	f, err := parseFilter(req.URL.Query())
 	var bad *BadParameter
 	code := http.StatusOK
@@ -125,8 +126,11 @@ func (s *Server) fill(ctx context.Context, p *reportPage, ws *catalog.Workspace,
 	if err != nil {
 		return err
 	}
-	p.Choices = []choice{pick("partner", "Partner", "All partners", f.Partner, partners), pick("program", "Program", "All programs", f.Program, programs), pick("link", "Link", "All links", f.Link, links),
-		pickWord("type", "Event type", "All types", f.Type, types), pickWord("verdict", "Verdict", "All verdicts", f.Verdict, verdicts), pickWord("review", "Review", "Any review", f.Review, reviews)}
+	p.Choices = []choice{pick("partner", "Partner", "All partners", f.Partner, partners),
+		pick("program", "Program", "All programs", f.Program, programs), pick("link", "Link", "All links",
+			f.Link, links),
+		pickWord("type", "Event type", "All types", f.Type, types), pickWord("verdict", "Verdict", "All verdicts",
+			f.Verdict, verdicts), pickWord("review", "Review", "Any review", f.Review, reviews)}
 	if err := s.fillPartners(ctx, p, ws.ID, f); err != nil {
 		return err
 	}
@@ -187,7 +191,8 @@ func pickWord(name, label, all string, selected, list []string) choice {
 		c.Options = append(c.Options, option{strings.Join(selected, ","), strings.Join(selected, ", "), true})
 	}
 	for _, word := range list {
-		c.Options = append(c.Options, option{word, strings.ToUpper(word[:1]) + word[1:], len(selected) == 1 && selected[0] == word})
+		c.Options = append(c.Options, option{word, strings.ToUpper(word[:1]) + word[1:], len(selected) == 1 &&
+			selected[0] == word})
 	}
 	return c
 }
@@ -197,24 +202,28 @@ func (s *Server) fillPartners(ctx context.Context, p *reportPage, workspace stri
 	type of struct{ partner, program string }
 	at := map[of]int{}
 	wallets, total := []*purses{}, &purses{}
-	err := stream(ctx, s.reader.conn, "reading performance", "SELECT partner_id, partner_key, partner_name, partner_relationship, partner_lifecycle, program_id, program_key, program_name, program_status, currency, exponent, "+
-		"clicks, human_clicks, tokened_clicks, leads, sales, refunds, cancellations, reversals, gross_minor, negative_minor, net_minor, reward_minor FROM ("+
-		named("SELECT workspace_id, partner_id, program_id, currency, exponent, "+sums+" FROM ("+lines+") AS x GROUP BY workspace_id, partner_id, program_id, currency, exponent")+
-		") ORDER BY partner_id, program_id, currency, exponent SETTINGS join_use_nulls = 0", args, func(row *Performance) error {
-		k := of{row.PartnerID, row.ProgramID}
-		i, ok := at[k]
-		if !ok {
-			i, at[k] = len(p.Partners), len(p.Partners)
-			line := partnerLine{Performance: *row}
-			line.Clicks, line.HumanClicks, line.TokenedClicks, line.Leads, line.Sales, line.Refunds, line.Cancellations, line.Reversals = 0, 0, 0, 0, 0, 0, 0, 0
-			p.Partners, wallets = append(p.Partners, line), append(wallets, &purses{})
-		}
-		p.Partners[i].add(row)
-		p.Total.add(row)
-		wallets[i].add(row)
-		total.add(row)
-		return nil
-	})
+	err := stream(ctx, s.reader.conn, "reading performance",
+		"SELECT partner_id, partner_key, partner_name, partner_relationship, partner_lifecycle, program_id, "+
+			"program_key, program_name, program_status, currency, exponent, "+
+			"clicks, human_clicks, tokened_clicks, leads, sales, refunds, cancellations, reversals, gross_minor, "+
+			"negative_minor, net_minor, reward_minor FROM ("+
+			named("SELECT workspace_id, partner_id, program_id, currency, exponent, "+sums+" FROM ("+lines+
+				") AS x GROUP BY workspace_id, partner_id, program_id, currency, exponent")+
+			") ORDER BY partner_id, program_id, currency, exponent SETTINGS join_use_nulls = 0", args, func(row *Performance) error {
+			k := of{row.PartnerID, row.ProgramID}
+			i, ok := at[k]
+			if !ok {
+				i, at[k] = len(p.Partners), len(p.Partners)
+				line := partnerLine{Performance: *row}
+				line.Clicks, line.HumanClicks, line.TokenedClicks, line.Leads, line.Sales, line.Refunds, line.Cancellations, line.Reversals = 0, 0, 0, 0, 0, 0, 0, 0
+				p.Partners, wallets = append(p.Partners, line), append(wallets, &purses{})
+			}
+			p.Partners[i].add(row)
+			p.Total.add(row)
+			wallets[i].add(row)
+			total.add(row)
+			return nil
+		})
 	if err != nil {
 		return err
 	}
@@ -227,9 +236,11 @@ func (s *Server) fillPartners(ctx context.Context, p *reportPage, workspace stri
 	for i := range p.Partners {
 		p.Partners[i].Share = int(100 * p.Partners[i].Clicks / largest)
 	}
-	p.Total.Money, p.Total.Rate, p.Total.Coverage = total.lines(), percent(p.Total.Sales, p.Total.Clicks), percent(p.Total.TokenedClicks, p.Total.Clicks)
+	p.Total.Money, p.Total.Rate, p.Total.Coverage = total.lines(), percent(p.Total.Sales,
+		p.Total.Clicks), percent(p.Total.TokenedClicks, p.Total.Clicks)
 	slices.SortStableFunc(p.Partners, func(a, b partnerLine) int {
-		return cmp.Or(cmp.Compare(b.Sales, a.Sales), cmp.Compare(b.Clicks, a.Clicks), cmp.Compare(a.PartnerName, b.PartnerName))
+		return cmp.Or(cmp.Compare(b.Sales, a.Sales), cmp.Compare(b.Clicks, a.Clicks),
+			cmp.Compare(a.PartnerName, b.PartnerName))
 	})
 	return nil
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 )
 
-// Performance is a row of the view partner_performance: one day of a partner's link, in one currency. Clicks and events without an amount stand on the line with currency "".
+// Performance is a row of the view partner_performance: one day of a partner's link, in
+// one currency. Clicks and events without an amount stand on the line with currency "".
 type Performance struct {
 	WorkspaceID         string   `ch:"workspace_id" json:"workspace_id"`
 	Day                 string   `ch:"day" json:"day"`
@@ -52,8 +53,10 @@ var performanceColumns = strings.Fields(`workspace_id day partner_id partner_key
 const sums = `sum(x.clicks) AS clicks, sum(x.human_clicks) AS human_clicks, sum(x.tokened_clicks) AS tokened_clicks, sum(x.leads) AS leads, sum(x.sales) AS sales, sum(x.refunds) AS refunds,
 	sum(x.cancellations) AS cancellations, sum(x.reversals) AS reversals, sum(x.gross_minor) AS gross_minor, sum(x.negative_minor) AS negative_minor, sum(x.net_minor) AS net_minor, sum(x.reward_minor) AS reward_minor`
 
-// lines is a subquery with the columns of partner_daily for one workspace and what f selects. The rollup answers where it can; where events are selected by their kind, or put on the day of
-// their click, the rows themselves are added up, as the rollup adds them.
+// lines is a subquery with the columns of partner_daily for one workspace and what f
+// selects. The rollup answers where it can; where events are selected by their kind, or
+// put on the day of their click, the rows themselves are added up, as the rollup adds
+// them.
 func (f Filter) lines(workspace string) (query string, args []any) {
 	c := &condition{}
 	c.and("workspace_id = {w:String}", "w", workspace)
@@ -100,10 +103,14 @@ func named(lines string) string {
 		LEFT JOIN (SELECT workspace_id AS program_w, program_id AS program_i, program_key, program_name, program_status FROM programs_now) AS b ON b.program_w = l.workspace_id AND b.program_i = l.program_id`
 }
 
-// Performance calls each for the rows of the view partner_performance that f selects, in the order of day, partner, program, link and currency; at most limit, if that is not 0.
-func (r *Reader) Performance(ctx context.Context, workspace string, f Filter, limit int, each func(*Performance) error) error {
+// Performance calls each for the rows of the view partner_performance that f selects,
+// in the order of day, partner, program, link and currency; at most limit, if that is
+// not 0.
+func (r *Reader) Performance(ctx context.Context, workspace string, f Filter, limit int,
+	each func(*Performance) error) error {
 	lines, args := f.lines(workspace)
-	query := "SELECT workspace_id, toString(day) AS day, " + strings.Join(performanceColumns[2:], ", ") + " FROM (" + named(lines) + ") AS p"
+	query := "SELECT workspace_id, toString(day) AS day, " + strings.Join(performanceColumns[2:], ", ") + " FROM (" +
+		named(lines) + ") AS p"
 	if len(f.after) > 0 {
 		if len(f.after) != 6 {
 			return &BadParameter{"cursor", "not one of this list"}
@@ -115,7 +122,8 @@ func (r *Reader) Performance(ctx context.Context, workspace string, f Filter, li
 		if err != nil {
 			return &BadParameter{"cursor", "not one of this list"}
 		}
-		query += " WHERE (p.day, partner_id, program_id, link_id, currency, exponent) > (toDate({a0:String}), {a1:String}, {a2:String}, {a3:String}, {a4:String}, {a5:UInt8})"
+		query += " WHERE (p.day, partner_id, program_id, link_id, currency, exponent) > (toDate({a0:String}), " +
+			"{a1:String}, {a2:String}, {a3:String}, {a4:String}, {a5:UInt8})"
 		for i, v := range f.after[:5] {
 			args = append(args, clickhouse.Named("a"+strconv.Itoa(i), v))
 		}
@@ -129,7 +137,8 @@ func (r *Reader) Performance(ctx context.Context, workspace string, f Filter, li
 }
 
 // stream scans the rows of a query one by one.
-func stream[T any](ctx context.Context, conn *clickhouse.Conn, what, query string, args []any, each func(*T) error) error {
+func stream[T any](ctx context.Context, conn *clickhouse.Conn, what, query string, args []any,
+	each func(*T) error) error {
 	rows, err := conn.Rows(ctx, query, args...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
@@ -150,7 +159,8 @@ func stream[T any](ctx context.Context, conn *clickhouse.Conn, what, query strin
 	return nil
 }
 
-// Conversion is a row of the view conversion_rows: a judged event in the shape in which it is exported.
+// Conversion is a row of the view conversion_rows: a judged event in the shape in which
+// it is exported.
 type Conversion struct {
 	WorkspaceID            string     `ch:"workspace_id" json:"workspace_id"`
 	PartnerID              string     `ch:"partner_id" json:"partner_id"`
@@ -211,7 +221,8 @@ type Conversion struct {
 }
 
 func (c *Conversion) key() []string {
-	return []string{strconv.FormatInt(c.OccurredAt.UnixMilli(), 10), c.EventID, strconv.FormatUint(uint64(c.EventPartition), 10), strconv.FormatUint(c.EventOffset, 10)}
+	return []string{strconv.FormatInt(c.OccurredAt.UnixMilli(), 10), c.EventID,
+		strconv.FormatUint(uint64(c.EventPartition), 10), strconv.FormatUint(c.EventOffset, 10)}
 }
 
 // events is the condition on rows of conversion_rows.
@@ -229,8 +240,10 @@ func (f Filter) events(workspace string) *condition {
 	return c
 }
 
-// Conversions calls each for the judged events that f selects: the oldest first, or the newest. limit 0 is none.
-func (r *Reader) Conversions(ctx context.Context, workspace string, f Filter, newest bool, limit int, each func(*Conversion) error) error {
+// Conversions calls each for the judged events that f selects: the oldest first, or the
+// newest. limit 0 is none.
+func (r *Reader) Conversions(ctx context.Context, workspace string, f Filter, newest bool, limit int,
+	each func(*Conversion) error) error {
 	c := f.events(workspace)
 	if len(f.after) > 0 {
 		var numbers [4]uint64
@@ -243,12 +256,16 @@ func (r *Reader) Conversions(ctx context.Context, workspace string, f Filter, ne
 				return &BadParameter{"cursor", "not one of this list"}
 			}
 		}
-		c.and("(occurred_at, event_id, event_partition, event_offset) > (fromUnixTimestamp64Milli({a0:Int64}, 'UTC'), {a1:String}, {a2:UInt32}, {a3:UInt64})", "a0", int64(numbers[0]))
-		c.args = append(c.args, clickhouse.Named("a1", f.after[1]), clickhouse.Named("a2", numbers[2]), clickhouse.Named("a3", numbers[3]))
+		c.and("(occurred_at, event_id, event_partition, event_offset) > (fromUnixTimestamp64Milli({a0:Int64}, "+
+			"'UTC'), {a1:String}, {a2:UInt32}, {a3:UInt64})", "a0", int64(numbers[0]))
+		c.args = append(c.args, clickhouse.Named("a1", f.after[1]), clickhouse.Named("a2", numbers[2]),
+			clickhouse.Named("a3", numbers[3]))
 	}
-	query := "SELECT * FROM conversion_rows WHERE " + c.text() + " ORDER BY occurred_at, event_id, event_partition, event_offset"
+	query := "SELECT * FROM conversion_rows WHERE " + c.text() +
+		" ORDER BY occurred_at, event_id, event_partition, event_offset"
 	if newest {
-		query = "SELECT * FROM conversion_rows WHERE " + c.text() + " ORDER BY occurred_at DESC, event_id DESC, event_partition DESC, event_offset DESC"
+		query = "SELECT * FROM conversion_rows WHERE " + c.text() +
+			" ORDER BY occurred_at DESC, event_id DESC, event_partition DESC, event_offset DESC"
 	}
 	if limit > 0 {
 		query += " LIMIT " + strconv.Itoa(limit)
@@ -268,7 +285,8 @@ type Freshness struct {
 // Freshness reads the view of that name.
 func (r *Reader) Freshness(ctx context.Context) (*Freshness, error) {
 	var found []Freshness
-	if err := r.conn.Select(ctx, &found, "SELECT joined_watermark, toUInt64(waiting) AS waiting, partitions, partitions_behind, toNullable(oldest_waiting_received_at) AS oldest_waiting FROM freshness"); err != nil {
+	if err := r.conn.Select(ctx, &found, "SELECT joined_watermark, toUInt64(waiting) AS waiting, partitions, "+
+		"partitions_behind, toNullable(oldest_waiting_received_at) AS oldest_waiting FROM freshness"); err != nil {
 		return nil, fmt.Errorf("reading freshness: %w", err)
 	}
 	if len(found) == 0 {
@@ -292,7 +310,8 @@ type Conservation struct {
 }
 
 // Conservation calls each for the days of receipt of a workspace, in order.
-func (r *Reader) Conservation(ctx context.Context, workspace string, f Filter, limit int, each func(*Conservation) error) error {
+func (r *Reader) Conservation(ctx context.Context, workspace string, f Filter, limit int,
+	each func(*Conservation) error) error {
 	c := &condition{}
 	c.and("workspace_id = {w:String}", "w", workspace)
 	f.days(c, "v.day")
@@ -322,7 +341,8 @@ type Coverage struct {
 }
 
 // Coverage calls each for the links of a workspace, in order.
-func (r *Reader) Coverage(ctx context.Context, workspace string, f Filter, limit int, each func(*Coverage) error) error {
+func (r *Reader) Coverage(ctx context.Context, workspace string, f Filter, limit int,
+	each func(*Coverage) error) error {
 	c := &condition{}
 	c.and("workspace_id = {w:String}", "w", workspace)
 	if f.Link != "" {
@@ -334,5 +354,7 @@ func (r *Reader) Coverage(ctx context.Context, workspace string, f Filter, limit
 		}
 		c.and("link_id > {a0:String}", "a0", f.after[0])
 	}
-	return stream(ctx, r.conn, "reading token coverage", "SELECT workspace_id, link_id, domain, slug, clicks, tokened_clicks, coverage, withheld_clicks, off_clicks, reasons FROM token_coverage WHERE "+c.text()+" ORDER BY link_id LIMIT "+strconv.Itoa(limit), c.args, each)
+	return stream(ctx, r.conn, "reading token coverage", "SELECT workspace_id, link_id, domain, slug, clicks, "+
+		"tokened_clicks, coverage, withheld_clicks, off_clicks, reasons FROM token_coverage WHERE "+c.text()+
+		" ORDER BY link_id LIMIT "+strconv.Itoa(limit), c.args, each)
 }

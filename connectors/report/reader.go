@@ -18,7 +18,8 @@ type Reader struct{ conn *clickhouse.Conn }
 // New returns a Reader on a database that is migrated.
 func New(conn *clickhouse.Conn) *Reader { return &Reader{conn} }
 
-// Event is one record of `conversions` and what became of it. The fields are the columns of the tables.
+// Event is one record of `conversions` and what became of it. The fields are the
+// columns of the tables.
 type Event struct {
 	EventID       string    `ch:"event_id"`
 	ClickToken    string    `ch:"click_token"`
@@ -36,18 +37,19 @@ type Event struct {
 	Offset        uint64    `ch:"event_offset"`
 
 	// What follows is zero while there is no verdict.
-	Verdict          string    `ch:"verdict"`
-	Reason           string    `ch:"reason"`
-	Flags            []string  `ch:"flags"`
-	Review           string    `ch:"review"`
-	Effect           int8      `ch:"effect"`
-	DecidedAt        time.Time `ch:"decided_at"`
-	RewardMinor      *int64    `ch:"estimated_reward_minor"`
-	RewardCurrency   string    `ch:"reward_currency"`
-	RewardExponent   uint8     `ch:"reward_exponent"`
-	FirstOffset      *uint64   `ch:"first_offset"` // duplicate, conflict: of the first event with this id, in the same partition
-	OutcomePartition uint32    `ch:"src_partition"`
-	OutcomeOffset    uint64    `ch:"src_offset"`
+	Verdict        string    `ch:"verdict"`
+	Reason         string    `ch:"reason"`
+	Flags          []string  `ch:"flags"`
+	Review         string    `ch:"review"`
+	Effect         int8      `ch:"effect"`
+	DecidedAt      time.Time `ch:"decided_at"`
+	RewardMinor    *int64    `ch:"estimated_reward_minor"`
+	RewardCurrency string    `ch:"reward_currency"`
+	RewardExponent uint8     `ch:"reward_exponent"`
+	// duplicate, conflict: of the first event with this id, in the same partition
+	FirstOffset      *uint64 `ch:"first_offset"`
+	OutcomePartition uint32  `ch:"src_partition"`
+	OutcomeOffset    uint64  `ch:"src_offset"`
 	Click
 }
 
@@ -99,7 +101,8 @@ func (e *Event) EstimatedReward() *Money {
 	return &Money{minor(*e.RewardMinor, e.RewardExponent), e.RewardCurrency}
 }
 
-// TooLate is by how much the event missed the click's window; 0 if it did not, or if no click is shown.
+// TooLate is by how much the event missed the click's window; 0 if it did not, or if no
+// click is shown.
 func (e *Event) TooLate() time.Duration {
 	if e.At == nil {
 		return 0
@@ -120,13 +123,15 @@ const (
 
 // outcomes runs a query for judged events; where may use {w:String}, the workspace.
 func (r *Reader) outcomes(ctx context.Context, workspace, where string, args ...any) (found []*Event, err error) {
-	err = r.events(ctx, &found, "SELECT "+outcomeColumns+" FROM outcomes WHERE workspace_id = {w:String} AND "+where, workspace, args)
+	err = r.events(ctx, &found, "SELECT "+outcomeColumns+" FROM outcomes WHERE workspace_id = {w:String} AND "+where,
+		workspace, args)
 	return found, err
 }
 
 // conversions runs a query for records, judged or not.
 func (r *Reader) conversions(ctx context.Context, workspace, where string, args ...any) (found []*Event, err error) {
-	err = r.events(ctx, &found, "SELECT "+conversionColumns+" FROM conversions WHERE workspace_id = {w:String} AND "+where, workspace, args)
+	err = r.events(ctx, &found, "SELECT "+conversionColumns+" FROM conversions WHERE workspace_id = {w:String} AND "+
+		where, workspace, args)
 	return found, err
 }
 
@@ -159,7 +164,8 @@ func (r *Reader) clicks(ctx context.Context, workspace string, tokens []string) 
 		Click
 	}
 	err := r.conn.Select(ctx, &found, "SELECT click_token, toNullable(clicked_at) AS clicked_at, "+clickColumns+
-		" FROM clicks WHERE workspace_id = {w:String} AND click_token IN {tokens:Array(String)} ORDER BY src_offset LIMIT 1 BY click_token",
+		" FROM clicks WHERE workspace_id = {w:String} AND click_token IN {tokens:Array(String)} ORDER BY "+
+		"src_offset LIMIT 1 BY click_token",
 		clickhouse.Named("w", workspace), clickhouse.Named("tokens", tokens))
 	if err != nil {
 		return nil, fmt.Errorf("reading clicks: %w", err)
@@ -196,12 +202,14 @@ func (r *Reader) refusals(ctx context.Context, workspace string, ids []string, e
 	return found, nil
 }
 
-// grace is how long events of a partition may wait, by its newest Progress; 0 if there is none.
+// grace is how long events of a partition may wait, by its newest Progress; 0 if there
+// is none.
 func (r *Reader) grace(ctx context.Context, partition uint32) (time.Duration, error) {
 	var found []struct {
 		GraceMs uint64 `ch:"grace_ms"`
 	}
-	err := r.conn.Select(ctx, &found, "SELECT grace_ms FROM progress WHERE partition = {p:UInt32} ORDER BY src_offset DESC LIMIT 1", clickhouse.Named("p", partition))
+	err := r.conn.Select(ctx, &found, "SELECT grace_ms FROM progress WHERE partition = {p:UInt32} ORDER BY "+
+		"src_offset DESC LIMIT 1", clickhouse.Named("p", partition))
 	if err != nil {
 		return 0, fmt.Errorf("reading progress: %w", err)
 	}
@@ -211,7 +219,8 @@ func (r *Reader) grace(ctx context.Context, partition uint32) (time.Duration, er
 	return time.Duration(found[0].GraceMs) * time.Millisecond, nil
 }
 
-// MaxChain is the most events of one chain that are read, and MaxDepth how many steps it is followed up or down.
+// MaxChain is the most events of one chain that are read, and MaxDepth how many steps
+// it is followed up or down.
 const (
 	MaxChain = 100_000
 	MaxDepth = 1000
@@ -222,12 +231,15 @@ type key struct{ token, id string }
 
 func (e *Event) key() key { return key{e.ClickToken, e.EventID} }
 
-// below reads everything that was judged to take something back, or to have wanted to, from the given events, and from those, by its parent.
-// The search ends at MaxDepth or MaxChain: then cut is true.
-func (r *Reader) below(ctx context.Context, workspace string, roots []*Event) (children map[key][]*Event, cut bool, err error) {
+// below reads everything that was judged to take something back, or to have wanted to,
+// from the given events, and from those, by its parent. The search ends at MaxDepth or
+// MaxChain: then cut is true.
+func (r *Reader) below(ctx context.Context, workspace string, roots []*Event) (children map[key][]*Event, cut bool,
+	err error) {
 	children = map[key][]*Event{}
 	seen := map[key]bool{}
-	// A query finds what is below every pair of its tokens and ids, so also what was found before, or is below none of the roots.
+	// A query finds what is below every pair of its tokens and ids, so also what was
+	// found before, or is below none of the roots.
 	taken := map[place]bool{}
 	total := 0
 	for depth := 0; len(roots) > 0; depth++ {
@@ -246,7 +258,8 @@ func (r *Reader) below(ctx context.Context, workspace string, roots []*Event) (c
 			n := min(fit(ids), fit(tokens))
 			found, err := r.outcomes(ctx, workspace, `click_token IN {tokens:Array(String)} AND parent_event_id IN {ids:Array(String)} AND verdict IN ('reversed', 'unattributed')
 				ORDER BY event_partition, event_offset LIMIT {n:UInt32}`,
-				clickhouse.Named("tokens", tokens[:n]), clickhouse.Named("ids", ids[:n]), clickhouse.Named("n", MaxChain+1-min(total, MaxChain)))
+				clickhouse.Named("tokens", tokens[:n]), clickhouse.Named("ids", ids[:n]),
+				clickhouse.Named("n", MaxChain+1-min(total, MaxChain)))
 			if err != nil {
 				return nil, false, err
 			}
@@ -265,7 +278,9 @@ func (r *Reader) below(ctx context.Context, workspace string, roots []*Event) (c
 	return children, false, nil
 }
 
-// One query names at most maxKeys ids and tokens in a parameter, and at most maxEncoded bytes: ClickHouse over HTTP takes 128 KiB as they are encoded (http_max_field_value_size), and 128 characters of an order id can be 1,536 bytes.
+// One query names at most maxKeys ids and tokens in a parameter, and at most maxEncoded
+// bytes: ClickHouse over HTTP takes 128 KiB as they are encoded
+// (http_max_field_value_size), and 128 characters of an order id can be 1,536 bytes.
 const (
 	maxKeys    = 200
 	maxEncoded = 120 << 10
@@ -286,9 +301,11 @@ func fit(keys []string) int {
 // quotes writes a text as between quotes in an array.
 var quotes = strings.NewReplacer(`\`, `\\`, `'`, `\'`, "\x00", `\0`)
 
-// standing is what is left of every event that has effect, in minor units, or in units where there is no amount.
+// standing is what is left of every event that has effect, in minor units, or in units
+// where there is no amount.
 func standing(events []*Event) map[*Event]int64 {
-	// A row of a child is written after its parent's, whatever the order of their events is.
+	// A row of a child is written after its parent's, whatever the order of their
+	// events is.
 	events = slices.Clone(events)
 	slices.SortFunc(events, func(a, b *Event) int {
 		switch {
@@ -312,7 +329,8 @@ func standing(events []*Event) map[*Event]int64 {
 	}
 	for _, e := range events {
 		parent := parents[key{e.ClickToken, e.ParentEventID}]
-		if e.Effect == 0 || e.ParentEventID == "" || parent == nil || parent == e || (e.AmountMinor == nil) != (parent.AmountMinor == nil) || e.Currency != parent.Currency {
+		if e.Effect == 0 || e.ParentEventID == "" || parent == nil || parent == e ||
+			(e.AmountMinor == nil) != (parent.AmountMinor == nil) || e.Currency != parent.Currency {
 			continue
 		}
 		left[parent] -= min(left[parent], left[e])

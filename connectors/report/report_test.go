@@ -20,15 +20,18 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Rows made by hand, and what is said about them: testdata/answers. `exec` runs statements, `why` and `dispute` print an answer's structure.
+// Rows made by hand, and what is said about them: testdata/answers. `exec` runs
+// statements, `why` and `dispute` print an answer's structure.
 func TestAnswers(t *testing.T) {
 	datadriven.Walk(t, "testdata/answers", func(t *testing.T, path string) {
-		conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)}, slog.New(slog.DiscardHandler))
+		conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)},
+			slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
+		if err := conn.Migrate(t.Context(), ddl.Migrations(),
+			clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
 			t.Fatal(err)
 		}
 		reader := New(conn)
@@ -63,14 +66,16 @@ func TestAnswers(t *testing.T) {
 }
 
 func writeAnswer(out *strings.Builder, a *Answer) {
-	fmt.Fprintf(out, "%s: %d events, %d refused, effect under %d tokens\n", a.EventID, len(a.Events), len(a.Refused), a.Tokens)
+	fmt.Fprintf(out, "%s: %d events, %d refused, effect under %d tokens\n", a.EventID, len(a.Events), len(a.Refused),
+		a.Tokens)
 	for _, r := range a.Refused {
 		fmt.Fprintf(out, "  refused %s %d %s\n", stamp(r.ReceivedAt), r.Status, r.Words())
 	}
 	for _, e := range a.Events {
 		fmt.Fprintf(out, "  %d/%d %s %s: %s\n", e.Partition, e.Offset, e.Verdict, e.Reason, e.Words())
 		if e.Frozen != nil {
-			fmt.Fprintf(out, "    click %s link %q partner %q program %q\n", stamp(*e.Frozen.At), e.Frozen.LinkID, e.Frozen.PartnerID, e.Frozen.ProgramID)
+			fmt.Fprintf(out, "    click %s link %q partner %q program %q\n", stamp(*e.Frozen.At), e.Frozen.LinkID,
+				e.Frozen.PartnerID, e.Frozen.ProgramID)
 		}
 		if e.Wait != nil {
 			fmt.Fprintf(out, "    wait %s\n", e.Wait.Words())
@@ -84,7 +89,8 @@ func writeAnswer(out *strings.Builder, a *Answer) {
 			if l.Event == e.Event {
 				this = " ← this"
 			}
-			fmt.Fprintf(out, "    %s%s %s %s: %s%s\n", strings.Repeat("  ", l.Depth), l.EventID, l.Type, l.Verdict, stands, this)
+			fmt.Fprintf(out, "    %s%s %s %s: %s%s\n", strings.Repeat("  ", l.Depth), l.EventID, l.Type, l.Verdict,
+				stands, this)
 		}
 	}
 }
@@ -109,7 +115,8 @@ func writeDispute(t *testing.T, out *strings.Builder, d *Dispute, list string) {
 			}
 			return d.String()
 		}
-		fmt.Fprintf(out, "%d: %s | partner %q | net %s %s | difference %s\n", f.Line, f.Words, f.Partner, text(f.Net), f.Currency, text(f.Difference))
+		fmt.Fprintf(out, "%d: %s | partner %q | net %s %s | difference %s\n", f.Line, f.Words, f.Partner, text(f.Net),
+			f.Currency, text(f.Difference))
 		if !strings.HasPrefix(f.Words, string(f.Verdict)) && f.Words != "attributed to no partner" {
 			t.Errorf("the words %q are not about %q", f.Words, f.Verdict)
 		}
@@ -118,21 +125,25 @@ func writeDispute(t *testing.T, out *strings.Builder, d *Dispute, list string) {
 		fmt.Fprintln(out, err)
 	}
 	for _, total := range d.Totals() {
-		fmt.Fprintf(out, "%s: claimed %s confirmed %s difference %s unpriced %s\n", total.Currency, total.Claimed, total.Confirmed, total.Difference, total.Unpriced)
+		fmt.Fprintf(out, "%s: claimed %s confirmed %s difference %s unpriced %s\n", total.Currency, total.Claimed,
+			total.Confirmed, total.Difference, total.Unpriced)
 	}
 }
 
 // A batch answers as its claims one by one would.
 func TestBatch(t *testing.T) {
-	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)}, slog.New(slog.DiscardHandler))
+	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)},
+		slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
+	if err := conn.Migrate(t.Context(), ddl.Migrations(),
+		clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Fatal(err)
 	}
-	batch(t, conn, "acme", strings.Repeat("'\\\t", 40))       // long, and full of what could end a parameter
+	// long, and full of what could end a parameter
+	batch(t, conn, "acme", strings.Repeat("'\\\t", 40))
 	batch(t, conn, "zeta", strings.Repeat("\U0001F642", 124)) // 1,500 bytes in a URL
 }
 
@@ -156,7 +167,8 @@ func batch(t *testing.T, conn *clickhouse.Conn, workspace, id string) {
 		t.Fatal(err)
 	}
 	for i, f := range findings[:maxKeys-1] {
-		if want := minor(int64(3*100+9*i+3), 2).String(); f.Verdict != ClaimAttributed || f.Net == nil || f.Net.String() != want {
+		if want := minor(int64(3*100+9*i+3), 2).String(); f.Verdict != ClaimAttributed || f.Net == nil ||
+			f.Net.String() != want {
 			t.Fatalf("claim %d: %q, net %v, want %s", i, f.Words, f.Net, want)
 		}
 	}
@@ -181,12 +193,14 @@ func TestLongIDs(t *testing.T) {
 	if err := read(strings.Repeat("\U0001F642", maxID)); err != nil {
 		t.Error(err)
 	}
-	if err := read(strings.Repeat("é", maxID+1)); err == nil || err.Error() != "x.csv:2:1: order_id: longer than 128 characters" {
+	if err := read(strings.Repeat("é", maxID+1)); err == nil ||
+		err.Error() != "x.csv:2:1: order_id: longer than 128 characters" {
 		t.Error(err)
 	}
 }
 
-// What stands, against its definition: max(0, amount − Σ standing of the reversed children in the same currency), whatever the order of the events.
+// What stands, against its definition: max(0, amount − Σ standing of the reversed
+// children in the same currency), whatever the order of the events.
 func TestStandingIsItsDefinition(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		events := []*Event{{EventID: "0"}}
@@ -214,7 +228,8 @@ func TestStandingIsItsDefinition(t *testing.T) {
 				left = minor(*e.AmountMinor, 0)
 			}
 			for _, c := range events {
-				if c.Effect != 0 && c != e && c.ParentEventID == e.EventID && (c.AmountMinor == nil) == (e.AmountMinor == nil) && c.Currency == e.Currency {
+				if c.Effect != 0 && c != e && c.ParentEventID == e.EventID &&
+					(c.AmountMinor == nil) == (e.AmountMinor == nil) && c.Currency == e.Currency {
 					left = left.Minus(minor(model(c), 0))
 				}
 			}
@@ -246,7 +261,8 @@ func TestDecimal(t *testing.T) {
 			t.Errorf("%s and %s: %s, %s, %s", c.a, c.b, a, a.Plus(b), a.Minus(b))
 		}
 	}
-	for _, bad := range []string{"", "-", ".5", "5.", "1,000.00", "1e3", "+1", "--1", " 1", "0x1", "1.00000000001", strings.Repeat("9", 31)} {
+	for _, bad := range []string{"", "-", ".5", "5.", "1,000.00", "1e3", "+1", "--1", " 1",
+		"0x1", "1.00000000001", strings.Repeat("9", 31)} {
 		if d, ok := ParseDecimal(bad); ok {
 			t.Errorf("%q is %s", bad, d)
 		}
@@ -255,19 +271,23 @@ func TestDecimal(t *testing.T) {
 
 // Every word of the tables is explained.
 func TestWords(t *testing.T) {
-	for _, reason := range []string{event.ReasonExpired, event.ReasonClickNotFound, event.ReasonWorkspaceMismatch, event.ReasonTokenFull, event.ReasonBeforeClick, event.ReasonOutsideWindow,
-		event.ReasonWrongParent, event.ReasonParentAmbiguous, event.ReasonParentNotFound, event.ReasonParentUnattributed} {
+	for _, reason := range []string{event.ReasonExpired, event.ReasonClickNotFound, event.ReasonWorkspaceMismatch,
+		event.ReasonTokenFull, event.ReasonBeforeClick, event.ReasonOutsideWindow,
+		event.ReasonWrongParent, event.ReasonParentAmbiguous, event.ReasonParentNotFound,
+		event.ReasonParentUnattributed} {
 		if !strings.Contains(ReasonWords(reason), " ") {
 			t.Errorf("reason %s: %q", reason, ReasonWords(reason))
 		}
 	}
-	for _, flag := range []string{event.FlagBotClick, event.FlagPartnerReview, event.FlagNoPartner, event.FlagTooFast, event.FlagOverReversed, event.FlagCurrencyMismatch, event.FlagAmountMissing,
+	for _, flag := range []string{event.FlagBotClick, event.FlagPartnerReview, event.FlagNoPartner, event.FlagTooFast,
+		event.FlagOverReversed, event.FlagCurrencyMismatch, event.FlagAmountMissing,
 		event.FlagParentInferred} {
 		if !strings.Contains(FlagWords(flag), " ") {
 			t.Errorf("flag %s: %q", flag, FlagWords(flag))
 		}
 	}
-	for _, reason := range []string{"tracking_off", "not_entitled", "signed_url", "oauth", "scheme", "semicolon_query", "reserved_present", "link_setting"} {
+	for _, reason := range []string{"tracking_off", "not_entitled", "signed_url", "oauth", "scheme", "semicolon_query",
+		"reserved_present", "link_setting"} {
 		if !strings.Contains(TokenWords(reason), " ") {
 			t.Errorf("token reason %s: %q", reason, TokenWords(reason))
 		}
@@ -285,16 +305,19 @@ func TestSpan(t *testing.T) {
 	}
 }
 
-// Whatever a list is, it is read to its end or refused with a place in it; a claim that is read has an id.
+// Whatever a list is, it is read to its end or refused with a place in it; a claim that
+// is read has an id.
 func FuzzReadClaims(f *testing.F) {
-	for _, seed := range []string{"order_id,amount\n1,10.00\n", "\ufefforder_id\n\"a\nb\"\n", "event_id,date,currency\r\nx,2026-01-05,EUR\r\n", "order_id\n\"", "a,b\n", "", "order_id,ORDER_ID\n"} {
+	for _, seed := range []string{"order_id,amount\n1,10.00\n", "\ufefforder_id\n\"a\nb\"\n",
+		"event_id,date,currency\r\nx,2026-01-05,EUR\r\n", "order_id\n\"", "a,b\n", "", "order_id,ORDER_ID\n"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, list string) {
 		claims, err := ReadClaims(strings.NewReader(list), "list.csv")
 		for err == nil {
 			var c Claim
-			if c, err = claims.Next(); err == nil && (c.OrderID == "" && c.EventID == "" || len(c.Cells) != len(claims.Header())) {
+			if c, err = claims.Next(); err == nil && (c.OrderID == "" && c.EventID == "" ||
+				len(c.Cells) != len(claims.Header())) {
 				t.Fatalf("claim %+v", c)
 			}
 		}
@@ -305,9 +328,11 @@ func FuzzReadClaims(f *testing.F) {
 	})
 }
 
-// A text becomes a cell that a CSV reader gives back as it was, but for the guard and what is no UTF-8.
+// A text becomes a cell that a CSV reader gives back as it was, but for the guard and
+// what is no UTF-8.
 func FuzzCell(f *testing.F) {
-	for _, s := range []string{"", "=1", "a,b", "\"", "\r\n", "\xff", "a\x00b", "-", "'", "é", "\x00=1", "\\.", " a", "\u00a0=1", "\ufeff=1"} {
+	for _, s := range []string{"", "=1", "a,b", "\"", "\r\n", "\xff", "a\x00b", "-", "'", "é", "\x00=1", "\\.", " a",
+		"\u00a0=1", "\ufeff=1"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -326,7 +351,8 @@ func FuzzCell(f *testing.F) {
 		if got != "" && strings.ContainsRune("=+-@\t\r\n", rune(got[0])) {
 			t.Errorf("%q begins as a formula: %q", s, got)
 		}
-		if want := strings.TrimPrefix(got, "'"); utf8.ValidString(s) && !strings.ContainsAny(s, "\x00\r") && got != s && want != s {
+		if want := strings.TrimPrefix(got, "'"); utf8.ValidString(s) && !strings.ContainsAny(s, "\x00\r") &&
+			got != s && want != s {
 			t.Errorf("%q became %q", s, got)
 		}
 	})

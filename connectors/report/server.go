@@ -43,7 +43,16 @@ type Server struct {
 
 // NewServer makes the handler of a warehouse. reg may be nil.
 func NewServer(conn *clickhouse.Conn, readers *Readers, log *slog.Logger, reg prometheus.Registerer) *Server {
-	s := &Server{reader: New(conn), readers: readers, log: log, metrics: newMetrics(reg), now: time.Now, mux: http.NewServeMux(), queryTime: queryTime, csvTime: csvTime}
+	s := &Server{
+		reader:    New(conn),
+		readers:   readers,
+		log:       log,
+		metrics:   newMetrics(reg),
+		now:       time.Now,
+		mux:       http.NewServeMux(),
+		queryTime: queryTime,
+		csvTime:   csvTime,
+	}
 	for pattern, handle := range s.routes() {
 		s.mux.Handle(pattern, s.measured(pattern, handle))
 	}
@@ -108,7 +117,8 @@ func refuse(w http.ResponseWriter, p *problem) {
 func Unavailable() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "5")
-		refuse(w, &problem{Status: http.StatusServiceUnavailable, Code: "unavailable", Detail: "the warehouse does not answer yet"})
+		refuse(w, &problem{Status: http.StatusServiceUnavailable,
+			Code: "unavailable", Detail: "the warehouse does not answer yet"})
 	})
 }
 
@@ -126,42 +136,57 @@ func (s *Server) asProblem(req *http.Request, err error) *problem {
 		return &problem{Status: http.StatusBadRequest, Code: "bad_parameter", Field: bad.Name, Detail: bad.Error()}
 	case errors.Is(req.Context().Err(), context.DeadlineExceeded):
 		s.log.Warn("a query took too long", "path", req.URL.Path, "error", err)
-		return &problem{Status: http.StatusServiceUnavailable, Code: "timeout", Detail: "this took longer than it may; ask for fewer days"}
+		return &problem{Status: http.StatusServiceUnavailable,
+			Code: "timeout", Detail: "this took longer than it may; ask for fewer days"}
 	case req.Context().Err() != nil:
 		return &problem{Status: statusGone, Code: "gone", Detail: "nobody waits for this answer any more"}
 	}
 	s.log.Error("answering a request", "path", req.URL.Path, "error", err)
 	if clickhouse.Unreachable(err) {
-		return &problem{Status: http.StatusServiceUnavailable, Code: "unavailable", Detail: "the warehouse does not answer; try again"}
+		return &problem{Status: http.StatusServiceUnavailable,
+			Code: "unavailable", Detail: "the warehouse does not answer; try again"}
 	}
-	return &problem{Status: http.StatusInternalServerError, Code: "internal", Detail: "the warehouse refused the question; its operator's log says why"}
+	return &problem{Status: http.StatusInternalServerError,
+		Code: "internal", Detail: "the warehouse refused the question; its operator's log says why"}
 }
 
-// enter lets a request in: its reader must be of this workspace, and the workspace must have the features.
+// enter lets a request in: its reader must be of this workspace, and the workspace must
+// have the features.
 func (s *Server) enter(req *http.Request, workspace string, need ...feature) (*catalog.Workspace, error) {
 	who, err := s.readers.who(req, s.now())
 	if err != nil {
-		return nil, &problem{Status: http.StatusUnauthorized, Code: "unauthorized", Detail: "sign in, or send Authorization: Bearer with a reader token"}
+		return nil, &problem{Status: http.StatusUnauthorized,
+			Code: "unauthorized", Detail: "sign in, or send Authorization: Bearer with a reader token"}
 	}
 	if workspace == "" {
 		workspace = who.workspace
 	}
 	if who.workspace != workspace {
-		return nil, &problem{Status: http.StatusForbidden, Code: "forbidden", Detail: "this reader token is of another workspace"}
+		return nil, &problem{Status: http.StatusForbidden,
+			Code: "forbidden", Detail: "this reader token is of another workspace"}
 	}
 	ws, err := s.reader.workspaceNow(req.Context(), workspace)
 	if err != nil {
 		return nil, err
 	}
 	if lacks := missing(ws, need...); lacks != "" {
-		return &catalog.Workspace{ID: workspace}, &problem{Status: http.StatusForbidden, Code: "not_entitled", Field: lacks, Detail: "the workspace's " + strings.TrimPrefix(lacks, "access.") + " does not include this; what happened is stored all the same"}
+		return &catalog.Workspace{ID: workspace}, &problem{
+			Status: http.StatusForbidden,
+			Code:   "not_entitled",
+			Field:  lacks,
+			Detail: "the workspace's " + strings.TrimPrefix(lacks, "access.") +
+				" does not include this; what happened is stored all the same",
+		}
 	}
 	return ws, nil
 }
 
-// bound gives an answer as long as its queries may take, and a little for saying that they took longer, whatever the HTTP server allows others. Who stops reading holds no query open beyond that.
+// bound gives an answer as long as its queries may take, and a little for saying that
+// they took longer, whatever the HTTP server allows others. Who stops reading holds no
+// query open beyond that.
 func (s *Server) bound(w http.ResponseWriter, limit time.Duration) {
-	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit + limit/10 + time.Second)); err != nil {
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit + limit/10 +
+		time.Second)); err != nil {
 		s.log.Warn("bounding an answer", "error", err)
 	}
 }
@@ -212,7 +237,8 @@ func (s *Server) answerRows(w http.ResponseWriter, req *http.Request, rows any, 
 }
 
 // paged collects up to f.limit rows and tells whether there are more.
-func paged[T any](f Filter, read func(limit int, each func(*T) error) error, key func(*T) []string) (rows []*T, next []string, err error) {
+func paged[T any](f Filter, read func(limit int, each func(*T) error) error, key func(*T) []string) (rows []*T,
+	next []string, err error) {
 	rows = []*T{}
 	err = read(f.limit+1, func(row *T) error {
 		rows = append(rows, row)
@@ -253,9 +279,18 @@ func (s *Server) outcomes(w http.ResponseWriter, req *http.Request, workspace st
 	return s.answerRows(w, req, rows, next)
 }
 
-// daysOnly refuses the filters that a list cannot answer, so that they do not quietly select everything.
+// daysOnly refuses the filters that a list cannot answer, so that they do not quietly
+// select everything.
 func daysOnly(f Filter, link bool) error {
-	for name, set := range map[string]bool{"partner": f.Partner != "", "program": f.Program != "", "link": f.Link != "" && !link, "type": f.Type != nil, "verdict": f.Verdict != nil, "review": f.Review != nil, "basis": f.ByClick} {
+	for name, set := range map[string]bool{
+		"partner": f.Partner != "",
+		"program": f.Program != "",
+		"link":    f.Link != "" && !link,
+		"type":    f.Type != nil,
+		"verdict": f.Verdict != nil,
+		"review":  f.Review != nil,
+		"basis":   f.ByClick,
+	} {
 		if set {
 			return &BadParameter{name, "this list cannot be filtered by it"}
 		}
@@ -361,14 +396,23 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request, workspace stri
 	}
 	for i := range answer.Refused {
 		r := &answer.Refused[i]
-		rows = append(rows, eventRow{EventID: r.EventID, ClickToken: r.ClickToken, Status: "refused", Reason: r.Code, Why: r.Words(), ReceivedAt: &r.ReceivedAt})
+		rows = append(rows, eventRow{
+			EventID:    r.EventID,
+			ClickToken: r.ClickToken,
+			Status:     "refused",
+			Reason:     r.Code,
+			Why:        r.Words(),
+			ReceivedAt: &r.ReceivedAt,
+		})
 	}
 	return s.answerRows(w, req, rows, nil)
 }
 
 func rowOf(e *Answered) eventRow {
-	row := eventRow{EventID: e.EventID, ClickToken: e.ClickToken, Status: "judged", Verdict: e.Verdict, Reason: e.Reason, Type: e.Type, EventName: e.EventName, Effect: e.Effect, Currency: e.Currency, OrderID: e.OrderID,
-		ParentEventID: e.ParentEventID, Review: e.Review, Flags: e.Flags, OccurredAt: &e.OccurredAt, ReceivedAt: &e.ReceivedAt, EventPartition: &e.Partition, EventOffset: &e.Offset}
+	row := eventRow{EventID: e.EventID, ClickToken: e.ClickToken, Status: "judged", Verdict: e.Verdict,
+		Reason: e.Reason, Type: e.Type, EventName: e.EventName, Effect: e.Effect, Currency: e.Currency, OrderID: e.OrderID,
+		ParentEventID: e.ParentEventID, Review: e.Review, Flags: e.Flags, OccurredAt: &e.OccurredAt,
+		ReceivedAt: &e.ReceivedAt, EventPartition: &e.Partition, EventOffset: &e.Offset}
 	if m := e.Amount(); m != nil {
 		text := m.Amount.String()
 		row.Amount = &text
@@ -391,7 +435,8 @@ func rowOf(e *Answered) eventRow {
 	return row
 }
 
-// cell makes a text safe for spreadsheets, which take what begins so for a formula, and for readers of UTF-8, as an export does: what is none, and NUL, becomes U+FFFD.
+// cell makes a text safe for spreadsheets, which take what begins so for a formula, and
+// for readers of UTF-8, as an export does: what is none, and NUL, becomes U+FFFD.
 func cell(text string) string {
 	text = strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 	if text != "" && strings.ContainsRune("=+-@\t\r\n", rune(text[0])) {
@@ -400,8 +445,11 @@ func cell(text string) string {
 	return text
 }
 
-// csvOut streams a CSV. An error after it began cannot change the status any more: it cuts the connection, so that nobody takes half a file for a whole one, and is counted as "aborted".
-func (s *Server) csvOut(w http.ResponseWriter, req *http.Request, name string, header []string, rows func(write func([]string) error) error) error {
+// csvOut streams a CSV. An error after it began cannot change the status any more: it
+// cuts the connection, so that nobody takes half a file for a whole one, and is counted
+// as "aborted".
+func (s *Server) csvOut(w http.ResponseWriter, req *http.Request, name string, header []string,
+	rows func(write func([]string) error) error) error {
 	out := csv.NewWriter(w)
 	begin := func() {
 		w.Header().Set("Content-Type", "text/csv; charset=utf-8")
@@ -449,8 +497,12 @@ func (s *Server) performanceCSV(w http.ResponseWriter, req *http.Request, worksp
 	return s.csvOut(w, req, workspace+"-performance.csv", header, func(write func([]string) error) error {
 		return s.reader.Performance(req.Context(), workspace, f, 0, func(p *Performance) error {
 			n := func(v uint64) string { return strconv.FormatUint(v, 10) }
-			return write([]string{cell(p.WorkspaceID), p.Day, cell(p.PartnerID), cell(p.PartnerKey), cell(p.PartnerName), cell(p.PartnerRelationship), cell(p.PartnerLifecycle), cell(p.ProgramID), cell(p.ProgramKey), cell(p.ProgramName),
-				cell(p.ProgramStatus), cell(p.LinkID), cell(p.Currency), strconv.Itoa(int(p.Exponent)), n(p.Clicks), n(p.HumanClicks), n(p.TokenedClicks), n(p.Leads), n(p.Sales), n(p.Refunds), n(p.Cancellations), n(p.Reversals),
+			return write([]string{cell(p.WorkspaceID), p.Day, cell(p.PartnerID), cell(p.PartnerKey),
+				cell(p.PartnerName), cell(p.PartnerRelationship), cell(p.PartnerLifecycle), cell(p.ProgramID), cell(
+					p.ProgramKey), cell(p.ProgramName),
+				cell(p.ProgramStatus), cell(p.LinkID), cell(p.Currency), strconv.Itoa(int(p.Exponent)), n(p.Clicks), n(
+					p.HumanClicks), n(p.TokenedClicks), n(p.Leads), n(p.Sales), n(p.Refunds), n(p.Cancellations), n(
+					p.Reversals),
 				p.GrossMinor.String(), p.NegativeMinor.String(), p.NetMinor.String(), p.RewardMinor.String()})
 		})
 	})
@@ -466,7 +518,9 @@ func (s *Server) outcomesCSV(w http.ResponseWriter, req *http.Request, workspace
 		return err
 	}
 	return s.csvOut(w, req, workspace+"-outcomes.csv", conversionColumnNames, func(write func([]string) error) error {
-		return s.reader.Conversions(req.Context(), workspace, f, false, 0, func(c *Conversion) error { return write(c.cells()) })
+		return s.reader.Conversions(req.Context(), workspace, f, false, 0, func(c *Conversion) error {
+			return write(c.cells())
+		})
 	})
 }
 
@@ -487,14 +541,24 @@ func (c *Conversion) cells() []string {
 	if c.Quantity != nil {
 		quantity = strconv.Itoa(int(*c.Quantity))
 	}
-	return []string{cell(c.WorkspaceID), cell(c.PartnerID), cell(c.PartnerKey), cell(c.PartnerName), cell(c.PartnerRelationship), cell(c.PartnerRelationshipNow), cell(c.ProgramID), cell(c.ProgramKey), cell(c.ProgramName), cell(c.AssignmentID),
-		cell(c.LinkID), cell(c.Domain), cell(c.Slug), cell(c.Destination), clicked, stamp(c.OccurredAt), stamp(c.ReceivedAt), cell(c.EventID), cell(c.Type), cell(c.EventName), cell(c.Verdict), cell(c.Reason), strconv.Itoa(int(c.Effect)),
-		number(c.Amount), number(c.NetAmount), cell(c.Currency), minor, quantity, cell(c.OrderID), cell(c.ParentEventID), cell(c.ParentType), cell(c.ReasonText), c.Clawback, cell(c.Review), cell(strings.Join(c.Flags, "|")),
-		number(c.EstimatedReward), cell(c.RewardCurrency), cell(c.RewardTerms), cell(c.UTMSource), cell(c.UTMMedium), cell(c.UTMCampaign), cell(c.UTMTerm), cell(c.UTMContent), cell(c.Sub1), cell(c.Sub2), cell(c.Sub3), cell(c.Sub4), cell(c.Sub5),
-		cell(c.Experiment), cell(c.Variant), cell(c.Country), cell(c.Device), strconv.FormatBool(c.IsBot), cell(c.ClickToken), strconv.FormatUint(uint64(c.EventPartition), 10), strconv.FormatUint(c.EventOffset, 10)}
+	return []string{cell(c.WorkspaceID), cell(c.PartnerID), cell(c.PartnerKey), cell(c.PartnerName),
+		cell(c.PartnerRelationship), cell(c.PartnerRelationshipNow), cell(c.ProgramID), cell(c.ProgramKey), cell(
+			c.ProgramName), cell(c.AssignmentID),
+		cell(c.LinkID), cell(c.Domain), cell(c.Slug), cell(c.Destination), clicked, stamp(c.OccurredAt), stamp(
+			c.ReceivedAt), cell(c.EventID), cell(c.Type), cell(c.EventName), cell(c.Verdict), cell(
+			c.Reason), strconv.Itoa(int(c.Effect)),
+		number(c.Amount), number(c.NetAmount), cell(c.Currency), minor, quantity, cell(c.OrderID), cell(
+			c.ParentEventID), cell(c.ParentType), cell(c.ReasonText), c.Clawback, cell(c.Review), cell(
+			strings.Join(c.Flags, "|")),
+		number(c.EstimatedReward), cell(c.RewardCurrency), cell(c.RewardTerms), cell(c.UTMSource), cell(
+			c.UTMMedium), cell(c.UTMCampaign), cell(c.UTMTerm), cell(c.UTMContent), cell(c.Sub1), cell(c.Sub2), cell(
+			c.Sub3), cell(c.Sub4), cell(c.Sub5),
+		cell(c.Experiment), cell(c.Variant), cell(c.Country), cell(c.Device), strconv.FormatBool(c.IsBot),
+		cell(c.ClickToken), strconv.FormatUint(uint64(c.EventPartition), 10), strconv.FormatUint(c.EventOffset, 10)}
 }
 
-// sameSite refuses a form that another site's page sends: browsers say where a request comes from. Programs that say nothing have no cookie either.
+// sameSite refuses a form that another site's page sends: browsers say where a request
+// comes from. Programs that say nothing have no cookie either.
 func sameSite(req *http.Request) bool {
 	if site := req.Header.Get("Sec-Fetch-Site"); site != "" {
 		return site == "same-origin" || site == "none"
@@ -510,7 +574,8 @@ func sameSite(req *http.Request) bool {
 func (s *Server) signIn(w http.ResponseWriter, req *http.Request) {
 	req.Body = http.MaxBytesReader(w, req.Body, maxForm)
 	if !sameSite(req) {
-		refuse(w, &problem{Status: http.StatusForbidden, Code: "cross_site", Detail: "this form came from another site"})
+		refuse(w, &problem{Status: http.StatusForbidden,
+			Code: "cross_site", Detail: "this form came from another site"})
 		return
 	}
 	if err := req.ParseForm(); err != nil {
@@ -520,7 +585,8 @@ func (s *Server) signIn(w http.ResponseWriter, req *http.Request) {
 	who, ok := s.readers.find(strings.TrimSpace(req.PostForm.Get("token")))
 	if !ok || who.workspace != strings.TrimSpace(req.PostForm.Get("workspace")) {
 		s.metrics.signIns.WithLabelValues("refused").Inc()
-		s.render(w, http.StatusUnauthorized, "signin", &signInPage{head: head{Title: "Sign in"}, Workspace: req.PostForm.Get("workspace"), Failed: true})
+		s.render(w, http.StatusUnauthorized, "signin", &signInPage{head: head{Title: "Sign in"},
+			Workspace: req.PostForm.Get("workspace"), Failed: true})
 		return
 	}
 	s.metrics.signIns.WithLabelValues("accepted").Inc()
@@ -549,7 +615,8 @@ func (s *Server) render(w http.ResponseWriter, code int, name string, data page)
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", fmt.Sprintf("default-src 'none'; style-src 'nonce-%s'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'", data.nonce()))
+	h.Set("Content-Security-Policy", fmt.Sprintf("default-src 'none'; style-src 'nonce-%s'; form-action 'self'; "+
+		"base-uri 'none'; frame-ancestors 'none'", data.nonce()))
 	w.WriteHeader(code)
 	io.Copy(w, &out)
 }

@@ -33,7 +33,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// seed fills a warehouse with two workspaces that may look, acme and globex, and one that may not, initech.
+// seed fills a warehouse with two workspaces that may look, acme and globex, and one
+// that may not, initech.
 const seed = `
 INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_offset) VALUES
 	('acme', 'workspace', 'workspace/acme', '{"name":"Acme","plan":"professional","access":{"conversion_tracking":true,"partner_reporting":true,"conversion_reporting":true,"exports":true}}', 0, 0),
@@ -72,12 +73,14 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)}, slog.New(slog.DiscardHandler))
+	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)},
+		slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
+	if err := conn.Migrate(t.Context(), ddl.Migrations(),
+		clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Fatal(err)
 	}
 	for _, statement := range strings.Split(seed, ";\n") {
@@ -151,7 +154,8 @@ func (r *rig) do(req *http.Request) (int, http.Header, string) {
 	return res.StatusCode, res.Header, string(body)
 }
 
-// dispute sends a list of claims as a reader of a workspace; origin is the site whose page sends it, "" is none.
+// dispute sends a list of claims as a reader of a workspace; origin is the site whose
+// page sends it, "" is none.
 func (r *rig) dispute(as, partner, list, origin string) (int, string) {
 	r.Helper()
 	var b bytes.Buffer
@@ -177,9 +181,11 @@ func (r *rig) dispute(as, partner, list, origin string) (int, string) {
 	return code, body
 }
 
-var routes = []string{"performance", "outcomes", "conservation", "coverage", "events?event_id=e1", "performance.csv", "outcomes.csv"}
+var routes = []string{"performance", "outcomes", "conservation", "coverage", "events?event_id=e1", "performance.csv",
+	"outcomes.csv"}
 
-// Nobody gets anything of a workspace that is not theirs, or that may not look, by any route and any way of showing who they are.
+// Nobody gets anything of a workspace that is not theirs, or that may not look, by any
+// route and any way of showing who they are.
 func TestAccess(t *testing.T) {
 	r := newRig(t)
 	for _, route := range routes {
@@ -193,20 +199,23 @@ func TestAccess(t *testing.T) {
 			}
 		}
 		// The own workspace without plan, without flags, without being in the catalog.
-		if code, _, body := r.get("initech", "/v1/workspaces/initech/"+route); code != 403 || !strings.Contains(body, "not_entitled") {
+		if code, _, body := r.get("initech", "/v1/workspaces/initech/"+route); code != 403 ||
+			!strings.Contains(body, "not_entitled") {
 			t.Errorf("%s of a workspace without plan: %d %s", route, code, body)
 		}
 		if code, _, _ := r.get("nowhere", "/v1/workspaces/nowhere/"+route); code != 403 {
 			t.Errorf("%s of a workspace that the catalog does not have: %d", route, code)
 		}
 		want := 200
-		if strings.HasPrefix(route, "outcomes") || strings.HasPrefix(route, "events") || strings.HasSuffix(route, ".csv") {
+		if strings.HasPrefix(route, "outcomes") || strings.HasPrefix(route, "events") ||
+			strings.HasSuffix(route, ".csv") {
 			want = 403
 		}
 		if code, _, body := r.get("noexport", "/v1/workspaces/noexport/"+route); code != want {
 			t.Errorf("%s with partner_reporting only: %d, want %d: %s", route, code, want, body)
 		}
-		if code, _, _ := r.get("nocsv", "/v1/workspaces/nocsv/"+route); (code == 403) != strings.HasSuffix(route, ".csv") {
+		if code, _, _ := r.get("nocsv", "/v1/workspaces/nocsv/"+route); (code == 403) != strings.HasSuffix(route,
+			".csv") {
 			t.Errorf("%s with everything but exports: %d", route, code)
 		}
 		// No parameter leads elsewhere.
@@ -223,26 +232,41 @@ func TestAccess(t *testing.T) {
 		}
 	}
 	// What globex sees is globex's, whatever ids of acme it names.
-	for _, path := range []string{"performance", "outcomes?limit=1000", "conservation", "coverage", "outcomes?partner=p0&link=l0&program=g0", "events?event_id=e1"} {
+	for _, path := range []string{"performance", "outcomes?limit=1000", "conservation", "coverage",
+		"outcomes?partner=p0&link=l0&program=g0", "events?event_id=e1"} {
 		_, _, body := r.get("globex", "/v1/workspaces/globex/"+path)
-		if strings.Contains(body, `"workspace_id":"acme"`) || strings.Contains(body, "Nomura") || strings.Contains(path, "events") && !strings.Contains(body, `"rows":[]`) {
+		if strings.Contains(body, `"workspace_id":"acme"`) || strings.Contains(body, "Nomura") ||
+			strings.Contains(path, "events") && !strings.Contains(body, `"rows":[]`) {
 			t.Errorf("%s shows another workspace: %.300s", path, body)
 		}
 	}
-	// The pages, too: a page explains itself with counts, and lists names, of its own workspace only. What waits is counted per partition, over all workspaces, so no page says it.
+	// The pages, too: a page explains itself with counts, and lists names, of its own
+	// workspace only. What waits is counted per partition, over all workspaces, so no
+	// page says it.
 	page := "/?from=2026-03-01&to=2026-03-20&verdict=conflict"
-	if _, _, body := r.get("acme", page); !strings.Contains(body, "amount_invalid") || !strings.Contains(body, "240 clicks in these days") || !strings.Contains(body, "go.acme.com/s0") {
+	if _, _, body := r.get("acme", page); !strings.Contains(body, "amount_invalid") ||
+		!strings.Contains(body, "240 clicks in these days") || !strings.Contains(body, "go.acme.com/s0") {
 		t.Error("acme's page lacks what it should say of acme")
 	}
-	if _, _, body := r.get("globex", page); strings.Contains(body, "amount_invalid") || !strings.Contains(body, "60 clicks in these days") || strings.Contains(body, "go.acme.com/s0") {
+	if _, _, body := r.get("globex", page); strings.Contains(body, "amount_invalid") ||
+		!strings.Contains(body, "60 clicks in these days") || strings.Contains(body, "go.acme.com/s0") {
 		t.Error("globex's page says what is acme's")
 	}
 	for _, as := range []string{"acme", "globex"} {
-		if _, _, body := r.get(as, "/"); !strings.Contains(body, "Joined up to") || strings.Contains(strings.ReplaceAll(body, "\u202f", ""), "9173") {
+		if _, _, body := r.get(as, "/"); !strings.Contains(body, "Joined up to") ||
+			strings.Contains(strings.ReplaceAll(body, "\u202f", ""), "9173") {
 			t.Errorf("%s sees how much waits in all workspaces", as)
 		}
 	}
-	for as, want := range map[string]int{"": 401, "mallory": 401, "noexport": 403, "initech": 403, "nowhere": 403, "globex": 200, "acme": 200} {
+	for as, want := range map[string]int{
+		"":         401,
+		"mallory":  401,
+		"noexport": 403,
+		"initech":  403,
+		"nowhere":  403,
+		"globex":   200,
+		"acme":     200,
+	} {
 		code, _, _ := r.get(as, "/why?event_id=e1")
 		posted, body := r.dispute(as, "p0", "order_id,amount,currency\no4,10.04,EUR\n", "")
 		if code != want || posted != want || strings.Contains(body, "attributed here") != (as == "acme") {
@@ -262,35 +286,48 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// Sign-in: a form without a session, a cookie that no script sees, an end; cookies that were made up, changed or have run out are nobody's.
+// Sign-in: a form without a session, a cookie that no script sees, an end; cookies that
+// were made up, changed or have run out are nobody's.
 func TestSession(t *testing.T) {
 	r := newRig(t)
 	code, h, body := r.get("", "/")
-	if code != 401 || !strings.Contains(body, `name="workspace"`) || !strings.Contains(body, `name="token"`) || !strings.Contains(h.Get("Content-Security-Policy"), "default-src 'none'") {
+	if code != 401 || !strings.Contains(body, `name="workspace"`) || !strings.Contains(body, `name="token"`) ||
+		!strings.Contains(h.Get("Content-Security-Policy"), "default-src 'none'") {
 		t.Fatalf("without a session: %d, policy %q", code, h.Get("Content-Security-Policy"))
 	}
 	signIn := func(workspace, token string, change func(*http.Request)) (int, http.Header, string) {
-		req, _ := http.NewRequest(http.MethodPost, r.URL+"/session", strings.NewReader(url.Values{"workspace": {workspace}, "token": {token}}.Encode()))
+		req, _ := http.NewRequest(http.MethodPost,
+			r.URL+"/session", strings.NewReader(url.Values{"workspace": {workspace}, "token": {token}}.Encode()))
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		if change != nil {
 			change(req)
 		}
 		return r.do(req)
 	}
-	for _, bad := range [][2]string{{"acme", "wrong"}, {"acme", "secret of globex"}, {"globex", "secret of acme"}, {"", ""}} {
+	for _, bad := range [][2]string{
+		{"acme", "wrong"},
+		{"acme", "secret of globex"},
+		{"globex", "secret of acme"},
+		{"", ""},
+	} {
 		if code, h, _ := signIn(bad[0], bad[1], nil); code != 401 || h.Get("Set-Cookie") != "" {
 			t.Errorf("signing in as %v: %d %s", bad, code, h.Get("Set-Cookie"))
 		}
 	}
-	if code, h, _ := signIn("acme", "secret of acme", func(q *http.Request) { q.Header.Set("Origin", "https://evil.example") }); code != 403 || h.Get("Set-Cookie") != "" {
+	if code, h, _ := signIn("acme", "secret of acme", func(q *http.Request) {
+		q.Header.Set("Origin", "https://evil.example")
+	}); code != 403 || h.Get("Set-Cookie") != "" {
 		t.Errorf("from another site: %d", code)
 	}
 	code, h, _ = signIn("acme", "secret of acme", nil)
 	set := h.Get("Set-Cookie")
-	if code != 303 || !strings.Contains(set, "HttpOnly") || !strings.Contains(set, "SameSite=Lax") || strings.Contains(set, "Secure") {
+	if code != 303 || !strings.Contains(set, "HttpOnly") || !strings.Contains(set, "SameSite=Lax") ||
+		strings.Contains(set, "Secure") {
 		t.Fatalf("signing in: %d %s", code, set)
 	}
-	if _, h, _ := signIn("acme", "secret of acme", func(q *http.Request) { q.Header.Set("X-Forwarded-Proto", "https") }); !strings.Contains(h.Get("Set-Cookie"), "Secure") {
+	if _, h, _ := signIn("acme", "secret of acme", func(q *http.Request) {
+		q.Header.Set("X-Forwarded-Proto", "https")
+	}); !strings.Contains(h.Get("Set-Cookie"), "Secure") {
 		t.Error("the cookie is not Secure behind TLS")
 	}
 	cookie, _, _ := strings.Cut(set, ";")
@@ -300,13 +337,22 @@ func TestSession(t *testing.T) {
 		code, _, _ := r.do(req)
 		return code
 	}
-	for path, want := range map[string]int{"/": 200, "/v1/workspaces/acme/outcomes": 200, "/v1/workspaces/globex/outcomes": 403, "/why": 200, "/dispute": 200} {
+	for path, want := range map[string]int{
+		"/":                              200,
+		"/v1/workspaces/acme/outcomes":   200,
+		"/v1/workspaces/globex/outcomes": 403,
+		"/why":                           200,
+		"/dispute":                       200,
+	} {
 		if code := with(cookie, path); code != want {
 			t.Errorf("%s with the cookie: %d, want %d", path, code, want)
 		}
 	}
 	value := strings.TrimPrefix(cookie, cookieName+"=")
-	for _, forged := range []string{value[:len(value)-2], value + "A", "AAAA", r.server.readers.cookie(reader{workspace: "acme", name: "alice"}, time.Now().Add(time.Hour)), r.server.readers.cookie((*r.server.readers.byWorkspace.Load())["acme"][0], r.server.now().Add(-time.Second))} {
+	for _, forged := range []string{value[:len(value)-2],
+		value + "A", "AAAA", r.server.readers.cookie(reader{workspace: "acme", name: "alice"},
+			time.Now().Add(time.Hour)), r.server.readers.cookie((*r.server.readers.byWorkspace.Load())["acme"][0],
+			r.server.now().Add(-time.Second))} {
 		if code := with(cookieName+"="+forged, "/"); code != 401 {
 			t.Errorf("cookie %.20s…: %d", forged, code)
 		}
@@ -317,7 +363,8 @@ func TestSession(t *testing.T) {
 	if code, h, _ := r.do(req); code != 403 || h.Get("Set-Cookie") != "" {
 		t.Errorf("signing out from another site: %d", code)
 	}
-	if code, body := r.dispute("acme", "p0", "order_id\no4\n", "https://evil.example"); code != 403 || strings.Contains(body, "attributed here") {
+	if code, body := r.dispute("acme", "p0", "order_id\no4\n", "https://evil.example"); code != 403 ||
+		strings.Contains(body, "attributed here") {
 		t.Errorf("a list from another site: %d", code)
 	}
 	req.Header.Del("Origin")
@@ -336,11 +383,14 @@ func TestBadParameters(t *testing.T) {
 	} {
 		code, h, body := r.get("acme", "/v1/workspaces/acme/"+path)
 		var p problem
-		if err := json.Unmarshal([]byte(body), &p); code != 400 || h.Get("Content-Type") != "application/problem+json" || err != nil || p.Field != field || !strings.HasPrefix(p.Detail, field) {
+		if err := json.Unmarshal([]byte(body), &p); code != 400 ||
+			h.Get("Content-Type") != "application/problem+json" || err != nil || p.Field != field ||
+			!strings.HasPrefix(p.Detail, field) {
 			t.Errorf("%s: %d %s, want field %s", path, code, body, field)
 		}
 	}
-	if code, _, body := r.get("acme", "/?from=x"); code != 400 || !strings.Contains(body, "is not a day") || !strings.Contains(body, "Partner performance") {
+	if code, _, body := r.get("acme", "/?from=x"); code != 400 || !strings.Contains(body, "is not a day") ||
+		!strings.Contains(body, "Partner performance") {
 		t.Errorf("the page with a bad day: %d", code)
 	}
 }
@@ -363,7 +413,8 @@ func rowsOf[T any](r *rig, path string) (a answer[T]) {
 // Pages of any size are together the whole list, once, in its order.
 func TestPages(t *testing.T) {
 	r := newRig(t)
-	for _, list := range []string{"performance", "outcomes", "conservation", "coverage", "performance?type=sale,lead", "performance?basis=click"} {
+	for _, list := range []string{"performance", "outcomes", "conservation", "coverage", "performance?type=sale,lead",
+		"performance?basis=click"} {
 		sep := "?"
 		if strings.Contains(list, "?") {
 			sep = "&"
@@ -386,7 +437,8 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// The rows, added up as the report does for filters, are what the rollup says; and each filter selects what its name says.
+// The rows, added up as the report does for filters, are what the rollup says; and each
+// filter selects what its name says.
 func TestFiltersAgree(t *testing.T) {
 	r := newRig(t)
 	rollup := rowsOf[Performance](r, "performance?limit=1000")
@@ -404,14 +456,23 @@ func TestFiltersAgree(t *testing.T) {
 		return n
 	}
 	for query, keep := range map[string]func(*Conversion) bool{
-		"partner=p1": func(c *Conversion) bool { return c.PartnerID == "p1" }, "program=g0": func(c *Conversion) bool { return c.ProgramID == "g0" }, "link=l2": func(c *Conversion) bool { return c.LinkID == "l2" },
-		"type=refund,reversal": func(c *Conversion) bool { return c.Type == "refund" || c.Type == "reversal" }, "verdict=unattributed": func(c *Conversion) bool { return c.Verdict == "unattributed" }, "review=review": func(c *Conversion) bool { return c.Review == "review" },
+		"partner=p1": func(c *Conversion) bool {
+			return c.PartnerID == "p1"
+		}, "program=g0": func(c *Conversion) bool {
+			return c.ProgramID == "g0"
+		}, "link=l2": func(c *Conversion) bool { return c.LinkID == "l2" },
+		"type=refund,reversal": func(c *Conversion) bool {
+			return c.Type == "refund" || c.Type == "reversal"
+		}, "verdict=unattributed": func(c *Conversion) bool {
+			return c.Verdict == "unattributed"
+		}, "review=review": func(c *Conversion) bool { return c.Review == "review" },
 		"from=2026-03-05&to=2026-03-06": func(c *Conversion) bool {
 			d := c.OccurredAt.UTC().Format(time.DateOnly)
 			return d >= "2026-03-05" && d <= "2026-03-06"
 		}, "partner=nobody": func(*Conversion) bool { return false },
 	} {
-		if got, want := len(rowsOf[Conversion](r, "outcomes?limit=1000&"+query).Rows), count(keep); got != want || want == 0 && query != "partner=nobody" {
+		if got, want := len(rowsOf[Conversion](r, "outcomes?limit=1000&"+query).Rows), count(keep); got != want ||
+			want == 0 && query != "partner=nobody" {
 			t.Errorf("%s selects %d, want %d", query, got, want)
 		}
 	}
@@ -422,7 +483,9 @@ func TestFiltersAgree(t *testing.T) {
 			t.Errorf("other types: %+v", p)
 		}
 	}
-	if want := count(func(c *Conversion) bool { return c.Type == "sale" && c.Verdict == "attributed" && c.Review == "review" }); sales != uint64(want) || want == 0 {
+	if want := count(func(c *Conversion) bool {
+		return c.Type == "sale" && c.Verdict == "attributed" && c.Review == "review"
+	}); sales != uint64(want) || want == 0 {
 		t.Errorf("%d sales in review, want %d", sales, want)
 	}
 	byClick := uint64(0)
@@ -434,7 +497,8 @@ func TestFiltersAgree(t *testing.T) {
 	}); byClick != uint64(want) || want == 0 {
 		t.Errorf("%d sales of the clicks of a day, want %d", byClick, want)
 	}
-	if a := rowsOf[eventRow](r, "events?event_id=e7"); len(a.Rows) != 1 || a.Rows[0].Verdict != "reversed" || a.Rows[0].Why == "" {
+	if a := rowsOf[eventRow](r, "events?event_id=e7"); len(a.Rows) != 1 || a.Rows[0].Verdict != "reversed" ||
+		a.Rows[0].Why == "" {
 		t.Errorf("events: %+v", a.Rows)
 	}
 }
@@ -447,12 +511,14 @@ func texts(rows []Performance) (out []string) {
 	return out
 }
 
-// A CSV has the rows of the list, money as bare numbers, and no text that a spreadsheet would run.
+// A CSV has the rows of the list, money as bare numbers, and no text that a spreadsheet
+// would run.
 func TestCSV(t *testing.T) {
 	r := newRig(t)
 	code, h, body := r.get("acme", "/v1/workspaces/acme/outcomes.csv")
 	records, err := csv.NewReader(strings.NewReader(body)).ReadAll()
-	if code != 200 || err != nil || !strings.HasPrefix(h.Get("Content-Type"), "text/csv") || len(records) != 1+160 || !slices.Equal(records[0], conversionColumnNames) {
+	if code != 200 || err != nil || !strings.HasPrefix(h.Get("Content-Type"), "text/csv") || len(records) != 1+160 ||
+		!slices.Equal(records[0], conversionColumnNames) {
 		t.Fatalf("%d %v %d records", code, err, len(records))
 	}
 	at := func(name string) int { return slices.Index(records[0], name) }
@@ -484,52 +550,64 @@ func TestCSV(t *testing.T) {
 		t.Error("a formula got through")
 	}
 	_, _, body = r.get("acme", "/v1/workspaces/acme/performance.csv")
-	if records, err := csv.NewReader(strings.NewReader(body)).ReadAll(); err != nil || !slices.Equal(records[0], performanceColumns) || len(records) != 1+len(rowsOf[Performance](r, "performance?limit=1000").Rows) {
+	if records, err := csv.NewReader(strings.NewReader(body)).ReadAll(); err != nil ||
+		!slices.Equal(records[0], performanceColumns) ||
+		len(records) != 1+len(rowsOf[Performance](r, "performance?limit=1000").Rows) {
 		t.Errorf("performance.csv: %v, %d records", err, len(records))
 	}
 }
 
-// The page says what the lists say, escapes what people wrote, and explains itself when there is nothing.
+// The page says what the lists say, escapes what people wrote, and explains itself when
+// there is nothing.
 func TestPage(t *testing.T) {
 	r := newRig(t)
 	code, h, body := r.get("acme", "/?from=2026-03-01&to=2026-03-20")
-	if code != 200 || strings.Contains(h.Get("Content-Security-Policy"), "script") || strings.Contains(body, "<script") || strings.Contains(body, "http://") || strings.Contains(body, "https://") {
+	if code != 200 || strings.Contains(h.Get("Content-Security-Policy"), "script") ||
+		strings.Contains(body, "<script") || strings.Contains(body, "http://") || strings.Contains(body, "https://") {
 		t.Errorf("%d, policy %s", code, h.Get("Content-Security-Policy"))
 	}
 	sales := uint64(0)
 	for _, p := range rowsOf[Performance](r, "performance?limit=1000").Rows {
 		sales += p.Sales
 	}
-	for _, want := range []string{"Nomura &amp; &lt;Studio&gt;", "Creator Collective", ">Approved<", ">Review<", ">Paused<", "Agency partners", fmt.Sprintf("<dt>Attributed sales</dt><dd>%d<", sales), "does not approve or pay commissions", "outcomes.csv?from=2026-03-01", "go.acme.com/s0",
+	for _, want := range []string{"Nomura &amp; &lt;Studio&gt;", "Creator Collective",
+		">Approved<", ">Review<", ">Paused<", "Agency partners", fmt.Sprintf("<dt>Attributed sales</dt><dd>%d<",
+			sales), "does not approve or pay commissions", "outcomes.csv?from=2026-03-01", "go.acme.com/s0",
 		"EUR", "JPY", `<tr class="under">`, "difference 0", `aria-current="page"`} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page does not say %s", want)
 		}
 	}
 	_, _, body = r.get("acme", "/?from=2026-01-01&to=2026-01-02")
-	for _, want := range []string{"Nothing in this selection", "No clicks in these days; 240 at other times", "No events received"} {
+	for _, want := range []string{"Nothing in this selection", "No clicks in these days; 240 at other times",
+		"No events received"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the empty page does not say %s", want)
 		}
 	}
-	if _, _, body = r.get("acme", "/?from=2026-03-01&to=2026-03-20&link=l0&verdict=conflict"); !strings.Contains(body, "No conversions in this selection") || !strings.Contains(body, "whose token was withheld") {
+	if _, _, body = r.get("acme", "/?from=2026-03-01&to=2026-03-20&link=l0&verdict=conflict"); !strings.Contains(body,
+		"No conversions in this selection") || !strings.Contains(body, "whose token was withheld") {
 		t.Error("a page without conversions does not explain itself")
 	}
 	if code, _, body := r.get("initech", "/"); code != 403 || !strings.Contains(body, "stored all the same") {
 		t.Errorf("without the plan: %d", code)
 	}
-	if _, _, body = r.get("noexport", "/"); strings.Contains(body, ".csv") || strings.Contains(body, "Conversion rows") {
+	if _, _, body = r.get("noexport", "/"); strings.Contains(body, ".csv") ||
+		strings.Contains(body, "Conversion rows") {
 		t.Error("a workspace without exports sees them")
 	}
-	if code, _, body := r.get("acme", "/why?event_id=e7"); code != 200 || !strings.Contains(body, "tok6") || !strings.Contains(body, "outcomes 0/7") {
+	if code, _, body := r.get("acme", "/why?event_id=e7"); code != 200 || !strings.Contains(body, "tok6") ||
+		!strings.Contains(body, "outcomes 0/7") {
 		t.Errorf("why: %d", code)
 	}
-	if _, _, body := r.get("acme", "/why?event_id=%3Cb%3E"); !strings.Contains(body, "never received") || strings.Contains(body, "<b>") {
+	if _, _, body := r.get("acme", "/why?event_id=%3Cb%3E"); !strings.Contains(body, "never received") ||
+		strings.Contains(body, "<b>") {
 		t.Error("why of an event that there is not")
 	}
 }
 
-// A chain has no end by the rules: a chargeback, won, and again. Every row of it is on the page, below its parent.
+// A chain has no end by the rules: a chargeback, won, and again. Every row of it is on
+// the page, below its parent.
 func TestDeepChain(t *testing.T) {
 	r := newRig(t)
 	if err := r.conn.Exec(t.Context(), `INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, review, type, effect, occurred_at, received_at, decided_at, amount_minor, currency, exponent, parent_event_id,
@@ -572,41 +650,58 @@ func TestNetOfWhatDoesNotCount(t *testing.T) {
 func TestDisputePage(t *testing.T) {
 	r := newRig(t)
 	send := func(list string) (int, string) { return r.dispute("acme", "p0", list, "") }
-	if code, body := send("order_id,amount,currency\no4,10.04,EUR\nnone,5.00,EUR\n"); code != 200 || !strings.Contains(body, "attributed here") || !strings.Contains(body, "never received") || !strings.Contains(body, "15.04") {
+	if code, body := send("order_id,amount,currency\no4,10.04,EUR\nnone,5.00,EUR\n"); code != 200 ||
+		!strings.Contains(body, "attributed here") || !strings.Contains(body, "never received") ||
+		!strings.Contains(body, "15.04") {
 		t.Errorf("%d %s", code, body)
 	}
-	if _, body := send("order_id\no4\n"); !strings.Contains(section(body, "totals"), "beyond the amounts claimed") || !strings.Contains(section(body, "totals"), ">10.04<") {
+	if _, body := send("order_id\no4\n"); !strings.Contains(section(body, "totals"), "beyond the amounts claimed") ||
+		!strings.Contains(section(body, "totals"), ">10.04<") {
 		t.Errorf("a list without amounts: %s", section(body, "totals"))
 	}
-	for list, want := range map[string]string{"": "Choose a CSV file", "colour\nred\n": "neither order_id nor event_id", "order_id,amount\no4,ten\n": "is not a number"} {
+	for list, want := range map[string]string{"": "Choose a CSV file",
+		"colour\nred\n": "neither order_id nor event_id", "order_id,amount\no4,ten\n": "is not a number"} {
 		if code, body := send(list); code != 400 || !strings.Contains(body, want) {
 			t.Errorf("%q: %d, want %s", list, code, want)
 		}
 	}
-	// A sender that has one order_id for everything: a line with it is refused, and does not bring a workspace's events into memory.
+	// A sender that has one order_id for everything: a line with it is refused, and
+	// does not bring a workspace's events into memory.
 	if err := r.conn.Exec(t.Context(), `INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, type, effect, order_id, occurred_at, event_partition, event_offset, src_partition, src_offset)
 		SELECT 'acme', toString(number), 't', 'attributed', 'sale', 1, 'N/A', toDateTime64('2026-03-18 12:00:00', 3, 'UTC'), 2, number, 2, number FROM numbers(100001)`); err != nil {
 		t.Fatal(err)
 	}
-	if code, body := send("order_id\no4\nN/A\n"); code != 400 || !strings.Contains(body, "more than 100000 events have an order_id of this list") {
+	if code, body := send("order_id\no4\nN/A\n"); code != 400 ||
+		!strings.Contains(body, "more than 100000 events have an order_id of this list") {
 		t.Errorf("one order_id for everything: %d %.300s", code, body)
 	}
 }
 
 func TestLoadReaders(t *testing.T) {
 	sum := strings.Repeat("ab", 32)
-	for text, want := range map[string]string{"alice:" + sum: "", "alice:" + sum + "\nbob:" + sum: "", "alice": "line 1", "alice:" + sum[2:]: "line 1", "# x\nal ice:" + sum: "line 2", "a:" + sum + "\na:" + sum: "twice"} {
+	for text, want := range map[string]string{
+		"alice:" + sum:                  "",
+		"alice:" + sum + "\nbob:" + sum: "",
+		"alice":                         "line 1",
+		"alice:" + sum[2:]:              "line 1",
+		"# x\nal ice:" + sum:            "line 2",
+		"a:" + sum + "\na:" + sum:       "twice",
+	} {
 		_, err := LoadReaders(fstest.MapFS{"acme": {Data: []byte(text)}})
-		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "acme")) {
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), "acme")) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 	}
-	if _, err := LoadReaders(fstest.MapFS{"acme": {Data: []byte("alice:" + sum)}, "globex": {Data: []byte("bob:" + sum)}}); err == nil || !strings.Contains(err.Error(), "globex line 1: the token of bob is also in acme") {
+	if _, err := LoadReaders(fstest.MapFS{"acme": {Data: []byte("alice:" + sum)},
+		"globex": {Data: []byte("bob:" + sum)}}); err == nil ||
+		!strings.Contains(err.Error(), "globex line 1: the token of bob is also in acme") {
 		t.Errorf("one token for two workspaces: %v", err)
 	}
 }
 
-// chromium is how a test has a browser load a page; its answer is what the browser prints. The test ends here where there is no browser.
+// chromium is how a test has a browser load a page; its answer is what the browser
+// prints. The test ends here where there is no browser.
 func chromium(t *testing.T) (browse func(args ...string) string) {
 	t.Helper()
 	chromium, err := exec.LookPath("chromium")
@@ -621,7 +716,9 @@ func chromium(t *testing.T) (browse func(args ...string) string) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 		defer cancel()
-		cmd := exec.CommandContext(ctx, chromium, append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--user-data-dir=" + filepath.Join(dir, "profile")}, args...)...)
+		cmd := exec.CommandContext(ctx, chromium,
+			append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--user-data-dir=" +
+				filepath.Join(dir, "profile")}, args...)...)
 		cmd.WaitDelay = 5 * time.Second
 		out, err := cmd.Output()
 		if err != nil {
@@ -631,7 +728,8 @@ func chromium(t *testing.T) (browse func(args ...string) string) {
 	}
 }
 
-// A browser draws the page, on a phone and on a wide screen, light and dark, without an error.
+// A browser draws the page, on a phone and on a wide screen, light and dark, without an
+// error.
 func TestChromium(t *testing.T) {
 	browse := chromium(t)
 	r := newRig(t)
@@ -643,10 +741,13 @@ func TestChromium(t *testing.T) {
 	defer signedIn.Close()
 	dir := t.TempDir()
 	page := signedIn.URL + "/?from=2026-03-01&to=2026-03-20"
-	if dom := browse("--dump-dom", page); !strings.Contains(dom, "Nomura") || !strings.Contains(dom, "<svg viewBox") || !strings.Contains(dom, "Conversion rows") {
+	if dom := browse("--dump-dom", page); !strings.Contains(dom, "Nomura") || !strings.Contains(dom, "<svg viewBox") ||
+		!strings.Contains(dom, "Conversion rows") {
 		t.Errorf("the browser's document is not the page: %.500s", dom)
 	}
-	for name, args := range map[string][]string{"phone": {"--window-size=380,900"}, "wide": {"--window-size=1600,1200"}, "dark": {"--window-size=1600,1200", "--blink-settings=preferredColorScheme=0"}} {
+	for name, args := range map[string][]string{"phone": {"--window-size=380,900"},
+		"wide": {"--window-size=1600,1200"}, "dark": {"--window-size=1600,1200",
+			"--blink-settings=preferredColorScheme=0"}} {
 		file := filepath.Join(dir, name+".png")
 		browse(append(args, "--screenshot="+file, page)...)
 		f, err := os.Open(file)

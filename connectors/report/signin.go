@@ -19,7 +19,8 @@ import (
 	"time"
 )
 
-// Readers are the tokens by which people and programs may read a workspace. They are safe for concurrent use, with Reload too.
+// Readers are the tokens by which people and programs may read a workspace. They are
+// safe for concurrent use, with Reload too.
 type Readers struct {
 	byWorkspace atomic.Pointer[map[string][]reader]
 }
@@ -31,8 +32,9 @@ type reader struct {
 
 var readerName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// LoadReaders reads a directory with one file per workspace id, a line NAME:SHA-256-OF-THE-TOKEN-IN-HEX for each token. Empty lines, and those that begin with #, are
-// skipped. The token itself is nowhere.
+// LoadReaders reads a directory with one file per workspace id, a line
+// NAME:SHA-256-OF-THE-TOKEN-IN-HEX for each token. Empty lines, and those that begin
+// with #, are skipped. The token itself is nowhere.
 func LoadReaders(dir fs.FS) (*Readers, error) {
 	r := new(Readers)
 	if err := r.Reload(dir); err != nil {
@@ -41,7 +43,8 @@ func LoadReaders(dir fs.FS) (*Readers, error) {
 	return r, nil
 }
 
-// Reload reads the directory again, as LoadReaders does, and puts what it holds in place at once. On an error the tokens from before stay valid.
+// Reload reads the directory again, as LoadReaders does, and puts what it holds in
+// place at once. On an error the tokens from before stay valid.
 func (r *Readers) Reload(dir fs.FS) error {
 	byWorkspace, err := loadReaders(dir)
 	if err != nil {
@@ -85,7 +88,8 @@ func loadReaders(dir fs.FS) (map[string][]reader, error) {
 			names[name] = true
 			token := [sha256.Size]byte(sum)
 			if of, there := seen[token]; there && of != e.Name() {
-				return nil, fmt.Errorf("%s line %d: the token of %s is also in %s: a token opens one workspace", e.Name(), line, name, of)
+				return nil, fmt.Errorf("%s line %d: the token of %s is also in %s: a token opens one workspace",
+					e.Name(), line, name, of)
 			}
 			seen[token] = e.Name()
 			byWorkspace[e.Name()] = append(byWorkspace[e.Name()], reader{e.Name(), name, token})
@@ -97,7 +101,8 @@ func loadReaders(dir fs.FS) (map[string][]reader, error) {
 	return byWorkspace, nil
 }
 
-// find returns the reader with this token, of whatever workspace. All are compared, in constant time.
+// find returns the reader with this token, of whatever workspace. All are compared, in
+// constant time.
 func (r *Readers) find(token string) (found reader, ok bool) {
 	sum := sha256.Sum256([]byte(token))
 	for _, readers := range *r.byWorkspace.Load() {
@@ -112,14 +117,16 @@ func (r *Readers) find(token string) (found reader, ok bool) {
 
 const (
 	cookieName = "partners_session"
-	// sessionLife is how long a sign-in lasts. There is nothing on the server: a session also ends when its token's line is removed.
+	// sessionLife is how long a sign-in lasts. There is nothing on the server: a
+	// session also ends when its token's line is removed.
 	sessionLife = 12 * time.Hour
 )
 
 // errNoSession is a request that shows nobody.
 var errNoSession = errors.New("no session")
 
-// cookie says who signed in until when, with a MAC whose key is the hash of the reader's token, which nobody else has.
+// cookie says who signed in until when, with a MAC whose key is the hash of the
+// reader's token, which nobody else has.
 //
 //	base64url( WORKSPACE "." NAME "." UNIX-SECONDS "." HEX-HMAC-SHA-256 )
 func (r *Readers) cookie(who reader, until time.Time) string {
@@ -155,7 +162,8 @@ func (r *Readers) session(value string, now time.Time) (reader, error) {
 	return reader{}, errNoSession
 }
 
-// who is the reader of a request: of its bearer token, or of its session. A request with a bearer token that nobody has is nobody's, whatever cookie it has.
+// who is the reader of a request: of its bearer token, or of its session. A request
+// with a bearer token that nobody has is nobody's, whatever cookie it has.
 func (r *Readers) who(req *http.Request, now time.Time) (reader, error) {
 	if header := req.Header.Get("Authorization"); header != "" {
 		scheme, token, _ := strings.Cut(header, " ")
@@ -171,16 +179,32 @@ func (r *Readers) who(req *http.Request, now time.Time) (reader, error) {
 	return r.session(c.Value, now)
 }
 
-// secure says whether the visitor's connection is encrypted, here or at a proxy in front.
+// secure says whether the visitor's connection is encrypted, here or at a proxy in
+// front.
 func secure(req *http.Request) bool {
 	return req.TLS != nil || strings.EqualFold(req.Header.Get("X-Forwarded-Proto"), "https")
 }
 
 func (r *Readers) signIn(w http.ResponseWriter, req *http.Request, who reader, now time.Time) {
 	until := now.Add(sessionLife)
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: r.cookie(who, until), Path: "/", Expires: until, HttpOnly: true, Secure: secure(req), SameSite: http.SameSiteLaxMode})
+	http.SetCookie(w, &http.Cookie{
+		Name:     cookieName,
+		Value:    r.cookie(who, until),
+		Path:     "/",
+		Expires:  until,
+		HttpOnly: true,
+		Secure:   secure(req),
+		SameSite: http.SameSiteLaxMode,
+	})
 }
 
 func signOut(w http.ResponseWriter, req *http.Request) {
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", MaxAge: -1, HttpOnly: true, Secure: secure(req), SameSite: http.SameSiteLaxMode})
+	http.SetCookie(w, &http.Cookie{
+		Name:     cookieName,
+		Path:     "/",
+		MaxAge:   -1,
+		HttpOnly: true,
+		Secure:   secure(req),
+		SameSite: http.SameSiteLaxMode,
+	})
 }

@@ -73,8 +73,10 @@ type signInPage struct {
 	Failed    bool
 }
 
-// admit lets a visitor in, or shows the sign-in form, or why the workspace may not look.
-func (s *Server) admit(w http.ResponseWriter, req *http.Request, title string, need ...feature) (*catalog.Workspace, bool) {
+// admit lets a visitor in, or shows the sign-in form, or why the workspace may not
+// look.
+func (s *Server) admit(w http.ResponseWriter, req *http.Request, title string, need ...feature) (*catalog.Workspace,
+	bool) {
 	ws, err := s.enter(req, "", need...)
 	if err == nil {
 		return ws, true
@@ -88,8 +90,10 @@ func (s *Server) admit(w http.ResponseWriter, req *http.Request, title string, n
 	case http.StatusUnauthorized:
 		s.render(w, http.StatusUnauthorized, "signin", &signInPage{head: head{Title: "Sign in"}})
 	case http.StatusForbidden:
-		s.render(w, http.StatusForbidden, "message", &messagePage{head: head{Title: title, Workspace: ws.ID}, Heading: "Not part of this workspace's plan",
-			Text: "Partner reports need the Professional or Enterprise plan and this workspace's access to them (" + p.Field + "). Clicks and events are stored all the same and will be here once it is granted."})
+		s.render(w, http.StatusForbidden, "message", &messagePage{head: head{Title: title, Workspace: ws.ID},
+			Heading: "Not part of this workspace's plan",
+			Text: "Partner reports need the Professional or Enterprise plan and this workspace's access to them (" +
+				p.Field + "). Clicks and events are stored all the same and will be here once it is granted."})
 	default:
 		s.broken(w, req, err)
 	}
@@ -103,5 +107,6 @@ type messagePage struct {
 
 func (s *Server) broken(w http.ResponseWriter, req *http.Request, err error) {
 	p := s.asProblem(req, err)
-	s.render(w, p.Status, "message", &messagePage{head: head{Title: "Not now", Workspace: " "}, Heading: "This report cannot be shown now", Text: p.Detail})
+	s.render(w, p.Status, "message", &messagePage{head: head{Title: "Not now", Workspace: " "},
+		Heading: "This report cannot be shown now", Text: p.Detail})
 }

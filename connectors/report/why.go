@@ -17,26 +17,31 @@ const MaxSame = 20
 // Answer is all that is known about an event id.
 type Answer struct {
 	Workspace, EventID string
-	// Events are the records with this id, in the order in which they were received; More says that there are others.
+	// Events are the records with this id, in the order in which they were received;
+	// More says that there are others.
 	Events []*Answered
 	More   bool
 	// Refused is what the gateway refused, the newest first.
 	Refused []Refusal
-	// Tokens counts the tokens under which the id has effect; more than one is an event that counts twice (event_id_reuse).
+	// Tokens counts the tokens under which the id has effect; more than one is an event
+	// that counts twice (event_id_reuse).
 	Tokens int
 }
 
 // Answered is one record with its story.
 type Answered struct {
 	*Event
-	// Frozen is the click; nil if none is known in this workspace. It is that of the verdict where there is one.
+	// Frozen is the click; nil if none is known in this workspace. It is that of the
+	// verdict where there is one.
 	Frozen *Click
 	// Wait is nil once there is a verdict.
 	Wait *Wait
-	// Chain is the tree from the root down, depth first; this event alone where it takes nothing back and nothing took from it. Empty for a duplicate and a conflict:
-	// the chain is that of the first.
+	// Chain is the tree from the root down, depth first; this event alone where it
+	// takes nothing back and nothing took from it. Empty for a duplicate and a
+	// conflict: the chain is that of the first.
 	Chain []Link
-	// ChainCut says that the chain is longer than MaxChain or MaxDepth: what stands is then unknown, and nil.
+	// ChainCut says that the chain is longer than MaxChain or MaxDepth: what stands is
+	// then unknown, and nil.
 	ChainCut bool
 }
 
@@ -67,13 +72,16 @@ type Wait struct {
 	For string
 	// Until is received_at and the grace; nil if no Progress says how long that is.
 	Until *time.Time
-	// Read says that the processor had come past this event when the tables were last complete.
+	// Read says that the processor had come past this event when the tables were last
+	// complete.
 	Read bool
-	// Parent is named by the event, or "": then the latest sale of Order, or the only one of the token.
+	// Parent is named by the event, or "": then the latest sale of Order, or the only
+	// one of the token.
 	Parent, Order string
 	// ParentWaits: the parent was received, and itself waits.
 	ParentWaits bool
-	// Withheld: the click is known, but its token was never shown, so it counts as unknown; Reason says why.
+	// Withheld: the click is known, but its token was never shown, so it counts as
+	// unknown; Reason says why.
 	Withheld bool
 	Reason   string
 }
@@ -82,11 +90,13 @@ type Wait struct {
 func (r *Reader) Why(ctx context.Context, workspace, eventID string) (*Answer, error) {
 	answer := &Answer{Workspace: workspace, EventID: eventID}
 	same := []any{clickhouse.Named("id", eventID), clickhouse.Named("n", MaxSame+1)}
-	judged, err := r.outcomes(ctx, workspace, "event_id = {id:String} ORDER BY received_at, event_partition, event_offset LIMIT {n:UInt32}", same...)
+	judged, err := r.outcomes(ctx, workspace, "event_id = {id:String} ORDER BY received_at, event_partition, "+
+		"event_offset LIMIT {n:UInt32}", same...)
 	if err != nil {
 		return nil, err
 	}
-	received, err := r.conversions(ctx, workspace, "event_id = {id:String} ORDER BY received_at, src_partition, src_offset LIMIT {n:UInt32}", same...)
+	received, err := r.conversions(ctx, workspace,
+		"event_id = {id:String} ORDER BY received_at, src_partition, src_offset LIMIT {n:UInt32}", same...)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +137,8 @@ type place struct {
 	offset    uint64
 }
 
-// merged unites judged events with records that have no verdict, in the order of receipt.
+// merged unites judged events with records that have no verdict, in the order of
+// receipt.
 func merged(judged, received []*Event) []*Event {
 	known := map[place]bool{}
 	for _, e := range judged {
@@ -139,7 +150,8 @@ func merged(judged, received []*Event) []*Event {
 		}
 	}
 	slices.SortFunc(judged, func(a, b *Event) int {
-		return cmp.Or(a.ReceivedAt.Compare(b.ReceivedAt), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
+		return cmp.Or(a.ReceivedAt.Compare(b.ReceivedAt), cmp.Compare(a.Partition, b.Partition),
+			cmp.Compare(a.Offset, b.Offset))
 	})
 	return judged
 }
@@ -148,7 +160,8 @@ func (r *Reader) tokens(ctx context.Context, workspace, eventID string) (int, er
 	var found []struct {
 		Tokens uint64 `ch:"tokens"`
 	}
-	err := r.conn.Select(ctx, &found, "SELECT uniqExact(click_token) AS tokens FROM outcomes WHERE workspace_id = {w:String} AND event_id = {id:String} AND effect != 0",
+	err := r.conn.Select(ctx, &found, "SELECT uniqExact(click_token) AS tokens FROM outcomes WHERE workspace_id = "+
+		"{w:String} AND event_id = {id:String} AND effect != 0",
 		clickhouse.Named("w", workspace), clickhouse.Named("id", eventID))
 	if err != nil {
 		return 0, fmt.Errorf("counting tokens: %w", err)
@@ -198,7 +211,8 @@ func (r *Reader) tell(ctx context.Context, workspace string, a *Answered) (err e
 	return nil
 }
 
-// first is the row that others mean by this id: the one with effect, else the first of the log.
+// first is the row that others mean by this id: the one with effect, else the first of
+// the log.
 func (r *Reader) first(ctx context.Context, workspace, token, id string) (*Event, error) {
 	found, err := r.outcomes(ctx, workspace, `click_token = {token:String} AND event_id = {id:String} AND verdict NOT IN ('duplicate', 'conflict')
 		ORDER BY effect != 0 DESC, event_partition, event_offset LIMIT 1`, clickhouse.Named("token", token), clickhouse.Named("id", id))
@@ -208,7 +222,8 @@ func (r *Reader) first(ctx context.Context, workspace, token, id string) (*Event
 	return found[0], nil
 }
 
-// root climbs to the topmost event that is known. Events that wait can name each other in a circle.
+// root climbs to the topmost event that is known. Events that wait can name each other
+// in a circle.
 func (r *Reader) root(ctx context.Context, workspace string, e *Event) (root *Event, cut bool, err error) {
 	seen := map[string]bool{e.EventID: true}
 	for e.ParentEventID != "" && !seen[e.ParentEventID] {
@@ -228,7 +243,8 @@ func (r *Reader) root(ctx context.Context, workspace string, e *Event) (root *Ev
 	return e, false, nil
 }
 
-// chain lays the tree out depth first. It keeps this event as itself, and has it where no verdict puts it: last, below its parent.
+// chain lays the tree out depth first. It keeps this event as itself, and has it where
+// no verdict puts it: last, below its parent.
 func chain(root, this *Event, children map[key][]*Event) (links []Link) {
 	type step struct {
 		e     *Event
@@ -278,7 +294,9 @@ func (r *Reader) wait(ctx context.Context, workspace string, e *Event, click *Cl
 	var reached []struct {
 		Position uint64 `ch:"conversions_position"`
 	}
-	err = r.conn.Select(ctx, &reached, "SELECT conversions_position FROM progress_reached WHERE partition = {p:UInt32}", clickhouse.Named("p", e.Partition))
+	err = r.conn.Select(ctx, &reached,
+		"SELECT conversions_position FROM progress_reached WHERE partition = {p:UInt32}",
+		clickhouse.Named("p", e.Partition))
 	if err != nil {
 		return nil, fmt.Errorf("reading progress: %w", err)
 	}

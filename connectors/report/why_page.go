@@ -22,7 +22,8 @@ func (s *Server) whyPage(w http.ResponseWriter, req *http.Request) {
 	if !ok {
 		return
 	}
-	p := &whyPage{head: head{Title: "Why an event counts as it does", Workspace: ws.Name, Section: "why"}, EventID: strings.TrimSpace(req.URL.Query().Get("event_id"))}
+	p := &whyPage{head: head{Title: "Why an event counts as it does", Workspace: ws.Name, Section: "why"},
+		EventID: strings.TrimSpace(req.URL.Query().Get("event_id"))}
 	code := http.StatusOK
 	switch {
 	case len(p.EventID) > 128:

@@ -89,9 +89,11 @@ func (e *Event) Words() string {
 		}
 		return "it takes back from " + e.ParentEventID
 	case event.Duplicate:
-		return fmt.Sprintf("the same event, with the same content, is at conversions %d/%s", e.Partition, offset(e.FirstOffset))
+		return fmt.Sprintf("the same event, with the same content, is at conversions %d/%s",
+			e.Partition, offset(e.FirstOffset))
 	case event.Conflict:
-		return fmt.Sprintf("an event with this id and other content is at conversions %d/%s, and stays", e.Partition, offset(e.FirstOffset))
+		return fmt.Sprintf("an event with this id and other content is at conversions %d/%s, and stays",
+			e.Partition, offset(e.FirstOffset))
 	case event.Unattributed:
 		words := ReasonWords(e.Reason)
 		if late := e.TooLate(); e.Reason == event.ReasonOutsideWindow && late > 0 {
@@ -116,7 +118,8 @@ func FlagWords(flag string) string {
 	case event.FlagOverReversed:
 		return "it takes back more than stood"
 	case event.FlagCurrencyMismatch:
-		return "it is in another currency than what it takes back, or only one of the two has an amount: nothing is taken from what stands"
+		return "it is in another currency than what it takes back, or only one of the two has an amount: nothing " +
+			"is taken from what stands"
 	case event.FlagAmountMissing:
 		return "it came without amount: it takes back what stood at its place"
 	case event.FlagParentInferred:

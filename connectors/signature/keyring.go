@@ -15,8 +15,8 @@ import (
 // MaxSecrets is how many secrets of one workspace can be active at a time.
 const MaxSecrets = 8
 
-// A Keyring verifies requests against the active secrets of every workspace. It
-// is safe for concurrent use, with Reload too.
+// A Keyring verifies requests against the active secrets of every workspace. It is safe
+// for concurrent use, with Reload too.
 type Keyring struct {
 	current atomic.Pointer[ring]
 }
@@ -31,8 +31,8 @@ type Verified struct {
 // A ring is one loaded directory; it never changes.
 //
 // Every workspace, known or not, has exactly width secrets to try: its own, then
-// decoys. So a refusal costs width MACs over the body for any name, and its time
-// tells neither whether the workspace exists nor how many secrets it has.
+// decoys. So a refusal costs width MACs over the body for any name, and its time tells
+// neither whether the workspace exists nor how many secrets it has.
 type ring struct {
 	workspaces map[string]candidates
 	unknown    candidates
@@ -45,11 +45,11 @@ type candidates struct {
 }
 
 // LoadKeyring reads one file per workspace, named by the workspace's id, with one
-// secret "whsec_…" a line; all of them are active. Blank lines and lines that
-// start with # are ignored, and so are files whose name starts with a dot, which
-// is how Kubernetes mounts a secret. Anything else is an error that names the file and
-// the line, never the secret: a bad id as file name, a directory, a file without a
-// secret, more than MaxSecrets, the same secret twice in a file, an empty directory.
+// secret "whsec_…" a line; all of them are active. Blank lines and lines that start
+// with # are ignored, and so are files whose name starts with a dot, which is how
+// Kubernetes mounts a secret. Anything else is an error that names the file and the
+// line, never the secret: a bad id as file name, a directory, a file without a secret,
+// more than MaxSecrets, the same secret twice in a file, an empty directory.
 func LoadKeyring(dir fs.FS) (*Keyring, error) {
 	k := new(Keyring)
 	if err := k.Reload(dir); err != nil {
@@ -79,12 +79,12 @@ func (k *Keyring) Size() (workspaces, secrets int) {
 }
 
 // Verify checks that body and headers were signed with an active secret of the
-// workspace, and recently. It looks first at the form of the headers (ErrMissing),
-// then at the signatures (ErrBad), and only then at the clock (ErrStale,
-// ErrFuture): whoever holds no secret learns nothing about time or workspace.
+// workspace, and recently. It looks first at the form of the headers (ErrMissing), then
+// at the signatures (ErrBad), and only then at the clock (ErrStale, ErrFuture): whoever
+// holds no secret learns nothing about time or workspace.
 //
-// With ErrStale and ErrFuture the result is filled in, as the request is genuine
-// and its refusal can be put on record; with any other error it is zero.
+// With ErrStale and ErrFuture the result is filled in, as the request is genuine and
+// its refusal can be put on record; with any other error it is zero.
 func (k *Keyring) Verify(workspace string, h http.Header, body []byte, now time.Time) (Verified, error) {
 	c, err := parseClaim(h)
 	if err != nil {
@@ -114,8 +114,8 @@ func (r *ring) candidates(workspace string) candidates {
 }
 
 // match finds the first active secret that made one of the claim's signatures, and
-// counts the MACs it computed: all of them unless it found one. A decoy never
-// matches, whatever the bytes.
+// counts the MACs it computed: all of them unless it found one. A decoy never matches,
+// whatever the bytes.
 func (c candidates) match(signed claim, body []byte) (key Secret, macs int, ok bool) {
 	for i, secret := range c.secrets {
 		sum := secret.mac(signed.head, body)
@@ -131,8 +131,8 @@ func (c candidates) match(signed claim, body []byte) (key Secret, macs int, ok b
 	return Secret{}, macs, false
 }
 
-// clampedUnix keeps a genuine but absurd timestamp (milliseconds, MaxInt64) a time
-// that formats and converts without overflow.
+// clampedUnix keeps a genuine but absurd timestamp (milliseconds, MaxInt64) a time that
+// formats and converts without overflow.
 func clampedUnix(seconds int64) time.Time {
 	const year1, year9999 = -62135596800, 253402300799
 	return time.Unix(min(max(seconds, year1), year9999), 0).UTC()

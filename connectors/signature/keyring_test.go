@@ -28,8 +28,8 @@ func signedHeader(t testing.TB, id string, at time.Time, body []byte, secrets ..
 	return r.Header
 }
 
-// A refusal must cost the same MACs over the body for every name, and an
-// accepted request no more than that.
+// A refusal must cost the same MACs over the body for every name, and an accepted
+// request no more than that.
 func TestEveryWorkspaceCostsTheSame(t *testing.T) {
 	k := ringOf(t, "one: a", "three: b c d", "two: e f")
 	body := []byte(`{"event_id":"1"}`)
@@ -64,13 +64,14 @@ func TestDecoyNeverMatches(t *testing.T) {
 			}
 		}
 	}
-	if again := ringOf(t, "one: a", "three: b c d").current.Load(); again.unknown.secrets[0].KeyID() == loaded.unknown.secrets[0].KeyID() {
+	if again := ringOf(t, "one: a",
+		"three: b c d").current.Load(); again.unknown.secrets[0].KeyID() == loaded.unknown.secrets[0].KeyID() {
 		t.Error("two keyrings share a decoy: decoys are not random")
 	}
 }
 
-// The trivial model of rotation: a request passes when one of its signers is
-// active in its workspace, and names the active one that comes first in the file.
+// The trivial model of rotation: a request passes when one of its signers is active in
+// its workspace, and names the active one that comes first in the file.
 func TestRotationModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		name := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"})
@@ -117,10 +118,14 @@ func TestLoadKeyring(t *testing.T) {
 		{"empty", "acme", "# none yet\n", `file "acme": no secret in it`},
 		{"no prefix", "acme", "\n" + a[len(secretPrefix):], `file "acme", line 2: a signing secret starts with whsec_`},
 		{"not base64", "acme", a + "!", `file "acme", line 1: a signing secret is padded standard base64 after whsec_`},
-		{"trailing comment", "acme", a + " # old", `file "acme", line 1: a signing secret is padded standard base64 after whsec_`},
-		{"too short", "acme", "whsec_c2VjcmV0", `file "acme", line 1: a signing secret has 24 to 64 bytes, this one has 6`},
-		{"too long", "acme", "whsec_" + strings.Repeat("AAAA", 21) + "AAA=", `file "acme", line 1: a signing secret has 24 to 64 bytes, this one has 65`},
-		{"carriage return within", "acme", a[:10] + "\r" + a[10:], `file "acme", line 1: a signing secret is padded standard base64 after whsec_`},
+		{"trailing comment", "acme", a + " # old",
+			`file "acme", line 1: a signing secret is padded standard base64 after whsec_`},
+		{"too short", "acme", "whsec_c2VjcmV0",
+			`file "acme", line 1: a signing secret has 24 to 64 bytes, this one has 6`},
+		{"too long", "acme", "whsec_" + strings.Repeat("AAAA", 21) +
+			"AAA=", `file "acme", line 1: a signing secret has 24 to 64 bytes, this one has 65`},
+		{"carriage return within", "acme", a[:10] + "\r" + a[10:],
+			`file "acme", line 1: a signing secret is padded standard base64 after whsec_`},
 		{"no key", "acme", "whsec_", `file "acme", line 1: a signing secret has 24 to 64 bytes, this one has 0`},
 		{"extension", "acme.txt", a, `file "acme.txt": a file is named by its workspace, [a-z0-9-]{1,64}`},
 		{"65 characters", strings.Repeat("a", 65), a, `a file is named by its workspace`},

@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The Standard Webhooks project's own library signs, Verify accepts; and the
-// other way round.
+// The Standard Webhooks project's own library signs, Verify accepts; and the other way
+// round.
 func TestAgreesWithReference(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		key := rapid.SliceOfN(rapid.Byte(), minKeyBytes, maxKeyBytes).Draw(rt, "key")
@@ -39,8 +39,8 @@ func TestAgreesWithReference(t *testing.T) {
 	})
 }
 
-// Whatever the headers are, nothing panics, and what passes here passes the
-// reference too: this verifier is only ever stricter.
+// Whatever the headers are, nothing panics, and what passes here passes the reference
+// too: this verifier is only ever stricter.
 func FuzzVerify(f *testing.F) {
 	genuine := Sign(namedSecret("a"), "msg_1", testNow, []byte("{}"))
 	f.Add("msg_1", "1760000000", genuine, []byte("{}"))

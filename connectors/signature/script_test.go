@@ -130,7 +130,8 @@ func (s *verifyScript) verify(workspace string, h http.Header, body []byte) stri
 
 var scriptMacro = regexp.MustCompile(`\{(?:(\d+)\*([^{}]+)|([a-z]+))\}`)
 
-// scriptRequest reads the input of a verify command, as described at the top of the script.
+// scriptRequest reads the input of a verify command, as described at the top of the
+// script.
 func scriptRequest(input string) (http.Header, []byte) {
 	set := map[string][]string{
 		"webhook-id":        {"msg_1"},

@@ -20,7 +20,8 @@ const (
 	minKeyBytes = 24
 	maxKeyBytes = 64
 
-	// newKeyBytes is the length of a SHA-256 digest: a longer HMAC-SHA256 key adds nothing.
+	// newKeyBytes is the length of a SHA-256 digest: a longer HMAC-SHA256 key adds
+	// nothing.
 	newKeyBytes = 32
 
 	keyIDDigits = 8
@@ -29,12 +30,12 @@ const (
 // keyEncoding is strict, so that a key has exactly one text and therefore one KeyID.
 var keyEncoding = base64.StdEncoding.Strict()
 
-// A Secret is one shared signing secret. No formatting verb and no slog handler
-// prints it; Reveal is the only way to its text. The zero Secret signs nothing.
+// A Secret is one shared signing secret. No formatting verb and no slog handler prints
+// it; Reveal is the only way to its text. The zero Secret signs nothing.
 type Secret struct {
-	// Two pointers, because fmt does not call Format on a Secret in an unexported
-	// field of something else: there it prints by reflection, follows one pointer
-	// (on a verb that does not fit, as %s), and stops at the second.
+	// Two pointers, because fmt does not call Format on a Secret in an unexported field
+	// of something else: there it prints by reflection, follows one pointer (on a verb
+	// that does not fit, as %s), and stops at the second.
 	sealed **material
 }
 
@@ -44,8 +45,8 @@ type material struct {
 	keyID string
 }
 
-// ParseSecret reads "whsec_" followed by the padded standard base64 of 24 to 64
-// bytes. Its errors never contain any part of text.
+// ParseSecret reads "whsec_" followed by the padded standard base64 of 24 to 64 bytes.
+// Its errors never contain any part of text.
 func ParseSecret(text string) (Secret, error) {
 	encoded, ok := strings.CutPrefix(text, secretPrefix)
 	if !ok {
@@ -57,14 +58,16 @@ func ParseSecret(text string) (Secret, error) {
 		return Secret{}, errors.New("a signing secret is padded standard base64 after " + secretPrefix)
 	}
 	if len(key) < minKeyBytes || len(key) > maxKeyBytes {
-		return Secret{}, fmt.Errorf("a signing secret has %d to %d bytes, this one has %d", minKeyBytes, maxKeyBytes, len(key))
+		return Secret{}, fmt.Errorf("a signing secret has %d to %d bytes, this one has %d",
+			minKeyBytes, maxKeyBytes, len(key))
 	}
 	digest := sha256.Sum256([]byte(text))
 	m := &material{text: text, key: key, keyID: hex.EncodeToString(digest[:])[:keyIDDigits]}
 	return Secret{sealed: &m}, nil
 }
 
-// NewSecret makes a secret of 32 bytes read from random, which in production is crypto/rand.Reader.
+// NewSecret makes a secret of 32 bytes read from random, which in production is
+// crypto/rand.Reader.
 func NewSecret(random io.Reader) (Secret, error) {
 	key := make([]byte, newKeyBytes)
 	if _, err := io.ReadFull(random, key); err != nil {
@@ -73,8 +76,8 @@ func NewSecret(random io.Reader) (Secret, error) {
 	return ParseSecret(secretPrefix + keyEncoding.EncodeToString(key))
 }
 
-// KeyID names the secret without revealing it: the first 8 hex digits of the
-// SHA-256 of its text, "whsec_" included. It is empty for the zero Secret.
+// KeyID names the secret without revealing it: the first 8 hex digits of the SHA-256 of
+// its text, "whsec_" included. It is empty for the zero Secret.
 func (s Secret) KeyID() string {
 	if s.sealed == nil {
 		return ""

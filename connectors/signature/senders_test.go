@@ -40,7 +40,8 @@ func startVerifier(t *testing.T, k *Keyring, received *[]byte) string {
 	return server.URL
 }
 
-// need skips the test where a tool of a script is missing, or fails it if PARTNERS_REQUIRE_SENDERS=1.
+// need skips the test where a tool of a script is missing, or fails it if
+// PARTNERS_REQUIRE_SENDERS=1.
 func need(t *testing.T, script string, tools ...string) {
 	t.Helper()
 	for _, tool := range tools {
@@ -59,7 +60,8 @@ func TestReadme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for script, fence := range map[string]string{"sign.sh": "```sh\n#!", "sign.mjs": "```js\n", "sign.py": "```python\n"} {
+	for script, fence := range map[string]string{"sign.sh": "```sh\n#!", "sign.mjs": "```js\n",
+		"sign.py": "```python\n"} {
 		text, err := os.ReadFile(filepath.Join("testdata", script))
 		if err != nil {
 			t.Fatal(err)
@@ -101,14 +103,16 @@ func TestSenders(t *testing.T) {
 			if !bytes.Equal(received, body) {
 				t.Errorf("received %q, want %q", received, body)
 			}
-			if out, _, err := run(ringOf(t, "acme: b")); err == nil || !strings.Contains(out, "refused: bad_signature") {
+			if out, _, err := run(ringOf(t, "acme: b")); err == nil ||
+				!strings.Contains(out, "refused: bad_signature") {
 				t.Errorf("with another secret: %v: %s; want an exit code and the refusal", err, out)
 			}
 		})
 	}
 }
 
-// The samples in the API's description run as printed, and what they post fits its schema.
+// The samples in the API's description run as printed, and what they post fits its
+// schema.
 func TestPublishedSamples(t *testing.T) {
 	need(t, "the samples", "bash", "curl", "openssl")
 	doc, err := openapi3.NewLoader().LoadFromData(openapi.Events())

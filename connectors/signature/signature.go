@@ -40,8 +40,8 @@ var (
 	// ErrMissing: the headers are absent or not in the form of a signed request.
 	// Wrapped with what is wrong; says nothing about the workspace.
 	ErrMissing = errors.New("the request is not signed")
-	// ErrBad: no signature was made with an active secret of the workspace, or
-	// there is no such workspace. Never wrapped, so the two read the same.
+	// ErrBad: no signature was made with an active secret of the workspace, or there is
+	// no such workspace. Never wrapped, so the two read the same.
 	ErrBad = errors.New("no signature matches")
 	// ErrStale: genuinely signed, more than Tolerance ago.
 	ErrStale = errors.New("webhook-timestamp is too old")
@@ -49,7 +49,8 @@ var (
 	ErrFuture = errors.New("webhook-timestamp is in the future")
 )
 
-// Code gives the events API's code for an error of Verify, and "" for any other error or nil.
+// Code gives the events API's code for an error of Verify, and "" for any other error
+// or nil.
 func Code(err error) string {
 	switch {
 	case errors.Is(err, ErrMissing):
@@ -64,8 +65,8 @@ func Code(err error) string {
 	return ""
 }
 
-// Sign returns one signature, "v1," and base64, over id, at (in unix seconds) and
-// body. It is empty for the zero Secret. Sign does not check id: SignRequest does.
+// Sign returns one signature, "v1," and base64, over id, at (in unix seconds) and body.
+// It is empty for the zero Secret. Sign does not check id: SignRequest does.
 func Sign(s Secret, id string, at time.Time, body []byte) string {
 	if s.sealed == nil {
 		return ""
@@ -74,9 +75,9 @@ func Sign(s Secret, id string, at time.Time, body []byte) string {
 	return versionPrefix + base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// SignRequest sets the three headers on r. body must be the exact bytes of the
-// body that r will send; r.Body is not touched. During a rotation give the old and
-// the new secret, so that the request is good whichever of them the receiver has.
+// SignRequest sets the three headers on r. body must be the exact bytes of the body
+// that r will send; r.Body is not touched. During a rotation give the old and the new
+// secret, so that the request is good whichever of them the receiver has.
 func SignRequest(r *http.Request, id string, at time.Time, body []byte, secrets ...Secret) error {
 	if err := checkID(id); err != nil {
 		return fmt.Errorf("signing a request: %w", err)
@@ -147,8 +148,8 @@ func parseClaim(h http.Header) (claim, error) {
 	return claim{id: id, timestamp: timestamp, head: signedHead(id, stamp), signatures: signatures}, nil
 }
 
-// single returns the value of a header that is there once. Of two, a proxy in
-// front and this verifier might each read a different one.
+// single returns the value of a header that is there once. Of two, a proxy in front and
+// this verifier might each read a different one.
 func single(h http.Header, name string) (string, error) {
 	values := h[name]
 	if len(values) > 1 {
@@ -160,8 +161,8 @@ func single(h http.Header, name string) (string, error) {
 	return values[0], nil
 }
 
-// checkID wants 1 to MaxIDLength characters of UTF-8, none of them a dot (which
-// would make the signed text ambiguous) or a control character.
+// checkID wants 1 to MaxIDLength characters of UTF-8, none of them a dot (which would
+// make the signed text ambiguous) or a control character.
 func checkID(id string) error {
 	switch {
 	case id == "":
@@ -176,8 +177,8 @@ func checkID(id string) error {
 	return nil
 }
 
-// parseTimestamp accepts the one decimal spelling of a 64-bit integer: no plus
-// sign, leading zero, fraction or exponent.
+// parseTimestamp accepts the one decimal spelling of a 64-bit integer: no plus sign,
+// leading zero, fraction or exponent.
 func parseTimestamp(text string) (int64, error) {
 	seconds, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || strconv.FormatInt(seconds, 10) != text {
@@ -186,9 +187,9 @@ func parseTimestamp(text string) (int64, error) {
 	return seconds, nil
 }
 
-// parseSignatures reads a list separated by spaces. Other versions (v1a) and
-// malformed entries count towards the limit and are otherwise ignored: a sender
-// may offer what this verifier does not know.
+// parseSignatures reads a list separated by spaces. Other versions (v1a) and malformed
+// entries count towards the limit and are otherwise ignored: a sender may offer what
+// this verifier does not know.
 func parseSignatures(list string) ([][sha256.Size]byte, error) {
 	signatures := make([][sha256.Size]byte, 0, 2)
 	count := 0
@@ -204,7 +205,8 @@ func parseSignatures(list string) ([][sha256.Size]byte, error) {
 		}
 	}
 	if len(signatures) == 0 {
-		return nil, fmt.Errorf("%w: webhook-signature has no %sBASE64 of %d bytes", ErrMissing, versionPrefix, sha256.Size)
+		return nil, fmt.Errorf("%w: webhook-signature has no %sBASE64 of %d bytes",
+			ErrMissing, versionPrefix, sha256.Size)
 	}
 	return signatures, nil
 }

@@ -54,8 +54,10 @@ func BenchmarkCollectClicks(b *testing.B) {
 	b.ReportMetric(float64(b.N)*benchRows/(cpu(b)-began).Seconds(), "rows/cpu-s")
 }
 
-// All of a click's way into the tables, from the record, ClickHouse with all views included; merges, which come later and are the same whoever inserts, are not. The limit is the same rows as a block that
-// ClickHouse itself wrote, posted in its Native format: nobody decodes a record and no column is made.
+// All of a click's way into the tables, from the record, ClickHouse with all views
+// included; merges, which come later and are the same whoever inserts, are not. The
+// limit is the same rows as a block that ClickHouse itself wrote, posted in its Native
+// format: nobody decodes a record and no column is made.
 func BenchmarkInsertClicks(b *testing.B) {
 	r := newRig(b)
 	if err := r.wh.Exec(b.Context(), "SYSTEM STOP MERGES"); err != nil {
@@ -70,7 +72,8 @@ func BenchmarkInsertClicks(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		if err := r.wh.Insert(b.Context(), clickhouse.Insert{Table: "clicks", Columns: set.names(), Token: fmt.Sprint("bench", n)}, set.fill); err != nil {
+		if err := r.wh.Insert(b.Context(), clickhouse.Insert{Table: "clicks", Columns: set.names(),
+			Token: fmt.Sprint("bench", n)}, set.fill); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -79,7 +82,8 @@ func BenchmarkInsertClicks(b *testing.B) {
 		b.Fatal(err)
 	}
 	post := func(query string, body io.Reader) []byte {
-		res, err := http.Post("http://"+at.Host+"/?"+url.Values{"database": {strings.TrimPrefix(at.Path, "/")}, "query": {query}}.Encode(), "application/octet-stream", body)
+		res, err := http.Post("http://"+at.Host+"/?"+url.Values{"database": {strings.TrimPrefix(at.Path, "/")},
+			"query": {query}}.Encode(), "application/octet-stream", body)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -99,13 +103,15 @@ func BenchmarkInsertClicks(b *testing.B) {
 		began := cpu(b)
 		ours(n)
 		half := cpu(b)
-		post(fmt.Sprintf("INSERT INTO clicks SETTINGS insert_deduplication_token = 'limit%d' FORMAT Native", n), bytes.NewReader(block))
+		post(fmt.Sprintf("INSERT INTO clicks SETTINGS insert_deduplication_token = 'limit%d' FORMAT Native", n),
+			bytes.NewReader(block))
 		way, limit = way+half-began, limit+cpu(b)-half
 	}
 	var rows []struct {
 		N uint64 `ch:"n"`
 	}
-	if err := r.wh.Select(b.Context(), &rows, "SELECT count() AS n FROM clicks"); err != nil || rows[0].N != uint64(2*n+1)*benchRows {
+	if err := r.wh.Select(b.Context(), &rows, "SELECT count() AS n FROM clicks"); err != nil ||
+		rows[0].N != uint64(2*n+1)*benchRows {
 		b.Fatalf("%v, %v: %d inserts of %d rows", err, rows, 2*n+1, benchRows)
 	}
 	b.ReportMetric(float64(n)*benchRows/way.Seconds(), "rows/cpu-s")

@@ -10,10 +10,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// booksEvery is how often the books are looked at: the views read whole tables. workspace_conservation is left to reports: it groups by event.
+// booksEvery is how often the books are looked at: the views read whole tables.
+// workspace_conservation is left to reports: it groups by event.
 const booksEvery = 5 * time.Minute
 
-// books are what the views say of the whole ledger, for alerts. Each sink says the same. Until they were read for the first time they say nothing: 0 would be an answer.
+// books are what the views say of the whole ledger, for alerts. Each sink says the
+// same. Until they were read for the first time they say nothing: 0 would be an answer.
 type books struct {
 	known                                         atomic.Bool
 	difference, waiting, reused, coverage, joined prometheus.Gauge
@@ -26,9 +28,12 @@ func newBooks(reg prometheus.Registerer) *books {
 	b := &books{
 		difference: gauge("conservation_difference", "What the view conservation does not account for: 0, always."),
 		waiting:    gauge("waiting_events", "Events that wait for their click or parent."),
-		reused:     gauge("reused_event_ids", "Event ids with effect under several click tokens: each counts more than once."),
-		coverage:   gauge("token_coverage_ratio", "Share of the clicks of the last day, on links that track, whose token was shown to the merchant; 1 if there are none."),
-		joined:     gauge("joined_watermark_timestamp_seconds", "The time up to which clicks and events are joined and in the tables, Unix time."),
+		reused: gauge("reused_event_ids", "Event ids with effect under several click tokens: each counts "+
+			"more than once."),
+		coverage: gauge("token_coverage_ratio", "Share of the clicks of the last day, on links that track, whose "+
+			"token was shown to the merchant; 1 if there are none."),
+		joined: gauge("joined_watermark_timestamp_seconds", "The time up to which clicks and events are joined "+
+			"and in the tables, Unix time."),
 	}
 	if reg != nil {
 		reg.MustRegister(b)
@@ -57,7 +62,8 @@ func (b *books) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// watchBooks reads the books until ctx ends. Where ClickHouse does not answer they stay as they were: stalls and lag tell that.
+// watchBooks reads the books until ctx ends. Where ClickHouse does not answer they stay
+// as they were: stalls and lag tell that.
 func (s *Sink) watchBooks(ctx context.Context) {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, attemptTime)

@@ -6,7 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The books say what the views say: here a missing verdict, an id that counts twice, and clicks of which half can bring events.
+// The books say what the views say: here a missing verdict, an id that counts twice,
+// and clicks of which half can bring events.
 func TestBooks(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -35,11 +36,17 @@ func TestBooks(t *testing.T) {
 	if value("conservation_difference") != 0 || value("reused_event_ids") != 0 || value("token_coverage_ratio") != 1 {
 		t.Error("an empty ledger has something in its books")
 	}
-	r.exec("INSERT INTO outcomes (workspace_id, event_id, click_token, effect, event_partition, event_offset, src_partition, src_offset) SELECT 'acme', 'e', toString(number), 1, 0, number, 0, number FROM numbers(2)")
-	r.exec("INSERT INTO conversions (workspace_id, event_id, src_partition, src_offset) SELECT 'acme', 'e', 0, number FROM numbers(3)")
-	r.exec("INSERT INTO progress (partition, at, read, attributed, conversions_position, outcomes_end, src_partition, src_offset) SELECT 0, now64(3), 3, 3, 3, 2, 0, 0")
-	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES ('x', 'conversions', 0, 0, 3, 3), ('x', 'outcomes', 0, 0, 2, 2), ('x', 'progress', 0, 0, 1, 1)")
-	r.exec("INSERT INTO clicks (workspace_id, click_token, clicked_at, token_status, src_partition, src_offset) SELECT 'acme', toString(number), now64(3), ['appended', 'withheld', 'off', 'off'][1 + number], 0, number FROM numbers(4)")
+	r.exec("INSERT INTO outcomes (workspace_id, event_id, click_token, effect, event_partition, event_offset, " +
+		"src_partition, src_offset) SELECT 'acme', 'e', toString(number), 1, 0, number, 0, number FROM numbers(2)")
+	r.exec("INSERT INTO conversions (workspace_id, event_id, src_partition, src_offset) SELECT 'acme', 'e', 0, " +
+		"number FROM numbers(3)")
+	r.exec("INSERT INTO progress (partition, at, read, attributed, conversions_position, outcomes_end, " +
+		"src_partition, src_offset) SELECT 0, now64(3), 3, 3, 3, 2, 0, 0")
+	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES ('x', " +
+		"'conversions', 0, 0, 3, 3), ('x', 'outcomes', 0, 0, 2, 2), ('x', 'progress', 0, 0, 1, 1)")
+	r.exec("INSERT INTO clicks (workspace_id, click_token, clicked_at, token_status, src_partition, src_offset) " +
+		"SELECT 'acme', toString(number), now64(3), ['appended', 'withheld', 'off', 'off'][1 + number], 0, number " +
+		"FROM numbers(4)")
 	if d := value("conservation_difference"); d != 2 {
 		t.Errorf("a verdict is missing, the difference is %v", d)
 	}

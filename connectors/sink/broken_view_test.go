@@ -9,19 +9,24 @@ import (
 	"github.com/nimriz/partners/schemas/topic"
 )
 
-// A materialized view begins to throw while inserts run, a sink that is started again and again fails at it, and then it is repaired: the batch is in the base table, in the tables of the views beside
-// it and above it already, and comes into the rest without coming into those twice. Broken are, in turn, both views that feed the rollup, a view that somebody else put beside them, and one
-// that reads what they write.
+// A materialized view begins to throw while inserts run, a sink that is started again
+// and again fails at it, and then it is repaired: the batch is in the base table, in
+// the tables of the views beside it and above it already, and comes into the rest
+// without coming into those twice. Broken are, in turn, both views that feed the
+// rollup, a view that somebody else put beside them, and one that reads what they
+// write.
 func TestBrokenView(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.spread = 2
-	const window = " ENGINE = AggregatingMergeTree ORDER BY tuple() SETTINGS non_replicated_deduplication_window = 100000"
+	const window = " ENGINE = AggregatingMergeTree ORDER BY tuple() SETTINGS " +
+		"non_replicated_deduplication_window = 100000"
 	for _, statement := range []string{
 		"CREATE TABLE own (clicks SimpleAggregateFunction(sum, UInt64))" + window,
 		"CREATE MATERIALIZED VIEW own_from_clicks TO own AS SELECT count() AS clicks FROM clicks",
 		"CREATE TABLE total (clicks SimpleAggregateFunction(sum, UInt64), sales SimpleAggregateFunction(sum, UInt64))" + window,
-		"CREATE MATERIALIZED VIEW total_from_rollup TO total AS SELECT sum(clicks) AS clicks, sum(sales) AS sales FROM partner_hourly_state",
+		"CREATE MATERIALIZED VIEW total_from_rollup TO total AS SELECT sum(clicks) AS clicks, sum(sales) AS sales " +
+			"FROM partner_hourly_state",
 	} {
 		r.exec(statement)
 	}
@@ -41,7 +46,8 @@ func TestBrokenView(t *testing.T) {
 		return s
 	}
 	for _, c := range broken {
-		sound := r.text("SELECT as_select AS s FROM system.tables WHERE database = currentDatabase() AND name = '" + c.view + "'")
+		sound := r.text("SELECT as_select AS s FROM system.tables WHERE database = currentDatabase() AND name = '" +
+			c.view + "'")
 		alter := func(query string) { r.exec("ALTER TABLE " + c.view + " MODIFY QUERY " + query) }
 		r.fill(300)
 		s := small()
@@ -64,7 +70,9 @@ func TestBrokenView(t *testing.T) {
 		r.arrived()
 		run.stop(t)
 		r.check()
-		for query, want := range map[string]int64{"SELECT toString(sum(clicks)) AS s FROM own": r.sums["clicks"], "SELECT toString(sum(clicks)) AS s FROM total": r.sums["clicks"], "SELECT toString(sum(sales)) AS s FROM total": r.sums["sales"]} {
+		for query, want := range map[string]int64{"SELECT toString(sum(clicks)) AS s FROM own": r.sums["clicks"],
+			"SELECT toString(sum(clicks)) AS s FROM total": r.sums["clicks"],
+			"SELECT toString(sum(sales)) AS s FROM total":  r.sums["sales"]} {
 			if got := r.text(query); got != fmt.Sprint(want) {
 				t.Errorf("%s: %s, want %d", query, got, want)
 			}

@@ -6,8 +6,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// A row on its way into a table is appended to slices, one for each column, which go to the client as they are: several times cheaper than
-// rows of values.
+// A row on its way into a table is appended to slices, one for each column, which go to
+// the client as they are: several times cheaper than rows of values.
 
 // column collects one column of rows that are made of an R.
 type column[R any] interface {
@@ -73,7 +73,8 @@ func below[S, R any](get func(*S) *R, columns []named[R]) []named[S] {
 
 // rows collects the rows of one batch. It is made once and reused.
 type rows interface {
-	// add decodes a record and appends its row, unless skip, asked once the record has turned out readable, says no. An error means that the record is unreadable.
+	// add decodes a record and appends its row, unless skip, asked once the record has
+	// turned out readable, says no. An error means that the record is unreadable.
 	add(record *kgo.Record, skip func() bool) error
 	// result says what came together; fill sends it.
 	result() summary
@@ -86,7 +87,8 @@ type rows interface {
 type summary struct {
 	rows   int
 	oldest event.Millis // of the rows' own times
-	// since are the rows' times from which the way to the tables is measured, where it is.
+	// since are the rows' times from which the way to the tables is measured, where it
+	// is.
 	since []event.Millis
 }
 

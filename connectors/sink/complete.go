@@ -18,18 +18,22 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Completed is a range of one partition that was made whole and recorded as a finished batch.
+// Completed is a range of one partition that was made whole and recorded as a finished
+// batch.
 type Completed struct {
 	Topic      string // without prefix
 	Partition  int32
 	Start, End int64
-	// Had and Inserted are rows of the base table: those that were there, and those that were not.
+	// Had and Inserted are rows of the base table: those that were there, and those
+	// that were not.
 	Had, Inserted int
-	// Lost is set instead if the log no longer holds the range: its number of offsets. What of it is in the table stays there.
+	// Lost is set instead if the log no longer holds the range: its number of offsets.
+	// What of it is in the table stays there.
 	Lost int64
 }
 
-// Idle returns ErrBusy if the sinks' group has members. A sink that was killed stays one until its session times out.
+// Idle returns ErrBusy if the sinks' group has members. A sink that was killed stays
+// one until its session times out.
 func Idle(ctx context.Context, cfg kafka.Config, log *slog.Logger) error {
 	client, err := kafka.NewClient(cfg, log, nil)
 	if err != nil {
@@ -45,16 +49,23 @@ func Idle(ctx context.Context, cfg kafka.Config, log *slog.Logger) error {
 		return fmt.Errorf("looking for members of group %s: %w", name, err)
 	}
 	if members := groups[name].Members; len(members) > 0 {
-		return fmt.Errorf("%w: group %s has %d members (one is %s): stop the sinks first; one that was killed stays a member until its session times out, ten seconds if nothing else is set", ErrBusy, name, len(members), members[0].ClientHost)
+		return fmt.Errorf("%w: group %s has %d members (one is %s): stop the sinks first; one that was killed "+
+			"stays a member until its session times out, ten seconds if nothing else is set",
+			ErrBusy, name, len(members), members[0].ClientHost)
 	}
 	return nil
 }
 
-// Complete makes the base tables whole wherever an operator is needed because a sink does not dare: where a batch is half-done and its token may be forgotten, where a batch is missing
-// between others, and where the log no longer reaches back to the end of the tables. It reads the records again, inserts those that have no row, and records the
-// ranges as finished batches; what Kafka no longer has is recorded as lost. Rollups are not to be trusted afterwards: rebuild them. No sink may run meanwhile (see
-// Idle). It can be repeated, also when it was broken off. The ranges are reported as they are finished.
-func Complete(ctx context.Context, cfg Config, k kafka.Config, codec *event.Codec, wh *clickhouse.Conn, log *slog.Logger, report func(Completed)) error {
+// Complete makes the base tables whole wherever an operator is needed because a sink
+// does not dare: where a batch is half-done and its token may be forgotten, where a
+// batch is missing between others, and where the log no longer reaches back to the end
+// of the tables. It reads the records again, inserts those that have no row, and
+// records the ranges as finished batches; what Kafka no longer has is recorded as lost.
+// Rollups are not to be trusted afterwards: rebuild them. No sink may run meanwhile
+// (see Idle). It can be repeated, also when it was broken off. The ranges are reported
+// as they are finished.
+func Complete(ctx context.Context, cfg Config, k kafka.Config, codec *event.Codec, wh *clickhouse.Conn,
+	log *slog.Logger, report func(Completed)) error {
 	s, err := New(cfg, k, codec, wh, log, nil)
 	if err != nil {
 		return err
@@ -72,7 +83,8 @@ func Complete(ctx context.Context, cfg Config, k kafka.Config, codec *event.Code
 	}
 	for _, t := range partitions {
 		if err := s.complete(ctx, t, report); err != nil {
-			return fmt.Errorf("completing table %s, partition %d of %s: %w", t.feed.table, t.partition, t.feed.topic, err)
+			return fmt.Errorf("completing table %s, partition %d of %s: %w", t.feed.table, t.partition, t.feed.topic,
+				err)
 		}
 	}
 	return nil
@@ -86,7 +98,8 @@ func (s *Sink) everything(ctx context.Context) (out []*taking, err error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.feeds)) {
 		for id := range int32(s.partitions[name]) {
-			t := &taking{feed: s.feeds[name], partition: id, situation: situation{topicID: s.topicIDs[name], committed: -1}}
+			t := &taking{feed: s.feeds[name], partition: id, situation: situation{topicID: s.topicIDs[name],
+				committed: -1}}
 			if c, ok := commits.Lookup(s.kafka.Topic(name), id); ok {
 				t.committed = c.At
 				if t.intent, err = parseIntent(c.Metadata); err != nil {
@@ -116,14 +129,18 @@ func (s *Sink) complete(ctx context.Context, t *taking, report func(Completed)) 
 		return err
 	}
 	var batches []span
-	if err := s.wh.Select(ctx, &batches, "SELECT DISTINCT start_offset, end_offset FROM batches WHERE topic = {topic:String} AND partition = {partition:UInt32} AND end_offset > {at:UInt64} ORDER BY start_offset, end_offset",
-		clickhouse.Named("topic", t.feed.topic), clickhouse.Named("partition", t.partition), clickhouse.Named("at", uint64(at))); err != nil {
+	if err := s.wh.Select(ctx, &batches, "SELECT DISTINCT start_offset, end_offset FROM batches WHERE topic = "+
+		"{topic:String} AND partition = {partition:UInt32} AND end_offset > {at:UInt64} ORDER BY "+
+		"start_offset, end_offset",
+		clickhouse.Named("topic", t.feed.topic), clickhouse.Named("partition", t.partition),
+		clickhouse.Named("at", uint64(at))); err != nil {
 		return fmt.Errorf("reading the finished batches: %w", err)
 	}
 	var last []struct {
 		End uint64 `ch:"end"`
 	}
-	if err := s.wh.Select(ctx, &last, "SELECT if(count() = 0, 0, max(src_offset) + 1) AS end FROM "+t.feed.table+" WHERE src_partition = {partition:UInt32}", clickhouse.Named("partition", t.partition)); err != nil {
+	if err := s.wh.Select(ctx, &last, "SELECT if(count() = 0, 0, max(src_offset) + 1) AS end FROM "+t.feed.table+
+		" WHERE src_partition = {partition:UInt32}", clickhouse.Named("partition", t.partition)); err != nil {
 		return fmt.Errorf("looking for the last row: %w", err)
 	}
 	end := int64(last[0].End)
@@ -131,7 +148,8 @@ func (s *Sink) complete(ctx context.Context, t *taking, report func(Completed)) 
 		end = max(end, int64(b.End))
 	}
 	if end > t.logEnd {
-		return fmt.Errorf("%w: the table goes to offset %d, the log ends at %d: this is another cluster, or it lost records", ErrLostRange, end, t.logEnd)
+		return fmt.Errorf("%w: the table goes to offset %d, the log ends at %d: this is another cluster, or it "+
+			"lost records", ErrLostRange, end, t.logEnd)
 	}
 	if len(t.tiledIDs) > 0 || t.committed >= 0 || end > 0 { // else nothing ever came here
 		end = max(end, min(t.logStart, t.logEnd))
@@ -158,7 +176,8 @@ func gaps(at, end int64, batches []span) (out []span) {
 	return out
 }
 
-// closeGap records a range as batches: what the log lost as one, the rest in batches of the usual size.
+// closeGap records a range as batches: what the log lost as one, the rest in batches of
+// the usual size.
 func (s *Sink) closeGap(ctx context.Context, t *taking, gap span, report func(Completed)) error {
 	start, end := int64(gap.Start), int64(gap.End)
 	p := s.newPartition(t.feed, t.partition, start, nil)
@@ -171,9 +190,11 @@ func (s *Sink) closeGap(ctx context.Context, t *taking, gap span, report func(Co
 			return err
 		}
 		lost.Had = len(have)
-		err = s.wh.Insert(ctx, clickhouse.Insert{Table: "batches", Columns: []string{"topic_id", "topic", "partition", "start_offset", "end_offset", "rows", "dropped_replays", "dead_lettered", "lost"}},
+		err = s.wh.Insert(ctx, clickhouse.Insert{Table: "batches", Columns: []string{"topic_id", "topic", "partition",
+			"start_offset", "end_offset", "rows", "dropped_replays", "dead_lettered", "lost"}},
 			func(row *clickhouse.Batch) error {
-				return row.Append(t.topicID, t.feed.topic, uint32(t.partition), uint64(lost.Start), uint64(lost.End), uint64(lost.Had), uint64(0), uint64(0), uint64(lost.Lost))
+				return row.Append(t.topicID, t.feed.topic, uint32(t.partition), uint64(lost.Start), uint64(lost.End),
+					uint64(lost.Had), uint64(0), uint64(0), uint64(lost.Lost))
 			})
 		if err != nil {
 			return err
@@ -193,16 +214,17 @@ func (s *Sink) closeGap(ctx context.Context, t *taking, gap span, report func(Co
 		b, size, start = &batch{}, 0, until
 		return nil
 	}
-	err := kafka.ReadRange(ctx, s.kafka, s.log, s.kafka.Topic(t.feed.topic), t.partition, start, end, func(r *kgo.Record) error {
-		if len(b.records) >= s.cfg.BatchRows || size >= s.cfg.BatchBytes {
-			if err := flush(b.records[len(b.records)-1].Offset + 1); err != nil {
-				return err
+	err := kafka.ReadRange(ctx, s.kafka, s.log, s.kafka.Topic(t.feed.topic), t.partition, start, end,
+		func(r *kgo.Record) error {
+			if len(b.records) >= s.cfg.BatchRows || size >= s.cfg.BatchBytes {
+				if err := flush(b.records[len(b.records)-1].Offset + 1); err != nil {
+					return err
+				}
 			}
-		}
-		b.records = append(b.records, r)
-		size += len(r.Value)
-		return nil
-	})
+			b.records = append(b.records, r)
+			size += len(r.Value)
+			return nil
+		})
 	if err != nil || start == end {
 		return err
 	}
@@ -215,15 +237,19 @@ func (p *partition) stored(ctx context.Context, start, end int64) (map[int64]boo
 		Offset uint64 `ch:"src_offset"`
 		Count  uint64 `ch:"n"`
 	}
-	err := p.sink.wh.Select(ctx, &rows, "SELECT src_offset, count() AS n FROM "+p.feed.table+" WHERE src_partition = {partition:UInt32} AND src_offset >= {start:UInt64} AND src_offset < {end:UInt64} GROUP BY src_offset",
-		clickhouse.Named("partition", p.id), clickhouse.Named("start", uint64(start)), clickhouse.Named("end", uint64(end)))
+	err := p.sink.wh.Select(ctx, &rows, "SELECT src_offset, count() AS n FROM "+p.feed.table+
+		" WHERE src_partition = {partition:UInt32} AND src_offset >= {start:UInt64} AND src_offset < {end:UInt64} "+
+		"GROUP BY src_offset",
+		clickhouse.Named("partition", p.id), clickhouse.Named("start", uint64(start)),
+		clickhouse.Named("end", uint64(end)))
 	if err != nil {
 		return nil, fmt.Errorf("looking for the rows of [%d, %d): %w", start, end, err)
 	}
 	have := make(map[int64]bool, len(rows))
 	for _, r := range rows {
 		if r.Count > 1 {
-			return nil, fmt.Errorf("offset %d has %d rows: something else than the sink inserted into %s", r.Offset, r.Count, p.feed.table)
+			return nil, fmt.Errorf("offset %d has %d rows: something else than the sink inserted into %s",
+				r.Offset, r.Count, p.feed.table)
 		}
 		have[int64(r.Offset)] = true
 	}
@@ -232,14 +258,17 @@ func (p *partition) stored(ctx context.Context, start, end int64) (map[int64]boo
 
 // finish inserts the rows of a batch that are missing, and records it.
 func (p *partition) finish(ctx context.Context, b *batch) (done Completed, err error) {
-	b.again, b.intent.at = true, time.UnixMilli(clockSkew.Milliseconds()) // its dead letters may be of any age
+	// its dead letters may be of any age
+	b.again, b.intent.at = true, time.UnixMilli(clockSkew.Milliseconds())
 	if b.have, err = p.stored(ctx, b.start, b.end); err != nil {
 		return done, err
 	}
 	had := len(b.have)
 	done = Completed{Topic: p.feed.topic, Partition: p.id, Start: b.start, End: b.end, Had: had}
-	// First under the batch's own token: should the insert that was broken off still be on its way, only one of both gets in. If a token that the table remembers swallows rows that are not there,
-	// then under another, which names just these rows.
+	// First under the batch's own token: should the insert that was broken off still be
+	// on its way, only one of both gets in. If a token that the table remembers
+	// swallows rows that are not there, then under another, which names just these
+	// rows.
 	for attempt := 0; ; attempt++ {
 		if err := p.insert(ctx, b); err != nil {
 			return done, err
@@ -263,6 +292,7 @@ func (p *partition) finish(ctx context.Context, b *batch) (done Completed, err e
 	}
 	done.Inserted = len(b.have) - done.Had
 	b.sum.rows = len(b.have)
-	b.suffix = fmt.Sprintf("/completed-%d", time.Now().UnixNano()) // its row may have been there and be gone
+	// its row may have been there and be gone
+	b.suffix = fmt.Sprintf("/completed-%d", time.Now().UnixNano())
 	return done, p.record(ctx, b)
 }

@@ -20,7 +20,9 @@ func (r *rig) complete() []Completed {
 	if err := Idle(r.t.Context(), s.kafka, discard()); err != nil {
 		r.t.Fatal(err)
 	}
-	if err := Complete(r.t.Context(), s.cfg, s.kafka, r.codec, r.wh, discard(), func(c Completed) { done = append(done, c) }); err != nil {
+	if err := Complete(r.t.Context(), s.cfg, s.kafka, r.codec, r.wh, discard(), func(c Completed) {
+		done = append(done, c)
+	}); err != nil {
 		r.t.Fatal(err)
 	}
 	return done
@@ -35,12 +37,14 @@ func (r *rig) exec(statement string) {
 
 func (r *rig) rebuild() {
 	r.t.Helper()
-	if _, err := r.wh.Rebuild(r.t.Context(), clickhouse.Rebuild{Table: "partner_hourly_state", Time: "hour"}); err != nil {
+	if _, err := r.wh.Rebuild(r.t.Context(), clickhouse.Rebuild{Table: "partner_hourly_state",
+		Time: "hour"}); err != nil {
 		r.t.Fatal(err)
 	}
 }
 
-// goesOn shows that a sink takes up where Complete left off, and that all tables and the rollup are right.
+// goesOn shows that a sink takes up where Complete left off, and that all tables and
+// the rollup are right.
 func (r *rig) goesOn() {
 	r.t.Helper()
 	r.rebuild()
@@ -51,13 +55,16 @@ func (r *rig) goesOn() {
 	r.check()
 }
 
-// age makes the tables forget, as far as the sink can know, every token that is not newer.
+// age makes the tables forget, as far as the sink can know, every token that is not
+// newer.
 func (r *rig) age() {
 	r.t.Helper()
-	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) SELECT 'x', 'clicks', 99, number, number + 1, 1 FROM numbers(50000)")
+	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) SELECT 'x', " +
+		"'clicks', 99, number, number + 1, 1 FROM numbers(50000)")
 }
 
-// A batch that was inserted in part, with replays, dead letters and rows that are missing, becomes whole, once, however often it is tried.
+// A batch that was inserted in part, with replays, dead letters and rows that are
+// missing, becomes whole, once, however often it is tried.
 func TestCompleteHalfDone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -77,15 +84,18 @@ func TestCompleteHalfDone(t *testing.T) {
 		rec.Headers = append([]kgo.RecordHeader{{Key: topic.HeaderReplay, Value: []byte("1")}}, rec.Headers...)
 		again = append(again, &rec)
 	}
-	kafkatest.Produce(t, r.brokers, append(again, &kgo.Record{Topic: topic.Clicks, Key: []byte("k"), Value: []byte("nothing")})...)
+	kafkatest.Produce(t, r.brokers, append(again, &kgo.Record{Topic: topic.Clicks, Key: []byte("k"),
+		Value: []byte("nothing")})...)
 	s := r.sink(r.wh)
 	killAt(s, stepInsertDone, topic.Clicks, 1)
 	r.start(s).killed(t)
-	r.exec("DELETE FROM clicks WHERE src_offset IN (0, 3, 17)") // as if the insert had been cut off; the tables' memory of its token stays
+	// as if the insert had been cut off; the tables' memory of its token stays
+	r.exec("DELETE FROM clicks WHERE src_offset IN (0, 3, 17)")
 	r.age()
 	r.stops(t, ErrHalfDone, "ctl rollup rebuild")
 	r.exec("DELETE FROM batches WHERE partition = 99")
-	if done := r.complete(); len(done) != 1 || done[0].Had != 37 || done[0].Inserted != 3 || done[0].Start != 0 || done[0].End != 40 {
+	if done := r.complete(); len(done) != 1 || done[0].Had != 37 || done[0].Inserted != 3 || done[0].Start != 0 ||
+		done[0].End != 40 {
 		t.Errorf("completed %+v, want 3 rows beside 37", done)
 	}
 	if done := r.complete(); len(done) != 0 {
@@ -97,7 +107,8 @@ func TestCompleteHalfDone(t *testing.T) {
 	}
 }
 
-// A batch that is missing between others is put back; a batch of the log that is gone is marked as lost, and what is left goes on.
+// A batch that is missing between others is put back; a batch of the log that is gone
+// is marked as lost, and what is left goes on.
 func TestCompleteGaps(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -148,7 +159,8 @@ func TestCompleteGaps(t *testing.T) {
 	var marked []struct {
 		Lost uint64 `ch:"lost"`
 	}
-	if err := r.wh.Select(t.Context(), &marked, "SELECT lost FROM batches FINAL WHERE lost > 0"); err != nil || len(marked) != 1 || marked[0].Lost < 50 {
+	if err := r.wh.Select(t.Context(), &marked, "SELECT lost FROM batches FINAL WHERE lost > 0"); err != nil ||
+		len(marked) != 1 || marked[0].Lost < 50 {
 		t.Errorf("batches mark %v as lost, %v", marked, err)
 	}
 }
@@ -164,7 +176,8 @@ func TestIdle(t *testing.T) {
 		t.Errorf("while one runs: %v", err)
 	}
 	run.stop(t)
-	for deadline := time.Now().Add(10 * time.Second); Idle(t.Context(), s.kafka, discard()) != nil; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); Idle(t.Context(), s.kafka, discard()) != nil; time.Sleep(
+		20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the group still has members after its sink left")
 		}

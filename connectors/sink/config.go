@@ -11,18 +11,26 @@ import (
 type Config struct {
 	// BatchRows is the most records of one insert.
 	BatchRows int
-	// BatchBytes is about the most bytes of record values of one insert. A partition that is behind holds up to twice this in memory.
+	// BatchBytes is about the most bytes of record values of one insert. A partition
+	// that is behind holds up to twice this in memory.
 	BatchBytes int
-	// Linger is the shortest time between two inserts of one partition while it keeps up. It is raised where needed so that a table gets
-	// at most 20 inserts a second, and to between one and five seconds for clicks.
+	// Linger is the shortest time between two inserts of one partition while it keeps
+	// up. It is raised where needed so that a table gets at most 20 inserts a second,
+	// and to between one and five seconds for clicks.
 	Linger time.Duration
-	// SessionTimeout is after how long without a heartbeat the group gives this sink's partitions away, also to itself if it was killed and started again.
+	// SessionTimeout is after how long without a heartbeat the group gives this sink's
+	// partitions away, also to itself if it was killed and started again.
 	SessionTimeout time.Duration
 }
 
 // DefaultConfig is right unless memory is short or parts pile up in ClickHouse.
 func DefaultConfig() Config {
-	return Config{BatchRows: 50_000, BatchBytes: 16 << 20, Linger: 250 * time.Millisecond, SessionTimeout: 10 * time.Second}
+	return Config{
+		BatchRows:      50_000,
+		BatchBytes:     16 << 20,
+		Linger:         250 * time.Millisecond,
+		SessionTimeout: 10 * time.Second,
+	}
 }
 
 // Validate reports a setting that cannot work, by flag.
@@ -41,19 +49,24 @@ func (c Config) Validate() error {
 }
 
 const (
-	// insertsPerSecond is the budget of a table: ClickHouse merges what is inserted, and falls behind if that is in crumbs.
+	// insertsPerSecond is the budget of a table: ClickHouse merges what is inserted,
+	// and falls behind if that is in crumbs.
 	insertsPerSecond = 20
 	// Clicks are many and nobody waits for one of them.
 	minClickPace, maxClickPace = time.Second, 5 * time.Second
-	// drainTime is how long a running batch may take to finish once the sink, or the partition's stay with it, ends.
+	// drainTime is how long a running batch may take to finish once the sink, or the
+	// partition's stay with it, ends.
 	drainTime = 10 * time.Second
-	// attemptTime bounds one attempt at a batch, so that a connection that hangs becomes one that failed.
+	// attemptTime bounds one attempt at a batch, so that a connection that hangs
+	// becomes one that failed.
 	attemptTime = time.Minute
-	// intentFresh is how old the newest successful commit may be when an insert is sent: it shows that the partition is still ours.
+	// intentFresh is how old the newest successful commit may be when an insert is
+	// sent: it shows that the partition is still ours.
 	intentFresh = 10 * time.Second
 )
 
-// budgetPace is the shortest time between two inserts of one of a topic's partitions that keeps within the table's budget.
+// budgetPace is the shortest time between two inserts of one of a topic's partitions
+// that keeps within the table's budget.
 func budgetPace(partitions int) time.Duration {
 	return time.Duration(partitions) * time.Second / insertsPerSecond
 }

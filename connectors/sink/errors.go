@@ -2,9 +2,11 @@ package sink
 
 import "errors"
 
-// Errors that stop the sink. None of them heals with time: each says that effectively-once can no longer be shown, or cannot begin, and what to do.
+// Errors that stop the sink. None of them heals with time: each says that
+// effectively-once can no longer be shown, or cannot begin, and what to do.
 var (
-	// ErrTopicChanged: the topic was deleted and created again, or this is another cluster. Its offsets say nothing about the tables.
+	// ErrTopicChanged: the topic was deleted and created again, or this is another
+	// cluster. Its offsets say nothing about the tables.
 	ErrTopicChanged = errors.New("topic id changed")
 	// ErrNoTopic: a topic is missing.
 	ErrNoTopic = errors.New("topic does not exist")
@@ -12,7 +14,8 @@ var (
 	ErrNoCommit = errors.New("no committed offset")
 	// ErrLostRange: records that are not in the tables are no longer in Kafka.
 	ErrLostRange = errors.New("records are gone from Kafka")
-	// ErrHalfDone: a batch is partly in the tables, and a repeated insert could no longer be recognised as such.
+	// ErrHalfDone: a batch is partly in the tables, and a repeated insert could no
+	// longer be recognised as such.
 	ErrHalfDone = errors.New("half-done batch")
 	// ErrWindow: a table's deduplication window is too small to repeat inserts.
 	ErrWindow = errors.New("deduplication window too small")
@@ -22,9 +25,11 @@ var (
 	ErrBusy = errors.New("a sink is running")
 )
 
-// NeedsOperator reports whether err is one of those above: starting again changes nothing.
+// NeedsOperator reports whether err is one of those above: starting again changes
+// nothing.
 func NeedsOperator(err error) bool {
-	for _, stop := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrLostRange, ErrHalfDone, ErrWindow, ErrIntent} {
+	for _, stop := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrLostRange, ErrHalfDone, ErrWindow,
+		ErrIntent} {
 		if errors.Is(err, stop) {
 			return true
 		}

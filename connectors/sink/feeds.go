@@ -14,7 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Errors of records whose bytes alone make them useless, beside those of the codec. Like those, another attempt would fail as well.
+// Errors of records whose bytes alone make them useless, beside those of the codec.
+// Like those, another attempt would fail as well.
 var (
 	errKey     = errors.New("key differs from click token")
 	errCatalog = errors.New("malformed catalog record")
@@ -26,11 +27,13 @@ type feed struct {
 	table string
 	// replays: records with the header `replay` may be in the table already.
 	replays bool
-	// silent: an unreadable record is somebody else's to dead-letter. The processor does so for conversions, in its transaction.
+	// silent: an unreadable record is somebody else's to dead-letter. The processor
+	// does so for conversions, in its transaction.
 	silent bool
 	// slow: nobody waits for a single record.
 	slow bool
-	// fellows are the topics, this one included, whose inserts share a table somewhere down the chain, and with it a deduplication window.
+	// fellows are the topics, this one included, whose inserts share a table somewhere
+	// down the chain, and with it a deduplication window.
 	fellows []string
 	// from is what the way of a row to the tables is measured from; empty: it is not.
 	from    string
@@ -42,25 +45,37 @@ func feeds(codec *event.Codec) []feed {
 	codec = codec.Aliasing() // a batch holds its records until it is in the table: its rows need no copies
 	rollup := []string{topic.Clicks, topic.Outcomes}
 	return []feed{
-		{topic: topic.Clicks, table: "clicks", replays: true, slow: true, fellows: rollup, from: "click", newRows: func() rows {
-			return newRows(func(r *kgo.Record, c *event.Click) error {
-				return keyed(r, codec.DecodeClick(r.Value, c), c.ClickToken)
-			}, func(c *event.Click) event.Millis { return c.ClickedAt }, clickColumns()).measured(func(_ *kgo.Record, c *event.Click) (event.Millis, bool) { return c.ClickedAt, true })
-		}},
-		{topic: topic.Conversions, table: "conversions", silent: true, fellows: []string{topic.Conversions}, newRows: func() rows {
-			return newRows(func(r *kgo.Record, v *event.Conversion) error {
-				err := keyed(r, codec.DecodeConversion(r.Value, v), v.ClickToken)
-				if err == nil {
-					// The processor keeps journeys by a token's raw bytes, so to it text that is no token is unreadable: both must leave out the same records.
-					_, err = token.Parse(v.ClickToken)
-				}
-				return err
-			}, func(v *event.Conversion) event.Millis { return v.ReceivedAt }, conversionColumns())
-		}},
+		{topic: topic.Clicks, table: "clicks", replays: true, slow: true, fellows: rollup,
+			from: "click", newRows: func() rows {
+				return newRows(func(r *kgo.Record, c *event.Click) error {
+					return keyed(r, codec.DecodeClick(r.Value, c), c.ClickToken)
+				}, func(c *event.Click) event.Millis {
+					return c.ClickedAt
+				}, clickColumns()).measured(func(_ *kgo.Record, c *event.Click) (event.Millis, bool) {
+					return c.ClickedAt, true
+				})
+			}},
+		{topic: topic.Conversions, table: "conversions", silent: true, fellows: []string{topic.Conversions},
+			newRows: func() rows {
+				return newRows(func(r *kgo.Record, v *event.Conversion) error {
+					err := keyed(r, codec.DecodeConversion(r.Value, v), v.ClickToken)
+					if err == nil {
+						// The processor keeps journeys by a token's raw bytes, so to it
+						// text that is no token is unreadable: both must leave out the
+						// same records.
+						_, err = token.Parse(v.ClickToken)
+					}
+					return err
+				}, func(v *event.Conversion) event.Millis { return v.ReceivedAt }, conversionColumns())
+			}},
 		{topic: topic.Outcomes, table: "outcomes", fellows: rollup, from: "receipt", newRows: func() rows {
 			return newRows(func(r *kgo.Record, o *event.Outcome) error {
 				return keyed(r, codec.DecodeOutcome(r.Value, o), o.ClickToken)
-			}, func(o *event.Outcome) event.Millis { return o.DecidedAt }, outcomeColumns()).measured(func(r *kgo.Record, o *event.Outcome) (event.Millis, bool) { return o.ReceivedAt, !waited(r) })
+			}, func(o *event.Outcome) event.Millis {
+				return o.DecidedAt
+			}, outcomeColumns()).measured(func(r *kgo.Record, o *event.Outcome) (event.Millis, bool) {
+				return o.ReceivedAt, !waited(r)
+			})
 		}},
 		{topic: topic.Rejections, table: "rejections", fellows: []string{topic.Rejections}, newRows: func() rows {
 			return newRows(func(r *kgo.Record, v *event.Rejection) error {
@@ -93,11 +108,13 @@ func keyed(r *kgo.Record, err error, text string) error {
 
 // unreadable tells records that are useless by their bytes from everything else.
 func unreadable(err error) bool {
-	return event.Unreadable(err) || errors.Is(err, errKey) || errors.Is(err, token.ErrMalformed) || errors.Is(err, errCatalog)
+	return event.Unreadable(err) || errors.Is(err, errKey) || errors.Is(err, token.ErrMalformed) ||
+		errors.Is(err, errCatalog)
 }
 
-// decodeVersion reads a record of the catalog: the key is kind/…, the value a JSON object, or nothing for a record that was removed. The workspace stands in the key
-// of a workspace, program or partner and in the value of a domain or link.
+// decodeVersion reads a record of the catalog: the key is kind/…, the value a JSON
+// object, or nothing for a record that was removed. The workspace stands in the key of
+// a workspace, program or partner and in the value of a domain or link.
 func decodeVersion(r *kgo.Record, v *version) error {
 	kind, rest, ok := strings.Cut(string(r.Key), "/")
 	if !ok || kind == "" || rest == "" {

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// maxMetadata is what a broker accepts as commit metadata by default (offset.metadata.max.bytes). More is refused, and far more closes the connection.
+// maxMetadata is what a broker accepts as commit metadata by default
+// (offset.metadata.max.bytes). More is refused, and far more closes the connection.
 const maxMetadata = 4096
 
 // batchID is [start, end) of one partition of one topic: what one insert holds.
@@ -18,13 +19,15 @@ type batchID struct {
 	start, end int64
 }
 
-// token is the batch's insert_deduplication_token. It names exactly these records: the same token with other records would lose them.
+// token is the batch's insert_deduplication_token. It names exactly these records: the
+// same token with other records would lose them.
 func (b batchID) token() string {
 	return fmt.Sprintf("%s/%d/%d/%d", b.topicID, b.partition, b.start, b.end)
 }
 
-// intent says which batch is inserted next. It is written into the metadata of the commit of the batch's start before the insert, so that whoever comes after a
-// crash forms exactly this batch again.
+// intent says which batch is inserted next. It is written into the metadata of the
+// commit of the batch's start before the insert, so that whoever comes after a crash
+// forms exactly this batch again.
 //
 //	v1 TOPIC-ID START END UNIX-MILLISECONDS
 type intent struct {
@@ -37,13 +40,15 @@ func (i intent) text() string {
 	return fmt.Sprintf("v1 %s %d %d %d", i.topicID, i.start, i.end, i.at.UnixMilli())
 }
 
-// parseIntent reads metadata; none was declared if it is empty, as in the commit of a fresh install or of an operator's tool.
+// parseIntent reads metadata; none was declared if it is empty, as in the commit of a
+// fresh install or of an operator's tool.
 func parseIntent(metadata string) (*intent, error) {
 	if metadata == "" {
 		return nil, nil
 	}
 	bad := func() (*intent, error) {
-		return nil, fmt.Errorf("%w: commit metadata %q: expected \"v1 TOPIC-ID START END MILLISECONDS\"; was it written by a newer version?", ErrIntent, metadata[:min(len(metadata), 200)])
+		return nil, fmt.Errorf("%w: commit metadata %q: expected \"v1 TOPIC-ID START END MILLISECONDS\"; was it "+
+			"written by a newer version?", ErrIntent, metadata[:min(len(metadata), 200)])
 	}
 	words := strings.Split(metadata, " ")
 	if len(words) != 5 || words[0] != "v1" || words[1] == "" {

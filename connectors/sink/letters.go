@@ -18,8 +18,10 @@ type poison struct {
 	reason error
 }
 
-// bury sends the unreadable records of a batch to the dead letters, before the batch is recorded as finished. A batch that is repeated first looks which of
-// its letters are there already. Two sinks that repeat one batch at the same moment can still send a letter twice: it has the same key and the same source headers.
+// bury sends the unreadable records of a batch to the dead letters, before the batch is
+// recorded as finished. A batch that is repeated first looks which of its letters are
+// there already. Two sinks that repeat one batch at the same moment can still send a
+// letter twice: it has the same key and the same source headers.
 func (p *partition) bury(ctx context.Context, b *batch) error {
 	if len(b.poisoned) == 0 || b.letters {
 		return nil
@@ -49,7 +51,8 @@ func (p *partition) bury(ctx context.Context, b *batch) error {
 	return p.sink.step(stepLettersSent, p)
 }
 
-// buried returns the offsets of the batch's records that stand in the dead letters, looking at those that were written since the batch was declared.
+// buried returns the offsets of the batch's records that stand in the dead letters,
+// looking at those that were written since the batch was declared.
 func (p *partition) buried(ctx context.Context, b *batch) (map[int64]bool, error) {
 	name := p.sink.kafka.Topic(topic.DeadLetters)
 	admin := kadm.NewClient(p.sink.client)
@@ -78,7 +81,8 @@ func (p *partition) buried(ctx context.Context, b *batch) (map[int64]bool, error
 	if len(from) == 0 {
 		return found, nil
 	}
-	reader, err := kafka.NewClient(p.sink.kafka, p.sink.log, nil, kgo.KeepControlRecords(), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: from}))
+	reader, err := kafka.NewClient(p.sink.kafka, p.sink.log, nil, kgo.KeepControlRecords(),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: from}))
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +96,8 @@ func (p *partition) buried(ctx context.Context, b *batch) (map[int64]bool, error
 			if r.Offset+1 >= left[r.Partition] {
 				delete(left, r.Partition)
 			}
-			if header(r, topic.HeaderSourceTopic) == p.sink.kafka.Topic(p.feed.topic) && header(r, topic.HeaderSourcePartition) == strconv.Itoa(int(b.partition)) {
+			if header(r, topic.HeaderSourceTopic) == p.sink.kafka.Topic(p.feed.topic) &&
+				header(r, topic.HeaderSourcePartition) == strconv.Itoa(int(b.partition)) {
 				if offset, err := strconv.ParseInt(header(r, topic.HeaderSourceOffset), 10, 64); err == nil {
 					found[offset] = true
 				}

@@ -26,7 +26,8 @@ type metricKey struct {
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	counter := func(name, help string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "partners_sink_" + name, Help: help}, []string{"topic"})
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "partners_sink_" + name, Help: help},
+			[]string{"topic"})
 	}
 	m := &metrics{
 		rows:    counter("rows_total", "Rows inserted into base tables."),
@@ -34,18 +35,24 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		letters: counter("dead_letters_total", "Unreadable records sent to the dead letters."),
 		dropped: counter("replays_dropped_total", "Clicks that were sent again and are in the table already."),
 		stalls:  counter("stalls_total", "Attempts at a batch that failed and are repeated."),
-		insertSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "partners_sink_insert_seconds", Help: "Duration of one insert into a base table and everything its views feed.",
+		insertSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "partners_sink_insert_seconds",
+			Help:    "Duration of one insert into a base table and everything its views feed.",
 			Buckets: prometheus.ExponentialBuckets(0.002, 2, 14)}, []string{"topic"}),
-		ingestSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "partners_sink_ingest_seconds", Help: "From the time in the oldest row of a batch until the batch is visible in ClickHouse.",
+		ingestSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "partners_sink_ingest_seconds",
+			Help:    "From the time in the oldest row of a batch until the batch is visible in ClickHouse.",
 			Buckets: prometheus.ExponentialBuckets(0.05, 2, 16)}, []string{"topic"}),
-		visibleSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "partners_sink_visible_seconds", Help: "From a click, or from the receipt of an event, until its row is visible in ClickHouse.",
-			Buckets: []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400}}, []string{"from"}),
-		lag:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "partners_sink_lag_offsets", Help: "End of the log minus the end of the finished batches."}, []string{"topic", "partition"}),
+		visibleSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "partners_sink_visible_seconds",
+			Help: "From a click, or from the receipt of an event, until its row is visible in ClickHouse.",
+			Buckets: []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600,
+				86400}}, []string{"from"}),
+		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "partners_sink_lag_offsets",
+			Help: "End of the log minus the end of the finished batches."}, []string{"topic", "partition"}),
 		ends:  map[metricKey]int64{},
 		heads: map[metricKey]int64{},
 	}
 	if reg != nil {
-		reg.MustRegister(m.rows, m.batches, m.letters, m.dropped, m.stalls, m.insertSeconds, m.ingestSeconds, m.visibleSeconds, m.lag)
+		reg.MustRegister(m.rows, m.batches, m.letters, m.dropped, m.stalls, m.insertSeconds, m.ingestSeconds,
+			m.visibleSeconds, m.lag)
 	}
 	return m
 }

@@ -22,7 +22,8 @@ const (
 	stepBatchRecorded = "batch-recorded"
 )
 
-// partition is one partition of one topic while it is assigned to this sink. One goroutine inserts its batches, strictly one after another.
+// partition is one partition of one topic while it is assigned to this sink. One
+// goroutine inserts its batches, strictly one after another.
 type partition struct {
 	sink  *Sink
 	feed  *feed
@@ -45,7 +46,8 @@ type partition struct {
 
 func (s *Sink) newPartition(f *feed, id int32, at int64, redo *intent) *partition {
 	ctx, kill := context.WithCancel(context.Background())
-	return &partition{sink: s, feed: f, id: id, queue: newQueue(at, s.cfg), log: s.log.With("topic", f.topic, "partition", id),
+	return &partition{sink: s, feed: f, id: id, queue: newQueue(at, s.cfg), log: s.log.With("topic", f.topic,
+		"partition", id),
 		stop: make(chan struct{}), kill: kill, ctx: ctx, exited: make(chan struct{}), next: at, redo: redo}
 }
 
@@ -54,9 +56,10 @@ type batch struct {
 	batchID
 	records []*kgo.Record
 	// again: an earlier process may have done all this, in part.
-	again    bool
-	intent   intent
-	declared time.Time      // when a commit of the intent last succeeded: this batch's, not the one's before
+	again  bool
+	intent intent
+	// when a commit of the intent last succeeded: this batch's, not the one's before
+	declared time.Time
 	have     map[int64]bool // offsets whose rows are in the table: see Complete
 	suffix   string         // of the tokens of inserts that are not the batch as it was declared
 
@@ -89,7 +92,8 @@ func (p *partition) run() {
 	}
 }
 
-// halt ends the partition: at once if its goroutine is not in a batch, else when that is finished, but after drainTime in any case.
+// halt ends the partition: at once if its goroutine is not in a batch, else when that
+// is finished, but after drainTime in any case.
 func (p *partition) halt() {
 	select {
 	case <-p.stop:
@@ -101,13 +105,15 @@ func (p *partition) halt() {
 	select {
 	case <-p.exited:
 	case <-patience.C:
-		p.log.Warn("the running batch did not finish in time and is left to whoever takes the partition up", "waited", drainTime)
+		p.log.Warn("the running batch did not finish in time and is left to whoever takes the partition up",
+			"waited", drainTime)
 		p.kill()
 		<-p.exited
 	}
 }
 
-// form waits for the next batch: for the records of a declared one, else for as many as come until it is time to insert.
+// form waits for the next batch: for the records of a declared one, else for as many as
+// come until it is time to insert.
 func (p *partition) form() (*batch, error) {
 	id := batchID{topicID: p.sink.topicIDs[p.feed.topic], partition: p.id, start: p.next}
 	if p.redo != nil {
@@ -178,8 +184,9 @@ func (p *partition) pace(full bool) time.Duration {
 	return pace
 }
 
-// write does all steps of a batch and repeats them until they succeed: it ends with an error only if the partition is stopped, or if the error is one that
-// repeating cannot heal.
+// write does all steps of a batch and repeats them until they succeed: it ends with an
+// error only if the partition is stopped, or if the error is one that repeating cannot
+// heal.
 func (p *partition) write(b *batch) error {
 	delay := 100 * time.Millisecond
 	for {
@@ -197,7 +204,8 @@ func (p *partition) write(b *batch) error {
 		}
 		b.again = true
 		p.sink.metrics.stalls.WithLabelValues(p.feed.topic).Inc()
-		p.log.Warn("a batch could not be inserted; it will be repeated as it is", "start", b.start, "end", b.end, "in", delay.String(), "error", err)
+		p.log.Warn("a batch could not be inserted; it will be repeated as it is", "start", b.start, "end", b.end,
+			"in", delay.String(), "error", err)
 		select {
 		case <-p.stop:
 			return errStopped // its intent stands: whoever takes the partition up repeats it
@@ -207,7 +215,8 @@ func (p *partition) write(b *batch) error {
 	}
 }
 
-// attempt runs the steps once, but for those that are known to be done. Running one again changes nothing: commits and tokens are the same.
+// attempt runs the steps once, but for those that are known to be done. Running one
+// again changes nothing: commits and tokens are the same.
 func (p *partition) attempt(b *batch) error {
 	ctx, cancel := context.WithTimeout(p.ctx, attemptTime)
 	defer cancel()
@@ -237,7 +246,8 @@ func (p *partition) attempt(b *batch) error {
 	return nil
 }
 
-// repeatable returns an error if an earlier attempt may have inserted the batch and its token may be forgotten by now.
+// repeatable returns an error if an earlier attempt may have inserted the batch and its
+// token may be forgotten by now.
 func (p *partition) repeatable(ctx context.Context, b *batch) error {
 	young, err := p.sink.young(ctx, p.feed, &b.intent)
 	if err != nil || young {
@@ -246,8 +256,9 @@ func (p *partition) repeatable(ctx context.Context, b *batch) error {
 	return p.sink.free(ctx, p.feed, []*taking{{feed: p.feed, partition: p.id, from: b.start}})
 }
 
-// declare commits the batch's start with the batch as metadata: that acknowledges the batch before and says, to whoever comes after a crash, what is about to be
-// inserted. A member that lost the partition is refused here.
+// declare commits the batch's start with the batch as metadata: that acknowledges the
+// batch before and says, to whoever comes after a crash, what is about to be inserted.
+// A member that lost the partition is refused here.
 func (p *partition) declare(ctx context.Context, b *batch) error {
 	if time.Since(b.declared) < min(intentFresh, p.sink.cfg.SessionTimeout) {
 		return nil
@@ -283,7 +294,8 @@ func (p *partition) insert(ctx context.Context, b *batch) error {
 		return nil
 	}
 	began := time.Now()
-	err := p.sink.wh.Insert(ctx, clickhouse.Insert{Table: p.feed.table, Columns: set.names(), Token: b.token() + b.suffix}, func(block *clickhouse.Batch) error {
+	err := p.sink.wh.Insert(ctx, clickhouse.Insert{Table: p.feed.table, Columns: set.names(), Token: b.token() +
+		b.suffix}, func(block *clickhouse.Batch) error {
 		if err := set.fill(block); err != nil {
 			return err
 		}
@@ -326,13 +338,18 @@ func (p *partition) collect(ctx context.Context, b *batch, set rows) error {
 	return nil
 }
 
-// record writes the finished batch into table batches. With it, the batch is done. It has no token: a second row for a batch is as good as one, while a ClickHouse that was killed in the midst of an insert may
-// have noted the token and not have the row, and would then swallow every repetition (seen once in TestOutages: all later sinks stopped at the gap).
+// record writes the finished batch into table batches. With it, the batch is done. It
+// has no token: a second row for a batch is as good as one, while a ClickHouse that was
+// killed in the midst of an insert may have noted the token and not have the row, and
+// would then swallow every repetition (seen once in TestOutages: all later sinks
+// stopped at the gap).
 func (p *partition) record(ctx context.Context, b *batch) error {
 	into := clickhouse.Insert{Table: "batches",
-		Columns: []string{"topic_id", "topic", "partition", "start_offset", "end_offset", "rows", "dropped_replays", "dead_lettered"}}
+		Columns: []string{"topic_id", "topic", "partition", "start_offset", "end_offset", "rows", "dropped_replays",
+			"dead_lettered"}}
 	err := p.sink.wh.Insert(ctx, into, func(row *clickhouse.Batch) error {
-		return row.Append(b.topicID, p.feed.topic, uint32(b.partition), uint64(b.start), uint64(b.end), uint64(b.sum.rows), uint64(b.dropped), uint64(len(b.poisoned)))
+		return row.Append(b.topicID, p.feed.topic, uint32(b.partition), uint64(b.start), uint64(b.end),
+			uint64(b.sum.rows), uint64(b.dropped), uint64(len(b.poisoned)))
 	})
 	if err != nil {
 		return err

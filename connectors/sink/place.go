@@ -12,7 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// clockSkew is how far ClickHouse's clock may be from this one when batches since an intent are counted.
+// clockSkew is how far ClickHouse's clock may be from this one when batches since an
+// intent are counted.
 const clockSkew = 5 * time.Minute
 
 // situation is all that decides where a partition is taken up.
@@ -27,15 +28,20 @@ type situation struct {
 	logStart, logEnd int64
 }
 
-// origin returns the offset of the first record that is not known to be in the tables, whether the log still has it or not.
+// origin returns the offset of the first record that is not known to be in the tables,
+// whether the log still has it or not.
 func (s situation) origin() (at int64, err error) {
 	for _, id := range s.tiledIDs {
 		if id != s.topicID {
-			return 0, fmt.Errorf("%w: the finished batches in ClickHouse are of topic id %s, the topic now has %s: it was deleted and created again, or this is another cluster; give the new topic a new database, or remove the old one's rows", ErrTopicChanged, id, s.topicID)
+			return 0, fmt.Errorf("%w: the finished batches in ClickHouse are of topic id %s, the topic now has "+
+				"%s: it was deleted and created again, or this is another cluster; give the new topic a new "+
+				"database, or remove the old one's rows", ErrTopicChanged, id, s.topicID)
 		}
 	}
 	if s.intent != nil && s.intent.topicID != s.topicID {
-		return 0, fmt.Errorf("%w: the group's commit is of topic id %s, the topic now has %s: it was deleted and created again; give the new topic a new database, or remove the old one's rows and the group's commit", ErrTopicChanged, s.intent.topicID, s.topicID)
+		return 0, fmt.Errorf("%w: the group's commit is of topic id %s, the topic now has %s: it was deleted and "+
+			"created again; give the new topic a new database, or remove the old one's rows and the group's commit",
+			ErrTopicChanged, s.intent.topicID, s.topicID)
 	}
 	switch {
 	case s.tiledEnd >= 0:
@@ -43,25 +49,32 @@ func (s situation) origin() (at int64, err error) {
 	case s.committed >= 0:
 		return s.committed, nil
 	default:
-		return 0, fmt.Errorf("%w, and no finished batch in ClickHouse, while the log holds [%d, %d): on a fresh install run `ctl topics apply`; else set the offset with kafka-consumer-groups --reset-offsets to where the group stood", ErrNoCommit, s.logStart, s.logEnd)
+		return 0, fmt.Errorf("%w, and no finished batch in ClickHouse, while the log holds [%d, %d): on a fresh "+
+			"install run `ctl topics apply`; else set the offset with kafka-consumer-groups --reset-offsets to "+
+			"where the group stood", ErrNoCommit, s.logStart, s.logEnd)
 	}
 }
 
-// begin returns the origin, which must be in the log, and the batch that has to be formed there if an intent names it.
+// begin returns the origin, which must be in the log, and the batch that has to be
+// formed there if an intent names it.
 func (s situation) begin() (at int64, redo *intent, err error) {
 	if at, err = s.origin(); err != nil {
 		return 0, nil, err
 	}
 	if at < s.logStart {
-		return 0, nil, fmt.Errorf("%w: the tables end at offset %d, the log begins at %d: [%d, %d) cannot be read any more; stop the sinks and run `ctl rollup rebuild`, which completes the tables from what is left and marks the range", ErrLostRange, at, s.logStart, at, s.logStart)
+		return 0, nil, fmt.Errorf("%w: the tables end at offset %d, the log begins at %d: [%d, %d) cannot be read "+
+			"any more; stop the sinks and run `ctl rollup rebuild`, which completes the tables from what is left "+
+			"and marks the range", ErrLostRange, at, s.logStart, at, s.logStart)
 	}
 	if at > s.logEnd {
-		return 0, nil, fmt.Errorf("%w: the tables end at offset %d, the log ends at %d: records were lost or this is another cluster", ErrLostRange, at, s.logEnd)
+		return 0, nil, fmt.Errorf("%w: the tables end at offset %d, the log ends at %d: records were lost or this "+
+			"is another cluster", ErrLostRange, at, s.logEnd)
 	}
 	if s.intent != nil && s.intent.start == at {
 		redo = s.intent
 		if redo.end > s.logEnd {
-			return 0, nil, fmt.Errorf("%w: batch [%d, %d) was begun, but the log ends at %d", ErrLostRange, redo.start, redo.end, s.logEnd)
+			return 0, nil, fmt.Errorf("%w: batch [%d, %d) was begun, but the log ends at %d",
+				ErrLostRange, redo.start, redo.end, s.logEnd)
 		}
 	}
 	return at, redo, nil
@@ -77,8 +90,9 @@ type taking struct {
 	from int64 // the base table must have no row at or behind it
 }
 
-// place finds out where each partition is taken up, with a fixed number of questions for all of them together. An error is either one that time can heal, or one of
-// this package's.
+// place finds out where each partition is taken up, with a fixed number of questions
+// for all of them together. An error is either one that time can heal, or one of this
+// package's.
 func (s *Sink) place(ctx context.Context, partitions []*taking) error {
 	if err := s.logRanges(ctx, partitions); err != nil {
 		return err
@@ -92,8 +106,9 @@ func (s *Sink) place(ctx context.Context, partitions []*taking) error {
 		if t.at, t.redo, err = t.begin(); err != nil {
 			return fmt.Errorf("%s partition %d: %w", t.feed.topic, t.partition, err)
 		}
-		// What lies behind must be free of rows, or an insert got through that was not recorded. The one exception is the batch of an intent that is young enough
-		// to be repeated: its token is still known.
+		// What lies behind must be free of rows, or an insert got through that was not
+		// recorded. The one exception is the batch of an intent that is young enough to
+		// be repeated: its token is still known.
 		t.from = t.at
 		if t.redo != nil {
 			young, err := s.young(ctx, t.feed, t.redo)
@@ -114,7 +129,8 @@ func (s *Sink) place(ctx context.Context, partitions []*taking) error {
 	return nil
 }
 
-// free returns ErrHalfDone if the base table has a row of a partition at or behind the partition's from.
+// free returns ErrHalfDone if the base table has a row of a partition at or behind the
+// partition's from.
 func (s *Sink) free(ctx context.Context, f *feed, partitions []*taking) error {
 	var behind []string // numbers only
 	for _, t := range partitions {
@@ -125,12 +141,14 @@ func (s *Sink) free(ctx context.Context, f *feed, partitions []*taking) error {
 		First     uint64 `ch:"first"`
 		Rows      uint64 `ch:"rows"`
 	}
-	err := s.wh.Select(ctx, &found, "SELECT src_partition, min(src_offset) AS first, count() AS rows FROM "+f.table+" WHERE "+strings.Join(behind, " OR ")+" GROUP BY src_partition")
+	err := s.wh.Select(ctx, &found, "SELECT src_partition, min(src_offset) AS first, count() AS rows FROM "+f.table+
+		" WHERE "+strings.Join(behind, " OR ")+" GROUP BY src_partition")
 	if err != nil {
 		return fmt.Errorf("looking for rows of %s that no batch records: %w", f.table, err)
 	}
 	for _, x := range found {
-		return fmt.Errorf("%w: table %s has %d rows of partition %d, from offset %d, that no finished batch records, and a repeated insert would no longer be recognised: stop the sinks and run `ctl rollup rebuild`", ErrHalfDone, f.table, x.Rows, x.Partition, x.First)
+		return fmt.Errorf("%w: table %s has %d rows of partition %d, from offset %d, that no finished batch "+
+			"records, and a repeated insert would no longer be recognised: stop the sinks and run `ctl rollup rebuild`", ErrHalfDone, f.table, x.Rows, x.Partition, x.First)
 	}
 	return nil
 }
@@ -160,7 +178,8 @@ func (s *Sink) logRanges(ctx context.Context, partitions []*taking) error {
 		case !ok1 || !ok2:
 			return fmt.Errorf("%w: listing the log of %s partition %d: no answer", errKafka, name, t.partition)
 		case first.Err != nil || last.Err != nil:
-			return fmt.Errorf("%w: listing the log of %s partition %d: %w", errKafka, name, t.partition, errors.Join(first.Err, last.Err))
+			return fmt.Errorf("%w: listing the log of %s partition %d: %w",
+				errKafka, name, t.partition, errors.Join(first.Err, last.Err))
 		}
 		t.logStart, t.logEnd = first.Offset, last.Offset
 	}
@@ -206,7 +225,8 @@ func (s *Sink) tiled(ctx context.Context, partitions []*taking) error {
 	return nil
 }
 
-// young reports whether the tables still know the token of a batch that was declared but not recorded: less than half of their windows has gone by since.
+// young reports whether the tables still know the token of a batch that was declared
+// but not recorded: less than half of their windows has gone by since.
 func (s *Sink) young(ctx context.Context, f *feed, i *intent) (bool, error) {
 	window := s.windows[f.topic]
 	if window.age > 0 && time.Since(i.at) > window.age/2 {
@@ -215,7 +235,8 @@ func (s *Sink) young(ctx context.Context, f *feed, i *intent) (bool, error) {
 	var followed []struct {
 		Batches uint64 `ch:"batches"`
 	}
-	err := s.wh.Select(ctx, &followed, "SELECT count() AS batches FROM batches WHERE has({topics:Array(String)}, topic) AND rows > 0 AND inserted_at >= fromUnixTimestamp64Milli({since:Int64})",
+	err := s.wh.Select(ctx, &followed, "SELECT count() AS batches FROM batches WHERE has({topics:Array(String)}, "+
+		"topic) AND rows > 0 AND inserted_at >= fromUnixTimestamp64Milli({since:Int64})",
 		clickhouse.Named("topics", f.fellows), clickhouse.Named("since", i.at.Add(-clockSkew).UnixMilli()))
 	if err != nil {
 		return false, fmt.Errorf("counting the batches since the last intent: %w", err)

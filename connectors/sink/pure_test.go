@@ -24,7 +24,8 @@ func TestConfig(t *testing.T) {
 		t.Helper()
 		c := DefaultConfig()
 		change(&c)
-		if err := c.Validate(); want == "" && err != nil || want != "" && (err == nil || !strings.HasPrefix(err.Error(), want)) {
+		if err := c.Validate(); want == "" && err != nil || want != "" &&
+			(err == nil || !strings.HasPrefix(err.Error(), want)) {
 			t.Errorf("got %v, want %s…", err, want)
 		}
 	}
@@ -40,7 +41,12 @@ func TestIntentRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		id := [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))
 		start := rapid.Int64Range(0, 1<<62).Draw(t, "start")
-		want := intent{topicID: topicIDText(id), start: start, end: start + rapid.Int64Range(1, 1<<61).Draw(t, "n"), at: time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(t, "at")).UTC()}
+		want := intent{
+			topicID: topicIDText(id),
+			start:   start,
+			end:     start + rapid.Int64Range(1, 1<<61).Draw(t, "n"),
+			at:      time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(t, "at")).UTC(),
+		}
 		got, err := parseIntent(want.text())
 		if err != nil || *got != want {
 			t.Fatalf("%q: got %+v, %v, want %+v", want.text(), got, err, want)
@@ -51,9 +57,11 @@ func TestIntentRoundTrip(t *testing.T) {
 	})
 }
 
-// Whatever stands in a commit, it is either exactly what an intent is written as, or nothing, or refused.
+// Whatever stands in a commit, it is either exactly what an intent is written as, or
+// nothing, or refused.
 func FuzzIntent(f *testing.F) {
-	for _, s := range []string{"", "v1 AAAAAAAAAAAAAAAAAAAAAA 0 1 0", "v1 x 5 5 0", "v1 x 5 4 0", "v1 x -1 4 0", "v1 x 01 4 0", "v1 x 1 4 0 ", "v2 x 1 4 0", "v1  1 4 0", "v1 x 1 99999999999999999999 0"} {
+	for _, s := range []string{"", "v1 AAAAAAAAAAAAAAAAAAAAAA 0 1 0", "v1 x 5 5 0", "v1 x 5 4 0", "v1 x -1 4 0",
+		"v1 x 01 4 0", "v1 x 1 4 0 ", "v2 x 1 4 0", "v1  1 4 0", "v1 x 1 99999999999999999999 0"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, metadata string) {
@@ -92,17 +100,59 @@ func TestBegin(t *testing.T) {
 	f("first batch in doubt", situation{committed: 0, intent: in(0, 5), tiledEnd: none, logEnd: 9}, 0, true, nil)
 	f("no commit", situation{committed: none, tiledEnd: none, logEnd: 9}, 0, false, ErrNoCommit)
 	f("no commit, but batches", situation{committed: none, tiledIDs: ids, tiledEnd: 7, logEnd: 9}, 7, false, nil)
-	f("the last batch is recorded, not acknowledged", situation{committed: 3, intent: in(3, 7), tiledIDs: ids, tiledEnd: 7, logEnd: 9}, 7, false, nil)
-	f("the last batch is in doubt", situation{committed: 7, intent: in(7, 9), tiledIDs: ids, tiledEnd: 7, logEnd: 9}, 7, true, nil)
-	f("restored from a backup", situation{committed: 70, intent: in(70, 90), tiledIDs: ids, tiledEnd: 7, logEnd: 99}, 7, false, nil)
-	f("the log lost its beginning", situation{committed: 7, tiledIDs: ids, tiledEnd: 7, logStart: 8, logEnd: 9}, 0, false, ErrLostRange)
+	f("the last batch is recorded, not acknowledged", situation{
+		committed: 3,
+		intent:    in(3, 7),
+		tiledIDs:  ids,
+		tiledEnd:  7,
+		logEnd:    9,
+	}, 7, false, nil)
+	f("the last batch is in doubt", situation{
+		committed: 7,
+		intent:    in(7, 9),
+		tiledIDs:  ids,
+		tiledEnd:  7,
+		logEnd:    9,
+	}, 7, true, nil)
+	f("restored from a backup", situation{
+		committed: 70,
+		intent:    in(70, 90),
+		tiledIDs:  ids,
+		tiledEnd:  7,
+		logEnd:    99,
+	}, 7, false, nil)
+	f("the log lost its beginning", situation{
+		committed: 7,
+		tiledIDs:  ids,
+		tiledEnd:  7,
+		logStart:  8,
+		logEnd:    9,
+	}, 0, false, ErrLostRange)
 	f("the log lost its end", situation{committed: 7, tiledIDs: ids, tiledEnd: 7, logEnd: 6}, 0, false, ErrLostRange)
-	f("the log lost a declared batch", situation{committed: 7, intent: in(7, 12), tiledIDs: ids, tiledEnd: 7, logEnd: 9}, 0, false, ErrLostRange)
-	f("another topic's batches", situation{committed: 0, tiledIDs: []string{"T", "U"}, tiledEnd: 7, logEnd: 9}, 0, false, ErrTopicChanged)
-	f("another topic's intent", situation{topicID: "U", committed: 0, intent: in(0, 3), tiledEnd: none, logEnd: 9}, 0, false, ErrTopicChanged)
+	f("the log lost a declared batch", situation{
+		committed: 7,
+		intent:    in(7, 12),
+		tiledIDs:  ids,
+		tiledEnd:  7,
+		logEnd:    9,
+	}, 0, false, ErrLostRange)
+	f("another topic's batches", situation{
+		committed: 0,
+		tiledIDs:  []string{"T", "U"},
+		tiledEnd:  7,
+		logEnd:    9,
+	}, 0, false, ErrTopicChanged)
+	f("another topic's intent", situation{
+		topicID:   "U",
+		committed: 0,
+		intent:    in(0, 3),
+		tiledEnd:  none,
+		logEnd:    9,
+	}, 0, false, ErrTopicChanged)
 }
 
-// world is a trivial model of one partition: a log, a table, and what a sink knows of both. Sinks of the model follow `begin` and die between any two steps.
+// world is a trivial model of one partition: a log, a table, and what a sink knows of
+// both. Sinks of the model follow `begin` and die between any two steps.
 func TestTilesWhateverDies(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		logEnd, committed := int64(0), int64(0)
@@ -175,10 +225,12 @@ func TestTilesWhateverDies(t *testing.T) {
 	})
 }
 
-// The queue gives every record once, in order, in batches within the limits, and wakes and resumes whom it must.
+// The queue gives every record once, in order, in batches within the limits, and wakes
+// and resumes whom it must.
 func TestQueue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		cfg := Config{BatchRows: rapid.IntRange(1, 5).Draw(t, "rows"), BatchBytes: rapid.IntRange(1, 40).Draw(t, "bytes")}
+		cfg := Config{BatchRows: rapid.IntRange(1, 5).Draw(t, "rows"), BatchBytes: rapid.IntRange(1, 40).Draw(t,
+			"bytes")}
 		q := newQueue(0, cfg)
 		var pushed, taken []int64
 		next, paused := int64(0), false
@@ -189,9 +241,11 @@ func TestQueue(t *testing.T) {
 				for n := range rapid.IntRange(0, 4).Draw(t, "n") {
 					next += rapid.Int64Range(0, 2).Draw(t, "gap") // aborted and compacted records
 					if n == 0 && next > 0 && rapid.Bool().Draw(t, "old") {
-						records = append(records, &kgo.Record{Offset: q.next - 1, Value: make([]byte, 3)}) // fetched a second time
+						// fetched a second time
+						records = append(records, &kgo.Record{Offset: q.next - 1, Value: make([]byte, 3)})
 					}
-					records = append(records, &kgo.Record{Offset: next, Value: make([]byte, rapid.IntRange(0, 20).Draw(t, "size"))})
+					records = append(records,
+						&kgo.Record{Offset: next, Value: make([]byte, rapid.IntRange(0, 20).Draw(t, "size"))})
 					pushed = append(pushed, next)
 					next++
 				}
@@ -239,7 +293,8 @@ func TestQueue(t *testing.T) {
 	})
 }
 
-// What every record's bytes can be, the sink takes or calls unreadable: it never panics and never takes another error for poison.
+// What every record's bytes can be, the sink takes or calls unreadable: it never panics
+// and never takes another error for poison.
 func FuzzDecode(f *testing.F) {
 	all := feeds(event.DefaultCodec())
 	f.Add(0, []byte("key"), []byte("\x00\x00\x00\x00\x01\x00"))
@@ -279,7 +334,8 @@ func TestDecodeVersion(t *testing.T) {
 
 // Passing errors are repeated, the sink's own never.
 func TestPassing(t *testing.T) {
-	for _, err := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrLostRange, ErrHalfDone, ErrWindow, ErrIntent} {
+	for _, err := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrLostRange, ErrHalfDone, ErrWindow,
+		ErrIntent} {
 		if passing(fmt.Errorf("%w: %w", errKafka, err)) || !NeedsOperator(fmt.Errorf("x: %w", err)) {
 			t.Errorf("%v is repeated", err)
 		}
@@ -294,7 +350,8 @@ func TestPassing(t *testing.T) {
 	}
 }
 
-// Every column of the sink is in its table's migration, and the other way round but for what the table fills itself.
+// Every column of the sink is in its table's migration, and the other way round but for
+// what the table fills itself.
 func TestColumnsMatchMigrations(t *testing.T) {
 	text, err := ddl.Migrations().Open("0001_base_tables.sql")
 	if err != nil {
@@ -315,7 +372,8 @@ func TestColumnsMatchMigrations(t *testing.T) {
 		var want []string
 		for _, line := range strings.Split(body, "\n") {
 			words := strings.Fields(line)
-			if !strings.HasPrefix(line, "    ") || strings.HasPrefix(line, "     ") || len(words) < 2 || words[0] == "--" || words[0] == "INDEX" || strings.Contains(line, " MATERIALIZED ") {
+			if !strings.HasPrefix(line, "    ") || strings.HasPrefix(line, "     ") || len(words) < 2 ||
+				words[0] == "--" || words[0] == "INDEX" || strings.Contains(line, " MATERIALIZED ") {
 				continue
 			}
 			want = append(want, words[0])
@@ -329,7 +387,8 @@ func TestColumnsMatchMigrations(t *testing.T) {
 	}
 }
 
-// Clicks are slow, a budget of 20 inserts a second holds for every partition count, and a full batch waits no longer than the budget.
+// Clicks are slow, a budget of 20 inserts a second holds for every partition count, and
+// a full batch waits no longer than the budget.
 func TestPace(t *testing.T) {
 	f := func(name string, partitions int, took time.Duration, full bool, want time.Duration) {
 		t.Helper()
@@ -351,7 +410,8 @@ func TestPace(t *testing.T) {
 	f(topic.Clicks, 6, time.Second, true, 300*time.Millisecond)
 }
 
-// A click's way is measured from the click, a verdict's from the receipt of its event, however old each is, unless that had to wait.
+// A click's way is measured from the click, a verdict's from the receipt of its event,
+// however old each is, unless that had to wait.
 func TestVisibleSeconds(t *testing.T) {
 	codec, now := event.DefaultCodec(), time.Now()
 	ago := func(d time.Duration) event.Millis { return event.MillisOf(now.Add(-d)) }
@@ -363,17 +423,35 @@ func TestVisibleSeconds(t *testing.T) {
 		for _, age := range []time.Duration{-time.Minute, 200 * time.Millisecond, 20 * time.Second, 48 * time.Hour} {
 			switch f.topic {
 			case topic.Clicks:
-				value, err = codec.AppendClick(nil, &event.Click{WorkspaceID: "acme", ClickToken: "t", ClickedAt: ago(age), TokenStatus: event.TokenAppended, Trigger: event.TriggerLink})
+				value, err = codec.AppendClick(nil, &event.Click{
+					WorkspaceID: "acme",
+					ClickToken:  "t",
+					ClickedAt:   ago(age),
+					TokenStatus: event.TokenAppended,
+					Trigger:     event.TriggerLink,
+				})
 			case topic.Outcomes:
-				value, err = codec.AppendOutcome(nil, &event.Outcome{WorkspaceID: "acme", ClickToken: "t", EventID: "e", Verdict: event.Unattributed, Type: event.Sale, Review: event.ReviewClear, ReceivedAt: ago(age), OccurredAt: ago(0), DecidedAt: ago(0)}, nil)
+				value, err = codec.AppendOutcome(nil, &event.Outcome{
+					WorkspaceID: "acme",
+					ClickToken:  "t",
+					EventID:     "e",
+					Verdict:     event.Unattributed,
+					Type:        event.Sale,
+					Review:      event.ReviewClear,
+					ReceivedAt:  ago(age),
+					OccurredAt:  ago(0),
+					DecidedAt:   ago(0),
+				}, nil)
 			default:
 				continue
 			}
 			if err == nil {
 				err = set.add(&kgo.Record{Key: []byte("t"), Value: value}, nil)
 			}
-			if err == nil && f.topic == topic.Outcomes && age > time.Second { // what waited for its click is not late
-				err = set.add(&kgo.Record{Key: []byte("t"), Value: value, Headers: []kgo.RecordHeader{{Key: topic.HeaderWaited}}}, nil)
+			// what waited for its click is not late
+			if err == nil && f.topic == topic.Outcomes && age > time.Second {
+				err = set.add(&kgo.Record{Key: []byte("t"), Value: value,
+					Headers: []kgo.RecordHeader{{Key: topic.HeaderWaited}}}, nil)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -382,8 +460,10 @@ func TestVisibleSeconds(t *testing.T) {
 		m.done(&feeds(codec)[i], &batch{sum: set.result()})
 	}
 	for from, within := range measured(t, m) {
-		// From a clock that is ahead nothing took negative time; two days are beyond the last bucket.
-		if within[0.01] != 1 || within[0.1] != 1 || within[10] != 2 || within[30] != 3 || within[86400] != 3 || within[math.Inf(1)] != 4 {
+		// From a clock that is ahead nothing took negative time; two days are beyond
+		// the last bucket.
+		if within[0.01] != 1 || within[0.1] != 1 || within[10] != 2 || within[30] != 3 || within[86400] != 3 ||
+			within[math.Inf(1)] != 4 {
 			t.Errorf("from %s: %v", from, within)
 		}
 	}

@@ -6,7 +6,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// queue holds one partition's records between the poll loop, which pushes, and the partition's worker, which takes.
+// queue holds one partition's records between the poll loop, which pushes, and the
+// partition's worker, which takes.
 type queue struct {
 	limitRows, limitBytes int
 	changed               chan struct{} // capacity 1: something was pushed
@@ -22,7 +23,8 @@ func newQueue(at int64, cfg Config) *queue {
 	return &queue{limitRows: cfg.BatchRows, limitBytes: cfg.BatchBytes, changed: make(chan struct{}, 1), next: at}
 }
 
-// push appends records in the order of their offsets and reports whether fetching should pause: two batches are waiting. Records that were pushed before are ignored.
+// push appends records in the order of their offsets and reports whether fetching
+// should pause: two batches are waiting. Records that were pushed before are ignored.
 func (q *queue) push(records []*kgo.Record) (pause bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -52,7 +54,8 @@ func (q *queue) level() (records int, full bool) {
 	return len(q.records), len(q.records) >= q.limitRows || q.bytes >= q.limitBytes
 }
 
-// take removes the records of the next batch: as many as the limits allow, at least one if there is any. resume says that a paused partition should be fetched again.
+// take removes the records of the next batch: as many as the limits allow, at least one
+// if there is any. resume says that a paused partition should be fetched again.
 func (q *queue) take() (records []*kgo.Record, resume bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -64,12 +67,14 @@ func (q *queue) take() (records []*kgo.Record, resume bool) {
 	return q.cut(n, bytes)
 }
 
-// takeTo removes all records below end. It does nothing until they are known to be complete: until the last record before end, or one behind it, was pushed.
+// takeTo removes all records below end. It does nothing until they are known to be
+// complete: until the last record before end, or one behind it, was pushed.
 func (q *queue) takeTo(end int64) (records []*kgo.Record, resume, complete bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.next < end {
-		// A batch that is declared may be larger than today's limits: then it must not wait for a fetch that is paused for being over them.
+		// A batch that is declared may be larger than today's limits: then it must not
+		// wait for a fetch that is paused for being over them.
 		resume, q.paused = q.paused, false
 		return nil, resume, false
 	}

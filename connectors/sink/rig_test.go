@@ -25,7 +25,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// rig is a broker with our topics, a migrated ClickHouse and the truth of what was produced.
+// rig is a broker with our topics, a migrated ClickHouse and the truth of what was
+// produced.
 type rig struct {
 	t       testing.TB
 	cluster *kfake.Cluster
@@ -53,7 +54,14 @@ func discard() *slog.Logger {
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{t: t, dsn: clickhousetest.ForTest(t), codec: event.DefaultCodec(), want: map[string][]spot{}, sums: map[string]int64{}, spread: kafkatest.Partitions}
+	r := &rig{
+		t:      t,
+		dsn:    clickhousetest.ForTest(t),
+		codec:  event.DefaultCodec(),
+		want:   map[string][]spot{},
+		sums:   map[string]int64{},
+		spread: kafkatest.Partitions,
+	}
 	r.cluster, r.brokers = kafkatest.Cluster(t)
 	return r.migrated()
 }
@@ -63,7 +71,15 @@ func newRealRig(t testing.TB) *rig {
 	t.Helper()
 	b := kafkatest.Real(t)
 	kafkatest.Topics(t, b.Brokers())
-	r := &rig{t: t, dsn: clickhousetest.ForTest(t), codec: event.DefaultCodec(), want: map[string][]spot{}, sums: map[string]int64{}, spread: kafkatest.Partitions, brokers: b.Brokers()}
+	r := &rig{
+		t:       t,
+		dsn:     clickhousetest.ForTest(t),
+		codec:   event.DefaultCodec(),
+		want:    map[string][]spot{},
+		sums:    map[string]int64{},
+		spread:  kafkatest.Partitions,
+		brokers: b.Brokers(),
+	}
 	return r.migrated()
 }
 
@@ -145,11 +161,16 @@ func (r *rig) token() string {
 var epoch = time.Date(2026, 3, 14, 15, 9, 26, 0, time.UTC)
 
 func (r *rig) click(i int) *event.Click {
-	c := &event.Click{WorkspaceID: fmt.Sprintf("w%d", i%3), ClickToken: r.token(), ClickedAt: event.MillisOf(epoch.Add(time.Duration(i) * time.Second)), WindowMs: 30 * 86400_000,
-		TokenStatus: event.TokenAppended, LinkID: fmt.Sprintf("lnk_%d", i%7), Domain: "go.acme.com", Slug: fmt.Sprintf("s%d", i%7), Destination: "https://shop.acme.com/landing/page", Trigger: event.TriggerLink,
-		PartnerID: fmt.Sprintf("prt_%d", i%5), PartnerKey: "nomura", PartnerName: "Nomura Studio", PartnerRelationship: "approved", PartnerLifecycle: "active",
+	c := &event.Click{WorkspaceID: fmt.Sprintf("w%d", i%3), ClickToken: r.token(),
+		ClickedAt: event.MillisOf(epoch.Add(time.Duration(i) * time.Second)), WindowMs: 30 * 86400_000,
+		TokenStatus: event.TokenAppended, LinkID: fmt.Sprintf("lnk_%d", i%7), Domain: "go.acme.com", Slug: fmt.Sprintf(
+			"s%d", i%7), Destination: "https://shop.acme.com/landing/page", Trigger: event.TriggerLink,
+		PartnerID: fmt.Sprintf(
+			"prt_%d",
+			i%5), PartnerKey: "nomura", PartnerName: "Nomura Studio", PartnerRelationship: "approved", PartnerLifecycle: "active",
 		ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners", ProgramStatus: "active", AssignmentID: "asg_1", AssignedAt: event.MillisOf(epoch.Add(-240 * time.Hour)),
-		RewardTerms: "10%", UTMSource: "partner", UTMMedium: "agency", ReferrerHost: "news.example.com", Country: "DE", Device: "phone", OS: "Android", Browser: "Chrome Mobile", CatalogOffset: 17}
+		RewardTerms: "10%", UTMSource: "partner", UTMMedium: "agency", ReferrerHost: "news.example.com", Country: "DE",
+		Device: "phone", OS: "Android", Browser: "Chrome Mobile", CatalogOffset: 17}
 	if i%10 == 3 {
 		c.TokenStatus, c.TokenReason = event.TokenWithheld, "signed_url"
 	}
@@ -164,7 +185,13 @@ func (r *rig) clickRecord(c *event.Click, partition int32, replay bool) *kgo.Rec
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	rec := &kgo.Record{Topic: topic.Clicks, Partition: partition, Key: []byte(c.ClickToken), Value: value, Headers: []kgo.RecordHeader{{Key: topic.HeaderToken, Value: []byte("1")}}}
+	rec := &kgo.Record{
+		Topic:     topic.Clicks,
+		Partition: partition,
+		Key:       []byte(c.ClickToken),
+		Value:     value,
+		Headers:   []kgo.RecordHeader{{Key: topic.HeaderToken, Value: []byte("1")}},
+	}
 	if replay {
 		rec.Headers = append(rec.Headers, kgo.RecordHeader{Key: topic.HeaderReplay, Value: []byte("1")})
 	}
@@ -175,17 +202,22 @@ func (r *rig) clickRecord(c *event.Click, partition int32, replay bool) *kgo.Rec
 func (r *rig) pair(i int, partition int32) (*kgo.Record, *event.Outcome) {
 	c := r.click(i)
 	amount := int64(1000 + i)
-	v := &event.Conversion{WorkspaceID: c.WorkspaceID, EventID: fmt.Sprintf("e%d", i), ClickToken: c.ClickToken, Type: event.Sale, EventName: "order", OccurredAt: c.ClickedAt.Add(time.Hour),
-		ReceivedAt: c.ClickedAt.Add(time.Hour + time.Second), AmountMinor: &amount, Currency: "EUR", Exponent: 2, OrderID: fmt.Sprintf("o%d", i), Metadata: map[string]string{"sku": "A1"}, KeyID: "0badcafe"}
+	v := &event.Conversion{WorkspaceID: c.WorkspaceID, EventID: fmt.Sprintf("e%d", i), ClickToken: c.ClickToken,
+		Type: event.Sale, EventName: "order", OccurredAt: c.ClickedAt.Add(time.Hour),
+		ReceivedAt: c.ClickedAt.Add(time.Hour + time.Second), AmountMinor: &amount, Currency: "EUR", Exponent: 2,
+		OrderID: fmt.Sprintf("o%d", i), Metadata: map[string]string{"sku": "A1"}, KeyID: "0badcafe"}
 	v.ContentSHA256 = v.Content()
 	value, err := r.codec.AppendConversion(nil, v)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	reward := amount / 10
-	o := &event.Outcome{WorkspaceID: v.WorkspaceID, EventID: v.EventID, ClickToken: v.ClickToken, Verdict: event.Attributed, Flags: []string{event.FlagTooFast}, Review: event.ReviewClear, Type: v.Type, EventName: v.EventName,
-		Effect: 1, OccurredAt: v.OccurredAt, ReceivedAt: v.ReceivedAt, DecidedAt: v.ReceivedAt + 5, AmountMinor: &amount, Currency: "EUR", Exponent: 2, OrderID: v.OrderID,
-		EstimatedRewardMinor: &reward, RewardCurrency: "EUR", ContentSHA256: v.ContentSHA256, EventPartition: partition, RulesVersion: event.RulesVersion, Click: c}
+	o := &event.Outcome{WorkspaceID: v.WorkspaceID, EventID: v.EventID, ClickToken: v.ClickToken,
+		Verdict: event.Attributed, Flags: []string{event.FlagTooFast}, Review: event.ReviewClear, Type: v.Type, EventName: v.EventName,
+		Effect: 1, OccurredAt: v.OccurredAt, ReceivedAt: v.ReceivedAt, DecidedAt: v.ReceivedAt +
+			5, AmountMinor: &amount, Currency: "EUR", Exponent: 2, OrderID: v.OrderID,
+		EstimatedRewardMinor: &reward, RewardCurrency: "EUR", ContentSHA256: v.ContentSHA256,
+		EventPartition: partition, RulesVersion: event.RulesVersion, Click: c}
 	return &kgo.Record{Topic: topic.Conversions, Partition: partition, Key: []byte(v.ClickToken), Value: value}, o
 }
 
@@ -205,7 +237,8 @@ func (r *rig) expect(table string, records []*kgo.Record) {
 	}
 }
 
-// fill produces n clicks and n/10 conversions with their outcomes, the latter in transactions of which some are aborted.
+// fill produces n clicks and n/10 conversions with their outcomes, the latter in
+// transactions of which some are aborted.
 func (r *rig) fill(n int) {
 	r.t.Helper()
 	var clicks, conversions []*kgo.Record
@@ -245,7 +278,12 @@ func (r *rig) judge(outcomes []*event.Outcome) {
 				if err != nil {
 					r.t.Fatal(err)
 				}
-				records = append(records, &kgo.Record{Topic: topic.Outcomes, Partition: o.EventPartition, Key: []byte(o.ClickToken), Value: value})
+				records = append(records, &kgo.Record{
+					Topic:     topic.Outcomes,
+					Partition: o.EventPartition,
+					Key:       []byte(o.ClickToken),
+					Value:     value,
+				})
 			}
 			if err := cl.BeginTransaction(); err != nil {
 				r.t.Fatal(err)
@@ -271,7 +309,8 @@ func (r *rig) judge(outcomes []*event.Outcome) {
 func (r *rig) places(table string) []spot {
 	r.t.Helper()
 	var got []spot
-	if err := r.wh.Select(r.t.Context(), &got, "SELECT src_partition, src_offset FROM "+table+" ORDER BY ALL"); err != nil {
+	if err := r.wh.Select(r.t.Context(), &got, "SELECT src_partition, src_offset FROM "+table+
+		" ORDER BY ALL"); err != nil {
 		r.t.Fatal(err)
 	}
 	return got
@@ -288,7 +327,8 @@ func sorted(p []spot) []spot {
 	return out
 }
 
-// arrived waits until as many rows as expected are in all tables and recorded in batches.
+// arrived waits until as many rows as expected are in all tables and recorded in
+// batches.
 func (r *rig) arrived() {
 	r.t.Helper()
 	deadline := time.Now().Add(40 * time.Second)
@@ -298,7 +338,9 @@ func (r *rig) arrived() {
 			var got []struct {
 				Rows uint64 `ch:"n"`
 			}
-			if err := r.wh.Select(r.t.Context(), &got, "SELECT sum(rows) AS n FROM batches FINAL WHERE topic = {topic:String}", clickhouse.Named("topic", strings.Replace(table, "catalog_versions", "catalog", 1))); err != nil {
+			if err := r.wh.Select(r.t.Context(), &got,
+				"SELECT sum(rows) AS n FROM batches FINAL WHERE topic = {topic:String}",
+				clickhouse.Named("topic", strings.Replace(table, "catalog_versions", "catalog", 1))); err != nil {
 				r.t.Fatal(err)
 			}
 			if got[0].Rows < uint64(len(want)) {
@@ -329,7 +371,8 @@ func (r *rig) check() {
 		First     uint64 `ch:"first_offset"`
 		Runs      uint64 `ch:"runs"`
 	}
-	if err := r.wh.Select(r.t.Context(), &ends, "SELECT topic, partition, first_offset, runs FROM tiled_ends"); err != nil {
+	if err := r.wh.Select(r.t.Context(), &ends,
+		"SELECT topic, partition, first_offset, runs FROM tiled_ends"); err != nil {
 		r.t.Fatal(err)
 	}
 	for _, e := range ends {
@@ -341,7 +384,8 @@ func (r *rig) check() {
 		var got []struct {
 			Sum int64 `ch:"s"`
 		}
-		if err := r.wh.Select(r.t.Context(), &got, "SELECT toInt64(sum("+name+")) AS s FROM partner_daily"); err != nil {
+		if err := r.wh.Select(r.t.Context(), &got, "SELECT toInt64(sum("+name+
+			")) AS s FROM partner_daily"); err != nil {
 			r.t.Fatal(err)
 		}
 		if got[0].Sum != r.sums[name] {

@@ -42,7 +42,8 @@ type Sink struct {
 	feeds   map[string]*feed // by topic, without prefix
 	ready   chan struct{}
 
-	// hook is called after each step; an error of it ends the sink as if it were killed.
+	// hook is called after each step; an error of it ends the sink as if it were
+	// killed.
 	hook func(step, topic string, partition int32) error
 	// topicCheck is how often the topics' ids are compared with those of the start.
 	topicCheck time.Duration
@@ -64,31 +65,39 @@ type Sink struct {
 	end      context.CancelFunc
 }
 
-// window is what a deduplication window holds: so many blocks and, if age is not zero, nothing older.
+// window is what a deduplication window holds: so many blocks and, if age is not zero,
+// nothing older.
 type window struct {
 	blocks uint64
 	age    time.Duration
 }
 
 // New makes a sink. It connects to Kafka when it runs. reg may be nil.
-func New(cfg Config, kafka kafka.Config, codec *event.Codec, wh *clickhouse.Conn, log *slog.Logger, reg prometheus.Registerer) (*Sink, error) {
+func New(cfg Config, kafka kafka.Config, codec *event.Codec, wh *clickhouse.Conn, log *slog.Logger,
+	reg prometheus.Registerer) (*Sink, error) {
 	if err := errors.Join(cfg.Validate(), kafka.Validate()); err != nil {
 		return nil, err
 	}
-	s := &Sink{cfg: cfg, kafka: kafka, wh: wh, log: log, reg: reg, metrics: newMetrics(reg), books: newBooks(reg), feeds: map[string]*feed{}, ready: make(chan struct{}), topicCheck: 5 * time.Second, heartbeat: min(cfg.SessionTimeout/3, time.Second),
-		slots: make(chan struct{}, max(4, runtime.GOMAXPROCS(0))), owned: map[string]map[int32]*partition{}, metadata: map[string]map[int32]string{}, spare: map[string][]rows{}}
+	s := &Sink{cfg: cfg, kafka: kafka, wh: wh, log: log, reg: reg, metrics: newMetrics(reg), books: newBooks(reg),
+		feeds: map[string]*feed{}, ready: make(chan struct{}), topicCheck: 5 * time.Second, heartbeat: min(
+			cfg.SessionTimeout/3, time.Second),
+		slots: make(chan struct{}, max(4, runtime.GOMAXPROCS(0))), owned: map[string]map[int32]*partition{},
+		metadata: map[string]map[int32]string{}, spare: map[string][]rows{}}
 	for _, f := range feeds(codec) {
 		s.feeds[f.topic] = &f
-		s.metrics.letters.WithLabelValues(f.topic) // a counter that begins at its first count has no increase
+		// a counter that begins at its first count has no increase
+		s.metrics.letters.WithLabelValues(f.topic)
 	}
 	return s, nil
 }
 
-// Ready is closed when the sink has joined its group and been given partitions for the first time.
+// Ready is closed when the sink has joined its group and been given partitions for the
+// first time.
 func (s *Sink) Ready() <-chan struct{} { return s.ready }
 
-// Run inserts until ctx is done, and then finishes the running batches, for at most ten seconds. It returns nil then, and an error if something stops it: see
-// NeedsOperator. It runs once.
+// Run inserts until ctx is done, and then finishes the running batches, for at most ten
+// seconds. It returns nil then, and an error if something stops it: see NeedsOperator.
+// It runs once.
 func (s *Sink) Run(ctx context.Context) error {
 	ctx, s.end = context.WithCancel(ctx)
 	defer s.end()
@@ -225,13 +234,15 @@ func (s *Sink) watchTopics(ctx context.Context) {
 		}
 		for name, id := range ids {
 			if id != s.topicIDs[name] {
-				s.fail(fmt.Errorf("%w: %s was %s when the sink began, and is %s", ErrTopicChanged, s.kafka.Topic(name), s.topicIDs[name], id))
+				s.fail(fmt.Errorf("%w: %s was %s when the sink began, and is %s", ErrTopicChanged, s.kafka.Topic(name),
+					s.topicIDs[name], id))
 			}
 		}
 	}
 }
 
-// poll hands what was fetched to the partitions. Rebalances wait meanwhile, so nothing is handed to a partition that is no longer ours.
+// poll hands what was fetched to the partitions. Rebalances wait meanwhile, so nothing
+// is handed to a partition that is no longer ours.
 func (s *Sink) poll(ctx context.Context) {
 	fetches := s.client.PollFetches(ctx)
 	defer s.client.AllowRebalance()
@@ -255,7 +266,8 @@ func (s *Sink) poll(ctx context.Context) {
 		}
 		if p.queue.push(fetched.Records) {
 			s.client.PauseFetchPartitions(map[string][]int32{fetched.Topic: {fetched.Partition}})
-			// The worker may have drained the queue between the two: then its resume came too early.
+			// The worker may have drained the queue between the two: then its resume
+			// came too early.
 			if records, full := p.queue.level(); records == 0 || !full {
 				s.resume(p)
 			}
@@ -304,9 +316,11 @@ func (s *Sink) offsetsFetched(_ context.Context, client *kgo.Client, response *k
 	return nil
 }
 
-// takeUp is called with partitions that were assigned and their committed offsets, and returns where to read on. While ClickHouse is away it waits: heartbeats go on, other
+// takeUp is called with partitions that were assigned and their committed offsets, and
+// returns where to read on. While ClickHouse is away it waits: heartbeats go on, other
 // partitions are served, and a rebalance cancels ctx.
-func (s *Sink) takeUp(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+func (s *Sink) takeUp(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset,
+	error) {
 	var partitions []*taking
 	for full, committed := range offsets {
 		f := s.feeds[strings.TrimPrefix(full, s.kafka.TopicPrefix)]
@@ -314,7 +328,8 @@ func (s *Sink) takeUp(ctx context.Context, offsets map[string]map[int32]kgo.Offs
 			continue
 		}
 		for id, offset := range committed {
-			t := &taking{feed: f, partition: id, situation: situation{topicID: s.topicIDs[f.topic], committed: offset.EpochOffset().Offset}}
+			t := &taking{feed: f, partition: id, situation: situation{topicID: s.topicIDs[f.topic],
+				committed: offset.EpochOffset().Offset}}
 			var err error
 			if t.intent, err = parseIntent(s.commitMetadata(f.topic, id)); err != nil {
 				s.fail(fmt.Errorf("taking up %s partition %d: %w", f.topic, id, err))
@@ -329,7 +344,8 @@ func (s *Sink) takeUp(ctx context.Context, offsets map[string]map[int32]kgo.Offs
 	out := map[string]map[int32]kgo.Offset{}
 	for _, t := range partitions {
 		if t.redo != nil {
-			s.log.Info("repeating the batch that was declared last", "topic", t.feed.topic, "partition", t.partition, "start", t.redo.start, "end", t.redo.end)
+			s.log.Info("repeating the batch that was declared last", "topic", t.feed.topic, "partition", t.partition,
+				"start", t.redo.start, "end", t.redo.end)
 		}
 		s.metrics.position(t.feed.topic, t.partition, t.at)
 		full := s.kafka.Topic(t.feed.topic)
@@ -520,7 +536,8 @@ func (s *Sink) slot(ctx context.Context) error {
 
 func (s *Sink) release() { <-s.slots }
 
-// takeRows returns an empty collector of a topic's rows; giveRows keeps it for the next batch. There are at most as many as slots.
+// takeRows returns an empty collector of a topic's rows; giveRows keeps it for the next
+// batch. There are at most as many as slots.
 func (s *Sink) takeRows(f *feed) rows {
 	s.mu.Lock()
 	defer s.mu.Unlock()

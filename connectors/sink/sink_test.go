@@ -36,7 +36,9 @@ func TestEndToEnd(t *testing.T) {
 	run.stop(t)
 	r.check()
 	way := measured(t, run.metrics)
-	if got, want := [2]int{int(way["click"][math.Inf(1)]), int(way["receipt"][math.Inf(1)])}, [2]int{len(r.places("clicks")), len(r.places("outcomes"))}; got != want || want[0] == 0 || want[1] == 0 {
+	if got, want := [2]int{int(way["click"][math.Inf(1)]),
+		int(way["receipt"][math.Inf(1)])}, [2]int{len(r.places("clicks")), len(r.places("outcomes"))}; got != want ||
+		want[0] == 0 || want[1] == 0 {
 		t.Errorf("the way of %d clicks and verdicts was measured, %d are in the tables", got, want)
 	}
 	// Nothing is new: a sink that starts again inserts nothing.
@@ -69,18 +71,23 @@ func (run *running) killed(t *testing.T) {
 	}
 }
 
-// A sink that dies between any two steps leaves nothing doubled and nothing missing, in tables and rollup.
+// A sink that dies between any two steps leaves nothing doubled and nothing missing, in
+// tables and rollup.
 func TestKilledAtEachStep(t *testing.T) {
 	t.Parallel()
 	killedAtEachStep(t, newRig(t))
 }
 
-// Kafka refuses a commit now and then. What is inserted was declared all the same: that the batch before was, a moment ago, says nothing to whoever comes after a crash.
+// Kafka refuses a commit now and then. What is inserted was declared all the same: that
+// the batch before was, a moment ago, says nothing to whoever comes after a crash.
 func TestNothingUndeclaredIsInserted(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.spread = 1
-	refused := r.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Count: 12, When: func(kmsg.Request) bool { return rand.IntN(3) == 0 }})
+	refused := r.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Count: 12,
+		When: func(kmsg.Request) bool {
+			return rand.IntN(3) == 0
+		}})
 	adm := kadm.NewClient(kafkatest.Client(t, r.brokers))
 	s := r.sink(r.wh)
 	var inserted atomic.Int64
@@ -102,7 +109,8 @@ func TestNothingUndeclaredIsInserted(t *testing.T) {
 		start := s.owned[name][partition].next
 		s.mu.Unlock()
 		if declared == nil || declared.start != start {
-			t.Errorf("%s partition %d: a batch at offset %d is inserted, and this is declared: %q", name, partition, start, committed.Metadata)
+			t.Errorf("%s partition %d: a batch at offset %d is inserted, and this is declared: %q",
+				name, partition, start, committed.Metadata)
 		}
 		return nil
 	}
@@ -116,7 +124,8 @@ func TestNothingUndeclaredIsInserted(t *testing.T) {
 	}
 }
 
-// TestKilledAtEachStep on Apache Kafka, and after it a rebalance, clicks that are sent again, and records that nobody can read.
+// TestKilledAtEachStep on Apache Kafka, and after it a rebalance, clicks that are sent
+// again, and records that nobody can read.
 func TestRealKilledAtEachStep(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
@@ -127,7 +136,8 @@ func TestRealKilledAtEachStep(t *testing.T) {
 
 func killedAtEachStep(t *testing.T, r *rig) {
 	r.spread = 2
-	kills := []struct{ step, of string }{{stepIntentWritten, topic.Clicks}, {stepInsertSent, topic.Clicks}, {stepInsertDone, topic.Clicks}, {stepBatchRecorded, topic.Clicks}, {stepCommitted, topic.Clicks},
+	kills := []struct{ step, of string }{{stepIntentWritten, topic.Clicks}, {stepInsertSent, topic.Clicks},
+		{stepInsertDone, topic.Clicks}, {stepBatchRecorded, topic.Clicks}, {stepCommitted, topic.Clicks},
 		{stepInsertDone, topic.Outcomes}, {stepBatchRecorded, topic.Outcomes}, {stepInsertDone, topic.Conversions}}
 	for _, kill := range kills {
 		r.fill(300)
@@ -162,7 +172,8 @@ func (f *faulty) start(t *testing.T, dsn string) (through string) {
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: to.Host})
 	lost := errors.New("lost")
 	proxy.ModifyResponse = func(res *http.Response) error {
-		if f.down.Load() || res.Request.URL.Query().Has("insert_deduplication_token") && f.loseReply != nil && f.loseReply() {
+		if f.down.Load() || res.Request.URL.Query().Has("insert_deduplication_token") && f.loseReply != nil &&
+			f.loseReply() {
 			return lost
 		}
 		return nil
@@ -182,7 +193,8 @@ func (f *faulty) start(t *testing.T, dsn string) (through string) {
 	return to.String()
 }
 
-// Half of the inserts happen but their answer is lost: they are repeated and change nothing.
+// Half of the inserts happen but their answer is lost: they are repeated and change
+// nothing.
 func TestReplyLost(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -248,7 +260,8 @@ func rebalance(t *testing.T, r *rig) {
 	r.check()
 }
 
-// A click that was sent again counts once: in the batch of its first copy, in a later one, and in a batch that is repeated after a crash.
+// A click that was sent again counts once: in the batch of its first copy, in a later
+// one, and in a batch that is repeated after a crash.
 func TestReplayedClicks(t *testing.T) {
 	t.Parallel()
 	replayedClicks(t, newRig(t), 0)
@@ -282,7 +295,9 @@ func replayedClicks(t *testing.T, r *rig, base int) {
 		return records
 	}
 	send(100, false, 0, 100)
-	send(20, true, 50, 70) // 50 that stand before, and 20 that were never sent: a replay without first copy counts
+	// 50 that stand before, and 20 that were never sent: a replay without first copy
+	// counts
+	send(20, true, 50, 70)
 	send(0, true, 100, 20) // the same 20 again
 	s := r.sink(r.wh)
 	killAt(s, stepInsertDone, topic.Clicks, 1)
@@ -319,14 +334,21 @@ func TestManyReplays(t *testing.T) {
 	}
 }
 
-// Unreadable records are skipped, and dead-lettered once, whatever happens in between; those of conversions are left to the processor.
+// Unreadable records are skipped, and dead-lettered once, whatever happens in between;
+// those of conversions are left to the processor.
 func TestPoison(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	good, wrongKey := r.clickRecord(r.click(0), 3, false), r.clickRecord(r.click(10), 3, false)
 	wrongKey.Key = []byte("another token")
 	bad := func(name, key, value string) *kgo.Record {
-		return &kgo.Record{Topic: name, Partition: 0, Key: []byte(key), Value: []byte(value), Headers: []kgo.RecordHeader{{Key: "trace", Value: []byte("1")}}}
+		return &kgo.Record{
+			Topic:     name,
+			Partition: 0,
+			Key:       []byte(key),
+			Value:     []byte(value),
+			Headers:   []kgo.RecordHeader{{Key: "trace", Value: []byte("1")}},
+		}
 	}
 	r.produce("clicks", good)
 	readable, _ := r.pair(0, 0)
@@ -338,7 +360,8 @@ func TestPoison(t *testing.T) {
 		t.Fatal(err)
 	}
 	noToken.Key, noToken.Value = []byte(v.ClickToken), value
-	kafkatest.Produce(t, r.brokers, noToken, wrongKey, bad(topic.Clicks, "k", "\x00\x00\x00\x00\x01\xff"), bad(topic.Outcomes, "k", "nothing"), bad(topic.Conversions, "k", "nothing"),
+	kafkatest.Produce(t, r.brokers, noToken, wrongKey, bad(topic.Clicks, "k", "\x00\x00\x00\x00\x01\xff"),
+		bad(topic.Outcomes, "k", "nothing"), bad(topic.Conversions, "k", "nothing"),
 		bad(topic.Rejections, "w", "\x00\x00\x00\xff\xff"), bad(topic.Progress, "0", ""))
 	kill := func(of string) {
 		t.Helper()
@@ -349,7 +372,8 @@ func TestPoison(t *testing.T) {
 	kill(topic.Clicks)
 	// Only now: the first sink could have finished with these before its end.
 	kafkatest.Produce(t, r.brokers, bad(topic.Catalog, "workspace/w", "{"), bad(topic.Catalog, "workspace", "{}"))
-	r.produce("catalog_versions", bad(topic.Catalog, "link/go.acme.com/nomura", `{"workspace":"w","id":"lnk"}`), bad(topic.Catalog, "partner/w/p", ""))
+	r.produce("catalog_versions", bad(topic.Catalog, "link/go.acme.com/nomura", `{"workspace":"w","id":"lnk"}`),
+		bad(topic.Catalog, "partner/w/p", ""))
 	kill(topic.Catalog)
 	run := r.start(r.sink(r.wh))
 	r.arrived()
@@ -361,7 +385,8 @@ func TestPoison(t *testing.T) {
 	r.check()
 	got := map[string]string{}
 	for _, letter := range kafkatest.Consume(t, r.brokers, topic.DeadLetters) {
-		at := header(letter, topic.HeaderSourceTopic) + "/" + header(letter, topic.HeaderSourcePartition) + "/" + header(letter, topic.HeaderSourceOffset)
+		at := header(letter, topic.HeaderSourceTopic) + "/" + header(letter, topic.HeaderSourcePartition) + "/" +
+			header(letter, topic.HeaderSourceOffset)
 		if got[at] != "" {
 			t.Errorf("%s is twice in the dead letters", at)
 		}
@@ -369,11 +394,13 @@ func TestPoison(t *testing.T) {
 		if _, err := time.Parse(time.RFC3339Nano, header(letter, topic.HeaderFailedAt)); err != nil {
 			t.Error(err)
 		}
-		if header(letter, topic.HeaderSourceTopic) == topic.Outcomes && (string(letter.Value) != "nothing" || string(letter.Key) != "k" || header(letter, "trace") != "1") {
+		if header(letter, topic.HeaderSourceTopic) == topic.Outcomes && (string(letter.Value) != "nothing" ||
+			string(letter.Key) != "k" || header(letter, "trace") != "1") {
 			t.Errorf("the letter is not the original: %+v", letter)
 		}
 	}
-	for at, want := range map[string]string{"clicks/3/1": "key differs", "clicks/0/0": "malformed Avro", "outcomes/0/0": "Confluent framing", "rejections/0/0": "unknown schema id 65535", "progress/0/0": "framing",
+	for at, want := range map[string]string{"clicks/3/1": "key differs", "clicks/0/0": "malformed Avro",
+		"outcomes/0/0": "Confluent framing", "rejections/0/0": "unknown schema id 65535", "progress/0/0": "framing",
 		"catalog/0/0": "malformed catalog", "catalog/0/1": "malformed catalog"} {
 		if !strings.Contains(got[at], want) {
 			t.Errorf("dead letter of %s: %q, want …%s…", at, got[at], want)
@@ -386,7 +413,8 @@ func TestPoison(t *testing.T) {
 	var counted []struct {
 		N uint64 `ch:"n"`
 	}
-	if err := r.wh.Select(t.Context(), &counted, "SELECT sum(dead_lettered) AS n FROM batches FINAL"); err != nil || counted[0].N != 7 {
+	if err := r.wh.Select(t.Context(), &counted, "SELECT sum(dead_lettered) AS n FROM batches FINAL"); err != nil ||
+		counted[0].N != 7 {
 		t.Errorf("batches count %v dead letters, %v", counted, err)
 	}
 }
@@ -481,13 +509,15 @@ func TestTopicRecreated(t *testing.T) {
 		}
 	}
 	recreate(topic.Clicks)
-	if err := run.end(t); !NeedsOperator(err) || !errors.Is(err, ErrTopicChanged) && !errors.Is(err, ErrNoTopic) && !errors.Is(err, ErrLostRange) {
+	if err := run.end(t); !NeedsOperator(err) || !errors.Is(err, ErrTopicChanged) && !errors.Is(err, ErrNoTopic) &&
+		!errors.Is(err, ErrLostRange) {
 		t.Errorf("while running: %v", err)
 	}
 	r.stops(t, ErrTopicChanged, "finished batches in ClickHouse")
 }
 
-// A batch that is in the tables without being recorded, and whose token may be forgotten, cannot be repeated; if nothing of it is there, it can.
+// A batch that is in the tables without being recorded, and whose token may be
+// forgotten, cannot be repeated; if nothing of it is there, it can.
 func TestHalfDoneAndOld(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -497,7 +527,9 @@ func TestHalfDoneAndOld(t *testing.T) {
 		t.Run(c.step, func(t *testing.T) {
 			r := newRig(t)
 			var outcomes []*event.Outcome
-			for i := range 10 { // of one partition and nothing else: a batch of another topic that the kill finds under way would be half-done as well
+			// of one partition and nothing else: a batch of another topic that the kill
+			// finds under way would be half-done as well
+			for i := range 10 {
 				_, o := r.pair(i, 0)
 				o.EventOffset = int64(i)
 				outcomes = append(outcomes, o)
@@ -506,7 +538,8 @@ func TestHalfDoneAndOld(t *testing.T) {
 			s := r.sink(r.wh)
 			killAt(s, c.step, topic.Outcomes, 1)
 			r.start(s).killed(t)
-			if err := r.wh.Exec(t.Context(), "INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) SELECT 'x', 'clicks', 99, number, number + 1, 1 FROM numbers(50000)"); err != nil {
+			if err := r.wh.Exec(t.Context(), "INSERT INTO batches (topic_id, topic, partition, start_offset, "+
+				"end_offset, rows) SELECT 'x', 'clicks', 99, number, number + 1, 1 FROM numbers(50000)"); err != nil {
 				t.Fatal(err)
 			}
 			if !c.ok {
@@ -515,7 +548,8 @@ func TestHalfDoneAndOld(t *testing.T) {
 			}
 			run := r.start(r.sink(r.wh))
 			defer run.stop(t)
-			for deadline := time.Now().Add(20 * time.Second); len(r.places("outcomes")) < len(r.want["outcomes"]); time.Sleep(50 * time.Millisecond) {
+			for deadline := time.Now().Add(20 * time.Second); len(r.places("outcomes")) < len(
+				r.want["outcomes"]); time.Sleep(50 * time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatal("the batch was not inserted")
 				}
@@ -524,7 +558,8 @@ func TestHalfDoneAndOld(t *testing.T) {
 	}
 }
 
-// A ClickHouse that was restored from a backup is filled up from where its batches end, whatever is committed.
+// A ClickHouse that was restored from a backup is filled up from where its batches end,
+// whatever is committed.
 func TestRestoredFromBackup(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -539,7 +574,8 @@ func TestRestoredFromBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, table := range []string{"clicks", "conversions", "outcomes", "batches"} {
-		if err := restored.Exec(t.Context(), fmt.Sprintf("INSERT INTO %s SELECT * FROM %s.%s", table, r.wh.Database(), table)); err != nil {
+		if err := restored.Exec(t.Context(), fmt.Sprintf("INSERT INTO %s SELECT * FROM %s.%s",
+			table, r.wh.Database(), table)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -580,7 +616,8 @@ func TestDrain(t *testing.T) {
 	var recorded []struct {
 		N uint64 `ch:"n"`
 	}
-	if err := r.wh.Select(t.Context(), &recorded, "SELECT sum(rows) AS n FROM batches FINAL"); err != nil || int(recorded[0].N) != inserted || inserted == 0 {
+	if err := r.wh.Select(t.Context(), &recorded, "SELECT sum(rows) AS n FROM batches FINAL"); err != nil ||
+		int(recorded[0].N) != inserted || inserted == 0 {
 		t.Errorf("%d rows are in the tables, %v are recorded, %v", inserted, recorded, err)
 	}
 }

@@ -4,7 +4,8 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// The columns of the tables, as functions of the records. Their names are those of the tables in schemas/ddl.
+// The columns of the tables, as functions of the records. Their names are those of the
+// tables in schemas/ddl.
 
 // nullable makes zero a null.
 func nullable(v int64) *int64 {
@@ -22,7 +23,8 @@ func clickColumns() []named[event.Click] {
 	}, contextColumns()...)
 }
 
-// contextColumns are what clicks and outcomes have in common: the click as it was frozen.
+// contextColumns are what clicks and outcomes have in common: the click as it was
+// frozen.
 func contextColumns() []named[event.Click] {
 	return []named[event.Click]{
 		recurring("link_id", func(c *event.Click) string { return c.LinkID }),

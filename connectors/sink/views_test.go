@@ -14,7 +14,8 @@ import (
 	"github.com/nimriz/partners/schemas/ddl"
 )
 
-// The views over rows made by hand: testdata/views, with every expectation computed by hand first. `exec` runs a statement, `query` prints an answer.
+// The views over rows made by hand: testdata/views, with every expectation computed by
+// hand first. `exec` runs a statement, `query` prints an answer.
 func TestViews(t *testing.T) {
 	datadriven.Walk(t, "testdata/views", func(t *testing.T, path string) {
 		dsn := clickhousetest.ForTest(t)
@@ -54,7 +55,8 @@ func query(t *testing.T, dsn, text string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := http.Post(fmt.Sprintf("http://%s/?database=%s", to.Host, strings.TrimPrefix(to.Path, "/")), "text/plain", strings.NewReader(text))
+	res, err := http.Post(fmt.Sprintf("http://%s/?database=%s", to.Host, strings.TrimPrefix(to.Path, "/")),
+		"text/plain", strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +88,8 @@ func query(t *testing.T, dsn, text string) string {
 	return out.String()
 }
 
-// The embedded ClickHouse has no access management, so roles are only parsed here, and the readers' policy is tried as a condition.
+// The embedded ClickHouse has no access management, so roles are only parsed here, and
+// the readers' policy is tried as a condition.
 func TestRoles(t *testing.T) {
 	dsn := clickhousetest.ForTest(t)
 	tried := 0
@@ -99,11 +102,13 @@ func TestRoles(t *testing.T) {
 		policy, _, _ = strings.Cut(policy, " TO ")
 		tried++
 		roles := "['" + ddl.RoleReader + "', '" + ddl.RoleWorkspace + "acme', '" + ddl.RoleWorkspace + "my-shop']"
-		got := query(t, dsn, "SELECT workspace_id FROM values('workspace_id String', 'acme', 'my-shop', 'acme2', '') WHERE workspace_id IN "+strings.ReplaceAll(policy, "currentRoles()", roles)+" ORDER BY ALL")
+		got := query(t, dsn, "SELECT workspace_id FROM values('workspace_id String', 'acme', 'my-shop', 'acme2', "+
+			"'') WHERE workspace_id IN "+strings.ReplaceAll(policy, "currentRoles()", roles)+" ORDER BY ALL")
 		if got != "workspace_id\nacme\nmy-shop\n" {
 			t.Errorf("the policy shows %q", got)
 		}
-		if got := query(t, dsn, "SELECT count() AS n FROM values('workspace_id String', 'acme', '') WHERE workspace_id IN "+policy); got != "n\n0\n" {
+		if got := query(t, dsn, "SELECT count() AS n FROM values('workspace_id String', 'acme', '') WHERE "+
+			"workspace_id IN "+policy); got != "n\n0\n" {
 			t.Errorf("without roles the policy shows %q", got)
 		}
 	}

@@ -10,10 +10,12 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// minWindowAge is how long a replicated table must remember an insert: long enough for a restart.
+// minWindowAge is how long a replicated table must remember an insert: long enough for
+// a restart.
 const minWindowAge = time.Hour
 
-// checkWindows reads back the deduplication windows of all tables that inserts reach, and refuses one that is too small. It waits for a ClickHouse that is away.
+// checkWindows reads back the deduplication windows of all tables that inserts reach,
+// and refuses one that is too small. It waits for a ClickHouse that is away.
 func (s *Sink) checkWindows(ctx context.Context) error {
 	s.windows = map[string]window{}
 	for delay := 100 * time.Millisecond; ; delay = min(2*delay, 5*time.Second) {
@@ -30,7 +32,8 @@ func (s *Sink) checkWindows(ctx context.Context) error {
 	}
 }
 
-// CheckWindows refuses a database in which a repeated insert may not be recognised: a deduplication window is too small.
+// CheckWindows refuses a database in which a repeated insert may not be recognised: a
+// deduplication window is too small.
 func CheckWindows(ctx context.Context, wh *clickhouse.Conn) error {
 	s := &Sink{wh: wh, feeds: map[string]*feed{}, windows: map[string]window{}}
 	for _, f := range feeds(event.DefaultCodec()) {
@@ -63,10 +66,13 @@ func smallest(chain []clickhouse.Window) (window, error) {
 	var out window
 	for n, w := range chain {
 		if w.Blocks < ddl.MinDeduplicationWindow {
-			return window{}, fmt.Errorf("%w: table %s (%s) remembers %d blocks, needed are %d: set its (non_)replicated_deduplication_window", ErrWindow, w.Table, w.Engine, w.Blocks, ddl.MinDeduplicationWindow)
+			return window{}, fmt.Errorf("%w: table %s (%s) remembers %d blocks, needed are %d: set its "+
+				"(non_)replicated_deduplication_window", ErrWindow, w.Table, w.Engine, w.Blocks,
+				ddl.MinDeduplicationWindow)
 		}
 		if w.Age > 0 && w.Age < minWindowAge {
-			return window{}, fmt.Errorf("%w: table %s (%s) remembers blocks for %v, needed is %v: set its replicated_deduplication_window_seconds", ErrWindow, w.Table, w.Engine, w.Age, minWindowAge)
+			return window{}, fmt.Errorf("%w: table %s (%s) remembers blocks for %v, needed is %v: set its "+
+				"replicated_deduplication_window_seconds", ErrWindow, w.Table, w.Engine, w.Age, minWindowAge)
 		}
 		if n == 0 || w.Blocks < out.blocks {
 			out.blocks = w.Blocks

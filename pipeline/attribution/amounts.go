@@ -6,7 +6,8 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// reverse is line 14: what the negative ev takes from p, its row o and its event row e. The parent and all above it that stand differently afterwards are written.
+// reverse is line 14: what the negative ev takes from p, its row o and its event row e.
+// The parent and all above it that stand differently afterwards are written.
 func (j *journey) reverse(ev *event.Conversion, o *event.Outcome, e *event.JourneyEvent, p *parent) error {
 	e.Effect, e.Parent, e.Takes = -p.row.Effect, p.id, true
 	if !p.row.Type.Positive() {
@@ -48,8 +49,9 @@ func (j *journey) reverse(ev *event.Conversion, o *event.Outcome, e *event.Journ
 	return nil
 }
 
-// carry adds what stands of the new child e to its parent, and the change of what stands of that to the next one up, until the root, or a link of the chain that changes nothing.
-// It returns the root with what stood of it before and after.
+// carry adds what stands of the new child e to its parent, and the change of what
+// stands of that to the next one up, until the root, or a link of the chain that
+// changes nothing. It returns the root with what stood of it before and after.
 func (j *journey) carry(e *event.JourneyEvent, p *parent) (root event.JourneyEvent, before, after int64, err error) {
 	id, node := p.id, p.row
 	was, now, takes := int64(0), e.Standing(), e.Takes

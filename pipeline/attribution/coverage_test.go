@@ -13,18 +13,27 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// allowed is what the rules allow: each line of the table of verdicts with the types of event that it can meet, how these find their parent, and the flags that such a row can have.
+// allowed is what the rules allow: each line of the table of verdicts with the types of
+// event that it can meet, how these find their parent, and the flags that such a row
+// can have.
 //
 // Types: positive is lead and sale, negative the other three, any all five.
 //
-// Parents: known stands before the event in the order of record, late after it, both named; missing is named and never comes; inferred was found though none was named; none is a
-// positive, a row that is decided before a parent is looked for, an event that names itself, or one that names nothing and finds nothing.
+// Parents: known stands before the event in the order of record, late after it, both
+// named; missing is named and never comes; inferred was found though none was named;
+// none is a positive, a row that is decided before a parent is looked for, an event
+// that names itself, or one that names nothing and finds nothing.
 //
-// Flags: "-" is a row without any; click are the facts of the click, and none of them; taken are those of reversed rows. What is missing here and why:
-//   - expired, click_not_found and workspace_mismatch show no snapshot, so they have no flags
-//   - before the click is too fast, always; after the window never (the shortest window is a second)
-//   - a refund of a refund was named: by order and for want of any id only positives are found
-//   - only a parent that was not named can be inferred; with an order of one sale it is found and not flagged
+// Flags: "-" is a row without any; click are the facts of the click, and none of them;
+// taken are those of reversed rows. What is missing here and why:
+//   - expired, click_not_found and workspace_mismatch show no snapshot, so they have no
+//     flags
+//   - before the click is too fast, always; after the window never (the shortest window
+//     is a second)
+//   - a refund of a refund was named: by order and for want of any id only positives
+//     are found
+//   - only a parent that was not named can be inferred; with an order of one sale it is
+//     found and not flagged
 const allowed = `
 unattributed expired             | any                         | none                 | -
 unattributed click_not_found     | any                         | none                 | -
@@ -52,7 +61,8 @@ var shorthand = map[string]string{
 	"taken":    "over_reversed currency_mismatch amount_missing",
 }
 
-var allFlags = []string{"-", event.FlagBotClick, event.FlagPartnerReview, event.FlagNoPartner, event.FlagTooFast, event.FlagOverReversed, event.FlagCurrencyMismatch, event.FlagAmountMissing,
+var allFlags = []string{"-", event.FlagBotClick, event.FlagPartnerReview, event.FlagNoPartner, event.FlagTooFast,
+	event.FlagOverReversed, event.FlagCurrencyMismatch, event.FlagAmountMissing,
 	event.FlagParentInferred}
 
 // told is a row of a scenario, without its flags: a line of the matrix.
@@ -67,7 +77,12 @@ func (c told) line() string { return fmt.Sprintf("%-32s  %-12s  %-8s", c.verdict
 
 // tell remembers a row of the story.
 func (s *story) tell(o *event.Outcome) {
-	c := told{verdict: strings.TrimSpace(string(o.Verdict) + " " + o.Reason), typ: string(o.Type), parent: "none", flags: slices.Clone(o.Flags)}
+	c := told{
+		verdict: strings.TrimSpace(string(o.Verdict) + " " + o.Reason),
+		typ:     string(o.Type),
+		parent:  "none",
+		flags:   slices.Clone(o.Flags),
+	}
 	ev := s.said[o.EventOffset]
 	switch {
 	case o.ParentType != "" && ev.ParentEventID == "":
@@ -85,8 +100,10 @@ func (s *story) tell(o *event.Outcome) {
 	s.told = append(s.told, c)
 }
 
-// TestCoverage: the scenarios show every verdict × reason × flag × type × parent that the rules allow, and nothing else. go test -run Coverage -v prints the matrix: how many
-// rows of the scenarios are in each cell; a dot is a cell that the rules do not allow.
+// TestCoverage: the scenarios show every verdict × reason × flag × type × parent that
+// the rules allow, and nothing else. go test -run Coverage -v prints the matrix: how
+// many rows of the scenarios are in each cell; a dot is a cell that the rules do not
+// allow.
 func TestCoverage(t *testing.T) {
 	may, lines := map[string]map[string]bool{}, []string{}
 	for rule := range strings.Lines(strings.TrimSpace(allowed)) {
@@ -123,7 +140,8 @@ func TestCoverage(t *testing.T) {
 			for _, c := range s.told {
 				for _, flag := range c.flags {
 					if !may[c.line()][flag] {
-						d.Fatalf(t, "the rules do not allow this row: %s %s", strings.Join(strings.Fields(c.line()), " "), flag)
+						d.Fatalf(t, "the rules do not allow this row: %s %s",
+							strings.Join(strings.Fields(c.line()), " "), flag)
 					}
 					if seen[c.line()] == nil {
 						seen[c.line()] = map[string]int{}
@@ -173,9 +191,11 @@ func words(column string) (out []string) {
 	return slices.Compact(out)
 }
 
-// A shorthand that nothing uses, or a column that names what there is not, would hide a gap.
+// A shorthand that nothing uses, or a column that names what there is not, would hide a
+// gap.
 func TestCoverageTableIsWellFormed(t *testing.T) {
-	known := append(slices.Concat(allFlags, []string{"known", "late", "missing", "inferred", "none"}), slices.Collect(maps.Keys(shorthand))...)
+	known := append(slices.Concat(allFlags, []string{"known", "late", "missing", "inferred", "none"}),
+		slices.Collect(maps.Keys(shorthand))...)
 	for _, typ := range event.Types() {
 		known = append(known, string(typ))
 	}

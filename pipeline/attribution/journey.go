@@ -8,7 +8,8 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// journey is one call's view of one token. The head is in memory from open to close; all other rows are read and written at once.
+// journey is one call's view of one token. The head is in memory from open to close;
+// all other rows are read and written at once.
 type journey struct {
 	rules *Rules
 	rows  Rows
@@ -90,7 +91,8 @@ func (j *journey) close() error {
 	return j.rows.Put(j.keyOf(event.KindHead, ""), j.value)
 }
 
-// findClick makes the click known: the journey's own, else the one that clicks has, if its token was shown and it came in time for anything.
+// findClick makes the click known: the journey's own, else the one that clicks has, if
+// its token was shown and it came in time for anything.
 func (j *journey) findClick(clicks Clicks) (known bool, err error) {
 	if j.known {
 		return true, nil
@@ -110,7 +112,8 @@ func (j *journey) findClick(clicks Clicks) (known bool, err error) {
 		return false, fmt.Errorf("looking up the click: %w", err)
 	}
 	if !ok || at > j.waitEnd(j.lifeEnd()) {
-		// So late a click cannot bring anything: all events received within the click life have ended their waits, and all others find no journey.
+		// So late a click cannot bring anything: all events received within the click
+		// life have ended their waits, and all others find no journey.
 		return false, nil
 	}
 	if err := j.rules.codec.DecodeClick(wire, &j.click); err != nil {
@@ -144,13 +147,16 @@ func (j *journey) lifeEnd() event.Millis {
 	return event.MillisOf(token.Time(&j.token)).Add(j.rules.cfg.ClickLife)
 }
 
-// waitEnd is the last moment of the wait of an event received at the given time. Keys sort by it, so it is never negative.
+// waitEnd is the last moment of the wait of an event received at the given time. Keys
+// sort by it, so it is never negative.
 func (j *journey) waitEnd(received event.Millis) event.Millis {
 	return max(0, received.Add(j.rules.cfg.Grace))
 }
 
-// withoutClick takes an event whose click is unknown: line 1, then it waits. A journey is there while a wait before it lasts; but that one has ended is only known when the clicks
-// have been read past its end. Until then an event that would find no journey waits behind it.
+// withoutClick takes an event whose click is unknown: line 1, then it waits. A journey
+// is there while a wait before it lasts; but that one has ended is only known when the
+// clicks have been read past its end. Until then an event that would find no journey
+// waits behind it.
 func (j *journey) withoutClick(ev *event.Conversion, src Source) error {
 	late := ev.ReceivedAt > j.lifeEnd()
 	if late && j.head.WaitClick == 0 {
@@ -186,7 +192,8 @@ func (j *journey) replay() error {
 	return nil
 }
 
-// endClickWaits closes the click waits that ended before the given time, and those behind them.
+// endClickWaits closes the click waits that ended before the given time, and those
+// behind them.
 func (j *journey) endClickWaits(through event.Millis) error {
 	waits, err := j.takeWaits(event.KindWaitClick, func(w *wait) bool { return w.end < through || w.Behind })
 	if err != nil {
@@ -206,7 +213,8 @@ func (j *journey) endClickWaits(through event.Millis) error {
 	return nil
 }
 
-// endParentWaits closes the parent waits that ended before the given time. They leave no trace.
+// endParentWaits closes the parent waits that ended before the given time. They leave
+// no trace.
 func (j *journey) endParentWaits(through event.Millis) error {
 	if j.head.WaitParent == 0 {
 		return nil
@@ -233,7 +241,8 @@ func (j *journey) endParentWaits(through event.Millis) error {
 	return nil
 }
 
-// takeWaits takes waiting events out of their rows, from the earliest end on as long as want says so, and returns them in order of record.
+// takeWaits takes waiting events out of their rows, from the earliest end on as long as
+// want says so, and returns them in order of record.
 func (j *journey) takeWaits(kind byte, want func(*wait) bool) (waits []wait, err error) {
 	scan := j.rows.Scan(j.keyOf(kind, ""), func(key, value []byte) bool {
 		var w wait
@@ -297,7 +306,8 @@ func (j *journey) keyOf(kind byte, id string) []byte {
 	return j.key
 }
 
-// event reads the row of an event id; ok is false if the id is neither kept nor waits for a parent.
+// event reads the row of an event id; ok is false if the id is neither kept nor waits
+// for a parent.
 func (j *journey) event(id string, e *event.JourneyEvent) (ok bool, err error) {
 	row, err := j.rows.Get(j.keyOf(event.KindEvent, id))
 	if err != nil || row == nil {

@@ -4,7 +4,8 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// arrive judges an event whose click is known, from line 1 of the table of verdicts, and then what waited for it.
+// arrive judges an event whose click is known, from line 1 of the table of verdicts,
+// and then what waited for it.
 func (j *journey) arrive(ev *event.Conversion, src Source) error {
 	if err := j.endParentWaits(ev.ReceivedAt); err != nil {
 		return err
@@ -48,7 +49,8 @@ func (j *journey) arrive(ev *event.Conversion, src Source) error {
 	return j.settle()
 }
 
-// expired is line 1. While something waits for a parent the journey cannot have ended: what is left was received less than the grace ago, and a journey lives longer.
+// expired is line 1. While something waits for a parent the journey cannot have ended:
+// what is left was received less than the grace ago, and a journey lives longer.
 func (j *journey) expired(received event.Millis) bool {
 	if j.head.WaitParent > 0 {
 		return false
@@ -114,7 +116,13 @@ func (j *journey) negative(ev *event.Conversion, src Source) error {
 	if err := j.putWait(event.KindWaitParent, end, ev, src, false); err != nil {
 		return err
 	}
-	if err := j.putEvent(ev.EventID, &event.JourneyEvent{Waiting: true, Type: ev.Type, Offset: src.Offset, Content: ev.ContentSHA256, End: end}); err != nil {
+	if err := j.putEvent(ev.EventID, &event.JourneyEvent{
+		Waiting: true,
+		Type:    ev.Type,
+		Offset:  src.Offset,
+		Content: ev.ContentSHA256,
+		End:     end,
+	}); err != nil {
 		return err
 	}
 	j.key = indexKey(j.key[:0], &j.token, ev, src.Offset)
@@ -179,7 +187,8 @@ func (j *journey) row(ev *event.Conversion, src Source, verdict event.Verdict, r
 	return &j.out
 }
 
-// send completes the row with the flags of its snapshot, if it shows one, and emits it. The flags that o has already are those of a reversed row.
+// send completes the row with the flags of its snapshot, if it shows one, and emits it.
+// The flags that o has already are those of a reversed row.
 func (j *journey) send(o *event.Outcome, snapshot bool) error {
 	if !snapshot {
 		return j.emit(o, nil)
@@ -195,7 +204,8 @@ func (j *journey) send(o *event.Outcome, snapshot bool) error {
 	}
 	c := &j.click
 	add(event.FlagBotClick, c.IsBot, true)
-	add(event.FlagPartnerReview, c.PartnerID != "" && (c.PartnerRelationship != "approved" || c.PartnerLifecycle != "active"), true)
+	add(event.FlagPartnerReview, c.PartnerID != "" && (c.PartnerRelationship != "approved" ||
+		c.PartnerLifecycle != "active"), true)
 	add(event.FlagNoPartner, c.PartnerID == "", false)
 	add(event.FlagTooFast, o.OccurredAt-c.ClickedAt < tooFast, false)
 	for _, flag := range o.Flags {

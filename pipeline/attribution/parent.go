@@ -24,7 +24,8 @@ const (
 	itself
 )
 
-// findParent looks for the parent: by its id, else by order, else the journey's only positive. Unattributed positives count.
+// findParent looks for the parent: by its id, else by order, else the journey's only
+// positive. Unattributed positives count.
 func (j *journey) findParent(ev *event.Conversion, p *parent) error {
 	switch {
 	case ev.ParentEventID == ev.EventID:
@@ -87,7 +88,8 @@ func (j *journey) positives(typ event.Type) (count *int64, only *string) {
 	return &j.head.Sales, &j.head.Sale
 }
 
-// indexPositive makes a kept positive findable for negatives that do not name it. Most journeys have one sale: then the head names it, and the order index has no rows.
+// indexPositive makes a kept positive findable for negatives that do not name it. Most
+// journeys have one sale: then the head names it, and the order index has no rows.
 func (j *journey) indexPositive(ev *event.Conversion) error {
 	count, only := j.positives(ev.Type)
 	*count++
@@ -133,7 +135,8 @@ func (j *journey) putOrder(typ event.Type, order string, o event.JourneyOrder) e
 	return j.rows.Put(j.key, j.value)
 }
 
-// indexKey is the key of the one index row of a negative that waits for a parent: what would end its wait.
+// indexKey is the key of the one index row of a negative that waits for a parent: what
+// would end its wait.
 func indexKey(dst []byte, raw *[20]byte, ev *event.Conversion, offset int64) []byte {
 	kind, id := event.KindForSale, ev.OrderID
 	switch {
@@ -192,7 +195,8 @@ func (j *journey) wake(kind byte, id string) (err error) {
 	return nil
 }
 
-// settle judges what can now be judged: always the first in order of record, until nothing is ready.
+// settle judges what can now be judged: always the first in order of record, until
+// nothing is ready.
 func (j *journey) settle() error {
 	for len(j.ready) > 0 {
 		w := j.ready.pop()

@@ -24,7 +24,9 @@ const forever = event.Millis(1 << 60)
 // short are durations that random times of a few hours hit often.
 var short = attribution.Config{Grace: 10 * time.Hour, ClickLife: 40 * time.Hour, JourneyLife: 60 * time.Hour}
 
-// cases checks a property n times: 100,400 cases of all properties in a plain go test. -rapid.checks scales all of them: 100, the default, is once, 1000 is ten times as many.
+// cases checks a property n times: 100,400 cases of all properties in a plain go test.
+// -rapid.checks scales all of them: 100, the default, is once, 1000 is ten times as
+// many.
 func cases(t *testing.T, n int, property func(*rapid.T)) {
 	t.Helper()
 	checks := flag.Lookup("rapid.checks").Value
@@ -48,7 +50,8 @@ type history struct {
 	limit  int // events of a journey; 0: the real limit
 }
 
-// schedule says when the processor sees the history's parts: the click before event read, Due after events.
+// schedule says when the processor sees the history's parts: the click before event
+// read, Due after events.
 type schedule struct {
 	read   int   // the click is read before this event; len(events) is after all
 	inLog  bool  // the click is in the click log a step earlier than Click is called
@@ -180,10 +183,15 @@ func (g generator) draw(t *rapid.T) *history {
 	raw := testToken(1)
 	text := token.Text(&raw)
 	if rapid.IntRange(0, 9).Draw(t, "click?") > 0 {
-		h.click = &event.Click{WorkspaceID: "acme", ClickToken: text, ClickedAt: at(0), TokenStatus: event.TokenAppended, Trigger: event.TriggerLink, IsBot: rapid.Bool().Draw(t, "bot"),
-			WindowMs:    (time.Duration(rapid.SampledFrom([]int{1, 20, 100}).Draw(t, "window")) * time.Hour).Milliseconds(),
-			RewardTerms: rapid.SampledFrom([]string{"10%", "12.5%", "5.00 USD", "7 EUR", "300 JPY", "", "33.3333%"}).Draw(t, "terms"),
-			PartnerID:   rapid.SampledFrom([]string{"", "prt_1"}).Draw(t, "partner"), PartnerRelationship: "approved", PartnerLifecycle: rapid.SampledFrom([]string{"active", "paused"}).Draw(t, "lifecycle")}
+		h.click = &event.Click{WorkspaceID: "acme", ClickToken: text, ClickedAt: at(0),
+			TokenStatus: event.TokenAppended, Trigger: event.TriggerLink, IsBot: rapid.Bool().Draw(t, "bot"),
+			WindowMs: (time.Duration(rapid.SampledFrom([]int{1, 20, 100}).Draw(t,
+				"window")) * time.Hour).Milliseconds(),
+			RewardTerms: rapid.SampledFrom([]string{"10%", "12.5%", "5.00 USD", "7 EUR", "300 JPY",
+				"", "33.3333%"}).Draw(t, "terms"),
+			PartnerID:           rapid.SampledFrom([]string{"", "prt_1"}).Draw(t, "partner"),
+			PartnerRelationship: "approved", PartnerLifecycle: rapid.SampledFrom([]string{"active", "paused"}).Draw(t,
+				"lifecycle")}
 		h.at = at(time.Duration(rapid.IntRange(0, cmp.Or(g.latest, 80)).Draw(t, "at")) * time.Hour)
 	}
 	if g.together {
@@ -194,7 +202,9 @@ func (g generator) draw(t *rapid.T) *history {
 	var now time.Duration
 	ids := []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"}
 	for i := range rapid.IntRange(1, g.max).Draw(t, "events") {
-		ev := event.Conversion{WorkspaceID: "acme", ClickToken: text, Type: rapid.SampledFrom([]event.Type{event.Sale, event.Sale, event.Lead, event.Refund, event.Cancellation, event.Reversal, event.Reversal}).Draw(t, "type")}
+		ev := event.Conversion{WorkspaceID: "acme", ClickToken: text,
+			Type: rapid.SampledFrom([]event.Type{event.Sale, event.Sale, event.Lead, event.Refund, event.Cancellation,
+				event.Reversal, event.Reversal}).Draw(t, "type")}
 		ev.EventID = ids[i]
 		if !g.unique {
 			ev.EventID = rapid.SampledFrom(ids[:5]).Draw(t, "id")
@@ -209,7 +219,8 @@ func (g generator) draw(t *rapid.T) *history {
 		ev.OrderID = rapid.SampledFrom([]string{"", "o", "p"}).Draw(t, "order")
 		if rapid.Bool().Draw(t, "amount?") || g.amounts && !ev.Type.Positive() {
 			amount := rapid.SampledFrom([]int64{0, 1, 5, 45, 100, 155, 1<<63 - 1}).Draw(t, "amount")
-			ev.AmountMinor, ev.Currency, ev.Exponent = &amount, rapid.SampledFrom([]string{"EUR", "EUR", "EUR", "USD"}).Draw(t, "currency"), 2
+			ev.AmountMinor, ev.Currency, ev.Exponent = &amount, rapid.SampledFrom(
+				[]string{"EUR", "EUR", "EUR", "USD"}).Draw(t, "currency"), 2
 		}
 		if g.together {
 			ev.ReceivedAt = at(time.Duration(rapid.IntRange(0, 4).Draw(t, "received")) * 30 * time.Minute)
@@ -217,7 +228,8 @@ func (g generator) draw(t *rapid.T) *history {
 			now += time.Duration(rapid.SampledFrom([]int{0, 1, 1, 2, 5, 9, 11, 30, 59}).Draw(t, "later")) * time.Hour
 			ev.ReceivedAt = at(now + time.Duration(rapid.IntRange(-2, 2).Draw(t, "skew"))*time.Hour)
 		}
-		ev.OccurredAt = at(time.Duration(rapid.SampledFrom([]int{-6, -4, 0, 1, 30, 60, 61, 1201}).Draw(t, "occurred")) * time.Minute)
+		ev.OccurredAt = at(time.Duration(rapid.SampledFrom([]int{-6, -4, 0, 1, 30, 60, 61, 1201}).Draw(t,
+			"occurred")) * time.Minute)
 		ev.ContentSHA256 = ev.Content()
 		h.events = append(h.events, ev)
 	}
@@ -228,7 +240,8 @@ func (h *history) String() string {
 	b := &strings.Builder{}
 	hours := func(m event.Millis) float64 { return float64(m-at(0)) / 3600_000 }
 	if h.click != nil {
-		fmt.Fprintf(b, "click at %gh, window %gh, %q\n", hours(h.at), float64(h.click.WindowMs)/3600_000, h.click.RewardTerms)
+		fmt.Fprintf(b, "click at %gh, window %gh, %q\n", hours(h.at), float64(h.click.WindowMs)/3600_000,
+			h.click.RewardTerms)
 	}
 	for i := range h.events {
 		e := &h.events[i]
@@ -236,7 +249,8 @@ func (h *history) String() string {
 		if e.AmountMinor != nil {
 			fmt.Fprintf(b, " %d %s", *e.AmountMinor, e.Currency)
 		}
-		fmt.Fprintf(b, " of=%q order=%q %s %s received %gh occurred %gh\n", e.ParentEventID, e.OrderID, e.WorkspaceID, e.EventName, hours(e.ReceivedAt), hours(e.OccurredAt))
+		fmt.Fprintf(b, " of=%q order=%q %s %s received %gh occurred %gh\n", e.ParentEventID, e.OrderID, e.WorkspaceID,
+			e.EventName, hours(e.ReceivedAt), hours(e.OccurredAt))
 	}
 	return b.String()
 }
@@ -244,7 +258,12 @@ func (h *history) String() string {
 // drawSchedule draws any schedule that keeps what Due's caller promises.
 func drawSchedule(t *rapid.T, h *history) schedule {
 	n := len(h.events)
-	s := schedule{read: rapid.IntRange(0, n).Draw(t, "read"), inLog: rapid.Bool().Draw(t, "in log"), due: map[int][2]event.Millis{}, again: rapid.SliceOfN(rapid.IntRange(0, n), 0, 2).Draw(t, "again")}
+	s := schedule{
+		read:  rapid.IntRange(0, n).Draw(t, "read"),
+		inLog: rapid.Bool().Draw(t, "in log"),
+		due:   map[int][2]event.Millis{},
+		again: rapid.SliceOfN(rapid.IntRange(0, n), 0, 2).Draw(t, "again"),
+	}
 	for i := range n + 1 {
 		if !rapid.Bool().Draw(t, "due?") {
 			continue
@@ -262,7 +281,8 @@ func drawSchedule(t *rapid.T, h *history) schedule {
 	return s
 }
 
-// When the click is read, how often, and when Due is called: none of it changes a row, nor what is stored in the end.
+// When the click is read, how often, and when Due is called: none of it changes a row,
+// nor what is stored in the end.
 func TestScheduleChangesNothing(t *testing.T) {
 	cases(t, 15_000, func(t *rapid.T) {
 		h := generator{max: 8}.draw(t)
@@ -298,13 +318,15 @@ func summarize(p *player, h *history) summary {
 				if net[o.Currency] == nil {
 					net[o.Currency] = new(big.Int)
 				}
-				net[o.Currency].Add(net[o.Currency], new(big.Int).Mul(big.NewInt(int64(o.Effect)), big.NewInt(*o.AmountMinor)))
+				net[o.Currency].Add(net[o.Currency], new(big.Int).Mul(big.NewInt(int64(o.Effect)),
+					big.NewInt(*o.AmountMinor)))
 			}
 		}
 		if o.EstimatedRewardMinor != nil {
 			rewards.Add(rewards, big.NewInt(*o.EstimatedRewardMinor))
 		}
-		s.Rows[o.EventID] = fmt.Sprint(o.Verdict, o.Reason, o.ParentEventID, o.ParentType, o.Effect, amount, o.Click != nil, o.EstimatedRewardMinor != nil, o.RewardCurrency)
+		s.Rows[o.EventID] = fmt.Sprint(o.Verdict, o.Reason, o.ParentEventID, o.ParentType, o.Effect, amount,
+			o.Click != nil, o.EstimatedRewardMinor != nil, o.RewardCurrency)
 	}
 	for c, n := range net {
 		s.Net[c] = n.String()
@@ -317,7 +339,8 @@ func summarize(p *player, h *history) summary {
 	return s
 }
 
-// Unique ids, named parents, amounts on negatives, no wait ended: every order gives the same, and the click may come anywhere.
+// Unique ids, named parents, amounts on negatives, no wait ended: every order gives the
+// same, and the click may come anywhere.
 func TestOrderIndependence(t *testing.T) {
 	cases(t, 400, func(t *rapid.T) {
 		h := generator{unique: true, named: true, amounts: true, together: true, max: 6}.draw(t)
@@ -341,7 +364,9 @@ func summaryOf(t rapid.TB, h *history, s schedule) summary {
 	return summarize(play(t, short, h, s), h)
 }
 
-// All negatives name their parent, no wait ended: a positive may come later, even if negatives have no amounts. Ids are unique: a later positive cannot have been the first with its id.
+// All negatives name their parent, no wait ended: a positive may come later, even if
+// negatives have no amounts. Ids are unique: a later positive cannot have been the
+// first with its id.
 func TestLatePositiveChangesNothing(t *testing.T) {
 	cases(t, 20_000, func(t *rapid.T) {
 		h := generator{unique: true, named: true, together: true, max: 7}.draw(t)
@@ -368,7 +393,8 @@ func TestLatePositiveChangesNothing(t *testing.T) {
 	})
 }
 
-// The rewards of a root and all under it sum to the reward of what stands of it, rounded half to even, computed here with fractions.
+// The rewards of a root and all under it sum to the reward of what stands of it,
+// rounded half to even, computed here with fractions.
 func TestRewardsSum(t *testing.T) {
 	cases(t, 50_000, func(t *rapid.T) {
 		h := generator{max: 10}.draw(t)
@@ -396,7 +422,8 @@ func TestRewardsSum(t *testing.T) {
 			}
 			want, currency := estimate(h.click.RewardTerms, root, standing[root.EventID])
 			if (want == nil) != (o.EstimatedRewardMinor == nil) || want != nil && o.RewardCurrency != currency {
-				t.Fatalf("%v%s: reward %v %q, want one in %q: %v", h, o.EventID, o.EstimatedRewardMinor, o.RewardCurrency, currency, want != nil)
+				t.Fatalf("%v%s: reward %v %q, want one in %q: %v", h, o.EventID, o.EstimatedRewardMinor,
+					o.RewardCurrency, currency, want != nil)
 			}
 			if want != nil {
 				sums[root.EventID].Add(sums[root.EventID], big.NewInt(*o.EstimatedRewardMinor))
@@ -437,7 +464,8 @@ func estimate(text string, root event.Outcome, x int64) (*big.Int, string) {
 	return big.NewInt(minor), text[len(text)-3:]
 }
 
-// The rules were written down twice by different people: here as they run, in package oracle as they read.
+// The rules were written down twice by different people: here as they run, in package
+// oracle as they read.
 func TestOracle(t *testing.T) {
 	cases(t, 15_000, func(t *rapid.T) {
 		h := generator{max: 10, latest: 50}.draw(t)
@@ -456,7 +484,12 @@ func TestOracle(t *testing.T) {
 		for i, e := range h.events {
 			events = append(events, oracle.Event{Conversion: e, Partition: 3, Offset: int64(i)})
 		}
-		cfg := oracle.Config{Grace: short.Grace, ClickLife: short.ClickLife, JourneyLife: short.JourneyLife, MaxEvents: h.limit}
+		cfg := oracle.Config{
+			Grace:       short.Grace,
+			ClickLife:   short.ClickLife,
+			JourneyLife: short.JourneyLife,
+			MaxEvents:   h.limit,
+		}
 		want := oracle.Judge(cfg, clicks, events, through)
 		for _, o := range want.Outcomes {
 			got, ok := p.outcomes[o.EventOffset]
@@ -474,7 +507,8 @@ func TestOracle(t *testing.T) {
 		}
 		for _, w := range want.Waiting {
 			if o, ok := p.outcomes[w.Offset]; ok {
-				t.Fatalf("%v%+v\nevent %d waits for the oracle, the rules say %v %v", h, s, w.Offset, o.Verdict, o.Reason)
+				t.Fatalf("%v%+v\nevent %d waits for the oracle, the rules say %v %v",
+					h, s, w.Offset, o.Verdict, o.Reason)
 			}
 		}
 		standing := map[string]int64{}

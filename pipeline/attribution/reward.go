@@ -20,8 +20,9 @@ type terms struct {
 	currency string // flat
 }
 
-// parseTerms reads "12.5%" or "5.00 USD". A flat sum may have fewer decimals than its currency. Anything else, which the catalog does not let pass, is no terms: an estimate
-// is not worth stopping a ledger for.
+// parseTerms reads "12.5%" or "5.00 USD". A flat sum may have fewer decimals than its
+// currency. Anything else, which the catalog does not let pass, is no terms: an
+// estimate is not worth stopping a ledger for.
 func parseTerms(text string) terms {
 	if number, ok := strings.CutSuffix(text, "%"); ok {
 		whole, fraction, _ := strings.Cut(number, ".")
@@ -82,7 +83,8 @@ func (t *terms) reward(root *event.JourneyEvent, x int64) (minor int64, currency
 	return 0, "", false
 }
 
-// share is x × number ÷ divisor, rounded half to even; a share larger than any amount is cut to the largest.
+// share is x × number ÷ divisor, rounded half to even; a share larger than any amount
+// is cut to the largest.
 func share(x int64, number, divisor uint64) int64 {
 	if x <= 0 {
 		return 0
@@ -98,7 +100,8 @@ func share(x int64, number, divisor uint64) int64 {
 	return int64(min(q, math.MaxInt64))
 }
 
-// setReward puts the reward of a row with effect: what it changes in the reward of its root, before and after being what stands of that.
+// setReward puts the reward of a row with effect: what it changes in the reward of its
+// root, before and after being what stands of that.
 func (j *journey) setReward(o *event.Outcome, root *event.JourneyEvent, before, after int64) {
 	b, _, _ := j.terms.reward(root, before)
 	a, currency, ok := j.terms.reward(root, after)

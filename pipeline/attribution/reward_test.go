@@ -61,7 +61,14 @@ func TestShare(t *testing.T) {
 		x               int64
 		number, divisor uint64
 		want            int64
-	}{{25, 1, 10, 2}, {35, 1, 10, 4}, {45, 1, 10, 4}, {-5, 1, 10, 0}, {math.MaxInt64, 1000, 100, math.MaxInt64}, {math.MaxInt64, math.MaxInt64, 100, math.MaxInt64}} {
+	}{
+		{25, 1, 10, 2},
+		{35, 1, 10, 4},
+		{45, 1, 10, 4},
+		{-5, 1, 10, 0},
+		{math.MaxInt64, 1000, 100, math.MaxInt64},
+		{math.MaxInt64, math.MaxInt64, 100, math.MaxInt64},
+	} {
 		if got := share(c.x, c.number, c.divisor); got != c.want {
 			t.Errorf("%d × %d ÷ %d = %d, want %d", c.x, c.number, c.divisor, got, c.want)
 		}

@@ -9,7 +9,9 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// rowMap is the obvious Rows: a map, and a sorted list of the keys that are ever scanned. It is as unkind as the contract allows: what Get and Scan give is overwritten by the next call.
+// rowMap is the obvious Rows: a map, and a sorted list of the keys that are ever
+// scanned. It is as unkind as the contract allows: what Get and Scan give is
+// overwritten by the next call.
 type rowMap struct {
 	values   map[string][]byte
 	scanned  []string

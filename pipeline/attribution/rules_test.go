@@ -37,9 +37,11 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// The package is pure: what it imports cannot reach the world, and of time it takes durations only.
+// The package is pure: what it imports cannot reach the world, and of time it takes
+// durations only.
 func TestPure(t *testing.T) {
-	allowed := []string{"fmt", "math", "math/bits", "slices", "strconv", "strings", "sync", "time", "github.com/Rhymond/go-money",
+	allowed := []string{"fmt", "math", "math/bits", "slices", "strconv", "strings", "sync", "time",
+		"github.com/Rhymond/go-money",
 		"github.com/nimriz/partners/pipeline/token", "github.com/nimriz/partners/schemas/event"}
 	files, err := filepath.Glob("*.go")
 	if err != nil {
@@ -57,7 +59,8 @@ func TestPure(t *testing.T) {
 		}
 		for _, i := range file.Imports {
 			if path, _ := strconv.Unquote(i.Path.Value); !slices.Contains(allowed, path) {
-				t.Errorf("%s imports %s: rules see rows and clicks, nothing else; hand it in from the processor", name, path)
+				t.Errorf("%s imports %s: rules see rows and clicks, nothing else; hand it in from the processor",
+					name, path)
 			}
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
@@ -65,7 +68,9 @@ func TestPure(t *testing.T) {
 			case *ast.GoStmt:
 				t.Errorf("%s starts a goroutine", name)
 			case *ast.SelectorExpr:
-				if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && slices.Contains([]string{"Now", "Since", "Until", "After", "Sleep", "NewTimer", "AfterFunc", "Tick"}, n.Sel.Name) {
+				if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" &&
+					slices.Contains([]string{"Now", "Since", "Until", "After", "Sleep", "NewTimer", "AfterFunc",
+						"Tick"}, n.Sel.Name) {
 					t.Errorf("%s uses time.%s: take the time from the event", name, n.Sel.Name)
 				}
 			}
@@ -103,10 +108,12 @@ func newBench(t testing.TB) *bench {
 func (b *bench) token(n uint64) {
 	b.raw = testToken(n)
 	b.text = clicktoken.Text(&b.raw)
-	k := &event.Click{WorkspaceID: "acme", ClickToken: b.text, ClickedAt: at(0), WindowMs: (30 * 24 * time.Hour).Milliseconds(), TokenStatus: event.TokenAppended, LinkID: "lnk_nomura",
+	k := &event.Click{WorkspaceID: "acme", ClickToken: b.text, ClickedAt: at(0),
+		WindowMs: (30 * 24 * time.Hour).Milliseconds(), TokenStatus: event.TokenAppended, LinkID: "lnk_nomura",
 		Domain: "go.acme.com", Slug: "nomura", Destination: "https://shop.acme.com/?ref=1", Trigger: event.TriggerLink, PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio",
 		PartnerRelationship: "approved", PartnerLifecycle: "active", ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners", ProgramStatus: "active", AssignmentID: "asg_1",
-		RewardTerms: "12.5%", UTMSource: "partner", UTMMedium: "agency", Country: "DE", Device: "mobile", OS: "iOS", Browser: "Safari", CatalogOffset: 41}
+		RewardTerms: "12.5%", UTMSource: "partner", UTMMedium: "agency", Country: "DE", Device: "mobile", OS: "iOS",
+		Browser: "Safari", CatalogOffset: 41}
 	var err error
 	if b.wire, err = codec.AppendClick(b.wire[:0], k); err != nil {
 		b.t.Fatal(err)
@@ -126,18 +133,21 @@ func (b *bench) emit(o *event.Outcome, _ []byte) error {
 var amount = int64(10000)
 
 func (b *bench) event(typ event.Type, id, of string) *event.Conversion {
-	return &event.Conversion{WorkspaceID: "acme", EventID: id, ClickToken: b.text, Type: typ, OccurredAt: at(time.Hour), ReceivedAt: at(time.Hour), AmountMinor: &amount, Currency: "EUR", Exponent: 2,
+	return &event.Conversion{WorkspaceID: "acme", EventID: id, ClickToken: b.text, Type: typ,
+		OccurredAt: at(time.Hour), ReceivedAt: at(time.Hour), AmountMinor: &amount, Currency: "EUR", Exponent: 2,
 		OrderID: "o-" + id, ParentEventID: of}
 }
 
 func (b *bench) judge(ev *event.Conversion) {
 	b.next++
-	if err := b.rules.Event(b.rows, b.clicks, ev, attribution.Source{Partition: 1, Offset: b.next}, b.emit); err != nil {
+	if err := b.rules.Event(b.rows, b.clicks, ev, attribution.Source{Partition: 1, Offset: b.next},
+		b.emit); err != nil {
 		b.t.Fatal(err)
 	}
 }
 
-// The 100,000th event of a token touches as many rows as the tenth, and the next one is refused. Most are sales with refunds; some wait for parents that never come.
+// The 100,000th event of a token touches as many rows as the tenth, and the next one is
+// refused. Most are sales with refunds; some wait for parents that never come.
 func TestFullJourney(t *testing.T) {
 	b := newBench(t)
 	most, waiting := 0, 0
@@ -215,7 +225,8 @@ func (f *failing) Scan(prefix []byte, yield func(key, value []byte) bool) error 
 	return f.rowMap.Scan(prefix, yield)
 }
 
-// Whatever row cannot be read or written, whatever verdict cannot be taken: the error comes out, with the token.
+// Whatever row cannot be read or written, whatever verdict cannot be taken: the error
+// comes out, with the token.
 func TestErrorsComeOut(t *testing.T) {
 	for left := 0; ; left++ {
 		b := newBench(t)
@@ -282,7 +293,8 @@ func TestDamagedRows(t *testing.T) {
 				err = b.rules.Event(b.rows, b.clicks, byOrder, attribution.Source{Offset: 10}, b.emit)
 			}
 			if err == nil {
-				err = b.rules.Event(b.rows, b.clicks, b.event(event.Sale, "nobody", ""), attribution.Source{Offset: 11}, b.emit)
+				err = b.rules.Event(b.rows, b.clicks, b.event(event.Sale, "nobody", ""),
+					attribution.Source{Offset: 11}, b.emit)
 			}
 			if err != nil {
 				found++
@@ -298,12 +310,14 @@ func TestDamagedRows(t *testing.T) {
 	b := newBench(t)
 	ev := b.event(event.Sale, "s", "")
 	ev.ClickToken = "short"
-	if err := b.rules.Event(b.rows, b.clicks, ev, attribution.Source{}, b.emit); !errors.Is(err, clicktoken.ErrMalformed) {
+	if err := b.rules.Event(b.rows, b.clicks, ev, attribution.Source{}, b.emit); !errors.Is(err,
+		clicktoken.ErrMalformed) {
 		t.Errorf("malformed token: %v", err)
 	}
 }
 
-// To events, a click that cannot be used is an unknown click: its bytes cannot be read, or they are another token's.
+// To events, a click that cannot be used is an unknown click: its bytes cannot be read,
+// or they are another token's.
 func TestUselessClick(t *testing.T) {
 	for name, change := range map[string]func([]byte) []byte{
 		"cut off":       func(w []byte) []byte { return w[:len(w)/2] },
@@ -322,7 +336,8 @@ func TestUselessClick(t *testing.T) {
 		if b.rowsN != 0 || len(b.rows.deadlines()) != 1 {
 			t.Errorf("%s: %d rows, %d waits", name, b.rowsN, len(b.rows.deadlines()))
 		}
-		if err := b.rules.Due(b.rows, b.clicks, &b.raw, forever, forever, b.emit); err != nil || b.last.Reason != event.ReasonClickNotFound || len(b.rows.values) != 0 {
+		if err := b.rules.Due(b.rows, b.clicks, &b.raw, forever, forever, b.emit); err != nil ||
+			b.last.Reason != event.ReasonClickNotFound || len(b.rows.values) != 0 {
 			t.Errorf("%s: %v, %s, %d rows left", name, err, b.last.Reason, len(b.rows.values))
 		}
 	}
@@ -417,8 +432,9 @@ func BenchmarkRefund(bb *testing.B) {
 	}
 }
 
-// What an event costs in a token of 100,000 events, and in tokens of ten: sales and refunds of them, in turn. The ratio is printed; the larger journey's rows miss the caches of the
-// processor, no more.
+// What an event costs in a token of 100,000 events, and in tokens of ten: sales and
+// refunds of them, in turn. The ratio is printed; the larger journey's rows miss the
+// caches of the processor, no more.
 func BenchmarkHotToken(bb *testing.B) {
 	const events, small = attribution.MaxEvents, 10
 	b := newBench(bb)
@@ -454,7 +470,8 @@ func BenchmarkHotToken(bb *testing.B) {
 	bb.ReportMetric(float64(hot)/float64(cold), "ratio")
 }
 
-// A chain of n reversals, each of the one before: an event costs its chain up to the root.
+// A chain of n reversals, each of the one before: an event costs its chain up to the
+// root.
 func BenchmarkChain(bb *testing.B) {
 	for _, n := range []int{10, 1000} {
 		bb.Run(fmt.Sprintf("depth=%d", n), func(bb *testing.B) {
@@ -468,7 +485,8 @@ func BenchmarkChain(bb *testing.B) {
 						ev.Type = event.Sale
 					}
 					of = ev.EventID
-					if err := b.rules.Event(rows, b.clicks, ev, attribution.Source{Offset: int64(i)}, b.emit); err != nil {
+					if err := b.rules.Event(rows, b.clicks, ev, attribution.Source{Offset: int64(i)},
+						b.emit); err != nil {
 						bb.Fatal(err)
 					}
 				}

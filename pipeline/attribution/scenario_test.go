@@ -28,14 +28,18 @@ import (
 //	                              at is when the gateway received it: by default a minute after the one before, the first at 1h; occurred is by default the same
 //	due 4d [clicks=4d]            time passes: events (and clicks) that were received up to then have been read, and the rows of ended waits are written
 //
-// Times count from the click: 31d, 90m, 30d+1ms, -4m. The answer lists the rows as they are written: verdict, signed amount, parent, reward, and what stands of the root then; behind
-// a semicolon flags; then what still waits, the sums, and what the journey keeps.
+// Times count from the click: 31d, 90m, 30d+1ms, -4m. The answer lists the rows as they
+// are written: verdict, signed amount, parent, reward, and what stands of the root
+// then; behind a semicolon flags; then what still waits, the sums, and what the journey
+// keeps.
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		if filepath.Ext(path) != ".txt" {
 			return
 		}
-		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string { return playScript(t, d).finish() })
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			return playScript(t, d).finish()
+		})
 	})
 }
 
@@ -96,7 +100,8 @@ func newStory(t testing.TB, cfg attribution.Config) *story {
 	}
 	raw := testToken(1)
 	return &story{t: t, rules: rules, rows: newRows(), raw: raw, text: token.Text(&raw), now: 59 * time.Minute,
-		net: map[string]int64{}, reward: map[string]int64{}, digits: map[string]int32{}, said: map[int64]*event.Conversion{}}
+		net: map[string]int64{}, reward: map[string]int64{}, digits: map[string]int32{},
+		said: map[int64]*event.Conversion{}}
 }
 
 func (s *story) clicks(raw *[20]byte) ([]byte, event.Millis, bool, error) {
@@ -174,10 +179,14 @@ func firstOf(errs ...error) error {
 	return nil
 }
 
-func (s *story) clickLine(words []string, duration func(string, time.Duration) time.Duration, text func(string, string) string) error {
-	c := &event.Click{WorkspaceID: text("workspace", "acme"), ClickToken: s.text, ClickedAt: at(duration("clicked", 0)), WindowMs: duration("window", 30*24*time.Hour).Milliseconds(),
-		TokenStatus: event.TokenStatus(text("status", "appended")), Trigger: event.TriggerLink, LinkID: "lnk_1", Destination: "https://shop.acme.com/",
-		PartnerID: "prt_1", PartnerRelationship: "approved", PartnerLifecycle: "active", ProgramID: "prg_1", RewardTerms: strings.ReplaceAll(text("reward", "10%"), "_", " ")}
+func (s *story) clickLine(words []string, duration func(string, time.Duration) time.Duration,
+	text func(string, string) string) error {
+	c := &event.Click{WorkspaceID: text("workspace", "acme"), ClickToken: s.text,
+		ClickedAt: at(duration("clicked", 0)), WindowMs: duration("window", 30*24*time.Hour).Milliseconds(),
+		TokenStatus: event.TokenStatus(text("status",
+			"appended")), Trigger: event.TriggerLink, LinkID: "lnk_1", Destination: "https://shop.acme.com/",
+		PartnerID: "prt_1", PartnerRelationship: "approved", PartnerLifecycle: "active", ProgramID: "prg_1",
+		RewardTerms: strings.ReplaceAll(text("reward", "10%"), "_", " ")}
 	switch partner := text("partner", ""); partner {
 	case "none":
 		c.PartnerID, c.PartnerRelationship, c.PartnerLifecycle = "", "", ""
@@ -208,12 +217,14 @@ func (s *story) clickLine(words []string, duration func(string, time.Duration) t
 
 var digits = map[string]int32{"EUR": 2, "USD": 2, "JPY": 0, "KWD": 3}
 
-func (s *story) eventLine(kind string, words []string, duration func(string, time.Duration) time.Duration, text func(string, string) string) (*event.Conversion, error) {
+func (s *story) eventLine(kind string, words []string, duration func(string, time.Duration) time.Duration,
+	text func(string, string) string) (*event.Conversion, error) {
 	if !slices.Contains(event.Types(), event.Type(kind)) || len(words) < 1 || len(words) > 3 {
 		return nil, fmt.Errorf("want limit, click, due, or an event's type, id, amount and currency")
 	}
 	s.now = duration("at", s.now+time.Minute)
-	ev := &event.Conversion{WorkspaceID: text("workspace", "acme"), EventID: words[0], ClickToken: s.text, Type: event.Type(kind), EventName: text("body", ""), ReceivedAt: at(s.now),
+	ev := &event.Conversion{WorkspaceID: text("workspace", "acme"), EventID: words[0], ClickToken: s.text,
+		Type: event.Type(kind), EventName: text("body", ""), ReceivedAt: at(s.now),
 		OccurredAt: at(duration("occurred", s.now)), OrderID: text("order", ""), ParentEventID: text("of", "")}
 	if len(words) > 1 {
 		ev.Currency = append(words, "EUR")[2]
@@ -283,7 +294,8 @@ func (s *story) money(minor int64, currency string, plus bool) string {
 }
 
 func (s *story) row(id string) (e event.JourneyEvent) {
-	if err := event.DecodeEvent(s.rows.values[string(event.AppendJourneyKey(nil, &s.raw, event.KindEvent, id))], &e); err != nil {
+	if err := event.DecodeEvent(s.rows.values[string(event.AppendJourneyKey(nil, &s.raw, event.KindEvent, id))],
+		&e); err != nil {
 		s.t.Fatal(err)
 	}
 	return e
@@ -304,7 +316,8 @@ func (s *story) standing(id string) string {
 func (s *story) finish() string {
 	var waits []string
 	for _, k := range s.rows.scanned {
-		if _, kind, ok := event.ParseJourneyKey([]byte(k)); ok && (kind == event.KindWaitClick || kind == event.KindWaitParent) {
+		if _, kind, ok := event.ParseJourneyKey([]byte(k)); ok && (kind == event.KindWaitClick ||
+			kind == event.KindWaitParent) {
 			var w event.JourneyWait
 			if err := event.DecodeWait(s.rows.values[k], &w); err != nil {
 				s.t.Fatal(err)

@@ -16,8 +16,9 @@ import (
 	"github.com/nimriz/partners/pipeline/clicklog"
 )
 
-// The benchmarks put the same clicks, 343 bytes each and as repetitive as real ones, into the log and into Pebble, and wait until all are
-// durable. ns/op is elapsed time; cpu-ns/op is what all threads used, the background's included.
+// The benchmarks put the same clicks, 343 bytes each and as repetitive as real ones,
+// into the log and into Pebble, and wait until all are durable. ns/op is elapsed time;
+// cpu-ns/op is what all threads used, the background's included.
 //
 //	go test -run - -bench . -benchtime 3000000x ./pipeline/clicklog
 
@@ -33,9 +34,12 @@ type benchClicks struct{ bodies [][]byte }
 func newBenchClicks() benchClicks {
 	var c benchClicks
 	for i := range 997 {
-		b := fmt.Appendf(nil, "\x00\x00\x00\x00\x01ws_%04d|%027d|lnk_%08x|go.acme-1.example|partner-%d-spring|https://www.acme-1.example/collections/spring-sale/%d|"+
-			"prt_%06d|nomura-media-%d|Nomura Media %d|approved|prg_%04d|spring-%d|Spring Programme %d|asg_%06d|partner|affiliate|spring_%d|banner_%d|hero-copy|b|www.youtube.com|%s",
-			i%8, 0, uint32(i)*2654435761, i, i, i%97, i%97, i%97, i%23, i%23, i%23, i, i%23, i%5, []string{"DE", "US", "JP"}[i%3])
+		b := fmt.Appendf(nil,
+			"\x00\x00\x00\x00\x01ws_%04d|%027d|lnk_%08x|go.acme-1.example|partner-%d-spring|https://www.acme-1.example/collections/spring-sale/%d|"+
+				"prt_%06d|nomura-media-%d|Nomura Media %d|approved|prg_%04d|spring-%d|Spring Programme "+
+				"%d|asg_%06d|partner|affiliate|spring_%d|banner_%d|hero-copy|b|www.youtube.com|%s",
+			i%8, 0, uint32(i)*2654435761, i, i, i%97, i%97, i%97, i%23, i%23, i%23, i, i%23, i%5,
+			[]string{"DE", "US", "JP"}[i%3])
 		if len(b) < benchValue {
 			b = append(b, "|desktop|Windows|Chrome|mobile|iOS|Safari|tablet|Android"...)
 		}
@@ -44,7 +48,8 @@ func newBenchClicks() benchClicks {
 	return c
 }
 
-// fill writes the i-th click: its token and, in its value, the token as text and the time.
+// fill writes the i-th click: its token and, in its value, the token as text and the
+// time.
 func (c benchClicks) fill(i int, t *clicklog.Token, value []byte) {
 	binary.BigEndian.PutUint32(t[:], uint32(benchEpoch+i/benchPerSec))
 	x := uint64(i) * 0x9E3779B97F4A7C15
@@ -89,7 +94,8 @@ func measure(b *testing.B, loop func(n int)) {
 }
 
 func openBenchLog(b *testing.B) *clicklog.Log {
-	l, err := clicklog.Open(vfs.Default, b.TempDir(), clicklog.Identity{Cluster: "bench"}, clicklog.DefaultConfig(), noSide{}, benchNow)
+	l, err := clicklog.Open(vfs.Default, b.TempDir(), clicklog.Identity{Cluster: "bench"}, clicklog.DefaultConfig(),
+		noSide{}, benchNow)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -176,8 +182,9 @@ func BenchmarkGet(b *testing.B) {
 }
 
 func openBenchPebble(b *testing.B) *pebble.DB {
-	opts := &pebble.Options{DisableWAL: true, MemTableSize: 64 << 20, MemTableStopWritesThreshold: 4, FormatMajorVersion: pebble.FormatNewest,
-		Logger: quiet{b}}
+	opts := &pebble.Options{DisableWAL: true, MemTableSize: 64 << 20, MemTableStopWritesThreshold: 4,
+		FormatMajorVersion: pebble.FormatNewest,
+		Logger:             quiet{b}}
 	opts.EnsureDefaults()
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)

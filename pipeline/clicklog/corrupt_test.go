@@ -53,14 +53,20 @@ func (f files) fs(t testing.TB) *vfs.MemFS {
 	return fs
 }
 
-// threeSegments are 3 × 30 clicks, in blocks that are compressed and in blocks that are not.
+// threeSegments are 3 × 30 clicks, in blocks that are compressed and in blocks that are
+// not.
 func threeSegments(t testing.TB) (files, []record) {
 	t.Helper()
 	fs, r := newFS(t), rand.New(rand.NewPCG(3, 3))
 	l := mustOpen(t, fs, newMapSide(), clock(1000))
 	var topic []record
 	for i := range 90 {
-		rec := record{offset: int64(i), token: testToken(i, uint64(i)), at: testTime(i), value: bytes.Repeat([]byte{byte(i)}, 300)}
+		rec := record{
+			offset: int64(i),
+			token:  testToken(i, uint64(i)),
+			at:     testTime(i),
+			value:  bytes.Repeat([]byte{byte(i)}, 300),
+		}
 		if i%30 < 5 { // the first four kilobytes of each segment do not compress
 			for k := 0; k < 300; k++ {
 				rec.value[k] = byte(r.Uint32())
@@ -85,7 +91,8 @@ func threeSegments(t testing.TB) (files, []record) {
 	return readFiles(t, fs), topic
 }
 
-// Each byte of each file is changed in turn. The log must not open, or not answer, or be right; what it no longer vouches for may be missing.
+// Each byte of each file is changed in turn. The log must not open, or not answer, or
+// be right; what it no longer vouches for may be missing.
 func TestFlipEveryByte(t *testing.T) {
 	t.Parallel()
 	all, topic := threeSegments(t)
@@ -134,7 +141,8 @@ func TestFlipEveryByte(t *testing.T) {
 	}
 }
 
-// A file cut anywhere: the newest is deleted and its offsets are to be read again, any other makes the log corrupt.
+// A file cut anywhere: the newest is deleted and its offsets are to be read again, any
+// other makes the log corrupt.
 func TestTornFiles(t *testing.T) {
 	t.Parallel()
 	all, topic := threeSegments(t)
@@ -184,7 +192,8 @@ func TestOpenRefuses(t *testing.T) {
 	version := func(v uint32, name string) func(files) {
 		return func(f files) { le.PutUint32(f[name][len(f[name])-footerLen+80:], v) }
 	}
-	// patch changes a field of the newest footer and makes the checksum right again: the fields must also agree with each other.
+	// patch changes a field of the newest footer and makes the checksum right again:
+	// the fields must also agree with each other.
 	patch := func(at int, v uint64, bytes int) func(files) {
 		return func(f files) {
 			b := f[segmentName(3)]
@@ -205,25 +214,54 @@ func TestOpenRefuses(t *testing.T) {
 		{name: "nothing", damage: func(files) {}},
 		{name: "oldest missing", damage: without(segmentName(1))}, // expired
 		{name: "newest missing", damage: without(segmentName(3))},
-		{name: "hole", damage: without(segmentName(2)), want: ErrCorrupt, says: "begins at offset 60, but 0000000000000001.seg ends at 30"},
-		{name: "renamed", damage: move(segmentName(3), segmentName(4)), want: ErrCorrupt, says: "its footer says 0000000000000003.seg"},
-		{name: "copied", damage: func(f files) { f[segmentName(4)] = f[segmentName(3)] }, want: ErrCorrupt, says: "its footer says"},
+		{
+			name:   "hole",
+			damage: without(segmentName(2)),
+			want:   ErrCorrupt,
+			says:   "begins at offset 60, but 0000000000000001.seg ends at 30",
+		},
+		{
+			name:   "renamed",
+			damage: move(segmentName(3), segmentName(4)),
+			want:   ErrCorrupt,
+			says:   "its footer says 0000000000000003.seg",
+		},
+		{name: "copied", damage: func(f files) {
+			f[segmentName(4)] = f[segmentName(3)]
+		}, want: ErrCorrupt, says: "its footer says"},
 		{name: "strange name", damage: move(segmentName(3), "3.seg"), want: ErrCorrupt, says: `file name "3.seg"`},
-		{name: "older without footer", damage: func(f files) { f[segmentName(1)] = nil }, want: ErrCorrupt, says: "no valid footer"},
+		{name: "older without footer", damage: func(f files) {
+			f[segmentName(1)] = nil
+		}, want: ErrCorrupt, says: "no valid footer"},
 		{name: "leftover", damage: func(f files) { f[segmentName(4)+tmpSuffix] = []byte("half") }},
 		{name: "another file", damage: func(f files) { f["LOST"] = []byte("found") }},
 		{name: "newer version", damage: version(2, segmentName(3)), want: ErrForeign, says: "format version 2"},
 		{name: "offsets overlap", damage: patch(0, 59, 8), want: ErrCorrupt, says: "begins at offset 59"},
-		{name: "hole in ids only", damage: func(f files) { delete(f, segmentName(2)); patch(0, 30, 8)(f) }, want: ErrCorrupt, says: "begins at offset 30"},
+		{name: "hole in ids only", damage: func(f files) {
+			delete(f, segmentName(2))
+			patch(0, 30, 8)(f)
+		}, want: ErrCorrupt, says: "begins at offset 30"},
 		{name: "no offsets", damage: patch(8, 60, 8), want: ErrCorrupt, says: "contradicts"},
 		{name: "data beyond the file", damage: patch(24, 1<<62, 8), want: ErrCorrupt, says: "contradicts"},
 		{name: "too many blocks", damage: patch(32, 1<<32-1, 4), want: ErrCorrupt, says: "contradicts"},
 		{name: "one block less", damage: patch(32, 3, 4), want: ErrCorrupt, says: "file of"},
 		{name: "empty but for blocks", damage: patch(36, 0, 4), want: ErrCorrupt, says: "contradicts"},
 		{name: "range does not fit", damage: patch(40, 1, 4), want: ErrCorrupt, says: "out of order"},
-		{name: "other cluster", damage: func(files) {}, id: Identity{"other", testID.Topic, 7}, want: ErrForeign, says: `not of partition 7 of topic aa0000000000000000000000000000bb in cluster "other"`},
+		{
+			name:   "other cluster",
+			damage: func(files) {},
+			id:     Identity{"other", testID.Topic, 7},
+			want:   ErrForeign,
+			says:   `not of partition 7 of topic aa0000000000000000000000000000bb in cluster "other"`,
+		},
 		{name: "other topic", damage: func(files) {}, id: Identity{testID.Cluster, [16]byte{1}, 7}, want: ErrForeign},
-		{name: "other partition", damage: func(files) {}, id: Identity{testID.Cluster, testID.Topic, 8}, want: ErrForeign, says: "partition 7"},
+		{
+			name:   "other partition",
+			damage: func(files) {},
+			id:     Identity{testID.Cluster, testID.Topic, 8},
+			want:   ErrForeign,
+			says:   "partition 7",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			all, _ := threeSegments(t)
@@ -248,7 +286,8 @@ func TestOpenRefuses(t *testing.T) {
 			if err := Wipe(fs, testDir); err != nil {
 				t.Fatal(err)
 			}
-			if l, err := Open(fs, testDir, c.id, Config{SlabBytes: testSlab}, newMapSide(), clock(1000)); err != nil || l.Next() != -1 {
+			if l, err := Open(fs, testDir, c.id, Config{SlabBytes: testSlab}, newMapSide(), clock(1000)); err != nil ||
+				l.Next() != -1 {
 				t.Fatal(l, err)
 			}
 		})
@@ -311,7 +350,8 @@ func FuzzSegment(f *testing.F) {
 				}
 			}
 		}
-		l, err := Open(files{segmentName(1): b}.fs(t), testDir, testID, Config{SlabBytes: testSlab}, newMapSide(), clock(1000))
+		l, err := Open(files{segmentName(1): b}.fs(t), testDir, testID, Config{SlabBytes: testSlab}, newMapSide(),
+			clock(1000))
 		if err != nil {
 			if !NeedsRebuild(err) {
 				t.Fatal(err)
@@ -319,7 +359,8 @@ func FuzzSegment(f *testing.F) {
 			return
 		}
 		for _, rec := range topic[:30] {
-			if _, _, err := l.Get(&rec.token, nil); err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrCorrupt) {
+			if _, _, err := l.Get(&rec.token, nil); err != nil && !errors.Is(err, ErrNotFound) &&
+				!errors.Is(err, ErrCorrupt) {
 				t.Fatal(err)
 			}
 		}

@@ -9,8 +9,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The machine dies before each single operation on the file system in turn, keeping nothing, half or all of what was not synced.
-// Whatever is left opens, answers rightly for all below Next, and is whole again when the topic has been read on.
+// The machine dies before each single operation on the file system in turn, keeping
+// nothing, half or all of what was not synced. Whatever is left opens, answers rightly
+// for all below Next, and is whole again when the topic has been read on.
 func TestCrashAtEveryOperation(t *testing.T) {
 	t.Parallel()
 	for _, unsynced := range []int{0, 50, 100} {
@@ -45,7 +46,8 @@ func TestCrashAtEveryOperation(t *testing.T) {
 	}
 }
 
-// liveUntil runs a log over the topic and returns what a crash before the at-th write operation leaves; died is false if there are fewer.
+// liveUntil runs a log over the topic and returns what a crash before the at-th write
+// operation leaves; died is false if there are fewer.
 func liveUntil(t *testing.T, r *rand.Rand, at, unsynced int) (fs *vfs.MemFS, side *mapSide, died bool) {
 	mem, full := newFS(t), newMapSide()
 	count := 0 // operations come from the owner and from the writer, never both: the owner waits
@@ -78,7 +80,8 @@ func liveUntil(t *testing.T, r *rand.Rand, at, unsynced int) (fs *vfs.MemFS, sid
 	return nil, nil, false
 }
 
-// Any order of puts, skips, seals, expiries, resizes, restarts and crashes gives the answers of a map.
+// Any order of puts, skips, seals, expiries, resizes, restarts and crashes gives the
+// answers of a map.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -125,9 +128,12 @@ func TestModel(t *testing.T) {
 				seek()
 			},
 			"crash": func(rt *rapid.T) {
-				cfg := vfs.CrashCloneCfg{UnsyncedDataPercent: rapid.SampledFrom([]int{0, 30, 100}).Draw(rt, "unsynced"), RNG: r}
+				cfg := vfs.CrashCloneCfg{UnsyncedDataPercent: rapid.SampledFrom([]int{0, 30, 100}).Draw(rt,
+					"unsynced"), RNG: r}
 				keep := rapid.Bool().Draw(rt, "keep unflushed")
-				dying := l // its writer may be at work: files first, or they could be ahead of this copy of the Side
+				// its writer may be at work: files first, or they could be ahead of
+				// this copy of the Side
+				dying := l
 				fs, side = fs.CrashClone(cfg), side.crash(keep)
 				must(dying.wait())
 				l = mustOpen(t, fs, side, now)

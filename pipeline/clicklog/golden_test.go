@@ -13,10 +13,11 @@ import (
 	"testing"
 )
 
-var writeGolden = flag.Bool("write-golden", false, "write golden files that do not exist yet; existing ones are never changed")
+var writeGolden = flag.Bool("write-golden", false,
+	"write golden files that do not exist yet; existing ones are never changed")
 
-// goldenClicks make one segment whose block does not compress, so its bytes do not depend on the compressor's version, one whose blocks do,
-// and one without clicks.
+// goldenClicks make one segment whose block does not compress, so its bytes do not
+// depend on the compressor's version, one whose blocks do, and one without clicks.
 func goldenClicks() map[string][]record {
 	noise := func(n uint64) []byte {
 		b, r := make([]byte, 100), rand.New(rand.NewPCG(n, n))
@@ -30,7 +31,12 @@ func goldenClicks() map[string][]record {
 			{offset: 100, token: testToken(2, 0xfedcba9876543210), at: testTime(2), value: noise(1)},
 			{offset: 101, token: testToken(1, 0x0123456789abcdef), at: testTime(3), value: noise(2)},
 			{offset: 102},
-			{offset: 106, token: testToken(2, 0xfedcba9876543210), at: testTime(5), value: append([]byte("put again"), noise(3)...)},
+			{
+				offset: 106,
+				token:  testToken(2, 0xfedcba9876543210),
+				at:     testTime(5),
+				value:  append([]byte("put again"), noise(3)...),
+			},
 			{offset: 107, token: testToken(-5000, 0xa5a5a5a55a5a5a5a), at: -1, value: noise(4)},
 		},
 		"v1-s2": {
@@ -42,7 +48,8 @@ func goldenClicks() map[string][]record {
 	}
 }
 
-// Segments written by any version of the program stay readable: testdata is only ever added to.
+// Segments written by any version of the program stay readable: testdata is only ever
+// added to.
 func TestGolden(t *testing.T) {
 	names, err := filepath.Glob("testdata/*.hex")
 	if err != nil {

@@ -22,7 +22,8 @@ const (
 
 var testID = Identity{Cluster: "MkU3OEVBNTcwNTJENDM2Qk", Topic: [16]byte{0xaa, 15: 0xbb}, Partition: 7}
 
-// testTime is the Kafka record time of a click minted n seconds after testEpoch, in milliseconds.
+// testTime is the Kafka record time of a click minted n seconds after testEpoch, in
+// milliseconds.
 func testTime(n int) int64 { return (ksuidEpoch + testEpoch + int64(n)) * 1000 }
 
 func testToken(seconds int, payload uint64) (t Token) {
@@ -85,7 +86,8 @@ func (m *mapSide) Flush() error {
 	return nil
 }
 
-// crash returns what is left: what was flushed, and of the rest all or nothing. (What was put over a flushed click may survive or not.)
+// crash returns what is left: what was flushed, and of the rest all or nothing. (What
+// was put over a flushed click may survive or not.)
 func (m *mapSide) crash(keepUnflushed bool) *mapSide {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -134,8 +136,9 @@ func (r record) feed(l *Log) error {
 	return l.Put(&r.token, r.at, r.value, r.offset)
 }
 
-// topicOf makes a topic that has everything in it: late and future clicks, repeated tokens with other bytes, records to skip, holes in the
-// offsets, tokens that share their first eight bytes, and a large click.
+// topicOf makes a topic that has everything in it: late and future clicks, repeated
+// tokens with other bytes, records to skip, holes in the offsets, tokens that share
+// their first eight bytes, and a large click.
 func topicOf(r *rand.Rand, n int) []record {
 	var topic []record
 	offset := int64(r.IntN(3) * 1000)
@@ -173,8 +176,9 @@ func topicOf(r *rand.Rand, n int) []record {
 	return topic
 }
 
-// verify asks for every token of the topic and judges the answers by a plain map: for what lies below Next the last put's bytes, and nothing
-// for the rest, unless the Side still has it from before a crash. Tokens older than expired may be missing.
+// verify asks for every token of the topic and judges the answers by a plain map: for
+// what lies below Next the last put's bytes, and nothing for the rest, unless the Side
+// still has it from before a crash. Tokens older than expired may be missing.
 func verify(l *Log, side *mapSide, topic []record, expired uint32) error {
 	latest := map[Token]record{}
 	var buf []byte
@@ -194,10 +198,12 @@ func verify(l *Log, side *mapSide, topic []record, expired uint32) error {
 		switch {
 		case err == nil && stored && at == want.at && bytes.Equal(got, want.value):
 		case err != nil && !stored:
-		case err == nil && isAside && at == aside.at && bytes.Equal(got, aside.value) && aheadOf(topic, r.token, aside, l.Next()):
+		case err == nil && isAside && at == aside.at && bytes.Equal(got, aside.value) &&
+			aheadOf(topic, r.token, aside, l.Next()):
 		case tokenTime(&r.token) < expired && (err != nil || isAside && bytes.Equal(got, aside.value)):
 		default:
-			return fmt.Errorf("token %x of offset %d, next %d: got %.40q at %d, %v; want %.40q at %d", r.token, r.offset, l.Next(), got, at, err, want.value, want.at)
+			return fmt.Errorf("token %x of offset %d, next %d: got %.40q at %d, %v; want %.40q at %d",
+				r.token, r.offset, l.Next(), got, at, err, want.value, want.at)
 		}
 	}
 	never := testToken(10_100, 1)

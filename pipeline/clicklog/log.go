@@ -20,7 +20,9 @@ const (
 	tolerance  = 600           // seconds a token may be older than its slab's start or ahead of the clock
 
 	maxOpenFiles = 64
-	maxUnsealed  = 4 << 20 // offsets: what a crash may make the caller read again even if nothing of it is stored
+	// offsets: what a crash may make the caller read again even if nothing of it is
+	// stored
+	maxUnsealed = 4 << 20
 
 	minSlab = 16 << 10
 	maxSlab = 1 << 30 // positions and offsets are 32 bits
@@ -31,9 +33,11 @@ const (
 var (
 	// ErrNotFound says that the log has no click under the token.
 	ErrNotFound = errors.New("click not found")
-	// ErrCorrupt says that a file is not as it was written, or that one is missing. See [NeedsRebuild].
+	// ErrCorrupt says that a file is not as it was written, or that one is missing. See
+	// [NeedsRebuild].
 	ErrCorrupt = errors.New("click log is corrupt")
-	// ErrForeign says that the directory holds the log of another cluster, topic or partition, or of another format. See [NeedsRebuild].
+	// ErrForeign says that the directory holds the log of another cluster, topic or
+	// partition, or of another format. See [NeedsRebuild].
 	ErrForeign = errors.New("click log is another's")
 	// ErrTooLarge says that a click has more than 16 MiB and was not stored.
 	ErrTooLarge = errors.New("click is too large")
@@ -41,13 +45,15 @@ var (
 	ErrClosed = errors.New("click log is closed")
 )
 
-// NeedsRebuild says of an error of this package whether the way out is to [Wipe] the log (and its Side) and to read the topic again.
+// NeedsRebuild says of an error of this package whether the way out is to [Wipe] the
+// log (and its Side) and to read the topic again.
 func NeedsRebuild(err error) bool { return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrForeign) }
 
 // Token is a raw KSUID: 4 bytes of big-endian seconds since 1.4e9, 16 bytes of payload.
 type Token = [20]byte
 
-// Identity names the partition whose clicks a log holds. It is in every segment's footer.
+// Identity names the partition whose clicks a log holds. It is in every segment's
+// footer.
 type Identity struct {
 	Cluster   string   // Kafka's cluster id, at most 255 bytes
 	Topic     [16]byte // Kafka's topic id
@@ -58,21 +64,26 @@ func (id Identity) String() string {
 	return fmt.Sprintf("partition %d of topic %x in cluster %q", id.Partition, id.Topic, id.Cluster)
 }
 
-// Side keeps the clicks whose token time does not fit the segments. A value that is put replaces the one before it.
+// Side keeps the clicks whose token time does not fit the segments. A value that is put
+// replaces the one before it.
 //
-// The log's owner calls PutClick and GetClick; the log's writer calls Flush, at the same time.
+// The log's owner calls PutClick and GetClick; the log's writer calls Flush, at the
+// same time.
 type Side interface {
-	// PutClick stores a click; at is its Kafka record's time in milliseconds. t and value are the caller's.
+	// PutClick stores a click; at is its Kafka record's time in milliseconds. t and
+	// value are the caller's.
 	PutClick(t *Token, at int64, value []byte) error
 	// GetClick appends the value to buf; ok is false if there is none.
 	GetClick(t *Token, buf []byte) (value []byte, at int64, ok bool, err error)
-	// Flush returns when every click put before the call is durable. It is called only if there was one since the last call.
+	// Flush returns when every click put before the call is durable. It is called only
+	// if there was one since the last call.
 	Flush() error
 }
 
 // Config holds what an operator may set.
 type Config struct {
-	// SlabBytes is the size of a slab, in bytes of clicks in memory. A log has two of them while one is being written.
+	// SlabBytes is the size of a slab, in bytes of clicks in memory. A log has two of
+	// them while one is being written.
 	SlabBytes int64
 }
 
@@ -105,7 +116,8 @@ type Stats struct {
 	OpenFiles   int
 }
 
-// Log is one partition's click log. One goroutine owns it: no method may run beside another.
+// Log is one partition's click log. One goroutine owns it: no method may run beside
+// another.
 type Log struct {
 	fs   vfs.FS
 	dir  string
@@ -138,19 +150,23 @@ type result struct {
 	err error
 }
 
-// Open opens the log in dir, creating the directory if it is missing. Kafka is to be read on from [Log.Next]. An error for which
-// [NeedsRebuild] is true says that the directory's content is of no use.
+// Open opens the log in dir, creating the directory if it is missing. Kafka is to be
+// read on from [Log.Next]. An error for which [NeedsRebuild] is true says that the
+// directory's content is of no use.
 //
-// The caller makes sure that no other Log uses the directory. side must be the store that went with this log from its beginning.
+// The caller makes sure that no other Log uses the directory. side must be the store
+// that went with this log from its beginning.
 func Open(fs vfs.FS, dir string, id Identity, cfg Config, side Side, now func() time.Time) (*Log, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("opening click log %s: %w", dir, err)
 	}
 	if len(id.Cluster) > maxCluster {
-		return nil, fmt.Errorf("opening click log %s: cluster id has %d bytes, at most %d are possible", dir, len(id.Cluster), maxCluster)
+		return nil, fmt.Errorf("opening click log %s: cluster id has %d bytes, at most %d are possible",
+			dir, len(id.Cluster), maxCluster)
 	}
 	l := &Log{fs: fs, dir: dir, id: id, cfg: cfg, side: side, now: now, first: -1, next: -1, horizon: math.MinInt64,
-		active: newSlab(cfg.SlabBytes), written: make(chan result, 1), seed: [2]uint64{rand.Uint64(), rand.Uint64()}, hashMask: math.MaxUint32}
+		active: newSlab(cfg.SlabBytes), written: make(chan result, 1), seed: [2]uint64{rand.Uint64(), rand.Uint64()},
+		hashMask: math.MaxUint32}
 	if err := l.load(); err != nil {
 		return nil, fmt.Errorf("opening click log %s: %w", dir, err)
 	}
@@ -160,7 +176,8 @@ func Open(fs vfs.FS, dir string, id Identity, cfg Config, side Side, now func() 
 	return l, nil
 }
 
-// load reads the directory: every segment's footer and fences, checked, in an unbroken row.
+// load reads the directory: every segment's footer and fences, checked, in an unbroken
+// row.
 func (l *Log) load() error {
 	if err := l.fs.RemoveAll(l.dir + wipedSuffix); err != nil {
 		return err
@@ -219,7 +236,8 @@ func (l *Log) follows(s *segment, id uint64) error {
 	}
 	if n := len(l.segs); n > 0 {
 		if last := l.segs[n-1]; s.id != last.id+1 || s.first != last.next {
-			return fmt.Errorf("%w: it begins at offset %d, but %s ends at %d", ErrCorrupt, s.first, segmentName(last.id), last.next)
+			return fmt.Errorf("%w: it begins at offset %d, but %s ends at %d",
+				ErrCorrupt, s.first, segmentName(last.id), last.next)
 		}
 	}
 	return nil
@@ -243,14 +261,18 @@ func (l *Log) path(name string) string { return l.fs.PathJoin(l.dir, name) }
 
 func tokenTime(t *Token) uint32 { return binary.BigEndian.Uint32(t[:]) }
 
-// Next is the next offset of the topic to read: all below it are stored, put aside or skipped. It is -1 while the log knows of none; then
-// the caller reads from where the topic begins. It counts what is in memory too, which a crash undoes; [Log.Seal] makes it durable.
+// Next is the next offset of the topic to read: all below it are stored, put aside or
+// skipped. It is -1 while the log knows of none; then the caller reads from where the
+// topic begins. It counts what is in memory too, which a crash undoes; [Log.Seal] makes
+// it durable.
 func (l *Log) Next() int64 { return l.next }
 
-// Put stores the click that was read at offset; at is its Kafka record's time in milliseconds (not used to judge the token's time if it is
-// not positive). An offset below Next is ignored. The bytes are copied.
+// Put stores the click that was read at offset; at is its Kafka record's time in
+// milliseconds (not used to judge the token's time if it is not positive). An offset
+// below Next is ignored. The bytes are copied.
 //
-// An error of an earlier write in the background is returned here or by [Log.Seal], and is final. Put waits while two slabs are full.
+// An error of an earlier write in the background is returned here or by [Log.Seal], and
+// is final. Put waits while two slabs are full.
 func (l *Log) Put(t *Token, at int64, value []byte, offset int64) error {
 	l.poll()
 	if l.err != nil {
@@ -306,7 +328,8 @@ func (l *Log) misfit(t *Token, at int64) *int64 {
 	return nil
 }
 
-// putAside gives the click to the Side, unless the log has one of the same token: then the later click must not go where it is found later.
+// putAside gives the click to the Side, unless the log has one of the same token: then
+// the later click must not go where it is found later.
 func (l *Log) putAside(t *Token, at int64, value []byte) (bool, error) {
 	if _, _, held, err := l.lookup(t); held || err != nil {
 		return false, err
@@ -316,7 +339,8 @@ func (l *Log) putAside(t *Token, at int64, value []byte) (bool, error) {
 	return true, l.side.PutClick(&l.token, at, value)
 }
 
-// Skip says that the record at offset is not to be stored; Next moves past it. An offset below Next is ignored.
+// Skip says that the record at offset is not to be stored; Next moves past it. An
+// offset below Next is ignored.
 func (l *Log) Skip(offset int64) {
 	if offset < l.next || offset < 0 {
 		l.stats.Ignored++
@@ -337,8 +361,8 @@ func (l *Log) advance(offset int64) {
 	}
 }
 
-// Get appends the token's click to buf and returns its Kafka record's time in milliseconds. Without a click it returns [ErrNotFound], and buf
-// as it was.
+// Get appends the token's click to buf and returns its Kafka record's time in
+// milliseconds. Without a click it returns [ErrNotFound], and buf as it was.
 func (l *Log) Get(t *Token, buf []byte) (value []byte, at int64, err error) {
 	if errors.Is(l.err, ErrClosed) {
 		return buf, 0, l.err
@@ -363,7 +387,8 @@ func (l *Log) Get(t *Token, buf []byte) (value []byte, at int64, err error) {
 	return v, at, nil
 }
 
-// lookup searches slabs and segments, newest first. The value is valid until the next call.
+// lookup searches slabs and segments, newest first. The value is valid until the next
+// call.
 func (l *Log) lookup(t *Token) (value []byte, at int64, ok bool, err error) {
 	h := l.hash(t)
 	if value, at, ok = l.active.get(h, t); ok {
@@ -387,8 +412,8 @@ func (l *Log) lookup(t *Token) (value []byte, at int64, ok bool, err error) {
 	return nil, 0, false, nil
 }
 
-// Seal writes what is in memory and returns when everything below Next is durable. It is for revoked partitions and for the end: called
-// often, it makes small segments.
+// Seal writes what is in memory and returns when everything below Next is durable. It
+// is for revoked partitions and for the end: called often, it makes small segments.
 func (l *Log) Seal() error {
 	if err := l.wait(); err != nil {
 		return err
@@ -441,7 +466,8 @@ func (l *Log) wait() error {
 	return l.err
 }
 
-// install puts a finished segment in place of its slab. If it failed, the slab stays for gets and the log takes no more puts.
+// install puts a finished segment in place of its slab. If it failed, the slab stays
+// for gets and the log takes no more puts.
 func (l *Log) install(r result) {
 	if r.err != nil {
 		l.err = fmt.Errorf("sealing click log %s: %w", l.dir, r.err)
@@ -456,11 +482,13 @@ func (l *Log) install(r result) {
 	l.spare, l.sealing = l.sealing, nil
 }
 
-// Resize changes the size of slabs, from the next one on. A size out of range is brought into it.
+// Resize changes the size of slabs, from the next one on. A size out of range is
+// brought into it.
 func (l *Log) Resize(slabBytes int64) { l.cfg.SlabBytes = min(max(slabBytes, minSlab), maxSlab) }
 
-// Expire unlinks the segments whose youngest token is older than tokenTime (seconds of the KSUID epoch), oldest first, up to the first that
-// is not, and never the newest. Clicks put aside are the Side's to delete.
+// Expire unlinks the segments whose youngest token is older than tokenTime (seconds of
+// the KSUID epoch), oldest first, up to the first that is not, and never the newest.
+// Clicks put aside are the Side's to delete.
 func (l *Log) Expire(tokenTime uint32) error {
 	for len(l.segs) > 1 && l.segs[0].max < tokenTime {
 		s := l.segs[0]
@@ -471,7 +499,8 @@ func (l *Log) Expire(tokenTime uint32) error {
 			return fmt.Errorf("expiring %s: %w", segmentName(s.id), err)
 		}
 		l.segs = slices.Delete(l.segs, 0, 1)
-		// Before the next one goes: a younger one must not be gone while an older one comes back.
+		// Before the next one goes: a younger one must not be gone while an older one
+		// comes back.
 		if err := syncDir(l.fs, l.dir); err != nil {
 			return fmt.Errorf("expiring %s: %w", segmentName(s.id), err)
 		}
@@ -513,8 +542,10 @@ func (l *Log) Close() error {
 	return err
 }
 
-// Wipe deletes a log that is not open, entirely or, if it fails, perhaps not at all: the directory is renamed first, with the suffix
-// ".wiped", and such a leftover is removed by the next Open. A log vouches for clicks in its Side: wipe the log before the Side.
+// Wipe deletes a log that is not open, entirely or, if it fails, perhaps not at all:
+// the directory is renamed first, with the suffix ".wiped", and such a leftover is
+// removed by the next Open. A log vouches for clicks in its Side: wipe the log before
+// the Side.
 func Wipe(fs vfs.FS, dir string) error {
 	wiped := dir + wipedSuffix
 	err := fs.RemoveAll(wiped)

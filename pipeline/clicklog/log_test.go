@@ -97,7 +97,8 @@ func TestNext(t *testing.T) {
 	expect(t, l, tok, "a")
 }
 
-// A log that only skips, or only puts aside, keeps Next with one small file; the next segment with clicks takes that file's place.
+// A log that only skips, or only puts aside, keeps Next with one small file; the next
+// segment with clicks takes that file's place.
 func TestNoFloodOfEmptySegments(t *testing.T) {
 	fs, side := newFS(t), newMapSide()
 	l := mustOpen(t, fs, side, clock(1000))
@@ -193,7 +194,8 @@ func TestWhereClicksGo(t *testing.T) {
 	}
 }
 
-// One clock that runs ahead does not move the start; the first slab of an empty log has none.
+// One clock that runs ahead does not move the start; the first slab of an empty log has
+// none.
 func TestStartIsNotTheFirstClick(t *testing.T) {
 	side := newMapSide()
 	l := mustOpen(t, newFS(t), side, clock(10_000))
@@ -218,7 +220,8 @@ func TestStartIsNotTheFirstClick(t *testing.T) {
 	}
 }
 
-// The last put wins, whether the one before it went aside or to a segment, is being written or still in the slab.
+// The last put wins, whether the one before it went aside or to a segment, is being
+// written or still in the slab.
 func TestLastPutWins(t *testing.T) {
 	now := 8000
 	side := newMapSide()
@@ -260,7 +263,8 @@ func TestLastPutWins(t *testing.T) {
 	check("late again", 0, false)
 }
 
-// Gets see the clicks of a slab while it is being written; puts go on into the next one, and wait when that is full too.
+// Gets see the clicks of a slab while it is being written; puts go on into the next
+// one, and wait when that is full too.
 func TestGetsWhileSealing(t *testing.T) {
 	release := make(chan struct{})
 	mem := newFS(t)
@@ -293,12 +297,14 @@ func TestGetsWhileSealing(t *testing.T) {
 	}
 }
 
-// Nothing may be visible under its final name before the side store, the file and every name before it are durable.
+// Nothing may be visible under its final name before the side store, the file and every
+// name before it are durable.
 func TestOrderOfOperations(t *testing.T) {
 	var calls []string
 	side := &callSide{newMapSide(), &calls}
 	fs := errorfs.Wrap(newFS(t), errorfs.InjectorFunc(func(op errorfs.Op) error {
-		name := map[errorfs.OpKind]string{errorfs.OpCreate: "create", errorfs.OpFileWrite: "write", errorfs.OpFileSync: "sync", errorfs.OpRename: "rename",
+		name := map[errorfs.OpKind]string{errorfs.OpCreate: "create", errorfs.OpFileWrite: "write",
+			errorfs.OpFileSync: "sync", errorfs.OpRename: "rename",
 			errorfs.OpRemove: "remove"}[op.Kind]
 		if name != "" {
 			calls = append(calls, name+" "+op.Path[strings.LastIndex(op.Path, "/")+1:])
@@ -355,7 +361,15 @@ func TestExpire(t *testing.T) {
 	if l.Stats().OpenFiles != 1 {
 		t.Fatal(l.Stats().OpenFiles)
 	}
-	for _, c := range []struct{ cut, left int }{{0, 5}, {9, 5}, {10, 4}, {2009, 3}, {3000, 2}, {99_999, 1}, {99_999, 1}} {
+	for _, c := range []struct{ cut, left int }{
+		{0, 5},
+		{9, 5},
+		{10, 4},
+		{2009, 3},
+		{3000, 2},
+		{99_999, 1},
+		{99_999, 1},
+	} {
 		if err := l.Expire(uint32(testEpoch + c.cut)); err != nil {
 			t.Fatal(err)
 		}
@@ -402,7 +416,8 @@ func TestEqualHashes(t *testing.T) {
 	}
 }
 
-// Many tokens that agree in their first eight bytes fill several blocks of a segment, before which others stand.
+// Many tokens that agree in their first eight bytes fill several blocks of a segment,
+// before which others stand.
 func TestEqualKeysOverBlocks(t *testing.T) {
 	l := mustOpen(t, newFS(t), newMapSide(), clock(1000))
 	l.Resize(1 << 20)
@@ -443,7 +458,8 @@ func TestSizes(t *testing.T) {
 			t.Fatal(n)
 		}
 	}
-	if _, err := Open(newFS(t), testDir, Identity{Cluster: strings.Repeat("c", 256)}, DefaultConfig(), newMapSide(), clock(0)); err == nil {
+	if _, err := Open(newFS(t), testDir, Identity{Cluster: strings.Repeat("c", 256)}, DefaultConfig(), newMapSide(),
+		clock(0)); err == nil {
 		t.Fatal("a cluster id of 256 bytes was taken")
 	}
 	fs := newFS(t)
@@ -497,9 +513,11 @@ func TestOpenFilesAreFew(t *testing.T) {
 	}
 }
 
-// Whatever fails in the background is the end of puts, not of gets, and what was durable before stays.
+// Whatever fails in the background is the end of puts, not of gets, and what was
+// durable before stays.
 func TestBackgroundErrorsAreFinal(t *testing.T) {
-	for _, kind := range []errorfs.OpKind{errorfs.OpCreate, errorfs.OpFileWrite, errorfs.OpFileSync, errorfs.OpRename, errorfs.OpOpenDir, -1} {
+	for _, kind := range []errorfs.OpKind{errorfs.OpCreate, errorfs.OpFileWrite, errorfs.OpFileSync, errorfs.OpRename,
+		errorfs.OpOpenDir, -1} {
 		t.Run(fmt.Sprint(kind), func(t *testing.T) {
 			mem, side := newFS(t), newMapSide()
 			broken := errors.New("broken disk")

@@ -13,7 +13,8 @@ const (
 	writeCategory = vfs.DiskWriteCategory("clicklog")
 )
 
-// writer turns one slab into one segment. It owns nothing that its Log changes: the slab is only read until it is done.
+// writer turns one slab into one segment. It owns nothing that its Log changes: the
+// slab is only read until it is done.
 type writer struct {
 	fs   vfs.FS
 	dir  string
@@ -31,7 +32,8 @@ func (w *writer) run() error {
 		return fmt.Errorf("creating a segment: %w", err)
 	}
 	err = w.fill(f)
-	// What was put aside is vouched for by this footer, so it must be there before the footer can be seen.
+	// What was put aside is vouched for by this footer, so it must be there before the
+	// footer can be seen.
 	if err == nil && w.slab.aside {
 		if err = w.side.Flush(); err != nil {
 			err = fmt.Errorf("flushing the side store: %w", err)
@@ -101,7 +103,8 @@ func (w *writer) fill(f vfs.File) error {
 	return flush(1)
 }
 
-// sortEntries returns a slab's entries in the order of their tokens; of several under one token only the last. The given order is lost.
+// sortEntries returns a slab's entries in the order of their tokens; of several under
+// one token only the last. The given order is lost.
 func sortEntries(es []entry, data []byte) []entry {
 	es = radixSort(es)
 	kept := es[:0]
@@ -125,8 +128,9 @@ func sortEntries(es []entry, data []byte) []entry {
 	return kept
 }
 
-// radixSort orders by key, byte by byte from the lowest, and is stable. Bytes that all keys share cost nothing: of a token's seconds those
-// are the upper two or three. It returns one of two arrays.
+// radixSort orders by key, byte by byte from the lowest, and is stable. Bytes that all
+// keys share cost nothing: of a token's seconds those are the upper two or three. It
+// returns one of two arrays.
 func radixSort(es []entry) []entry {
 	var counts [8][256]uint32
 	for _, e := range es {

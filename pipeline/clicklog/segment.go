@@ -71,7 +71,8 @@ func segmentID(name string) (uint64, error) {
 	return id, nil
 }
 
-// appendBlock frames records for the disk. They stay as they are if s2 cannot make them smaller.
+// appendBlock frames records for the disk. They stay as they are if s2 cannot make them
+// smaller.
 func appendBlock(dst, records []byte) []byte {
 	k := len(dst)
 	room := blockHead + s2.MaxEncodedLen(len(records))
@@ -88,7 +89,8 @@ func appendBlock(dst, records []byte) []byte {
 	return dst[:k+len(b)]
 }
 
-// decodeBlock checks a block and returns its records: in dst if they had to be decompressed, else in b.
+// decodeBlock checks a block and returns its records: in dst if they had to be
+// decompressed, else in b.
 func decodeBlock(dst, b []byte) ([]byte, error) {
 	if len(b) < blockHead || crc32.Checksum(b[4:], castagnoli) != le.Uint32(b) {
 		return nil, fmt.Errorf("%w: block checksum", ErrCorrupt)
@@ -204,7 +206,8 @@ type footer struct {
 	fences        uint32 // their crc
 }
 
-// parseFooter reads the footer at the end of tail and tells a torn file (errNoFooter) from another's ([ErrForeign]).
+// parseFooter reads the footer at the end of tail and tells a torn file (errNoFooter)
+// from another's ([ErrForeign]).
 func (s *segment) parseFooter(tail []byte, want Identity) (footer, error) {
 	k := len(tail) - footerLen
 	if k < 0 || string(tail[k+88:]) != magic {
@@ -217,10 +220,12 @@ func (s *segment) parseFooter(tail []byte, want Identity) (footer, error) {
 		return footer{}, fmt.Errorf("%w: format version %d, this program knows %d", ErrForeign, version, formatVersion)
 	}
 	cluster := int64(le.Uint32(b[76:]))
-	if version != formatVersion || cluster > int64(k) || crc32.Checksum(tail[k-int(cluster):k+84], castagnoli) != le.Uint32(b[84:]) {
+	if version != formatVersion || cluster > int64(k) || crc32.Checksum(tail[k-int(cluster):k+84],
+		castagnoli) != le.Uint32(b[84:]) {
 		return footer{}, errNoFooter
 	}
-	have := Identity{Cluster: string(tail[k-int(cluster) : k]), Topic: [16]byte(b[56:]), Partition: int32(le.Uint32(b[52:]))}
+	have := Identity{Cluster: string(tail[k-int(cluster) : k]), Topic: [16]byte(b[56:]),
+		Partition: int32(le.Uint32(b[52:]))}
 	if have != want {
 		return footer{}, fmt.Errorf("%w: it is of %v, not of %v", ErrForeign, have, want)
 	}
@@ -257,8 +262,9 @@ func (s *segment) parseFences(b []byte, data uint32) error {
 // find looks a token up in the file. The value is valid until the next call.
 func (l *Log) find(s *segment, t *Token) (value []byte, at int64, ok bool, err error) {
 	key := binary.BigEndian.Uint64(t[:])
-	// The token is in the last block that starts at or before it. Tokens that agree in eight bytes may fill several blocks: go back over
-	// those, and over the one before the first of them.
+	// The token is in the last block that starts at or before it. Tokens that agree in
+	// eight bytes may fill several blocks: go back over those, and over the one before
+	// the first of them.
 	for b := sort.Search(len(s.keys), func(i int) bool { return s.keys[i] > key }) - 1; b >= 0; b-- {
 		records, err := l.readBlock(s, b)
 		if err != nil {
@@ -299,7 +305,8 @@ func (l *Log) readBlock(s *segment, i int) ([]byte, error) {
 	return records, nil
 }
 
-// open returns the segment's file; if too many are open, the one that was not read for longest is closed.
+// open returns the segment's file; if too many are open, the one that was not read for
+// longest is closed.
 func (l *Log) open(s *segment) (vfs.File, error) {
 	s.used = l.stats.Gets
 	if s.file != nil {

@@ -22,8 +22,9 @@ type entry struct {
 	hash uint32
 }
 
-// slab gathers clicks in memory: records one after another, in the order of their puts, and an index of open addressing over them. A token
-// put twice has two records; the index knows the later one.
+// slab gathers clicks in memory: records one after another, in the order of their puts,
+// and an index of open addressing over them. A token put twice has two records; the
+// index knows the later one.
 type slab struct {
 	data    []byte
 	limit   int     // bytes of records at which it is full
@@ -46,8 +47,9 @@ func newSlab(limit int64) *slab {
 	return s
 }
 
-// reset empties the slab and gives it a new limit and start. The table keeps the size it has grown to, unless the limit changes; the memory
-// is replaced too after a click larger than a slab.
+// reset empties the slab and gives it a new limit and start. The table keeps the size
+// it has grown to, unless the limit changes; the memory is replaced too after a click
+// larger than a slab.
 func (s *slab) reset(limit int64, start uint32) {
 	s.limit = int(limit)
 	if cap(s.data) != firstRecord+s.limit {
@@ -61,7 +63,8 @@ func (s *slab) reset(limit int64, start uint32) {
 	s.times.n, s.times.seen, s.times.skip = 0, 0, 0
 }
 
-// full says that a value of n bytes no longer fits. One that fits no slab gets a slab of its own, which grows.
+// full says that a value of n bytes no longer fits. One that fits no slab gets a slab
+// of its own, which grows.
 func (s *slab) full(n int) bool {
 	return s.crowded || len(s.entries) > 0 && len(s.data)-firstRecord+recordHead+n > s.limit
 }
@@ -125,7 +128,8 @@ func (s *slab) grow() {
 
 func (s *slab) token(pos uint32) *Token { return (*Token)(s.data[pos:]) }
 
-// get returns the token's click; the value is the slab's own memory. On a slab whose index is up to date it only reads.
+// get returns the token's click; the value is the slab's own memory. On a slab whose
+// index is up to date it only reads.
 func (s *slab) get(hash uint32, t *Token) (value []byte, at int64, ok bool) {
 	if s.indexed < len(s.entries) {
 		s.index()
@@ -141,7 +145,8 @@ func (s *slab) get(hash uint32, t *Token) (value []byte, at int64, ok bool) {
 	return nil, 0, false
 }
 
-// pivot is the token time the next slab starts from: the median, or this slab's own start if its clicks are too few to tell.
+// pivot is the token time the next slab starts from: the median, or this slab's own
+// start if its clicks are too few to tell.
 func (s *slab) pivot() uint32 {
 	if s.times.n < 64 {
 		return s.start
@@ -179,7 +184,8 @@ func (p *sample) add(v uint32) {
 	p.seen++
 }
 
-// hash mixes all 20 bytes with a seed of the process, so that nobody outside can aim at one place of the table.
+// hash mixes all 20 bytes with a seed of the process, so that nobody outside can aim at
+// one place of the table.
 func (l *Log) hash(t *Token) uint32 {
 	hi, lo := bits.Mul64(le.Uint64(t[4:])^l.seed[0], le.Uint64(t[12:])^l.seed[1]^uint64(le.Uint32(t[:]))<<32)
 	return uint32((hi^lo)>>32) & l.hashMask

@@ -18,11 +18,13 @@ import (
 // ErrTransactions is a cluster whose transactions do not keep a zombie out.
 var ErrTransactions = errors.New("transaction.version is too low")
 
-// transactionVersion is the level at which brokers give every transaction an epoch of its own (KIP-890): below it, a write that was delayed on its way may land in the next transaction
-// of the same id and be committed with it.
+// transactionVersion is the level at which brokers give every transaction an epoch of
+// its own (KIP-890): below it, a write that was delayed on its way may land in the next
+// transaction of the same id and be committed with it.
 const transactionVersion = 2
 
-// CheckTransactions refuses a cluster whose finalized transaction.version is below 2. A cluster that tells no features (a proxy, a managed Kafka) is warned of, not refused.
+// CheckTransactions refuses a cluster whose finalized transaction.version is below 2. A
+// cluster that tells no features (a proxy, a managed Kafka) is warned of, not refused.
 func CheckTransactions(ctx context.Context, cl *kgo.Client, log *slog.Logger) error {
 	req := kmsg.NewPtrApiVersionsRequest()
 	req.ClientSoftwareName, req.ClientSoftwareVersion = "partners", "1"
@@ -38,11 +40,15 @@ func CheckTransactions(ctx context.Context, cl *kgo.Client, log *slog.Logger) er
 		return nil
 	}
 	level := int16(0) // a feature that is not finalized is at level 0
-	if i := slices.IndexFunc(resp.FinalizedFeatures, func(f kmsg.ApiVersionsResponseFinalizedFeature) bool { return f.Name == "transaction.version" }); i >= 0 {
+	if i := slices.IndexFunc(resp.FinalizedFeatures, func(f kmsg.ApiVersionsResponseFinalizedFeature) bool {
+		return f.Name == "transaction.version"
+	}); i >= 0 {
 		level = resp.FinalizedFeatures[i].MaxVersionLevel
 	}
 	if level < transactionVersion {
-		return fmt.Errorf("%w: it is %d, needed is %d: run `kafka-features.sh --bootstrap-server … upgrade --feature transaction.version=%d` (Kafka 4.0 or newer)", ErrTransactions, level, transactionVersion, transactionVersion)
+		return fmt.Errorf("%w: it is %d, needed is %d: run `kafka-features.sh --bootstrap-server … upgrade "+
+			"--feature transaction.version=%d` (Kafka 4.0 or newer)", ErrTransactions, level, transactionVersion,
+			transactionVersion)
 	}
 	return nil
 }
@@ -53,28 +59,35 @@ var ErrUnclean = errors.New("unclean leader election")
 const uncleanElection = "unclean.leader.election.enable"
 
 func unclean(name string) error {
-	return fmt.Errorf("%w: topic %s: unclean.leader.election.enable is true: a replica that lacks acknowledged records may become leader, and they are gone; set it to false with kafka-configs.sh", ErrUnclean, name)
+	return fmt.Errorf("%w: topic %s: unclean.leader.election.enable is true: a replica that lacks acknowledged "+
+		"records may become leader, and they are gone; set it to false with kafka-configs.sh", ErrUnclean, name)
 }
 
-// CheckElections refuses topics whose leader may be a replica that lacks acknowledged records. Where the cluster does not let us read configurations, it warns.
+// CheckElections refuses topics whose leader may be a replica that lacks acknowledged
+// records. Where the cluster does not let us read configurations, it warns.
 func CheckElections(ctx context.Context, adm *kadm.Client, log *slog.Logger, names ...string) error {
 	configs, err := adm.DescribeTopicConfigs(ctx, names...)
 	for _, c := range configs {
 		err = errors.Join(err, c.Err)
 	}
 	if err != nil {
-		log.Warn("the topics' configurations cannot be read, so unclean leader election is not checked; it must be off", "error", err)
+		log.Warn(
+			"the topics' configurations cannot be read, so unclean leader election is not checked; it must be off",
+			"error", err)
 		return nil
 	}
 	for _, c := range configs {
-		if slices.ContainsFunc(c.Configs, func(x kadm.Config) bool { return x.Key == uncleanElection && x.MaybeValue() == "true" }) {
+		if slices.ContainsFunc(c.Configs, func(x kadm.Config) bool {
+			return x.Key == uncleanElection && x.MaybeValue() == "true"
+		}) {
 			return unclean(c.Name)
 		}
 	}
 	return nil
 }
 
-// checkConfig compares what a topic is set to with what it must be. What is merely unwise is a warning.
+// checkConfig compares what a topic is set to with what it must be. What is merely
+// unwise is a warning.
 func checkConfig(s topic.Spec, current kadm.ResourceConfig, replicas int, log *slog.Logger) (problems []error) {
 	value := func(key string) string {
 		if i := slices.IndexFunc(current.Configs, func(c kadm.Config) bool { return c.Key == key }); i >= 0 {
@@ -85,17 +98,20 @@ func checkConfig(s topic.Spec, current kadm.ResourceConfig, replicas int, log *s
 	if want, ok := s.Config["retention.ms"]; ok {
 		need, _ := strconv.ParseInt(want, 10, 64)
 		if got, err := strconv.ParseInt(value("retention.ms"), 10, 64); err == nil && got >= 0 && got < need {
-			problems = append(problems, fmt.Errorf("topic %s: retention.ms is %d, needed is %d: run `ctl topics apply` or shorten -click-life", s.Name, got, need))
+			problems = append(problems, fmt.Errorf("topic %s: retention.ms is %d, needed is %d: run `ctl topics "+
+				"apply` or shorten -click-life", s.Name, got, need))
 		}
 	}
 	if want, got := s.Config["cleanup.policy"], value("cleanup.policy"); got != "" && !samePolicy(got, want) {
-		problems = append(problems, fmt.Errorf("topic %s: cleanup.policy is %q, must be %q: run `ctl topics apply`", s.Name, got, want))
+		problems = append(problems, fmt.Errorf("topic %s: cleanup.policy is %q, must be %q: run `ctl topics apply`",
+			s.Name, got, want))
 	}
 	if value(uncleanElection) == "true" {
 		problems = append(problems, unclean(s.Name))
 	}
 	if least, err := strconv.Atoi(value("min.insync.replicas")); err == nil && (least < 2 || least > replicas) {
-		log.Warn("a topic's acknowledgements do not survive a broker, or cannot be given: min.insync.replicas should be 2 and the replication 3", "topic", s.Name, "min_insync_replicas", least, "replicas", replicas)
+		log.Warn("a topic's acknowledgements do not survive a broker, or cannot be given: min.insync.replicas "+
+			"should be 2 and the replication 3", "topic", s.Name, "min_insync_replicas", least, "replicas", replicas)
 	}
 	return problems
 }

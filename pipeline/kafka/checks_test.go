@@ -13,7 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// What would make a promise hollow is a problem that says what to change; what is unwise is a warning.
+// What would make a promise hollow is a problem that says what to change; what is
+// unwise is a warning.
 func TestChecks(t *testing.T) {
 	brokers := kafkatest.Broker(t)
 	cl := kafkatest.Client(t, brokers)
@@ -29,7 +30,8 @@ func TestChecks(t *testing.T) {
 	}
 	set := func(name, key, value string) {
 		t.Helper()
-		if _, err := adm.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: key, Value: &value}}, name); err != nil {
+		if _, err := adm.AlterTopicConfigs(t.Context(),
+			[]kadm.AlterConfig{{Op: kadm.SetConfig, Name: key, Value: &value}}, name); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -43,17 +45,20 @@ func TestChecks(t *testing.T) {
 	}
 
 	set(topic.Outcomes, "unclean.leader.election.enable", "true")
-	if _, err := check(); err == nil || !strings.Contains(err.Error(), "topic outcomes: unclean.leader.election.enable is true") || strings.Contains(err.Error(), "topic clicks") {
+	if _, err := check(); err == nil || !strings.Contains(err.Error(),
+		"topic outcomes: unclean.leader.election.enable is true") || strings.Contains(err.Error(), "topic clicks") {
 		t.Errorf("unclean leader election: %v", err)
 	}
 	set(topic.Outcomes, "unclean.leader.election.enable", "false")
 
 	const unsafeDowngrade = 3
-	updated, err := adm.UpdateFeatures(t.Context(), false, kadm.FeatureUpdate{Feature: "transaction.version", MaxVersionLevel: 1, UpgradeType: unsafeDowngrade})
+	updated, err := adm.UpdateFeatures(t.Context(), false,
+		kadm.FeatureUpdate{Feature: "transaction.version", MaxVersionLevel: 1, UpgradeType: unsafeDowngrade})
 	if err = errors.Join(err, updated.Error()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := check(); !errors.Is(err, kafka.ErrTransactions) || !strings.Contains(err.Error(), "it is 1, needed is 2") || !strings.Contains(err.Error(), "kafka-features.sh") {
+	if _, err := check(); !errors.Is(err, kafka.ErrTransactions) ||
+		!strings.Contains(err.Error(), "it is 1, needed is 2") || !strings.Contains(err.Error(), "kafka-features.sh") {
 		t.Errorf("transaction.version 1: %v", err)
 	}
 }

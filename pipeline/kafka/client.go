@@ -49,9 +49,11 @@ func (c Config) Topic(name string) string { return c.TopicPrefix + name }
 // Group returns the name of a consumer group in this cluster.
 func (c Config) Group(name string) string { return c.TopicPrefix + name }
 
-// NewClient makes a client with the settings that all our clients share; opts come after them. reg may be nil.
+// NewClient makes a client with the settings that all our clients share; opts come
+// after them. reg may be nil.
 //
-// MetadataMinAge is 250 ms instead of 5 s: that is how long a client takes to notice a new leader, or a topic that was created a moment ago.
+// MetadataMinAge is 250 ms instead of 5 s: that is how long a client takes to notice a
+// new leader, or a topic that was created a moment ago.
 func NewClient(cfg Config, log *slog.Logger, reg prometheus.Registerer, opts ...kgo.Opt) (*kgo.Client, error) {
 	all, err := Options(cfg, log, reg)
 	if err != nil {
@@ -64,7 +66,8 @@ func NewClient(cfg Config, log *slog.Logger, reg prometheus.Registerer, opts ...
 	return cl, nil
 }
 
-// Options are the settings that all our clients share, for sessions that franz-go makes itself.
+// Options are the settings that all our clients share, for sessions that franz-go makes
+// itself.
 func Options(cfg Config, log *slog.Logger, reg prometheus.Registerer) ([]kgo.Opt, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -81,12 +84,14 @@ func Options(cfg Config, log *slog.Logger, reg prometheus.Registerer) ([]kgo.Opt
 	}
 	if reg != nil {
 		labelled := prometheus.WrapRegistererWith(prometheus.Labels{"client": cfg.ClientID}, reg)
-		opts = append(opts, kgo.WithHooks(kprom.NewMetrics("partners", kprom.Subsystem("kafka"), kprom.Registerer(labelled))))
+		opts = append(opts, kgo.WithHooks(kprom.NewMetrics("partners", kprom.Subsystem("kafka"),
+			kprom.Registerer(labelled))))
 	}
 	return opts, nil
 }
 
-// warnings drops what franz-go says at level info: several lines for each transaction. An operator who runs with debug logs gets everything.
+// warnings drops what franz-go says at level info: several lines for each transaction.
+// An operator who runs with debug logs gets everything.
 type warnings struct{ slog.Handler }
 
 func (w warnings) Enabled(ctx context.Context, level slog.Level) bool {

@@ -12,12 +12,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// MaxLetterBytes is what of an unreadable record goes into its dead letter. A broker's limit, usually 1 MB, holds for the letter as for the record, and the headers that say
+// MaxLetterBytes is what of an unreadable record goes into its dead letter. A broker's
+// limit, usually 1 MB, holds for the letter as for the record, and the headers that say
 // where it was come on top.
 const MaxLetterBytes = 900_000
 
-// DeadLetter is the record that keeps an unreadable record's bytes where a person can look at them: original key, value and headers, and before those the headers error,
-// source-topic, source-partition, source-offset and failed-at. name is the topic of the dead letters. What is too long is cut; then the error tells the lengths and the hash.
+// DeadLetter is the record that keeps an unreadable record's bytes where a person can
+// look at them: original key, value and headers, and before those the headers error,
+// source-topic, source-partition, source-offset and failed-at. name is the topic of the
+// dead letters. What is too long is cut; then the error tells the lengths and the hash.
 func DeadLetter(name string, r *kgo.Record, why error, now time.Time) *kgo.Record {
 	key, value, headers := r.Key, r.Value, r.Headers
 	size := len(key) + len(value)
@@ -25,7 +28,8 @@ func DeadLetter(name string, r *kgo.Record, why error, now time.Time) *kgo.Recor
 		size += len(h.Key) + len(h.Value)
 	}
 	if size > MaxLetterBytes {
-		why = fmt.Errorf("%w"+cutMark+"%d bytes, value of %d bytes with SHA-256 %x, %d headers", why, len(key), len(value), sha256.Sum256(value), len(headers))
+		why = fmt.Errorf("%w"+cutMark+"%d bytes, value of %d bytes with SHA-256 %x, %d headers",
+			why, len(key), len(value), sha256.Sum256(value), len(headers))
 		key, value, headers = key[:min(len(key), 1024)], value[:min(len(value), MaxLetterBytes)], nil
 	}
 	return &kgo.Record{Topic: name, Partition: 0, Key: key, Value: value, Headers: append([]kgo.RecordHeader{
@@ -50,7 +54,8 @@ type Letter struct {
 	FailedAt string
 	// Cut: the letter holds only the beginning of the record.
 	Cut bool
-	// Record is the record as it was: key, value and its own headers, bound for the topic and partition that it came from.
+	// Record is the record as it was: key, value and its own headers, bound for the
+	// topic and partition that it came from.
 	Record *kgo.Record
 }
 
@@ -59,14 +64,16 @@ var ErrNoLetter = errors.New("not a dead letter")
 
 // ParseLetter reads what DeadLetter wrote.
 func ParseLetter(r *kgo.Record) (l Letter, err error) {
-	names := []string{topic.HeaderError, topic.HeaderSourceTopic, topic.HeaderSourcePartition, topic.HeaderSourceOffset, topic.HeaderFailedAt}
+	names := []string{topic.HeaderError, topic.HeaderSourceTopic, topic.HeaderSourcePartition,
+		topic.HeaderSourceOffset, topic.HeaderFailedAt}
 	if len(r.Headers) < len(names) {
 		return l, fmt.Errorf("reading dead letter %d: %w: it has %d headers", r.Offset, ErrNoLetter, len(r.Headers))
 	}
 	text := make([]string, len(names))
 	for i, name := range names { // ours come first: the record's own may have the same names
 		if r.Headers[i].Key != name {
-			return l, fmt.Errorf("reading dead letter %d: %w: header %d is %q, not %q", r.Offset, ErrNoLetter, i, r.Headers[i].Key, name)
+			return l, fmt.Errorf("reading dead letter %d: %w: header %d is %q, not %q",
+				r.Offset, ErrNoLetter, i, r.Headers[i].Key, name)
 		}
 		text[i] = string(r.Headers[i].Value)
 	}
@@ -77,9 +84,16 @@ func ParseLetter(r *kgo.Record) (l Letter, err error) {
 	if err != nil {
 		return l, fmt.Errorf("reading dead letter %d: %w: %w", r.Offset, ErrNoLetter, err)
 	}
-	l.At, l.Source.Topic, l.Source.Partition, l.Error, l.FailedAt = r.Offset, text[1], int32(partition), text[0], text[4]
+	l.At, l.Source.Topic, l.Source.Partition, l.Error, l.FailedAt = r.Offset, text[1], int32(
+		partition), text[0], text[4]
 	l.Cut = strings.Contains(l.Error, cutMark)
-	l.Record = &kgo.Record{Topic: l.Source.Topic, Partition: l.Source.Partition, Key: r.Key, Value: r.Value, Headers: r.Headers[len(names):]}
+	l.Record = &kgo.Record{
+		Topic:     l.Source.Topic,
+		Partition: l.Source.Partition,
+		Key:       r.Key,
+		Value:     r.Value,
+		Headers:   r.Headers[len(names):],
+	}
 	return l, nil
 }
 

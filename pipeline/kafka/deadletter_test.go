@@ -12,13 +12,21 @@ import (
 
 // Whatever header names a record has of its own, its letter gives it back as it was.
 func TestLetterRoundTrip(t *testing.T) {
-	r := &kgo.Record{Topic: "conversions", Partition: 5, Offset: 77, Key: []byte("k"), Value: []byte("v"), Headers: []kgo.RecordHeader{{Key: topic.HeaderError, Value: []byte("its own")}}}
+	r := &kgo.Record{
+		Topic:     "conversions",
+		Partition: 5,
+		Offset:    77,
+		Key:       []byte("k"),
+		Value:     []byte("v"),
+		Headers:   []kgo.RecordHeader{{Key: topic.HeaderError, Value: []byte("its own")}},
+	}
 	letter := kafka.DeadLetter(topic.DeadLetters, r, errors.New("why"), time.Now())
 	l, err := kafka.ParseLetter(letter)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.Source.Topic != r.Topic || l.Source.Partition != 5 || l.Source.Offset != 77 || l.Error != "why" || l.Cut || string(l.Record.Key) != "k" || string(l.Record.Value) != "v" ||
+	if l.Source.Topic != r.Topic || l.Source.Partition != 5 || l.Source.Offset != 77 || l.Error != "why" || l.Cut ||
+		string(l.Record.Key) != "k" || string(l.Record.Value) != "v" ||
 		len(l.Record.Headers) != 1 || string(l.Record.Headers[0].Value) != "its own" {
 		t.Errorf("got %+v, record %+v", l, l.Record)
 	}

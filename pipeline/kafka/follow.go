@@ -20,10 +20,13 @@ type Follower struct {
 	err error
 }
 
-// Follow reads topic from its start and hands each record to apply, in order, from one goroutine. It returns when the end that was listed at its start has been read,
-// and goes on in the background until Close. If apply fails, the follower stops: Err tells.
-func Follow(ctx context.Context, cfg Config, log *slog.Logger, topic string, apply func(*kgo.Record) error) (*Follower, error) {
-	cl, err := NewClient(cfg, log, nil, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}}), kgo.KeepControlRecords())
+// Follow reads topic from its start and hands each record to apply, in order, from one
+// goroutine. It returns when the end that was listed at its start has been read, and
+// goes on in the background until Close. If apply fails, the follower stops: Err tells.
+func Follow(ctx context.Context, cfg Config, log *slog.Logger, topic string, apply func(*kgo.Record) error) (*Follower,
+	error) {
+	cl, err := NewClient(cfg, log, nil, kgo.ConsumePartitions(
+		map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}}), kgo.KeepControlRecords())
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +58,8 @@ func Follow(ctx context.Context, cfg Config, log *slog.Logger, topic string, app
 	}
 }
 
-func (f *Follower) run(ctx context.Context, topic string, end int64, caught chan<- struct{}, apply func(*kgo.Record) error) {
+func (f *Follower) run(ctx context.Context, topic string, end int64, caught chan<- struct{},
+	apply func(*kgo.Record) error) {
 	defer close(f.done)
 	defer f.client.Close()
 	position, open := int64(0), true

@@ -56,7 +56,9 @@ func applyIsRepeatable(t *testing.T, in kafkatest.Install) {
 	}
 	longer := want()
 	longer.ClickLife += 24 * time.Hour
-	if err := kafka.Check(t.Context(), cl, in.Config(), longer, discard); err == nil || !strings.Contains(err.Error(), "topic "+in.Topic(topic.Clicks)+": retention.ms is 3888000000, needed is 3974400000") {
+	if err := kafka.Check(t.Context(), cl, in.Config(), longer, discard); err == nil ||
+		!strings.Contains(err.Error(), "topic "+in.Topic(topic.Clicks)+
+			": retention.ms is 3888000000, needed is 3974400000") {
 		t.Errorf("short retention: %v", err)
 	}
 	if changes, err = kafka.Apply(t.Context(), cl, in.Config(), longer); err != nil || len(changes) != 2 {
@@ -71,12 +73,14 @@ func applyIsRepeatable(t *testing.T, in kafkatest.Install) {
 	})
 }
 
-// A partition count that differs makes every join wrong: refused, by apply and by check.
+// A partition count that differs makes every join wrong: refused, by apply and by
+// check.
 func partitionMismatch(t *testing.T, in kafkatest.Install) {
 	cl := kafkatest.Client(t, in.Brokers)
 	other := want()
 	other.Partitions = 12
-	if _, err := kafka.Apply(t.Context(), cl, in.Config(), other); !errors.Is(err, kafka.ErrPartitions) || !strings.Contains(err.Error(), "it has 6, -partitions says 12") {
+	if _, err := kafka.Apply(t.Context(), cl, in.Config(), other); !errors.Is(err, kafka.ErrPartitions) ||
+		!strings.Contains(err.Error(), "it has 6, -partitions says 12") {
 		t.Errorf("apply: %v", err)
 	}
 	adm := kadm.NewClient(cl)
@@ -88,7 +92,8 @@ func partitionMismatch(t *testing.T, in kafkatest.Install) {
 	}
 	eventually(t, func() error {
 		fresh := kafkatest.Client(t, in.Brokers) // a client may answer from metadata that is a moment old
-		if err := kafka.Check(t.Context(), fresh, in.Config(), want(), discard); !errors.Is(err, kafka.ErrPartitions) || !strings.Contains(err.Error(), "topic "+in.Topic(topic.Conversions)) {
+		if err := kafka.Check(t.Context(), fresh, in.Config(), want(), discard); !errors.Is(err,
+			kafka.ErrPartitions) || !strings.Contains(err.Error(), "topic "+in.Topic(topic.Conversions)) {
 			return fmt.Errorf("check: %w", err)
 		}
 		return nil
@@ -226,7 +231,12 @@ func TestEmbeddedKeepsItsLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	kafkatest.Topics(t, b.Addrs())
-	kafkatest.Produce(t, b.Addrs(), &kgo.Record{Topic: topic.Clicks, Partition: 1, Key: []byte("k"), Value: []byte("v")})
+	kafkatest.Produce(t, b.Addrs(), &kgo.Record{
+		Topic:     topic.Clicks,
+		Partition: 1,
+		Key:       []byte("k"),
+		Value:     []byte("v"),
+	})
 	b.Close()
 	b, err = embedded.Start(embedded.Config{DataDir: dir})
 	if err != nil {
@@ -250,7 +260,8 @@ func TestEmbeddedKeepsItsLog(t *testing.T) {
 func TestConfig(t *testing.T) {
 	f := func(brokers []string, want string) {
 		t.Helper()
-		if _, err := kafka.NewClient(config(brokers), discard, nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := kafka.NewClient(config(brokers), discard, nil); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", brokers, err)
 		}
 	}

@@ -21,8 +21,9 @@ func Partitions(ctx context.Context, cl *kgo.Client, name string) (int32, error)
 	return int32(len(have[name].Partitions)), nil
 }
 
-// ReadAll returns the committed records of a topic from its start to the last stable offset at the call, by partition in order. It holds them in memory: it is for
-// the catalog, for tools and for checks.
+// ReadAll returns the committed records of a topic from its start to the last stable
+// offset at the call, by partition in order. It holds them in memory: it is for the
+// catalog, for tools and for checks.
 func ReadAll(ctx context.Context, cfg Config, log *slog.Logger, name string) ([]*kgo.Record, error) {
 	from, left, err := spans(ctx, cfg, log, name)
 	if err != nil {
@@ -59,13 +60,16 @@ func ReadAll(ctx context.Context, cfg Config, log *slog.Logger, name string) ([]
 	return out, nil
 }
 
-// ReadRange calls do for the committed records of one partition from offset from to before offset end, in order, and stops at its first error. It waits for a transaction that
-// is still open below end. end must not lie behind the log's.
-func ReadRange(ctx context.Context, cfg Config, log *slog.Logger, name string, partition int32, from, end int64, do func(*kgo.Record) error) error {
+// ReadRange calls do for the committed records of one partition from offset from to
+// before offset end, in order, and stops at its first error. It waits for a transaction
+// that is still open below end. end must not lie behind the log's.
+func ReadRange(ctx context.Context, cfg Config, log *slog.Logger, name string, partition int32, from, end int64,
+	do func(*kgo.Record) error) error {
 	if from >= end {
 		return nil
 	}
-	reader, err := NewClient(cfg, log, nil, kgo.KeepControlRecords(), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+	reader, err := NewClient(cfg, log, nil, kgo.KeepControlRecords(), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {partition: kgo.NewOffset().At(from)}}))
 	if err != nil {
 		return err
@@ -93,7 +97,8 @@ func ReadRange(ctx context.Context, cfg Config, log *slog.Logger, name string, p
 }
 
 // spans lists where each partition that holds anything begins and ends.
-func spans(ctx context.Context, cfg Config, log *slog.Logger, name string) (from map[int32]kgo.Offset, ends map[int32]int64, err error) {
+func spans(ctx context.Context, cfg Config, log *slog.Logger, name string) (from map[int32]kgo.Offset,
+	ends map[int32]int64, err error) {
 	cl, err := NewClient(cfg, log, nil)
 	if err != nil {
 		return nil, nil, err

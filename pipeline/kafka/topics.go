@@ -22,7 +22,8 @@ type TopicsConfig struct {
 	ClickLife   time.Duration
 }
 
-// DefaultTopicsConfig is a production install: six partitions, three replicas of which two must acknowledge.
+// DefaultTopicsConfig is a production install: six partitions, three replicas of which
+// two must acknowledge.
 func DefaultTopicsConfig() TopicsConfig {
 	return TopicsConfig{Partitions: topic.DefaultPartitions, Replication: 3, ClickLife: topic.DefaultClickLife}
 }
@@ -40,11 +41,14 @@ func (c TopicsConfig) Validate() error {
 	return nil
 }
 
-// ErrPartitions is a co-partitioned topic with another partition count than its siblings.
+// ErrPartitions is a co-partitioned topic with another partition count than its
+// siblings.
 var ErrPartitions = errors.New("partition count differs")
 
-// Apply creates the topics that are missing, sets the configuration of those that exist, waits until all are visible, and commits offset 0 for both groups where a
-// partition is fresh. It is repeatable, and returns a line for each change. It refuses a partition count that differs, and a retention that is shortened by nobody's
+// Apply creates the topics that are missing, sets the configuration of those that
+// exist, waits until all are visible, and commits offset 0 for both groups where a
+// partition is fresh. It is repeatable, and returns a line for each change. It refuses
+// a partition count that differs, and a retention that is shortened by nobody's
 // decision is simply set to what it should be.
 func Apply(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig) (changes []string, err error) {
 	if err := want.Validate(); err != nil {
@@ -60,7 +64,8 @@ func Apply(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig) (
 	for _, s := range specs {
 		if d := have[s.Name]; d.Err == nil && have.Has(s.Name) {
 			if n := int32(len(d.Partitions)); s.Partitioned && n != s.Partitions {
-				return changes, fmt.Errorf("topic %s: %w: it has %d, -partitions says %d; give the count of the existing topics: tokens are bound to it", s.Name, ErrPartitions, n, s.Partitions)
+				return changes, fmt.Errorf("topic %s: %w: it has %d, -partitions says %d; give the count of the "+
+					"existing topics: tokens are bound to it", s.Name, ErrPartitions, n, s.Partitions)
 			}
 			continue
 		}
@@ -98,7 +103,8 @@ func names(specs []topic.Spec) []string {
 	return out
 }
 
-// waitVisible waits until every partition has a leader: a client that looks earlier waits for its next metadata refresh.
+// waitVisible waits until every partition has a leader: a client that looks earlier
+// waits for its next metadata refresh.
 func waitVisible(ctx context.Context, adm *kadm.Client, specs []topic.Spec) error {
 	for {
 		have, err := adm.ListTopics(ctx, names(specs)...)
@@ -130,7 +136,8 @@ func waitVisible(ctx context.Context, adm *kadm.Client, specs []topic.Spec) erro
 }
 
 // alter sets what differs on topics that existed.
-func alter(ctx context.Context, adm *kadm.Client, specs []topic.Spec, created map[string]bool) (changes []string, err error) {
+func alter(ctx context.Context, adm *kadm.Client, specs []topic.Spec, created map[string]bool) (changes []string,
+	err error) {
 	have, err := adm.DescribeTopicConfigs(ctx, names(specs)...)
 	if err != nil {
 		return nil, fmt.Errorf("reading topic configurations: %w", err)
@@ -167,13 +174,16 @@ func groups(cfg Config) map[string][]string {
 	t := cfg.Topic
 	return map[string][]string{
 		cfg.Group(topic.ProcessorGroup): {t(topic.Clicks), t(topic.Conversions)},
-		cfg.Group(topic.SinkGroup):      {t(topic.Clicks), t(topic.Conversions), t(topic.Outcomes), t(topic.Rejections), t(topic.Progress), t(topic.Catalog)},
+		cfg.Group(topic.SinkGroup): {t(topic.Clicks), t(topic.Conversions), t(topic.Outcomes),
+			t(topic.Rejections), t(topic.Progress), t(topic.Catalog)},
 	}
 }
 
-// commitFresh commits offset 0 where a group has no commit and the partition was created just now or is still empty. Anything else without a commit has lost it: that
+// commitFresh commits offset 0 where a group has no commit and the partition was
+// created just now or is still empty. Anything else without a commit has lost it: that
 // is for a person to decide.
-func commitFresh(ctx context.Context, adm *kadm.Client, cfg Config, created map[string]bool) (changes []string, err error) {
+func commitFresh(ctx context.Context, adm *kadm.Client, cfg Config, created map[string]bool) (changes []string,
+	err error) {
 	for group, topics := range groups(cfg) {
 		committed, err := fetchOffsets(ctx, adm, group)
 		if err != nil {
@@ -207,8 +217,9 @@ func commitFresh(ctx context.Context, adm *kadm.Client, cfg Config, created map[
 	return changes, nil
 }
 
-// Check compares the cluster with what it and the topics must be, and returns every problem it finds, each with what to change. Problems of one topic do not hide another's.
-// What is unwise, or cannot be seen, is logged as a warning.
+// Check compares the cluster with what it and the topics must be, and returns every
+// problem it finds, each with what to change. Problems of one topic do not hide
+// another's. What is unwise, or cannot be seen, is logged as a warning.
 func Check(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig, log *slog.Logger) error {
 	adm := kadm.NewClient(cl)
 	specs := topic.Specs(cfg.TopicPrefix, want.Partitions, want.ClickLife)
@@ -224,7 +235,8 @@ func Check(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig, l
 		case !ok || d.Err != nil:
 			problems = append(problems, fmt.Errorf("topic %s does not exist: run `ctl topics apply`", s.Name))
 		case s.Partitioned && len(d.Partitions) != int(s.Partitions):
-			problems = append(problems, fmt.Errorf("topic %s: %w: it has %d, its siblings have %d; co-partitioned topics must have the same count", s.Name, ErrPartitions, len(d.Partitions), s.Partitions))
+			problems = append(problems, fmt.Errorf("topic %s: %w: it has %d, its siblings have %d; co-partitioned "+
+				"topics must have the same count", s.Name, ErrPartitions, len(d.Partitions), s.Partitions))
 		}
 	}
 	if problems != nil {
@@ -238,8 +250,10 @@ func Check(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig, l
 	for _, s := range specs {
 		current, err := configs.On(s.Name, nil)
 		if err != nil || current.Err != nil {
-			// A managed Kafka may deny DescribeConfigs: what cannot be read is not a reason to refuse.
-			log.Warn("a topic's configuration cannot be read, so it is not checked", "topic", s.Name, "error", errors.Join(err, current.Err))
+			// A managed Kafka may deny DescribeConfigs: what cannot be read is not a
+			// reason to refuse.
+			log.Warn("a topic's configuration cannot be read, so it is not checked",
+				"topic", s.Name, "error", errors.Join(err, current.Err))
 			continue
 		}
 		replicas := 0
@@ -254,7 +268,8 @@ func Check(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig, l
 
 func samePolicy(a, b string) bool { return a == b || a == "delete,compact" && b == "compact,delete" }
 
-// checkOffsets reports groups that have no commit on a partition, or one outside the log.
+// checkOffsets reports groups that have no commit on a partition, or one outside the
+// log.
 func checkOffsets(ctx context.Context, adm *kadm.Client, cfg Config) error {
 	var problems []error
 	for group, topics := range groups(cfg) {
@@ -265,11 +280,13 @@ func checkOffsets(ctx context.Context, adm *kadm.Client, cfg Config) error {
 	return errors.Join(problems...)
 }
 
-// ErrOffsets is a consumer group that has lost its place: nothing here resets it silently.
+// ErrOffsets is a consumer group that has lost its place: nothing here resets it
+// silently.
 var ErrOffsets = errors.New("lost offsets")
 
-// fetchOffsets reads a group's offsets; a group that does not exist has none. It waits for a coordinator: a cluster that was born a moment ago has none for about a second, and franz-go
-// does not try COORDINATOR_NOT_AVAILABLE again.
+// fetchOffsets reads a group's offsets; a group that does not exist has none. It waits
+// for a coordinator: a cluster that was born a moment ago has none for about a second,
+// and franz-go does not try COORDINATOR_NOT_AVAILABLE again.
 func fetchOffsets(ctx context.Context, adm *kadm.Client, group string) (kadm.OffsetResponses, error) {
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		committed, err := adm.FetchOffsets(ctx, group)
@@ -287,7 +304,8 @@ func fetchOffsets(ctx context.Context, adm *kadm.Client, group string) (kadm.Off
 	}
 }
 
-// CheckOffsets returns an ErrOffsets that names each partition of topics on which group has no committed offset, or one outside the log.
+// CheckOffsets returns an ErrOffsets that names each partition of topics on which group
+// has no committed offset, or one outside the log.
 func CheckOffsets(ctx context.Context, adm *kadm.Client, group string, topics []string) error {
 	committed, err := fetchOffsets(ctx, adm, group)
 	if err != nil {
@@ -314,11 +332,15 @@ func CheckOffsets(ctx context.Context, adm *kadm.Client, group string, topics []
 		where := fmt.Sprintf("group %s, %s partition %d", group, start.Topic, start.Partition)
 		switch {
 		case !ok || at.At < 0:
-			problems = append(problems, fmt.Errorf("%w: %s: no committed offset while the log holds [%d, %d): on a fresh install run `ctl topics apply`; else set it with kafka-consumer-groups --reset-offsets to where the group stood", ErrOffsets, where, start.Offset, end.Offset))
+			problems = append(problems, fmt.Errorf("%w: %s: no committed offset while the log holds [%d, %d): on "+
+				"a fresh install run `ctl topics apply`; else set it with kafka-consumer-groups --reset-offsets "+
+				"to where the group stood", ErrOffsets, where, start.Offset, end.Offset))
 		case at.At < start.Offset:
-			problems = append(problems, fmt.Errorf("%w: %s: committed %d, but the log begins at %d: records [%d, %d) are gone; set the offset to %d with kafka-consumer-groups --reset-offsets if that loss is accepted", ErrOffsets, where, at.At, start.Offset, at.At, start.Offset, start.Offset))
+			problems = append(problems, fmt.Errorf("%w: %s: committed %d, but the log begins at %d: records [%d, "+
+				"%d) are gone; set the offset to %d with kafka-consumer-groups --reset-offsets if that loss is accepted", ErrOffsets, where, at.At, start.Offset, at.At, start.Offset, start.Offset))
 		case at.At > end.Offset:
-			problems = append(problems, fmt.Errorf("%w: %s: committed %d, but the log ends at %d: was the topic recreated? records are missing or this is another cluster", ErrOffsets, where, at.At, end.Offset))
+			problems = append(problems, fmt.Errorf("%w: %s: committed %d, but the log ends at %d: was the topic "+
+				"recreated? records are missing or this is another cluster", ErrOffsets, where, at.At, end.Offset))
 		}
 	})
 	return errors.Join(problems...)

@@ -20,7 +20,8 @@ type DailyKey struct {
 	Exponent    int32
 }
 
-// DailyRow is a row of the rollup partner_daily. Counts of events are of rows with effect.
+// DailyRow is a row of the rollup partner_daily. Counts of events are of rows with
+// effect.
 type DailyRow struct {
 	DailyKey
 	DailySums
@@ -34,8 +35,9 @@ type DailySums struct {
 	GrossMinor, NegativeMinor, NetMinor, RewardMinor int64
 }
 
-// Daily recomputes the rollup partner_daily from all clicks and all outcomes, sorted by its key. A click that is given twice counts once. A row in which
-// everything is 0 (a reward of 0 in a currency of its own makes one) says nothing and is left out.
+// Daily recomputes the rollup partner_daily from all clicks and all outcomes, sorted by
+// its key. A click that is given twice counts once. A row in which everything is 0 (a
+// reward of 0 in a currency of its own makes one) says nothing and is left out.
 func Daily(clicks []Click, outcomes []event.Outcome) []DailyRow {
 	sums := make(map[DailyKey]DailySums)
 	seen := make(map[string]bool)
@@ -80,12 +82,15 @@ func Daily(clicks []Click, outcomes []event.Outcome) []DailyRow {
 }
 
 func dailyKey(c *event.Click, at event.Millis, currency string, exponent int32) DailyKey {
-	return DailyKey{c.WorkspaceID, at.Time().Format(time.DateOnly), c.PartnerID, c.ProgramID, c.LinkID, currency, exponent}
+	return DailyKey{c.WorkspaceID, at.Time().Format(time.DateOnly), c.PartnerID, c.ProgramID, c.LinkID, currency,
+		exponent}
 }
 
 func (k DailyKey) compare(o DailyKey) int {
-	return cmp.Or(cmp.Compare(k.WorkspaceID, o.WorkspaceID), cmp.Compare(k.Day, o.Day), cmp.Compare(k.PartnerID, o.PartnerID),
-		cmp.Compare(k.ProgramID, o.ProgramID), cmp.Compare(k.LinkID, o.LinkID), cmp.Compare(k.Currency, o.Currency), cmp.Compare(k.Exponent, o.Exponent))
+	return cmp.Or(cmp.Compare(k.WorkspaceID, o.WorkspaceID), cmp.Compare(k.Day, o.Day),
+		cmp.Compare(k.PartnerID, o.PartnerID),
+		cmp.Compare(k.ProgramID, o.ProgramID), cmp.Compare(k.LinkID, o.LinkID), cmp.Compare(k.Currency, o.Currency),
+		cmp.Compare(k.Exponent, o.Exponent))
 }
 
 // with adds an outcome that has effect, its reward apart.

@@ -13,8 +13,10 @@ import (
 // maxDifferences is how many differing rows Diff tells of.
 const maxDifferences = 20
 
-// Diff compares outcomes, matched by event_partition and event_offset and in any order, and tells the first differing rows in words: one line for each
-// row that is missing, there twice, not wanted, or different in any field but decided_at. It returns nil if there is no difference.
+// Diff compares outcomes, matched by event_partition and event_offset and in any order,
+// and tells the first differing rows in words: one line for each row that is missing,
+// there twice, not wanted, or different in any field but decided_at. It returns nil if
+// there is no difference.
 func Diff(want, got []event.Outcome) []string {
 	wanted, found := byPosition(want), byPosition(got)
 	positions := maps.Clone(wanted)
@@ -22,7 +24,8 @@ func Diff(want, got []event.Outcome) []string {
 	var lines []string
 	differing := 0
 	for _, p := range slices.SortedFunc(maps.Keys(positions), func(a, b Position) int {
-		return compareEvents(Event{Partition: a.Partition, Offset: a.Offset}, Event{Partition: b.Partition, Offset: b.Offset})
+		return compareEvents(Event{Partition: a.Partition, Offset: a.Offset}, Event{Partition: b.Partition,
+			Offset: b.Offset})
 	}) {
 		line := diffAt(wanted[p], found[p])
 		if line == "" {
@@ -76,17 +79,20 @@ func diffAt(want, got []*event.Outcome) string {
 	if len(fields) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s %s %s %s: %s", want[0].WorkspaceID, want[0].ClickToken, want[0].Type, want[0].EventID, strings.Join(fields, "; "))
+	return fmt.Sprintf("%s %s %s %s: %s", want[0].WorkspaceID, want[0].ClickToken, want[0].Type, want[0].EventID,
+		strings.Join(fields, "; "))
 }
 
-// diffFields lists the fields of two structs of one type that differ, under their names on the wire.
+// diffFields lists the fields of two structs of one type that differ, under their names
+// on the wire.
 func diffFields(prefix string, want, got any) []string {
 	w, g := reflect.ValueOf(want), reflect.ValueOf(got)
 	var differ []string
 	for i := range w.NumField() {
 		a, b := w.Field(i).Interface(), g.Field(i).Interface()
 		if !reflect.DeepEqual(a, b) {
-			differ = append(differ, fmt.Sprintf("%s%s is %s, want %s", prefix, w.Type().Field(i).Tag.Get("avro"), show(b), show(a)))
+			differ = append(differ, fmt.Sprintf("%s%s is %s, want %s", prefix, w.Type().Field(i).Tag.Get("avro"),
+				show(b), show(a)))
 		}
 	}
 	return differ

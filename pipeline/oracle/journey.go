@@ -70,7 +70,8 @@ func (j *journey) closeWaits(at event.Millis) {
 	j.waiting = still
 }
 
-// arrive takes e through the lines of the rules, then tries again what waits for a parent.
+// arrive takes e through the lines of the rules, then tries again what waits for a
+// parent.
 func (j *journey) arrive(e Event) {
 	switch {
 	case j.expired(e): // line 1
@@ -107,7 +108,8 @@ func (j *journey) arriveWithClick(e Event) {
 	}
 }
 
-// retry judges the first waiting event that can be judged, and again from the start, until none can.
+// retry judges the first waiting event that can be judged, and again from the start,
+// until none can.
 func (j *journey) retry() {
 	if j.click == nil {
 		return
@@ -167,7 +169,8 @@ func (j *journey) positive(e Event) {
 	}
 }
 
-// negative applies lines 10 to 14, and reports whether e was judged. If not, e waits for its parent.
+// negative applies lines 10 to 14, and reports whether e was judged. If not, e waits
+// for its parent.
 func (j *journey) negative(e Event) bool {
 	if e.ParentEventID == e.EventID {
 		j.keep(&row{Outcome: j.shown(e, event.Unattributed, event.ReasonWrongParent)})
@@ -198,7 +201,8 @@ func (j *journey) negative(e Event) bool {
 	return true
 }
 
-// parents returns the possible parents of e: none is to wait, several is to be ambiguous.
+// parents returns the possible parents of e: none is to wait, several is to be
+// ambiguous.
 func (j *journey) parents(e Event) (candidates []*row, inferred bool) {
 	if e.ParentEventID != "" {
 		return j.rows(func(k *row) bool { return k.EventID == e.ParentEventID }), false
@@ -287,7 +291,8 @@ func (j *journey) shown(e Event, verdict event.Verdict, reason string) event.Out
 	o, c := j.bare(e, verdict, reason), j.click
 	o.Click = c
 	o.Flags = flags(event.FlagBotClick, c.IsBot,
-		event.FlagPartnerReview, c.PartnerID != "" && (c.PartnerRelationship != "approved" || c.PartnerLifecycle != "active"),
+		event.FlagPartnerReview, c.PartnerID != "" && (c.PartnerRelationship != "approved" ||
+			c.PartnerLifecycle != "active"),
 		event.FlagNoPartner, c.PartnerID == "",
 		event.FlagTooFast, e.OccurredAt < c.ClickedAt.Add(tooFast))
 	o.Review = review(o.Flags)

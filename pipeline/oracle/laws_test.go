@@ -22,7 +22,8 @@ var (
 // strict says what drawn histories are limited to.
 type strict struct{ ownIDs, namedParents, amounts, inLife bool }
 
-// drawHistory makes up to a dozen events of one token, a minute apart, few ids and orders among them so that they meet.
+// drawHistory makes up to a dozen events of one token, a minute apart, few ids and
+// orders among them so that they meet.
 func drawHistory(t *rapid.T, limit strict) (oracle.Click, []oracle.Event) {
 	click := parseClick(noFail{}, nil)
 	click.RewardTerms = rapid.SampledFrom(terms).Draw(t, "terms")
@@ -33,8 +34,10 @@ func drawHistory(t *rapid.T, limit strict) (oracle.Click, []oracle.Event) {
 		if !limit.inLife && rapid.IntRange(0, 5).Draw(t, "late") == 0 {
 			at = t0.Add(40*day + time.Duration(i)*time.Minute) // the grace is long enough below
 		}
-		e := oracle.Event{Offset: int64(i), Conversion: event.Conversion{ClickToken: click.ClickToken, OccurredAt: at, ReceivedAt: at,
-			WorkspaceID: rapid.SampledFrom(workspaces).Draw(t, "workspace"), Type: rapid.SampledFrom(event.Types()).Draw(t, "type")}}
+		e := oracle.Event{Offset: int64(i), Conversion: event.Conversion{ClickToken: click.ClickToken, OccurredAt: at,
+			ReceivedAt:  at,
+			WorkspaceID: rapid.SampledFrom(workspaces).Draw(t, "workspace"),
+			Type:        rapid.SampledFrom(event.Types()).Draw(t, "type")}}
 		id := rapid.IntRange(0, 6)
 		e.EventID = fmt.Sprintf("e%02d", id.Draw(t, "id"))
 		if limit.ownIDs {
@@ -84,8 +87,9 @@ func TestLateClickChangesNothing(t *testing.T) {
 	})
 }
 
-// "A late positive changes nothing where all negatives name their parent, all events were received within the click life and no wait ended." Ids are
-// unique here: of two events with one id it is the first that counts.
+// "A late positive changes nothing where all negatives name their parent, all events
+// were received within the click life and no wait ended." Ids are unique here: of two
+// events with one id it is the first that counts.
 func TestLatePositiveChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		click, events := drawHistory(t, strict{ownIDs: true, namedParents: true, inLife: true})
@@ -102,8 +106,10 @@ func TestLatePositiveChangesNothing(t *testing.T) {
 	})
 }
 
-// "For a token whose event ids are unique and whose negatives name their parent and carry an amount … verdict, reason, parent, effect, amount and
-// snapshot of every row, net per currency, what stands of every event and the sum of rewards are the same in every order, click included."
+// "For a token whose event ids are unique and whose negatives name their parent and
+// carry an amount … verdict, reason, parent, effect, amount and snapshot of every row,
+// net per currency, what stands of every event and the sum of rewards are the same in
+// every order, click included."
 func TestOrderDoesNotMatter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		click, events := drawHistory(t, strict{ownIDs: true, namedParents: true, amounts: true, inLife: true})
@@ -115,7 +121,9 @@ func TestOrderDoesNotMatter(t *testing.T) {
 		after := oracle.Judge(patient(), []oracle.Click{click}, renumber(order), 0)
 		compareByID(t, before, after, func(o *event.Outcome) {
 			o.EstimatedRewardMinor = nil
-			o.Flags = slices.DeleteFunc(slices.Clone(o.Flags), func(f string) bool { return f == event.FlagOverReversed })
+			o.Flags = slices.DeleteFunc(slices.Clone(o.Flags), func(f string) bool {
+				return f == event.FlagOverReversed
+			})
 			o.Review = ""
 		})
 		if a, b := sums(before), sums(after); a != b {
@@ -124,8 +132,9 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	})
 }
 
-// "The rewards of a root and all under it always sum to r(what stands now)", every event has one row or waits, and every row with effect stands in a
-// chain that ends at an attributed positive.
+// "The rewards of a root and all under it always sum to r(what stands now)", every
+// event has one row or waits, and every row with effect stands in a chain that ends at
+// an attributed positive.
 func TestChainsAddUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		click, events := drawHistory(t, strict{})
@@ -186,13 +195,15 @@ func renumber(events []oracle.Event) []oracle.Event {
 	return events
 }
 
-// compareByID compares results of the same events, whose ids are unique, in different orders. forget removes what the order may change.
+// compareByID compares results of the same events, whose ids are unique, in different
+// orders. forget removes what the order may change.
 func compareByID(t *rapid.T, want, got oracle.Result, forget func(*event.Outcome)) {
 	t.Helper()
 	byID := func(r oracle.Result) []event.Outcome {
 		rows := slices.Clone(r.Outcomes)
 		for i := range rows {
-			rows[i].EventOffset = int64(rows[i].EventID[1])<<8 + int64(rows[i].EventID[2]) // ids are e00, e01, …
+			// ids are e00, e01, …
+			rows[i].EventOffset = int64(rows[i].EventID[1])<<8 + int64(rows[i].EventID[2])
 			forget(&rows[i])
 		}
 		return rows

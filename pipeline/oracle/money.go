@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// size is what an event takes from its parent and lets its children take: its amount, or one unit if it has none.
+// size is what an event takes from its parent and lets its children take: its amount,
+// or one unit if it has none.
 func (r *row) size() int64 {
 	if r.AmountMinor == nil {
 		return 1
@@ -13,12 +14,14 @@ func (r *row) size() int64 {
 	return *r.AmountMinor
 }
 
-// sameMoney says whether two events can take from each other: both have no amount, or both one in the same currency.
+// sameMoney says whether two events can take from each other: both have no amount, or
+// both one in the same currency.
 func sameMoney(a, b *row) bool {
 	return (a.AmountMinor == nil) == (b.AmountMinor == nil) && a.Currency == b.Currency
 }
 
-// standing is size(e) less what stands of its children in the same currency, not below zero.
+// standing is size(e) less what stands of its children in the same currency, not below
+// zero.
 func (j *journey) standing(e *row) int64 {
 	children := make(map[*row][]*row)
 	for _, k := range j.kept {
@@ -37,8 +40,9 @@ func (j *journey) standing(e *row) int64 {
 	return stands(e)
 }
 
-// reward is the estimate for a root with the given amount standing: in minor units of currency; ok is false if there is none on the whole chain.
-// Terms are "10%", "5.00 USD" or "".
+// reward is the estimate for a root with the given amount standing: in minor units of
+// currency; ok is false if there is none on the whole chain. Terms are "10%", "5.00
+// USD" or "".
 func reward(terms string, root *row, standing int64) (minor int64, currency string, ok bool) {
 	if percent, is := strings.CutSuffix(terms, "%"); is {
 		p, valid := new(big.Rat).SetString(percent)

@@ -39,12 +39,18 @@ type Config struct {
 
 // DefaultConfig is what a processor runs with.
 func DefaultConfig() Config {
-	return Config{Grace: 72 * time.Hour, ClickLife: 40 * 24 * time.Hour, JourneyLife: 400 * 24 * time.Hour, MaxEvents: defaultMaxEvents}
+	return Config{
+		Grace:       72 * time.Hour,
+		ClickLife:   40 * 24 * time.Hour,
+		JourneyLife: 400 * 24 * time.Hour,
+		MaxEvents:   defaultMaxEvents,
+	}
 }
 
 const defaultMaxEvents = 100_000
 
-// Money is an amount in minor units. An event without amount counts as one unit: Currency is empty and Minor 1 or 0.
+// Money is an amount in minor units. An event without amount counts as one unit:
+// Currency is empty and Minor 1 or 0.
 type Money struct {
 	Minor    int64
 	Currency string
@@ -53,13 +59,16 @@ type Money struct {
 
 // Result is the truth about a log.
 type Result struct {
-	Outcomes []event.Outcome    // one for each event that does not wait, by partition and offset; DecidedAt is 0
+	// one for each event that does not wait, by partition and offset; DecidedAt is 0
+	Outcomes []event.Outcome
 	Waiting  []Event            // by partition and offset
 	Standing map[Position]Money // what stands in the end of each event with effect
 }
 
-// Judge applies the rules to all events. Events may come in any order: they are sorted by partition and offset; clicks must be in order of record, as
-// far as they have the same token. Waits that ended before through are closed even if nothing else closes them; in production a timer does that.
+// Judge applies the rules to all events. Events may come in any order: they are sorted
+// by partition and offset; clicks must be in order of record, as far as they have the
+// same token. Waits that ended before through are closed even if nothing else closes
+// them; in production a timer does that.
 func Judge(cfg Config, clicks []Click, events []Event, through event.Millis) Result {
 	if cfg.MaxEvents == 0 {
 		cfg.MaxEvents = defaultMaxEvents
@@ -107,7 +116,8 @@ const (
 	ksuidTime = 1_400_000_000 // unix seconds
 )
 
-// mintTime reads the time in a KSUID (https://github.com/segmentio/ksuid): 27 base62 digits are a number of 160 bits, its upper 32 are seconds.
+// mintTime reads the time in a KSUID (https://github.com/segmentio/ksuid): 27 base62
+// digits are a number of 160 bits, its upper 32 are seconds.
 func mintTime(tok string) event.Millis {
 	n := new(big.Int)
 	for _, r := range tok {

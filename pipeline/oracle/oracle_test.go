@@ -30,20 +30,32 @@ func TestDaily(t *testing.T) {
 	other.ClickToken, other.PartnerID, other.LinkID = mint(t0, 3), "", "lnk_0"
 	clicks := []oracle.Click{s.clicks[0], s.clicks[0], bot, other}
 	got := oracle.Daily(clicks, oracle.Judge(s.cfg, clicks, s.events, t0.Add(90*day)).Outcomes)
-	key := oracle.DailyKey{WorkspaceID: "acme", Day: "2026-03-01", PartnerID: "prt_1", ProgramID: "prg_1", LinkID: "lnk_1"}
+	key := oracle.DailyKey{
+		WorkspaceID: "acme",
+		Day:         "2026-03-01",
+		PartnerID:   "prt_1",
+		ProgramID:   "prg_1",
+		LinkID:      "lnk_1",
+	}
 	with := func(change func(*oracle.DailyKey)) oracle.DailyKey {
 		k := key
 		change(&k)
 		return k
 	}
 	want := []oracle.DailyRow{
-		{with(func(k *oracle.DailyKey) { k.PartnerID, k.LinkID = "", "lnk_0" }), oracle.DailySums{Clicks: 1, HumanClicks: 1, TokenedClicks: 1}},
+		{with(func(k *oracle.DailyKey) {
+			k.PartnerID, k.LinkID = "", "lnk_0"
+		}), oracle.DailySums{Clicks: 1, HumanClicks: 1, TokenedClicks: 1}},
 		{key, oracle.DailySums{Clicks: 2, HumanClicks: 1, TokenedClicks: 1, Leads: 1, Cancellations: 1}},
-		{with(func(k *oracle.DailyKey) { k.Currency, k.Exponent = "EUR", 2 }), oracle.DailySums{Sales: 1, GrossMinor: 10000, NetMinor: 10000}},
+		{with(func(k *oracle.DailyKey) {
+			k.Currency, k.Exponent = "EUR", 2
+		}), oracle.DailySums{Sales: 1, GrossMinor: 10000, NetMinor: 10000}},
 		// the lead brought 5.00 and lost it, the sale brought 5.00
 		{with(func(k *oracle.DailyKey) { k.Currency, k.Exponent = "USD", 2 }), oracle.DailySums{RewardMinor: 500}},
 		// rewards of 0 in USD leave no row
-		{with(func(k *oracle.DailyKey) { k.Day, k.Currency, k.Exponent = "2026-03-03", "EUR", 2 }), oracle.DailySums{Refunds: 1, Reversals: 1}},
+		{with(func(k *oracle.DailyKey) {
+			k.Day, k.Currency, k.Exponent = "2026-03-03", "EUR", 2
+		}), oracle.DailySums{Refunds: 1, Reversals: 1}},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -71,7 +83,8 @@ func TestDiff(t *testing.T) {
 		o[1].AmountMinor, o[1].Verdict, o[1].Reason = nil, event.Unattributed, "expired"
 		o[2].Click = nil
 		return o
-	}, "conversions 0/1: acme "+tok+" refund R: verdict is unattributed, want reversed; reason is expired, want \"\"; amount_minor is none, want 3000",
+	}, "conversions 0/1: acme "+tok+" refund R: verdict is unattributed, want reversed; reason is expired, want "+
+		"\"\"; amount_minor is none, want 3000",
 		"conversions 0/2: acme "+tok+" refund Q: click is none, want that of lnk_1")
 	f("another snapshot", func(o []event.Outcome) []event.Outcome {
 		o[0].Click = ptr(*o[0].Click)
@@ -103,7 +116,8 @@ func TestMintTimeOfBadTokens(t *testing.T) {
 	}
 }
 
-// A demo's worth of traffic takes seconds, and so does one token with a thousand events.
+// A demo's worth of traffic takes seconds, and so does one token with a thousand
+// events.
 func TestCost(t *testing.T) {
 	s := parseScript(t, "S sale 100")
 	var clicks []oracle.Click
@@ -155,7 +169,8 @@ func TestImports(t *testing.T) {
 		for _, i := range parsed.Imports {
 			path, _ := strconv.Unquote(i.Path.Value)
 			if strings.Contains(path, ".") && path != "github.com/nimriz/partners/schemas/event" {
-				t.Errorf("%s imports %s: the oracle imports only the standard library and schemas/event", file.Name(), path)
+				t.Errorf("%s imports %s: the oracle imports only the standard library and schemas/event",
+					file.Name(), path)
 			}
 		}
 	}

@@ -19,7 +19,8 @@ var t0 = event.MillisOf(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
 
 const day = 24 * time.Hour
 
-// mint writes a KSUID for the given time, with the project's KSUID digits and nothing of its token package.
+// mint writes a KSUID for the given time, with the project's KSUID digits and nothing
+// of its token package.
 func mint(at event.Millis, n uint64) string {
 	const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	raw := make([]byte, 20)
@@ -41,8 +42,9 @@ func mint(at event.Millis, n uint64) string {
 //	grace=DURATION | life=DURATION | journey=DURATION | max=N | through=DURATION
 //	ID TYPE [AMOUNT[CUR]] [at=DURATION] [rx=DURATION] [of=ID] [order=ID] [ws=ID] [name=TEXT]
 //
-// Durations count from the click, with d for days. Without a click line the click reaches Kafka as it happens, without a currency the amount is in
-// EUR, and without a time the events come a minute after each other, the first at one minute.
+// Durations count from the click, with d for days. Without a click line the click
+// reaches Kafka as it happens, without a currency the amount is in EUR, and without a
+// time the events come a minute after each other, the first at one minute.
 type script struct {
 	cfg     oracle.Config
 	clicks  []oracle.Click
@@ -87,7 +89,8 @@ func parseScript(t testing.TB, text string) *script {
 
 func parseClick(t testing.TB, words []string) oracle.Click {
 	t.Helper()
-	c := oracle.Click{At: t0, Click: event.Click{WorkspaceID: "acme", ClickToken: mint(t0, 1), ClickedAt: t0, WindowMs: (30 * day).Milliseconds(),
+	c := oracle.Click{At: t0, Click: event.Click{WorkspaceID: "acme", ClickToken: mint(t0, 1), ClickedAt: t0,
+		WindowMs:    (30 * day).Milliseconds(),
 		TokenStatus: event.TokenAppended, LinkID: "lnk_1", PartnerID: "prt_1", PartnerRelationship: "approved", PartnerLifecycle: "active",
 		ProgramID: "prg_1", RewardTerms: "10%"}}
 	for _, w := range words {
@@ -123,7 +126,14 @@ func parseClick(t testing.TB, words []string) oracle.Click {
 func parseEvent(t testing.TB, words []string, offset int64) oracle.Event {
 	t.Helper()
 	at := t0.Add(time.Duration(offset+1) * time.Minute)
-	e := oracle.Event{Offset: offset, Conversion: event.Conversion{WorkspaceID: "acme", EventID: words[0], ClickToken: mint(t0, 1), Type: event.Type(words[1]), OccurredAt: at, ReceivedAt: at}}
+	e := oracle.Event{Offset: offset, Conversion: event.Conversion{
+		WorkspaceID: "acme",
+		EventID:     words[0],
+		ClickToken:  mint(t0, 1),
+		Type:        event.Type(words[1]),
+		OccurredAt:  at,
+		ReceivedAt:  at,
+	}}
 	if !slices.Contains(event.Types(), e.Type) {
 		t.Fatalf("unknown type in %q", words)
 	}
@@ -189,7 +199,8 @@ func duration(t testing.TB, text string) time.Duration {
 	return time.Duration(days)*day + d
 }
 
-// show prints a result, one line a row in order of record, then what stands where something with effect is. Rows without effect show no amount.
+// show prints a result, one line a row in order of record, then what stands where
+// something with effect is. Rows without effect show no amount.
 func show(r oracle.Result) string {
 	var b strings.Builder
 	for _, o := range r.Outcomes {
@@ -205,7 +216,8 @@ func show(r oracle.Result) string {
 			fmt.Fprintf(&b, " %c%s%s", "- +"[o.Effect+1], amount, o.Currency)
 		}
 		if o.EstimatedRewardMinor != nil {
-			fmt.Fprintf(&b, " reward %s%s", event.Decimal(*o.EstimatedRewardMinor, map[string]int32{"EUR": 2, "USD": 2, "KWD": 3}[o.RewardCurrency]), o.RewardCurrency)
+			fmt.Fprintf(&b, " reward %s%s", event.Decimal(*o.EstimatedRewardMinor, map[string]int32{"EUR": 2, "USD": 2,
+				"KWD": 3}[o.RewardCurrency]), o.RewardCurrency)
 		}
 		if o.ParentType != "" {
 			fmt.Fprintf(&b, " of %s %s", o.ParentType, o.ParentEventID)

@@ -10,7 +10,9 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// Views says, slowly and from the whole history, what the reporting views must say: by view, by the row's key, the row as text. Partner names are those of the catalog, by workspace and id.
+// Views says, slowly and from the whole history, what the reporting views must say: by
+// view, by the row's key, the row as text. Partner names are those of the catalog, by
+// workspace and id.
 type Views struct {
 	Performance           map[string]string // workspace day partner program link currency exponent
 	Conversions           map[string]string // event partition/offset
@@ -25,7 +27,14 @@ type Partner struct{ Name, Relationship string }
 
 // MakeViews computes them from all clicks, all events and their outcomes.
 func MakeViews(clicks []Click, events []Event, r Result, partners map[[2]string]Partner) Views {
-	v := Views{map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}}
+	v := Views{
+		map[string]string{},
+		map[string]string{},
+		map[string]string{},
+		map[string]string{},
+		map[string]string{},
+		map[string]string{},
+	}
 	for _, d := range Daily(clicks, r.Outcomes) {
 		p := partners[[2]string{d.WorkspaceID, d.PartnerID}]
 		v.Performance[fmt.Sprintf("%+v", d.DailyKey)] = fmt.Sprintf("%s %s %+v", p.Name, p.Relationship, d.DailySums)
@@ -58,7 +67,9 @@ func MakeViews(clicks []Click, events []Event, r Result, partners map[[2]string]
 		if o.AmountMinor != nil {
 			amount, net = decimal(*o.AmountMinor, o.Exponent), decimal(int64(o.Effect)**o.AmountMinor, o.Exponent)
 		}
-		v.Conversions[fmt.Sprintf("%d/%d", o.EventPartition, o.EventOffset)] = strings.Join([]string{o.WorkspaceID, o.EventID, string(o.Type), string(o.Verdict), string(o.Reason), fmt.Sprint(o.Effect), amount, net, o.Currency, clawback,
+		v.Conversions[fmt.Sprintf("%d/%d", o.EventPartition, o.EventOffset)] = strings.Join([]string{o.WorkspaceID,
+			o.EventID, string(o.Type), string(o.Verdict), string(o.Reason), fmt.Sprint(
+				o.Effect), amount, net, o.Currency, clawback,
 			string(o.Review), strings.Join(flags, "|"), partner, now, o.ParentEventID}, ";")
 	}
 	v.coverage(clicks)
@@ -66,7 +77,8 @@ func MakeViews(clicks []Click, events []Event, r Result, partners map[[2]string]
 	return v
 }
 
-// reuse counts, by workspace and event id, the tokens under which an id has effect, where there are several.
+// reuse counts, by workspace and event id, the tokens under which an id has effect,
+// where there are several.
 func reuse(outcomes []event.Outcome) map[[2]string]int {
 	tokens := map[[2]string]map[string]bool{}
 	for i := range outcomes {
@@ -89,7 +101,8 @@ func reuse(outcomes []event.Outcome) map[[2]string]int {
 
 // decimal writes minor units as a decimal.
 func decimal(minor int64, exponent int32) string {
-	text := new(big.Rat).SetFrac(big.NewInt(minor), new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(exponent)), nil)).FloatString(int(exponent))
+	text := new(big.Rat).SetFrac(big.NewInt(minor), new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(exponent)),
+		nil)).FloatString(int(exponent))
 	return text
 }
 
@@ -115,7 +128,8 @@ func (v *Views) coverage(clicks []Click) {
 		by[c.WorkspaceID+" "+c.LinkID] = s
 	}
 	for k, s := range by {
-		v.Coverage[k] = fmt.Sprintf("%d clicks, %d with token (%.6f), %d withheld, %d off", s.clicks, s.tokened, float64(s.tokened)/float64(s.clicks), s.withheld, s.off)
+		v.Coverage[k] = fmt.Sprintf("%d clicks, %d with token (%.6f), %d withheld, %d off",
+			s.clicks, s.tokened, float64(s.tokened)/float64(s.clicks), s.withheld, s.off)
 	}
 }
 

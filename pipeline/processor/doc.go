@@ -1,8 +1,12 @@
-// Package processor joins clicks with conversions and writes one verdict for each event, exactly once: the partition life cycle (assigned, restoring, running,
-// revoked) and the stepped transaction. ../DESIGN.md is its protocol; the rules are pipeline/attribution, which knows nothing of Kafka.
+// Package processor joins clicks with conversions and writes one verdict for each
+// event, exactly once: the partition life cycle (assigned, restoring, running, revoked)
+// and the stepped transaction. ../DESIGN.md is its protocol; the rules are
+// pipeline/attribution, which knows nothing of Kafka.
 //
-// A Processor runs sessions. A session is one membership in the consumer group with one transactional producer; it owns some partitions, restores each from its log, and commits a
-// transaction every commit interval. Whatever leaves the outcome of a transaction in doubt ends the session, and the next one asks the broker.
+// A Processor runs sessions. A session is one membership in the consumer group with one
+// transactional producer; it owns some partitions, restores each from its log, and
+// commits a transaction every commit interval. Whatever leaves the outcome of a
+// transaction in doubt ends the session, and the next one asks the broker.
 //
 // Metrics (labels: partition where it says so):
 //

@@ -15,13 +15,17 @@ type Env struct {
 	FS vfs.FS
 	// Lock takes a lock file that no other process holds: ErrStateDir if one does.
 	Lock func(path string) (io.Closer, error)
-	// Now is the wall clock: it stamps rows, ages state and says when an ended wait is written.
+	// Now is the wall clock: it stamps rows, ages state and says when an ended wait is
+	// written.
 	Now func() time.Time
-	// Step is called at each of Steps, on the goroutine that takes it, before the next thing happens.
+	// Step is called at each of Steps, on the goroutine that takes it, before the next
+	// thing happens.
 	Step func(step string)
-	// FlushEvery is how often what was applied is made durable: what a crash loses, a restart reads again.
+	// FlushEvery is how often what was applied is made durable: what a crash loses, a
+	// restart reads again.
 	FlushEvery time.Duration
-	// SlabBytes is how much of a partition's clicks gathers in memory before it becomes a segment; 0 is its share of Config.ClickMemory.
+	// SlabBytes is how much of a partition's clicks gathers in memory before it becomes
+	// a segment; 0 is its share of Config.ClickMemory.
 	SlabBytes int64
 }
 
@@ -40,7 +44,8 @@ func lockFile(path string) (io.Closer, error) {
 	return lock, nil
 }
 
-// Steps of a processor's life, in the order in which they come. At any of them a process may die.
+// Steps of a processor's life, in the order in which they come. At any of them a
+// process may die.
 const (
 	StepAssigned  = "assigned"   // partitions were given to us; nothing is open yet
 	StepOpened    = "opened"     // a partition's files are open, not yet caught up

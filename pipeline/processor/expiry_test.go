@@ -10,8 +10,9 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// A processor that was away for long reads days of log in one transaction: a sale of a click that is forty days old, and then what makes that click too old to keep. The transaction fails and is
-// read again; the sale must find its click again.
+// A processor that was away for long reads days of log in one transaction: a sale of a
+// click that is forty days old, and then what makes that click too old to keep. The
+// transaction fails and is read again; the sale must find its click again.
 func TestExpiryWaitsForTheCommit(t *testing.T) {
 	w := newWorld(t, kafkatest.Broker(t))
 	f := &faults{}
@@ -38,13 +39,17 @@ func TestExpiryWaitsForTheCommit(t *testing.T) {
 	}
 	w.sendEvent(w.Sale(here(minted.Add(time.Hour)), 100))
 	w.flush()
-	eventually(t, "the first clicks are read", func() bool { return w.progress()[w.partition(k.ClickToken)].ClicksPosition >= 200 })
+	eventually(t, "the first clicks are read", func() bool {
+		return w.progress()[w.partition(k.ClickToken)].ClicksPosition >= 200
+	})
 	stop()
 	stop = start(t, newProcessor(t, w.brokers, cfg))
 	w.shift = time.Since(minted.Add(2 * time.Hour))
 	w.sendClick(k)
 	w.flush()
-	eventually(t, "the late click is read", func() bool { return w.progress()[w.partition(k.ClickToken)].ClicksPosition >= 201 })
+	eventually(t, "the late click is read", func() bool {
+		return w.progress()[w.partition(k.ClickToken)].ClicksPosition >= 201
+	})
 	stop()
 
 	// What came while nobody ran.

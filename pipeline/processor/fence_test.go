@@ -6,7 +6,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// A marker is written by what is known of the very transaction that hangs: what an earlier or later one of the same id came to would show aborted rows, or hide committed ones.
+// A marker is written by what is known of the very transaction that hangs: what an
+// earlier or later one of the same id came to would show aborted rows, or hide
+// committed ones.
 func TestEndingOfTheOneThatHangs(t *testing.T) {
 	const producer = 7
 	describe := func(state string, epoch int16) kadm.DescribedTransaction {
@@ -25,7 +27,12 @@ func TestEndingOfTheOneThatHangs(t *testing.T) {
 		{"the one before it is all that was seen", describe("CompleteCommit", 4), describe("Empty", 5), false, false},
 		{"the next one has committed", describe("CompleteAbort", 4), describe("CompleteCommit", 6), false, false},
 		{"the next one is under way", describe("Empty", 4), describe("Ongoing", 5), false, false},
-		{"the epochs ran out, and another producer took over", kadm.DescribedTransaction{TxnID: "id", State: "CompleteCommit", ProducerID: producer + 1, ProducerEpoch: 5}, describe("Empty", 0), false, false},
+		{"the epochs ran out, and another producer took over", kadm.DescribedTransaction{
+			TxnID:         "id",
+			State:         "CompleteCommit",
+			ProducerID:    producer + 1,
+			ProducerEpoch: 5,
+		}, describe("Empty", 0), false, false},
 	} {
 		var e endings
 		e.note(c.noted)

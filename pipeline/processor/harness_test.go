@@ -79,7 +79,8 @@ func (w *world) flush() {
 	}
 }
 
-// story writes n journeys of mixed kinds, each line at once, and returns the number of events.
+// story writes n journeys of mixed kinds, each line at once, and returns the number of
+// events.
 func (w *world) story(n int) (events int) {
 	for range n {
 		for _, line := range w.Journey() {
@@ -129,11 +130,13 @@ func (w *world) settle(grace time.Duration) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	if diff := oracle.Diff(want, got); diff != nil {
-		w.Fatalf("the ledger is not the oracle's (%d rows, want %d):\n%s", len(got), len(want), strings.Join(diff, "\n"))
+		w.Fatalf("the ledger is not the oracle's (%d rows, want %d):\n%s",
+			len(got), len(want), strings.Join(diff, "\n"))
 	}
 }
 
-// conserved checks the newest Progress against the rows: nothing read is unaccounted for.
+// conserved checks the newest Progress against the rows: nothing read is unaccounted
+// for.
 func (w *world) conserved() {
 	w.Helper()
 	deadline := time.Now().Add(15 * time.Second)

@@ -14,7 +14,8 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// Inspection answers from one partition's files what a processor would, without a broker. No processor may have them open meanwhile.
+// Inspection answers from one partition's files what a processor would, without a
+// broker. No processor may have them open meanwhile.
 type Inspection struct {
 	p     *partition
 	cache *state.Cache
@@ -56,9 +57,11 @@ func (i *Inspection) Click(t *[20]byte) (wire []byte, at event.Millis, ok bool, 
 	return i.p.lookup(t)
 }
 
-// Rows calls yield for every row that the changelog holds too: journeys, deadlines and totals.
+// Rows calls yield for every row that the changelog holds too: journeys, deadlines and
+// totals.
 func (i *Inspection) Rows(yield func(key, value []byte) bool) error {
-	for _, table := range [][]byte{event.DeadlineKey(0, new([20]byte), 0)[:1], event.JourneyPrefix(new([20]byte))[:1], totalsKey} {
+	for _, table := range [][]byte{event.DeadlineKey(0, new([20]byte), 0)[:1], event.JourneyPrefix(new([20]byte))[:1],
+		totalsKey} {
 		if err := i.p.store.Scan(table, state.PrefixEnd(table), yield); err != nil {
 			return err
 		}

@@ -9,8 +9,10 @@ import (
 	"github.com/nimriz/partners/schemas/topic"
 )
 
-// What a join costs: a processor with the settings it has by default catches up with a history of 20 clicks a sale, on Apache Kafka, from an empty disk. Its CPU time, from its start to its end in peace, is
-// compared with that of a consumer that reads the same topics and does nothing with them.
+// What a join costs: a processor with the settings it has by default catches up with a
+// history of 20 clicks a sale, on Apache Kafka, from an empty disk. Its CPU time, from
+// its start to its end in peace, is compared with that of a consumer that reads the
+// same topics and does nothing with them.
 //
 //	PARTNERS_BENCH_CLICKS=10000000 go test -run - -bench Join -benchtime 1x -timeout 30m ./pipeline/processor
 //
@@ -38,7 +40,9 @@ func BenchmarkJoin(b *testing.B) {
 			return
 		}
 		peak := c.cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss // KiB on Linux
-		b.Logf("%d events in %.1f s, ledger is the oracle's: %.0f events a CPU-second of the processor, at most %d MiB; a plain consumer: %.0f", events, took.Seconds(), float64(events)/cpu, peak>>10, float64(events)/plain)
+		b.Logf("%d events in %.1f s, ledger is the oracle's: %.0f events a CPU-second of the processor, at most "+
+			"%d MiB; a plain consumer: %.0f", events, took.Seconds(), float64(events)/cpu, peak>>10,
+			float64(events)/plain)
 		b.ReportMetric(float64(events)/cpu, "events/CPU-s")
 		b.ReportMetric(plain/cpu, "of-plain-consumer")
 	}

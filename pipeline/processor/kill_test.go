@@ -53,7 +53,8 @@ func child(brokers string) {
 	if err != nil {
 		panic(err)
 	}
-	p.SetFlushEvery(time.Duration(n) * 10 * time.Millisecond) // so that a kill finds state of some age on disk, not none
+	// so that a kill finds state of some age on disk, not none
+	p.SetFlushEvery(time.Duration(n) * 10 * time.Millisecond)
 	p.SetHook(func(at string) {
 		if at == step {
 			if n--; n == 0 {
@@ -83,7 +84,8 @@ func TestKills(t *testing.T) {
 	kills := 0
 	for _, step := range append(processor.Steps, processor.Steps...) {
 		cmd := exec.Command(self)
-		cmd.Env = append(os.Environ(), "PARTNERS_TEST_CHILD="+strings.Join(w.brokers, ","), "PARTNERS_TEST_DIR="+dir, fmt.Sprintf("PARTNERS_TEST_DIE=%s %d", step, 1+rand.IntN(4)))
+		cmd.Env = append(os.Environ(), "PARTNERS_TEST_CHILD="+strings.Join(w.brokers, ","), "PARTNERS_TEST_DIR="+dir,
+			fmt.Sprintf("PARTNERS_TEST_DIE=%s %d", step, 1+rand.IntN(4)))
 		cmd.Stderr = os.Stderr
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -91,7 +93,8 @@ func TestKills(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- cmd.Wait() }()
 		for running, stories := true, 0; running; {
-			if stories++; stories <= 20 { // on a slow machine there would be more than can be judged in the end
+			// on a slow machine there would be more than can be judged in the end
+			if stories++; stories <= 20 {
 				w.story(20)
 			}
 			select {
@@ -114,7 +117,8 @@ func TestKills(t *testing.T) {
 	w.conserved()
 }
 
-// deaf is a connection that breaks at EndTxn: after the broker got it, or before. The client cannot tell one from the other.
+// deaf is a connection that breaks at EndTxn: after the broker got it, or before. The
+// client cannot tell one from the other.
 type deaf struct {
 	net.Conn
 	*faults
@@ -129,10 +133,11 @@ type faults struct {
 
 // options are those of a client whose connections break, and which soon gives up.
 func (f *faults) options() []kgo.Opt {
-	return []kgo.Opt{kgo.RetryTimeout(time.Second), kgo.RequestRetries(2), kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-		return &deaf{Conn: c, faults: f}, err
-	})}
+	return []kgo.Opt{kgo.RetryTimeout(time.Second), kgo.RequestRetries(2),
+		kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			return &deaf{Conn: c, faults: f}, err
+		})}
 }
 
 func (c *deaf) Write(b []byte) (int, error) {
@@ -158,7 +163,9 @@ func (c *deaf) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// The answer to EndTxn is lost, or the request, with all retries: the client cannot know whether the transaction was committed. Nothing is written twice, and nothing is missing.
+// The answer to EndTxn is lost, or the request, with all retries: the client cannot
+// know whether the transaction was committed. Nothing is written twice, and nothing is
+// missing.
 func TestLostEndReply(t *testing.T) {
 	w := newWorld(t, kafkatest.Broker(t))
 	var unknown atomic.Int64
@@ -184,12 +191,15 @@ func TestLostEndReply(t *testing.T) {
 	w.settle(grace)
 	w.conserved()
 	if unknown.Load() < 4 {
-		t.Errorf("%d transactions with unknown outcome, %d replies lost: too few to show anything", unknown.Load(), f.lost.Load())
+		t.Errorf("%d transactions with unknown outcome, %d replies lost: too few to show anything",
+			unknown.Load(), f.lost.Load())
 	}
 }
 
-// The broker refuses a row that a transaction writes after its outcomes: nothing of the transaction may be committed, or offsets and outcomes are there whose rows the changelog lacks.
-// What is refused for good stops the slot, so the log must say which record that is.
+// The broker refuses a row that a transaction writes after its outcomes: nothing of the
+// transaction may be committed, or offsets and outcomes are there whose rows the
+// changelog lacks. What is refused for good stops the slot, so the log must say which
+// record that is.
 func TestRefusedRow(t *testing.T) {
 	cluster, brokers := kafkatest.Cluster(t)
 	w := newWorld(t, brokers)
@@ -197,7 +207,8 @@ func TestRefusedRow(t *testing.T) {
 	start(t, newLoggedProcessor(t, w.brokers, config(t.TempDir()), &log))
 	for range 3 {
 		w.story(50)
-		refused := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Changelog, Err: kerr.MessageTooLarge})
+		refused := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Changelog,
+			Err: kerr.MessageTooLarge})
 		w.story(50)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		err := refused.Wait(ctx, 1)
@@ -208,13 +219,15 @@ func TestRefusedRow(t *testing.T) {
 	}
 	w.settle(grace)
 	w.conserved()
-	if !regexp.MustCompile(`producing a record of \d+ bytes with key .* to attribution-changelog partition \d+: MESSAGE_TOO_LARGE`).MatchString(log.String()) {
+	if !regexp.MustCompile(
+		`producing a record of \d+ bytes with key .* to attribution-changelog partition \d+: MESSAGE_TOO_LARGE`).MatchString(log.String()) {
 		t.Errorf("the log does not say what was refused:\n%s", log.String())
 	}
 }
 
-// A click is read twice when the transaction that read it first comes to nothing. The click log has it by then; the events that wait for it must be looked for all the same: else
-// their verdicts, which were dropped, come only when the wait ends.
+// A click is read twice when the transaction that read it first comes to nothing. The
+// click log has it by then; the events that wait for it must be looked for all the
+// same: else their verdicts, which were dropped, come only when the wait ends.
 func TestClickReadTwiceEndsTheWait(t *testing.T) {
 	w := newWorld(t, kafkatest.Broker(t))
 	f := &faults{}

@@ -7,7 +7,9 @@ import (
 	"github.com/nimriz/partners/pipeline/state"
 )
 
-// lateTable holds the clicks whose token time fits no segment of the click log: key 'C' and the raw token, value the Kafka timestamp (8 B, big-endian, ms) and the wire bytes.
+// lateTable holds the clicks whose token time fits no segment of the click log: key 'C'
+// and the raw token, value the Kafka timestamp (8 B, big-endian, ms) and the wire
+// bytes.
 const lateTable = 'C'
 
 // lateClicks implements clicklog.Side on the partition's Pebble.
@@ -17,7 +19,8 @@ func lateKey(t *[20]byte) []byte { return append([]byte{lateTable}, t[:]...) }
 
 // PutClick implements clicklog.Side.
 func (l lateClicks) PutClick(t *[20]byte, at int64, value []byte) error {
-	return l.store.Set(lateKey(t), append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(value)), uint64(at)), value...))
+	return l.store.Set(lateKey(t), append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(value)), uint64(at)),
+		value...))
 }
 
 // GetClick implements clicklog.Side.

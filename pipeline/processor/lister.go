@@ -8,7 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// lister lists the ends of both inputs beside the session, at most one listing at a time.
+// lister lists the ends of both inputs beside the session, at most one listing at a
+// time.
 type lister struct {
 	adm                 *kadm.Client
 	now                 func() time.Time
@@ -19,7 +20,8 @@ type lister struct {
 	done                chan struct{}
 }
 
-// listing is where both inputs ended, as far as the brokers told. Everything that was in Kafka at the time of the request lies below the ends.
+// listing is where both inputs ended, as far as the brokers told. Everything that was
+// in Kafka at the time of the request lies below the ends.
 type listing struct {
 	at                  time.Time // of the request, to compare with other times of this process
 	wall                time.Time // the same moment on the wall clock, to compare with times in the log
@@ -28,12 +30,21 @@ type listing struct {
 
 func newLister(adm *kadm.Client, now func() time.Time, clicks, conversions string) *lister {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &lister{adm: adm, now: now, clicks: clicks, conversions: conversions, want: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
+	l := &lister{
+		adm:         adm,
+		now:         now,
+		clicks:      clicks,
+		conversions: conversions,
+		want:        make(chan struct{}, 1),
+		cancel:      cancel,
+		done:        make(chan struct{}),
+	}
 	go l.run(ctx)
 	return l
 }
 
-// reached reports whether position has come to the end in ends; not if that is not known.
+// reached reports whether position has come to the end in ends; not if that is not
+// known.
 func reached(ends map[int32]int64, partition int32, position int64) bool {
 	end, ok := ends[partition]
 	return ok && position >= end

@@ -8,7 +8,8 @@ import (
 	"github.com/nimriz/partners/pipeline/state"
 )
 
-// meta is the row that says what a partition's Pebble is the state of. It is in the same batch as the rows up to Position.
+// meta is the row that says what a partition's Pebble is the state of. It is in the
+// same batch as the rows up to Position.
 type meta struct {
 	Version   int    `json:"version"`
 	Cluster   string `json:"cluster"`
@@ -43,14 +44,18 @@ func readMeta(s *state.Store) (m meta, ok bool, err error) {
 
 // continues reports whether state that says m can be continued as want, now.
 func (m meta) continues(want meta, now time.Time) error {
-	if m.Cluster != want.Cluster || m.Changelog != want.Changelog || m.Clicks != want.Clicks || m.Partition != want.Partition {
-		return fmt.Errorf("%w: it belongs to partition %d of changelog %s and clicks %s in cluster %s", errStale, m.Partition, m.Changelog, m.Clicks, m.Cluster)
+	if m.Cluster != want.Cluster || m.Changelog != want.Changelog || m.Clicks != want.Clicks ||
+		m.Partition != want.Partition {
+		return fmt.Errorf("%w: it belongs to partition %d of changelog %s and clicks %s in cluster %s",
+			errStale, m.Partition, m.Changelog, m.Clicks, m.Cluster)
 	}
 	if age := now.Sub(time.UnixMilli(m.At)); age > tombstoneLife-clockError {
-		return fmt.Errorf("%w: it is %v old, and the changelog keeps tombstones for %v", errStale, age.Round(time.Hour), tombstoneLife)
+		return fmt.Errorf("%w: it is %v old, and the changelog keeps tombstones for %v",
+			errStale, age.Round(time.Hour), tombstoneLife)
 	}
 	if ahead := time.UnixMilli(m.At).Sub(now); ahead > clockError {
-		return fmt.Errorf("%w: it is from %v ahead of this machine's clock, so its age is not known", errStale, ahead.Round(time.Hour))
+		return fmt.Errorf("%w: it is from %v ahead of this machine's clock, so its age is not known",
+			errStale, ahead.Round(time.Hour))
 	}
 	return nil
 }

@@ -9,12 +9,14 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// overlay is what the rules see: the rows of the running transaction, and below them what is committed. It implements attribution.Rows.
+// overlay is what the rules see: the rows of the running transaction, and below them
+// what is committed. It implements attribution.Rows.
 type overlay struct {
 	store *state.Store
 	rows  map[string][]byte // nil: deleted
 	keys  []string          // in the order of their first Put
-	// byToken and deadlines hold the same keys, sorted: a scan costs what it visits, not what the transaction wrote.
+	// byToken and deadlines hold the same keys, sorted: a scan costs what it visits,
+	// not what the transaction wrote.
 	byToken   map[[20]byte][]string
 	deadlines []string
 	buf       []byte
@@ -23,14 +25,21 @@ type overlay struct {
 	waiting int64
 	// earliest is a lower bound of the first end among the waiting events.
 	earliest event.Millis
-	// clickWaits holds at least the tokens that have an event waiting for its click. It may hold more: one wrong look-up is all that costs.
+	// clickWaits holds at least the tokens that have an event waiting for its click. It
+	// may hold more: one wrong look-up is all that costs.
 	clickWaits map[[20]byte]struct{}
 }
 
 const never = event.Millis(1<<63 - 1)
 
 func newOverlay(store *state.Store) *overlay {
-	return &overlay{store: store, rows: make(map[string][]byte), byToken: make(map[[20]byte][]string), earliest: never, clickWaits: make(map[[20]byte]struct{})}
+	return &overlay{
+		store:      store,
+		rows:       make(map[string][]byte),
+		byToken:    make(map[[20]byte][]string),
+		earliest:   never,
+		clickWaits: make(map[[20]byte]struct{}),
+	}
 }
 
 // Get implements attribution.Rows.
@@ -92,7 +101,8 @@ func (o *overlay) index(k string) {
 	}
 }
 
-// insert keeps keys sorted. Keys of waiting events come nearly in order, so there is little to move.
+// insert keeps keys sorted. Keys of waiting events come nearly in order, so there is
+// little to move.
 func insert(keys []string, k string) []string {
 	if n := len(keys); n == 0 || keys[n-1] < k {
 		return append(keys, k)
@@ -101,12 +111,14 @@ func insert(keys []string, k string) []string {
 	return slices.Insert(keys, at, k)
 }
 
-// Scan implements attribution.Rows for prefixes within one journey, and within the deadlines.
+// Scan implements attribution.Rows for prefixes within one journey, and within the
+// deadlines.
 func (o *overlay) Scan(prefix []byte, yield func(key, value []byte) bool) error {
 	return o.scan(prefix, state.PrefixEnd(prefix), yield)
 }
 
-// scan merges the rows of the transaction into the committed ones of [lower, upper), which lies within one journey or within the deadlines.
+// scan merges the rows of the transaction into the committed ones of [lower, upper),
+// which lies within one journey or within the deadlines.
 func (o *overlay) scan(lower, upper []byte, yield func(key, value []byte) bool) error {
 	candidates := o.deadlines
 	if t, _, ok := event.ParseJourneyKey(append(lower[:len(lower):len(lower)], 0)); ok {
@@ -137,7 +149,8 @@ func (o *overlay) scan(lower, upper []byte, yield func(key, value []byte) bool) 
 	return err
 }
 
-// forget drops a token from clickWaits when no event of it waits for its click any more.
+// forget drops a token from clickWaits when no event of it waits for its click any
+// more.
 func (o *overlay) forget(t *[20]byte) error {
 	waits := false
 	err := o.Scan(event.AppendJourneyKey(nil, t, event.KindWaitClick, ""), func(_, _ []byte) bool {

@@ -14,7 +14,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The overlay over a store is one sorted map: what the running transaction wrote hides what is committed, and deleted rows are gone, in look-ups and in scans that stop anywhere.
+// The overlay over a store is one sorted map: what the running transaction wrote hides
+// what is committed, and deleted rows are gone, in look-ups and in scans that stop
+// anywhere.
 func TestOverlayIsOneMap(t *testing.T) {
 	cache := state.NewCache(1 << 20)
 	defer cache.Close()

@@ -16,13 +16,16 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// partition is one owned partition. Between a poll and AllowRebalance the session's goroutine owns it; before it is ready its restore does; a revocation, which cannot
+// partition is one owned partition. Between a poll and AllowRebalance the session's
+// goroutine owns it; before it is ready its restore does; a revocation, which cannot
 // come in between, closes it.
 type partition struct {
-	id     int32
-	meta   meta
-	fresh  bool // the disk held nothing of it
-	broken bool // what is on disk turned out to be damaged: closing wipes it, and the next restore makes it anew
+	id    int32
+	meta  meta
+	fresh bool // the disk held nothing of it
+	// what is on disk turned out to be damaged: closing wipes it, and the next restore
+	// makes it anew
+	broken bool
 	store  *state.Store
 	clicks *clicklog.Log
 	view   *overlay
@@ -30,17 +33,20 @@ type partition struct {
 	totals, applied totals // of the running transaction, and of what is committed
 
 	// positions are the next offsets to judge; of conversions, what is held lies above.
-	clicksPosition, conversionsPosition   int64
-	newestClick, newestConversion         event.Millis // largest Kafka timestamps judged
-	committedClicks, committedConversions int64        // as last committed, to know whether a transaction has anything to say
+	clicksPosition, conversionsPosition int64
+	newestClick, newestConversion       event.Millis // largest Kafka timestamps judged
+	// as last committed, to know whether a transaction has anything to say
+	committedClicks, committedConversions int64
 	held                                  []held
 	paused                                bool // conversions, because too many are held
 
-	// horizon: every click and conversion that reached Kafka before it has been judged. Dies with the session.
+	// horizon: every click and conversion that reached Kafka before it has been judged.
+	// Dies with the session.
 	horizon  event.Millis
 	caughtUp bool
 
-	// Ends of the topics after what this process produced; set by produce promises, read after a flush.
+	// Ends of the topics after what this process produced; set by produce promises,
+	// read after a flush.
 	outcomesEnd, changelogEnd atomic.Int64
 	lastProgress              time.Time
 	lastFlush                 time.Time
@@ -72,7 +78,8 @@ func (p *partition) lookup(t *[20]byte) (wire []byte, at event.Millis, ok bool, 
 	return wire, event.Millis(ms), err == nil, err
 }
 
-// keep puts a click into the log. token is the key's, if the click was shown and can be used: nobody can present a token that was not shown.
+// keep puts a click into the log. token is the key's, if the click was shown and can be
+// used: nobody can present a token that was not shown.
 func (p *partition) keep(r *kgo.Record) (t [20]byte, shown bool, err error) {
 	if r.Attrs.IsControl() { // somebody writes clicks in transactions
 		p.clicks.Skip(r.Offset)
@@ -105,7 +112,8 @@ func (p *partition) keep(r *kgo.Record) (t [20]byte, shown bool, err error) {
 	return t, true, err
 }
 
-// header returns a header's value, and whether it is there: `replay` and `waited` carry no value, their presence is the message.
+// header returns a header's value, and whether it is there: `replay` and `waited` carry
+// no value, their presence is the message.
 func header(r *kgo.Record, key string) (value string, ok bool) {
 	for i := range r.Headers {
 		if r.Headers[i].Key == key {
@@ -115,9 +123,11 @@ func header(r *kgo.Record, key string) (value string, ok bool) {
 	return "", false
 }
 
-// moved reports whether the running transaction has something to commit besides progress.
+// moved reports whether the running transaction has something to commit besides
+// progress.
 func (p *partition) moved() bool {
-	return p.clicksPosition != p.committedClicks || p.conversionsPosition != p.committedConversions || len(p.view.keys) > 0
+	return p.clicksPosition != p.committedClicks || p.conversionsPosition != p.committedConversions ||
+		len(p.view.keys) > 0
 }
 
 // finishRows adds the totals to the rows of the running transaction, if they changed.
@@ -129,7 +139,8 @@ func (p *partition) finishRows() error {
 	return p.view.Put(totalsKey, p.totals.append(nil))
 }
 
-// apply writes what the transaction committed into Pebble: the rows, the changelog position behind them, and hints for expiry, in one batch.
+// apply writes what the transaction committed into Pebble: the rows, the changelog
+// position behind them, and hints for expiry, in one batch.
 func (p *partition) apply(now time.Time) error {
 	if len(p.view.keys) > 0 {
 		b := p.store.NewBatch()
@@ -152,7 +163,8 @@ func (p *partition) apply(now time.Time) error {
 	return nil
 }
 
-// setRow writes one row of the changelog into a batch, with the hint that lets expiry find a journey by its last event.
+// setRow writes one row of the changelog into a batch, with the hint that lets expiry
+// find a journey by its last event.
 func setRow(b *state.Batch, key, value []byte) error {
 	if value == nil {
 		return b.Delete(key)
@@ -171,8 +183,10 @@ func setRow(b *state.Batch, key, value []byte) error {
 	return b.Set(key, value)
 }
 
-// hintTable lists journeys by the day of their last event: key 'X', days since 1970 (4 B, big-endian), raw token. Hints are only written, so a journey has one for each day on
-// which it had an event; whoever reads one asks the head. They are not in the changelog: a restore makes them again.
+// hintTable lists journeys by the day of their last event: key 'X', days since 1970 (4
+// B, big-endian), raw token. Hints are only written, so a journey has one for each day
+// on which it had an event; whoever reads one asks the head. They are not in the
+// changelog: a restore makes them again.
 const hintTable = 'X'
 
 const dayMs = 24 * 60 * 60 * 1000
@@ -189,7 +203,8 @@ func (p *partition) condemn(err error) error {
 	return err
 }
 
-// close makes everything durable and closes the files. It may be called on a partition whose restore failed half-way.
+// close makes everything durable and closes the files. It may be called on a partition
+// whose restore failed half-way.
 func (p *partition) close() error {
 	var errs []error
 	if p.clicks != nil {

@@ -30,12 +30,14 @@ type Processor struct {
 	log         *slog.Logger
 	m           *metrics
 
-	fs         vfs.FS
-	lock       func(path string) (io.Closer, error)
-	now        func() time.Time
-	hook       func(step string)
-	extra      []kgo.Opt // for the session's client
-	hasty      bool      // judge conversions without holding them for their clicks: nothing but speed may depend on that
+	fs    vfs.FS
+	lock  func(path string) (io.Closer, error)
+	now   func() time.Time
+	hook  func(step string)
+	extra []kgo.Opt // for the session's client
+	// judge conversions without holding them for their clicks: nothing but speed may
+	// depend on that
+	hasty      bool
 	flushEvery time.Duration
 	stuckAfter time.Duration
 	slab       int64        // 0: a share of ClickMemory
@@ -47,12 +49,14 @@ type Processor struct {
 }
 
 // New makes a processor on this machine; Run starts it.
-func New(cfg Config, kafkaConfig kafka.Config, codec *event.Codec, log *slog.Logger, reg prometheus.Registerer) (*Processor, error) {
+func New(cfg Config, kafkaConfig kafka.Config, codec *event.Codec, log *slog.Logger,
+	reg prometheus.Registerer) (*Processor, error) {
 	return NewIn(DefaultEnv(), cfg, kafkaConfig, codec, log, reg)
 }
 
 // NewIn makes a processor in an environment of its own.
-func NewIn(env Env, cfg Config, kafkaConfig kafka.Config, codec *event.Codec, log *slog.Logger, reg prometheus.Registerer) (*Processor, error) {
+func NewIn(env Env, cfg Config, kafkaConfig kafka.Config, codec *event.Codec, log *slog.Logger,
+	reg prometheus.Registerer) (*Processor, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -65,10 +69,26 @@ func NewIn(env Env, cfg Config, kafkaConfig kafka.Config, codec *event.Codec, lo
 	if err != nil {
 		return nil, err
 	}
-	return &Processor{cfg: cfg, kafka: kafkaConfig, codec: codec, rules: r, journeyLife: rules.JourneyLife, log: log, m: newMetrics(reg), fs: env.FS, lock: env.Lock, now: env.Now, flushEvery: env.FlushEvery, stuckAfter: stuckAfter, slab: env.SlabBytes, hook: env.Step}, nil
+	return &Processor{
+		cfg:         cfg,
+		kafka:       kafkaConfig,
+		codec:       codec,
+		rules:       r,
+		journeyLife: rules.JourneyLife,
+		log:         log,
+		m:           newMetrics(reg),
+		fs:          env.FS,
+		lock:        env.Lock,
+		now:         env.Now,
+		flushEvery:  env.FlushEvery,
+		stuckAfter:  stuckAfter,
+		slab:        env.SlabBytes,
+		hook:        env.Step,
+	}, nil
 }
 
-// Run processes until ctx is done, then ends the running transaction, closes the state and returns nil. Any other return is a condition that a person, or a new process, has
+// Run processes until ctx is done, then ends the running transaction, closes the state
+// and returns nil. Any other return is a condition that a person, or a new process, has
 // to end (Fatal); everything else is retried in a new session.
 func (p *Processor) Run(ctx context.Context) error {
 	if err := p.fs.MkdirAll(p.cfg.StateDir, 0o755); err != nil {

@@ -23,7 +23,8 @@ import (
 
 const grace = 2 * time.Second
 
-// Every event gets its verdict once, whatever the order of arrival; waits end by themselves.
+// Every event gets its verdict once, whatever the order of arrival; waits end by
+// themselves.
 func TestLedgerIsTheOracles(t *testing.T) {
 	w := newWorld(t, kafkatest.Broker(t))
 	start(t, newProcessor(t, w.brokers, config(t.TempDir())))
@@ -78,8 +79,9 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// A processor that was away for three graces closes nothing that its backlog matches: horizons move with what was read, not with the clock. 50,000 clicks arrive meanwhile, and 5,000
-// conversions, each before its click, by up to four fifths of the grace.
+// A processor that was away for three graces closes nothing that its backlog matches:
+// horizons move with what was read, not with the clock. 50,000 clicks arrive meanwhile,
+// and 5,000 conversions, each before its click, by up to four fifths of the grace.
 func TestOutageExpiresNothing(t *testing.T) {
 	const grace, clicks = 5 * time.Second, 50_000
 	w := newWorld(t, kafkatest.Broker(t))
@@ -109,7 +111,8 @@ func TestOutageExpiresNothing(t *testing.T) {
 	cfg := config(t.TempDir())
 	cfg.Grace = grace
 	p := newProcessor(t, w.brokers, cfg)
-	// Conversions are not held for their clicks, and clicks come in small bites: else the backlog is gone before a wrong clock could close anything.
+	// Conversions are not held for their clicks, and clicks come in small bites: else
+	// the backlog is gone before a wrong clock could close anything.
 	p.SetHasty()
 	p.SetOptions(kgo.FetchMaxPartitionBytes(64 << 10))
 	start(t, p)
@@ -125,7 +128,8 @@ func TestOutageExpiresNothing(t *testing.T) {
 	}
 }
 
-// Of a click that was sent twice the first in the log counts, also for the time at which it reached Kafka, and also in a backlog.
+// Of a click that was sent twice the first in the log counts, also for the time at
+// which it reached Kafka, and also in a backlog.
 func TestReplayedClickKeepsItsTime(t *testing.T) {
 	w := newWorld(t, kafkatest.Broker(t))
 	for range 50 {
@@ -146,7 +150,8 @@ func TestReplayedClickKeepsItsTime(t *testing.T) {
 	}
 }
 
-// A row says whether its event had to wait: only of the others is the time until the verdict ours.
+// A row says whether its event had to wait: only of the others is the time until the
+// verdict ours.
 func TestWhoWaited(t *testing.T) {
 	w := newWorld(t, kafkatest.Broker(t))
 	late, prompt := w.Click(), w.Click()
@@ -206,7 +211,8 @@ func TestWhoWaited(t *testing.T) {
 	}
 }
 
-// Damage that is found while a partition runs wipes the partition's state and makes it anew; the ledger stays the oracle's.
+// Damage that is found while a partition runs wipes the partition's state and makes it
+// anew; the ledger stays the oracle's.
 func TestDamage(t *testing.T) {
 	f := func(name, glob string, from, to float64) {
 		t.Run(name, func(t *testing.T) {
@@ -280,7 +286,13 @@ func TestPoison(t *testing.T) {
 		r.Topic, r.Partition = topic.Conversions, p
 		w.send(r)
 	}
-	w.send(&kgo.Record{Topic: topic.Clicks, Partition: p, Key: []byte("nonsense"), Value: []byte("nonsense"), Headers: []kgo.RecordHeader{{Key: topic.HeaderToken, Value: []byte("1")}}})
+	w.send(&kgo.Record{
+		Topic:     topic.Clicks,
+		Partition: p,
+		Key:       []byte("nonsense"),
+		Value:     []byte("nonsense"),
+		Headers:   []kgo.RecordHeader{{Key: topic.HeaderToken, Value: []byte("1")}},
+	})
 	w.flush()
 	w.sendClick(k)
 	w.sendEvent(s)
@@ -297,7 +309,8 @@ func TestPoison(t *testing.T) {
 		for _, x := range r.Headers {
 			h[x.Key] = string(x.Value)
 		}
-		if h[topic.HeaderSourceTopic] != topic.Conversions || h[topic.HeaderSourceOffset] != string(rune('0'+i)) || h[topic.HeaderError] == "" || h[topic.HeaderFailedAt] == "" {
+		if h[topic.HeaderSourceTopic] != topic.Conversions || h[topic.HeaderSourceOffset] != string(rune('0'+i)) ||
+			h[topic.HeaderError] == "" || h[topic.HeaderFailedAt] == "" {
 			t.Errorf("dead letter %d: %v", i, h)
 		}
 	}
@@ -341,7 +354,8 @@ func TestRefusals(t *testing.T) {
 		if _, err := kadm.NewClient(w.client).DeleteGroup(t.Context(), topic.ProcessorGroup); err != nil {
 			t.Fatal(err)
 		}
-		if err := run(w, config(t.TempDir())); !errors.Is(err, kafka.ErrOffsets) || !strings.Contains(err.Error(), "no committed offset while the log holds [0, ") {
+		if err := run(w, config(t.TempDir())); !errors.Is(err, kafka.ErrOffsets) ||
+			!strings.Contains(err.Error(), "no committed offset while the log holds [0, ") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -349,17 +363,21 @@ func TestRefusals(t *testing.T) {
 		w := newWorld(t, kafkatest.Broker(t))
 		cfg := config(t.TempDir())
 		cfg.ClickLife = 60 * 24 * time.Hour
-		if err := run(w, cfg); !errors.Is(err, processor.ErrRetention) || !strings.Contains(err.Error(), "ctl topics apply") {
+		if err := run(w, cfg); !errors.Is(err, processor.ErrRetention) ||
+			!strings.Contains(err.Error(), "ctl topics apply") {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("unclean leader election", func(t *testing.T) {
 		w := newWorld(t, kafkatest.Broker(t))
 		on := "true"
-		if _, err := kadm.NewClient(w.client).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "unclean.leader.election.enable", Value: &on}}, topic.Changelog); err != nil {
+		if _, err := kadm.NewClient(w.client).AlterTopicConfigs(t.Context(),
+			[]kadm.AlterConfig{{Op: kadm.SetConfig, Name: "unclean.leader.election.enable", Value: &on}},
+			topic.Changelog); err != nil {
 			t.Fatal(err)
 		}
-		if err := run(w, config(t.TempDir())); !errors.Is(err, kafka.ErrUnclean) || !strings.Contains(err.Error(), topic.Changelog) {
+		if err := run(w, config(t.TempDir())); !errors.Is(err, kafka.ErrUnclean) ||
+			!strings.Contains(err.Error(), topic.Changelog) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -375,7 +393,8 @@ func TestRefusals(t *testing.T) {
 	t.Run("transactions that let a zombie in", func(t *testing.T) {
 		w := newWorld(t, kafkatest.Broker(t))
 		const unsafeDowngrade = 3
-		updated, err := kadm.NewClient(w.client).UpdateFeatures(t.Context(), false, kadm.FeatureUpdate{Feature: "transaction.version", MaxVersionLevel: 1, UpgradeType: unsafeDowngrade})
+		updated, err := kadm.NewClient(w.client).UpdateFeatures(t.Context(), false,
+			kadm.FeatureUpdate{Feature: "transaction.version", MaxVersionLevel: 1, UpgradeType: unsafeDowngrade})
 		if err = errors.Join(err, updated.Error()); err != nil {
 			t.Fatal(err)
 		}
@@ -429,7 +448,8 @@ func TestConfig(t *testing.T) {
 	f("-commit-interval", func(c *processor.Config) { c.CommitInterval = 0 })
 }
 
-// A state directory put back to what it was some transactions ago is brought up to date from the log.
+// A state directory put back to what it was some transactions ago is brought up to date
+// from the log.
 func TestOlderState(t *testing.T) {
 	w := newWorld(t, kafkatest.Broker(t))
 	dir, old := t.TempDir(), filepath.Join(t.TempDir(), "old")
@@ -450,7 +470,8 @@ func TestOlderState(t *testing.T) {
 	w.conserved()
 	stop()
 
-	// A restart with nothing to do tells the same progress: the end of outcomes is behind the last row, not behind the marker of its transaction.
+	// A restart with nothing to do tells the same progress: the end of outcomes is
+	// behind the last row, not behind the marker of its transaction.
 	start(t, newProcessor(t, w.brokers, config(old)))
 	ends := make(map[int32]int64)
 	for _, r := range kafkatest.Consume(t, w.brokers, topic.Outcomes) {

@@ -28,7 +28,8 @@ func realWorld(t *testing.T, settings ...string) (*world, *kafkatest.RealBroker)
 	return newWorld(t, b.Brokers()), b
 }
 
-// processorChild is a processor in a process of its own, which kills itself at the n-th time it comes by step.
+// processorChild is a processor in a process of its own, which kills itself at the n-th
+// time it comes by step.
 type processorChild struct {
 	cmd  *exec.Cmd
 	done chan error
@@ -41,7 +42,8 @@ func startChild(w *world, dir, step string, n int) *processorChild {
 		w.Fatal(err)
 	}
 	c := &processorChild{cmd: exec.Command(self), done: make(chan error, 1)}
-	c.cmd.Env = append(os.Environ(), "PARTNERS_TEST_CHILD="+strings.Join(w.brokers, ","), "PARTNERS_TEST_DIR="+dir, fmt.Sprintf("PARTNERS_TEST_DIE=%s %d", step, n))
+	c.cmd.Env = append(os.Environ(), "PARTNERS_TEST_CHILD="+strings.Join(w.brokers, ","), "PARTNERS_TEST_DIR="+dir,
+		fmt.Sprintf("PARTNERS_TEST_DIE=%s %d", step, n))
 	c.cmd.Stderr = os.Stderr
 	if err := c.cmd.Start(); err != nil {
 		w.Fatal(err)
@@ -86,7 +88,8 @@ func TestRealLedger(t *testing.T) {
 	w.conserved()
 }
 
-// On Apache Kafka: SIGKILL at every named step of a transaction, under load, changes no row.
+// On Apache Kafka: SIGKILL at every named step of a transaction, under load, changes no
+// row.
 func TestRealKills(t *testing.T) {
 	w, _ := realWorld(t)
 	dir := t.TempDir()
@@ -113,7 +116,9 @@ func TestRealKills(t *testing.T) {
 func TestRealRefusedRows(t *testing.T) {
 	w, _ := realWorld(t)
 	p := newProcessor(t, w.brokers, config(t.TempDir()))
-	var failed atomic.Int64 // transactions that wrote their rows and have not ended; one of them may be under way
+	// transactions that wrote their rows and have not ended; one of them may be under
+	// way
+	var failed atomic.Int64
 	p.SetHook(func(step string) {
 		switch step {
 		case processor.StepProduced:
@@ -125,15 +130,19 @@ func TestRealRefusedRows(t *testing.T) {
 	start(t, p)
 	w.story(50)
 	adm := kadm.NewClient(w.client)
-	limit := func(op kadm.IncrementalOp) { // markers of transactions have 78 bytes; a log that refuses those stops the coordinator
+	// markers of transactions have 78 bytes; a log that refuses those stops the
+	// coordinator
+	limit := func(op kadm.IncrementalOp) {
 		t.Helper()
-		res, err := adm.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Op: op, Name: "max.message.bytes", Value: kadm.StringPtr("100")}}, topic.Changelog)
+		res, err := adm.AlterTopicConfigs(t.Context(),
+			[]kadm.AlterConfig{{Op: op, Name: "max.message.bytes", Value: kadm.StringPtr("100")}}, topic.Changelog)
 		if err != nil || res[0].Err != nil {
 			t.Fatal(err, res)
 		}
 	}
 	limit(kadm.SetConfig)
-	for deadline := time.Now().Add(40 * time.Second); failed.Load() < 3; time.Sleep(100 * time.Millisecond) { // the limit reaches the log some time after it was acknowledged
+	// the limit reaches the log some time after it was acknowledged
+	for deadline := time.Now().Add(40 * time.Second); failed.Load() < 3; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("no row is refused")
 		}
@@ -144,7 +153,8 @@ func TestRealRefusedRows(t *testing.T) {
 	w.conserved()
 }
 
-// On Apache Kafka: the broker is SIGKILLed in the middle of transactions and comes back. The processor goes on by itself, and the ledger is the oracle's.
+// On Apache Kafka: the broker is SIGKILLed in the middle of transactions and comes
+// back. The processor goes on by itself, and the ledger is the oracle's.
 func TestRealBrokerCrash(t *testing.T) {
 	w, b := realWorld(t)
 	start(t, w.brokenBroker(b, 0, "produced", "flushed", "ended"))
@@ -152,8 +162,10 @@ func TestRealBrokerCrash(t *testing.T) {
 	w.conserved()
 }
 
-// On Apache Kafka: the same, with the broker away until the transactions have timed out. A broker that looks for those every second, as this one does, aborts them while it starts, and loses
-// markers that its only node has to write to itself; the aborted rows would become visible with the next commit.
+// On Apache Kafka: the same, with the broker away until the transactions have timed
+// out. A broker that looks for those every second, as this one does, aborts them while
+// it starts, and loses markers that its only node has to write to itself; the aborted
+// rows would become visible with the next commit.
 func TestRealBrokerAway(t *testing.T) {
 	w, b := realWorld(t)
 	start(t, w.brokenBroker(b, processor.TransactionTimeout+4*time.Second, "produced"))
@@ -161,10 +173,13 @@ func TestRealBrokerAway(t *testing.T) {
 	w.conserved()
 }
 
-// brokenBroker runs a processor under load and kills the broker each time that it comes by one of the steps, for so long. It returns another processor on the same state.
+// brokenBroker runs a processor under load and kills the broker each time that it comes
+// by one of the steps, for so long. It returns another processor on the same state.
 //
-// Nothing of the load is under way while the broker is away: a producer that holds a click for seconds delivers it with a timestamp before the end of waits that were closed meanwhile. Ours give
-// a click up, and stamp it anew, well within the margin of the default grace; a grace of two seconds leaves 200 ms.
+// Nothing of the load is under way while the broker is away: a producer that holds a
+// click for seconds delivers it with a timestamp before the end of waits that were
+// closed meanwhile. Ours give a click up, and stamp it anew, well within the margin of
+// the default grace; a grace of two seconds leaves 200 ms.
 func (w *world) brokenBroker(b *kafkatest.RealBroker, away time.Duration, steps ...string) *processor.Processor {
 	w.Helper()
 	dir := w.TempDir()
@@ -198,7 +213,8 @@ func (w *world) brokenBroker(b *kafkatest.RealBroker, away time.Duration, steps 
 		back := time.Now()
 		stopTraffic = w.traffic(10, 50*time.Millisecond)
 		rows.after(rows.mark())
-		w.Logf("broker killed at %s and down for %v; first new outcome %v after it was back", step, back.Sub(killed).Round(time.Millisecond), time.Since(back).Round(time.Millisecond))
+		w.Logf("broker killed at %s and down for %v; first new outcome %v after it was back",
+			step, back.Sub(killed).Round(time.Millisecond), time.Since(back).Round(time.Millisecond))
 	}
 	stopTraffic()
 	stop()
@@ -206,9 +222,12 @@ func (w *world) brokenBroker(b *kafkatest.RealBroker, away time.Duration, steps 
 	return newProcessor(w, w.brokers, config(dir))
 }
 
-// markersWritten waits until no transaction is between the answer to EndTxn and its last marker. The only node of a cluster that is killed there loses the transaction: when the
-// controller then fences the dead registration, no partition has a leader, and the coordinator takes them all for deleted and drops their markers (Kafka 4.3: it logs "likely deleted already
-// and hence can be skipped"). The acknowledged commit hangs in the log for ever, and no client can change that.
+// markersWritten waits until no transaction is between the answer to EndTxn and its
+// last marker. The only node of a cluster that is killed there loses the transaction:
+// when the controller then fences the dead registration, no partition has a leader, and
+// the coordinator takes them all for deleted and drops their markers (Kafka 4.3: it
+// logs "likely deleted already and hence can be skipped"). The acknowledged commit
+// hangs in the log for ever, and no client can change that.
 func markersWritten(w *world) {
 	w.Helper()
 	adm := kadm.NewClient(w.client)
@@ -223,7 +242,9 @@ func markersWritten(w *world) {
 	}
 }
 
-// On Apache Kafka: what a SIGKILLed processor left open is ended by whoever comes next, itself or another slot. Nobody waits for its timeout, which this broker does not look at for ten minutes.
+// On Apache Kafka: what a SIGKILLed processor left open is ended by whoever comes next,
+// itself or another slot. Nobody waits for its timeout, which this broker does not look
+// at for ten minutes.
 func TestRealRestart(t *testing.T) {
 	w, _ := realWorld(t, "transaction.abort.timed.out.transaction.cleanup.interval.ms=600000")
 	dir := t.TempDir()
@@ -248,7 +269,8 @@ func TestRealRestart(t *testing.T) {
 	start(t, newProcessor(t, w.brokers, other))
 	rows.after(from)
 	took := time.Since(killed).Round(time.Millisecond)
-	t.Logf("SIGKILL with an open transaction and takeover by another slot, after a session of %v, to the first new outcome: %v", other.SessionTimeout, took)
+	t.Logf("SIGKILL with an open transaction and takeover by another slot, after a session of %v, to the first "+
+		"new outcome: %v", other.SessionTimeout, took)
 	if took > other.SessionTimeout+20*time.Second {
 		t.Errorf("%v is too long", took)
 	}
@@ -271,7 +293,9 @@ func tail(w *world) *outcomeTail {
 	for p := range int32(kafkatest.Partitions) {
 		from[p] = kgo.NewOffset().AtStart()
 	}
-	cl := kafkatest.Client(w, w.brokers, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(50*time.Millisecond), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic.Outcomes: from}))
+	cl := kafkatest.Client(w, w.brokers, kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxWait(50*time.Millisecond),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic.Outcomes: from}))
 	o := &outcomeTail{w: w, next: make(map[int32]int64), grew: make(chan struct{}, 1)}
 	go func() {
 		for w.Context().Err() == nil {
@@ -290,7 +314,8 @@ func tail(w *world) *outcomeTail {
 	return o
 }
 
-// mark is where outcomes end now, open transactions included: a row at or beyond it was produced later.
+// mark is where outcomes end now, open transactions included: a row at or beyond it was
+// produced later.
 func (o *outcomeTail) mark() map[int32]int64 {
 	o.w.Helper()
 	ends, err := kadm.NewClient(o.w.client).ListEndOffsets(o.w.Context(), topic.Outcomes)
@@ -336,18 +361,21 @@ func (o *outcomeTail) wait(mark map[int32]int64, partitions int) {
 	}
 }
 
-// The partition of a group is the one that Kafka itself takes: its coordinator leads it.
+// The partition of a group is the one that Kafka itself takes: its coordinator leads
+// it.
 func TestRealGroupPartition(t *testing.T) {
 	w, _ := realWorld(t)
 	adm := kadm.NewClient(w.client)
-	for _, group := range []string{"attribution-processor", "a", "test-with.a-prefix_attribution-processor", "some group"} {
+	for _, group := range []string{"attribution-processor", "a", "test-with.a-prefix_attribution-processor",
+		"some group"} {
 		var at kadm.Offsets
 		at.AddOffset(topic.Clicks, 0, 0, -1)
 		if err := adm.CommitAllOffsets(t.Context(), group, at); err != nil {
 			t.Fatal(err)
 		}
 		from := map[int32]kgo.Offset{processor.GroupPartition(group, 4): kgo.NewOffset().AtStart()}
-		cl := kafkatest.Client(t, w.brokers, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"__consumer_offsets": from}))
+		cl := kafkatest.Client(t, w.brokers, kgo.ConsumePartitions(
+			map[string]map[int32]kgo.Offset{"__consumer_offsets": from}))
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		for found := false; !found; {
 			for _, r := range cl.PollFetches(ctx).Records() {

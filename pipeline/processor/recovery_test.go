@@ -33,12 +33,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// How long a processor takes to come back, with its state on disk and without, on Apache Kafka and with the settings a processor has by default:
+// How long a processor takes to come back, with its state on disk and without, on
+// Apache Kafka and with the settings a processor has by default:
 //
 //	PARTNERS_BENCH_CLICKS=10000000 go test -run - -bench Recovery -benchtime 1x -timeout 30m ./pipeline/processor
 //
-// What is compared with is measured in the same run: a plain consumer that reads the topics a rebuild reads and does nothing with them, and a file that is written from end to end. Nothing is
-// printed unless the ledger is the oracle's in the end. PARTNERS_BENCH_PROFILE names a file for a CPU profile of the rebuild.
+// What is compared with is measured in the same run: a plain consumer that reads the
+// topics a rebuild reads and does nothing with them, and a file that is written from
+// end to end. Nothing is printed unless the ledger is the oracle's in the end.
+// PARTNERS_BENCH_PROFILE names a file for a CPU profile of the rebuild.
 func BenchmarkRecovery(b *testing.B) {
 	clicks := benchClicks(b)
 	broker := kafkatest.Alone(b)
@@ -64,7 +67,8 @@ func benchClicks(b *testing.B) int {
 
 const (
 	recoveryKills = 5
-	// clicksPerSale is one conversion for so many clicks of the history, each saleAfter clicks later.
+	// clicksPerSale is one conversion for so many clicks of the history, each saleAfter
+	// clicks later.
 	clicksPerSale, saleAfter = 50, 20_000
 	// historyRate is how many clicks a second the history pretends to have had.
 	historyRate = 2000
@@ -86,13 +90,23 @@ func newRecovery(b *testing.B, brokers []string) *recovery {
 	r.client = kafkatest.Client(b, brokers, kgo.MaxBufferedRecords(100_000), kgo.ProducerLinger(5*time.Millisecond))
 	for i := range 5000 {
 		program, partner := i%40, i%700
-		r.links = append(r.links, event.Click{WorkspaceID: fmt.Sprintf("workspace-%d", i%8), WindowMs: 30 * 86400_000, TokenStatus: event.TokenAppended, LinkID: fmt.Sprintf("lnk_%08x", uint32(i)*2654435761),
-			Domain: fmt.Sprintf("go.shop-%d.example", i%8), Slug: fmt.Sprintf("partner-%d-%d", partner, i), Destination: fmt.Sprintf("https://www.shop-%d.example/collections/spring/%d", i%8, i), Trigger: event.TriggerLink,
-			PartnerID: fmt.Sprintf("prt_%06d", partner), PartnerKey: fmt.Sprintf("media-%d", partner), PartnerName: fmt.Sprintf("Media House %d", partner), PartnerRelationship: "approved", PartnerLifecycle: "active",
-			ProgramID: fmt.Sprintf("prg_%04d", program), ProgramKey: fmt.Sprintf("spring-%d", program), ProgramName: fmt.Sprintf("Spring Programme %d", program), ProgramStatus: "active",
-			AssignmentID: fmt.Sprintf("asg_%06d", i), AssignedAt: event.MillisOf(time.Now().Add(-1000 * time.Hour)), RewardTerms: "10%", UTMSource: "partner", UTMMedium: "affiliate",
-			UTMCampaign: fmt.Sprintf("spring_%d", program), ReferrerHost: []string{"www.youtube.com", "news.example.org", "blog.example.net"}[i%3], Country: []string{"DE", "US", "JP", "FR"}[i%4],
-			Device: []string{"phone", "desktop"}[i%2], OS: []string{"Android", "Windows", "iOS"}[i%3], Browser: []string{"Chrome Mobile", "Firefox", "Safari"}[i%3], CatalogOffset: int64(i)})
+		r.links = append(r.links, event.Click{WorkspaceID: fmt.Sprintf("workspace-%d", i%8), WindowMs: 30 * 86400_000,
+			TokenStatus: event.TokenAppended, LinkID: fmt.Sprintf("lnk_%08x", uint32(i)*2654435761),
+			Domain: fmt.Sprintf("go.shop-%d.example", i%8), Slug: fmt.Sprintf("partner-%d-%d", partner,
+				i), Destination: fmt.Sprintf("https://www.shop-%d.example/collections/spring/%d", i%8,
+				i), Trigger: event.TriggerLink,
+			PartnerID: fmt.Sprintf("prt_%06d", partner), PartnerKey: fmt.Sprintf(
+				"media-%d", partner), PartnerName: fmt.Sprintf("Media House %d",
+				partner), PartnerRelationship: "approved", PartnerLifecycle: "active",
+			ProgramID: fmt.Sprintf("prg_%04d", program), ProgramKey: fmt.Sprintf(
+				"spring-%d", program), ProgramName: fmt.Sprintf("Spring Programme %d",
+				program), ProgramStatus: "active",
+			AssignmentID: fmt.Sprintf("asg_%06d", i), AssignedAt: event.MillisOf(
+				time.Now().Add(-1000 * time.Hour)), RewardTerms: "10%", UTMSource: "partner", UTMMedium: "affiliate",
+			UTMCampaign: fmt.Sprintf("spring_%d", program), ReferrerHost: []string{"www.youtube.com",
+				"news.example.org", "blog.example.net"}[i%3], Country: []string{"DE", "US", "JP", "FR"}[i%4],
+			Device: []string{"phone", "desktop"}[i%2], OS: []string{"Android", "Windows", "iOS"}[i%3],
+			Browser: []string{"Chrome Mobile", "Firefox", "Safari"}[i%3], CatalogOffset: int64(i)})
 	}
 	r.tail = tail(r.world)
 	return r
@@ -109,7 +123,14 @@ func (r *recovery) visit(at time.Time) (*event.Click, event.Millis) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	r.send(&kgo.Record{Topic: topic.Clicks, Partition: r.partition(k.ClickToken), Key: []byte(k.ClickToken), Value: b, Timestamp: at, Headers: []kgo.RecordHeader{{Key: topic.HeaderToken, Value: []byte("1")}}})
+	r.send(&kgo.Record{
+		Topic:     topic.Clicks,
+		Partition: r.partition(k.ClickToken),
+		Key:       []byte(k.ClickToken),
+		Value:     b,
+		Timestamp: at,
+		Headers:   []kgo.RecordHeader{{Key: topic.HeaderToken, Value: []byte("1")}},
+	})
 	return &k, event.MillisOf(at)
 }
 
@@ -125,7 +146,13 @@ func (r *recovery) buy(k *event.Click, clicked event.Millis, at time.Time) {
 	}
 	e := &oracle.Event{Conversion: *s, Partition: r.partition(k.ClickToken)}
 	r.clicks, r.events = append(r.clicks, oracle.Click{Click: *k, At: clicked}), append(r.events, e)
-	r.client.Produce(context.Background(), &kgo.Record{Topic: topic.Conversions, Partition: e.Partition, Key: []byte(s.ClickToken), Value: b, Timestamp: at}, func(rec *kgo.Record, err error) {
+	r.client.Produce(context.Background(), &kgo.Record{
+		Topic:     topic.Conversions,
+		Partition: e.Partition,
+		Key:       []byte(s.ClickToken),
+		Value:     b,
+		Timestamp: at,
+	}, func(rec *kgo.Record, err error) {
 		if err != nil {
 			r.Errorf("producing: %v", err)
 		}
@@ -191,7 +218,8 @@ func (r *recovery) startChild(env ...string) *recoveryChild {
 		r.Fatal(err)
 	}
 	c := &recoveryChild{cmd: exec.Command(self), restored: make(chan string, 1)}
-	c.cmd.Env = append(append(os.Environ(), "PARTNERS_TEST_RECOVERY="+strings.Join(r.brokers, ","), "PARTNERS_TEST_DIR="+r.dir), env...)
+	c.cmd.Env = append(append(os.Environ(), "PARTNERS_TEST_RECOVERY="+strings.Join(r.brokers, ","),
+		"PARTNERS_TEST_DIR="+r.dir), env...)
 	c.cmd.Stderr = os.Stderr
 	in, err1 := c.cmd.StdinPipe()
 	out, err2 := c.cmd.StdoutPipe()
@@ -229,7 +257,8 @@ func recoverChild(brokers string) {
 	k, cfg, reg := kafka.DefaultConfig(), processor.DefaultConfig(), prometheus.NewRegistry()
 	k.Brokers = strings.Split(brokers, ",")
 	cfg.StateDir, cfg.Instance = os.Getenv("PARTNERS_TEST_DIR"), "slot-0"
-	p, err := processor.New(cfg, k, codec, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})), reg)
+	p, err := processor.New(cfg, k, codec, slog.New(slog.NewTextHandler(os.Stderr,
+		&slog.HandlerOptions{Level: slog.LevelWarn})), reg)
 	if err != nil {
 		panic(err)
 	}
@@ -316,7 +345,8 @@ func (r *recovery) readPlainly(names ...string) (records, bytes int64, took time
 		}
 	})
 	began := time.Now()
-	cl := kafkatest.Client(r, r.brokers, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.ConsumePartitions(from))
+	cl := kafkatest.Client(r, r.brokers, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
+		kgo.ConsumePartitions(from))
 	defer cl.Close()
 	for left > 0 {
 		cl.PollFetches(r.Context()).EachPartition(func(f kgo.FetchTopicPartition) {
@@ -337,7 +367,8 @@ func (r *recovery) readPlainly(names ...string) (records, bytes int64, took time
 	return records, bytes, time.Since(began)
 }
 
-// writePlainly is the disk's own pace in bytes a second: one file from end to end, and durable.
+// writePlainly is the disk's own pace in bytes a second: one file from end to end, and
+// durable.
 func (r *recovery) writePlainly() float64 {
 	r.Helper()
 	const size, chunk = 1 << 30, 1 << 20
@@ -393,7 +424,8 @@ func (r *recovery) run(n int) {
 	r.caughtUp()
 	joined := time.Since(began)
 
-	// SIGKILL under load, and the time to the first new verdict that a reader sees: anywhere, and in the last partition.
+	// SIGKILL under load, and the time to the first new verdict that a reader sees:
+	// anywhere, and in the last partition.
 	stop := r.live()
 	r.tail.after(r.tail.mark())
 	var first, last []time.Duration
@@ -430,7 +462,8 @@ func (r *recovery) run(n int) {
 	stop()
 	r.caughtUp()
 	c.end(r, syscall.SIGTERM)
-	all := int64(n) + int64(len(r.events)-(n+clicksPerSale-1)/clicksPerSale) // the clicks of live have a sale each
+	// the clicks of live have a sale each
+	all := int64(n) + int64(len(r.events)-(n+clicksPerSale-1)/clicksPerSale)
 	clickBytes, journeyBytes := r.sizeOf("/clicks/"), r.sizeOf("/journeys/")
 
 	r.judge()
@@ -440,14 +473,22 @@ func (r *recovery) run(n int) {
 	slices.Sort(first)
 	slices.Sort(last)
 	seconds := func(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
-	b.Logf("%d clicks, %d events, ledger is the oracle's (history written in %v, joined in %v)", all, len(r.events), wrote.Round(time.Second), joined.Round(100*time.Millisecond))
-	b.Logf("SIGKILL, state on disk, %d times: first outcome after %.2f s median, %.2f s worst; in every partition %.2f s median, %.2f s worst; read again the last time: %s", recoveryKills,
-		seconds(first[recoveryKills/2]), seconds(first[recoveryKills-1]), seconds(last[recoveryKills/2]), seconds(last[recoveryKills-1]), again)
+	b.Logf("%d clicks, %d events, ledger is the oracle's (history written in %v, joined in %v)",
+		all, len(r.events), wrote.Round(time.Second), joined.Round(100*time.Millisecond))
+	b.Logf("SIGKILL, state on disk, %d times: first outcome after %.2f s median, %.2f s worst; in every partition "+
+		"%.2f s median, %.2f s worst; read again the last time: %s", recoveryKills,
+		seconds(first[recoveryKills/2]), seconds(first[recoveryKills-1]), seconds(last[recoveryKills/2]),
+		seconds(last[recoveryKills-1]), again)
 	mb := func(x float64) float64 { return x / 1e6 }
-	b.Logf("empty disk: %.2f s, %.0f records/s, %.1f MB/s (%s); a plain consumer of the same: %.2f s, %.0f records/s, %.1f MB/s", rebuilt.Seconds(), float64(records)/rebuilt.Seconds(), mb(float64(bytes))/rebuilt.Seconds(), read,
+	b.Logf("empty disk: %.2f s, %.0f records/s, %.1f MB/s (%s); a plain consumer of the same: %.2f s, %.0f "+
+		"records/s, %.1f MB/s", rebuilt.Seconds(), float64(records)/rebuilt.Seconds(), mb(
+		float64(bytes))/rebuilt.Seconds(), read,
 		plain.Seconds(), float64(records)/plain.Seconds(), mb(float64(bytes))/plain.Seconds())
-	b.Logf("state: %.1f B a click (click log %.1f B, of records of %.0f B), %.0f B a journey; written at %.1f MB/s, a plain file at %.1f MB/s", float64(clickBytes+journeyBytes)/float64(all), float64(clickBytes)/float64(all),
-		float64(bytes)/float64(records), float64(journeyBytes)/float64(len(r.events)), mb(float64(clickBytes+journeyBytes))/rebuilt.Seconds(), mb(raw))
+	b.Logf("state: %.1f B a click (click log %.1f B, of records of %.0f B), %.0f B a journey; written at %.1f "+
+		"MB/s, a plain file at %.1f MB/s", float64(clickBytes+journeyBytes)/float64(all), float64(clickBytes)/float64(
+		all),
+		float64(bytes)/float64(records), float64(journeyBytes)/float64(len(r.events)),
+		mb(float64(clickBytes+journeyBytes))/rebuilt.Seconds(), mb(raw))
 	b.ReportMetric(seconds(first[recoveryKills/2]), "restart-s")
 	b.ReportMetric(seconds(last[recoveryKills-1]), "restart-all-worst-s")
 	b.ReportMetric(float64(records)/rebuilt.Seconds(), "rebuild-records/s")
@@ -467,7 +508,8 @@ func (r *recovery) judge() {
 	want := oracle.Judge(oracle.DefaultConfig(), r.clicks, events, event.MillisOf(time.Now())).Outcomes
 	got := r.outcomes()
 	if diff := oracle.Diff(want, got); diff != nil {
-		r.Errorf("the ledger is not the oracle's (%d rows, want %d):\n%.3000s", len(got), len(want), strings.Join(diff, "\n"))
+		r.Errorf("the ledger is not the oracle's (%d rows, want %d):\n%.3000s",
+			len(got), len(want), strings.Join(diff, "\n"))
 	}
 	for i := range got {
 		if got[i].Verdict != event.Attributed {

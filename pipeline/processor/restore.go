@@ -17,8 +17,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// restore brings one partition from what is on disk to what is committed. clicks and conversions are the group's committed offsets, as the session fetched them.
-// It runs beside the session; nothing else touches the partition meanwhile.
+// restore brings one partition from what is on disk to what is committed. clicks and
+// conversions are the group's committed offsets, as the session fetched them. It runs
+// beside the session; nothing else touches the partition meanwhile.
 func (s *session) restore(ctx context.Context, p *partition, clicks, conversions int64) error {
 	began := time.Now()
 	err := s.open(p)
@@ -40,7 +41,8 @@ func (s *session) restore(ctx context.Context, p *partition, clicks, conversions
 	s.hook(StepRestored)
 	took := time.Since(began)
 	s.m.restore.Observe(took.Seconds())
-	s.log.Info("partition restored", "partition", p.id, "took", took.Round(time.Millisecond), "changelog_position", p.meta.Position, "clicks_next", p.clicks.Next(), "waiting", p.view.waiting)
+	s.log.Info("partition restored", "partition", p.id, "took", took.Round(time.Millisecond),
+		"changelog_position", p.meta.Position, "clicks_next", p.clicks.Next(), "waiting", p.view.waiting)
 	return nil
 }
 
@@ -60,7 +62,13 @@ func (s *session) open(p *partition) error {
 		return fmt.Errorf("opening partition %d: %w", p.id, err)
 	}
 	p.store = store
-	want := meta{Version: 1, Cluster: s.ids.cluster, Changelog: hex.EncodeToString(s.ids.changelog[:]), Clicks: hex.EncodeToString(s.ids.clicks[:]), Partition: p.id}
+	want := meta{
+		Version:   1,
+		Cluster:   s.ids.cluster,
+		Changelog: hex.EncodeToString(s.ids.changelog[:]),
+		Clicks:    hex.EncodeToString(s.ids.clicks[:]),
+		Partition: p.id,
+	}
 	have, ok, err := readMeta(store)
 	if err != nil {
 		return err
@@ -74,7 +82,8 @@ func (s *session) open(p *partition) error {
 	p.meta, p.fresh = want, !ok
 	cfg := clicklog.DefaultConfig()
 	cfg.SlabBytes = s.slabBytes()
-	p.clicks, err = clicklog.Open(s.fs, s.dir(p, "clicks"), clicklog.Identity{Cluster: s.ids.cluster, Topic: s.ids.clicks, Partition: p.id}, cfg, lateClicks{store}, s.now)
+	p.clicks, err = clicklog.Open(s.fs, s.dir(p, "clicks"), clicklog.Identity{Cluster: s.ids.cluster,
+		Topic: s.ids.clicks, Partition: p.id}, cfg, lateClicks{store}, s.now)
 	if err != nil {
 		return fmt.Errorf("opening partition %d: %w", p.id, err)
 	}
@@ -93,7 +102,8 @@ func (s *session) open(p *partition) error {
 	return store.Flush()
 }
 
-// rebuild wipes a partition's Pebble and click log together (late clicks are in the one, the offset that vouches for them in the other) and opens them empty.
+// rebuild wipes a partition's Pebble and click log together (late clicks are in the
+// one, the offset that vouches for them in the other) and opens them empty.
 func (s *session) rebuild(p *partition) error {
 	if p.clicks != nil {
 		p.clicks.Close() // what it would say is of no use any more
@@ -111,8 +121,9 @@ func (s *session) rebuild(p *partition) error {
 	return s.open(p)
 }
 
-// catchUp reads what the state on disk lacks, and counts what waits. Damage may show only in the scan that counts: it must lead to a rebuild like damage that shows in opening, or the
-// partition fails the same way in every session from then on.
+// catchUp reads what the state on disk lacks, and counts what waits. Damage may show
+// only in the scan that counts: it must lead to a rebuild like damage that shows in
+// opening, or the partition fails the same way in every session from then on.
 func (s *session) catchUp(ctx context.Context, p *partition, clicks int64) error {
 	if err := s.free(ctx, p); err != nil {
 		return fmt.Errorf("restoring partition %d: %w", p.id, err)
@@ -137,15 +148,17 @@ func (s *session) list(ctx context.Context, name string, id int32) (e ends, err 
 		listed, err := x.list(ctx, name)
 		o, ok := listed.Lookup(name, id) // an error of another partition is not ours
 		if !ok || o.Err != nil {
-			return e, fmt.Errorf("listing offsets of %s partition %d: %w", name, id, errors.Join(err, o.Err, errSession))
+			return e, fmt.Errorf("listing offsets of %s partition %d: %w",
+				name, id, errors.Join(err, o.Err, errSession))
 		}
 		*x.into = o.Offset
 	}
 	return e, nil
 }
 
-// free ends transactions that hold back what this partition's outcomes, changelog and progress say. Their owner may have died between one and the other: without this nobody would see our
-// rows, which come after its own, until it times out.
+// free ends transactions that hold back what this partition's outcomes, changelog and
+// progress say. Their owner may have died between one and the other: without this
+// nobody would see our rows, which come after its own, until it times out.
 func (s *session) free(ctx context.Context, p *partition) error {
 	for _, name := range []string{topic.Outcomes, topic.Changelog, topic.Progress} {
 		at, err := s.list(ctx, s.kafka.Topic(name), p.id)
@@ -159,8 +172,10 @@ func (s *session) free(ctx context.Context, p *partition) error {
 	return nil
 }
 
-// catchUpChangelog applies the changelog from Pebble's position to its high watermark. The last stable offset would be too low: a transaction that committed a moment ago may not
-// have moved it yet. Every transaction that can still commit wrote before this assignment, so it lies below the watermark.
+// catchUpChangelog applies the changelog from Pebble's position to its high watermark.
+// The last stable offset would be too low: a transaction that committed a moment ago
+// may not have moved it yet. Every transaction that can still commit wrote before this
+// assignment, so it lies below the watermark.
 func (s *session) catchUpChangelog(ctx context.Context, p *partition) error {
 	name, listed := s.kafka.Topic(topic.Changelog), s.now()
 	at, err := s.list(ctx, name, p.id)
@@ -191,7 +206,9 @@ func (s *session) catchUpChangelog(ctx context.Context, p *partition) error {
 			s.m.restored.WithLabelValues(topic.Changelog).Inc()
 		}
 		if p.meta.Position >= at.end {
-			p.meta.At = listed.UnixMilli() // until then the state is as old as it was: rows may be missing whose tombstones are gone next time
+			// until then the state is as old as it was: rows may be missing whose
+			// tombstones are gone next time
+			p.meta.At = listed.UnixMilli()
 		}
 		p.changelogEnd.Store(p.meta.Position)
 		if err := p.meta.put(b); err != nil {
@@ -201,7 +218,8 @@ func (s *session) catchUpChangelog(ctx context.Context, p *partition) error {
 	})
 }
 
-// catchUpClicks puts the clicks that were committed and that the log lacks: what was in memory when the process ended, or everything.
+// catchUpClicks puts the clicks that were committed and that the log lacks: what was in
+// memory when the process ended, or everything.
 func (s *session) catchUpClicks(ctx context.Context, p *partition, committed int64) error {
 	name := s.kafka.Topic(topic.Clicks)
 	at, err := s.list(ctx, name, p.id)
@@ -234,12 +252,16 @@ func (s *session) catchUpClicks(ctx context.Context, p *partition, committed int
 	})
 }
 
-// read hands all records of [from, to) to apply, in order, control records included: only they show that an aborted end has been passed.
-func (s *session) read(ctx context.Context, name string, id int32, from, to int64, apply func([]*kgo.Record) error) error {
+// read hands all records of [from, to) to apply, in order, control records included:
+// only they show that an aborted end has been passed.
+func (s *session) read(ctx context.Context, name string, id int32, from, to int64,
+	apply func([]*kgo.Record) error) error {
 	cfg := s.kafka
 	cfg.ClientID += "-restore"
-	cl, err := kafka.NewClient(cfg, s.log, nil, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.FetchMaxWait(100*time.Millisecond),
-		kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {id: kgo.NewOffset().At(from)}}))
+	cl, err := kafka.NewClient(cfg, s.log, nil, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
+		kgo.FetchMaxWait(100*time.Millisecond),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {id: kgo.NewOffset().At(from)}}))
 	if err != nil {
 		return err
 	}
@@ -266,7 +288,8 @@ func (s *session) read(ctx context.Context, name string, id int32, from, to int6
 		}
 		if time.Since(told) > 5*time.Second {
 			told = time.Now()
-			s.log.Info("restoring", "topic", name, "partition", id, "offset", at, "of", to, "per_second", int64(float64(at-from)/time.Since(began).Seconds()))
+			s.log.Info("restoring", "topic", name, "partition", id, "offset", at, "of", to,
+				"per_second", int64(float64(at-from)/time.Since(began).Seconds()))
 		}
 	}
 	return nil

@@ -28,7 +28,9 @@ type identity struct {
 
 // session is one membership in the group with one transactional producer.
 //
-// Its goroutine owns the ready partitions between a poll and AllowRebalance; the group's callbacks run only outside of that. mu guards what callbacks and restores hand over.
+// Its goroutine owns the ready partitions between a poll and AllowRebalance; the
+// group's callbacks run only outside of that. mu guards what callbacks and restores
+// hand over.
 type session struct {
 	*Processor
 	ids identity
@@ -44,11 +46,13 @@ type session struct {
 	restored  []*partition
 	err       error // what a callback or a restore found; ends the session
 
-	// wasRevoked: franz-go will abort the next transaction, and pass on no revocation until then.
+	// wasRevoked: franz-go will abort the next transaction, and pass on no revocation
+	// until then.
 	wasRevoked atomic.Bool
 
-	// closing: no offsets are taken any more. franz-go (v1.22.2) would begin to fetch from them although the group was left, as it looks at no context while it waits for its lock; a goroutine of
-	// that fetching stayed behind for ever.
+	// closing: no offsets are taken any more. franz-go (v1.22.2) would begin to fetch
+	// from them although the group was left, as it looks at no context while it waits
+	// for its lock; a goroutine of that fetching stayed behind for ever.
 	closing atomic.Bool
 
 	releasing sync.Mutex
@@ -68,7 +72,8 @@ type restoring struct {
 
 type starts struct{ clicks, conversions int64 }
 
-// newSession initialises the transactional id, so that nobody waits for what the process before us left open, and then joins the group.
+// newSession initialises the transactional id, so that nobody waits for what the
+// process before us left open, and then joins the group.
 func (p *Processor) newSession(ctx context.Context) (*session, error) {
 	s := &session{Processor: p, ready: make(map[int32]*partition), restoring: make(map[int32]*restoring)}
 	cl, err := kafka.NewClient(p.kafka, p.log, nil)
@@ -107,12 +112,18 @@ func (p *Processor) newSession(ctx context.Context) (*session, error) {
 		kgo.HeartbeatInterval(min(p.cfg.SessionTimeout/10, 3*time.Second)),
 		kgo.RebalanceTimeout(30*time.Second),
 		kgo.BlockRebalanceOnPoll(),
-		kgo.KeepControlRecords(), // so that a position reaches the end that is listed, if somebody writes the inputs in transactions
+		// so that a position reaches the end that is listed, if somebody writes the
+		// inputs in transactions
+		kgo.KeepControlRecords(),
 		kgo.FetchMaxWait(100*time.Millisecond),
 		kgo.MaxBufferedRecords(1_000_000),
 		kgo.BrokerMaxWriteBytes(maxRequest),
-		kgo.OnPartitionsAssigned(func(_ context.Context, cl *kgo.Client, m map[string][]int32) { s.assigned(ctx, cl, m) }),
-		kgo.OnOffsetsFetched(func(_ context.Context, _ *kgo.Client, r *kmsg.OffsetFetchResponse) error { return s.fetched(r) }),
+		kgo.OnPartitionsAssigned(func(_ context.Context, cl *kgo.Client, m map[string][]int32) {
+			s.assigned(ctx, cl, m)
+		}),
+		kgo.OnOffsetsFetched(func(_ context.Context, _ *kgo.Client, r *kmsg.OffsetFetchResponse) error {
+			return s.fetched(r)
+		}),
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { s.revoked(m) }),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { s.revoked(m) }),
 	)...)
@@ -136,7 +147,8 @@ func (s *session) check(ctx context.Context) error {
 		return fmt.Errorf("reading cluster metadata: %w", err)
 	}
 	s.ids.cluster = meta.Cluster
-	names := []string{topic.Clicks, topic.Conversions, topic.Outcomes, topic.Changelog, topic.Progress, topic.DeadLetters}
+	names := []string{topic.Clicks, topic.Conversions, topic.Outcomes, topic.Changelog, topic.Progress,
+		topic.DeadLetters}
 	partitions := 0
 	for i, n := range names {
 		name := s.kafka.Topic(n)
@@ -146,12 +158,14 @@ func (s *session) check(ctx context.Context) error {
 		}
 		d, ok := have[name]
 		if !ok || d.Err != nil {
-			return fmt.Errorf("topic %s is not there: run `ctl topics apply`: %w", name, errors.Join(d.Err, errSession)) // or not visible yet
+			// or not visible yet
+			return fmt.Errorf("topic %s is not there: run `ctl topics apply`: %w", name, errors.Join(d.Err, errSession))
 		}
 		if i == 0 {
 			partitions = len(d.Partitions)
 		} else if n != topic.DeadLetters && len(d.Partitions) != partitions {
-			return fmt.Errorf("%w: %s has %d partitions, %s has %d; co-partitioned topics must have the same count", kafka.ErrPartitions, name, len(d.Partitions), s.kafka.Topic(topic.Clicks), partitions)
+			return fmt.Errorf("%w: %s has %d partitions, %s has %d; co-partitioned topics must have the same count",
+				kafka.ErrPartitions, name, len(d.Partitions), s.kafka.Topic(topic.Clicks), partitions)
 		}
 		switch n {
 		case topic.Clicks:
@@ -174,7 +188,8 @@ func (s *session) check(ctx context.Context) error {
 	if err := kafka.CheckElections(ctx, s.adm, s.log, names...); err != nil {
 		return err
 	}
-	return kafka.CheckOffsets(ctx, s.adm, s.kafka.Group(topic.ProcessorGroup), []string{s.kafka.Topic(topic.Clicks), s.kafka.Topic(topic.Conversions)})
+	return kafka.CheckOffsets(ctx, s.adm, s.kafka.Group(topic.ProcessorGroup), []string{s.kafka.Topic(topic.Clicks),
+		s.kafka.Topic(topic.Conversions)})
 }
 
 func (s *session) checkRetention(ctx context.Context) error {
@@ -195,7 +210,8 @@ func (s *session) checkRetention(ctx context.Context) error {
 			continue
 		}
 		if _, err := fmt.Sscan(c.MaybeValue(), &ms); err == nil && ms < need.Milliseconds() {
-			return fmt.Errorf("%w: topic %s keeps %v, -click-life %v needs %v: run `ctl topics apply -click-life %v`", ErrRetention, name, time.Duration(ms)*time.Millisecond, s.cfg.ClickLife, need, s.cfg.ClickLife)
+			return fmt.Errorf("%w: topic %s keeps %v, -click-life %v needs %v: run `ctl topics apply -click-life %v`",
+				ErrRetention, name, time.Duration(ms)*time.Millisecond, s.cfg.ClickLife, need, s.cfg.ClickLife)
 		}
 	}
 	return nil
@@ -206,12 +222,15 @@ func (s *session) assigned(ctx context.Context, cl *kgo.Client, m map[string][]i
 	clicks, conversions := s.kafka.Topic(topic.Clicks), s.kafka.Topic(topic.Conversions)
 	a, b := slices.Sorted(slices.Values(m[clicks])), slices.Sorted(slices.Values(m[conversions]))
 	if !slices.Equal(a, b) {
-		s.fail(fmt.Errorf("assigned clicks %v but conversions %v: the group's leader saw other metadata, or is another program in group %s? %w", a, b, s.kafka.Group(topic.ProcessorGroup), errSession))
+		s.fail(fmt.Errorf("assigned clicks %v but conversions %v: the group's leader saw other metadata, or is "+
+			"another program in group %s? %w", a, b, s.kafka.Group(topic.ProcessorGroup), errSession))
 		return
 	}
 	cl.PauseFetchPartitions(m)
 	s.hook(StepAssigned)
-	// Eager: this is the whole assignment. The session passes on only the first of several revocations between two transactions, so what is still open here was revoked too.
+	// Eager: this is the whole assignment. The session passes on only the first of
+	// several revocations between two transactions, so what is still open here was
+	// revoked too.
 	s.releaseAll()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -248,8 +267,9 @@ func (s *session) runRestore(ctx context.Context, r *restoring) {
 	}
 }
 
-// fetched hands the committed offsets to the restores. They are the very offsets that fetching will begin at: another request might be answered from before a transaction that was
-// still completing.
+// fetched hands the committed offsets to the restores. They are the very offsets that
+// fetching will begin at: another request might be answered from before a transaction
+// that was still completing.
 func (s *session) fetched(r *kmsg.OffsetFetchResponse) error {
 	if s.closing.Load() {
 		return errSession
@@ -310,7 +330,8 @@ func (s *session) failLocked(err error) {
 	}
 }
 
-// revoked closes partitions that belong to somebody else from now on. Their state stays on disk for the next time.
+// revoked closes partitions that belong to somebody else from now on. Their state stays
+// on disk for the next time.
 func (s *session) revoked(m map[string][]int32) {
 	ids := append(slices.Clone(m[s.kafka.Topic(topic.Clicks)]), m[s.kafka.Topic(topic.Conversions)]...)
 	slices.Sort(ids)
@@ -319,7 +340,8 @@ func (s *session) revoked(m map[string][]int32) {
 	s.release(slices.Compact(ids))
 }
 
-// release closes partitions. A client that was left behind may still call back while close releases the rest: releasing keeps them apart.
+// release closes partitions. A client that was left behind may still call back while
+// close releases the rest: releasing keeps them apart.
 func (s *session) release(ids []int32) {
 	s.releasing.Lock()
 	defer s.releasing.Unlock()
@@ -354,7 +376,8 @@ func (s *session) releaseLocked(ids []int32) {
 	}
 }
 
-// closePartition closes a partition, and wipes it if its files turned out to be damaged.
+// closePartition closes a partition, and wipes it if its files turned out to be
+// damaged.
 func (s *session) closePartition(p *partition) error {
 	err := p.close()
 	if !p.broken {
@@ -364,7 +387,8 @@ func (s *session) closePartition(p *partition) error {
 	return errors.Join(clicklog.Wipe(s.fs, s.dir(p, "clicks")), state.Wipe(s.fs, s.dir(p, "journeys")))
 }
 
-// admit makes the partitions ready whose restore has finished, and lets their fetching begin.
+// admit makes the partitions ready whose restore has finished, and lets their fetching
+// begin.
 func (s *session) admit() error {
 	s.mu.Lock()
 	done, err := s.restored, s.err
@@ -377,7 +401,8 @@ func (s *session) admit() error {
 		s.ready[p.id] = p
 		s.m.partitions.WithLabelValues("restoring").Dec()
 		s.m.partitions.WithLabelValues("running").Inc()
-		s.gts.Client().ResumeFetchPartitions(map[string][]int32{s.kafka.Topic(topic.Clicks): {p.id}, s.kafka.Topic(topic.Conversions): {p.id}})
+		s.gts.Client().ResumeFetchPartitions(map[string][]int32{s.kafka.Topic(topic.Clicks): {p.id},
+			s.kafka.Topic(topic.Conversions): {p.id}})
 	}
 	if len(done) > 0 {
 		for _, p := range s.ready {
@@ -387,7 +412,8 @@ func (s *session) admit() error {
 	return err
 }
 
-// slabBytes is a partition's share of the memory for clicks: one slab gathers while another is written.
+// slabBytes is a partition's share of the memory for clicks: one slab gathers while
+// another is written.
 func (p *Processor) slabBytes() int64 {
 	if p.slab > 0 {
 		return p.slab
@@ -395,7 +421,8 @@ func (p *Processor) slabBytes() int64 {
 	return max(p.cfg.ClickMemory/2/max(int64(p.owned.Load()), 1), 1<<20)
 }
 
-// close leaves the group and closes every partition. It is bounded: a client that does not come back is left behind.
+// close leaves the group and closes every partition. It is bounded: a client that does
+// not come back is left behind.
 func (s *session) close() {
 	s.closing.Store(true)
 	if s.gts != nil {
@@ -424,7 +451,8 @@ func (s *session) releaseAll() {
 	s.releaseLocked(append(ids, slices.Collect(maps.Keys(s.ready))...))
 }
 
-// settleRevocation ends an empty transaction after a rebalance. The session aborts the first transaction after one, whatever it holds (franz-go #754), and swallows further
+// settleRevocation ends an empty transaction after a rebalance. The session aborts the
+// first transaction after one, whatever it holds (franz-go #754), and swallows further
 // revocations until then: better an empty one, at once.
 func (s *session) settleRevocation() error {
 	if !s.wasRevoked.Swap(false) {

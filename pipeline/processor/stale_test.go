@@ -39,8 +39,10 @@ func (n *notes) String() string {
 	return n.buf.String()
 }
 
-// State that the log can no longer bring up to date is made anew, and what is newer than it is judged all the same: state so old that tombstones may be gone, and state that stands where the log no
-// longer begins. State that is merely some transactions behind is kept.
+// State that the log can no longer bring up to date is made anew, and what is newer
+// than it is judged all the same: state so old that tombstones may be gone, and state
+// that stands where the log no longer begins. State that is merely some transactions
+// behind is kept.
 func TestStaleState(t *testing.T) {
 	forget := func(name string) func(*testing.T, *kfake.Cluster, *world) {
 		return func(t *testing.T, c *kfake.Cluster, w *world) {
@@ -60,10 +62,12 @@ func TestStaleState(t *testing.T) {
 		harm func(*testing.T, *kfake.Cluster, *world)
 		want string // in the log; nothing: no rebuild
 	}{
-		"some transactions behind":       {0, func(*testing.T, *kfake.Cluster, *world) {}, ""},
-		"six days old":                   {6 * 24 * time.Hour, func(*testing.T, *kfake.Cluster, *world) {}, ""},
-		"older than tombstones are kept": {8 * 24 * time.Hour, func(*testing.T, *kfake.Cluster, *world) {}, "and the changelog keeps tombstones for"},
-		"written by a clock ahead":       {-10 * 24 * time.Hour, func(*testing.T, *kfake.Cluster, *world) {}, "ahead of this machine's clock"},
+		"some transactions behind": {0, func(*testing.T, *kfake.Cluster, *world) {}, ""},
+		"six days old":             {6 * 24 * time.Hour, func(*testing.T, *kfake.Cluster, *world) {}, ""},
+		"older than tombstones are kept": {8 * 24 * time.Hour, func(*testing.T, *kfake.Cluster, *world) {},
+			"and the changelog keeps tombstones for"},
+		"written by a clock ahead": {-10 * 24 * time.Hour, func(*testing.T, *kfake.Cluster, *world) {},
+			"ahead of this machine's clock"},
 		"the changelog begins behind it": {0, forget(topic.Changelog), "the changelog begins at"},
 		"the clicks begin behind it":     {0, forget(topic.Clicks), "clicks begins at"},
 	} {
@@ -98,7 +102,9 @@ func TestStaleState(t *testing.T) {
 
 			var log notes
 			start(t, newLoggedProcessor(t, brokers, config(old), &log))
-			eventually(t, "all partitions are restored", func() bool { return strings.Count(log.String(), "partition restored") == kafkatest.Partitions })
+			eventually(t, "all partitions are restored", func() bool {
+				return strings.Count(log.String(), "partition restored") == kafkatest.Partitions
+			})
 			sales()
 			eventually(t, "the new sales have their rows", func() bool { return len(w.outcomes()) >= before+60 })
 			for _, o := range w.outcomes() {
@@ -109,14 +115,17 @@ func TestStaleState(t *testing.T) {
 			if n := len(w.outcomes()); n != before+60 {
 				t.Errorf("%d rows, want %d", n, before+60)
 			}
-			if rebuilds := strings.Count(log.String(), "rebuilding a partition's state"); c.want == "" && rebuilds > 0 || c.want != "" && (rebuilds != kafkatest.Partitions || !strings.Contains(log.String(), c.want)) {
+			if rebuilds := strings.Count(log.String(), "rebuilding a partition's state"); c.want == "" &&
+				rebuilds > 0 || c.want != "" && (rebuilds != kafkatest.Partitions ||
+				!strings.Contains(log.String(), c.want)) {
 				t.Errorf("%d rebuilds, want …%s…:\n%s", rebuilds, c.want, log.String())
 			}
 		})
 	}
 }
 
-// A Kafka client that never comes back from a call ends the process: nothing else helps, and whoever restarts it gets a new client.
+// A Kafka client that never comes back from a call ends the process: nothing else
+// helps, and whoever restarts it gets a new client.
 func TestStuck(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kafkatest.Broker(t))
@@ -143,7 +152,8 @@ func TestStuck(t *testing.T) {
 	}
 }
 
-// Nor is one whose closing never ends, as when the disk is full: its session has failed, and Pebble repeats the last flush for ever.
+// Nor is one whose closing never ends, as when the disk is full: its session has
+// failed, and Pebble repeats the last flush for ever.
 func TestStuckClosing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kafkatest.Broker(t))
@@ -168,7 +178,8 @@ func TestStuckClosing(t *testing.T) {
 	}
 	k := kafka.DefaultConfig()
 	k.Brokers = w.brokers
-	p, err := processor.NewIn(env, config(t.TempDir()), k, codec, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	p, err := processor.NewIn(env, config(t.TempDir()), k, codec, slog.New(slog.DiscardHandler),
+		prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}

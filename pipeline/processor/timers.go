@@ -36,7 +36,8 @@ func (s *session) timers(t *transaction) error {
 		return nil
 	}
 	for _, p := range s.ready {
-		reached := reached(latest.clicks, p.id, p.clicksPosition) && reached(latest.conversions, p.id, p.conversionsPosition)
+		reached := reached(latest.clicks, p.id, p.clicksPosition) &&
+			reached(latest.conversions, p.id, p.conversionsPosition)
 		p.caughtUp = reached && time.Since(latest.at) < 3*time.Second
 		if reached {
 			p.horizon = max(p.horizon, event.MillisOf(latest.wall.Add(-s.cfg.margin())))
@@ -51,7 +52,8 @@ func (s *session) timers(t *transaction) error {
 	return nil
 }
 
-// listEvery is how often the ends are listed when nothing else asks: often enough for the shortest grace.
+// listEvery is how often the ends are listed when nothing else asks: often enough for
+// the shortest grace.
 func (s *session) listEvery() time.Duration {
 	return min(max(s.cfg.margin()/2, 100*time.Millisecond), time.Second)
 }
@@ -84,7 +86,8 @@ func (s *session) due(t *transaction, p *partition) error {
 		return err
 	}
 	for i := range tokens {
-		if err := s.rules.Due(p.view, p.lookup, &tokens[i], p.horizon, p.horizon, s.emitter(t, p, nowhere)); err != nil {
+		if err := s.rules.Due(p.view, p.lookup, &tokens[i], p.horizon, p.horizon,
+			s.emitter(t, p, nowhere)); err != nil {
 			return err
 		}
 		if err := p.view.forget(&tokens[i]); err != nil {
@@ -95,13 +98,16 @@ func (s *session) due(t *transaction, p *partition) error {
 	return nil
 }
 
-// Clicks and journeys are deleted a day after the rules stopped asking for them, every hour. The clock of that is the log's: the older of both inputs' newest times, so that a stopped redirector or a
-// wrong wall clock deletes nothing.
+// Clicks and journeys are deleted a day after the rules stopped asking for them, every
+// hour. The clock of that is the log's: the older of both inputs' newest times, so that
+// a stopped redirector or a wrong wall clock deletes nothing.
 func (p *partition) logTime() event.Millis { return min(p.newestClick, p.newestConversion) }
 
 const expireEvery = event.Millis(time.Hour / time.Millisecond)
 
-// expireClicks deletes clicks, by whole segments. It runs behind a commit: a transaction that fails is read again, over days of log if nobody ran for so long, and its events must find their clicks again.
+// expireClicks deletes clicks, by whole segments. It runs behind a commit: a
+// transaction that fails is read again, over days of log if nobody ran for so long, and
+// its events must find their clicks again.
 func (s *session) expireClicks(p *partition) error {
 	now := p.logTime()
 	seconds := token.SecondsOf(int64(now.Add(-s.cfg.ClickLife - expiryDelay)))
@@ -117,7 +123,8 @@ func (s *session) expireClicks(p *partition) error {
 	return errors.Join(b.DeleteRange([]byte{lateTable}, upper), b.Commit())
 }
 
-// expireJourneys deletes journeys within the transaction: their rows become tombstones in the changelog.
+// expireJourneys deletes journeys within the transaction: their rows become tombstones
+// in the changelog.
 func (s *session) expireJourneys(t *transaction, p *partition) error {
 	now := p.logTime()
 	if now-p.journeysExpired < expireEvery {
@@ -130,7 +137,8 @@ func (s *session) expireJourneys(t *transaction, p *partition) error {
 	return err
 }
 
-// dropJourneys deletes journeys whose last event is older than cutoff, at most maxExpire in one transaction.
+// dropJourneys deletes journeys whose last event is older than cutoff, at most
+// maxExpire in one transaction.
 func (s *session) dropJourneys(t *transaction, p *partition, cutoff event.Millis) (done bool, err error) {
 	if cutoff <= 0 {
 		return true, nil
@@ -186,7 +194,8 @@ func (o *overlay) drop(t *[20]byte) error {
 	return nil
 }
 
-// progressDue opens a transaction if a partition has something to report and nothing else opened one.
+// progressDue opens a transaction if a partition has something to report and nothing
+// else opened one.
 func (s *session) progressDue(t *transaction) error {
 	for _, p := range s.ready {
 		if s.wantsProgress(p) {
@@ -201,7 +210,8 @@ func (s *session) wantsProgress(p *partition) bool {
 	return age >= progressMax || age >= progressMin && (p.progressDirty || p.moved())
 }
 
-// writeProgress reports how far each partition has come. The outcomes are acknowledged already, so their end is known.
+// writeProgress reports how far each partition has come. The outcomes are acknowledged
+// already, so their end is known.
 func (s *session) writeProgress() error {
 	for _, p := range s.ready {
 		if !s.wantsProgress(p) {
@@ -211,10 +221,12 @@ func (s *session) writeProgress() error {
 		if err != nil {
 			return err
 		}
-		b, err := s.codec.AppendProgress(nil, &event.Progress{Partition: p.id, At: event.MillisOf(s.now()), ClicksPosition: p.clicksPosition, ConversionsPosition: p.conversionsPosition,
+		b, err := s.codec.AppendProgress(nil, &event.Progress{Partition: p.id, At: event.MillisOf(s.now()),
+			ClicksPosition: p.clicksPosition, ConversionsPosition: p.conversionsPosition,
 			ClicksMaxAt: p.newestClick, ConversionsMaxAt: p.newestConversion, OutcomesEnd: p.totals.outcomesEnd, Read: p.totals.read, Attributed: p.totals.attributed,
 			Reversed: p.totals.reversed, Duplicate: p.totals.duplicate, Conflict: p.totals.conflict, Unattributed: p.totals.unattributed, Unreadable: p.totals.unreadable,
-			Waiting: p.view.waiting, OldestWaitingReceivedAt: oldest, CaughtUp: p.caughtUp, GraceMs: s.cfg.Grace.Milliseconds()})
+			Waiting: p.view.waiting, OldestWaitingReceivedAt: oldest, CaughtUp: p.caughtUp,
+			GraceMs: s.cfg.Grace.Milliseconds()})
 		if err != nil {
 			return err
 		}
@@ -224,7 +236,8 @@ func (s *session) writeProgress() error {
 	return nil
 }
 
-// oldest is the receipt of the event that has waited longest; the deadline index knows it.
+// oldest is the receipt of the event that has waited longest; the deadline index knows
+// it.
 func (s *session) oldest(p *partition) (*event.Millis, error) {
 	if p.view.waiting == 0 {
 		return nil, nil
@@ -240,7 +253,8 @@ func (s *session) oldest(p *partition) (*event.Millis, error) {
 	return at, err
 }
 
-// housekeep deletes old clicks, and flushes each Pebble now and then, so that a restart has little to read again.
+// housekeep deletes old clicks, and flushes each Pebble now and then, so that a restart
+// has little to read again.
 func (s *session) housekeep() error {
 	for _, p := range s.ready {
 		if err := s.expireClicks(p); err != nil {
@@ -250,7 +264,9 @@ func (s *session) housekeep() error {
 			continue
 		}
 		p.lastFlush = time.Now()
-		p.meta.At = s.now().UnixMilli() // nobody else writes this partition's changelog: the state is of now, however long nothing changed
+		// nobody else writes this partition's changelog: the state is of now, however
+		// long nothing changed
+		p.meta.At = s.now().UnixMilli()
 		b := p.store.NewBatch()
 		if err := errors.Join(p.meta.put(b), b.Commit(), p.store.Flush()); err != nil {
 			return p.condemn(err)
@@ -269,7 +285,8 @@ func (s *session) observe() {
 		s.m.horizon.WithLabelValues(p.label).Set(float64(p.horizon) / 1000)
 		if latest != nil {
 			s.m.lag.WithLabelValues(topic.Clicks, p.label).Set(float64(max(latest.clicks[p.id]-p.clicksPosition, 0)))
-			s.m.lag.WithLabelValues(topic.Conversions, p.label).Set(float64(max(latest.conversions[p.id]-p.conversionsPosition, 0)))
+			s.m.lag.WithLabelValues(topic.Conversions,
+				p.label).Set(float64(max(latest.conversions[p.id]-p.conversionsPosition, 0)))
 		}
 	}
 }

@@ -7,7 +7,8 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// totals counts one partition's events since its first, by what became of them. They are a row of the state, written in every transaction that changes them, and so exact
+// totals counts one partition's events since its first, by what became of them. They
+// are a row of the state, written in every transaction that changes them, and so exact
 // across any crash; Progress carries them to where they are compared with the tables.
 //
 //	+---------+------+------------+----------+-----------+----------+--------------+------------+--------------+
@@ -16,7 +17,8 @@ import (
 //	+---------+------+------------+----------+-----------+----------+--------------+------------+--------------+
 type totals struct {
 	read, attributed, reversed, duplicate, conflict, unattributed, unreadable int64
-	// outcomesEnd is the offset behind the last row in outcomes. No listing can tell it: markers of transactions stand in the log too.
+	// outcomesEnd is the offset behind the last row in outcomes. No listing can tell
+	// it: markers of transactions stand in the log too.
 	outcomesEnd int64
 }
 
@@ -24,7 +26,8 @@ type totals struct {
 var totalsKey = []byte{'T'}
 
 func (t *totals) fields() []*int64 {
-	return []*int64{&t.read, &t.attributed, &t.reversed, &t.duplicate, &t.conflict, &t.unattributed, &t.unreadable, &t.outcomesEnd}
+	return []*int64{&t.read, &t.attributed, &t.reversed, &t.duplicate, &t.conflict, &t.unattributed, &t.unreadable,
+		&t.outcomesEnd}
 }
 
 func (t *totals) count(v event.Verdict) {

@@ -40,13 +40,16 @@ func (s *session) step(ctx context.Context) error {
 	return s.commit(t)
 }
 
-// poll takes what has arrived: clicks at once, conversions when their clicks have been read.
+// poll takes what has arrived: clicks at once, conversions when their clicks have been
+// read.
 func (s *session) poll(ctx context.Context, t *transaction) error {
 	wait, cancel := context.WithTimeout(ctx, s.patience(t))
 	s.beat.Store(time.Now().UnixNano())
 	began := time.Now()
 	fetches := s.gts.PollRecords(wait, maxPoll)
-	for len(fetches) == 0 { // woken for something that a rebalance took away: such a poll does not hold rebalances off
+	// woken for something that a rebalance took away: such a poll does not hold
+	// rebalances off
+	for len(fetches) == 0 {
 		fetches = s.gts.PollRecords(wait, maxPoll)
 	}
 	cancel()
@@ -94,8 +97,9 @@ func (s *session) poll(ctx context.Context, t *transaction) error {
 	return failed
 }
 
-// patience is how long a poll may wait: until the commit, but only for a moment while a listing is on its way that held conversions wait for. Before a poll the partitions are
-// not the session's to look at, hence the note.
+// patience is how long a poll may wait: until the commit, but only for a moment while a
+// listing is on its way that held conversions wait for. Before a poll the partitions
+// are not the session's to look at, hence the note.
 func (s *session) patience(t *transaction) time.Duration {
 	left := max(time.Until(t.deadline), time.Millisecond)
 	if s.holding {
@@ -116,7 +120,8 @@ func (s *session) begin(t *transaction) error {
 	return nil
 }
 
-// takeClicks puts clicks into the log and judges what waits for them. The look-up runs for every click read, stored or not: an aborted transaction reads again, and its
+// takeClicks puts clicks into the log and judges what waits for them. The look-up runs
+// for every click read, stored or not: an aborted transaction reads again, and its
 // verdicts were dropped.
 func (s *session) takeClicks(t *transaction, p *partition, records []*kgo.Record) error {
 	if err := s.begin(t); err != nil {
@@ -125,7 +130,8 @@ func (s *session) takeClicks(t *transaction, p *partition, records []*kgo.Record
 	for _, r := range records {
 		tok, shown, err := p.keep(r)
 		if err != nil {
-			return p.condemn(fmt.Errorf("keeping the click at %s partition %d offset %d: %w", r.Topic, r.Partition, r.Offset, err))
+			return p.condemn(fmt.Errorf("keeping the click at %s partition %d offset %d: %w",
+				r.Topic, r.Partition, r.Offset, err))
 		}
 		p.clicksPosition = r.Offset + 1
 		p.newestClick = max(p.newestClick, event.MillisOf(r.Timestamp))
@@ -135,20 +141,24 @@ func (s *session) takeClicks(t *transaction, p *partition, records []*kgo.Record
 		if _, waits := p.view.clickWaits[tok]; !waits {
 			continue
 		}
-		delete(p.view.clickWaits, tok) // what goes on waiting for its click is noted again by its rows; an abort ends the session
+		// what goes on waiting for its click is noted again by its rows; an abort ends
+		// the session
+		delete(p.view.clickWaits, tok)
 		wire, at, ok, err := p.lookup(&tok)
 		if err == nil && ok {
 			err = s.rules.Click(p.view, &tok, wire, at, s.emitter(t, p, nowhere))
 		}
 		if err != nil {
-			return p.condemn(fmt.Errorf("judging what waits for the click at %s partition %d offset %d: %w", r.Topic, r.Partition, r.Offset, err))
+			return p.condemn(fmt.Errorf("judging what waits for the click at %s partition %d offset %d: %w",
+				r.Topic, r.Partition, r.Offset, err))
 		}
 	}
 	s.m.clicks.Add(float64(len(records)))
 	return nil
 }
 
-// judgeHeld judges the conversions whose clicks have been read: a click with a later Kafka time has been seen, or all that was there when they were polled.
+// judgeHeld judges the conversions whose clicks have been read: a click with a later
+// Kafka time has been seen, or all that was there when they were polled.
 func (s *session) judgeHeld(t *transaction) error {
 	latest := s.lister.latest.Load()
 	s.holding = false
@@ -156,14 +166,16 @@ func (s *session) judgeHeld(t *transaction) error {
 		n := 0
 		for n < len(p.held) && t.rows < maxRows {
 			h := p.held[n]
-			if !s.hasty && event.MillisOf(h.record.Timestamp) > p.newestClick && (latest == nil || latest.at.Before(h.polled) || !reached(latest.clicks, p.id, p.clicksPosition)) {
+			if !s.hasty && event.MillisOf(h.record.Timestamp) > p.newestClick &&
+				(latest == nil || latest.at.Before(h.polled) || !reached(latest.clicks, p.id, p.clicksPosition)) {
 				if latest == nil || latest.at.Before(h.polled) {
 					s.lister.ask()
 				}
 				break
 			}
 			if err := s.judge(t, p, h.record); err != nil {
-				return p.condemn(fmt.Errorf("judging %s partition %d offset %d: %w", h.record.Topic, p.id, h.record.Offset, err))
+				return p.condemn(fmt.Errorf("judging %s partition %d offset %d: %w",
+					h.record.Topic, p.id, h.record.Offset, err))
 			}
 			s.hook(StepJudged)
 			n++
@@ -176,7 +188,8 @@ func (s *session) judgeHeld(t *transaction) error {
 	return nil
 }
 
-// throttle stops fetching conversions while too many are held, and goes on when half of them are judged.
+// throttle stops fetching conversions while too many are held, and goes on when half of
+// them are judged.
 func (s *session) throttle(p *partition) {
 	which := map[string][]int32{s.kafka.Topic(topic.Conversions): {p.id}}
 	switch {
@@ -189,7 +202,8 @@ func (s *session) throttle(p *partition) {
 	}
 }
 
-// judge gives one record of conversions its verdict, its place among the waiting, or its dead letter.
+// judge gives one record of conversions its verdict, its place among the waiting, or
+// its dead letter.
 func (s *session) judge(t *transaction, p *partition, r *kgo.Record) error {
 	if r.Attrs.IsControl() { // somebody writes events in transactions
 		p.conversionsPosition = r.Offset + 1
@@ -216,13 +230,15 @@ func (s *session) judge(t *transaction, p *partition, r *kgo.Record) error {
 		s.m.events.WithLabelValues("unreadable").Inc()
 		return s.deadLetter(r, err)
 	}
-	return s.rules.Event(p.view, p.lookup, &ev, attribution.Source{Partition: p.id, Offset: r.Offset}, s.emitter(t, p, r.Offset))
+	return s.rules.Event(p.view, p.lookup, &ev, attribution.Source{Partition: p.id, Offset: r.Offset},
+		s.emitter(t, p, r.Offset))
 }
 
 // nowhere is the offset of no event.
 const nowhere = -1
 
-// emitter writes the rows that the rules decide. Of the event at the given offset they decide when it arrives; every other one waited.
+// emitter writes the rows that the rules decide. Of the event at the given offset they
+// decide when it arrives; every other one waited.
 func (s *session) emitter(t *transaction, p *partition, arrived int64) attribution.Emit {
 	name := s.kafka.Topic(topic.Outcomes)
 	return func(o *event.Outcome, click []byte) error {
@@ -238,7 +254,12 @@ func (s *session) emitter(t *transaction, p *partition, arrived int64) attributi
 		t.rows++
 		s.m.events.WithLabelValues(string(o.Verdict)).Inc()
 		s.m.latency.Observe(now.Sub(o.ReceivedAt.Time()).Seconds())
-		r := &kgo.Record{Topic: name, Partition: p.id, Key: []byte(o.ClickToken), Value: append(make([]byte, 0, len(b)), b...)}
+		r := &kgo.Record{
+			Topic:     name,
+			Partition: p.id,
+			Key:       []byte(o.ClickToken),
+			Value:     append(make([]byte, 0, len(b)), b...),
+		}
 		if o.EventOffset != arrived {
 			r.Headers = waitedHeader
 		}
@@ -259,15 +280,18 @@ func (s *session) send(r *kgo.Record, acked func(*kgo.Record)) {
 	})
 }
 
-// produced notes the first record that failed. A record that its topic never takes stops the slot at this message, so it says what an operator has to know of it.
+// produced notes the first record that failed. A record that its topic never takes
+// stops the slot at this message, so it says what an operator has to know of it.
 func (s *session) produced(r *kgo.Record, err error) {
 	if err != nil {
-		err = fmt.Errorf("a record of %d bytes with key %.64q to %s partition %d: %w", len(r.Value), r.Key, r.Topic, r.Partition, err)
+		err = fmt.Errorf("a record of %d bytes with key %.64q to %s partition %d: %w",
+			len(r.Value), r.Key, r.Topic, r.Partition, err)
 		s.produce.CompareAndSwap(nil, &err)
 	}
 }
 
-// raise sets a to at least v. Promises of one partition come in order, but those of a client's retries need not.
+// raise sets a to at least v. Promises of one partition come in order, but those of a
+// client's retries need not.
 func raise(a interface {
 	Load() int64
 	CompareAndSwap(old, new int64) bool
@@ -279,13 +303,15 @@ func raise(a interface {
 	}
 }
 
-// deadLetter writes an unreadable record's bytes where a person can look at them, in the same transaction.
+// deadLetter writes an unreadable record's bytes where a person can look at them, in
+// the same transaction.
 func (s *session) deadLetter(r *kgo.Record, why error) error {
 	s.send(kafka.DeadLetter(s.kafka.Topic(topic.DeadLetters), r, why, s.now()), nil)
 	return nil
 }
 
-// commit ends the transaction if there is one, and applies it. Whatever is not a clear yes ends the session: the broker knows, and the next session asks.
+// commit ends the transaction if there is one, and applies it. Whatever is not a clear
+// yes ends the session: the broker knows, and the next session asks.
 func (s *session) commit(t *transaction) error {
 	if err := s.progressDue(t); err != nil || !t.open {
 		return err
@@ -323,8 +349,10 @@ func (s *session) commit(t *transaction) error {
 	return s.housekeep()
 }
 
-// produceRows waits for the outcomes, then writes each changed row once, in its last form, and the progress, and waits for those too: End would wait for them, but commits whatever became
-// of them. Offsets were committed whose rows the changelog lacked, because a record had been given up on.
+// produceRows waits for the outcomes, then writes each changed row once, in its last
+// form, and the progress, and waits for those too: End would wait for them, but commits
+// whatever became of them. Offsets were committed whose rows the changelog lacked,
+// because a record had been given up on.
 func (s *session) produceRows() error {
 	// The rows of outcomes first: the totals name their end.
 	if err := s.flush(); err != nil {
@@ -337,7 +365,14 @@ func (s *session) produceRows() error {
 			return p.condemn(err)
 		}
 		for _, k := range p.view.keys {
-			s.send(&kgo.Record{Topic: name, Partition: p.id, Key: []byte(k), Value: p.view.rows[k]}, func(r *kgo.Record) { raise(&p.changelogEnd, r.Offset+1) })
+			s.send(&kgo.Record{
+				Topic:     name,
+				Partition: p.id,
+				Key:       []byte(k),
+				Value:     p.view.rows[k],
+			}, func(r *kgo.Record) {
+				raise(&p.changelogEnd, r.Offset+1)
+			})
 		}
 	}
 	s.hook(StepProduced)
@@ -359,8 +394,9 @@ func (s *session) flush() error {
 	return nil
 }
 
-// end commits with the offsets of what was judged. The deadline is what gets us out of a client that waits for itself (see DESIGN.md); if even that does not help, only a new
-// process does.
+// end commits with the offsets of what was judged. The deadline is what gets us out of
+// a client that waits for itself (see DESIGN.md); if even that does not help, only a
+// new process does.
 func (s *session) end() (bool, error) {
 	type answer struct {
 		ok  bool
@@ -383,7 +419,8 @@ func (s *session) end() (bool, error) {
 	return false, ErrStuck
 }
 
-// offsets replaces what was polled by what was judged, and so gives every transaction offsets: without them nothing checks the group's generation, and a zombie would
+// offsets replaces what was polled by what was judged, and so gives every transaction
+// offsets: without them nothing checks the group's generation, and a zombie would
 // commit.
 func (s *session) offsets(r *kmsg.TxnOffsetCommitRequest) error {
 	r.Topics = r.Topics[:0]
@@ -393,7 +430,9 @@ func (s *session) offsets(r *kmsg.TxnOffsetCommitRequest) error {
 		at   func(*partition) int64
 	}{
 		{s.kafka.Topic(topic.Clicks), s.ids.clicks, func(p *partition) int64 { return p.clicksPosition }},
-		{s.kafka.Topic(topic.Conversions), s.ids.conversions, func(p *partition) int64 { return p.conversionsPosition }},
+		{s.kafka.Topic(topic.Conversions), s.ids.conversions, func(p *partition) int64 {
+			return p.conversionsPosition
+		}},
 	} {
 		t := kmsg.NewTxnOffsetCommitRequestTopic()
 		t.Topic, t.TopicID = x.name, x.id

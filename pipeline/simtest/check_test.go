@@ -35,7 +35,8 @@ func (w *world) settle(ctx context.Context) (*story.Ledger, error) {
 		want := l.Truth(w.grace).Outcomes
 		var wrong error
 		if diff := oracle.Diff(want, l.Outcomes); diff != nil {
-			wrong = fmt.Errorf("the ledger is not the oracle's: %d rows, want %d:\n%s", len(l.Outcomes), len(want), strings.Join(diff[:min(len(diff), 10)], "\n"))
+			wrong = fmt.Errorf("the ledger is not the oracle's: %d rows, want %d:\n%s",
+				len(l.Outcomes), len(want), strings.Join(diff[:min(len(diff), 10)], "\n"))
 		}
 		if wrong = errors.Join(wrong, l.Conserved()); wrong == nil {
 			return l, nil
@@ -49,7 +50,8 @@ func (w *world) settle(ctx context.Context) (*story.Ledger, error) {
 	}
 }
 
-// prompt checks, long before any wait is over, that nobody waits who need not. The end of a wait puts right what was overlooked, so it hides that verdicts come late.
+// prompt checks, long before any wait is over, that nobody waits who need not. The end
+// of a wait puts right what was overlooked, so it hides that verdicts come late.
 func (w *world) prompt(ctx context.Context) error {
 	time.Sleep(30 * time.Second)
 	l, err := story.Read(ctx, w.config())
@@ -62,7 +64,8 @@ func (w *world) prompt(ctx context.Context) error {
 	}
 	for _, o := range l.Decidable(w.grace).Outcomes {
 		if !have[oracle.Position{Partition: o.EventPartition, Offset: o.EventOffset}] {
-			return fmt.Errorf("the event at partition %d offset %d still waits: it is %s %s, and all that it needs is there", o.EventPartition, o.EventOffset, o.Verdict, o.Reason)
+			return fmt.Errorf("the event at partition %d offset %d still waits: it is %s %s, and all that it "+
+				"needs is there", o.EventPartition, o.EventOffset, o.Verdict, o.Reason)
 		}
 	}
 	return nil
@@ -74,7 +77,8 @@ type answers struct {
 	clicks map[string]string
 }
 
-// restoreAlone runs a slot alone on a disk until every partition is restored there, ends it in peace, and asks its files.
+// restoreAlone runs a slot alone on a disk until every partition is restored there,
+// ends it in peace, and asks its files.
 func (w *world) restoreAlone(name string, disk *vfs.MemFS, tokens map[string]bool) (map[int32]answers, error) {
 	m := &machine{w: w, name: name, disk: disk}
 	restored := make(chan struct{}, 2*partitions)
@@ -118,7 +122,8 @@ func (w *world) restoreAlone(name string, disk *vfs.MemFS, tokens map[string]boo
 	return all, nil
 }
 
-// checkStates compares what both machines' disks and one that starts empty answer, with each other, with the clicks in Kafka, and with the oracle.
+// checkStates compares what both machines' disks and one that starts empty answer, with
+// each other, with the clicks in Kafka, and with the oracle.
 func (w *world) checkStates(l *story.Ledger) error {
 	tokens := make(map[string]bool)
 	first := make(map[string]string)
@@ -141,7 +146,8 @@ func (w *world) checkStates(l *story.Ledger) error {
 			return err
 		}
 		for id := range int32(partitions) {
-			if err := errors.Join(same("row", kept[id].rows, anew[id].rows), same("click", kept[id].clicks, anew[id].clicks)); err != nil {
+			if err := errors.Join(same("row", kept[id].rows, anew[id].rows), same("click", kept[id].clicks,
+				anew[id].clicks)); err != nil {
 				return fmt.Errorf("partition %d of %s, against one made anew: %w", id, m.name, err)
 			}
 		}
@@ -159,7 +165,8 @@ func (w *world) checkStates(l *story.Ledger) error {
 func same(what string, got, want map[string]string) error {
 	for _, k := range slices.Sorted(maps.Keys(want)) {
 		if g, ok := got[k]; !ok || g != want[k] {
-			return fmt.Errorf("%s %q is %q (there: %v), want %q; %d of %d", what, k, g, ok, want[k], len(got), len(want))
+			return fmt.Errorf("%s %q is %q (there: %v), want %q; %d of %d", what, k, g, ok, want[k], len(got),
+				len(want))
 		}
 	}
 	for k := range got {
@@ -200,7 +207,8 @@ func standing(states map[int32]answers, want oracle.Result) error {
 	}
 	for p, m := range want.Standing {
 		if g, ok := got[p]; !ok || g != m {
-			return fmt.Errorf("of the event at partition %d offset %d stands %v (there: %v), the oracle says %v", p.Partition, p.Offset, g, ok, m)
+			return fmt.Errorf("of the event at partition %d offset %d stands %v (there: %v), the oracle says %v",
+				p.Partition, p.Offset, g, ok, m)
 		}
 	}
 	if len(got) != len(want.Standing) {

@@ -1,15 +1,22 @@
-// Package simtest runs the real processor through thousands of failures in virtual time, and then asks whether anybody could tell.
+// Package simtest runs the real processor through thousands of failures in virtual
+// time, and then asks whether anybody could tell.
 //
 // # What is real and what is not
 //
-// Real: the processor, franz-go, Pebble, the click log, the rules. Stood in for: the broker (kfake, over its virtual network), the disk (Pebble's crash-able memory file system: a crash keeps what
-// was synced and a random part of the rest), the clock (testing/synctest: hours pass in milliseconds). kfake writes a transaction's markers at once; so that nobody may take the last stable offset for
-// the end of what is committed, listings of it are answered as they were up to half a second ago, which Kafka may do at any time.
+// Real: the processor, franz-go, Pebble, the click log, the rules. Stood in for: the
+// broker (kfake, over its virtual network), the disk (Pebble's crash-able memory file
+// system: a crash keeps what was synced and a random part of the rest), the clock
+// (testing/synctest: hours pass in milliseconds). kfake writes a transaction's markers
+// at once; so that nobody may take the last stable offset for the end of what is
+// committed, listings of it are answered as they were up to half a second ago, which
+// Kafka may do at any time.
 //
 // # A seed
 //
-// Two slots share three partitions; journeys of every kind (../internal/story) arrive all the time. Then, twenty times, a fault is injected at a step of the processor's life, while records
-// lie unprocessed. Steps are those of processor.Env, and "disk": before an operation on a file that changes it. Faults:
+// Two slots share three partitions; journeys of every kind (../internal/story) arrive
+// all the time. Then, twenty times, a fault is injected at a step of the processor's
+// life, while records lie unprocessed. Steps are those of processor.Env, and "disk":
+// before an operation on a file that changes it. Faults:
 //
 //	kill         the process is gone; its disk keeps what a power cut would leave; it starts again within two seconds
 //	kill, lost   … without its state directory
@@ -23,11 +30,16 @@
 //	answer lost  EndTxn is applied, and nobody hears of it
 //	clock        the wall clock goes back by two hours, for some seconds
 //
-// Every third seed has waits of two minutes instead of two seconds: there, before any wait can be over, every event must have its row that lacks nothing. (The end of a wait looks up the click once
-// more, and so puts right what was overlooked: short waits cannot show that verdicts come late.)
+// Every third seed has waits of two minutes instead of two seconds: there, before any
+// wait can be over, every event must have its row that lacks nothing. (The end of a
+// wait looks up the click once more, and so puts right what was overlooked: short waits
+// cannot show that verdicts come late.)
 //
-// When everything has come to rest, outcomes must be the oracle's, row by row; progress must account for every record; each unreadable record must have one dead letter; and three state directories,
-// those of both slots and one made anew from the log, must give the same rows, the clicks that the log has, and what the oracle says stands of each event.
+// When everything has come to rest, outcomes must be the oracle's, row by row; progress
+// must account for every record; each unreadable record must have one dead letter; and
+// three state directories, those of both slots and one made anew from the log, must
+// give the same rows, the clicks that the log has, and what the oracle says stands of
+// each event.
 //
 // # Running
 //
@@ -35,7 +47,10 @@
 //	PARTNERS_TEST_SEEDS=10000 go test -timeout 24h ./pipeline/simtest      more
 //	PARTNERS_TEST_SEED=17 go test -v -run TestSimulation ./pipeline/simtest   one again; with PARTNERS_TEST_SEEDS, so many from that one on
 //
-// A seed decides what is told and what is injected where. It does not decide in which order goroutines run that are ready at the same instant, so a seed that failed may pass when it runs again.
+// A seed decides what is told and what is injected where. It does not decide in which
+// order goroutines run that are ready at the same instant, so a seed that failed may
+// pass when it runs again.
 //
-// All seeds run in one bubble of synctest: Pebble keeps batches in a pool for the whole program, and a sync.WaitGroup within them may not move between bubbles.
+// All seeds run in one bubble of synctest: Pebble keeps batches in a pool for the whole
+// program, and a sync.WaitGroup within them may not move between bubbles.
 package simtest

@@ -18,14 +18,18 @@ import (
 // stepDisk is before an operation that changes a file.
 const stepDisk = "disk"
 
-var steps = []string{processor.StepAssigned, processor.StepOpened, processor.StepRestored, processor.StepPolled, processor.StepJudged, processor.StepFlushed, processor.StepProduced, processor.StepEndFailed,
+var steps = []string{processor.StepAssigned, processor.StepOpened, processor.StepRestored, processor.StepPolled,
+	processor.StepJudged, processor.StepFlushed, processor.StepProduced, processor.StepEndFailed,
 	processor.StepEnded, processor.StepApplied, processor.StepRevoked, stepDisk}
 
-// inTransaction are the steps that the session's goroutine takes between a poll and the end of a transaction: no callback runs meanwhile.
-var inTransaction = map[string]bool{processor.StepPolled: true, processor.StepJudged: true, processor.StepFlushed: true, processor.StepProduced: true, processor.StepEndFailed: true,
+// inTransaction are the steps that the session's goroutine takes between a poll and the
+// end of a transaction: no callback runs meanwhile.
+var inTransaction = map[string]bool{processor.StepPolled: true, processor.StepJudged: true,
+	processor.StepFlushed: true, processor.StepProduced: true, processor.StepEndFailed: true,
 	processor.StepEnded: true, processor.StepApplied: true}
 
-// fault is something that goes wrong for the process l at the moment when it takes a step. It may sleep if that is what goes wrong.
+// fault is something that goes wrong for the process l at the moment when it takes a
+// step. It may sleep if that is what goes wrong.
 type fault struct {
 	name   string
 	inject func(w *world, l *life, step string)
@@ -67,7 +71,9 @@ var faults = []fault{
 	{"stop", func(w *world, l *life, step string) {
 		w.startAll() // somebody must be there to take over
 		l.cable.freeze()
-		// Now and then every deadline passes but that of the watchdog, whose process leaves goroutines behind when it goes. Not where others wait for the stopped goroutine with a lock: virtual time would stand still.
+		// Now and then every deadline passes but that of the watchdog, whose process
+		// leaves goroutines behind when it goes. Not where others wait for the stopped
+		// goroutine with a lock: virtual time would stand still.
 		longest := 3 * time.Second
 		if inTransaction[step] && w.below(4) == 0 {
 			longest = 45 * time.Second
@@ -112,14 +118,19 @@ var refusals = []refusal{
 	{"offsets, generation", kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Err: kerr.IllegalGeneration}},
 	{"offsets, member", kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Err: kerr.UnknownMemberID}},
 	{"end, state", kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.InvalidTxnState, TopLevel: true}},
-	{"changelog, epoch", kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Changelog, Err: kerr.InvalidProducerEpoch}},
-	{"changelog, too large", kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Changelog, Err: kerr.MessageTooLarge}},
-	{"outcomes, too large", kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Outcomes, Err: kerr.MessageTooLarge}},
-	{"progress, too large", kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Progress, Err: kerr.MessageTooLarge}},
+	{"changelog, epoch", kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Changelog,
+		Err: kerr.InvalidProducerEpoch}},
+	{"changelog, too large", kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Changelog,
+		Err: kerr.MessageTooLarge}},
+	{"outcomes, too large", kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Outcomes,
+		Err: kerr.MessageTooLarge}},
+	{"progress, too large", kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Progress,
+		Err: kerr.MessageTooLarge}},
 }
 
-// refuse lets the broker refuse the next such request of a transactional id. The id is compared here: a fault that selects on what its request's site does not name never matches, and kfake's
-// Produce names no transactional id.
+// refuse lets the broker refuse the next such request of a transactional id. The id is
+// compared here: a fault that selects on what its request's site does not name never
+// matches, and kfake's Produce names no transactional id.
 func (w *world) refuse(r refusal, transactionalID string) {
 	r.fault.When = func(req kmsg.Request) bool {
 		id := ""
@@ -160,7 +171,8 @@ type cell struct{ step, fault string }
 
 // impossible says which faults cannot be at which steps, and why.
 var impossible = map[cell]string{
-	{stepDisk, "stop"}: "a process that is stopped while it writes a file holds locks that others wait for, which virtual time takes for work; it is the same as one stopped at the step that waits for the file",
+	{stepDisk, "stop"}: "a process that is stopped while it writes a file holds locks that others wait for, which " +
+		"virtual time takes for work; it is the same as one stopped at the step that waits for the file",
 }
 
 // cells are all faults at all steps.

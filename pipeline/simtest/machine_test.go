@@ -44,7 +44,9 @@ type machine struct {
 	life *life      // nil while it is down
 }
 
-// disk is a MemFS whose Lock no clone can meet: Lock takes the read side of MemFS's mutex, and once more in the Create that it calls (Pebble v2.1.7), so with a CrashClone in between both wait for ever.
+// disk is a MemFS whose Lock no clone can meet: Lock takes the read side of MemFS's
+// mutex, and once more in the Create that it calls (Pebble v2.1.7), so with a
+// CrashClone in between both wait for ever.
 type disk struct {
 	*vfs.MemFS
 	opening *sync.Mutex
@@ -73,7 +75,8 @@ type life struct {
 	err    error         // then
 }
 
-// flushEvery is mostly so long that a crash finds state that is not durable; that long alone, little would be seen of flushes.
+// flushEvery is mostly so long that a crash finds state that is not durable; that long
+// alone, little would be seen of flushes.
 func flushEvery(seed uint64) time.Duration {
 	if seed%4 == 0 {
 		return time.Second
@@ -143,7 +146,8 @@ func (m *machine) bury(l *life) {
 	l.cancel()
 }
 
-// crash ends a process where it stands. next says what the disk holds when it starts again, of what a power cut leaves.
+// crash ends a process where it stands. next says what the disk holds when it starts
+// again, of what a power cut leaves.
 func (m *machine) crash(l *life, keep int, next func(crashed *vfs.MemFS) *vfs.MemFS) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -236,7 +240,8 @@ func newCable(network *kfake.VirtualNetwork) *cable {
 	return c
 }
 
-// A client goes on trying where it was refused, and gives records up for other errors of dialling (franz-go: isDialNonTimeoutErr).
+// A client goes on trying where it was refused, and gives records up for other errors
+// of dialling (franz-go: isDialNonTimeoutErr).
 var (
 	errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	errDown    = errors.New("no way to the broker")
@@ -264,7 +269,8 @@ func (c *cable) dial(ctx context.Context, network, addr string) (net.Conn, error
 	return x, nil
 }
 
-// unplug breaks every connection, and answers err to whoever wants to make one until plug.
+// unplug breaks every connection, and answers err to whoever wants to make one until
+// plug.
 func (c *cable) unplug(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -13,7 +13,8 @@ import (
 	"github.com/nimriz/partners/pipeline/internal/mutant"
 )
 
-// mutations break the protocol in one place each. The simulation must notice every one within 100 seeds: else it shows nothing.
+// mutations break the protocol in one place each. The simulation must notice every one
+// within 100 seeds: else it shows nothing.
 var mutations = []struct {
 	broken string
 	edit   mutant.Edit
@@ -33,7 +34,9 @@ var mutations = []struct {
 		}
 		return nil
 	case !ok:`}},
-	{"a restore reads what is not committed", mutant.Edit{File: "../processor/restore.go", Old: `kgo.FetchIsolationLevel(kgo.ReadCommitted())`, New: `kgo.FetchIsolationLevel(kgo.ReadUncommitted())`}},
+	{"a restore reads what is not committed",
+		mutant.Edit{File: "../processor/restore.go", Old: `kgo.FetchIsolationLevel(kgo.ReadCommitted())`,
+			New: `kgo.FetchIsolationLevel(kgo.ReadUncommitted())`}},
 	{"a transaction of timers carries no offsets", mutant.Edit{File: "../processor/transaction.go", Old: `		ok, err := s.gts.End(kgo.PreTxnCommitFnContext(ctx, s.offsets), kgo.TryCommit)
 `, New: `		moved := false
 		for _, p := range s.ready {
@@ -65,22 +68,29 @@ var mutations = []struct {
 		return t, false, nil
 	}
 	if _, replay := header(r, topic.HeaderReplay); replay`}},
-	{"a segment is visible before what it vouches for is durable", mutant.Edit{File: "../clicklog/seal.go", Old: `	if err == nil && w.slab.aside {`, New: `	if err == nil && false {`}},
-	{"a wait ends before both inputs were read to their ends", mutant.Edit{File: "../processor/timers.go", Old: `		reached := reached(latest.clicks, p.id, p.clicksPosition) && reached(latest.conversions, p.id, p.conversionsPosition)
+	{"a segment is visible before what it vouches for is durable",
+		mutant.Edit{File: "../clicklog/seal.go", Old: `	if err == nil && w.slab.aside {`,
+			New: `	if err == nil && false {`}},
+	{"a wait ends before both inputs were read to their ends", mutant.Edit{File: "../processor/timers.go", Old: `		reached := reached(latest.clicks, p.id, p.clicksPosition) &&
+			reached(latest.conversions, p.id, p.conversionsPosition)
 `, New: `		reached := true
 `}},
 	{"a segment is visible before it is durable", mutant.Edit{File: "../clicklog/seal.go", Old: `	if err == nil {
 		err = f.Sync()
 	}
 `, New: ``}},
-	{"a replay counts as the first", mutant.Edit{File: "../processor/partition.go", Old: `		if found { // sent twice`, New: `		if found && false { // sent twice`}},
-	{"the state of another partition is taken for one's own", mutant.Edit{File: "../processor/meta.go", Old: ` || m.Partition != want.Partition {`, New: ` {`}},
+	{"a replay counts as the first", mutant.Edit{File: "../processor/partition.go",
+		Old: `		if found { // sent twice`, New: `		if found && false { // sent twice`}},
+	{"the state of another partition is taken for one's own",
+		mutant.Edit{File: "../processor/meta.go", Old: ` ||
+		m.Partition != want.Partition {`, New: ` {`}},
 	{"a transaction commits whatever became of its rows", mutant.Edit{File: "../processor/transaction.go", Old: `	return s.flush()
 }`, New: `	return nil
 }`}},
 }
 
-// mutationSample are tried by a plain go test; PARTNERS_MUTATIONS=1 go test -run Mutation tries all.
+// mutationSample are tried by a plain go test; PARTNERS_MUTATIONS=1 go test -run
+// Mutation tries all.
 const mutationSample = 3
 
 // TestMutations runs the simulation of broken processors.

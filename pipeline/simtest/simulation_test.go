@@ -52,10 +52,12 @@ type share struct {
 // lanes is how many seeds run at a time, each lane in virtual time of its own.
 const lanes = 2
 
-// TestSimulation: whatever fails, and whenever, the ledger and the state are those of a world in which nothing fails.
+// TestSimulation: whatever fails, and whenever, the ledger and the state are those of a
+// world in which nothing fails.
 func TestSimulation(t *testing.T) {
 	from := number(t, "PARTNERS_TEST_SEED", 1)
-	seeds := number(t, "PARTNERS_TEST_SEEDS", map[bool]uint64{true: defaultSeeds, false: 1}[os.Getenv("PARTNERS_TEST_SEED") == ""])
+	seeds := number(t, "PARTNERS_TEST_SEEDS", map[bool]uint64{true: defaultSeeds,
+		false: 1}[os.Getenv("PARTNERS_TEST_SEED") == ""])
 	shares := make([]share, min(lanes, seeds))
 	var failed atomic.Bool // one that fails ends them all
 	t.Run("lane", func(t *testing.T) {
@@ -65,12 +67,14 @@ func TestSimulation(t *testing.T) {
 			t.Run(strconv.Itoa(i+1), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					time.Sleep(time.Until(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))) // tokens are younger than 2014
+					// tokens are younger than 2014
+					time.Sleep(time.Until(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)))
 					for seed := from + uint64(i); seed < from+seeds && !failed.Load(); seed += uint64(len(shares)) {
 						r, err := simulate(t.Context(), seed, sum.hits, sum.refused)
 						if err != nil {
 							failed.Store(true)
-							t.Fatalf("seed %d: %v\nonce more: PARTNERS_TEST_SEED=%d go test -v -run TestSimulation ./pipeline/simtest", seed, err, seed)
+							t.Fatalf("seed %d: %v\nonce more: PARTNERS_TEST_SEED=%d go test -v -run "+
+								"TestSimulation ./pipeline/simtest", seed, err, seed)
 						}
 						sum.add(r)
 						if testing.Verbose() && seed%50 == 0 {
@@ -94,7 +98,8 @@ func TestSimulation(t *testing.T) {
 			all.refused[name] += n
 		}
 	}
-	t.Logf("%d seeds, %d faults (%d more did not find their step), %d events, %d rows: lost 0, doubled 0, states equal; %d processes gave up and were started again; %v of virtual time",
+	t.Logf("%d seeds, %d faults (%d more did not find their step), %d events, %d rows: lost 0, doubled 0, states "+
+		"equal; %d processes gave up and were started again; %v of virtual time",
 		seeds, all.faults, all.missed, all.events, all.rows, all.restarts, all.virtual.Round(time.Minute))
 	t.Logf("faults by step\n%v", all.hits)
 	if none := all.hits.empty(); len(none) > 0 && seeds >= defaultSeeds {

@@ -28,7 +28,8 @@ const (
 	staleness = 500 * time.Millisecond
 )
 
-// codec is made once: with one for each start of a process, that alone took a twentieth of a seed's time.
+// codec is made once: with one for each start of a process, that alone took a twentieth
+// of a seed's time.
 var codec = event.DefaultCodec()
 
 // world is one seed: a broker, two machines, and what is told into them.
@@ -72,12 +73,19 @@ type stable struct {
 }
 
 func newWorld(ctx context.Context, seed uint64) (*world, error) {
-	w := &world{seed: seed, grace: shortGrace, rand: rand.New(rand.NewPCG(seed, 1)), hits: make(matrix), refused: make(map[string]int)}
+	w := &world{
+		seed:    seed,
+		grace:   shortGrace,
+		rand:    rand.New(rand.NewPCG(seed, 1)),
+		hits:    make(matrix),
+		refused: make(map[string]int),
+	}
 	if seed%3 == 0 {
 		w.grace = longGrace
 	}
 	var err error
-	w.cluster, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(w.network.Listen), kfake.GroupMinSessionTimeout(time.Second),
+	w.cluster, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(w.network.Listen),
+		kfake.GroupMinSessionTimeout(time.Second),
 		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}))
 	if err != nil {
 		return nil, fmt.Errorf("starting kfake: %w", err)
@@ -194,7 +202,8 @@ func (w *world) inFlight() bool {
 	return false
 }
 
-// inject arms a fault, leads the machines to its step, and waits until it has happened. It returns false if the step did not come.
+// inject arms a fault, leads the machines to its step, and waits until it has happened.
+// It returns false if the step did not come.
 func (w *world) inject(c cell) bool {
 	a := &arming{cell: c, do: c.injector(), skip: w.below(3), fired: make(chan struct{})}
 	switch c.step {
@@ -248,12 +257,14 @@ func (w *world) lead(step string) {
 	}
 }
 
-// selfEnded reports whether a process ended for a reason that its supervisor answers by starting it again.
+// selfEnded reports whether a process ended for a reason that its supervisor answers by
+// starting it again.
 func selfEnded(err error) bool {
 	return errors.Is(err, processor.ErrInstance) || errors.Is(err, processor.ErrStuck)
 }
 
-// tell writes journeys until ctx is done, each line in its time, and takes notes of the last stable offsets.
+// tell writes journeys until ctx is done, each line in its time, and takes notes of the
+// last stable offsets.
 func (w *world) tell(ctx context.Context) {
 	for ctx.Err() == nil {
 		w.note()
@@ -307,7 +318,8 @@ func (w *world) note() {
 	}
 }
 
-// listStable answers listings of last stable offsets as a broker may that has not yet written the markers of transactions that are committed.
+// listStable answers listings of last stable offsets as a broker may that has not yet
+// written the markers of transactions that are committed.
 func (w *world) listStable(r kmsg.Request) (kmsg.Response, error, bool) {
 	w.cluster.KeepControl()
 	req := r.(*kmsg.ListOffsetsRequest)
@@ -340,7 +352,8 @@ func (w *world) listStable(r kmsg.Request) (kmsg.Response, error, bool) {
 	return resp, nil, true
 }
 
-// close ends everything that was started and waits for it: a bubble ends when its goroutines do.
+// close ends everything that was started and waits for it: a bubble ends when its
+// goroutines do.
 func (w *world) close() error {
 	w.timers.Wait()
 	w.telling.Wait()

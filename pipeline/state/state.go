@@ -20,17 +20,21 @@ func NewCache(bytes int64) *Cache { return &Cache{cache: pebble.NewCache(bytes)}
 // Close releases the cache; stores that use it keep it alive.
 func (c *Cache) Close() { c.cache.Unref() }
 
-// Store is one partition's map. Reads are safe for concurrent use; writes have one caller.
+// Store is one partition's map. Reads are safe for concurrent use; writes have one
+// caller.
 type Store struct {
 	db *pebble.DB
 }
 
-// ErrCorrupt says that files are not as they were written: the store is to be wiped and made anew from its log.
+// ErrCorrupt says that files are not as they were written: the store is to be wiped and
+// made anew from its log.
 var ErrCorrupt = errors.New("state is corrupt")
 
-// transient reports whether opening failed for a reason that lies not in the files: another process has them, or the machine lacks something.
+// transient reports whether opening failed for a reason that lies not in the files:
+// another process has them, or the machine lacks something.
 func transient(err error) bool {
-	for _, e := range []error{syscall.EAGAIN, syscall.EACCES, syscall.EPERM, syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EROFS, syscall.EIO} {
+	for _, e := range []error{syscall.EAGAIN, syscall.EACCES, syscall.EPERM, syscall.ENOSPC, syscall.EDQUOT,
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EROFS, syscall.EIO} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -45,7 +49,8 @@ func classify(err error) error {
 	return err
 }
 
-// memtableBytes bounds what a crash loses (and the changelog gives back) and what a flush has to write.
+// memtableBytes bounds what a crash loses (and the changelog gives back) and what a
+// flush has to write.
 const memtableBytes = 16 << 20
 
 // OpenDir opens or creates the store in a directory of this machine.
@@ -62,8 +67,11 @@ func Open(fs vfs.FS, dir string, cache *Cache, log *slog.Logger) (*Store, error)
 		MemTableSize:       memtableBytes,
 		FormatMajorVersion: pebble.FormatNewest,
 		Logger:             logger{log},
-		// Pebble's own answer to damage is to end the process; ours is an error, and a partition that is made anew.
-		EventListener: &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) { log.Error("state is damaged", "path", i.Path, "error", i.Details) }},
+		// Pebble's own answer to damage is to end the process; ours is an error, and a
+		// partition that is made anew.
+		EventListener: &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) {
+			log.Error("state is damaged", "path", i.Path, "error", i.Details)
+		}},
 	}
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -100,7 +108,8 @@ func (s *Store) Get(key, buf []byte) (value []byte, ok bool, err error) {
 	return buf, true, closer.Close()
 }
 
-// Scan calls yield for each row of [lower, upper) in ascending order until it returns false. Key and value are valid during the call.
+// Scan calls yield for each row of [lower, upper) in ascending order until it returns
+// false. Key and value are valid during the call.
 func (s *Store) Scan(lower, upper []byte, yield func(key, value []byte) bool) error {
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
@@ -117,7 +126,8 @@ func (s *Store) Scan(lower, upper []byte, yield func(key, value []byte) bool) er
 	return nil
 }
 
-// PrefixEnd is the smallest key above every key that has the prefix, for Scan's upper bound; nil if there is none.
+// PrefixEnd is the smallest key above every key that has the prefix, for Scan's upper
+// bound; nil if there is none.
 func PrefixEnd(prefix []byte) []byte {
 	for i := len(prefix) - 1; i >= 0; i-- {
 		if prefix[i] < 0xff {

@@ -17,7 +17,8 @@ import (
 
 var discard = slog.New(slog.NewTextHandler(io.Discard, nil))
 
-// After a crash the store is an exact prefix of the batches that were committed, at least up to the last flush: rows and the position in the same batch agree.
+// After a crash the store is an exact prefix of the batches that were committed, at
+// least up to the last flush: rows and the position in the same batch agree.
 func TestCrashLeavesAPrefix(t *testing.T) {
 	cache := state.NewCache(1 << 20)
 	defer cache.Close()
@@ -69,7 +70,10 @@ func TestCrashLeavesAPrefix(t *testing.T) {
 		}
 		defer s.Close()
 		got := make(map[string]string)
-		if err := s.Scan([]byte("k"), state.PrefixEnd([]byte("k")), func(k, v []byte) bool { got[string(k)] = string(v); return true }); err != nil {
+		if err := s.Scan([]byte("k"), state.PrefixEnd([]byte("k")), func(k, v []byte) bool {
+			got[string(k)] = string(v)
+			return true
+		}); err != nil {
 			t.Fatal(err)
 		}
 		at := 0

@@ -39,8 +39,9 @@ var (
 	ErrInvalid   = errors.New("invalid token: not minted for this workspace")
 )
 
-// Parse reads a token's text without judging its MAC. One token has one text: ksuid takes other characters for digits ('@' for '3'), and two texts of one token would be two
-// keys in Kafka, perhaps in two partitions.
+// Parse reads a token's text without judging its MAC. One token has one text: ksuid
+// takes other characters for digits ('@' for '3'), and two texts of one token would be
+// two keys in Kafka, perhaps in two partitions.
 func Parse(text string) (Raw, error) {
 	raw, ok := decode(text)
 	if !ok {
@@ -52,19 +53,22 @@ func Parse(text string) (Raw, error) {
 // Text returns the 27 characters of raw.
 func Text(raw *Raw) string { return ksuid.KSUID(*raw).String() }
 
-// Seconds returns the mint time in seconds since KSUID's epoch: what the first four bytes say.
+// Seconds returns the mint time in seconds since KSUID's epoch: what the first four
+// bytes say.
 func Seconds(raw *Raw) uint32 { return binary.BigEndian.Uint32(raw[:4]) }
 
 // Time returns the mint time, to the second.
 func Time(raw *Raw) time.Time { return time.Unix(epoch+int64(Seconds(raw)), 0).UTC() }
 
-// SecondsOf converts a unix time in milliseconds into seconds since KSUID's epoch; times before it are 0.
+// SecondsOf converts a unix time in milliseconds into seconds since KSUID's epoch;
+// times before it are 0.
 func SecondsOf(unixMillis int64) uint32 {
 	s := unixMillis/1000 - epoch
 	return uint32(min(max(s, 0), 1<<32-1))
 }
 
-// Keyring holds the keys of all workspaces. The first key of a workspace mints, all of them verify. It is safe for concurrent use, with Reload too.
+// Keyring holds the keys of all workspaces. The first key of a workspace mints, all of
+// them verify. It is safe for concurrent use, with Reload too.
 type Keyring struct {
 	keys atomic.Pointer[map[string][]*key]
 }
@@ -76,8 +80,9 @@ func newKey(secret []byte) *key {
 	return &key{hashers: sync.Pool{New: func() any { return hmac.New(sha256.New, secret) }}}
 }
 
-// LoadKeyring reads one file per workspace id from dir, one base64 key of at least 16 bytes on each line; blank lines and lines that begin with # are skipped.
-// Errors name file and line, never a key.
+// LoadKeyring reads one file per workspace id from dir, one base64 key of at least 16
+// bytes on each line; blank lines and lines that begin with # are skipped. Errors name
+// file and line, never a key.
 func LoadKeyring(dir fs.FS) (*Keyring, error) {
 	k := new(Keyring)
 	if err := k.Reload(dir); err != nil {
@@ -86,7 +91,8 @@ func LoadKeyring(dir fs.FS) (*Keyring, error) {
 	return k, nil
 }
 
-// Reload reads the directory again, as LoadKeyring does, and puts what it holds in place at once. On an error the keys from before stay in force.
+// Reload reads the directory again, as LoadKeyring does, and puts what it holds in
+// place at once. On an error the keys from before stay in force.
 func (k *Keyring) Reload(dir fs.FS) error {
 	keys, err := loadKeys(dir)
 	if before := k.keys.Load(); err == nil && len(keys) == 0 && before != nil && len(*before) > 0 {
@@ -150,7 +156,8 @@ func (k *Keyring) of(workspace string) []*key { return (*k.keys.Load())[workspac
 // Has reports whether the workspace has a key.
 func (k *Keyring) Has(workspace string) bool { return len(k.of(workspace)) > 0 }
 
-// Mint makes a token of the workspace for the given time, with ten bytes from random (crypto/rand.Reader but in seeded tests).
+// Mint makes a token of the workspace for the given time, with ten bytes from random
+// (crypto/rand.Reader but in seeded tests).
 func (k *Keyring) Mint(workspace string, at time.Time, random io.Reader) (Raw, error) {
 	var raw Raw
 	keys := k.of(workspace)
@@ -166,7 +173,8 @@ func (k *Keyring) Mint(workspace string, at time.Time, random io.Reader) (Raw, e
 	return raw, nil
 }
 
-// Verify parses text and checks that one of the workspace's keys minted it. Errors are ErrMalformed and ErrInvalid.
+// Verify parses text and checks that one of the workspace's keys minted it. Errors are
+// ErrMalformed and ErrInvalid.
 func (k *Keyring) Verify(workspace, text string) (Raw, error) {
 	raw, err := Parse(text)
 	if err != nil {

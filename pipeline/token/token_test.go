@@ -107,7 +107,8 @@ func TestLoadErrors(t *testing.T) {
 	f("c2hvcnQ=", "at least 16 bytes")
 }
 
-// A keyring that was read again verifies what its new keys minted, and keeps its old keys where the directory cannot be used.
+// A keyring that was read again verifies what its new keys minted, and keeps its old
+// keys where the directory cannot be used.
 func TestReload(t *testing.T) {
 	k := ring(t, map[string]string{"acme": key1})
 	raw, err := k.Mint("acme", at, rand.Reader)
@@ -157,7 +158,9 @@ func FuzzParse(f *testing.F) {
 	f.Add("aWgEPTl1tmebfsQzFP4bxwgy80W")
 	f.Fuzz(func(t *testing.T, text string) {
 		raw, err := token.Parse(text)
-		if theirs, bad := ksuid.Parse(text); !strings.ContainsFunc(text, func(r rune) bool { return !strings.ContainsRune(base62, r) }) && ((bad == nil) != (err == nil) || bad == nil && token.Raw(theirs) != raw) {
+		if theirs, bad := ksuid.Parse(text); !strings.ContainsFunc(text, func(r rune) bool {
+			return !strings.ContainsRune(base62, r)
+		}) && ((bad == nil) != (err == nil) || bad == nil && token.Raw(theirs) != raw) {
 			t.Errorf("%q parses to %x (%v), ksuid says %x (%v)", text, raw, err, theirs, bad)
 		}
 		if err != nil {

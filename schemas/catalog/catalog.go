@@ -15,7 +15,8 @@ const (
 	PlanEnterprise   = "enterprise"
 )
 
-// States of a program, a partner's lifecycle, a link (active or archived) and a host (active or archived).
+// States of a program, a partner's lifecycle, a link (active or archived) and a host
+// (active or archived).
 const (
 	StatusActive   = "active"
 	StatusPaused   = "paused"
@@ -40,18 +41,21 @@ const (
 )
 
 const (
-	// DefaultTokenParameter is the query parameter of the click token where a workspace names none.
+	// DefaultTokenParameter is the query parameter of the click token where a workspace
+	// names none.
 	DefaultTokenParameter = "nim_ct"
 	// DefaultTimezone is the reporting time zone where a workspace names none.
 	DefaultTimezone = "UTC"
-	// DefaultWindow is the attribution window of a program that names none, and of a link without program.
+	// DefaultWindow is the attribution window of a program that names none, and of a
+	// link without program.
 	DefaultWindow = 30 * 24 * time.Hour
 	// MaxWindow bounds a program's window: clicks are kept that long.
 	MaxWindow = 90 * 24 * time.Hour
 )
 
-// Workspace is one tenant with everything it owns. In the topic, programs, partners and links are records of their own, so a
-// Workspace from [View.Workspace] has none of the three.
+// Workspace is one tenant with everything it owns. In the topic, programs, partners and
+// links are records of their own, so a Workspace from [View.Workspace] has none of the
+// three.
 type Workspace struct {
 	ID             string            `json:"id"` // [a-z0-9-]{1,64}
 	Name           string            `json:"name"`
@@ -68,7 +72,8 @@ type Workspace struct {
 	src *source // where it was read from; nil if it was made in Go or comes from a record
 }
 
-// Entitled says whether the plan includes partner attribution. The access flags are asked separately.
+// Entitled says whether the plan includes partner attribution. The access flags are
+// asked separately.
 func (w *Workspace) Entitled() bool {
 	return w.Plan == PlanProfessional || w.Plan == PlanEnterprise
 }
@@ -81,7 +86,8 @@ type Access struct {
 	Exports             bool `json:"exports"`
 }
 
-// Program is a set of terms. They are copied into every click, so an edit changes only clicks to come.
+// Program is a set of terms. They are copied into every click, so an edit changes only
+// clicks to come.
 type Program struct {
 	ID       string `json:"id"`
 	Key      string `json:"key"`
@@ -92,7 +98,8 @@ type Program struct {
 	UTM      UTM    `json:"utm"`
 }
 
-// Reward is a share of the amount or a flat sum, as decimal strings; the zero value is no reward.
+// Reward is a share of the amount or a flat sum, as decimal strings; the zero value is
+// no reward.
 type Reward struct {
 	Percent  string `json:"percent,omitzero"`  // 0 to 100, at most 4 decimals
 	Flat     string `json:"flat,omitzero"`     // with at most the currency's ISO 4217 digits
@@ -128,7 +135,8 @@ type Partner struct {
 	Lifecycle    string `json:"lifecycle"` // active, paused, archived
 }
 
-// Link is one short URL. Domain and slug are its address, and stay with its id for ever.
+// Link is one short URL. Domain and slug are its address, and stay with its id for
+// ever.
 type Link struct {
 	ID                 string    `json:"id"`
 	Domain             string    `json:"domain"`
@@ -146,13 +154,14 @@ type Link struct {
 	Variant            string    `json:"variant"`
 }
 
-// Catalog is a set of workspaces that were checked, alone and against each other. It does not change.
+// Catalog is a set of workspaces that were checked, alone and against each other. It
+// does not change.
 type Catalog struct {
 	workspaces []Workspace // by id
 }
 
-// New checks workspaces, from Go or from several calls of [Parse], against all rules, and reports every problem joined.
-// It keeps its own copy, with defaults filled in.
+// New checks workspaces, from Go or from several calls of [Parse], against all rules,
+// and reports every problem joined. It keeps its own copy, with defaults filled in.
 func New(workspaces []Workspace) (*Catalog, error) {
 	own := make([]Workspace, len(workspaces))
 	for i := range workspaces {

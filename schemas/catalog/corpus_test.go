@@ -14,7 +14,8 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "rewrite the golden files under testdata")
 
-// TestGoodFiles: every file under testdata/good is accepted, and makes the records in the .records file beside it.
+// TestGoodFiles: every file under testdata/good is accepted, and makes the records in
+// the .records file beside it.
 func TestGoodFiles(t *testing.T) {
 	for _, file := range corpus(t, "good") {
 		t.Run(filepath.Base(file), func(t *testing.T) {
@@ -31,8 +32,8 @@ func TestGoodFiles(t *testing.T) {
 	}
 }
 
-// TestBadFiles: every file under testdata/bad is refused with exactly the text in the .errors file beside it, and New says
-// the same as Parse where the form is right.
+// TestBadFiles: every file under testdata/bad is refused with exactly the text in the
+// .errors file beside it, and New says the same as Parse where the form is right.
 func TestBadFiles(t *testing.T) {
 	for _, file := range corpus(t, "bad") {
 		t.Run(filepath.Base(file), func(t *testing.T) {
@@ -52,11 +53,16 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
-// TestConflictsBetweenFiles: what is right alone can be wrong together, and both places are named.
+// TestConflictsBetweenFiles: what is right alone can be wrong together, and both places
+// are named.
 func TestConflictsBetweenFiles(t *testing.T) {
 	const file = "workspaces:\n  - {id: %s, name: N, plan: starter, access: {}, domains: [%s], aliases: {%s: %[2]s}}\n"
 	var all []Workspace
-	for i, args := range [][3]any{{"a", "one.com", "two.com"}, {"a", "three.com", "four.com"}, {"b", "two.com", "one.com"}} {
+	for i, args := range [][3]any{
+		{"a", "one.com", "two.com"},
+		{"a", "three.com", "four.com"},
+		{"b", "two.com", "one.com"},
+	} {
 		ws, err := Parse(fmt.Sprintf("%d.yaml", i), fmt.Appendf(nil, file, args[:]...))
 		if err != nil {
 			t.Fatal(err)
@@ -76,15 +82,18 @@ func TestConflictsBetweenFiles(t *testing.T) {
 		all[i].src = nil
 	}
 	_, err = New(all)
-	if want := `workspaces[1].id: duplicate workspace id "a": first at workspaces[0].id`; err == nil || !strings.HasPrefix(err.Error(), want+"\n") {
+	if want := `workspaces[1].id: duplicate workspace id "a": first at workspaces[0].id`; err == nil ||
+		!strings.HasPrefix(err.Error(), want+"\n") {
 		t.Errorf("made in Go: got\n%v\nwant first\n%s", err, want)
 	}
 }
 
-// TestLoadReportsAllFiles: a file whose form is wrong does not hide the others' problems.
+// TestLoadReportsAllFiles: a file whose form is wrong does not hide the others'
+// problems.
 func TestLoadReportsAllFiles(t *testing.T) {
 	_, err := Load("testdata/bad/syntax.yaml", "testdata/bad/references.yaml")
-	if err == nil || !strings.Contains(err.Error(), "syntax.yaml:2:9: not valid YAML") || !strings.Contains(err.Error(), "unknown partner id") {
+	if err == nil || !strings.Contains(err.Error(), "syntax.yaml:2:9: not valid YAML") ||
+		!strings.Contains(err.Error(), "unknown partner id") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := Load("testdata/none.yaml"); err == nil {

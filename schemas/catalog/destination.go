@@ -6,23 +6,27 @@ import (
 	"strings"
 )
 
-// Reasons for which [Safety] withholds a token; they stand on the click as token_reason.
+// Reasons for which [Safety] withholds a token; they stand on the click as
+// token_reason.
 const (
-	ReasonScheme          = "scheme"           // not http or https
-	ReasonSemicolonQuery  = "semicolon_query"  // ; in the query: a separator to some servers, data to others
+	ReasonScheme = "scheme" // not http or https
+	// ; in the query: a separator to some servers, data to others
+	ReasonSemicolonQuery  = "semicolon_query"
 	ReasonReservedPresent = "reserved_present" // the destination already has the token parameter
 	ReasonSignedURL       = "signed_url"       // another parameter would, or might, break a signature
-	ReasonOAuth           = "oauth"            // an authorization request or answer; servers compare it as a whole
+	// an authorization request or answer; servers compare it as a whole
+	ReasonOAuth = "oauth"
 )
 
-// Safety says why the token parameter must not be added to a destination, or "" if it may. Where several reasons hold, the
-// first in the order of the constants is given: the first three are final, signed_url and oauth yield to a link's
-// `token: always`.
+// Safety says why the token parameter must not be added to a destination, or "" if it
+// may. Where several reasons hold, the first in the order of the constants is given:
+// the first three are final, signed_url and oauth yield to a link's `token: always`.
 //
-// Only the bytes between the first ? and the first # are looked at. Parameters are what & separates; a name ends at the
-// first =, a value is never looked at. For comparison, and only for it, names are percent-decoded once (a + is a space, a
-// bad escape stands for itself) and lower-cased: servers differ in whether case matters, and a token withheld in vain costs
-// less than a broken link.
+// Only the bytes between the first ? and the first # are looked at. Parameters are what
+// & separates; a name ends at the first =, a value is never looked at. For comparison,
+// and only for it, names are percent-decoded once (a + is a space, a bad escape stands
+// for itself) and lower-cased: servers differ in whether case matters, and a token
+// withheld in vain costs less than a broken link.
 //
 //	signed_url  x-amz-signature │ x-goog-signature │ hmac
 //	            signature with key-pair-id │ sig with se or sv

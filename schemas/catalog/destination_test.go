@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// Each line: what Safety says with token parameter nim_ct ("-": safe), then the destination.
+// Each line: what Safety says with token parameter nim_ct ("-": safe), then the
+// destination.
 const safetyTable = `
 -                 https://shop.acme.com
 -                 https://shop.acme.com/?ref=a%2Bb#top
@@ -90,7 +91,8 @@ func TestSafety(t *testing.T) {
 			t.Errorf("Safety(%q) = %q, want %q", f[1], got, want)
 		}
 	}
-	for _, reason := range []string{"", ReasonScheme, ReasonSemicolonQuery, ReasonReservedPresent, ReasonSignedURL, ReasonOAuth} {
+	for _, reason := range []string{"", ReasonScheme, ReasonSemicolonQuery, ReasonReservedPresent, ReasonSignedURL,
+		ReasonOAuth} {
 		if !seen[reason] {
 			t.Errorf("no line for %q", reason)
 		}
@@ -100,8 +102,8 @@ func TestSafety(t *testing.T) {
 	}
 }
 
-// FuzzSafety: no input panics; a safe destination stays safe with another fragment, and is reserved_present once the token
-// is on it.
+// FuzzSafety: no input panics; a safe destination stays safe with another fragment, and
+// is reserved_present once the token is on it.
 func FuzzSafety(f *testing.F) {
 	for line := range strings.Lines(safetyTable) {
 		if fields := strings.Fields(line); len(fields) == 2 {

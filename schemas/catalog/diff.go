@@ -12,10 +12,12 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// Diff compares the records of the topic with those of a catalog, and returns the records to write and what will happen in
-// words, one line a record. Only workspaces that new names are touched. What they have in old but not in new is left as it
-// is, or archived with archiveMissing: then a line says so and the record stays, with status (of a partner: lifecycle)
-// archived. Records come in an order in which each is written after what it refers to.
+// Diff compares the records of the topic with those of a catalog, and returns the
+// records to write and what will happen in words, one line a record. Only workspaces
+// that new names are touched. What they have in old but not in new is left as it is, or
+// archived with archiveMissing: then a line says so and the record stays, with status
+// (of a partner: lifecycle) archived. Records come in an order in which each is written
+// after what it refers to.
 //
 //	~ partner/acme/prt_creator: relationship "review" → "approved"
 //	+ link/go.acme.com/nomura
@@ -23,9 +25,9 @@ import (
 //	= link/go.acme.com/older: not in the files, left as it is
 //	! link/go.acme.com/odd: unreadable, left as it is
 //
-// The error joins every conflict with the past: a host that another workspace has, an address of another workspace, an
-// address that would change its link's id, a link id that would change its address. Ids are never reused. Then nothing is
-// to be written.
+// The error joins every conflict with the past: a host that another workspace has, an
+// address of another workspace, an address that would change its link's id, a link id
+// that would change its address. Ids are never reused. Then nothing is to be written.
 func Diff(old, new []Entry, archiveMissing bool) (puts []Entry, lines []string, err error) {
 	d, err := newDiffer(old, new)
 	if err != nil {
@@ -121,17 +123,20 @@ func (d *differ) conflicts() error {
 		now, was := d.new.records[key], d.old.records[key]
 		switch {
 		case now.host != nil && was != nil && was.owner() != now.owner() && was.host.Status == StatusActive:
-			errs = append(errs, fmt.Errorf("workspace %s: host %s belongs to workspace %s", now.owner(), now.host.Host, was.owner()))
+			errs = append(errs, fmt.Errorf("workspace %s: host %s belongs to workspace %s",
+				now.owner(), now.host.Host, was.owner()))
 		case now.link == nil:
 		case was != nil && was.owner() != now.owner():
 			errs = append(errs, fmt.Errorf("workspace %s: %s belongs to workspace %s", now.owner(), key, was.owner()))
 		case was != nil && was.link.ID != now.link.ID:
-			errs = append(errs, fmt.Errorf("workspace %s: %s is link %q and cannot become %q: an address keeps its link, edit that one",
+			errs = append(errs, fmt.Errorf("workspace %s: %s is link %q and cannot become %q: an address keeps "+
+				"its link, edit that one",
 				now.owner(), key, was.link.ID, now.link.ID))
 		}
 		if now.link != nil {
 			if at, ok := addresses[member{now.owner(), now.link.ID}]; ok && at != key {
-				errs = append(errs, fmt.Errorf("workspace %s: %s has link id %q, which is that of %s: ids are never reused, give the new address its own",
+				errs = append(errs, fmt.Errorf("workspace %s: %s has link id %q, which is that of %s: ids are "+
+					"never reused, give the new address its own",
 					now.owner(), key, now.link.ID, at))
 			}
 		}
@@ -139,7 +144,8 @@ func (d *differ) conflicts() error {
 	return errors.Join(errs...)
 }
 
-// compare says what happens to one record: the value to write, nil for none, and a line, "" where nothing is to be said.
+// compare says what happens to one record: the value to write, nil for none, and a
+// line, "" where nothing is to be said.
 func (d *differ) compare(key string, archiveMissing bool) (put []byte, line string, err error) {
 	was, now := d.old.values[key], d.new.values[key]
 	switch {
@@ -173,7 +179,8 @@ func (d *differ) compare(key string, archiveMissing bool) (put []byte, line stri
 	return put, "- " + key + ": archived", nil
 }
 
-// state is the field that says whether a record is archived. A workspace has none, and is never missing.
+// state is the field that says whether a record is archived. A workspace has none, and
+// is never missing.
 func (r *record) state() *string {
 	switch {
 	case r.host != nil:
@@ -226,7 +233,8 @@ func changedFields(was, now []byte) (string, error) {
 	return strings.Join(out, "; "), nil
 }
 
-// flatten puts a JSON object's leaves into out as JSON text, by their path; a list is a leaf.
+// flatten puts a JSON object's leaves into out as JSON text, by their path; a list is a
+// leaf.
 func flatten(value []byte, out map[string]string) error {
 	var object map[string]any
 	if err := json.Unmarshal(value, &object); err != nil {

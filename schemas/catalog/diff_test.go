@@ -11,8 +11,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestDiffGivesTheNewState: with the puts applied, every record of the new catalog is there, what is missing in its
-// workspaces is archived or untouched, other workspaces are untouched; and a second Diff has nothing to write.
+// TestDiffGivesTheNewState: with the puts applied, every record of the new catalog is
+// there, what is missing in its workspaces is archived or untouched, other workspaces
+// are untouched; and a second Diff has nothing to write.
 func TestDiffGivesTheNewState(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		before, now := drawCatalog(t, "before"), drawCatalog(t, "now")
@@ -52,7 +53,8 @@ func TestDiffGivesTheNewState(t *testing.T) {
 					t.Fatalf("%s was not archived: %s %v", key, got[key], err)
 				}
 				*after.state() = *r.state()
-				if diff := cmp.Diff(r, after, cmp.AllowUnexported(record{}, Workspace{}, programRecord{}, partnerRecord{}, linkRecord{})); diff != "" {
+				if diff := cmp.Diff(r, after, cmp.AllowUnexported(record{}, Workspace{}, programRecord{},
+					partnerRecord{}, linkRecord{})); diff != "" {
 					t.Fatalf("archiving changed more:\n%s", diff)
 				}
 			case !untouched:
@@ -112,7 +114,8 @@ func TestDiffInWords(t *testing.T) {
 	old := edit(t)
 	smaller := []string{
 		", old.acme.com", "", "aliases: {localhost: go.acme.com}", "aliases: {}",
-		"      - {id: prg2, key: prg2, name: Prg2}\n", "", "      - {id: prt2, key: prt2, name: Prt2, relationship: approved}\n", "",
+		"      - {id: prg2, key: prg2, name: Prg2}\n", "", "      - {id: prt2, key: prt2, name: Prt2, " +
+			"relationship: approved}\n", "",
 		`      - {id: l2, domain: old.acme.com, slug: two, destination: "https://acme.com/2"}` + "\n", "",
 		"  - {id: b, name: B, plan: plus, access: {}, domains: [go.b.com]}\n", "",
 	}
@@ -169,9 +172,12 @@ func TestDiffInWords(t *testing.T) {
 // TestDiffConflicts: all conflicts with the past are reported, and nothing is written.
 func TestDiffConflicts(t *testing.T) {
 	_, _, err := Diff(edit(t), edit(t,
-		"go.b.com", "old.acme.com", "[go.acme.com, old.acme.com]", "[go.acme.com]", // b takes a host that acme still has
-		"{id: l1, domain: go.acme.com, slug: one", "{id: l3, domain: go.acme.com, slug: one", // another id at an address
-		"{id: l2, domain: old.acme.com, slug: two", "{id: l2, domain: go.acme.com, slug: two", // an id at another address
+		// b takes a host that acme still has
+		"go.b.com", "old.acme.com", "[go.acme.com, old.acme.com]", "[go.acme.com]",
+		// another id at an address
+		"{id: l1, domain: go.acme.com, slug: one", "{id: l3, domain: go.acme.com, slug: one",
+		// an id at another address
+		"{id: l2, domain: old.acme.com, slug: two", "{id: l2, domain: go.acme.com, slug: two",
 	), true)
 	want := `workspace b: host old.acme.com belongs to workspace acme
 workspace acme: link/go.acme.com/one is link "l1" and cannot become "l3": an address keeps its link, edit that one
@@ -201,7 +207,8 @@ func TestDiffArchivedHost(t *testing.T) {
 	}
 }
 
-// TestDiffUnreadable: what is unreadable in the topic is replaced where the files say what it should be, and else left.
+// TestDiffUnreadable: what is unreadable in the topic is replaced where the files say
+// what it should be, and else left.
 func TestDiffUnreadable(t *testing.T) {
 	old := edit(t)
 	for i := range old {

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// Format writes workspaces as a catalog file that [Parse] reads back to the same workspaces.
+// Format writes workspaces as a catalog file that [Parse] reads back to the same
+// workspaces.
 func Format(workspaces []Workspace) []byte {
 	var b strings.Builder
 	b.WriteString("workspaces:\n")
@@ -24,7 +25,8 @@ func formatWorkspace(b *strings.Builder, w *Workspace) {
 	fmt.Fprintf(b, "  - id: %s\n", scalar(w.ID))
 	fmt.Fprintf(b, "    name: %s\n", scalar(w.Name))
 	fmt.Fprintf(b, "    plan: %s\n", scalar(w.Plan))
-	fmt.Fprintf(b, "    access: {conversion_tracking: %t, partner_reporting: %t, conversion_reporting: %t, exports: %t}\n",
+	fmt.Fprintf(b, "    access: {conversion_tracking: %t, partner_reporting: %t, conversion_reporting: %t, "+
+		"exports: %t}\n",
 		w.Access.ConversionTracking, w.Access.PartnerReporting, w.Access.ConversionReporting, w.Access.Exports)
 	fmt.Fprintf(b, "    token_parameter: %s\n", scalar(w.TokenParameter))
 	fmt.Fprintf(b, "    timezone: %s\n", scalar(w.Timezone))
@@ -139,9 +141,11 @@ func (f fields) String() string { return "{" + strings.Join(f, ", ") + "}" }
 
 var plainScalar = regexp.MustCompile(`^[a-z][a-z0-9_-]*(\.[a-z][a-z0-9_-]*)*$`)
 
-// scalar quotes whatever YAML, in any of its versions, might take for something else than text.
+// scalar quotes whatever YAML, in any of its versions, might take for something else
+// than text.
 func scalar(s string) string {
-	if plainScalar.MatchString(s) && !slices.Contains([]string{"true", "false", "null", "yes", "no", "on", "off", "y", "n"}, s) {
+	if plainScalar.MatchString(s) && !slices.Contains([]string{"true", "false", "null", "yes", "no", "on", "off", "y",
+		"n"}, s) {
 		return s
 	}
 	return strconv.Quote(s)

@@ -5,9 +5,10 @@ import (
 	"strings"
 )
 
-// NormalizeHost brings a Host header into the form in which a catalog names hosts: ASCII letters in lower case, without
-// port, the brackets of IPv6, and one trailing dot. A host that already has the form is returned as it is, without
-// allocation. What is not a host comes back as something that no catalog contains.
+// NormalizeHost brings a Host header into the form in which a catalog names hosts:
+// ASCII letters in lower case, without port, the brackets of IPv6, and one trailing
+// dot. A host that already has the form is returned as it is, without allocation. What
+// is not a host comes back as something that no catalog contains.
 func NormalizeHost(host string) string {
 	if isPlainHost(host) {
 		return host
@@ -35,7 +36,8 @@ func isPlainHost(host string) bool {
 	return !strings.HasSuffix(host, ".")
 }
 
-// lowerASCII leaves other letters alone: Unicode's lower case would make a plain k of the Kelvin sign.
+// lowerASCII leaves other letters alone: Unicode's lower case would make a plain k of
+// the Kelvin sign.
 func lowerASCII(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {

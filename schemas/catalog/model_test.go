@@ -9,8 +9,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// drawCatalog draws a valid catalog of a few workspaces, small enough that two draws overlap. A host belongs to one
-// workspace, and a link's id follows from its address, so that two draws never conflict.
+// drawCatalog draws a valid catalog of a few workspaces, small enough that two draws
+// overlap. A host belongs to one workspace, and a link's id follows from its address,
+// so that two draws never conflict.
 func drawCatalog(t *rapid.T, label string) *Catalog {
 	var all []Workspace
 	for _, id := range []string{"a", "b", "c"} {
@@ -46,16 +47,22 @@ func drawWorkspace(t *rapid.T, id string) Workspace {
 		if p := fmt.Sprintf("p%d", i); some(p) {
 			programs = append(programs, p)
 			w.Programs = append(w.Programs, Program{
-				ID: p, Key: p, Name: text.Draw(t, "name"), WindowMs: 1000 * rapid.Int64Range(0, 90*86400).Draw(t, "window"),
+				ID: p, Key: p, Name: text.Draw(t, "name"), WindowMs: 1000 * rapid.Int64Range(0, 90*86400).Draw(t,
+					"window"),
 				Status: rapid.SampledFrom([]string{StatusActive, StatusPaused}).Draw(t, "status"),
-				Reward: rapid.SampledFrom([]Reward{{}, {Percent: "10"}, {Flat: "5.00", Currency: "USD"}}).Draw(t, "reward"),
-				UTM:    UTM{Source: text.Draw(t, "utm")},
+				Reward: rapid.SampledFrom([]Reward{
+					{},
+					{Percent: "10"},
+					{Flat: "5.00", Currency: "USD"},
+				}).Draw(t, "reward"),
+				UTM: UTM{Source: text.Draw(t, "utm")},
 			})
 		}
 		if p := fmt.Sprintf("q%d", i); some(p) {
 			partners = append(partners, p)
 			w.Partners = append(w.Partners, Partner{ID: p, Key: p, Name: text.Draw(t, "name"),
-				Relationship: rapid.SampledFrom([]string{RelationshipApproved, RelationshipReview}).Draw(t, "relationship")})
+				Relationship: rapid.SampledFrom([]string{RelationshipApproved, RelationshipReview}).Draw(t,
+					"relationship")})
 		}
 	}
 	for i, d := range w.Domains {
@@ -65,10 +72,11 @@ func drawWorkspace(t *rapid.T, id string) Workspace {
 			}
 			l := Link{
 				ID: fmt.Sprintf("l-%d-%d", i, j), Domain: d, Slug: fmt.Sprintf("s/%d", j),
-				Destination: rapid.SampledFrom([]string{"https://x.com/?click=1", "https://x.com/#f", "app://x"}).Draw(t, "destination"),
-				Status:      rapid.SampledFrom([]string{StatusActive, StatusActive, StatusArchived}).Draw(t, "status"),
-				Partner:     rapid.SampledFrom(partners).Draw(t, "partner"),
-				Program:     rapid.SampledFrom(programs).Draw(t, "program"),
+				Destination: rapid.SampledFrom([]string{"https://x.com/?click=1", "https://x.com/#f", "app://x"}).Draw(
+					t, "destination"),
+				Status:  rapid.SampledFrom([]string{StatusActive, StatusActive, StatusArchived}).Draw(t, "status"),
+				Partner: rapid.SampledFrom(partners).Draw(t, "partner"),
+				Program: rapid.SampledFrom(programs).Draw(t, "program"),
 			}
 			if l.Partner != "" {
 				l.AssignedAt = time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(t, "assigned_at"))
@@ -96,7 +104,15 @@ func answerOf(r Resolved, found Found) answer {
 	if found == Unknown {
 		return answer{}
 	}
-	a := answer{Found: found, Workspace: *r.Workspace, Link: *r.Link, WindowMs: r.WindowMs, Terms: r.RewardTerms, UTM: r.UTM, Unsafe: r.Unsafe}
+	a := answer{
+		Found:     found,
+		Workspace: *r.Workspace,
+		Link:      *r.Link,
+		WindowMs:  r.WindowMs,
+		Terms:     r.RewardTerms,
+		UTM:       r.UTM,
+		Unsafe:    r.Unsafe,
+	}
 	if r.Partner != nil {
 		a.Partner = *r.Partner
 	}
@@ -117,7 +133,13 @@ func modelLookup(c *Catalog, host, slug string) answer {
 			if !ok || l.Domain != domain || l.Slug != slug {
 				continue
 			}
-			a := answer{Found: Active, Workspace: w, Link: l, WindowMs: DefaultWindow.Milliseconds(), Unsafe: Safety(l.Destination, w.TokenParameter)}
+			a := answer{
+				Found:     Active,
+				Workspace: w,
+				Link:      l,
+				WindowMs:  DefaultWindow.Milliseconds(),
+				Unsafe:    Safety(l.Destination, w.TokenParameter),
+			}
 			a.Workspace.Programs, a.Workspace.Partners, a.Workspace.Links = nil, nil, nil
 			if l.Status == StatusArchived {
 				a.Found = Archived

@@ -12,8 +12,8 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// Problem is one thing that is wrong with a catalog. [Parse], [Load] and [New] report all they find, joined, in the order of
-// the files.
+// Problem is one thing that is wrong with a catalog. [Parse], [Load] and [New] report
+// all they find, joined, in the order of the files.
 type Problem struct {
 	File   string // "" if the workspace was not read from a file
 	Line   int    // 1-based; 0 if unknown
@@ -36,7 +36,8 @@ func (p *Problem) Error() string {
 	return b.String()
 }
 
-// joinProblems keeps the order in which files were first named; workspaces made in Go come in their own order.
+// joinProblems keeps the order in which files were first named; workspaces made in Go
+// come in their own order.
 func joinProblems(problems []*Problem) error {
 	rank := map[string]int{}
 	for _, p := range problems {
@@ -45,7 +46,8 @@ func joinProblems(problems []*Problem) error {
 		}
 	}
 	slices.SortStableFunc(problems, func(a, b *Problem) int {
-		return cmp.Or(cmp.Compare(rank[a.File], rank[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(rank[a.File], rank[b.File]), cmp.Compare(a.Line, b.Line),
+			cmp.Compare(a.Column, b.Column))
 	})
 	errs := make([]error, len(problems))
 	for i, p := range problems {
@@ -54,7 +56,8 @@ func joinProblems(problems []*Problem) error {
 	return errors.Join(errs...)
 }
 
-// place is a path into a catalog file, kept as a chain and written out only when something is wrong there.
+// place is a path into a catalog file, kept as a chain and written out only when
+// something is wrong there.
 type place struct {
 	parent *place
 	key    string // a field, or a key of a mapping with free keys
@@ -80,8 +83,8 @@ func (p *place) String() string {
 	return p.parent.String() + "." + p.key
 }
 
-// source is where a file's workspaces were read from. Positions are not kept: a place is looked up in the syntax tree when
-// there is something to say about it.
+// source is where a file's workspaces were read from. Positions are not kept: a place
+// is looked up in the syntax tree when there is something to say about it.
 type source struct {
 	file  string
 	index int             // of the workspace in its file
@@ -89,7 +92,8 @@ type source struct {
 	bad   map[string]bool // places the decoder has already complained about
 }
 
-// complained says whether the decoder has already refused the value at p, or one that contains it.
+// complained says whether the decoder has already refused the value at p, or one that
+// contains it.
 func (s *source) complained(p *place) bool {
 	for ; p != nil; p = p.parent {
 		if s.bad[p.String()] {
@@ -129,7 +133,8 @@ func locate(root ast.Node, p *place) (*token.Position, ast.Node) {
 	return outer, nil
 }
 
-// nodePosition is where a reader sees the node begin: a block mapping begins with its first key, not with the colon.
+// nodePosition is where a reader sees the node begin: a block mapping begins with its
+// first key, not with the colon.
 func nodePosition(n ast.Node) *token.Position {
 	if n == nil {
 		return &token.Position{Line: 1, Column: 1}

@@ -15,7 +15,8 @@ type Entry struct {
 	Value []byte
 }
 
-// Host is the record domain/{host}: who owns a host, and as which domain it answers. For a domain itself, Host = Domain.
+// Host is the record domain/{host}: who owns a host, and as which domain it answers.
+// For a domain itself, Host = Domain.
 type Host struct {
 	Host      string `json:"host"`
 	Domain    string `json:"domain"`
@@ -48,7 +49,8 @@ const (
 	kindLink      = "link"
 )
 
-// Entries returns the catalog's records, sorted by key. The same catalog gives the same bytes.
+// Entries returns the catalog's records, sorted by key. The same catalog gives the same
+// bytes.
 func (c *Catalog) Entries() []Entry {
 	var out []Entry
 	put := func(key string, record any) {
@@ -109,8 +111,8 @@ func (r *record) owner() string {
 	return r.link.Workspace
 }
 
-// decodeRecord reads a record and applies the rules that concern it alone; that what it refers to exists is not asked,
-// because records come in any order.
+// decodeRecord reads a record and applies the rules that concern it alone; that what it
+// refers to exists is not asked, because records come in any order.
 func decodeRecord(key string, value []byte) (*record, error) {
 	var (
 		r     record

@@ -23,15 +23,17 @@ var ErrSnapshot = errors.New("unusable catalog snapshot")
 //	│ PARTCAT1  │ of View   │ count     │             offset }                         │ uint32       │
 //	└───────────┴───────────┴───────────┴──────────────────────────────────────────────┴──────────────┘
 //
-// Integers of the frame are big-endian, those of a record are varints (lengths unsigned, the offset signed). Records are
-// sorted by key; a removed one has length 0. The last character of the magic is the version.
+// Integers of the frame are big-endian, those of a record are varints (lengths
+// unsigned, the offset signed). Records are sorted by key; a removed one has length 0.
+// The last character of the magic is the version.
 var snapshotMagic = []byte("PARTCAT1")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 const snapshotFrame = 8 + 8 + 8 + 4
 
-// Save writes the view, in a form that is the same for the same records. The caller makes the file appear atomically.
+// Save writes the view, in a form that is the same for the same records. The caller
+// makes the file appear atomically.
 func (v *View) Save(w io.Writer) error {
 	v.mu.RLock()
 	records, offset := maps.Clone(v.records), v.offset
@@ -61,8 +63,8 @@ func (v *View) Save(w io.Writer) error {
 	return nil
 }
 
-// LoadView reads what [View.Save] wrote. Anything else, a truncated or altered file included, is an error that wraps
-// [ErrSnapshot]; an error of r itself does not.
+// LoadView reads what [View.Save] wrote. Anything else, a truncated or altered file
+// included, is an error that wraps [ErrSnapshot]; an error of r itself does not.
 func LoadView(r io.Reader) (*View, error) {
 	data, err := io.ReadAll(r)
 	if err != nil {

@@ -31,13 +31,14 @@ const (
 var (
 	workspaceForm = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 	idForm        = regexp.MustCompile(`^[A-Za-z0-9._-]{1,40}$`)
-	hostForm      = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$`)
-	percentForm   = regexp.MustCompile(`^(0|[1-9][0-9]{0,2})(\.[0-9]{1,4})?$`)
-	flatForm      = regexp.MustCompile(`^(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?$`)
+	hostForm      = regexp.MustCompile(
+		`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$`)
+	percentForm = regexp.MustCompile(`^(0|[1-9][0-9]{0,2})(\.[0-9]{1,4})?$`)
+	flatForm    = regexp.MustCompile(`^(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?$`)
 )
 
-// check collects what is wrong with one workspace, or with one record: of one place the first thing, for the others often
-// only follow from it.
+// check collects what is wrong with one workspace, or with one record: of one place the
+// first thing, for the others often only follow from it.
 type check struct {
 	src      *source
 	problems []*Problem
@@ -63,7 +64,8 @@ func (c *check) report(at *place, format string, args ...any) {
 	c.reported[p.Path] = true
 }
 
-// validate applies all rules to workspaces whose defaults are filled in, each alone and then against each other.
+// validate applies all rules to workspaces whose defaults are filled in, each alone and
+// then against each other.
 func validate(workspaces []Workspace) []*Problem {
 	var problems []*Problem
 	ids, hosts := map[string]use{}, map[string]use{}
@@ -160,7 +162,8 @@ func (c *check) lists(w *Workspace, at *place) {
 	}
 }
 
-// references checks what holds between the parts of a workspace: names are unique, and what is referred to exists.
+// references checks what holds between the parts of a workspace: names are unique, and
+// what is referred to exists.
 func (c *check) references(w *Workspace, at *place) {
 	programs, partners := map[string]use{}, map[string]use{}
 	keys := map[string]use{}
@@ -297,7 +300,8 @@ func (c *check) host(s string, at *place) {
 	_, err := netip.ParseAddr(plain)
 	switch {
 	case err != nil && (len(plain) > maxHost || !hostForm.MatchString(plain) || strings.Contains(s, "/")):
-		c.report(at, "%q is not a host name (at most %d of a-z 0-9 . _ -; other letters in their xn-- form) or IP address", s, maxHost)
+		c.report(at, "%q is not a host name (at most %d of a-z 0-9 . _ -; other letters in their xn-- form) "+
+			"or IP address", s, maxHost)
 	case plain != s:
 		c.report(at, "host %q must be written as %q: lower-case, without port, brackets and trailing dot", s, plain)
 	}
@@ -325,7 +329,8 @@ func windowProblem(ms int64) string {
 	return ""
 }
 
-// rewardProblem returns the field to blame, "" for the reward as a whole, and what is wrong, "" for nothing.
+// rewardProblem returns the field to blame, "" for the reward as a whole, and what is
+// wrong, "" for nothing.
 func rewardProblem(r Reward) (field, text string) {
 	switch {
 	case r == Reward{}:
@@ -365,7 +370,8 @@ func overHundred(s string) bool {
 	return len(whole) == 3 && (whole > "100" || strings.Trim(fraction, "0") != "")
 }
 
-// currencyDigits knows ISO 4217 codes, in capitals. The table's entries without numeric code are not, or no longer, ISO's.
+// currencyDigits knows ISO 4217 codes, in capitals. The table's entries without numeric
+// code are not, or no longer, ISO's.
 func currencyDigits(code string) (digits int, ok bool) {
 	c := money.GetCurrency(code)
 	if c == nil || c.Code != code || c.NumericCode == "" {
@@ -374,7 +380,8 @@ func currencyDigits(code string) (digits int, ok bool) {
 	return c.Fraction, true
 }
 
-// slugProblem refuses what a browser would not ask for again: it drops fragments and resolves dots.
+// slugProblem refuses what a browser would not ask for again: it drops fragments and
+// resolves dots.
 func slugProblem(s string) string {
 	switch {
 	case s == "":
@@ -394,15 +401,17 @@ func slugProblem(s string) string {
 	return ""
 }
 
-// destinationProblem refuses what cannot stand in a Location header byte for byte, and schemes that run code where the
-// response's HTML link is clicked.
+// destinationProblem refuses what cannot stand in a Location header byte for byte, and
+// schemes that run code where the response's HTML link is clicked.
 func destinationProblem(s string) string {
 	switch {
 	case s == "":
 		return "required"
 	case len(s) > maxDestination:
 		return fmt.Sprintf("destination has %d bytes, at most %d are allowed", len(s), maxDestination)
-	case !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }):
+	case !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.IsControl(r) || unicode.IsSpace(r)
+	}):
 		return fmt.Sprintf("destination %q has a space or control character: percent-encode it", s)
 	}
 	u, err := url.Parse(s)

@@ -23,10 +23,12 @@ func (f Found) String() string {
 	return [...]string{"unknown", "archived", "active"}[f]
 }
 
-// Resolved is everything a redirect needs. The values pointed to do not change; a later Apply makes new ones.
+// Resolved is everything a redirect needs. The values pointed to do not change; a later
+// Apply makes new ones.
 //
-// Where a record that the link refers to is not (yet) there, its id stands alone: a Partner or Program with nothing but ID,
-// a Workspace with nothing but ID and TokenParameter. The click then says truly whom it is for, and is flagged for review.
+// Where a record that the link refers to is not (yet) there, its id stands alone: a
+// Partner or Program with nothing but ID, a Workspace with nothing but ID and
+// TokenParameter. The click then says truly whom it is for, and is flagged for review.
 type Resolved struct {
 	Workspace   *Workspace
 	Link        *Link
@@ -39,13 +41,17 @@ type Resolved struct {
 	Offset      int64    // of the newest record of the topic that this was made from: catalog_offset
 }
 
-// View answers look-ups from the records of the topic. It may be read while it is fed. A record costs the same however many
-// there are; a look-up takes two map reads under a read lock, and does not allocate.
+// View answers look-ups from the records of the topic. It may be read while it is fed.
+// A record costs the same however many there are; a look-up takes two map reads under a
+// read lock, and does not allocate.
 //
-// A view that is fed from the beginning of the topic a second time keeps what was removed in between, because a compacted
-// topic does not say so for ever: then make a new one.
+// A view that is fed from the beginning of the topic a second time keeps what was
+// removed in between, because a compacted topic does not say so for ever: then make a
+// new one.
 type View struct {
-	mu         sync.RWMutex // guards everything below, and the fields of all cells; what cells point to never changes
+	// guards everything below, and the fields of all cells; what cells point to never
+	// changes
+	mu         sync.RWMutex
 	offset     int64
 	records    map[string]stored // by key
 	workspaces map[string]*cell[Workspace]
@@ -55,15 +61,16 @@ type View struct {
 	domains    map[string]map[string]*linkCell // domain → slug → link
 }
 
-// stored is a record as it came, for Save and Entries. A removed one has no value, but its offset stays: an older record
-// that comes late must not bring it back.
+// stored is a record as it came, for Save and Entries. A removed one has no value, but
+// its offset stays: an older record that comes late must not bring it back.
 type stored struct {
 	value  []byte
 	offset int64
 }
 
-// cell is the place of one record. It exists from the first time that anything refers to it, so that links can point to
-// partners that come later; value is nil until then, and again after a removal.
+// cell is the place of one record. It exists from the first time that anything refers
+// to it, so that links can point to partners that come later; value is nil until then,
+// and again after a removal.
 type cell[T any] struct {
 	value  *T
 	offset int64
@@ -106,15 +113,17 @@ func NewView() *View {
 	}
 }
 
-// Replace makes v hold what other holds, at once for whoever looks. other must not be used any more.
+// Replace makes v hold what other holds, at once for whoever looks. other must not be
+// used any more.
 func (v *View) Replace(other *View) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.offset, v.records, v.workspaces, v.programs, v.partners, v.hosts, v.domains = other.offset, other.records, other.workspaces, other.programs, other.partners, other.hosts, other.domains
 }
 
-// Apply takes one record of the topic; an empty value removes it. Of one key the record with the largest offset wins,
-// whatever the order. An error names the key and changes nothing but [View.Offset].
+// Apply takes one record of the topic; an empty value removes it. Of one key the record
+// with the largest offset wins, whatever the order. An error names the key and changes
+// nothing but [View.Offset].
 func (v *View) Apply(key string, value []byte, offset int64) error {
 	var r *record
 	var err error
@@ -207,8 +216,9 @@ func (v *View) linksOf(domain string) map[string]*linkCell {
 	return links
 }
 
-// Lookup resolves an address. host is a Host header as it came, see [NormalizeHost]; slug is matched exactly, so
-// percent-decoding and the trailing slash are the caller's. Of an Archived address Resolved is filled too.
+// Lookup resolves an address. host is a Host header as it came, see [NormalizeHost];
+// slug is matched exactly, so percent-decoding and the trailing slash are the caller's.
+// Of an Archived address Resolved is filled too.
 func (v *View) Lookup(host, slug string) (Resolved, Found) {
 	host = NormalizeHost(host)
 	v.mu.RLock()
@@ -218,7 +228,8 @@ func (v *View) Lookup(host, slug string) (Resolved, Found) {
 		return Resolved{}, Unknown
 	}
 	l := h.links[slug]
-	if l == nil || l.value.Workspace != h.value.Workspace { // a link of the domain's former owner is nobody's
+	// a link of the domain's former owner is nobody's
+	if l == nil || l.value.Workspace != h.value.Workspace {
 		return Resolved{}, Unknown
 	}
 	r := Resolved{Link: &l.value.Link, WindowMs: DefaultWindow.Milliseconds(), Offset: max(h.offset, l.offset)}
@@ -270,8 +281,9 @@ func (v *View) Workspace(id string) (*Workspace, bool) {
 	return c.value, true
 }
 
-// Workspaces returns what the view holds in the shape of catalog files, by id. Archived hosts, and links on domains that are
-// archived, are left out. It is for printing ([Format]) and for checks at start, not for requests.
+// Workspaces returns what the view holds in the shape of catalog files, by id. Archived
+// hosts, and links on domains that are archived, are left out. It is for printing
+// ([Format]) and for checks at start, not for requests.
 func (v *View) Workspaces() []Workspace {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -313,8 +325,9 @@ func (v *View) Workspaces() []Workspace {
 	return out
 }
 
-// fillHosts replaces the hosts that the workspace's record names by those that answer: one that a file no longer names goes
-// on answering until it is archived. The record's order is kept, others follow.
+// fillHosts replaces the hosts that the workspace's record names by those that answer:
+// one that a file no longer names goes on answering until it is archived. The record's
+// order is kept, others follow.
 func (v *View) fillHosts(w *Workspace) {
 	active := func(host string) bool {
 		h := v.hosts[host]
@@ -355,7 +368,8 @@ func (v *View) Offset() int64 {
 	return v.offset
 }
 
-// LongestWindow is the longest attribution window of any program, and at least DefaultWindow: clicks must be kept longer.
+// LongestWindow is the longest attribution window of any program, and at least
+// DefaultWindow: clicks must be kept longer.
 func (v *View) LongestWindow() time.Duration {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

@@ -16,8 +16,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestViewAnswersAsTheCatalog: whatever the order of the records, and with older and removed versions in between, a view
-// answers every address as a walk through the catalog does; so does its copy through a snapshot.
+// TestViewAnswersAsTheCatalog: whatever the order of the records, and with older and
+// removed versions in between, a view answers every address as a walk through the
+// catalog does; so does its copy through a snapshot.
 func TestViewAnswersAsTheCatalog(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		before, now := drawCatalog(t, "before"), drawCatalog(t, "now")
@@ -58,11 +59,13 @@ func TestViewAnswersAsTheCatalog(t *testing.T) {
 			}
 			for _, a := range addresses() {
 				got := answerOf(view.Lookup(a[0], a[1]))
-				if diff := cmp.Diff(modelLookup(now, a[0], a[1]), got, cmpopts.IgnoreUnexported(Workspace{})); diff != "" {
+				if diff := cmp.Diff(modelLookup(now, a[0], a[1]), got,
+					cmpopts.IgnoreUnexported(Workspace{})); diff != "" {
 					t.Fatalf("%v: -model +view\n%s", a, diff)
 				}
 			}
-			if diff := cmp.Diff(now.Workspaces(), view.Workspaces(), cmpopts.IgnoreUnexported(Workspace{}), cmpopts.EquateEmpty()); diff != "" {
+			if diff := cmp.Diff(now.Workspaces(), view.Workspaces(), cmpopts.IgnoreUnexported(Workspace{}),
+				cmpopts.EquateEmpty()); diff != "" {
 				t.Fatalf("workspaces:\n%s", diff)
 			}
 			if view.Offset() != int64(len(log)-1) {
@@ -83,7 +86,8 @@ func TestFormatIsReadBack(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, text)
 		}
-		if diff := cmp.Diff(c.Workspaces(), ws, cmpopts.IgnoreUnexported(Workspace{}), cmpopts.EquateEmpty()); diff != "" {
+		if diff := cmp.Diff(c.Workspaces(), ws, cmpopts.IgnoreUnexported(Workspace{}),
+			cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("%s\n%s", diff, text)
 		}
 	}
@@ -99,7 +103,8 @@ func TestLookupOfTheDemo(t *testing.T) {
 		{"go.acme.com", "nomura", "active lnk_nomura prt_nomura/approved prg_agency 2592000000 10% entitled"},
 		{"Go.Acme.Com.:8080", "nomura", "active lnk_nomura prt_nomura/approved prg_agency 2592000000 10% entitled"},
 		{"localhost:8080", "creator", "active lnk_creator prt_creator/review prg_creator 1209600000 5.00 USD entitled"},
-		{"127.0.0.1:8080", "lookbook", "active lnk_lookbook prt_nomura/approved prg_agency 2592000000 10% entitled signed_url"},
+		{"127.0.0.1:8080", "lookbook", "active lnk_lookbook prt_nomura/approved prg_agency 2592000000 10% " +
+			"entitled signed_url"},
 		{"go.acme.com", "newsletter", "active lnk_newsletter 2592000000 entitled"},
 		{"go.initech.com", "milton", "active lnk_milton prt_milton/approved 2592000000"},
 		{"go.acme.com", "Nomura", "unknown"},
@@ -143,7 +148,8 @@ func describe(r Resolved, found Found) string {
 	return strings.Join(words, " ")
 }
 
-// TestViewFollowsTheTopic tells a short history: what is not there yet, edits, archiving, removal, and catalog_offset.
+// TestViewFollowsTheTopic tells a short history: what is not there yet, edits,
+// archiving, removal, and catalog_offset.
 func TestViewFollowsTheTopic(t *testing.T) {
 	v := NewView()
 	values := map[string][]byte{}
@@ -182,7 +188,8 @@ func TestViewFollowsTheTopic(t *testing.T) {
 	expect("active lnk_nomura prt_nomura/banned prg_agency 60000 20% entitled reserved_present", 14)
 	apply("domain/localhost", 15, `"status":"active"`, `"status":"archived"`)
 	expect("archived lnk_nomura prt_nomura/banned prg_agency 60000 20% entitled reserved_present", 15)
-	apply("domain/localhost", 16, `"workspace":"acme"`, `"workspace":"globex"`) // acme's links are not globex's
+	// acme's links are not globex's
+	apply("domain/localhost", 16, `"workspace":"acme"`, `"workspace":"globex"`)
 	expect("unknown", 0)
 	apply("domain/localhost", 17)
 	apply("link/go.acme.com/nomura", 18, `"status":"active"`, `"status":"archived"`)
@@ -213,14 +220,21 @@ func TestBadRecords(t *testing.T) {
 		{"workspace/acme", `{"id":"acme","name":"A","plan":"gold"}`, `plan: unknown plan "gold"`},
 		{"workspace/acme", `{"id":"globex","name":"A","plan":"plus"}`, `belongs under "workspace/globex"`},
 		{"partner/acme/prt_nomura", `{"workspace":"acme","id":"prt_nomura"}`, "key: required"},
-		{"partner/acme/prt_nomura", `{"workspace":"A!","id":"prt_nomura","key":"k","name":"n","relationship":"approved","lifecycle":"active"}`, `bad workspace id "A!"`},
-		{"program/acme/prg_agency", `{"workspace":"acme","id":"prg_agency","key":"k","name":"n","status":"active","window_ms":7776001000}`, "window: window is longer than 90d"},
-		{"link/go.acme.com/nomura", `{"workspace":"acme","id":"l","domain":"go.acme.com","slug":"nomura","destination":"/x","token":"auto","status":"active"}`, "absolute URL"},
-		{"domain/go.acme.com", `{"host":"go.acme.com","domain":"go.acme.com","workspace":"acme","status":"?"}`, "unknown status"},
+		{"partner/acme/prt_nomura",
+			`{"workspace":"A!","id":"prt_nomura","key":"k","name":"n","relationship":"approved","lifecycle":"active"}`,
+			`bad workspace id "A!"`},
+		{"program/acme/prg_agency",
+			`{"workspace":"acme","id":"prg_agency","key":"k","name":"n","status":"active","window_ms":7776001000}`,
+			"window: window is longer than 90d"},
+		{"link/go.acme.com/nomura",
+			`{"workspace":"acme","id":"l","domain":"go.acme.com","slug":"nomura","destination":"/x","token":"auto","status":"active"}`, "absolute URL"},
+		{"domain/go.acme.com", `{"host":"go.acme.com","domain":"go.acme.com","workspace":"acme","status":"?"}`,
+			"unknown status"},
 		{"domain/go.acme.com", "\xff", "invalid"},
 	} {
 		err := v.Apply(c.key, []byte(c.value), 1000)
-		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), fmt.Sprintf("%q", c.key)) {
+		if err == nil || !strings.Contains(err.Error(), c.want) ||
+			!strings.Contains(err.Error(), fmt.Sprintf("%q", c.key)) {
 			t.Errorf("%s %s: got %v, want %q and the key", c.key, c.value, err, c.want)
 		}
 	}
@@ -233,7 +247,8 @@ func TestBadRecords(t *testing.T) {
 	}
 }
 
-// TestLookupDuringApply is for the race detector; and a link is never seen with half of an edit.
+// TestLookupDuringApply is for the race detector; and a link is never seen with half of
+// an edit.
 func TestLookupDuringApply(t *testing.T) {
 	entries := mustLoad(t, "testdata/good/acme.yaml").Entries()
 	v := mustView(t, entries)
@@ -257,7 +272,8 @@ func TestLookupDuringApply(t *testing.T) {
 	}
 	key := "program/acme/prg_agency"
 	for i := range 500 {
-		value := fmt.Sprintf(`{"workspace":"acme","id":"prg_agency","key":"k","name":"n","status":"active","window_ms":%d,"reward":{"percent":"%d"}}`,
+		value := fmt.Sprintf(
+			`{"workspace":"acme","id":"prg_agency","key":"k","name":"n","status":"active","window_ms":%d,"reward":{"percent":"%d"}}`,
 			1000*(i+1), i%100)
 		if err := v.Apply(key, []byte(value), int64(1000+i)); err != nil {
 			t.Fatal(err)
@@ -279,7 +295,8 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// TestLoadingIsLinear: ten times the records must not take a hundred times as long, look-ups in between included.
+// TestLoadingIsLinear: ten times the records must not take a hundred times as long,
+// look-ups in between included.
 func TestLoadingIsLinear(t *testing.T) {
 	load := func(n int) time.Duration {
 		entries := linkEntries(n)
@@ -365,7 +382,8 @@ func FuzzParse(f *testing.F) {
 	for _, dir := range []string{"good", "bad"} {
 		files, _ := os.ReadDir("testdata/" + dir)
 		for _, file := range files {
-			if data, err := os.ReadFile("testdata/" + dir + "/" + file.Name()); err == nil && strings.HasSuffix(file.Name(), ".yaml") {
+			if data, err := os.ReadFile("testdata/" + dir + "/" + file.Name()); err == nil &&
+				strings.HasSuffix(file.Name(), ".yaml") {
 				f.Add(data)
 			}
 		}

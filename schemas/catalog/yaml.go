@@ -17,11 +17,12 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// maxDepth bounds the nesting of a file before it is parsed: the parser recurses, and a stack that overflows cannot be
-// recovered from. A catalog needs 5.
+// maxDepth bounds the nesting of a file before it is parsed: the parser recurses, and a
+// stack that overflows cannot be recovered from. A catalog needs 5.
 const maxDepth = 32
 
-// Load reads and checks catalog files together. All problems of all files are reported, joined.
+// Load reads and checks catalog files together. All problems of all files are reported,
+// joined.
 func Load(paths ...string) (*Catalog, error) {
 	var (
 		workspaces []Workspace
@@ -43,8 +44,9 @@ func Load(paths ...string) (*Catalog, error) {
 	return New(workspaces)
 }
 
-// Parse reads one catalog file and checks it; name is what problems call it. The workspaces come with defaults filled in and
-// remember where they were read, so that [New] can still name lines and columns when it finds conflicts between files.
+// Parse reads one catalog file and checks it; name is what problems call it. The
+// workspaces come with defaults filled in and remember where they were read, so that
+// [New] can still name lines and columns when it finds conflicts between files.
 func Parse(name string, data []byte) ([]Workspace, error) {
 	workspaces, problems := decode(name, data)
 	problems = append(problems, validate(workspaces)...)
@@ -54,8 +56,8 @@ func Parse(name string, data []byte) ([]Workspace, error) {
 	return workspaces, nil
 }
 
-// decode turns a file into workspaces and complains only about its form. What it complained about holds a zero value, and
-// validate is silent there.
+// decode turns a file into workspaces and complains only about its form. What it
+// complained about holds a zero value, and validate is silent there.
 func decode(name string, data []byte) ([]Workspace, []*Problem) {
 	d := &decoder{file: name, bad: map[string]bool{}}
 	root := d.parse(data)
@@ -106,7 +108,8 @@ func (d *decoder) parse(data []byte) (root ast.Node) {
 	start := &token.Position{Line: 1, Column: 1}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	if i := invalidByte(data); i >= 0 {
-		d.complain(nil, bytePosition(data, i), "byte 0x%02x is not text: a catalog is UTF-8 without control characters", data[i])
+		d.complain(nil, bytePosition(data, i),
+			"byte 0x%02x is not text: a catalog is UTF-8 without control characters", data[i])
 		return nil
 	}
 	defer func() { // the YAML library is not ours; a file must not be able to stop a daemon
@@ -120,7 +123,8 @@ func (d *decoder) parse(data []byte) (root ast.Node) {
 		d.complain(nil, pos, "nested too deeply")
 		return nil
 	}
-	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey()) // repeated keys are found in object, all of them
+	// repeated keys are found in object, all of them
+	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		pos, text := start, err.Error()
 		var y yaml.Error
@@ -174,8 +178,9 @@ func bytePosition(data []byte, i int) *token.Position {
 	return &token.Position{Line: line, Column: utf8.RuneCount(head[bytes.LastIndexByte(head, '\n')+1:]) + 1}
 }
 
-// tooDeep bounds flow nesting by its brackets, and block nesting by the indentation of lines and by the dashes and question
-// marks on one line: each block level needs one of these.
+// tooDeep bounds flow nesting by its brackets, and block nesting by the indentation of
+// lines and by the dashes and question marks on one line: each block level needs one of
+// these.
 func tooDeep(tokens token.Tokens) *token.Position {
 	flow, line, marks := 0, 0, 0
 	for _, tk := range tokens {
@@ -200,8 +205,8 @@ func tooDeep(tokens token.Tokens) *token.Position {
 	return nil
 }
 
-// object calls field for every key of a mapping; field returns false for a key it does not know. known lists the keys for
-// the message.
+// object calls field for every key of a mapping; field returns false for a key it does
+// not know. known lists the keys for the message.
 func (d *decoder) object(n ast.Node, at *place, known string, field func(key string, n ast.Node, at *place) bool) {
 	m, ok := n.(*ast.MappingNode)
 	if !ok {
@@ -234,7 +239,8 @@ func (d *decoder) object(n ast.Node, at *place, known string, field func(key str
 	}
 }
 
-// list calls item for every element, also for one that is malformed: indices stay those of the file.
+// list calls item for every element, also for one that is malformed: indices stay those
+// of the file.
 func (d *decoder) list(n ast.Node, at *place, item func(i int, n ast.Node, at *place)) {
 	s, ok := n.(*ast.SequenceNode)
 	if !ok {

@@ -13,18 +13,22 @@ var migrations embed.FS
 //go:embed roles/roles.sql
 var roles string
 
-// MinDeduplicationWindow is the smallest deduplication window, in blocks, with which a table may be used. The migrations set more.
+// MinDeduplicationWindow is the smallest deduplication window, in blocks, with which a
+// table may be used. The migrations set more.
 const MinDeduplicationWindow = 10_000
 
 // Roles that Roles makes.
 const (
 	// RoleWriter is for the sink and for ctl.
 	RoleWriter = "partners_writer"
-	// RoleReader reads the workspaces whose RoleWorkspace is granted beside it, and no others.
+	// RoleReader reads the workspaces whose RoleWorkspace is granted beside it, and no
+	// others.
 	RoleReader = "partners_reader"
-	// RoleEveryWorkspace reads all workspaces: for report and export, which check rights themselves, and for operators.
+	// RoleEveryWorkspace reads all workspaces: for report and export, which check
+	// rights themselves, and for operators.
 	RoleEveryWorkspace = "partners_every_workspace"
-	// RoleWorkspace is the beginning of the role that stands for one workspace; its id follows.
+	// RoleWorkspace is the beginning of the role that stands for one workspace; its id
+	// follows.
 	RoleWorkspace = "partners_workspace_"
 )
 
@@ -34,9 +38,11 @@ func Migrations() fs.FS { return migrations }
 // identifier is what a database may be called.
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// Roles returns the statements that make the roles and their row policies for a database, to be run after Migrations, in order. All of them can be run
-// again. They need access management, which an embedded ClickHouse lacks (it answers with code 497, ACCESS_DENIED): there is nobody to keep out there. A name that
-// is no identifier gives no statements.
+// Roles returns the statements that make the roles and their row policies for a
+// database, to be run after Migrations, in order. All of them can be run again. They
+// need access management, which an embedded ClickHouse lacks (it answers with code 497,
+// ACCESS_DENIED): there is nobody to keep out there. A name that is no identifier gives
+// no statements.
 func Roles(database string) []string {
 	if !identifier.MatchString(database) {
 		return nil

@@ -26,7 +26,8 @@ func TestMigrations(t *testing.T) {
 	if err != nil || len(names) == 0 {
 		t.Fatal(names, err)
 	}
-	repeatable := regexp.MustCompile(`^(CREATE (TABLE IF NOT EXISTS|MATERIALIZED VIEW IF NOT EXISTS|OR REPLACE VIEW)|ALTER TABLE [a-z_]+ ADD COLUMN IF NOT EXISTS) `)
+	repeatable := regexp.MustCompile(
+		`^(CREATE (TABLE IF NOT EXISTS|MATERIALIZED VIEW IF NOT EXISTS|OR REPLACE VIEW)|ALTER TABLE [a-z_]+ ADD COLUMN IF NOT EXISTS) `)
 	for i, name := range names {
 		if !strings.HasPrefix(name, "000"+string(rune('1'+i))+"_") {
 			t.Errorf("file %d is %s", i+1, name)
@@ -45,7 +46,8 @@ func TestMigrations(t *testing.T) {
 				t.Errorf("%s: cannot be run again: %.80s", name, statement)
 			}
 			if strings.Contains(statement, "ENGINE =") && (!strings.Contains(statement, "ENGINE = {{engine ") ||
-				!strings.Contains(statement, "    non_replicated_deduplication_window = 100000,\n") || !strings.Contains(statement, "replicated_deduplication_window_seconds = 604800")) {
+				!strings.Contains(statement, "    non_replicated_deduplication_window = 100000,\n") ||
+				!strings.Contains(statement, "replicated_deduplication_window_seconds = 604800")) {
 				t.Errorf("%s: a table without engine template or deduplication windows: %.80s", name, statement)
 			}
 		}
@@ -56,7 +58,8 @@ func TestMigrations(t *testing.T) {
 func TestCurrencyDigits(t *testing.T) {
 	text := read(t, "0001_base_tables.sql")
 	digits := map[string]int{}
-	for _, m := range regexp.MustCompile(`reward_currency (?:IN \(([^)]*)\)|= ('[A-Z]+')), ([034])`).FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile(
+		`reward_currency (?:IN \(([^)]*)\)|= ('[A-Z]+')), ([034])`).FindAllStringSubmatch(text, -1) {
 		for _, code := range regexp.MustCompile(`[A-Z]{3}`).FindAllString(m[1]+m[2], -1) {
 			digits[code] = int(m[3][0] - '0')
 		}
@@ -106,16 +109,19 @@ func TestRoles(t *testing.T) {
 			t.Errorf("not a statement: %q", s)
 		}
 	}
-	// Every table with a workspace has a policy for readers; without one a reader would see all of it.
+	// Every table with a workspace has a policy for readers; without one a reader would
+	// see all of it.
 	for _, name := range []string{"0001_base_tables.sql", "0002_rollup.sql"} {
 		for _, table := range strings.Split(read(t, name), "CREATE TABLE IF NOT EXISTS ")[1:] {
 			table, body, _ := strings.Cut(table, "\n")
 			body, _, _ = strings.Cut(body, "ENGINE")
-			policy := "CREATE ROW POLICY OR REPLACE partners_own ON `partners`." + table + "\n    USING workspace_id IN "
+			policy := "CREATE ROW POLICY OR REPLACE partners_own ON `partners`." + table +
+				"\n    USING workspace_id IN "
 			if strings.Contains(body, " workspace_id ") != strings.Contains(all, policy) {
 				t.Errorf("%s: workspace column and policy do not agree", table)
 			}
-			if !strings.Contains(all, "CREATE ROW POLICY OR REPLACE partners_all ON `partners`."+table+" USING 1 TO partners_writer") {
+			if !strings.Contains(all, "CREATE ROW POLICY OR REPLACE partners_all ON `partners`."+table+
+				" USING 1 TO partners_writer") {
 				t.Errorf("%s: the writer has no policy", table)
 			}
 		}
@@ -125,8 +131,9 @@ func TestRoles(t *testing.T) {
 	}
 }
 
-// A reader is granted exactly the tables, which have policies, and the views of them: ClickHouse reads a materialized view's target without the target's policy, so through one a reader would see every
-// workspace.
+// A reader is granted exactly the tables, which have policies, and the views of them:
+// ClickHouse reads a materialized view's target without the target's policy, so through
+// one a reader would see every workspace.
 func TestReadersGrants(t *testing.T) {
 	names, err := fs.Glob(ddl.Migrations(), "*.sql")
 	if err != nil {

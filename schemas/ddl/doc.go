@@ -1,4 +1,5 @@
-// Package ddl holds the ClickHouse schema: numbered migrations (*.sql, for goose) and the statements that make roles.
+// Package ddl holds the ClickHouse schema: numbered migrations (*.sql, for goose) and
+// the statements that make roles.
 //
 //	topics ──sink──▶ base tables ──materialized views──▶ partner_hourly_state
 //	                 clicks conversions outcomes              │
@@ -7,12 +8,20 @@
 //
 // What the tables promise, together with the sink that fills them:
 //
-//   - A record is in its base table once, found by (src_partition, src_offset); a click that was sent twice counts once, in table and rollup.
-//   - Every table of a chain has deduplication windows of its own, so that an insert can be repeated with its token.
-//   - The month of a row's partition follows from the record alone (arrived_at, its timestamp in Kafka), so a repeated insert makes the same parts.
-//   - Columns that hold many different texts are String, all others LowCardinality(String). Empty text means absent; a null is a number or a time that is not there.
-//   - Money is in minor units, with currency and exponent beside it. Sums are Int128, since two amounts of nineteen digits must not wrap around.
+//   - A record is in its base table once, found by (src_partition, src_offset); a click
+//     that was sent twice counts once, in table and rollup.
+//   - Every table of a chain has deduplication windows of its own, so that an insert
+//     can be repeated with its token.
+//   - The month of a row's partition follows from the record alone (arrived_at, its
+//     timestamp in Kafka), so a repeated insert makes the same parts.
+//   - Columns that hold many different texts are String, all others
+//     LowCardinality(String). Empty text means absent; a null is a number or a time
+//     that is not there.
+//   - Money is in minor units, with currency and exponent beside it. Sums are Int128,
+//     since two amounts of nineteen digits must not wrap around.
 //
-// The migrations are templates: {{engine "MergeTree"}} becomes the plain or the replicated engine. They only go up, and each statement can be
-// run again. Names of tables are unqualified; only the roles name the database, because ClickHouse keeps them outside of databases.
+// The migrations are templates: {{engine "MergeTree"}} becomes the plain or the
+// replicated engine. They only go up, and each statement can be run again. Names of
+// tables are unqualified; only the roles name the database, because ClickHouse keeps
+// them outside of databases.
 package ddl

@@ -32,7 +32,8 @@ var defaultIDs []byte
 // HeadLen is the length of Confluent framing.
 const HeadLen = 5
 
-// Errors of the decoders. All of them mean that the bytes alone make the record useless: Unreadable tells them from anything else.
+// Errors of the decoders. All of them mean that the bytes alone make the record
+// useless: Unreadable tells them from anything else.
 var (
 	ErrFraming       = errors.New("not in Confluent framing (0x00 and a 4-byte schema id)")
 	ErrUnknownSchema = errors.New("unknown schema id")
@@ -41,13 +42,17 @@ var (
 	ErrTooLarge      = errors.New("record is too large")
 )
 
-// MaxConversionBytes is the largest conversion, framing included, that counts as readable. Its outcome carries the event, the click and, if a parent was inferred, the id of another event; a row of
-// the changelog holds ids of two. All that must fit a broker's usual limit of 1 MB. The gateway takes less.
+// MaxConversionBytes is the largest conversion, framing included, that counts as
+// readable. Its outcome carries the event, the click and, if a parent was inferred, the
+// id of another event; a row of the changelog holds ids of two. All that must fit a
+// broker's usual limit of 1 MB. The gateway takes less.
 const MaxConversionBytes = 480 << 10
 
-// Unreadable reports whether err says that a record's bytes cannot be used, so that another attempt would fail as well.
+// Unreadable reports whether err says that a record's bytes cannot be used, so that
+// another attempt would fail as well.
 func Unreadable(err error) bool {
-	return errors.Is(err, ErrFraming) || errors.Is(err, ErrUnknownSchema) || errors.Is(err, ErrWrongRecord) || errors.Is(err, ErrMalformed) || errors.Is(err, ErrTooLarge)
+	return errors.Is(err, ErrFraming) || errors.Is(err, ErrUnknownSchema) || errors.Is(err, ErrWrongRecord) ||
+		errors.Is(err, ErrMalformed) || errors.Is(err, ErrTooLarge)
 }
 
 // ID binds a schema id on the wire to a version of a record.
@@ -82,12 +87,20 @@ type Schema struct {
 	JSON    string
 }
 
-// Schemas lists every version of every record, oldest first. Append-only: a version that was once written must stay readable.
+// Schemas lists every version of every record, oldest first. Append-only: a version
+// that was once written must stay readable.
 func Schemas() []Schema {
-	return []Schema{{"Click", 1, clickSchema}, {"Conversion", 1, conversionSchema}, {"Outcome", 1, outcomeSchema}, {"Progress", 1, progressSchema}, {"Rejection", 1, rejectionSchema}}
+	return []Schema{
+		{"Click", 1, clickSchema},
+		{"Conversion", 1, conversionSchema},
+		{"Outcome", 1, outcomeSchema},
+		{"Progress", 1, progressSchema},
+		{"Rejection", 1, rejectionSchema},
+	}
 }
 
-// Codec encodes and decodes records in Confluent framing. What it decodes is a copy (see Aliasing). It is safe for concurrent use.
+// Codec encodes and decodes records in Confluent framing. What it decodes is a copy
+// (see Aliasing). It is safe for concurrent use.
 type Codec struct {
 	click, conversion, outcome hot
 	progress, rejection        cold
@@ -114,7 +127,8 @@ type reading struct {
 	text   *goavro.Codec // what was written
 }
 
-// NewCodec makes a codec for the given ids. Each record needs an id for its newest version; ids of unknown records or versions are an error.
+// NewCodec makes a codec for the given ids. Each record needs an id for its newest
+// version; ids of unknown records or versions are an error.
 func NewCodec(ids []ID) (*Codec, error) {
 	c := &Codec{schemas: make(map[uint32]reading)}
 	newest := make(map[string]Schema)
@@ -127,7 +141,8 @@ func NewCodec(ids []ID) (*Codec, error) {
 	for _, id := range ids {
 		s, ok := byVersion[fmt.Sprintf("%s/%d", id.Record, id.Version)]
 		if !ok {
-			return nil, fmt.Errorf("schema id %d: this version of the program does not know record %q version %d", id.ID, id.Record, id.Version)
+			return nil, fmt.Errorf("schema id %d: this version of the program does not know record %q version %d",
+				id.ID, id.Record, id.Version)
 		}
 		if _, ok := c.schemas[id.ID]; ok {
 			return nil, fmt.Errorf("schema id %d is given twice", id.ID)
@@ -184,7 +199,8 @@ func DefaultCodec() *Codec {
 	return c
 }
 
-// Aliasing is the same codec, but the texts that it decodes point into the bytes they were read from. These must not be modified while any of it is held, and live as long.
+// Aliasing is the same codec, but the texts that it decodes point into the bytes they
+// were read from. These must not be modified while any of it is held, and live as long.
 func (c *Codec) Aliasing() *Codec {
 	alias := *c
 	alias.options = []avro.Opt{avro.AliasInput()}
@@ -203,7 +219,8 @@ func (h hot) append(dst []byte, v any) ([]byte, error) {
 	return b, nil
 }
 
-// frame checks the framing of b and returns the reading of its schema and the Avro binary behind it.
+// frame checks the framing of b and returns the reading of its schema and the Avro
+// binary behind it.
 func (c *Codec) frame(b []byte, record string) (reading, []byte, error) {
 	if len(b) < HeadLen || b[0] != 0 {
 		return reading{}, nil, ErrFraming
@@ -257,8 +274,9 @@ func (c *Codec) DecodeConversion(b []byte, v *Conversion) error {
 	return c.decode(b, "Conversion", v)
 }
 
-// AppendOutcome appends o in wire form. If click is given, it is the stored wire form of the snapshot and o.Click is not looked at: its bytes are copied
-// when its schema is the one that outcomes embed, else it is decoded and written anew.
+// AppendOutcome appends o in wire form. If click is given, it is the stored wire form
+// of the snapshot and o.Click is not looked at: its bytes are copied when its schema is
+// the one that outcomes embed, else it is decoded and written anew.
 func (c *Codec) AppendOutcome(dst []byte, o *Outcome, click []byte) ([]byte, error) {
 	if click == nil {
 		return c.outcome.append(dst, o)
@@ -270,7 +288,8 @@ func (c *Codec) AppendOutcome(dst []byte, o *Outcome, click []byte) ([]byte, err
 		if err != nil {
 			return dst, err
 		}
-		// click is the last field, a union of null and Click: 0 selects null, 2 (zigzag of 1) selects Click.
+		// click is the last field, a union of null and Click: 0 selects null, 2 (zigzag
+		// of 1) selects Click.
 		b[len(b)-1] = 2
 		return append(b, click[HeadLen:]...), nil
 	}
@@ -288,7 +307,8 @@ func (c *Codec) DecodeOutcome(b []byte, o *Outcome) error {
 	return c.decode(b, "Outcome", o)
 }
 
-// Text prints any record in wire form as the name of its record and its Avro JSON encoding.
+// Text prints any record in wire form as the name of its record and its Avro JSON
+// encoding.
 func (c *Codec) Text(b []byte) (record string, text []byte, err error) {
 	r, body, err := c.frame(b, "")
 	if err != nil {
@@ -305,7 +325,8 @@ func (c *Codec) Text(b []byte) (record string, text []byte, err error) {
 	return r.record, text, nil
 }
 
-// native decodes by goavro, but first by twmb/avro: goavro takes a block's count of items at its word, and 30 bytes can make it reserve gigabytes.
+// native decodes by goavro, but first by twmb/avro: goavro takes a block's count of
+// items at its word, and 30 bytes can make it reserve gigabytes.
 func (r reading) native(body []byte) (any, error) {
 	var read any
 	if _, err := r.schema.Decode(body, &read, avro.AliasInput()); err != nil {

@@ -24,7 +24,8 @@ var rewrite = flag.Bool("rewrite", false, "write golden files that do not exist 
 func ptr[T any](v T) *T { return &v }
 
 func sampleClick() *event.Click {
-	return &event.Click{WorkspaceID: "acme", ClickToken: "2ABCdefGhIjKlMnOpQrStUvWxYz", ClickedAt: 1790000000123, WindowMs: 30 * 86400_000,
+	return &event.Click{WorkspaceID: "acme", ClickToken: "2ABCdefGhIjKlMnOpQrStUvWxYz", ClickedAt: 1790000000123,
+		WindowMs:    30 * 86400_000,
 		TokenStatus: event.TokenAppended, LinkID: "lnk_nomura", Domain: "go.acme.com", Slug: "nomura", Destination: "https://shop.acme.com/", Trigger: event.TriggerQR,
 		PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio", PartnerRelationship: "approved", PartnerLifecycle: "active",
 		ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners", ProgramStatus: "active", AssignmentID: "asg_1", AssignedAt: 1767571200000,
@@ -33,8 +34,10 @@ func sampleClick() *event.Click {
 }
 
 func sampleConversion() *event.Conversion {
-	c := &event.Conversion{WorkspaceID: "acme", EventID: "evt_1", ClickToken: "2ABCdefGhIjKlMnOpQrStUvWxYz", Type: event.Sale, EventName: "checkout", OccurredAt: 1790000100000,
-		ReceivedAt: 1790000100250, AmountMinor: ptr(int64(10000)), Currency: "EUR", Exponent: 2, Quantity: ptr(int32(3)), OrderID: "o-1", CustomerRef: "c-9",
+	c := &event.Conversion{WorkspaceID: "acme", EventID: "evt_1", ClickToken: "2ABCdefGhIjKlMnOpQrStUvWxYz",
+		Type: event.Sale, EventName: "checkout", OccurredAt: 1790000100000,
+		ReceivedAt: 1790000100250, AmountMinor: ptr(int64(10000)), Currency: "EUR", Exponent: 2, Quantity: ptr(
+			int32(3)), OrderID: "o-1", CustomerRef: "c-9",
 		Metadata: map[string]string{"store": "eu-1"}, KeyID: "0a1b2c3d"}
 	c.ContentSHA256 = c.Content()
 	return c
@@ -42,19 +45,24 @@ func sampleConversion() *event.Conversion {
 
 func sampleOutcome() *event.Outcome {
 	c := sampleConversion()
-	return &event.Outcome{WorkspaceID: c.WorkspaceID, EventID: "evt_2", ClickToken: c.ClickToken, Verdict: event.Reversed, Flags: []string{event.FlagOverReversed}, Review: event.ReviewNeeded,
+	return &event.Outcome{WorkspaceID: c.WorkspaceID, EventID: "evt_2", ClickToken: c.ClickToken,
+		Verdict: event.Reversed, Flags: []string{event.FlagOverReversed}, Review: event.ReviewNeeded,
 		Type: event.Refund, Effect: -1, OccurredAt: 1790000200000, ReceivedAt: 1790000200001, DecidedAt: 1790000200002, AmountMinor: ptr(int64(6000)), Currency: "EUR", Exponent: 2,
-		OrderID: "o-1", ParentEventID: "evt_1", ParentType: "sale", ReasonText: "broken", EstimatedRewardMinor: ptr(int64(-400)), RewardCurrency: "EUR", ContentSHA256: c.ContentSHA256,
+		OrderID: "o-1", ParentEventID: "evt_1", ParentType: "sale", ReasonText: "broken", EstimatedRewardMinor: ptr(
+			int64(-400)), RewardCurrency: "EUR", ContentSHA256: c.ContentSHA256,
 		EventPartition: 3, EventOffset: 77, FirstOffset: ptr(int64(5)), RulesVersion: 1, Click: sampleClick()}
 }
 
 func sampleProgress() *event.Progress {
-	return &event.Progress{Partition: 3, At: 1790000300000, ClicksPosition: 100, ConversionsPosition: 20, ClicksMaxAt: 1790000299000, ConversionsMaxAt: 1790000298000, OutcomesEnd: 24,
-		Read: 20, Attributed: 11, Reversed: 3, Duplicate: 2, Conflict: 1, Unattributed: 1, Unreadable: 1, Waiting: 1, OldestWaitingReceivedAt: ptr(event.Millis(1790000298000)), CaughtUp: true, GraceMs: 259200000}
+	return &event.Progress{Partition: 3, At: 1790000300000, ClicksPosition: 100, ConversionsPosition: 20,
+		ClicksMaxAt: 1790000299000, ConversionsMaxAt: 1790000298000, OutcomesEnd: 24,
+		Read: 20, Attributed: 11, Reversed: 3, Duplicate: 2, Conflict: 1, Unattributed: 1, Unreadable: 1, Waiting: 1,
+		OldestWaitingReceivedAt: ptr(event.Millis(1790000298000)), CaughtUp: true, GraceMs: 259200000}
 }
 
 func sampleRejection() *event.Rejection {
-	return &event.Rejection{WorkspaceID: "acme", WebhookID: "msg_1", EventID: "evt_3", ClickToken: "x", ReceivedAt: 1790000400000, Status: 422, Code: "bad_amount", Field: "amount",
+	return &event.Rejection{WorkspaceID: "acme", WebhookID: "msg_1", EventID: "evt_3", ClickToken: "x",
+		ReceivedAt: 1790000400000, Status: 422, Code: "bad_amount", Field: "amount",
 		Detail: "three digits", BodySHA256: [32]byte{1, 2, 3}, KeyID: "0a1b2c3d"}
 }
 
@@ -80,7 +88,8 @@ func encodeAll(t testing.TB, c *event.Codec) map[string][]byte {
 	return out
 }
 
-// Golden files are append-only: a record that was once written must be readable, byte for byte, for ever.
+// Golden files are append-only: a record that was once written must be readable, byte
+// for byte, for ever.
 func TestGolden(t *testing.T) {
 	c := event.DefaultCodec()
 	for name, b := range encodeAll(t, c) {
@@ -105,7 +114,8 @@ func TestGolden(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got != string(want) {
-			t.Errorf("%s: the encoding changed; a new form needs a new schema version:\n%s", file, cmp.Diff(string(want), got))
+			t.Errorf("%s: the encoding changed; a new form needs a new schema version:\n%s",
+				file, cmp.Diff(string(want), got))
 		}
 	}
 }
@@ -146,7 +156,8 @@ func TestRoundTrip(t *testing.T) {
 	same("Rejection", &r, sampleRejection(), c.DecodeRejection(all["Rejection"], &r))
 }
 
-// What is decoded is a copy, unless Aliasing was asked for: then it is the same, and costs no copy.
+// What is decoded is a copy, unless Aliasing was asked for: then it is the same, and
+// costs no copy.
 func TestAliasing(t *testing.T) {
 	c := event.DefaultCodec()
 	wire := encodeAll(t, c)["Outcome"]
@@ -166,7 +177,8 @@ func TestAliasing(t *testing.T) {
 	}
 }
 
-// The two codecs write the same bytes: what twmb/avro wrote, goavro reads and writes again unchanged.
+// The two codecs write the same bytes: what twmb/avro wrote, goavro reads and writes
+// again unchanged.
 func TestGoavroWritesTheSameBytes(t *testing.T) {
 	c := event.DefaultCodec()
 	check := func(t interface{ Fatalf(string, ...any) }, schema string, b []byte) {
@@ -196,7 +208,8 @@ func TestGoavroWritesTheSameBytes(t *testing.T) {
 		check(t, schemas["Click"], wire)
 		v := sampleConversion()
 		v.EventID, v.OrderID = rapid.String().Draw(t, "event"), rapid.String().Draw(t, "order")
-		v.Metadata = map[string]string{rapid.String().Draw(t, "k"): rapid.String().Draw(t, "v")} // one entry: a map's order is free
+		// one entry: a map's order is free
+		v.Metadata = map[string]string{rapid.String().Draw(t, "k"): rapid.String().Draw(t, "v")}
 		if rapid.Bool().Draw(t, "amountless") {
 			v.AmountMinor, v.Quantity = nil, nil
 		}
@@ -253,15 +266,19 @@ func TestFit(t *testing.T) {
 		if n := len(after) - event.HeadLen; n > event.MaxClickBytes && ids < 300 {
 			t.Fatalf("still %d bytes", n)
 		}
-		if k.LinkID != before.LinkID || k.PartnerID != before.PartnerID || !strings.HasPrefix(before.Destination, k.Destination) {
+		if k.LinkID != before.LinkID || k.PartnerID != before.PartnerID ||
+			!strings.HasPrefix(before.Destination, k.Destination) {
 			t.Fatalf("an id was cut, or a text is no prefix")
 		}
 	})
-	// The worst that the catalog allows: every id and key at 40 bytes, the workspace at 64.
+	// The worst that the catalog allows: every id and key at 40 bytes, the workspace at
+	// 64.
 	id := strings.Repeat("x", 40)
-	k := &event.Click{WorkspaceID: strings.Repeat("w", 64), ClickToken: strings.Repeat("t", 27), ClickedAt: 1 << 44, WindowMs: 1 << 40, TokenStatus: event.TokenOff, TokenReason: "reserved_present",
+	k := &event.Click{WorkspaceID: strings.Repeat("w", 64), ClickToken: strings.Repeat("t", 27), ClickedAt: 1 << 44,
+		WindowMs: 1 << 40, TokenStatus: event.TokenOff, TokenReason: "reserved_present",
 		LinkID: id, Trigger: event.TriggerQR, PartnerID: id, PartnerKey: id, PartnerRelationship: "deactivated", PartnerLifecycle: "archived", ProgramID: id, ProgramKey: id, ProgramStatus: "archived",
-		AssignmentID: id, AssignedAt: 1 << 44, RewardTerms: "9223372036854775807 USD", Country: "DE", CatalogOffset: 1 << 60, Destination: strings.Repeat("d", 2048)}
+		AssignmentID: id, AssignedAt: 1 << 44, RewardTerms: "9223372036854775807 USD",
+		Country: "DE", CatalogOffset: 1 << 60, Destination: strings.Repeat("d", 2048)}
 	k.Fit()
 	b, err := c.AppendClick(nil, k)
 	if err != nil {
@@ -292,15 +309,18 @@ func TestErrors(t *testing.T) {
 	}
 	f(append(bytes.Clone(wire), 0), "1 bytes behind the record")
 	f(make([]byte, event.MaxConversionBytes+1), "too large: 491521 bytes")
-	if _, err := event.NewCodec([]event.ID{{ID: 9, Record: "Click", Version: 7}}); err == nil || !strings.Contains(err.Error(), `"Click" version 7`) {
+	if _, err := event.NewCodec([]event.ID{{ID: 9, Record: "Click", Version: 7}}); err == nil ||
+		!strings.Contains(err.Error(), `"Click" version 7`) {
 		t.Errorf("unknown version: %v", err)
 	}
-	if _, err := event.NewCodec(event.DefaultIDs()[1:]); err == nil || !strings.Contains(err.Error(), "none for record Click") {
+	if _, err := event.NewCodec(event.DefaultIDs()[1:]); err == nil ||
+		!strings.Contains(err.Error(), "none for record Click") {
 		t.Errorf("missing id: %v", err)
 	}
 }
 
-// Thirty bytes that claim to hold a hundred million flags, found by FuzzDecode: to print them took 1.7 GB.
+// Thirty bytes that claim to hold a hundred million flags, found by FuzzDecode: to
+// print them took 1.7 GB.
 func TestTextOfClaims(t *testing.T) {
 	b := []byte("\x00\x00\x00\x00\x03\ba\x02\x00\x02\x1aover_reversed\x00\x02\x04\x00\xe5\x9bŘh\x9bŘh\x02\xe0]Y")
 	var before, after runtime.MemStats
@@ -331,8 +351,11 @@ func TestContent(t *testing.T) {
 	same("no quantity is not 1", false, func(c *event.Conversion) { c.Quantity = nil })
 	same("metadata", false, func(c *event.Conversion) { c.Metadata["store"] = "eu-2" })
 	same("name", false, func(c *event.Conversion) { c.EventName = "other" })
-	same("a field moved into its neighbour", false, func(c *event.Conversion) { c.OrderID, c.ParentEventID = "", "o-1" })
-	if got, want := hex.EncodeToString(base[:]), "534dc0a260afafb11f63a5e12e5b2ee0df46f44486d81dd516fc31411ed55054"; got != want {
+	same("a field moved into its neighbour", false, func(c *event.Conversion) {
+		c.OrderID, c.ParentEventID = "", "o-1"
+	})
+	if got, want := hex.EncodeToString(
+		base[:]), "534dc0a260afafb11f63a5e12e5b2ee0df46f44486d81dd516fc31411ed55054"; got != want {
 		t.Errorf("canonical form changed: %s", got)
 	}
 }

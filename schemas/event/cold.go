@@ -7,7 +7,8 @@ import (
 	"github.com/linkedin/goavro/v2"
 )
 
-// Progress and Rejection are rare, so they go through goavro's maps. A field of today's schema that an older writer did not know is left zero.
+// Progress and Rejection are rare, so they go through goavro's maps. A field of today's
+// schema that an older writer did not know is left zero.
 
 func (k cold) append(dst []byte, native map[string]any) ([]byte, error) {
 	b, err := k.codec.BinaryFromNative(appendHead(dst, k.id), native)
@@ -70,9 +71,12 @@ func (c *Codec) DecodeProgress(b []byte, p *Progress) error {
 		return err
 	}
 	*p = Progress{
-		Partition: f.int("partition"), At: f.at("at"), ClicksPosition: f.long("clicks_position"), ConversionsPosition: f.long("conversions_position"),
-		ClicksMaxAt: f.at("clicks_max_at"), ConversionsMaxAt: f.at("conversions_max_at"), OutcomesEnd: f.long("outcomes_end"),
-		Read: f.long("read"), Attributed: f.long("attributed"), Reversed: f.long("reversed"), Duplicate: f.long("duplicate"), Conflict: f.long("conflict"),
+		Partition: f.int("partition"), At: f.at("at"), ClicksPosition: f.long(
+			"clicks_position"), ConversionsPosition: f.long("conversions_position"),
+		ClicksMaxAt: f.at("clicks_max_at"), ConversionsMaxAt: f.at("conversions_max_at"), OutcomesEnd: f.long(
+			"outcomes_end"),
+		Read: f.long("read"), Attributed: f.long("attributed"), Reversed: f.long("reversed"), Duplicate: f.long(
+			"duplicate"), Conflict: f.long("conflict"),
 		Unattributed: f.long("unattributed"), Unreadable: f.long("unreadable"), Waiting: f.long("waiting"),
 		CaughtUp: f.flag("caught_up"), GraceMs: f.long("grace_ms"),
 	}
@@ -98,8 +102,10 @@ func (c *Codec) DecodeRejection(b []byte, r *Rejection) error {
 		return err
 	}
 	*r = Rejection{
-		WorkspaceID: f.text("workspace_id"), WebhookID: f.text("webhook_id"), EventID: f.text("event_id"), ClickToken: f.text("click_token"),
-		ReceivedAt: f.at("received_at"), Status: f.int("status"), Code: f.text("code"), Field: f.text("field"), Detail: f.text("detail"), KeyID: f.text("key_id"),
+		WorkspaceID: f.text("workspace_id"), WebhookID: f.text("webhook_id"), EventID: f.text(
+			"event_id"), ClickToken: f.text("click_token"),
+		ReceivedAt: f.at("received_at"), Status: f.int("status"), Code: f.text("code"), Field: f.text(
+			"field"), Detail: f.text("detail"), KeyID: f.text("key_id"),
 	}
 	sum, _ := f["body_sha256"].([]byte)
 	copy(r.BodySHA256[:], sum)

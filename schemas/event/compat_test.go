@@ -39,7 +39,8 @@ func golden(t *testing.T, record string, version int) []byte {
 	return out
 }
 
-// grown is a schema as its next version may look: with one more field, which has a default.
+// grown is a schema as its next version may look: with one more field, which has a
+// default.
 func grown(t *testing.T, schema string) string {
 	t.Helper()
 	var s map[string]any
@@ -54,8 +55,10 @@ func grown(t *testing.T, schema string) string {
 	return string(b)
 }
 
-// What schemas/README.md promises for a record that grows by a field with a default: the next version's reader reads what stands in the log, with the default; today's reader, by
-// Avro's resolution, reads what the next version writes, without the field. Both over the golden bytes.
+// What schemas/README.md promises for a record that grows by a field with a default:
+// the next version's reader reads what stands in the log, with the default; today's
+// reader, by Avro's resolution, reads what the next version writes, without the field.
+// Both over the golden bytes.
 func TestNextVersionIsCompatible(t *testing.T) {
 	for _, s := range event.Schemas() {
 		t.Run(s.Record, func(t *testing.T) {
@@ -116,15 +119,19 @@ func TestNextVersionIsCompatible(t *testing.T) {
 	}
 }
 
-// A program that does not know a schema id refuses the record by name: it never guesses. Hence readers first, writers second.
+// A program that does not know a schema id refuses the record by name: it never
+// guesses. Hence readers first, writers second.
 func TestUnknownVersionIsRefused(t *testing.T) {
 	b := golden(t, "Conversion", 1)
 	b[4] = 99
 	var c event.Conversion
-	if err := event.DefaultCodec().DecodeConversion(b, &c); !errors.Is(err, event.ErrUnknownSchema) || !strings.Contains(err.Error(), "99") {
+	if err := event.DefaultCodec().DecodeConversion(b, &c); !errors.Is(err, event.ErrUnknownSchema) ||
+		!strings.Contains(err.Error(), "99") {
 		t.Errorf("got %v", err)
 	}
-	if _, err := event.NewCodec(append(event.DefaultIDs(), event.ID{ID: 99, Record: "Conversion", Version: 2})); err == nil || !strings.Contains(err.Error(), `record "Conversion" version 2`) {
+	if _, err := event.NewCodec(append(event.DefaultIDs(),
+		event.ID{ID: 99, Record: "Conversion", Version: 2})); err == nil ||
+		!strings.Contains(err.Error(), `record "Conversion" version 2`) {
 		t.Errorf("got %v", err)
 	}
 }

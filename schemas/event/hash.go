@@ -7,12 +7,16 @@ import (
 	"slices"
 )
 
-// Content is the SHA-256 of the canonical event: all that the merchant said, and nothing that the gateway added. Two bodies with another order of keys,
-// another number of zeros in the amount or another time zone have the same content; an absent text equals an empty one, an absent quantity is not 1.
+// Content is the SHA-256 of the canonical event: all that the merchant said, and
+// nothing that the gateway added. Two bodies with another order of keys, another number
+// of zeros in the amount or another time zone have the same content; an absent text
+// equals an empty one, an absent quantity is not 1.
 //
-// Canonical form, version 1: the byte 1, then each field as length (uvarint) and bytes, in this order: event_id, type, click_token, occurred_at (unix ms, decimal),
-// amount in minor units (decimal, empty if none), currency, quantity (decimal, empty if none), order_id, parent_event_id, name, reason, customer_ref,
-// then key and value of each metadata entry, sorted by key.
+// Canonical form, version 1: the byte 1, then each field as length (uvarint) and bytes,
+// in this order: event_id, type, click_token, occurred_at (unix ms, decimal), amount in
+// minor units (decimal, empty if none), currency, quantity (decimal, empty if none),
+// order_id, parent_event_id, name, reason, customer_ref, then key and value of each
+// metadata entry, sorted by key.
 func (c *Conversion) Content() [32]byte {
 	b := make([]byte, 1, 512)
 	b[0] = 1

@@ -8,8 +8,10 @@ import (
 	"slices"
 )
 
-// A journey is what is remembered of one token: its frozen click and its events. It is kept as rows, in the compacted topic `attribution-changelog` and in the
-// processor's store. All rows of a token have the prefix 'J' token; one index over all tokens of a partition has the prefix 'D'.
+// A journey is what is remembered of one token: its frozen click and its events. It is
+// kept as rows, in the compacted topic `attribution-changelog` and in the processor's
+// store. All rows of a token have the prefix 'J' token; one index over all tokens of a
+// partition has the prefix 'D'.
 //
 //	head        'J' | token 20 B | 'h'                                            → JourneyHead
 //	event       'J' | token 20 B | 'e' | event id                                 → JourneyEvent: kept, or waiting for a parent
@@ -18,7 +20,8 @@ import (
 //	wait index  'J' | token 20 B | 'p', 's' or 'a' | n 1 B | id n B | offset 8 B BE → end ms of the wait ('w'): by what would end it
 //	deadline    'D' | end ms 8 B BE | token 20 B | offset 8 B BE                  → 'c' or 'w'; one row per waiting event
 //
-// Every value but the deadline's begins with the version of its form, 1. Integers are varints (encoding/binary; signed ones zigzag), texts a length and bytes.
+// Every value but the deadline's begins with the version of its form, 1. Integers are
+// varints (encoding/binary; signed ones zigzag), texts a length and bytes.
 const (
 	prefixJourney  = 'J'
 	prefixDeadline = 'D'
@@ -38,7 +41,8 @@ const (
 	KindForPositive byte = 'a' // waits for a sale or lead of this order; empty id: for any
 )
 
-// ErrJourney classifies every failure to read a journey row: the store is damaged, or was written by a newer program.
+// ErrJourney classifies every failure to read a journey row: the store is damaged, or
+// was written by a newer program.
 var ErrJourney = errors.New("malformed journey row")
 
 // JourneyPrefix is the prefix of all rows of a token's journey.
@@ -46,7 +50,8 @@ func JourneyPrefix(token *[20]byte) []byte {
 	return append(append(make([]byte, 0, 21), prefixJourney), token[:]...)
 }
 
-// AppendJourneyKey appends the key of a row, or the prefix of rows, of one kind: of the head and of all wait rows with an empty id, of an event with its id.
+// AppendJourneyKey appends the key of a row, or the prefix of rows, of one kind: of the
+// head and of all wait rows with an empty id, of an event with its id.
 func AppendJourneyKey(dst []byte, token *[20]byte, kind byte, id string) []byte {
 	dst = append(append(append(dst, prefixJourney), token[:]...), kind)
 	return append(dst, id...)
@@ -67,7 +72,8 @@ func orderClass(of Type) byte {
 	return 's'
 }
 
-// AppendWaitKey appends the key of a waiting event (KindWaitClick or KindWaitParent): waits sort by their end, then by order of record.
+// AppendWaitKey appends the key of a waiting event (KindWaitClick or KindWaitParent):
+// waits sort by their end, then by order of record.
 func AppendWaitKey(dst []byte, token *[20]byte, kind byte, end Millis, offset int64) []byte {
 	dst = AppendJourneyKey(dst, token, kind, "")
 	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(dst, uint64(end)), uint64(offset))
@@ -78,10 +84,12 @@ func ParseWaitKey(key []byte) (end Millis, offset int64, err error) {
 	if len(key) != journeyKeyLen+16 || key[0] != prefixJourney {
 		return 0, 0, fmt.Errorf("%w: wait key of %d bytes", ErrJourney, len(key))
 	}
-	return Millis(binary.BigEndian.Uint64(key[journeyKeyLen:])), int64(binary.BigEndian.Uint64(key[journeyKeyLen+8:])), nil
+	return Millis(binary.BigEndian.Uint64(key[journeyKeyLen:])), int64(binary.BigEndian.Uint64(key[journeyKeyLen+8:])),
+		nil
 }
 
-// AppendIndexPrefix appends the prefix of the wait index rows (KindForEvent, KindForSale, KindForPositive) of one id, at most 255 bytes of it.
+// AppendIndexPrefix appends the prefix of the wait index rows (KindForEvent,
+// KindForSale, KindForPositive) of one id, at most 255 bytes of it.
 func AppendIndexPrefix(dst []byte, token *[20]byte, kind byte, id string) []byte {
 	id = id[:min(len(id), 255)]
 	dst = AppendJourneyKey(dst, token, kind, "")
@@ -109,7 +117,8 @@ func AppendIndex(dst []byte, end Millis) []byte {
 	return binary.AppendVarint(append(dst, journeyVersion), int64(end))
 }
 
-// ParseJourneyKey reads the token and the kind of any journey row; ok is false for other rows.
+// ParseJourneyKey reads the token and the kind of any journey row; ok is false for
+// other rows.
 func ParseJourneyKey(key []byte) (token [20]byte, kind byte, ok bool) {
 	if len(key) < journeyKeyLen || key[0] != prefixJourney {
 		return token, 0, false
@@ -118,13 +127,15 @@ func ParseJourneyKey(key []byte) (token [20]byte, kind byte, ok bool) {
 	return token, key[21], true
 }
 
-// AppendDeadlineKey appends the key of a row of the deadline index. Its value is one byte: the kind of wait.
+// AppendDeadlineKey appends the key of a row of the deadline index. Its value is one
+// byte: the kind of wait.
 func AppendDeadlineKey(dst []byte, end Millis, token *[20]byte, offset int64) []byte {
 	dst = binary.BigEndian.AppendUint64(append(dst, prefixDeadline), uint64(end))
 	return binary.BigEndian.AppendUint64(append(dst, token[:]...), uint64(offset))
 }
 
-// DeadlineKey is the key of a row of the deadline index: end is the last moment at which the wait still lasts.
+// DeadlineKey is the key of a row of the deadline index: end is the last moment at
+// which the wait still lasts.
 func DeadlineKey(end Millis, token *[20]byte, offset int64) []byte {
 	return AppendDeadlineKey(make([]byte, 0, 37), end, token, offset)
 }
@@ -147,24 +158,33 @@ func ParseDeadline(key []byte) (end Millis, token [20]byte, offset int64, ok boo
 //	+-------+-------+------------------+------------------+----------+------------+
 //	flags: 1 there is a click (the last two fields), 2 passed
 type JourneyHead struct {
-	Click      []byte // the frozen click, wire form; nil while it is unknown. A decoded head shares the row's memory
-	ClickAt    Millis // when the click reached Kafka
-	Passed     bool   // an event that was received after the click reached Kafka has been read: the click stands before all to come
-	Kept       int64  // events with a verdict that stays in the journey
-	WaitParent int64  // events that wait for a parent
-	WaitClick  int64  // events that wait for the click; then nothing is kept
-	WaitsTo    Millis // while WaitClick > 0: the largest end of those waits; 0 if, without a click, all have been found ended. Behind ones are left out
-	LastKept   Millis // largest received_at of kept events. Waiting events are not in it, so that closing one needs no search for the next
-	Sales      int64  // kept sales, whatever their verdict
-	Leads      int64
-	Sale       string // event id of the only sale
-	Lead       string // event id of the only lead
+	// the frozen click, wire form; nil while it is unknown. A decoded head shares the
+	// row's memory
+	Click   []byte
+	ClickAt Millis // when the click reached Kafka
+	// an event that was received after the click reached Kafka has been read: the click
+	// stands before all to come
+	Passed     bool
+	Kept       int64 // events with a verdict that stays in the journey
+	WaitParent int64 // events that wait for a parent
+	WaitClick  int64 // events that wait for the click; then nothing is kept
+	// while WaitClick > 0: the largest end of those waits; 0 if, without a click, all
+	// have been found ended. Behind ones are left out
+	WaitsTo Millis
+	// largest received_at of kept events. Waiting events are not in it, so that closing
+	// one needs no search for the next
+	LastKept Millis
+	Sales    int64 // kept sales, whatever their verdict
+	Leads    int64
+	Sale     string // event id of the only sale
+	Lead     string // event id of the only lead
 }
 
 // Empty reports whether nothing is kept or waits: the journey does not exist.
 func (h *JourneyHead) Empty() bool { return h.Kept == 0 && h.WaitParent == 0 && h.WaitClick == 0 }
 
-// Last is the largest received_at of the journey's events, from which its life counts. It is not known (false) while an event waits: then the journey does not end.
+// Last is the largest received_at of the journey's events, from which its life counts.
+// It is not known (false) while an event waits: then the journey does not end.
 func (h *JourneyHead) Last() (last Millis, ok bool) {
 	return h.LastKept, h.Kept > 0 && h.WaitParent == 0 && h.WaitClick == 0
 }
@@ -226,7 +246,8 @@ func DecodeHead(b []byte, h *JourneyHead) error {
 	return r.end("head")
 }
 
-// JourneyEvent is an event that is kept (it has a verdict that stays), or whose id is taken by an event that waits for a parent.
+// JourneyEvent is an event that is kept (it has a verdict that stays), or whose id is
+// taken by an event that waits for a parent.
 //
 //	+---+-------+------+--------+---------+------------------------------------------------------------------------------------------------+
 //	| 1 | flags | type | offset | SHA-256 | waiting: end. Kept: amount, currency, exponent (flag 2) | order | parent | root | sum high | sum low |
@@ -252,7 +273,8 @@ type JourneyEvent struct {
 	Sum       Sum    // what stands of its children that take
 }
 
-// Standing is what stands of e: its amount, or one unit, less what stands of its children that take; never less than 0.
+// Standing is what stands of e: its amount, or one unit, less what stands of its
+// children that take; never less than 0.
 func (e *JourneyEvent) Standing() int64 {
 	whole := int64(1)
 	if e.HasAmount {
@@ -275,7 +297,8 @@ func (e *JourneyEvent) RootID() string {
 // Sum is an unsigned 128-bit sum: 100,000 children of the largest amount need 80 bits.
 type Sum struct{ High, Low uint64 }
 
-// Replace returns s with one summand of the value was changed to now. Both are at least 0, and was is part of s.
+// Replace returns s with one summand of the value was changed to now. Both are at least
+// 0, and was is part of s.
 func (s Sum) Replace(was, now int64) Sum {
 	low, borrow := bits.Sub64(s.Low, uint64(was), 0)
 	high := s.High - borrow
@@ -319,7 +342,13 @@ func DecodeEvent(b []byte, e *JourneyEvent) error {
 	r := journeyReader{b: b}
 	r.version()
 	flags := r.flags(31)
-	*e = JourneyEvent{Waiting: flags&1 != 0, HasAmount: flags&2 != 0, Takes: flags&4 != 0, Type: r.typ(), Offset: r.count()}
+	*e = JourneyEvent{
+		Waiting:   flags&1 != 0,
+		HasAmount: flags&2 != 0,
+		Takes:     flags&4 != 0,
+		Type:      r.typ(),
+		Offset:    r.count(),
+	}
 	switch flags & 24 {
 	case 8:
 		e.Effect = 1
@@ -373,7 +402,9 @@ func DecodeOrder(b []byte, o *JourneyOrder) error {
 	return r.end("order")
 }
 
-// JourneyWait is a waiting event: all of it that its verdict will need. Event's ClickToken is not stored (it is in the key), nor are metadata and the signing key's id.
+// JourneyWait is a waiting event: all of it that its verdict will need. Event's
+// ClickToken is not stored (it is in the key), nor are metadata and the signing key's
+// id.
 //
 //	+---+-------+------+-----------+----------+----------+--------------------------------------+-------------------+---------+
 //	| 1 | flags | type | partition | received | occurred | amount, currency, exponent (flag 1) | quantity (flag 2) | SHA-256 |
@@ -384,7 +415,9 @@ func DecodeOrder(b []byte, o *JourneyOrder) error {
 type JourneyWait struct {
 	Event     Conversion
 	Partition int32 // of its record in conversions; the offset is in the key
-	Behind    bool  // it waits for a click only because it was not known yet that all waits before it had ended: without a click, it finds no journey
+	// it waits for a click only because it was not known yet that all waits before it
+	// had ended: without a click, it finds no journey
+	Behind bool
 }
 
 // AppendWait appends the value of a wait row.
@@ -410,7 +443,8 @@ func AppendWait(dst []byte, c *Conversion, partition int32, behind bool) []byte 
 		dst = binary.AppendVarint(dst, int64(*c.Quantity))
 	}
 	dst = append(dst, c.ContentSHA256[:]...)
-	for _, s := range [...]string{c.WorkspaceID, c.EventID, c.EventName, c.OrderID, c.ParentEventID, c.ReasonText, c.CustomerRef} {
+	for _, s := range [...]string{c.WorkspaceID, c.EventID, c.EventName, c.OrderID, c.ParentEventID, c.ReasonText,
+		c.CustomerRef} {
 		dst = appendText(dst, s)
 	}
 	return dst
@@ -433,7 +467,8 @@ func DecodeWait(b []byte, w *JourneyWait) error {
 		c.Quantity = &quantity
 	}
 	r.copy(c.ContentSHA256[:])
-	for _, s := range [...]*string{&c.WorkspaceID, &c.EventID, &c.EventName, &c.OrderID, &c.ParentEventID, &c.ReasonText, &c.CustomerRef} {
+	for _, s := range [...]*string{&c.WorkspaceID, &c.EventID, &c.EventName, &c.OrderID, &c.ParentEventID,
+		&c.ReasonText, &c.CustomerRef} {
 		*s = r.text()
 	}
 	return r.end("wait")

@@ -19,11 +19,22 @@ import (
 )
 
 func sampleHead() *event.JourneyHead {
-	return &event.JourneyHead{Click: []byte{0, 0, 0, 0, 1, 0xC1, 0x1C}, ClickAt: 1790000000500, Passed: true, Kept: 4, WaitParent: 1, LastKept: 1790000200001, Sales: 1, Sale: "evt_1", Leads: 2}
+	return &event.JourneyHead{
+		Click:      []byte{0, 0, 0, 0, 1, 0xC1, 0x1C},
+		ClickAt:    1790000000500,
+		Passed:     true,
+		Kept:       4,
+		WaitParent: 1,
+		LastKept:   1790000200001,
+		Sales:      1,
+		Sale:       "evt_1",
+		Leads:      2,
+	}
 }
 
 func sampleEvent() *event.JourneyEvent {
-	return &event.JourneyEvent{Type: event.Refund, Offset: 78, Content: [32]byte{1, 2, 3, 31: 9}, Effect: -1, HasAmount: true, Amount: 6000, Currency: "EUR", Exponent: 2,
+	return &event.JourneyEvent{Type: event.Refund, Offset: 78, Content: [32]byte{1, 2, 3, 31: 9}, Effect: -1,
+		HasAmount: true, Amount: 6000, Currency: "EUR", Exponent: 2,
 		Parent: "evt_1", Root: "evt_0", Takes: true, Sum: event.Sum{High: 1, Low: 2000}}
 }
 
@@ -42,7 +53,13 @@ type journeyRow struct {
 func journeyRows() []journeyRow {
 	token := &[20]byte{0: 0x17, 1: 0x3F, 19: 0xAA}
 	wait := sampleWait()
-	waiting := &event.JourneyEvent{Waiting: true, Type: event.Reversal, Offset: 79, Content: [32]byte{7}, End: 1790259200000}
+	waiting := &event.JourneyEvent{
+		Waiting: true,
+		Type:    event.Reversal,
+		Offset:  79,
+		Content: [32]byte{7},
+		End:     1790259200000,
+	}
 	first := &event.JourneyEvent{Type: event.Sale, Offset: 77, Content: [32]byte{7}, Effect: 1, Order: "o-1"}
 	unknown := &event.JourneyHead{WaitClick: 2, WaitsTo: 1790259200000}
 	const end = event.Millis(1790259200000)
@@ -50,16 +67,21 @@ func journeyRows() []journeyRow {
 		{"head", event.HeadKey(token), event.AppendHead(nil, sampleHead())},
 		{"head while the click is unknown", event.HeadKey(token), event.AppendHead(nil, unknown)},
 		{"event: a sale", event.AppendJourneyKey(nil, token, event.KindEvent, "evt_1"), event.AppendEvent(nil, first)},
-		{"event: a refund deep in a chain", event.AppendJourneyKey(nil, token, event.KindEvent, "evt_2"), event.AppendEvent(nil, sampleEvent())},
-		{"event: waiting", event.AppendJourneyKey(nil, token, event.KindEvent, "evt_3"), event.AppendEvent(nil, waiting)},
-		{"order", event.AppendOrderKey(nil, token, event.Sale, "o-1"), event.AppendOrder(nil, &event.JourneyOrder{Latest: "evt_1", Several: true})},
-		{"wait for the click", event.AppendWaitKey(nil, token, event.KindWaitClick, end, 79), event.AppendWait(nil, &wait.Event, wait.Partition, wait.Behind)},
+		{"event: a refund deep in a chain", event.AppendJourneyKey(nil, token, event.KindEvent, "evt_2"),
+			event.AppendEvent(nil, sampleEvent())},
+		{"event: waiting", event.AppendJourneyKey(nil, token, event.KindEvent, "evt_3"),
+			event.AppendEvent(nil, waiting)},
+		{"order", event.AppendOrderKey(nil, token, event.Sale, "o-1"),
+			event.AppendOrder(nil, &event.JourneyOrder{Latest: "evt_1", Several: true})},
+		{"wait for the click", event.AppendWaitKey(nil, token, event.KindWaitClick, end, 79),
+			event.AppendWait(nil, &wait.Event, wait.Partition, wait.Behind)},
 		{"wait index", event.AppendIndexKey(nil, token, event.KindForEvent, "evt_0", 79), event.AppendIndex(nil, end)},
 		{"deadline", event.DeadlineKey(end, token, 79), []byte{event.KindWaitClick}},
 	}
 }
 
-// Rows that were once written to the changelog must be readable for ever: a change here needs a new version of the row.
+// Rows that were once written to the changelog must be readable for ever: a change here
+// needs a new version of the row.
 func TestJourneyGolden(t *testing.T) {
 	b := &strings.Builder{}
 	for _, r := range journeyRows() {
@@ -84,16 +106,25 @@ func TestJourneyRoundTrip(t *testing.T) {
 		t.Errorf("head: %v\n%s", err, cmp.Diff(sampleHead(), &h))
 	}
 	var e event.JourneyEvent
-	if err := event.DecodeEvent(event.AppendEvent(nil, sampleEvent()), &e); err != nil || !cmp.Equal(&e, sampleEvent()) {
+	if err := event.DecodeEvent(event.AppendEvent(nil, sampleEvent()), &e); err != nil ||
+		!cmp.Equal(&e, sampleEvent()) {
 		t.Errorf("event: %v\n%s", err, cmp.Diff(sampleEvent(), &e))
 	}
 	var w event.JourneyWait
 	s := sampleWait()
-	if err := event.DecodeWait(event.AppendWait(nil, &s.Event, s.Partition, s.Behind), &w); err != nil || !cmp.Equal(&w, s) {
+	if err := event.DecodeWait(event.AppendWait(nil, &s.Event, s.Partition, s.Behind), &w); err != nil ||
+		!cmp.Equal(&w, s) {
 		t.Errorf("wait: %v\n%s", err, cmp.Diff(s, &w))
 	}
 	// a record that no gateway writes must not become a row that cannot be read
-	odd := &event.Conversion{Type: event.Sale, AmountMinor: ptr(int64(math.MinInt64)), Exponent: -1, Quantity: ptr(int32(-5)), ReceivedAt: math.MinInt64, OccurredAt: math.MaxInt64}
+	odd := &event.Conversion{
+		Type:        event.Sale,
+		AmountMinor: ptr(int64(math.MinInt64)),
+		Exponent:    -1,
+		Quantity:    ptr(int32(-5)),
+		ReceivedAt:  math.MinInt64,
+		OccurredAt:  math.MaxInt64,
+	}
 	if err := event.DecodeWait(event.AppendWait(nil, odd, -1, false), &w); err != nil || !cmp.Equal(&w.Event, odd) {
 		t.Errorf("odd wait: %v\n%s", err, cmp.Diff(odd, &w.Event))
 	}
@@ -105,17 +136,20 @@ func TestJourneyKeys(t *testing.T) {
 		copy(token[:], rapid.SliceOfN(rapid.Byte(), 20, 20).Draw(t, "token"))
 		end, offset := event.Millis(rapid.Int64Min(0).Draw(t, "end")), rapid.Int64Min(0).Draw(t, "offset")
 		id := rapid.StringN(0, 40, 255).Draw(t, "id")
-		if e, tok, o, ok := event.ParseDeadline(event.DeadlineKey(end, &token, offset)); e != end || tok != token || o != offset || !ok {
+		if e, tok, o, ok := event.ParseDeadline(event.DeadlineKey(end, &token, offset)); e != end || tok != token ||
+			o != offset || !ok {
 			t.Errorf("deadline: %v %x %v %v", e, tok, o, ok)
 		}
-		if e, o, err := event.ParseWaitKey(event.AppendWaitKey(nil, &token, event.KindWaitParent, end, offset)); e != end || o != offset || err != nil {
+		if e, o, err := event.ParseWaitKey(event.AppendWaitKey(nil, &token, event.KindWaitParent, end,
+			offset)); e != end || o != offset || err != nil {
 			t.Errorf("wait: %v %v %v", e, o, err)
 		}
 		key := event.AppendIndexKey(nil, &token, event.KindForSale, id, offset)
 		if e, o, err := event.ParseIndex(key, event.AppendIndex(nil, end)); e != end || o != offset || err != nil {
 			t.Errorf("index: %v %v %v", e, o, err)
 		}
-		if tok, kind, ok := event.ParseJourneyKey(key); tok != token || kind != event.KindForSale || !ok || !bytes.HasPrefix(key, event.JourneyPrefix(&token)) {
+		if tok, kind, ok := event.ParseJourneyKey(key); tok != token || kind != event.KindForSale || !ok ||
+			!bytes.HasPrefix(key, event.JourneyPrefix(&token)) {
 			t.Errorf("journey key: %x %c %v", tok, kind, ok)
 		}
 		if _, _, ok := event.ParseJourneyKey(event.DeadlineKey(end, &token, offset)); ok {
@@ -123,13 +157,15 @@ func TestJourneyKeys(t *testing.T) {
 		}
 		// one id's prefix holds no other id's rows
 		other := rapid.StringN(0, 40, 255).Draw(t, "other")
-		if other != id && bytes.HasPrefix(event.AppendIndexKey(nil, &token, event.KindForSale, other, offset), event.AppendIndexPrefix(nil, &token, event.KindForSale, id)) {
+		if other != id && bytes.HasPrefix(event.AppendIndexKey(nil, &token, event.KindForSale, other, offset),
+			event.AppendIndexPrefix(nil, &token, event.KindForSale, id)) {
 			t.Errorf("%q holds rows of %q", id, other)
 		}
 		// waits sort by end, then by offset
 		end2, offset2 := event.Millis(rapid.Int64Min(0).Draw(t, "end2")), rapid.Int64Min(0).Draw(t, "offset2")
 		less := end < end2 || end == end2 && offset < offset2
-		if (bytes.Compare(event.AppendWaitKey(nil, &token, 'c', end, offset), event.AppendWaitKey(nil, &token, 'c', end2, offset2)) < 0) != less {
+		if (bytes.Compare(event.AppendWaitKey(nil, &token, 'c', end, offset), event.AppendWaitKey(nil, &token, 'c',
+			end2, offset2)) < 0) != less {
 			t.Error("wait keys do not sort by end and offset")
 		}
 	})
@@ -174,7 +210,8 @@ func TestSum(t *testing.T) {
 	}
 }
 
-// Whatever is read can be written and reads the same again; what cannot be read says so, and never takes memory beyond its own size.
+// Whatever is read can be written and reads the same again; what cannot be read says
+// so, and never takes memory beyond its own size.
 func FuzzJourney(f *testing.F) {
 	for _, r := range journeyRows() {
 		f.Add(r.key, r.value)
@@ -225,7 +262,8 @@ func FuzzJourney(f *testing.F) {
 			token, kind, _ := event.ParseJourneyKey(key)
 			return bytes.Equal(key, event.AppendWaitKey(nil, &token, kind, end, offset)), nil
 		})
-		if end, token, offset, ok := event.ParseDeadline(key); ok && !bytes.Equal(key, event.DeadlineKey(end, &token, offset)) {
+		if end, token, offset, ok := event.ParseDeadline(key); ok &&
+			!bytes.Equal(key, event.DeadlineKey(end, &token, offset)) {
 			t.Error("deadline: written again it is another")
 		}
 	})

@@ -157,15 +157,17 @@ type Click struct {
 	CatalogOffset       int64       `avro:"catalog_offset"`
 }
 
-// texts are the fields that may be cut. Ids, keys, statuses and terms are short by the catalog's rules (at most 40 bytes) and are never cut: together with
-// a workspace id of 64 bytes they leave room for the texts.
+// texts are the fields that may be cut. Ids, keys, statuses and terms are short by the
+// catalog's rules (at most 40 bytes) and are never cut: together with a workspace id of
+// 64 bytes they leave room for the texts.
 func (c *Click) texts() []*string {
 	return []*string{&c.Destination, &c.ReferrerHost, &c.PartnerName, &c.ProgramName, &c.Slug, &c.Domain,
 		&c.UTMSource, &c.UTMMedium, &c.UTMCampaign, &c.UTMTerm, &c.UTMContent, &c.Sub1, &c.Sub2, &c.Sub3, &c.Sub4, &c.Sub5,
 		&c.Experiment, &c.Variant, &c.Device, &c.OS, &c.Browser, &c.BotReason}
 }
 
-// Fit cuts texts, always the longest first and at a character's border, until the click is at most MaxClickBytes encoded, and returns how many fields it cut.
+// Fit cuts texts, always the longest first and at a character's border, until the click
+// is at most MaxClickBytes encoded, and returns how many fields it cut.
 func (c *Click) Fit() (cut int) {
 	excess := c.size() - MaxClickBytes
 	if excess <= 0 {
@@ -190,17 +192,20 @@ func (c *Click) Fit() (cut int) {
 	return len(touched)
 }
 
-// size is the length of c's Avro binary form. The texts, a long or a bool by one or more bytes each; checked against the encoder by a test.
+// size is the length of c's Avro binary form. The texts, a long or a bool by one or
+// more bytes each; checked against the encoder by a test.
 func (c *Click) size() int {
 	n := 3 // token_status, trigger, is_bot
-	for _, s := range []string{c.WorkspaceID, c.ClickToken, c.TokenReason, c.LinkID, c.PartnerID, c.PartnerKey, c.PartnerRelationship, c.PartnerLifecycle,
+	for _, s := range []string{c.WorkspaceID, c.ClickToken, c.TokenReason, c.LinkID, c.PartnerID, c.PartnerKey,
+		c.PartnerRelationship, c.PartnerLifecycle,
 		c.ProgramID, c.ProgramKey, c.ProgramStatus, c.AssignmentID, c.RewardTerms, c.Country} {
 		n += textSize(s)
 	}
 	for _, s := range c.texts() {
 		n += textSize(*s)
 	}
-	return n + longSize(int64(c.ClickedAt)) + longSize(c.WindowMs) + longSize(int64(c.AssignedAt)) + longSize(c.CatalogOffset)
+	return n + longSize(int64(c.ClickedAt)) + longSize(c.WindowMs) + longSize(int64(c.AssignedAt)) +
+		longSize(c.CatalogOffset)
 }
 
 func textSize(s string) int { return longSize(int64(len(s))) + len(s) }
@@ -307,7 +312,8 @@ type Rejection struct {
 	KeyID       string
 }
 
-// Decimal prints minor units with the given number of digits after the point: Decimal(-1050, 2) is "-10.50".
+// Decimal prints minor units with the given number of digits after the point:
+// Decimal(-1050, 2) is "-10.50".
 func Decimal(minor int64, exponent int32) string {
 	s := strconv.FormatInt(minor, 10)
 	sign := ""

@@ -9,8 +9,8 @@ var (
 	report string
 )
 
-// Events returns the events API's description, OpenAPI 3.1 as JSON in UTF-8, which
-// the gateway serves at GET /v1/openapi.json. The slice is the caller's own.
+// Events returns the events API's description, OpenAPI 3.1 as JSON in UTF-8, which the
+// gateway serves at GET /v1/openapi.json. The slice is the caller's own.
 func Events() []byte {
 	return []byte(events)
 }

@@ -55,12 +55,14 @@ func TestValidationSeesMistakes(t *testing.T) {
 		"currency without amount (3.1)":      {Events(), `"amount": "129.90",`, ``},
 		"unknown member in an example":       {Events(), `"customer_ref": "c_8841"`, `"customer": "c_8841"`},
 		"code of another status (3.1 const)": {Events(), `"const": 415`, `"const": 416`},
-		"dangling reference":                 {Events(), `"$ref": "#/components/schemas/Batch"`, `"$ref": "#/components/schemas/Lot"`},
+		"dangling reference": {Events(), `"$ref": "#/components/schemas/Batch"`,
+			`"$ref": "#/components/schemas/Lot"`},
 		"no such keyword value":              {Events(), `"type": "integer"`, `"type": "intger"`},
 		"null where there is always a value": {Report(), `"day": "2026-03-14"`, `"day": null`},
 		"an example without a member":        {Report(), `"difference": 0`, `"differences": 0`},
 		"a word that is none of its list":    {Report(), `"verdict": "attributed"`, `"verdict": "approved"`},
-		"a parameter that is nowhere":        {Report(), `"$ref": "#/components/parameters/cursor"`, `"$ref": "#/components/parameters/page"`},
+		"a parameter that is nowhere": {Report(), `"$ref": "#/components/parameters/cursor"`,
+			`"$ref": "#/components/parameters/page"`},
 	} {
 		text := string(change.doc)
 		if !strings.Contains(text, change.old) {
@@ -115,7 +117,8 @@ func TestEveryErrorCode(t *testing.T) {
 	}
 }
 
-// checkProblem wants exactly these codes: as the schema's enum, in the text, and as an example each.
+// checkProblem wants exactly these codes: as the schema's enum, in the text, and as an
+// example each.
 func checkProblem(t *testing.T, path string, status int, response *openapi3.Response, codes []string) {
 	t.Helper()
 	media := response.Content["application/problem+json"]
@@ -147,7 +150,8 @@ func checkProblem(t *testing.T, path string, status int, response *openapi3.Resp
 func TestEveryField(t *testing.T) {
 	event := spec(t).Components.Schemas["Event"].Value
 	required := []string{"event_id", "type", "click_token", "occurred_at"}
-	optional := []string{"amount", "currency", "quantity", "order_id", "parent_event_id", "name", "reason", "customer_ref", "metadata"}
+	optional := []string{"amount", "currency", "quantity", "order_id", "parent_event_id", "name", "reason",
+		"customer_ref", "metadata"}
 	if !slices.Equal(event.Required, required) {
 		t.Errorf("required %v, want %v", event.Required, required)
 	}
@@ -174,7 +178,8 @@ func TestHeadersAndRoutes(t *testing.T) {
 			}
 		}
 		if len(post.Parameters) != 4 || !post.RequestBody.Value.Required {
-			t.Errorf("%s: %d parameters, body required %v; want 4, true", path, len(post.Parameters), post.RequestBody.Value.Required)
+			t.Errorf("%s: %d parameters, body required %v; want 4, true",
+				path, len(post.Parameters), post.RequestBody.Value.Required)
 		}
 	}
 	if item := doc.Paths.Find("/v1/openapi.json"); item == nil || item.Get == nil {

@@ -72,7 +72,8 @@ func (r *rig) read() *facts {
 	return f
 }
 
-// settle waits until every event has its row, nothing waits, and the tables hold what the topics hold.
+// settle waits until every event has its row, nothing waits, and the tables hold what
+// the topics hold.
 func (r *rig) settle() {
 	r.t.Helper()
 	began := time.Now()
@@ -87,7 +88,8 @@ func (r *rig) settle() {
 		records := make(map[string]uint64)
 		ends, err := r.adm.ListEndOffsets(ctx, topic.Clicks, topic.Conversions)
 		err = errors.Join(err, ends.Error())
-		ends.Each(func(o kadm.ListedOffset) { records[o.Topic] += uint64(o.Offset) }) // they begin at 0, and nobody writes them in transactions
+		// they begin at 0, and nobody writes them in transactions
+		ends.Each(func(o kadm.ListedOffset) { records[o.Topic] += uint64(o.Offset) })
 		var at []struct {
 			Read      uint64 `ch:"read"`
 			Waiting   uint64 `ch:"waiting"`
@@ -100,7 +102,9 @@ func (r *rig) settle() {
 				(SELECT count() FROM conversions) AS events, (SELECT count() FROM outcomes) AS outcomes, (SELECT toUInt64(sum(end_offset)) FROM tiled_ends WHERE topic = 'clicks') AS clicks_end`)
 		}
 		cancel()
-		if err == nil && at[0].Read == records[topic.Conversions] && at[0].Waiting == 0 && at[0].Events == at[0].Read-unreadable && at[0].Outcomes == at[0].Events && at[0].ClicksEnd == records[topic.Clicks] {
+		if err == nil && at[0].Read == records[topic.Conversions] && at[0].Waiting == 0 &&
+			at[0].Events == at[0].Read-unreadable && at[0].Outcomes == at[0].Events &&
+			at[0].ClicksEnd == records[topic.Clicks] {
 			r.t.Logf("settled in %v", time.Since(began).Round(100*time.Millisecond))
 			return
 		}
@@ -112,7 +116,8 @@ func (r *rig) settle() {
 	}
 }
 
-// judge waits until all is at rest and holds Kafka, ClickHouse and what the loads were told against each other.
+// judge waits until all is at rest and holds Kafka, ClickHouse and what the loads were
+// told against each other.
 func (r *rig) judge(loads ...*load) *facts {
 	r.t.Helper()
 	r.settle()
@@ -121,15 +126,19 @@ func (r *rig) judge(loads ...*load) *facts {
 	cfg.Grace = grace
 	truth := oracle.Judge(cfg, f.clicks, f.events, event.MillisOf(time.Now().Add(grace)))
 	r.none("outcomes in Kafka", oracle.Diff(truth.Outcomes, f.outcomes))
-	r.none("waiting", differences(map[string]string{}, rows(truth.Waiting, func(e oracle.Event) (string, string) { return e.EventID, e.ClickToken })))
+	r.none("waiting", differences(map[string]string{}, rows(truth.Waiting, func(e oracle.Event) (string, string) {
+		return e.EventID, e.ClickToken
+	})))
 	r.tables(f)
-	r.none("partner_daily", differences(rows(oracle.Daily(f.clicks, truth.Outcomes), dailyText), rows(r.daily(), dailyText)))
+	r.none("partner_daily", differences(rows(oracle.Daily(f.clicks, truth.Outcomes), dailyText),
+		rows(r.daily(), dailyText)))
 	r.numbers(f, loads)
 	verdicts := map[string]int{}
 	for i := range truth.Outcomes {
 		verdicts[string(truth.Outcomes[i].Verdict)]++
 	}
-	r.t.Logf("ledger = oracle: %d clicks (%d records), %d events, %v", len(r.clickTokens(f)), len(f.clicks), len(f.events), verdicts)
+	r.t.Logf("ledger = oracle: %d clicks (%d records), %d events, %v", len(r.clickTokens(f)), len(f.clicks),
+		len(f.events), verdicts)
 	return f
 }
 
@@ -174,7 +183,8 @@ func differences(want, got map[string]string) (lines []string) {
 	return lines
 }
 
-// clickTokens is where the first record of each click lies. A token is always in the same partition.
+// clickTokens is where the first record of each click lies. A token is always in the
+// same partition.
 func (r *rig) clickTokens(f *facts) map[string]place {
 	at := make(map[string]place)
 	for i, rec := range f.clickRecords {
@@ -194,7 +204,8 @@ func (r *rig) tables(f *facts) {
 		clicks[name(at)] = token
 	}
 	for _, e := range f.events {
-		events[name(place{e.Partition, e.Offset})] = fmt.Sprintf("%s %s %s %x", e.ClickToken, e.EventID, e.Type, e.ContentSHA256)
+		events[name(place{e.Partition, e.Offset})] = fmt.Sprintf("%s %s %s %x", e.ClickToken, e.EventID, e.Type,
+			e.ContentSHA256)
 	}
 	for i, o := range f.outcomes {
 		amount := "none"
@@ -205,10 +216,13 @@ func (r *rig) tables(f *facts) {
 		if o.Click != nil {
 			link = o.Click.LinkID
 		}
-		outcomes[name(f.outcomesAt[i])] = fmt.Sprintf("%s %s %d/%d %s %s %d %s %s", o.ClickToken, o.EventID, o.EventPartition, o.EventOffset, o.Verdict, o.Reason, o.Effect, amount, link)
+		outcomes[name(f.outcomesAt[i])] = fmt.Sprintf("%s %s %d/%d %s %s %d %s %s",
+			o.ClickToken, o.EventID, o.EventPartition, o.EventOffset, o.Verdict, o.Reason, o.Effect, amount, link)
 	}
 	r.none("table clicks", differences(clicks, r.table("clicks", "toString(click_token)")))
-	r.none("table conversions", differences(events, r.table("conversions", "concatWithSeparator(' ', toString(click_token), toString(event_id), toString(type), lower(hex(content_sha256)))")))
+	r.none("table conversions", differences(events,
+		r.table("conversions", "concatWithSeparator(' ', toString(click_token), toString(event_id), "+
+			"toString(type), lower(hex(content_sha256)))")))
 	r.none("table outcomes", differences(outcomes, r.table("outcomes", `concatWithSeparator(' ', toString(click_token), toString(event_id), concat(toString(event_partition), '/', toString(event_offset)),
 		toString(verdict), toString(reason), toString(effect), ifNull(toString(amount_minor), 'none'), toString(link_id))`)))
 }
@@ -220,7 +234,8 @@ func (r *rig) table(name, row string) map[string]string {
 		At  string `ch:"at"`
 		Row string `ch:"line"`
 	}
-	if err := r.wh.Select(r.t.Context(), &all, "SELECT concat(toString(src_partition), '/', toString(src_offset)) AS at, "+row+" AS line FROM "+name); err != nil {
+	if err := r.wh.Select(r.t.Context(), &all, "SELECT concat(toString(src_partition), '/', "+
+		"toString(src_offset)) AS at, "+row+" AS line FROM "+name); err != nil {
 		r.t.Fatalf("reading table %s: %v", name, err)
 	}
 	m := make(map[string]string, len(all))
@@ -244,8 +259,10 @@ func (r *rig) daily() (out []oracle.DailyRow) {
 	defer rows.Close()
 	for rows.Next() {
 		var d oracle.DailyRow
-		if err := rows.Scan(&d.WorkspaceID, &d.Day, &d.PartnerID, &d.ProgramID, &d.LinkID, &d.Currency, &d.Exponent, &d.Clicks, &d.HumanClicks, &d.TokenedClicks, &d.Leads, &d.Sales,
-			&d.Refunds, &d.Cancellations, &d.Reversals, &d.GrossMinor, &d.NegativeMinor, &d.NetMinor, &d.RewardMinor); err != nil {
+		if err := rows.Scan(&d.WorkspaceID, &d.Day, &d.PartnerID, &d.ProgramID, &d.LinkID, &d.Currency, &d.Exponent,
+			&d.Clicks, &d.HumanClicks, &d.TokenedClicks, &d.Leads, &d.Sales,
+			&d.Refunds, &d.Cancellations, &d.Reversals, &d.GrossMinor, &d.NegativeMinor, &d.NetMinor,
+			&d.RewardMinor); err != nil {
 			r.t.Fatal(err)
 		}
 		if d.DailySums != (oracle.DailySums{}) {
@@ -258,7 +275,8 @@ func (r *rig) daily() (out []oracle.DailyRow) {
 	return out
 }
 
-// numbers compares counts of different origin, and what the loads were told with what is there.
+// numbers compares counts of different origin, and what the loads were told with what
+// is there.
 func (r *rig) numbers(f *facts, loads []*load) {
 	r.t.Helper()
 	var sums []struct {
@@ -274,7 +292,8 @@ func (r *rig) numbers(f *facts, loads []*load) {
 	}
 	s := sums[0]
 	if s.Rows != s.Tokens || s.Rows != s.Clicks {
-		r.t.Errorf("count() of clicks is %d, uniqExact(click_token) %d, sum(clicks) of partner_daily %d", s.Rows, s.Tokens, s.Clicks)
+		r.t.Errorf("count() of clicks is %d, uniqExact(click_token) %d, sum(clicks) of partner_daily %d",
+			s.Rows, s.Tokens, s.Clicks)
 	}
 	if s.Difference != 0 || s.Workspaces != 0 {
 		r.t.Errorf("conservation: difference %d, by workspace %d", s.Difference, s.Workspaces)

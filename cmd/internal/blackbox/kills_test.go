@@ -16,7 +16,8 @@ import (
 const (
 	kills = 10 // of each process
 	hits  = 8  // of them must find work under way
-	// A load on which at least 500 a second are answered, whatever is down at the moment.
+	// A load on which at least 500 a second are answered, whatever is down at the
+	// moment.
 	visitsPerSecond, eventsPerSecond = 520, 240
 )
 
@@ -27,7 +28,8 @@ type victim struct {
 	restarts    []time.Time
 }
 
-// Each process is SIGKILLed ten times under load, most of the times with work under way, and started again at once. No row is lost or doubled.
+// Each process is SIGKILLed ten times under load, most of the times with work under
+// way, and started again at once. No row is lost or doubled.
 func TestKills(t *testing.T) {
 	r := newRig(t)
 	l := r.load()
@@ -37,7 +39,8 @@ func TestKills(t *testing.T) {
 	sinks := []*victim{{process: r.sinks[0]}, {process: r.sinks[1]}}
 	gateway, redirector := &victim{process: r.gateway}, &victim{process: r.redirector}
 
-	// A group waits for a dead sink until its session times out: so both are killed within one such time. The others are killed meanwhile.
+	// A group waits for a dead sink until its session times out: so both are killed
+	// within one such time. The others are killed meanwhile.
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for range kills {
@@ -105,14 +108,16 @@ func (v *victim) die(between func()) {
 	}
 }
 
-// until waits for a condition, at most 20 s: a kill that finds nothing is one that does not count.
+// until waits for a condition, at most 20 s: a kill that finds nothing is one that does
+// not count.
 func until(ctx context.Context, every time.Duration, ok func() bool) {
 	for deadline := time.Now().Add(20 * time.Second); ctx.Err() == nil && time.Now().Before(deadline) && !ok(); {
 		pause(ctx, every)
 	}
 }
 
-// transactionOpen asks the broker whether a processor's transaction is open. A dead process cannot end one: it stays Ongoing until somebody initialises the id.
+// transactionOpen asks the broker whether a processor's transaction is open. A dead
+// process cannot end one: it stays Ongoing until somebody initialises the id.
 func (r *rig) transactionOpen(p *process) bool {
 	id := topic.ProcessorGroup + "-" + strings.TrimPrefix(p.name, "processor-")
 	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
@@ -130,7 +135,8 @@ func (r *rig) killInTransaction(v *victim) {
 	})
 }
 
-// killInInsert kills a sink at some moment of an insert: its data is on the way, or there, or the answer was about to arrive.
+// killInInsert kills a sink at some moment of an insert: its data is on the way, or
+// there, or the answer was about to arrive.
 func (r *rig) killInInsert(v *victim, p *proxy) {
 	if p.awaitInsert(30 * time.Second) {
 		v.hit++
@@ -148,7 +154,8 @@ func (r *rig) killInRequest(v *victim, l *load) {
 	}
 }
 
-// killUnshipped kills the redirector when it has just answered one of many visitors: clicks are on disk, and Kafka has not acknowledged them.
+// killUnshipped kills the redirector when it has just answered one of many visitors:
+// clicks are on disk, and Kafka has not acknowledged them.
 func (r *rig) killUnshipped(v *victim, l *load) {
 	answered := make(chan struct{}, 1)
 	off := l.onRedirect(func() {
@@ -167,7 +174,8 @@ func (r *rig) killUnshipped(v *victim, l *load) {
 	wg.Wait()
 }
 
-// unshipped counts the restarts after which clicks came to Kafka for the first time that the process before had on disk: their first record has the header replay.
+// unshipped counts the restarts after which clicks came to Kafka for the first time
+// that the process before had on disk: their first record has the header replay.
 func unshipped(f *facts, restarts []time.Time) (n int) {
 	seen := make(map[string]bool)
 	after := make(map[int]bool)

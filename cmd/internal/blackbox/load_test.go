@@ -26,7 +26,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// load is visitors and merchants. A visitor whose request breaks goes away. A merchant sends an event again until it is accepted, as long as the load runs.
+// load is visitors and merchants. A visitor whose request breaks goes away. A merchant
+// sends an event again until it is accepted, as long as the load runs.
 type load struct {
 	t                   *testing.T
 	redirector, gateway string // host:port
@@ -61,17 +62,25 @@ type sale struct {
 
 // links of the rig's catalog: all of them show tokens.
 var links = []struct{ workspace, host, path string }{
-	{"acme", "go.acme.com", "/nomura"}, {"acme", "go.acme.com", "/creator?sub1=a"}, {"acme", "go.acme.com", "/plain"}, {"globex", "go.globex.com", "/hank?nr=qr"},
+	{"acme", "go.acme.com", "/nomura"}, {"acme", "go.acme.com", "/creator?sub1=a"}, {"acme", "go.acme.com",
+		"/plain"}, {"globex", "go.globex.com", "/hank?nr=qr"},
 }
 
 func newLoad(t *testing.T, redirector, gateway string, secrets map[string]signature.Secret) *load {
-	l := &load{t: t, redirector: redirector, gateway: gateway, secrets: secrets, tokens: make(map[string]bool), accepted: make(map[eventID]bool),
-		transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true, ResponseHeaderTimeout: 30 * time.Second, DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext}}
+	l := &load{t: t, redirector: redirector, gateway: gateway, secrets: secrets, tokens: make(map[string]bool),
+		accepted: make(map[eventID]bool),
+		transport: &http.Transport{
+			MaxIdleConnsPerHost:   64,
+			DisableCompression:    true,
+			ResponseHeaderTimeout: 30 * time.Second,
+			DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		}}
 	t.Cleanup(l.transport.CloseIdleConnections)
 	return l
 }
 
-// run sends so many requests a second, as far as they are answered, until stop is called. stop returns when the last answer is there.
+// run sends so many requests a second, as far as they are answered, until stop is
+// called. stop returns when the last answer is there.
 func (l *load) run(visits, events int) (stop func()) {
 	ctx, cancel := context.WithCancel(l.t.Context())
 	var wg sync.WaitGroup
@@ -106,7 +115,8 @@ func pause(ctx context.Context, d time.Duration) {
 // answered is the number of visits and events that were answered well.
 func (l *load) answered() int64 { return l.redirects.Load() + l.accepts.Load() }
 
-// visit follows a link and reports whether it was answered. Nothing cuts it short: a request that was sent is a click that may be there.
+// visit follows a link and reports whether it was answered. Nothing cuts it short: a
+// request that was sent is a click that may be there.
 func (l *load) visit() bool {
 	link := links[rand.IntN(len(links))]
 	_, ok := l.follow(link.workspace, link.host, link.path)
@@ -153,7 +163,8 @@ func (l *load) follow(workspace, host, path string) (token string, ok bool) {
 	return token, true
 }
 
-// draw makes an event about a token of the last seconds: a sale, a lead, a refund of a sale, or something that was sent before.
+// draw makes an event about a token of the last seconds: a sale, a lead, a refund of a
+// sale, or something that was sent before.
 func (l *load) draw() (of shown, id string, body []byte, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -163,7 +174,12 @@ func (l *load) draw() (of shown, id string, body []byte, ok bool) {
 	of = l.recent[len(l.recent)-1-rand.IntN(min(len(l.recent), 500))]
 	l.next++
 	id = "e" + strconv.Itoa(l.next)
-	fields := map[string]any{"type": "sale", "amount": fmt.Sprintf("%d.%02d", 1+l.next%200, l.next%100), "currency": "EUR", "order_id": id}
+	fields := map[string]any{
+		"type":     "sale",
+		"amount":   fmt.Sprintf("%d.%02d", 1+l.next%200, l.next%100),
+		"currency": "EUR",
+		"order_id": id,
+	}
 	var earlier *sale
 	if len(l.sent) > 0 {
 		earlier = &l.sent[rand.IntN(len(l.sent))]
@@ -182,7 +198,8 @@ func (l *load) draw() (of shown, id string, body []byte, ok bool) {
 	case kind < 53: // a refund without a sale: it waits, and its parent never comes
 		fields = map[string]any{"type": "refund", "parent_event_id": "none", "amount": "1.00", "currency": "EUR"}
 	}
-	fields["event_id"], fields["click_token"], fields["occurred_at"] = id, of.token, time.Now().UTC().Format("2006-01-02T15:04:05.000Z")
+	fields["event_id"], fields["click_token"], fields["occurred_at"] = id, of.token, time.Now().UTC().Format(
+		"2006-01-02T15:04:05.000Z")
 	body, err := json.Marshal(fields)
 	if err != nil {
 		l.t.Error(err)
@@ -235,13 +252,15 @@ func (l *load) post(workspace string, body []byte) (status int, header http.Head
 			l.waiting.Add(1)
 		}
 	}}
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), http.MethodPost, "http://"+l.gateway+"/v1/workspaces/"+workspace+"/events", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), http.MethodPost,
+		"http://"+l.gateway+"/v1/workspaces/"+workspace+"/events", bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}
 	req.GetBody = nil // or the transport would send it again by itself
 	req.Header.Set("Content-Type", "application/json")
-	if err := signature.SignRequest(req, fmt.Sprintf("m-%d", rand.Uint64()), time.Now(), body, l.secrets[workspace]); err != nil {
+	if err := signature.SignRequest(req, fmt.Sprintf("m-%d", rand.Uint64()), time.Now(), body,
+		l.secrets[workspace]); err != nil {
 		return 0, nil, err
 	}
 	res, err := l.transport.RoundTrip(req)
@@ -276,12 +295,14 @@ func (l *load) check(clicks map[string]place, events map[eventID]bool) {
 		}
 	}
 	if missing != l.lost {
-		l.t.Errorf("%d clicks of %d that were answered 302 are nowhere; the redirector says that it lost %d", missing, len(l.tokens), l.lost)
+		l.t.Errorf("%d clicks of %d that were answered 302 are nowhere; the redirector says that it lost %d",
+			missing, len(l.tokens), l.lost)
 	}
 	for id := range l.accepted {
 		if !events[id] {
 			l.t.Errorf("event %s of %s was accepted and is nowhere", id.id, id.token)
 		}
 	}
-	l.t.Logf("%d requests to the redirector, %d answered 302; %d events accepted, %d put off, %d requests to the gateway broke off", l.visits.Load(), l.redirects.Load(), l.accepts.Load(), l.putOff.Load(), l.torn.Load())
+	l.t.Logf("%d requests to the redirector, %d answered 302; %d events accepted, %d put off, %d requests to the "+
+		"gateway broke off", l.visits.Load(), l.redirects.Load(), l.accepts.Load(), l.putOff.Load(), l.torn.Load())
 }

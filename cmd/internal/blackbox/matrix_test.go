@@ -33,16 +33,39 @@ type size struct {
 	perSecond int
 	grace     time.Duration // longer than anything that a busy machine delays
 	session   time.Duration
-	stop      time.Duration // of the zombie: longer than session and, in the long version, a transaction's timeout
-	churn     time.Duration
+	// of the zombie: longer than session and, in the long version, a transaction's
+	// timeout
+	stop  time.Duration
+	churn time.Duration
 }
 
 var (
-	short = size{nodes: 1, bounces: 3, outages: 2, records: 2_500, perSecond: 450, grace: 5 * time.Second, session: 3 * time.Second, stop: 5 * time.Second, churn: 8 * time.Second}
-	long  = size{nodes: 3, bounces: 3, outages: 3, records: 100_000, perSecond: 900, grace: 15 * time.Second, session: 6 * time.Second, stop: 30 * time.Second, churn: time.Minute}
+	short = size{
+		nodes:     1,
+		bounces:   3,
+		outages:   2,
+		records:   2_500,
+		perSecond: 450,
+		grace:     5 * time.Second,
+		session:   3 * time.Second,
+		stop:      5 * time.Second,
+		churn:     8 * time.Second,
+	}
+	long = size{
+		nodes:     3,
+		bounces:   3,
+		outages:   3,
+		records:   100_000,
+		perSecond: 900,
+		grace:     15 * time.Second,
+		session:   6 * time.Second,
+		stop:      30 * time.Second,
+		churn:     time.Minute,
+	}
 )
 
-// matrix is two processors on Apache Kafka, what is written for them, and who watches what they write.
+// matrix is two processors on Apache Kafka, what is written for them, and who watches
+// what they write.
 type matrix struct {
 	*rig
 	size
@@ -53,8 +76,11 @@ type matrix struct {
 	recoveries  []time.Duration
 }
 
-// Kafka's own matrix (tests/kafkatest/tests/core/transactions_test.py), with our processor in the place of its copier: {SIGKILL, SIGTERM} × {processor, broker}, then a zombie, then members that come and go. A reader of committed
-// records runs throughout and sees one row for each event. PARTNERS_TEST_MATRIX=long is Kafka's size: 100,000 records in each cell, three nodes.
+// Kafka's own matrix (tests/kafkatest/tests/core/transactions_test.py), with our
+// processor in the place of its copier: {SIGKILL, SIGTERM} × {processor, broker}, then
+// a zombie, then members that come and go. A reader of committed records runs
+// throughout and sees one row for each event. PARTNERS_TEST_MATRIX=long is Kafka's
+// size: 100,000 records in each cell, three nodes.
 func TestMatrix(t *testing.T) {
 	m := newMatrix(t)
 	stop := m.w.run()
@@ -111,11 +137,13 @@ func newMatrix(t *testing.T) *matrix {
 
 func (m *matrix) slot(n int) *process {
 	name := fmt.Sprintf("slot-%02d", n)
-	return m.daemon("processor-"+name, "processor", "-brokers", strings.Join(m.broker.Brokers(), ","), "-instance", name, "-state-dir", filepath.Join(m.dir, name), "-grace", m.grace.String(),
+	return m.daemon("processor-"+name, "processor", "-brokers", strings.Join(m.broker.Brokers(), ","),
+		"-instance", name, "-state-dir", filepath.Join(m.dir, name), "-grace", m.grace.String(),
 		"-click-memory", strconv.Itoa(16<<20), "-session-timeout", m.session.String())
 }
 
-// cell runs bounces while records are written, and goes on until there are enough of them.
+// cell runs bounces while records are written, and goes on until there are enough of
+// them.
 func (m *matrix) cell(name string, run func()) {
 	m.t.Helper()
 	began, written, seen, kills := time.Now(), m.w.records.Load(), len(m.recoveries), m.kills
@@ -123,7 +151,8 @@ func (m *matrix) cell(name string, run func()) {
 	for m.w.records.Load()-written < m.records && !m.t.Failed() {
 		pause(m.t.Context(), 100*time.Millisecond)
 	}
-	m.t.Logf("%-18s %6d records in %3.0f s, %d bounces, to the next outcome in every partition %v", name, m.w.records.Load()-written, time.Since(began).Seconds(), m.kills-kills, rounded(m.recoveries[seen:]))
+	m.t.Logf("%-18s %6d records in %3.0f s, %d bounces, to the next outcome in every partition %v",
+		name, m.w.records.Load()-written, time.Since(began).Seconds(), m.kills-kills, rounded(m.recoveries[seen:]))
 }
 
 func rounded(ds []time.Duration) []time.Duration {
@@ -139,7 +168,8 @@ func (m *matrix) recovered(since time.Time) {
 	m.recoveries = append(m.recoveries, m.o.recovered(since))
 }
 
-// bounceProcessors ends each processor a few times, in the middle of a transaction, and starts it again at once.
+// bounceProcessors ends each processor a few times, in the middle of a transaction, and
+// starts it again at once.
 func (m *matrix) bounceProcessors(clean bool) {
 	m.t.Helper()
 	for range m.bounces {
@@ -167,7 +197,8 @@ func (m *matrix) bounceProcessors(clean bool) {
 	}
 }
 
-// bounceBroker ends the broker a few times; of three nodes each once, and the next when all are in sync again.
+// bounceBroker ends the broker a few times; of three nodes each once, and the next when
+// all are in sync again.
 func (m *matrix) bounceBroker(clean bool) {
 	m.t.Helper()
 	for n := range m.outages {
@@ -193,7 +224,8 @@ func (m *matrix) bounceBroker(clean bool) {
 	}
 }
 
-// inSync waits until every partition has all its replicas, so that the next node may go.
+// inSync waits until every partition has all its replicas, so that the next node may
+// go.
 func (m *matrix) inSync() {
 	m.t.Helper()
 	for deadline := time.Now().Add(60 * time.Second); ; pause(m.t.Context(), 100*time.Millisecond) {
@@ -213,7 +245,9 @@ func (m *matrix) inSync() {
 	}
 }
 
-// zombie stops a processor in the middle of a transaction for longer than its session lasts. The other takes over; the first, when it goes on, changes nothing and gets its share again.
+// zombie stops a processor in the middle of a transaction for longer than its session
+// lasts. The other takes over; the first, when it goes on, changes nothing and gets its
+// share again.
 func (m *matrix) zombie() {
 	m.t.Helper()
 	z := m.processors[0]
@@ -232,7 +266,9 @@ func (m *matrix) zombie() {
 	went := time.Now()
 	again := m.o.recovered(went)
 	m.shared(2)
-	m.t.Logf("%-18s stopped for %v in a transaction; the other had taken over after %v; next outcome in every partition %v after it went on, its share again after %v", "zombie", went.Sub(stopped).Round(time.Second), over.Round(10*time.Millisecond),
+	m.t.Logf("%-18s stopped for %v in a transaction; the other had taken over after %v; next outcome in every "+
+		"partition %v after it went on, its share again after %v", "zombie", went.Sub(stopped).Round(
+		time.Second), over.Round(10*time.Millisecond),
 		again.Round(10*time.Millisecond), time.Since(went).Round(10*time.Millisecond))
 	if over < m.session/2 {
 		m.t.Errorf("the other took over after %v: the processor was not stopped", over)
@@ -256,12 +292,15 @@ func (m *matrix) shared(n int) {
 			return
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("%v partitions run on %d processors, want %d on %d; %v", total, busy, kafkatest.Partitions, n, failed)
+			m.t.Fatalf("%v partitions run on %d processors, want %d on %d; %v", total, busy, kafkatest.Partitions, n,
+				failed)
 		}
 	}
 }
 
-// churnMembers lets a third member come, or go, every two seconds. A static member that goes is taken out of the group at once, or nobody would notice before its session is over.
+// churnMembers lets a third member come, or go, every two seconds. A static member that
+// goes is taken out of the group at once, or nobody would notice before its session is
+// over.
 func (m *matrix) churnMembers() {
 	m.t.Helper()
 	const every = 2 * time.Second
@@ -275,7 +314,8 @@ func (m *matrix) churnMembers() {
 		}
 		joined++
 		rest(since)
-		if owned, err := third.metric("partners_processor_partitions", ""); err == nil && owned > 0 { // it has no such metric before its first
+		// it has no such metric before its first
+		if owned, err := third.metric("partners_processor_partitions", ""); err == nil && owned > 0 {
 			busy++
 		}
 		since = time.Now()
@@ -286,7 +326,8 @@ func (m *matrix) churnMembers() {
 		}
 		third.kill()
 		ctx, cancel := context.WithTimeout(m.t.Context(), 10*time.Second)
-		_, err := m.adm.LeaveGroup(ctx, kadm.LeaveGroup(m.kafka.Group(topic.ProcessorGroup)).Reason("churn").InstanceIDs(strings.TrimPrefix(third.name, "processor-")))
+		_, err := m.adm.LeaveGroup(ctx, kadm.LeaveGroup(m.kafka.Group(topic.ProcessorGroup)).Reason(
+			"churn").InstanceIDs(strings.TrimPrefix(third.name, "processor-")))
 		cancel()
 		if err != nil {
 			m.t.Errorf("taking the third member out of the group: %v", err)
@@ -297,13 +338,16 @@ func (m *matrix) churnMembers() {
 	during, calm := m.o.count()-seen, time.Now()
 	took := m.o.recovered(calm)
 	m.shared(2)
-	m.t.Logf("%-18s a third member came %d times, got partitions %d times and left %d times within %v; %d outcomes meanwhile; next outcome in every partition %v after the last", "churn", joined, busy, left, calm.Sub(began).Round(time.Second), during, took.Round(10*time.Millisecond))
+	m.t.Logf("%-18s a third member came %d times, got partitions %d times and left %d times within %v; %d "+
+		"outcomes meanwhile; next outcome in every partition %v after the last",
+		"churn", joined, busy, left, calm.Sub(began).Round(time.Second), during, took.Round(10*time.Millisecond))
 	if 2*busy < joined {
 		m.t.Errorf("a third member came %d times and got partitions only %d times: that moves nothing", joined, busy)
 	}
 }
 
-// verdict waits until nothing waits any more, and holds what was seen against the oracle and the log.
+// verdict waits until nothing waits any more, and holds what was seen against the
+// oracle and the log.
 func (m *matrix) verdict() {
 	m.t.Helper()
 	began := time.Now()
@@ -339,12 +383,16 @@ func (m *matrix) verdict() {
 		return m.recoveries[min(int(q*float64(len(m.recoveries))), len(m.recoveries)-1)].Round(10 * time.Millisecond)
 	}
 	m.t.Logf("settled in %v", settled.Round(100*time.Millisecond))
-	m.t.Logf("matrix: %d records (%d events), %d kills, lost %d, duplicated %d, aborted-visible %d (of %d aborted rows), recovery p50 %v p99 %v", m.w.records.Load(), len(f.events), m.kills, lost, m.o.twice, a.visible, a.aborted,
+	m.t.Logf("matrix: %d records (%d events), %d kills, lost %d, duplicated %d, aborted-visible %d (of %d aborted "+
+		"rows), recovery p50 %v p99 %v", m.w.records.Load(), len(
+		f.events), m.kills, lost, m.o.twice, a.visible, a.aborted,
 		quantile(0.5), quantile(0.99))
 	if lost > 0 || m.o.twice > 0 || a.visible > 0 || a.hidden > 0 {
-		m.t.Errorf("lost %d, duplicated %d, aborted and visible %d, committed and hidden %d", lost, m.o.twice, a.visible, a.hidden)
+		m.t.Errorf("lost %d, duplicated %d, aborted and visible %d, committed and hidden %d",
+			lost, m.o.twice, a.visible, a.hidden)
 	}
 	if m.hits < m.bounces || a.aborted == 0 {
-		m.t.Errorf("%d SIGKILLs found a transaction open, and %d rows were aborted: that shows nothing", m.hits, a.aborted)
+		m.t.Errorf("%d SIGKILLs found a transaction open, and %d rows were aborted: that shows nothing",
+			m.hits, a.aborted)
 	}
 }

@@ -41,8 +41,9 @@ func outage(t *testing.T) time.Duration {
 	return d
 }
 
-// ClickHouse and Kafka go away under load and come back, a spool fills up, a broker refuses a record for good, everything is restarted in order: nothing ends that was not ended, nothing
-// needs a hand, and the books are right.
+// ClickHouse and Kafka go away under load and come back, a spool fills up, a broker
+// refuses a record for good, everything is restarted in order: nothing ends that was
+// not ended, nothing needs a hand, and the books are right.
 func TestOutages(t *testing.T) {
 	r := newRig(t)
 	l := r.load()
@@ -67,11 +68,30 @@ func (r *rig) poison() {
 	r.t.Helper()
 	noise := make([]byte, 5<<20)
 	rand.Read(noise)
-	stranger := func(codec *event.Codec) (click, conversion, outcome []byte, err error) { // of a token that is not the key
-		k := event.Click{WorkspaceID: "acme", ClickToken: ksuid.New().String(), TokenStatus: event.TokenAppended, Trigger: event.TriggerLink}
+	// of a token that is not the key
+	stranger := func(codec *event.Codec) (click, conversion, outcome []byte, err error) {
+		k := event.Click{
+			WorkspaceID: "acme",
+			ClickToken:  ksuid.New().String(),
+			TokenStatus: event.TokenAppended,
+			Trigger:     event.TriggerLink,
+		}
 		click, err1 := codec.AppendClick(nil, &k)
-		conversion, err2 := codec.AppendConversion(nil, &event.Conversion{WorkspaceID: "acme", EventID: "e", ClickToken: k.ClickToken, Type: event.Sale})
-		outcome, err3 := codec.AppendOutcome(nil, &event.Outcome{WorkspaceID: "acme", EventID: "e", ClickToken: k.ClickToken, Verdict: event.Attributed, Type: event.Sale, Effect: 1, Review: event.ReviewClear}, nil)
+		conversion, err2 := codec.AppendConversion(nil, &event.Conversion{
+			WorkspaceID: "acme",
+			EventID:     "e",
+			ClickToken:  k.ClickToken,
+			Type:        event.Sale,
+		})
+		outcome, err3 := codec.AppendOutcome(nil, &event.Outcome{
+			WorkspaceID: "acme",
+			EventID:     "e",
+			ClickToken:  k.ClickToken,
+			Verdict:     event.Attributed,
+			Type:        event.Sale,
+			Effect:      1,
+			Review:      event.ReviewClear,
+		}, nil)
 		return click, conversion, outcome, errors.Join(err1, err2, err3)
 	}
 	click, conversion, outcome, err := stranger(event.DefaultCodec())
@@ -80,16 +100,23 @@ func (r *rig) poison() {
 	}
 	other := map[string][]byte{topic.Clicks: click, topic.Conversions: conversion, topic.Outcomes: outcome}
 	var records []*kgo.Record
-	for _, name := range []string{topic.Clicks, topic.Conversions, topic.Outcomes, topic.Progress, topic.Rejections, topic.Catalog} {
+	for _, name := range []string{topic.Clicks, topic.Conversions, topic.Outcomes, topic.Progress, topic.Rejections,
+		topic.Catalog} {
 		values := [][]byte{[]byte("garbage"), {0, 0, 0, 9, 9, 1}, noise}
 		if other[name] != nil {
 			values = append(values, other[name])
 		}
 		for _, value := range values {
-			records = append(records, &kgo.Record{Topic: name, Key: []byte("somebody else"), Value: value, Headers: []kgo.RecordHeader{{Key: "trace", Value: []byte("42")}}})
+			records = append(records, &kgo.Record{
+				Topic:   name,
+				Key:     []byte("somebody else"),
+				Value:   value,
+				Headers: []kgo.RecordHeader{{Key: "trace", Value: []byte("42")}},
+			})
 		}
 	}
-	cl := kafkatest.Client(r.t, r.broker.Brokers(), kgo.ProducerBatchMaxBytes(largest), kgo.MaxBufferedBytes(1<<30), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	cl := kafkatest.Client(r.t, r.broker.Brokers(), kgo.ProducerBatchMaxBytes(largest), kgo.MaxBufferedBytes(1<<30),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	if err := cl.ProduceSync(r.t.Context(), records...).FirstErr(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -127,7 +154,8 @@ func (r *rig) buried() {
 	r.t.Logf("%d unreadable records in %d topics, each a dead letter once", len(want), 6)
 }
 
-// warehouseAway kills the process that holds ClickHouse in the middle of an insert. Visitors and merchants do not notice.
+// warehouseAway kills the process that holds ClickHouse in the middle of an insert.
+// Visitors and merchants do not notice.
 func (r *rig) warehouseAway(l *load) {
 	r.t.Helper()
 	if !r.proxies[0].awaitInsert(20*time.Second) && !r.proxies[1].awaitInsert(20*time.Second) {
@@ -140,7 +168,8 @@ func (r *rig) warehouseAway(l *load) {
 	answered, off := l.answered(), l.putOff.Load()
 	pause(r.t.Context(), outage(r.t))
 	if l.answered()-answered < 500 || l.putOff.Load() > off {
-		r.t.Errorf("while ClickHouse was away %d requests were answered and %d put off", l.answered()-answered, l.putOff.Load()-off)
+		r.t.Errorf("while ClickHouse was away %d requests were answered and %d put off",
+			l.answered()-answered, l.putOff.Load()-off)
 	}
 	began := time.Now()
 	if err := r.warehouse.start(); err != nil {
@@ -148,7 +177,8 @@ func (r *rig) warehouseAway(l *load) {
 	}
 	back := time.Now()
 	r.caughtUp("outcomes")
-	r.t.Logf("ClickHouse killed in an insert and away for %v; it starts in %v, the sinks had caught up %v later", outage(r.t), back.Sub(began).Round(time.Millisecond), time.Since(back).Round(time.Millisecond))
+	r.t.Logf("ClickHouse killed in an insert and away for %v; it starts in %v, the sinks had caught up %v later",
+		outage(r.t), back.Sub(began).Round(time.Millisecond), time.Since(back).Round(time.Millisecond))
 }
 
 // caughtUp waits until what is in a topic now is in ClickHouse.
@@ -184,7 +214,8 @@ func (r *rig) caughtUp(name string) {
 	}
 }
 
-// restarts ends each daemon by SIGTERM under load and starts it again, one after another.
+// restarts ends each daemon by SIGTERM under load and starts it again, one after
+// another.
 func (r *rig) restarts(l *load) {
 	r.t.Helper()
 	gaps := r.watchOutcomes()
@@ -199,12 +230,15 @@ func (r *rig) restarts(l *load) {
 		if err := p.start(); err != nil {
 			r.t.Fatal(err)
 		}
-		r.t.Logf("%-18s SIGTERM to its end %v, ready again after %v", p.name, took.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+		r.t.Logf("%-18s SIGTERM to its end %v, ready again after %v", p.name, took.Round(time.Millisecond),
+			time.Since(began).Round(time.Millisecond))
 		if p == r.processors[1] {
 			pause(r.t.Context(), time.Second)
 			longest := gaps()
-			r.t.Logf("longest time without an outcome in any partition while the processors were restarted: %v", longest.Round(time.Millisecond))
-			// Without static membership it is the session timeout. The aim of 2 s has slack here for a busy machine.
+			r.t.Logf("longest time without an outcome in any partition while the processors were restarted: %v",
+				longest.Round(time.Millisecond))
+			// Without static membership it is the session timeout. The aim of 2 s has
+			// slack here for a busy machine.
 			if longest >= session {
 				r.t.Errorf("no outcome for %v in some partition", longest)
 			}
@@ -215,7 +249,8 @@ func (r *rig) restarts(l *load) {
 	}
 }
 
-// watchOutcomes follows the outcomes that become visible until the returned function is called, which tells the longest time that a partition had none.
+// watchOutcomes follows the outcomes that become visible until the returned function is
+// called, which tells the longest time that a partition had none.
 func (r *rig) watchOutcomes() (longest func() time.Duration) {
 	r.t.Helper()
 	from := make(map[int32]kgo.Offset)
@@ -223,7 +258,9 @@ func (r *rig) watchOutcomes() (longest func() time.Duration) {
 		from[p] = kgo.NewOffset().AtEnd()
 	}
 	ctx, cancel := context.WithCancel(r.t.Context())
-	cl := kafkatest.Client(r.t, r.broker.Brokers(), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(50*time.Millisecond), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic.Outcomes: from}))
+	cl := kafkatest.Client(r.t, r.broker.Brokers(), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxWait(50*time.Millisecond),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic.Outcomes: from}))
 	newest := make(map[int32]time.Time)
 	for p := range int32(kafkatest.Partitions) {
 		newest[p] = time.Now()
@@ -250,11 +287,13 @@ func (r *rig) watchOutcomes() (longest func() time.Duration) {
 	}
 }
 
-// kafkaAway kills the broker for a while, and the redirector in the middle. A second redirector has a spool that is too small for this. Its load is returned.
+// kafkaAway kills the broker for a while, and the redirector in the middle. A second
+// redirector has a spool that is too small for this. Its load is returned.
 func (r *rig) kafkaAway(l *load) *load {
 	r.t.Helper()
 	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePorts(r.t, 1)))
-	other := r.daemon("redirector-small", "redirector", "-brokers", strings.Join(r.broker.Brokers(), ","), "-listen", at, "-token-keys", filepath.Join(r.dir, "token-keys"),
+	other := r.daemon("redirector-small", "redirector", "-brokers", strings.Join(r.broker.Brokers(), ","),
+		"-listen", at, "-token-keys", filepath.Join(r.dir, "token-keys"),
 		"-spool-dir", filepath.Join(r.dir, "spool-small"), "-spool-max-bytes", strconv.Itoa(1<<20))
 	if err := other.start(); err != nil {
 		r.t.Fatal(err)
@@ -270,14 +309,17 @@ func (r *rig) kafkaAway(l *load) *load {
 	if err := r.redirector.start(); err != nil {
 		r.t.Fatal(err)
 	}
-	r.t.Logf("redirector killed and serving again without Kafka, from the catalog it kept, %v into the outage", time.Since(began).Round(time.Millisecond))
+	r.t.Logf("redirector killed and serving again without Kafka, from the catalog it kept, %v into the outage",
+		time.Since(began).Round(time.Millisecond))
 	restarted := l.redirects.Load()
 	pause(r.t.Context(), outage(r.t)/2)
 	if restarted == before || l.redirects.Load() == restarted {
-		r.t.Errorf("visitors answered while Kafka was away: %d, and %d after the redirector's restart", restarted-before, l.redirects.Load()-restarted)
+		r.t.Errorf("visitors answered while Kafka was away: %d, and %d after the redirector's restart",
+			restarted-before, l.redirects.Load()-restarted)
 	}
 	stopSmall()
-	if small.lost = int(r.metric(other, "partners_redirect_clicks_lost_total")); small.lost == 0 || small.lost >= int(small.redirects.Load()) {
+	if small.lost = int(r.metric(other, "partners_redirect_clicks_lost_total")); small.lost == 0 ||
+		small.lost >= int(small.redirects.Load()) {
 		r.t.Errorf("the small spool lost %d of %d clicks: it did not fill up", small.lost, small.redirects.Load())
 	}
 	r.t.Logf("the small spool: %d visitors answered 302, %d clicks counted as lost", small.redirects.Load(), small.lost)
@@ -285,9 +327,13 @@ func (r *rig) kafkaAway(l *load) *load {
 	r.broker.Start()
 	back := time.Now()
 	r.caughtUp(topic.Outcomes)
-	r.t.Logf("Kafka killed and away for %v; the sinks had caught up with the outcomes %v after it was back; %d events were put off", back.Sub(began).Round(time.Millisecond), time.Since(back).Round(time.Millisecond), l.putOff.Load())
-	// Not before its spool is in Kafka has it room for more, and only then may the topic's limit shrink: a batch that is above it goes record by record.
-	for deadline := time.Now().Add(time.Minute); r.metric(other, "partners_spool_backlog_bytes") > 0; pause(r.t.Context(), 50*time.Millisecond) {
+	r.t.Logf("Kafka killed and away for %v; the sinks had caught up with the outcomes %v after it was back; %d "+
+		"events were put off", back.Sub(began).Round(time.Millisecond), time.Since(back).Round(time.Millisecond),
+		l.putOff.Load())
+	// Not before its spool is in Kafka has it room for more, and only then may the
+	// topic's limit shrink: a batch that is above it goes record by record.
+	for deadline := time.Now().Add(time.Minute); r.metric(other, "partners_spool_backlog_bytes") > 0; pause(
+		r.t.Context(), 50*time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Fatal("the small spool is not in Kafka a minute after the broker was back")
 		}
@@ -306,8 +352,10 @@ func (r *rig) metric(p *process, name string) float64 {
 	return v
 }
 
-// killBroker kills it while no transaction is between the answer to its end and its last marker. The only node of a cluster that is killed there may lose the markers for ever (Kafka 4.3: "likely deleted
-// already and hence can be skipped"), which three nodes do not.
+// killBroker kills it while no transaction is between the answer to its end and its
+// last marker. The only node of a cluster that is killed there may lose the markers for
+// ever (Kafka 4.3: "likely deleted already and hence can be skipped"), which three
+// nodes do not.
 func (r *rig) killBroker() {
 	r.t.Helper()
 	for _, p := range r.processors {
@@ -335,7 +383,8 @@ func (r *rig) signal(p *process, s syscall.Signal) {
 	}
 }
 
-// refusedRecord makes the broker refuse one click for good: it is too large for the topic. It lands in refused/, those before and after it in Kafka.
+// refusedRecord makes the broker refuse one click for good: it is too large for the
+// topic. It lands in refused/, those before and after it in Kafka.
 func (r *rig) refusedRecord(small *load) {
 	r.t.Helper()
 	limit := func(value string) {
@@ -367,7 +416,8 @@ func (r *rig) refusedRecord(small *load) {
 	for n := range 5 {
 		long += fmt.Sprintf("sub%d=%s&", n+1, (rand.Text() + rand.Text() + rand.Text())[:64])
 	}
-	// The topic's new limit reaches the broker's log some time after it was acknowledged: a click that is quicker is none too many.
+	// The topic's new limit reaches the broker's log some time after it was
+	// acknowledged: a click that is quicker is none too many.
 	var sent []string
 	deadline, next := time.Now().Add(40*time.Second), time.Time{}
 	for ; len(refused()) == 0; pause(r.t.Context(), 50*time.Millisecond) {

@@ -23,13 +23,16 @@ import (
 	"time"
 )
 
-// binaries builds the programs, once for all tests of this process. TestMain removes them.
+// binaries builds the programs, once for all tests of this process. TestMain removes
+// them.
 var binaries = sync.OnceValues(func() (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "blackbox-bin-"); err != nil {
 		return "", err
 	}
-	out, err := exec.Command("go", "build", "-o", dir+"/", "github.com/nimriz/partners/cmd/redirector", "github.com/nimriz/partners/cmd/gateway",
-		"github.com/nimriz/partners/cmd/processor", "github.com/nimriz/partners/cmd/sink", "github.com/nimriz/partners/cmd/demo").CombinedOutput()
+	out, err := exec.Command("go", "build", "-o", dir+"/", "github.com/nimriz/partners/cmd/redirector",
+		"github.com/nimriz/partners/cmd/gateway",
+		"github.com/nimriz/partners/cmd/processor", "github.com/nimriz/partners/cmd/sink",
+		"github.com/nimriz/partners/cmd/demo").CombinedOutput()
 	if err != nil {
 		return dir, fmt.Errorf("building the programs: %w: %s", err, out)
 	}
@@ -47,7 +50,8 @@ func TestMain(m *testing.M) {
 
 var built atomic.Bool
 
-// process is one of our programs, which a test starts, ends and starts again. Its methods return errors, so that any goroutine may call them.
+// process is one of our programs, which a test starts, ends and starts again. Its
+// methods return errors, so that any goroutine may call them.
 type process struct {
 	t    *testing.T
 	name string
@@ -105,7 +109,8 @@ func (p *process) begin() error {
 	l.cmd.Stdout, l.cmd.Stderr = w, w
 	started := make(chan error)
 	go func() {
-		// Linux ends the child when the thread that started it ends, not the process: this thread stays until the child is gone.
+		// Linux ends the child when the thread that started it ends, not the process:
+		// this thread stays until the child is gone.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := l.cmd.Start()
@@ -137,7 +142,8 @@ func (p *process) begin() error {
 
 var adminAddress = regexp.MustCompile(` msg=ready .*\badmin=(\S+)`)
 
-// follow copies what the process says to its log until it ends, and looks for the line that says that it serves.
+// follow copies what the process says to its log until it ends, and looks for the line
+// that says that it serves.
 func (l *life) follow(r io.ReadCloser, log io.WriteCloser) {
 	defer r.Close()
 	defer log.Close()
@@ -197,7 +203,8 @@ func (p *process) kill() {
 	<-l.done
 }
 
-// terminate sends SIGTERM and returns how long the end took. An exit status other than 0, or none within limit, is an error.
+// terminate sends SIGTERM and returns how long the end took. An exit status other than
+// 0, or none within limit, is an error.
 func (p *process) terminate(limit time.Duration) (time.Duration, error) {
 	l := p.life()
 	l.expected.Store(true)

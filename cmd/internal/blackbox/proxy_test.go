@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// proxy relays connections to ClickHouse's HTTP port. It sees inserts into base tables begin and end, and can be severed.
+// proxy relays connections to ClickHouse's HTTP port. It sees inserts into base tables
+// begin and end, and can be severed.
 type proxy struct {
 	addr, target string
 
@@ -120,7 +121,8 @@ func (p *proxy) copy(r *relay, to, from net.Conn, see func(*relay, []byte) (pass
 // asked: a request begins with its line, which holds the statement of an insert.
 func (p *proxy) asked(r *relay, b []byte) bool {
 	line, _, _ := bytes.Cut(b, []byte("\r\n"))
-	if !bytes.HasPrefix(line, []byte("POST ")) || !bytes.Contains(line, []byte("INSERT+INTO")) || bytes.Contains(line, []byte("batches")) {
+	if !bytes.HasPrefix(line, []byte("POST ")) || !bytes.Contains(line, []byte("INSERT+INTO")) ||
+		bytes.Contains(line, []byte("batches")) {
 		return true
 	}
 	p.mu.Lock()
@@ -143,7 +145,8 @@ func (p *proxy) answered(r *relay, _ []byte) bool {
 	return true
 }
 
-// silence makes answers go nowhere, if an insert is waiting for one: its sink will never know what became of it.
+// silence makes answers go nowhere, if an insert is waiting for one: its sink will
+// never know what became of it.
 func (p *proxy) silence() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

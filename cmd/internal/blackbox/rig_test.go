@@ -27,7 +27,8 @@ import (
 const (
 	// grace is how long an event may wait. A test that stops the traffic waits as long.
 	grace = 5 * time.Second
-	// session is the session timeout of processors and sinks: the shortest that Kafka allows by default.
+	// session is the session timeout of processors and sinks: the shortest that Kafka
+	// allows by default.
 	session = 6 * time.Second
 )
 
@@ -81,7 +82,8 @@ const rigCatalog = `workspaces:
       - {id: lnk_hank, domain: go.globex.com, slug: hank, destination: "https://globex.com/start", conversion_tracking: true, partner: prt_hank, program: prg_resellers, assignment_id: asg_3}
 `
 
-// newRig starts everything and waits until it serves. redirectorArgs come after the redirector's own.
+// newRig starts everything and waits until it serves. redirectorArgs come after the
+// redirector's own.
 func newRig(t *testing.T, redirectorArgs ...string) *rig {
 	t.Helper()
 	began := time.Now()
@@ -102,15 +104,19 @@ func newRig(t *testing.T, redirectorArgs ...string) *rig {
 	brokers := strings.Join(r.broker.Brokers(), ",")
 	for i := range r.processors {
 		name := fmt.Sprint("slot-0", i)
-		r.processors[i] = r.daemon("processor-"+name, "processor", "-brokers", brokers, "-instance", name, "-state-dir", filepath.Join(r.dir, name), "-grace", grace.String(),
+		r.processors[i] = r.daemon("processor-"+name, "processor", "-brokers", brokers, "-instance", name,
+			"-state-dir", filepath.Join(r.dir, name), "-grace", grace.String(),
 			"-click-memory", strconv.Itoa(16<<20), "-session-timeout", session.String())
 		r.proxies[i] = newProxy(t, at(5+i), at(3))
-		r.sinks[i] = r.daemon(fmt.Sprint("sink-", i), "sink", "-brokers", brokers, "-clickhouse", "http://default@"+at(5+i)+"/partners", "-session-timeout", session.String())
+		r.sinks[i] = r.daemon(fmt.Sprint("sink-", i), "sink", "-brokers", brokers, "-clickhouse", "http://default@"+
+			at(5+i)+"/partners", "-session-timeout", session.String())
 	}
 	keys, secrets := filepath.Join(r.dir, "token-keys"), filepath.Join(r.dir, "signing-secrets")
 	r.gatewayAt, r.redirectAt = at(7), at(8)
-	r.gateway = r.daemon("gateway", "gateway", "-brokers", brokers, "-listen", r.gatewayAt, "-token-keys", keys, "-signing-secrets", secrets, "-rate", "50000", "-burst", "100000")
-	r.redirector = r.daemon("redirector", "redirector", append([]string{"-brokers", brokers, "-listen", r.redirectAt, "-token-keys", keys, "-spool-dir", filepath.Join(r.dir, "spool")}, redirectorArgs...)...)
+	r.gateway = r.daemon("gateway", "gateway", "-brokers", brokers, "-listen", r.gatewayAt, "-token-keys", keys,
+		"-signing-secrets", secrets, "-rate", "50000", "-burst", "100000")
+	r.redirector = r.daemon("redirector", "redirector", append([]string{"-brokers", brokers, "-listen", r.redirectAt,
+		"-token-keys", keys, "-spool-dir", filepath.Join(r.dir, "spool")}, redirectorArgs...)...)
 	for _, p := range r.daemons() {
 		if err := p.begin(); err != nil {
 			t.Fatal(err)
@@ -121,7 +127,8 @@ func newRig(t *testing.T, redirectorArgs ...string) *rig {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("broker, warehouse and %d daemons serve after %v", len(r.daemons()), time.Since(began).Round(100*time.Millisecond))
+	t.Logf("broker, warehouse and %d daemons serve after %v",
+		len(r.daemons()), time.Since(began).Round(100*time.Millisecond))
 	return r
 }
 
@@ -133,14 +140,16 @@ func (r *rig) daemons() []*process {
 	return []*process{r.processors[0], r.processors[1], r.sinks[0], r.sinks[1], r.gateway, r.redirector}
 }
 
-// startWarehouse starts the embedded ClickHouse, which also makes secrets and keys, and writes the catalog to Kafka.
+// startWarehouse starts the embedded ClickHouse, which also makes secrets and keys, and
+// writes the catalog to Kafka.
 func (r *rig) startWarehouse(base int) {
 	r.t.Helper()
 	file := filepath.Join(r.dir, "rig.yaml")
 	if err := os.WriteFile(file, []byte(rigCatalog), 0o644); err != nil {
 		r.t.Fatal(err)
 	}
-	r.warehouse = newProcess(r.t, r.dir, "warehouse", "demo", "-run", "warehouse", "-traffic", "0", "-data", r.dir, "-catalog", file, "-port-base", strconv.Itoa(base))
+	r.warehouse = newProcess(r.t, r.dir, "warehouse", "demo", "-run", "warehouse", "-traffic", "0", "-data", r.dir,
+		"-catalog", file, "-port-base", strconv.Itoa(base))
 	if err := r.warehouse.start(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -151,7 +160,8 @@ func (r *rig) startWarehouse(base int) {
 		r.t.Fatal(err)
 	}
 	var err error
-	if r.wh, err = clickhouse.Open(ctx, clickhouse.Config{DSN: fmt.Sprintf("http://default@127.0.0.1:%d/partners", base+3)}, log); err != nil {
+	if r.wh, err = clickhouse.Open(ctx, clickhouse.Config{DSN: fmt.Sprintf("http://default@127.0.0.1:%d/partners",
+		base+3)}, log); err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { r.wh.Close() })
@@ -187,7 +197,9 @@ func (r *rig) cleanup() {
 
 func (r *rig) load() *load { return newLoad(r.t, r.redirectAt, r.gatewayAt, r.secrets) }
 
-// freePorts returns the first of n free ports in a row. They are below the kernel's range for outgoing connections, or a client that dials a killed server could be given the very port as its own.
+// freePorts returns the first of n free ports in a row. They are below the kernel's
+// range for outgoing connections, or a client that dials a killed server could be given
+// the very port as its own.
 func freePorts(t *testing.T, n int) int {
 	t.Helper()
 	for range 100 {

@@ -18,7 +18,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// watcher reads the outcomes that are committed, from the first on and as they become visible, whatever is down.
+// watcher reads the outcomes that are committed, from the first on and as they become
+// visible, whatever is down.
 type watcher struct {
 	t       *testing.T
 	brokers []string
@@ -33,13 +34,24 @@ type watcher struct {
 }
 
 func newWatcher(t *testing.T, brokers []string) (w *watcher, stop func()) {
-	w = &watcher{t: t, brokers: brokers, next: make(map[int32]int64), decided: make(map[int32]event.Millis), rows: make(map[place]place), shown: make(map[place]bool), grew: make(chan struct{}, 1)}
-	cl := kafkatest.Client(t, brokers, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(100*time.Millisecond), kgo.ConsumeResetOffset(kgo.NoResetOffset()), fromStart(topic.Outcomes, kafkatest.Partitions))
+	w = &watcher{
+		t:       t,
+		brokers: brokers,
+		next:    make(map[int32]int64),
+		decided: make(map[int32]event.Millis),
+		rows:    make(map[place]place),
+		shown:   make(map[place]bool),
+		grew:    make(chan struct{}, 1),
+	}
+	cl := kafkatest.Client(t, brokers, kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxWait(100*time.Millisecond), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		fromStart(topic.Outcomes, kafkatest.Partitions))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			w.see(cl.PollFetches(ctx).Records()) // errors are outages: what counts is what is there in the end
+			// errors are outages: what counts is what is there in the end
+			w.see(cl.PollFetches(ctx).Records())
 		}
 	})
 	stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
@@ -75,7 +87,8 @@ func (w *watcher) see(records []*kgo.Record) {
 		source := place{o.EventPartition, o.EventOffset}
 		if first, ok := w.rows[source]; ok {
 			if w.twice++; w.twice <= 10 {
-				w.t.Errorf("event %v has a row at %v and, %v, another at %v", source, first, time.Now().Format("15:04:05.000"), at)
+				w.t.Errorf("event %v has a row at %v and, %v, another at %v",
+					source, first, time.Now().Format("15:04:05.000"), at)
 			}
 			continue
 		}
@@ -87,7 +100,8 @@ func (w *watcher) see(records []*kgo.Record) {
 	}
 }
 
-// await waits until ok, which is called with the lock held, after each row that becomes visible.
+// await waits until ok, which is called with the lock held, after each row that becomes
+// visible.
 func (w *watcher) await(limit time.Duration, ok func() bool) bool {
 	for deadline := time.After(limit); ; {
 		w.mu.Lock()
@@ -104,7 +118,8 @@ func (w *watcher) await(limit time.Duration, ok func() bool) bool {
 	}
 }
 
-// recovered waits until every partition shows an outcome that was decided after since, and returns how long after that it was.
+// recovered waits until every partition shows an outcome that was decided after since,
+// and returns how long after that it was.
 func (w *watcher) recovered(since time.Time) time.Duration {
 	w.t.Helper()
 	if !w.await(60*time.Second, func() bool {
@@ -128,14 +143,17 @@ type audit struct {
 	problems []string
 }
 
-// transactionID names one transaction: at transaction.version 2 the producer's epoch grows with each.
+// transactionID names one transaction: at transaction.version 2 the producer's epoch
+// grows with each.
 type transactionID struct {
 	producer int64
 	epoch    int16
 }
 
-// audit reads the log without isolation. The markers of a transaction must say the same in every partition that it wrote, and each closes rows of one transaction alone: where Kafka loses a marker, the next
-// transaction of that producer would close, and so show, what was aborted.
+// audit reads the log without isolation. The markers of a transaction must say the same
+// in every partition that it wrote, and each closes rows of one transaction alone:
+// where Kafka loses a marker, the next transaction of that producer would close, and so
+// show, what was aborted.
 func (w *watcher) audit(adm *kadm.Client) (a audit) {
 	w.t.Helper()
 	fate := make(map[transactionID]map[bool]string) // committed or not: where its marker says so
@@ -149,18 +167,22 @@ func (w *watcher) audit(adm *kadm.Client) (a audit) {
 			}
 			of := open[rec.Partition]
 			if !rec.Attrs.IsControl() {
-				of[rec.ProducerID] = append(of[rec.ProducerID], &kgo.Record{Partition: rec.Partition, Offset: rec.Offset, ProducerEpoch: rec.ProducerEpoch})
+				of[rec.ProducerID] = append(of[rec.ProducerID], &kgo.Record{Partition: rec.Partition,
+					Offset: rec.Offset, ProducerEpoch: rec.ProducerEpoch})
 				return
 			}
 			if len(rec.Key) < 4 || binary.BigEndian.Uint16(rec.Key[2:]) > 1 {
 				return
 			}
-			commit, where := binary.BigEndian.Uint16(rec.Key[2:]) == 1, fmt.Sprintf("%s %d/%d", name, rec.Partition, rec.Offset)
+			commit, where := binary.BigEndian.Uint16(rec.Key[2:]) == 1, fmt.Sprintf("%s %d/%d",
+				name, rec.Partition, rec.Offset)
 			before := of[rec.ProducerID]
 			for i, row := range before {
 				id := transactionID{rec.ProducerID, row.ProducerEpoch}
 				if i > 0 && row.ProducerEpoch != before[i-1].ProducerEpoch {
-					a.problems = append(a.problems, fmt.Sprintf("the marker at %s closes rows of epochs %d and %d of producer %d", where, before[i-1].ProducerEpoch, row.ProducerEpoch, rec.ProducerID))
+					a.problems = append(a.problems,
+						fmt.Sprintf("the marker at %s closes rows of epochs %d and %d of producer %d",
+							where, before[i-1].ProducerEpoch, row.ProducerEpoch, rec.ProducerID))
 				}
 				if fate[id] == nil {
 					fate[id] = make(map[bool]string)
@@ -176,7 +198,8 @@ func (w *watcher) audit(adm *kadm.Client) (a audit) {
 	}
 	for id, f := range fate {
 		if len(f) > 1 {
-			a.problems = append(a.problems, fmt.Sprintf("transaction %v was aborted by the marker at %s and committed by that at %s", id, f[false], f[true]))
+			a.problems = append(a.problems, fmt.Sprintf("transaction %v was aborted by the marker at %s and "+
+				"committed by that at %s", id, f[false], f[true]))
 		}
 	}
 	w.mu.Lock()
@@ -196,7 +219,8 @@ func (w *watcher) audit(adm *kadm.Client) (a audit) {
 	return a
 }
 
-// readAll calls do for all that a topic holds now, markers and aborted rows included, in order of each partition.
+// readAll calls do for all that a topic holds now, markers and aborted rows included,
+// in order of each partition.
 func (w *watcher) readAll(adm *kadm.Client, name string, do func(*kgo.Record)) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 60*time.Second)
@@ -211,7 +235,8 @@ func (w *watcher) readAll(adm *kadm.Client, name string, do func(*kgo.Record)) {
 			left[o.Partition] = o.Offset
 		}
 	})
-	cl := kafkatest.Client(w.t, w.brokers, kgo.KeepControlRecords(), kgo.FetchIsolationLevel(kgo.ReadUncommitted()), kgo.ConsumeResetOffset(kgo.NoResetOffset()), fromStart(name, int32(len(ends[name]))))
+	cl := kafkatest.Client(w.t, w.brokers, kgo.KeepControlRecords(), kgo.FetchIsolationLevel(kgo.ReadUncommitted()),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()), fromStart(name, int32(len(ends[name]))))
 	defer cl.Close()
 	for len(left) > 0 {
 		fetches := cl.PollFetches(ctx)

@@ -20,8 +20,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// writer writes clicks and conversions to Kafka itself, as redirector and gateway would: a conversion is sent when its click is acknowledged, as a visitor converts after a click. Only stories that are about
-// lateness turn that around.
+// writer writes clicks and conversions to Kafka itself, as redirector and gateway
+// would: a conversion is sent when its click is acknowledged, as a visitor converts
+// after a click. Only stories that are about lateness turn that around.
 type writer struct {
 	t         *testing.T
 	client    *kgo.Client
@@ -31,16 +32,26 @@ type writer struct {
 	records, events atomic.Int64 // acknowledged
 	stories         atomic.Int64
 
-	// late is held for reading while a story is under way whose click or parent comes after the event that waits for it, and for writing while a broker is away. In an outage what was to come a moment later
-	// comes when the grace is over, with a timestamp from before: redirector and gateway do not do that (their delivery timeouts and the margin of the horizon see to it), so it would show nothing.
+	// late is held for reading while a story is under way whose click or parent comes
+	// after the event that waits for it, and for writing while a broker is away. In an
+	// outage what was to come a moment later comes when the grace is over, with a
+	// timestamp from before: redirector and gateway do not do that (their delivery
+	// timeouts and the margin of the horizon see to it), so it would show nothing.
 	late sync.RWMutex
 }
 
 func newWriter(t *testing.T, brokers []string, perSecond int) *writer {
-	return &writer{t: t, client: kafkatest.Client(t, brokers, kgo.RecordDeliveryTimeout(2*time.Minute)), codec: event.DefaultCodec(), perSecond: perSecond}
+	return &writer{
+		t:         t,
+		client:    kafkatest.Client(t, brokers, kgo.RecordDeliveryTimeout(2*time.Minute)),
+		codec:     event.DefaultCodec(),
+		perSecond: perSecond,
+	}
 }
 
-// run writes until stop is called; stop returns when all is acknowledged. Each partition has a goroutine of its own: one that cannot be written holds up nobody else.
+// run writes until stop is called; stop returns when all is acknowledged. Each
+// partition has a goroutine of its own: one that cannot be written holds up nobody
+// else.
 func (w *writer) run() (stop func()) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var wg sync.WaitGroup
@@ -76,7 +87,8 @@ func (w *writer) fill(ctx context.Context, partition int32) {
 	}
 }
 
-// stories are written together: the clicks, then the events, then what comes after its time.
+// stories are written together: the clicks, then the events, then what comes after its
+// time.
 type stories struct {
 	*writer
 	partition          int32
@@ -90,15 +102,37 @@ func (s *stories) size() int {
 	return len(s.clicks) + len(s.events) + len(s.lateClicks) + len(s.lateEvents) + len(s.replayed)
 }
 
-// add tells one journey: a sale with refunds, mostly; now and then nothing but a click, a duplicate and a conflict, a click that a spool sends twice, or something that comes late or never.
+// add tells one journey: a sale with refunds, mostly; now and then nothing but a click,
+// a duplicate and a conflict, a click that a spool sends twice, or something that comes
+// late or never.
 func (s *stories) add() {
 	n := s.stories.Add(1)
 	k, click := s.click()
 	amount := 1000 + n%9000
-	sale := &event.Conversion{WorkspaceID: k.WorkspaceID, EventID: fmt.Sprint("e", n), ClickToken: k.ClickToken, Type: event.Sale, OccurredAt: k.ClickedAt, AmountMinor: &amount, Currency: "EUR", Exponent: 2, OrderID: fmt.Sprint("o", n)}
+	sale := &event.Conversion{
+		WorkspaceID: k.WorkspaceID,
+		EventID:     fmt.Sprint("e", n),
+		ClickToken:  k.ClickToken,
+		Type:        event.Sale,
+		OccurredAt:  k.ClickedAt,
+		AmountMinor: &amount,
+		Currency:    "EUR",
+		Exponent:    2,
+		OrderID:     fmt.Sprint("o", n),
+	}
 	part := int64(300)
 	refund := func(id string) *event.Conversion {
-		return &event.Conversion{WorkspaceID: k.WorkspaceID, EventID: fmt.Sprint(id, n), ClickToken: k.ClickToken, Type: event.Refund, OccurredAt: k.ClickedAt, AmountMinor: &part, Currency: "EUR", Exponent: 2, ParentEventID: sale.EventID}
+		return &event.Conversion{
+			WorkspaceID:   k.WorkspaceID,
+			EventID:       fmt.Sprint(id, n),
+			ClickToken:    k.ClickToken,
+			Type:          event.Refund,
+			OccurredAt:    k.ClickedAt,
+			AmountMinor:   &part,
+			Currency:      "EUR",
+			Exponent:      2,
+			ParentEventID: sale.EventID,
+		}
 	}
 	kind := rand.IntN(20)
 	if !s.lateness && kind < 4 {
@@ -144,14 +178,22 @@ func (s *stories) click() (*event.Click, *kgo.Record) {
 		binary.BigEndian.PutUint64(raw[12:], rand.Uint64())
 		text = token.Text(&raw)
 	}
-	k := &event.Click{WorkspaceID: "acme", ClickToken: text, ClickedAt: event.MillisOf(now), WindowMs: 30 * 86400_000, TokenStatus: event.TokenAppended, LinkID: "lnk_nomura", Domain: "go.acme.com", Slug: "nomura",
+	k := &event.Click{WorkspaceID: "acme", ClickToken: text, ClickedAt: event.MillisOf(now), WindowMs: 30 * 86400_000,
+		TokenStatus: event.TokenAppended, LinkID: "lnk_nomura", Domain: "go.acme.com", Slug: "nomura",
 		Trigger: event.TriggerLink, PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio", PartnerRelationship: "approved", PartnerLifecycle: "active",
-		ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners", ProgramStatus: "active", RewardTerms: "10%", CatalogOffset: 1}
+		ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners",
+		ProgramStatus: "active", RewardTerms: "10%", CatalogOffset: 1}
 	value, err := s.codec.AppendClick(nil, k)
 	if err != nil {
 		s.t.Error(err)
 	}
-	return k, &kgo.Record{Topic: topic.Clicks, Partition: s.partition, Key: []byte(text), Value: value, Headers: []kgo.RecordHeader{{Key: topic.HeaderToken, Value: []byte("1")}}}
+	return k, &kgo.Record{
+		Topic:     topic.Clicks,
+		Partition: s.partition,
+		Key:       []byte(text),
+		Value:     value,
+		Headers:   []kgo.RecordHeader{{Key: topic.HeaderToken, Value: []byte("1")}},
+	}
 }
 
 func (s *stories) send() {
@@ -163,7 +205,8 @@ func (s *stories) send() {
 	s.writer.events.Add(int64(len(s.events) + len(s.lateEvents)))
 }
 
-// received makes records of events: they are received when they are sent, not when they were made up.
+// received makes records of events: they are received when they are sent, not when they
+// were made up.
 func (s *stories) received(events []*event.Conversion) (records []*kgo.Record) {
 	now := event.MillisOf(time.Now())
 	for _, c := range events {
@@ -172,7 +215,13 @@ func (s *stories) received(events []*event.Conversion) (records []*kgo.Record) {
 		if err != nil {
 			s.t.Error(err)
 		}
-		records = append(records, &kgo.Record{Topic: topic.Conversions, Partition: s.partition, Key: []byte(c.ClickToken), Value: value, Timestamp: now.Time()})
+		records = append(records, &kgo.Record{
+			Topic:     topic.Conversions,
+			Partition: s.partition,
+			Key:       []byte(c.ClickToken),
+			Value:     value,
+			Timestamp: now.Time(),
+		})
 	}
 	return records
 }

@@ -1,4 +1,5 @@
-// Package daemon is what every process here has in common: flags with environment fallback, a logger, the admin listener, signals, and an ordered stop. Mains declare
+// Package daemon is what every process here has in common: flags with environment
+// fallback, a logger, the admin listener, signals, and an ordered stop. Mains declare
 // their flags from a component's DefaultConfig and wire; everything else is here.
 package daemon
 
@@ -25,10 +26,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// envPrefix stands before the environment variable of a flag: -state-dir is PARTNERS_STATE_DIR.
+// envPrefix stands before the environment variable of a flag: -state-dir is
+// PARTNERS_STATE_DIR.
 const envPrefix = "PARTNERS_"
 
-// StopTimeout bounds the stop of one component: longer than a gateway waits for Kafka's acknowledgement, so that requests under way get their answer.
+// StopTimeout bounds the stop of one component: longer than a gateway waits for Kafka's
+// acknowledgement, so that requests under way get their answer.
 const StopTimeout = 12 * time.Second
 
 // Daemon is one process.
@@ -46,18 +49,21 @@ type Daemon struct {
 // New makes a daemon with the flags that all of them have.
 func New(name, about string) *Daemon {
 	d := &Daemon{Name: name, Flags: NewFlags(name, about), Registry: prometheus.NewRegistry(), logLevel: slog.LevelInfo}
-	d.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	d.Registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.Flags.StringVar(&d.adminListen, "admin-listen", ":9090", "address of /metrics, /livez, /readyz and /debug/pprof")
 	d.Flags.TextVar(&d.logLevel, "log-level", d.logLevel, "debug, info, warn or error")
 	return d
 }
 
-// NewFlags makes a flag set whose usage tells about the program and about the environment.
+// NewFlags makes a flag set whose usage tells about the program and about the
+// environment.
 func NewFlags(name, about string) *flag.FlagSet {
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard) // Parse prints, once
 	fs.Usage = func() {
-		fmt.Fprintf(fs.Output(), "%s: %s\n\nEach flag may be given as an environment variable: -some-flag as %sSOME_FLAG.\n\n", name, about, envPrefix)
+		fmt.Fprintf(fs.Output(), "%s: %s\n\nEach flag may be given as an environment variable: -some-flag as "+
+			"%sSOME_FLAG.\n\n", name, about, envPrefix)
 		fs.PrintDefaults()
 	}
 	return fs
@@ -86,7 +92,8 @@ func Parse(fs *flag.FlagSet, args []string, environ func(string) (string, bool))
 func (d *Daemon) Kafka(cfg *kafka.Config) {
 	cfg.ClientID = "partners-" + d.Name
 	KafkaFlags(d.Flags, cfg)
-	d.Flags.StringVar(&d.schemaIDs, "schema-ids", "", "`file` with the schema ids of a registry, as written by ctl topics apply; built in if empty")
+	d.Flags.StringVar(&d.schemaIDs, "schema-ids", "", "`file` with the schema ids of a registry, as written by "+
+		"ctl topics apply; built in if empty")
 }
 
 // KafkaFlags declares -brokers and -topic-prefix.
@@ -98,7 +105,8 @@ func KafkaFlags(fs *flag.FlagSet, cfg *kafka.Config) {
 		}
 		return nil
 	})
-	fs.StringVar(&cfg.TopicPrefix, "topic-prefix", cfg.TopicPrefix, "stands before every topic, group and transactional id")
+	fs.StringVar(&cfg.TopicPrefix, "topic-prefix", cfg.TopicPrefix,
+		"stands before every topic, group and transactional id")
 }
 
 // Codec is the codec of -schema-ids.
@@ -127,10 +135,12 @@ func Codec(file string) (*event.Codec, error) {
 	return c, nil
 }
 
-// ErrUsage marks errors of a run whose cause is the command line: exit status 2, which a supervisor should not answer with a restart.
+// ErrUsage marks errors of a run whose cause is the command line: exit status 2, which
+// a supervisor should not answer with a restart.
 var ErrUsage = errors.New("wrong command line")
 
-// Usage is what is wrong with a command line, all of it, as ErrUsage; nil if nothing is.
+// Usage is what is wrong with a command line, all of it, as ErrUsage; nil if nothing
+// is.
 func Usage(problems ...error) error {
 	var all []string
 	for _, err := range problems {
@@ -152,7 +162,8 @@ func Required(flag, value string) error {
 	return nil
 }
 
-// Exit is an error with an exit status of its own, for programs whose callers act on it.
+// Exit is an error with an exit status of its own, for programs whose callers act on
+// it.
 type Exit struct {
 	Code int
 	Err  error
@@ -161,7 +172,8 @@ type Exit struct {
 func (e *Exit) Error() string { return e.Err.Error() }
 func (e *Exit) Unwrap() error { return e.Err }
 
-// Main parses the command line, runs until SIGTERM or SIGINT, and exits: 0 after a clean stop, 2 for a wrong command line, the code of an Exit, 1 for anything else.
+// Main parses the command line, runs until SIGTERM or SIGINT, and exits: 0 after a
+// clean stop, 2 for a wrong command line, the code of an Exit, 1 for anything else.
 func (d *Daemon) Main(run func(ctx context.Context) error) {
 	os.Exit(d.main(os.Args[1:], run))
 }
@@ -250,10 +262,12 @@ func (d *Daemon) admin(ready func() error) http.Handler {
 // maxHeader is what a request's header may take; browsers and proxies stop well below.
 const maxHeader = 32 << 10
 
-// HTTP returns a task that serves ln until its context ends, then lets the requests under way finish.
+// HTTP returns a task that serves ln until its context ends, then lets the requests
+// under way finish.
 func HTTP(ln net.Listener, h http.Handler, log *slog.Logger) func(context.Context) error {
 	return func(ctx context.Context) error {
-		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 120 * time.Second,
+		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second,
+			WriteTimeout: 60 * time.Second, IdleTimeout: 120 * time.Second,
 			MaxHeaderBytes: maxHeader, DisableGeneralOptionsHandler: true, ErrorLog: errorLog(log)}
 		done := make(chan error, 1)
 		go func() { done <- srv.Serve(ln) }()

@@ -16,7 +16,8 @@ import (
 	"log/slog"
 )
 
-// A flag wins over its environment variable, which wins over the default; a wrong value names what is wrong.
+// A flag wins over its environment variable, which wins over the default; a wrong value
+// names what is wrong.
 func TestParse(t *testing.T) {
 	parse := func(env map[string]string, args ...string) (string, error) {
 		fs := NewFlags("x", "test")
@@ -34,7 +35,8 @@ func TestParse(t *testing.T) {
 	f("default", nil)
 	f("env", map[string]string{"PARTNERS_STATE_DIR": "env"})
 	f("flag", map[string]string{"PARTNERS_STATE_DIR": "env"}, "-state-dir", "flag")
-	if _, err := parse(map[string]string{"PARTNERS_GRACE": "soon"}); err == nil || !strings.Contains(err.Error(), "PARTNERS_GRACE") {
+	if _, err := parse(map[string]string{"PARTNERS_GRACE": "soon"}); err == nil ||
+		!strings.Contains(err.Error(), "PARTNERS_GRACE") {
 		t.Errorf("a wrong variable: %v", err)
 	}
 	if _, err := parse(nil, "-grac", "1s"); err == nil || !strings.Contains(err.Error(), "-grac") {
@@ -45,7 +47,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Tasks stop in the reverse order of their start, each before the next is told; the error of the first that fails is not lost.
+// Tasks stop in the reverse order of their start, each before the next is told; the
+// error of the first that fails is not lost.
 func TestGroupStopsInReverse(t *testing.T) {
 	var mu sync.Mutex
 	var stopped []string

@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// errorLog is for http.Server.ErrorLog: what net/http has to say goes to log as a warning, with every IP address replaced. By default net/http prints the visitor's address with
-// TLS handshake errors and panics.
+// errorLog is for http.Server.ErrorLog: what net/http has to say goes to log as a
+// warning, with every IP address replaced. By default net/http prints the visitor's
+// address with TLS handshake errors and panics.
 func errorLog(to *slog.Logger) *log.Logger {
 	return log.New(scrubber{to}, "", 0)
 }

@@ -17,12 +17,16 @@ func TestErrorLog(t *testing.T) {
 		}
 	}
 	f("http: TLS handshake error from 192.0.2.7:51234: EOF", "http: TLS handshake error from [address]: EOF")
-	f("http: TLS handshake error from [2001:db8::7]:51234: EOF", "http: TLS handshake error from [[address]]:51234: EOF")
-	f("http: panic serving 192.0.2.7:51234: boom\ngoroutine 7 [running]:\nmain.go:12 +0x1d", "http: panic serving [address]: boom\ngoroutine 7 [running]:\nmain.go:12 +0x1d")
-	f("read tcp 10.0.0.1:8080->[fe80::1%eth0]:9: read: connection reset by peer", "read tcp [address]->[[address]]:9: read: connection reset by peer")
+	f("http: TLS handshake error from [2001:db8::7]:51234: EOF",
+		"http: TLS handshake error from [[address]]:51234: EOF")
+	f("http: panic serving 192.0.2.7:51234: boom\ngoroutine 7 [running]:\nmain.go:12 +0x1d",
+		"http: panic serving [address]: boom\ngoroutine 7 [running]:\nmain.go:12 +0x1d")
+	f("read tcp 10.0.0.1:8080->[fe80::1%eth0]:9: read: connection reset by peer",
+		"read tcp [address]->[[address]]:9: read: connection reset by peer")
 	f("from ::ffff:192.0.2.7 and 2001:db8:1:2:3:4:5:6.", "from [address] and [address].")
 	f("::1: done", "[address]: done")
-	f("http: Accept error: accept tcp: too many open files; retrying in 5ms", "http: Accept error: accept tcp: too many open files; retrying in 5ms")
+	f("http: Accept error: accept tcp: too many open files; retrying in 5ms",
+		"http: Accept error: accept tcp: too many open files; retrying in 5ms")
 	f("at 12:30:45 in file.go:12:3", "at 12:30:45 in file.go:12:3")
 
 	var out bytes.Buffer

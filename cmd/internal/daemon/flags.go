@@ -45,7 +45,8 @@ func (d *days) Set(s string) error {
 
 // ClickHouseFlag declares -clickhouse of what cannot do without it.
 func ClickHouseFlag(fs *flag.FlagSet, cfg *clickhouse.Config) {
-	fs.StringVar(&cfg.DSN, "clickhouse", cfg.DSN, "`DSN`, http://user@host:8123/partners or clickhouse://…; with a password better as environment variable (required)")
+	fs.StringVar(&cfg.DSN, "clickhouse", cfg.DSN, "`DSN`, http://user@host:8123/partners or clickhouse://…; with "+
+		"a password better as environment variable (required)")
 }
 
 // ClickHouse is what is wrong with -clickhouse where it is required, for Usage.
@@ -58,5 +59,6 @@ func ClickHouse(cfg clickhouse.Config) error {
 
 // SchemaIDsFlag declares -schema-ids, for Codec.
 func SchemaIDsFlag(fs *flag.FlagSet, file *string) {
-	fs.StringVar(file, "schema-ids", *file, "`file` with the schema ids of a registry, as written by ctl topics apply; built in if empty")
+	fs.StringVar(file, "schema-ids", *file, "`file` with the schema ids of a registry, as written by ctl topics "+
+		"apply; built in if empty")
 }

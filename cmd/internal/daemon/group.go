@@ -7,14 +7,16 @@ import (
 	"time"
 )
 
-// Group runs named tasks. They start in the order of Go, and stop in the reverse order, each before the next is told: what comes later may use what came earlier until
-// its own end.
+// Group runs named tasks. They start in the order of Go, and stop in the reverse order,
+// each before the next is told: what comes later may use what came earlier until its
+// own end.
 type Group struct {
 	tasks []*task
 	ended chan *task
 }
 
-// taskTimeout is when a task is given up. A task may be a group itself, whose tasks stop one after another, each within StopTimeout.
+// taskTimeout is when a task is given up. A task may be a group itself, whose tasks
+// stop one after another, each within StopTimeout.
 const taskTimeout = 3 * StopTimeout
 
 type task struct {
@@ -24,7 +26,8 @@ type task struct {
 	err    error
 }
 
-// Go starts a task. It runs until its context ends; a task that returns earlier ends the group.
+// Go starts a task. It runs until its context ends; a task that returns earlier ends
+// the group.
 func (g *Group) Go(name string, run func(ctx context.Context) error) {
 	if g.ended == nil {
 		g.ended = make(chan *task, 64)
@@ -39,7 +42,8 @@ func (g *Group) Go(name string, run func(ctx context.Context) error) {
 	}()
 }
 
-// Wait waits until ctx is done or a task ends, then stops the tasks, the last one first. It returns their errors, each with its task's name.
+// Wait waits until ctx is done or a task ends, then stops the tasks, the last one
+// first. It returns their errors, each with its task's name.
 func (g *Group) Wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -67,7 +71,8 @@ func (g *Group) Stop() error {
 	return errors.Join(errs...)
 }
 
-// Watch returns a context that ends with ctx, or when a task ends before its time: then its cause names the task.
+// Watch returns a context that ends with ctx, or when a task ends before its time: then
+// its cause names the task.
 func (g *Group) Watch(ctx context.Context) context.Context {
 	if g.ended == nil {
 		g.ended = make(chan *task, 64)

@@ -41,7 +41,9 @@ type history struct {
 }
 
 var catalogNow = map[[2]string]oracle.Partner{
-	{"acme", "prt_0"}: {Name: "Nomura Studio", Relationship: "approved"}, {"acme", "prt_1"}: {Name: "Creator Collective", Relationship: "banned"}, {"globex", "prt_0"}: {Name: "Hank & Sons", Relationship: "review"},
+	{"acme", "prt_0"}: {Name: "Nomura Studio",
+		Relationship: "approved"}, {"acme", "prt_1"}: {Name: "Creator Collective",
+		Relationship: "banned"}, {"globex", "prt_0"}: {Name: "Hank & Sons", Relationship: "review"},
 }
 
 func (h *history) send(records ...*kgo.Record) {
@@ -61,9 +63,14 @@ func (h *history) click(ago time.Duration) {
 		binary.BigEndian.PutUint64(raw[i:], h.rand.Uint64())
 	}
 	partner := h.rand.IntN(3)
-	k := &event.Click{WorkspaceID: []string{"acme", "globex"}[h.rand.IntN(2)], ClickToken: token.Text(&raw), ClickedAt: event.MillisOf(at), WindowMs: int64(1+h.rand.IntN(20)) * 86400_000, TokenStatus: event.TokenAppended, LinkID: fmt.Sprint("lnk_", h.rand.IntN(4)),
-		Domain: "go.acme.com", Slug: "a", Trigger: event.TriggerLink, PartnerID: fmt.Sprint("prt_", partner), PartnerName: fmt.Sprint("Then ", partner), PartnerRelationship: []string{"approved", "review"}[h.rand.IntN(2)], PartnerLifecycle: "active",
-		ProgramID: fmt.Sprint("prg_", h.rand.IntN(2)), RewardTerms: []string{"10%", "5.00 USD", ""}[h.rand.IntN(3)], CatalogOffset: 1, IsBot: h.rand.IntN(8) == 0}
+	k := &event.Click{WorkspaceID: []string{"acme", "globex"}[h.rand.IntN(2)], ClickToken: token.Text(&raw),
+		ClickedAt: event.MillisOf(at), WindowMs: int64(1+
+			h.rand.IntN(20)) * 86400_000, TokenStatus: event.TokenAppended, LinkID: fmt.Sprint("lnk_", h.rand.IntN(4)),
+		Domain: "go.acme.com", Slug: "a", Trigger: event.TriggerLink, PartnerID: fmt.Sprint(
+			"prt_", partner), PartnerName: fmt.Sprint("Then ",
+			partner), PartnerRelationship: []string{"approved", "review"}[h.rand.IntN(2)], PartnerLifecycle: "active",
+		ProgramID: fmt.Sprint("prg_", h.rand.IntN(2)), RewardTerms: []string{"10%", "5.00 USD", ""}[h.rand.IntN(3)],
+		CatalogOffset: 1, IsBot: h.rand.IntN(8) == 0}
 	if partner == 2 {
 		k.PartnerID, k.PartnerName, k.PartnerRelationship, k.PartnerLifecycle, k.ProgramID, k.RewardTerms = "", "", "", "", "", ""
 	}
@@ -81,7 +88,13 @@ func (h *history) click(ago time.Duration) {
 	if err != nil {
 		h.Fatal(err)
 	}
-	rec := kgo.Record{Topic: topic.Clicks, Partition: h.epochs.Partition(k.ClickToken, at), Key: []byte(k.ClickToken), Value: value, Timestamp: time.Now()}
+	rec := kgo.Record{
+		Topic:     topic.Clicks,
+		Partition: h.epochs.Partition(k.ClickToken, at),
+		Key:       []byte(k.ClickToken),
+		Value:     value,
+		Timestamp: time.Now(),
+	}
 	if k.TokenStatus == event.TokenAppended {
 		rec.Headers = []kgo.RecordHeader{{Key: topic.HeaderToken, Value: []byte("1")}}
 	}
@@ -93,7 +106,8 @@ func (h *history) click(ago time.Duration) {
 	}
 }
 
-// sentOf are the events that were sent about a click: enough of them that every history has duplicates and conflicts.
+// sentOf are the events that were sent about a click: enough of them that every history
+// has duplicates and conflicts.
 func (h *history) sentOf(k *event.Click) (own []*event.Conversion) {
 	for _, c := range h.sent {
 		if c.ClickToken == k.ClickToken {
@@ -109,8 +123,12 @@ func (h *history) event(k *event.Click) {
 	h.n++
 	currency := h.rand.IntN(3)
 	amount := 1 + h.rand.Int64N(20_000)
-	c := &event.Conversion{WorkspaceID: k.WorkspaceID, EventID: fmt.Sprint("e", h.n), ClickToken: k.ClickToken, Type: event.Sale, EventName: "checkout", OccurredAt: k.ClickedAt + event.Millis(h.rand.Int64N(k.WindowMs*11/10)) - 60_000,
-		ReceivedAt: event.MillisOf(time.Now()), AmountMinor: &amount, Currency: []string{"EUR", "JPY", "USD"}[currency], Exponent: []int32{2, 0, 2}[currency], OrderID: fmt.Sprint("o", h.n)}
+	c := &event.Conversion{WorkspaceID: k.WorkspaceID, EventID: fmt.Sprint("e", h.n), ClickToken: k.ClickToken,
+		Type: event.Sale, EventName: "checkout", OccurredAt: k.ClickedAt +
+			event.Millis(h.rand.Int64N(k.WindowMs*11/10)) - 60_000,
+		ReceivedAt: event.MillisOf(time.Now()), AmountMinor: &amount,
+		Currency: []string{"EUR", "JPY", "USD"}[currency], Exponent: []int32{2, 0, 2}[currency],
+		OrderID: fmt.Sprint("o", h.n)}
 	c.OccurredAt = min(c.OccurredAt, c.ReceivedAt)
 	var parent *event.Conversion
 	if own := h.sentOf(k); len(own) > 0 && h.rand.IntN(3) > 0 {
@@ -120,7 +138,8 @@ func (h *history) event(k *event.Click) {
 	case kind < 3:
 		c.Type, c.AmountMinor, c.Currency, c.Exponent = event.Lead, nil, "", 0
 	case kind < 12 && parent != nil:
-		c.Type, c.ParentEventID, c.OrderID = []event.Type{event.Refund, event.Cancellation, event.Reversal}[h.rand.IntN(3)], parent.EventID, ""
+		c.Type, c.ParentEventID, c.OrderID = []event.Type{event.Refund, event.Cancellation,
+			event.Reversal}[h.rand.IntN(3)], parent.EventID, ""
 		if h.rand.IntN(3) == 0 || parent.AmountMinor == nil {
 			c.AmountMinor, c.Currency, c.Exponent = nil, "", 0
 		} else {
@@ -152,7 +171,13 @@ func (h *history) event(k *event.Click) {
 	if err != nil {
 		h.Fatal(err)
 	}
-	h.send(&kgo.Record{Topic: topic.Conversions, Partition: h.epochs.Partition(c.ClickToken, token.Time(&raw)), Key: []byte(c.ClickToken), Value: value, Timestamp: c.ReceivedAt.Time()})
+	h.send(&kgo.Record{
+		Topic:     topic.Conversions,
+		Partition: h.epochs.Partition(c.ClickToken, token.Time(&raw)),
+		Key:       []byte(c.ClickToken),
+		Value:     value,
+		Timestamp: c.ReceivedAt.Time(),
+	})
 }
 
 func (h *history) month(clicks, events int) {
@@ -170,7 +195,8 @@ func (h *history) month(clicks, events int) {
 	}
 }
 
-// Whatever a random month brings, every view says what the oracle says; and again when, today, events for its first days arrive.
+// Whatever a random month brings, every view says what the oracle says; and again when,
+// today, events for its first days arrive.
 func TestViewsSayWhatTheOracleSays(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	brokers := kafkatest.Broker(t)
@@ -212,9 +238,17 @@ func TestViewsSayWhatTheOracleSays(t *testing.T) {
 	}()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	h := &history{TB: t, rand: rand.New(rand.NewPCG(seed, 0)), codec: codec, client: kafkatest.Client(t, brokers, kgo.RecordPartitioner(kgo.ManualPartitioner())), epochs: topic.OneEpoch(kafkatest.Partitions)}
+	h := &history{
+		TB:     t,
+		rand:   rand.New(rand.NewPCG(seed, 0)),
+		codec:  codec,
+		client: kafkatest.Client(t, brokers, kgo.RecordPartitioner(kgo.ManualPartitioner())),
+		epochs: topic.OneEpoch(kafkatest.Partitions),
+	}
 	for key, partner := range catalogNow {
-		h.send(&kgo.Record{Topic: topic.Catalog, Key: []byte("partner/" + key[0] + "/" + key[1]), Value: fmt.Appendf(nil, `{"id":%q,"name":%q,"relationship":%q}`, key[1], partner.Name, partner.Relationship)})
+		h.send(&kgo.Record{Topic: topic.Catalog, Key: []byte("partner/" + key[0] + "/" + key[1]),
+			Value: fmt.Appendf(nil, `{"id":%q,"name":%q,"relationship":%q}`, key[1], partner.Name,
+				partner.Relationship)})
 	}
 	h.month(150, 500)
 	compare(t, k, codec, wh)
@@ -226,7 +260,8 @@ func TestViewsSayWhatTheOracleSays(t *testing.T) {
 	compare(t, k, codec, wh)
 }
 
-// compare waits until nothing waits and everything is in the tables, and holds the views against the oracle.
+// compare waits until nothing waits and everything is in the tables, and holds the
+// views against the oracle.
 func compare(t *testing.T, k kafka.Config, codec *event.Codec, wh *clickhouse.Conn) {
 	t.Helper()
 	clicks, events := read(t, k, codec)
@@ -238,9 +273,12 @@ func compare(t *testing.T, k kafka.Config, codec *event.Codec, wh *clickhouse.Co
 			Events  uint64 `ch:"e"`
 			Clicks  uint64 `ch:"c"`
 		}
-		err := wh.Select(t.Context(), &at, "SELECT (SELECT toUInt64(sum(read)) FROM conservation) AS r, (SELECT toUInt64(sum(waiting)) FROM conservation) AS w, (SELECT count() FROM outcomes) AS n, (SELECT count() FROM conversions) AS e, (SELECT toUInt64(sum(end_offset)) FROM tiled_ends WHERE topic = 'clicks') AS c")
+		err := wh.Select(t.Context(), &at, "SELECT (SELECT toUInt64(sum(read)) FROM conservation) AS r, (SELECT "+
+			"toUInt64(sum(waiting)) FROM conservation) AS w, (SELECT count() FROM outcomes) AS n, (SELECT count() "+
+			"FROM conversions) AS e, (SELECT toUInt64(sum(end_offset)) FROM tiled_ends WHERE topic = 'clicks') AS c")
 		n := uint64(len(events))
-		if err == nil && at[0].Read == n && at[0].Waiting == 0 && at[0].Rows == n && at[0].Events == n && at[0].Clicks == uint64(len(clicks)) {
+		if err == nil && at[0].Read == n && at[0].Waiting == 0 && at[0].Rows == n && at[0].Events == n &&
+			at[0].Clicks == uint64(len(clicks)) {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -262,7 +300,9 @@ func compare(t *testing.T, k kafka.Config, codec *event.Codec, wh *clickhouse.Co
 	if len(want.Reuse) == 0 {
 		t.Error("the history reuses no event id")
 	}
-	const sums = "concat('received:', toString(received), ' attributed:', toString(attributed), ' reversed:', toString(reversed), ' duplicate:', toString(duplicate), ' conflict:', toString(conflict), ' unattributed:', toString(unattributed), ' waiting:', toString(waiting))"
+	const sums = "concat('received:', toString(received), ' attributed:', toString(attributed), ' reversed:', " +
+		"toString(reversed), ' duplicate:', toString(duplicate), ' conflict:', toString(conflict), ' " +
+		"unattributed:', toString(unattributed), ' waiting:', toString(waiting))"
 	for name, x := range map[string]struct {
 		want  map[string]string
 		query string
@@ -273,11 +313,16 @@ func compare(t *testing.T, k kafka.Config, codec *event.Codec, wh *clickhouse.Co
 			WHERE clicks + leads + sales + refunds + cancellations + reversals > 0 OR gross_minor != 0 OR negative_minor != 0 OR reward_minor != 0`},
 		"conversion_rows": {want.Conversions, `SELECT concat(toString(event_partition), '/', toString(event_offset)) AS key, concatWithSeparator(';', workspace_id, event_id, type, verdict, reason, toString(effect), ifNull(amount, ''), ifNull(net_amount, ''), currency, clawback, review,
 			arrayStringConcat(flags, '|'), partner_name, partner_relationship_now, parent_event_id) AS line FROM conversion_rows`},
-		"event_id_reuse": {want.Reuse, "SELECT concat(workspace_id, ' ', event_id) AS key, concat(toString(tokens), ' tokens ', toString(events), ' events') AS line FROM event_id_reuse"},
+		"event_id_reuse": {want.Reuse, "SELECT concat(workspace_id, ' ', event_id) AS key, " +
+			"concat(toString(tokens), ' tokens ', toString(events), ' events') AS line FROM event_id_reuse"},
 		"token_coverage": {want.Coverage, `SELECT concat(workspace_id, ' ', link_id) AS key, concat(toString(clicks), ' clicks, ', toString(tokened_clicks), ' with token (', leftPad(toString(intDiv(toUInt64(round(coverage * 1000000)), 1000000)), 1, '0'), '.', leftPad(toString(toUInt64(round(coverage * 1000000)) % 1000000), 6, '0'), '), ',
 			toString(withheld_clicks), ' withheld, ', toString(off_clicks), ' off') AS line FROM token_coverage`},
-		"conservation":           {want.Conservation, "SELECT toString(partition) AS key, concat('{', replaceOne(" + sums + ", 'received', 'received'), '} difference ', toString(difference)) AS line FROM (SELECT *, read AS received FROM conservation) WHERE received > 0"},
-		"workspace_conservation": {want.WorkspaceConservation, "SELECT concat(workspace_id, ' ', toString(day)) AS key, concat('{', " + sums + ", '} difference ', toString(difference)) AS line FROM workspace_conservation"},
+		"conservation": {want.Conservation, "SELECT toString(partition) AS key, concat('{', replaceOne(" +
+			sums + ", 'received', 'received'), '} difference ', toString(difference)) AS line FROM (SELECT *, " +
+			"read AS received FROM conservation) WHERE received > 0"},
+		"workspace_conservation": {want.WorkspaceConservation,
+			"SELECT concat(workspace_id, ' ', toString(day)) AS key, concat('{', " + sums +
+				", '} difference ', toString(difference)) AS line FROM workspace_conservation"},
 	} {
 		var rows []struct {
 			Key  string `ch:"key"`
@@ -311,7 +356,8 @@ func compare(t *testing.T, k kafka.Config, codec *event.Codec, wh *clickhouse.Co
 	fresh(t, wh)
 }
 
-// fresh: with everything judged and the processor at work, the watermark is a moment ago.
+// fresh: with everything judged and the processor at work, the watermark is a moment
+// ago.
 func fresh(t *testing.T, wh *clickhouse.Conn) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
@@ -321,8 +367,10 @@ func fresh(t *testing.T, wh *clickhouse.Conn) {
 			Partitions uint64    `ch:"partitions"`
 			Behind     uint64    `ch:"partitions_behind"`
 		}
-		err := wh.Select(t.Context(), &at, "SELECT joined_watermark, toUInt64(waiting) AS w, partitions, partitions_behind FROM freshness")
-		if err == nil && at[0].Waiting == 0 && at[0].Partitions == kafkatest.Partitions && at[0].Behind == 0 && time.Since(at[0].Watermark) < 30*time.Second && time.Since(at[0].Watermark) > -time.Second {
+		err := wh.Select(t.Context(), &at, "SELECT joined_watermark, toUInt64(waiting) AS w, partitions, "+
+			"partitions_behind FROM freshness")
+		if err == nil && at[0].Waiting == 0 && at[0].Partitions == kafkatest.Partitions && at[0].Behind == 0 &&
+			time.Since(at[0].Watermark) < 30*time.Second && time.Since(at[0].Watermark) > -time.Second {
 			return
 		}
 		if time.Now().After(deadline) {

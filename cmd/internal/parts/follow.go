@@ -13,8 +13,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// retry calls try until it succeeds or ctx ends: Kafka and ClickHouse may start after us. An attempt ends ten seconds after it last called alive.
-func retry(ctx context.Context, log *slog.Logger, what string, try func(ctx context.Context, alive func()) error) error {
+// retry calls try until it succeeds or ctx ends: Kafka and ClickHouse may start after
+// us. An attempt ends ten seconds after it last called alive.
+func retry(ctx context.Context, log *slog.Logger, what string, try func(ctx context.Context,
+	alive func()) error) error {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		attempt, cancel := context.WithCancel(ctx)
 		const patience = 10 * time.Second
@@ -34,15 +36,19 @@ func retry(ctx context.Context, log *slog.Logger, what string, try func(ctx cont
 	}
 }
 
-// emptyCatalogWait is how long to wait before looking again whether somebody has applied a catalog.
+// emptyCatalogWait is how long to wait before looking again whether somebody has
+// applied a catalog.
 const emptyCatalogWait = time.Second
 
 // errRecreated: the catalog's offsets went back.
 var errRecreated = errors.New("the catalog topic was deleted and created again")
 
-// follow keeps view up to date from the catalog topic. It calls caught when the view holds what the topic held at the start. Each start reads the topic from its beginning into another view, so that
-// nothing is left of a topic that was there before under this name: its offsets, kept on disk, would be larger than those of the records that count. While the topic is empty, what view holds is not touched:
-// a redirector goes on with the catalog it kept, a gateway does not begin to refuse every workspace.
+// follow keeps view up to date from the catalog topic. It calls caught when the view
+// holds what the topic held at the start. Each start reads the topic from its beginning
+// into another view, so that nothing is left of a topic that was there before under
+// this name: its offsets, kept on disk, would be larger than those of the records that
+// count. While the topic is empty, what view holds is not touched: a redirector goes on
+// with the catalog it kept, a gateway does not begin to refuse every workspace.
 func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) error {
 	for ctx.Err() == nil {
 		var (
@@ -62,7 +68,8 @@ func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) erro
 				}
 				last = r.Offset
 				if err := into.Apply(string(r.Key), r.Value, r.Offset); err != nil {
-					// One bad record must not stop all other links: it is refused, everything else stays usable.
+					// One bad record must not stop all other links: it is refused,
+					// everything else stays usable.
 					d.Log.Error("a catalog record is refused", "offset", r.Offset, "error", err)
 				}
 				return nil
@@ -81,7 +88,8 @@ func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) erro
 		mu.Unlock()
 		if empty {
 			f.Close()
-			d.Log.Error("the catalog topic is empty: run `ctl catalog apply`", "topic", d.Kafka.Topic(topic.Catalog), "serving_offset", view.Offset())
+			d.Log.Error("the catalog topic is empty: run `ctl catalog apply`", "topic", d.Kafka.Topic(topic.Catalog),
+				"serving_offset", view.Offset())
 			select {
 			case <-ctx.Done():
 			case <-time.After(emptyCatalogWait):

@@ -6,10 +6,13 @@ import (
 	"time"
 )
 
-// gateWait is how long a request waits for a gate to open: a restart takes less, and nobody needs to come again because of one.
+// gateWait is how long a request waits for a gate to open: a restart takes less, and
+// nobody needs to come again because of one.
 const gateWait = 2 * time.Second
 
-// gate holds requests until it is opened, and answers with closed those that have waited long enough: a listener that accepts and says nothing would keep its clients until their patience ends.
+// gate holds requests until it is opened, and answers with closed those that have
+// waited long enough: a listener that accepts and says nothing would keep its clients
+// until their patience ends.
 type gate struct {
 	closed http.Handler
 

@@ -1,5 +1,6 @@
-// Package parts puts components together into the parts that a process runs: the redirector is a handler, a spool, a shipper and a catalog that follows its topic. A daemon runs
-// one part, the demo several; there is no other difference between them.
+// Package parts puts components together into the parts that a process runs: the
+// redirector is a handler, a spool, a shipper and a catalog that follows its topic. A
+// daemon runs one part, the demo several; there is no other difference between them.
 package parts
 
 import (
@@ -104,23 +105,28 @@ func (p *Redirector) Run(ctx context.Context) error {
 	g.Go("catalog", func(ctx context.Context) error {
 		return follow(ctx, d, view, func() {
 			if err := redirect.StoreCatalog(p.Config, view); err != nil {
-				d.Log.Error("the catalog cannot be stored; a restart without Kafka would use an older one, or none", "error", err)
+				d.Log.Error("the catalog cannot be stored; a restart without Kafka would use an older one, or none",
+					"error", err)
 			}
 			p.serving.Store(true)
 		})
 	})
-	g.Go("token keys", func(ctx context.Context) error { return reload(ctx, d.Log, "-token-keys", p.TokenKeys, keys.Reload) })
+	g.Go("token keys", func(ctx context.Context) error {
+		return reload(ctx, d.Log, "-token-keys", p.TokenKeys, keys.Reload)
+	})
 	g.Go("listener", daemon.HTTP(p.Listener, handler, d.Log))
 	return g.Wait(ctx)
 }
 
-// ship begins when Kafka says how many partitions there are; until then the spool gathers.
+// ship begins when Kafka says how many partitions there are; until then the spool
+// gathers.
 func (p *Redirector) ship(ctx context.Context, d Deps, spool *redirect.Spool, producer *kgo.Client) error {
 	e, err := epochs(ctx, d, producer)
 	if err != nil {
 		return nil // stopped before Kafka answered: the spool is shipped after the next start
 	}
-	shipper, err := redirect.NewShipper(spool, producer, d.Kafka.Topic(topic.Clicks), redirect.Partitions(e), d.Codec, d.Log, d.Registry)
+	shipper, err := redirect.NewShipper(spool, producer, d.Kafka.Topic(topic.Clicks), redirect.Partitions(e), d.Codec,
+		d.Log, d.Registry)
 	if err != nil {
 		return err
 	}
@@ -159,8 +165,10 @@ func (p *Gateway) Run(ctx context.Context) error {
 	return g.Wait(ctx)
 }
 
-// events opens front once the catalog is read: without it every workspace would be unknown. It stops after the listener: what was accepted gets to Kafka.
-func (p *Gateway) events(ctx context.Context, d Deps, keys *token.Keyring, secrets *signature.Keyring, front *gate) error {
+// events opens front once the catalog is read: without it every workspace would be
+// unknown. It stops after the listener: what was accepted gets to Kafka.
+func (p *Gateway) events(ctx context.Context, d Deps, keys *token.Keyring, secrets *signature.Keyring,
+	front *gate) error {
 	producer, err := kafka.NewClient(d.Kafka, d.Log, d.Registry, ingest.ProducerOptions(p.Config)...)
 	if err != nil {
 		return err

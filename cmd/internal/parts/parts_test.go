@@ -35,7 +35,10 @@ import (
 func applyLink(t *testing.T, k kafka.Config, slug string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "catalog.yaml")
-	text := fmt.Sprintf("workspaces:\n  - id: acme\n    name: Acme\n    plan: professional\n    access: {conversion_tracking: true, partner_reporting: true, conversion_reporting: true, exports: true}\n    domains: [go.acme.com]\n    links:\n      - {id: lnk_%s, domain: go.acme.com, slug: %s, destination: \"https://shop.acme.com/\"}\n", slug, slug)
+	text := fmt.Sprintf("workspaces:\n  - id: acme\n    name: Acme\n    plan: professional\n    access: "+
+		"{conversion_tracking: true, partner_reporting: true, conversion_reporting: true, exports: true}\n    "+
+		"domains: [go.acme.com]\n    links:\n      - {id: lnk_%s, domain: go.acme.com, slug: %s, destination: "+
+		"\"https://shop.acme.com/\"}\n", slug, slug)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +47,9 @@ func applyLink(t *testing.T, k kafka.Config, slug string) {
 	}
 }
 
-// A catalog topic that is empty, or that was deleted and created again, takes nothing away until there is a catalog in it; then that one counts, although its offsets are smaller than those of the
+// A catalog topic that is empty, or that was deleted and created again, takes nothing
+// away until there is a catalog in it; then that one counts, although its offsets are
+// smaller than those of the
 func TestFollowCatalog(t *testing.T) {
 	brokers := kafkatest.Broker(t)
 	k := kafka.DefaultConfig()
@@ -70,7 +75,9 @@ func TestFollowCatalog(t *testing.T) {
 
 	apply("old")
 	old := catalog.NewView()
-	f, err := kafka.Follow(t.Context(), k, log, topic.Catalog, func(r *kgo.Record) error { return old.Apply(string(r.Key), r.Value, r.Offset+1000) })
+	f, err := kafka.Follow(t.Context(), k, log, topic.Catalog, func(r *kgo.Record) error {
+		return old.Apply(string(r.Key), r.Value, r.Offset+1000)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +113,9 @@ func TestFollowCatalog(t *testing.T) {
 	recreate()
 	time.Sleep(100 * time.Millisecond)
 	apply("third")
-	within("the catalog of the recreated topic does not count", func() bool { return serves("third") && !serves("new") })
+	within("the catalog of the recreated topic does not count", func() bool {
+		return serves("third") && !serves("new")
+	})
 	cancel()
 	<-ended
 }
@@ -147,7 +156,12 @@ func secrets(t *testing.T, text string) string {
 func deps(brokers ...string) Deps {
 	k := kafka.DefaultConfig()
 	k.Brokers = brokers
-	return Deps{Kafka: k, Codec: event.DefaultCodec(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()}
+	return Deps{
+		Kafka:    k,
+		Codec:    event.DefaultCodec(),
+		Log:      slog.New(slog.DiscardHandler),
+		Registry: prometheus.NewRegistry(),
+	}
 }
 
 const tokenKey = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -175,15 +189,35 @@ func TestGateOpens(t *testing.T) {
 
 // Who comes long before Kafka or ClickHouse answers is told to come again.
 func TestClosedGate(t *testing.T) {
-	gateway := &Gateway{Deps: deps(nowhere), Config: ingest.DefaultConfig(), Listener: listen(t), TokenKeys: secrets(t, tokenKey), SigningSecrets: secrets(t, "whsec_"+tokenKey)}
-	reports := &Report{Deps: deps(), ClickHouse: clickhouse.Config{DSN: "http://" + nowhere + "/partners"}, Listener: listen(t), ReaderTokens: secrets(t, "alice:"+strings.Repeat("ab", 32))}
-	redirector := &Redirector{Deps: deps(nowhere), Config: redirect.DefaultConfig(), Listener: listen(t), TokenKeys: secrets(t, tokenKey)}
+	gateway := &Gateway{
+		Deps:           deps(nowhere),
+		Config:         ingest.DefaultConfig(),
+		Listener:       listen(t),
+		TokenKeys:      secrets(t, tokenKey),
+		SigningSecrets: secrets(t, "whsec_"+tokenKey),
+	}
+	reports := &Report{
+		Deps:         deps(),
+		ClickHouse:   clickhouse.Config{DSN: "http://" + nowhere + "/partners"},
+		Listener:     listen(t),
+		ReaderTokens: secrets(t, "alice:"+strings.Repeat("ab", 32)),
+	}
+	redirector := &Redirector{
+		Deps:      deps(nowhere),
+		Config:    redirect.DefaultConfig(),
+		Listener:  listen(t),
+		TokenKeys: secrets(t, tokenKey),
+	}
 	redirector.Config.SpoolDir = t.TempDir()
 	for _, part := range []struct {
 		daemon.Part
 		at   net.Listener
 		path string
-	}{{gateway, gateway.Listener, "/v1/workspaces/acme/events"}, {reports, reports.Listener, "/v1/workspaces/acme/performance"}, {redirector, redirector.Listener, "/nomura"}} {
+	}{
+		{gateway, gateway.Listener, "/v1/workspaces/acme/events"},
+		{reports, reports.Listener, "/v1/workspaces/acme/performance"},
+		{redirector, redirector.Listener, "/nomura"},
+	} {
 		started(t, part)
 		client := http.Client{Timeout: 5 * time.Second}
 		answer, err := client.Get("http://" + part.at.Addr().String() + part.path)
@@ -191,13 +225,16 @@ func TestClosedGate(t *testing.T) {
 			t.Fatal(err)
 		}
 		answer.Body.Close()
-		if answer.StatusCode != http.StatusServiceUnavailable || answer.Header.Get("Retry-After") == "" || part.Ready() == nil {
-			t.Errorf("%s: %s, Retry-After %q, ready: %v", part.path, answer.Status, answer.Header.Get("Retry-After"), part.Ready())
+		if answer.StatusCode != http.StatusServiceUnavailable || answer.Header.Get("Retry-After") == "" ||
+			part.Ready() == nil {
+			t.Errorf("%s: %s, Retry-After %q, ready: %v", part.path, answer.Status, answer.Header.Get("Retry-After"),
+				part.Ready())
 		}
 	}
 }
 
-// The catalog is on disk before a redirector says that it serves: killed right then, it goes on without Kafka.
+// The catalog is on disk before a redirector says that it serves: killed right then, it
+// goes on without Kafka.
 func TestRedirectorKeepsCatalog(t *testing.T) {
 	d := deps(kafkatest.Broker(t)...)
 	applyLink(t, d.Kafka, "nomura")
@@ -232,7 +269,8 @@ func TestRetry(t *testing.T) {
 	})
 }
 
-// Secrets are read again when a file changes, and stay in force while the directory cannot be used.
+// Secrets are read again when a file changes, and stay in force while the directory
+// cannot be used.
 func TestReload(t *testing.T) {
 	dir := secrets(t, "one")
 	now := ""

@@ -14,9 +14,12 @@ import (
 // lookEvery is how often a directory of secrets is looked at.
 const lookEvery = 5 * time.Second
 
-// reload reads the directory of a flag again when something in it has changed, until ctx ends. While it cannot be used, which is logged, what was read before stays in force.
+// reload reads the directory of a flag again when something in it has changed, until
+// ctx ends. While it cannot be used, which is logged, what was read before stays in
+// force.
 func reload(ctx context.Context, log *slog.Logger, flag, dir string, again func(fs.FS) error) error {
-	read := ""                                                             // what the directory looked like when it was last read
+	// what the directory looked like when it was last read
+	read := ""
 	if seen, err := look(dir); err == nil && again(os.DirFS(dir)) == nil { // between the start and now
 		read = seen
 	}
@@ -42,12 +45,15 @@ func reload(ctx context.Context, log *slog.Logger, flag, dir string, again func(
 			log.Info("secrets were read again", "flag", flag, "directory", dir)
 		} else if err.Error() != failed {
 			failed = err.Error()
-			log.Error("secrets have changed but cannot be read; those from before stay in force", "flag", flag, "error", err)
+			log.Error("secrets have changed but cannot be read; those from before stay in force",
+				"flag", flag, "error", err)
 		}
 	}
 }
 
-// look describes a directory so that any change of a file makes another text. Kubernetes mounts secrets as links into a directory that it replaces: what counts is where they lead.
+// look describes a directory so that any change of a file makes another text.
+// Kubernetes mounts secrets as links into a directory that it replaces: what counts is
+// where they lead.
 func look(dir string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 // packageNames refuses names that say nothing about what is in a package.
 func packageNames(r repo) (bad []string) {
 	for _, p := range r.pkgs {
-		if slices.Contains([]string{"util", "utils", "common", "helper", "helpers", "misc", "model", "models", "types"}, p.name) {
+		if slices.Contains([]string{"util", "utils", "common", "helper", "helpers", "misc", "model", "models",
+			"types"}, p.name) {
 			bad = append(bad, fmt.Sprintf("package %s: the name says nothing; name it after what it provides", p.path))
 		}
 	}
@@ -20,7 +21,8 @@ func packageComments(r repo) (bad []string) {
 	for _, p := range r.pkgs {
 		onlyTests := !slices.ContainsFunc(p.files, func(f goFile) bool { return !f.test })
 		if !p.doc && !onlyTests {
-			bad = append(bad, fmt.Sprintf("package %s has no package comment: say in doc.go what it is and what it promises", p.path))
+			bad = append(bad, fmt.Sprintf("package %s has no package comment: say in doc.go what it is and what "+
+				"it promises", p.path))
 		}
 	}
 	return bad
@@ -30,7 +32,8 @@ func noInit(r repo) (bad []string) {
 	for _, p := range r.pkgs {
 		for _, f := range p.files {
 			if f.inits > 0 {
-				bad = append(bad, f.name+" has an init function: nothing happens at import; do it in a function that somebody calls")
+				bad = append(bad, f.name+" has an init function: nothing happens at import; do it in a function "+
+					"that somebody calls")
 			}
 		}
 	}
@@ -44,7 +47,8 @@ func shortMains(r repo) (bad []string) {
 	for _, p := range r.pkgs {
 		for _, f := range p.files {
 			if f.main && f.lines > maxMain {
-				bad = append(bad, fmt.Sprintf("%s has %d lines: a main wires, in at most %d; move what it does into a package, or what it wires into cmd/internal", f.name, f.lines, maxMain))
+				bad = append(bad, fmt.Sprintf("%s has %d lines: a main wires, in at most %d; move what it does "+
+					"into a package, or what it wires into cmd/internal", f.name, f.lines, maxMain))
 			}
 		}
 	}
@@ -70,7 +74,8 @@ func fewInterfaces(r repo) []string {
 	if len(where)*linesPerInterface <= lines {
 		return nil
 	}
-	return []string{fmt.Sprintf("%d interfaces in %d lines are more than one in %d: use the concrete type, or a function (%s)", len(where), lines, linesPerInterface, strings.Join(where, ", "))}
+	return []string{fmt.Sprintf("%d interfaces in %d lines are more than one in %d: use the concrete type, or a "+
+		"function (%s)", len(where), lines, linesPerInterface, strings.Join(where, ", "))}
 }
 
 // eachFile collects what see has to say about each text file.
@@ -83,18 +88,22 @@ func eachFile(r repo, see func(f textFile) string) (bad []string) {
 	return bad
 }
 
-// registries are hosts of package registries. They are put together here so that this file is not its own finding.
+// registries are hosts of package registries. They are put together here so that this
+// file is not its own finding.
 func registries() []string {
-	return []string{"npm" + "js.", "pypi" + ".org", "pypi" + ".python", "pythonhosted" + ".", "repo1.mav" + "en", "repo.mav" + "en", "search.mav" + "en", "crates" + ".io", "proxy.golang" + ".org", "sum.golang" + ".org",
+	return []string{"npm" + "js.", "pypi" + ".org", "pypi" + ".python", "pythonhosted" + ".", "repo1.mav" +
+		"en", "repo.mav" + "en", "search.mav" + "en", "crates" + ".io", "proxy.golang" + ".org", "sum.golang" + ".org",
 		"deb.deb" + "ian", "rubygems" + ".org"}
 }
 
-// noRegistries: where packages come from is the business of each machine's own configuration.
+// noRegistries: where packages come from is the business of each machine's own
+// configuration.
 func noRegistries(r repo) []string {
 	return eachFile(r, func(f textFile) string {
 		for _, host := range registries() {
 			if strings.Contains(strings.ToLower(f.text), host) {
-				return fmt.Sprintf("names the package registry %q: call the package manager by its name, and let its configuration say where from", host)
+				return fmt.Sprintf("names the package registry %q: call the package manager by its name, and let "+
+					"its configuration say where from", host)
 			}
 		}
 		return ""
@@ -130,7 +139,8 @@ func topLevel(r repo) (bad []string) {
 			continue
 		}
 		seen[top] = true
-		bad = append(bad, fmt.Sprintf("%s: the top level is %s, %s and dotfiles; move it into one of them", top, strings.Join(folders, ", "), strings.Join(files, ", ")))
+		bad = append(bad, fmt.Sprintf("%s: the top level is %s, %s and dotfiles; move it into one of them",
+			top, strings.Join(folders, ", "), strings.Join(files, ", ")))
 	}
 	return bad
 }

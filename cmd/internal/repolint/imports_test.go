@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// eachImport calls see for every import of every Go file, and collects what it has to say.
+// eachImport calls see for every import of every Go file, and collects what it has to
+// say.
 func eachImport(r repo, see func(p pkg, f goFile, target string) string) (bad []string) {
 	for _, p := range r.pkgs {
 		for _, f := range p.files {
@@ -62,13 +63,16 @@ func adapters(r repo) []string {
 			if ok {
 				return ""
 			}
-			return "of pipeline a connector may use kafka and token alone (its tests also what is below kafka): pass the rest in as a function from cmd"
+			return "of pipeline a connector may use kafka and token alone (its tests also what is below kafka): " +
+				"pass the rest in as a function from cmd"
 		}
 		from, to := connector(p.path), connector(target)
-		if to == "" || from == to || to == "signature" || to == "clickhouse" && slices.Contains([]string{"sink", "export", "report"}, from) {
+		if to == "" || from == to || to == "signature" || to == "clickhouse" &&
+			slices.Contains([]string{"sink", "export", "report"}, from) {
 			return ""
 		}
-		return "connectors do not import each other (but signature, and clickhouse by sink, export and report): let cmd put them together"
+		return "connectors do not import each other (but signature, and clickhouse by sink, export and report): " +
+			"let cmd put them together"
 	})
 }
 
@@ -82,13 +86,15 @@ func connector(path string) string {
 	return name
 }
 
-// judges: the oracle is an opinion of its own, and the traffic knows the pipeline only from outside.
+// judges: the oracle is an opinion of its own, and the traffic knows the pipeline only
+// from outside.
 func judges(r repo) []string {
 	return eachOwnImport(r, func(p pkg, _ goFile, target string) string {
 		switch {
 		case within(p.path, "pipeline/oracle") && !within(target, "schemas/event", "pipeline/oracle"):
 			return "the oracle may share nothing with what it judges but schemas/event"
-		case within(p.path, "cmd/demo/internal/traffic") && !within(target, "schemas", "pipeline/oracle", "pipeline/token", "cmd/demo/internal/traffic"):
+		case within(p.path, "cmd/demo/internal/traffic") &&
+			!within(target, "schemas", "pipeline/oracle", "pipeline/token", "cmd/demo/internal/traffic"):
 			return "the traffic may use schemas, pipeline/oracle and pipeline/token alone, and HTTP for the rest"
 		}
 		return ""
@@ -104,14 +110,16 @@ type door struct {
 
 // doors: the first that matches decides.
 var doors = []door{
-	{"github.com/cockroachdb/pebble/v2/vfs", []string{"pipeline/state", "pipeline/clicklog", "pipeline/processor", "pipeline/simtest"}, nil},
+	{"github.com/cockroachdb/pebble/v2/vfs", []string{"pipeline/state", "pipeline/clicklog", "pipeline/processor",
+		"pipeline/simtest"}, nil},
 	{"github.com/cockroachdb/pebble/v2", []string{"pipeline/state"}, []string{"pipeline/clicklog"}},
 	{"github.com/cockroachdb/pebble", nil, nil}, // version 1
 	{"github.com/ClickHouse/clickhouse-go", []string{"connectors/clickhouse"}, nil},
 	{"github.com/ClickHouse/ch-go", []string{"connectors/clickhouse", "connectors/clickhouse/embedded"}, nil},
 	{"github.com/pressly/goose", []string{"connectors/clickhouse"}, nil},
 	{"github.com/ebitengine/purego", []string{"connectors/clickhouse/embedded"}, nil},
-	{"github.com/twmb/franz-go/pkg/kfake", []string{"pipeline/kafka/embedded", "pipeline/kafka/kafkatest"}, []string{"pipeline", "connectors/sink"}},
+	{"github.com/twmb/franz-go/pkg/kfake", []string{"pipeline/kafka/embedded", "pipeline/kafka/kafkatest"},
+		[]string{"pipeline", "connectors/sink"}},
 	{"github.com/linkedin/goavro", []string{"schemas/event"}, nil},
 }
 
@@ -129,7 +137,8 @@ func oneDoor(r repo) []string {
 	})
 }
 
-// process: only a program decides about exit codes, flags and environment. Packages for tests, named …test, are as _test.go.
+// process: only a program decides about exit codes, flags and environment. Packages for
+// tests, named …test, are as _test.go.
 func process(r repo) (bad []string) {
 	for _, p := range r.pkgs {
 		if within(p.path, "cmd") || strings.HasSuffix(path.Base(p.path), "test") {
@@ -143,8 +152,10 @@ func process(r repo) (bad []string) {
 				bad = append(bad, f.name+" imports flag: take a Config, and let cmd fill it")
 			}
 			for _, use := range f.uses {
-				if slices.Contains([]string{"os.Exit", "os.Getenv", "os.LookupEnv", "os.Environ", "os.ExpandEnv"}, use) {
-					bad = append(bad, fmt.Sprintf("%s uses %s: return an error, take a Config, and leave the process to cmd", f.name, use))
+				if slices.Contains([]string{"os.Exit", "os.Getenv", "os.LookupEnv", "os.Environ", "os.ExpandEnv"},
+					use) {
+					bad = append(bad, fmt.Sprintf("%s uses %s: return an error, take a Config, and leave the "+
+						"process to cmd", f.name, use))
 				}
 			}
 		}

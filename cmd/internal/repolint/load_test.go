@@ -88,12 +88,14 @@ func load(t *testing.T) repo {
 		r.pkgs = append(r.pkgs, *byDir[dir])
 	}
 	if len(r.pkgs) < 20 || len(r.files) < 100 {
-		t.Fatalf("read only %d packages and %d files of %s: the rules would look at nothing", len(r.pkgs), len(r.files), root)
+		t.Fatalf("read only %d packages and %d files of %s: the rules would look at nothing",
+			len(r.pkgs), len(r.files), root)
 	}
 	return r
 }
 
-// watch reads the directories of the files: go test then knows that a new file makes a remembered result of this test stale.
+// watch reads the directories of the files: go test then knows that a new file makes a
+// remembered result of this test stale.
 func watch(t *testing.T, root string, names []string) {
 	t.Helper()
 	seen := map[string]bool{}

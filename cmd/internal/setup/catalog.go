@@ -15,10 +15,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Catalog writes what differs between the files and the catalog topic, and returns the difference, a line for each record; see [catalog.Diff] for both. It returns when all brokers
-// have what was written. Files with a problem, conflicts with the past, and a window longer than clicks are kept ([ErrWindow]) write nothing. Two calls at the same time are
-// not kept apart: the later record of each key wins.
-func Catalog(ctx context.Context, cfg kafka.Config, log *slog.Logger, files []string, archiveMissing bool) (lines []string, err error) {
+// Catalog writes what differs between the files and the catalog topic, and returns the
+// difference, a line for each record; see [catalog.Diff] for both. It returns when all
+// brokers have what was written. Files with a problem, conflicts with the past, and a
+// window longer than clicks are kept ([ErrWindow]) write nothing. Two calls at the same
+// time are not kept apart: the later record of each key wins.
+func Catalog(ctx context.Context, cfg kafka.Config, log *slog.Logger, files []string,
+	archiveMissing bool) (lines []string, err error) {
 	want, err := catalog.Load(files...)
 	if err != nil {
 		return nil, err
@@ -38,7 +41,8 @@ func Catalog(ctx context.Context, cfg kafka.Config, log *slog.Logger, files []st
 	defer cl.Close()
 	window, of := longestWindow(want.Workspaces())
 	if life, known := clickLife(ctx, cl, cfg.Topic(topic.Clicks)); known && life < window {
-		return nil, fmt.Errorf("%w: %s has a window of %s, topic %s keeps clicks for %s: run `ctl topics apply -click-life %s` first, and give the processors the same",
+		return nil, fmt.Errorf("%w: %s has a window of %s, topic %s keeps clicks for %s: run `ctl topics apply "+
+			"-click-life %s` first, and give the processors the same",
 			ErrWindow, of, days(window), cfg.Topic(topic.Clicks), days(life), days(window))
 	}
 	records := make([]*kgo.Record, len(puts))
@@ -51,7 +55,8 @@ func Catalog(ctx context.Context, cfg kafka.Config, log *slog.Logger, files []st
 	return lines, nil
 }
 
-// View returns what the catalog topic holds. Records that nobody can read are left out, and logged. Without the topic the error is [kerr.UnknownTopicOrPartition].
+// View returns what the catalog topic holds. Records that nobody can read are left out,
+// and logged. Without the topic the error is [kerr.UnknownTopicOrPartition].
 func View(ctx context.Context, cfg kafka.Config, log *slog.Logger) (*catalog.View, error) {
 	records, err := read(ctx, cfg, log)
 	if err != nil {
@@ -66,7 +71,8 @@ func View(ctx context.Context, cfg kafka.Config, log *slog.Logger) (*catalog.Vie
 	return view, nil
 }
 
-// entries returns the newest record of each key, readable or not: Diff replaces an unreadable one, or says that it is there.
+// entries returns the newest record of each key, readable or not: Diff replaces an
+// unreadable one, or says that it is there.
 func entries(ctx context.Context, cfg kafka.Config, log *slog.Logger) ([]catalog.Entry, error) {
 	records, err := read(ctx, cfg, log)
 	if err != nil {

@@ -59,7 +59,8 @@ func TestCatalogIsWrittenInOrderOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"+ workspace/acme", "+ domain/go.acme.com", "+ program/acme/prg_1", "+ partner/acme/prt_1", "+ link/go.acme.com/one"}
+	want := []string{"+ workspace/acme", "+ domain/go.acme.com", "+ program/acme/prg_1", "+ partner/acme/prt_1",
+		"+ link/go.acme.com/one"}
 	if !slices.Equal(lines, want) {
 		t.Errorf("lines %q, want %q", lines, want)
 	}
@@ -83,9 +84,11 @@ func TestUnreadableRecordIsReplaced(t *testing.T) {
 	kafkatest.Produce(t, cfg.Brokers,
 		&kgo.Record{Topic: topic.Catalog, Key: []byte("program/acme/prg_1"), Value: []byte("{")},
 		&kgo.Record{Topic: topic.Catalog, Key: []byte("partner/acme/prt_1"), Value: []byte("{}")},
-		&kgo.Record{Topic: topic.Catalog, Key: []byte("partner/acme/prt_1")}) // a tombstone: it is not there
+		// a tombstone: it is not there
+		&kgo.Record{Topic: topic.Catalog, Key: []byte("partner/acme/prt_1")})
 	lines, err := setup.Catalog(t.Context(), cfg, quiet, []string{file(t, "30d")}, false)
-	if err != nil || !slices.Contains(lines, "~ program/acme/prg_1: was unreadable") || !slices.Contains(lines, "+ partner/acme/prt_1") {
+	if err != nil || !slices.Contains(lines, "~ program/acme/prg_1: was unreadable") ||
+		!slices.Contains(lines, "+ partner/acme/prt_1") {
 		t.Errorf("%q, %v", lines, err)
 	}
 	view, err := setup.View(t.Context(), cfg, quiet)
@@ -117,7 +120,9 @@ func TestWindowAndClickLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := apply("41d")
-	if !errors.Is(err, setup.ErrWindow) || !strings.Contains(err.Error(), "program prg_1 of workspace acme has a window of 41d, topic clicks keeps clicks for 40d: run `ctl topics apply -click-life 41d`") {
+	if !errors.Is(err, setup.ErrWindow) || !strings.Contains(err.Error(),
+		"program prg_1 of workspace acme has a window of 41d, topic clicks keeps clicks for 40d: run `ctl topics "+
+			"apply -click-life 41d`") {
 		t.Errorf("a longer window: %v", err)
 	}
 	if n := len(kafkatest.Consume(t, cfg.Brokers, topic.Catalog)); n > 0 {
@@ -144,10 +149,12 @@ func TestWindowAndClickLife(t *testing.T) {
 func TestWithoutTopics(t *testing.T) {
 	cfg, want := broker(t)
 	cfg.TopicPrefix = "other."
-	if _, err := setup.Catalog(t.Context(), cfg, quiet, []string{file(t, "30d")}, false); err == nil || !strings.Contains(err.Error(), "run `ctl topics apply`") {
+	if _, err := setup.Catalog(t.Context(), cfg, quiet, []string{file(t, "30d")}, false); err == nil ||
+		!strings.Contains(err.Error(), "run `ctl topics apply`") {
 		t.Errorf("catalog: %v", err)
 	}
-	if err := setup.CheckTopics(t.Context(), cfg, want, quiet); err == nil || !strings.Contains(err.Error(), "topic other.clicks does not exist") {
+	if err := setup.CheckTopics(t.Context(), cfg, want, quiet); err == nil ||
+		!strings.Contains(err.Error(), "topic other.clicks does not exist") {
 		t.Errorf("check: %v", err)
 	}
 	lines, err := setup.Topics(t.Context(), cfg, want, quiet)
@@ -171,7 +178,8 @@ func TestMigrate(t *testing.T) {
 	if err := conn.Exec(t.Context(), "SELECT count() FROM outcomes"); err != nil {
 		t.Error(err)
 	}
-	if err := setup.Migrate(t.Context(), cfg, "innodb", quiet); err == nil || !strings.Contains(err.Error(), `"innodb"`) {
+	if err := setup.Migrate(t.Context(), cfg, "innodb", quiet); err == nil ||
+		!strings.Contains(err.Error(), `"innodb"`) {
 		t.Errorf("an unknown engine: %v", err)
 	}
 }

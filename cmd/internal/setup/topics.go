@@ -19,9 +19,11 @@ import (
 // ErrWindow is an attribution window that is longer than clicks are kept.
 var ErrWindow = errors.New("window longer than clicks are kept")
 
-// Topics creates and configures the topics, see [kafka.Apply], and returns a line for each change, also for those before an error. A click life that is shorter than the longest window of the
-// catalog is an [ErrWindow], and changes nothing.
-func Topics(ctx context.Context, cfg kafka.Config, want kafka.TopicsConfig, log *slog.Logger) (lines []string, err error) {
+// Topics creates and configures the topics, see [kafka.Apply], and returns a line for
+// each change, also for those before an error. A click life that is shorter than the
+// longest window of the catalog is an [ErrWindow], and changes nothing.
+func Topics(ctx context.Context, cfg kafka.Config, want kafka.TopicsConfig, log *slog.Logger) (lines []string,
+	err error) {
 	if err := want.Validate(); err != nil {
 		return nil, err
 	}
@@ -36,7 +38,8 @@ func Topics(ctx context.Context, cfg kafka.Config, want kafka.TopicsConfig, log 
 	return kafka.Apply(ctx, cl, cfg, want)
 }
 
-// CheckTopics changes nothing and returns everything that Topics would have to change or would refuse, and consumer groups that have lost their place.
+// CheckTopics changes nothing and returns everything that Topics would have to change
+// or would refuse, and consumer groups that have lost their place.
 func CheckTopics(ctx context.Context, cfg kafka.Config, want kafka.TopicsConfig, log *slog.Logger) error {
 	if err := want.Validate(); err != nil {
 		return err
@@ -60,18 +63,21 @@ func checkClickLife(ctx context.Context, cfg kafka.Config, want kafka.TopicsConf
 	}
 	window, of := longestWindow(view.Workspaces())
 	if want.ClickLife < window {
-		return fmt.Errorf("-click-life: %w: %s is shorter than the %s of %s in topic %s", ErrWindow, days(want.ClickLife), days(window), of, cfg.Topic(topic.Catalog))
+		return fmt.Errorf("-click-life: %w: %s is shorter than the %s of %s in topic %s",
+			ErrWindow, days(want.ClickLife), days(window), of, cfg.Topic(topic.Catalog))
 	}
 	return nil
 }
 
-// ClickLife returns how long clicks must be kept for the windows of a catalog: the default, or longer.
+// ClickLife returns how long clicks must be kept for the windows of a catalog: the
+// default, or longer.
 func ClickLife(workspaces []catalog.Workspace) time.Duration {
 	window, _ := longestWindow(workspaces)
 	return max(topic.DefaultClickLife, window)
 }
 
-// KeptClickLife returns the click life that the topics were applied with, 0 if there are none yet or nobody may read it.
+// KeptClickLife returns the click life that the topics were applied with, 0 if there
+// are none yet or nobody may read it.
 func KeptClickLife(ctx context.Context, cfg kafka.Config, log *slog.Logger) (time.Duration, error) {
 	cl, err := kafka.NewClient(cfg, log, nil)
 	if err != nil {
@@ -85,7 +91,8 @@ func KeptClickLife(ctx context.Context, cfg kafka.Config, log *slog.Logger) (tim
 	return life, nil
 }
 
-// longestWindow returns the longest window of any program and of the links without program, and whose it is; 0 for a catalog without links and programs.
+// longestWindow returns the longest window of any program and of the links without
+// program, and whose it is; 0 for a catalog without links and programs.
 func longestWindow(workspaces []catalog.Workspace) (window time.Duration, of string) {
 	longer := func(d time.Duration, format string, args ...any) {
 		if d > window {
@@ -105,8 +112,9 @@ func longestWindow(workspaces []catalog.Workspace) (window time.Duration, of str
 	return window, of
 }
 
-// clickLife returns how long the topics keep clicks for conversions to come: their retention without the margin for a processor that stands still. known is false where nobody may read
-// it, and for topics without end.
+// clickLife returns how long the topics keep clicks for conversions to come: their
+// retention without the margin for a processor that stands still. known is false where
+// nobody may read it, and for topics without end.
 func clickLife(ctx context.Context, cl *kgo.Client, name string) (life time.Duration, known bool) {
 	configs, err := kadm.NewClient(cl).DescribeTopicConfigs(ctx, name)
 	if err != nil {

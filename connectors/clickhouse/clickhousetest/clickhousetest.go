@@ -22,8 +22,8 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse/embedded"
 )
 
-// server is the process's server. The lock says that its data is in use; an unreferenced one
-// would be closed, and lost, by the garbage collector.
+// server is the process's server. The lock says that its data is in use; an
+// unreferenced one would be closed, and lost, by the garbage collector.
 type server struct {
 	*embedded.Server
 	lock *flock.Flock
@@ -35,13 +35,15 @@ var (
 	databases atomic.Int64
 )
 
-// ForTest returns the DSN of a new, empty database on the process's embedded server, and drops it when
-// the test ends. Without a libchdb.so (PARTNERS_LIBCHDB, else fetched once into the user's cache) it
-// skips the test, or fails it where CI=true or PARTNERS_REQUIRE_KAFKA=1 say that nothing may be skipped.
+// ForTest returns the DSN of a new, empty database on the process's embedded server,
+// and drops it when the test ends. Without a libchdb.so (PARTNERS_LIBCHDB, else fetched
+// once into the user's cache) it skips the test, or fails it where CI=true or
+// PARTNERS_REQUIRE_KAFKA=1 say that nothing may be skipped.
 func ForTest(t testing.TB) (dsn string) {
 	t.Helper()
 	running, err := shared()
-	if errors.Is(err, embedded.ErrNoLibrary) && os.Getenv("CI") != "true" && os.Getenv("PARTNERS_REQUIRE_KAFKA") != "1" {
+	if errors.Is(err, embedded.ErrNoLibrary) && os.Getenv("CI") != "true" &&
+		os.Getenv("PARTNERS_REQUIRE_KAFKA") != "1" {
 		t.Skip(err)
 	}
 	if err != nil {
@@ -72,7 +74,8 @@ func post(to server, statement string) error {
 	return nil
 }
 
-// start serves until the process ends: a test binary has no end at which it could be closed.
+// start serves until the process ends: a test binary has no end at which it could be
+// closed.
 func start() (server, error) {
 	cfg := embedded.DefaultConfig()
 	cfg.Library = os.Getenv("PARTNERS_LIBCHDB")
@@ -93,8 +96,8 @@ func start() (server, error) {
 
 const prefix = "partners-clickhousetest-"
 
-// dataDir makes this process's directory and removes those of processes that are gone: a
-// process holds the lock on its own as long as it lives.
+// dataDir makes this process's directory and removes those of processes that are gone:
+// a process holds the lock on its own as long as it lives.
 func dataDir() (string, *flock.Flock, error) {
 	old, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*.lock"))
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 
 // Config says where the library, its cache and the data are.
 type Config struct {
-	// Library is the path of a libchdb.so to use as it is. Empty: Prepare fetches
-	// the pinned one into CacheDir.
+	// Library is the path of a libchdb.so to use as it is. Empty: Prepare fetches the
+	// pinned one into CacheDir.
 	Library string
 	// CacheDir keeps the fetched library, 566 MB, between runs.
 	CacheDir string
@@ -23,8 +23,8 @@ type Config struct {
 	Listen string
 }
 
-// DefaultConfig caches below the user's cache directory (the temporary one where
-// the user has none) and serves on a free loopback port. DataDir has no default.
+// DefaultConfig caches below the user's cache directory (the temporary one where the
+// user has none) and serves on a free loopback port. DataDir has no default.
 func DefaultConfig() Config {
 	base, err := os.UserCacheDir()
 	if err != nil {
@@ -41,8 +41,8 @@ func (c Config) Validate() error {
 	return checkLoopback(c.Listen)
 }
 
-// checkLoopback refuses every address that another machine could reach: the server
-// lets everyone in who can connect.
+// checkLoopback refuses every address that another machine could reach: the server lets
+// everyone in who can connect.
 func checkLoopback(listen string) error {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -55,7 +55,8 @@ func checkLoopback(listen string) error {
 		return nil
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return fmt.Errorf("listen address: %q is not a loopback address, and the embedded warehouse asks for no password", listen)
+		return fmt.Errorf("listen address: %q is not a loopback address, and the embedded warehouse asks for "+
+			"no password", listen)
 	}
 	return nil
 }

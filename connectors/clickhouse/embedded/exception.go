@@ -44,12 +44,15 @@ func describe(err error) (code int, text string) {
 	return unspecified, exception{unspecified, text}.Error()
 }
 
-// statusOf is the HTTP status that ClickHouse gives an error code (HTTPHandler's exceptionCodeToHTTPStatus, in outline).
+// statusOf is the HTTP status that ClickHouse gives an error code (HTTPHandler's
+// exceptionCodeToHTTPStatus, in outline).
 func statusOf(code int) int {
 	switch code {
-	case 6, 26, 27, badArguments, 41, 42, 43, 53, 62, 72, 117, 130, unknownCompression: // parsing, arguments
+	case 6, 26, 27, badArguments, 41, 42, 43, 53, 62, 72, 117, 130, unknownCompression:
+		// parsing, arguments
 		return http.StatusBadRequest
-	case 16, 46, 47, 50, 56, 60, 73, 81, unknownSetting: // unknown column, function, identifier, type, table, format, database, setting
+	case 16, 46, 47, 50, 56, 60, 73, 81, unknownSetting:
+		// unknown column, function, identifier, type, table, format, database, setting
 		return http.StatusNotFound
 	case readonly:
 		return http.StatusForbidden

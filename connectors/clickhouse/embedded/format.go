@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// formatKind says how chDB's output blocks in a format become one document. chDB writes every block of a
-// streamed result as a document of its own.
+// formatKind says how chDB's output blocks in a format become one document. chDB writes
+// every block of a streamed result as a document of its own.
 type formatKind int
 
 const (
-	// whole: blocks cannot be joined (JSON, Parquet, Pretty, …), or are empty (Null), which is how a stream ends: the
-	// result is made as a whole, in memory.
+	// whole: blocks cannot be joined (JSON, Parquet, Pretty, …), or are empty (Null),
+	// which is how a stream ends: the result is made as a whole, in memory.
 	whole formatKind = iota
 	// joined: blocks one after another are the document.
 	joined
@@ -33,8 +33,8 @@ func kindOf(format string) formatKind {
 	return whole
 }
 
-// headerLen is the length of the header that begins a block: one line, two with types. In CSV a quoted
-// name may contain line feeds; the others escape them.
+// headerLen is the length of the header that begins a block: one line, two with types.
+// In CSV a quoted name may contain line feeds; the others escape them.
 func headerLen(format string, block []byte) int {
 	lines := 1
 	name := strings.ToLower(format)

@@ -10,15 +10,16 @@ import (
 	"time"
 )
 
-// ServeHTTP answers like ClickHouse's HTTP interface: statements at /, in ?query= or the body; /ping.
-// User and password are accepted and ignored.
+// ServeHTTP answers like ClickHouse's HTTP interface: statements at /, in ?query= or
+// the body; /ping. User and password are accepted and ignored.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if why := foreign(r); why != "" {
 		http.Error(w, why, http.StatusForbidden)
 		return
 	}
 	switch {
-	case r.URL.Path == "/ping", r.URL.Path == "/replicas_status", r.URL.Path == "/" && r.Method == http.MethodGet && r.URL.RawQuery == "":
+	case r.URL.Path == "/ping", r.URL.Path == "/replicas_status", r.URL.Path == "/" && r.Method == http.MethodGet &&
+		r.URL.RawQuery == "":
 		io.WriteString(w, "Ok.\n")
 		return
 	case r.URL.Path != "/":
@@ -31,7 +32,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	req, err := readRequest(r)
 	if err == nil && r.Method == http.MethodGet && !readingKeywords[req.keyword] {
-		err = exception{readonly, "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. You should use method POST for modifying queries."}
+		err = exception{readonly, "Cannot execute query in readonly mode. For queries over HTTP, method GET " +
+			"implies readonly. You should use method POST for modifying queries."}
 	}
 	if err != nil {
 		newResponse(w, &request{}).fail(err)
@@ -41,7 +43,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-ClickHouse-Query-Id", req.queryID)
 	}
 	response := newResponse(w, req)
-	if revision, err := strconv.ParseUint(req.revision, 10, 32); err == nil && req.format == "Native" && strings.TrimSpace(req.text) == helloQuery {
+	if revision, err := strconv.ParseUint(req.revision, 10, 32); err == nil && req.format == "Native" &&
+		strings.TrimSpace(req.text) == helloQuery {
 		response.write(hello(revision, s.version, s.timezone))
 		response.finish(summary{})
 		return
@@ -56,9 +59,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// execute runs a statement in a session and kills it when ctx ends. A session that saw any error is not used
-// again: a failed insert can poison it, failed settings leave it in between, and a killed statement stays in
-// system.processes, with what it holds, until its connection runs another one.
+// execute runs a statement in a session and kills it when ctx ends. A session that saw
+// any error is not used again: a failed insert can poison it, failed settings leave it
+// in between, and a killed statement stays in system.processes, with what it holds,
+// until its connection runs another one.
 func (s *Server) execute(ctx context.Context, req *request, out *response) (done summary, err error) {
 	from := s.pool.queries
 	if req.insert {
@@ -72,7 +76,8 @@ func (s *Server) execute(ctx context.Context, req *request, out *response) (done
 	req.settings["log_comment"] = session.id
 	if req.insert {
 		defer s.killWhenDone(ctx, session)()
-		return session.insertFrom(req.into(req.database, req.settings), req.statement.format, req.params, chunks(req.body))
+		return session.insertFrom(req.into(req.database, req.settings), req.statement.format, req.params,
+			chunks(req.body))
 	}
 	if err := session.prepare(req.database, req.settings); err != nil {
 		return done, err
@@ -80,7 +85,9 @@ func (s *Server) execute(ctx context.Context, req *request, out *response) (done
 	defer s.killWhenDone(ctx, session)()
 	if kind := kindOf(req.format); kind != whole {
 		join := joiner{format: req.format, kind: kind}
-		done, err = session.stream(req.text, req.format, req.params, func(block []byte) error { return out.write(join.next(block)) })
+		done, err = session.stream(req.text, req.format, req.params, func(block []byte) error {
+			return out.write(join.next(block))
+		})
 		if !notStreamable(err) {
 			return done, err
 		}
@@ -93,8 +100,9 @@ func notStreamable(err error) bool {
 	return err != nil && strings.HasPrefix(err.Error(), "Code: 36. DB::Exception: Streaming query is not supported")
 }
 
-// killWhenDone kills the session's statements once ctx is done, again and again until the returned function
-// is called: the first kill can come before the statement has begun.
+// killWhenDone kills the session's statements once ctx is done, again and again until
+// the returned function is called: the first kill can come before the statement has
+// begun.
 func (s *Server) killWhenDone(ctx context.Context, session *session) (release func()) {
 	released, exited := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -121,7 +129,8 @@ func (s *Server) killWhenDone(ctx context.Context, session *session) (release fu
 	}
 }
 
-// chunks reads body piece by piece, io.EOF with the last. A returned chunk is valid until the next call.
+// chunks reads body piece by piece, io.EOF with the last. A returned chunk is valid
+// until the next call.
 func chunks(body io.Reader) func() ([]byte, error) {
 	buffer := make([]byte, 256<<10)
 	return func() ([]byte, error) {

@@ -10,13 +10,15 @@ import (
 	"github.com/ebitengine/purego"
 )
 
-// library is libchdb.so: the C functions of chdb.h (chDB 26.7) that the server needs. Handles are
-// opaque pointers of C. A connection runs one statement at a time.
+// library is libchdb.so: the C functions of chdb.h (chDB 26.7) that the server needs.
+// Handles are opaque pointers of C. A connection runs one statement at a time.
 type library struct {
-	connect       func(argc int32, argv unsafe.Pointer) unsafe.Pointer
-	closeConn     func(conn unsafe.Pointer)
-	query         func(conn, query unsafe.Pointer, queryLen uintptr, format unsafe.Pointer, formatLen uintptr, names, nameLens, values, valueLens unsafe.Pointer, count uintptr) unsafe.Pointer
-	streamQuery   func(conn, query unsafe.Pointer, queryLen uintptr, format unsafe.Pointer, formatLen uintptr, names, nameLens, values, valueLens unsafe.Pointer, count uintptr) unsafe.Pointer
+	connect   func(argc int32, argv unsafe.Pointer) unsafe.Pointer
+	closeConn func(conn unsafe.Pointer)
+	query     func(conn, query unsafe.Pointer, queryLen uintptr, format unsafe.Pointer, formatLen uintptr, names,
+		nameLens, values, valueLens unsafe.Pointer, count uintptr) unsafe.Pointer
+	streamQuery func(conn, query unsafe.Pointer, queryLen uintptr, format unsafe.Pointer, formatLen uintptr, names,
+		nameLens, values, valueLens unsafe.Pointer, count uintptr) unsafe.Pointer
 	fetch         func(conn, stream unsafe.Pointer) unsafe.Pointer
 	cancel        func(conn, stream unsafe.Pointer)
 	destroyResult func(result unsafe.Pointer)
@@ -26,7 +28,8 @@ type library struct {
 	rowsRead      func(result unsafe.Pointer) uint64
 	rowsWritten   func(result unsafe.Pointer) uint64
 	bytesWritten  func(result unsafe.Pointer) uint64
-	insert        func(conn, query unsafe.Pointer, queryLen uintptr, format unsafe.Pointer, formatLen uintptr, names, nameLens, values, valueLens unsafe.Pointer, count uintptr) unsafe.Pointer
+	insert        func(conn, query unsafe.Pointer, queryLen uintptr, format unsafe.Pointer, formatLen uintptr, names,
+		nameLens, values, valueLens unsafe.Pointer, count uintptr) unsafe.Pointer
 	insertAppend  func(stream, data unsafe.Pointer, size uintptr) int32
 	insertDone    func(stream unsafe.Pointer) unsafe.Pointer
 	insertCancel  func(stream unsafe.Pointer)
@@ -35,7 +38,8 @@ type library struct {
 	signals       func(enabled int32)
 }
 
-// load opens the shared object. Loading it again is harmless: the dynamic linker returns what it has.
+// load opens the shared object. Loading it again is harmless: the dynamic linker
+// returns what it has.
 func load(path string) (l *library, err error) {
 	err = keepSignalMask(func() error {
 		l, err = bind(path)
@@ -74,7 +78,8 @@ func bind(path string) (*library, error) {
 	return l, nil
 }
 
-// conn is a connection to the process's one data path. It is not safe for concurrent use.
+// conn is a connection to the process's one data path. It is not safe for concurrent
+// use.
 type conn struct {
 	lib *library
 	// box points to the handle, as chdb_connect returned it.
@@ -100,7 +105,8 @@ func (l *library) open(dataDir string) (*conn, error) {
 		return nil, err
 	}
 	if box == nil {
-		return nil, fmt.Errorf("opening %s with chDB: another process has it open, this process has another one open, or it is damaged", dataDir)
+		return nil, fmt.Errorf("opening %s with chDB: another process has it open, this process has another one "+
+			"open, or it is damaged", dataDir)
 	}
 	return &conn{lib: l, box: box}, nil
 }
@@ -137,7 +143,8 @@ func newParameters(from map[string]string) *parameters {
 	return p
 }
 
-// run executes a statement and hands its whole output to write, in memory of C that is valid during the call.
+// run executes a statement and hands its whole output to write, in memory of C that is
+// valid during the call.
 func (c *conn) run(query, format string, params map[string]string, write func([]byte) error) (summary, error) {
 	p := newParameters(params)
 	defer p.pin.Unpin()
@@ -161,7 +168,8 @@ func (c *conn) take(result unsafe.Pointer, write func([]byte) error) (summary, e
 	if text := cString(c.lib.resultError(result)); text != "" {
 		return summary{}, errors.New(text)
 	}
-	done := summary{readRows: c.lib.rowsRead(result), writtenRows: c.lib.rowsWritten(result), writtenBytes: c.lib.bytesWritten(result)}
+	done := summary{readRows: c.lib.rowsRead(result), writtenRows: c.lib.rowsWritten(result),
+		writtenBytes: c.lib.bytesWritten(result)}
 	if size := c.lib.resultLength(result); size > 0 {
 		if err := write(unsafe.Slice((*byte)(c.lib.resultBuffer(result)), size)); err != nil {
 			return done, err
@@ -170,8 +178,10 @@ func (c *conn) take(result unsafe.Pointer, write func([]byte) error) (summary, e
 	return done, nil
 }
 
-// stream executes a statement and hands its output to write block by block; an error of write ends the statement.
-func (c *conn) stream(query, format string, params map[string]string, write func([]byte) error) (done summary, err error) {
+// stream executes a statement and hands its output to write block by block; an error of
+// write ends the statement.
+func (c *conn) stream(query, format string, params map[string]string, write func([]byte) error) (done summary,
+	err error) {
 	p := newParameters(params)
 	defer p.pin.Unpin()
 	q, f := []byte(query), []byte(format)
@@ -193,7 +203,8 @@ func (c *conn) stream(query, format string, params map[string]string, write func
 		done.readRows += part.readRows
 		switch {
 		case err != nil:
-			// The stream holds the connection until it has ended; cancelling an ended one does nothing.
+			// The stream holds the connection until it has ended; cancelling an ended
+			// one does nothing.
 			c.lib.cancel(c.handle(), stream)
 			return done, err
 		case !more:
@@ -202,10 +213,12 @@ func (c *conn) stream(query, format string, params map[string]string, write func
 	}
 }
 
-// insertFrom runs "INSERT INTO t (columns)", without a FORMAT clause, on data in the format; next returns
-// it chunk by chunk and io.EOF at the end. After any error the connection must be closed: a failure
-// inside the pipeline (a materialized view that throws) makes all its later inserts fail with QUERY_WAS_CANCELLED.
-func (c *conn) insertFrom(query, format string, params map[string]string, next func() ([]byte, error)) (summary, error) {
+// insertFrom runs "INSERT INTO t (columns)", without a FORMAT clause, on data in the
+// format; next returns it chunk by chunk and io.EOF at the end. After any error the
+// connection must be closed: a failure inside the pipeline (a materialized view that
+// throws) makes all its later inserts fail with QUERY_WAS_CANCELLED.
+func (c *conn) insertFrom(query, format string, params map[string]string, next func() ([]byte, error)) (summary,
+	error) {
 	p := newParameters(params)
 	defer p.pin.Unpin()
 	q, f := []byte(query), []byte(format)

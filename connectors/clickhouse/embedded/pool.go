@@ -27,7 +27,8 @@ type session struct {
 
 const defaultDatabase = "default"
 
-// prepare selects the database and makes exactly these settings differ from their defaults.
+// prepare selects the database and makes exactly these settings differ from their
+// defaults.
 func (s *session) prepare(database string, settings map[string]string) error {
 	if database != s.database {
 		if err := s.exec("USE " + quoteIdentifier(database)); err != nil {
@@ -55,9 +56,10 @@ func (s *session) prepare(database string, settings map[string]string) error {
 	return nil
 }
 
-// pool hands out sessions and opens them when needed. Inserts have sessions of their own, which never see another
-// statement: after one, chDB 26.7 answers QUERY_WAS_CANCELLED to every streamed insert that passes a materialized view with
-// a scalar subquery. So their database and settings are written into the statement.
+// pool hands out sessions and opens them when needed. Inserts have sessions of their
+// own, which never see another statement: after one, chDB 26.7 answers
+// QUERY_WAS_CANCELLED to every streamed insert that passes a materialized view with a
+// scalar subquery. So their database and settings are written into the statement.
 type pool struct {
 	lib     *library
 	dataDir string
@@ -75,7 +77,13 @@ func newPool(lib *library, dataDir string) (*pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pool{lib: lib, dataDir: dataDir, queries: make(chan *session, sessions), inserts: make(chan *session, sessions), killer: killer}
+	p := &pool{
+		lib:     lib,
+		dataDir: dataDir,
+		queries: make(chan *session, sessions),
+		inserts: make(chan *session, sessions),
+		killer:  killer,
+	}
 	for range sessions {
 		p.queries <- nil
 		p.inserts <- nil
@@ -83,7 +91,8 @@ func newPool(lib *library, dataDir string) (*pool, error) {
 	return p, nil
 }
 
-// take waits for one of the pool's queries or inserts. Every session taken is given back with give.
+// take waits for one of the pool's queries or inserts. Every session taken is given
+// back with give.
 func (p *pool) take(ctx context.Context, from chan *session) (*session, error) {
 	var s *session
 	select {
@@ -99,11 +108,16 @@ func (p *pool) take(ctx context.Context, from chan *session) (*session, error) {
 		from <- nil
 		return nil, err
 	}
-	return &session{conn: opened, home: from, id: "embedded-" + strconv.FormatInt(p.opened.Add(1), 10), database: defaultDatabase}, nil
+	return &session{
+		conn:     opened,
+		home:     from,
+		id:       "embedded-" + strconv.FormatInt(p.opened.Add(1), 10),
+		database: defaultDatabase,
+	}, nil
 }
 
-// give returns a session. One that is not usable is closed, and opened afresh by the next taker; that
-// costs a millisecond.
+// give returns a session. One that is not usable is closed, and opened afresh by the
+// next taker; that costs a millisecond.
 func (p *pool) give(s *session, usable bool) {
 	home := s.home
 	if !usable {
@@ -113,8 +127,8 @@ func (p *pool) give(s *session, usable bool) {
 	home <- s
 }
 
-// kill ends the statement that the session runs, if any. ASYNC because SYNC hangs
-// in chDB 26.7 while the statement is inside an aggregation.
+// kill ends the statement that the session runs, if any. ASYNC because SYNC hangs in
+// chDB 26.7 while the statement is inside an aggregation.
 func (p *pool) kill(s *session) error {
 	p.killing.Lock()
 	defer p.killing.Unlock()

@@ -42,14 +42,15 @@ func pinned() archive {
 	}
 }
 
-// ErrNoLibrary: libchdb.so cannot be had on this machine; the text says what to install or to set.
+// ErrNoLibrary: libchdb.so cannot be had on this machine; the text says what to install
+// or to set.
 var ErrNoLibrary = errors.New("no libchdb.so")
 
 // Prepare returns the path of libchdb.so, fetching it first if need be: Config.Library
 // if that is set, else the copy in CacheDir, else what npm downloads there (178 MB,
-// unpacked 566 MB), checked against the pinned SHA-512. Several processes may call
-// it at once: one fetches, the others wait for it. progress, which may be nil, is told the bytes
-// downloaded so far, about twice a second.
+// unpacked 566 MB), checked against the pinned SHA-512. Several processes may call it
+// at once: one fetches, the others wait for it. progress, which may be nil, is told the
+// bytes downloaded so far, about twice a second.
 func Prepare(ctx context.Context, cfg Config, progress func(done, total int64)) (string, error) {
 	if cfg.Library != "" {
 		if err := checkFile(cfg.Library, 0); err != nil {
@@ -58,7 +59,8 @@ func Prepare(ctx context.Context, cfg Config, progress func(done, total int64)) 
 		return cfg.Library, nil
 	}
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-		return "", fmt.Errorf("%w: it is published for linux/amd64 with glibc, this is %s/%s: set PARTNERS_LIBCHDB to a copy built for it, or use a ClickHouse server",
+		return "", fmt.Errorf("%w: it is published for linux/amd64 with glibc, this is %s/%s: set "+
+			"PARTNERS_LIBCHDB to a copy built for it, or use a ClickHouse server",
 			ErrNoLibrary, runtime.GOOS, runtime.GOARCH)
 	}
 	if progress == nil {
@@ -71,12 +73,14 @@ func Prepare(ctx context.Context, cfg Config, progress func(done, total int64)) 
 	return path, nil
 }
 
-// pack downloads a's tarball into dir and returns its path. Whatever it writes meanwhile is below dir.
+// pack downloads a's tarball into dir and returns its path. Whatever it writes
+// meanwhile is below dir.
 type pack func(ctx context.Context, a archive, dir string) (string, error)
 
-// prepare installs a below cacheDir. The finished directory appears by a rename,
-// so its existence means that it is whole.
-func prepare(ctx context.Context, a archive, cacheDir string, fetch pack, progress func(done, total int64)) (string, error) {
+// prepare installs a below cacheDir. The finished directory appears by a rename, so its
+// existence means that it is whole.
+func prepare(ctx context.Context, a archive, cacheDir string, fetch pack, progress func(done, total int64)) (string,
+	error) {
 	installed := filepath.Join(cacheDir, "libchdb-"+a.version)
 	path := filepath.Join(installed, filepath.Base(a.member))
 	if checkFile(path, a.memberBytes) == nil {
@@ -135,7 +139,8 @@ func checkFile(path string, size int64) error {
 	return nil
 }
 
-// removeLeftovers deletes what killed fetches left. The caller holds the lock, so nobody uses it.
+// removeLeftovers deletes what killed fetches left. The caller holds the lock, so
+// nobody uses it.
 func removeLeftovers(cacheDir string) error {
 	old, err := filepath.Glob(filepath.Join(cacheDir, "fetch-*"))
 	if err != nil {
@@ -193,9 +198,11 @@ func bytesBelow(dir string) (total int64) {
 func npmPack(ctx context.Context, a archive, dir string) (string, error) {
 	npm, err := exec.LookPath("npm")
 	if err != nil {
-		return "", fmt.Errorf("fetching %s needs the npm command, which is not in PATH: install Node.js, or set PARTNERS_LIBCHDB to a libchdb.so you have", a.name)
+		return "", fmt.Errorf("fetching %s needs the npm command, which is not in PATH: install Node.js, or set "+
+			"PARTNERS_LIBCHDB to a libchdb.so you have", a.name)
 	}
-	cmd := exec.CommandContext(ctx, npm, "pack", a.name+"@"+a.version, "--silent", "--ignore-scripts", "--no-update-notifier",
+	cmd := exec.CommandContext(ctx, npm, "pack", a.name+"@"+a.version,
+		"--silent", "--ignore-scripts", "--no-update-notifier",
 		"--pack-destination", dir, "--cache", filepath.Join(dir, "npm"))
 	cmd.Dir = dir
 	cmd.WaitDelay = 5 * time.Second
@@ -206,7 +213,9 @@ func npmPack(ctx context.Context, a archive, dir string) (string, error) {
 			err = ctx.Err()
 		}
 		said := strings.TrimSpace(stderr.String() + stdout.String())
-		return "", fmt.Errorf("fetching %s@%s with npm pack: %w: %s (or set PARTNERS_LIBCHDB to a libchdb.so you have)", a.name, a.version, err, lastLines(said, 5))
+		return "", fmt.Errorf(
+			"fetching %s@%s with npm pack: %w: %s (or set PARTNERS_LIBCHDB to a libchdb.so you have)",
+			a.name, a.version, err, lastLines(said, 5))
 	}
 	found, err := filepath.Glob(filepath.Join(dir, "*.tgz"))
 	if err != nil || len(found) != 1 {
@@ -220,7 +229,8 @@ func lastLines(text string, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], " / ")
 }
 
-// verify compares the file with an integrity string: "sha512-" and the digest in base64.
+// verify compares the file with an integrity string: "sha512-" and the digest in
+// base64.
 func verify(path, integrity string) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -232,7 +242,8 @@ func verify(path, integrity string) error {
 		return fmt.Errorf("checking the download: %w", err)
 	}
 	if got := "sha512-" + base64.StdEncoding.EncodeToString(hash.Sum(nil)); got != integrity {
-		return fmt.Errorf("checking the download: %s is %s, expected %s: not the published package", filepath.Base(path), got, integrity)
+		return fmt.Errorf("checking the download: %s is %s, expected %s: not the published package",
+			filepath.Base(path), got, integrity)
 	}
 	return nil
 }

@@ -139,7 +139,8 @@ func TestPrepareWithoutNPM(t *testing.T) {
 
 func TestPrepareNPMFails(t *testing.T) {
 	bin := t.TempDir()
-	if err := os.WriteFile(filepath.Join(bin, "npm"), []byte("#!/bin/sh\necho no such package >&2\nexit 1\n"), 0o700); err != nil {
+	if err := os.WriteFile(filepath.Join(bin, "npm"), []byte("#!/bin/sh\necho no such package >&2\nexit 1\n"),
+		0o700); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin)
@@ -166,7 +167,9 @@ func TestPrepareTellsProgress(t *testing.T) {
 	a, tarball := published(t, map[string]string{"package/libchdb.so": "library"})
 	var calls atomic.Int32
 	var last, total int64
-	_, err := prepare(t.Context(), a, t.TempDir(), serving(tarball, &calls), func(done, of int64) { last, total = done, of })
+	_, err := prepare(t.Context(), a, t.TempDir(), serving(tarball, &calls), func(done, of int64) {
+		last, total = done, of
+	})
 	if err != nil || last != int64(len(tarball)) || total != last {
 		t.Errorf("ended at %d of %d, %v", last, total, err)
 	}

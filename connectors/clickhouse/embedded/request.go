@@ -19,10 +19,12 @@ import (
 )
 
 const (
-	// maxStatement limits SQL text, data inline in INSERT … VALUES included. Data that follows a FORMAT
-	// clause, or comes as body beside ?query=, is streamed and has no limit.
+	// maxStatement limits SQL text, data inline in INSERT … VALUES included. Data that
+	// follows a FORMAT clause, or comes as body beside ?query=, is streamed and has no
+	// limit.
 	maxStatement = 64 << 20
-	// maxField limits a URL parameter, as it is encoded: http_max_field_value_size of ClickHouse (HTMLForm::readQuery).
+	// maxField limits a URL parameter, as it is encoded: http_max_field_value_size of
+	// ClickHouse (HTMLForm::readQuery).
 	maxField = 128 << 10
 	// peeked is how much of a body is searched for an INSERT's FORMAT clause.
 	peeked = 64 << 10
@@ -40,9 +42,11 @@ type request struct {
 	// revision is the client_protocol_version of clickhouse-go, "" of others.
 	revision string
 	queryID  string
-	// whole: the client wants the result or the error, never the start of one and then the other.
+	// whole: the client wants the result or the error, never the start of one and then
+	// the other.
 	whole bool
-	// framed: "LZ4" or "ZSTD", the blocks that ClickHouse compresses results into; "" for none.
+	// framed: "LZ4" or "ZSTD", the blocks that ClickHouse compresses results into; ""
+	// for none.
 	framed string
 	// encoding is the Content-Encoding of the result: "gzip", "zstd" or "".
 	encoding string
@@ -61,7 +65,12 @@ func readRequest(r *http.Request) (*request, error) {
 		}
 	}
 	values := r.URL.Query()
-	req := &request{database: defaultDatabase, settings: map[string]string{}, params: map[string]string{}, format: "TabSeparated"}
+	req := &request{
+		database: defaultDatabase,
+		settings: map[string]string{},
+		params:   map[string]string{},
+		format:   "TabSeparated",
+	}
 	for _, header := range []struct{ name, value string }{
 		{"database", r.Header.Get("X-ClickHouse-Database")}, {"default_format", r.Header.Get("X-ClickHouse-Format")},
 	} {
@@ -123,8 +132,8 @@ func (req *request) parameter(name, value string) error {
 	return nil
 }
 
-// readStatement finds the SQL text: the query parameter and then the body, as one text, unless
-// it is an INSERT whose data follows; the data stays unread.
+// readStatement finds the SQL text: the query parameter and then the body, as one text,
+// unless it is an INSERT whose data follows; the data stays unread.
 func (req *request) readStatement(query string, body io.Reader) error {
 	buffered := bufio.NewReaderSize(body, peeked)
 	if query == "" {
@@ -149,7 +158,8 @@ func (req *request) readStatement(query string, body io.Reader) error {
 		return reading(err)
 	}
 	if len(query)+len(rest) > maxStatement {
-		return exception{requestTooLarge, fmt.Sprintf("a statement has at most %d bytes; stream data with INSERT … FORMAT", maxStatement)}
+		return exception{requestTooLarge, fmt.Sprintf("a statement has at most %d bytes; stream data with "+
+			"INSERT … FORMAT", maxStatement)}
 	}
 	if query != "" && len(rest) > 0 {
 		query += "\n"
@@ -172,7 +182,8 @@ func reading(err error) error {
 	return fmt.Errorf("reading the request: %w", err)
 }
 
-// decoded is the body without its Content-Encoding and, if framed, ClickHouse's own compression.
+// decoded is the body without its Content-Encoding and, if framed, ClickHouse's own
+// compression.
 func decoded(r *http.Request, framed bool) (io.Reader, error) {
 	var body io.Reader = r.Body
 	var err error
@@ -185,7 +196,8 @@ func decoded(r *http.Request, framed bool) (io.Reader, error) {
 	case "zstd":
 		body, err = zstd.NewReader(body, zstd.WithDecoderConcurrency(1))
 	default:
-		return nil, exception{unknownCompression, fmt.Sprintf("Content-Encoding %q is not known; gzip, deflate and zstd are", encoding)}
+		return nil, exception{unknownCompression,
+			fmt.Sprintf("Content-Encoding %q is not known; gzip, deflate and zstd are", encoding)}
 	}
 	if err != nil {
 		return nil, exception{unknownCompression, "decoding the body: " + err.Error()}
@@ -196,7 +208,8 @@ func decoded(r *http.Request, framed bool) (io.Reader, error) {
 	return body, nil
 }
 
-// sticky repeats the first error: ch-go's reader, read again after its end, returns its last block once more.
+// sticky repeats the first error: ch-go's reader, read again after its end, returns its
+// last block once more.
 type sticky struct {
 	from io.Reader
 	err  error
@@ -227,8 +240,8 @@ func resultEncoding(r *http.Request, values url.Values) string {
 	return ""
 }
 
-// foreign says why a request must come from a web page that has no business here: the server asks for
-// no password, and a browser on this machine can reach it.
+// foreign says why a request must come from a web page that has no business here: the
+// server asks for no password, and a browser on this machine can reach it.
 func foreign(r *http.Request) string {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {

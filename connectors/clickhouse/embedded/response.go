@@ -14,8 +14,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// heldBack is how much of a result waits in memory before the status is sent: an
-// error until then is a clean HTTP error.
+// heldBack is how much of a result waits in memory before the status is sent: an error
+// until then is a clean HTTP error.
 const heldBack = 1 << 20
 
 // response writes a result, or an exception.
@@ -87,10 +87,12 @@ func (r *response) commit() error {
 	return err
 }
 
-// finish ends a result that is complete. A small one gets its length and the summary into the headers.
+// finish ends a result that is complete. A small one gets its length and the summary
+// into the headers.
 func (r *response) finish(done summary) error {
 	if r.out == nil {
-		r.w.Header().Set("X-ClickHouse-Summary", fmt.Sprintf(`{"read_rows":"%d","written_rows":"%d","written_bytes":"%d"}`,
+		r.w.Header().Set("X-ClickHouse-Summary", fmt.Sprintf(
+			`{"read_rows":"%d","written_rows":"%d","written_bytes":"%d"}`,
 			done.readRows, done.writtenRows, done.writtenBytes))
 		if r.req.encoding != "" && r.held.Len() == 0 {
 			r.req.encoding = ""
@@ -110,8 +112,9 @@ func (r *response) finish(done summary) error {
 	return nil
 }
 
-// fail reports an error: as HTTP status while nothing was sent, else as exception block at the end
-// of the body, whose transfer is then broken off so that no client takes it for complete.
+// fail reports an error: as HTTP status while nothing was sent, else as exception block
+// at the end of the body, whose transfer is then broken off so that no client takes it
+// for complete.
 func (r *response) fail(err error) {
 	code, text := describe(err)
 	if r.out == nil {
@@ -155,14 +158,17 @@ func (f *frames) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// helloQuery is what clickhouse-go asks first on a connection, to learn the server's protocol revision.
+// helloQuery is what clickhouse-go asks first on a connection, to learn the server's
+// protocol revision.
 const helloQuery = "SELECT displayName(), version(), revision(), timezone()"
 
-// customSerialization is DBMS_MIN_REVISION_WITH_CUSTOM_SERIALIZATION of ClickHouse's protocol.
+// customSerialization is DBMS_MIN_REVISION_WITH_CUSTOM_SERIALIZATION of ClickHouse's
+// protocol.
 const customSerialization = 54454
 
-// hello is the answer to helloQuery: a Native block as the client's revision wants it. It names 0 as the server's
-// revision; every later block is then read without the additions that revisions brought, which is how chDB writes it.
+// hello is the answer to helloQuery: a Native block as the client's revision wants it.
+// It names 0 as the server's revision; every later block is then read without the
+// additions that revisions brought, which is how chDB writes it.
 func hello(revision uint64, version, timezone string) []byte {
 	text := func(b []byte, s string) []byte { return append(binary.AppendUvarint(b, uint64(len(s))), s...) }
 	var b []byte

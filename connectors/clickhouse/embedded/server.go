@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// Server is a ClickHouse engine in this process, behind ClickHouse's HTTP protocol on a loopback address.
+// Server is a ClickHouse engine in this process, behind ClickHouse's HTTP protocol on a
+// loopback address.
 type Server struct {
 	pool     *pool
 	log      *slog.Logger
@@ -28,8 +29,8 @@ type Server struct {
 	once   sync.Once
 }
 
-// Start loads cfg.Library (see Prepare), opens DataDir, making it if need be, and serves. A
-// process can have one Server at a time, a data directory one process.
+// Start loads cfg.Library (see Prepare), opens DataDir, making it if need be, and
+// serves. A process can have one Server at a time, a data directory one process.
 func Start(cfg Config, log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("embedded warehouse: %w", err)
@@ -112,8 +113,8 @@ func (s *Server) DSN(database string) string {
 	return dsn.String()
 }
 
-// Close ends the statements that run, closes their connections, and then the engine, which writes
-// what it holds in memory. It can be called again.
+// Close ends the statements that run, closes their connections, and then the engine,
+// which writes what it holds in memory. It can be called again.
 func (s *Server) Close() error {
 	var err error
 	s.once.Do(func() {

@@ -126,8 +126,10 @@ func TestProtocol(t *testing.T) {
 		{"a header for each result", "POST", "default_format=CSVWithNames", "SELECT 1 AS a WHERE 0", 200, "\"a\"\n"},
 		{"no streaming for SHOW", "GET", "query=" + q("SHOW TABLES"), "", 200, "t\n"},
 		{"a parameter", "POST", "param_x=" + q(`it's \\ a`), "SELECT {x:String}", 200, "it\\'s \\\\ a\n"},
-		{"a parameter that is too long", "POST", "param_x=" + strings.Repeat("x", 128<<10+1), "SELECT length({x:String})", 500, "Code: 1000."},
-		{"a long parameter", "POST", "param_x=" + strings.Repeat("x", 128<<10), "SELECT length({x:String})", 200, "131072\n"},
+		{"a parameter that is too long", "POST", "param_x=" + strings.Repeat("x", 128<<10+1),
+			"SELECT length({x:String})", 500, "Code: 1000."},
+		{"a long parameter", "POST", "param_x=" + strings.Repeat("x", 128<<10), "SELECT length({x:String})",
+			200, "131072\n"},
 		{"a setting", "POST", "max_threads=3", "SELECT getSetting('max_threads')", 200, "3\n"},
 		{"a setting ends with its request", "POST", "", "SELECT getSetting('max_threads') = 3", 200, "0\n"},
 		{"an unknown setting", "POST", "nosuch=3", "SELECT 1", 404, "Code: 115."},
@@ -139,7 +141,8 @@ func TestProtocol(t *testing.T) {
 		{"bad syntax", "POST", "", "SELECT (", 400, "Code: 62."},
 		{"two statements", "POST", "", "SELECT 1; SELECT 2", 400, "Code: 62."},
 		{"a failing row", "POST", "", "SELECT throwIf(number = 3) FROM numbers(10)", 500, "Code: 395."},
-		{"all rows of FORMAT Null", "POST", "", "SELECT throwIf(number = 900000) FROM numbers(1000000) FORMAT Null", 500, "Code: 395."},
+		{"all rows of FORMAT Null", "POST", "", "SELECT throwIf(number = 900000) FROM numbers(1000000) FORMAT Null",
+			500, "Code: 395."},
 		{"GET changes nothing", "GET", "query=" + q("DROP TABLE t"), "", 403, "Code: 164."},
 		{"PUT", "PUT", "", "SELECT 1", 405, "the embedded server knows GET and POST"},
 		{"sessions", "POST", "session_id=a", "SELECT 1", 501, "Code: 48."},
@@ -147,13 +150,19 @@ func TestProtocol(t *testing.T) {
 		{"inline values", "POST", "", "INSERT INTO t VALUES (1, 'a\n\nb;'), (2, 'c');", 200, ""},
 		{"values as body", "POST", "query=" + q("INSERT INTO t VALUES"), "(3, 'd'), (4, 'e')", 200, ""},
 		{"inline data", "POST", "", "INSERT INTO t FORMAT CSV\n5,\"f\n\ng\"\n6,h\n", 200, ""},
-		{"data as body", "POST", "query=" + q("INSERT INTO t (s, a) FORMAT JSONEachRow"), `{"a": 7, "s": "i"}`, 200, ""},
+		{"data as body", "POST", "query=" + q("INSERT INTO t (s, a) FORMAT JSONEachRow"), `{"a": 7, "s": "i"}`,
+			200, ""},
 		{"data begins in the query", "POST", "query=" + q("INSERT INTO t FORMAT TSV\n8\tj"), "9\tk\n", 200, ""},
-		{"settings of an insert", "POST", "format_csv_delimiter=|&async_insert=0&query=" + q("INSERT INTO t FORMAT CSV"), "9|k", 200, ""},
-		{"settings of an insert in its text win", "POST", "format_csv_delimiter=|&query=" + q("INSERT INTO t SETTINGS format_csv_delimiter = ';' FORMAT CSV"), "-9;k", 200, ""},
-		{"an unknown setting of an insert", "POST", "nosuch=1&query=" + q("INSERT INTO t FORMAT CSV"), "1,a", 404, "Code: 115."},
-		{"an insert into another database", "POST", "database=nosuch&query=" + q("INSERT INTO t FORMAT CSV"), "1,a", 404, "Code: 81."},
-		{"an insert that names its database", "POST", "database=nosuch&query=" + q("INSERT INTO default.t FORMAT CSV"), "0,o", 200, ""},
+		{"settings of an insert", "POST", "format_csv_delimiter=|&async_insert=0&query=" +
+			q("INSERT INTO t FORMAT CSV"), "9|k", 200, ""},
+		{"settings of an insert in its text win", "POST", "format_csv_delimiter=|&query=" +
+			q("INSERT INTO t SETTINGS format_csv_delimiter = ';' FORMAT CSV"), "-9;k", 200, ""},
+		{"an unknown setting of an insert", "POST", "nosuch=1&query=" + q("INSERT INTO t FORMAT CSV"), "1,a", 404,
+			"Code: 115."},
+		{"an insert into another database", "POST", "database=nosuch&query=" + q("INSERT INTO t FORMAT CSV"),
+			"1,a", 404, "Code: 81."},
+		{"an insert that names its database", "POST", "database=nosuch&query=" + q("INSERT INTO default.t FORMAT CSV"),
+			"0,o", 200, ""},
 		{"INSERT SELECT", "POST", "", "INSERT INTO t SELECT 10, 'l'", 200, ""},
 		{"INSERT with a parameter", "POST", "param_x=11", "INSERT INTO t VALUES ({x:Int64}, 'm')", 200, ""},
 		{"malformed data", "POST", "query=" + q("INSERT INTO t FORMAT CSV"), "x,y,z", 400, "Code: 27."},
@@ -163,7 +172,8 @@ func TestProtocol(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			a := s.send(t, test.method, test.params, strings.NewReader(test.body))
-			if a.broken != nil || a.status != test.status || !strings.HasPrefix(a.body, test.want) || test.status == 200 && a.body != test.want {
+			if a.broken != nil || a.status != test.status || !strings.HasPrefix(a.body, test.want) ||
+				test.status == 200 && a.body != test.want {
 				t.Errorf("got %d %q %v, want %d %q", a.status, a.body, a.broken, test.status, test.want)
 			}
 			if code, ok := strings.CutPrefix(test.want, "Code: "); ok && a.code()+"." != code {
@@ -195,7 +205,8 @@ func TestCredentialsAreIgnoredAndForeignPagesRefused(t *testing.T) {
 	for _, listen := range []string{"0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:80", "example.com:80", "127.0.0.1"} {
 		cfg := configured(t)
 		cfg.Listen = listen
-		if _, err := Start(cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "listen address:") {
+		if _, err := Start(cfg, slog.New(slog.DiscardHandler)); err == nil ||
+			!strings.Contains(err.Error(), "listen address:") {
 			t.Errorf("%s: got %v", listen, err)
 		}
 	}
@@ -250,7 +261,8 @@ func TestCompression(t *testing.T) {
 	} {
 		t.Run("send "+name, func(t *testing.T) {
 			s.must(t, "", "CREATE OR REPLACE TABLE c (a Int64, s String) ENGINE = MergeTree ORDER BY a")
-			a := s.post(t, "query="+url.QueryEscape("INSERT INTO c FORMAT TSV")+sent.params, sent.body, "Content-Encoding", sent.encoding)
+			a := s.post(t, "query="+url.QueryEscape("INSERT INTO c FORMAT TSV")+sent.params, sent.body,
+				"Content-Encoding", sent.encoding)
 			if a.status != 200 {
 				t.Fatal(a.body)
 			}
@@ -282,11 +294,14 @@ func TestCompression(t *testing.T) {
 		}},
 		"refused": {"enable_http_compression=0", "gzip", func(body string) (string, error) { return body, nil }},
 		"LZ4":     {"compress=1", "", func(body string) (string, error) { return unframed(t, body), nil }},
-		"ZSTD":    {"compress=1&network_compression_method=ZSTD", "", func(body string) (string, error) { return unframed(t, body), nil }},
+		"ZSTD": {"compress=1&network_compression_method=ZSTD", "", func(body string) (string, error) {
+			return unframed(t, body), nil
+		}},
 	} {
 		t.Run("receive "+name, func(t *testing.T) {
 			for _, rows := range []int{0, 1, 70_000} { // nothing, held back, streamed
-				a := s.post(t, want.params, "SELECT * FROM c ORDER BY a LIMIT "+strconv.Itoa(rows), "Accept-Encoding", want.accept)
+				a := s.post(t, want.params, "SELECT * FROM c ORDER BY a LIMIT "+strconv.Itoa(rows),
+					"Accept-Encoding", want.accept)
 				if a.status != 200 || a.broken != nil {
 					t.Fatal(a)
 				}
@@ -304,12 +319,14 @@ func TestCompression(t *testing.T) {
 	}
 }
 
-// Every format that is streamed must give the bytes that chDB gives for the whole result.
+// Every format that is streamed must give the bytes that chDB gives for the whole
+// result.
 func TestStreamedFormatsAreWhole(t *testing.T) {
 	cfg := configured(t)
 	s := started(t, cfg)
 	s.must(t, "", "CREATE TABLE f (a Int64, `b\"\nc` Nullable(String)) ENGINE = MergeTree ORDER BY a")
-	s.must(t, "", "INSERT INTO f SELECT number, if(number % 3 = 0, NULL, 'x\"\n' || toString(number)) FROM numbers(70000)")
+	s.must(t, "", "INSERT INTO f SELECT number, if(number % 3 = 0, NULL, 'x\"\n' || toString(number)) FROM "+
+		"numbers(70000)")
 	for _, format := range []string{
 		"Native", "RowBinary", "CSV", "TSV", "TabSeparated", "TabSeparatedRaw", "TSVRaw", "TSKV",
 		"JSONEachRow", "JSONLines", "NDJSON", "JSONStringsEachRow", "JSONCompactEachRow", "JSONCompactStringsEachRow",
@@ -319,7 +336,8 @@ func TestStreamedFormatsAreWhole(t *testing.T) {
 		if kindOf(format) == whole {
 			t.Errorf("%s is not streamed", format)
 		}
-		for _, query := range []string{"SELECT * FROM f ORDER BY a", "SELECT * FROM f WHERE 0", "SELECT * FROM f WHERE a % 66000 = 65999"} {
+		for _, query := range []string{"SELECT * FROM f ORDER BY a", "SELECT * FROM f WHERE 0",
+			"SELECT * FROM f WHERE a % 66000 = 65999"} {
 			var want bytes.Buffer
 			session, err := s.pool.take(t.Context(), s.pool.queries)
 			if err != nil {
@@ -342,13 +360,15 @@ func TestStreamedFormatsAreWhole(t *testing.T) {
 
 func TestExceptionAfterTheStart(t *testing.T) {
 	s := started(t, configured(t))
-	const query = "SELECT throwIf(number = 900000, 'late'), toString(number) FROM numbers(1000000) SETTINGS max_block_size = 10000"
+	const query = "SELECT throwIf(number = 900000, 'late'), toString(number) FROM numbers(1000000) SETTINGS " +
+		"max_block_size = 10000"
 	a := s.post(t, "default_format=TSV", query)
 	if a.status != 200 || a.broken == nil {
 		t.Errorf("status %d, transfer broken: %v", a.status, a.broken)
 	}
 	tag := a.header.Get("X-ClickHouse-Exception-Tag")
-	if len(tag) != 16 || !strings.Contains(a.body, "\r\n__exception__\r\n"+tag+"\r\nCode: 395.") || !strings.HasSuffix(a.body, " "+tag+"\r\n__exception__\r\n") {
+	if len(tag) != 16 || !strings.Contains(a.body, "\r\n__exception__\r\n"+tag+"\r\nCode: 395.") ||
+		!strings.HasSuffix(a.body, " "+tag+"\r\n__exception__\r\n") {
 		t.Errorf("tag %q, body ends %q", tag, a.body[max(0, len(a.body)-300):])
 	}
 	a = s.post(t, "default_format=TSV&wait_end_of_query=1", query)
@@ -387,7 +407,8 @@ func TestBrokenTransferInsertsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := strings.Repeat("1\n", 200_000)
-	fmt.Fprintf(connection, "POST /?query=INSERT+INTO+b+FORMAT+TSV HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", 2*len(rows), rows)
+	fmt.Fprintf(connection, "POST /?query=INSERT+INTO+b+FORMAT+TSV HTTP/1.1\r\nHost: localhost\r\nContent-Length: "+
+		"%d\r\n\r\n%s", 2*len(rows), rows)
 	connection.Close()
 	s.must(t, "query="+url.QueryEscape("INSERT INTO b FORMAT TSV"), "2\n")
 	deadline := time.Now().Add(5 * time.Second)
@@ -446,10 +467,12 @@ func residentMB(t *testing.T) int {
 func TestGoneClientEndsInsert(t *testing.T) {
 	s := started(t, configured(t))
 	s.must(t, "", "CREATE TABLE slow (a Int64) ENGINE = MergeTree ORDER BY a")
-	s.must(t, "", "CREATE MATERIALIZED VIEW mv ENGINE = MergeTree ORDER BY a AS SELECT a + sleepEachRow(0.1) AS a FROM slow")
+	s.must(t, "", "CREATE MATERIALIZED VIEW mv ENGINE = MergeTree ORDER BY a AS SELECT a + sleepEachRow(0.1) AS "+
+		"a FROM slow")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	address := "http://" + s.Addr() + "/?max_block_size=1&function_sleep_max_microseconds_per_block=100000000&query=" + url.QueryEscape("INSERT INTO slow FORMAT TSV")
+	address := "http://" + s.Addr() + "/?max_block_size=1&function_sleep_max_microseconds_per_block=100000000&query=" +
+		url.QueryEscape("INSERT INTO slow FORMAT TSV")
 	request, err := http.NewRequestWithContext(ctx, "POST", address, strings.NewReader(strings.Repeat("1\n", 300)))
 	if err != nil {
 		t.Fatal(err)
@@ -472,7 +495,8 @@ func TestLargeResultIsStreamed(t *testing.T) {
 	s := started(t, configured(t))
 	s.must(t, "", "SELECT 1")
 	before := residentMB(t)
-	response, err := http.Post("http://"+s.Addr()+"/?default_format=RowBinary", "", strings.NewReader("SELECT repeat('x', 999) FROM numbers(350000) SETTINGS max_block_size = 10000"))
+	response, err := http.Post("http://"+s.Addr()+"/?default_format=RowBinary", "", strings.NewReader(
+		"SELECT repeat('x', 999) FROM numbers(350000) SETTINGS max_block_size = 10000"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -510,7 +534,8 @@ func TestConcurrentRequests(t *testing.T) {
 				params, want := fmt.Sprintf("max_threads=%d", g+1), fmt.Sprintf("default\t%d\n", g+1)
 				if g%2 == 0 {
 					params, want = params+"&database=other", fmt.Sprintf("other\t%d\n", g+1)
-					s.must(t, "database=other&query="+url.QueryEscape("INSERT INTO n FORMAT TSV"), fmt.Sprintf("%d\n", i))
+					s.must(t, "database=other&query="+url.QueryEscape("INSERT INTO n FORMAT TSV"),
+						fmt.Sprintf("%d\n", i))
 				}
 				if got := s.must(t, params, "SELECT currentDatabase(), getSetting('max_threads')"); got != want {
 					t.Errorf("got %q, want %q", got, want)
@@ -530,12 +555,14 @@ func TestCloseAndStartAgain(t *testing.T) {
 	s.must(t, "", "CREATE TABLE kept (a Int64) ENGINE = MergeTree ORDER BY a")
 	s.must(t, "", "INSERT INTO kept VALUES (7)")
 	second := configured(t)
-	if _, err := Start(second, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "this process has another one open") {
+	if _, err := Start(second, slog.New(slog.DiscardHandler)); err == nil ||
+		!strings.Contains(err.Error(), "this process has another one open") {
 		t.Errorf("two at a time: %v", err)
 	}
 	running := make(chan answer, 1)
 	go func() {
-		response, err := http.Post("http://"+s.Addr(), "", strings.NewReader("SELECT sum(sipHash64(number)) FROM numbers(1000000000000)"))
+		response, err := http.Post("http://"+s.Addr(),
+			"", strings.NewReader("SELECT sum(sipHash64(number)) FROM numbers(1000000000000)"))
 		if err == nil {
 			response.Body.Close()
 		}
@@ -571,7 +598,8 @@ func TestDataDirOfAnotherProcess(t *testing.T) {
 	child := exec.Command(os.Args[0], "-test.run", "^TestDataDirOfAnotherProcess$")
 	child.Env = append(os.Environ(), variable+"="+cfg.DataDir)
 	out, err := child.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "child: opening "+cfg.DataDir+" with chDB: another process has it open") {
+	if err != nil || !strings.Contains(string(out), "child: opening "+cfg.DataDir+
+		" with chDB: another process has it open") {
 		t.Errorf("%v: %s", err, out)
 	}
 }
@@ -606,7 +634,8 @@ func TestGoKeepsItsSignals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// chDB's own threads block SIGPIPE, as they were made to; a thread of Go, which this one is, must not.
+	// chDB's own threads block SIGPIPE, as they were made to; a thread of Go, which
+	// this one is, must not.
 	status, err := os.ReadFile("/proc/thread-self/status")
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,8 @@ const (
 	sizeofSigset    = 128 // sigset_t
 )
 
-// libc resolves a function of the C library, which libchdb has brought along or Go's loader has.
+// libc resolves a function of the C library, which libchdb has brought along or Go's
+// loader has.
 func libc(name string, function any) error {
 	self, err := purego.Dlopen("", purego.RTLD_NOW)
 	if err != nil {
@@ -30,8 +31,8 @@ func libc(name string, function any) error {
 }
 
 // disownSignals tells libchdb to leave signals alone. The call itself resets the
-// handlers of some to their defaults, which would cost Go its nil checks (SIGSEGV)
-// and preemption (SIGURG): so all are read before and put back after.
+// handlers of some to their defaults, which would cost Go its nil checks (SIGSEGV) and
+// preemption (SIGURG): so all are read before and put back after.
 func (l *library) disownSignals() error {
 	var sigaction func(signal int32, action, old unsafe.Pointer) int32
 	if err := libc("sigaction", &sigaction); err != nil {
@@ -56,8 +57,9 @@ func (l *library) disownSignals() error {
 	return nil
 }
 
-// keepSignalMask runs do, which blocks SIGPIPE on the thread it runs on, and takes that back: threads that
-// Go makes from this one, and the commands they start, would inherit it.
+// keepSignalMask runs do, which blocks SIGPIPE on the thread it runs on, and takes that
+// back: threads that Go makes from this one, and the commands they start, would inherit
+// it.
 func keepSignalMask(do func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

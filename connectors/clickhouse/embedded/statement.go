@@ -6,24 +6,27 @@ import (
 	"strings"
 )
 
-// statement is what the server has to know of an SQL text to run it: chDB parses it properly.
+// statement is what the server has to know of an SQL text to run it: chDB parses it
+// properly.
 type statement struct {
 	// keyword is the first word, in capitals.
 	keyword string
-	// format is that of a FORMAT clause, or "Values" for INSERT … VALUES; empty without one.
+	// format is that of a FORMAT clause, or "Values" for INSERT … VALUES; empty without
+	// one.
 	format string
 	// insert: the text is an INSERT whose data follows: head is the statement without
-	// the FORMAT clause or the word VALUES, data the offset of what follows it in the text.
+	// the FORMAT clause or the word VALUES, data the offset of what follows it in the
+	// text.
 	insert bool
 	head   string
 	data   int
-	// table is the offset of an insert's table name if it names no database, else 0; settings
-	// is the offset behind the word SETTINGS in head, else 0.
+	// table is the offset of an insert's table name if it names no database, else 0;
+	// settings is the offset behind the word SETTINGS in head, else 0.
 	table, settings int
 }
 
-// into is the head of an INSERT with the database and settings of the request written into it; a
-// setting that it has already stays as it is.
+// into is the head of an INSERT with the database and settings of the request written
+// into it; a setting that it has already stays as it is.
 func (s *statement) into(database string, settings map[string]string) string {
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
@@ -43,8 +46,8 @@ func (s *statement) into(database string, settings map[string]string) string {
 	return head
 }
 
-// parse looks for an INSERT that waits for data, or a SELECT's FORMAT clause. It
-// sees words, quotes, comments and parentheses, no grammar: what it gets wrong costs the
+// parse looks for an INSERT that waits for data, or a SELECT's FORMAT clause. It sees
+// words, quotes, comments and parentheses, no grammar: what it gets wrong costs the
 // streaming of a result or an error message from chDB, never a different result.
 func parse(text string) statement {
 	s := scanner{text: text}
@@ -105,7 +108,8 @@ func (found *statement) parseInsert(s *scanner) {
 	}
 }
 
-// token is a word, a symbol, or the end. Quoted text and numbers are symbols too: their first byte.
+// token is a word, a symbol, or the end. Quoted text and numbers are symbols too: their
+// first byte.
 type token struct {
 	at     int
 	word   string
@@ -155,7 +159,8 @@ func isWord(c byte) bool {
 	return c == '_' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c >= 0x80
 }
 
-// skipQuoted moves behind the quoted text that starts here; a quote inside is doubled or behind a backslash.
+// skipQuoted moves behind the quoted text that starts here; a quote inside is doubled
+// or behind a backslash.
 func (s *scanner) skipQuoted(quote byte) {
 	for s.at++; s.at < len(s.text); s.at++ {
 		switch s.text[s.at] {
@@ -211,7 +216,8 @@ func (s *scanner) skipBlockComment() {
 	}
 }
 
-// skipLine moves over blanks up to and over one line feed: there the data of an INSERT … FORMAT begins.
+// skipLine moves over blanks up to and over one line feed: there the data of an INSERT
+// … FORMAT begins.
 func (s *scanner) skipLine() int {
 	for s.at < len(s.text) && strings.IndexByte(" \t\r", s.text[s.at]) >= 0 {
 		s.at++

@@ -18,20 +18,51 @@ func TestParse(t *testing.T) {
 		"select format from t":                         {keyword: "SELECT"},
 		"select (select 1 format JSON)":                {keyword: "SELECT"},
 		"select 'it''s \\' format' format TSV":         {keyword: "SELECT", format: "TSV"},
-		"insert into t format CSV\n1,2\n":              {keyword: "INSERT", insert: true, format: "CSV", head: "insert into t ", data: "1,2\n"},
-		"INSERT INTO t (a, format) FORMAT Native":      {keyword: "INSERT", insert: true, format: "Native", head: "INSERT INTO t (a, format) "},
-		"insert into db.t (a) settings async_insert=0 format JSONEachRow {\"a\": 1}": {keyword: "INSERT", insert: true, format: "JSONEachRow",
-			head: "insert into db.t (a) settings async_insert=0 ", data: `{"a": 1}`},
-		"insert into `a format b` FORMAT RowBinary\r\n\n\n":  {keyword: "INSERT", insert: true, format: "RowBinary", head: "insert into `a format b` ", data: "\n\n"},
-		"insert into format format CSV\nx":                   {keyword: "INSERT", insert: true, format: "CSV", head: "insert into format ", data: "x"},
-		"insert into values values (1)":                      {keyword: "INSERT", insert: true, format: "Values", head: "insert into values ", data: " (1)"},
+		"insert into t format CSV\n1,2\n": {
+			keyword: "INSERT",
+			insert:  true,
+			format:  "CSV",
+			head:    "insert into t ",
+			data:    "1,2\n",
+		},
+		"INSERT INTO t (a, format) FORMAT Native": {
+			keyword: "INSERT",
+			insert:  true,
+			format:  "Native",
+			head:    "INSERT INTO t (a, format) ",
+		},
+		"insert into db.t (a) settings async_insert=0 format JSONEachRow {\"a\": 1}": {keyword: "INSERT", insert: true,
+			format: "JSONEachRow",
+			head:   "insert into db.t (a) settings async_insert=0 ", data: `{"a": 1}`},
+		"insert into `a format b` FORMAT RowBinary\r\n\n\n": {
+			keyword: "INSERT",
+			insert:  true,
+			format:  "RowBinary",
+			head:    "insert into `a format b` ",
+			data:    "\n\n",
+		},
+		"insert into format format CSV\nx": {
+			keyword: "INSERT",
+			insert:  true,
+			format:  "CSV",
+			head:    "insert into format ",
+			data:    "x",
+		},
+		"insert into values values (1)": {
+			keyword: "INSERT",
+			insert:  true,
+			format:  "Values",
+			head:    "insert into values ",
+			data:    " (1)",
+		},
 		"insert into t select 1 format Null":                 {keyword: "INSERT"},
 		"insert into t with x as (select 1) select * from x": {keyword: "INSERT"},
 		"insert into t (a) format":                           {keyword: "INSERT"},
 		"insert":                                             {keyword: "INSERT"},
 	} {
 		got := parse(text)
-		if got.keyword != want.keyword || got.insert != want.insert || got.format != want.format || got.head != want.head {
+		if got.keyword != want.keyword || got.insert != want.insert || got.format != want.format ||
+			got.head != want.head {
 			t.Errorf("%q: got %+v, want %+v", text, got, want)
 		}
 		if got.insert && text[got.data:] != want.data {
@@ -43,12 +74,13 @@ func TestParse(t *testing.T) {
 func TestInto(t *testing.T) {
 	settings := map[string]string{"b": "it's", "a": "1"}
 	for text, want := range map[string]string{
-		"insert into t format CSV":                        "insert into `d b`.t \nSETTINGS a = '1', b = 'it\\'s'",
-		"insert into table t (x) settings c=3 format CSV": "insert into table `d b`.t (x) settings a = '1', b = 'it\\'s', c=3 ",
-		"insert into o.t -- x\nformat CSV":                "insert into o.t -- x\n\nSETTINGS a = '1', b = 'it\\'s'",
-		"insert into `o` . `t` format CSV":                "insert into `o` . `t` \nSETTINGS a = '1', b = 'it\\'s'",
-		"insert into function file('x') format CSV":       "insert into function file('x') \nSETTINGS a = '1', b = 'it\\'s'",
-		"insert into settings format CSV":                 "insert into `d b`.settings \nSETTINGS a = '1', b = 'it\\'s'",
+		"insert into t format CSV": "insert into `d b`.t \nSETTINGS a = '1', b = 'it\\'s'",
+		"insert into table t (x) settings c=3 format CSV": "insert into table `d b`.t (x) settings a = '1', b = " +
+			"'it\\'s', c=3 ",
+		"insert into o.t -- x\nformat CSV":          "insert into o.t -- x\n\nSETTINGS a = '1', b = 'it\\'s'",
+		"insert into `o` . `t` format CSV":          "insert into `o` . `t` \nSETTINGS a = '1', b = 'it\\'s'",
+		"insert into function file('x') format CSV": "insert into function file('x') \nSETTINGS a = '1', b = 'it\\'s'",
+		"insert into settings format CSV":           "insert into `d b`.settings \nSETTINGS a = '1', b = 'it\\'s'",
 	} {
 		parsed := parse(text)
 		if got := parsed.into("d b", settings); got != want {
@@ -69,7 +101,8 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		got := parse(text)
-		if got.insert && (got.data > len(text) || len(got.head) > got.data || text[:len(got.head)] != got.head || got.format == "") {
+		if got.insert && (got.data > len(text) || len(got.head) > got.data || text[:len(got.head)] != got.head ||
+			got.format == "") {
 			t.Errorf("%q: %+v", text, got)
 		}
 		if got.insert {

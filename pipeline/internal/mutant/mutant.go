@@ -1,4 +1,6 @@
-// Package mutant breaks code on purpose, to see whether tests notice: it builds a package's tests with some source changed (go test -overlay: no file of the repository is touched).
+// Package mutant breaks code on purpose, to see whether tests notice: it builds a
+// package's tests with some source changed (go test -overlay: no file of the repository
+// is touched).
 package mutant
 
 import (
@@ -11,7 +13,8 @@ import (
 	"testing"
 )
 
-// Edit replaces the one place in File, relative to the test's directory, that reads Old.
+// Edit replaces the one place in File, relative to the test's directory, that reads
+// Old.
 type Edit struct{ File, Old, New string }
 
 // apply returns the changed source.
@@ -32,7 +35,8 @@ func (e Edit) Check() error {
 	return err
 }
 
-// Build compiles the tests of the current directory's package with edits of different files made.
+// Build compiles the tests of the current directory's package with edits of different
+// files made.
 func Build(t testing.TB, edits ...Edit) (bin string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -59,7 +63,8 @@ func Build(t testing.TB, edits ...Edit) (bin string) {
 	if err := os.WriteFile(file, overlay, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", file, "-o", bin, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-ldflags=-s -w",
+		"-overlay", file, "-o", bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
 	return bin

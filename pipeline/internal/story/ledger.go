@@ -95,7 +95,8 @@ func (l *Ledger) Truth(grace time.Duration) oracle.Result {
 	return l.judge(grace, event.MillisOf(time.Now().Add(100*time.Hour)))
 }
 
-// Decidable is what the oracle makes of the inputs while no wait has ended: rows that need no more waiting.
+// Decidable is what the oracle makes of the inputs while no wait has ended: rows that
+// need no more waiting.
 func (l *Ledger) Decidable(grace time.Duration) oracle.Result { return l.judge(grace, 0) }
 
 func (l *Ledger) judge(grace time.Duration, through event.Millis) oracle.Result {
@@ -104,7 +105,8 @@ func (l *Ledger) judge(grace time.Duration, through event.Millis) oracle.Result 
 	return oracle.Judge(cfg, l.Clicks, l.Events, through)
 }
 
-// Conserved says whether everything that was read is accounted for, in each partition's own words and in the topics.
+// Conserved says whether everything that was read is accounted for, in each partition's
+// own words and in the topics.
 func (l *Ledger) Conserved() error {
 	var sum event.Progress
 	for _, p := range l.Progress {

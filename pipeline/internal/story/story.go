@@ -1,4 +1,5 @@
-// Package story makes up journeys of every kind, right and wrong, early and late, for tests that run a processor and then hold what it wrote against the oracle.
+// Package story makes up journeys of every kind, right and wrong, early and late, for
+// tests that run a processor and then hold what it wrote against the oracle.
 package story
 
 import (
@@ -13,7 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Teller makes clicks, events about them, and their records. Its words depend on Rand and Now alone.
+// Teller makes clicks, events about them, and their records. Its words depend on Rand
+// and Now alone.
 type Teller struct {
 	Now    func() time.Time
 	Rand   *rand.Rand
@@ -36,15 +38,18 @@ func (t *Teller) clickAt(at time.Time) *event.Click {
 	for i := 4; i < 20; i += 8 {
 		binary.BigEndian.PutUint64(raw[i:], t.Rand.Uint64())
 	}
-	return &event.Click{WorkspaceID: "acme", ClickToken: token.Text(&raw), ClickedAt: event.MillisOf(at), WindowMs: 30 * 86400_000, TokenStatus: event.TokenAppended, LinkID: "lnk_1",
+	return &event.Click{WorkspaceID: "acme", ClickToken: token.Text(&raw), ClickedAt: event.MillisOf(at),
+		WindowMs: 30 * 86400_000, TokenStatus: event.TokenAppended, LinkID: "lnk_1",
 		Domain: "go.acme.com", Slug: "a", Trigger: event.TriggerLink, PartnerID: "prt_1", PartnerKey: "one", PartnerName: "One", PartnerRelationship: "approved", PartnerLifecycle: "active",
-		ProgramID: "prg_1", ProgramKey: "p", ProgramName: "P", ProgramStatus: "active", RewardTerms: "10%", CatalogOffset: 1}
+		ProgramID: "prg_1", ProgramKey: "p", ProgramName: "P", ProgramStatus: "active", RewardTerms: "10%",
+		CatalogOffset: 1}
 }
 
 // Sale makes a sale of so many cents.
 func (t *Teller) Sale(k *event.Click, minor int64) *event.Conversion {
 	t.events++
-	c := &event.Conversion{WorkspaceID: "acme", EventID: fmt.Sprint("e", t.events), ClickToken: k.ClickToken, Type: event.Sale, OccurredAt: k.ClickedAt + 5000, ReceivedAt: event.MillisOf(t.Now()),
+	c := &event.Conversion{WorkspaceID: "acme", EventID: fmt.Sprint("e", t.events), ClickToken: k.ClickToken,
+		Type: event.Sale, OccurredAt: k.ClickedAt + 5000, ReceivedAt: event.MillisOf(t.Now()),
 		AmountMinor: &minor, Currency: "EUR", Exponent: 2, OrderID: fmt.Sprint("o", t.events)}
 	c.ContentSHA256 = c.Content()
 	return c
@@ -53,7 +58,8 @@ func (t *Teller) Sale(k *event.Click, minor int64) *event.Conversion {
 // Refund takes so many cents of an event back.
 func (t *Teller) Refund(of *event.Conversion, minor int64) *event.Conversion {
 	t.events++
-	c := &event.Conversion{WorkspaceID: "acme", EventID: fmt.Sprint("e", t.events), ClickToken: of.ClickToken, Type: event.Refund, OccurredAt: of.OccurredAt + 1000, ReceivedAt: event.MillisOf(t.Now()),
+	c := &event.Conversion{WorkspaceID: "acme", EventID: fmt.Sprint("e", t.events), ClickToken: of.ClickToken,
+		Type: event.Refund, OccurredAt: of.OccurredAt + 1000, ReceivedAt: event.MillisOf(t.Now()),
 		AmountMinor: &minor, Currency: "EUR", Exponent: 2, ParentEventID: of.EventID}
 	c.ContentSHA256 = c.Content()
 	return c
@@ -68,7 +74,8 @@ func (t *Teller) Partition(tok string) (int32, error) {
 	return t.epochs.Partition(tok, token.Time(&raw)), nil
 }
 
-// ClickRecord is a click as the redirector writes it: a replay has a header that is there without a value.
+// ClickRecord is a click as the redirector writes it: a replay has a header that is
+// there without a value.
 func (t *Teller) ClickRecord(k *event.Click, headers ...string) (*kgo.Record, error) {
 	partition, err := t.Partition(k.ClickToken)
 	if err != nil {
@@ -78,7 +85,14 @@ func (t *Teller) ClickRecord(k *event.Click, headers ...string) (*kgo.Record, er
 	if err != nil {
 		return nil, err
 	}
-	r := &kgo.Record{Topic: topic.Clicks, Partition: partition, Key: []byte(k.ClickToken), Value: value, Timestamp: t.Now(), Headers: []kgo.RecordHeader{{Key: topic.HeaderToken, Value: []byte("1")}}}
+	r := &kgo.Record{
+		Topic:     topic.Clicks,
+		Partition: partition,
+		Key:       []byte(k.ClickToken),
+		Value:     value,
+		Timestamp: t.Now(),
+		Headers:   []kgo.RecordHeader{{Key: topic.HeaderToken, Value: []byte("1")}},
+	}
 	for _, h := range headers {
 		r.Headers = append(r.Headers, kgo.RecordHeader{Key: h})
 	}
@@ -95,7 +109,13 @@ func (t *Teller) EventRecord(c *event.Conversion) (*kgo.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &kgo.Record{Topic: topic.Conversions, Partition: partition, Key: []byte(c.ClickToken), Value: value, Timestamp: c.ReceivedAt.Time()}, nil
+	return &kgo.Record{
+		Topic:     topic.Conversions,
+		Partition: partition,
+		Key:       []byte(c.ClickToken),
+		Value:     value,
+		Timestamp: c.ReceivedAt.Time(),
+	}, nil
 }
 
 // Line is one record of a journey: a click or an event.
@@ -124,7 +144,9 @@ func (t *Teller) Record(l Line) (*kgo.Record, error) {
 	return r, err
 }
 
-// Journey tells one journey: sales and refunds, duplicates, conflicts, clicks that never come, come late or are sent twice, refunds before their sale or without one, and records that cannot be read.
+// Journey tells one journey: sales and refunds, duplicates, conflicts, clicks that
+// never come, come late or are sent twice, refunds before their sale or without one,
+// and records that cannot be read.
 func (t *Teller) Journey() []Line {
 	k := t.Click()
 	s := t.Sale(k, 1000+t.Rand.Int64N(9000))

@@ -1,7 +1,9 @@
-// Package embedded runs a Kafka broker inside this process, for the demo and for tests: franz-go's kfake with a data directory.
+// Package embedded runs a Kafka broker inside this process, for the demo and for tests:
+// franz-go's kfake with a data directory.
 //
-// It is a fake. It keeps its promises while its process lives and across a clean stop; a crash of its process is a crash of the broker and may lose what was
-// committed. Nothing here claims exactly-once for such a crash.
+// It is a fake. It keeps its promises while its process lives and across a clean stop;
+// a crash of its process is a crash of the broker and may lose what was committed.
+// Nothing here claims exactly-once for such a crash.
 package embedded
 
 import (
@@ -25,7 +27,8 @@ type Broker struct{ cluster *kfake.Cluster }
 
 // Start starts a broker. A port that is taken is an error.
 func Start(cfg Config) (*Broker, error) {
-	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(cfg.Port), kfake.ClusterID("partners-embedded"), kfake.GroupMinSessionTimeout(time.Second),
+	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(cfg.Port), kfake.ClusterID("partners-embedded"),
+		kfake.GroupMinSessionTimeout(time.Second),
 		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"})}
 	if cfg.DataDir != "" {
 		if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil {

@@ -18,7 +18,8 @@ func startChild(cmd *exec.Cmd) (*child, error) {
 	c := &child{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// Linux ends the child when the thread that started it ends, not the process: this thread stays until the child is gone.
+		// Linux ends the child when the thread that started it ends, not the process:
+		// this thread stays until the child is gone.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()

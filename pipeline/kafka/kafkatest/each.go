@@ -13,14 +13,16 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// Install is our topics and fresh consumer groups on a broker, under a prefix of their own.
+// Install is our topics and fresh consumer groups on a broker, under a prefix of their
+// own.
 type Install struct {
 	Brokers []string
 	Prefix  string
 	shared  bool // the broker outlives the test
 }
 
-// Each runs a test as two subtests, each with an install of its own: "kfake" and "apache".
+// Each runs a test as two subtests, each with an install of its own: "kfake" and
+// "apache".
 func Each(t *testing.T, test func(t *testing.T, in Install)) {
 	t.Run("kfake", func(t *testing.T) {
 		test(t, Install{Brokers: fake(t).ListenAddrs()}.Fresh(t))
@@ -36,7 +38,8 @@ func Each(t *testing.T, test func(t *testing.T, in Install)) {
 	})
 }
 
-// Fresh makes another install on the same broker: for subtests that share the cost of its start.
+// Fresh makes another install on the same broker: for subtests that share the cost of
+// its start.
 func (in Install) Fresh(t testing.TB) Install {
 	t.Helper()
 	in.Prefix = "test-" + strings.ToLower(rand.Text()[:8]) + "."

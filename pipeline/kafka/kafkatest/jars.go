@@ -21,7 +21,8 @@ import (
 
 const kafkaVersion = "4.3.1"
 
-// project is what Maven is asked for. A new version goes here, into kafkaVersion and, from `sha256sum *.jar`, into kafka.sha256.
+// project is what Maven is asked for. A new version goes here, into kafkaVersion and,
+// from `sha256sum *.jar`, into kafka.sha256.
 const project = `<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>local</groupId><artifactId>kafka</artifactId><version>1</version>
@@ -37,14 +38,17 @@ const project = `<project>
 //go:embed kafka.sha256
 var manifest string
 
-// errUnavailable: this machine cannot run, or cannot get, Apache Kafka; the text says what to install.
+// errUnavailable: this machine cannot run, or cannot get, Apache Kafka; the text says
+// what to install.
 var errUnavailable = errors.New("no Apache Kafka")
 
 // fetch lets a package manager copy the jars into dir.
 type fetch func(ctx context.Context, dir string) error
 
-// jars returns the files of a broker's class path below cacheDir, fetching them first if need be. Several processes may call it at once: one fetches, the others wait.
-// The finished directory appears by a rename, and each file is compared with sums, whoever put it there.
+// jars returns the files of a broker's class path below cacheDir, fetching them first
+// if need be. Several processes may call it at once: one fetches, the others wait. The
+// finished directory appears by a rename, and each file is compared with sums, whoever
+// put it there.
 func jars(ctx context.Context, cacheDir, sums string, get fetch) ([]string, error) {
 	dir := filepath.Join(cacheDir, "kafka-"+kafkaVersion)
 	if _, err := os.Stat(dir); err == nil {
@@ -98,7 +102,8 @@ func verified(dir, sums string) (paths []string, err error) {
 			return nil, fmt.Errorf("checking the jars of Apache Kafka: %w (remove %s to fetch them again)", err, dir)
 		}
 		if got != want {
-			return nil, fmt.Errorf("checking the jars of Apache Kafka: %s has the SHA-256 %s, expected %s: not the published file (remove %s to fetch it again)", path, got, want, dir)
+			return nil, fmt.Errorf("checking the jars of Apache Kafka: %s has the SHA-256 %s, expected %s: not "+
+				"the published file (remove %s to fetch it again)", path, got, want, dir)
 		}
 		paths = append(paths, path)
 	}
@@ -133,7 +138,8 @@ func maven(ctx context.Context, dir string) error {
 	if err := os.WriteFile(pom, []byte(project), 0o644); err != nil {
 		return fmt.Errorf("writing Maven's project: %w", err)
 	}
-	fmt.Fprintf(os.Stderr, "kafkatest: fetching Apache Kafka %s (44 MB, once) with Maven into %s\n", kafkaVersion, filepath.Dir(dir))
+	fmt.Fprintf(os.Stderr, "kafkatest: fetching Apache Kafka %s (44 MB, once) with Maven into %s\n",
+		kafkaVersion, filepath.Dir(dir))
 	var said bytes.Buffer
 	cmd := exec.Command(mvn, "-q", "-B", "-f", pom, "dependency:copy-dependencies", "-DoutputDirectory="+dir)
 	cmd.Stdout, cmd.Stderr, cmd.Dir, cmd.WaitDelay = &said, &said, work, 5*time.Second

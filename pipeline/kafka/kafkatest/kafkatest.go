@@ -15,7 +15,8 @@ import (
 // Partitions is the partition count of the topics that this package makes.
 const Partitions = 6
 
-// Broker starts a kfake with all our topics and fresh consumer groups, and stops it when the test ends.
+// Broker starts a kfake with all our topics and fresh consumer groups, and stops it
+// when the test ends.
 func Broker(t testing.TB) (brokers []string) {
 	t.Helper()
 	_, brokers = Cluster(t)
@@ -42,7 +43,8 @@ func fake(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
 	return c
 }
 
-// Topics makes all our topics on a running broker, without a prefix, each replicated to all nodes whose addresses are given.
+// Topics makes all our topics on a running broker, without a prefix, each replicated to
+// all nodes whose addresses are given.
 func Topics(t testing.TB, brokers []string) {
 	t.Helper()
 	makeTopics(t, config(brokers), len(brokers))
@@ -79,7 +81,8 @@ func Produce(t testing.TB, brokers []string, records ...*kgo.Record) {
 	}
 }
 
-// Consume reads a topic, committed records only, from its start to the end that stands when it is called.
+// Consume reads a topic, committed records only, from its start to the end that stands
+// when it is called.
 func Consume(t testing.TB, brokers []string, topicName string) []*kgo.Record {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

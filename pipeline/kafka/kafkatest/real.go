@@ -26,7 +26,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// RealBroker is an Apache Kafka of one or three nodes that a test owns. Its methods end the test if they fail: call them from its goroutine.
+// RealBroker is an Apache Kafka of one or three nodes that a test owns. Its methods end
+// the test if they fail: call them from its goroutine.
 type RealBroker struct {
 	t         testing.TB
 	java      string
@@ -46,25 +47,30 @@ type node struct {
 	running *child // nil while it is down
 }
 
-// Real starts Apache Kafka without topics, and ends it with the test. settings are lines of server.properties that come after ours. It skips the test where Java 17 or Maven is missing, or fails it if PARTNERS_REQUIRE_KAFKA=1.
+// Real starts Apache Kafka without topics, and ends it with the test. settings are
+// lines of server.properties that come after ours. It skips the test where Java 17 or
+// Maven is missing, or fails it if PARTNERS_REQUIRE_KAFKA=1.
 func Real(t testing.TB, settings ...string) *RealBroker {
 	t.Helper()
 	return start(t, 1, (*flock.Flock).TryRLockContext, settings)
 }
 
-// Alone is Real for a test that needs the whole machine: no other broker of this user's tests runs beside it, in whatever package.
+// Alone is Real for a test that needs the whole machine: no other broker of this user's
+// tests runs beside it, in whatever package.
 func Alone(t testing.TB, settings ...string) *RealBroker {
 	t.Helper()
 	return start(t, 1, (*flock.Flock).TryLockContext, settings)
 }
 
-// Three is Alone with three nodes: three replicas of everything, of which two must acknowledge.
+// Three is Alone with three nodes: three replicas of everything, of which two must
+// acknowledge.
 func Three(t testing.TB, settings ...string) *RealBroker {
 	t.Helper()
 	return start(t, 3, (*flock.Flock).TryLockContext, settings)
 }
 
-func start(t testing.TB, nodes int, lock func(*flock.Flock, context.Context, time.Duration) (bool, error), settings []string) *RealBroker {
+func start(t testing.TB, nodes int, lock func(*flock.Flock, context.Context, time.Duration) (bool, error),
+	settings []string) *RealBroker {
 	t.Helper()
 	b := &RealBroker{t: t, settings: settings}
 	b.require()
@@ -119,7 +125,8 @@ func (b *RealBroker) Brokers() (addresses []string) {
 
 func (n *node) address() string { return fmt.Sprintf("127.0.0.1:%d", n.port) }
 
-// Kill ends it as a crash would, by SIGKILL. What it acknowledged is kept: it is the machine that does not crash.
+// Kill ends it as a crash would, by SIGKILL. What it acknowledged is kept: it is the
+// machine that does not crash.
 func (b *RealBroker) Kill() {
 	b.t.Helper()
 	for i := range b.nodes {
@@ -135,7 +142,8 @@ func (b *RealBroker) Stop() {
 	}
 }
 
-// Start starts it again, with its data and on its ports, and returns when every node answers.
+// Start starts it again, with its data and on its ports, and returns when every node
+// answers.
 func (b *RealBroker) Start() {
 	b.t.Helper()
 	for _, n := range b.nodes {
@@ -264,7 +272,8 @@ func (b *RealBroker) prepare(ctx context.Context) error {
 
 var javaVersionText = regexp.MustCompile(`version "(\d+)`)
 
-// javaVersion is the major version in what `java -version` says, 0 if there is none. Java 8 calls itself 1.8.
+// javaVersion is the major version in what `java -version` says, 0 if there is none.
+// Java 8 calls itself 1.8.
 func javaVersion(said string) int {
 	m := javaVersionText.FindStringSubmatch(said)
 	if m == nil {
@@ -274,7 +283,9 @@ func javaVersion(said string) int {
 	return v
 }
 
-// properties are the settings of a node whose clients and tests are all on this machine and in a hurry. Everything about transactions and messages that is not here is Kafka's default.
+// properties are the settings of a node whose clients and tests are all on this machine
+// and in a hurry. Everything about transactions and messages that is not here is
+// Kafka's default.
 func (b *RealBroker) properties(n *node) string {
 	var controllers []string
 	for _, other := range b.nodes {
@@ -306,9 +317,11 @@ broker.heartbeat.interval.ms=500
 `, n.id, strings.Join(controllers, ","), n.port, n.port+1, n.data(), replicas, max(1, replicas-1), strings.Join(b.settings, "\n"))
 }
 
-// command runs one of Kafka's programs for a node, whose settings are in server.properties.
+// command runs one of Kafka's programs for a node, whose settings are in
+// server.properties.
 func (b *RealBroker) command(n *node, out io.Writer, class string, args ...string) *exec.Cmd {
-	cmd := exec.Command(b.java, append([]string{"-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto",
+	cmd := exec.Command(b.java, append([]string{"-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
+		"-Xshare:auto",
 		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients.NetworkClient=error",
 		"-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 		"-cp", b.classPath, class}, args...)...)
@@ -333,7 +346,9 @@ func (b *RealBroker) format() error {
 				return err
 			}
 			n.port, n.logDir = port, newID()
-			taken = slices.ContainsFunc(b.nodes, func(other *node) bool { return other.id < n.id && other.port == port })
+			taken = slices.ContainsFunc(b.nodes, func(other *node) bool {
+				return other.id < n.id && other.port == port
+			})
 		}
 		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d:%s", n.id, n.port+1, n.logDir))
 	}
@@ -353,7 +368,8 @@ func (b *RealBroker) formatNode(n *node, voters string) error {
 		return fmt.Errorf("writing the settings: %w", err)
 	}
 	var said bytes.Buffer
-	c, err := startChild(b.command(n, &said, "kafka.tools.StorageTool", "format", "--initial-controllers", voters, "-t", b.cluster, "-c", "server.properties"))
+	c, err := startChild(b.command(n, &said, "kafka.tools.StorageTool", "format", "--initial-controllers", voters,
+		"-t", b.cluster, "-c", "server.properties"))
 	if err != nil {
 		return fmt.Errorf("formatting its log directory: %w", err)
 	}
@@ -371,7 +387,8 @@ func newID() string {
 	return base64.RawURLEncoding.EncodeToString(id)
 }
 
-// freePorts returns a port that is free together with the next one. See "Non-obvious" for why it is not the kernel that picks.
+// freePorts returns a port that is free together with the next one. See "Non-obvious"
+// for why it is not the kernel that picks.
 func freePorts() (int, error) {
 	for range 50 {
 		port := 20_000 + 2*rand.IntN(6_000)
@@ -429,7 +446,8 @@ func (b *RealBroker) launch(n *node) error {
 	return err
 }
 
-// answers reports whether our node is there and belongs to the cluster: on its port another test's might be.
+// answers reports whether our node is there and belongs to the cluster: on its port
+// another test's might be.
 func (b *RealBroker) answers(n *node) bool {
 	conn, err := net.DialTimeout("tcp", n.address(), time.Second)
 	if err != nil {
@@ -444,5 +462,7 @@ func (b *RealBroker) answers(n *node) bool {
 	ctx, cancel := context.WithTimeout(b.t.Context(), 5*time.Second)
 	defer cancel()
 	meta, err := kadm.NewClient(cl).BrokerMetadata(ctx)
-	return err == nil && meta.Cluster == b.cluster && slices.ContainsFunc(meta.Brokers, func(d kadm.BrokerDetail) bool { return int(d.NodeID) == n.id })
+	return err == nil && meta.Cluster == b.cluster && slices.ContainsFunc(meta.Brokers, func(d kadm.BrokerDetail) bool {
+		return int(d.NodeID) == n.id
+	})
 }

@@ -83,7 +83,8 @@ func TestRealThree(t *testing.T) {
 	}
 }
 
-// replicated waits until every partition of clicks has so many replicas in sync, of three.
+// replicated waits until every partition of clicks has so many replicas in sync, of
+// three.
 func replicated(t *testing.T, b *RealBroker, inSync int) {
 	t.Helper()
 	adm := kadm.NewClient(Client(t, b.Brokers()))
@@ -102,7 +103,8 @@ func replicated(t *testing.T, b *RealBroker, inSync int) {
 func TestRealDiesWithTheTest(t *testing.T) {
 	if path := os.Getenv("PARTNERS_TEST_ORPHAN"); path != "" {
 		b := Real(t)
-		if err := os.WriteFile(path, []byte(fmt.Sprint(b.nodes[0].running.cmd.Process.Pid, " ", b.dir)), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(fmt.Sprint(b.nodes[0].running.cmd.Process.Pid, " ", b.dir)),
+			0o644); err != nil {
 			t.Fatal(err)
 		}
 		select {}
@@ -192,7 +194,8 @@ func TestJars(t *testing.T) {
 			t.Errorf("left behind: %v", left)
 		}
 		write(t, filepath.Join(cache, "kafka-"+kafkaVersion), "a.jar", "x")
-		if _, err := jars(t.Context(), cache, sums, nil); err == nil || !strings.Contains(err.Error(), "not the published file") {
+		if _, err := jars(t.Context(), cache, sums, nil); err == nil ||
+			!strings.Contains(err.Error(), "not the published file") {
 			t.Errorf("a damaged copy: %v", err)
 		}
 	})
@@ -209,7 +212,9 @@ func TestJars(t *testing.T) {
 	})
 	t.Run("no network", func(t *testing.T) {
 		broken := errors.New("broken")
-		if _, err := jars(t.Context(), t.TempDir(), sums, func(context.Context, string) error { return broken }); !errors.Is(err, broken) {
+		if _, err := jars(t.Context(), t.TempDir(), sums, func(context.Context, string) error {
+			return broken
+		}); !errors.Is(err, broken) {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -46,7 +46,8 @@ type secret struct {
 
 func newClient(cfg Config, workspaces []catalog.Workspace, ledger *Ledger) (*client, error) {
 	c := &client{secrets: make(map[string]secret), keys: cfg.Keys, now: cfg.Now, ledger: ledger,
-		transport: &http.Transport{MaxIdleConnsPerHost: cfg.Workers + 1, DisableCompression: true, ResponseHeaderTimeout: requestTimeout}}
+		transport: &http.Transport{MaxIdleConnsPerHost: cfg.Workers + 1, DisableCompression: true,
+			ResponseHeaderTimeout: requestTimeout}}
 	c.redirector, _ = url.Parse(cfg.Redirector) // both were parsed by Validate
 	c.gateway, _ = url.Parse(cfg.Gateway)
 	for i := range workspaces {
@@ -106,7 +107,8 @@ func (c *client) fetch(ctx context.Context, req *http.Request) (int, http.Header
 	}
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusFound {
-		io.Copy(io.Discard, res.Body) // a line of HTML; a connection that breaks in it is found by the next request
+		// a line of HTML; a connection that breaks in it is found by the next request
+		io.Copy(io.Discard, res.Body)
 		return res.StatusCode, res.Header, nil, nil
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
@@ -116,7 +118,8 @@ func (c *client) fetch(ctx context.Context, req *http.Request) (int, http.Header
 	return res.StatusCode, res.Header, body, nil
 }
 
-// signed makes the headers of a signed request: Standard Webhooks 1.0.0, HMAC-SHA256 over id.timestamp.body.
+// signed makes the headers of a signed request: Standard Webhooks 1.0.0, HMAC-SHA256
+// over id.timestamp.body.
 func signed(key []byte, id string, at time.Time, body []byte) http.Header {
 	stamp := strconv.FormatInt(at.Unix(), 10)
 	mac := hmac.New(sha256.New, key)
@@ -127,16 +130,21 @@ func signed(key []byte, id string, at time.Time, body []byte) http.Header {
 }
 
 // post sends a request to the events API.
-func (c *client) post(ctx context.Context, method, workspace, route string, header http.Header, body []byte) (int, http.Header, []byte, error) {
-	req := &http.Request{Method: method, Host: c.gateway.Host, Header: header, ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body)),
+func (c *client) post(ctx context.Context, method, workspace, route string, header http.Header, body []byte) (int,
+	http.Header, []byte, error) {
+	req := &http.Request{Method: method, Host: c.gateway.Host, Header: header, ContentLength: int64(len(body)),
+		Body:    io.NopCloser(bytes.NewReader(body)),
 		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
-		URL:     &url.URL{Scheme: c.gateway.Scheme, Host: c.gateway.Host, Path: "/v1/workspaces/" + workspace + "/" + route}}
+		URL: &url.URL{Scheme: c.gateway.Scheme, Host: c.gateway.Host, Path: "/v1/workspaces/" + workspace + "/" +
+			route}}
 	return c.fetch(ctx, req)
 }
 
-// patient posts a request again while the gateway puts it off; sign makes its headers, each time anew. unsure counts the attempts whose outcome is unknown:
-// the event may have been recorded.
-func (c *client) patient(ctx context.Context, method, workspace, route string, body []byte, sign func() http.Header) (status int, answer []byte, unsure int, err error) {
+// patient posts a request again while the gateway puts it off; sign makes its headers,
+// each time anew. unsure counts the attempts whose outcome is unknown: the event may
+// have been recorded.
+func (c *client) patient(ctx context.Context, method, workspace, route string, body []byte,
+	sign func() http.Header) (status int, answer []byte, unsure int, err error) {
 	for range maxAttempts {
 		var header http.Header
 		status, header, answer, err = c.post(ctx, method, workspace, route, sign(), body)
@@ -178,7 +186,8 @@ func pause(ctx context.Context, d time.Duration) error {
 // send posts one event and checks that it is accepted, or refused as it says.
 func (c *client) send(ctx context.Context, m *message, webhookID string) error {
 	body := m.appendJSON(nil)
-	status, answer, unsure, err := c.patient(ctx, http.MethodPost, m.WorkspaceID, "events", body, c.signer(m.WorkspaceID, webhookID, body))
+	status, answer, unsure, err := c.patient(ctx, http.MethodPost, m.WorkspaceID, "events", body,
+		c.signer(m.WorkspaceID, webhookID, body))
 	if err != nil {
 		return err
 	}
@@ -186,14 +195,22 @@ func (c *client) send(ctx context.Context, m *message, webhookID string) error {
 		if err := c.judgeRefusal(*m.refused, m.WorkspaceID, status, answer, body); err != nil {
 			return err
 		}
-		c.ledger.refuse(expectedRejection{workspace: m.WorkspaceID, webhookID: webhookID, code: m.refused.code, status: m.refused.status, eventID: m.EventID, body: sha256.Sum256(body)})
+		c.ledger.refuse(expectedRejection{
+			workspace: m.WorkspaceID,
+			webhookID: webhookID,
+			code:      m.refused.code,
+			status:    m.refused.status,
+			eventID:   m.EventID,
+			body:      sha256.Sum256(body),
+		})
 		return nil
 	}
 	var accepted struct {
 		Status string `json:"status"`
 		ID     string `json:"event_id"`
 	}
-	if err := json.Unmarshal(answer, &accepted); status != http.StatusAccepted || err != nil || accepted.Status != "accepted" || accepted.ID != m.EventID {
+	if err := json.Unmarshal(answer, &accepted); status != http.StatusAccepted || err != nil ||
+		accepted.Status != "accepted" || accepted.ID != m.EventID {
 		return fmt.Errorf("posting %s for %s: status %d %s, want 202", body, m.WorkspaceID, status, answer)
 	}
 	c.ledger.accept(&m.Conversion, c.secrets[m.WorkspaceID].keyID, unsure)
@@ -213,12 +230,14 @@ func (c *client) judgeRefusal(want refusal, workspace string, status int, answer
 	}
 	err := json.Unmarshal(answer, &problem)
 	if status != want.status || err != nil || problem.Code != want.code {
-		return fmt.Errorf("posting %s for %s: status %d %s, want %d %s", body, workspace, status, answer, want.status, want.code)
+		return fmt.Errorf("posting %s for %s: status %d %s, want %d %s", body, workspace, status, answer, want.status,
+			want.code)
 	}
 	return nil
 }
 
-// sendBatch posts events together and checks the result of each. Items that the gateway put off are sent again.
+// sendBatch posts events together and checks the result of each. Items that the gateway
+// put off are sent again.
 func (c *client) sendBatch(ctx context.Context, workspace, webhookID string, events []*message) error {
 	unsure := make(map[*message]int)
 	for attempt := range maxAttempts {
@@ -231,7 +250,8 @@ func (c *client) sendBatch(ctx context.Context, workspace, webhookID string, eve
 		}
 		body = append(body, "]}"...)
 		id := fmt.Sprint(webhookID, "-", attempt)
-		status, answer, again, err := c.patient(ctx, http.MethodPost, workspace, "events:batch", body, c.signer(workspace, id, body))
+		status, answer, again, err := c.patient(ctx, http.MethodPost, workspace, "events:batch", body,
+			c.signer(workspace, id, body))
 		if err != nil {
 			return err
 		}
@@ -243,8 +263,10 @@ func (c *client) sendBatch(ctx context.Context, workspace, webhookID string, eve
 				Code   string `json:"code"`
 			} `json:"results"`
 		}
-		if err := json.Unmarshal(answer, &results); status != http.StatusAccepted || err != nil || len(results.Results) != len(events) {
-			return fmt.Errorf("posting a batch of %d for %s: status %d %s, want 202 and as many results", len(events), workspace, status, answer)
+		if err := json.Unmarshal(answer, &results); status != http.StatusAccepted || err != nil ||
+			len(results.Results) != len(events) {
+			return fmt.Errorf("posting a batch of %d for %s: status %d %s, want 202 and as many results",
+				len(events), workspace, status, answer)
 		}
 		var putOff []*message
 		for i, r := range results.Results {
@@ -252,7 +274,8 @@ func (c *client) sendBatch(ctx context.Context, workspace, webhookID string, eve
 			unsure[m] += again
 			switch {
 			case r.Index != i || r.ID != m.EventID:
-				return fmt.Errorf("posting a batch for %s: result %d is for index %d, event %q, want %q", workspace, i, r.Index, r.ID, m.EventID)
+				return fmt.Errorf("posting a batch for %s: result %d is for index %d, event %q, want %q",
+					workspace, i, r.Index, r.ID, m.EventID)
 			case r.Status == "refused" && (r.Code == "unavailable" || r.Code == "rate_limited"):
 				if r.Code == "unavailable" {
 					unsure[m]++
@@ -263,7 +286,13 @@ func (c *client) sendBatch(ctx context.Context, workspace, webhookID string, eve
 			case m.refused == nil && r.Status == "accepted":
 				c.ledger.accept(&m.Conversion, c.secrets[workspace].keyID, unsure[m])
 			case m.refused != nil && r.Status == "refused" && r.Code == m.refused.code:
-				c.ledger.refuse(expectedRejection{workspace: workspace, webhookID: id, code: r.Code, status: m.refused.status, eventID: m.EventID})
+				c.ledger.refuse(expectedRejection{
+					workspace: workspace,
+					webhookID: id,
+					code:      r.Code,
+					status:    m.refused.status,
+					eventID:   m.EventID,
+				})
 			default:
 				return fmt.Errorf("posting a batch for %s: %s: %s %s", workspace, m.appendJSON(nil), r.Status, r.Code)
 			}
@@ -291,7 +320,11 @@ const millis = "2006-01-02T15:04:05.000Z07:00"
 func (m *message) appendJSON(dst []byte) []byte {
 	type field struct{ name, value string }
 	quote := func(s string) string { b, _ := json.Marshal(s); return string(b) } // a string always marshals
-	fields := []field{{"event_id", quote(m.EventID)}, {"type", quote(string(m.Type))}, {"click_token", quote(m.ClickToken)}}
+	fields := []field{
+		{"event_id", quote(m.EventID)},
+		{"type", quote(string(m.Type))},
+		{"click_token", quote(m.ClickToken)},
+	}
 	zone := time.UTC
 	if m.twin {
 		zone = time.FixedZone("", 2*3600)
@@ -307,7 +340,13 @@ func (m *message) appendJSON(dst []byte) []byte {
 	if m.Quantity != nil {
 		fields = append(fields, field{"quantity", strconv.Itoa(int(*m.Quantity))})
 	}
-	for _, text := range []field{{"order_id", m.OrderID}, {"parent_event_id", m.ParentEventID}, {"name", m.EventName}, {"reason", m.ReasonText}, {"customer_ref", m.CustomerRef}} {
+	for _, text := range []field{
+		{"order_id", m.OrderID},
+		{"parent_event_id", m.ParentEventID},
+		{"name", m.EventName},
+		{"reason", m.ReasonText},
+		{"customer_ref", m.CustomerRef},
+	} {
 		if text.value != "" || m.twin && text.name == "customer_ref" {
 			fields = append(fields, field{text.name, quote(text.value)})
 		}

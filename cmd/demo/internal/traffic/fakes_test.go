@@ -49,7 +49,8 @@ type world struct {
 	posts      int
 	// faults: each may answer a request in place of the fake
 	breakVisit, breakPost func(n int, w http.ResponseWriter) bool
-	// putOff says whether to answer the nth post with 429 or 503 (0: neither), and whether it is recorded all the same
+	// putOff says whether to answer the nth post with 429 or 503 (0: neither), and
+	// whether it is recorded all the same
 	putOff func(n int) (status int, recorded bool)
 }
 
@@ -70,7 +71,8 @@ func newWorld(t testing.TB) *world {
 	}
 	files := fstest.MapFS{}
 	for _, space := range w.workspaces {
-		files[space.ID] = &fstest.MapFile{Data: []byte(base64.StdEncoding.EncodeToString([]byte("the token key of " + space.ID)))}
+		files[space.ID] = &fstest.MapFile{Data: []byte(base64.StdEncoding.EncodeToString([]byte("the token key of " +
+			space.ID)))}
 	}
 	if w.keys, err = token.LoadKeyring(files); err != nil {
 		t.Fatal(err)
@@ -122,7 +124,8 @@ func (w *world) redirect(rw http.ResponseWriter, req *http.Request) {
 		panic(err)
 	}
 	q := req.URL.Query()
-	c := event.Click{WorkspaceID: space.ID, ClickToken: token.Text(&raw), ClickedAt: event.MillisOf(time.Now()), LinkID: link.ID, Trigger: event.TriggerLink,
+	c := event.Click{WorkspaceID: space.ID, ClickToken: token.Text(&raw), ClickedAt: event.MillisOf(time.Now()),
+		LinkID: link.ID, Trigger: event.TriggerLink,
 		WindowMs: (30 * 24 * time.Hour).Milliseconds(), TokenStatus: event.TokenAppended, PartnerID: link.Partner, RewardTerms: "10%",
 		PartnerRelationship: "approved", PartnerLifecycle: "active",
 		Sub1: q.Get("sub1"), Sub2: q.Get("sub2"), Sub3: q.Get("sub3"), Sub4: q.Get("sub4"), Sub5: q.Get("sub5"),
@@ -185,10 +188,17 @@ func (w *world) receive(rw http.ResponseWriter, req *http.Request) {
 		return
 	}
 	path := eventsPath.FindStringSubmatch(req.URL.Path)
-	w.requests = append(w.requests, normal(fmt.Sprintln(req.Method, req.URL.Path, req.Header.Get("Webhook-Id"), string(body))))
+	w.requests = append(w.requests, normal(fmt.Sprintln(req.Method, req.URL.Path, req.Header.Get("Webhook-Id"),
+		string(body))))
 	refuse := func(r problem) {
 		if r.status != 401 && r.status != 405 && r.status != 415 {
-			w.rejections = append(w.rejections, event.Rejection{WorkspaceID: path[1], WebhookID: req.Header.Get("Webhook-Id"), Status: int32(r.status), Code: r.code, BodySHA256: sha256.Sum256(body)})
+			w.rejections = append(w.rejections, event.Rejection{
+				WorkspaceID: path[1],
+				WebhookID:   req.Header.Get("Webhook-Id"),
+				Status:      int32(r.status),
+				Code:        r.code,
+				BodySHA256:  sha256.Sum256(body),
+			})
 		}
 		rw.Header().Set("Content-Type", "application/problem+json")
 		rw.WriteHeader(r.status)
@@ -251,7 +261,13 @@ func (w *world) receiveBatch(rw http.ResponseWriter, req *http.Request, workspac
 			}
 		case err != (problem{}):
 			r.Status, r.Code = "refused", err.code
-			w.rejections = append(w.rejections, event.Rejection{WorkspaceID: workspace, WebhookID: req.Header.Get("Webhook-Id"), EventID: c.EventID, Status: int32(err.status), Code: err.code})
+			w.rejections = append(w.rejections, event.Rejection{
+				WorkspaceID: workspace,
+				WebhookID:   req.Header.Get("Webhook-Id"),
+				EventID:     c.EventID,
+				Status:      int32(err.status),
+				Code:        err.code,
+			})
 		default:
 			w.record(c)
 		}
@@ -315,8 +331,10 @@ func (w *world) read(workspace string, body []byte) (event.Conversion, problem) 
 	}
 	err := json.Unmarshal(body, &e, json.RejectUnknownMembers(true))
 	sum := sha256.Sum256([]byte(secretOf(workspace)))
-	c := event.Conversion{WorkspaceID: workspace, EventID: e.ID, ClickToken: e.Token, Type: e.Type, EventName: e.Name, OccurredAt: event.MillisOf(e.OccurredAt), ReceivedAt: event.MillisOf(time.Now()),
-		Currency: e.Currency, Quantity: e.Quantity, OrderID: e.Order, ParentEventID: e.Parent, ReasonText: e.Reason, CustomerRef: e.Customer, Metadata: e.Metadata, KeyID: hex.EncodeToString(sum[:])[:8]}
+	c := event.Conversion{WorkspaceID: workspace, EventID: e.ID, ClickToken: e.Token, Type: e.Type, EventName: e.Name,
+		OccurredAt: event.MillisOf(e.OccurredAt), ReceivedAt: event.MillisOf(time.Now()),
+		Currency: e.Currency, Quantity: e.Quantity, OrderID: e.Order, ParentEventID: e.Parent, ReasonText: e.Reason,
+		CustomerRef: e.Customer, Metadata: e.Metadata, KeyID: hex.EncodeToString(sum[:])[:8]}
 	if err != nil {
 		var semantic *json.SemanticError
 		if errors.As(err, &semantic) && strings.Contains(err.Error(), "unknown") {
@@ -327,7 +345,8 @@ func (w *world) read(workspace string, body []byte) (event.Conversion, problem) 
 	switch digits, known := map[string]int{"EUR": 2, "USD": 2, "JPY": 0, "": 0}[e.Currency]; {
 	case !known:
 		return c, problem{422, "bad_currency"}
-	case !slices.Contains(event.Types(), e.Type), e.Type.Positive() && e.Parent != "", (e.Currency == "") != (e.Amount == nil):
+	case !slices.Contains(event.Types(), e.Type), e.Type.Positive() &&
+		e.Parent != "", (e.Currency == "") != (e.Amount == nil):
 		return c, problem{422, "invalid_field"}
 	case e.Amount != nil:
 		text := strings.Trim(string(e.Amount), `"`)

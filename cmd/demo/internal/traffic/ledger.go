@@ -169,8 +169,9 @@ func (f *findings) result() []string {
 	return f.lines
 }
 
-// CheckClicks compares the clicks on record with the visits: each redirect is there exactly once, with the right link, trigger, bot flag, sub-ids and
-// referrer, and nothing else is. It returns nil if all is well.
+// CheckClicks compares the clicks on record with the visits: each redirect is there
+// exactly once, with the right link, trigger, bot flag, sub-ids and referrer, and
+// nothing else is. It returns nil if all is well.
 func (l *Ledger) CheckClicks(clicks []event.Click) []string {
 	var f findings
 	seen := make(map[string]bool, len(clicks))
@@ -211,8 +212,9 @@ func (l *Ledger) CheckClicks(clicks []event.Click) []string {
 	return f.result()
 }
 
-// CheckConversions compares the conversions on record with the answers: each accepted event is there as often as it was accepted, with its content and the
-// id of the key that signed it, and nothing else is. It returns nil if all is well.
+// CheckConversions compares the conversions on record with the answers: each accepted
+// event is there as often as it was accepted, with its content and the id of the key
+// that signed it, and nothing else is. It returns nil if all is well.
 func (l *Ledger) CheckConversions(conversions []event.Conversion) []string {
 	var f findings
 	found := make(map[delivery]int)
@@ -223,7 +225,8 @@ func (l *Ledger) CheckConversions(conversions []event.Conversion) []string {
 		a := l.accepted[d]
 		switch {
 		case a == nil:
-			f.add("%s of %s with token %s is on record with content %x…, and was not accepted like that", c.EventID, c.WorkspaceID, c.ClickToken, c.ContentSHA256[:4])
+			f.add("%s of %s with token %s is on record with content %x…, and was not accepted like that",
+				c.EventID, c.WorkspaceID, c.ClickToken, c.ContentSHA256[:4])
 		case a.keyID != c.KeyID:
 			f.add("%s of %s: key_id is %q, want %q", c.EventID, c.WorkspaceID, c.KeyID, a.keyID)
 		case c.Content() != c.ContentSHA256:
@@ -232,14 +235,17 @@ func (l *Ledger) CheckConversions(conversions []event.Conversion) []string {
 	}
 	for d, a := range l.accepted {
 		if n := found[d]; n < a.accepted || n > a.accepted+a.unsure {
-			f.add("%s of %s with token %s was accepted %d times (unsure: %d) and is on record %d times", d.eventID, d.workspace, d.token, a.accepted, a.unsure, n)
+			f.add("%s of %s with token %s was accepted %d times (unsure: %d) and is on record %d times",
+				d.eventID, d.workspace, d.token, a.accepted, a.unsure, n)
 		}
 	}
 	return f.result()
 }
 
-// CheckRejections compares the rejections on record with the refusals: each refused request with a genuine signature is there once, each refused item of
-// a batch too, with its code, status, ids and hash, and nothing else is. It returns nil if all is well.
+// CheckRejections compares the rejections on record with the refusals: each refused
+// request with a genuine signature is there once, each refused item of a batch too,
+// with its code, status, ids and hash, and nothing else is. It returns nil if all is
+// well.
 func (l *Ledger) CheckRejections(rejections []event.Rejection) []string {
 	var f findings
 	name := func(workspace, webhookID, code string) string {
@@ -255,7 +261,9 @@ func (l *Ledger) CheckRejections(rejections []event.Rejection) []string {
 	putOffs := l.putOffs
 	for _, r := range rejections {
 		k := name(r.WorkspaceID, r.WebhookID, r.Code)
-		i := slices.IndexFunc(expected[k], func(e expectedRejection) bool { return e.eventID == r.EventID || e.eventID == "" || r.EventID == "" })
+		i := slices.IndexFunc(expected[k], func(e expectedRejection) bool {
+			return e.eventID == r.EventID || e.eventID == "" || r.EventID == ""
+		})
 		if i < 0 {
 			if putOffs--; r.Code != "rate_limited" || putOffs < 0 {
 				f.add("a rejection is on record that did not happen: %s, event %q, %s", k, r.EventID, r.Detail)

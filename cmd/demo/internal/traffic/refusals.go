@@ -15,7 +15,8 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// refusals makes the requests that must not succeed: links that are not there, and events that are not signed, not readable or not allowed.
+// refusals makes the requests that must not succeed: links that are not there, and
+// events that are not signed, not readable or not allowed.
 func (r *run) refusals(ctx context.Context) error {
 	if err := r.deadLinks(ctx); err != nil {
 		return err
@@ -39,13 +40,15 @@ func (r *run) refusals(ctx context.Context) error {
 func (r *run) deadLinks(ctx context.Context) error {
 	first := r.targets[0]
 	ask := func(method, host, path string, want int) error {
-		status, header, body, err := r.client.fetch(ctx, &http.Request{Method: method, Host: host, Header: http.Header{"User-Agent": {browsers[0]}},
-			URL: &url.URL{Scheme: r.client.redirector.Scheme, Host: r.client.redirector.Host, Opaque: path}})
+		status, header, body, err := r.client.fetch(ctx, &http.Request{Method: method, Host: host,
+			Header: http.Header{"User-Agent": {browsers[0]}},
+			URL:    &url.URL{Scheme: r.client.redirector.Scheme, Host: r.client.redirector.Host, Opaque: path}})
 		if err != nil {
 			return err
 		}
 		if status != want || header.Get("Location") != "" {
-			return fmt.Errorf("%s %s%s: status %d, Location %q, %s; want %d", method, host, path, status, header.Get("Location"), body, want)
+			return fmt.Errorf("%s %s%s: status %d, Location %q, %s; want %d",
+				method, host, path, status, header.Get("Location"), body, want)
 		}
 		return nil
 	}
@@ -61,7 +64,8 @@ func (r *run) deadLinks(ctx context.Context) error {
 	for _, w := range r.spaces {
 		for _, l := range w.Links {
 			if l.Status == catalog.StatusArchived {
-				if err := ask(http.MethodGet, l.Domain, (&url.URL{Path: "/" + l.Slug}).EscapedPath(), http.StatusGone); err != nil {
+				if err := ask(http.MethodGet, l.Domain, (&url.URL{Path: "/" + l.Slug}).EscapedPath(),
+					http.StatusGone); err != nil {
 					return err
 				}
 			}
@@ -88,13 +92,37 @@ func (r *run) badSignatures(ctx context.Context, workspace, tok string) error {
 	}
 	key := r.client.secrets[workspace].key
 	return r.refuse(ctx, workspace, tok, []refusalCase{
-		{name: "no-signature", want: refusal{401, "missing_signature"}, recorded: "no", change: func(h http.Header, _ []byte) { h.Del("Webhook-Signature") }},
-		{name: "wrong-key", want: refusal{401, "bad_signature"}, recorded: "no", change: resign([]byte("this is not the secret of anybody"), now)},
+		{name: "no-signature", want: refusal{401, "missing_signature"}, recorded: "no", change: func(h http.Header,
+			_ []byte) {
+			h.Del("Webhook-Signature")
+		}},
+		{
+			name:     "wrong-key",
+			want:     refusal{401, "bad_signature"},
+			recorded: "no",
+			change:   resign([]byte("this is not the secret of anybody"), now),
+		},
 		{name: "no-such-workspace", want: refusal{401, "bad_signature"}, recorded: "no", space: "no-such-workspace"},
-		{name: "changed-on-the-way", want: refusal{401, "bad_signature"}, recorded: "no", change: func(h http.Header, _ []byte) { h.Set("Webhook-Id", h.Get("Webhook-Id")+"x") }},
-		{name: "stale", want: refusal{401, "stale_timestamp"}, recorded: "either", change: resign(key, now.Add(-10*time.Minute))},
-		{name: "ahead", want: refusal{401, "future_timestamp"}, recorded: "either", change: resign(key, now.Add(10*time.Minute))},
-		{name: "form", want: refusal{415, "unsupported_media_type"}, recorded: "no", change: func(h http.Header, _ []byte) { h.Set("Content-Type", "text/plain") }},
+		{name: "changed-on-the-way", want: refusal{401, "bad_signature"}, recorded: "no", change: func(h http.Header,
+			_ []byte) {
+			h.Set("Webhook-Id", h.Get("Webhook-Id")+"x")
+		}},
+		{
+			name:     "stale",
+			want:     refusal{401, "stale_timestamp"},
+			recorded: "either",
+			change:   resign(key, now.Add(-10*time.Minute)),
+		},
+		{
+			name:     "ahead",
+			want:     refusal{401, "future_timestamp"},
+			recorded: "either",
+			change:   resign(key, now.Add(10*time.Minute)),
+		},
+		{name: "form", want: refusal{415, "unsupported_media_type"}, recorded: "no", change: func(h http.Header,
+			_ []byte) {
+			h.Set("Content-Type", "text/plain")
+		}},
 		{name: "put", want: refusal{405, "method_not_allowed"}, recorded: "no", method: http.MethodPut},
 	})
 }
@@ -117,14 +145,18 @@ func (r *run) badEvents(ctx context.Context, workspace, tok string) error {
 		{name: "number", want: refusal{422, "bad_amount"}, body: with(`,"amount":10.00,"currency":"EUR"`)},
 		{name: "half-a-yen", want: refusal{422, "bad_amount"}, body: with(`,"amount":"10.5","currency":"JPY"`)},
 		{name: "negative", want: refusal{422, "bad_amount"}, body: with(`,"amount":"-10.00","currency":"EUR"`)},
-		{name: "no-such-currency", want: refusal{422, "bad_currency"}, body: with(`,"amount":"10.00","currency":"EUX"`)},
+		{name: "no-such-currency", want: refusal{422, "bad_currency"},
+			body: with(`,"amount":"10.00","currency":"EUX"`)},
 		{name: "amount-alone", want: refusal{422, "invalid_field"}, body: with(`,"amount":"10.00"`)},
 		{name: "sale-with-parent", want: refusal{422, "invalid_field"}, body: with(`,"parent_event_id":"x"`)},
-		{name: "no-such-type", want: refusal{422, "invalid_field"}, body: strings.Replace(with(""), `"sale"`, `"gift"`, 1)},
+		{name: "no-such-type", want: refusal{422, "invalid_field"}, body: strings.Replace(with(""),
+			`"sale"`, `"gift"`, 1)},
 		{name: "short-token", want: refusal{422, "token_malformed"}, body: strings.Replace(with(""), tok, tok[1:], 1)},
 		{name: "forged-token", want: refusal{422, "token_invalid"}, body: strings.Replace(with(""), tok, forged, 1)},
-		{name: "tomorrow", want: refusal{422, "occurred_in_future"}, body: strings.Replace(with(""), at(0), at(24*time.Hour), 1)},
-		{name: "long-ago", want: refusal{422, "occurred_too_old"}, body: strings.Replace(with(""), at(0), at(-401*24*time.Hour), 1)},
+		{name: "tomorrow", want: refusal{422, "occurred_in_future"}, body: strings.Replace(with(""), at(0),
+			at(24*time.Hour), 1)},
+		{name: "long-ago", want: refusal{422, "occurred_too_old"}, body: strings.Replace(with(""), at(0),
+			at(-401*24*time.Hour), 1)},
 	}
 	for i := range cases {
 		cases[i].recorded = "yes"
@@ -134,7 +166,12 @@ func (r *run) badEvents(ctx context.Context, workspace, tok string) error {
 
 // goodEvent is the body of a request whose headers are wrong.
 func (r *run) goodEvent(tok, id string) string {
-	m := message{Conversion: event.Conversion{EventID: id, Type: event.Lead, ClickToken: tok, OccurredAt: event.MillisOf(r.cfg.Now()).Add(time.Second)}}
+	m := message{Conversion: event.Conversion{
+		EventID:    id,
+		Type:       event.Lead,
+		ClickToken: tok,
+		OccurredAt: event.MillisOf(r.cfg.Now()).Add(time.Second),
+	}}
 	return string(m.appendJSON(nil))
 }
 
@@ -166,14 +203,16 @@ func (r *run) refuse(ctx context.Context, workspace, tok string, cases []refusal
 		if err := r.client.judgeRefusal(c.want, space, status, answer, body); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		r.ledger.refuse(expectedRejection{workspace: space, webhookID: header.Get("Webhook-Id"), code: c.want.code, status: c.want.status,
-			body: sha256.Sum256(body), unrecorded: c.recorded == "no", either: c.recorded == "either"})
+		r.ledger.refuse(expectedRejection{workspace: space, webhookID: header.Get("Webhook-Id"), code: c.want.code,
+			status: c.want.status,
+			body:   sha256.Sum256(body), unrecorded: c.recorded == "no", either: c.recorded == "either"})
 	}
 	return nil
 }
 
-// notEntitled posts for the workspaces that see no tokens. Without conversion tracking events are refused; a smaller plan alone refuses nothing, there is
-// only no token to send. tok is another workspace's token, "" if there is none.
+// notEntitled posts for the workspaces that see no tokens. Without conversion tracking
+// events are refused; a smaller plan alone refuses nothing, there is only no token to
+// send. tok is another workspace's token, "" if there is none.
 func (r *run) notEntitled(ctx context.Context, tok string) error {
 	seen := make(map[string]bool)
 	for i := range r.targets {
@@ -204,7 +243,8 @@ func (r *run) notEntitled(ctx context.Context, tok string) error {
 		if !w.Access.ConversionTracking {
 			own.refused, own.want = &refusal{403, "not_entitled"}, ""
 		}
-		if err := r.sendSteps(ctx, &story{name: "workspace " + w.ID + " without entitlement"}, t, []step{own}); err != nil {
+		if err := r.sendSteps(ctx, &story{name: "workspace " + w.ID + " without entitlement"}, t,
+			[]step{own}); err != nil {
 			return err
 		}
 	}

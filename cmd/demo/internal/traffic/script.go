@@ -20,9 +20,11 @@ var shapesText string
 //
 //	ID TYPE [AMOUNT CURRENCY] [of=ID] [order=ID] [name=TEXT] [at=DURATION] [by=foreign] [token=forged|unclicked|old] [twin] [=> EXPECTED]
 //
-// AMOUNT is a decimal, or in shapes a word: any (an amount and currency that is drawn), same (the one drawn last), part (a part of it), more (more than it),
-// other (as much in another currency). at counts from the click. twin writes the same event in another way. by=foreign is another workspace's
-// merchant. EXPECTED is "refused STATUS CODE" or the row's verdict as rowText prints it.
+// AMOUNT is a decimal, or in shapes a word: any (an amount and currency that is drawn),
+// same (the one drawn last), part (a part of it), more (more than it), other (as much
+// in another currency). at counts from the click. twin writes the same event in another
+// way. by=foreign is another workspace's merchant. EXPECTED is "refused STATUS CODE" or
+// the row's verdict as rowText prints it.
 type step struct {
 	id, parent, order, name string
 	typ                     event.Type
@@ -50,7 +52,8 @@ type shape struct {
 	steps  []step
 }
 
-// loadStories reads stories.txt: "story LINK [batch]: NAME", then a step on each line, "late" before those that come after the grace.
+// loadStories reads stories.txt: "story LINK [batch]: NAME", then a step on each line,
+// "late" before those that come after the grace.
 func loadStories() ([]story, error) {
 	var stories []story
 	late := false

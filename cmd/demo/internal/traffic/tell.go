@@ -32,7 +32,15 @@ type teller struct {
 }
 
 func (r *run) teller(prefix, workspace, tok string, rng *rand.Rand) *teller {
-	return &teller{run: r, prefix: prefix, workspace: workspace, token: tok, clicked: event.MillisOf(r.cfg.Now()), rng: rng, occurred: make(map[string]event.Millis)}
+	return &teller{
+		run:       r,
+		prefix:    prefix,
+		workspace: workspace,
+		token:     tok,
+		clicked:   event.MillisOf(r.cfg.Now()),
+		rng:       rng,
+		occurred:  make(map[string]event.Millis),
+	}
 }
 
 // message makes the next event.
@@ -44,7 +52,8 @@ func (t *teller) message(s step) (*message, error) {
 		}
 		return t.prefix + "-" + prefix + id
 	}
-	m := &message{twin: s.twin, refused: s.refused, Conversion: event.Conversion{WorkspaceID: t.workspace, EventID: name("", s.id), ClickToken: t.token, Type: s.typ, EventName: s.name,
+	m := &message{twin: s.twin, refused: s.refused, Conversion: event.Conversion{WorkspaceID: t.workspace,
+		EventID: name("", s.id), ClickToken: t.token, Type: s.typ, EventName: s.name,
 		OrderID: name("o", s.order), ParentEventID: name("", s.parent)}}
 	if s.typ == event.Sale {
 		m.EventName = cmp.Or(s.name, "checkout")
@@ -71,13 +80,15 @@ func (t *teller) date(m *message, s step) {
 	case s.at != nil:
 		at = t.clicked.Add(*s.at)
 	case !again:
-		// At most 5 minutes from now: what a gateway lets pass. Later than a second: what people do.
+		// At most 5 minutes from now: what a gateway lets pass. Later than a second:
+		// what people do.
 		at = t.clicked.Add(2*time.Second + time.Duration(t.steps)*20*time.Second)
 	}
 	t.occurred[m.EventID], m.OccurredAt = at, at
 }
 
-// price sets the amount. Words in its place mean the amount drawn last, or one that is drawn now.
+// price sets the amount. Words in its place mean the amount drawn last, or one that is
+// drawn now.
 func (t *teller) price(m *message, s step) error {
 	if s.amount == "" {
 		return nil
@@ -147,8 +158,8 @@ type lateStory struct {
 	due    time.Time
 }
 
-// tell tells each story on a link that fits it. A story is left out if the catalog has no such link, or if it needs keys or a second workspace that are
-// not there.
+// tell tells each story on a link that fits it. A story is left out if the catalog has
+// no such link, or if it needs keys or a second workspace that are not there.
 func (r *run) tell(ctx context.Context, stories []story) (late []lateStory, err error) {
 	for i := range stories {
 		r.report(i, len(stories), PhaseStories)
@@ -263,8 +274,9 @@ func (r *run) sendSteps(ctx context.Context, s *story, t *teller, steps []step) 
 	return nil
 }
 
-// CheckStories compares the verdicts of the stories with what a person expects of them. It holds as long as each click reached the processor within the
-// grace. It returns nil if all is well.
+// CheckStories compares the verdicts of the stories with what a person expects of them.
+// It holds as long as each click reached the processor within the grace. It returns nil
+// if all is well.
 func (l *Ledger) CheckStories(outcomes []event.Outcome) []string {
 	type key struct{ workspace, token, eventID string }
 	rows := make(map[key][]*event.Outcome)

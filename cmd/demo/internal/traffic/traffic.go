@@ -28,12 +28,15 @@ type Config struct {
 	Clicks     int    // visits of the volume; the stories add a few dozen
 	Redirector string // base URL
 	Gateway    string // base URL
-	// Grace is the processor's. If it is at most MaxGrace, the run ends with events that come after it.
+	// Grace is the processor's. If it is at most MaxGrace, the run ends with events
+	// that come after it.
 	Grace   time.Duration
 	Workers int // connections to each server, in the volume
-	// Secrets returns the signing secret ("whsec_…") of a workspace, "" if it has none: then it posts no events.
+	// Secrets returns the signing secret ("whsec_…") of a workspace, "" if it has none:
+	// then it posts no events.
 	Secrets func(workspace string) string
-	// Keys mints tokens of clicks that never happened or are long gone. nil leaves out the stories that need them.
+	// Keys mints tokens of clicks that never happened or are long gone. nil leaves out
+	// the stories that need them.
 	Keys *token.Keyring
 	Now  func() time.Time
 }
@@ -41,7 +44,8 @@ type Config struct {
 // MaxGrace is the longest grace that a run waits for.
 const MaxGrace = 30 * time.Second
 
-// DefaultConfig is what the demo starts from. Redirector, Gateway and Secrets are to be filled in.
+// DefaultConfig is what the demo starts from. Redirector, Gateway and Secrets are to be
+// filled in.
 func DefaultConfig() Config {
 	return Config{Seed: 1, Clicks: 2000, Grace: 5 * time.Second, Workers: 48, Now: time.Now}
 }
@@ -87,8 +91,10 @@ type run struct {
 	done      atomic.Int64
 }
 
-// Run drives the traffic and returns what it did; with an error, what it did until then. progress may be nil; its calls do not overlap.
-func Run(ctx context.Context, cfg Config, workspaces []catalog.Workspace, progress func(done, total int, phase string)) (*Ledger, error) {
+// Run drives the traffic and returns what it did; with an error, what it did until
+// then. progress may be nil; its calls do not overlap.
+func Run(ctx context.Context, cfg Config, workspaces []catalog.Workspace, progress func(done, total int,
+	phase string)) (*Ledger, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("driving traffic: %w", err)
 	}
@@ -100,8 +106,9 @@ func Run(ctx context.Context, cfg Config, workspaces []catalog.Workspace, progre
 	if err != nil {
 		return nil, err
 	}
-	r := &run{cfg: cfg, ledger: newLedger(), spaces: make(map[string]*catalog.Workspace), shapes: shapes, progress: progress,
-		prefix: "evt-" + strconv.FormatInt(cfg.Now().Unix(), 36)}
+	r := &run{cfg: cfg, ledger: newLedger(), spaces: make(map[string]*catalog.Workspace), shapes: shapes,
+		progress: progress,
+		prefix:   "evt-" + strconv.FormatInt(cfg.Now().Unix(), 36)}
 	if r.client, err = newClient(cfg, workspaces, r.ledger); err != nil {
 		return nil, fmt.Errorf("driving traffic: %w", err)
 	}
@@ -138,7 +145,8 @@ func (r *run) report(done, total int, phase string) {
 	r.progress(done, total, phase)
 }
 
-// chunk is how many visits are drawn from one random source and made one after the other.
+// chunk is how many visits are drawn from one random source and made one after the
+// other.
 const chunk = 500
 
 func (r *run) volume(ctx context.Context) error {

@@ -63,8 +63,10 @@ func TestRun(t *testing.T) {
 		counts[string(o.Type)]++
 		counts[o.Currency]++
 	}
-	for _, must := range []string{"attributed", "reversed", "duplicate", "conflict", "expired", "click_not_found", "before_click", "wrong_parent", "parent_ambiguous",
-		"parent_not_found", "parent_unattributed", "lead", "sale", "refund", "cancellation", "reversal", "EUR", "USD", "JPY"} {
+	for _, must := range []string{"attributed", "reversed", "duplicate", "conflict", "expired", "click_not_found",
+		"before_click", "wrong_parent", "parent_ambiguous",
+		"parent_not_found", "parent_unattributed", "lead", "sale", "refund", "cancellation", "reversal", "EUR", "USD",
+		"JPY"} {
 		if counts[must] == 0 {
 			t.Errorf("nothing is %s", must)
 		}
@@ -76,7 +78,8 @@ func TestRun(t *testing.T) {
 		total.QR += l.QR
 		total.WithToken += l.WithToken
 	}
-	if total.Visits != ledger.Visits() || total.Humans >= total.Visits || total.QR == 0 || total.WithToken == 0 || total.WithToken == total.Visits {
+	if total.Visits != ledger.Visits() || total.Humans >= total.Visits || total.QR == 0 || total.WithToken == 0 ||
+		total.WithToken == total.Visits {
 		t.Errorf("links: %+v", total)
 	}
 }
@@ -101,8 +104,12 @@ func TestChecksFind(t *testing.T) {
 	}
 	shown := slices.IndexFunc(w.clicks, func(c oracle.Click) bool { return c.TokenStatus == event.TokenAppended })
 	hidden := slices.IndexFunc(w.clicks, func(c oracle.Click) bool { return c.TokenStatus != event.TokenAppended })
-	f("a lost click", clicks(func(c []event.Click) []event.Click { return slices.Delete(c, shown, shown+1) }), "is not on record")
-	f("a lost click without token", clicks(func(c []event.Click) []event.Click { return slices.Delete(c, hidden, hidden+1) }), "1 clicks without a visible token are not on record")
+	f("a lost click", clicks(func(c []event.Click) []event.Click {
+		return slices.Delete(c, shown, shown+1)
+	}), "is not on record")
+	f("a lost click without token", clicks(func(c []event.Click) []event.Click {
+		return slices.Delete(c, hidden, hidden+1)
+	}), "1 clicks without a visible token are not on record")
 	f("a click twice", clicks(func(c []event.Click) []event.Click { return append(c, c[shown]) }), "on record twice")
 	f("a click too many", clicks(func(c []event.Click) []event.Click {
 		extra := c[hidden]
@@ -111,7 +118,10 @@ func TestChecksFind(t *testing.T) {
 	}), "never happened")
 	f("another link", clicks(func(c []event.Click) []event.Click { c[shown].LinkID = "lnk_x"; return c }), "lnk_x")
 	f("another sub-id", clicks(func(c []event.Click) []event.Click { c[shown].Sub3 = "x"; return c }), `"x"`)
-	f("another status", clicks(func(c []event.Click) []event.Click { c[shown].TokenStatus = event.TokenWithheld; return c }), "a visitor saw the token")
+	f("another status", clicks(func(c []event.Click) []event.Click {
+		c[shown].TokenStatus = event.TokenWithheld
+		return c
+	}), "a visitor saw the token")
 	f("a status too good", clicks(func(c []event.Click) []event.Click {
 		extra := c[shown]
 		extra.ClickToken = "x"
@@ -122,9 +132,14 @@ func TestChecksFind(t *testing.T) {
 		return ledger.CheckConversions(change(w.bareEvents()))
 	}
 	f("a lost event", events(func(e []event.Conversion) []event.Conversion { return e[1:] }), "is on record 0 times")
-	f("an event twice", events(func(e []event.Conversion) []event.Conversion { return append(e, e[0]) }), "is on record 2 times")
+	f("an event twice", events(func(e []event.Conversion) []event.Conversion {
+		return append(e, e[0])
+	}), "is on record 2 times")
 	f("another key", events(func(e []event.Conversion) []event.Conversion { e[0].KeyID = "x"; return e }), "key_id")
-	f("another content", events(func(e []event.Conversion) []event.Conversion { e[0].OrderID = "x"; return e }), "content_sha256")
+	f("another content", events(func(e []event.Conversion) []event.Conversion {
+		e[0].OrderID = "x"
+		return e
+	}), "content_sha256")
 	f("an event from nowhere", events(func(e []event.Conversion) []event.Conversion {
 		extra := e[0]
 		extra.EventID = "x"
@@ -136,8 +151,13 @@ func TestChecksFind(t *testing.T) {
 		return ledger.CheckRejections(change(slices.Clone(w.rejections)))
 	}
 	f("a lost rejection", rejections(func(r []event.Rejection) []event.Rejection { return r[1:] }), "is not on record")
-	f("a rejection twice", rejections(func(r []event.Rejection) []event.Rejection { return append(r, r[0]) }), "did not happen")
-	f("another status", rejections(func(r []event.Rejection) []event.Rejection { r[0].Status = 500; return r }), "status is 500")
+	f("a rejection twice", rejections(func(r []event.Rejection) []event.Rejection {
+		return append(r, r[0])
+	}), "did not happen")
+	f("another status", rejections(func(r []event.Rejection) []event.Rejection {
+		r[0].Status = 500
+		return r
+	}), "status is 500")
 
 	if got := ledger.CheckStories(nil); len(got) != 21 {
 		t.Errorf("no outcomes at all: %q", got)
@@ -192,13 +212,20 @@ func TestUnexpectedAnswers(t *testing.T) {
 		}
 	}
 	f("the redirector fails", func(w *world) { w.breakVisit = answer(500, "", "") }, "status 500, want 302")
-	f("a destination with one byte changed", func(w *world) { w.breakVisit = answer(302, "https://shop.acme.com/?ref=a+b#top", "") }, "https://shop.acme.com/?ref=a+b#top")
-	f("the gateway fails", func(w *world) { w.breakPost = answer(500, "", "its disk is full") }, "status 500 its disk is full, want 202", `"event_id"`)
-	f("another event is acknowledged", func(w *world) { w.breakPost = answer(202, "", `{"status":"accepted","event_id":"other"}`) }, "want 202")
+	f("a destination with one byte changed", func(w *world) {
+		w.breakVisit = answer(302, "https://shop.acme.com/?ref=a+b#top", "")
+	}, "https://shop.acme.com/?ref=a+b#top")
+	f("the gateway fails", func(w *world) {
+		w.breakPost = answer(500, "", "its disk is full")
+	}, "status 500 its disk is full, want 202", `"event_id"`)
+	f("another event is acknowledged", func(w *world) {
+		w.breakPost = answer(202, "", `{"status":"accepted","event_id":"other"}`)
+	}, "want 202")
 	f("nobody is there", func(w *world) { w.redirector.Close() }, "connection refused")
 }
 
-// What is put off is sent again, and what may have been recorded by the way is no error.
+// What is put off is sent again, and what may have been recorded by the way is no
+// error.
 func TestPutOff(t *testing.T) {
 	w := newWorld(t)
 	rng := rand.New(rand.NewPCG(1, 1))
@@ -251,7 +278,8 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// BenchmarkVolume is a run per visit, the servers included: a redirector that does nothing but mint tokens, and the gateway of the tests.
+// BenchmarkVolume is a run per visit, the servers included: a redirector that does
+// nothing but mint tokens, and the gateway of the tests.
 func BenchmarkVolume(b *testing.B) {
 	w := newWorld(b)
 	full := w.redirector.Config.Handler
@@ -303,7 +331,8 @@ func TestImports(t *testing.T) {
 			path, _ := strconv.Unquote(i.Path.Value)
 			own, ours := strings.CutPrefix(path, project)
 			if ours && !strings.HasPrefix(own, "schemas/") && own != "pipeline/token" && own != "pipeline/oracle" {
-				t.Errorf("%s imports %s: of the project the traffic imports only schemas/*, pipeline/oracle and pipeline/token", file.Name(), path)
+				t.Errorf("%s imports %s: of the project the traffic imports only schemas/*, pipeline/oracle and "+
+					"pipeline/token", file.Name(), path)
 			}
 		}
 	}

@@ -18,7 +18,8 @@ type target struct {
 	program   *catalog.Program // nil if none
 	partner   *catalog.Partner // nil if none
 	path      string           // escaped
-	// hidden: no visitor may see a token. plain: the destination has nothing that could forbid one, so every visitor of a link that is not hidden sees one.
+	// hidden: no visitor may see a token. plain: the destination has nothing that could
+	// forbid one, so every visitor of a link that is not hidden sees one.
 	hidden, plain bool
 	weight        int
 }
@@ -33,8 +34,14 @@ func targetsOf(workspaces []catalog.Workspace) []target {
 			if l.Status != catalog.StatusActive {
 				continue
 			}
-			t := target{workspace: w, link: l, path: (&url.URL{Path: "/" + l.Slug}).EscapedPath(), weight: 1 + 1000/(len(targets)+2)}
-			t.hidden = !l.ConversionTracking || l.Token == catalog.TokenNever || !w.Entitled() || !w.Access.ConversionTracking
+			t := target{
+				workspace: w,
+				link:      l,
+				path:      (&url.URL{Path: "/" + l.Slug}).EscapedPath(),
+				weight:    1 + 1000/(len(targets)+2),
+			}
+			t.hidden = !l.ConversionTracking || l.Token == catalog.TokenNever || !w.Entitled() ||
+				!w.Access.ConversionTracking
 			t.plain = !strings.ContainsAny(l.Destination, "?;") && strings.HasPrefix(l.Destination, "http")
 			for p := range w.Programs {
 				if w.Programs[p].ID == l.Program {
@@ -67,11 +74,14 @@ type visit struct {
 
 var browsers = []string{
 	"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36",
-	"Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.6 Mobile/15E148 Safari/604.1",
+	"Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.6 " +
+		"Mobile/15E148 Safari/604.1",
 	"Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Mobile Safari/537.36",
-	"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.6 Safari/605.1.15",
+	"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.6 " +
+		"Safari/605.1.15",
 	"Mozilla/5.0 (X11; Linux x86_64; rv:143.0) Gecko/20100101 Firefox/143.0",
-	"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36 Edg/141.0.0.0",
+	"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 " +
+		"Safari/537.36 Edg/141.0.0.0",
 }
 
 var crawlers = []string{
@@ -82,7 +92,8 @@ var crawlers = []string{
 	"Twitterbot/1.0",
 }
 
-var referrers = []string{"https://news.example.com/spring?id=7", "https://www.example.org/", "https://blog.example.net/reviews/best-of", "https://t.example/x"}
+var referrers = []string{"https://news.example.com/spring?id=7", "https://www.example.org/",
+	"https://blog.example.net/reviews/best-of", "https://t.example/x"}
 
 // drawVisit draws who comes, from where, to which link.
 func (r *run) drawVisit(rng *rand.Rand) visit {
@@ -114,7 +125,8 @@ func (r *run) drawVisit(rng *rand.Rand) visit {
 		}
 	}
 	if rng.IntN(20) == 0 {
-		v.extra = v.workspace.TokenParameter + "=" + token.Text(&token.Raw{1}) // somebody copied a link with its token
+		// somebody copied a link with its token
+		v.extra = v.workspace.TokenParameter + "=" + token.Text(&token.Raw{1})
 	}
 	return v
 }
@@ -156,7 +168,8 @@ func (v *visit) facts() facts {
 }
 
 func factsOf(c *event.Click) facts {
-	return facts{c.WorkspaceID, c.LinkID, c.Trigger, c.IsBot, [5]string{c.Sub1, c.Sub2, c.Sub3, c.Sub4, c.Sub5}, c.ReferrerHost}
+	return facts{c.WorkspaceID, c.LinkID, c.Trigger, c.IsBot, [5]string{c.Sub1, c.Sub2, c.Sub3, c.Sub4, c.Sub5},
+		c.ReferrerHost}
 }
 
 func (f facts) String() string {
@@ -167,7 +180,8 @@ func (f facts) String() string {
 	return s
 }
 
-// tokenIn returns the token in a Location, "" if the Location is the destination alone. All else must be the destination, byte for byte.
+// tokenIn returns the token in a Location, "" if the Location is the destination alone.
+// All else must be the destination, byte for byte.
 func (v *visit) tokenIn(location string) (string, error) {
 	head, fragment := v.link.Destination, ""
 	if i := strings.IndexByte(head, '#'); i >= 0 {

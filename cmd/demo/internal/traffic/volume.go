@@ -9,8 +9,9 @@ import (
 // journeyEvery is how many visits bring one journey.
 const journeyEvery = 60
 
-// chunk makes visits one after the other, with the journeys that follow from them. All that it does is drawn before it is done, so it does
-// not depend on what the servers answer.
+// chunk makes visits one after the other, with the journeys that follow from them. All
+// that it does is drawn before it is done, so it does not depend on what the servers
+// answer.
 func (r *run) chunk(ctx context.Context, n, visits int) error {
 	rng := rand.New(rand.NewPCG(r.cfg.Seed, uint64(n)+1))
 	batches := make(map[string][]*message)
@@ -38,7 +39,13 @@ func (r *run) chunk(ctx context.Context, n, visits int) error {
 			}
 		}
 		if !atOnce && own%8 == 0 { // somebody tries
-			m, err := t.message(step{id: "F", typ: "sale", amount: "any", token: "forged", refused: &refusal{422, "token_invalid"}})
+			m, err := t.message(step{
+				id:      "F",
+				typ:     "sale",
+				amount:  "any",
+				token:   "forged",
+				refused: &refusal{422, "token_invalid"},
+			})
 			if err != nil {
 				return err
 			}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/connectors/report"
+	"github.com/nimriz/partners/schemas/catalog"
+)
+
+func overview(w io.Writer, group string) {
+	fmt.Fprintf(w, "ctl: sets the pipeline up and looks into it. Flags stand before arguments; each command "+
+		"explains its own with -h.\n\n")
+	for _, c := range commands() {
+		if strings.HasPrefix(c.name, group) {
+			fmt.Fprintf(w, "  ctl %-20s %s\n", c.name, c.about)
+		}
+	}
+}
+
+func (c command) run(args []string, stdout, stderr io.Writer, environ func(string) (string, bool)) int {
+	fs := daemon.NewFlags(strings.TrimSpace("ctl "+c.name+" [flags] "+c.args), c.about)
+	do := c.define(fs)
+	err := daemon.Parse(fs, args, environ)
+	if errors.Is(err, flag.ErrHelp) {
+		fs.SetOutput(stdout)
+		fs.Usage()
+		return 0
+	}
+	switch rest := fs.Args(); {
+	case err != nil:
+		err = usageError{err}
+	case slices.ContainsFunc(rest, func(a string) bool { return strings.HasPrefix(a, "-") }):
+		err = usagef("flags stand before arguments: %q", rest)
+	case c.args == "" && len(rest) > 0:
+		err = usagef("unexpected argument %q", rest[0])
+	default:
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		err = do(ctx, &call{
+			args:   rest,
+			stdout: stdout,
+			stderr: stderr,
+			log:    slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
+		})
+	}
+	var problem *catalog.Problem
+	var claim *report.BadClaim
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, new(usageError)):
+		fmt.Fprintf(stderr, "ctl %s: %v (-h lists all flags)\n", c.name, err)
+		return 2
+	case errors.As(err, &problem), errors.As(err, &claim):
+		// lines that begin with FILE:LINE:COL, as editors want them
+		fmt.Fprintln(stderr, err)
+	default:
+		fmt.Fprintf(stderr, "ctl %s: %v\n", c.name, err)
+	}
+	return 1
+}
