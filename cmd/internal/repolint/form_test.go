@@ -127,7 +127,7 @@ func standsAlone(r repo) []string {
 
 func topLevel(r repo) (bad []string) {
 	folders := []string{"cmd", "pipeline", "schemas", "connectors", "dashboards", "deploy"}
-	files := []string{"go.mod", "go.sum", "README.md"}
+	files := []string{"go.mod", "go.sum", "README.md", "GLOSSARY.md", "CONTRIBUTING.md", "CHANGELOG.md"}
 	seen := map[string]bool{}
 	for _, f := range r.files {
 		top, _, inFolder := strings.Cut(f.path, "/")
