@@ -20,11 +20,17 @@ import (
 //	wait index  'J' | token 20 B | 'p', 's' or 'a' | n 1 B | id n B | offset 8 B BE → end ms of the wait ('w'): by what would end it
 //	deadline    'D' | end ms 8 B BE | token 20 B | offset 8 B BE                  → 'c' or 'w'; one row per waiting event
 //
+// One row is of no journey, and stands in the changelog alone: what was written from an
+// offset on by a transaction that hung there was aborted afterwards.
+//
+//	void        'V' | offset 8 B BE                                               → nothing more
+//
 // Every value but the deadline's begins with the version of its form, 1. Integers are
 // varints (encoding/binary; signed ones zigzag), texts a length and bytes.
 const (
 	prefixJourney  = 'J'
 	prefixDeadline = 'D'
+	prefixVoid     = 'V'
 	journeyVersion = 1
 	journeyKeyLen  = 1 + 20 + 1
 )
@@ -147,6 +153,22 @@ func ParseDeadline(key []byte) (end Millis, token [20]byte, offset int64, ok boo
 	}
 	copy(token[:], key[9:29])
 	return Millis(binary.BigEndian.Uint64(key[1:])), token, int64(binary.BigEndian.Uint64(key[29:])), true
+}
+
+// VoidRow says to whoever applied the changelog beyond the offset that a transaction
+// which was open from there was aborted: its state has what never was. The offset is in
+// the key, so that compaction keeps the row of each event: a state that is older than
+// one of them must meet it, however many come after.
+func VoidRow(offset int64) (key, value []byte) {
+	return binary.BigEndian.AppendUint64([]byte{prefixVoid}, uint64(offset)), []byte{journeyVersion}
+}
+
+// ParseVoid reads the offset in a key made by VoidRow; ok is false for other rows.
+func ParseVoid(key []byte) (offset int64, ok bool) {
+	if len(key) != 9 || key[0] != prefixVoid {
+		return 0, false
+	}
+	return int64(binary.BigEndian.Uint64(key[1:])), true
 }
 
 // JourneyHead is the row that a journey has as long as an event is kept or waits.

@@ -63,6 +63,7 @@ func journeyRows() []journeyRow {
 	first := &event.JourneyEvent{Type: event.Sale, Offset: 77, Content: [32]byte{7}, Effect: 1, Order: "o-1"}
 	unknown := &event.JourneyHead{WaitClick: 2, WaitsTo: 1790259200000}
 	const end = event.Millis(1790259200000)
+	voidKey, voidValue := event.VoidRow(4711)
 	return []journeyRow{
 		{"head", event.HeadKey(token), event.AppendHead(nil, sampleHead())},
 		{"head while the click is unknown", event.HeadKey(token), event.AppendHead(nil, unknown)},
@@ -77,6 +78,7 @@ func journeyRows() []journeyRow {
 			event.AppendWait(nil, &wait.Event, wait.Partition, wait.Behind)},
 		{"wait index", event.AppendIndexKey(nil, token, event.KindForEvent, "evt_0", 79), event.AppendIndex(nil, end)},
 		{"deadline", event.DeadlineKey(end, token, 79), []byte{event.KindWaitClick}},
+		{"void", voidKey, voidValue},
 	}
 }
 
@@ -154,6 +156,15 @@ func TestJourneyKeys(t *testing.T) {
 		}
 		if _, _, ok := event.ParseJourneyKey(event.DeadlineKey(end, &token, offset)); ok {
 			t.Error("a deadline is no journey row")
+		}
+		void, _ := event.VoidRow(offset)
+		if o, ok := event.ParseVoid(void); o != offset || !ok {
+			t.Errorf("void: %v %v", o, ok)
+		}
+		for _, other := range [][]byte{key, event.DeadlineKey(end, &token, offset), event.HeadKey(&token)} {
+			if _, ok := event.ParseVoid(other); ok {
+				t.Errorf("%x is no void row", other)
+			}
 		}
 		// one id's prefix holds no other id's rows
 		other := rapid.StringN(0, 40, 255).Draw(t, "other")
