@@ -134,8 +134,8 @@ var errSession = errors.New("session over")
 // Fatal reports whether err needs a person, or a new process: trying again here would
 // not help.
 func Fatal(err error) bool {
-	for _, f := range []error{ErrInstance, ErrRetention, ErrStateDir, ErrStuck, ErrHanging, kafka.ErrOffsets,
-		kafka.ErrPartitions, kafka.ErrTransactions, kafka.ErrUnclean,
+	for _, f := range []error{ErrInstance, ErrRetention, ErrStateDir, ErrStuck, kafka.ErrOffsets, kafka.ErrPartitions,
+		kafka.ErrTransactions, kafka.ErrUnclean,
 		kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed, kerr.ClusterAuthorizationFailed,
 		kerr.SaslAuthenticationFailed, kerr.InvalidSessionTimeout, kerr.InvalidTransactionTimeout} {
 		if errors.Is(err, f) {

@@ -16,6 +16,7 @@
 //	partners_processor_transaction_seconds_total{phase}  poll, rules, produce, commit, apply
 //	partners_processor_sessions_total                sessions begun: each one after the first is a recovery
 //	partners_processor_hanging_transactions_total    partitions in which Kafka had lost the marker of a transaction of ours, which was then written
+//	partners_processor_waiting_for_markers           partitions, and starts of sessions, that a transaction holds back
 //	partners_processor_partitions{state}             partitions restoring or running here
 //	partners_processor_restored_records_total{topic} records read by restores
 //	partners_processor_restore_seconds               how long a partition's restore took

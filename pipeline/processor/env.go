@@ -27,11 +27,21 @@ type Env struct {
 	// SlabBytes is how much of a partition's clicks gathers in memory before it becomes
 	// a segment; 0 is its share of Config.ClickMemory.
 	SlabBytes int64
+	// TransactionTimeout is after how long the broker aborts a transaction that nobody
+	// ends.
+	TransactionTimeout time.Duration
 }
 
 // DefaultEnv is this machine.
 func DefaultEnv() Env {
-	return Env{FS: vfs.Default, Lock: lockFile, Now: time.Now, Step: func(string) {}, FlushEvery: flushInterval}
+	return Env{
+		FS:                 vfs.Default,
+		Lock:               lockFile,
+		Now:                time.Now,
+		Step:               func(string) {},
+		FlushEvery:         flushInterval,
+		TransactionTimeout: transactionTimeout,
+	}
 }
 
 func lockFile(path string) (io.Closer, error) {

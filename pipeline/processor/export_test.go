@@ -10,19 +10,26 @@ import (
 // TransactionTimeout is after how long the broker aborts a transaction.
 const TransactionTimeout = transactionTimeout
 
-// Hanging is how many markers that Kafka lost the processor wrote.
-func (p *Processor) Hanging() float64 {
+// Hanging is in how many partitions the processor wrote markers that Kafka had lost.
+func (p *Processor) Hanging() float64 { return value(p.m.hanging) }
+
+// WaitingForMarkers is how many partitions are held back by transactions.
+func (p *Processor) WaitingForMarkers() float64 { return value(p.m.heldBack) }
+
+// value reads a counter or gauge.
+func value(c prometheus.Collector) float64 {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(p.m.hanging)
+	reg.MustRegister(c)
 	families, err := reg.Gather()
 	if err != nil {
 		return -1
 	}
-	return families[0].GetMetric()[0].GetCounter().GetValue()
+	m := families[0].GetMetric()[0]
+	return m.GetCounter().GetValue() + m.GetGauge().GetValue()
 }
 
 // GroupPartition is the partition of __consumer_offsets that holds a group.
-var GroupPartition = groupPartition
+func GroupPartition(group string, partitions int) int32 { return javaPartition(group, partitions) }
 
 // SetHook calls fn at each named step of a transaction.
 func (p *Processor) SetHook(fn func(step string)) { p.hook = fn }

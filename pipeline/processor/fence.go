@@ -1,105 +1,31 @@
 package processor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
-	"sync"
+	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
-
-// Transactions that others left behind.
-//
-// A transaction without an owner is ended by initialising its transactional id. That is
-// not always the end of it: when every replica of a partition was down, Kafka 4.3 may
-// end a transaction (a timeout does it, within the first seconds after a start) while
-// the partition has no leader yet, takes the partition for deleted, and never writes
-// its marker. The transaction is over for its coordinator and open in the partition: it
-// hangs. Whoever reads committed records waits there for ever; worse, the next
-// transaction of the same producer closes it with a marker of its own, and rows that
-// were aborted become visible, beside their repetition. So no session begins to write
-// before it has looked for such transactions and put their markers right, which is what
-// kafka-transactions.sh does for an operator.
-
-// ErrHanging: a transaction of ours hangs, and it cannot be known, or the cluster does
-// not let us say, how it ended.
-var ErrHanging = errors.New("a transaction hangs")
-
-// ending is how a transaction ended, or will.
-type ending struct {
-	producer int64
-	epoch    int16 // that its records were written with
-	commit   bool
-}
-
-// endingOf reads from a coordinator's state how its newest transaction ends, or has
-// ended. The end of a transaction raises the epoch by one (KIP-890, without which a
-// cluster is refused), and so does its timeout: the records of one that is over have
-// the epoch below.
-func endingOf(d kadm.DescribedTransaction) (e ending, known bool) {
-	switch d.State {
-	case "Ongoing": // initialising the id aborts it
-		return ending{d.ProducerID, d.ProducerEpoch, false}, true
-	case "PrepareAbort", "CompleteAbort", "PrepareEpochFence":
-		return ending{d.ProducerID, d.ProducerEpoch - 1, false}, true
-	case "PrepareCommit", "CompleteCommit":
-		return ending{d.ProducerID, d.ProducerEpoch - 1, true}, true
-	}
-	return ending{}, false
-}
-
-// endings says, by transactional id, how the newest transaction ended that was seen
-// before the id was initialised again: from then on the coordinator no longer knows.
-type endings struct {
-	mu   sync.Mutex
-	seen map[string]ending
-}
-
-func (e *endings) note(d kadm.DescribedTransaction) {
-	seen, known := endingOf(d)
-	if !known {
-		return
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.seen == nil {
-		e.seen = make(map[string]ending)
-	}
-	e.seen[d.TxnID] = seen
-}
-
-// of tells how the transaction ended that a partition holds open: no other one of its
-// id. d is what the coordinator says of the id now.
-func (e *endings) of(held kadm.DescribedProducer, d kadm.DescribedTransaction) (commit, known bool) {
-	e.mu.Lock()
-	noted, was := e.seen[d.TxnID]
-	e.mu.Unlock()
-	now, is := endingOf(d)
-	for _, x := range []struct {
-		ending
-		known bool
-	}{{now, is}, {noted, was}} {
-		if x.known && x.producer == held.ProducerID && x.epoch == held.ProducerEpoch {
-			return x.commit, true
-		}
-	}
-	return false, false
-}
 
 // initTransactionalID ends what the transactional id has open, and keeps everybody out
 // who used it before.
 func (s *session) initTransactionalID(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
+	// From here on the coordinator no longer knows of the transaction before.
 	if d, err := s.adm.DescribeTransactions(ctx, id); err == nil && d[id].Err == nil {
-		s.endings.note(d[id])
+		s.ended.note(d[id])
 	}
-	cl, err := kafka.NewClient(s.kafka, s.log, nil, kgo.TransactionalID(id), kgo.TransactionTimeout(transactionTimeout))
+	cl, err := s.transactional(id)
 	if err != nil {
 		return err
 	}
@@ -108,147 +34,264 @@ func (s *session) initTransactionalID(ctx context.Context, id string) error {
 	return err
 }
 
-// freeShared looks after the partitions that all slots write: the dead letters, and the
-// group's offsets.
-func (s *session) freeShared(ctx context.Context) error {
-	if err := s.fence(ctx, s.kafka.Topic(topic.DeadLetters), 0); err != nil {
-		return err
-	}
-	const offsets = "__consumer_offsets"
-	have, err := s.adm.ListTopicsWithInternal(ctx, offsets)
-	if n := len(have[offsets].Partitions); err == nil && n > 0 {
-		return s.fence(ctx, offsets, groupPartition(s.kafka.Group(topic.ProcessorGroup), n))
-	}
-	return nil
+// transactional makes a client that takes the transactional id with its first request.
+func (s *session) transactional(id string) (*kgo.Client, error) {
+	return kafka.NewClient(s.kafka, s.log, nil, kgo.TransactionalID(id), kgo.TransactionTimeout(s.transactionTimeout))
 }
 
-// groupPartition is the partition of __consumer_offsets that holds a group's offsets:
-// Kafka takes Java's hash of the name, without its sign.
-func groupPartition(group string, partitions int) int32 {
-	var hash int32
-	for _, c := range []byte(group) { // names of groups are ASCII
-		hash = 31*hash + int32(c)
-	}
-	return (hash & 0x7fffffff) % int32(partitions)
+// blocker is a transaction of our group that holds partitions back and is not over yet.
+type blocker struct {
+	hangingTxn
+	hangs bool  // over for its coordinator; otherwise it is under way
+	why   error // it is still there
 }
 
-// fence ends the transactions that hold back a partition that was assigned to us.
-// Whoever has one open there is dead or a zombie: a live member revokes only between
-// transactions. Of partitions that all slots share it ends none that its coordinator
-// knows as ongoing: that is a live one's, or times out. Where the cluster does not let
-// us look, the restore waits for the transaction's timeout.
-func (s *session) fence(ctx context.Context, name string, id int32) error {
-	open, err := s.openIn(ctx, name, id)
-	if err != nil {
-		s.log.Warn("cannot see who holds a transaction open; waiting for its timeout", "topic", name, "partition", id,
-			"error", err)
+func (b blocker) Error() string { return fmt.Sprintf("%v: %v", b.hangingTxn, b.why) }
+
+// freeAll looks at every partition that our transactions write, before this slot writes
+// into any: its next transaction would close what an earlier one left open with its own
+// marker. It waits for what hangs in partitions that every slot shares; for what hangs
+// elsewhere, the partition's owner waits.
+func (s *session) freeAll(ctx context.Context) error {
+	return s.wait(ctx, s.transactionPartitions(), false, func(b blocker) bool {
+		return b.hangs && slices.ContainsFunc(b.open, func(p kadm.DescribedProducer) bool {
+			return p.Topic == offsetsTopic || p.Topic == s.kafka.Topic(topic.DeadLetters) && b.id == s.transactionalID()
+		})
+	})
+}
+
+// free ends transactions that hold back what this partition's outcomes, changelog and
+// progress say. Their owner may have died between one and the other: without this
+// nobody would see our rows, which come after its own, until it times out.
+func (s *session) free(ctx context.Context, p *partition) error {
+	held := make(kadm.TopicsSet)
+	for _, name := range []string{topic.Outcomes, topic.Changelog, topic.Progress} {
+		at, err := s.list(ctx, s.kafka.Topic(name), p.id)
+		if err != nil {
+			return err
+		}
+		if at.stable < at.end {
+			held.Add(s.kafka.Topic(name), p.id)
+		}
+	}
+	if len(held) == 0 {
 		return nil
 	}
-	for _, producer := range open {
-		listed, err := s.adm.ListTransactions(ctx, []int64{producer.ProducerID}, nil)
+	return s.wait(ctx, held, true, func(blocker) bool { return true })
+}
+
+const (
+	// lookAgain is the longest pause between two looks at a partition that is held
+	// back.
+	lookAgain = 10 * time.Second
+	// sayAgain is how often a wait is logged.
+	sayAgain = time.Minute
+)
+
+// wait looks at partitions until nothing is left there that matters. It never gives up:
+// what a person has to do is in the log, once a minute.
+func (s *session) wait(ctx context.Context, partitions kadm.TopicsSet, owned bool, matters func(blocker) bool) error {
+	var began, told time.Time
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, lookAgain) {
+		blockers, err := s.look(ctx, partitions, owned)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		var left []error
+		for _, b := range blockers {
+			if errors.Is(b.why, errSession) {
+				return fmt.Errorf("%v: %w", b, errSession) // what else it wraps is no reason to give up
+			}
+			if matters(b) {
+				left = append(left, b)
+			}
+		}
 		if err != nil {
-			s.log.Warn("cannot list transactions; waiting for their timeout", "topic", name, "partition", id,
-				"error", err)
+			left = append(left, err)
+		}
+		if left == nil {
+			if !began.IsZero() {
+				s.log.Info("no transaction holds the partitions back any more",
+					"partitions", partitionsText(partitions), "after", time.Since(began).Round(time.Millisecond))
+			}
 			return nil
 		}
-		for _, txn := range listed.Sorted() {
-			if !strings.HasPrefix(txn.TxnID, s.kafka.Group(topic.ProcessorGroup)+"-") {
-				continue
-			}
-			d, err := s.adm.DescribeTransactions(ctx, txn.TxnID)
-			if err != nil || d[txn.TxnID].Err != nil {
-				continue
-			}
-			switch d[txn.TxnID].State {
-			case "Ongoing":
-				if shared := name == s.kafka.Topic(topic.DeadLetters) || strings.HasPrefix(name, "__"); shared ||
-					!holds(d[txn.TxnID], name, id) {
-					continue
-				}
-				if err := s.initTransactionalID(ctx, txn.TxnID); err != nil {
-					return fmt.Errorf("ending the transaction of %s: %w", txn.TxnID, err)
-				}
-				s.log.Info("ended the transaction of the partition's last owner", "topic", name, "partition", id,
-					"transactional_id", txn.TxnID)
-				if err := s.unhang(ctx, producer, kadm.DescribedTransaction{TxnID: txn.TxnID}); err != nil {
-					return err
-				}
-			case "Empty", "CompleteAbort", "CompleteCommit":
-				if err := s.unhang(ctx, producer, d[txn.TxnID]); err != nil {
-					return err
-				}
-			}
-			// In PrepareCommit (End answered, markers on their way) the id may belong
-			// to a live process, which would be fenced for nothing.
+		now := time.Now()
+		if began.IsZero() {
+			began, told = now, now.Add(time.Second-sayAgain) // most are over within a moment
+			s.m.heldBack.Inc()
+			defer s.m.heldBack.Dec()
+		}
+		if now.Sub(told) >= sayAgain {
+			told = now
+			s.log.Warn("waiting for transactions that hold partitions back; looking again",
+				"partitions", partitionsText(partitions), "since", began.UTC(), "error", errors.Join(left...))
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
 		}
 	}
-	return nil
 }
 
-func holds(d kadm.DescribedTransaction, name string, id int32) bool {
-	_, ok := d.Topics[name][id]
-	return ok
-}
-
-// openIn lists the producers that have a transaction open in a partition.
-func (s *session) openIn(ctx context.Context, name string, id int32) (open []kadm.DescribedProducer, err error) {
-	described, err := s.adm.DescribeProducers(ctx, kadm.TopicsSet{name: {id: {}}})
+// look ends what it can of the transactions of our group that hold partitions back, and
+// returns those that it could not. owned says that the partitions were assigned to us:
+// whoever has a transaction open there is dead or a zombie, as a live member revokes
+// only between transactions. In other partitions, what is under way may be a live
+// one's.
+func (s *session) look(ctx context.Context, partitions kadm.TopicsSet, owned bool) (blockers []blocker, err error) {
+	select { // restores run side by side, and one transaction is open in several partitions
+	case s.healing <- struct{}{}:
+		defer func() { <-s.healing }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errSlow)
+	defer cancel()
+	open, err := s.openIn(ctx, partitions)
+	if err != nil && owned {
+		return nil, err
+	}
+	txns := byTransaction(open)
+	if len(txns) == 0 {
+		return nil, nil
+	}
+	owners, err := s.owners(ctx, txns)
 	if err != nil {
 		return nil, err
 	}
-	for _, producer := range described.SortedProducers() {
-		if producer.CurrentTxnStartOffset >= 0 {
-			open = append(open, producer)
-		}
-	}
-	return open, nil
-}
-
-// unhang writes the marker of a transaction that is over for its coordinator, which
-// says d of its id, if it is still open in the partition.
-func (s *session) unhang(ctx context.Context, held kadm.DescribedProducer, d kadm.DescribedTransaction) error {
-	open, err := s.openIn(ctx, held.Topic, held.Partition)
-	if err != nil {
-		return fmt.Errorf("looking again for open transactions of %s partition %d: %w", held.Topic, held.Partition, err)
-	}
-	hangs := false
-	for _, p := range open {
-		hangs = hangs || p.ProducerID == held.ProducerID && p.ProducerEpoch == held.ProducerEpoch &&
-			p.CurrentTxnStartOffset == held.CurrentTxnStartOffset
-	}
-	if !hangs {
-		return nil // its marker was on the way
-	}
-	commit, known := s.endings.of(held, d)
-	where := fmt.Sprintf("%s partition %d from offset %d, of producer %d (%s)",
-		held.Topic, held.Partition, held.CurrentTxnStartOffset, held.ProducerID, d.TxnID)
-	if !known {
-		return fmt.Errorf("%w: %s: Kafka lost its marker, and how it ended is no longer known. If outcomes or "+
-			"changelog hold a commit marker of this producer and epoch, it committed; if not, "+
-			"`kafka-transactions.sh abort --topic %s --partition %d --start-offset %d` puts it right",
-			ErrHanging, where, held.Topic, held.Partition, held.CurrentTxnStartOffset)
-	}
-	answers, err := s.adm.WriteTxnMarkers(ctx, kadm.TxnMarkers{
-		ProducerID:       held.ProducerID,
-		ProducerEpoch:    held.ProducerEpoch,
-		Commit:           commit,
-		CoordinatorEpoch: max(held.CoordinatorEpoch, 0),
-		Topics:           kadm.TopicsSet{held.Topic: {held.Partition: {}}},
-	})
-	for _, a := range answers {
-		for _, t := range a.Topics {
-			for _, p := range t.Partitions {
-				err = errors.Join(err, p.Err)
+	for _, t := range txns {
+		d, known := owners[t.producer]
+		t.id = d.TxnID
+		switch {
+		case known && !strings.HasPrefix(t.id, s.kafka.Group(topic.ProcessorGroup)+"-"):
+			continue // another program's, in the partition of the group's offsets
+		case !known && t.onlyIn(offsetsTopic) && !s.ours(ctx, t):
+			continue
+		case known && d.State == "Ongoing" && d.ProducerEpoch == t.epoch:
+			if !owned {
+				continue
+			}
+			if !holds(d, t.open) {
+				blockers = append(blockers, blocker{t, false,
+					errors.New("it is going on, and not here, says its coordinator")})
+			} else if err := s.initTransactionalID(ctx, t.id); err != nil {
+				blockers = append(blockers, blocker{t, false, fmt.Errorf("ending it for its last owner: %w", err)})
+			} else {
+				s.log.Info("ended the transaction of the partition's last owner", "transaction", t.String())
+				blockers = append(blockers, blocker{t, false, errors.New("its markers are on their way")})
+			}
+		case known && strings.HasPrefix(d.State, "Prepare") && t.markedBy(d.ProducerID, d.ProducerEpoch):
+			// The id may belong to a live process, which would be fenced for nothing.
+			if owned {
+				blockers = append(blockers, blocker{t, false, errors.New("its markers are on their way")})
+			}
+		default:
+			if b := s.heal(ctx, t); b != nil {
+				blockers = append(blockers, *b)
 			}
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("%w: %s: Kafka lost its marker (commit: %v), and writing it failed: %w: "+
-			"`kafka-transactions.sh abort` needs the same rights", ErrHanging, where, commit, err)
+	return blockers, nil
+}
+
+// errSlow: looking took too long. The next look begins anew.
+var errSlow = errors.New("the brokers answer slowly")
+
+// openIn lists the producers that have a transaction open in partitions, and what kept
+// it from seeing all. Where the cluster does not let us look, nothing is open: restores
+// then wait for a transaction's timeout.
+func (s *session) openIn(ctx context.Context, partitions kadm.TopicsSet) (open []kadm.DescribedProducer, err error) {
+	// one at a time: a right that lacks for one topic hides them all
+	for _, one := range partitions.IntoList() {
+		described, e := s.adm.DescribeProducers(ctx, kadm.TopicsList{one}.IntoSet())
+		if denied := new(kadm.AuthError); errors.As(e, &denied) {
+			s.log.Debug("who has a transaction open cannot be seen; it takes the right to READ the topic",
+				"topic", one.Topic, "error", e)
+			continue
+		}
+		if e != nil {
+			err = errors.Join(err, fmt.Errorf("listing the producers of %s: %w", one.Topic, e))
+			continue
+		}
+		for _, p := range described[one.Topic].Partitions.Sorted() {
+			if p.Err != nil {
+				err = errors.Join(err,
+					fmt.Errorf("listing the producers of %s partition %d: %w", p.Topic, p.Partition, p.Err))
+			}
+			for _, producer := range p.ActiveProducers.Sorted() {
+				if producer.CurrentTxnStartOffset >= 0 {
+					open = append(open, producer)
+				}
+			}
+		}
 	}
-	s.m.hanging.Inc()
-	s.log.Warn("Kafka had lost the marker of a transaction; it is written now",
-		"topic", held.Topic, "partition", held.Partition, "start_offset", held.CurrentTxnStartOffset,
-		"transactional_id", d.TxnID, "commit", commit)
-	return nil
+	return open, err
+}
+
+// owners says, by producer id, which transactional id it belongs to, and what the
+// coordinator says of that. A producer id that rolled over belongs to none.
+func (s *session) owners(ctx context.Context, txns []hangingTxn) (map[int64]kadm.DescribedTransaction, error) {
+	var producers []int64
+	for _, t := range txns {
+		producers = append(producers, t.producer)
+	}
+	listed, err := s.adm.ListTransactions(ctx, producers, nil)
+	if err != nil {
+		return nil, fmt.Errorf("listing transactions: %w", err)
+	}
+	owners := make(map[int64]kadm.DescribedTransaction)
+	if len(listed) == 0 {
+		return owners, nil
+	}
+	described, err := s.adm.DescribeTransactions(ctx, listed.TransactionalIDs()...)
+	if err != nil {
+		return nil, fmt.Errorf("describing transactions: %w", err)
+	}
+	for _, d := range described.Sorted() {
+		if d.Err != nil && !errors.Is(d.Err, kerr.TransactionalIDNotFound) {
+			return nil, fmt.Errorf("describing the transaction of %s: %w", d.TxnID, d.Err)
+		}
+		if d.Err == nil {
+			owners[listed[d.TxnID].ProducerID] = d
+		}
+	}
+	return owners, nil
+}
+
+// byTransaction gathers what is open by transaction, in order.
+func byTransaction(open []kadm.DescribedProducer) (txns []hangingTxn) {
+	for _, p := range open {
+		key := txnKey{p.ProducerID, p.ProducerEpoch}
+		i := slices.IndexFunc(txns, func(t hangingTxn) bool { return t.txnKey == key })
+		if i < 0 {
+			i = len(txns)
+			txns = append(txns, hangingTxn{txnKey: key})
+		}
+		txns[i].open = append(txns[i].open, p)
+	}
+	slices.SortFunc(txns, func(a, b hangingTxn) int {
+		return cmp.Or(cmp.Compare(a.producer, b.producer), cmp.Compare(a.epoch, b.epoch))
+	})
+	return txns
+}
+
+// holds reports whether the coordinator counts one of the partitions to the
+// transaction.
+func holds(d kadm.DescribedTransaction, open []kadm.DescribedProducer) bool {
+	return slices.ContainsFunc(open, func(p kadm.DescribedProducer) bool {
+		_, ok := d.Topics[p.Topic][p.Partition]
+		return ok
+	})
+}
+
+func partitionsText(partitions kadm.TopicsSet) string {
+	var text []string
+	for _, t := range partitions.IntoList() {
+		slices.Sort(t.Partitions)
+		text = append(text, fmt.Sprint(t.Topic, t.Partitions))
+	}
+	slices.Sort(text)
+	return strings.Join(text, " ")
 }

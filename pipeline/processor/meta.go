@@ -18,6 +18,19 @@ type meta struct {
 	Partition int32  `json:"partition"`
 	Position  int64  `json:"position"` // next offset of the changelog
 	At        int64  `json:"at"`       // wall time in unix ms
+	// Input are the offsets that were committed with the rows up to Position. State
+	// from before they were kept has none.
+	Input *starts `json:"input,omitempty"`
+}
+
+// ahead reports whether the state has applied what the group's committed offsets know
+// nothing of: its transaction was aborted after all.
+func (m meta) ahead(committed starts) error {
+	if m.Input != nil && (m.Input.Clicks > committed.Clicks || m.Input.Conversions > committed.Conversions) {
+		return fmt.Errorf("%w: it has applied inputs up to %+v, and the group committed only %+v",
+			errStale, *m.Input, committed)
+	}
+	return nil
 }
 
 var metaKey = []byte{'M'}

@@ -15,6 +15,7 @@ type metrics struct {
 	phases       *prometheus.CounterVec
 	sessions     prometheus.Counter
 	hanging      prometheus.Counter
+	heldBack     prometheus.Gauge
 	partitions   *prometheus.GaugeVec
 	restored     *prometheus.CounterVec
 	restore      prometheus.Histogram
@@ -44,6 +45,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Sessions begun: each one after the first is a recovery."}),
 		hanging: f.NewCounter(prometheus.CounterOpts{Name: "partners_processor_hanging_transactions_total",
 			Help: "Partitions in which Kafka had lost the marker of a transaction of ours, which was then written."}),
+		heldBack: f.NewGauge(prometheus.GaugeOpts{Name: "partners_processor_waiting_for_markers",
+			Help: "Partitions, and starts of sessions, that a transaction holds back."}),
 		partitions: gauge("partitions", "Partitions owned here, by state: restoring, running.", "state"),
 		restored:   counter("restored_records_total", "Records read by restores.", "topic"),
 		restore: f.NewHistogram(prometheus.HistogramOpts{Name: "partners_processor_restore_seconds",

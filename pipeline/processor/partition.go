@@ -150,6 +150,7 @@ func (p *partition) apply(now time.Time) error {
 			}
 		}
 		p.meta.Position, p.meta.At = p.changelogEnd.Load(), now.UnixMilli()
+		p.meta.Input = &starts{p.clicksPosition, p.conversionsPosition}
 		if err := p.meta.put(b); err != nil {
 			return err
 		}

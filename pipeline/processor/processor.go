@@ -43,7 +43,9 @@ type Processor struct {
 	slab       int64        // 0: a share of ClickMemory
 	owned      atomic.Int64 // partitions, restoring ones included
 
-	endings endings
+	transactionTimeout time.Duration
+
+	ended   txnOutcomes
 	fenced  int // sessions in a row that ended because somebody took our transactional id
 	running atomic.Bool
 }
@@ -70,20 +72,21 @@ func NewIn(env Env, cfg Config, kafkaConfig kafka.Config, codec *event.Codec, lo
 		return nil, err
 	}
 	return &Processor{
-		cfg:         cfg,
-		kafka:       kafkaConfig,
-		codec:       codec,
-		rules:       r,
-		journeyLife: rules.JourneyLife,
-		log:         log,
-		m:           newMetrics(reg),
-		fs:          env.FS,
-		lock:        env.Lock,
-		now:         env.Now,
-		flushEvery:  env.FlushEvery,
-		stuckAfter:  stuckAfter,
-		slab:        env.SlabBytes,
-		hook:        env.Step,
+		cfg:                cfg,
+		kafka:              kafkaConfig,
+		codec:              codec,
+		rules:              r,
+		journeyLife:        rules.JourneyLife,
+		log:                log,
+		m:                  newMetrics(reg),
+		fs:                 env.FS,
+		lock:               env.Lock,
+		now:                env.Now,
+		flushEvery:         env.FlushEvery,
+		stuckAfter:         stuckAfter,
+		slab:               env.SlabBytes,
+		hook:               env.Step,
+		transactionTimeout: env.TransactionTimeout,
 	}, nil
 }
 

@@ -367,7 +367,7 @@ func TestRealGroupPartition(t *testing.T) {
 	w, _ := realWorld(t)
 	adm := kadm.NewClient(w.client)
 	for _, group := range []string{"attribution-processor", "a", "test-with.a-prefix_attribution-processor",
-		"some group"} {
+		"some group", "attribution-processor-slot-9"} {
 		var at kadm.Offsets
 		at.AddOffset(topic.Clicks, 0, 0, -1)
 		if err := adm.CommitAllOffsets(t.Context(), group, at); err != nil {

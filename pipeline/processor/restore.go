@@ -17,27 +17,27 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// restore brings one partition from what is on disk to what is committed. clicks and
-// conversions are the group's committed offsets, as the session fetched them. It runs
-// beside the session; nothing else touches the partition meanwhile.
-func (s *session) restore(ctx context.Context, p *partition, clicks, conversions int64) error {
+// restore brings one partition from what is on disk to what is committed: the group's
+// committed offsets, as the session fetched them. It runs beside the session; nothing
+// else touches the partition meanwhile.
+func (s *session) restore(ctx context.Context, p *partition, committed starts) error {
 	began := time.Now()
 	err := s.open(p)
 	if err == nil {
 		s.hook(StepOpened)
-		err = s.catchUp(ctx, p, clicks)
+		err = s.catchUp(ctx, p, committed)
 	}
 	if rebuildable(err) {
 		s.log.Warn("rebuilding a partition's state from the log", "partition", p.id, "reason", err)
 		if err = s.rebuild(p); err == nil {
-			err = s.catchUp(ctx, p, clicks)
+			err = s.catchUp(ctx, p, committed)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	p.clicksPosition, p.conversionsPosition = clicks, conversions
-	p.committedClicks, p.committedConversions = clicks, conversions
+	p.clicksPosition, p.conversionsPosition = committed.Clicks, committed.Conversions
+	p.committedClicks, p.committedConversions = committed.Clicks, committed.Conversions
 	s.hook(StepRestored)
 	took := time.Since(began)
 	s.m.restore.Observe(took.Seconds())
@@ -124,14 +124,17 @@ func (s *session) rebuild(p *partition) error {
 // catchUp reads what the state on disk lacks, and counts what waits. Damage may show
 // only in the scan that counts: it must lead to a rebuild like damage that shows in
 // opening, or the partition fails the same way in every session from then on.
-func (s *session) catchUp(ctx context.Context, p *partition, clicks int64) error {
+func (s *session) catchUp(ctx context.Context, p *partition, committed starts) error {
+	if err := p.meta.ahead(committed); err != nil {
+		return fmt.Errorf("restoring partition %d: %w", p.id, err)
+	}
 	if err := s.free(ctx, p); err != nil {
 		return fmt.Errorf("restoring partition %d: %w", p.id, err)
 	}
-	if err := s.catchUpChangelog(ctx, p); err != nil {
+	if err := s.catchUpChangelog(ctx, p, committed); err != nil {
 		return fmt.Errorf("restoring partition %d: %w", p.id, err)
 	}
-	if err := s.catchUpClicks(ctx, p, clicks); err != nil {
+	if err := s.catchUpClicks(ctx, p, committed.Clicks); err != nil {
 		return fmt.Errorf("restoring partition %d: %w", p.id, err)
 	}
 	return p.count()
@@ -156,27 +159,11 @@ func (s *session) list(ctx context.Context, name string, id int32) (e ends, err 
 	return e, nil
 }
 
-// free ends transactions that hold back what this partition's outcomes, changelog and
-// progress say. Their owner may have died between one and the other: without this
-// nobody would see our rows, which come after its own, until it times out.
-func (s *session) free(ctx context.Context, p *partition) error {
-	for _, name := range []string{topic.Outcomes, topic.Changelog, topic.Progress} {
-		at, err := s.list(ctx, s.kafka.Topic(name), p.id)
-		if err == nil && at.stable < at.end {
-			err = s.fence(ctx, s.kafka.Topic(name), p.id)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // catchUpChangelog applies the changelog from Pebble's position to its high watermark.
 // The last stable offset would be too low: a transaction that committed a moment ago
 // may not have moved it yet. Every transaction that can still commit wrote before this
 // assignment, so it lies below the watermark.
-func (s *session) catchUpChangelog(ctx context.Context, p *partition) error {
+func (s *session) catchUpChangelog(ctx context.Context, p *partition, committed starts) error {
 	name, listed := s.kafka.Topic(topic.Changelog), s.now()
 	at, err := s.list(ctx, name, p.id)
 	if err != nil {
@@ -191,13 +178,22 @@ func (s *session) catchUpChangelog(ctx context.Context, p *partition) error {
 	p.meta.Position = max(p.meta.Position, at.start)
 	p.changelogEnd.Store(p.meta.Position)
 	if p.meta.Position >= at.end {
+		p.meta.Input = &committed
 		return nil
 	}
+	stood := p.meta.Position
 	return s.read(ctx, name, p.id, p.meta.Position, at.end, func(records []*kgo.Record) error {
 		b := p.store.NewBatch()
 		for _, r := range records {
 			p.meta.Position = r.Offset + 1
 			if r.Attrs.IsControl() {
+				continue
+			}
+			if from, ok := event.ParseVoid(r.Key); ok {
+				if from < stood && !p.fresh {
+					return fmt.Errorf("%w: it stood at %d, and what was written from %d on was aborted",
+						errStale, stood, from)
+				}
 				continue
 			}
 			if err := setRow(b, r.Key, r.Value); err != nil {
@@ -209,6 +205,7 @@ func (s *session) catchUpChangelog(ctx context.Context, p *partition) error {
 			// until then the state is as old as it was: rows may be missing whose
 			// tombstones are gone next time
 			p.meta.At = listed.UnixMilli()
+			p.meta.Input = &committed
 		}
 		p.changelogEnd.Store(p.meta.Position)
 		if err := p.meta.put(b); err != nil {

@@ -38,6 +38,8 @@ type session struct {
 	adm *kadm.Client
 	gts *kgo.GroupTransactSession
 
+	connected context.Context // of gts; ends when a connection was lost
+
 	ready   map[int32]*partition // owned by the session's goroutine, and by a revocation
 	holding bool                 // after the last poll, conversions waited for a listing
 
@@ -55,6 +57,14 @@ type session struct {
 	// for its lock; a goroutine of that fetching stayed behind for ever.
 	closing atomic.Bool
 
+	// What our transactions write: topics by full name with their partition counts, and
+	// the partition of __consumer_offsets that holds the group, -1 if it cannot be
+	// seen.
+	partitions     map[string]int
+	groupPartition int32
+	healing        chan struct{} // holds one: a look at hanging transactions is under way
+	joining        atomic.Bool   // from here on the transactional id is the group session's
+
 	releasing sync.Mutex
 	beat      atomic.Int64 // unix nanoseconds of the last poll, for the watchdog
 	lister    *lister
@@ -70,12 +80,23 @@ type restoring struct {
 	done   chan struct{}
 }
 
-type starts struct{ clicks, conversions int64 }
+// starts are committed offsets of a partition's inputs.
+type starts struct {
+	Clicks      int64 `json:"clicks"`
+	Conversions int64 `json:"conversions"`
+}
 
 // newSession initialises the transactional id, so that nobody waits for what the
 // process before us left open, and then joins the group.
 func (p *Processor) newSession(ctx context.Context) (*session, error) {
-	s := &session{Processor: p, ready: make(map[int32]*partition), restoring: make(map[int32]*restoring)}
+	s := &session{
+		Processor:      p,
+		ready:          make(map[int32]*partition),
+		restoring:      make(map[int32]*restoring),
+		partitions:     make(map[string]int),
+		groupPartition: -1,
+		healing:        make(chan struct{}, 1),
+	}
 	cl, err := kafka.NewClient(p.kafka, p.log, nil)
 	if err != nil {
 		return nil, err
@@ -89,7 +110,7 @@ func (p *Processor) newSession(ctx context.Context) (*session, error) {
 		cl.Close()
 		return nil, fmt.Errorf("initialising the transactional id: %w", err)
 	}
-	if err := s.freeShared(ctx); err != nil {
+	if err := s.freeAll(ctx); err != nil {
 		cl.Close()
 		return nil, err
 	}
@@ -99,9 +120,14 @@ func (p *Processor) newSession(ctx context.Context) (*session, error) {
 		cl.Close()
 		return nil, err
 	}
+	s.joining.Store(true)
+	var lost context.CancelCauseFunc
+	s.connected, lost = context.WithCancelCause(context.Background())
 	s.gts, err = kgo.NewGroupTransactSession(append(append(opts, p.extra...),
+		kgo.WithContext(s.connected),
+		kgo.WithHooks(&connections{lost: lost}),
 		kgo.TransactionalID(s.transactionalID()),
-		kgo.TransactionTimeout(transactionTimeout),
+		kgo.TransactionTimeout(s.transactionTimeout),
 		kgo.ConsumerGroup(p.kafka.Group(topic.ProcessorGroup)),
 		kgo.InstanceID(p.cfg.Instance),
 		kgo.ConsumeTopics(p.kafka.Topic(topic.Clicks), p.kafka.Topic(topic.Conversions)),
@@ -167,6 +193,9 @@ func (s *session) check(ctx context.Context) error {
 			return fmt.Errorf("%w: %s has %d partitions, %s has %d; co-partitioned topics must have the same count",
 				kafka.ErrPartitions, name, len(d.Partitions), s.kafka.Topic(topic.Clicks), partitions)
 		}
+		if n != topic.Clicks && n != topic.Conversions {
+			s.partitions[name] = len(d.Partitions)
+		}
 		switch n {
 		case topic.Clicks:
 			s.ids.clicks = d.ID
@@ -175,6 +204,9 @@ func (s *session) check(ctx context.Context) error {
 		case topic.Changelog:
 			s.ids.changelog = d.ID
 		}
+	}
+	if n, _, err := s.internalPartitions(ctx, offsetsTopic); err == nil {
+		s.groupPartition = javaPartition(s.kafka.Group(topic.ProcessorGroup), n)
 	}
 	if err := s.checkRetention(ctx); err != nil {
 		return err
@@ -251,7 +283,7 @@ func (s *session) runRestore(ctx context.Context, r *restoring) {
 	case <-ctx.Done():
 		return
 	case at := <-r.start:
-		err = s.restore(ctx, r.p, at.clicks, at.conversions)
+		err = s.restore(ctx, r.p, at)
 	}
 	if ctx.Err() != nil {
 		return
@@ -461,7 +493,7 @@ func (s *session) settleRevocation() error {
 	if err := s.gts.Begin(); err != nil {
 		return fmt.Errorf("beginning a transaction: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+	ctx, cancel := context.WithTimeout(s.connected, endTimeout)
 	defer cancel()
 	if _, err := s.gts.End(ctx, kgo.TryAbort); err != nil {
 		return fmt.Errorf("ending an empty transaction: %w", err)

@@ -294,7 +294,11 @@ func (s *session) observe() {
 // run steps until ctx is done or something ends the session.
 func (s *session) run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := s.step(ctx); err != nil {
+		err := s.step(ctx)
+		if lost := context.Cause(s.connected); lost != nil && !Fatal(err) {
+			return lost // whatever else failed, failed of that
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -383,7 +383,7 @@ func (s *session) produceRows() error {
 }
 
 func (s *session) flush() error {
-	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+	ctx, cancel := context.WithTimeout(s.connected, endTimeout)
 	defer cancel()
 	if err := s.gts.Client().Flush(ctx); err != nil {
 		return fmt.Errorf("flushing a transaction: %w", err)
@@ -402,7 +402,7 @@ func (s *session) end() (bool, error) {
 		ok  bool
 		err error
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+	ctx, cancel := context.WithTimeout(s.connected, endTimeout)
 	defer cancel()
 	done := make(chan answer, 1)
 	go func() {

@@ -94,12 +94,13 @@ func (m *machine) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &life{m: m, cable: newCable(&m.w.network), cancel: cancel, ended: make(chan struct{})}
 	env := processor.Env{
-		FS:         errorfs.Wrap(disk{m.disk, &m.opening}, errorfs.InjectorFunc(l.operation)),
-		Lock:       func(string) (io.Closer, error) { return io.NopCloser(nil), nil },
-		Now:        m.now,
-		Step:       l.step,
-		FlushEvery: flushEvery(m.w.seed),
-		SlabBytes:  16 << 10,
+		TransactionTimeout: processor.DefaultEnv().TransactionTimeout,
+		FS:                 errorfs.Wrap(disk{m.disk, &m.opening}, errorfs.InjectorFunc(l.operation)),
+		Lock:               func(string) (io.Closer, error) { return io.NopCloser(nil), nil },
+		Now:                m.now,
+		Step:               l.step,
+		FlushEvery:         flushEvery(m.w.seed),
+		SlabBytes:          16 << 10,
 	}
 	cfg := processor.DefaultConfig()
 	cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickMemory, cfg.CommitInterval, cfg.SessionTimeout = stateDir, m.name, m.w.grace, 4<<20, 200*time.Millisecond, sessionTimeout

@@ -1,0 +1,63 @@
+package processor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// connections ends a session whose client lost a connection.
+//
+// A broker that was away may have lost the markers of our last transaction, End
+// answered or not. The client would connect again and go on, and its next transaction
+// would close the last one with a marker of its own. So nothing is written by whoever
+// was connected before: the next session looks for hanging transactions, and at the
+// committed offsets, first.
+//
+// It is a hook of the client: the client cannot have dialled again before it is called.
+type connections struct {
+	lost context.CancelCauseFunc
+	mu   sync.Mutex
+	met  map[string]bool // brokers that there was a connection to
+}
+
+// OnBrokerConnect implements kgo.HookBrokerConnect. A broker that was never there is
+// not lost.
+func (c *connections) OnBrokerConnect(b kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	addr := net.JoinHostPort(b.Host, fmt.Sprint(b.Port))
+	c.mu.Lock()
+	if c.met == nil {
+		c.met = make(map[string]bool)
+	}
+	c.met[addr] = c.met[addr] || err == nil
+	met := c.met[addr]
+	c.mu.Unlock()
+	if met {
+		c.check(addr, err)
+	}
+}
+
+// OnBrokerE2E implements kgo.HookBrokerE2E.
+func (c *connections) OnBrokerE2E(b kgo.BrokerMetadata, _ int16, e kgo.BrokerE2E) {
+	if err := e.Err(); err != nil {
+		c.check(net.JoinHostPort(b.Host, fmt.Sprint(b.Port)), err)
+	}
+}
+
+// check ends the session unless it was our side that gave up.
+func (c *connections) check(addr string, err error) {
+	switch {
+	case err == nil, errors.Is(err, context.Canceled),
+		errors.Is(err, net.ErrClosed), errors.Is(err, kgo.ErrClientClosed):
+	case strings.Contains(err.Error(), "operation was canceled"):
+	// what net says of a dial that is given up
+	default:
+		c.lost(fmt.Errorf("the connection to %s was lost: %w: %w", addr, err, errSession))
+	}
+}

@@ -1,0 +1,320 @@
+package processor
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Topics of Kafka itself.
+const (
+	offsetsTopic      = "__consumer_offsets"
+	transactionsTopic = "__transaction_state"
+)
+
+const (
+	// clockMargin is by how much the clocks of brokers and processors may differ: a
+	// marker bears the broker's time, the records before it bear the processor's.
+	clockMargin = 5 * time.Minute
+	// readLimit bounds the reading of the coordinator's log, and of the markers.
+	readLimit = 20 * time.Second
+)
+
+// javaPartition is the partition of __consumer_offsets that holds a group, and that of
+// __transaction_state that holds a transactional id: Kafka takes the absolute value of
+// Java's hash of the name (Utils.abs: 0 for the least).
+func javaPartition(name string, partitions int) int32 {
+	var hash int32
+	for _, c := range []byte(name) { // names of groups and ids are ASCII
+		hash = 31*hash + int32(c)
+	}
+	if hash == math.MinInt32 {
+		return 0
+	}
+	return max(hash, -hash) % int32(partitions)
+}
+
+// transactionPartitions are the partitions that our transactions write.
+func (s *session) transactionPartitions() kadm.TopicsSet {
+	set := make(kadm.TopicsSet)
+	for name, n := range s.partitions {
+		for p := range int32(n) {
+			set.Add(name, p)
+		}
+	}
+	if s.groupPartition >= 0 {
+		set.Add(offsetsTopic, s.groupPartition)
+	}
+	return set
+}
+
+// internalPartitions says for one of Kafka's own topics how many partitions it has, and
+// whether all are led.
+func (s *session) internalPartitions(ctx context.Context, name string) (n int, led bool, err error) {
+	have, err := s.adm.ListTopicsWithInternal(ctx, name)
+	if err == nil {
+		err = have[name].Err
+	}
+	if err == nil && len(have[name].Partitions) == 0 {
+		err = errors.New("it cannot be seen")
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("reading metadata of %s: %w", name, err)
+	}
+	led = true
+	for _, p := range have[name].Partitions {
+		led = led && p.Err == nil && p.Leader >= 0
+	}
+	return len(have[name].Partitions), led, nil
+}
+
+// since is a time before which nothing can be of the transaction.
+func (t *hangingTxn) since() time.Time {
+	first := t.open[0].LastTimestamp
+	for _, p := range t.open {
+		first = min(first, p.LastTimestamp)
+	}
+	return time.UnixMilli(first).Add(-clockMargin)
+}
+
+// ours reports whether a transaction without an id, in the partition of
+// __consumer_offsets that our group shares with others, is of our group: by the offset
+// that it begins with.
+func (s *session) ours(ctx context.Context, t hangingTxn) bool {
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
+	at, group := t.open[0].CurrentTxnStartOffset, ""
+	first := map[string]map[int32]span{offsetsTopic: {t.open[0].Partition: {at, at + 1}}}
+	err := s.readRaw(ctx, first, func(r *kgo.Record) bool {
+		key := kmsg.NewOffsetCommitKey()
+		if r.Offset == at && key.ReadFrom(r.Key) == nil {
+			group = key.Group
+		}
+		return true
+	})
+	if err != nil {
+		s.log.Debug("whose transaction it is cannot be seen", "transaction", t.String(), "error", err)
+	}
+	return group == s.kafka.Group(topic.ProcessorGroup)
+}
+
+// readCoordinatorLog looks in __transaction_state for the end of the transaction. Where
+// it may not be read, or not now, the next source is asked.
+func (s *session) readCoordinatorLog(ctx context.Context, t *hangingTxn) (txnOutcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
+	n, _, err := s.internalPartitions(ctx, transactionsTopic)
+	if err != nil {
+		return txnUndecided, err
+	}
+	spans, err := s.spans(ctx, transactionsTopic, t.since().Add(-clockMargin))
+	if err != nil {
+		return txnUndecided, err
+	}
+	if t.id != "" {
+		only := javaPartition(t.id, n)
+		maps.DeleteFunc(spans, func(p int32, _ span) bool { return p != only })
+	}
+	outcome := txnUndecided
+	err = s.readRaw(ctx, map[string]map[int32]span{transactionsTopic: spans}, func(r *kgo.Record) bool {
+		value := kmsg.NewTxnMetadataValue()
+		if value.ReadFrom(r.Value) != nil || !t.markedBy(value.ProducerID, value.ProducerEpoch) {
+			return true // a tombstone, or another transaction
+		}
+		switch value.State {
+		case kmsg.TransactionStatePrepareCommit, kmsg.TransactionStateCompleteCommit:
+			outcome = txnCommit
+		case kmsg.TransactionStatePrepareAbort, kmsg.TransactionStateCompleteAbort:
+			outcome = txnAbort
+		}
+		return outcome == txnUndecided
+	})
+	if outcome == txnUndecided && err == nil {
+		err = errors.New("the end of the transaction is not in it any more")
+	}
+	return outcome, err
+}
+
+// searchMarkers looks for a marker of the transaction in every partition that our
+// transactions write. That none is there decides too, for abort, if all were read, and
+// each from before the transaction on without a gap: where the log begins later, or
+// compaction took records, there may have been one.
+func (s *session) searchMarkers(ctx context.Context, t *hangingTxn) (txnOutcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
+	all := make(map[string]map[int32]span)
+	runs := make(map[string]map[int32]*unbroken)
+	var incomplete error
+	set := s.transactionPartitions()
+	if s.groupPartition < 0 {
+		incomplete = fmt.Errorf("%s cannot be seen", offsetsTopic)
+	}
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		spans, err := s.spans(ctx, name, t.since().Add(-clockMargin))
+		if err != nil {
+			incomplete = errors.Join(incomplete, err)
+			continue
+		}
+		all[name], runs[name] = make(map[int32]span), make(map[int32]*unbroken)
+		for p := range set[name] {
+			x, ok := spans[p]
+			if !ok {
+				incomplete = errors.Join(incomplete, fmt.Errorf("%s partition %d cannot be read", name, p))
+				continue
+			}
+			all[name][p] = x
+			runs[name][p] = &unbroken{next: -1}
+		}
+	}
+	outcome := txnUndecided
+	err := s.readRaw(ctx, all, func(r *kgo.Record) bool {
+		runs[r.Topic][r.Partition].add(r)
+		if r.Attrs.IsControl() && t.markedBy(r.ProducerID, r.ProducerEpoch) && len(r.Key) >= 4 {
+			switch binary.BigEndian.Uint16(r.Key[2:]) { // version, type
+			case 0:
+				outcome = txnAbort
+			case 1:
+				outcome = txnCommit
+			}
+		}
+		return outcome == txnUndecided
+	})
+	if outcome != txnUndecided {
+		return outcome, nil
+	}
+	incomplete = errors.Join(incomplete, err)
+	for name, partitions := range runs {
+		for p, run := range partitions {
+			if end := all[name][p].end; end > 0 && !run.covers(end, t.since()) {
+				incomplete = errors.Join(incomplete,
+					fmt.Errorf("%s partition %d does not reach back to the transaction's start any more", name, p))
+			}
+		}
+	}
+	if t.id == "" {
+		if _, led, err := s.internalPartitions(ctx, transactionsTopic); err != nil || !led {
+			incomplete = errors.Join(incomplete, err,
+				fmt.Errorf("a coordinator may know of it and be away: %s is not led everywhere, or not to be seen",
+					transactionsTopic))
+		}
+	}
+	if incomplete != nil {
+		return txnUndecided, fmt.Errorf("no marker was found, but not everything could be searched: %w", incomplete)
+	}
+	s.log.Warn("a transaction left no marker anywhere; it counts as aborted", "transaction", t.String())
+	return txnAbort, nil
+}
+
+// unbroken is the newest stretch of a partition's log in which no offset is missing.
+type unbroken struct {
+	from, next int64 // next: -1 before the first record
+	began      time.Time
+}
+
+func (u *unbroken) add(r *kgo.Record) {
+	if r.Offset != u.next || u.next < 0 {
+		u.from, u.began = r.Offset, r.Timestamp
+	}
+	u.next = r.Offset + 1
+}
+
+// covers reports whether the stretch goes from before the given time, or from the very
+// beginning of the log, to end.
+func (u *unbroken) covers(end int64, since time.Time) bool {
+	return u.next >= end && (u.from == 0 || !u.began.After(since))
+}
+
+// span is what to read of a partition.
+type span struct{ from, end int64 }
+
+// spans lists the partitions of a topic, each from the last record before a time to its
+// end.
+func (s *session) spans(ctx context.Context, name string, since time.Time) (map[int32]span, error) {
+	starts, err1 := s.adm.ListStartOffsets(ctx, name)
+	after, err2 := s.adm.ListOffsetsAfterMilli(ctx, max(since.UnixMilli(), 0), name)
+	ends, err3 := s.adm.ListEndOffsets(ctx, name)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, fmt.Errorf("listing offsets of %s: %w", name, err)
+	}
+	spans := make(map[int32]span)
+	var err error
+	ends.Each(func(end kadm.ListedOffset) {
+		start, ok1 := starts.Lookup(name, end.Partition)
+		from, ok2 := after.Lookup(name, end.Partition)
+		if e := errors.Join(start.Err, from.Err, end.Err); e != nil || !ok1 || !ok2 {
+			err = errors.Join(err,
+				fmt.Errorf("listing offsets of %s partition %d: %w", name, end.Partition, errors.Join(e, errSlow)))
+			return
+		}
+		spans[end.Partition] = span{max(from.Offset-1, start.Offset), end.Offset}
+	})
+	if len(spans) == 0 && err == nil {
+		err = fmt.Errorf("%s has no partition to be seen", name)
+	}
+	return spans, err
+}
+
+// readRaw hands records of partitions to do until all are read or it returns false:
+// those of open and aborted transactions and the markers too. Where nothing more comes
+// below an end, because the last records were compacted away, it stops at ctx.
+func (s *session) readRaw(ctx context.Context, spans map[string]map[int32]span, do func(*kgo.Record) bool) error {
+	from, left := make(map[string]map[int32]kgo.Offset), 0
+	for name, partitions := range spans {
+		for p, x := range partitions {
+			if x.from >= x.end {
+				continue
+			}
+			if from[name] == nil {
+				from[name] = make(map[int32]kgo.Offset)
+			}
+			from[name][p] = kgo.NewOffset().At(x.from)
+			left++
+		}
+	}
+	if left == 0 {
+		return nil
+	}
+	cfg := s.kafka
+	cfg.ClientID += "-markers"
+	cl, err := kafka.NewClient(cfg, s.log, nil, kgo.KeepControlRecords(),
+		kgo.FetchIsolationLevel(kgo.ReadUncommitted()), kgo.FetchMaxWait(100*time.Millisecond),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.ConsumePartitions(from))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	read := make(map[string]map[int32]bool)
+	for left > 0 {
+		fetches := cl.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return fmt.Errorf("reading logs: %w", err)
+		}
+		for it := fetches.RecordIter(); !it.Done(); {
+			r := it.Next()
+			x := spans[r.Topic][r.Partition]
+			if r.Offset < x.end && !do(r) {
+				return nil
+			}
+			if r.Offset+1 < x.end || read[r.Topic][r.Partition] {
+				continue
+			}
+			if read[r.Topic] == nil {
+				read[r.Topic] = make(map[int32]bool)
+			}
+			read[r.Topic][r.Partition] = true
+			left--
+		}
+	}
+	return nil
+}
