@@ -59,10 +59,9 @@ func TestLostConnection(t *testing.T) {
 	start(t, p)
 	for i := range 3 {
 		w.story(10)
-		restored := func() bool {
+		eventually(t, "it runs", func() bool {
 			return strings.Count(log.String(), "partition restored") == (i+1)*kafkatest.Partitions
-		}
-		eventually(t, "it runs", restored)
+		})
 		if n := sessions(); n != i {
 			t.Fatalf("%d sessions ended, want %d:\n%s", n, i, &log)
 		}

@@ -175,7 +175,7 @@ func (s *session) look(ctx context.Context, partitions kadm.TopicsSet, owned boo
 			}
 			if !holds(d, t.open) {
 				blockers = append(blockers, blocker{t, false,
-					errors.New("it is going on, and not here, says its coordinator")})
+					errors.New("its coordinator says that it goes on, but not here")})
 			} else if err := s.initTransactionalID(ctx, t.id); err != nil {
 				blockers = append(blockers, blocker{t, false, fmt.Errorf("ending it for its last owner: %w", err)})
 			} else {

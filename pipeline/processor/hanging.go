@@ -211,7 +211,7 @@ func (s *session) heal(ctx context.Context, t hangingTxn) *blocker {
 		s.ended.remember(t.txnKey, outcome) // some may be written, whatever a better source says later
 	}
 	if err != nil {
-		return &blocker{t, true, fmt.Errorf("its markers are lost, and writing them (%s, says %s) failed: %w",
+		return &blocker{t, true, fmt.Errorf("its markers are lost, and to write them (%s, says %s): %w",
 			outcome, by, err)}
 	}
 	s.m.hanging.Add(float64(len(t.open)))

@@ -27,18 +27,24 @@ func TestOutcomeOfTheOneThatHangs(t *testing.T) {
 		noted []kadm.DescribedTransaction
 		want  txnOutcome
 	}{
-		{"it is going on, and its commit may be on the way", noted{describe("Ongoing", 4), describe("Empty", 6)},
-			txnUndecided},
-		{"it had committed before", noted{describe("CompleteCommit", 5), describe("Empty", 6)}, txnCommit},
-		{"it was about to commit", noted{describe("PrepareCommit", 5), describe("Empty", 6)}, txnCommit},
-		{"it timed out", noted{describe("PrepareAbort", 5), describe("CompleteAbort", 5)}, txnAbort},
-		{"the one before it is all that was seen", noted{describe("CompleteCommit", 4), describe("Empty", 5)},
-			txnUndecided},
-		{"the next one has committed", noted{describe("CompleteAbort", 4), describe("CompleteCommit", 6)},
-			txnUndecided},
-		{"the next one is under way", noted{describe("Empty", 4), describe("Ongoing", 5)}, txnUndecided},
-		{"the epochs ran out, and another producer took over", noted{another}, txnUndecided},
-		{"nothing was seen", nil, txnUndecided},
+		{"it is going on, and its commit may be on the way",
+			noted{describe("Ongoing", 4), describe("Empty", 6)}, txnUndecided},
+		{"it had committed before",
+			noted{describe("CompleteCommit", 5), describe("Empty", 6)}, txnCommit},
+		{"it was about to commit",
+			noted{describe("PrepareCommit", 5), describe("Empty", 6)}, txnCommit},
+		{"it timed out",
+			noted{describe("PrepareAbort", 5), describe("CompleteAbort", 5)}, txnAbort},
+		{"the one before it is all that was seen",
+			noted{describe("CompleteCommit", 4), describe("Empty", 5)}, txnUndecided},
+		{"the next one has committed",
+			noted{describe("CompleteAbort", 4), describe("CompleteCommit", 6)}, txnUndecided},
+		{"the next one is under way",
+			noted{describe("Empty", 4), describe("Ongoing", 5)}, txnUndecided},
+		{"the epochs ran out, and another producer took over",
+			noted{another}, txnUndecided},
+		{"nothing was seen",
+			nil, txnUndecided},
 	} {
 		var o txnOutcomes
 		for _, d := range c.noted {

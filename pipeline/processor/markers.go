@@ -205,7 +205,7 @@ func (s *session) searchMarkers(ctx context.Context, t *hangingTxn) (txnOutcome,
 	if t.id == "" {
 		if _, led, err := s.internalPartitions(ctx, transactionsTopic); err != nil || !led {
 			incomplete = errors.Join(incomplete, err,
-				fmt.Errorf("a coordinator may know of it and be away: %s is not led everywhere, or not to be seen",
+				fmt.Errorf("its coordinator may be away: %s is not led everywhere, or cannot be seen",
 					transactionsTopic))
 		}
 	}

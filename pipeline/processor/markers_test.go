@@ -119,8 +119,8 @@ func TestRealMarkerEpochs(t *testing.T) {
 		if err := cl.BeginTransaction(); err != nil {
 			t.Fatal(err)
 		}
-		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: topic.Outcomes,
-			Value: []byte("x")}).FirstErr(); err != nil {
+		r := &kgo.Record{Topic: topic.Outcomes, Value: []byte("x")}
+		if err := cl.ProduceSync(t.Context(), r).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -159,9 +159,11 @@ func TestRealMarkerEpochs(t *testing.T) {
 				what, log, marker)
 		}
 		ended := func(s kmsg.TxnMetadataValue) bool {
-			state := map[string]kmsg.TransactionState{"commit": kmsg.TransactionStatePrepareCommit,
-				"abort": kmsg.TransactionStatePrepareAbort}
-			return s.State == state[marker] && s.ProducerID == log[1].producer && s.ProducerEpoch == log[1].epoch
+			state := kmsg.TransactionStatePrepareCommit
+			if marker == "abort" {
+				state = kmsg.TransactionStatePrepareAbort
+			}
+			return s.State == state && s.ProducerID == log[1].producer && s.ProducerEpoch == log[1].epoch
 		}
 		if !slices.ContainsFunc(states, ended) {
 			t.Errorf("%s: the coordinator's log does not say so with the marker's epoch: %v", what, history)

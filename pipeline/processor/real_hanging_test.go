@@ -235,16 +235,24 @@ func TestRealHanging(t *testing.T) {
 				h.put(t, h.unknown, changelog, 3, key, "x")
 				h.end(t, true)
 			}},
-		{name: "the coordinator: aborted", source: "the coordinator",
-			noLog: true, noRight: true, prepare: func(t *testing.T, key string) {
+		{name: "its own, aborted", source: "what was known before", noRight: true,
+			prepare: func(t *testing.T, key string) {
+				h.begin(t, "slot-0")
+				h.put(t, h.known, changelog, 1, key, "x")
+				h.put(t, h.unknown, changelog, 2, key, "x")
+				h.commitOffset(t, h.unknown)
+				h.end(t, false)
+			}, voided: true},
+		{name: "the coordinator: aborted", source: "the coordinator", noLog: true, noRight: true,
+			prepare: func(t *testing.T, key string) {
 				h.begin(t, gone)
 				h.put(t, h.known, changelog, 1, key, "x")
 				h.put(t, h.unknown, changelog, 2, key, "x")
 				h.put(t, h.unknown, topic.Outcomes, 2, key, "x")
 				h.end(t, false)
 			}, voided: true},
-		{name: "the coordinator: committed", commit: true, source: "the coordinator",
-			noLog: true, prepare: func(t *testing.T, key string) {
+		{name: "the coordinator: committed", commit: true, source: "the coordinator", noLog: true,
+			prepare: func(t *testing.T, key string) {
 				h.begin(t, gone)
 				h.put(t, h.known, changelog, 1, key, "x")
 				h.put(t, h.unknown, changelog, 2, key, "x")
@@ -258,8 +266,8 @@ func TestRealHanging(t *testing.T) {
 				h.end(t, true)
 				h.forgotten(t)
 			}},
-		{name: "its log: aborted", source: "the coordinator's log",
-			noRight: true, prepare: func(t *testing.T, key string) {
+		{name: "its log: aborted", source: "the coordinator's log", noRight: true,
+			prepare: func(t *testing.T, key string) {
 				h.begin(t, gone)
 				h.put(t, h.known, changelog, 1, key, "x")
 				h.put(t, h.unknown, changelog, 2, key, "x")
@@ -292,8 +300,8 @@ func TestRealHanging(t *testing.T) {
 				h.commitOffset(t, h.unknown)
 				h.forgotten(t)
 			}, voided: true, guessed: true},
-		{name: "no marker anywhere, and the id has another producer",
-			source: markers, prepare: func(t *testing.T, key string) {
+		{name: "no marker anywhere, and the id has another producer", source: markers,
+			prepare: func(t *testing.T, key string) {
 				h.id, h.producer, h.epoch = "attribution-processor-"+gone, 1_000_000, 32_766
 				h.put(t, h.unknown, changelog, 2, key, "x")
 				h.put(t, h.unknown, changelog, 3, key, "x")
@@ -330,8 +338,8 @@ func TestRealHanging(t *testing.T) {
 			if open := h.open(t, topic.DeadLetters, 0); open != nil {
 				t.Errorf("dead letters are still open from %v", open)
 			}
-			if open := h.open(t, "__consumer_offsets", processor.GroupPartition("attribution-processor",
-				4)); open != nil {
+			shared := processor.GroupPartition("attribution-processor", 4)
+			if open := h.open(t, "__consumer_offsets", shared); open != nil {
 				t.Errorf("the group's offsets are still open from %v", open)
 			}
 			if got := h.visible(t, changelog, key); got != c.commit {
@@ -416,6 +424,46 @@ func TestRealHangingWithoutTheRight(t *testing.T) {
 	if n := p.WaitingForMarkers(); n != 0 || !h.visible(t, topic.Changelog, "hung") {
 		t.Errorf("%v partitions still wait for markers", n)
 	}
+}
+
+// On Apache Kafka: where a log no longer reaches back to the transaction, that no
+// marker is found says nothing. The partition waits, and goes on when a person has
+// decided.
+func TestRealHangingUndecided(t *testing.T) {
+	h := newHangingRig(t)
+	_, _, stop := h.process(t, t.TempDir())
+	h.story(60)
+	h.settle(grace)
+	stop()
+	h.begin(t, "slot-9")
+	at := h.put(t, h.unknown, topic.Changelog, 2, "hung", "x")
+	h.forgotten(t)
+	ends, err := h.adm.ListEndOffsets(t.Context(), topic.Outcomes)
+	if err == nil {
+		_, err = h.adm.DeleteRecords(t.Context(), ends.Offsets())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, log, _ := h.process(t, t.TempDir())
+	eventually(t, "it says what it waits for", func() bool {
+		return strings.Contains(log.String(), "does not reach back to the transaction's start any more")
+	})
+	if n := strings.Count(log.String(), "partition restored"); n != kafkatest.Partitions-1 ||
+		p.WaitingForMarkers() != 1 {
+		t.Errorf("%d partitions are restored, %v wait", n, p.WaitingForMarkers())
+	}
+	if open := h.open(t, topic.Changelog, 2); !slices.Equal(open, []int64{at}) {
+		t.Errorf("the transaction is not left alone: open from %v", open)
+	}
+	_, err = h.adm.WriteTxnMarkers(t.Context(), kadm.TxnMarkers{ProducerID: h.producer, ProducerEpoch: h.epoch,
+		Topics: kadm.TopicsSet{topic.Changelog: {2: {}}}}) // as kafka-transactions.sh does
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it goes on by itself", func() bool {
+		return strings.Count(log.String(), "partition restored") == kafkatest.Partitions && p.WaitingForMarkers() == 0
+	})
 }
 
 // On Apache Kafka: a state that has applied what was aborted afterwards is wiped when
@@ -527,8 +575,8 @@ func TestRealBrokerKills(t *testing.T) {
 	// Not under way while the broker is away: see brokenBroker.
 	stopTraffic := w.traffic(10, 50*time.Millisecond)
 	rows.everywhere(rows.mark())
-	steps := []string{processor.StepEnded, processor.StepProduced, processor.StepApplied, processor.StepFlushed,
-		processor.StepJudged}
+	steps := []string{processor.StepEnded, processor.StepProduced, processor.StepApplied,
+		processor.StepFlushed, processor.StepJudged}
 	var took []time.Duration
 	for i := range kills {
 		die.Store(&steps[i%len(steps)])
@@ -554,8 +602,7 @@ func TestRealBrokerKills(t *testing.T) {
 	w.settle(grace)
 	w.conserved()
 	slices.Sort(took)
-	t.Logf("%d kills: a new outcome in every partition after %v (median), %v (worst); markers that Kafka "+
-		"lost: %v and %v",
+	t.Logf("%d kills: a new outcome in every partition after %v (median), %v (worst); markers written: %v and %v",
 		kills, took[len(took)/2], took[len(took)-1], slots[0].Hanging(), slots[1].Hanging())
 	cancel()
 	for range slots {
