@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// connections ends a session whose client lost a connection.
+// connections ends a session one of whose clients lost a connection.
 //
 // A broker that was away may have lost the markers of our last transaction, End
 // answered or not. The client would connect again and go on, and its next transaction
@@ -20,7 +20,8 @@ import (
 // was connected before: the next session looks for hanging transactions, and at the
 // committed offsets, first.
 //
-// It is a hook of the client: the client cannot have dialled again before it is called.
+// It is a hook of the clients of a session: none can have dialled again before it is
+// called.
 type connections struct {
 	lost context.CancelCauseFunc
 	mu   sync.Mutex
@@ -53,7 +54,7 @@ func (c *connections) OnBrokerE2E(b kgo.BrokerMetadata, _ int16, e kgo.BrokerE2E
 // check ends the session unless it was our side that gave up.
 func (c *connections) check(addr string, err error) {
 	switch {
-	case err == nil, errors.Is(err, context.Canceled),
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
 		errors.Is(err, net.ErrClosed), errors.Is(err, kgo.ErrClientClosed):
 	case strings.Contains(err.Error(), "operation was canceled"):
 	// what net says of a dial that is given up

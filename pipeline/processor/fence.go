@@ -149,8 +149,8 @@ func (s *session) look(ctx context.Context, partitions kadm.TopicsSet, owned boo
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errSlow)
 	defer cancel()
-	open, err := s.openIn(ctx, partitions)
-	if err != nil && owned {
+	open, unseen, err := s.openIn(ctx, partitions)
+	if owned && err != nil || s.shared(unseen) {
 		return nil, err
 	}
 	txns := byTransaction(open)
@@ -199,10 +199,18 @@ func (s *session) look(ctx context.Context, partitions kadm.TopicsSet, owned boo
 // errSlow: looking took too long. The next look begins anew.
 var errSlow = errors.New("the brokers answer slowly")
 
-// openIn lists the producers that have a transaction open in partitions, and what kept
-// it from seeing all. Where the cluster does not let us look, nothing is open: restores
-// then wait for a transaction's timeout.
-func (s *session) openIn(ctx context.Context, partitions kadm.TopicsSet) (open []kadm.DescribedProducer, err error) {
+// shared reports whether one of the partitions is written by every slot: the dead
+// letters, or the group's offsets.
+func (s *session) shared(partitions kadm.TopicsSet) bool {
+	return len(partitions[offsetsTopic])+len(partitions[s.kafka.Topic(topic.DeadLetters)]) > 0
+}
+
+// openIn lists the producers that have a transaction open in partitions, and the
+// partitions that it could not see, with the reason. Where the cluster does not let us
+// look, nothing is open: restores then wait for a transaction's timeout.
+func (s *session) openIn(ctx context.Context, partitions kadm.TopicsSet) (
+	open []kadm.DescribedProducer, unseen kadm.TopicsSet, err error) {
+	unseen = make(kadm.TopicsSet)
 	// one at a time: a right that lacks for one topic hides them all
 	for _, one := range partitions.IntoList() {
 		described, e := s.adm.DescribeProducers(ctx, kadm.TopicsList{one}.IntoSet())
@@ -213,12 +221,14 @@ func (s *session) openIn(ctx context.Context, partitions kadm.TopicsSet) (open [
 		}
 		if e != nil {
 			err = errors.Join(err, fmt.Errorf("listing the producers of %s: %w", one.Topic, e))
+			unseen.Add(one.Topic, one.Partitions...)
 			continue
 		}
 		for _, p := range described[one.Topic].Partitions.Sorted() {
 			if p.Err != nil {
 				err = errors.Join(err,
 					fmt.Errorf("listing the producers of %s partition %d: %w", p.Topic, p.Partition, p.Err))
+				unseen.Add(p.Topic, p.Partition)
 			}
 			for _, producer := range p.ActiveProducers.Sorted() {
 				if producer.CurrentTxnStartOffset >= 0 {
@@ -227,7 +237,7 @@ func (s *session) openIn(ctx context.Context, partitions kadm.TopicsSet) (open [
 			}
 		}
 	}
-	return open, err
+	return open, unseen, err
 }
 
 // owners says, by producer id, which transactional id it belongs to, and what the

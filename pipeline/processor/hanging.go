@@ -188,7 +188,7 @@ func (s *session) askCoordinator(ctx context.Context, t *hangingTxn) (txnOutcome
 // every partition. It returns nil if nothing is left to do.
 func (s *session) heal(ctx context.Context, t hangingTxn) *blocker {
 	// The coordinator was asked after t was found: what is open now, hangs.
-	open, err := s.openIn(ctx, s.transactionPartitions())
+	open, _, err := s.openIn(ctx, s.transactionPartitions())
 	t.open = slices.DeleteFunc(open, func(p kadm.DescribedProducer) bool {
 		return t.txnKey != txnKey{p.ProducerID, p.ProducerEpoch}
 	})

@@ -38,7 +38,7 @@ type session struct {
 	adm *kadm.Client
 	gts *kgo.GroupTransactSession
 
-	connected context.Context // of gts; ends when a connection was lost
+	connected context.Context // ends when a connection was lost
 
 	ready   map[int32]*partition // owned by the session's goroutine, and by a revocation
 	holding bool                 // after the last poll, conversions waited for a listing
@@ -97,7 +97,10 @@ func (p *Processor) newSession(ctx context.Context) (*session, error) {
 		groupPartition: -1,
 		healing:        make(chan struct{}, 1),
 	}
-	cl, err := kafka.NewClient(p.kafka, p.log, nil)
+	var lost context.CancelCauseFunc
+	s.connected, lost = context.WithCancelCause(context.Background())
+	watch := kgo.WithHooks(&connections{lost: lost})
+	cl, err := kafka.NewClient(p.kafka, p.log, nil, watch)
 	if err != nil {
 		return nil, err
 	}
@@ -121,11 +124,9 @@ func (p *Processor) newSession(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	s.joining.Store(true)
-	var lost context.CancelCauseFunc
-	s.connected, lost = context.WithCancelCause(context.Background())
 	s.gts, err = kgo.NewGroupTransactSession(append(append(opts, p.extra...),
 		kgo.WithContext(s.connected),
-		kgo.WithHooks(&connections{lost: lost}),
+		watch,
 		kgo.TransactionalID(s.transactionalID()),
 		kgo.TransactionTimeout(s.transactionTimeout),
 		kgo.ConsumerGroup(p.kafka.Group(topic.ProcessorGroup)),
@@ -278,13 +279,7 @@ func (s *session) assigned(ctx context.Context, cl *kgo.Client, m map[string][]i
 
 func (s *session) runRestore(ctx context.Context, r *restoring) {
 	defer close(r.done)
-	var err error
-	select {
-	case <-ctx.Done():
-		return
-	case at := <-r.start:
-		err = s.restore(ctx, r.p, at)
-	}
+	err := s.awaitOffsets(ctx, r)
 	if ctx.Err() != nil {
 		return
 	}
@@ -296,6 +291,23 @@ func (s *session) runRestore(ctx context.Context, r *restoring) {
 	defer s.mu.Unlock()
 	if s.restoring[r.p.id] == r { // else it was revoked a moment ago
 		s.restored = append(s.restored, r.p)
+	}
+}
+
+// awaitOffsets restores a partition once its committed offsets are there. Where a
+// transaction hangs in the group's offsets, they never come (UNSTABLE_OFFSET_COMMIT).
+func (s *session) awaitOffsets(ctx context.Context, r *restoring) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case at := <-r.start:
+			return s.restore(ctx, r.p, at)
+		case <-time.After(lookAgain / 2):
+		}
+		if err := s.freeAll(ctx); err != nil {
+			return err
+		}
 	}
 }
 
