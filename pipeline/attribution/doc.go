@@ -52,7 +52,7 @@
 // verdicts, reasons, flags, types and parents they show, and fails for one that the
 // rules allow and no scenario shows. TestMutations breaks one rule after the other and
 // fails if no scenario and no comparison with package oracle notices; a plain go test
-// tries a few of them, PARTNERS_MUTATIONS=1 go test -run Mutation
+// tries a few of them, PARTNERS_TEST_LONG=1 go test -run Mutation
 // ./pipeline/attribution all. go test -rapid.checks=1000 runs ten times the usual cases
 // of each property.
 //

@@ -101,19 +101,18 @@ var mutations = []struct{ broken, file, old, new string }{
 		`slices.SortFunc(waits, func(a, b wait) int { return int(a.end - b.end) })`},
 }
 
-// mutationSample are judged by a plain go test; PARTNERS_MUTATIONS=1 go test -run
-// Mutation judges all.
+// mutationSample are judged by a plain go test, PARTNERS_TEST_LONG=1 judges all.
 const mutationSample = 4
 
 // TestMutations builds this package's tests once per mutation, with the changed source
 // laid over the real one (go test -overlay: no file is touched), and runs the scenarios
 // and one property.
 func TestMutations(t *testing.T) {
-	every := 1
-	if testing.Short() || os.Getenv("PARTNERS_MUTATIONS") == "" {
-		every = len(mutations) / mutationSample
+	every := len(mutations) / mutationSample
+	if os.Getenv("PARTNERS_TEST_LONG") == "1" {
+		every = 1
 	}
-	check := []string{"-test.run=^(TestScenarios|TestOracle)$", "-test.timeout=60s", "-rapid.checks=10",
+	check := []string{"-test.run=^(TestScenarios|TestOracle)$", "-test.timeout=5m", "-rapid.checks=10",
 		"-rapid.nofailfile", "-rapid.shrinktime=1ms"}
 	if out, err := exec.Command(os.Args[0], check...).CombinedOutput(); err != nil {
 		t.Fatalf("without any mutation: %v\n%s", err, out)

@@ -43,9 +43,13 @@
 //
 // # Running
 //
-//	go test ./pipeline/simtest                                             300 seeds
-//	PARTNERS_TEST_SEEDS=10000 go test -timeout 24h ./pipeline/simtest      more
+//	go test ./pipeline/simtest                                             30 seeds, and three mutations
+//	PARTNERS_TEST_LONG=1 go test -timeout 1h ./pipeline/simtest            300 seeds, and all mutations
+//	PARTNERS_TEST_SEEDS=10000 go test -timeout 24h -run TestSimulation ./pipeline/simtest   more
 //	PARTNERS_TEST_SEED=17 go test -v -run TestSimulation ./pipeline/simtest   one again; with PARTNERS_TEST_SEEDS, so many from that one on
+//
+// Thirty seeds or more fail if a fault, a step or a refusal never came about, a hundred
+// or more if a cell of the matrix did not.
 //
 // A seed decides what is told and what is injected where. It does not decide in which
 // order goroutines run that are ready at the same instant, so a seed that failed may

@@ -216,13 +216,3 @@ func (m matrix) String() string {
 	t.Flush()
 	return b.String()
 }
-
-// empty are the cells that never came about.
-func (m matrix) empty() (none []cell) {
-	for _, c := range cells() {
-		if m[c] == 0 {
-			none = append(none, c)
-		}
-	}
-	return none
-}

@@ -6,13 +6,25 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-const defaultSeeds = 300
+// Seeds of a plain go test, and of PARTNERS_TEST_LONG=1.
+const (
+	shortSeeds = 30
+	longSeeds  = 300
+)
+
+// cellSeeds are so many that each cell of the matrix comes up about fifteen times.
+const cellSeeds = 100
+
+// long reports whether what takes minutes is wanted too.
+func long() bool { return os.Getenv("PARTNERS_TEST_LONG") == "1" }
 
 func number(t *testing.T, name string, otherwise uint64) uint64 {
 	text := os.Getenv(name)
@@ -42,11 +54,66 @@ func (r *result) add(x result) {
 	r.virtual += x.virtual
 }
 
-// share is what one of the lanes came to.
-type share struct {
+// tally is what the lanes came to together.
+type tally struct {
+	mu sync.Mutex
 	result
+	seeds   uint64
 	hits    matrix
 	refused map[string]int
+}
+
+func (t *tally) add(r result, hits matrix, refused map[string]int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.seeds++
+	t.result.add(r)
+	for c, n := range hits {
+		t.hits[c] += n
+	}
+	for name, n := range refused {
+		t.refused[name] += n
+	}
+}
+
+// missing are the things that so many seeds must have met and did not: a simulation in
+// which they never happen shows nothing. Each fault and each step comes up fifty times
+// in thirty seeds, each refusal eight times; of fewer seeds nothing is wanted.
+func (t *tally) missing(seeds uint64) (none []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if seeds < shortSeeds {
+		return nil
+	}
+	for _, r := range refusals {
+		if t.refused[r.name] == 0 {
+			none = append(none, "a request refused for "+r.name)
+		}
+	}
+	if seeds >= cellSeeds {
+		for _, c := range cells() {
+			if t.hits[c] == 0 {
+				none = append(none, c.fault+" at "+c.step)
+			}
+		}
+		return none
+	}
+	byFault, byStep := make(map[string]int), make(map[string]int)
+	for c, n := range t.hits {
+		byFault[c.fault] += n
+		byStep[c.step] += n
+	}
+	for _, f := range faults {
+		if byFault[f.name] == 0 {
+			none = append(none, f.name+" at any step")
+		}
+	}
+	for _, s := range steps {
+		if byStep[s] == 0 {
+			none = append(none, "any fault at "+s)
+		}
+	}
+	return none
 }
 
 // lanes is how many seeds run at a time, each lane in virtual time of its own.
@@ -56,29 +123,37 @@ const lanes = 2
 // world in which nothing fails.
 func TestSimulation(t *testing.T) {
 	from := number(t, "PARTNERS_TEST_SEED", 1)
-	seeds := number(t, "PARTNERS_TEST_SEEDS", map[bool]uint64{true: defaultSeeds,
-		false: 1}[os.Getenv("PARTNERS_TEST_SEED") == ""])
-	shares := make([]share, min(lanes, seeds))
+	seeds := uint64(shortSeeds)
+	switch {
+	case os.Getenv("PARTNERS_TEST_SEED") != "":
+		seeds = 1
+	case long():
+		seeds = longSeeds
+	}
+	seeds = number(t, "PARTNERS_TEST_SEEDS", seeds)
+	all := &tally{hits: make(matrix), refused: make(map[string]int)}
 	var failed atomic.Bool // one that fails ends them all
 	t.Run("lane", func(t *testing.T) {
-		for i := range shares {
-			sum := &shares[i]
-			*sum = share{hits: make(matrix), refused: make(map[string]int)}
-			t.Run(strconv.Itoa(i+1), func(t *testing.T) {
+		width := min(lanes, seeds)
+		for lane := range width {
+			t.Run(strconv.Itoa(int(lane)+1), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					// tokens are younger than 2014
 					time.Sleep(time.Until(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)))
-					for seed := from + uint64(i); seed < from+seeds && !failed.Load(); seed += uint64(len(shares)) {
-						r, err := simulate(t.Context(), seed, sum.hits, sum.refused)
+					// What is missing then may come in as many seeds more.
+					for n := lane; (n < seeds || n < 2*seeds && all.missing(seeds) != nil) &&
+						!failed.Load(); n += width {
+						seed, hits, refused := from+n, make(matrix), make(map[string]int)
+						r, err := simulate(t.Context(), seed, hits, refused)
 						if err != nil {
 							failed.Store(true)
 							t.Fatalf("seed %d: %v\nonce more: PARTNERS_TEST_SEED=%d go test -v -run "+
 								"TestSimulation ./pipeline/simtest", seed, err, seed)
 						}
-						sum.add(r)
-						if testing.Verbose() && seed%50 == 0 {
-							t.Logf("at seed %d: %d faults, %d rows", seed, sum.faults, sum.rows)
+						all.add(r, hits, refused)
+						if testing.Verbose() && n%50 == 49 {
+							t.Logf("at seed %d", seed)
 						}
 					}
 				})
@@ -88,28 +163,13 @@ func TestSimulation(t *testing.T) {
 	if failed.Load() {
 		return
 	}
-	all := share{hits: make(matrix), refused: make(map[string]int)}
-	for _, x := range shares {
-		all.add(x.result)
-		for c, n := range x.hits {
-			all.hits[c] += n
-		}
-		for name, n := range x.refused {
-			all.refused[name] += n
-		}
-	}
 	t.Logf("%d seeds, %d faults (%d more did not find their step), %d events, %d rows: lost 0, doubled 0, states "+
 		"equal; %d processes gave up and were started again; %v of virtual time",
-		seeds, all.faults, all.missed, all.events, all.rows, all.restarts, all.virtual.Round(time.Minute))
+		all.seeds, all.faults, all.missed, all.events, all.rows, all.restarts, all.virtual.Round(time.Minute))
 	t.Logf("faults by step\n%v", all.hits)
-	if none := all.hits.empty(); len(none) > 0 && seeds >= defaultSeeds {
-		t.Errorf("never injected: %v", none)
-	}
 	t.Logf("requests refused: %v", all.refused)
-	for _, r := range refusals {
-		if all.refused[r.name] == 0 && seeds >= defaultSeeds {
-			t.Errorf("no request was refused for %q", r.name)
-		}
+	if none := all.missing(seeds); len(none) > 0 {
+		t.Errorf("%d seeds, and never injected: %s", all.seeds, strings.Join(none, "; "))
 	}
 }
 
