@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -295,25 +295,44 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// TestLoadingIsLinear: ten times the records must not take a hundred times as long,
-// look-ups in between included.
-func TestLoadingIsLinear(t *testing.T) {
-	load := func(n int) time.Duration {
-		entries := linkEntries(n)
-		v := NewView()
-		start := time.Now()
-		for i, e := range entries {
-			if err := v.Apply(e.Key, e.Value, int64(i)); err != nil {
-				t.Fatal(err)
-			}
-			v.Lookup("go.acme.com", "s0")
+// load feeds a view with n links, and looks one up after each.
+func load(t testing.TB, entries []Entry) {
+	v := NewView()
+	for i, e := range entries {
+		if err := v.Apply(e.Key, e.Value, int64(i)); err != nil {
+			t.Fatal(err)
 		}
-		return time.Since(start)
+		v.Lookup("go.acme.com", "s0")
 	}
-	small := min(load(1000), load(1000), load(1000)) // the machine may be busy
-	large := min(load(10000), load(10000))
-	if large > 40*small {
-		t.Errorf("1,000 records: %v, 10,000 records: %v", small, large)
+}
+
+// TestLoadingIsLinear: ten times the records allocate ten times as much, look-ups in
+// between included. A view that made anything anew with each record would allocate a
+// hundred times as much.
+func TestLoadingIsLinear(t *testing.T) {
+	allocated := func(n int) float64 {
+		entries := linkEntries(n)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		load(t, entries)
+		runtime.ReadMemStats(&after)
+		return float64(after.TotalAlloc - before.TotalAlloc)
+	}
+	if small, large := allocated(1000), allocated(10_000); large > 20*small {
+		t.Errorf("1,000 records allocate %.0f bytes, 10,000 records %.0f", small, large)
+	}
+}
+
+// BenchmarkLoading: the time of a record is the same however many there are.
+func BenchmarkLoading(b *testing.B) {
+	for _, n := range []int{1000, 10_000, 100_000} {
+		b.Run(fmt.Sprintf("records=%d", n), func(b *testing.B) {
+			entries := linkEntries(n)
+			for b.Loop() {
+				load(b, entries)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/record")
+		})
 	}
 }
 
