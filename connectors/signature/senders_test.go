@@ -150,7 +150,7 @@ func TestPublishedSamples(t *testing.T) {
 
 // runSender runs a command with the environment that the senders read.
 func runSender(t *testing.T, url, command string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command, args...)
 	cmd.Env = append(os.Environ(), "PARTNERS_URL="+url, "PARTNERS_SECRET="+namedSecret("a").Reveal(),

@@ -265,7 +265,7 @@ func TestViewsSayWhatTheOracleSays(t *testing.T) {
 func compare(t *testing.T, k kafka.Config, codec *event.Codec, wh *clickhouse.Conn) {
 	t.Helper()
 	clicks, events := read(t, k, codec)
-	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(4 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		var at []struct {
 			Read    uint64 `ch:"r"`
 			Waiting uint64 `ch:"w"`
@@ -360,7 +360,7 @@ func compare(t *testing.T, k kafka.Config, codec *event.Codec, wh *clickhouse.Co
 // ago.
 func fresh(t *testing.T, wh *clickhouse.Conn) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		var at []struct {
 			Watermark  time.Time `ch:"joined_watermark"`
 			Waiting    uint64    `ch:"w"`
