@@ -141,8 +141,8 @@ func TestSimulation(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					// tokens are younger than 2014
 					time.Sleep(time.Until(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)))
-					// What is missing then may come in as many seeds more.
-					for n := lane; (n < seeds || n < 2*seeds && all.missing(seeds) != nil) &&
+					// What is missing then may come in half as many more.
+					for n := lane; (n < seeds || n < seeds+seeds/2 && all.missing(seeds) != nil) &&
 						!failed.Load(); n += width {
 						seed, hits, refused := from+n, make(matrix), make(map[string]int)
 						r, err := simulate(t.Context(), seed, hits, refused)

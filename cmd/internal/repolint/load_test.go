@@ -43,6 +43,7 @@ type goFile struct {
 	main       bool     // has func main of package main
 	interfaces []string
 	tests      []string // functions that go test knows
+	variables  []string // environment variables for tests, in its strings
 }
 
 // textFile is any file that git would keep.
@@ -176,6 +177,10 @@ func (p *pkg) add(t *testing.T, name string, text []byte) {
 		case *ast.TypeSpec:
 			if _, ok := n.Type.(*ast.InterfaceType); ok {
 				g.interfaces = append(g.interfaces, n.Name.Name)
+			}
+		case *ast.BasicLit:
+			if n.Kind == token.STRING {
+				g.variables = append(g.variables, testVariable.FindAllString(n.Value, -1)...)
 			}
 		case *ast.SelectorExpr:
 			if x, ok := n.X.(*ast.Ident); ok && x.Name == osName {

@@ -40,6 +40,18 @@ func documented(text string) repo {
 	return r
 }
 
+// steered is a repository whose package pipeline/state has a test, TestKills, that
+// reads variables, and with a guide.
+func steered(guided string, variables ...string) repo {
+	r := documented("")
+	r.pkgs[0].files[0].variables = variables
+	r.files = []textFile{{"pipeline/state/a_test.go", strings.Join(variables, " ")}, {guide, guided}}
+	return r
+}
+
+// variable is put together so that this file is not a finding.
+func variable(name string) string { return "PARTNERS_" + name }
+
 // text is a repository of one file.
 func text(path, content string) repo { return repo{files: []textFile{{path, content}}} }
 
@@ -136,9 +148,23 @@ func rules() []rule {
 				"| trap | `state`: `TestKills`, `BenchmarkGone` |"),
 		}, []repo{documented("`TestKills`, `state`: `TestKills`, TestGone, `Tests`, `sink`: replay tests"),
 			text("README.md", "`TestGone`")}},
+		{"named tests of the guide", namedTests,
+			map[string]repo{"CONTRIBUTING.md:1 names TestGone, which": steered("| `state`: `TestGone` |")},
+			[]repo{steered("| `state`: `TestKills` |")}},
+		{"test variables", testVariables, map[string]repo{
+			"a_test.go names " + variable("BENCH_ROWS") + ", on which": steered("| `state`: `TestKills` | "+
+				variable("BENCH_ROWS")+" |", variable("BENCH_ROWS")),
+			"has a line on " + variable("REQUIRE_NPM") + ", which no": steered("| `" + variable("REQUIRE_NPM") +
+				"` | what |"),
+			"a_test.go reads " + longForm + ", and no line": steered("| `"+longForm+
+				"` | what |\n| `sink`: `TestKills` |", longForm),
+			"CONTRIBUTING.md names " + variable("TEST_X") + ", on which": steered("say " + variable("TEST_X") + "=1"),
+		}, []repo{steered("| `"+longForm+"`, `"+variable("TEST_SEED")+"` | what |\n| `state`: `TestKills` |",
+			longForm, variable("TEST_SEED")), text("README.md", "PARTNERS_TEST_* and "+variable("BROKERS"))}},
 		{"top level", topLevel, map[string]repo{"internal: the top level is": text("internal/x.go", ""),
 			"NOTES.md: the top level is": text("NOTES.md", ""), "cmd: the top level is": text("cmd", "")},
-			[]repo{text("cmd/x.go", ""), text(".ci/run", ""), text(".gitignore", ""), text("go.mod", "")}},
+			[]repo{text("cmd/x.go", ""), text(".ci/run", ""), text(".gitignore", ""), text("go.mod", ""),
+				text(guide, "")}},
 	}
 }
 
