@@ -50,7 +50,8 @@ type demo struct {
 	kafka     kafka.Config
 	wh        clickhouse.Config
 	at        endpoints
-	clickLife time.Duration // at least the longest window of the catalog
+	listeners map[string]net.Listener // by part
+	clickLife time.Duration           // at least the longest window of the catalog
 	group     daemon.Group
 	parts     []daemon.Part
 
@@ -84,7 +85,10 @@ func (d *demo) main(ctx context.Context) (err error) {
 	if err := d.prepare(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.group.Stop()) }()
+	defer func() {
+		err = errors.Join(err, d.group.Stop())
+		d.release()
+	}()
 	ctx = d.group.Watch(ctx)
 	if err := d.start(ctx); err != nil {
 		return cause(ctx, err)
@@ -128,11 +132,52 @@ func (d *demo) port(n int, usual int) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(usual))
 }
 
+// bind takes the ports of all parts that run here. That is the first thing that
+// happens: a connection of ours may get as its own any port that is not taken yet.
+func (d *demo) bind() error {
+	addresses := map[string]string{
+		"redirector": d.port(0, 8080),
+		"gateway":    d.port(1, 8081),
+		"report":     d.port(2, 8082),
+		"warehouse":  d.port(3, 8123),
+		"broker":     d.port(4, 9092),
+	}
+	d.at = endpoints{Redirector: "http://" + addresses["redirector"], Gateway: "http://" + addresses["gateway"],
+		Report:     "http://" + addresses["report"],
+		ClickHouse: "http://" + addresses["warehouse"], Brokers: addresses["broker"]}
+	d.listeners = make(map[string]net.Listener)
+	var taken []error
+	for _, part := range partNames {
+		elsewhere := part == "broker" && len(d.brokers) > 0 || part == "warehouse" && d.clickhouse != ""
+		if addresses[part] == "" || !d.has(part) || elsewhere { // processor and sink listen nowhere
+			continue
+		}
+		ln, err := net.Listen("tcp", addresses[part])
+		if err != nil {
+			taken = append(taken, fmt.Errorf("%s: %w", part, err))
+			continue
+		}
+		d.listeners[part] = ln
+	}
+	if len(taken) > 0 {
+		return fmt.Errorf("%w (-port-base moves all ports)", errors.Join(taken...))
+	}
+	return nil
+}
+
+// release closes the listeners of parts that never got theirs; those that serve close
+// their own before.
+func (d *demo) release() {
+	for _, ln := range d.listeners {
+		ln.Close()
+	}
+}
+
 // start starts the parts that -run names and waits until they serve.
 func (d *demo) start(ctx context.Context) error {
-	d.at = endpoints{Redirector: "http://" + d.port(0, 8080), Gateway: "http://" + d.port(1, 8081), Report: "http://" +
-		d.port(2, 8082),
-		ClickHouse: "http://" + d.port(3, 8123), Brokers: d.port(4, 9092)}
+	if err := d.bind(); err != nil {
+		return err
+	}
 	if err := d.startBroker(ctx); err != nil {
 		return err
 	}
@@ -158,38 +203,31 @@ func (d *demo) start(ctx context.Context) error {
 		d.add("sink", &parts.Sink{Deps: deps, Config: sink.DefaultConfig(), ClickHouse: d.wh})
 	}
 	if d.has("gateway") {
-		ln, err := d.listen("gateway", d.at.Gateway)
-		if err != nil {
-			return err
-		}
 		cfg := ingest.DefaultConfig()
 		cfg.Rate, cfg.Burst = 50_000, 100_000 // one generator is all of the demo's merchants
 		d.add("gateway", &parts.Gateway{
 			Deps:           deps,
 			Config:         cfg,
-			Listener:       ln,
+			Listener:       d.listeners["gateway"],
 			TokenKeys:      d.path("token-keys"),
 			SigningSecrets: d.path("signing-secrets"),
 		})
 	}
 	if d.has("redirector") {
-		ln, err := d.listen("redirector", d.at.Redirector)
-		if err != nil {
-			return err
-		}
 		cfg := redirect.DefaultConfig()
 		cfg.SpoolDir = d.path("spool")
-		d.add("redirector", &parts.Redirector{Deps: deps, Config: cfg, Listener: ln, TokenKeys: d.path("token-keys")})
+		d.add("redirector", &parts.Redirector{
+			Deps:      deps,
+			Config:    cfg,
+			Listener:  d.listeners["redirector"],
+			TokenKeys: d.path("token-keys"),
+		})
 	}
 	if d.has("report") {
-		ln, err := d.listen("report", d.at.Report)
-		if err != nil {
-			return err
-		}
 		d.add("report", &parts.Report{
 			Deps:         deps,
 			ClickHouse:   d.wh,
-			Listener:     ln,
+			Listener:     d.listeners["report"],
 			ReaderTokens: d.path("reader-tokens"),
 		})
 	}
@@ -206,14 +244,6 @@ func (d *demo) add(name string, p daemon.Part) {
 	d.group.Go(name, p.Run)
 }
 
-func (d *demo) listen(name, url string) (net.Listener, error) {
-	ln, err := net.Listen("tcp", url[len("http://"):])
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w (-port-base moves all ports)", name, err)
-	}
-	return ln, nil
-}
-
 // startBroker starts the embedded broker, or takes the one that was given, and sees to
 // topics and catalog.
 func (d *demo) startBroker(ctx context.Context) error {
@@ -221,14 +251,9 @@ func (d *demo) startBroker(ctx context.Context) error {
 	case len(d.brokers) > 0:
 		d.at.Brokers = strings.Join(d.brokers, ",")
 	case d.has("broker"):
-		_, port, _ := net.SplitHostPort(d.at.Brokers)
-		n, err := strconv.Atoi(port)
+		b, err := broker.Start(broker.Config{Listener: d.listeners["broker"], DataDir: d.path("kafka")})
 		if err != nil {
 			return err
-		}
-		b, err := broker.Start(broker.Config{Port: n, DataDir: d.path("kafka")})
-		if err != nil {
-			return fmt.Errorf("%w (-port-base moves all ports)", err)
 		}
 		d.group.Go("broker", func(ctx context.Context) error {
 			<-ctx.Done()
@@ -272,7 +297,7 @@ func (d *demo) startWarehouse(ctx context.Context) error {
 	}
 	if d.clickhouse == "" {
 		cfg := warehouse.DefaultConfig()
-		cfg.Library, cfg.DataDir, cfg.Listen = d.library, d.path("clickhouse"), d.at.ClickHouse[len("http://"):]
+		cfg.Library, cfg.DataDir, cfg.Listener = d.library, d.path("clickhouse"), d.listeners["warehouse"]
 		bar := newProgress(d.stdout, "fetching libchdb (once)", "MB")
 		library, err := warehouse.Prepare(ctx, cfg, func(done, total int64) { bar.set(int(done>>20), int(total>>20)) })
 		bar.end()
@@ -282,7 +307,7 @@ func (d *demo) startWarehouse(ctx context.Context) error {
 		cfg.Library = library
 		s, err := warehouse.Start(cfg, d.log)
 		if err != nil {
-			return fmt.Errorf("%w (-port-base moves all ports)", err)
+			return err
 		}
 		d.group.Go("warehouse", func(ctx context.Context) error {
 			<-ctx.Done()

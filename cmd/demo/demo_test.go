@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -19,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -522,7 +524,10 @@ func (r *running) post(fields map[string]any) {
 // A stranger's first command: real traffic, a table, the conservation line, exit 0.
 func TestOnce(t *testing.T) {
 	t.Parallel()
-	out, err := child(t, nil, "-once", "-clicks", "3000", "-port-base", strconv.Itoa(freeBase(t))).CombinedOutput()
+	// as the README exports them for daemons
+	shell := []string{"PARTNERS_CLICKHOUSE=http://user@127.0.0.1:1/partners", "PARTNERS_BROKERS=127.0.0.1:1",
+		"PARTNERS_TOKEN_KEYS=/nowhere", "PARTNERS_GRACE=1ms"}
+	out, err := child(t, shell, "-once", "-clicks", "3000", "-port-base", strconv.Itoa(freeBase(t))).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -573,7 +578,83 @@ func TestFlags(t *testing.T) {
 	defer ln.Close()
 	_, p, _ := net.SplitHostPort(ln.Addr().String())
 	n, _ := strconv.Atoi(p)
-	f("address already in use", 1, "-run", "broker", "-port-base", strconv.Itoa(n-4))
+	f("broker: listen tcp 127.0.0.1:"+p+": bind: address already in use (-port-base moves all ports)",
+		1, "-run", "broker", "-port-base", strconv.Itoa(n-4))
+}
+
+// Variables that a shell has for the daemons do not steer the demo. Where the machine
+// has its libchdb is for everybody.
+func TestEnvironment(t *testing.T) {
+	var usage bytes.Buffer
+	if _, err := parse([]string{"-h"}, &usage); !errors.Is(err, flag.ErrHelp) {
+		t.Fatal(err)
+	}
+	want, err := parse([]string{"-libchdb", "/opt/libchdb.so"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`(?m)^  -(\S+)`).FindAllStringSubmatch(usage.String(), -1)
+	if len(names) < 14 {
+		t.Fatalf("only %d flags: %s", len(names), &usage)
+	}
+	for _, name := range names {
+		t.Setenv("PARTNERS_"+strings.ToUpper(strings.ReplaceAll(name[1], "-", "_")), "1")
+	}
+	t.Setenv("PARTNERS_LIBCHDB", "/opt/libchdb.so")
+	got, err := parse(nil, io.Discard)
+	got.codec, want.codec = nil, nil
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
+}
+
+// All ports are taken before anything connects: a connection of the demo's own could
+// get one of them. Those that somebody has are named, and nothing has begun.
+func TestPortsFirst(t *testing.T) {
+	t.Parallel()
+	base := freeBase(t)
+	at := func(n int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(base+n)) }
+	o, err := parse([]string{"-port-base", strconv.Itoa(base)}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDemo(o, io.Discard, io.Discard, nil)
+	if err := d.bind(); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 5 {
+		if ln, err := net.Listen("tcp", at(n)); err == nil {
+			ln.Close()
+			t.Errorf("port %d is not taken", n)
+		}
+	}
+	d.release()
+	for _, n := range []int{2, 3} { // report and warehouse come late
+		ln, err := net.Listen("tcp", at(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+	}
+	dir := t.TempDir()
+	var stdout, stderr bytes.Buffer
+	code := realMain([]string{"-data", dir, "-port-base", strconv.Itoa(base)}, &stdout, &stderr, nil)
+	said := stderr.String()
+	if _, err := os.Stat(filepath.Join(dir, "kafka")); code != 1 || !errors.Is(err, fs.ErrNotExist) ||
+		stdout.Len() > 0 ||
+		!strings.Contains(said, "report: listen tcp "+at(2)) ||
+		!strings.Contains(said, "warehouse: listen tcp "+at(3)) ||
+		!strings.Contains(said, "(-port-base moves all ports)") {
+		t.Errorf("exit %d, %v: %s%s", code, err, &stdout, &stderr)
+	}
+	for _, n := range []int{0, 1, 4} { // nothing is left behind
+		ln, err := net.Listen("tcp", at(n))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		ln.Close()
+	}
 }
 
 // A catalog may have windows of up to 90 days: topics and processor keep clicks as

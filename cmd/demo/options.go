@@ -35,9 +35,25 @@ type options struct {
 // parts that -run may name, in the order in which they start.
 var partNames = []string{"broker", "warehouse", "processor", "sink", "gateway", "redirector", "report"}
 
+const about = "demo: the whole pipeline in one process, with seeded traffic and a ledger checked against an oracle"
+
+// environment is all that the demo takes of it: where this machine has its libchdb,
+// which the tests ask for too. PARTNERS_CLICKHOUSE, PARTNERS_BROKERS and their like are
+// exported for daemons, and a shell that has them must not send the demo elsewhere.
+func environment(name string) (string, bool) {
+	if name != "PARTNERS_LIBCHDB" {
+		return "", false
+	}
+	return os.LookupEnv(name)
+}
+
 func parse(args []string, usage io.Writer) (o options, err error) {
-	f := daemon.NewFlags("demo", "the whole pipeline in one process, with seeded traffic and a ledger checked "+
-		"against an oracle")
+	f := flag.NewFlagSet("demo", flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.Usage = func() {
+		fmt.Fprintf(f.Output(), "%s\n\nOf the environment it takes PARTNERS_LIBCHDB alone, for -libchdb.\n\n", about)
+		f.PrintDefaults()
+	}
 	traffic := f.Int("traffic", 1, "0 just serves")
 	run := f.String("run", strings.Join(partNames, ","),
 		"the `parts` to run here, so that others can run as processes of their own")
@@ -56,7 +72,7 @@ func parse(args []string, usage io.Writer) (o options, err error) {
 	f.IntVar(&o.portBase, "port-base", 0, "move the ports to N … N+4: redirector, gateway, report, ClickHouse, "+
 		"Kafka (default 8080, 8081, 8082, 8123, 9092)")
 	f.StringVar(&o.library, "libchdb", "", "a libchdb.so to use in place of the one that is fetched")
-	if err := daemon.Parse(f, args, os.LookupEnv); err != nil {
+	if err := daemon.Parse(f, args, environment); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			f.SetOutput(usage)
 			f.Usage()

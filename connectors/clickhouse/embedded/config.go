@@ -21,6 +21,9 @@ type Config struct {
 	DataDir string
 	// Listen is the loopback address to serve on; port 0 picks a free one.
 	Listen string
+	// Listener takes the place of Listen, for a caller who binds his ports before
+	// anything connects. The server closes it.
+	Listener net.Listener
 }
 
 // DefaultConfig caches below the user's cache directory (the temporary one where the
@@ -38,7 +41,15 @@ func (c Config) Validate() error {
 	if c.DataDir == "" {
 		return errors.New("data directory: missing")
 	}
-	return checkLoopback(c.Listen)
+	return checkLoopback(c.address())
+}
+
+// address is where it serves.
+func (c Config) address() string {
+	if c.Listener != nil {
+		return c.Listener.Addr().String()
+	}
+	return c.Listen
 }
 
 // checkLoopback refuses every address that another machine could reach: the server lets

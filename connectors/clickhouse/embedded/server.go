@@ -49,9 +49,11 @@ func Start(cfg Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", cfg.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("listening for the embedded warehouse: %w", err)
+	listener := cfg.Listener
+	if listener == nil {
+		if listener, err = net.Listen("tcp", cfg.Listen); err != nil {
+			return nil, fmt.Errorf("listening for the embedded warehouse: %w", err)
+		}
 	}
 	pool, err := newPool(lib, dataDir)
 	if err != nil {

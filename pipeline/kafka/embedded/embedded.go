@@ -8,6 +8,7 @@ package embedded
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -18,6 +19,9 @@ import (
 type Config struct {
 	// Port on 127.0.0.1; 0 picks a free one.
 	Port int
+	// Listener takes the place of Port, for a caller who binds his ports before
+	// anything connects. The broker closes it.
+	Listener net.Listener
 	// DataDir keeps the log; created if missing. The heap holds the log if it is empty.
 	DataDir string
 }
@@ -27,9 +31,15 @@ type Broker struct{ cluster *kfake.Cluster }
 
 // Start starts a broker. A port that is taken is an error.
 func Start(cfg Config) (*Broker, error) {
+	if cfg.Listener != nil {
+		cfg.Port = cfg.Listener.Addr().(*net.TCPAddr).Port
+	}
 	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(cfg.Port), kfake.ClusterID("partners-embedded"),
 		kfake.GroupMinSessionTimeout(time.Second),
 		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"})}
+	if cfg.Listener != nil {
+		opts = append(opts, kfake.ListenFn(func(string, string) (net.Listener, error) { return cfg.Listener, nil }))
+	}
 	if cfg.DataDir != "" {
 		if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil {
 			return nil, fmt.Errorf("starting the embedded broker: %w", err)
