@@ -39,6 +39,7 @@ func TestBrokers(t *testing.T) {
 			t.Run(name, func(t *testing.T) { test(t, in.Fresh(t)) })
 		}
 		f("apply is repeatable", applyIsRepeatable)
+		f("too few brokers", tooFewBrokers)
 		f("partition mismatch", partitionMismatch)
 		f("lost offsets", lostOffsets)
 		f("follow", follow)
@@ -74,7 +75,19 @@ func applyIsRepeatable(t *testing.T, in kafkatest.Install) {
 }
 
 // A partition count that differs makes every join wrong: refused, by apply and by
-// check.
+// check. The default of three replicas is refused by a cluster of one node: the error
+// says which flag it lacks, and nothing was created.
+func tooFewBrokers(t *testing.T, in kafkatest.Install) {
+	cl := kafkatest.Client(t, in.Brokers)
+	cfg := in.Config()
+	cfg.TopicPrefix += "three."
+	changes, err := kafka.Apply(t.Context(), cl, cfg, kafka.DefaultTopicsConfig())
+	if err == nil || len(changes) > 0 || !strings.Contains(err.Error(),
+		"-replication is 3 and the cluster has 1 broker(s): give -replication 1,") {
+		t.Errorf("changed %q, %v", changes, err)
+	}
+}
+
 func partitionMismatch(t *testing.T, in kafkatest.Install) {
 	cl := kafkatest.Client(t, in.Brokers)
 	other := want()

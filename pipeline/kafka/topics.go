@@ -78,7 +78,8 @@ func Apply(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig) (
 			if errors.Is(err, kerr.TopicAlreadyExists) {
 				continue
 			}
-			return changes, fmt.Errorf("creating topic %s: %w", s.Name, err)
+			return changes, fmt.Errorf("creating topic %s: %w",
+				s.Name, explainReplication(ctx, adm, err, want.Replication))
 		}
 		created[s.Name] = true
 		changes = append(changes, fmt.Sprintf("created topic %s with %d partitions", s.Name, s.Partitions))
@@ -93,6 +94,20 @@ func Apply(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig) (
 	}
 	committed, err := commitFresh(ctx, adm, cfg, created)
 	return append(changes, committed...), err
+}
+
+// explainReplication says what is to be given where a cluster refuses a topic because
+// it has too few brokers for its replicas.
+func explainReplication(ctx context.Context, adm *kadm.Client, err error, want int16) error {
+	if !errors.Is(err, kerr.InvalidReplicationFactor) {
+		return err
+	}
+	brokers, listing := adm.ListBrokers(ctx)
+	if n := len(brokers); listing == nil && n > 0 && n < int(want) {
+		return fmt.Errorf("-replication is %d and the cluster has %d broker(s): give -replication %d, or wait "+
+			"until more of them are up: %w", want, n, n, err)
+	}
+	return err
 }
 
 func names(specs []topic.Spec) []string {
