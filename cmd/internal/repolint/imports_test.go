@@ -59,12 +59,13 @@ func adapters(r repo) []string {
 			return ""
 		}
 		if within(target, "pipeline") {
-			ok := target == "pipeline/kafka" || target == "pipeline/token" || f.test && within(target, "pipeline/kafka")
+			ok := target == "pipeline/kafka" || target == "pipeline/token" || target == "pipeline/outage" || f.test &&
+				within(target, "pipeline/kafka")
 			if ok {
 				return ""
 			}
-			return "of pipeline a connector may use kafka and token alone (its tests also what is below kafka): " +
-				"pass the rest in as a function from cmd"
+			return "of pipeline a connector may use kafka, token and outage alone (its tests also what is below " +
+				"kafka): pass the rest in as a function from cmd"
 		}
 		from, to := connector(p.path), connector(target)
 		if to == "" || from == to || to == "signature" || to == "clickhouse" &&

@@ -66,7 +66,7 @@ func rules() []rule {
 		}, []repo{source("cmd/sink/main.go", own("connectors/sink"), own("pipeline/kafka"), own("schemas/event")),
 			source("pipeline/a/a.go", own("schemas/event"), "fmt")}},
 		{"adapters", adapters, map[string]repo{
-			"kafka and token alone":      source("connectors/sink/a.go", own("pipeline/state")),
+			"kafka, token and outage":    source("connectors/sink/a.go", own("pipeline/state")),
 			"its tests also":             source("connectors/sink/a.go", own("pipeline/kafka/kafkatest")),
 			"do not import each other":   source("connectors/sink/a.go", own("connectors/redirect")),
 			"clickhouse by sink, export": source("connectors/ingest/a.go", own("connectors/clickhouse")),
@@ -74,7 +74,7 @@ func rules() []rule {
 				own("connectors/clickhouse/clickhousetest")),
 		}, []repo{source("connectors/sink/a_test.go", own("pipeline/kafka/kafkatest"),
 			own("connectors/clickhouse/clickhousetest")), source("connectors/ingest/a.go", own("connectors/signature"),
-			own("pipeline/token"), own("pipeline/kafka")),
+			own("pipeline/token"), own("pipeline/kafka"), own("pipeline/outage")),
 			source("connectors/clickhouse/embedded/a.go", own("connectors/clickhouse"))}},
 		{"judges", judges, map[string]repo{
 			"the oracle may share nothing": source("pipeline/oracle/a.go", own("pipeline/attribution")),
