@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 
+	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/plugin/kprom"
 	"github.com/twmb/franz-go/plugin/kslog"
@@ -23,6 +27,10 @@ type Config struct {
 	TopicPrefix string
 	// ClientID names the program in the brokers' logs and in our metrics.
 	ClientID string
+	// Watch is told whether brokers can be reached; what the client says of that and of
+	// its own repetitions is then at level debug. nil: the client's warnings are logged
+	// as they come.
+	Watch *outage.Watch
 	// Dial opens connections to brokers; nil is plain TCP.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -77,7 +85,10 @@ func Options(cfg Config, log *slog.Logger, reg prometheus.Registerer) ([]kgo.Opt
 		kgo.ClientID(cfg.ClientID),
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.WithLogger(kslog.New(slog.New(warnings{log.With("client", cfg.ClientID).Handler()}))),
+		kgo.WithLogger(kslog.New(slog.New(warnings{log.With("client", cfg.ClientID).Handler(), cfg.Watch != nil}))),
+	}
+	if cfg.Watch != nil {
+		opts = append(opts, kgo.WithHooks(reaching{cfg.Watch}))
 	}
 	if cfg.Dial != nil {
 		opts = append(opts, kgo.Dialer(cfg.Dial))
@@ -92,8 +103,79 @@ func Options(cfg Config, log *slog.Logger, reg prometheus.Registerer) ([]kgo.Opt
 
 // warnings drops what franz-go says at level info: several lines for each transaction.
 // An operator who runs with debug logs gets everything.
-type warnings struct{ slog.Handler }
+type warnings struct {
+	slog.Handler
+	watched bool // somebody tells of outages: what the client repeats by itself goes to level debug
+}
 
 func (w warnings) Enabled(ctx context.Context, level slog.Level) bool {
 	return w.Handler.Enabled(ctx, level) && (level != slog.LevelInfo || w.Handler.Enabled(ctx, slog.LevelDebug))
+}
+
+// Handle implements slog.Handler.
+func (w warnings) Handle(ctx context.Context, r slog.Record) error {
+	if w.watched && r.Level >= slog.LevelWarn && repeated(r) {
+		if !w.Handler.Enabled(ctx, slog.LevelDebug) {
+			return nil
+		}
+		r.Level = slog.LevelDebug
+	}
+	return w.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (w warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return warnings{w.Handler.WithAttrs(attrs), w.watched}
+}
+
+// WithGroup implements slog.Handler.
+func (w warnings) WithGroup(name string) slog.Handler {
+	return warnings{w.Handler.WithGroup(name), w.watched}
+}
+
+// repeated reports whether the client speaks of an error that it meets by trying again,
+// as it does for each connection and partition while brokers are away.
+func repeated(r slog.Record) (is bool) {
+	r.Attrs(func(a slog.Attr) bool {
+		if err, ok := a.Value.Any().(error); ok {
+			is = Passing(err)
+			return false
+		}
+		return true
+	})
+	return is
+}
+
+// Passing reports whether an error of a client is one that time heals: brokers that
+// cannot be reached, that do not answer, or that say so themselves, and the end of an
+// attempt.
+func Passing(err error) bool {
+	for _, lost := range []error{context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF,
+		net.ErrClosed, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, kgo.ErrClientClosed} {
+		if errors.Is(err, lost) {
+			return true
+		}
+	}
+	var operation *net.OpError
+	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err) || errors.As(err, &operation)
+}
+
+// reaching tells a Watch whether brokers can be reached.
+type reaching struct{ watch *outage.Watch }
+
+const reachingBrokers = "reaching brokers"
+
+// OnBrokerConnect implements kgo.HookBrokerConnect.
+func (r reaching) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	// else the client is closing
+	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, kgo.ErrClientClosed) {
+		r.watch.Failed(reachingBrokers, 0, err)
+	}
+}
+
+// OnBrokerRead implements kgo.HookBrokerRead: any answer of any broker will do.
+func (r reaching) OnBrokerRead(_ kgo.BrokerMetadata, _ int16, _ int, _, _ time.Duration, err error) {
+	if err == nil {
+		r.watch.Clear(reachingBrokers)
+	}
 }

@@ -10,5 +10,9 @@
 // topic is fresh, and nothing in this project ever resets an offset by itself. A group
 // without a commit, or with one outside the log, is an error that names the lost range.
 //
+// A Watch in the Config is told whether brokers can be reached, and then a client's own
+// warnings about what it repeats are at level debug: while brokers are away there are
+// hundreds a minute.
+//
 // Metrics: those of franz-go's kprom under partners_kafka_, with the label client.
 package kafka

@@ -6,13 +6,19 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/embedded"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -268,6 +274,103 @@ func TestEmbeddedKeepsItsLog(t *testing.T) {
 	if _, err := embedded.Start(embedded.Config{Port: port}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a taken port: %v", err)
 	}
+}
+
+// A client whose brokers are away says so once, however often it dials and however many
+// partitions it has records for; when one answers again, it says that. The rest is at
+// level debug.
+func TestWatch(t *testing.T) {
+	b, err := embedded.Start(embedded.Config{DataDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	var log lockedBuffer
+	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	cfg := config(b.Addrs())
+	cfg.Watch = outage.New(logger, "Kafka")
+	var away atomic.Bool
+	var dials atomic.Int32
+	var conns sync.Map
+	cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		dials.Add(1)
+		if away.Load() {
+			return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
+		}
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, network, addr)
+		if err == nil {
+			conns.Store(conn, nil)
+		}
+		return conn, err
+	}
+	cl, err := kafka.NewClient(cfg, logger, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	apply := want()
+	if _, err := kafka.Apply(t.Context(), cl, cfg, apply); err != nil {
+		t.Fatal(err)
+	}
+	produce := func() {
+		for p := range apply.Partitions {
+			cl.Produce(t.Context(), &kgo.Record{Topic: topic.Clicks, Partition: p, Value: []byte("x")}, nil)
+		}
+	}
+	produce()
+	if err := cl.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := log.count("level=(WARN|ERROR)"); n > 0 {
+		t.Fatalf("%d warnings before:\n%s", n, &log)
+	}
+	before := dials.Load()
+	away.Store(true)
+	conns.Range(func(conn, _ any) bool { conn.(net.Conn).Close(); return true })
+	produce()
+	until := func(what string, done func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("no %s within a minute:\n%s", what, &log)
+			}
+		}
+	}
+	until("five attempts", func() bool { return dials.Load() >= before+5 })
+	away.Store(false)
+	if err := cl.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	until("end", func() bool { return log.count(`level=INFO msg="no longer waiting for Kafka"`) > 0 })
+	if n := log.count("level=(WARN|ERROR)"); n != 1 ||
+		log.count(
+			`level=WARN msg="waiting for Kafka" since=\S+ trying="reaching brokers" error=".*connection refused"`) != 1 {
+		t.Errorf("%d warnings:\n%s", n, &log)
+	}
+}
+
+// lockedBuffer may be read while it is written.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// count is how often an expression matches.
+func (b *lockedBuffer) count(expr string) int {
+	return len(regexp.MustCompile(expr).FindAllString(b.String(), -1))
 }
 
 func TestConfig(t *testing.T) {
