@@ -14,6 +14,7 @@ import (
 // click that is forty days old, and then what makes that click too old to keep. The
 // transaction fails and is read again; the sale must find its click again.
 func TestExpiryWaitsForTheCommit(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kafkatest.Broker(t))
 	f := &faults{}
 	f.request.Store(true)

@@ -10,6 +10,9 @@ import (
 // TransactionTimeout is after how long the broker aborts a transaction.
 const TransactionTimeout = transactionTimeout
 
+// EndTimeout is how long the end of a transaction may take.
+const EndTimeout = endTimeout
+
 // Hanging is in how many partitions the processor wrote markers that Kafka had lost.
 func (p *Processor) Hanging() float64 { return value(p.m.hanging) }
 

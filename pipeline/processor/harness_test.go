@@ -2,11 +2,14 @@ package processor_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,22 +26,63 @@ import (
 
 var codec = event.DefaultCodec()
 
+// long runs everything in full, not only as much of it as shows that a promise is
+// broken.
+var long = os.Getenv("PARTNERS_TEST_LONG") == "1"
+
+// hang is how long a test waits for what must come: it is for what never comes, far
+// beyond what a slow machine takes.
+const hang = 3 * time.Minute
+
+// grace is how long an event may wait. Its margin, six seconds, is more than a record
+// is under way on a slow machine; no test waits that long, see clock.
+const grace = time.Minute
+
+// clock is that of a broker's world and of its processors. A test that has written
+// everything puts it forward, and all waits are over: a verdict depends on times in the
+// log, so it may not depend on how fast the machine is.
+type clock struct{ ahead atomic.Int64 }
+
+func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+
+// clocks are those of the worlds, by the address of their broker.
+var clocks sync.Map
+
+func clockOf(brokers []string) *clock {
+	c, _ := clocks.LoadOrStore(brokers[0], new(clock))
+	return c.(*clock)
+}
+
 // world is a broker, and what a test writes into it.
 type world struct {
 	testing.TB
 	brokers []string
 	client  *kgo.Client
 	*story.Teller
+	clock *clock
 	shift time.Duration // how far in the past the records are said to have arrived
 }
 
 func newWorld(t testing.TB, brokers []string) *world {
-	w := &world{TB: t, brokers: brokers, client: kafkatest.Client(t, brokers, kgo.MaxBufferedRecords(1_000_000))}
+	clocks.Store(brokers[0], new(clock)) // the port may have been another test's
+	w := &world{
+		TB:      t,
+		brokers: brokers,
+		client:  kafkatest.Client(t, brokers, kgo.MaxBufferedRecords(1_000_000)),
+		clock:   clockOf(brokers),
+	}
 	w.Teller = story.New(kafkatest.Partitions, rand.New(rand.NewPCG(1, 2)), w.now)
 	return w
 }
 
-func (w *world) now() time.Time { return time.Now().Add(-w.shift) }
+func (w *world) now() time.Time { return w.clock.now().Add(-w.shift) }
+
+// passes puts the clock forward by more than a grace and its margin. Everything that
+// was sent must be acknowledged: what comes later with a time from before comes too
+// late.
+func (w *world) passes(grace time.Duration) {
+	w.clock.ahead.Add(int64(grace + grace/5 + time.Second))
+}
 
 func (w *world) partition(tok string) int32 {
 	p, err := w.Partition(tok)
@@ -103,7 +147,7 @@ func (w *world) ledger(only ...string) *story.Ledger {
 	w.Helper()
 	cfg := kafka.DefaultConfig()
 	cfg.Brokers = w.brokers
-	ctx, cancel := context.WithTimeout(w.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(w.Context(), hang)
 	defer cancel()
 	l, err := story.Read(ctx, cfg, only...)
 	if err != nil {
@@ -117,11 +161,20 @@ func (w *world) outcomes() []event.Outcome { return w.ledger(topic.Outcomes).Out
 // progress is the newest Progress of each partition.
 func (w *world) progress() map[int32]event.Progress { return w.ledger(topic.Progress).Progress }
 
-// settle waits until every event has its row, and compares the rows with the truth.
+// judged waits until every event has its row that needs no more waiting.
+func (w *world) judged() {
+	w.Helper()
+	want := len(w.ledger().Decidable(grace).Outcomes)
+	eventually(w, fmt.Sprintf("%d events are judged", want), func() bool { return len(w.outcomes()) >= want })
+}
+
+// settle lets all waits end, waits until every event has its row, and compares the rows
+// with the truth.
 func (w *world) settle(grace time.Duration) {
 	w.Helper()
 	want := w.ledger().Truth(grace).Outcomes
-	deadline := time.Now().Add(60 * time.Second)
+	w.passes(grace)
+	deadline := time.Now().Add(hang)
 	var got []event.Outcome
 	for {
 		if got = w.outcomes(); len(got) >= len(want) || time.Now().After(deadline) {
@@ -139,7 +192,7 @@ func (w *world) settle(grace time.Duration) {
 // for.
 func (w *world) conserved() {
 	w.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(hang)
 	for {
 		err := w.ledger().Conserved()
 		if err == nil {
@@ -154,7 +207,7 @@ func (w *world) conserved() {
 
 func config(dir string) processor.Config {
 	cfg := processor.DefaultConfig()
-	cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickMemory, cfg.CommitInterval = dir, "slot-0", 2*time.Second, 8<<20, 20*time.Millisecond
+	cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickMemory, cfg.CommitInterval = dir, "slot-0", grace, 8<<20, 20*time.Millisecond
 	cfg.SessionTimeout = 6 * time.Second
 	return cfg
 }
@@ -176,6 +229,7 @@ func newLoggedProcessor(t testing.TB, brokers []string, cfg processor.Config, ou
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.SetNow(clockOf(brokers).now)
 	return p
 }
 
@@ -197,7 +251,7 @@ func start(t testing.TB, p *processor.Processor) (stop func()) {
 			if err != nil {
 				t.Errorf("Run: %v", err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(hang):
 			t.Error("the processor does not stop")
 		}
 	}

@@ -3,14 +3,11 @@ package processor_test
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -53,6 +50,11 @@ func child(brokers string) {
 	if err != nil {
 		panic(err)
 	}
+	ahead, err := time.ParseDuration(os.Getenv("PARTNERS_TEST_AHEAD"))
+	if err != nil {
+		panic(err)
+	}
+	p.SetNow(func() time.Time { return time.Now().Add(ahead) })
 	// so that a kill finds state of some age on disk, not none
 	p.SetFlushEvery(time.Duration(n) * 10 * time.Millisecond)
 	p.SetHook(func(at string) {
@@ -63,10 +65,11 @@ func child(brokers string) {
 			}
 		}
 	})
-	// Whoever started us may be gone: never outlive the test.
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
-	defer cancel()
-	if err := p.Run(ctx); err != nil {
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(1) // the test is gone
+	}()
+	if err := p.Run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -75,44 +78,44 @@ func child(brokers string) {
 
 // SIGKILL at every named step of a transaction, under load, changes no row.
 func TestKills(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kafkatest.Broker(t))
-	dir := t.TempDir()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
+	w.kills(t.TempDir())
+}
+
+// kills runs processors on one state directory, each of which kills itself at a step of
+// a transaction, and at last one that does not. What waits when one is killed is due in
+// the life of the next.
+func (w *world) kills(dir string) {
+	w.Helper()
+	rounds := 1
+	if long {
+		rounds = 3
 	}
-	kills := 0
-	for _, step := range append(processor.Steps, processor.Steps...) {
-		cmd := exec.Command(self)
-		cmd.Env = append(os.Environ(), "PARTNERS_TEST_CHILD="+strings.Join(w.brokers, ","), "PARTNERS_TEST_DIR="+dir,
-			fmt.Sprintf("PARTNERS_TEST_DIE=%s %d", step, 1+rand.IntN(4)))
-		cmd.Stderr = os.Stderr
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error, 1)
-		go func() { done <- cmd.Wait() }()
-		for running, stories := true, 0; running; {
-			// on a slow machine there would be more than can be judged in the end
-			if stories++; stories <= 20 {
-				w.story(20)
-			}
-			select {
-			case err := <-done:
-				var exit *exec.ExitError
-				if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-					t.Fatalf("step %s: the child ended with %v", step, err)
+	for range rounds {
+		for i, step := range processor.Steps {
+			c := startChild(w, dir, step, 1+i%4)
+			began := time.Now()
+			for running, stories := true, 0; running; {
+				// on a slow machine there would be more than can be judged in the end
+				if stories++; stories <= 20 {
+					w.story(20)
 				}
-				kills++
-				running = false
-			case <-time.After(20 * time.Millisecond):
+				select {
+				case err := <-c.done:
+					c.killed(w, err)
+					running = false
+				case <-time.After(20 * time.Millisecond):
+					if time.Since(began) > hang {
+						w.Fatalf("the child does not come by %s", step)
+					}
+				}
 			}
+			w.Logf("killed at %s after %v", step, time.Since(began).Round(time.Millisecond))
+			w.passes(grace)
 		}
 	}
-	if kills != 2*len(processor.Steps) {
-		t.Fatalf("%d kills", kills)
-	}
-	start(t, newProcessor(t, w.brokers, config(dir)))
+	start(w, newProcessor(w, w.brokers, config(dir)))
 	w.settle(grace)
 	w.conserved()
 }
@@ -167,6 +170,7 @@ func (c *deaf) Read(b []byte) (int, error) {
 // know whether the transaction was committed. Nothing is written twice, and nothing is
 // missing.
 func TestLostEndReply(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kafkatest.Broker(t))
 	var unknown atomic.Int64
 	f := &faults{}
@@ -180,20 +184,19 @@ func TestLostEndReply(t *testing.T) {
 	})
 	p.SetFlushEvery(10 * time.Millisecond)
 	start(t, p)
-	for i := 0; i < 100 && unknown.Load() < 6; i++ {
-		if i%4 == 3 {
-			f.request.Store(i%8 == 3)
-			f.lose.Store(1 << 30)
-		}
+	rounds := 4
+	if long {
+		rounds = 20
+	}
+	for i := range int64(rounds) {
+		w.story(60)
+		f.request.Store(i%2 == 1)
+		f.lose.Store(1 << 30)
 		w.story(20)
-		time.Sleep(100 * time.Millisecond)
+		eventually(t, "a transaction comes to an unknown end", func() bool { return unknown.Load() > i })
 	}
 	w.settle(grace)
 	w.conserved()
-	if unknown.Load() < 4 {
-		t.Errorf("%d transactions with unknown outcome, %d replies lost: too few to show anything",
-			unknown.Load(), f.lost.Load())
-	}
 }
 
 // The broker refuses a row that a transaction writes after its outcomes: nothing of the
@@ -201,6 +204,7 @@ func TestLostEndReply(t *testing.T) {
 // changelog lacks. What is refused for good stops the slot, so the log must say which
 // record that is.
 func TestRefusedRow(t *testing.T) {
+	t.Parallel()
 	cluster, brokers := kafkatest.Cluster(t)
 	w := newWorld(t, brokers)
 	var log notes
@@ -210,7 +214,7 @@ func TestRefusedRow(t *testing.T) {
 		refused := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic.Changelog,
 			Err: kerr.MessageTooLarge})
 		w.story(50)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), hang)
 		err := refused.Wait(ctx, 1)
 		cancel()
 		if err != nil {
@@ -229,6 +233,7 @@ func TestRefusedRow(t *testing.T) {
 // click log has it by then; the events that wait for it must be looked for all the
 // same: else their verdicts, which were dropped, come only when the wait ends.
 func TestClickReadTwiceEndsTheWait(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kafkatest.Broker(t))
 	f := &faults{}
 	f.request.Store(true)
@@ -258,11 +263,11 @@ func TestClickReadTwiceEndsTheWait(t *testing.T) {
 	}
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(hang); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 20 s: %s", what)
+			t.Fatalf("not within %v: %s", hang, what)
 		}
 	}
 }

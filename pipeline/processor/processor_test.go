@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,11 +22,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-const grace = 2 * time.Second
-
 // Every event gets its verdict once, whatever the order of arrival; waits end by
 // themselves.
 func TestLedgerIsTheOracles(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kafkatest.Broker(t))
 	start(t, newProcessor(t, w.brokers, config(t.TempDir())))
 	for range 3 {
@@ -37,13 +37,15 @@ func TestLedgerIsTheOracles(t *testing.T) {
 
 // A stop and a start, with state kept, lost, or only half of it: the same ledger.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	f := func(name string, harm func(t *testing.T, dir string)) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, kafkatest.Broker(t))
 			dir := t.TempDir()
 			stop := start(t, newProcessor(t, w.brokers, config(dir)))
 			w.story(200)
-			time.Sleep(300 * time.Millisecond)
+			w.judged()
 			stop()
 			harm(t, dir)
 			w.story(200)
@@ -83,6 +85,7 @@ func TestRestart(t *testing.T) {
 // horizons move with what was read, not with the clock. 50,000 clicks arrive meanwhile,
 // and 5,000 conversions, each before its click, by up to four fifths of the grace.
 func TestOutageExpiresNothing(t *testing.T) {
+	t.Parallel()
 	const grace, clicks = 5 * time.Second, 50_000
 	w := newWorld(t, kafkatest.Broker(t))
 	began := time.Now()
@@ -131,6 +134,7 @@ func TestOutageExpiresNothing(t *testing.T) {
 // Of a click that was sent twice the first in the log counts, also for the time at
 // which it reached Kafka, and also in a backlog.
 func TestReplayedClickKeepsItsTime(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kafkatest.Broker(t))
 	for range 50 {
 		w.shift = time.Minute
@@ -153,6 +157,7 @@ func TestReplayedClickKeepsItsTime(t *testing.T) {
 // A row says whether its event had to wait: only of the others is the time until the
 // verdict ours.
 func TestWhoWaited(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kafkatest.Broker(t))
 	late, prompt := w.Click(), w.Click()
 	w.sendEvent(w.Sale(late, 1000))
@@ -164,18 +169,13 @@ func TestWhoWaited(t *testing.T) {
 	cfg := config(t.TempDir())
 	cfg.Grace = time.Minute
 	start(t, newProcessor(t, w.brokers, cfg))
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	eventually(t, "two events wait", func() bool {
 		waiting := int64(0)
 		for _, p := range w.progress() {
 			waiting += p.Waiting
 		}
-		if waiting == 2 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d events wait, want 2", waiting)
-		}
-	}
+		return waiting == 2
+	})
 	w.sendClick(late)
 	w.sendEvent(before)
 	w.flush()
@@ -214,8 +214,10 @@ func TestWhoWaited(t *testing.T) {
 // Damage that is found while a partition runs wipes the partition's state and makes it
 // anew; the ledger stays the oracle's.
 func TestDamage(t *testing.T) {
+	t.Parallel()
 	f := func(name, glob string, from, to float64) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, kafkatest.Broker(t))
 			dir := t.TempDir()
 			stop := start(t, newProcessor(t, w.brokers, config(dir)))
@@ -263,6 +265,7 @@ func TestDamage(t *testing.T) {
 
 // What cannot be read becomes a dead letter with its origin; the partition goes on.
 func TestPoison(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kafkatest.Broker(t))
 	k := w.Click()
 	s := w.Sale(k, 1000)
@@ -321,14 +324,27 @@ func TestPoison(t *testing.T) {
 
 // Two processors share the partitions; one leaves and comes back.
 func TestTwoProcessors(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kafkatest.Broker(t))
 	a, b := config(t.TempDir()), config(t.TempDir())
 	b.Instance = "slot-1"
 	start(t, newProcessor(t, w.brokers, a))
 	w.story(200)
-	stop := start(t, newProcessor(t, w.brokers, b))
-	w.story(200)
-	time.Sleep(time.Second)
+	second := newProcessor(t, w.brokers, b)
+	var judged atomic.Bool
+	second.SetHook(func(step string) {
+		if step == processor.StepJudged {
+			judged.Store(true)
+		}
+	})
+	stop := start(t, second)
+	for stories := 0; !judged.Load(); stories++ { // its share comes when it has joined
+		if stories == 2000 {
+			t.Fatal("the second processor gets nothing to judge")
+		}
+		w.story(2)
+		time.Sleep(20 * time.Millisecond)
+	}
 	stop()
 	w.story(200)
 	start(t, newProcessor(t, w.brokers, b))
@@ -339,8 +355,9 @@ func TestTwoProcessors(t *testing.T) {
 
 // Conditions that need a person end Run with an error that says what to change.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	run := func(w *world, cfg processor.Config) error {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), hang)
 		defer cancel()
 		err := newProcessor(t, w.brokers, cfg).Run(ctx)
 		if err == nil || !processor.Fatal(err) {
@@ -405,8 +422,9 @@ func TestRefusals(t *testing.T) {
 	t.Run("one state directory, two processes", func(t *testing.T) {
 		w := newWorld(t, kafkatest.Broker(t))
 		cfg := config(t.TempDir())
-		start(t, newProcessor(t, w.brokers, cfg))
-		time.Sleep(200 * time.Millisecond)
+		first := newProcessor(t, w.brokers, cfg)
+		start(t, first)
+		eventually(t, "the first runs", func() bool { return first.Ready() == nil })
 		if err := run(w, cfg); !errors.Is(err, processor.ErrStateDir) {
 			t.Errorf("got %v", err)
 		}
@@ -414,13 +432,13 @@ func TestRefusals(t *testing.T) {
 	t.Run("one instance, two processes", func(t *testing.T) {
 		w := newWorld(t, kafkatest.Broker(t))
 		a, b := config(t.TempDir()), config(t.TempDir())
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), hang)
 		defer cancel()
 		errs := make(chan error, 2)
 		for _, cfg := range []processor.Config{a, b} {
 			p := newProcessor(t, w.brokers, cfg)
 			go func() { errs <- p.Run(ctx) }()
-			time.Sleep(300 * time.Millisecond)
+			eventually(t, "it runs", func() bool { return p.Ready() == nil })
 		}
 		if err := <-errs; !errors.Is(err, processor.ErrInstance) || !strings.Contains(err.Error(), "-instance") {
 			t.Errorf("got %v", err)
@@ -451,18 +469,19 @@ func TestConfig(t *testing.T) {
 // A state directory put back to what it was some transactions ago is brought up to date
 // from the log.
 func TestOlderState(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kafkatest.Broker(t))
 	dir, old := t.TempDir(), filepath.Join(t.TempDir(), "old")
 	stop := start(t, newProcessor(t, w.brokers, config(dir)))
 	w.story(200)
-	time.Sleep(500 * time.Millisecond)
+	w.judged()
 	stop()
 	if err := os.CopyFS(old, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
 	}
 	stop = start(t, newProcessor(t, w.brokers, config(dir)))
 	w.story(200)
-	time.Sleep(500 * time.Millisecond)
+	w.judged()
 	stop()
 	stop = start(t, newProcessor(t, w.brokers, config(old)))
 	w.story(100)
@@ -472,12 +491,21 @@ func TestOlderState(t *testing.T) {
 
 	// A restart with nothing to do tells the same progress: the end of outcomes is
 	// behind the last row, not behind the marker of its transaction.
+	began := event.MillisOf(w.now())
 	start(t, newProcessor(t, w.brokers, config(old)))
 	ends := make(map[int32]int64)
 	for _, r := range kafkatest.Consume(t, w.brokers, topic.Outcomes) {
 		ends[r.Partition] = r.Offset + 1
 	}
-	time.Sleep(1500 * time.Millisecond)
+	eventually(t, "it tells the progress of every partition", func() bool {
+		told := w.progress()
+		for _, p := range told {
+			if p.At < began {
+				return false
+			}
+		}
+		return len(told) == kafkatest.Partitions
+	})
 	for id, p := range w.progress() {
 		if p.OutcomesEnd != ends[id] {
 			t.Errorf("partition %d: outcomes_end %d, want %d", id, p.OutcomesEnd, ends[id])

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -33,6 +34,7 @@ func realWorld(t *testing.T, settings ...string) (*world, *kafkatest.RealBroker)
 type processorChild struct {
 	cmd  *exec.Cmd
 	done chan error
+	life io.Closer // it ends when this is closed, so it does not outlive us
 }
 
 func startChild(w *world, dir, step string, n int) *processorChild {
@@ -43,11 +45,14 @@ func startChild(w *world, dir, step string, n int) *processorChild {
 	}
 	c := &processorChild{cmd: exec.Command(self), done: make(chan error, 1)}
 	c.cmd.Env = append(os.Environ(), "PARTNERS_TEST_CHILD="+strings.Join(w.brokers, ","), "PARTNERS_TEST_DIR="+dir,
-		fmt.Sprintf("PARTNERS_TEST_DIE=%s %d", step, n))
+		fmt.Sprintf("PARTNERS_TEST_DIE=%s %d", step, n),
+		"PARTNERS_TEST_AHEAD="+time.Duration(w.clock.ahead.Load()).String())
 	c.cmd.Stderr = os.Stderr
-	if err := c.cmd.Start(); err != nil {
+	in, err := c.cmd.StdinPipe()
+	if err := errors.Join(err, c.cmd.Start()); err != nil {
 		w.Fatal(err)
 	}
+	c.life = in
 	go func() { c.done <- c.cmd.Wait() }()
 	w.Cleanup(func() { _ = c.cmd.Process.Kill() })
 	return c
@@ -77,43 +82,26 @@ func (w *world) traffic(n int, pause time.Duration) (stop func()) {
 	return stop
 }
 
-// On Apache Kafka: every event gets its verdict once, and waits end by themselves.
-func TestRealLedger(t *testing.T) {
+// On Apache Kafka: every event gets its verdict once, waits end by themselves, and
+// SIGKILL at every named step of a transaction, under load, changes no row.
+func TestRealKills(t *testing.T) {
+	t.Parallel()
 	w, _ := realWorld(t)
-	start(t, newProcessor(t, w.brokers, config(t.TempDir())))
+	dir := t.TempDir()
+	stop := start(t, newProcessor(t, w.brokers, config(dir)))
 	for range 3 {
 		w.story(300)
 	}
 	w.settle(grace)
 	w.conserved()
-}
-
-// On Apache Kafka: SIGKILL at every named step of a transaction, under load, changes no
-// row.
-func TestRealKills(t *testing.T) {
-	w, _ := realWorld(t)
-	dir := t.TempDir()
-	for i, step := range append(processor.Steps, processor.Steps...) {
-		c := startChild(w, dir, step, 1+i%4)
-		began := time.Now()
-		for running := true; running; {
-			w.story(10)
-			select {
-			case err := <-c.done:
-				c.killed(w, err)
-				running = false
-			case <-time.After(20 * time.Millisecond):
-			}
-		}
-		t.Logf("killed at %s after %v", step, time.Since(began).Round(time.Millisecond))
-	}
-	start(t, newProcessor(t, w.brokers, config(dir)))
-	w.settle(grace)
-	w.conserved()
+	stop()
+	w.kills(dir)
+	w.groupPartitions()
 }
 
 // On Apache Kafka: the changelog takes no record for a while. Nothing is lost.
 func TestRealRefusedRows(t *testing.T) {
+	t.Parallel()
 	w, _ := realWorld(t)
 	p := newProcessor(t, w.brokers, config(t.TempDir()))
 	// transactions that wrote their rows and have not ended; one of them may be under
@@ -142,7 +130,7 @@ func TestRealRefusedRows(t *testing.T) {
 	}
 	limit(kadm.SetConfig)
 	// the limit reaches the log some time after it was acknowledged
-	for deadline := time.Now().Add(40 * time.Second); failed.Load() < 3; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(hang); failed.Load() < 3; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("no row is refused")
 		}
@@ -156,8 +144,13 @@ func TestRealRefusedRows(t *testing.T) {
 // On Apache Kafka: the broker is SIGKILLed in the middle of transactions and comes
 // back. The processor goes on by itself, and the ledger is the oracle's.
 func TestRealBrokerCrash(t *testing.T) {
+	t.Parallel()
 	w, b := realWorld(t)
-	start(t, w.brokenBroker(b, 0, "produced", "flushed", "ended"))
+	steps := []string{"flushed"}
+	if long {
+		steps = []string{"produced", "flushed", "ended"}
+	}
+	start(t, w.brokenBroker(b, 0, steps...))
 	w.settle(grace)
 	w.conserved()
 }
@@ -167,6 +160,7 @@ func TestRealBrokerCrash(t *testing.T) {
 // it starts, and loses markers that its only node has to write to itself; the aborted
 // rows would become visible with the next commit.
 func TestRealBrokerAway(t *testing.T) {
+	t.Parallel()
 	w, b := realWorld(t)
 	start(t, w.brokenBroker(b, processor.TransactionTimeout+4*time.Second, "produced"))
 	w.settle(grace)
@@ -177,9 +171,9 @@ func TestRealBrokerAway(t *testing.T) {
 // by one of the steps, for so long. It returns another processor on the same state.
 //
 // Nothing of the load is under way while the broker is away: a producer that holds a
-// click for seconds delivers it with a timestamp before the end of waits that were
+// click for so long delivers it with a timestamp before the end of waits that were
 // closed meanwhile. Ours give a click up, and stamp it anew, well within the margin of
-// the default grace; a grace of two seconds leaves 200 ms.
+// the default grace; that of the tests' grace is shorter.
 func (w *world) brokenBroker(b *kafkatest.RealBroker, away time.Duration, steps ...string) *processor.Processor {
 	w.Helper()
 	dir := w.TempDir()
@@ -231,7 +225,7 @@ func (w *world) brokenBroker(b *kafkatest.RealBroker, away time.Duration, steps 
 func markersWritten(w *world) {
 	w.Helper()
 	adm := kadm.NewClient(w.client)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(hang); ; time.Sleep(5 * time.Millisecond) {
 		pending, err := adm.ListTransactions(w.Context(), nil, []string{"PrepareCommit", "PrepareAbort"})
 		if err == nil && len(pending) == 0 {
 			return
@@ -246,6 +240,7 @@ func markersWritten(w *world) {
 // itself or another slot. Nobody waits for its timeout, which this broker does not look
 // at for ten minutes.
 func TestRealRestart(t *testing.T) {
+	t.Parallel()
 	w, _ := realWorld(t, "transaction.abort.timed.out.transaction.cleanup.interval.ms=600000")
 	dir := t.TempDir()
 	rows := tail(w)
@@ -256,11 +251,8 @@ func TestRealRestart(t *testing.T) {
 		killed, from := time.Now(), rows.mark()
 		c = startChild(w, dir, "flushed", 10)
 		rows.after(from)
-		took := time.Since(killed).Round(time.Millisecond)
-		t.Logf("SIGKILL with an open transaction and restart to the first new outcome: %v", took)
-		if took > 10*time.Second {
-			t.Errorf("%v is too long", took)
-		}
+		t.Logf("SIGKILL with an open transaction and restart to the first new outcome: %v",
+			time.Since(killed).Round(time.Millisecond))
 	}
 	c.killed(w, <-c.done)
 	killed, from := time.Now(), rows.mark()
@@ -268,12 +260,8 @@ func TestRealRestart(t *testing.T) {
 	other.Instance = "slot-1"
 	start(t, newProcessor(t, w.brokers, other))
 	rows.after(from)
-	took := time.Since(killed).Round(time.Millisecond)
 	t.Logf("SIGKILL with an open transaction and takeover by another slot, after a session of %v, to the first "+
-		"new outcome: %v", other.SessionTimeout, took)
-	if took > other.SessionTimeout+20*time.Second {
-		t.Errorf("%v is too long", took)
-	}
+		"new outcome: %v", other.SessionTimeout, time.Since(killed).Round(time.Millisecond))
 	stop()
 	w.settle(grace)
 	w.conserved()
@@ -352,37 +340,39 @@ func (o *outcomeTail) wait(mark map[int32]int64, partitions int) {
 		}
 		return n >= partitions
 	}
-	for deadline := time.After(60 * time.Second); !visible(); {
+	for deadline := time.After(hang); !visible(); {
 		select {
 		case <-o.grew:
 		case <-deadline:
-			o.w.Fatal("no new outcome in 60 s")
+			o.w.Fatalf("no new outcome in %v", hang)
 		}
 	}
 }
 
-// The partition of a group is the one that Kafka itself takes: its coordinator leads
-// it.
-func TestRealGroupPartition(t *testing.T) {
-	w, _ := realWorld(t)
+// groupPartitions: the partition of a group is the one that Kafka itself takes: its
+// coordinator leads it.
+func (w *world) groupPartitions() {
+	w.Helper()
 	adm := kadm.NewClient(w.client)
 	for _, group := range []string{"attribution-processor", "a", "test-with.a-prefix_attribution-processor",
 		"some group", "attribution-processor-slot-9"} {
 		var at kadm.Offsets
 		at.AddOffset(topic.Clicks, 0, 0, -1)
-		if err := adm.CommitAllOffsets(t.Context(), group, at); err != nil {
-			t.Fatal(err)
+		if group != topic.ProcessorGroup { // its own are there already
+			if err := adm.CommitAllOffsets(w.Context(), group, at); err != nil {
+				w.Fatal(err)
+			}
 		}
 		from := map[int32]kgo.Offset{processor.GroupPartition(group, 4): kgo.NewOffset().AtStart()}
-		cl := kafkatest.Client(t, w.brokers, kgo.ConsumePartitions(
+		cl := kafkatest.Client(w, w.brokers, kgo.ConsumePartitions(
 			map[string]map[int32]kgo.Offset{"__consumer_offsets": from}))
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(w.Context(), hang)
 		for found := false; !found; {
 			for _, r := range cl.PollFetches(ctx).Records() {
 				found = found || strings.Contains(string(r.Key), group)
 			}
 			if ctx.Err() != nil {
-				t.Fatalf("the offsets of group %q are not in partition %d", group, processor.GroupPartition(group, 4))
+				w.Fatalf("the offsets of group %q are not in partition %d", group, processor.GroupPartition(group, 4))
 			}
 		}
 		cancel()

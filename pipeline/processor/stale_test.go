@@ -147,7 +147,7 @@ func TestStuck(t *testing.T) {
 		if !errors.Is(err, processor.ErrStuck) || !processor.Fatal(err) {
 			t.Errorf("Run ended with %v", err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(hang):
 		t.Error("Run goes on")
 	}
 }
@@ -183,7 +183,7 @@ func TestStuckClosing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.SetStuckAfter(time.Second)
+	p.SetStuckAfter(processor.EndTimeout) // a slow machine may need that for the end of a transaction
 	p.SetOptions(f.options()...)
 	stuck := make(chan error, 1)
 	go func() { stuck <- p.Run(t.Context()) }()
@@ -195,7 +195,7 @@ func TestStuckClosing(t *testing.T) {
 		if !errors.Is(err, processor.ErrStuck) {
 			t.Errorf("Run ended with %v", err)
 		}
-	case <-time.After(40 * time.Second):
+	case <-time.After(hang):
 		t.Error("Run goes on")
 	}
 	if p.Ready() == nil {
