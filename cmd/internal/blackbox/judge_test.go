@@ -37,7 +37,7 @@ type facts struct {
 func (r *rig) read() *facts {
 	r.t.Helper()
 	f := &facts{}
-	ctx, cancel := context.WithTimeout(r.t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), hang)
 	defer cancel()
 	codec := event.DefaultCodec()
 	for _, name := range []string{topic.Clicks, topic.Conversions, topic.Outcomes} {
@@ -72,19 +72,33 @@ func (r *rig) read() *facts {
 	return f
 }
 
-// settle waits until every event has its row, nothing waits, and the tables hold what
-// the topics hold.
+// truth is the oracle's word about facts, while no wait is over.
+func (f *facts) truth() oracle.Result {
+	cfg := oracle.DefaultConfig()
+	cfg.Grace = grace
+	return oracle.Judge(cfg, f.clicks, f.events, 0)
+}
+
+// settle waits until all clicks are in Kafka, every event has its row or waits as it
+// must, and the tables hold what the topics hold.
 func (r *rig) settle() {
 	r.t.Helper()
 	began := time.Now()
+	for r.metric(r.redirector, "partners_spool_backlog_bytes") > 0 {
+		if time.Since(began) > hang {
+			r.t.Fatalf("the redirector's spool is not in Kafka after %v", hang)
+		}
+		pause(r.t.Context(), 50*time.Millisecond)
+	}
 	unreadable := uint64(0)
 	for spot := range r.poisoned {
 		if strings.HasPrefix(spot, topic.Conversions+" ") {
 			unreadable++
 		}
 	}
+	truth := r.read().truth()
 	for {
-		ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(r.t.Context(), hang)
 		records := make(map[string]uint64)
 		ends, err := r.adm.ListEndOffsets(ctx, topic.Clicks, topic.Conversions)
 		err = errors.Join(err, ends.Error())
@@ -102,14 +116,15 @@ func (r *rig) settle() {
 				(SELECT count() FROM conversions) AS events, (SELECT count() FROM outcomes) AS outcomes, (SELECT toUInt64(sum(end_offset)) FROM tiled_ends WHERE topic = 'clicks') AS clicks_end`)
 		}
 		cancel()
-		if err == nil && at[0].Read == records[topic.Conversions] && at[0].Waiting == 0 &&
-			at[0].Events == at[0].Read-unreadable && at[0].Outcomes == at[0].Events &&
-			at[0].ClicksEnd == records[topic.Clicks] {
+		if err == nil && at[0].Read == records[topic.Conversions] && at[0].Waiting == uint64(len(truth.Waiting)) &&
+			at[0].Events == at[0].Read-unreadable &&
+			at[0].Outcomes == uint64(len(truth.Outcomes)) && at[0].ClicksEnd == records[topic.Clicks] {
 			r.t.Logf("settled in %v", time.Since(began).Round(100*time.Millisecond))
 			return
 		}
-		if time.Since(began) > 60*time.Second {
-			r.t.Errorf("not at rest after 60 s: Kafka holds %v; ClickHouse says %+v; %v", records, at, err)
+		if time.Since(began) > hang {
+			r.t.Errorf("not at rest after %v: Kafka holds %v, of which %d events have rows and %d wait; "+
+				"ClickHouse says %+v; %v", hang, records, len(truth.Outcomes), len(truth.Waiting), at, err)
 			return // what differs says more
 		}
 		pause(r.t.Context(), 200*time.Millisecond)
@@ -118,17 +133,12 @@ func (r *rig) settle() {
 
 // judge waits until all is at rest and holds Kafka, ClickHouse and what the loads were
 // told against each other.
-func (r *rig) judge(loads ...*load) *facts {
+func (r *rig) judge(loads ...*load) {
 	r.t.Helper()
 	r.settle()
 	f := r.read()
-	cfg := oracle.DefaultConfig()
-	cfg.Grace = grace
-	truth := oracle.Judge(cfg, f.clicks, f.events, event.MillisOf(time.Now().Add(grace)))
+	truth := f.truth()
 	r.none("outcomes in Kafka", oracle.Diff(truth.Outcomes, f.outcomes))
-	r.none("waiting", differences(map[string]string{}, rows(truth.Waiting, func(e oracle.Event) (string, string) {
-		return e.EventID, e.ClickToken
-	})))
 	r.tables(f)
 	r.none("partner_daily", differences(rows(oracle.Daily(f.clicks, truth.Outcomes), dailyText),
 		rows(r.daily(), dailyText)))
@@ -137,9 +147,8 @@ func (r *rig) judge(loads ...*load) *facts {
 	for i := range truth.Outcomes {
 		verdicts[string(truth.Outcomes[i].Verdict)]++
 	}
-	r.t.Logf("ledger = oracle: %d clicks (%d records), %d events, %v", len(r.clickTokens(f)), len(f.clicks),
-		len(f.events), verdicts)
-	return f
+	r.t.Logf("ledger = oracle: %d clicks (%d records), %d events, %v, %d waiting",
+		len(r.clickTokens(f)), len(f.clicks), len(f.events), verdicts, len(truth.Waiting))
 }
 
 func (r *rig) none(what string, lines []string) {

@@ -122,7 +122,7 @@ func (w *watcher) await(limit time.Duration, ok func() bool) bool {
 // and returns how long after that it was.
 func (w *watcher) recovered(since time.Time) time.Duration {
 	w.t.Helper()
-	if !w.await(60*time.Second, func() bool {
+	if !w.await(hang, func() bool {
 		for p := range int32(kafkatest.Partitions) {
 			if w.decided[p] <= event.MillisOf(since) {
 				return false
@@ -130,7 +130,8 @@ func (w *watcher) recovered(since time.Time) time.Duration {
 		}
 		return true
 	}) {
-		w.t.Errorf("60 s after %v not every partition has a new outcome: %v", since.Format("15:04:05.000"), w.decided)
+		w.t.Errorf("%v after %v not every partition has a new outcome: %v", hang, since.Format("15:04:05.000"),
+			w.decided)
 	}
 	return time.Since(since)
 }
@@ -223,7 +224,7 @@ func (w *watcher) audit(adm *kadm.Client) (a audit) {
 // in order of each partition.
 func (w *watcher) readAll(adm *kadm.Client, name string, do func(*kgo.Record)) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), hang)
 	defer cancel()
 	ends, err := adm.ListEndOffsets(ctx, name)
 	if err = errors.Join(err, ends.Error()); err != nil {
