@@ -18,6 +18,7 @@ import (
 
 	"github.com/nimriz/partners/cmd/internal/setup"
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
@@ -90,6 +91,7 @@ const rigCatalog = `workspaces:
 // redirector's own.
 func newRig(t *testing.T, redirectorArgs ...string) *rig {
 	t.Helper()
+	clickhousetest.Need(t)
 	began := time.Now()
 	r := &rig{t: t, secrets: make(map[string]signature.Secret), poisoned: make(map[string]bool)}
 	var err error

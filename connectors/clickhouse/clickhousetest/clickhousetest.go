@@ -42,13 +42,7 @@ var (
 func ForTest(t testing.TB) (dsn string) {
 	t.Helper()
 	running, err := shared()
-	if errors.Is(err, embedded.ErrNoLibrary) && os.Getenv("CI") != "true" &&
-		os.Getenv("PARTNERS_REQUIRE_KAFKA") != "1" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	need(t, err)
 	database := fmt.Sprintf("test_%d", databases.Add(1))
 	if err := post(running, "CREATE DATABASE "+database); err != nil {
 		t.Fatal(err)
@@ -59,6 +53,35 @@ func ForTest(t testing.TB) (dsn string) {
 		}
 	})
 	return running.DSN(database)
+}
+
+// Need is for a test that starts ClickHouse as a process of its own: it skips, or
+// fails, as ForTest does.
+func Need(t testing.TB) {
+	t.Helper()
+	_, err := library()
+	need(t, err)
+}
+
+func need(t testing.TB, err error) {
+	t.Helper()
+	if errors.Is(err, embedded.ErrNoLibrary) && os.Getenv("CI") != "true" &&
+		os.Getenv("PARTNERS_REQUIRE_KAFKA") != "1" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func library() (embedded.Config, error) {
+	cfg := embedded.DefaultConfig()
+	cfg.Library = os.Getenv("PARTNERS_LIBCHDB")
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	var err error
+	cfg.Library, err = embedded.Prepare(ctx, cfg, nil)
+	return cfg, err
 }
 
 func post(to server, statement string) error {
@@ -77,15 +100,10 @@ func post(to server, statement string) error {
 // start serves until the process ends: a test binary has no end at which it could be
 // closed.
 func start() (server, error) {
-	cfg := embedded.DefaultConfig()
-	cfg.Library = os.Getenv("PARTNERS_LIBCHDB")
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	library, err := embedded.Prepare(ctx, cfg, nil)
+	cfg, err := library()
 	if err != nil {
 		return server{}, err
 	}
-	cfg.Library = library
 	var lock *flock.Flock
 	if cfg.DataDir, lock, err = dataDir(); err != nil {
 		return server{}, err
