@@ -31,6 +31,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
+// hang is how long a test waits for what must come: it is for what never comes, far
+// beyond what a slow machine takes.
+const hang = 3 * time.Minute
+
 // applyLink puts a catalog with one link into the topic.
 func applyLink(t *testing.T, k kafka.Config, slug string) {
 	t.Helper()
@@ -49,8 +53,9 @@ func applyLink(t *testing.T, k kafka.Config, slug string) {
 
 // A catalog topic that is empty, or that was deleted and created again, takes nothing
 // away until there is a catalog in it; then that one counts, although its offsets are
-// smaller than those of the
+// smaller than those of the one before.
 func TestFollowCatalog(t *testing.T) {
+	t.Parallel()
 	brokers := kafkatest.Broker(t)
 	k := kafka.DefaultConfig()
 	k.Brokers = brokers
@@ -66,7 +71,7 @@ func TestFollowCatalog(t *testing.T) {
 	}
 	within := func(what string, ok func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(hang); !ok(); time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal(what)
 			}
@@ -105,6 +110,8 @@ func TestFollowCatalog(t *testing.T) {
 	}()
 	time.Sleep(2 * emptyCatalogWait)
 	if len(caught) > 0 || !serves("old") {
+		t.Errorf("with an empty topic it says that it has caught up %d times, serves the old link: %v",
+			len(caught), serves("old"))
 	}
 	apply("new")
 	within("the new catalog does not count", func() bool { return serves("new") && !serves("old") })
@@ -189,6 +196,7 @@ func TestGateOpens(t *testing.T) {
 
 // Who comes long before Kafka or ClickHouse answers is told to come again.
 func TestClosedGate(t *testing.T) {
+	t.Parallel()
 	gateway := &Gateway{
 		Deps:           deps(nowhere),
 		Config:         ingest.DefaultConfig(),
@@ -219,7 +227,7 @@ func TestClosedGate(t *testing.T) {
 		{redirector, redirector.Listener, "/nomura"},
 	} {
 		started(t, part)
-		client := http.Client{Timeout: 5 * time.Second}
+		client := http.Client{Timeout: hang}
 		answer, err := client.Get("http://" + part.at.Addr().String() + part.path)
 		if err != nil {
 			t.Fatal(err)
@@ -236,6 +244,7 @@ func TestClosedGate(t *testing.T) {
 // The catalog is on disk before a redirector says that it serves: killed right then, it
 // goes on without Kafka.
 func TestRedirectorKeepsCatalog(t *testing.T) {
+	t.Parallel()
 	d := deps(kafkatest.Broker(t)...)
 	applyLink(t, d.Kafka, "nomura")
 	p := &Redirector{Deps: d, Config: redirect.DefaultConfig(), Listener: listen(t), TokenKeys: secrets(t, tokenKey)}
