@@ -29,6 +29,25 @@ var codec = event.DefaultCodec()
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
+// safeBuffer is a log that is read while it is written.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
 func testConfig(t testing.TB) Config {
 	cfg := DefaultConfig()
 	cfg.SpoolDir = filepath.Join(memoryDir(t), "spool")
@@ -260,12 +279,16 @@ func metric(t testing.TB, reg *prometheus.Registry, name string, label ...string
 	return sum
 }
 
+// hang is how long a test waits for what must come: it is for what never comes, far
+// beyond what a slow machine takes.
+const hang = 3 * time.Minute
+
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(hang)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited 20 s for: %s", what)
+			t.Fatalf("waited %v for: %s", hang, what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -39,6 +40,11 @@ type line struct {
 
 func startShipper(t testing.TB, cfg Config, brokers []string, opts ...kgo.Opt) *line {
 	t.Helper()
+	return startLoggedShipper(t, quiet(), cfg, brokers, opts...)
+}
+
+func startLoggedShipper(t testing.TB, log *slog.Logger, cfg Config, brokers []string, opts ...kgo.Opt) *line {
+	t.Helper()
 	reg := prometheus.NewRegistry()
 	spool, err := OpenSpool(cfg, quiet(), reg)
 	if err != nil {
@@ -50,7 +56,7 @@ func startShipper(t testing.TB, cfg Config, brokers []string, opts ...kgo.Opt) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := NewShipper(spool, client, topic.Clicks, Partitions(epochs), codec, quiet(), reg)
+	s, err := NewShipper(spool, client, topic.Clicks, Partitions(epochs), codec, log, reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,14 +169,18 @@ func TestShipping(t *testing.T) {
 	}
 }
 
-// One click at a time must not wait for company.
+// One click at a time must not wait for company. How long it takes is the machine's;
+// but one of many is quick, unless all wait.
 func TestShippingLatency(t *testing.T) {
 	brokers, keys := kafkatest.Broker(t), testKeys(t, "acme")
 	l := startShipper(t, testConfig(t), brokers)
 	mustAppend(t, l.spool, testRecord(t, keys, 0))
 	shipped(t, brokers, 1) // connected
 	best := time.Hour
-	for n := 1; n <= 5; n++ {
+	for n := 1; best > 100*time.Millisecond; n++ {
+		if n == 100 {
+			t.Fatalf("the fastest of %d clicks took %v to Kafka", n-1, best)
+		}
 		start := time.Now()
 		mustAppend(t, l.spool, testRecord(t, keys, n))
 		eventually(t, "the acknowledgement", func() bool {
@@ -178,9 +188,7 @@ func TestShippingLatency(t *testing.T) {
 		})
 		best = min(best, time.Since(start))
 	}
-	if best > 100*time.Millisecond {
-		t.Errorf("the fastest click took %v to Kafka", best)
-	}
+	t.Logf("a click took %v to Kafka", best)
 }
 
 // What an earlier process left behind its cut goes with a new timestamp and header
@@ -357,7 +365,11 @@ func TestCatchesUpAfterOutage(t *testing.T) {
 	brokers := kafkatest.Broker(t)
 	gate := newGate(t, brokers[0])
 	keys := testKeys(t, "acme")
-	l := startShipper(t, testConfig(t), []string{gate.addr}, kgo.RecordDeliveryTimeout(time.Second), kgo.Dialer(gate.dial), kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }))
+	var log safeBuffer
+	l := startLoggedShipper(t, slog.New(slog.NewTextHandler(&log, nil)), testConfig(t), []string{gate.addr},
+		kgo.RecordDeliveryTimeout(time.Second), kgo.Dialer(gate.dial), kgo.RetryBackoffFn(func(int) time.Duration {
+			return 20 * time.Millisecond
+		}))
 	const shipments = 150
 	for n := range shipments {
 		mustAppend(t, l.spool, testRecord(t, keys, n))
@@ -369,8 +381,10 @@ func TestCatchesUpAfterOutage(t *testing.T) {
 	opened := time.Now()
 	gate.open()
 	eventually(t, "an empty backlog", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
-	if took := time.Since(opened); took > shipments*firstPause/2 {
-		t.Errorf("%d shipments of an outage took %v", shipments, took)
+	t.Logf("%d shipments of an outage took %v", shipments, time.Since(opened).Round(time.Millisecond))
+	// it is said at the first pause after a success
+	if n := strings.Count(log.String(), "Kafka does not take clicks"); n == 0 || n > 5 {
+		t.Errorf("in one outage of %d shipments it paused anew %d times", shipments, n)
 	}
 }
 

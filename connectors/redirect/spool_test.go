@@ -403,9 +403,12 @@ func FuzzParseCut(f *testing.F) {
 func TestGroupCommit(t *testing.T) {
 	cfg, keys := testConfig(t), testKeys(t, "acme")
 	s := openSpool(t, cfg)
-	var syncs atomic.Int64
+	s.wait = hang
+	var syncs, come atomic.Int64
 	s.fsync = func(f *os.File) error {
-		time.Sleep(5 * time.Millisecond) // so that the others gather
+		for syncs.Load() == 0 && come.Load() < 200 { // so that the others gather behind the first
+			time.Sleep(time.Millisecond)
+		}
 		syncs.Add(1)
 		return f.Sync()
 	}
@@ -413,6 +416,7 @@ func TestGroupCommit(t *testing.T) {
 	for n := range 200 {
 		r := testRecord(t, keys, n)
 		wg.Go(func() {
+			come.Add(1)
 			if err := s.Append(context.Background(), r); err != nil {
 				t.Error(err)
 			}

@@ -237,9 +237,8 @@ func countryDB() []byte {
 // records or in a log, whatever way it comes.
 func TestPrivacy(t *testing.T) {
 	brokers, cfg := kafkatest.Broker(t), testConfig(t)
-	var logged bytes.Buffer
-	var mu sync.Mutex
-	log := slog.New(slog.NewTextHandler(lockedWriter{&mu, &logged}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	var logged safeBuffer
+	log := slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	l := startShipper(t, cfg, brokers)
 	l.spool.log, l.Shipper.log = log, log
 	h, err := New(testView(t, testCatalog), testKeys(t, "acme"), codec, l.spool, nil, log, nil)
@@ -291,23 +290,10 @@ func TestPrivacy(t *testing.T) {
 	for path, data := range files(t, cfg.SpoolDir) {
 		look(path, data)
 	}
-	mu.Lock()
-	look("the log", logged.Bytes())
-	mu.Unlock()
+	look("the log", []byte(logged.String()))
 	if topicName := topic.Clicks; len(kafkatest.Consume(t, brokers, topicName)) != n {
 		t.Error("not all clicks are in Kafka")
 	}
-}
-
-type lockedWriter struct {
-	mu *sync.Mutex
-	b  *bytes.Buffer
-}
-
-func (w lockedWriter) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.b.Write(p)
 }
 
 // newSecretSpool collects every byte that is written to the spool, also what is cut
