@@ -129,7 +129,7 @@ func joinSinks(ts *testscript.TestScript, _ bool, _ []string) {
 		kgo.ConsumeTopics(topic.Clicks), kgo.DisableAutoCommit())
 	ts.Check(err)
 	ts.Defer(cl.Close)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // for what never comes
 	defer cancel()
 	for ctx.Err() == nil {
 		if _, generation := cl.GroupMetadata(); generation > 0 {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/schemas/topic"
@@ -71,7 +70,7 @@ func (in Install) remove(t testing.TB) {
 		return
 	}
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), hang)
 	defer cancel()
 	adm := kadm.NewClient(cl)
 	var names []string

@@ -15,6 +15,10 @@ import (
 // Partitions is the partition count of the topics that this package makes.
 const Partitions = 6
 
+// hang is how long this package waits for a broker: it is for what never comes, far
+// beyond what a slow machine takes.
+const hang = 3 * time.Minute
+
 // Broker starts a kfake with all our topics and fresh consumer groups, and stops it
 // when the test ends.
 func Broker(t testing.TB) (brokers []string) {
@@ -52,7 +56,7 @@ func Topics(t testing.TB, brokers []string) {
 
 func makeTopics(t testing.TB, cfg kafka.Config, replicas int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
 	want := kafka.DefaultTopicsConfig()
 	want.Partitions, want.Replication = Partitions, int16(replicas)
@@ -85,7 +89,7 @@ func Produce(t testing.TB, brokers []string, records ...*kgo.Record) {
 // when it is called.
 func Consume(t testing.TB, brokers []string, topicName string) []*kgo.Record {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
 	records, err := kafka.ReadAll(ctx, config(brokers), discard(), topicName)
 	if err != nil {

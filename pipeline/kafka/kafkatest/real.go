@@ -169,7 +169,7 @@ func (b *RealBroker) StopNode(i int) {
 	_ = n.running.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-n.running.done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(hang):
 		b.t.Errorf("node %d of Apache Kafka does not stop: killing it", n.id)
 	}
 	n.end()
@@ -414,11 +414,11 @@ func (b *RealBroker) boot(nodes []*node) error {
 			return err
 		}
 	}
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(hang)
 	for _, n := range nodes {
 		for !b.answers(n) {
 			if time.Now().After(deadline) {
-				return fmt.Errorf("node %d does not answer after 60 s", n.id)
+				return fmt.Errorf("node %d does not answer after %v", n.id, hang)
 			}
 			select {
 			case <-n.running.done:

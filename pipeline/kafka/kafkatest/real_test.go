@@ -115,7 +115,7 @@ func TestRealDiesWithTheTest(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "pid")
-	cmd := exec.Command(self, "-test.run=^TestRealDiesWithTheTest$", "-test.timeout=60s")
+	cmd := exec.Command(self, "-test.run=^TestRealDiesWithTheTest$", "-test.timeout="+hang.String())
 	cmd.Env = append(os.Environ(), "PARTNERS_TEST_ORPHAN="+path)
 	c, err := startChild(cmd)
 	if err != nil {
@@ -146,9 +146,9 @@ func TestRealDiesWithTheTest(t *testing.T) {
 
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(hang); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("not after 30 s")
+			t.Fatalf("not after %v", hang)
 		}
 	}
 }
