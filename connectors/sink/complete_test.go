@@ -176,7 +176,7 @@ func TestIdle(t *testing.T) {
 		t.Errorf("while one runs: %v", err)
 	}
 	run.stop(t)
-	for deadline := time.Now().Add(10 * time.Second); Idle(t.Context(), s.kafka, discard()) != nil; time.Sleep(
+	for deadline := time.Now().Add(hang); Idle(t.Context(), s.kafka, discard()) != nil; time.Sleep(
 		20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the group still has members after its sink left")

@@ -25,6 +25,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
+// hang is how long a test waits for what must come: it is for what never comes, far
+// beyond what a slow machine takes.
+const hang = 3 * time.Minute
+
 // rig is a broker with our topics, a migrated ClickHouse and the truth of what was
 // produced.
 type rig struct {
@@ -138,7 +142,7 @@ func (run *running) end(t testing.TB) error {
 	select {
 	case err := <-run.done:
 		return err
-	case <-time.After(30 * time.Second):
+	case <-time.After(hang):
 		t.Fatal("the sink did not end")
 		return nil
 	}
@@ -331,7 +335,7 @@ func sorted(p []spot) []spot {
 // batches.
 func (r *rig) arrived() {
 	r.t.Helper()
-	deadline := time.Now().Add(40 * time.Second)
+	deadline := time.Now().Add(hang)
 	for {
 		missing := ""
 		for table, want := range r.want {
