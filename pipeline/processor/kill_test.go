@@ -60,6 +60,10 @@ func child(brokers string) {
 	p.SetHook(func(at string) {
 		if at == step {
 			if n--; n == 0 {
+				if step == processor.StepProduced {
+					// what was produced arrives: there is something to abort
+					time.Sleep(100 * time.Millisecond)
+				}
 				syscall.Kill(os.Getpid(), syscall.SIGKILL)
 				select {}
 			}
