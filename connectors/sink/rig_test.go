@@ -25,6 +25,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
+// long runs everything in full, not only as much of it as shows that a promise is
+// broken.
+var long = os.Getenv("PARTNERS_TEST_LONG") == "1"
+
 // hang is how long a test waits for what must come: it is for what never comes, far
 // beyond what a slow machine takes.
 const hang = 3 * time.Minute

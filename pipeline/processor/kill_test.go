@@ -3,6 +3,7 @@ package processor_test
 import (
 	"context"
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -34,6 +35,10 @@ func TestMain(m *testing.M) {
 	}
 	if brokers := os.Getenv("PARTNERS_TEST_RECOVERY"); brokers != "" {
 		recoverChild(brokers)
+	}
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil { // these tests mostly wait
+		panic(err)
 	}
 	os.Exit(m.Run())
 }

@@ -33,7 +33,7 @@ func kills() campaign {
 	if long {
 		return campaign{hits: 10, visitsPerSecond: 520, eventsPerSecond: 240, between: 4 * time.Second}
 	}
-	return campaign{hits: 2, visitsPerSecond: 150, eventsPerSecond: 60, between: time.Second}
+	return campaign{hits: 2, visitsPerSecond: 100, eventsPerSecond: 40, between: time.Second}
 }
 
 // victim is a process that is killed again and again, and how often that hit.
@@ -48,6 +48,7 @@ func (v *victim) over(c campaign) bool { return v.hit >= c.hits || v.killed >= a
 // Each process is SIGKILLed under load until that has met work under way so often, and
 // started again at once. No row is lost or doubled.
 func TestKills(t *testing.T) {
+	t.Parallel()
 	r, c := newRig(t), kills()
 	l := r.load()
 	stop := l.run(c.visitsPerSecond, c.eventsPerSecond)

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/pipeline/oracle"
@@ -80,6 +81,7 @@ type matrix struct {
 // throughout and sees one row for each event. The long form is Kafka's size: 100,000
 // records in each cell, three nodes.
 func TestMatrix(t *testing.T) {
+	t.Parallel()
 	m := newMatrix(t)
 	stop := m.w.run()
 	m.o.recovered(time.Now())
@@ -96,7 +98,7 @@ func TestMatrix(t *testing.T) {
 func newMatrix(t *testing.T) *matrix {
 	m := &matrix{rig: &rig{t: t}, size: matrixSize()}
 	var err error
-	if m.dir, err = os.MkdirTemp("", "blackbox-"); err != nil {
+	if m.dir, err = os.MkdirTemp(clickhousetest.Base(), "blackbox-"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.cleanup)

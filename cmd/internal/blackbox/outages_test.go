@@ -51,9 +51,10 @@ func (r *rig) enough(what string, count func() int64, want int64) {
 // refuses a record for good, everything is restarted in order: nothing ends that was
 // not ended, nothing needs a hand, and the books are right.
 func TestOutages(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	l := r.load()
-	stop := l.run(200, 80)
+	stop := l.run(100, 40)
 	r.enough("requests answered", l.answered, 200)
 
 	r.poison()
@@ -170,7 +171,7 @@ func (r *rig) warehouseAway(l *load) {
 	}
 	gone, answered, off := time.Now(), l.answered(), l.putOff.Load()
 	pause(r.t.Context(), outage())
-	r.enough("requests answered while ClickHouse is away", func() int64 { return l.answered() - answered }, 500)
+	r.enough("requests answered while ClickHouse is away", func() int64 { return l.answered() - answered }, 200)
 	if l.putOff.Load() > off {
 		r.t.Errorf("while ClickHouse was away %d events were put off", l.putOff.Load()-off)
 	}
@@ -295,7 +296,7 @@ func (r *rig) kafkaAway(l *load) *load {
 		r.t.Fatal(err)
 	}
 	small := newLoad(r.t, at, r.gatewayAt, r.secrets)
-	stopSmall := small.run(600, 0)
+	stopSmall := small.run(500, 0)
 
 	off := l.putOff.Load()
 	r.killBroker()

@@ -95,7 +95,7 @@ func newRig(t *testing.T, redirectorArgs ...string) *rig {
 	began := time.Now()
 	r := &rig{t: t, secrets: make(map[string]signature.Secret), poisoned: make(map[string]bool)}
 	var err error
-	if r.dir, err = os.MkdirTemp("", "blackbox-"); err != nil {
+	if r.dir, err = os.MkdirTemp(clickhousetest.Base(), "blackbox-"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.cleanup)
