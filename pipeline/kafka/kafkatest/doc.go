@@ -24,6 +24,7 @@
 //
 //   - PARTNERS_REQUIRE_KAFKA=1: a machine on which Real cannot run fails the test,
 //     instead of skipping it with the reason.
+//   - PARTNERS_TEST_LONG=1: Three is tested too.
 //   - PARTNERS_TEST_KAFKA=host:port,…: Each uses this running cluster instead of a
 //     child, under a prefix of its own that is deleted afterwards. Real does not:
 //     nobody kills a cluster that others use.
