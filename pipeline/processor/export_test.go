@@ -3,21 +3,32 @@ package processor
 import (
 	"time"
 
+	"github.com/nimriz/partners/pipeline/engine"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // TransactionTimeout is after how long the broker aborts a transaction.
-const TransactionTimeout = transactionTimeout
+const TransactionTimeout = engine.TransactionTimeout
 
 // EndTimeout is how long the end of a transaction may take.
-const EndTimeout = endTimeout
+const EndTimeout = engine.EndTimeout
 
 // Hanging is in how many partitions the processor wrote markers that Kafka had lost.
-func (p *Processor) Hanging() float64 { return value(p.m.hanging) }
+func (p *Processor) Hanging() float64 {
+	if e := p.engine.Load(); e != nil {
+		return value(e.HangingTransactions())
+	}
+	return 0
+}
 
 // WaitingForMarkers is how many partitions are held back by transactions.
-func (p *Processor) WaitingForMarkers() float64 { return value(p.m.heldBack) }
+func (p *Processor) WaitingForMarkers() float64 {
+	if e := p.engine.Load(); e != nil {
+		return value(e.HeldBack())
+	}
+	return 0
+}
 
 // value reads a counter or gauge.
 func value(c prometheus.Collector) float64 {
@@ -32,25 +43,27 @@ func value(c prometheus.Collector) float64 {
 }
 
 // GroupPartition is the partition of __consumer_offsets that holds a group.
-func GroupPartition(group string, partitions int) int32 { return javaPartition(group, partitions) }
+func GroupPartition(group string, partitions int) int32 {
+	return engine.GroupPartition(group, partitions)
+}
 
 // SetHook calls fn at each named step of a transaction.
-func (p *Processor) SetHook(fn func(step string)) { p.hook = fn }
+func (p *Processor) SetHook(fn func(step string)) { p.env.Step = fn }
 
 // SetNow replaces the clock that stamps and ages.
-func (p *Processor) SetNow(now func() time.Time) { p.now = now }
+func (p *Processor) SetNow(now func() time.Time) { p.env.Now = now }
 
 // Steps are the names that a hook is called with on the way of a committed transaction.
 var Steps = []string{StepPolled, StepProduced, StepFlushed, StepEnded, StepApplied}
 
 // SetOptions adds options to the client of each session.
-func (p *Processor) SetOptions(opts ...kgo.Opt) { p.extra = opts }
+func (p *Processor) SetOptions(opts ...kgo.Opt) { p.env.ClientOptions = opts }
 
 // SetHasty judges conversions as soon as they are polled.
-func (p *Processor) SetHasty() { p.hasty = true }
+func (p *Processor) SetHasty() { p.env.SkipBuffering = true }
 
 // SetFlushEvery makes state durable more often than an operator would want.
-func (p *Processor) SetFlushEvery(d time.Duration) { p.flushEvery = d }
+func (p *Processor) SetFlushEvery(d time.Duration) { p.env.FlushEvery = d }
 
 // SetStuckAfter is after how long without a poll a session counts as stuck.
-func (p *Processor) SetStuckAfter(d time.Duration) { p.stuckAfter = d }
+func (p *Processor) SetStuckAfter(d time.Duration) { p.env.StuckAfter = d }

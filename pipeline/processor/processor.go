@@ -4,18 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/nimriz/partners/pipeline/attribution"
+	"github.com/nimriz/partners/pipeline/clicklog"
+	"github.com/nimriz/partners/pipeline/engine"
 	"github.com/nimriz/partners/pipeline/kafka"
-	"github.com/nimriz/partners/pipeline/state"
 	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // Processor joins clicks and conversions for as long as Run runs.
@@ -26,28 +26,12 @@ type Processor struct {
 	rules *attribution.Rules
 	// journeyLife is how long after its last event a journey answers.
 	journeyLife time.Duration
-	cache       *state.Cache
+	env         Env
 	log         *slog.Logger
+	reg         prometheus.Registerer
 	m           *metrics
-
-	fs    vfs.FS
-	lock  func(path string) (io.Closer, error)
-	now   func() time.Time
-	hook  func(step string)
-	extra []kgo.Opt // for the session's client
-	// judge conversions without holding them for their clicks: nothing but speed may
-	// depend on that
-	hasty      bool
-	flushEvery time.Duration
-	stuckAfter time.Duration
-	slab       int64        // 0: a share of ClickMemory
-	owned      atomic.Int64 // partitions, restoring ones included
-
-	transactionTimeout time.Duration
-
-	ended   txnOutcomes
-	fenced  int // sessions in a row that ended because somebody took our transactional id
-	running atomic.Bool
+	// engine is set when Run begins.
+	engine atomic.Pointer[engine.Engine]
 }
 
 // New makes a processor on this machine; Run starts it.
@@ -59,116 +43,77 @@ func New(cfg Config, kafkaConfig kafka.Config, codec *event.Codec, log *slog.Log
 // NewIn makes a processor in an environment of its own.
 func NewIn(env Env, cfg Config, kafkaConfig kafka.Config, codec *event.Codec, log *slog.Logger,
 	reg prometheus.Registerer) (*Processor, error) {
-	if err := cfg.Validate(); err != nil {
+	if err := errors.Join(cfg.Validate(), kafkaConfig.Validate()); err != nil {
 		return nil, err
 	}
-	if err := kafkaConfig.Validate(); err != nil {
-		return nil, err
-	}
-	rules := attribution.DefaultConfig()
-	rules.Grace, rules.ClickLife = cfg.Grace, cfg.ClickLife
-	r, err := attribution.New(rules, codec)
+	times := attribution.DefaultConfig()
+	times.Grace, times.ClickLife = cfg.Grace, cfg.ClickLife
+	rules, err := attribution.New(times, codec)
 	if err != nil {
 		return nil, err
 	}
 	return &Processor{
-		cfg:                cfg,
-		kafka:              kafkaConfig,
-		codec:              codec,
-		rules:              r,
-		journeyLife:        rules.JourneyLife,
-		log:                log,
-		m:                  newMetrics(reg),
-		fs:                 env.FS,
-		lock:               env.Lock,
-		now:                env.Now,
-		flushEvery:         env.FlushEvery,
-		stuckAfter:         stuckAfter,
-		slab:               env.SlabBytes,
-		hook:               env.Step,
-		transactionTimeout: env.TransactionTimeout,
+		cfg:         cfg,
+		kafka:       kafkaConfig,
+		codec:       codec,
+		rules:       rules,
+		journeyLife: times.JourneyLife,
+		env:         env,
+		log:         log,
+		reg:         reg,
+		m:           newMetrics(reg),
 	}, nil
 }
 
-// Run processes until ctx is done, then ends the running transaction, closes the state
-// and returns nil. Any other return is a condition that a person, or a new process, has
-// to end (Fatal); everything else is retried in a new session.
+// Run judges until ctx is done, then ends the running transaction, closes the state and
+// returns nil. Any other return is a condition that a person, or a new process, has to end
+// (Fatal). It runs once.
 func (p *Processor) Run(ctx context.Context) error {
-	if err := p.fs.MkdirAll(p.cfg.StateDir, 0o755); err != nil {
-		return fmt.Errorf("making -state-dir %s: %w", p.cfg.StateDir, err)
-	}
-	lock, err := p.lock(p.fs.PathJoin(p.cfg.StateDir, "LOCK"))
+	e, err := engine.New(p.env.Env, p.cfg.engine(), p.topology(), p.kafka, p.log, p.reg)
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	p.cache = state.NewCache(p.cfg.JourneyCache)
-	defer p.cache.Close()
-	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		began := time.Now()
-		err := p.session(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if fencedBy(err) {
-			if p.fenced++; p.fenced >= 2 {
-				err = fmt.Errorf("%w %q: %w", ErrInstance, p.cfg.Instance, err)
-			}
-		}
-		if Fatal(err) {
-			return err
-		}
-		if time.Since(began) > 10*time.Second {
-			wait = 50 * time.Millisecond
-		}
-		level := slog.LevelWarn
-		if errors.Is(err, errSession) {
-			level = slog.LevelInfo
-		}
-		p.log.Log(ctx, level, "session ended; starting over from the committed offsets", "error", err, "in", wait)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(wait):
-		}
-	}
-}
-
-func (p *Processor) session(ctx context.Context) error {
-	s, err := p.newSession(ctx)
-	if err != nil {
-		return err
-	}
-	p.running.Store(true)
-	defer p.running.Store(false)
-	s.beat.Store(time.Now().UnixNano())
-	done := make(chan error, 1)
-	go func() {
-		err := s.run(ctx)
-		p.running.Store(false)
-		s.beat.Store(time.Now().UnixNano())
-		s.close() // on a full disk, Pebble repeats a flush for ever
-		done <- err
-	}()
-	stuck := time.Duration(0) // for how long it has been seen
-	for {
-		select {
-		case err := <-done:
-			return err
-		case <-time.After(time.Second):
-			if time.Since(time.Unix(0, s.beat.Load())) <= p.stuckAfter {
-				stuck = 0
-			} else if stuck += time.Second; stuck > awake {
-				return fmt.Errorf("%w: for %v, no poll and no end of closing", ErrStuck, p.stuckAfter)
-			}
-		}
-	}
+	p.engine.Store(e)
+	return e.Run(ctx)
 }
 
 // Ready reports whether a session runs: the answer of a readiness probe.
 func (p *Processor) Ready() error {
-	if !p.running.Load() {
-		return errors.New("no session with the consumer group")
+	if e := p.engine.Load(); e != nil {
+		return e.Ready()
 	}
-	return nil
+	return errors.New("not started yet")
 }
+
+// Rows are scanned within one journey, and within the deadlines.
+var (
+	journeyPrefix  = event.JourneyPrefix(new([20]byte))
+	deadlinePrefix = event.DeadlineKey(0, new([20]byte), 0)[:1]
+)
+
+// topology is what the engine runs: clicks lead, conversions follow.
+func (p *Processor) topology() engine.Topology {
+	retention := p.cfg.ClickLife + topic.ClickMargin
+	return engine.Topology{
+		Name:  "processor",
+		Group: topic.ProcessorGroup,
+		Leading: engine.Input{
+			Topic:     topic.Clicks,
+			Retention: retention,
+			RetentionHint: fmt.Sprintf("-click-life %v needs %v: run `ctl topics apply -click-life %v`",
+				p.cfg.ClickLife, retention, p.cfg.ClickLife),
+		},
+		Following:   engine.Input{Topic: topic.Conversions},
+		Owned:       []string{topic.Outcomes, topic.Progress},
+		Shared:      []string{topic.DeadLetters},
+		Changelog:   topic.Changelog,
+		Margin:      p.cfg.watermarkMargin(),
+		Tables:      map[byte]int{journeyPrefix[0]: len(journeyPrefix), deadlinePrefix[0]: 1},
+		Index:       indexExpiry,
+		Open:        p.openTask,
+		WipeSideLog: func(fs vfs.FS, dir string) error { return clicklog.Wipe(fs, clickDir(fs, dir)) },
+	}
+}
+
+// clickDir is the click log's directory below a partition's.
+func clickDir(fs vfs.FS, dir string) string { return fs.PathJoin(dir, "clicks") }

@@ -93,17 +93,19 @@ func (m *machine) start() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &life{m: m, cable: newCable(&m.w.network), cancel: cancel, ended: make(chan struct{})}
-	env := processor.Env{
-		TransactionTimeout: processor.DefaultEnv().TransactionTimeout,
-		FS:                 errorfs.Wrap(disk{m.disk, &m.opening}, errorfs.InjectorFunc(l.operation)),
-		Lock:               func(string) (io.Closer, error) { return io.NopCloser(nil), nil },
-		Now:                m.now,
-		Step:               l.step,
-		FlushEvery:         flushEvery(m.w.seed),
-		SlabBytes:          16 << 10,
-	}
+	env := processor.DefaultEnv()
+	env.FS = errorfs.Wrap(disk{m.disk, &m.opening}, errorfs.InjectorFunc(l.operation))
+	env.Lock = func(string) (io.Closer, error) { return io.NopCloser(nil), nil }
+	env.Now = m.now
+	env.Step = l.step
+	env.FlushEvery = flushEvery(m.w.seed)
+	env.SlabBytes = 16 << 10
 	cfg := processor.DefaultConfig()
-	cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickMemory, cfg.CommitInterval, cfg.SessionTimeout = stateDir, m.name, m.w.grace, 4<<20, 200*time.Millisecond, sessionTimeout
+	cfg.StateDir, cfg.Instance = stateDir, m.name
+	cfg.Grace = m.w.grace
+	cfg.ClickMemory = 4 << 20
+	cfg.CommitInterval = 200 * time.Millisecond
+	cfg.SessionTimeout = sessionTimeout
 	to := m.w.config()
 	to.ClientID, to.Dial = m.name, l.cable.dial
 	p, err := processor.NewIn(env, cfg, to, codec, m.w.log(m.name), prometheus.NewRegistry())

@@ -21,28 +21,29 @@ var mutations = []struct {
 	broken string
 	edit   mutant.Edit
 }{
-	{"state is applied before the transaction has ended", mutant.Edit{File: "../processor/transaction.go", Old: `	ok, err := s.end()
-`, New: `	for _, p := range s.ready {
-		if err := p.apply(s.now()); err != nil {
+	{"state is applied before the transaction has ended", mutant.Edit{File: "../engine/commit.go", Old: `	ok, err := s.end()
+`, New: `	for _, p := range s.running {
+		if err := p.applyCommit(s.env.Now()); err != nil {
 			return err
 		}
 	}
 	ok, err := s.end()
 `}},
-	{"the session goes on after an error of End", mutant.Edit{File: "../processor/transaction.go", Old: `		return fmt.Errorf("ending a transaction: %w", err)
-	case !ok:`, New: `		s.produce.Store(nil)
-		if _, err := s.gts.End(context.Background(), kgo.TryAbort); err != nil {
+	{"the session goes on after an error of End", mutant.Edit{File: "../engine/commit.go",
+		Old: `		return fmt.Errorf("ending a transaction: %w", err)
+	case !ok:`, New: `		if _, err := s.gts.End(context.Background(), kgo.TryAbort); err != nil {
 			return fmt.Errorf("ending a transaction: %w", err)
 		}
 		return nil
 	case !ok:`}},
 	{"a restore reads what is not committed",
-		mutant.Edit{File: "../processor/restore.go", Old: `kgo.FetchIsolationLevel(kgo.ReadCommitted())`,
+		mutant.Edit{File: "../engine/restore.go", Old: `kgo.FetchIsolationLevel(kgo.ReadCommitted())`,
 			New: `kgo.FetchIsolationLevel(kgo.ReadUncommitted())`}},
-	{"a transaction of timers carries no offsets", mutant.Edit{File: "../processor/transaction.go", Old: `		ok, err := s.gts.End(kgo.PreTxnCommitFnContext(ctx, s.offsets), kgo.TryCommit)
+	{"a transaction of timers carries no offsets", mutant.Edit{File: "../engine/commit.go",
+		Old: `		ok, err := s.gts.End(kgo.PreTxnCommitFnContext(ctx, s.replaceOffsets), kgo.TryCommit)
 `, New: `		moved := false
-		for _, p := range s.ready {
-			moved = moved || p.clicksPosition != p.committedClicks || p.conversionsPosition != p.committedConversions
+		for _, p := range s.running {
+			moved = moved || p.leading.next != p.leading.committed || p.following.next != p.following.committed
 		}
 		if !moved {
 			err := s.gts.Client().Flush(ctx)
@@ -52,42 +53,48 @@ var mutations = []struct {
 			done <- answer{err == nil, err}
 			return
 		}
-		ok, err := s.gts.End(kgo.PreTxnCommitFnContext(ctx, s.offsets), kgo.TryCommit)
+		ok, err := s.gts.End(kgo.PreTxnCommitFnContext(ctx, s.replaceOffsets), kgo.TryCommit)
 `}},
-	{"a restore reads to the last stable offset", mutant.Edit{File: "../processor/restore.go", Old: `	switch {
-	case p.meta.Position < at.start && !p.fresh:`, New: `	at.end = max(at.stable, p.meta.Position)
+	{"a restore reads to the last stable offset", mutant.Edit{File: "../engine/restore.go", Old: `	switch {
+	case p.identity.Position < at.start && !p.fresh:`, New: `	at.end = max(at.stable, p.identity.Position)
 	switch {
-	case p.meta.Position < at.start && !p.fresh:`}},
+	case p.identity.Position < at.start && !p.fresh:`}},
 	// The flush between the two batches may come at any time; here it comes each time.
-	{"the changelog position is in a batch of its own", mutant.Edit{File: "../processor/partition.go", Old: `		p.meta.Position, p.meta.At = p.changelogEnd.Load(), now.UnixMilli()
-`, New: `		p.meta.Position, p.meta.At = p.changelogEnd.Load(), now.UnixMilli()
-		early := p.store.NewBatch()
-		if err := errors.Join(p.meta.put(early), early.Commit(), p.store.Flush()); err != nil {
+	{"the changelog position is in a batch of its own", mutant.Edit{File: "../engine/partition.go",
+		Old: `		p.identity.Position, p.identity.At = p.changelogEnd.Load(), now.UnixMilli()
+`, New: `		p.identity.Position, p.identity.At = p.changelogEnd.Load(), now.UnixMilli()
+		early := p.Store.NewBatch()
+		if err := errors.Join(p.identity.put(early), early.Commit(), p.Store.Flush()); err != nil {
 			return err
 		}
 `}},
-	{"a click that is read again ends no wait", mutant.Edit{File: "../processor/partition.go", Old: `	if _, replay := header(r, topic.HeaderReplay); replay`, New: `	if r.Offset < p.clicks.Next() {
+	{"a click that is read again ends no wait", mutant.Edit{File: "../processor/clicks.go",
+		Old: `	if _, replay := header(r, topic.HeaderReplay); replay`, New: `	if r.Offset < c.log.Next() {
 		return t, false, nil
 	}
 	if _, replay := header(r, topic.HeaderReplay); replay`}},
 	{"a segment is visible before what it vouches for is durable",
 		mutant.Edit{File: "../clicklog/seal.go", Old: `	if err == nil && w.slab.aside {`,
 			New: `	if err == nil && false {`}},
-	{"a wait ends before both inputs were read to their ends", mutant.Edit{File: "../processor/timers.go", Old: `		reached := reached(latest.clicks, p.id, p.clicksPosition) &&
-			reached(latest.conversions, p.id, p.conversionsPosition)
-`, New: `		reached := true
+	{"a wait ends before both inputs were read to their ends", mutant.Edit{File: "../engine/run.go",
+		Old: `	reached := hasReached(latest.leading, p.ID, p.leading.next) &&
+		hasReached(latest.following, p.ID, p.following.next)
+`, New: `	reached := true
 `}},
 	{"a segment is visible before it is durable", mutant.Edit{File: "../clicklog/seal.go", Old: `	if err == nil {
 		err = f.Sync()
 	}
 `, New: ``}},
-	{"a replay counts as the first", mutant.Edit{File: "../processor/partition.go",
+	{"a replay counts as the first", mutant.Edit{File: "../processor/clicks.go",
 		Old: `		if found { // sent twice`, New: `		if found && false { // sent twice`}},
 	{"the state of another partition is taken for one's own",
-		mutant.Edit{File: "../processor/meta.go", Old: ` ||
+		mutant.Edit{File: "../engine/identity.go", Old: ` ||
 		m.Partition != want.Partition {`, New: ` {`}},
-	{"a transaction commits whatever became of its rows", mutant.Edit{File: "../processor/transaction.go", Old: `	return s.flush()
-}`, New: `	return nil
+	{"a transaction commits whatever became of its rows", mutant.Edit{File: "../engine/commit.go",
+		Old: `	s.env.Step(StepProduced)
+	return s.flush(tx)
+}`, New: `	s.env.Step(StepProduced)
+	return nil
 }`}},
 }
 

@@ -111,7 +111,7 @@ type door struct {
 
 // doors: the first that matches decides.
 var doors = []door{
-	{"github.com/cockroachdb/pebble/v2/vfs", []string{"pipeline/state", "pipeline/clicklog", "pipeline/processor",
+	{"github.com/cockroachdb/pebble/v2/vfs", []string{"pipeline/state", "pipeline/clicklog", "pipeline/engine", "pipeline/processor",
 		"pipeline/simtest"}, nil},
 	{"github.com/cockroachdb/pebble/v2", []string{"pipeline/state"}, []string{"pipeline/clicklog"}},
 	{"github.com/cockroachdb/pebble", nil, nil}, // version 1

@@ -1,4 +1,4 @@
-package processor
+package engine
 
 import (
 	"encoding/json"
@@ -103,28 +103,28 @@ func TestUnbrokenLog(t *testing.T) {
 
 // A state directory says which inputs it has applied; one from before that was kept
 // opens too.
-func TestMetaInput(t *testing.T) {
+func TestStateInput(t *testing.T) {
 	old := `{"version":1,"cluster":"c","changelog":"01","clicks":"02","partition":3,"position":44,"at":1800000000000}`
 	now := strings.TrimSuffix(old, "}") + `,"input":{"clicks":7,"conversions":9}}`
 	for _, c := range []struct {
 		row       string
-		committed starts
+		committed inputOffsets
 		stale     bool
 	}{
-		{old, starts{0, 0}, false},
-		{now, starts{7, 9}, false},
-		{now, starts{8, 10}, false},
-		{now, starts{6, 9}, true},
-		{now, starts{7, 8}, true},
+		{old, inputOffsets{0, 0}, false},
+		{now, inputOffsets{7, 9}, false},
+		{now, inputOffsets{8, 10}, false},
+		{now, inputOffsets{6, 9}, true},
+		{now, inputOffsets{7, 8}, true},
 	} {
-		var m meta
+		var m stateIdentity
 		if err := json.Unmarshal([]byte(c.row), &m); err != nil {
 			t.Fatal(err)
 		}
 		if written, err := json.Marshal(m); err != nil || string(written) != c.row {
 			t.Errorf("%s is written again as %s: %v", c.row, written, err)
 		}
-		if err := m.ahead(c.committed); errors.Is(err, errStale) != c.stale || (err != nil) != c.stale {
+		if err := m.checkCommitted(c.committed); errors.Is(err, errStale) != c.stale || (err != nil) != c.stale {
 			t.Errorf("%s, committed %+v: %v", c.row, c.committed, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package processor
+package engine
 
 import (
 	"cmp"
@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
-	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -19,7 +18,7 @@ import (
 // initTransactionalID ends what the transactional id has open, and keeps everybody out
 // who used it before.
 func (s *session) initTransactionalID(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, endTimeout)
+	ctx, cancel := context.WithTimeout(ctx, EndTimeout)
 	defer cancel()
 	// From here on the coordinator no longer knows of the transaction before.
 	if d, err := s.adm.DescribeTransactions(ctx, id); err == nil && d[id].Err == nil {
@@ -36,7 +35,7 @@ func (s *session) initTransactionalID(ctx context.Context, id string) error {
 
 // transactional makes a client that takes the transactional id with its first request.
 func (s *session) transactional(id string) (*kgo.Client, error) {
-	return kafka.NewClient(s.kafka, s.log, nil, kgo.TransactionalID(id), kgo.TransactionTimeout(s.transactionTimeout))
+	return kafka.NewClient(s.kafka, s.log, nil, kgo.TransactionalID(id), kgo.TransactionTimeout(s.env.TransactionTimeout))
 }
 
 // blocker is a transaction of our group that holds partitions back and is not over yet.
@@ -48,30 +47,30 @@ type blocker struct {
 
 func (b blocker) Error() string { return fmt.Sprintf("%v: %v", b.hangingTxn, b.why) }
 
-// freeAll looks at every partition that our transactions write, before this slot writes
+// endAllBlockers looks at every partition that our transactions write, before this slot writes
 // into any: its next transaction would close what an earlier one left open with its own
 // marker. It waits for what hangs in partitions that every slot shares; for what hangs
 // elsewhere, the partition's owner waits.
-func (s *session) freeAll(ctx context.Context) error {
+func (s *session) endAllBlockers(ctx context.Context) error {
 	return s.wait(ctx, s.transactionPartitions(), false, func(b blocker) bool {
 		return b.hangs && slices.ContainsFunc(b.open, func(p kadm.DescribedProducer) bool {
-			return p.Topic == offsetsTopic || p.Topic == s.kafka.Topic(topic.DeadLetters) && b.id == s.transactionalID()
+			return p.Topic == offsetsTopic || s.isShared(p.Topic) && b.id == s.engine.transactionalID()
 		})
 	})
 }
 
-// free ends transactions that hold back what this partition's outcomes, changelog and
-// progress say. Their owner may have died between one and the other: without this
+// endBlockers ends transactions that hold back what this partition's outputs and changelog
+// say. Their owner may have died between one and the other: without this
 // nobody would see our rows, which come after its own, until it times out.
-func (s *session) free(ctx context.Context, p *partition) error {
+func (s *session) endBlockers(ctx context.Context, p *Partition) error {
 	held := make(kadm.TopicsSet)
-	for _, name := range []string{topic.Outcomes, topic.Changelog, topic.Progress} {
-		at, err := s.list(ctx, s.kafka.Topic(name), p.id)
+	for _, name := range append([]string{s.topo.Changelog}, s.topo.Owned...) {
+		at, err := s.listOffsets(ctx, s.kafka.Topic(name), p.ID)
 		if err != nil {
 			return err
 		}
 		if at.stable < at.end {
-			held.Add(s.kafka.Topic(name), p.id)
+			held.Add(s.kafka.Topic(name), p.ID)
 		}
 	}
 	if len(held) == 0 {
@@ -81,18 +80,18 @@ func (s *session) free(ctx context.Context, p *partition) error {
 }
 
 const (
-	// lookAgain is the longest pause between two looks at a partition that is held
+	// lookPause is the longest pause between two looks at a partition that is held
 	// back.
-	lookAgain = 10 * time.Second
-	// sayAgain is how often a wait is logged.
-	sayAgain = time.Minute
+	lookPause = 10 * time.Second
+	// logPause is how often a wait is logged.
+	logPause = time.Minute
 )
 
 // wait looks at partitions until nothing is left there that matters. It never gives up:
 // what a person has to do is in the log, once a minute.
 func (s *session) wait(ctx context.Context, partitions kadm.TopicsSet, owned bool, matters func(blocker) bool) error {
-	var began, told time.Time
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, lookAgain) {
+	var began, loggedAt time.Time
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, lookPause) {
 		blockers, err := s.look(ctx, partitions, owned)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -118,12 +117,12 @@ func (s *session) wait(ctx context.Context, partitions kadm.TopicsSet, owned boo
 		}
 		now := time.Now()
 		if began.IsZero() {
-			began, told = now, now.Add(time.Second-sayAgain) // most are over within a moment
+			began, loggedAt = now, now.Add(time.Second-logPause) // most are over within a moment
 			s.m.heldBack.Inc()
 			defer s.m.heldBack.Dec()
 		}
-		if now.Sub(told) >= sayAgain {
-			told = now
+		if now.Sub(loggedAt) >= logPause {
+			loggedAt = now
 			s.log.Warn("waiting for transactions that hold partitions back; looking again",
 				"partitions", partitionsText(partitions), "since", began.UTC(), "error", errors.Join(left...))
 		}
@@ -165,7 +164,7 @@ func (s *session) look(ctx context.Context, partitions kadm.TopicsSet, owned boo
 		d, known := owners[t.producer]
 		t.id = d.TxnID
 		switch {
-		case known && !strings.HasPrefix(t.id, s.kafka.Group(topic.ProcessorGroup)+"-"):
+		case known && !strings.HasPrefix(t.id, s.group()+"-"):
 			continue // another program's, in the partition of the group's offsets
 		case !known && t.onlyIn(offsetsTopic) && !s.ours(ctx, t):
 			continue
@@ -199,10 +198,20 @@ func (s *session) look(ctx context.Context, partitions kadm.TopicsSet, owned boo
 // errSlow: looking took too long. The next look begins anew.
 var errSlow = errors.New("the brokers answer slowly")
 
+// isShared reports whether every slot writes the topic, given by its full name.
+func (s *session) isShared(name string) bool {
+	return slices.ContainsFunc(s.topo.Shared, func(shared string) bool { return s.kafka.Topic(shared) == name })
+}
+
 // shared reports whether one of the partitions is written by every slot: the dead
 // letters, or the group's offsets.
 func (s *session) shared(partitions kadm.TopicsSet) bool {
-	return len(partitions[offsetsTopic])+len(partitions[s.kafka.Topic(topic.DeadLetters)]) > 0
+	for name, of := range partitions {
+		if len(of) > 0 && (name == offsetsTopic || s.isShared(name)) {
+			return true
+		}
+	}
+	return false
 }
 
 // openIn lists the producers that have a transaction open in partitions, and the

@@ -1,4 +1,4 @@
-package processor
+package engine
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"github.com/nimriz/partners/schemas/event"
-	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -245,7 +244,7 @@ func (s *session) abort(ctx context.Context, t *hangingTxn) error {
 		}
 	}
 	err = s.writeMarkers(ctx, t, txnAbort)
-	if t.id == s.transactionalID() && errors.Is(err, kerr.ClusterAuthorizationFailed) {
+	if t.id == s.engine.transactionalID() && errors.Is(err, kerr.ClusterAuthorizationFailed) {
 		return errors.Join(err, errSession) // the next session may use the id for it, before it joins
 	}
 	return err
@@ -256,7 +255,7 @@ func (s *session) writeVoidRows(ctx context.Context, t *hangingTxn) error {
 	var rows []*kgo.Record
 	for _, p := range t.open {
 		row := voidRow{t.txnKey, p.Partition}
-		if p.Topic == s.kafka.Topic(topic.Changelog) && !s.ended.isVoid(row) {
+		if p.Topic == s.kafka.Topic(s.topo.Changelog) && !s.ended.isVoid(row) {
 			key, value := event.VoidRow(p.CurrentTxnStartOffset)
 			rows = append(rows, &kgo.Record{Topic: p.Topic, Partition: p.Partition, Key: key, Value: value})
 		}
@@ -276,10 +275,10 @@ func (s *session) idle(ctx context.Context, id string) (bool, error) {
 	switch id {
 	case "":
 		return false, nil
-	case s.transactionalID():
+	case s.engine.transactionalID():
 		return !s.joining.Load(), nil
 	}
-	group := s.kafka.Group(topic.ProcessorGroup)
+	group := s.group()
 	described, err := s.adm.DescribeGroups(ctx, group)
 	if err == nil {
 		err = described[group].Err
@@ -342,11 +341,11 @@ func (s *session) abortAs(ctx context.Context, t *hangingTxn) error {
 func (s *session) commitAs(ctx context.Context, cl *kgo.Client, id string, producer int64, epoch int16) error {
 	req := kmsg.NewPtrTxnOffsetCommitRequest()
 	req.TransactionalID, req.ProducerID, req.ProducerEpoch = id, producer, epoch
-	req.Group = s.kafka.Group(topic.ProcessorGroup)
+	req.Group = s.group()
 	p := kmsg.NewTxnOffsetCommitRequestTopicPartition()
 	p.LeaderEpoch = -1
 	t := kmsg.NewTxnOffsetCommitRequestTopic()
-	t.Topic, t.TopicID, t.Partitions = s.kafka.Topic(topic.Clicks), s.ids.clicks, append(t.Partitions, p)
+	t.Topic, t.TopicID, t.Partitions = s.leading, s.ids.leading, append(t.Partitions, p)
 	req.Topics = append(req.Topics, t)
 	resp, err := req.RequestWith(ctx, cl)
 	if err == nil {

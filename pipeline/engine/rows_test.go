@@ -1,4 +1,4 @@
-package processor
+package engine
 
 import (
 	"io"
@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/nimriz/partners/pipeline/state"
@@ -14,10 +15,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The overlay over a store is one sorted map: what the running transaction wrote hides
-// what is committed, and deleted rows are gone, in look-ups and in scans that stop
-// anywhere.
-func TestOverlayIsOneMap(t *testing.T) {
+// Rows over a store are one sorted map: what the running transaction wrote hides what is
+// committed, and deleted rows are gone, in look-ups and in scans that stop anywhere.
+func TestRowsAreOneMap(t *testing.T) {
 	cache := state.NewCache(1 << 20)
 	defer cache.Close()
 	rapid.Check(t, func(t *rapid.T) {
@@ -26,8 +26,9 @@ func TestOverlayIsOneMap(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer store.Close()
-		p := newPartition(0)
-		p.store, p.view = store, newOverlay(store)
+		index := func(*state.Batch, []byte, []byte) error { return nil }
+		p := &Partition{engine: &Engine{topo: Topology{Index: index}}, Store: store}
+		p.Rows = NewRows(store, map[byte]int{'J': 21, 'D': 1})
 		model := make(map[string]string)
 		tokens := [][20]byte{{1}, {1, 2}, {255}}
 		key := func(t *rapid.T) []byte {
@@ -43,13 +44,13 @@ func TestOverlayIsOneMap(t *testing.T) {
 			case 0, 1, 2:
 				k, v := key(t), rapid.StringN(1, 3, 3).Draw(t, "v")
 				model[string(k)] = v
-				err = p.view.Put(k, []byte(v))
+				err = p.Rows.Put(k, []byte(v))
 			case 3:
 				k := key(t)
 				delete(model, string(k))
-				err = p.view.Put(k, nil)
+				err = p.Rows.Put(k, nil)
 			case 4:
-				err = p.apply(p.lastFlush)
+				err = p.applyCommit(time.Now())
 			case 5:
 				k := key(t)
 				prefix := k[:rapid.SampledFrom([]int{1, 21, 22}).Draw(t, "length")]
@@ -63,7 +64,7 @@ func TestOverlayIsOneMap(t *testing.T) {
 						want = append(want, k+"="+model[k])
 					}
 				}
-				if err := p.view.Scan(prefix, func(k, v []byte) bool {
+				if err := p.Rows.Scan(prefix, func(k, v []byte) bool {
 					got = append(got, string(k)+"="+string(v))
 					return len(got) < limit
 				}); err != nil {
@@ -77,18 +78,11 @@ func TestOverlayIsOneMap(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		waiting := int64(0)
 		for k, v := range model {
-			if k[0] == 'D' {
-				waiting++
-			}
-			got, err := p.view.Get([]byte(k))
+			got, err := p.Rows.Get([]byte(k))
 			if err != nil || string(got) != v {
 				t.Fatalf("Get(%x) = %q, %v; want %q", k, got, err, v)
 			}
-		}
-		if p.view.waiting != waiting {
-			t.Fatalf("%d waiting, want %d", p.view.waiting, waiting)
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package processor
+package engine
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
-	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -31,10 +30,10 @@ const (
 	readLimit = 20 * time.Second
 )
 
-// javaPartition is the partition of __consumer_offsets that holds a group, and that of
+// GroupPartition returns the partition of __consumer_offsets that holds a group, and that of
 // __transaction_state that holds a transactional id: Kafka takes the absolute value of
 // Java's hash of the name (Utils.abs: 0 for the least).
-func javaPartition(name string, partitions int) int32 {
+func GroupPartition(name string, partitions int) int32 {
 	var hash int32
 	for _, c := range []byte(name) { // names of groups and ids are ASCII
 		hash = 31*hash + int32(c)
@@ -48,7 +47,7 @@ func javaPartition(name string, partitions int) int32 {
 // transactionPartitions are the partitions that our transactions write.
 func (s *session) transactionPartitions() kadm.TopicsSet {
 	set := make(kadm.TopicsSet)
-	for name, n := range s.partitions {
+	for name, n := range s.outputs {
 		for p := range int32(n) {
 			set.Add(name, p)
 		}
@@ -106,7 +105,7 @@ func (s *session) ours(ctx context.Context, t hangingTxn) bool {
 	if err != nil {
 		s.log.Debug("whose transaction it is cannot be seen", "transaction", t.String(), "error", err)
 	}
-	return group == s.kafka.Group(topic.ProcessorGroup)
+	return group == s.group()
 }
 
 // readCoordinatorLog looks in __transaction_state for the end of the transaction. Where
@@ -123,7 +122,7 @@ func (s *session) readCoordinatorLog(ctx context.Context, t *hangingTxn) (txnOut
 		return txnUndecided, err
 	}
 	if t.id != "" {
-		only := javaPartition(t.id, n)
+		only := GroupPartition(t.id, n)
 		maps.DeleteFunc(spans, func(p int32, _ span) bool { return p != only })
 	}
 	outcome := txnUndecided

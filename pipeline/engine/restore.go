@@ -1,0 +1,302 @@
+package engine
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/state"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// restore brings one partition from what is on disk to what is committed: the group's
+// committed offsets, as the session fetched them. It runs beside the session; nothing
+// else touches the partition meanwhile.
+func (s *session) restore(ctx context.Context, p *Partition, committed inputOffsets) error {
+	began := time.Now()
+	err := s.openFiles(p)
+	if err == nil {
+		s.env.Step(StepOpened)
+		err = s.catchUp(ctx, p, committed)
+	}
+	if needsRebuild(err) {
+		s.log.Warn("rebuilding a partition's state from the log", "partition", p.ID, "reason", err)
+		if err = s.rebuild(p); err == nil {
+			err = s.catchUp(ctx, p, committed)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	p.leading.next, p.leading.committed = committed.Leading, committed.Leading
+	p.following.next, p.following.committed = committed.Following, committed.Following
+	s.env.Step(StepRestored)
+	took := time.Since(began)
+	s.m.restore.Observe(took.Seconds())
+	s.log.Info("partition restored", "partition", p.ID, "took", took.Round(time.Millisecond),
+		"changelog_position", p.identity.Position, "side_log_next", p.task.SideLog.Next())
+	return nil
+}
+
+// StoreDir is the name of the store's directory below a partition's. It is older than the
+// engine.
+const StoreDir = "journeys"
+
+func (p *Partition) stateDir() string { return p.engine.env.FS.PathJoin(p.Dir, StoreDir) }
+
+// openFiles opens what is on disk, and checks that it is this partition's and young
+// enough.
+func (s *session) openFiles(p *Partition) error {
+	if err := s.env.FS.MkdirAll(p.Dir, 0o755); err != nil {
+		return fmt.Errorf("opening partition %d: %w", p.ID, err)
+	}
+	store, err := state.Open(s.env.FS, p.stateDir(), s.engine.cache, s.log)
+	if err != nil {
+		return fmt.Errorf("opening partition %d: %w", p.ID, err)
+	}
+	p.Store = store
+	want := stateIdentity{
+		Version:   1,
+		Cluster:   s.ids.cluster,
+		Changelog: hex.EncodeToString(s.ids.changelog[:]),
+		Clicks:    hex.EncodeToString(s.ids.leading[:]),
+		Partition: p.ID,
+	}
+	have, ok, err := readIdentity(store)
+	if err != nil {
+		return err
+	}
+	if ok {
+		if err := have.checkContinues(want, s.env.Now()); err != nil {
+			return err
+		}
+		want = have
+	}
+	p.identity, p.fresh = want, !ok
+	p.Identity = Identity{Cluster: s.ids.cluster, Leading: s.ids.leading, Partition: p.ID}
+	p.Rows = NewRows(store, s.topo.Tables)
+	if p.task, err = s.topo.Open(p); err != nil {
+		return fmt.Errorf("opening partition %d: %w", p.ID, err)
+	}
+	if p.fresh && p.task.SideLog.Next() >= 0 {
+		return fmt.Errorf("%w: there is a side log without the store beside it", errStale)
+	}
+	if !p.fresh {
+		return nil
+	}
+	p.identity.At = s.env.Now().UnixMilli()
+	b := store.NewBatch()
+	if err := errors.Join(p.identity.put(b), b.Commit()); err != nil {
+		return err
+	}
+	return store.Flush()
+}
+
+// rebuild wipes a partition's store and side log together and opens them empty: the side
+// log may keep records in the store, and vouches for them by its next offset.
+func (s *session) rebuild(p *Partition) error {
+	if p.task.Close != nil {
+		_ = p.task.Close() // its files are deleted next
+	}
+	store := p.Store
+	p.Store = nil // closed once, whatever comes of it
+	if store != nil {
+		if err := store.Close(); err != nil {
+			return err
+		}
+	}
+	if err := s.wipeFiles(p); err != nil {
+		return fmt.Errorf("rebuilding partition %d: %w", p.ID, err)
+	}
+	return s.openFiles(p)
+}
+
+// wipeFiles deletes a partition's closed files.
+func (s *session) wipeFiles(p *Partition) error {
+	return errors.Join(s.topo.WipeSideLog(s.env.FS, p.Dir), state.Wipe(s.env.FS, p.stateDir()))
+}
+
+// catchUp reads what the state on disk lacks, and lets the task read its rows. Damage may
+// show only then: it must lead to a rebuild like damage that shows in opening, or the
+// partition fails the same way in every session from then on.
+func (s *session) catchUp(ctx context.Context, p *Partition, committed inputOffsets) error {
+	err := p.identity.checkCommitted(committed)
+	if err == nil {
+		err = s.endBlockers(ctx, p)
+	}
+	if err == nil {
+		err = s.catchUpChangelog(ctx, p, committed)
+	}
+	if err == nil {
+		err = s.catchUpSideLog(ctx, p, committed.Leading)
+	}
+	if err == nil {
+		err = p.task.Restored()
+	}
+	if err != nil {
+		return fmt.Errorf("restoring partition %d: %w", p.ID, err)
+	}
+	return nil
+}
+
+// ends are a partition's offsets as the broker lists them.
+type ends struct{ start, stable, end int64 }
+
+// listOffsets lists a partition's offsets. An error of another partition is not reported.
+func (s *session) listOffsets(ctx context.Context, name string, id int32) (e ends, err error) {
+	if e.start, err = listedOffset(ctx, s.adm.ListStartOffsets, name, id); err != nil {
+		return e, err
+	}
+	if e.stable, err = listedOffset(ctx, s.adm.ListCommittedOffsets, name, id); err != nil {
+		return e, err
+	}
+	e.end, err = listedOffset(ctx, s.adm.ListEndOffsets, name, id)
+	return e, err
+}
+
+func listedOffset(ctx context.Context, list func(context.Context, ...string) (kadm.ListedOffsets, error),
+	name string, id int32) (int64, error) {
+	listed, err := list(ctx, name)
+	o, ok := listed.Lookup(name, id)
+	if !ok || o.Err != nil {
+		return 0, fmt.Errorf("listing offsets of %s partition %d: %w", name, id, errors.Join(err, o.Err, errSession))
+	}
+	return o.Offset, nil
+}
+
+// catchUpChangelog applies the changelog from the state's position to its high watermark.
+// The last stable offset would be too low: a transaction that committed a moment ago
+// may not have moved it yet. Every transaction that can still commit wrote before this
+// assignment, so it lies below the watermark.
+func (s *session) catchUpChangelog(ctx context.Context, p *Partition, committed inputOffsets) error {
+	name, listed := s.kafka.Topic(s.topo.Changelog), s.env.Now()
+	at, err := s.listOffsets(ctx, name, p.ID)
+	if err != nil {
+		return err
+	}
+	switch {
+	case p.identity.Position < at.start && !p.fresh:
+		return fmt.Errorf("%w: its position is %d, the changelog begins at %d", errStale, p.identity.Position, at.start)
+	case p.identity.Position > at.end:
+		return fmt.Errorf("%w: its position is %d, the changelog ends at %d", errStale, p.identity.Position, at.end)
+	}
+	p.identity.Position = max(p.identity.Position, at.start)
+	p.changelogEnd.Store(p.identity.Position)
+	if p.identity.Position >= at.end {
+		p.identity.Input = &committed
+		return nil
+	}
+	start := p.identity.Position
+	return s.readRange(ctx, name, p.ID, p.identity.Position, at.end, func(records []*kgo.Record) error {
+		b := p.Store.NewBatch()
+		for _, r := range records {
+			p.identity.Position = r.Offset + 1
+			if r.Attrs.IsControl() {
+				continue
+			}
+			if from, ok := event.ParseVoid(r.Key); ok {
+				if from < start && !p.fresh {
+					return fmt.Errorf("%w: its position was %d, and what was written from %d on was aborted",
+						errStale, start, from)
+				}
+				continue
+			}
+			if err := p.setRow(b, r.Key, r.Value); err != nil {
+				return fmt.Errorf("%s offset %d: %w", name, r.Offset, err)
+			}
+			s.m.restored.WithLabelValues(s.topo.Changelog).Inc()
+		}
+		if p.identity.Position >= at.end {
+			// Only now: until the end is reached the state is as old as it was, and rows
+			// may be missing whose tombstones are gone next time.
+			p.identity.At = listed.UnixMilli()
+			p.identity.Input = &committed
+		}
+		p.changelogEnd.Store(p.identity.Position)
+		if err := p.identity.put(b); err != nil {
+			return err
+		}
+		return b.Commit()
+	})
+}
+
+// catchUpSideLog keeps the records of the leading input that were committed and that the
+// side log lacks: what was in memory when the process ended, or everything.
+func (s *session) catchUpSideLog(ctx context.Context, p *Partition, committed int64) error {
+	name := s.topo.Leading.Topic
+	at, err := s.listOffsets(ctx, s.leading, p.ID)
+	if err != nil {
+		return err
+	}
+	from := p.task.SideLog.Next()
+	switch {
+	case from > at.end:
+		return fmt.Errorf("%w: the side log's next offset is %d, %s ends at %d", errStale, from, name, at.end)
+	case from >= 0 && from < at.start:
+		return fmt.Errorf("%w: the side log's next offset is %d, %s begins at %d", errStale, from, name, at.start)
+	}
+	from = max(from, at.start)
+	if from >= committed {
+		return nil
+	}
+	return s.readRange(ctx, s.leading, p.ID, from, committed, func(records []*kgo.Record) error {
+		for _, r := range records {
+			if err := p.task.SideLog.Keep(r); err != nil {
+				return err
+			}
+		}
+		s.m.restored.WithLabelValues(name).Add(float64(len(records)))
+		return nil
+	})
+}
+
+// readRange hands all records of [from, to) to apply, in order, control records included:
+// only they show that an aborted end has been passed.
+func (s *session) readRange(ctx context.Context, name string, id int32, from, to int64,
+	apply func([]*kgo.Record) error) error {
+	cfg := s.kafka
+	cfg.ClientID += "-restore"
+	cl, err := kafka.NewClient(cfg, s.log, nil,
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(),
+		kgo.FetchMaxWait(100*time.Millisecond),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {id: kgo.NewOffset().At(from)}}))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	began := time.Now()
+	loggedAt := began
+	for at := from; at < to; {
+		fetches := cl.PollFetches(ctx)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := fetches.Err(); err != nil {
+			return fmt.Errorf("reading %s partition %d from %d: %w", name, id, at, err)
+		}
+		records := fetches.Records()
+		for len(records) > 0 && records[len(records)-1].Offset >= to {
+			records = records[:len(records)-1]
+			at = to // the log has passed the end
+		}
+		if len(records) > 0 {
+			if err := apply(records); err != nil {
+				return err
+			}
+			at = max(at, records[len(records)-1].Offset+1)
+		}
+		if time.Since(loggedAt) > 5*time.Second {
+			loggedAt = time.Now()
+			s.log.Info("restoring", "topic", name, "partition", id, "offset", at, "of", to,
+				"per_second", int64(float64(at-from)/time.Since(began).Seconds()))
+		}
+	}
+	return nil
+}

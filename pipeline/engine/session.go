@@ -1,0 +1,537 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// topicIDs names what this session's offsets are offsets of.
+type topicIDs struct {
+	cluster   string
+	leading   [16]byte
+	following [16]byte
+	changelog [16]byte
+}
+
+// session is one membership in the group with one transactional producer.
+//
+// Its goroutine owns the running partitions between a poll and AllowRebalance; the group's
+// callbacks run only outside of that. mu guards what callbacks and restores hand over.
+type session struct {
+	engine *Engine
+	cfg    Config
+	topo   Topology
+	kafka  kafka.Config
+	env    Env
+	log    *slog.Logger
+	m      *metrics
+	ended  *txnOutcomes // the engine's
+
+	ids       topicIDs
+	leading   string      // full topic names
+	following string      //
+	cl        *kgo.Client // of adm
+	adm       *kadm.Client
+	gts       *kgo.GroupTransactSession
+
+	// connected ends when a connection of gts was lost.
+	connected context.Context
+
+	// running is owned by the session's goroutine, and by a revocation.
+	running map[int32]*Partition
+	// buffering: after the last poll, records waited for an end-offset snapshot.
+	buffering bool
+
+	mu        sync.Mutex
+	restoring map[int32]*restore
+	restored  []*Partition
+	err       error // found by a callback or a restore; ends the session
+
+	// wasRevoked: franz-go will abort the next transaction, and pass on no revocation until
+	// then.
+	wasRevoked atomic.Bool
+
+	// closing: no offsets are accepted any more. franz-go (v1.22.2) would begin to fetch
+	// from them although the group was left, as it looks at no context while it waits for
+	// its lock; a goroutine of that fetching stayed behind.
+	closing atomic.Bool
+
+	// outputs are the topics that our transactions write, by full name, with their
+	// partition counts.
+	outputs map[string]int
+	// groupPartition is the partition of __consumer_offsets that holds the group, −1 if it
+	// cannot be seen.
+	groupPartition int32
+	// healing holds one: a look at hanging transactions is under way.
+	healing chan struct{}
+	// joining: from here on the transactional id is the group session's.
+	joining atomic.Bool
+
+	releasing  sync.Mutex
+	lastPoll   atomic.Int64 // unix nanoseconds, for the watchdog
+	endOffsets *endOffsetPoller
+}
+
+// restore is a partition on its way to running.
+type restore struct {
+	p      *Partition
+	start  chan inputOffsets // the committed offsets, once the group has fetched them
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// newSession initialises the transactional id, so that nothing waits for what the process
+// before us left open, and then joins the group.
+func (e *Engine) newSession(ctx context.Context) (*session, error) {
+	s := &session{
+		engine:         e,
+		cfg:            e.cfg,
+		topo:           e.topo,
+		kafka:          e.kafka,
+		env:            e.env,
+		log:            e.log,
+		m:              e.m,
+		ended:          &e.ended,
+		leading:        e.kafka.Topic(e.topo.Leading.Topic),
+		following:      e.kafka.Topic(e.topo.Following.Topic),
+		running:        make(map[int32]*Partition),
+		restoring:      make(map[int32]*restore),
+		outputs:        make(map[string]int),
+		groupPartition: -1,
+		healing:        make(chan struct{}, 1),
+	}
+	var lost context.CancelCauseFunc
+	s.connected, lost = context.WithCancelCause(context.Background())
+	watch := kgo.WithHooks(&connections{lost: lost})
+	cl, err := kafka.NewClient(s.kafka, s.log, nil, watch)
+	if err != nil {
+		return nil, err
+	}
+	s.cl, s.adm = cl, kadm.NewClient(cl)
+	if err := s.checkTopics(ctx); err != nil {
+		cl.Close()
+		return nil, err
+	}
+	if err := s.initTransactionalID(ctx, e.transactionalID()); err != nil {
+		cl.Close()
+		return nil, fmt.Errorf("initialising the transactional id: %w", err)
+	}
+	if err := s.endAllBlockers(ctx); err != nil {
+		cl.Close()
+		return nil, err
+	}
+	s.endOffsets = newEndOffsetPoller(s.adm, s.env.Now, s.leading, s.following)
+	opts, err := kafka.Options(s.kafka, s.log, nil)
+	if err != nil {
+		cl.Close()
+		return nil, err
+	}
+	s.joining.Store(true)
+	s.gts, err = kgo.NewGroupTransactSession(append(append(opts, e.env.ClientOptions...),
+		kgo.WithContext(s.connected),
+		watch,
+		kgo.TransactionalID(e.transactionalID()),
+		kgo.TransactionTimeout(e.env.TransactionTimeout),
+		kgo.ConsumerGroup(e.kafka.Group(e.topo.Group)),
+		kgo.InstanceID(e.cfg.Instance),
+		kgo.ConsumeTopics(s.leading, s.following),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtCommitted()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.Balancers(kgo.RangeBalancer()),
+		kgo.SessionTimeout(e.cfg.SessionTimeout),
+		kgo.HeartbeatInterval(min(e.cfg.SessionTimeout/10, 3*time.Second)),
+		kgo.RebalanceTimeout(30*time.Second),
+		kgo.BlockRebalanceOnPoll(),
+		// so that an offset reaches the listed end even if a program writes the inputs in
+		// transactions
+		kgo.KeepControlRecords(),
+		kgo.FetchMaxWait(100*time.Millisecond),
+		kgo.MaxBufferedRecords(1_000_000),
+		kgo.BrokerMaxWriteBytes(maxRequest),
+		kgo.OnPartitionsAssigned(func(_ context.Context, cl *kgo.Client, m map[string][]int32) {
+			s.assigned(ctx, cl, m)
+		}),
+		kgo.OnOffsetsFetched(func(_ context.Context, _ *kgo.Client, r *kmsg.OffsetFetchResponse) error {
+			return s.fetched(r)
+		}),
+		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { s.revoked(m) }),
+		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { s.revoked(m) }),
+	)...)
+	if err != nil {
+		s.endOffsets.close()
+		cl.Close()
+		return nil, fmt.Errorf("joining the group: %w", err)
+	}
+	s.m.sessions.Inc()
+	return s, nil
+}
+
+// topics are the names of all topics that the topology uses, co-partitioned ones first.
+func (t Topology) topics() (names []string, coPartitioned int) {
+	names = append([]string{t.Leading.Topic, t.Following.Topic, t.Changelog}, t.Owned...)
+	return append(names, t.Shared...), len(names)
+}
+
+// checkTopics reads identities and refuses topics that would give wrong answers.
+func (s *session) checkTopics(ctx context.Context) error {
+	meta, err := s.adm.BrokerMetadata(ctx)
+	if err != nil {
+		return fmt.Errorf("reading cluster metadata: %w", err)
+	}
+	s.ids.cluster = meta.Cluster
+	names, coPartitioned := s.topo.topics()
+	full := make([]string, 0, len(names))
+	partitions := 0
+	for i, name := range names {
+		d, err := s.describeTopic(ctx, s.kafka.Topic(name))
+		if err != nil {
+			return err
+		}
+		full = append(full, d.Topic)
+		if i == 0 {
+			partitions = len(d.Partitions)
+		} else if i < coPartitioned && len(d.Partitions) != partitions {
+			return fmt.Errorf("%w: %s has %d partitions, %s has %d; co-partitioned topics must have the same count",
+				kafka.ErrPartitions, d.Topic, len(d.Partitions), s.leading, partitions)
+		}
+		s.noteTopic(name, d)
+	}
+	if n, _, err := s.internalPartitions(ctx, offsetsTopic); err == nil {
+		s.groupPartition = GroupPartition(s.group(), n)
+	}
+	for _, in := range []Input{s.topo.Leading, s.topo.Following} {
+		if err := s.checkRetention(ctx, in); err != nil {
+			return err
+		}
+	}
+	if err := kafka.CheckTransactions(ctx, s.cl, s.log); err != nil {
+		return err
+	}
+	if err := kafka.CheckElections(ctx, s.adm, s.log, full...); err != nil {
+		return err
+	}
+	return kafka.CheckOffsets(ctx, s.adm, s.group(), []string{s.leading, s.following})
+}
+
+// group is the full name of the consumer group.
+func (s *session) group() string { return s.kafka.Group(s.topo.Group) }
+
+func (s *session) describeTopic(ctx context.Context, name string) (kadm.TopicDetail, error) {
+	have, err := s.adm.ListTopics(ctx, name)
+	if err != nil {
+		return kadm.TopicDetail{}, fmt.Errorf("reading metadata of %s: %w", name, err)
+	}
+	d, ok := have[name]
+	if !ok || d.Err != nil { // or not visible yet
+		return d, fmt.Errorf("topic %s is not there: run `ctl topics apply`: %w", name, errors.Join(d.Err, errSession))
+	}
+	return d, nil
+}
+
+// noteTopic keeps the id of an input or the changelog, and the partition count of an
+// output.
+func (s *session) noteTopic(name string, d kadm.TopicDetail) {
+	switch name {
+	case s.topo.Leading.Topic:
+		s.ids.leading = d.ID
+		return
+	case s.topo.Following.Topic:
+		s.ids.following = d.ID
+		return
+	case s.topo.Changelog:
+		s.ids.changelog = d.ID
+	}
+	s.outputs[d.Topic] = len(d.Partitions)
+}
+
+// checkRetention refuses an input that is deleted too early. Where its configuration
+// cannot be read, that is logged and nothing is checked.
+func (s *session) checkRetention(ctx context.Context, in Input) error {
+	if in.Retention == 0 {
+		return nil
+	}
+	name := s.kafka.Topic(in.Topic)
+	configs, err := s.adm.DescribeTopicConfigs(ctx, name)
+	var have kadm.ResourceConfig
+	if err == nil {
+		have, err = configs.On(name, nil)
+	}
+	if err = errors.Join(err, have.Err); err != nil {
+		s.log.Warn("the topic's retention cannot be read, so it is not checked", "topic", name, "error", err)
+		return nil
+	}
+	for _, c := range have.Configs {
+		var ms int64
+		if c.Key != "retention.ms" || c.MaybeValue() == "-1" {
+			continue
+		}
+		if _, err := fmt.Sscan(c.MaybeValue(), &ms); err == nil && ms < in.Retention.Milliseconds() {
+			return fmt.Errorf("%w: topic %s keeps %v, %s",
+				ErrRetention, name, time.Duration(ms)*time.Millisecond, in.RetentionHint)
+		}
+	}
+	return nil
+}
+
+// assigned pauses what is new and starts its restore.
+func (s *session) assigned(ctx context.Context, cl *kgo.Client, m map[string][]int32) {
+	leading := slices.Sorted(slices.Values(m[s.leading]))
+	following := slices.Sorted(slices.Values(m[s.following]))
+	if !slices.Equal(leading, following) {
+		s.fail(fmt.Errorf("assigned %s %v but %s %v: the group's leader saw other metadata, or is another program "+
+			"in group %s? %w", s.leading, leading, s.following, following, s.group(), errSession))
+		return
+	}
+	cl.PauseFetchPartitions(m)
+	s.env.Step(StepAssigned)
+	// Eager: this is the whole assignment. The session passes on only the first of
+	// several revocations between two transactions, so what is still open here was
+	// revoked too.
+	s.releaseAll()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range leading {
+		run, cancel := context.WithCancel(ctx)
+		r := &restore{
+			p:      newPartition(s.engine, id),
+			start:  make(chan inputOffsets, 1),
+			cancel: cancel,
+			done:   make(chan struct{}),
+		}
+		s.restoring[id] = r
+		s.engine.owned.Add(1)
+		r.p.transition(restoring)
+		go s.runRestore(run, r)
+	}
+}
+
+func (s *session) runRestore(ctx context.Context, r *restore) {
+	defer close(r.done)
+	err := s.awaitOffsets(ctx, r)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		s.fail(err)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.restoring[r.p.ID] == r { // else it was revoked a moment ago
+		s.restored = append(s.restored, r.p)
+	}
+}
+
+// awaitOffsets restores a partition once its committed offsets are there. Where a
+// transaction hangs in the group's offsets, they never come (UNSTABLE_OFFSET_COMMIT).
+func (s *session) awaitOffsets(ctx context.Context, r *restore) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case at := <-r.start:
+			return s.restore(ctx, r.p, at)
+		case <-time.After(lookPause / 2):
+		}
+		if err := s.endAllBlockers(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// fetched hands the committed offsets to the restores. They are the very offsets that
+// fetching will begin at: another request might be answered from before a transaction
+// that was still completing.
+func (s *session) fetched(r *kmsg.OffsetFetchResponse) error {
+	if s.closing.Load() {
+		return errSession
+	}
+	at := map[string]map[int32]int64{}
+	note := func(name string, id [16]byte, partition int32, offset int64) {
+		switch id {
+		case s.ids.leading:
+			name = s.leading
+		case s.ids.following:
+			name = s.following
+		}
+		if at[name] == nil {
+			at[name] = make(map[int32]int64)
+		}
+		at[name][partition] = offset
+	}
+	for _, g := range r.Groups {
+		for _, t := range g.Topics {
+			for _, p := range t.Partitions {
+				note(t.Topic, t.TopicID, p.Partition, p.Offset)
+			}
+		}
+	}
+	for _, t := range r.Topics {
+		for _, p := range t.Partitions {
+			note(t.Topic, [16]byte{}, p.Partition, p.Offset)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, r := range s.restoring {
+		leading, ok1 := at[s.leading][id]
+		following, ok2 := at[s.following][id]
+		if ok1 && ok2 {
+			if leading < 0 || following < 0 {
+				s.failLocked(fmt.Errorf("%w: partition %d has no committed offset any more", kafka.ErrOffsets, id))
+				continue
+			}
+			select {
+			case r.start <- inputOffsets{leading, following}:
+			default: // fetched before
+			}
+		}
+	}
+	return nil
+}
+
+func (s *session) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failLocked(err)
+}
+
+func (s *session) failLocked(err error) {
+	if s.err == nil {
+		s.err = err
+	}
+}
+
+// revoked closes partitions that belong to somebody else from now on. Their state stays
+// on disk for the next time.
+func (s *session) revoked(m map[string][]int32) {
+	ids := append(slices.Clone(m[s.leading]), m[s.following]...)
+	slices.Sort(ids)
+	s.wasRevoked.Store(true)
+	s.env.Step(StepRevoked)
+	s.release(slices.Compact(ids))
+}
+
+// release closes partitions. A client that was left behind may still call back while
+// close releases the rest: releasing keeps them apart.
+func (s *session) release(ids []int32) {
+	s.releasing.Lock()
+	defer s.releasing.Unlock()
+	s.releaseLocked(ids)
+}
+
+func (s *session) releaseLocked(ids []int32) {
+	for _, id := range ids {
+		s.mu.Lock()
+		r := s.restoring[id]
+		delete(s.restoring, id)
+		s.restored = slices.DeleteFunc(s.restored, func(p *Partition) bool { return p.ID == id })
+		s.mu.Unlock()
+		p := s.running[id]
+		delete(s.running, id)
+		switch {
+		case r != nil:
+			r.cancel()
+			<-r.done
+			p = r.p
+		case p == nil:
+			continue
+		}
+		p.transition(closed)
+		s.engine.owned.Add(-1)
+		s.m.forget(id)
+		if err := s.closePartition(p); err != nil {
+			s.fail(err)
+		}
+	}
+}
+
+// closePartition closes a partition, and wipes it if its files turned out to be
+// damaged.
+func (s *session) closePartition(p *Partition) error {
+	err := p.closeFiles()
+	if !p.corrupt {
+		return err
+	}
+	s.log.Warn("wiping a partition's damaged state; it is rebuilt from the log", "partition", p.ID)
+	return s.wipeFiles(p)
+}
+
+// promoteRestored lets the partitions run whose restore has finished: their fetching
+// begins.
+func (s *session) promoteRestored() error {
+	s.mu.Lock()
+	done, err := s.restored, s.err
+	s.restored = nil
+	for _, p := range done {
+		delete(s.restoring, p.ID)
+	}
+	s.mu.Unlock()
+	for _, p := range done {
+		s.running[p.ID] = p
+		p.transition(running)
+		s.gts.Client().ResumeFetchPartitions(map[string][]int32{s.leading: {p.ID},
+			s.following: {p.ID}})
+	}
+	return err
+}
+
+// close leaves the group and closes every partition. It is bounded: a client that does
+// not come back is left behind.
+func (s *session) close() {
+	s.closing.Store(true)
+	if s.gts != nil {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.gts.CloseAllowingRebalance()
+		}()
+		select {
+		case <-done:
+		case <-time.After(EndTimeout):
+			s.log.Warn("leaving a Kafka client behind that does not close")
+		}
+	}
+	s.endOffsets.close()
+	s.adm.Close()
+	s.releaseAll()
+}
+
+func (s *session) releaseAll() {
+	s.releasing.Lock()
+	defer s.releasing.Unlock()
+	s.mu.Lock()
+	ids := slices.Collect(maps.Keys(s.restoring))
+	s.mu.Unlock()
+	s.releaseLocked(append(ids, slices.Collect(maps.Keys(s.running))...))
+}
+
+// settleRevocation ends an empty transaction after a rebalance. The session aborts the
+// first transaction after one, whatever it holds (franz-go #754), and swallows further
+// revocations until then: better an empty one, at once.
+func (s *session) settleRevocation() error {
+	if !s.wasRevoked.Swap(false) {
+		return nil
+	}
+	if err := s.gts.Begin(); err != nil {
+		return fmt.Errorf("beginning a transaction: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(s.connected, EndTimeout)
+	defer cancel()
+	if _, err := s.gts.End(ctx, kgo.TryAbort); err != nil {
+		return fmt.Errorf("ending an empty transaction: %w", err)
+	}
+	return nil
+}

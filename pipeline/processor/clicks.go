@@ -1,0 +1,73 @@
+package processor
+
+import (
+	"errors"
+
+	"github.com/nimriz/partners/pipeline/clicklog"
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// clickStore is a partition's click log, by token.
+type clickStore struct {
+	log  *clicklog.Log
+	wire []byte // scratch of lookup
+}
+
+// lookup returns a click's wire bytes, valid until the next call, and when it reached
+// Kafka. It is an attribution.Clicks.
+func (c *clickStore) lookup(t *[20]byte) (wire []byte, at event.Millis, ok bool, err error) {
+	wire, ms, err := c.log.Get(t, c.wire[:0])
+	c.wire = wire
+	if errors.Is(err, clicklog.ErrNotFound) {
+		return nil, 0, false, nil
+	}
+	return wire, event.Millis(ms), err == nil, err
+}
+
+// keep stores a click. It returns the key's token and whether the click was shown and can
+// be used: no event can carry a token that was not shown.
+func (c *clickStore) keep(r *kgo.Record) (t [20]byte, shown bool, err error) {
+	if r.Attrs.IsControl() { // another program writes clicks in transactions
+		c.log.Skip(r.Offset)
+		return t, false, nil
+	}
+	if shown, _ := header(r, topic.HeaderToken); shown != "1" || len(r.Value) < event.HeadLen || r.Value[0] != 0 {
+		c.log.Skip(r.Offset)
+		return t, false, nil
+	}
+	t, err = token.Parse(string(r.Key))
+	if err != nil {
+		c.log.Skip(r.Offset) // the sink, which decodes every click, dead-letters it
+		return t, false, nil
+	}
+	if _, replay := header(r, topic.HeaderReplay); replay && (c.log.Next() < 0 || r.Offset >= c.log.Next()) {
+		_, _, found, err := c.lookup(&t)
+		if err != nil {
+			return t, false, err
+		}
+		if found { // sent twice: the first in the log counts
+			c.log.Skip(r.Offset)
+			return t, true, nil
+		}
+	}
+	err = c.log.Put(&t, r.Timestamp.UnixMilli(), r.Value, r.Offset)
+	if errors.Is(err, clicklog.ErrTooLarge) {
+		c.log.Skip(r.Offset)
+		return t, false, nil
+	}
+	return t, true, err
+}
+
+// header returns a header's value, and whether it is there: `replay` and `waited` carry no
+// value, their presence is the message.
+func header(r *kgo.Record, key string) (value string, ok bool) {
+	for i := range r.Headers {
+		if r.Headers[i].Key == key {
+			return string(r.Headers[i].Value), true
+		}
+	}
+	return "", false
+}

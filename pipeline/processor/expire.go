@@ -1,0 +1,137 @@
+package processor
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/engine"
+	"github.com/nimriz/partners/pipeline/state"
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/event"
+)
+
+// Clicks and journeys are deleted a day after the rules stopped asking for them, every
+// hour. The clock of that is the log's: the older of both inputs' newest times, so that a
+// stopped redirector or a wrong wall clock deletes nothing.
+
+const (
+	// maxExpire is how many journeys one transaction deletes.
+	maxExpire = 500
+	// expiryDelay keeps rows for a day beyond what the rules can ask for.
+	expiryDelay = 24 * time.Hour
+	// expiryInterval is how often rows are expired, in the log's time.
+	expiryInterval = event.Millis(time.Hour / time.Millisecond)
+)
+
+// expiryTable is the expiry index, which lists journeys by the day of their last event: key
+// 'X', days since 1970 (4 B, big-endian), raw token. Its rows are only written, so a journey
+// has one for each day on which it had an event; readers then ask the journey's head. They
+// are not in the changelog: a restore writes them again.
+const expiryTable = 'X'
+
+const dayMs = 24 * 60 * 60 * 1000
+
+func expiryDay(day event.Millis) []byte {
+	return binary.BigEndian.AppendUint32([]byte{expiryTable}, uint32(day/dayMs))
+}
+
+func expiryKey(last event.Millis, t *[20]byte) []byte { return append(expiryDay(last), t[:]...) }
+
+// indexExpiry adds the row of the expiry index that belongs to a journey's head.
+func indexExpiry(b *state.Batch, key, value []byte) error {
+	t, kind, ok := event.ParseJourneyKey(key)
+	if !ok || kind != event.KindHead {
+		return nil
+	}
+	var h event.JourneyHead
+	if err := event.DecodeHead(value, &h); err != nil {
+		return corrupt(err)
+	}
+	if last, ok := h.Last(); ok {
+		return b.Set(expiryKey(last, &t), nil)
+	}
+	return nil
+}
+
+// logTime is the clock of expiry.
+func (t *task) logTime() event.Millis {
+	return min(t.part.LeadingNewest(), t.part.FollowingNewest())
+}
+
+// expireClicks deletes clicks, by whole segments.
+func (t *task) expireClicks() error {
+	now := t.logTime()
+	seconds := token.SecondsOf(int64(now.Add(-t.cfg.ClickLife - expiryDelay)))
+	if now-t.clicksExpired < expiryInterval || seconds == 0 {
+		return nil
+	}
+	t.clicksExpired = now
+	if err := t.clicks.log.Expire(seconds); err != nil {
+		return err
+	}
+	b := t.part.Store.NewBatch()
+	upper := binary.BigEndian.AppendUint32([]byte{lateTable}, seconds)
+	return errors.Join(b.DeleteRange([]byte{lateTable}, upper), b.Commit())
+}
+
+// expireJourneys deletes journeys within the transaction: their rows become tombstones in
+// the changelog.
+func (t *task) expireJourneys(tx *engine.Tx) error {
+	now := t.logTime()
+	if now-t.journeysExpired < expiryInterval {
+		return nil
+	}
+	done, err := t.dropOldJourneys(tx, now.Add(-t.journeyLife-expiryDelay))
+	if err == nil && done {
+		t.journeysExpired = now
+	}
+	return err
+}
+
+// dropOldJourneys deletes journeys whose last event is older than cutoff, at most maxExpire
+// in one transaction. It reports whether none is left.
+func (t *task) dropOldJourneys(tx *engine.Tx, cutoff event.Millis) (done bool, err error) {
+	if cutoff <= 0 {
+		return true, nil
+	}
+	var entries [][]byte
+	if err := t.part.Store.Scan([]byte{expiryTable}, expiryDay(cutoff), func(key, _ []byte) bool {
+		entries = append(entries, append([]byte(nil), key...))
+		return len(entries) < maxExpire
+	}); err != nil {
+		return false, err
+	}
+	b := t.part.Store.NewBatch()
+	for _, key := range entries {
+		tok := [20]byte(key[5:])
+		old, err := t.lastEventBefore(&tok, cutoff)
+		if err != nil {
+			return false, err
+		}
+		if !old { // an entry of an earlier day
+			err = b.Delete(key)
+		} else if err = tx.Begin(); err == nil {
+			err = t.rows.dropJourney(&tok)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return len(entries) < maxExpire, b.Commit()
+}
+
+// lastEventBefore reports whether a journey is there and its last event is older than
+// cutoff.
+func (t *task) lastEventBefore(tok *[20]byte, cutoff event.Millis) (bool, error) {
+	value, err := t.rows.Get(event.HeadKey(tok))
+	if err != nil || value == nil {
+		return false, err
+	}
+	var head event.JourneyHead
+	if err := event.DecodeHead(value, &head); err != nil {
+		return false, err
+	}
+	last, ok := head.Last()
+	return ok && last < cutoff, nil
+}

@@ -1,0 +1,272 @@
+package processor
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/attribution"
+	"github.com/nimriz/partners/pipeline/clicklog"
+	"github.com/nimriz/partners/pipeline/engine"
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// task joins one partition's clicks and conversions.
+type task struct {
+	*Processor
+	part   *engine.Partition
+	clicks *clickStore
+	rows   *journeyRows
+
+	totals    totals // with the running transaction
+	committed totals // as committed
+
+	lastProgress  time.Time
+	progressDirty bool // there is something new to report
+	// expired clocks are how far, in the log's time, clicks and journeys were last expired.
+	clicksExpired   event.Millis
+	journeysExpired event.Millis
+
+	slabOwners int64  // partitions owned when the slab was last sized
+	buffer     []byte // of the encoder
+}
+
+// openTask opens a partition's click log.
+func (p *Processor) openTask(part *engine.Partition) (engine.Task, error) {
+	t := &task{Processor: p, part: part, rows: newJourneyRows(part.Rows)}
+	log, err := p.openClickLog(part)
+	if err != nil {
+		return engine.Task{}, corrupt(err)
+	}
+	t.clicks = &clickStore{log: log}
+	return engine.Task{
+		SideLog:   engine.SideLog{Next: log.Next, Keep: t.keepClick},
+		Restored:  func() error { return corrupt(t.readCounters()) },
+		Apply:     func(tx *engine.Tx, r *kgo.Record) error { return corrupt(t.applyRecord(tx, r)) },
+		Tick:      func(tx *engine.Tx) error { return corrupt(t.actOnWatermark(tx)) },
+		Finish:    t.finish,
+		Committed: func() error { return corrupt(t.afterCommit()) },
+		Close:     t.close,
+	}, nil
+}
+
+func (p *Processor) openClickLog(part *engine.Partition) (*clicklog.Log, error) {
+	cfg := clicklog.DefaultConfig()
+	cfg.SlabBytes = p.slabBytes(part.Owned())
+	id := clicklog.Identity{
+		Cluster:   part.Identity.Cluster,
+		Topic:     part.Identity.Leading,
+		Partition: part.ID,
+	}
+	return clicklog.Open(p.env.FS, clickDir(p.env.FS, part.Dir), id, cfg, lateClicks{part.Store}, p.env.Now)
+}
+
+// slabBytes is a partition's share of the memory for clicks: one slab gathers while another
+// is written.
+func (p *Processor) slabBytes(owned int64) int64 {
+	if p.env.SlabBytes > 0 {
+		return p.env.SlabBytes
+	}
+	return max(p.cfg.ClickMemory/2/owned, 1<<20)
+}
+
+// readCounters reads the totals and what is remembered about waiting events.
+func (t *task) readCounters() error {
+	if err := t.rows.readWaiting(t.part.Store); err != nil {
+		return err
+	}
+	v, ok, err := t.part.Store.Get(totalsKey, nil)
+	if err == nil && ok {
+		err = t.totals.parse(v)
+	}
+	if err != nil {
+		return fmt.Errorf("reading totals: %w", err)
+	}
+	t.committed = t.totals
+	return nil
+}
+
+func (t *task) applyRecord(tx *engine.Tx, r *kgo.Record) error {
+	if r.Topic == t.kafka.Topic(topic.Clicks) {
+		return t.applyClick(tx, r)
+	}
+	return t.applyConversion(tx, r)
+}
+
+// keepClick stores a click while its partition is restored, or skips a control record.
+func (t *task) keepClick(r *kgo.Record) error {
+	_, _, err := t.clicks.keep(r)
+	return corrupt(err)
+}
+
+// applyClick stores a click and judges the events that wait for it. The look-up runs for
+// every click read, stored or not: an aborted transaction reads again, and its verdicts
+// were dropped.
+func (t *task) applyClick(tx *engine.Tx, r *kgo.Record) error {
+	tok, shown, err := t.clicks.keep(r)
+	if err != nil {
+		return fmt.Errorf("keeping the click: %w", err)
+	}
+	t.m.clicks.Inc()
+	if !shown || !t.rows.waitsForClick(&tok) {
+		return nil
+	}
+	// Events that go on waiting for the click are noted again by their rows; an abort ends
+	// the session.
+	t.rows.forgetClickWait(&tok)
+	wire, at, ok, err := t.clicks.lookup(&tok)
+	if err == nil && ok {
+		err = t.rules.Click(t.rows, &tok, wire, at, t.emitTo(tx, noOffset))
+	}
+	if err != nil {
+		return fmt.Errorf("judging what waits for the click: %w", err)
+	}
+	return nil
+}
+
+// applyConversion gives one record of conversions its verdict, its place among the waiting,
+// or its dead letter.
+func (t *task) applyConversion(tx *engine.Tx, r *kgo.Record) error {
+	t.totals.read++
+	t.progressDirty = true
+	var ev event.Conversion
+	err := t.codec.DecodeConversion(r.Value, &ev)
+	if err == nil && string(r.Key) != ev.ClickToken {
+		err = fmt.Errorf("key %.64q is not the record's click_token", r.Key)
+	} else if err == nil {
+		_, err = token.Parse(ev.ClickToken)
+	} else if !event.Unreadable(err) {
+		return err
+	}
+	if err != nil {
+		t.totals.unreadable++
+		t.m.events.WithLabelValues("unreadable").Inc()
+		tx.Produce(kafka.DeadLetter(t.kafka.Topic(topic.DeadLetters), r, err, tx.Now()))
+		return nil
+	}
+	source := attribution.Source{Partition: t.part.ID, Offset: r.Offset}
+	return t.rules.Event(t.rows, t.clicks.lookup, &ev, source, t.emitTo(tx, r.Offset))
+}
+
+// noOffset marks outcomes that no newly read event triggered.
+const noOffset = -1
+
+var waitedHeader = []kgo.RecordHeader{{Key: topic.HeaderWaited}}
+
+// emitTo returns the function that writes the outcomes that the rules decide. The outcome
+// of the event at offset read is decided on its arrival; every other event waited.
+func (t *task) emitTo(tx *engine.Tx, read int64) attribution.Emit {
+	name := t.kafka.Topic(topic.Outcomes)
+	return func(o *event.Outcome, click []byte) error {
+		now := tx.Now()
+		o.DecidedAt = event.MillisOf(now)
+		b, err := t.codec.AppendOutcome(t.buffer[:0], o, click)
+		if err != nil {
+			return err
+		}
+		t.buffer = b
+		t.totals.count(o.Verdict)
+		t.progressDirty = true
+		t.m.events.WithLabelValues(string(o.Verdict)).Inc()
+		t.m.latency.Observe(now.Sub(o.ReceivedAt.Time()).Seconds())
+		r := &kgo.Record{
+			Topic:     name,
+			Partition: t.part.ID,
+			Key:       []byte(o.ClickToken),
+			Value:     append(make([]byte, 0, len(b)), b...),
+		}
+		if o.EventOffset != read {
+			r.Headers = waitedHeader
+		}
+		tx.ProduceOwned(t.part, r)
+		return nil
+	}
+}
+
+// actOnWatermark closes waits that ended, deletes journeys that no event can reach any
+// more, and opens a transaction if there is something to report.
+func (t *task) actOnWatermark(tx *engine.Tx) error {
+	if owned := t.part.Owned(); owned != t.slabOwners {
+		t.slabOwners = owned
+		t.clicks.log.Resize(t.slabBytes(owned))
+	}
+	if err := t.closeEndedWaits(tx); err != nil {
+		return fmt.Errorf("closing waits: %w", err)
+	}
+	if err := t.expireJourneys(tx); err != nil {
+		return fmt.Errorf("expiring journeys: %w", err)
+	}
+	if t.wantsProgress() {
+		return tx.Begin()
+	}
+	return nil
+}
+
+// maxDue is how many tokens one transaction closes waits of.
+const maxDue = 2000
+
+// closeEndedWaits closes waits that ended before the watermark, found through the deadline
+// index.
+func (t *task) closeEndedWaits(tx *engine.Tx) error {
+	watermark := t.part.Watermark()
+	tokens, err := t.rows.endedWaits(watermark, maxDue)
+	if err != nil || len(tokens) == 0 {
+		return err
+	}
+	if err := tx.Begin(); err != nil {
+		return err
+	}
+	for i := range tokens {
+		err := t.rules.Due(t.rows, t.clicks.lookup, &tokens[i], watermark, watermark, t.emitTo(tx, noOffset))
+		if err != nil {
+			return err
+		}
+		if err := t.rows.recheckClickWait(&tokens[i]); err != nil {
+			return err
+		}
+	}
+	t.progressDirty = true
+	return nil
+}
+
+// finish adds the totals to the rows of the running transaction, if they changed, and
+// reports progress. The outcomes are acknowledged, so their end is known.
+func (t *task) finish(tx *engine.Tx) error {
+	t.totals.outcomesEnd = max(t.totals.outcomesEnd, t.part.OwnedEnd())
+	if t.totals != t.committed {
+		if err := t.rows.Put(totalsKey, t.totals.append(nil)); err != nil {
+			return err
+		}
+	}
+	if t.wantsProgress() {
+		return t.writeProgress(tx)
+	}
+	return nil
+}
+
+// afterCommit deletes old clicks. A transaction that fails is read again, over days of log
+// if no processor ran for so long, and its events must find their clicks again: so clicks
+// are deleted only behind a commit.
+func (t *task) afterCommit() error {
+	t.committed = t.totals
+	t.m.waiting.WithLabelValues(t.part.Label).Set(float64(t.rows.waiting))
+	return t.expireClicks()
+}
+
+func (t *task) close() error {
+	t.m.forget(t.part.Label)
+	if t.clicks == nil {
+		return nil
+	}
+	var errs []error
+	if err := t.clicks.log.Seal(); err != nil && !errors.Is(err, clicklog.ErrClosed) {
+		errs = append(errs, err)
+	}
+	errs = append(errs, t.clicks.log.Close())
+	t.clicks = nil
+	return errors.Join(errs...)
+}
