@@ -24,6 +24,7 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/google/renameio/v2"
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/schemas/ddl"
 )
 
@@ -49,6 +50,7 @@ type Config struct {
 
 	final    bool          // write nothing that is provisional
 	patience time.Duration // with rows that batches have and tables do not show yet; a minute if zero
+	watch    *outage.Watch // over ClickHouse, of a schedule
 }
 
 // ErrBusy: another run writes into the same directory.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/adhocore/gronx"
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/pipeline/outage"
 )
 
 // ErrSchedule is a schedule that cannot be read.
@@ -54,6 +55,7 @@ type schedule struct {
 }
 
 func scheduleOn(conn *clickhouse.Conn, expr string, cfg Config) *schedule {
+	cfg.watch = outage.New(cfg.Log, "ClickHouse")
 	return &schedule{
 		expr: expr, cfg: cfg,
 		zone: func(ctx context.Context) (*time.Location, error) {
@@ -178,6 +180,8 @@ func skipped(expr string, near time.Time) (times []time.Time) {
 
 // again repeats what time can heal.
 func again(ctx context.Context, cfg Config, do func() error) error {
+	const asking = "asking for what is to be exported"
+	defer cfg.watch.Clear(asking)
 	for delay := firstRetry; ; delay = min(2*delay, longestRetry) {
 		err := do()
 		if err == nil || ctx.Err() != nil {
@@ -187,7 +191,12 @@ func again(ctx context.Context, cfg Config, do func() error) error {
 			!errors.Is(err, ErrRowsMissing) {
 			return err
 		}
-		cfg.Log.Warn("trying again", "in", delay.String(), "error", err)
+		if clickhouse.Unreachable(err) {
+			cfg.watch.Failed(asking, delay, err)
+		} else {
+			cfg.watch.Clear(asking)
+			cfg.Log.Warn("trying again", "in", delay.String(), "error", err)
+		}
 		if !sleep(ctx, delay) {
 			return nil
 		}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -267,6 +268,33 @@ func TestScheduleOfAnUnknownWorkspace(t *testing.T) {
 		defer cancel()
 		if err := s.run(ctx); err != nil || asked != 3 || strings.Count(logged.String(), ErrUnknown.Error()) != 2 {
 			t.Errorf("asked %d times: %v\n%s", asked, err, logged.String())
+		}
+	})
+}
+
+// A ClickHouse that is away for two hours is no reason for a line an attempt.
+func TestScheduleWithoutClickHouse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged strings.Builder
+		cfg := Config{Filters: Filters{Workspace: "acme"}, Dir: t.TempDir(),
+			Log: slog.New(slog.NewTextHandler(&logged, nil))}
+		began, asked := time.Now(), 0
+		s := scheduleOn(nil, "0 2 * * *", cfg)
+		s.zone = func(context.Context) (*time.Location, error) {
+			if asked++; time.Since(began) < 2*time.Hour {
+				return nil, fmt.Errorf("reading the catalog: %w", syscall.ECONNREFUSED)
+			}
+			return time.UTC, nil
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Hour)
+		defer cancel()
+		if err := s.run(ctx); err != nil || asked < 15 {
+			t.Fatalf("asked %d times: %v\n%s", asked, err, logged.String())
+		}
+		warnings := strings.Count(logged.String(), "level=WARN")
+		if ends := strings.Count(logged.String(), `msg="no longer waiting for ClickHouse"`); warnings < 10 ||
+			warnings > asked || ends != 1 {
+			t.Errorf("%d warnings, %d ends:\n%s", warnings, ends, logged.String())
 		}
 	})
 }

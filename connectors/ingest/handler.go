@@ -17,10 +17,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"golang.org/x/time/rate"
 
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/openapi"
@@ -54,8 +54,8 @@ type Handler struct {
 	rejecting     tally
 	specification []byte
 	buffers       sync.Pool
-	troubles      rate.Sometimes // about Kafka, which has them thousands at a time
-	keyless       sync.Map       // workspaces that were found to have no token key, for the log
+	watch         *outage.Watch // over Kafka
+	keyless       sync.Map      // workspaces that were found to have no token key, for the log
 	now           func() time.Time
 }
 
@@ -78,13 +78,14 @@ func New(cfg Config, kafkaCfg kafka.Config, producer *kgo.Client, codec *event.C
 	if err != nil {
 		return nil, err
 	}
+	if kafkaCfg.Watch == nil {
+		kafkaCfg.Watch = outage.New(log, "Kafka")
+	}
 	h := &Handler{
 		cfg: cfg, conversions: kafkaCfg.Topic(topic.Conversions), rejections: kafkaCfg.Topic(topic.Rejections),
 		producer: producer, codec: codec, epochs: epochs, keyring: keyring, tokens: tokens, workspaces: workspaces, log: log,
 		limits: limits, rejecting: tally{limit: maxRejections}, specification: openapi.Events(),
-		buffers: sync.Pool{New: func() any {
-			return new(bytes.Buffer)
-		}}, troubles: rate.Sometimes{Interval: 10 * time.Second},
+		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}, watch: kafkaCfg.Watch,
 		now: time.Now,
 	}
 	h.metrics = newMetrics(reg, h.requests.count)

@@ -65,6 +65,10 @@ func TestKafkaAway(t *testing.T) {
 	if n := r.metric("partners_ingest_unacknowledged_total"); n != 4 {
 		t.Errorf("counted %v events that were not acknowledged, want 4", n)
 	}
+	if n := strings.Count(r.logged.String(), "level=WARN"); n != 1 ||
+		!strings.Contains(r.logged.String(), `level=WARN msg="waiting for Kafka"`) {
+		t.Errorf("%d warnings of one outage:\n%s", n, r.logged)
+	}
 	away.Store(false)
 	deadline := time.Now().Add(hang)
 	for a := r.do(call{body: r.event("event_id", `"after"`)}); a.status != 202; a = r.do(
@@ -90,7 +94,7 @@ func TestKafkaNeverThere(t *testing.T) {
 	if a := r.do(call{body: r.event()}); a.status != 503 || a.header.Get("Retry-After") == "" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if !strings.Contains(r.logged.String(), "not acknowledged") {
+	if !strings.Contains(r.logged.String(), `msg="waiting for Kafka"`) {
 		t.Errorf("the operator is not told:\n%s", r.logged)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), hang)

@@ -64,6 +64,12 @@ func (a *acks) wait(limit time.Duration) ([]bool, error) {
 	return a.ok, a.err
 }
 
+// What a Watch is told of. Nobody knows when a sender tries again.
+const (
+	recordingEvents   = "recording events, which are answered 503"
+	recordingRefusals = "recording refusals"
+)
+
 // record hands the events to Kafka, all at once and in order, and waits until each is
 // acknowledged or AckTimeout has passed. ok[i] says that Kafka has event i on all
 // in-sync replicas; not ok means not known. Neither a sender who hangs up nor a late
@@ -93,8 +99,9 @@ func (h *Handler) record(workspace, keyID string, list []judged) (receivedAt eve
 	ok, err := a.wait(h.cfg.AckTimeout)
 	if err == nil {
 		h.metrics.ackSeconds.Observe(h.now().Sub(start).Seconds())
+		h.watch.Clear(recordingEvents)
 	} else {
-		h.troubles.Do(func() { h.log.Warn("events were not acknowledged", "error", err, "events", len(list)) })
+		h.watch.Failed(recordingEvents, 0, err)
 	}
 	for i := range ok {
 		if ok[i] {

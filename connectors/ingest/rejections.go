@@ -55,8 +55,9 @@ func (h *Handler) rejected(err error) {
 	defer h.rejecting.leave()
 	if err == nil {
 		h.metrics.recorded.Inc()
+		h.watch.Clear(recordingRefusals)
 		return
 	}
 	h.metrics.lost.Inc()
-	h.troubles.Do(func() { h.log.Warn("a refusal was not recorded", "error", err) })
+	h.watch.Failed(recordingRefusals, 0, err)
 }

@@ -209,7 +209,7 @@ func benchChild(mode string) error {
 				return err
 			}
 			shipper, err := NewShipper(spool, client, topic.Clicks, Partitions(topic.OneEpoch(kafkatest.Partitions)),
-				codec, quiet(), nil)
+				codec, nil, quiet(), nil)
 			if err != nil {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
@@ -85,6 +86,7 @@ type Shipper struct {
 	topic     string
 	partition func(clickToken string) int32
 	refusals  *refusals
+	watch     *outage.Watch
 	log       *slog.Logger
 	metrics   *shipperMetrics
 	settle    time.Duration // settle and longest: tests shorten them
@@ -101,7 +103,6 @@ type Shipper struct {
 	paused   time.Time // nothing is sent before
 	took     int64     // Unix nanoseconds: when Kafka last took a shipment
 	readAt   time.Time
-	failing  bool
 	cutFails bool
 	unkept   bool
 
@@ -127,16 +128,17 @@ type failure struct {
 }
 
 // NewShipper makes the shipper of a spool. client was made with ClientOptions; topic is
-// the full name of `clicks`. codec prints refused records.
+// the full name of `clicks`. codec prints refused records. watch, which may be nil, is
+// told when Kafka does not take clicks.
 func NewShipper(spool *Spool, client *kgo.Client, topicName string, partition func(clickToken string) int32,
-	codec *event.Codec, log *slog.Logger, reg prometheus.Registerer) (*Shipper, error) {
+	codec *event.Codec, watch *outage.Watch, log *slog.Logger, reg prometheus.Registerer) (*Shipper, error) {
 	r, err := openRefusals(spool.cfg, codec)
 	if err != nil {
 		return nil, err
 	}
-	return &Shipper{spool: spool, client: client, topic: topicName, partition: partition, refusals: r, log: log,
-		metrics: newShipperMetrics(reg),
-		settle:  settle, longest: longestPause, reader: newReader(spool), acked: make(chan struct{}, 1)}, nil
+	return &Shipper{spool: spool, client: client, topic: topicName, partition: partition, refusals: r, watch: watch,
+		log: log, metrics: newShipperMetrics(reg),
+		settle: settle, longest: longestPause, reader: newReader(spool), acked: make(chan struct{}, 1)}, nil
 }
 
 // Run ships until ctx ends, then until nothing is left or five seconds longer, and
@@ -390,14 +392,14 @@ func (s *Shipper) keep(f failure) bool {
 	return true
 }
 
+// shipping is what a Watch is told of.
+const shipping = "shipping clicks, which stay in the spool"
+
 // backOff postpones the next attempt, longer each time.
 func (s *Shipper) backOff(err error) {
 	s.pause = min(max(2*s.pause, firstPause), s.longest)
 	s.paused = time.Now().Add(s.pause)
-	if !s.failing {
-		s.failing = true
-		s.log.Warn("shipper: Kafka does not take clicks; they stay in the spool", "error", err)
-	}
+	s.watch.Failed(shipping, s.pause, err)
 }
 
 func (s *Shipper) recovered(h *shipment) {
@@ -405,10 +407,7 @@ func (s *Shipper) recovered(h *shipment) {
 		return // says nothing about Kafka
 	}
 	s.pause, s.took = 0, time.Now().UnixNano()
-	if s.failing {
-		s.failing = false
-		s.log.Info("shipper: Kafka takes clicks again")
-	}
+	s.watch.Clear(shipping)
 }
 
 func (s *Shipper) observe() {

@@ -56,7 +56,7 @@ func startLoggedShipper(t testing.TB, log *slog.Logger, cfg Config, brokers []st
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := NewShipper(spool, client, topic.Clicks, Partitions(epochs), codec, log, reg)
+	s, err := NewShipper(spool, client, topic.Clicks, Partitions(epochs), codec, nil, log, reg)
 	if err != nil {
 		t.Fatal(err)
 	}

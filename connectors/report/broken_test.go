@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -130,6 +131,27 @@ func TestBrokenDownload(t *testing.T) {
 		}
 		r.counted(route, "200")
 	})
+}
+
+// While ClickHouse is away every request gets 503, and the log one line.
+func TestWarehouseAway(t *testing.T) {
+	r := newRig(t)
+	if err := r.conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		for _, path := range []string{"/v1/workspaces/acme/performance", "/v1/workspaces/acme/outcomes", "/"} {
+			if code, _, body := r.get("acme", path); code != 503 {
+				t.Fatalf("%s: %d %.300s", path, code, body)
+			}
+		}
+	}
+	r.logged.mu.Lock()
+	defer r.logged.mu.Unlock()
+	if n := strings.Count(r.logged.text, "level="); n != 1 ||
+		!strings.Contains(r.logged.text, `level=WARN msg="waiting for ClickHouse"`) {
+		t.Errorf("%d lines:\n%s", n, r.logged.text)
+	}
 }
 
 // A query that takes too long is said to, to its reader and in the log; a reader who

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/schemas/catalog"
 	"github.com/nimriz/partners/schemas/openapi"
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,6 +35,7 @@ type Server struct {
 	reader  *Reader
 	readers *Readers
 	log     *slog.Logger
+	watch   *outage.Watch // over ClickHouse
 	metrics *metrics
 	now     func() time.Time
 	mux     *http.ServeMux
@@ -47,6 +49,7 @@ func NewServer(conn *clickhouse.Conn, readers *Readers, log *slog.Logger, reg pr
 		reader:    New(conn),
 		readers:   readers,
 		log:       log,
+		watch:     outage.New(log, "ClickHouse"),
 		metrics:   newMetrics(reg),
 		now:       time.Now,
 		mux:       http.NewServeMux(),
@@ -125,6 +128,9 @@ func Unavailable() http.Handler {
 // statusGone counts requests whose sender left; nobody reads it.
 const statusGone = 499
 
+// answering is what a Watch is told of. Nobody knows when the next request comes.
+const answering = "answering requests, which get 503"
+
 // asProblem sorts an error: a parameter's is the caller's, everything else ours.
 func (s *Server) asProblem(req *http.Request, err error) *problem {
 	var p *problem
@@ -141,11 +147,12 @@ func (s *Server) asProblem(req *http.Request, err error) *problem {
 	case req.Context().Err() != nil:
 		return &problem{Status: statusGone, Code: "gone", Detail: "nobody waits for this answer any more"}
 	}
-	s.log.Error("answering a request", "path", req.URL.Path, "error", err)
 	if clickhouse.Unreachable(err) {
+		s.watch.Failed(answering, 0, fmt.Errorf("%s: %w", req.URL.Path, err))
 		return &problem{Status: http.StatusServiceUnavailable,
 			Code: "unavailable", Detail: "the warehouse does not answer; try again"}
 	}
+	s.log.Error("answering a request", "path", req.URL.Path, "error", err)
 	return &problem{Status: http.StatusInternalServerError,
 		Code: "internal", Detail: "the warehouse refused the question; its operator's log says why"}
 }
@@ -169,6 +176,7 @@ func (s *Server) enter(req *http.Request, workspace string, need ...feature) (*c
 	if err != nil {
 		return nil, err
 	}
+	s.watch.Clear(answering)
 	if lacks := missing(ws, need...); lacks != "" {
 		return &catalog.Workspace{ID: workspace}, &problem{
 			Status: http.StatusForbidden,

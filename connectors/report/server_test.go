@@ -97,7 +97,12 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	logged := &testLog{t: t}
+	logged := &testLog{}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(logged.text)
+		}
+	})
 	s := NewServer(conn, readers, slog.New(slog.NewTextHandler(logged, nil)), prometheus.NewRegistry())
 	s.now = func() time.Time { return time.Date(2026, 3, 20, 12, 0, 0, 0, time.UTC) }
 	r := &rig{t, httptest.NewServer(s), conn, s, described(t), logged}
@@ -106,7 +111,6 @@ func newRig(t *testing.T) *rig {
 }
 
 type testLog struct {
-	t    *testing.T
 	mu   sync.Mutex
 	text string
 }
@@ -115,7 +119,6 @@ func (l *testLog) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.text += string(b)
-	l.t.Log(string(b))
 	return len(b), nil
 }
 

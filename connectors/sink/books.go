@@ -3,6 +3,7 @@ package sink
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -70,7 +71,11 @@ func (s *Sink) watchBooks(ctx context.Context) {
 		err := s.books.read(attempt, s.wh)
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			s.log.Warn("reading the books", "error", err)
+			level := slog.LevelWarn
+			if clickhouse.Unreachable(err) {
+				level = slog.LevelDebug // inserts tell of that, and are tried more often
+			}
+			s.log.Log(ctx, level, "reading the books", "error", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -188,6 +188,8 @@ func (p *partition) pace(full bool) time.Duration {
 // error only if the partition is stopped, or if the error is one that repeating cannot
 // heal.
 func (p *partition) write(b *batch) error {
+	inserting := fmt.Sprintf("inserting %s partition %d", p.feed.topic, p.id)
+	defer p.sink.cleared(inserting)
 	delay := 100 * time.Millisecond
 	for {
 		err := p.attempt(b)
@@ -204,8 +206,8 @@ func (p *partition) write(b *batch) error {
 		}
 		b.again = true
 		p.sink.metrics.stalls.WithLabelValues(p.feed.topic).Inc()
-		p.log.Warn("a batch could not be inserted; it will be repeated as it is", "start", b.start, "end", b.end,
-			"in", delay.String(), "error", err)
+		p.sink.failed(inserting, delay, fmt.Errorf("batch [%d, %d), which is repeated as it is: %w",
+			b.start, b.end, err))
 		select {
 		case <-p.stop:
 			return errStopped // its intent stands: whoever takes the partition up repeats it

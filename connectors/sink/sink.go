@@ -13,6 +13,7 @@ import (
 
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,6 +36,7 @@ type Sink struct {
 	cfg     Config
 	kafka   kafka.Config
 	wh      *clickhouse.Conn
+	watch   *outage.Watch // over ClickHouse; Kafka's is in kafka
 	log     *slog.Logger
 	reg     prometheus.Registerer
 	metrics *metrics
@@ -78,9 +80,12 @@ func New(cfg Config, kafka kafka.Config, codec *event.Codec, wh *clickhouse.Conn
 	if err := errors.Join(cfg.Validate(), kafka.Validate()); err != nil {
 		return nil, err
 	}
-	s := &Sink{cfg: cfg, kafka: kafka, wh: wh, log: log, reg: reg, metrics: newMetrics(reg), books: newBooks(reg),
-		feeds: map[string]*feed{}, ready: make(chan struct{}), topicCheck: 5 * time.Second, heartbeat: min(
-			cfg.SessionTimeout/3, time.Second),
+	if kafka.Watch == nil {
+		kafka.Watch = outage.New(log, "Kafka")
+	}
+	s := &Sink{cfg: cfg, kafka: kafka, wh: wh, watch: outage.New(log, "ClickHouse"), log: log, reg: reg,
+		metrics: newMetrics(reg), books: newBooks(reg), feeds: map[string]*feed{}, ready: make(
+			chan struct{}), topicCheck: 5 * time.Second, heartbeat: min(cfg.SessionTimeout/3, time.Second),
 		slots: make(chan struct{}, max(4, runtime.GOMAXPROCS(0))), owned: map[string]map[int32]*partition{},
 		metadata: map[string]map[int32]string{}, spare: map[string][]rows{}}
 	for _, f := range feeds(codec) {
@@ -255,10 +260,13 @@ func (s *Sink) poll(ctx context.Context) {
 			s.fail(fmt.Errorf("%w: %s partition %d while reading: %w", ErrLostRange, name, id, err))
 			return
 		}
-		s.log.Warn("reading from Kafka", "topic", name, "partition", id, "error", err)
+		s.kafka.Watch.Failed(readingRecords, 0, err)
 	})
 	fetches.EachPartition(func(fetched kgo.FetchTopicPartition) {
 		name := strings.TrimPrefix(fetched.Topic, s.kafka.TopicPrefix)
+		if fetched.Err == nil {
+			s.kafka.Watch.Clear(readingRecords)
+		}
 		s.metrics.end(name, fetched.Partition, fetched.HighWatermark)
 		p := s.partition(name, fetched.Partition)
 		if p == nil || len(fetched.Records) == 0 {
@@ -371,8 +379,30 @@ func (s *Sink) commitMetadata(name string, partition int32) string {
 	return s.metadata[name][partition]
 }
 
+// What a Watch is told of.
+const (
+	readingRecords = "reading records"
+	takingUp       = "taking up partitions"
+	readingWindows = "reading deduplication windows"
+)
+
+// failed tells the Watch whose an error is, and cleared both.
+func (s *Sink) failed(trying string, again time.Duration, err error) {
+	if errors.Is(err, errKafka) {
+		s.kafka.Watch.Failed(trying, again, err)
+	} else {
+		s.watch.Failed(trying, again, err)
+	}
+}
+
+func (s *Sink) cleared(trying string) {
+	s.kafka.Watch.Clear(trying)
+	s.watch.Clear(trying)
+}
+
 // placeAll is place, repeated until it succeeds or can be known not to.
 func (s *Sink) placeAll(ctx context.Context, partitions []*taking) error {
+	defer s.cleared(takingUp)
 	for delay := 100 * time.Millisecond; ; delay = min(2*delay, 5*time.Second) {
 		attempt, cancel := context.WithTimeout(ctx, attemptTime)
 		err := s.place(attempt, partitions)
@@ -385,7 +415,7 @@ func (s *Sink) placeAll(ctx context.Context, partitions []*taking) error {
 			s.fail(err)
 			return err
 		}
-		s.log.Warn("waiting", "in", delay.String(), "error", err)
+		s.failed(takingUp, delay, err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -18,12 +18,13 @@ const minWindowAge = time.Hour
 // and refuses one that is too small. It waits for a ClickHouse that is away.
 func (s *Sink) checkWindows(ctx context.Context) error {
 	s.windows = map[string]window{}
+	defer s.cleared(readingWindows)
 	for delay := 100 * time.Millisecond; ; delay = min(2*delay, 5*time.Second) {
 		err := s.readWindows(ctx)
 		if err == nil || !passing(err) || ctx.Err() != nil {
 			return err
 		}
-		s.log.Warn("waiting for ClickHouse", "in", delay.String(), "error", err)
+		s.failed(readingWindows, delay, err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

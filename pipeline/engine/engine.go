@@ -94,16 +94,29 @@ func (e *Engine) Run(ctx context.Context) error {
 		if time.Since(began) > stableSession {
 			pause = minRestartPause
 		}
-		level := slog.LevelWarn
-		if errors.Is(err, errSession) {
-			level = slog.LevelInfo
-		}
-		e.log.Log(ctx, level, "session ended; starting over from the committed offsets", "error", err, "in", pause)
+		e.logEndOfSession(err, pause)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(pause):
 		}
+	}
+}
+
+// joining is what the Watch over Kafka is told about: it works when a partition runs.
+const joining = "a session with the consumer group"
+
+// logEndOfSession logs why a session ended. During an outage the Watch logs once and then
+// once a minute.
+func (e *Engine) logEndOfSession(err error, pause time.Duration) {
+	const ended = "session ended; starting over from the committed offsets"
+	switch {
+	case errors.Is(err, errSession):
+		e.log.Info(ended, "error", err, "in", pause)
+	case kafka.Passing(err):
+		e.kafka.Watch.Failed(joining, pause, err)
+	default:
+		e.log.Warn(ended, "error", err, "in", pause)
 	}
 }
 

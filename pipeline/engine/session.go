@@ -485,6 +485,9 @@ func (s *session) promoteRestored() error {
 		s.gts.Client().ResumeFetchPartitions(map[string][]int32{s.leading: {p.ID},
 			s.following: {p.ID}})
 	}
+	if len(done) > 0 {
+		s.kafka.Watch.Clear(joining)
+	}
 	return err
 }
 

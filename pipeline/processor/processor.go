@@ -13,6 +13,7 @@ import (
 	"github.com/nimriz/partners/pipeline/clicklog"
 	"github.com/nimriz/partners/pipeline/engine"
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,6 +46,9 @@ func NewIn(env Env, cfg Config, kafkaConfig kafka.Config, codec *event.Codec, lo
 	reg prometheus.Registerer) (*Processor, error) {
 	if err := errors.Join(cfg.Validate(), kafkaConfig.Validate()); err != nil {
 		return nil, err
+	}
+	if kafkaConfig.Watch == nil {
+		kafkaConfig.Watch = outage.New(log, "Kafka")
 	}
 	times := attribution.DefaultConfig()
 	times.Grace, times.ClickLife = cfg.Grace, cfg.ClickLife

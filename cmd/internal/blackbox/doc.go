@@ -31,6 +31,9 @@
 // No verdict depends on how fast the machine is: an event may wait for an hour here, so
 // no wait ends.
 //
+// While something is away no process logs a line for each attempt, partition or
+// connection: TestOutages counts warnings and errors.
+//
 // Logs of all processes are kept, and their ends printed, if a test fails; nothing is
 // left otherwise. It runs where Apache Kafka (see kafkatest) and the embedded
 // ClickHouse run: on Linux.

@@ -165,6 +165,7 @@ func (r *rig) warehouseAway(l *load) {
 	if !r.proxies[0].awaitInsert(time.Minute) && !r.proxies[1].awaitInsert(time.Minute) {
 		r.t.Error("no insert is under way that could be cut off")
 	}
+	over := r.quiet("without ClickHouse")
 	r.warehouse.kill()
 	for _, p := range r.proxies {
 		p.speak()
@@ -181,6 +182,7 @@ func (r *rig) warehouseAway(l *load) {
 	}
 	back := time.Now()
 	r.caughtUp("outcomes")
+	over()
 	r.t.Logf("ClickHouse killed in an insert and away for %v; it starts in %v, the sinks had caught up %v later",
 		began.Sub(gone).Round(time.Millisecond), back.Sub(began).Round(time.Millisecond),
 		time.Since(back).Round(time.Millisecond))
@@ -299,6 +301,7 @@ func (r *rig) kafkaAway(l *load) *load {
 	stopSmall := small.run(500, 0)
 
 	off := l.putOff.Load()
+	over := r.quiet("without Kafka", other)
 	r.killBroker()
 	began := time.Now()
 	before := l.redirects.Load()
@@ -341,6 +344,7 @@ func (r *rig) kafkaAway(l *load) *load {
 	r.t.Logf("the small spool was in Kafka %v after the broker was back", time.Since(back).Round(time.Millisecond))
 	answered := l.answered()
 	r.enough("requests answered after the outage", func() int64 { return l.answered() - answered }, 200)
+	over()
 	return small
 }
 

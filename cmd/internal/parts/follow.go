@@ -3,11 +3,12 @@ package parts
 import (
 	"context"
 	"errors"
-	"log/slog"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/schemas/catalog"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -15,7 +16,7 @@ import (
 
 // retry calls try until it succeeds or ctx ends: Kafka and ClickHouse may start after
 // us. An attempt ends ten seconds after it last called alive.
-func retry(ctx context.Context, log *slog.Logger, what string, try func(ctx context.Context,
+func retry(ctx context.Context, watch *outage.Watch, what string, try func(ctx context.Context,
 	alive func()) error) error {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		attempt, cancel := context.WithCancel(ctx)
@@ -25,9 +26,10 @@ func retry(ctx context.Context, log *slog.Logger, what string, try func(ctx cont
 		silent.Stop()
 		cancel()
 		if err == nil || ctx.Err() != nil {
+			watch.Clear(what)
 			return err
 		}
-		log.Warn("trying again", "what", what, "in", wait, "error", err)
+		watch.Failed(what, wait, err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -40,6 +42,9 @@ func retry(ctx context.Context, log *slog.Logger, what string, try func(ctx cont
 // applied a catalog.
 const emptyCatalogWait = time.Second
 
+// errEmptyCatalog: nobody has applied one, or the topic was made anew.
+var errEmptyCatalog = errors.New("the catalog topic is empty: run `ctl catalog apply`")
+
 // errRecreated: the catalog's offsets went back.
 var errRecreated = errors.New("the catalog topic was deleted and created again")
 
@@ -50,13 +55,14 @@ var errRecreated = errors.New("the catalog topic was deleted and created again")
 // count. While the topic is empty, what view holds is not touched: a redirector goes on
 // with the catalog it kept, a gateway does not begin to refuse every workspace.
 func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) error {
+	applied := outage.New(d.Log, "a catalog")
 	for ctx.Err() == nil {
 		var (
 			f    *kafka.Follower
 			mu   sync.Mutex
 			into *catalog.View
 		)
-		err := retry(ctx, d.Log, "reading the catalog", func(ctx context.Context, alive func()) (err error) {
+		err := retry(ctx, d.Kafka.Watch, "reading the catalog", func(ctx context.Context, alive func()) (err error) {
 			into = catalog.NewView()
 			last := int64(-1)
 			f, err = kafka.Follow(ctx, d.Kafka, d.Log, d.Kafka.Topic(topic.Catalog), func(r *kgo.Record) error {
@@ -88,14 +94,15 @@ func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) erro
 		mu.Unlock()
 		if empty {
 			f.Close()
-			d.Log.Error("the catalog topic is empty: run `ctl catalog apply`", "topic", d.Kafka.Topic(topic.Catalog),
-				"serving_offset", view.Offset())
+			applied.Failed("reading topic "+d.Kafka.Topic(topic.Catalog), emptyCatalogWait,
+				fmt.Errorf("%w; what serves meanwhile is the catalog of offset %d", errEmptyCatalog, view.Offset()))
 			select {
 			case <-ctx.Done():
 			case <-time.After(emptyCatalogWait):
 			}
 			continue
 		}
+		applied.Clear("reading topic " + d.Kafka.Topic(topic.Catalog))
 		caught()
 		select {
 		case <-ctx.Done():
@@ -109,7 +116,7 @@ func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) erro
 
 // epochs reads the partition count that tokens are bound to.
 func epochs(ctx context.Context, d Deps, cl *kgo.Client) (e topic.Epochs, err error) {
-	err = retry(ctx, d.Log, "reading topic metadata", func(ctx context.Context, _ func()) error {
+	err = retry(ctx, d.Kafka.Watch, "reading topic metadata", func(ctx context.Context, _ func()) error {
 		n, err := kafka.Partitions(ctx, cl, d.Kafka.Topic(topic.Clicks))
 		e = topic.OneEpoch(n)
 		return err

@@ -21,6 +21,7 @@ import (
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/connectors/sink"
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/catalog"
 	"github.com/nimriz/partners/schemas/event"
@@ -37,10 +38,11 @@ type Deps struct {
 	Registry prometheus.Registerer
 }
 
-// named gives a part its own Kafka client id and log attribute.
+// named gives a part its own Kafka client id, log attribute, and watch over Kafka.
 func (d Deps) named(name string) Deps {
 	d.Kafka.ClientID = "partners-" + name
 	d.Log = d.Log.With("part", name)
+	d.Kafka.Watch = outage.New(d.Log, "Kafka")
 	return d
 }
 
@@ -126,7 +128,7 @@ func (p *Redirector) ship(ctx context.Context, d Deps, spool *redirect.Spool, pr
 		return nil // stopped before Kafka answered: the spool is shipped after the next start
 	}
 	shipper, err := redirect.NewShipper(spool, producer, d.Kafka.Topic(topic.Clicks), redirect.Partitions(e), d.Codec,
-		d.Log, d.Registry)
+		d.Kafka.Watch, d.Log, d.Registry)
 	if err != nil {
 		return err
 	}
@@ -200,10 +202,11 @@ func (p *Gateway) events(ctx context.Context, d Deps, keys *token.Keyring, secre
 
 // warehouse connects to ClickHouse, which may start after us; nil if ctx ended first.
 func warehouse(ctx context.Context, d Deps, cfg clickhouse.Config) (wh *clickhouse.Conn) {
-	if err := retry(ctx, d.Log, "connecting to ClickHouse", func(ctx context.Context, _ func()) (err error) {
-		wh, err = clickhouse.Open(ctx, cfg, d.Log)
-		return err
-	}); err != nil { // retry gives up only when ctx ends
+	if err := retry(ctx, outage.New(d.Log, "ClickHouse"), "connecting to ClickHouse",
+		func(ctx context.Context, _ func()) (err error) {
+			wh, err = clickhouse.Open(ctx, cfg, d.Log)
+			return err
+		}); err != nil { // retry gives up only when ctx ends
 		return nil
 	}
 	return wh

@@ -1,6 +1,7 @@
 package parts
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"github.com/nimriz/partners/connectors/redirect"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/schemas/catalog"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
@@ -262,7 +264,7 @@ func TestRedirectorKeepsCatalog(t *testing.T) {
 func TestRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		attempts := 0
-		if err := retry(t.Context(), slog.New(slog.DiscardHandler), "x", func(ctx context.Context, alive func()) error {
+		if err := retry(t.Context(), nil, "x", func(ctx context.Context, alive func()) error {
 			if attempts++; attempts == 1 {
 				<-ctx.Done()
 				return ctx.Err()
@@ -274,6 +276,29 @@ func TestRetry(t *testing.T) {
 			return ctx.Err()
 		}); err != nil || attempts != 2 {
 			t.Errorf("%d attempts, %v", attempts, err)
+		}
+	})
+}
+
+// What is away when a part starts costs a line a minute, not one an attempt.
+func TestRetryTellsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		began, attempts := time.Now(), 0
+		watch := outage.New(slog.New(slog.NewTextHandler(&log, nil)), "ClickHouse")
+		err := retry(t.Context(), watch, "connecting to ClickHouse", func(context.Context, func()) error {
+			if attempts++; time.Since(began) < 150*time.Second {
+				return errors.New("connection refused")
+			}
+			return nil
+		})
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		if err != nil || attempts < 30 || len(lines) != 4 ||
+			!strings.Contains(lines[0], `msg="waiting for ClickHouse"`) ||
+			!strings.Contains(lines[3], `msg="no longer waiting for ClickHouse"`) {
+			t.Errorf("%d attempts, %v:\n%s", attempts, err, &log)
 		}
 	})
 }
