@@ -113,7 +113,7 @@ func (e *Engine) logEndOfSession(err error, pause time.Duration) {
 	switch {
 	case errors.Is(err, errSession):
 		e.log.Info(ended, "error", err, "in", pause)
-	case kafka.Passing(err):
+	case kafka.Retryable(err):
 		e.kafka.Watch.Failed(joining, pause, err)
 	default:
 		e.log.Warn(ended, "error", err, "in", pause)

@@ -138,7 +138,7 @@ func (w warnings) WithGroup(name string) slog.Handler {
 func repeated(r slog.Record) (is bool) {
 	r.Attrs(func(a slog.Attr) bool {
 		if err, ok := a.Value.Any().(error); ok {
-			is = Passing(err)
+			is = Retryable(err)
 			return false
 		}
 		return true
@@ -146,10 +146,9 @@ func repeated(r slog.Record) (is bool) {
 	return is
 }
 
-// Passing reports whether an error of a client is one that time heals: brokers that
-// cannot be reached, that do not answer, or that say so themselves, and the end of an
-// attempt.
-func Passing(err error) bool {
+// Retryable reports whether repeating can cure an error of a client: brokers cannot be
+// reached, do not answer, or say so themselves; or the attempt was ended.
+func Retryable(err error) bool {
 	for _, lost := range []error{context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF,
 		net.ErrClosed, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, kgo.ErrClientClosed} {
 		if errors.Is(err, lost) {
