@@ -5,6 +5,7 @@ package blackbox
 import (
 	"bytes"
 	"context"
+	crand "crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ type load struct {
 	redirector, gateway string // host:port
 	secrets             map[string]signature.Secret
 	transport           *http.Transport
+	longLinks           atomic.Bool // visitors bring long sub-ids, so that a spool is full sooner
 
 	visits, redirects atomic.Int64 // requests that were sent to the redirector; 302s
 	accepts           atomic.Int64 // 202s
@@ -119,8 +121,21 @@ func (l *load) answered() int64 { return l.redirects.Load() + l.accepts.Load() }
 // request that was sent is a click that may be there.
 func (l *load) visit() bool {
 	link := links[rand.IntN(len(links))]
+	if l.longLinks.Load() {
+		link = links[0]
+		link.path = longPath()
+	}
 	_, ok := l.follow(link.workspace, link.host, link.path)
 	return ok
+}
+
+// longPath is a link with the longest sub-ids that there may be.
+func longPath() string {
+	path := links[0].path + "?"
+	for n := range 5 {
+		path += fmt.Sprintf("sub%d=%s&", n+1, (crand.Text() + crand.Text() + crand.Text())[:64])
+	}
+	return path
 }
 
 func (l *load) follow(workspace, host, path string) (token string, ok bool) {

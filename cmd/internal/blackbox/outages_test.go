@@ -298,7 +298,8 @@ func (r *rig) kafkaAway(l *load) *load {
 		r.t.Fatal(err)
 	}
 	small := newLoad(r.t, at, r.gatewayAt, r.secrets)
-	stopSmall := small.run(500, 0)
+	small.longLinks.Store(true)
+	stopSmall := small.run(250, 0)
 
 	off := l.putOff.Load()
 	over := r.quiet("without Kafka", other)
@@ -322,6 +323,7 @@ func (r *rig) kafkaAway(l *load) *load {
 	lost := func() int64 { return int64(r.metric(other, "partners_redirect_clicks_lost_total")) }
 	r.enough("clicks lost by the small spool", lost, 1)
 	stopSmall()
+	small.longLinks.Store(false)
 	if small.lost = int(lost()); small.lost >= int(small.redirects.Load()) {
 		r.t.Errorf("the small spool lost %d of %d clicks: it took none", small.lost, small.redirects.Load())
 	}
@@ -417,10 +419,6 @@ func (r *rig) refusedRecord(small *load) {
 		return lines
 	}
 	small.visit()
-	long := "/nomura?"
-	for n := range 5 {
-		long += fmt.Sprintf("sub%d=%s&", n+1, (rand.Text() + rand.Text() + rand.Text())[:64])
-	}
 	// The topic's new limit reaches the broker's log some time after it was
 	// acknowledged: a click that is quicker is none too many.
 	var sent []string
@@ -431,7 +429,7 @@ func (r *rig) refusedRecord(small *load) {
 		}
 		if time.Now().After(next) {
 			next = time.Now().Add(time.Second)
-			token, ok := small.follow("acme", "go.acme.com", long)
+			token, ok := small.follow("acme", "go.acme.com", longPath())
 			if !ok {
 				return
 			}
