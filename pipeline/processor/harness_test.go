@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nimriz/partners/pipeline/internal/story"
+	"github.com/nimriz/partners/pipeline/internal/scenario"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/pipeline/oracle"
@@ -58,7 +58,7 @@ type world struct {
 	testing.TB
 	brokers []string
 	client  *kgo.Client
-	*story.Teller
+	*scenario.Generator
 	clock *clock
 	shift time.Duration // how far in the past the records are said to have arrived
 }
@@ -71,7 +71,7 @@ func newWorld(t testing.TB, brokers []string) *world {
 		client:  kafkatest.Client(t, brokers, kgo.MaxBufferedRecords(1_000_000)),
 		clock:   clockOf(brokers),
 	}
-	w.Teller = story.New(kafkatest.Partitions, rand.New(rand.NewPCG(1, 2)), w.now)
+	w.Generator = scenario.New(kafkatest.Partitions, rand.New(rand.NewPCG(1, 2)), w.now)
 	return w
 }
 
@@ -143,13 +143,13 @@ func (w *world) story(n int) (events int) {
 }
 
 // ledger is what readers of committed records see.
-func (w *world) ledger(only ...string) *story.Ledger {
+func (w *world) ledger(only ...string) *scenario.Ledger {
 	w.Helper()
 	cfg := kafka.DefaultConfig()
 	cfg.Brokers = w.brokers
 	ctx, cancel := context.WithTimeout(w.Context(), hang)
 	defer cancel()
-	l, err := story.Read(ctx, cfg, only...)
+	l, err := scenario.ReadLedger(ctx, cfg, only...)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func (w *world) progress() map[int32]event.Progress { return w.ledger(topic.Prog
 // judged waits until every event has its row that needs no more waiting.
 func (w *world) judged() {
 	w.Helper()
-	want := len(w.ledger().Decidable(grace).Outcomes)
+	want := len(w.ledger().ExpectedUnexpired(grace).Outcomes)
 	eventually(w, fmt.Sprintf("%d events are judged", want), func() bool { return len(w.outcomes()) >= want })
 }
 
@@ -172,7 +172,7 @@ func (w *world) judged() {
 // with the truth.
 func (w *world) settle(grace time.Duration) {
 	w.Helper()
-	want := w.ledger().Truth(grace).Outcomes
+	want := w.ledger().Expected(grace).Outcomes
 	w.passes(grace)
 	deadline := time.Now().Add(hang)
 	var got []event.Outcome
@@ -194,7 +194,7 @@ func (w *world) conserved() {
 	w.Helper()
 	deadline := time.Now().Add(hang)
 	for {
-		err := w.ledger().Conserved()
+		err := w.ledger().CheckConservation()
 		if err == nil {
 			return
 		}

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/nimriz/partners/pipeline/internal/story"
+	"github.com/nimriz/partners/pipeline/internal/scenario"
 	"github.com/nimriz/partners/pipeline/oracle"
 	"github.com/nimriz/partners/pipeline/processor"
 	"github.com/nimriz/partners/pipeline/token"
@@ -19,7 +19,7 @@ import (
 )
 
 // settle waits until every event has its row, and holds the ledger against the oracle.
-func (w *world) settle(ctx context.Context) (*story.Ledger, error) {
+func (w *world) settle(ctx context.Context) (*scenario.Ledger, error) {
 	if w.grace > shortGrace {
 		if err := w.prompt(ctx); err != nil {
 			return nil, err
@@ -28,17 +28,17 @@ func (w *world) settle(ctx context.Context) (*story.Ledger, error) {
 	deadline := time.Now().Add(2*time.Minute + 2*w.grace)
 	for {
 		time.Sleep(4*time.Second + w.grace/4)
-		l, err := story.Read(ctx, w.config())
+		l, err := scenario.ReadLedger(ctx, w.config())
 		if err != nil {
 			return nil, err
 		}
-		want := l.Truth(w.grace).Outcomes
+		want := l.Expected(w.grace).Outcomes
 		var wrong error
 		if diff := oracle.Diff(want, l.Outcomes); diff != nil {
 			wrong = fmt.Errorf("the ledger is not the oracle's: %d rows, want %d:\n%s",
 				len(l.Outcomes), len(want), strings.Join(diff[:min(len(diff), 10)], "\n"))
 		}
-		if wrong = errors.Join(wrong, l.Conserved()); wrong == nil {
+		if wrong = errors.Join(wrong, l.CheckConservation()); wrong == nil {
 			return l, nil
 		}
 		if err := w.failure(); err != nil {
@@ -54,7 +54,7 @@ func (w *world) settle(ctx context.Context) (*story.Ledger, error) {
 // of a wait puts right what was overlooked, so it hides that verdicts come late.
 func (w *world) prompt(ctx context.Context) error {
 	time.Sleep(30 * time.Second)
-	l, err := story.Read(ctx, w.config())
+	l, err := scenario.ReadLedger(ctx, w.config())
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func (w *world) prompt(ctx context.Context) error {
 	for _, o := range l.Outcomes {
 		have[oracle.Position{Partition: o.EventPartition, Offset: o.EventOffset}] = true
 	}
-	for _, o := range l.Decidable(w.grace).Outcomes {
+	for _, o := range l.ExpectedUnexpired(w.grace).Outcomes {
 		if !have[oracle.Position{Partition: o.EventPartition, Offset: o.EventOffset}] {
 			return fmt.Errorf("the event at partition %d offset %d still waits: it is %s %s, and all that it "+
 				"needs is there", o.EventPartition, o.EventOffset, o.Verdict, o.Reason)
@@ -124,13 +124,13 @@ func (w *world) restoreAlone(name string, disk *vfs.MemFS, tokens map[string]boo
 
 // checkStates compares what both machines' disks and one that starts empty answer, with
 // each other, with the clicks in Kafka, and with the oracle.
-func (w *world) checkStates(l *story.Ledger) error {
+func (w *world) checkStates(l *scenario.Ledger) error {
 	tokens := make(map[string]bool)
 	first := make(map[string]string)
 	for i, k := range l.Clicks {
 		tokens[k.ClickToken] = true
 		if first[k.ClickToken] == "" {
-			first[k.ClickToken] = fmt.Sprintf("%d %s", k.At, l.Wire[i])
+			first[k.ClickToken] = fmt.Sprintf("%d %s", k.At, l.ClickBytes[i])
 		}
 	}
 	for _, e := range l.Events {
@@ -159,7 +159,7 @@ func (w *world) checkStates(l *story.Ledger) error {
 	if err := same("click", clicks, first); err != nil {
 		return fmt.Errorf("against the log: %w", err)
 	}
-	return standing(anew, l.Truth(w.grace))
+	return standing(anew, l.Expected(w.grace))
 }
 
 func same(what string, got, want map[string]string) error {

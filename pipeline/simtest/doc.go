@@ -13,7 +13,7 @@
 //
 // # A seed
 //
-// Two slots share three partitions; journeys of every kind (../internal/story) arrive
+// Two slots share three partitions; journeys of every kind (../internal/scenario) arrive
 // all the time. Then, twenty times, a fault is injected at a step of the processor's
 // life, while records lie unprocessed. Steps are those of processor.Env, and "disk":
 // before an operation on a file that changes it. Faults:

@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nimriz/partners/pipeline/internal/story"
+	"github.com/nimriz/partners/pipeline/internal/scenario"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/processor"
 	"github.com/nimriz/partners/schemas/event"
@@ -39,7 +39,7 @@ type world struct {
 	cluster  *kfake.Cluster
 	network  kfake.VirtualNetwork
 	client   *kgo.Client // of those who write clicks and events
-	teller   *story.Teller
+	teller   *scenario.Generator
 	machines [2]*machine
 
 	mu       sync.Mutex
@@ -99,7 +99,7 @@ func newWorld(ctx context.Context, seed uint64) (*world, error) {
 		return nil, fmt.Errorf("making topics: %w", err)
 	}
 	w.cluster.ControlKey(int16(kmsg.ListOffsets), w.listStable)
-	w.teller = story.New(partitions, rand.New(rand.NewPCG(seed, 2)), time.Now)
+	w.teller = scenario.New(partitions, rand.New(rand.NewPCG(seed, 2)), time.Now)
 	for i := range w.machines {
 		w.machines[i] = &machine{w: w, name: fmt.Sprintf("slot-%d", i), disk: vfs.NewCrashableMem()}
 	}
@@ -278,7 +278,7 @@ func (w *world) tell(ctx context.Context) {
 	}
 }
 
-func (w *world) journey(lines []story.Line) {
+func (w *world) journey(lines []scenario.Step) {
 	delays := make([]time.Duration, len(lines))
 	for i, l := range lines {
 		if l.Late {
