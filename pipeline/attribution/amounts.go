@@ -6,78 +6,93 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// reverse is line 14: what the negative ev takes from p, its row o and its event row e.
-// The parent and all above it that stand differently afterwards are written.
-func (j *journey) reverse(ev *event.Conversion, o *event.Outcome, e *event.JourneyEvent, p *parent) error {
-	e.Effect, e.Parent, e.Takes = -p.row.Effect, p.id, true
-	if !p.row.Type.Positive() {
-		e.Root = p.row.RootID()
+// Amounts and standing amounts: section "Amounts" of RULES.md, including over_reversed.
+
+// takeFromParent is line 14: it computes what the negative ev takes from p, and sets
+// the amounts of its outcome o and of its event row e. It updates every row up the
+// chain whose standing amount changes.
+func (j *journey) takeFromParent(ev *event.Conversion, o *event.Outcome, e *event.JourneyEvent, p *parent) error {
+	e.Effect = -p.event.Effect
+	e.Parent = p.id
+	e.Takes = true
+	if !p.event.Type.Positive() {
+		e.Root = p.event.RootID()
 	}
-	standing := p.row.Standing()
-	var over, mismatch, missing bool
+	standing := p.event.Standing()
 	switch {
-	case ev.AmountMinor == nil && !p.row.HasAmount:
-		over = standing == 0
+	case ev.AmountMinor == nil && !p.event.HasAmount:
+		o.Flags = appendFlag(o.Flags, event.FlagOverReversed, standing == 0)
 	case ev.AmountMinor == nil:
-		missing, over = true, standing == 0 && p.row.Amount > 0
-		e.HasAmount, e.Amount, e.Currency, e.Exponent = true, standing, p.row.Currency, p.row.Exponent
+		setAmount(e, standing, p.event.Currency, p.event.Exponent)
+		o.Flags = appendFlag(o.Flags, event.FlagOverReversed, standing == 0 && p.event.Amount > 0)
+		o.Flags = appendFlag(o.Flags, event.FlagAmountMissing, true)
 	default:
-		e.HasAmount, e.Amount, e.Currency, e.Exponent = true, *ev.AmountMinor, ev.Currency, ev.Exponent
-		mismatch = !p.row.HasAmount || p.row.Currency != e.Currency || p.row.Exponent != e.Exponent
-		e.Takes, over = !mismatch, !mismatch && e.Amount > standing
+		setAmount(e, *ev.AmountMinor, ev.Currency, ev.Exponent)
+		e.Takes = p.event.HasAmount && p.event.Currency == e.Currency && p.event.Exponent == e.Exponent
+		o.Flags = appendFlag(o.Flags, event.FlagOverReversed, e.Takes && e.Amount > standing)
+		o.Flags = appendFlag(o.Flags, event.FlagCurrencyMismatch, !e.Takes)
 	}
+	o.Flags = appendFlag(o.Flags, event.FlagParentInferred, p.inferred)
 	o.Effect = e.Effect
 	if e.HasAmount {
-		j.amount = e.Amount
-		o.AmountMinor, o.Currency, o.Exponent = &j.amount, e.Currency, e.Exponent
+		j.amountMinor = e.Amount
+		o.AmountMinor = &j.amountMinor
+		o.Currency = e.Currency
+		o.Exponent = e.Exponent
 	}
-	flag := func(name string, is bool) {
-		if is {
-			o.Flags = append(o.Flags, name)
-		}
-	}
-	flag(event.FlagOverReversed, over)
-	flag(event.FlagCurrencyMismatch, mismatch)
-	flag(event.FlagAmountMissing, missing)
-	flag(event.FlagParentInferred, p.inferred)
-
-	root, before, after, err := j.carry(e, p)
+	change, err := j.propagateStanding(e, p)
 	if err != nil {
 		return err
 	}
-	j.setReward(o, &root, before, after)
+	j.setReward(o, &change.root, change.before, change.after)
 	return nil
 }
 
-// carry adds what stands of the new child e to its parent, and the change of what
-// stands of that to the next one up, until the root, or a link of the chain that
-// changes nothing. It returns the root with what stood of it before and after.
-func (j *journey) carry(e *event.JourneyEvent, p *parent) (root event.JourneyEvent, before, after int64, err error) {
-	id, node := p.id, p.row
-	was, now, takes := int64(0), e.Standing(), e.Takes
+func setAmount(e *event.JourneyEvent, minor int64, currency string, exponent int32) {
+	e.HasAmount = true
+	e.Amount = minor
+	e.Currency = currency
+	e.Exponent = exponent
+}
+
+// rootChange is what a negative changes at the root of its chain.
+type rootChange struct {
+	root          event.JourneyEvent
+	before, after int64 // the root's standing amount, minor units
+}
+
+// propagateStanding adds the standing amount of the new child e to the sum of its
+// parent, and the change of each event's standing amount to the sum of the next one up.
+// It ends at the root, or at a link of the chain that changes nothing.
+func (j *journey) propagateStanding(e *event.JourneyEvent, p *parent) (rootChange, error) {
+	id, node := p.id, p.event
+	childBefore, childAfter := int64(0), e.Standing()
+	takes := e.Takes
 	for {
-		before = node.Standing()
-		after = before
-		if takes && was != now {
-			node.Sum = node.Sum.Replace(was, now)
+		before := node.Standing()
+		after := before
+		if takes && childBefore != childAfter {
+			node.Sum = node.Sum.Replace(childBefore, childAfter)
 			after = node.Standing()
-			if err := j.putEvent(id, &node); err != nil {
-				return root, 0, 0, err
+			if err := j.writeEvent(id, &node); err != nil {
+				return rootChange{}, err
 			}
 		}
 		if node.Type.Positive() {
-			return node, before, after, nil
+			return rootChange{root: node, before: before, after: after}, nil
 		}
-		was, now, takes = before, after, node.Takes
-		if id = node.Parent; !takes || was == now {
-			id = e.RootID() // nothing changes above: only its terms are needed
+		childBefore, childAfter = before, after
+		takes = node.Takes
+		id = node.Parent
+		if !takes || childBefore == childAfter {
+			id = e.RootID() // nothing changes above: only the root is needed, for the reward
 		}
-		top := id == node.RootID()
-		if err := j.mustEvent(id, &node); err != nil {
-			return root, 0, 0, err
+		atRoot := id == node.RootID()
+		if err := j.readReferencedEvent(id, &node); err != nil {
+			return rootChange{}, err
 		}
-		if top && !node.Type.Positive() {
-			return root, 0, 0, fmt.Errorf("%w: root %q is a negative", event.ErrJourney, id)
+		if atRoot && !node.Type.Positive() {
+			return rootChange{}, fmt.Errorf("%w: root %q is a negative", event.ErrJourney, id)
 		}
 	}
 }

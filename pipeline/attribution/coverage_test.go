@@ -13,44 +13,46 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// allowed is what the rules allow: each line of the table of verdicts with the types of
-// event that it can meet, how these find their parent, and the flags that such a row
-// can have.
+// allowedCells is what the rules allow: each line of the table of verdicts with the
+// types of event that it can meet, how these find their parent, and the flags that such
+// a row can have.
 //
 // Types: positive is lead and sale, negative the other three, any all five.
 //
-// Parents: known stands before the event in the order of record, late after it, both
-// named; missing is named and never comes; inferred was found though none was named;
-// none is a positive, a row that is decided before a parent is looked for, an event
-// that names itself, or one that names nothing and finds nothing.
+// Parents: known comes before the event in the order of record, late after it; both are
+// named. missing is named and never arrives. inferred was found although none was
+// named. none is a positive, a row that is decided before a parent is looked for, an
+// event that names itself, or one that names nothing and finds nothing.
 //
-// Flags: "-" is a row without any; click are the facts of the click, and none of them;
-// taken are those of reversed rows. What is missing here and why:
+// Flags: "-" is a row without any flag. click means the flags that follow from the
+// click, or none of them. taken means those of reversed rows. Combinations that cannot
+// occur:
 //   - expired, click_not_found and workspace_mismatch show no snapshot, so they have no
 //     flags
-//   - before the click is too fast, always; after the window never (the shortest window
-//     is a second)
-//   - a refund of a refund was named: by order and for want of any id only positives
-//     are found
+//   - an event before the click is always too fast; one after the window never is (the
+//     shortest window is a second)
+//   - the parent of a refund of a refund is named: by order, or without any id, only
+//     positives are found
 //   - only a parent that was not named can be inferred; with an order of one sale it is
 //     found and not flagged
-const allowed = `
-unattributed expired             | any                         | none                 | -
-unattributed click_not_found     | any                         | none                 | -
-unattributed workspace_mismatch  | any                         | none                 | -
-duplicate                        | any                         | none                 | click
-conflict                         | any                         | none                 | click
-unattributed token_full          | any                         | none                 | click
-unattributed before_click        | positive                    | none                 | bot_click partner_review no_partner too_fast
-unattributed outside_window      | positive                    | none                 | - bot_click partner_review no_partner
-attributed                       | positive                    | none                 | click
-unattributed wrong_parent        | refund cancellation         | known late           | click
-unattributed wrong_parent        | negative                    | none                 | click
-unattributed parent_ambiguous    | negative                    | none                 | click
-unattributed parent_not_found    | negative                    | missing none         | click
-unattributed parent_unattributed | negative                    | known late inferred  | click
-reversed                         | negative                    | known late           | click taken
-reversed                         | negative                    | inferred             | click taken parent_inferred
+const allowedCells = `
+unattributed expired             | any          | none                | -
+unattributed click_not_found     | any          | none                | -
+unattributed workspace_mismatch  | any          | none                | -
+duplicate                        | any          | none                | click
+conflict                         | any          | none                | click
+unattributed token_full          | any          | none                | click
+unattributed before_click        | positive     | none                | bot_click partner_review no_partner too_fast
+unattributed outside_window      | positive     | none                | - bot_click partner_review no_partner
+attributed                       | positive     | none                | click
+unattributed wrong_parent        | refund       | known late          | click
+unattributed wrong_parent        | cancellation | known late          | click
+unattributed wrong_parent        | negative     | none                | click
+unattributed parent_ambiguous    | negative     | none                | click
+unattributed parent_not_found    | negative     | missing none        | click
+unattributed parent_unattributed | negative     | known late inferred | click
+reversed                         | negative     | known late          | click taken
+reversed                         | negative     | inferred            | click taken parent_inferred
 `
 
 var shorthand = map[string]string{
@@ -65,29 +67,31 @@ var allFlags = []string{"-", event.FlagBotClick, event.FlagPartnerReview, event.
 	event.FlagOverReversed, event.FlagCurrencyMismatch, event.FlagAmountMissing,
 	event.FlagParentInferred}
 
-// told is a row of a scenario, without its flags: a line of the matrix.
-type told struct {
-	verdict string // and reason
-	typ     string
-	parent  string
-	flags   []string
+// coverageRow is a row of a scenario. All but its flags name a line of the matrix.
+type coverageRow struct {
+	verdict string   // and reason
+	typ     string   // of event
+	parent  string   // how it was found
+	flags   []string // "-" if there is none
 }
 
-func (c told) line() string { return fmt.Sprintf("%-32s  %-12s  %-8s", c.verdict, c.typ, c.parent) }
+func (c coverageRow) matrixLine() string {
+	return fmt.Sprintf("%-32s  %-12s  %-8s", c.verdict, c.typ, c.parent)
+}
 
-// tell remembers a row of the story.
-func (s *story) tell(o *event.Outcome) {
-	c := told{
+// recordCoverage adds a row of the script to those that TestCoverage counts.
+func (s *scriptPlayer) recordCoverage(o *event.Outcome) {
+	c := coverageRow{
 		verdict: strings.TrimSpace(string(o.Verdict) + " " + o.Reason),
 		typ:     string(o.Type),
 		parent:  "none",
 		flags:   slices.Clone(o.Flags),
 	}
-	ev := s.said[o.EventOffset]
+	ev := s.events[o.EventOffset]
 	switch {
 	case o.ParentType != "" && ev.ParentEventID == "":
 		c.parent = "inferred"
-	case o.ParentType != "" && s.row(ev.ParentEventID).Offset < o.EventOffset:
+	case o.ParentType != "" && s.storedEvent(ev.ParentEventID).Offset < o.EventOffset:
 		c.parent = "known"
 	case o.ParentType != "":
 		c.parent = "late"
@@ -97,25 +101,25 @@ func (s *story) tell(o *event.Outcome) {
 	if len(c.flags) == 0 {
 		c.flags = []string{"-"}
 	}
-	s.told = append(s.told, c)
+	s.coverage = append(s.coverage, c)
 }
 
 // TestCoverage: the scenarios show every verdict × reason × flag × type × parent that
-// the rules allow, and nothing else. go test -run Coverage -v prints the matrix: how
-// many rows of the scenarios are in each cell; a dot is a cell that the rules do not
-// allow.
+// the rules allow, and no other. go test -run Coverage -v prints the matrix: how many
+// rows of the scenarios are in each cell; a dot is a cell that the rules do not allow.
 func TestCoverage(t *testing.T) {
-	may, lines := map[string]map[string]bool{}, []string{}
-	for rule := range strings.Lines(strings.TrimSpace(allowed)) {
+	may := map[string]map[string]bool{}
+	var lines []string
+	for rule := range strings.Lines(strings.TrimSpace(allowedCells)) {
 		f := strings.Split(rule, "|")
-		for _, typ := range words(f[1]) {
-			for _, parent := range words(f[2]) {
-				line := told{verdict: strings.TrimSpace(f[0]), typ: typ, parent: parent}.line()
+		for _, typ := range expandColumn(f[1]) {
+			for _, parent := range expandColumn(f[2]) {
+				line := coverageRow{verdict: strings.TrimSpace(f[0]), typ: typ, parent: parent}.matrixLine()
 				if may[line] == nil {
 					may[line] = map[string]bool{}
 					lines = append(lines, line)
 				}
-				for _, flag := range words(f[3]) {
+				for _, flag := range expandColumn(f[3]) {
 					if !slices.Contains(allFlags, flag) {
 						t.Fatalf("no such flag: %q", flag)
 					}
@@ -124,7 +128,7 @@ func TestCoverage(t *testing.T) {
 			}
 		}
 	}
-	quiet := flag.Lookup("datadriven-quiet").Value // only the matrix is to be printed
+	quiet := flag.Lookup("datadriven-quiet").Value // print only the matrix
 	was := quiet.String()
 	defer func() { _ = quiet.Set(was) }()
 	if err := quiet.Set("true"); err != nil {
@@ -137,23 +141,23 @@ func TestCoverage(t *testing.T) {
 		}
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			s := playScript(t, d)
-			for _, c := range s.told {
+			for _, c := range s.coverage {
 				for _, flag := range c.flags {
-					if !may[c.line()][flag] {
+					if !may[c.matrixLine()][flag] {
 						d.Fatalf(t, "the rules do not allow this row: %s %s",
-							strings.Join(strings.Fields(c.line()), " "), flag)
+							strings.Join(strings.Fields(c.matrixLine()), " "), flag)
 					}
-					if seen[c.line()] == nil {
-						seen[c.line()] = map[string]int{}
+					if seen[c.matrixLine()] == nil {
+						seen[c.matrixLine()] = map[string]int{}
 					}
-					seen[c.line()][flag]++
+					seen[c.matrixLine()][flag]++
 				}
 			}
-			return s.finish()
+			return s.finishAnswer()
 		})
 	})
 	b := &strings.Builder{}
-	b.WriteString("\n" + told{verdict: "verdict, reason", typ: "type", parent: "parent"}.line())
+	b.WriteString("\n" + coverageRow{verdict: "verdict, reason", typ: "type", parent: "parent"}.matrixLine())
 	for _, flag := range allFlags {
 		fmt.Fprintf(b, " %4s", flag)
 	}
@@ -178,8 +182,8 @@ func TestCoverage(t *testing.T) {
 	t.Log(b)
 }
 
-// words splits a column and writes its shorthands out.
-func words(column string) (out []string) {
+// expandColumn splits a column and writes its shorthands out.
+func expandColumn(column string) (out []string) {
 	for _, w := range strings.Fields(column) {
 		if long, ok := shorthand[w]; ok {
 			out = append(out, strings.Fields(long)...)
@@ -191,15 +195,14 @@ func words(column string) (out []string) {
 	return slices.Compact(out)
 }
 
-// A shorthand that nothing uses, or a column that names what there is not, would hide a
-// gap.
+// An unknown word in a column would hide a gap.
 func TestCoverageTableIsWellFormed(t *testing.T) {
 	known := append(slices.Concat(allFlags, []string{"known", "late", "missing", "inferred", "none"}),
 		slices.Collect(maps.Keys(shorthand))...)
 	for _, typ := range event.Types() {
 		known = append(known, string(typ))
 	}
-	for rule := range strings.Lines(strings.TrimSpace(allowed)) {
+	for rule := range strings.Lines(strings.TrimSpace(allowedCells)) {
 		f := strings.Split(rule, "|")
 		if len(f) != 4 {
 			t.Fatalf("%q has %d columns", rule, len(f))
@@ -207,7 +210,7 @@ func TestCoverageTableIsWellFormed(t *testing.T) {
 		for _, column := range f[1:] {
 			for _, w := range strings.Fields(column) {
 				if !slices.Contains(known, w) {
-					t.Errorf("%q: what is %q?", rule, w)
+					t.Errorf("%q: unknown word %q", rule, w)
 				}
 			}
 		}

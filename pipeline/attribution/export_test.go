@@ -1,4 +1,4 @@
 package attribution
 
 // SetMaxEvents lets tests fill a journey.
-func (r *Rules) SetMaxEvents(n int) { r.limit = int64(n) }
+func (r *Rules) SetMaxEvents(n int) { r.maxEvents = int64(n) }

@@ -51,7 +51,7 @@ type history struct {
 }
 
 // schedule says when the processor sees the history's parts: the click before event
-// read, Due after events.
+// read, CloseWaits after events.
 type schedule struct {
 	read   int   // the click is read before this event; len(events) is after all
 	inLog  bool  // the click is in the click log a step earlier than Click is called
@@ -63,7 +63,7 @@ type schedule struct {
 // player runs histories through the rules.
 type player struct {
 	t        rapid.TB
-	rows     *rowMap
+	rows     *memoryRows
 	outcomes map[int64]event.Outcome // by offset
 	shown    map[int64]bool
 	waiting  []int64
@@ -99,13 +99,14 @@ func play(t rapid.TB, cfg attribution.Config, h *history, s schedule) *player {
 		}
 		if wire != nil && (i == s.read || i > s.read && slices.Contains(s.again, i)) {
 			inLog = true
-			must(rules.Click(p.rows, &raw, wire, h.at, p.emit))
+			must(rules.ApplyClick(p.rows, &raw, wire, h.at, p.emit))
 		}
 		if d, ok := s.due[i]; ok {
-			must(rules.Due(p.rows, clicks, &raw, d[0], d[1], p.emit))
+			must(rules.CloseWaits(p.rows, clicks, &raw, d[0], d[1], p.emit))
 		}
 		if i < len(h.events) {
-			must(rules.Event(p.rows, clicks, &h.events[i], attribution.Source{Partition: 3, Offset: int64(i)}, p.emit))
+			must(rules.JudgeEvent(p.rows, clicks, &h.events[i], attribution.Source{Partition: 3, Offset: int64(i)},
+				p.emit))
 		}
 	}
 	for i := range h.events {
@@ -119,7 +120,7 @@ func play(t rapid.TB, cfg attribution.Config, h *history, s schedule) *player {
 	if s.noDues {
 		return p
 	}
-	must(rules.Due(p.rows, clicks, &raw, forever, forever, p.emit))
+	must(rules.CloseWaits(p.rows, clicks, &raw, forever, forever, p.emit))
 	if len(p.outcomes) != len(h.events) || len(p.rows.deadlines()) != 0 {
 		t.Fatalf("%d rows for %d events, %d deadlines left", len(p.outcomes), len(h.events), len(p.rows.deadlines()))
 	}
@@ -255,7 +256,7 @@ func (h *history) String() string {
 	return b.String()
 }
 
-// drawSchedule draws any schedule that keeps what Due's caller promises.
+// drawSchedule draws any schedule that keeps what CloseWaits's caller promises.
 func drawSchedule(t *rapid.T, h *history) schedule {
 	n := len(h.events)
 	s := schedule{
@@ -281,8 +282,8 @@ func drawSchedule(t *rapid.T, h *history) schedule {
 	return s
 }
 
-// When the click is read, how often, and when Due is called: none of it changes a row,
-// nor what is stored in the end.
+// When the click is read, how often, and when CloseWaits is called: none of it changes
+// a row, nor what is stored in the end.
 func TestScheduleChangesNothing(t *testing.T) {
 	cases(t, 15_000, func(t *rapid.T) {
 		h := generator{max: 8}.draw(t)
@@ -292,7 +293,7 @@ func TestScheduleChangesNothing(t *testing.T) {
 		if d := gocmp.Diff(want.outcomes, got.outcomes); d != "" {
 			t.Fatalf("%v%+v\n%s", h, s, d)
 		}
-		if d := gocmp.Diff(want.rows.dump(), got.rows.dump()); d != "" {
+		if d := gocmp.Diff(want.rows.contents(), got.rows.contents()); d != "" {
 			t.Fatalf("%v%+v\n%s", h, s, d)
 		}
 	})
@@ -393,7 +394,7 @@ func TestLatePositiveChangesNothing(t *testing.T) {
 	})
 }
 
-// The rewards of a root and all under it sum to the reward of what stands of it,
+// The rewards of a root and all under it sum to the reward of its standing amount,
 // rounded half to even, computed here with fractions.
 func TestRewardsSum(t *testing.T) {
 	cases(t, 50_000, func(t *rapid.T) {
@@ -494,7 +495,7 @@ func TestOracle(t *testing.T) {
 		for _, o := range want.Outcomes {
 			got, ok := p.outcomes[o.EventOffset]
 			if !ok && s.noDues {
-				continue // a click wait that an event found ended is written by Click or Due only
+				continue // a click wait that an event found ended is written by ApplyClick or CloseWaits only
 			}
 			for _, flags := range []*[]string{&o.Flags, &got.Flags} {
 				if len(*flags) == 0 {

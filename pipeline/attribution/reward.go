@@ -10,49 +10,51 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// terms are the reward terms that were frozen on the click; the zero value is none.
-type terms struct {
+// The estimated reward: section "Amounts" of RULES.md.
+
+// rewardTerms are the reward terms frozen on the click. The zero value means none.
+type rewardTerms struct {
 	percent  bool
 	flat     bool
-	number   uint64 // percent: the digits of the percentage
+	number   uint64 // percent: the digits of the percentage, without the point
 	divisor  uint64 // percent: 100 times the power of ten of its decimals
-	minor    int64  // flat: minor units
-	currency string // flat
+	minor    int64  // flat: the amount, minor units
+	currency string // flat: ISO 4217
 }
 
-// parseTerms reads "12.5%" or "5.00 USD". A flat sum may have fewer decimals than its
-// currency. Anything else, which the catalog does not let pass, is no terms: an
-// estimate is not worth stopping a ledger for.
-func parseTerms(text string) terms {
+// parseTerms reads "12.5%" or "5.00 USD". A flat amount may have fewer decimals than
+// its currency. Any other text means no terms. The catalog accepts no other text, and
+// an estimate does not justify stopping the ledger.
+func parseTerms(text string) rewardTerms {
 	if number, ok := strings.CutSuffix(text, "%"); ok {
 		whole, fraction, _ := strings.Cut(number, ".")
-		v, ok := digits(whole + fraction)
+		v, ok := parseDigits(whole + fraction)
 		if !ok || whole == "" || len(fraction) > 16 {
-			return terms{}
+			return rewardTerms{}
 		}
-		return terms{percent: true, number: uint64(v), divisor: 100 * pow10(len(fraction))}
+		return rewardTerms{percent: true, number: uint64(v), divisor: 100 * powerOfTen(len(fraction))}
 	}
 	number, currency, ok := strings.Cut(text, " ")
 	if !ok {
-		return terms{}
+		return rewardTerms{}
 	}
 	iso := money.GetCurrency(currency)
 	if iso == nil || iso.Code != currency {
-		return terms{}
+		return rewardTerms{}
 	}
 	whole, fraction, _ := strings.Cut(number, ".")
 	if whole == "" || len(fraction) > iso.Fraction {
-		return terms{}
+		return rewardTerms{}
 	}
-	v, ok := digits(whole + fraction + strings.Repeat("0", iso.Fraction-len(fraction)))
+	v, ok := parseDigits(whole + fraction + strings.Repeat("0", iso.Fraction-len(fraction)))
 	if !ok {
-		return terms{}
+		return rewardTerms{}
 	}
-	return terms{flat: true, minor: v, currency: currency}
+	return rewardTerms{flat: true, minor: v, currency: currency}
 }
 
-// digits reads a number of digits only.
-func digits(s string) (v int64, ok bool) {
+// parseDigits reads a number that consists of digits only.
+func parseDigits(s string) (v int64, ok bool) {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {
 			return 0, false
@@ -62,7 +64,7 @@ func digits(s string) (v int64, ok bool) {
 	return v, err == nil
 }
 
-func pow10(n int) uint64 {
+func powerOfTen(n int) uint64 {
 	v := uint64(1)
 	for range n {
 		v *= 10
@@ -70,12 +72,13 @@ func pow10(n int) uint64 {
 	return v
 }
 
-// reward is r(x) of a root with x standing; ok is false if the chain has no reward.
-func (t *terms) reward(root *event.JourneyEvent, x int64) (minor int64, currency string, ok bool) {
+// estimate returns the reward of a root with the given standing amount, both in minor
+// units. ok is false if the events of the chain have no reward.
+func (t *rewardTerms) estimate(root *event.JourneyEvent, standing int64) (minor int64, currency string, ok bool) {
 	switch {
 	case t.percent && root.HasAmount:
-		return share(x, t.number, t.divisor), root.Currency, true
-	case t.flat && x > 0:
+		return shareOf(standing, t.number, t.divisor), root.Currency, true
+	case t.flat && standing > 0:
 		return t.minor, t.currency, true
 	case t.flat:
 		return 0, t.currency, true
@@ -83,13 +86,13 @@ func (t *terms) reward(root *event.JourneyEvent, x int64) (minor int64, currency
 	return 0, "", false
 }
 
-// share is x × number ÷ divisor, rounded half to even; a share larger than any amount
-// is cut to the largest.
-func share(x int64, number, divisor uint64) int64 {
-	if x <= 0 {
+// shareOf returns amount × number ÷ divisor, rounded half to even. A share larger than
+// any amount becomes the largest amount.
+func shareOf(amount int64, number, divisor uint64) int64 {
+	if amount <= 0 {
 		return 0
 	}
-	high, low := bits.Mul64(uint64(x), number)
+	high, low := bits.Mul64(uint64(amount), number)
 	if high >= divisor {
 		return math.MaxInt64
 	}
@@ -100,14 +103,14 @@ func share(x int64, number, divisor uint64) int64 {
 	return int64(min(q, math.MaxInt64))
 }
 
-// setReward puts the reward of a row with effect: what it changes in the reward of its
-// root, before and after being what stands of that.
+// setReward sets the reward of a row with effect: the difference that the row makes to
+// the reward of its root, whose standing amount it changes from before to after.
 func (j *journey) setReward(o *event.Outcome, root *event.JourneyEvent, before, after int64) {
-	b, _, _ := j.terms.reward(root, before)
-	a, currency, ok := j.terms.reward(root, after)
+	rewardBefore, _, _ := j.terms.estimate(root, before)
+	rewardAfter, currency, ok := j.terms.estimate(root, after)
 	if !ok {
 		return
 	}
-	j.reward = a - b
-	o.EstimatedRewardMinor, o.RewardCurrency = &j.reward, currency
+	j.rewardMinor = rewardAfter - rewardBefore
+	o.EstimatedRewardMinor, o.RewardCurrency = &j.rewardMinor, currency
 }

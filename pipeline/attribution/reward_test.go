@@ -10,7 +10,7 @@ import (
 )
 
 func TestParseTerms(t *testing.T) {
-	for text, want := range map[string]terms{
+	for text, want := range map[string]rewardTerms{
 		"":                         {},
 		"10%":                      {percent: true, number: 10, divisor: 100},
 		"12.5%":                    {percent: true, number: 125, divisor: 1000},
@@ -41,11 +41,11 @@ func TestParseTerms(t *testing.T) {
 	}
 }
 
-// share is exact at any size: held against fractions.
+// shareOf is exact at any size: held against fractions.
 func TestShare(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		x := rapid.OneOf(rapid.Int64Range(0, 1000), rapid.Int64Min(0)).Draw(t, "x")
-		divisor := 100 * pow10(rapid.IntRange(0, 16).Draw(t, "decimals"))
+		divisor := 100 * powerOfTen(rapid.IntRange(0, 16).Draw(t, "decimals"))
 		number := rapid.Uint64Range(0, min(divisor, math.MaxInt64)).Draw(t, "number")
 		product := new(big.Int).Mul(big.NewInt(x), new(big.Int).SetUint64(number))
 		want, rest := new(big.Int).QuoRem(product, new(big.Int).SetUint64(divisor), new(big.Int))
@@ -53,7 +53,7 @@ func TestShare(t *testing.T) {
 		if c := rest.Cmp(new(big.Int).SetUint64(divisor)); c > 0 || c == 0 && want.Bit(0) == 1 {
 			want.Add(want, big.NewInt(1))
 		}
-		if got := share(x, number, divisor); want.Cmp(big.NewInt(got)) != 0 {
+		if got := shareOf(x, number, divisor); want.Cmp(big.NewInt(got)) != 0 {
 			t.Fatalf("%d × %d ÷ %d = %d, want %v", x, number, divisor, got, want)
 		}
 	})
@@ -69,7 +69,7 @@ func TestShare(t *testing.T) {
 		{math.MaxInt64, 1000, 100, math.MaxInt64},
 		{math.MaxInt64, math.MaxInt64, 100, math.MaxInt64},
 	} {
-		if got := share(c.x, c.number, c.divisor); got != c.want {
+		if got := shareOf(c.x, c.number, c.divisor); got != c.want {
 			t.Errorf("%d × %d ÷ %d = %d, want %d", c.x, c.number, c.divisor, got, c.want)
 		}
 	}
@@ -82,34 +82,8 @@ func FuzzTerms(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string, x int64) {
 		terms := parseTerms(text)
 		root := &event.JourneyEvent{HasAmount: true, Amount: x, Currency: "EUR", Exponent: 2}
-		if r, _, ok := terms.reward(root, root.Standing()); r < 0 || !ok && r != 0 {
+		if r, _, ok := terms.estimate(root, root.Standing()); r < 0 || !ok && r != 0 {
 			t.Errorf("%q of %d: %d", text, x, r)
-		}
-	})
-}
-
-// The heap gives the smallest offset first, however it was filled.
-func TestWaitHeap(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var h waitHeap
-		var held []int64
-		for range rapid.IntRange(0, 60).Draw(t, "steps") {
-			if len(held) == 0 || rapid.Bool().Draw(t, "push") {
-				v := rapid.Int64Range(0, 30).Draw(t, "offset")
-				h.push(waiting{offset: v})
-				held = append(held, v)
-				continue
-			}
-			least := 0
-			for i := range held {
-				if held[i] < held[least] {
-					least = i
-				}
-			}
-			if got := h.pop().offset; got != held[least] {
-				t.Fatalf("popped %d of %v", got, held)
-			}
-			held = append(held[:least], held[least+1:]...)
 		}
 	})
 }

@@ -9,47 +9,47 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// rowMap is the obvious Rows: a map, and a sorted list of the keys that are ever
-// scanned. It is as unkind as the contract allows: what Get and Scan give is
-// overwritten by the next call.
-type rowMap struct {
+// memoryRows is the obvious Rows: a map, and a sorted list of the keys that are ever
+// scanned. It is as strict as the contract allows: the next call overwrites what Get
+// and Scan have returned.
+type memoryRows struct {
 	values   map[string][]byte
-	scanned  []string
-	lent     []byte
-	scanning bool
+	scanned  []string // keys of all kinds that are scanned, sorted
+	borrowed []byte   // the value that the last Get returned
+	scanning bool     // Scan is running
 	puts     int
 	gets     int
-	visited  int
+	visited  int // rows that Scan has yielded
 }
 
-func newRows() *rowMap { return &rowMap{values: make(map[string][]byte)} }
+func newRows() *memoryRows { return &memoryRows{values: make(map[string][]byte)} }
 
-func (m *rowMap) call() {
+func (m *memoryRows) startCall() {
 	if m.scanning {
 		panic("Rows was called from yield")
 	}
-	for i := range m.lent {
-		m.lent[i] = 0xEE
+	for i := range m.borrowed {
+		m.borrowed[i] = 0xEE
 	}
 }
 
-func (m *rowMap) lend(b []byte) []byte {
-	m.lent = append(m.lent[:0], b...)
-	return m.lent
+func (m *memoryRows) borrow(b []byte) []byte {
+	m.borrowed = append(m.borrowed[:0], b...)
+	return m.borrowed
 }
 
-func (m *rowMap) Get(key []byte) ([]byte, error) {
-	m.call()
+func (m *memoryRows) Get(key []byte) ([]byte, error) {
+	m.startCall()
 	m.gets++
 	v, ok := m.values[string(key)]
 	if !ok {
 		return nil, nil
 	}
-	return m.lend(v), nil
+	return m.borrow(v), nil
 }
 
-func (m *rowMap) Scan(prefix []byte, yield func(key, value []byte) bool) error {
-	m.call()
+func (m *memoryRows) Scan(prefix []byte, yield func(key, value []byte) bool) error {
+	m.startCall()
 	m.scanning = true
 	defer func() { m.scanning = false }()
 	i := sort.SearchStrings(m.scanned, string(prefix))
@@ -66,8 +66,8 @@ func (m *rowMap) Scan(prefix []byte, yield func(key, value []byte) bool) error {
 	return nil
 }
 
-func (m *rowMap) Put(key, value []byte) error {
-	m.call()
+func (m *memoryRows) Put(key, value []byte) error {
+	m.startCall()
 	m.puts++
 	k := string(key)
 	_, had := m.values[k]
@@ -89,8 +89,8 @@ func (m *rowMap) Put(key, value []byte) error {
 	return nil
 }
 
-// dump prints all rows, to compare two stores.
-func (m *rowMap) dump() map[string]string {
+// contents copies all rows, to compare two stores.
+func (m *memoryRows) contents() map[string]string {
 	out := make(map[string]string, len(m.values))
 	for k, v := range m.values {
 		out[k] = string(v)
@@ -99,7 +99,7 @@ func (m *rowMap) dump() map[string]string {
 }
 
 // deadlines lists the deadline index.
-func (m *rowMap) deadlines() (ends []event.Millis) {
+func (m *memoryRows) deadlines() (ends []event.Millis) {
 	for k := range m.values {
 		if end, _, _, ok := event.ParseDeadline([]byte(k)); ok {
 			ends = append(ends, end)

@@ -37,10 +37,9 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// The package is pure: what it imports cannot reach the world, and of time it takes
-// durations only.
+// The package is pure: its imports do no input or output, and it reads no clock.
 func TestPure(t *testing.T) {
-	allowed := []string{"fmt", "math", "math/bits", "slices", "strconv", "strings", "sync", "time",
+	allowed := []string{"container/heap", "fmt", "math", "math/bits", "slices", "strconv", "strings", "sync", "time",
 		"github.com/Rhymond/go-money",
 		"github.com/nimriz/partners/pipeline/token", "github.com/nimriz/partners/schemas/event"}
 	files, err := filepath.Glob("*.go")
@@ -59,7 +58,7 @@ func TestPure(t *testing.T) {
 		}
 		for _, i := range file.Imports {
 			if path, _ := strconv.Unquote(i.Path.Value); !slices.Contains(allowed, path) {
-				t.Errorf("%s imports %s: rules see rows and clicks, nothing else; hand it in from the processor",
+				t.Errorf("%s imports %s: the rules see rows and clicks only; let the processor pass it in",
 					name, path)
 			}
 		}
@@ -82,80 +81,114 @@ func TestPure(t *testing.T) {
 	}
 }
 
-// bench is a token with a click, and rules to feed it.
-type bench struct {
-	t     testing.TB
-	rules *attribution.Rules
-	rows  *rowMap
-	raw   [20]byte
-	text  string
-	wire  []byte
-	next  int64
-	last  event.Outcome
-	rowsN int
+// ruleBench is a token with a click, and rules that judge its events.
+type ruleBench struct {
+	t        testing.TB
+	rules    *attribution.Rules
+	rows     *memoryRows
+	raw      [20]byte
+	text     string        // raw in base62
+	wire     []byte        // the click in the click log
+	next     int64         // offset of the latest event
+	last     event.Outcome // the latest
+	outcomes int           // so far
 }
 
-func newBench(t testing.TB) *bench {
+func newBench(t testing.TB) *ruleBench {
 	rules, err := attribution.New(attribution.DefaultConfig(), codec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{t: t, rules: rules, rows: newRows()}
-	b.token(1)
+	b := &ruleBench{t: t, rules: rules, rows: newRows()}
+	b.useToken(1)
 	return b
 }
 
-func (b *bench) token(n uint64) {
+func (b *ruleBench) useToken(n uint64) {
 	b.raw = testToken(n)
 	b.text = clicktoken.Text(&b.raw)
-	k := &event.Click{WorkspaceID: "acme", ClickToken: b.text, ClickedAt: at(0),
-		WindowMs: (30 * 24 * time.Hour).Milliseconds(), TokenStatus: event.TokenAppended, LinkID: "lnk_nomura",
-		Domain: "go.acme.com", Slug: "nomura", Destination: "https://shop.acme.com/?ref=1", Trigger: event.TriggerLink, PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio",
-		PartnerRelationship: "approved", PartnerLifecycle: "active", ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners", ProgramStatus: "active", AssignmentID: "asg_1",
-		RewardTerms: "12.5%", UTMSource: "partner", UTMMedium: "agency", Country: "DE", Device: "mobile", OS: "iOS",
-		Browser: "Safari", CatalogOffset: 41}
+	k := &event.Click{
+		WorkspaceID:         "acme",
+		ClickToken:          b.text,
+		ClickedAt:           at(0),
+		WindowMs:            (30 * 24 * time.Hour).Milliseconds(),
+		TokenStatus:         event.TokenAppended,
+		LinkID:              "lnk_nomura",
+		Domain:              "go.acme.com",
+		Slug:                "nomura",
+		Destination:         "https://shop.acme.com/?ref=1",
+		Trigger:             event.TriggerLink,
+		PartnerID:           "prt_nomura",
+		PartnerKey:          "nomura",
+		PartnerName:         "Nomura Studio",
+		PartnerRelationship: "approved",
+		PartnerLifecycle:    "active",
+		ProgramID:           "prg_agency",
+		ProgramKey:          "agency",
+		ProgramName:         "Agency partners",
+		ProgramStatus:       "active",
+		AssignmentID:        "asg_1",
+		RewardTerms:         "12.5%",
+		UTMSource:           "partner",
+		UTMMedium:           "agency",
+		Country:             "DE",
+		Device:              "mobile",
+		OS:                  "iOS",
+		Browser:             "Safari",
+		CatalogOffset:       41,
+	}
 	var err error
 	if b.wire, err = codec.AppendClick(b.wire[:0], k); err != nil {
 		b.t.Fatal(err)
 	}
 }
 
-func (b *bench) clicks(*[20]byte) ([]byte, event.Millis, bool, error) {
+func (b *ruleBench) clicks(*[20]byte) ([]byte, event.Millis, bool, error) {
 	return b.wire, at(time.Second), true, nil
 }
 
-func (b *bench) emit(o *event.Outcome, _ []byte) error {
+func (b *ruleBench) emit(o *event.Outcome, _ []byte) error {
 	b.last = *o
-	b.rowsN++
+	b.outcomes++
 	return nil
 }
 
 var amount = int64(10000)
 
-func (b *bench) event(typ event.Type, id, of string) *event.Conversion {
-	return &event.Conversion{WorkspaceID: "acme", EventID: id, ClickToken: b.text, Type: typ,
-		OccurredAt: at(time.Hour), ReceivedAt: at(time.Hour), AmountMinor: &amount, Currency: "EUR", Exponent: 2,
-		OrderID: "o-" + id, ParentEventID: of}
+func (b *ruleBench) newEvent(typ event.Type, id, of string) *event.Conversion {
+	return &event.Conversion{
+		WorkspaceID:   "acme",
+		EventID:       id,
+		ClickToken:    b.text,
+		Type:          typ,
+		OccurredAt:    at(time.Hour),
+		ReceivedAt:    at(time.Hour),
+		AmountMinor:   &amount,
+		Currency:      "EUR",
+		Exponent:      2,
+		OrderID:       "o-" + id,
+		ParentEventID: of,
+	}
 }
 
-func (b *bench) judge(ev *event.Conversion) {
+func (b *ruleBench) judgeEvent(ev *event.Conversion) {
 	b.next++
-	if err := b.rules.Event(b.rows, b.clicks, ev, attribution.Source{Partition: 1, Offset: b.next},
-		b.emit); err != nil {
+	src := attribution.Source{Partition: 1, Offset: b.next}
+	if err := b.rules.JudgeEvent(b.rows, b.clicks, ev, src, b.emit); err != nil {
 		b.t.Fatal(err)
 	}
 }
 
 // The 100,000th event of a token touches as many rows as the tenth, and the next one is
-// refused. Most are sales with refunds; some wait for parents that never come.
+// refused. Most events are sales with refunds; some wait for parents that never arrive.
 func TestFullJourney(t *testing.T) {
 	b := newBench(t)
 	most, waiting := 0, 0
 	for i := 0; b.next < attribution.MaxEvents; i++ {
 		id := fmt.Sprintf("%05d", i)
 		was := b.rows.puts + b.rows.gets + b.rows.visited
-		b.judge(b.event(event.Sale, "s"+id, ""))
-		b.judge(b.event(event.Refund, "r"+id, "s"+id))
+		b.judgeEvent(b.newEvent(event.Sale, "s"+id, ""))
+		b.judgeEvent(b.newEvent(event.Refund, "r"+id, "s"+id))
 		touched := b.rows.puts + b.rows.gets + b.rows.visited - was
 		if i == 11 {
 			most = touched
@@ -164,92 +197,91 @@ func TestFullJourney(t *testing.T) {
 			t.Fatalf("events %d and %d touched %d rows, those of 11 touched %d", b.next-1, b.next, touched, most)
 		}
 		if i%20 == 10 {
-			b.judge(b.event(event.Refund, "w"+id, "nobody"+id))
-			b.judge(b.event(event.Refund, "v"+id, "nobody"))
+			b.judgeEvent(b.newEvent(event.Refund, "w"+id, "missing"+id))
+			b.judgeEvent(b.newEvent(event.Refund, "v"+id, "missing"))
 			waiting += 2
 		}
 	}
-	if b.rowsN != attribution.MaxEvents-waiting || len(b.rows.deadlines()) != waiting {
-		t.Fatalf("%d rows, %d deadlines, %d wait", b.rowsN, len(b.rows.deadlines()), waiting)
+	if b.outcomes != attribution.MaxEvents-waiting || len(b.rows.deadlines()) != waiting {
+		t.Fatalf("%d rows, %d deadlines, %d wait", b.outcomes, len(b.rows.deadlines()), waiting)
 	}
-	b.judge(b.event(event.Sale, "one too many", ""))
+	b.judgeEvent(b.newEvent(event.Sale, "one too many", ""))
 	if b.last.Reason != event.ReasonTokenFull {
 		t.Errorf("got %s %s", b.last.Verdict, b.last.Reason)
 	}
-	b.judge(b.event(event.Sale, "s00007", ""))
+	b.judgeEvent(b.newEvent(event.Sale, "s00007", ""))
 	if b.last.Verdict != event.Duplicate {
 		t.Errorf("a duplicate in a full journey is %s", b.last.Verdict)
 	}
-	// the ended waits give their places back
-	late := b.event(event.Sale, "one too many", "")
+	// ended waits no longer count towards the limit
+	late := b.newEvent(event.Sale, "one too many", "")
 	late.ReceivedAt = at(80 * time.Hour)
-	b.judge(late)
-	if b.last.Verdict != event.Attributed || len(b.rows.deadlines()) != 0 || b.rowsN != attribution.MaxEvents+3 {
-		t.Errorf("got %s %s, %d deadlines, %d rows", b.last.Verdict, b.last.Reason, len(b.rows.deadlines()), b.rowsN)
+	b.judgeEvent(late)
+	if b.last.Verdict != event.Attributed || len(b.rows.deadlines()) != 0 || b.outcomes != attribution.MaxEvents+3 {
+		t.Errorf("got %s %s, %d deadlines, %d rows", b.last.Verdict, b.last.Reason, len(b.rows.deadlines()), b.outcomes)
 	}
 }
 
-// failing gives out after a number of calls.
-type failing struct {
-	*rowMap
+// failingRows fails after a number of calls.
+type failingRows struct {
+	*memoryRows
 	left int
 }
 
 var errFull = errors.New("disk full")
 
-func (f *failing) ok() error {
+func (f *failingRows) countCall() error {
 	if f.left--; f.left < 0 {
 		return errFull
 	}
 	return nil
 }
 
-func (f *failing) Get(key []byte) ([]byte, error) {
-	if err := f.ok(); err != nil {
+func (f *failingRows) Get(key []byte) ([]byte, error) {
+	if err := f.countCall(); err != nil {
 		return nil, err
 	}
-	return f.rowMap.Get(key)
+	return f.memoryRows.Get(key)
 }
 
-func (f *failing) Put(key, value []byte) error {
-	if err := f.ok(); err != nil {
+func (f *failingRows) Put(key, value []byte) error {
+	if err := f.countCall(); err != nil {
 		return err
 	}
-	return f.rowMap.Put(key, value)
+	return f.memoryRows.Put(key, value)
 }
 
-func (f *failing) Scan(prefix []byte, yield func(key, value []byte) bool) error {
-	if err := f.ok(); err != nil {
+func (f *failingRows) Scan(prefix []byte, yield func(key, value []byte) bool) error {
+	if err := f.countCall(); err != nil {
 		return err
 	}
-	return f.rowMap.Scan(prefix, yield)
+	return f.memoryRows.Scan(prefix, yield)
 }
 
-// Whatever row cannot be read or written, whatever verdict cannot be taken: the error
-// comes out, with the token.
-func TestErrorsComeOut(t *testing.T) {
+// An error of any row, look-up or emitted outcome is returned, with the token.
+func TestErrorsAreReturned(t *testing.T) {
 	for left := 0; ; left++ {
 		b := newBench(t)
-		rows, emitted := &failing{rowMap: b.rows, left: left}, 0
+		rows, emitted := &failingRows{memoryRows: b.rows, left: left}, 0
 		step := func(err error) bool {
 			if err != nil && (!errors.Is(err, errFull) || !strings.Contains(err.Error(), b.text)) {
 				t.Fatalf("after %d calls: %v", left, err)
 			}
 			return err == nil
 		}
-		none := func(*[20]byte) ([]byte, event.Millis, bool, error) { return nil, 0, false, rows.ok() }
-		emit := func(*event.Outcome, []byte) error { emitted++; return rows.ok() }
+		none := func(*[20]byte) ([]byte, event.Millis, bool, error) { return nil, 0, false, rows.countCall() }
+		emit := func(*event.Outcome, []byte) error { emitted++; return rows.countCall() }
 		src := func() attribution.Source { b.next++; return attribution.Source{Offset: b.next} }
-		bare := b.event(event.Refund, "r3", "")
+		bare := b.newEvent(event.Refund, "r3", "")
 		bare.OrderID, bare.AmountMinor = "o-s", nil
-		done := step(b.rules.Event(rows, none, b.event(event.Reversal, "v", "r"), src(), emit)) &&
-			step(b.rules.Event(rows, none, b.event(event.Refund, "r", "s"), src(), emit)) &&
-			step(b.rules.Event(rows, none, b.event(event.Refund, "x", "nobody"), src(), emit)) &&
-			step(b.rules.Click(rows, &b.raw, b.wire, at(2*time.Hour), emit)) &&
-			step(b.rules.Event(rows, none, b.event(event.Sale, "s", ""), src(), emit)) &&
-			step(b.rules.Event(rows, none, b.event(event.Sale, "s2", ""), src(), emit)) &&
-			step(b.rules.Event(rows, none, bare, src(), emit)) &&
-			step(b.rules.Due(rows, none, &b.raw, at(100*time.Hour), at(100*time.Hour), emit))
+		done := step(b.rules.JudgeEvent(rows, none, b.newEvent(event.Reversal, "v", "r"), src(), emit)) &&
+			step(b.rules.JudgeEvent(rows, none, b.newEvent(event.Refund, "r", "s"), src(), emit)) &&
+			step(b.rules.JudgeEvent(rows, none, b.newEvent(event.Refund, "x", "missing"), src(), emit)) &&
+			step(b.rules.ApplyClick(rows, &b.raw, b.wire, at(2*time.Hour), emit)) &&
+			step(b.rules.JudgeEvent(rows, none, b.newEvent(event.Sale, "s", ""), src(), emit)) &&
+			step(b.rules.JudgeEvent(rows, none, b.newEvent(event.Sale, "s2", ""), src(), emit)) &&
+			step(b.rules.JudgeEvent(rows, none, bare, src(), emit)) &&
+			step(b.rules.CloseWaits(rows, none, &b.raw, at(100*time.Hour), at(100*time.Hour), emit))
 		if done {
 			if emitted != 6 {
 				t.Fatalf("%d rows", emitted)
@@ -262,14 +294,14 @@ func TestErrorsComeOut(t *testing.T) {
 	}
 }
 
-// A damaged store is reported, never guessed around.
+// A damaged store is an error, never a guess.
 func TestDamagedRows(t *testing.T) {
-	build := func() *bench {
+	build := func() *ruleBench {
 		b := newBench(t)
-		b.judge(b.event(event.Sale, "s", ""))
-		b.judge(b.event(event.Sale, "s2", ""))
-		b.judge(b.event(event.Refund, "r", "s"))
-		b.judge(b.event(event.Refund, "w", "nobody"))
+		b.judgeEvent(b.newEvent(event.Sale, "s", ""))
+		b.judgeEvent(b.newEvent(event.Sale, "s2", ""))
+		b.judgeEvent(b.newEvent(event.Refund, "r", "s"))
+		b.judgeEvent(b.newEvent(event.Refund, "w", "missing"))
 		return b
 	}
 	keys := build().rows.values
@@ -285,15 +317,15 @@ func TestDamagedRows(t *testing.T) {
 			} else {
 				b.rows.values[k] = damage
 			}
-			ev := b.event(event.Reversal, "v", "r")
-			byOrder := b.event(event.Refund, "r2", "")
+			ev := b.newEvent(event.Reversal, "v", "r")
+			byOrder := b.newEvent(event.Refund, "r2", "")
 			byOrder.OrderID = "o-s"
-			err := b.rules.Event(b.rows, b.clicks, ev, attribution.Source{Offset: 9}, b.emit)
+			err := b.rules.JudgeEvent(b.rows, b.clicks, ev, attribution.Source{Offset: 9}, b.emit)
 			if err == nil {
-				err = b.rules.Event(b.rows, b.clicks, byOrder, attribution.Source{Offset: 10}, b.emit)
+				err = b.rules.JudgeEvent(b.rows, b.clicks, byOrder, attribution.Source{Offset: 10}, b.emit)
 			}
 			if err == nil {
-				err = b.rules.Event(b.rows, b.clicks, b.event(event.Sale, "nobody", ""),
+				err = b.rules.JudgeEvent(b.rows, b.clicks, b.newEvent(event.Sale, "missing", ""),
 					attribution.Source{Offset: 11}, b.emit)
 			}
 			if err != nil {
@@ -308,16 +340,16 @@ func TestDamagedRows(t *testing.T) {
 		t.Errorf("of %d rows damaged three ways each, %d were noticed", len(keys), found)
 	}
 	b := newBench(t)
-	ev := b.event(event.Sale, "s", "")
+	ev := b.newEvent(event.Sale, "s", "")
 	ev.ClickToken = "short"
-	if err := b.rules.Event(b.rows, b.clicks, ev, attribution.Source{}, b.emit); !errors.Is(err,
-		clicktoken.ErrMalformed) {
+	err := b.rules.JudgeEvent(b.rows, b.clicks, ev, attribution.Source{}, b.emit)
+	if !errors.Is(err, clicktoken.ErrMalformed) {
 		t.Errorf("malformed token: %v", err)
 	}
 }
 
-// To events, a click that cannot be used is an unknown click: its bytes cannot be read,
-// or they are another token's.
+// For the events, a click that cannot be used is unknown: its bytes cannot be decoded,
+// or they belong to another token.
 func TestUselessClick(t *testing.T) {
 	for name, change := range map[string]func([]byte) []byte{
 		"cut off":       func(w []byte) []byte { return w[:len(w)/2] },
@@ -329,24 +361,24 @@ func TestUselessClick(t *testing.T) {
 			t.Fatal(b.text)
 		}
 		b.wire = change(b.wire)
-		b.judge(b.event(event.Sale, "s", ""))
-		if err := b.rules.Click(b.rows, &b.raw, b.wire, at(0), b.emit); err != nil {
+		b.judgeEvent(b.newEvent(event.Sale, "s", ""))
+		if err := b.rules.ApplyClick(b.rows, &b.raw, b.wire, at(0), b.emit); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if b.rowsN != 0 || len(b.rows.deadlines()) != 1 {
-			t.Errorf("%s: %d rows, %d waits", name, b.rowsN, len(b.rows.deadlines()))
+		if b.outcomes != 0 || len(b.rows.deadlines()) != 1 {
+			t.Errorf("%s: %d rows, %d waits", name, b.outcomes, len(b.rows.deadlines()))
 		}
-		if err := b.rules.Due(b.rows, b.clicks, &b.raw, forever, forever, b.emit); err != nil ||
+		if err := b.rules.CloseWaits(b.rows, b.clicks, &b.raw, forever, forever, b.emit); err != nil ||
 			b.last.Reason != event.ReasonClickNotFound || len(b.rows.values) != 0 {
 			t.Errorf("%s: %v, %s, %d rows left", name, err, b.last.Reason, len(b.rows.values))
 		}
 	}
 }
 
-// The usual case costs two rows and touches nothing else.
+// The usual case writes two rows and touches no other.
 func TestFirstSaleRows(t *testing.T) {
 	b := newBench(t)
-	b.judge(b.event(event.Sale, "s", ""))
+	b.judgeEvent(b.newEvent(event.Sale, "s", ""))
 	if b.rows.gets != 1 || b.rows.puts != 2 || b.rows.visited != 0 {
 		t.Errorf("%d gets, %d puts, %d rows scanned; want 1, 2, 0", b.rows.gets, b.rows.puts, b.rows.visited)
 	}
@@ -375,36 +407,50 @@ func (p *plainRows) Put(key, value []byte) error {
 func BenchmarkFirstSale(bb *testing.B) {
 	b := newBench(bb)
 	rows := &plainRows{values: map[string][]byte{}}
-	ev := b.event(event.Sale, "evt_00001", "")
+	ev := b.newEvent(event.Sale, "evt_00001", "")
 	bb.ReportAllocs()
 	for bb.Loop() {
 		clear(rows.values)
 		b.next++
-		if err := b.rules.Event(rows, b.clicks, ev, attribution.Source{Offset: b.next}, b.emit); err != nil {
+		if err := b.rules.JudgeEvent(rows, b.clicks, ev, attribution.Source{Offset: b.next}, b.emit); err != nil {
 			bb.Fatal(err)
 		}
 	}
 }
 
-// A sale waits for its click, then the click comes.
+// A sale waits for its click, then the click arrives.
 func BenchmarkLateClick(bb *testing.B) {
 	b := newBench(bb)
-	ev := b.event(event.Sale, "evt_00001", "")
+	ev := b.newEvent(event.Sale, "evt_00001", "")
 	none := func(*[20]byte) ([]byte, event.Millis, bool, error) { return nil, 0, false, nil }
 	bb.ReportAllocs()
 	for bb.Loop() {
 		clear(b.rows.values)
 		b.rows.scanned = b.rows.scanned[:0]
-		if err := b.rules.Event(b.rows, none, ev, attribution.Source{Offset: 1}, b.emit); err != nil {
+		if err := b.rules.JudgeEvent(b.rows, none, ev, attribution.Source{Offset: 1}, b.emit); err != nil {
 			bb.Fatal(err)
 		}
-		if err := b.rules.Click(b.rows, &b.raw, b.wire, at(time.Second), b.emit); err != nil {
+		if err := b.rules.ApplyClick(b.rows, &b.raw, b.wire, at(time.Second), b.emit); err != nil {
 			bb.Fatal(err)
 		}
 	}
 }
 
-// Refunds of one of n sales: the journey's size must not show.
+// A refund waits for its sale, then the sale arrives and the cascade judges the refund.
+func BenchmarkEarlyRefund(bb *testing.B) {
+	b := newBench(bb)
+	refund := b.newEvent(event.Refund, "evt_00001", "evt_00002")
+	sale := b.newEvent(event.Sale, "evt_00002", "")
+	bb.ReportAllocs()
+	for bb.Loop() {
+		clear(b.rows.values)
+		b.rows.scanned = b.rows.scanned[:0]
+		b.judgeEvent(refund)
+		b.judgeEvent(sale)
+	}
+}
+
+// Refunds of one of n sales. The size of the journey must make no difference.
 func BenchmarkRefund(bb *testing.B) {
 	for _, n := range []int{10, attribution.MaxEvents - 10} {
 		bb.Run(fmt.Sprintf("journey=%d", n), func(bb *testing.B) {
@@ -412,37 +458,38 @@ func BenchmarkRefund(bb *testing.B) {
 			rows := &plainRows{values: map[string][]byte{}}
 			judge := func(ev *event.Conversion) {
 				b.next++
-				if err := b.rules.Event(rows, b.clicks, ev, attribution.Source{Offset: b.next}, b.emit); err != nil {
+				if err := b.rules.JudgeEvent(rows, b.clicks, ev, attribution.Source{Offset: b.next},
+					b.emit); err != nil {
 					bb.Fatal(err)
 				}
 			}
 			for i := range n {
-				judge(b.event(event.Sale, strconv.Itoa(i), ""))
+				judge(b.newEvent(event.Sale, strconv.Itoa(i), ""))
 			}
 			refund := event.AppendJourneyKey(nil, &b.raw, event.KindEvent, "refund")
 			head := slices.Clone(rows.values[string(event.HeadKey(&b.raw))])
-			ev := b.event(event.Refund, "refund", strconv.Itoa(n/2))
+			ev := b.newEvent(event.Refund, "refund", strconv.Itoa(n/2))
 			bb.ReportAllocs()
 			for bb.Loop() {
 				judge(ev)
-				delete(rows.values, string(refund)) // judged anew the next time
+				delete(rows.values, string(refund)) // so that the next one is no duplicate
 				copy(rows.values[string(event.HeadKey(&b.raw))], head)
 			}
 		})
 	}
 }
 
-// What an event costs in a token of 100,000 events, and in tokens of ten: sales and
-// refunds of them, in turn. The ratio is printed; the larger journey's rows miss the
-// caches of the processor, no more.
+// The cost of an event in a token of 100,000 events, and in tokens of ten: sales and
+// their refunds, in turn. The larger journey costs more only because its rows miss the
+// CPU's caches.
 func BenchmarkHotToken(bb *testing.B) {
 	const events, small = attribution.MaxEvents, 10
 	b := newBench(bb)
 	script := make([]*event.Conversion, events)
 	for i := range script {
 		id := strconv.Itoa(i / 2)
-		if script[i] = b.event(event.Sale, "s"+id, ""); i%2 == 1 {
-			script[i] = b.event(event.Refund, "r"+id, "s"+id)
+		if script[i] = b.newEvent(event.Sale, "s"+id, ""); i%2 == 1 {
+			script[i] = b.newEvent(event.Refund, "r"+id, "s"+id)
 		}
 	}
 	// run judges 100,000 events in journeys of the given size
@@ -451,7 +498,8 @@ func BenchmarkHotToken(bb *testing.B) {
 			rows := &plainRows{values: make(map[string][]byte, 3*size)}
 			start := time.Now()
 			for i, ev := range script[from : from+size] {
-				if err := b.rules.Event(rows, b.clicks, ev, attribution.Source{Offset: int64(i)}, b.emit); err != nil {
+				if err := b.rules.JudgeEvent(rows, b.clicks, ev, attribution.Source{Offset: int64(i)},
+					b.emit); err != nil {
 					bb.Fatal(err)
 				}
 			}
@@ -470,8 +518,8 @@ func BenchmarkHotToken(bb *testing.B) {
 	bb.ReportMetric(float64(hot)/float64(cold), "ratio")
 }
 
-// A chain of n reversals, each of the one before: an event costs its chain up to the
-// root.
+// A chain of n reversals, each of the one before. The cost of an event grows with its
+// chain up to the root.
 func BenchmarkChain(bb *testing.B) {
 	for _, n := range []int{10, 1000} {
 		bb.Run(fmt.Sprintf("depth=%d", n), func(bb *testing.B) {
@@ -480,12 +528,12 @@ func BenchmarkChain(bb *testing.B) {
 				rows := &plainRows{values: map[string][]byte{}}
 				of := ""
 				for i := range n {
-					ev := b.event(event.Reversal, strconv.Itoa(i), of)
+					ev := b.newEvent(event.Reversal, strconv.Itoa(i), of)
 					if i == 0 {
 						ev.Type = event.Sale
 					}
 					of = ev.EventID
-					if err := b.rules.Event(rows, b.clicks, ev, attribution.Source{Offset: int64(i)},
+					if err := b.rules.JudgeEvent(rows, b.clicks, ev, attribution.Source{Offset: int64(i)},
 						b.emit); err != nil {
 						bb.Fatal(err)
 					}

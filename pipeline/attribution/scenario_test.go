@@ -19,40 +19,45 @@ import (
 
 // The scenarios are the specification that people read. The language:
 //
-//	play                          one token's story; what follows is read in this order
-//	limit 98                      the journey may have so many events, instead of 100,000
-//	click [at=1s] [clicked=0s] [window=30d] [reward=10%] [partner=none|review|paused] [workspace=acme] [status=appended] [bot]
-//	                              a click; at is when it reached Kafka. Again: the same click is read once more
-//	sale S 100 [EUR]              an event: type, id, amount and currency, then
-//	  [of=ID] [order=ID] [at=…] [occurred=…] [workspace=acme] [body=…]
-//	                              at is when the gateway received it: by default a minute after the one before, the first at 1h; occurred is by default the same
-//	due 4d [clicks=4d]            time passes: events (and clicks) that were received up to then have been read, and the rows of ended waits are written
+//	play          one token's script; its lines are read in this order
+//	limit 98      the journey may have this many events, instead of 100,000
+//	click [at=1s] [clicked=0s] [window=30d] [reward=10%] [partner=none|review|paused]
+//	      [workspace=acme] [status=appended] [bot]
+//	              a click; at is when it reached Kafka. A second line reads the same click
+//	              once more
+//	sale S 100 [EUR] [of=ID] [order=ID] [at=…] [occurred=…] [workspace=acme] [body=…]
+//	              an event: type, id, amount and currency. at is when the gateway received
+//	              it: a minute after the one before unless given, the first at 1h;
+//	              occurred is the same unless given
+//	due 4d [clicks=4d]
+//	              time passes: all events (and clicks) received up to then have been read,
+//	              and the rows of ended waits are written
 //
 // Times count from the click: 31d, 90m, 30d+1ms, -4m. The answer lists the rows as they
-// are written: verdict, signed amount, parent, reward, and what stands of the root
-// then; behind a semicolon flags; then what still waits, the sums, and what the journey
-// keeps.
+// are written: verdict, signed amount, parent, reward, and the root's standing amount
+// at that moment; after a semicolon the flags. Then it lists what still waits, the
+// sums, and how many events the journey keeps.
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		if filepath.Ext(path) != ".txt" {
 			return
 		}
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
-			return playScript(t, d).finish()
+			return playScript(t, d).finishAnswer()
 		})
 	})
 }
 
-// playScript plays one story to its end.
-func playScript(t *testing.T, d *datadriven.TestData) *story {
+// playScript plays one script to its end.
+func playScript(t *testing.T, d *datadriven.TestData) *scriptPlayer {
 	if d.Cmd != "play" {
 		d.Fatalf(t, "unknown command %q", d.Cmd)
 	}
-	s := newStory(t, attribution.DefaultConfig())
+	s := newScriptPlayer(t, attribution.DefaultConfig())
 	for line := range strings.Lines(d.Input) {
 		line, _, _ = strings.Cut(line, "#")
 		if fields := strings.Fields(line); len(fields) > 0 {
-			if err := s.line(fields); err != nil {
+			if err := s.runLine(splitLine(fields)); err != nil {
 				d.Fatalf(t, "%s: %v", strings.TrimSpace(line), err)
 			}
 		}
@@ -74,122 +79,152 @@ func testToken(n uint64) [20]byte {
 	return raw
 }
 
-// story plays one token.
-type story struct {
-	t      testing.TB
-	rules  *attribution.Rules
-	rows   *rowMap
-	raw    [20]byte
-	text   string
-	wire   []byte // the click in the click log
-	kafka  event.Millis
-	now    time.Duration
-	offset int64
-	out    []string
-	net    map[string]int64
-	reward map[string]int64
-	digits map[string]int32
-	said   map[int64]*event.Conversion // by offset
-	told   []told
+// scriptPlayer runs the script of one token and collects the answer.
+type scriptPlayer struct {
+	t              testing.TB
+	rules          *attribution.Rules
+	rows           *memoryRows
+	token          [20]byte
+	tokenText      string
+	clickBytes     []byte       // the click in the click log; nil before the first click line
+	clickArrivedAt event.Millis // when it reached Kafka
+	now            time.Duration
+	offset         int64                       // of the latest event
+	events         map[int64]*event.Conversion // by offset
+	answer         []string                    // its lines so far
+	net            map[string]int64            // by currency, minor units
+	reward         map[string]int64            // by currency, minor units
+	coverage       []coverageRow
 }
 
-func newStory(t testing.TB, cfg attribution.Config) *story {
+func newScriptPlayer(t testing.TB, cfg attribution.Config) *scriptPlayer {
 	rules, err := attribution.New(cfg, codec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	raw := testToken(1)
-	return &story{t: t, rules: rules, rows: newRows(), raw: raw, text: token.Text(&raw), now: 59 * time.Minute,
-		net: map[string]int64{}, reward: map[string]int64{}, digits: map[string]int32{},
-		said: map[int64]*event.Conversion{}}
+	return &scriptPlayer{
+		t:         t,
+		rules:     rules,
+		rows:      newRows(),
+		token:     raw,
+		tokenText: token.Text(&raw),
+		now:       59 * time.Minute,
+		events:    map[int64]*event.Conversion{},
+		net:       map[string]int64{},
+		reward:    map[string]int64{},
+	}
 }
 
-func (s *story) clicks(raw *[20]byte) ([]byte, event.Millis, bool, error) {
-	return s.wire, s.kafka, s.wire != nil && *raw == s.raw, nil
+func (s *scriptPlayer) findClick(raw *[20]byte) ([]byte, event.Millis, bool, error) {
+	return s.clickBytes, s.clickArrivedAt, s.clickBytes != nil && *raw == s.token, nil
 }
 
-func (s *story) line(f []string) error {
-	kind, args := f[0], f[1:]
-	var words []string
-	options := map[string]string{}
-	for _, a := range args {
-		if k, v, ok := strings.Cut(a, "="); ok {
-			options[k] = v
+// scriptLine is a line of a script: a command, words, and options. Reading an option
+// removes it; err is the first that could not be read.
+type scriptLine struct {
+	command string
+	words   []string
+	options map[string]string
+	err     error
+}
+
+func splitLine(fields []string) *scriptLine {
+	l := &scriptLine{command: fields[0], options: map[string]string{}}
+	for _, f := range fields[1:] {
+		if key, value, ok := strings.Cut(f, "="); ok {
+			l.options[key] = value
 		} else {
-			words = append(words, a)
+			l.words = append(l.words, f)
 		}
 	}
-	var err error
-	duration := func(key string, otherwise time.Duration) time.Duration {
-		v, ok := options[key]
-		delete(options, key)
-		if !ok {
-			return otherwise
-		}
-		d, e := parseDuration(v)
-		if e != nil {
-			err = e
-		}
-		return d
-	}
-	text := func(key, otherwise string) string {
-		v, ok := options[key]
-		delete(options, key)
-		if !ok {
-			return otherwise
-		}
-		return v
-	}
-	switch kind {
-	case "click":
-		err2 := s.clickLine(words, duration, text)
-		err = firstOf(err, err2)
-	case "limit":
-		n, e := strconv.Atoi(strings.Join(words, ""))
-		err = firstOf(err, e)
-		s.rules.SetMaxEvents(n)
-	case "due":
-		through, e := parseDuration(strings.Join(words, ""))
-		clicks := duration("clicks", through)
-		err = firstOf(err, e)
-		if err == nil {
-			err = s.rules.Due(s.rows, s.clicks, &s.raw, at(clicks), at(through), s.emit)
-		}
-	default:
-		ev, e := s.eventLine(kind, words, duration, text)
-		err = firstOf(err, e)
-		if err == nil {
-			s.offset++
-			s.said[s.offset] = ev
-			err = s.rules.Event(s.rows, s.clicks, ev, attribution.Source{Partition: 3, Offset: s.offset}, s.emit)
-		}
-	}
-	if err == nil && len(options) > 0 {
-		err = fmt.Errorf("unknown options %v", slices.Sorted(maps.Keys(options)))
-	}
-	return err
+	return l
 }
 
-func firstOf(errs ...error) error {
-	for _, err := range errs {
+func (l *scriptLine) textOption(key, otherwise string) string {
+	value, ok := l.options[key]
+	if !ok {
+		return otherwise
+	}
+	delete(l.options, key)
+	return value
+}
+
+func (l *scriptLine) timeOption(key string, otherwise time.Duration) time.Duration {
+	value, ok := l.options[key]
+	if !ok {
+		return otherwise
+	}
+	delete(l.options, key)
+	return l.parseTime(value)
+}
+
+func (l *scriptLine) parseTime(text string) time.Duration {
+	d, err := parseDuration(text)
+	if l.err == nil {
+		l.err = err
+	}
+	return d
+}
+
+// checkRead reports what could not be read, or was not.
+func (l *scriptLine) checkRead() error {
+	if l.err == nil && len(l.options) > 0 {
+		return fmt.Errorf("unknown options %v", slices.Sorted(maps.Keys(l.options)))
+	}
+	return l.err
+}
+
+func (s *scriptPlayer) runLine(l *scriptLine) error {
+	switch l.command {
+	case "click":
+		return s.runClick(l)
+	case "limit":
+		n, err := strconv.Atoi(strings.Join(l.words, ""))
 		if err != nil {
 			return err
 		}
+		s.rules.SetMaxEvents(n)
+		return l.checkRead()
+	case "due":
+		through := l.parseTime(strings.Join(l.words, ""))
+		clicks := l.timeOption("clicks", through)
+		if err := l.checkRead(); err != nil {
+			return err
+		}
+		return s.rules.CloseWaits(s.rows, s.findClick, &s.token, at(clicks), at(through), s.printOutcome)
 	}
-	return nil
+	ev, err := s.parseEvent(l)
+	if err != nil {
+		return err
+	}
+	s.offset++
+	s.events[s.offset] = ev
+	src := attribution.Source{Partition: 3, Offset: s.offset}
+	return s.rules.JudgeEvent(s.rows, s.findClick, ev, src, s.printOutcome)
 }
 
-func (s *story) clickLine(words []string, duration func(string, time.Duration) time.Duration,
-	text func(string, string) string) error {
-	c := &event.Click{WorkspaceID: text("workspace", "acme"), ClickToken: s.text,
-		ClickedAt: at(duration("clicked", 0)), WindowMs: duration("window", 30*24*time.Hour).Milliseconds(),
-		TokenStatus: event.TokenStatus(text("status",
-			"appended")), Trigger: event.TriggerLink, LinkID: "lnk_1", Destination: "https://shop.acme.com/",
-		PartnerID: "prt_1", PartnerRelationship: "approved", PartnerLifecycle: "active", ProgramID: "prg_1",
-		RewardTerms: strings.ReplaceAll(text("reward", "10%"), "_", " ")}
-	switch partner := text("partner", ""); partner {
+func (s *scriptPlayer) runClick(l *scriptLine) error {
+	c := &event.Click{
+		WorkspaceID:         l.textOption("workspace", "acme"),
+		ClickToken:          s.tokenText,
+		ClickedAt:           at(l.timeOption("clicked", 0)),
+		WindowMs:            l.timeOption("window", 30*24*time.Hour).Milliseconds(),
+		TokenStatus:         event.TokenStatus(l.textOption("status", "appended")),
+		Trigger:             event.TriggerLink,
+		LinkID:              "lnk_1",
+		Destination:         "https://shop.acme.com/",
+		PartnerID:           "prt_1",
+		PartnerRelationship: "approved",
+		PartnerLifecycle:    "active",
+		ProgramID:           "prg_1",
+		RewardTerms:         strings.ReplaceAll(l.textOption("reward", "10%"), "_", " "),
+	}
+	switch partner := l.textOption("partner", ""); partner {
 	case "none":
-		c.PartnerID, c.PartnerRelationship, c.PartnerLifecycle = "", "", ""
+		c.PartnerID = ""
+		c.PartnerRelationship = ""
+		c.PartnerLifecycle = ""
 	case "review":
 		c.PartnerRelationship = partner
 	case "paused":
@@ -198,50 +233,62 @@ func (s *story) clickLine(words []string, duration func(string, time.Duration) t
 	if c.RewardTerms == "none" {
 		c.RewardTerms = ""
 	}
-	for _, w := range words {
+	for _, w := range l.words {
 		if w != "bot" {
 			return fmt.Errorf("unknown word %q", w)
 		}
 		c.IsBot = true
 	}
+	arrivedAt := at(l.timeOption("at", time.Second))
+	if err := l.checkRead(); err != nil {
+		return err
+	}
 	wire, err := codec.AppendClick(nil, c)
 	if err != nil {
 		return err
 	}
-	kafka := at(duration("at", time.Second))
-	if s.wire == nil {
-		s.wire, s.kafka = wire, kafka // of a click sent twice, the first counts
+	if s.clickBytes == nil { // of a click sent twice, the first counts
+		s.clickBytes = wire
+		s.clickArrivedAt = arrivedAt
 	}
-	return s.rules.Click(s.rows, &s.raw, slices.Clone(wire), kafka, s.emit)
+	return s.rules.ApplyClick(s.rows, &s.token, slices.Clone(wire), arrivedAt, s.printOutcome)
 }
 
-var digits = map[string]int32{"EUR": 2, "USD": 2, "JPY": 0, "KWD": 3}
+var currencyDigits = map[string]int32{"EUR": 2, "USD": 2, "JPY": 0, "KWD": 3}
 
-func (s *story) eventLine(kind string, words []string, duration func(string, time.Duration) time.Duration,
-	text func(string, string) string) (*event.Conversion, error) {
-	if !slices.Contains(event.Types(), event.Type(kind)) || len(words) < 1 || len(words) > 3 {
+func (s *scriptPlayer) parseEvent(l *scriptLine) (*event.Conversion, error) {
+	if !slices.Contains(event.Types(), event.Type(l.command)) || len(l.words) < 1 || len(l.words) > 3 {
 		return nil, fmt.Errorf("want limit, click, due, or an event's type, id, amount and currency")
 	}
-	s.now = duration("at", s.now+time.Minute)
-	ev := &event.Conversion{WorkspaceID: text("workspace", "acme"), EventID: words[0], ClickToken: s.text,
-		Type: event.Type(kind), EventName: text("body", ""), ReceivedAt: at(s.now),
-		OccurredAt: at(duration("occurred", s.now)), OrderID: text("order", ""), ParentEventID: text("of", "")}
-	if len(words) > 1 {
-		ev.Currency = append(words, "EUR")[2]
-		ev.Exponent = digits[ev.Currency]
-		whole, fraction, _ := strings.Cut(words[1], ".")
-		minor, err := strconv.ParseInt(whole+fraction+strings.Repeat("0", int(ev.Exponent)-len(fraction)), 10, 64)
+	s.now = l.timeOption("at", s.now+time.Minute)
+	ev := &event.Conversion{
+		WorkspaceID:   l.textOption("workspace", "acme"),
+		EventID:       l.words[0],
+		ClickToken:    s.tokenText,
+		Type:          event.Type(l.command),
+		EventName:     l.textOption("body", ""),
+		ReceivedAt:    at(s.now),
+		OccurredAt:    at(l.timeOption("occurred", s.now)),
+		OrderID:       l.textOption("order", ""),
+		ParentEventID: l.textOption("of", ""),
+	}
+	if len(l.words) > 1 {
+		ev.Currency = append(l.words, "EUR")[2]
+		ev.Exponent = currencyDigits[ev.Currency]
+		whole, fraction, _ := strings.Cut(l.words[1], ".")
+		zeros := strings.Repeat("0", int(ev.Exponent)-len(fraction))
+		minor, err := strconv.ParseInt(whole+fraction+zeros, 10, 64)
 		if err != nil {
 			return nil, err
 		}
 		ev.AmountMinor = &minor
 	}
 	ev.ContentSHA256 = ev.Content()
-	return ev, nil
+	return ev, l.checkRead()
 }
 
-// emit prints a row.
-func (s *story) emit(o *event.Outcome, click []byte) error {
+// printOutcome prints a row.
+func (s *scriptPlayer) printOutcome(o *event.Outcome, click []byte) error {
 	b := &strings.Builder{}
 	fmt.Fprintf(b, "%s %s", o.EventID, o.Verdict)
 	if o.Reason != "" {
@@ -251,10 +298,9 @@ func (s *story) emit(o *event.Outcome, click []byte) error {
 	case o.Effect != 0 && o.AmountMinor == nil:
 		fmt.Fprintf(b, " %+d", o.Effect)
 	case o.Effect != 0:
-		signed := int64(o.Effect) * *o.AmountMinor
-		sign := map[int32]string{1: "+", -1: "-"}[o.Effect]
-		fmt.Fprintf(b, " %s%s", sign, s.money(*o.AmountMinor, o.Currency, false))
-		s.net[o.Currency] += signed
+		sign := map[int32]string{1: "+", -1: "-"}[o.Effect] // shown on 0.00 too
+		fmt.Fprintf(b, " %s%s", sign, formatMoney(*o.AmountMinor, o.Currency))
+		s.net[o.Currency] += int64(o.Effect) * *o.AmountMinor
 	}
 	if o.ParentType != "" {
 		fmt.Fprintf(b, " of %s %s", o.ParentType, o.ParentEventID)
@@ -266,10 +312,10 @@ func (s *story) emit(o *event.Outcome, click []byte) error {
 		if o.EstimatedRewardMinor == nil {
 			b.WriteString(", no reward")
 		} else {
-			fmt.Fprintf(b, ", reward %s", s.money(*o.EstimatedRewardMinor, o.RewardCurrency, false))
+			fmt.Fprintf(b, ", reward %s", formatMoney(*o.EstimatedRewardMinor, o.RewardCurrency))
 			s.reward[o.RewardCurrency] += *o.EstimatedRewardMinor
 		}
-		fmt.Fprintf(b, ", %s stands", s.standing(o.EventID))
+		fmt.Fprintf(b, ", standing %s", s.rootStanding(o.EventID))
 	}
 	if len(o.Flags) > 0 {
 		fmt.Fprintf(b, "; %s", strings.Join(o.Flags, " "))
@@ -280,82 +326,91 @@ func (s *story) emit(o *event.Outcome, click []byte) error {
 	if click == nil {
 		b.WriteString("; no click shown")
 	}
-	s.out = append(s.out, b.String())
-	s.tell(o)
+	s.answer = append(s.answer, b.String())
+	s.recordCoverage(o)
 	return nil
 }
 
-func (s *story) money(minor int64, currency string, plus bool) string {
-	text := event.Decimal(minor, digits[currency])
-	if plus && minor >= 0 {
-		text = "+" + text
-	}
-	return text + " " + currency
+func formatMoney(minor int64, currency string) string {
+	return event.Decimal(minor, currencyDigits[currency]) + " " + currency
 }
 
-func (s *story) row(id string) (e event.JourneyEvent) {
-	if err := event.DecodeEvent(s.rows.values[string(event.AppendJourneyKey(nil, &s.raw, event.KindEvent, id))],
-		&e); err != nil {
+func formatSignedMoney(minor int64, currency string) string {
+	if minor < 0 {
+		return formatMoney(minor, currency)
+	}
+	return "+" + formatMoney(minor, currency)
+}
+
+func (s *scriptPlayer) storedEvent(id string) (e event.JourneyEvent) {
+	key := event.AppendJourneyKey(nil, &s.token, event.KindEvent, id)
+	if err := event.DecodeEvent(s.rows.values[string(key)], &e); err != nil {
 		s.t.Fatal(err)
 	}
 	return e
 }
 
-// standing prints what stands of the root of an event.
-func (s *story) standing(id string) string {
-	e := s.row(id)
+// rootStanding prints the standing amount of an event's root.
+func (s *scriptPlayer) rootStanding(id string) string {
+	e := s.storedEvent(id)
 	for e.Parent != "" {
-		e = s.row(e.Parent)
+		e = s.storedEvent(e.Parent)
 	}
 	if !e.HasAmount {
 		return strconv.FormatInt(e.Standing(), 10)
 	}
-	return s.money(e.Standing(), e.Currency, false)
+	return formatMoney(e.Standing(), e.Currency)
 }
 
-func (s *story) finish() string {
-	var waits []string
-	for _, k := range s.rows.scanned {
-		if _, kind, ok := event.ParseJourneyKey([]byte(k)); ok && (kind == event.KindWaitClick ||
-			kind == event.KindWaitParent) {
-			var w event.JourneyWait
-			if err := event.DecodeWait(s.rows.values[k], &w); err != nil {
-				s.t.Fatal(err)
-			}
-			what := map[byte]string{event.KindWaitClick: "the click", event.KindWaitParent: "a parent"}[kind]
-			waits = append(waits, fmt.Sprintf("%s waits for %s", w.Event.EventID, what))
-		}
+// finishAnswer completes the answer: what waits, the sums, and what is kept.
+func (s *scriptPlayer) finishAnswer() string {
+	waits := s.listWaits()
+	lines := append(s.answer, waits...)
+	if len(s.net) > 0 {
+		lines = append(lines, "net "+formatSums(s.net, formatSignedMoney))
 	}
-	out := append(s.out, waits...)
-	if sums := s.sums(s.net, true); sums != "" {
-		out = append(out, "net "+sums)
+	if len(s.reward) > 0 {
+		lines = append(lines, "rewards "+formatSums(s.reward, formatMoney))
 	}
-	if sums := s.sums(s.reward, false); sums != "" {
-		out = append(out, "rewards "+sums)
-	}
-	var h event.JourneyHead
-	head := s.rows.values[string(event.HeadKey(&s.raw))]
+	head := s.rows.values[string(event.HeadKey(&s.token))]
 	if head == nil {
 		if len(s.rows.values) > 0 {
 			s.t.Errorf("rows without a head: %q", slices.Sorted(maps.Keys(s.rows.values)))
 		}
-		return strings.Join(append(out, "nothing is kept"), "\n") + "\n"
+		return strings.Join(append(lines, "nothing is kept"), "\n") + "\n"
 	}
+	var h event.JourneyHead
 	if err := event.DecodeHead(head, &h); err != nil {
 		s.t.Fatal(err)
 	}
 	if n := len(s.rows.deadlines()); n != len(waits) || h.WaitClick+h.WaitParent != int64(n) {
 		s.t.Errorf("%d deadlines, %d waits, head says %d", n, len(waits), h.WaitClick+h.WaitParent)
 	}
-	return strings.Join(append(out, fmt.Sprintf("%d kept", h.Kept)), "\n") + "\n"
+	return strings.Join(append(lines, fmt.Sprintf("%d kept", h.Kept)), "\n") + "\n"
 }
 
-func (s *story) sums(by map[string]int64, plus bool) string {
-	var parts []string
-	for _, c := range slices.Sorted(maps.Keys(by)) {
-		parts = append(parts, s.money(by[c], c, plus))
+func (s *scriptPlayer) listWaits() (lines []string) {
+	for _, key := range s.rows.scanned {
+		_, kind, ok := event.ParseJourneyKey([]byte(key))
+		missing := map[byte]string{event.KindWaitClick: "the click", event.KindWaitParent: "a parent"}[kind]
+		if !ok || missing == "" {
+			continue
+		}
+		var w event.JourneyWait
+		if err := event.DecodeWait(s.rows.values[key], &w); err != nil {
+			s.t.Fatal(err)
+		}
+		lines = append(lines, fmt.Sprintf("%s waits for %s", w.Event.EventID, missing))
 	}
-	return strings.Join(parts, ", ")
+	return lines
+}
+
+func formatSums(sums map[string]int64, format func(minor int64, currency string) string) string {
+	var texts []string
+	for _, currency := range slices.Sorted(maps.Keys(sums)) {
+		texts = append(texts, format(sums[currency], currency))
+	}
+	return strings.Join(texts, ", ")
 }
 
 // parseDuration reads 30d, 1h30m or 30d+1ms.

@@ -17,7 +17,7 @@ type clickStore struct {
 }
 
 // lookup returns a click's wire bytes, valid until the next call, and when it reached
-// Kafka. It is an attribution.Clicks.
+// Kafka. It is an attribution.ClickLookup.
 func (c *clickStore) lookup(t *[20]byte) (wire []byte, at event.Millis, ok bool, err error) {
 	wire, ms, err := c.log.Get(t, c.wire[:0])
 	c.wire = wire

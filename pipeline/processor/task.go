@@ -120,7 +120,7 @@ func (t *task) applyClick(tx *engine.Tx, r *kgo.Record) error {
 	t.rows.forgetClickWait(&tok)
 	wire, at, ok, err := t.clicks.lookup(&tok)
 	if err == nil && ok {
-		err = t.rules.Click(t.rows, &tok, wire, at, t.emitTo(tx, noOffset))
+		err = t.rules.ApplyClick(t.rows, &tok, wire, at, t.emitTo(tx, noOffset))
 	}
 	if err != nil {
 		return fmt.Errorf("judging what waits for the click: %w", err)
@@ -149,7 +149,7 @@ func (t *task) applyConversion(tx *engine.Tx, r *kgo.Record) error {
 		return nil
 	}
 	source := attribution.Source{Partition: t.part.ID, Offset: r.Offset}
-	return t.rules.Event(t.rows, t.clicks.lookup, &ev, source, t.emitTo(tx, r.Offset))
+	return t.rules.JudgeEvent(t.rows, t.clicks.lookup, &ev, source, t.emitTo(tx, r.Offset))
 }
 
 // noOffset marks outcomes that no newly read event triggered.
@@ -221,7 +221,7 @@ func (t *task) closeEndedWaits(tx *engine.Tx) error {
 		return err
 	}
 	for i := range tokens {
-		err := t.rules.Due(t.rows, t.clicks.lookup, &tokens[i], watermark, watermark, t.emitTo(tx, noOffset))
+		err := t.rules.CloseWaits(t.rows, t.clicks.lookup, &tokens[i], watermark, watermark, t.emitTo(tx, noOffset))
 		if err != nil {
 			return err
 		}

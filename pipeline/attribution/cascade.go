@@ -1,0 +1,154 @@
+package attribution
+
+import (
+	"container/heap"
+	"fmt"
+
+	"github.com/nimriz/partners/schemas/event"
+)
+
+// The cascade: a negative waits for its parent (waitForParent), a judged event wakes
+// those that wait for it (wakeForPositive, wakeWaiting), and judgeWoken judges them.
+// Each of them may wake others.
+
+// waitForParent is line 12: the negative takes its id and a place in the journey, and
+// waits.
+func (j *journey) waitForParent(ev *event.Conversion, src Source) error {
+	end := j.waitEnd(ev.ReceivedAt)
+	if err := j.writeWait(event.KindWaitParent, end, ev, src, false); err != nil {
+		return err
+	}
+	if err := j.writeEvent(ev.EventID, &event.JourneyEvent{
+		Waiting: true,
+		Type:    ev.Type,
+		Offset:  src.Offset,
+		Content: ev.ContentSHA256,
+		End:     end,
+	}); err != nil {
+		return err
+	}
+	j.head.WaitParent++
+	j.headChanged = true
+	return j.writeParentIndex(ev, src.Offset, end)
+}
+
+// wakeForPositive wakes the events that wait for this positive: for its id, for its
+// order, or for any.
+func (j *journey) wakeForPositive(ev *event.Conversion) error {
+	if j.head.WaitParent == 0 {
+		return nil
+	}
+	if err := j.wakeWaiting(event.KindForEvent, ev.EventID); err != nil {
+		return err
+	}
+	if err := j.wakeForOrder(ev.Type, ""); err != nil {
+		return err
+	}
+	if ev.OrderID == "" {
+		return nil
+	}
+	return j.wakeForOrder(ev.Type, ev.OrderID)
+}
+
+// wakeForOrder wakes the events that wait for a positive of this type and order. An
+// empty order finds the events that wait without naming one.
+func (j *journey) wakeForOrder(typ event.Type, order string) error {
+	if err := j.wakeWaiting(event.KindForPositive, order); err != nil {
+		return err
+	}
+	if typ != event.Sale {
+		return nil
+	}
+	return j.wakeWaiting(event.KindForSale, order)
+}
+
+// wakeWaiting adds the events of one parent index to those that judgeWoken will judge.
+func (j *journey) wakeWaiting(kind byte, id string) error {
+	if j.head.WaitParent == 0 {
+		return nil
+	}
+	j.key = event.AppendIndexPrefix(j.key[:0], &j.token, kind, id)
+	var parseErr error
+	err := j.rows.Scan(j.key, func(key, value []byte) bool {
+		var w wokenWait
+		if w.end, w.offset, parseErr = event.ParseIndex(key, value); parseErr != nil {
+			return false
+		}
+		heap.Push(&j.woken, w)
+		return true
+	})
+	if err == nil {
+		err = parseErr
+	}
+	if err != nil {
+		return fmt.Errorf("reading the index of waiting events: %w", err)
+	}
+	return nil
+}
+
+// judgeWoken judges the woken events until none is left, always the first in order of
+// record. An event that still lacks its parent goes on waiting.
+func (j *journey) judgeWoken() error {
+	for len(j.woken) > 0 {
+		w := heap.Pop(&j.woken).(wokenWait)
+		j.key = event.AppendWaitKey(j.key[:0], &j.token, event.KindWaitParent, w.end, w.offset)
+		row, err := j.rows.Get(j.key)
+		if err != nil {
+			return err
+		}
+		var waited event.JourneyWait
+		if err := event.DecodeWait(row, &waited); err != nil {
+			return err
+		}
+		ev := &waited.Event
+		ev.ClickToken = j.tokenText()
+		var p parent
+		if err := j.findParent(ev, &p); err != nil {
+			return err
+		}
+		if p.state == parentAbsent {
+			continue
+		}
+		if err := j.deleteWait(event.KindWaitParent, w.end, w.offset); err != nil {
+			return err
+		}
+		if err := j.deleteParentIndex(ev, w.offset); err != nil {
+			return err
+		}
+		j.head.WaitParent--
+		src := Source{Partition: waited.Partition, Offset: w.offset}
+		if err := j.judgeWithParent(ev, src, &p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wokenWait names the wait row of a woken event.
+type wokenWait struct {
+	end    event.Millis
+	offset int64
+}
+
+// wokenHeap is a heap.Interface, the smallest offset first.
+type wokenHeap []wokenWait
+
+// Len implements heap.Interface.
+func (h wokenHeap) Len() int { return len(h) }
+
+// Less implements heap.Interface.
+func (h wokenHeap) Less(a, b int) bool { return h[a].offset < h[b].offset }
+
+// Swap implements heap.Interface.
+func (h wokenHeap) Swap(a, b int) { h[a], h[b] = h[b], h[a] }
+
+// Push implements heap.Interface.
+func (h *wokenHeap) Push(w any) { *h = append(*h, w.(wokenWait)) }
+
+// Pop implements heap.Interface.
+func (h *wokenHeap) Pop() any {
+	last := len(*h) - 1
+	w := (*h)[last]
+	*h = (*h)[:last]
+	return w
+}

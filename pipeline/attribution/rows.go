@@ -1,0 +1,165 @@
+package attribution
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/nimriz/partners/schemas/event"
+)
+
+// Reading and writing the rows of a journey. Each index is beside the rows that it
+// indexes. The row formats are in schemas/event (journey.go).
+
+// journeyKey builds a key in the scratch buffer. It is valid until the next key is
+// built.
+func (j *journey) journeyKey(kind byte, id string) []byte {
+	j.key = event.AppendJourneyKey(j.key[:0], &j.token, kind, id)
+	return j.key
+}
+
+// readEvent reads the row of an event id. ok is false if the id is neither kept nor
+// waits for a parent.
+func (j *journey) readEvent(id string, e *event.JourneyEvent) (ok bool, err error) {
+	row, err := j.rows.Get(j.journeyKey(event.KindEvent, id))
+	if err != nil || row == nil {
+		return false, err
+	}
+	return true, event.DecodeEvent(row, e)
+}
+
+// readReferencedEvent reads the row of an event that another row refers to. Without
+// such a row the store is damaged.
+func (j *journey) readReferencedEvent(id string, e *event.JourneyEvent) error {
+	ok, err := j.readEvent(id, e)
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: a row refers to event %q, which has no row", event.ErrJourney, id)
+	}
+	return err
+}
+
+func (j *journey) writeEvent(id string, e *event.JourneyEvent) error {
+	j.value = event.AppendEvent(j.value[:0], e)
+	return j.rows.Put(j.journeyKey(event.KindEvent, id), j.value)
+}
+
+func (j *journey) deleteEvent(id string) error {
+	return j.rows.Put(j.journeyKey(event.KindEvent, id), nil)
+}
+
+// readOrder reads the order index: the latest sale, or lead, of an order.
+func (j *journey) readOrder(typ event.Type, order string, o *event.JourneyOrder) (ok bool, err error) {
+	j.key = event.AppendOrderKey(j.key[:0], &j.token, typ, order)
+	row, err := j.rows.Get(j.key)
+	if err != nil || row == nil {
+		return false, err
+	}
+	return true, event.DecodeOrder(row, o)
+}
+
+func (j *journey) writeOrder(typ event.Type, order string, o event.JourneyOrder) error {
+	j.key = event.AppendOrderKey(j.key[:0], &j.token, typ, order)
+	j.value = event.AppendOrder(j.value[:0], &o)
+	return j.rows.Put(j.key, j.value)
+}
+
+// waitingEvent is a waiting event that takeWaits has taken out of its rows.
+type waitingEvent struct {
+	end event.Millis // the last moment of its wait
+	src Source
+	event.JourneyWait
+}
+
+func compareOffsets(a, b waitingEvent) int {
+	if a.src.Offset < b.src.Offset {
+		return -1
+	}
+	return 1
+}
+
+// writeWait writes the two rows that every waiting event has: the event itself, and its
+// row in the deadline index.
+func (j *journey) writeWait(kind byte, end event.Millis, ev *event.Conversion, src Source, behind bool) error {
+	j.key = event.AppendWaitKey(j.key[:0], &j.token, kind, end, src.Offset)
+	j.value = event.AppendWait(j.value[:0], ev, src.Partition, behind)
+	if err := j.rows.Put(j.key, j.value); err != nil {
+		return err
+	}
+	j.key = event.AppendDeadlineKey(j.key[:0], end, &j.token, src.Offset)
+	return j.rows.Put(j.key, append(j.value[:0], kind))
+}
+
+func (j *journey) deleteWait(kind byte, end event.Millis, offset int64) error {
+	j.key = event.AppendWaitKey(j.key[:0], &j.token, kind, end, offset)
+	if err := j.rows.Put(j.key, nil); err != nil {
+		return err
+	}
+	j.key = event.AppendDeadlineKey(j.key[:0], end, &j.token, offset)
+	return j.rows.Put(j.key, nil)
+}
+
+// takeWaits removes waiting events from their rows, from the earliest end on for as
+// long as want returns true. It returns them in order of record.
+func (j *journey) takeWaits(kind byte, want func(*waitingEvent) bool) (waits []waitingEvent, err error) {
+	var decodeErr error
+	err = j.rows.Scan(j.journeyKey(kind, ""), func(key, value []byte) bool {
+		var w waitingEvent
+		if decodeErr = decodeWait(key, value, &w); decodeErr != nil || !want(&w) {
+			return false
+		}
+		waits = append(waits, w)
+		return true
+	})
+	if err == nil {
+		err = decodeErr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading waiting events: %w", err)
+	}
+	slices.SortFunc(waits, compareOffsets)
+	text := ""
+	if len(waits) > 0 {
+		text = j.tokenText()
+	}
+	for i := range waits {
+		waits[i].Event.ClickToken = text
+		if err := j.deleteWait(kind, waits[i].end, waits[i].src.Offset); err != nil {
+			return nil, err
+		}
+	}
+	return waits, nil
+}
+
+func decodeWait(key, value []byte, w *waitingEvent) (err error) {
+	if w.end, w.src.Offset, err = event.ParseWaitKey(key); err != nil {
+		return err
+	}
+	if err := event.DecodeWait(value, &w.JourneyWait); err != nil {
+		return err
+	}
+	w.src.Partition = w.Partition
+	return nil
+}
+
+// parentIndexKey is the key of the index row of a negative that waits for a parent.
+// There is one row for each such negative: it names what would end the wait.
+func parentIndexKey(dst []byte, raw *[20]byte, ev *event.Conversion, offset int64) []byte {
+	kind, id := event.KindForSale, ev.OrderID
+	switch {
+	case ev.ParentEventID != "":
+		kind, id = event.KindForEvent, ev.ParentEventID
+	case ev.Type == event.Cancellation:
+		kind = event.KindForPositive
+	}
+	return event.AppendIndexKey(dst, raw, kind, id, offset)
+}
+
+func (j *journey) writeParentIndex(ev *event.Conversion, offset int64, end event.Millis) error {
+	j.key = parentIndexKey(j.key[:0], &j.token, ev, offset)
+	j.value = event.AppendIndex(j.value[:0], end)
+	return j.rows.Put(j.key, j.value)
+}
+
+func (j *journey) deleteParentIndex(ev *event.Conversion, offset int64) error {
+	j.key = parentIndexKey(j.key[:0], &j.token, ev, offset)
+	return j.rows.Put(j.key, nil)
+}
