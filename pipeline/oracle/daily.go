@@ -9,37 +9,61 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// DailyKey is what a row of the rollup is about.
+// DailyKey names a row of the rollup.
 type DailyKey struct {
 	WorkspaceID string
 	Day         string // 2026-01-31, UTC: of clicked_at for clicks, of occurred_at for outcomes
-	PartnerID   string
+	PartnerID   string // as in the click's snapshot, like the next two
 	ProgramID   string
 	LinkID      string
-	Currency    string // empty for clicks and for rows without amount
-	Exponent    int32
+	Currency    string // ISO 4217; empty for clicks and for rows without amount
+	Exponent    int32  // decimals of Currency
 }
 
-// DailyRow is a row of the rollup partner_daily. Counts of events are of rows with
-// effect.
+// DailyRow is a row of the rollup partner_daily.
 type DailyRow struct {
 	DailyKey
 	DailySums
 }
 
-// DailySums are the columns of the rollup that add up.
+// DailySums are the columns of the rollup that add up. Counts of events count rows with
+// effect.
 type DailySums struct {
-	Clicks, HumanClicks, TokenedClicks               int64
-	Leads, Sales                                     int64 // attributed
-	Refunds, Cancellations, Reversals                int64 // reversed
-	GrossMinor, NegativeMinor, NetMinor, RewardMinor int64
+	Clicks        int64
+	HumanClicks   int64 // clicks that are not a bot's
+	TokenedClicks int64 // clicks whose token was shown
+	Leads         int64 // attributed
+	Sales         int64 // attributed
+	Refunds       int64 // reversed
+	Cancellations int64 // reversed
+	Reversals     int64 // reversed
+	GrossMinor    int64 // sum of attributed amounts, minor units of Currency
+	NegativeMinor int64 // sum of effect × amount of reversed rows
+	NetMinor      int64 // gross + negative
+	RewardMinor   int64 // sum of estimated rewards, minor units of Currency
 }
 
 // Daily recomputes the rollup partner_daily from all clicks and all outcomes, sorted by
-// its key. A click that is given twice counts once. A row in which everything is 0 (a
-// reward of 0 in a currency of its own makes one) says nothing and is left out.
+// its key. A click that is given twice counts once. Rows in which everything is 0 are
+// left out; a reward of 0 in a currency of its own would make one.
 func Daily(clicks []Click, outcomes []event.Outcome) []DailyRow {
 	sums := make(map[DailyKey]DailySums)
+	addClicks(sums, clicks)
+	for i := range outcomes {
+		if o := &outcomes[i]; o.Effect != 0 && o.Click != nil {
+			addOutcome(sums, o)
+		}
+	}
+	var rows []DailyRow
+	for _, k := range slices.SortedFunc(maps.Keys(sums), DailyKey.compareKeys) {
+		if sums[k] != (DailySums{}) {
+			rows = append(rows, DailyRow{k, sums[k]})
+		}
+	}
+	return rows
+}
+
+func addClicks(sums map[DailyKey]DailySums, clicks []Click) {
 	seen := make(map[string]bool)
 	for i := range clicks {
 		c := &clicks[i]
@@ -58,43 +82,47 @@ func Daily(clicks []Click, outcomes []event.Outcome) []DailyRow {
 		}
 		sums[k] = s
 	}
-	for i := range outcomes {
-		o := &outcomes[i]
-		if o.Effect == 0 || o.Click == nil {
-			continue
-		}
-		k := dailyKey(o.Click, o.OccurredAt, o.Currency, o.Exponent)
-		sums[k] = sums[k].with(o)
-		if o.EstimatedRewardMinor != nil {
-			k := dailyKey(o.Click, o.OccurredAt, o.RewardCurrency, digits(o.RewardCurrency))
-			s := sums[k]
-			s.RewardMinor += *o.EstimatedRewardMinor
-			sums[k] = s
-		}
+}
+
+// addOutcome adds an outcome with effect. Its reward may be in a currency of its own.
+func addOutcome(sums map[DailyKey]DailySums, o *event.Outcome) {
+	k := dailyKey(o.Click, o.OccurredAt, o.Currency, o.Exponent)
+	sums[k] = sums[k].withEvent(o)
+	if o.EstimatedRewardMinor == nil {
+		return
 	}
-	var rows []DailyRow
-	for _, k := range slices.SortedFunc(maps.Keys(sums), DailyKey.compare) {
-		if sums[k] != (DailySums{}) {
-			rows = append(rows, DailyRow{k, sums[k]})
-		}
-	}
-	return rows
+	k = dailyKey(o.Click, o.OccurredAt, o.RewardCurrency, currencyDigits(o.RewardCurrency))
+	s := sums[k]
+	s.RewardMinor += *o.EstimatedRewardMinor
+	sums[k] = s
 }
 
 func dailyKey(c *event.Click, at event.Millis, currency string, exponent int32) DailyKey {
-	return DailyKey{c.WorkspaceID, at.Time().Format(time.DateOnly), c.PartnerID, c.ProgramID, c.LinkID, currency,
-		exponent}
+	return DailyKey{
+		WorkspaceID: c.WorkspaceID,
+		Day:         at.Time().Format(time.DateOnly),
+		PartnerID:   c.PartnerID,
+		ProgramID:   c.ProgramID,
+		LinkID:      c.LinkID,
+		Currency:    currency,
+		Exponent:    exponent,
+	}
 }
 
-func (k DailyKey) compare(o DailyKey) int {
-	return cmp.Or(cmp.Compare(k.WorkspaceID, o.WorkspaceID), cmp.Compare(k.Day, o.Day),
+func (k DailyKey) compareKeys(o DailyKey) int {
+	return cmp.Or(
+		cmp.Compare(k.WorkspaceID, o.WorkspaceID),
+		cmp.Compare(k.Day, o.Day),
 		cmp.Compare(k.PartnerID, o.PartnerID),
-		cmp.Compare(k.ProgramID, o.ProgramID), cmp.Compare(k.LinkID, o.LinkID), cmp.Compare(k.Currency, o.Currency),
-		cmp.Compare(k.Exponent, o.Exponent))
+		cmp.Compare(k.ProgramID, o.ProgramID),
+		cmp.Compare(k.LinkID, o.LinkID),
+		cmp.Compare(k.Currency, o.Currency),
+		cmp.Compare(k.Exponent, o.Exponent),
+	)
 }
 
-// with adds an outcome that has effect, its reward apart.
-func (s DailySums) with(o *event.Outcome) DailySums {
+// withEvent adds the event of an outcome with effect, without its reward.
+func (s DailySums) withEvent(o *event.Outcome) DailySums {
 	switch o.Type {
 	case event.Lead:
 		s.Leads++

@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -10,24 +11,21 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// maxDifferences is how many differing rows Diff tells of.
+// maxDifferences is how many differing rows Diff describes.
 const maxDifferences = 20
 
-// Diff compares outcomes, matched by event_partition and event_offset and in any order,
-// and tells the first differing rows in words: one line for each row that is missing,
-// there twice, not wanted, or different in any field but decided_at. It returns nil if
-// there is no difference.
+// Diff compares outcomes in any order, matched by event_partition and event_offset. It
+// describes the first differing rows, one line each: a row that is missing, duplicated,
+// not wanted, or different in any field but decided_at. It returns nil if there is no
+// difference.
 func Diff(want, got []event.Outcome) []string {
-	wanted, found := byPosition(want), byPosition(got)
+	wanted, found := groupByPosition(want), groupByPosition(got)
 	positions := maps.Clone(wanted)
 	maps.Copy(positions, found)
 	var lines []string
 	differing := 0
-	for _, p := range slices.SortedFunc(maps.Keys(positions), func(a, b Position) int {
-		return compareEvents(Event{Partition: a.Partition, Offset: a.Offset}, Event{Partition: b.Partition,
-			Offset: b.Offset})
-	}) {
-		line := diffAt(wanted[p], found[p])
+	for _, p := range slices.SortedFunc(maps.Keys(positions), comparePositions) {
+		line := diffRows(wanted[p], found[p])
 		if line == "" {
 			continue
 		}
@@ -41,7 +39,11 @@ func Diff(want, got []event.Outcome) []string {
 	return lines
 }
 
-func byPosition(outcomes []event.Outcome) map[Position][]*event.Outcome {
+func comparePositions(a, b Position) int {
+	return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
+}
+
+func groupByPosition(outcomes []event.Outcome) map[Position][]*event.Outcome {
 	m := make(map[Position][]*event.Outcome)
 	for i := range outcomes {
 		o := &outcomes[i]
@@ -51,14 +53,15 @@ func byPosition(outcomes []event.Outcome) map[Position][]*event.Outcome {
 	return m
 }
 
-func diffAt(want, got []*event.Outcome) string {
+// diffRows describes how the rows of one position differ; empty means not at all.
+func diffRows(want, got []*event.Outcome) string {
 	switch {
 	case len(got) == 0:
-		return "missing: " + describe(want[0])
+		return "missing: " + describeOutcome(want[0])
 	case len(want) == 0:
-		return "not wanted: " + describe(got[0])
+		return "not wanted: " + describeOutcome(got[0])
 	case len(got) != len(want):
-		return fmt.Sprintf("%d rows, want %d: %s", len(got), len(want), describe(got[0]))
+		return fmt.Sprintf("%d rows, want %d: %s", len(got), len(want), describeOutcome(got[0]))
 	}
 	var fields []string
 	for i := range want {
@@ -79,26 +82,27 @@ func diffAt(want, got []*event.Outcome) string {
 	if len(fields) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s %s %s %s: %s", want[0].WorkspaceID, want[0].ClickToken, want[0].Type, want[0].EventID,
-		strings.Join(fields, "; "))
+	first := want[0]
+	return fmt.Sprintf("%s %s %s %s: %s",
+		first.WorkspaceID, first.ClickToken, first.Type, first.EventID, strings.Join(fields, "; "))
 }
 
-// diffFields lists the fields of two structs of one type that differ, under their names
-// on the wire.
+// diffFields lists the fields in which two structs of one type differ, by their Avro
+// names.
 func diffFields(prefix string, want, got any) []string {
 	w, g := reflect.ValueOf(want), reflect.ValueOf(got)
 	var differ []string
 	for i := range w.NumField() {
 		a, b := w.Field(i).Interface(), g.Field(i).Interface()
 		if !reflect.DeepEqual(a, b) {
-			differ = append(differ, fmt.Sprintf("%s%s is %s, want %s", prefix, w.Type().Field(i).Tag.Get("avro"),
-				show(b), show(a)))
+			name := w.Type().Field(i).Tag.Get("avro")
+			differ = append(differ, fmt.Sprintf("%s%s is %s, want %s", prefix, name, formatValue(b), formatValue(a)))
 		}
 	}
 	return differ
 }
 
-func show(v any) string {
+func formatValue(v any) string {
 	switch v := v.(type) {
 	case *event.Click:
 		if v == nil {
@@ -126,8 +130,8 @@ func show(v any) string {
 	return `""`
 }
 
-// describe prints what a person asks first about a row.
-func describe(o *event.Outcome) string {
+// describeOutcome prints the fields by which a person recognises a row.
+func describeOutcome(o *event.Outcome) string {
 	words := []string{o.WorkspaceID, o.ClickToken, string(o.Type), o.EventID, string(o.Verdict)}
 	if o.Reason != "" {
 		words = append(words, o.Reason)

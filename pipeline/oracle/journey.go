@@ -8,121 +8,126 @@ import (
 )
 
 const (
-	clockSkew = 5 * time.Minute // a positive may be dated this much before its click
-	tooFast   = time.Second
+	clockSkew = 5 * time.Minute // a positive may be dated this long before its click
+	tooFast   = time.Second     // an event sooner after its click is flagged
 )
 
 // journey is one token's past at some moment of its history.
 type journey struct {
-	cfg     Config
-	minted  event.Millis
-	click   *event.Click // nil while unknown
-	kept    []*row       // in the order in which they were judged
-	waiting []Event      // in order of record
-	out     []event.Outcome
+	cfg      Config
+	minted   event.Millis    // the token's mint time
+	click    *event.Click    // nil while unknown
+	kept     []*judgedEvent  // in the order in which they were judged
+	waiting  []Event         // in order of record
+	outcomes []event.Outcome // in the order in which they were decided
 }
 
-// row is a judged event that left a trace.
-type row struct {
+// judgedEvent is a judged event that left a trace.
+type judgedEvent struct {
 	event.Outcome
-	parent *row // of what is reversed
+	parent *judgedEvent // of a reversed event
 }
 
-func (j *journey) play(click *Click, events []Event, through event.Millis) {
+// playHistory plays the whole history of the token: its click, or nil, its events in
+// order of record, then the time through.
+func (j *journey) playHistory(click *Click, events []Event, through event.Millis) {
 	for _, e := range events {
 		if click != nil && e.ReceivedAt > click.At {
-			j.clickArrives(click)
+			j.receiveClick(click)
 			click = nil
 		}
-		j.closeWaits(e.ReceivedAt)
-		j.arrive(e)
+		j.closeEndedWaits(e.ReceivedAt)
+		j.judgeEvent(e)
 	}
 	if click != nil {
-		j.clickArrives(click)
+		j.receiveClick(click)
 	}
-	j.closeWaits(through)
+	j.closeEndedWaits(through)
 }
 
-// clickArrives judges what waited for the click as if it came now, one after the other.
-func (j *journey) clickArrives(click *Click) {
-	j.closeWaits(click.At)
+// receiveClick judges the events that waited for the click as if they arrived now, one
+// after the other.
+func (j *journey) receiveClick(click *Click) {
+	j.closeEndedWaits(click.At)
 	j.click = &click.Click
 	waited := j.waiting
 	j.waiting = nil
 	for _, e := range waited {
-		j.arrive(e)
+		j.judgeEvent(e)
 	}
 }
 
-// closeWaits writes the rows of all waits that ended before the given time.
-func (j *journey) closeWaits(at event.Millis) {
+// closeEndedWaits writes the outcomes of all waits that ended before the given time.
+func (j *journey) closeEndedWaits(at event.Millis) {
 	var still []Event
 	for _, e := range j.waiting {
 		switch {
 		case e.ReceivedAt.Add(j.cfg.Grace) >= at:
 			still = append(still, e)
 		case j.click == nil:
-			j.out = append(j.out, j.bare(e, event.Unattributed, event.ReasonClickNotFound))
+			j.emitOutcome(outcomeWithoutClick(e, event.Unattributed, event.ReasonClickNotFound))
 		default:
-			j.out = append(j.out, j.shown(e, event.Unattributed, event.ReasonParentNotFound))
+			j.emitOutcome(j.outcomeWithClick(e, event.Unattributed, event.ReasonParentNotFound))
 		}
 	}
 	j.waiting = still
 }
 
-// arrive takes e through the lines of the rules, then tries again what waits for a
-// parent.
-func (j *journey) arrive(e Event) {
+// judgeEvent applies the lines of the rules to e. Then it tries again the events that
+// wait for a parent.
+func (j *journey) judgeEvent(e Event) {
 	switch {
-	case j.expired(e): // line 1
-		j.out = append(j.out, j.bare(e, event.Unattributed, event.ReasonExpired))
+	case j.hasExpired(e): // line 1
+		j.emitOutcome(outcomeWithoutClick(e, event.Unattributed, event.ReasonExpired))
 	case j.click == nil: // line 2
 		j.waiting = append(j.waiting, e)
 	case j.click.WorkspaceID != e.WorkspaceID: // line 3
-		j.out = append(j.out, j.bare(e, event.Unattributed, event.ReasonWorkspaceMismatch))
+		j.emitOutcome(outcomeWithoutClick(e, event.Unattributed, event.ReasonWorkspaceMismatch))
 	default:
-		j.arriveWithClick(e)
+		j.judgeWithClick(e)
 	}
-	j.retry()
+	j.judgeWaiting()
 }
 
-func (j *journey) arriveWithClick(e Event) {
-	if first, content, found := j.sameID(e.EventID); found { // lines 4 and 5
+// judgeWithClick applies lines 4 to 14.
+func (j *journey) judgeWithClick(e Event) {
+	if first, content, found := j.findSameID(e.EventID); found { // lines 4 and 5
 		verdict := event.Conflict
 		if content == e.ContentSHA256 {
 			verdict = event.Duplicate
 		}
-		o := j.shown(e, verdict, "")
+		o := j.outcomeWithClick(e, verdict, "")
 		o.FirstOffset = &first
-		j.out = append(j.out, o)
+		j.emitOutcome(o)
 		return
 	}
 	if len(j.kept)+len(j.waiting) >= j.cfg.MaxEvents { // line 6
-		j.out = append(j.out, j.shown(e, event.Unattributed, event.ReasonTokenFull))
+		j.emitOutcome(j.outcomeWithClick(e, event.Unattributed, event.ReasonTokenFull))
 		return
 	}
 	if e.Type.Positive() {
-		j.positive(e)
-	} else if !j.negative(e) {
+		j.judgePositive(e)
+	} else if !j.judgeNegative(e) {
 		j.waiting = append(j.waiting, e)
 	}
 }
 
-// retry judges the first waiting event that can be judged, and again from the start,
-// until none can.
-func (j *journey) retry() {
+// judgeWaiting judges the first event that waits for a parent and can be judged. It
+// starts again from the first until none can.
+func (j *journey) judgeWaiting() {
 	if j.click == nil {
 		return
 	}
 	for i := 0; i < len(j.waiting); i++ {
-		if j.negative(j.waiting[i]) {
+		if j.judgeNegative(j.waiting[i]) {
 			j.waiting = slices.Delete(slices.Clone(j.waiting), i, i+1)
 			i = -1
 		}
 	}
 }
 
-func (j *journey) expired(e Event) bool {
+// hasExpired is line 1.
+func (j *journey) hasExpired(e Event) bool {
 	if len(j.kept)+len(j.waiting) == 0 {
 		return e.ReceivedAt > j.minted.Add(j.cfg.ClickLife)
 	}
@@ -136,8 +141,8 @@ func (j *journey) expired(e Event) bool {
 	return e.ReceivedAt > last.Add(j.cfg.JourneyLife)
 }
 
-// sameID finds the event with this id that is kept or waits. There is at most one.
-func (j *journey) sameID(id string) (offset int64, content [32]byte, found bool) {
+// findSameID finds the event with this id that is kept or waits. There is at most one.
+func (j *journey) findSameID(id string) (offset int64, content [32]byte, found bool) {
 	for _, k := range j.kept {
 		if k.EventID == id {
 			return k.EventOffset, k.ContentSHA256, true
@@ -151,37 +156,37 @@ func (j *journey) sameID(id string) (offset int64, content [32]byte, found bool)
 	return 0, content, false
 }
 
-// positive applies lines 7 to 9.
-func (j *journey) positive(e Event) {
+// judgePositive applies lines 7 to 9.
+func (j *journey) judgePositive(e Event) {
 	clicked := j.click.ClickedAt
 	switch {
 	case e.OccurredAt < clicked.Add(-clockSkew):
-		j.keep(&row{Outcome: j.shown(e, event.Unattributed, event.ReasonBeforeClick)})
+		j.keepUnattributed(e, event.ReasonBeforeClick)
 	case e.OccurredAt > clicked+event.Millis(j.click.WindowMs):
-		j.keep(&row{Outcome: j.shown(e, event.Unattributed, event.ReasonOutsideWindow)})
+		j.keepUnattributed(e, event.ReasonOutsideWindow)
 	default:
-		r := &row{Outcome: j.shown(e, event.Attributed, "")}
-		r.Effect = 1
-		if minor, currency, ok := reward(j.click.RewardTerms, r, r.size()); ok {
-			r.EstimatedRewardMinor, r.RewardCurrency = &minor, currency
+		k := &judgedEvent{Outcome: j.outcomeWithClick(e, event.Attributed, "")}
+		k.Effect = 1
+		if minor, currency, ok := estimateReward(j.click.RewardTerms, k, k.amountOrUnit()); ok {
+			k.EstimatedRewardMinor, k.RewardCurrency = &minor, currency
 		}
-		j.keep(r)
+		j.keepEvent(k)
 	}
 }
 
-// negative applies lines 10 to 14, and reports whether e was judged. If not, e waits
-// for its parent.
-func (j *journey) negative(e Event) bool {
+// judgeNegative applies lines 10 to 14 and reports whether e was judged. If not, e
+// waits for its parent.
+func (j *journey) judgeNegative(e Event) bool {
 	if e.ParentEventID == e.EventID {
-		j.keep(&row{Outcome: j.shown(e, event.Unattributed, event.ReasonWrongParent)})
+		j.keepUnattributed(e, event.ReasonWrongParent)
 		return true
 	}
-	candidates, inferred := j.parents(e)
+	candidates, inferred := j.findParents(e)
 	switch {
 	case len(candidates) == 0: // line 12
 		return false
 	case len(candidates) > 1:
-		j.keep(&row{Outcome: j.shown(e, event.Unattributed, event.ReasonParentAmbiguous)})
+		j.keepUnattributed(e, event.ReasonParentAmbiguous)
 		return true
 	}
 	parent := candidates[0]
@@ -192,27 +197,24 @@ func (j *journey) negative(e Event) bool {
 	case parent.Verdict == event.Unattributed:
 		reason = event.ReasonParentUnattributed
 	default:
-		j.reverse(e, parent, inferred)
+		j.reverseParent(e, parent, inferred)
 		return true
 	}
-	r := &row{Outcome: j.shown(e, event.Unattributed, reason)}
-	r.ParentEventID, r.ParentType = parent.EventID, string(parent.Type)
-	j.keep(r)
+	k := &judgedEvent{Outcome: j.outcomeWithClick(e, event.Unattributed, reason)}
+	k.ParentEventID, k.ParentType = parent.EventID, string(parent.Type)
+	j.keepEvent(k)
 	return true
 }
 
-// parents returns the possible parents of e: none is to wait, several is to be
-// ambiguous.
-func (j *journey) parents(e Event) (candidates []*row, inferred bool) {
+// findParents returns the possible parents of e. Without any, e waits; with several,
+// its parent is ambiguous.
+func (j *journey) findParents(e Event) (candidates []*judgedEvent, inferred bool) {
 	if e.ParentEventID != "" {
-		return j.rows(func(k *row) bool { return k.EventID == e.ParentEventID }), false
+		return j.findKept(func(k *judgedEvent) bool { return k.EventID == e.ParentEventID }), false
 	}
-	of := func(t event.Type) []*row {
-		return j.rows(func(k *row) bool { return k.Type == t && (e.OrderID == "" || k.OrderID == e.OrderID) })
-	}
-	candidates = of(event.Sale)
+	candidates = j.findPositives(event.Sale, e.OrderID)
 	if len(candidates) == 0 && e.Type == event.Cancellation {
-		candidates = of(event.Lead)
+		candidates = j.findPositives(event.Lead, e.OrderID)
 	}
 	if e.OrderID == "" {
 		return candidates, true
@@ -223,97 +225,133 @@ func (j *journey) parents(e Event) (candidates []*row, inferred bool) {
 	return candidates, false
 }
 
-// rows returns what is kept and passes the test, in order of record.
-func (j *journey) rows(test func(*row) bool) []*row {
-	var found []*row
+// findPositives returns the sales, or leads, of an order, or all of them if order is
+// empty.
+func (j *journey) findPositives(typ event.Type, order string) []*judgedEvent {
+	return j.findKept(func(k *judgedEvent) bool { return k.Type == typ && (order == "" || k.OrderID == order) })
+}
+
+// findKept returns the kept events that match, in order of record.
+func (j *journey) findKept(matches func(*judgedEvent) bool) []*judgedEvent {
+	var found []*judgedEvent
 	for _, k := range j.kept {
-		if test(k) {
+		if matches(k) {
 			found = append(found, k)
 		}
 	}
-	slices.SortFunc(found, func(a, b *row) int { return compareOutcomes(a.Outcome, b.Outcome) })
+	slices.SortFunc(found, func(a, b *judgedEvent) int { return compareOutcomes(a.Outcome, b.Outcome) })
 	return found
 }
 
-// reverse writes the row of a negative that takes back parent.
-func (j *journey) reverse(e Event, parent *row, inferred bool) {
-	r := &row{Outcome: j.shown(e, event.Reversed, ""), parent: parent}
-	r.ParentEventID, r.ParentType, r.Effect = parent.EventID, string(parent.Type), -parent.Effect
+// reverseParent is line 14.
+func (j *journey) reverseParent(e Event, parent *judgedEvent, inferred bool) {
+	k := &judgedEvent{Outcome: j.outcomeWithClick(e, event.Reversed, ""), parent: parent}
+	k.ParentEventID = parent.EventID
+	k.ParentType = string(parent.Type)
+	k.Effect = -parent.Effect
 
-	stands := j.standing(parent)
-	var over, mismatch, missing bool
-	if r.AmountMinor == nil && parent.AmountMinor != nil {
-		missing = true
-		r.AmountMinor, r.Currency, r.Exponent = &stands, parent.Currency, parent.Exponent
-		over = stands == 0 && *parent.AmountMinor > 0
-	} else if !sameMoney(r, parent) {
-		mismatch = true
-	} else {
-		over = r.size() > stands
+	standing := j.standingAmount(parent)
+	switch {
+	case k.AmountMinor == nil && parent.AmountMinor != nil:
+		k.AmountMinor = &standing
+		k.Currency = parent.Currency
+		k.Exponent = parent.Exponent
+		if standing == 0 && *parent.AmountMinor > 0 {
+			k.Flags = append(k.Flags, event.FlagOverReversed)
+		}
+		k.Flags = append(k.Flags, event.FlagAmountMissing)
+	case !sameMoney(k, parent):
+		k.Flags = append(k.Flags, event.FlagCurrencyMismatch)
+	case k.amountOrUnit() > standing:
+		k.Flags = append(k.Flags, event.FlagOverReversed)
 	}
-	r.Flags = append(r.Flags, flags(event.FlagOverReversed, over, event.FlagCurrencyMismatch, mismatch,
-		event.FlagAmountMissing, missing, event.FlagParentInferred, inferred)...)
-	r.Review = review(r.Flags)
+	if inferred {
+		k.Flags = append(k.Flags, event.FlagParentInferred)
+	}
+	k.Review = reviewFor(k.Flags)
 
 	root := parent
 	for root.parent != nil {
 		root = root.parent
 	}
-	before, currency, ok := reward(j.click.RewardTerms, root, j.standing(root))
-	j.kept = append(j.kept, r)
+	before, currency, ok := estimateReward(j.click.RewardTerms, root, j.standingAmount(root))
+	j.kept = append(j.kept, k)
 	if ok {
-		after, _, _ := reward(j.click.RewardTerms, root, j.standing(root))
-		moved := after - before
-		r.EstimatedRewardMinor, r.RewardCurrency = &moved, currency
+		after, _, _ := estimateReward(j.click.RewardTerms, root, j.standingAmount(root))
+		difference := after - before
+		k.EstimatedRewardMinor, k.RewardCurrency = &difference, currency
 	}
-	j.out = append(j.out, r.Outcome)
+	j.emitOutcome(k.Outcome)
 }
 
-// keep writes a row that leaves a trace.
-func (j *journey) keep(r *row) {
-	j.kept = append(j.kept, r)
-	j.out = append(j.out, r.Outcome)
+// keepUnattributed writes the outcome of an unattributed event that leaves a trace.
+func (j *journey) keepUnattributed(e Event, reason string) {
+	j.keepEvent(&judgedEvent{Outcome: j.outcomeWithClick(e, event.Unattributed, reason)})
 }
 
-// bare is a row without anything of the click.
-func (j *journey) bare(e Event, verdict event.Verdict, reason string) event.Outcome {
+// keepEvent writes the outcome of an event that leaves a trace.
+func (j *journey) keepEvent(k *judgedEvent) {
+	j.kept = append(j.kept, k)
+	j.emitOutcome(k.Outcome)
+}
+
+func (j *journey) emitOutcome(o event.Outcome) { j.outcomes = append(j.outcomes, o) }
+
+// outcomeWithoutClick is an outcome that shows nothing of the click.
+func outcomeWithoutClick(e Event, verdict event.Verdict, reason string) event.Outcome {
 	return event.Outcome{
-		WorkspaceID: e.WorkspaceID, EventID: e.EventID, ClickToken: e.ClickToken, Verdict: verdict, Reason: reason, Review: event.ReviewClear,
-		Type: e.Type, EventName: e.EventName, OccurredAt: e.OccurredAt, ReceivedAt: e.ReceivedAt,
-		AmountMinor: e.AmountMinor, Currency: e.Currency, Exponent: e.Exponent, Quantity: e.Quantity,
-		OrderID: e.OrderID, ParentEventID: e.ParentEventID, ReasonText: e.ReasonText, CustomerRef: e.CustomerRef, ContentSHA256: e.ContentSHA256,
-		EventPartition: e.Partition, EventOffset: e.Offset, RulesVersion: event.RulesVersion,
+		WorkspaceID:    e.WorkspaceID,
+		EventID:        e.EventID,
+		ClickToken:     e.ClickToken,
+		Verdict:        verdict,
+		Reason:         reason,
+		Review:         event.ReviewClear,
+		Type:           e.Type,
+		EventName:      e.EventName,
+		OccurredAt:     e.OccurredAt,
+		ReceivedAt:     e.ReceivedAt,
+		AmountMinor:    e.AmountMinor,
+		Currency:       e.Currency,
+		Exponent:       e.Exponent,
+		Quantity:       e.Quantity,
+		OrderID:        e.OrderID,
+		ParentEventID:  e.ParentEventID,
+		ReasonText:     e.ReasonText,
+		CustomerRef:    e.CustomerRef,
+		ContentSHA256:  e.ContentSHA256,
+		EventPartition: e.Partition,
+		EventOffset:    e.Offset,
+		RulesVersion:   event.RulesVersion,
 	}
 }
 
-// shown is a row with the click's snapshot and the flags that follow from it.
-func (j *journey) shown(e Event, verdict event.Verdict, reason string) event.Outcome {
-	o, c := j.bare(e, verdict, reason), j.click
+// outcomeWithClick is an outcome with the click's snapshot and the flags that follow
+// from it.
+func (j *journey) outcomeWithClick(e Event, verdict event.Verdict, reason string) event.Outcome {
+	o := outcomeWithoutClick(e, verdict, reason)
+	c := j.click
 	o.Click = c
-	o.Flags = flags(event.FlagBotClick, c.IsBot,
-		event.FlagPartnerReview, c.PartnerID != "" && (c.PartnerRelationship != "approved" ||
-			c.PartnerLifecycle != "active"),
-		event.FlagNoPartner, c.PartnerID == "",
-		event.FlagTooFast, e.OccurredAt < c.ClickedAt.Add(tooFast))
-	o.Review = review(o.Flags)
+	if c.IsBot {
+		o.Flags = append(o.Flags, event.FlagBotClick)
+	}
+	if c.PartnerID == "" {
+		o.Flags = append(o.Flags, event.FlagNoPartner)
+	} else if c.PartnerRelationship != "approved" || c.PartnerLifecycle != "active" {
+		o.Flags = append(o.Flags, event.FlagPartnerReview)
+	}
+	if e.OccurredAt < c.ClickedAt.Add(tooFast) {
+		o.Flags = append(o.Flags, event.FlagTooFast)
+	}
+	o.Review = reviewFor(o.Flags)
 	return o
 }
 
-// flags takes pairs of a flag and whether it is set.
-func flags(pairs ...any) []string {
-	var set []string
-	for i := 0; i < len(pairs); i += 2 {
-		if pairs[i+1].(bool) {
-			set = append(set, pairs[i].(string))
-		}
-	}
-	return set
-}
-
-func review(set []string) event.Review {
-	for _, f := range set {
+// reviewFor tells whether one of the flags asks for a review.
+func reviewFor(flags []string) event.Review {
+	for _, f := range flags {
 		switch f {
-		case event.FlagBotClick, event.FlagPartnerReview, event.FlagOverReversed, event.FlagCurrencyMismatch, event.FlagParentInferred:
+		case event.FlagBotClick, event.FlagPartnerReview, event.FlagOverReversed, event.FlagCurrencyMismatch,
+			event.FlagParentInferred:
 			return event.ReviewNeeded
 		}
 	}

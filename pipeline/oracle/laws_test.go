@@ -19,12 +19,12 @@ var (
 	currencies = []string{"EUR", "EUR", "EUR", "JPY"}
 )
 
-// strict says what drawn histories are limited to.
-type strict struct{ ownIDs, namedParents, amounts, inLife bool }
+// drawLimits says what drawn histories are limited to.
+type drawLimits struct{ ownIDs, namedParents, amounts, inLife bool }
 
 // drawHistory makes up to a dozen events of one token, a minute apart, few ids and
 // orders among them so that they meet.
-func drawHistory(t *rapid.T, limit strict) (oracle.Click, []oracle.Event) {
+func drawHistory(t *rapid.T, limit drawLimits) (oracle.Click, []oracle.Event) {
 	click := parseClick(noFail{}, nil)
 	click.RewardTerms = rapid.SampledFrom(terms).Draw(t, "terms")
 	click.IsBot = rapid.Bool().Draw(t, "bot")
@@ -67,8 +67,8 @@ type noFail struct{ testing.TB }
 
 func (noFail) Helper() {}
 
-// patient is a configuration in which no wait ends within a drawn history.
-func patient() oracle.Config {
+// longGraceConfig is a configuration in which no wait ends within a drawn history.
+func longGraceConfig() oracle.Config {
 	cfg := oracle.DefaultConfig()
 	cfg.Grace = 100 * day
 	return cfg
@@ -77,10 +77,10 @@ func patient() oracle.Config {
 // "A late click changes nothing (its waits not having ended)."
 func TestLateClickChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		click, events := drawHistory(t, strict{})
-		early := oracle.Judge(patient(), []oracle.Click{click}, events, 0)
+		click, events := drawHistory(t, drawLimits{})
+		early := oracle.Judge(longGraceConfig(), []oracle.Click{click}, events, 0)
 		click.At = t0.Add(time.Duration(rapid.IntRange(0, 60*24*60).Draw(t, "minute")) * time.Minute)
-		late := oracle.Judge(patient(), []oracle.Click{click}, events, 0)
+		late := oracle.Judge(longGraceConfig(), []oracle.Click{click}, events, 0)
 		if d := oracle.Diff(early.Outcomes, late.Outcomes); d != nil {
 			t.Fatal(strings.Join(d, "\n"))
 		}
@@ -92,8 +92,8 @@ func TestLateClickChangesNothing(t *testing.T) {
 // events with one id it is the first that counts.
 func TestLatePositiveChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		click, events := drawHistory(t, strict{ownIDs: true, namedParents: true, inLife: true})
-		before := oracle.Judge(patient(), []oracle.Click{click}, events, 0)
+		click, events := drawHistory(t, drawLimits{ownIDs: true, namedParents: true, inLife: true})
+		before := oracle.Judge(longGraceConfig(), []oracle.Click{click}, events, 0)
 		moved := rapid.IntRange(0, len(events)-1).Draw(t, "moved")
 		if !events[moved].Type.Positive() {
 			t.Skip("a negative")
@@ -101,24 +101,24 @@ func TestLatePositiveChangesNothing(t *testing.T) {
 		order := slices.Clone(events)
 		e := order[moved]
 		order = append(slices.Delete(order, moved, moved+1), e)
-		after := oracle.Judge(patient(), []oracle.Click{click}, renumber(order), 0)
+		after := oracle.Judge(longGraceConfig(), []oracle.Click{click}, renumber(order), 0)
 		compareByID(t, before, after, func(*event.Outcome) {})
 	})
 }
 
 // "For a token whose event ids are unique and whose negatives name their parent and
 // carry an amount … verdict, reason, parent, effect, amount and snapshot of every row,
-// net per currency, what stands of every event and the sum of rewards are the same in
-// every order, click included."
+// net per currency, the standing amount of every event and the sum of rewards are the
+// same in every order, click included."
 func TestOrderDoesNotMatter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		click, events := drawHistory(t, strict{ownIDs: true, namedParents: true, amounts: true, inLife: true})
-		before := oracle.Judge(patient(), []oracle.Click{click}, events, 0)
+		click, events := drawHistory(t, drawLimits{ownIDs: true, namedParents: true, amounts: true, inLife: true})
+		before := oracle.Judge(longGraceConfig(), []oracle.Click{click}, events, 0)
 		order := slices.Clone(events)
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
 		r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 		click.At = t0.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "minute")) * time.Minute)
-		after := oracle.Judge(patient(), []oracle.Click{click}, renumber(order), 0)
+		after := oracle.Judge(longGraceConfig(), []oracle.Click{click}, renumber(order), 0)
 		compareByID(t, before, after, func(o *event.Outcome) {
 			o.EstimatedRewardMinor = nil
 			o.Flags = slices.DeleteFunc(slices.Clone(o.Flags), func(f string) bool {
@@ -126,20 +126,20 @@ func TestOrderDoesNotMatter(t *testing.T) {
 			})
 			o.Review = ""
 		})
-		if a, b := sums(before), sums(after); a != b {
+		if a, b := sumTotals(before), sumTotals(after); a != b {
 			t.Fatalf("net and rewards are %s, were %s", b, a)
 		}
 	})
 }
 
-// "The rewards of a root and all under it always sum to r(what stands now)", every
-// event has one row or waits, and every row with effect stands in a chain that ends at
-// an attributed positive.
+// "The rewards of a root and of all events below it add up to the reward of the present
+// standing amount"; every event has one row or waits; and every row with effect belongs
+// to a chain that ends at an attributed positive.
 func TestChainsAddUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		click, events := drawHistory(t, strict{})
+		click, events := drawHistory(t, drawLimits{})
 		click.RewardTerms = rapid.SampledFrom([]string{"10%", "50%"}).Draw(t, "percent")
-		result := oracle.Judge(patient(), []oracle.Click{click}, events, 0)
+		result := oracle.Judge(longGraceConfig(), []oracle.Click{click}, events, 0)
 		if len(result.Outcomes)+len(result.Waiting) != len(events) {
 			t.Fatalf("%d rows and %d waiting of %d events", len(result.Outcomes), len(result.Waiting), len(events))
 		}
@@ -167,22 +167,22 @@ func TestChainsAddUp(t *testing.T) {
 			}
 		}
 		for id, root := range roots {
-			stands := result.Standing[oracle.Position{Offset: root.EventOffset}].Minor
+			standing := result.Standing[oracle.Position{Offset: root.EventOffset}].Minor
 			if root.AmountMinor == nil {
-				stands = 0
+				standing = 0
 			}
-			want := stands / 10
-			if rest := stands % 10; rest > 5 || rest == 5 && want%2 == 1 {
+			want := standing / 10
+			if rest := standing % 10; rest > 5 || rest == 5 && want%2 == 1 {
 				want++
 			}
 			if click.RewardTerms == "50%" {
-				want = stands / 2
-				if stands%2 == 1 && want%2 == 1 {
+				want = standing / 2
+				if standing%2 == 1 && want%2 == 1 {
 					want++
 				}
 			}
 			if rewards[id] != want {
-				t.Fatalf("rewards of %s are %d, want %d of %d", id, rewards[id], want, stands)
+				t.Fatalf("rewards of %s are %d, want %d of %d", id, rewards[id], want, standing)
 			}
 		}
 	})
@@ -211,7 +211,7 @@ func compareByID(t *rapid.T, want, got oracle.Result, forget func(*event.Outcome
 	if d := oracle.Diff(byID(want), byID(got)); d != nil {
 		t.Fatal(strings.Join(d, "\n"))
 	}
-	stands := func(r oracle.Result) string {
+	standing := func(r oracle.Result) string {
 		var lines []string
 		for _, o := range r.Outcomes {
 			if m, ok := r.Standing[oracle.Position{Offset: o.EventOffset}]; ok {
@@ -221,12 +221,12 @@ func compareByID(t *rapid.T, want, got oracle.Result, forget func(*event.Outcome
 		slices.Sort(lines)
 		return strings.Join(lines, "; ")
 	}
-	if a, b := stands(want), stands(got); a != b {
-		t.Fatalf("there stands\n%s, stood\n%s", b, a)
+	if a, b := standing(want), standing(got); a != b {
+		t.Fatalf("standing amounts are\n%s, were\n%s", b, a)
 	}
 }
 
-func sums(r oracle.Result) string {
+func sumTotals(r oracle.Result) string {
 	totals := make(map[string]int64)
 	for _, o := range r.Outcomes {
 		if o.AmountMinor != nil {

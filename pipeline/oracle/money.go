@@ -5,52 +5,52 @@ import (
 	"strings"
 )
 
-// size is what an event takes from its parent and lets its children take: its amount,
-// or one unit if it has none.
-func (r *row) size() int64 {
-	if r.AmountMinor == nil {
+// amountOrUnit is what an event takes from its parent, and what its children can take
+// from it: its amount, or one unit if it has none.
+func (k *judgedEvent) amountOrUnit() int64 {
+	if k.AmountMinor == nil {
 		return 1
 	}
-	return *r.AmountMinor
+	return *k.AmountMinor
 }
 
-// sameMoney says whether two events can take from each other: both have no amount, or
-// both one in the same currency.
-func sameMoney(a, b *row) bool {
+// sameMoney reports whether two events can take from each other: neither has an amount,
+// or both have one in the same currency.
+func sameMoney(a, b *judgedEvent) bool {
 	return (a.AmountMinor == nil) == (b.AmountMinor == nil) && a.Currency == b.Currency
 }
 
-// standing is size(e) less what stands of its children in the same currency, not below
-// zero.
-func (j *journey) standing(e *row) int64 {
-	children := make(map[*row][]*row)
+// standingAmount is the amount of e less the standing amounts of its children in the
+// same currency, and not below 0.
+func (j *journey) standingAmount(e *judgedEvent) int64 {
+	children := make(map[*judgedEvent][]*judgedEvent)
 	for _, k := range j.kept {
 		if k.parent != nil && sameMoney(k, k.parent) {
 			children[k.parent] = append(children[k.parent], k)
 		}
 	}
-	var stands func(*row) int64
-	stands = func(r *row) int64 {
-		left := r.size()
-		for _, c := range children[r] {
-			left -= min(left, stands(c))
+	var standing func(*judgedEvent) int64
+	standing = func(k *judgedEvent) int64 {
+		left := k.amountOrUnit()
+		for _, c := range children[k] {
+			left -= min(left, standing(c))
 		}
 		return left
 	}
-	return stands(e)
+	return standing(e)
 }
 
-// reward is the estimate for a root with the given amount standing: in minor units of
-// currency; ok is false if there is none on the whole chain. Terms are "10%", "5.00
-// USD" or "".
-func reward(terms string, root *row, standing int64) (minor int64, currency string, ok bool) {
+// estimateReward returns the reward of a root with the given standing amount, in minor
+// units of currency. ok is false if no event of the chain has a reward. Terms are
+// "10%", "5.00 USD" or "".
+func estimateReward(terms string, root *judgedEvent, standing int64) (minor int64, currency string, ok bool) {
 	if percent, is := strings.CutSuffix(terms, "%"); is {
 		p, valid := new(big.Rat).SetString(percent)
 		if !valid || root.AmountMinor == nil {
 			return 0, "", false
 		}
 		p.Mul(p, big.NewRat(standing, 100))
-		return halfEven(p), root.Currency, true
+		return roundHalfEven(p), root.Currency, true
 	}
 	amount, currency, is := strings.Cut(terms, " ")
 	flat, valid := new(big.Rat).SetString(amount)
@@ -60,12 +60,17 @@ func reward(terms string, root *row, standing int64) (minor int64, currency stri
 	if standing == 0 {
 		return 0, currency, true
 	}
-	flat.Mul(flat, new(big.Rat).SetInt(new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(digits(currency))), nil)))
-	return halfEven(flat), currency, true
+	flat.Mul(flat, new(big.Rat).SetInt(powerOfTen(currencyDigits(currency))))
+	return roundHalfEven(flat), currency, true
 }
 
-// halfEven rounds a number that is not negative to an integer, a half to the even one.
-func halfEven(r *big.Rat) int64 {
+func powerOfTen(n int32) *big.Int {
+	return new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(n)), nil)
+}
+
+// roundHalfEven rounds a number that is not negative to an integer, a half to the even
+// one.
+func roundHalfEven(r *big.Rat) int64 {
 	whole, rest := new(big.Int).QuoRem(r.Num(), r.Denom(), new(big.Int))
 	half := rest.Lsh(rest, 1).Cmp(r.Denom())
 	if half > 0 || half == 0 && whole.Bit(0) == 1 {
@@ -74,12 +79,13 @@ func halfEven(r *big.Rat) int64 {
 	return whole.Int64()
 }
 
-// digits is how many decimals a currency has: ISO 4217, list one, where it is not two.
-func digits(currency string) int32 {
+// currencyDigits is the number of decimals of a currency by ISO 4217, list one.
+func currencyDigits(currency string) int32 {
 	switch currency {
 	case "":
 		return 0
-	case "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF":
+	case "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV",
+		"XAF", "XOF", "XPF":
 		return 0
 	case "XAG", "XAU", "XDR", "XPD", "XPT", "XSU", "XUA": // not applicable
 		return 0

@@ -10,10 +10,10 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// Click is a record of the topic clicks. Clicks are given in order of record.
+// Click is a record of the topic clicks.
 type Click struct {
 	event.Click
-	At event.Millis // Kafka timestamp of the record
+	At event.Millis // the record's Kafka timestamp
 }
 
 // Event is a record of the topic conversions.
@@ -32,12 +32,12 @@ type Position struct {
 // Config holds the durations that the rules leave to the operator.
 type Config struct {
 	Grace       time.Duration // how long after received_at an event may wait
-	ClickLife   time.Duration // after a token's mint time
-	JourneyLife time.Duration // after a journey's last event, by received_at
-	MaxEvents   int           // kept or waiting in one journey; 0 means 100,000
+	ClickLife   time.Duration // how long after the token's mint time a first event may come
+	JourneyLife time.Duration // how long after its last event, by received_at, a journey accepts more
+	MaxEvents   int           // how many events a journey may have, kept or waiting; 0 means 100,000
 }
 
-// DefaultConfig is what a processor runs with.
+// DefaultConfig returns the durations of a processor's default configuration.
 func DefaultConfig() Config {
 	return Config{
 		Grace:       72 * time.Hour,
@@ -49,26 +49,24 @@ func DefaultConfig() Config {
 
 const defaultMaxEvents = 100_000
 
-// Money is an amount in minor units. An event without amount counts as one unit:
-// Currency is empty and Minor 1 or 0.
+// Money is an amount. An event without amount counts as one unit: then Currency is
+// empty and Minor is 1 or 0.
 type Money struct {
-	Minor    int64
-	Currency string
-	Exponent int32
+	Minor    int64  // minor units
+	Currency string // ISO 4217
+	Exponent int32  // decimals of Currency
 }
 
 // Result is the truth about a log.
 type Result struct {
-	// one for each event that does not wait, by partition and offset; DecidedAt is 0
-	Outcomes []event.Outcome
-	Waiting  []Event            // by partition and offset
-	Standing map[Position]Money // what stands in the end of each event with effect
+	Outcomes []event.Outcome    // of each event that does not wait, by position; DecidedAt is 0
+	Waiting  []Event            // by position
+	Standing map[Position]Money // the final standing amount of each event with effect
 }
 
-// Judge applies the rules to all events. Events may come in any order: they are sorted
-// by partition and offset; clicks must be in order of record, as far as they have the
-// same token. Waits that ended before through are closed even if nothing else closes
-// them; in production a timer does that.
+// Judge applies the rules to all events. Events may be in any order, because Judge
+// sorts them by position. Clicks with the same token must be in order of record. Judge
+// closes the waits that ended before through, as a timer does in production.
 func Judge(cfg Config, clicks []Click, events []Event, through event.Millis) Result {
 	if cfg.MaxEvents == 0 {
 		cfg.MaxEvents = defaultMaxEvents
@@ -89,12 +87,13 @@ func Judge(cfg Config, clicks []Click, events []Event, through event.Millis) Res
 	for tok, own := range byToken {
 		slices.SortFunc(own, compareEvents)
 		j := &journey{cfg: cfg, minted: mintTime(tok)}
-		j.play(first[tok], own, through)
-		r.Outcomes = append(r.Outcomes, j.out...)
+		j.playHistory(first[tok], own, through)
+		r.Outcomes = append(r.Outcomes, j.outcomes...)
 		r.Waiting = append(r.Waiting, j.waiting...)
 		for _, k := range j.kept {
 			if k.Effect != 0 {
-				r.Standing[Position{k.EventPartition, k.EventOffset}] = Money{j.standing(k), k.Currency, k.Exponent}
+				m := Money{Minor: j.standingAmount(k), Currency: k.Currency, Exponent: k.Exponent}
+				r.Standing[Position{k.EventPartition, k.EventOffset}] = m
 			}
 		}
 	}
@@ -112,8 +111,8 @@ func compareOutcomes(a, b event.Outcome) int {
 }
 
 const (
-	base62    = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-	ksuidTime = 1_400_000_000 // unix seconds
+	base62     = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	ksuidEpoch = 1_400_000_000 // unix seconds
 )
 
 // mintTime reads the time in a KSUID (https://github.com/segmentio/ksuid): 27 base62
@@ -131,5 +130,5 @@ func mintTime(tok string) event.Millis {
 	if len(tok) != 27 || n.BitLen() > 160 {
 		n.SetInt64(0)
 	}
-	return event.Millis((n.Rsh(n, 128).Int64() + ksuidTime) * 1000)
+	return event.Millis((n.Rsh(n, 128).Int64() + ksuidEpoch) * 1000)
 }

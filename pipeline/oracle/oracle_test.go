@@ -24,9 +24,9 @@ func TestDaily(t *testing.T) {
 		Z sale 9 at=31d
 		X cancellation of=L at=1m`)
 	bot := s.clicks[0]
-	bot.ClickToken, bot.IsBot, bot.TokenStatus = mint(t0, 2), true, event.TokenOff
+	bot.ClickToken, bot.IsBot, bot.TokenStatus = mintToken(t0, 2), true, event.TokenOff
 	other := s.clicks[0]
-	other.ClickToken, other.PartnerID, other.LinkID = mint(t0, 3), "", "lnk_0"
+	other.ClickToken, other.PartnerID, other.LinkID = mintToken(t0, 3), "", "lnk_0"
 	clicks := []oracle.Click{s.clicks[0], s.clicks[0], bot, other}
 	got := oracle.Daily(clicks, oracle.Judge(s.cfg, clicks, s.events, t0.Add(90*day)).Outcomes)
 	key := oracle.DailyKey{
@@ -72,7 +72,7 @@ func TestDiff(t *testing.T) {
 			t.Errorf("%s: %s", name, d)
 		}
 	}
-	tok := mint(t0, 1)
+	tok := mintToken(t0, 1)
 	f("the same", func(o []event.Outcome) []event.Outcome {
 		o[0].DecidedAt, o[0].Flags = 7, []string{}
 		o[0].Click = ptr(*o[0].Click)
@@ -123,7 +123,7 @@ func much(t testing.TB) (oracle.Config, []oracle.Click, []oracle.Event) {
 	var events []oracle.Event
 	for i := range 200_000 {
 		c := s.clicks[0]
-		c.ClickToken = mint(t0, uint64(i))
+		c.ClickToken = mintToken(t0, uint64(i))
 		clicks = append(clicks, c)
 		if i%10 == 0 {
 			e := s.events[0]

@@ -19,9 +19,9 @@ var t0 = event.MillisOf(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
 
 const day = 24 * time.Hour
 
-// mint writes a KSUID for the given time, with the project's KSUID digits and nothing
-// of its token package.
-func mint(at event.Millis, n uint64) string {
+// mintToken writes a KSUID for the given time, with the project's KSUID digits and
+// nothing of its token package.
+func mintToken(at event.Millis, n uint64) string {
 	const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	raw := make([]byte, 20)
 	binary.BigEndian.PutUint32(raw, uint32(int64(at)/1000-1_400_000_000))
@@ -37,7 +37,8 @@ func mint(at event.Millis, n uint64) string {
 
 // script is an example in words. A line of it is one of
 //
-//	click [at=DURATION] [ws=ID] [terms=5.00_USD] [window=DURATION] [status=off] [bot] [nopartner] [relationship=review] [lifecycle=paused]
+//	click [at=DURATION] [ws=ID] [terms=5.00_USD] [window=DURATION] [status=off] [bot]
+//	      [nopartner] [relationship=review] [lifecycle=paused]
 //	noclick
 //	grace=DURATION | life=DURATION | journey=DURATION | max=N | through=DURATION
 //	ID TYPE [AMOUNT[CUR]] [at=DURATION] [rx=DURATION] [of=ID] [order=ID] [ws=ID] [name=TEXT]
@@ -68,15 +69,15 @@ func parseScript(t testing.TB, text string) *script {
 		case words[0] == "click":
 			s.clicks = append(s.clicks, parseClick(t, words[1:]))
 		case setting && key == "grace":
-			s.cfg.Grace = duration(t, value)
+			s.cfg.Grace = parseDuration(t, value)
 		case setting && key == "life":
-			s.cfg.ClickLife = duration(t, value)
+			s.cfg.ClickLife = parseDuration(t, value)
 		case setting && key == "journey":
-			s.cfg.JourneyLife = duration(t, value)
+			s.cfg.JourneyLife = parseDuration(t, value)
 		case setting && key == "max":
 			s.cfg.MaxEvents, _ = strconv.Atoi(value)
 		case setting && key == "through":
-			s.through = t0.Add(duration(t, value))
+			s.through = t0.Add(parseDuration(t, value))
 		default:
 			s.events = append(s.events, parseEvent(t, words, int64(len(s.events))))
 		}
@@ -89,21 +90,30 @@ func parseScript(t testing.TB, text string) *script {
 
 func parseClick(t testing.TB, words []string) oracle.Click {
 	t.Helper()
-	c := oracle.Click{At: t0, Click: event.Click{WorkspaceID: "acme", ClickToken: mint(t0, 1), ClickedAt: t0,
-		WindowMs:    (30 * day).Milliseconds(),
-		TokenStatus: event.TokenAppended, LinkID: "lnk_1", PartnerID: "prt_1", PartnerRelationship: "approved", PartnerLifecycle: "active",
-		ProgramID: "prg_1", RewardTerms: "10%"}}
+	c := oracle.Click{At: t0, Click: event.Click{
+		WorkspaceID:         "acme",
+		ClickToken:          mintToken(t0, 1),
+		ClickedAt:           t0,
+		WindowMs:            (30 * day).Milliseconds(),
+		TokenStatus:         event.TokenAppended,
+		LinkID:              "lnk_1",
+		PartnerID:           "prt_1",
+		PartnerRelationship: "approved",
+		PartnerLifecycle:    "active",
+		ProgramID:           "prg_1",
+		RewardTerms:         "10%",
+	}}
 	for _, w := range words {
 		key, value, _ := strings.Cut(w, "=")
 		switch key {
 		case "at":
-			c.At = t0.Add(duration(t, value))
+			c.At = t0.Add(parseDuration(t, value))
 		case "ws":
 			c.WorkspaceID = value
 		case "terms":
 			c.RewardTerms = strings.ReplaceAll(value, "_", " ")
 		case "window":
-			c.WindowMs = duration(t, value).Milliseconds()
+			c.WindowMs = parseDuration(t, value).Milliseconds()
 		case "status":
 			c.TokenStatus = event.TokenStatus(value)
 		case "link":
@@ -129,7 +139,7 @@ func parseEvent(t testing.TB, words []string, offset int64) oracle.Event {
 	e := oracle.Event{Offset: offset, Conversion: event.Conversion{
 		WorkspaceID: "acme",
 		EventID:     words[0],
-		ClickToken:  mint(t0, 1),
+		ClickToken:  mintToken(t0, 1),
 		Type:        event.Type(words[1]),
 		OccurredAt:  at,
 		ReceivedAt:  at,
@@ -154,9 +164,9 @@ func parseEvent(t testing.TB, words []string, offset int64) oracle.Event {
 			}
 			e.AmountMinor = &minor
 		case key == "at":
-			e.OccurredAt, e.ReceivedAt = t0.Add(duration(t, value)), t0.Add(duration(t, value))
+			e.OccurredAt, e.ReceivedAt = t0.Add(parseDuration(t, value)), t0.Add(parseDuration(t, value))
 		case key == "rx":
-			e.ReceivedAt = t0.Add(duration(t, value))
+			e.ReceivedAt = t0.Add(parseDuration(t, value))
 		case key == "of":
 			e.ParentEventID = value
 		case key == "order":
@@ -176,7 +186,7 @@ func parseEvent(t testing.TB, words []string, offset int64) oracle.Event {
 	return e
 }
 
-func duration(t testing.TB, text string) time.Duration {
+func parseDuration(t testing.TB, text string) time.Duration {
 	t.Helper()
 	days := 0
 	if before, after, ok := strings.Cut(text, "d"); ok {
@@ -199,9 +209,9 @@ func duration(t testing.TB, text string) time.Duration {
 	return time.Duration(days)*day + d
 }
 
-// show prints a result, one line a row in order of record, then what stands where
-// something with effect is. Rows without effect show no amount.
-func show(r oracle.Result) string {
+// formatResult prints a result, one line a row in order of record, then the standing
+// amounts where something with effect is. Rows without effect show no amount.
+func formatResult(r oracle.Result) string {
 	var b strings.Builder
 	for _, o := range r.Outcomes {
 		fmt.Fprintf(&b, "%s %s", o.EventID, o.Verdict)
@@ -239,19 +249,19 @@ func show(r oracle.Result) string {
 	for _, e := range r.Waiting {
 		fmt.Fprintf(&b, "%s waits\n", e.EventID)
 	}
-	var stands []string
+	var standing []string
 	for _, o := range r.Outcomes {
 		if m, ok := r.Standing[oracle.Position{Partition: o.EventPartition, Offset: o.EventOffset}]; ok {
-			stands = append(stands, event.Decimal(m.Minor, m.Exponent))
+			standing = append(standing, event.Decimal(m.Minor, m.Exponent))
 		}
 	}
-	if stands != nil {
-		fmt.Fprintf(&b, "stands %s\n", strings.Join(stands, " "))
+	if standing != nil {
+		fmt.Fprintf(&b, "standing %s\n", strings.Join(standing, " "))
 	}
 	return b.String()
 }
 
-func clean(text string) string {
+func normalizeSpace(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
 		if words := strings.Fields(line); len(words) > 0 {
@@ -261,33 +271,33 @@ func clean(text string) string {
 	return b.String()
 }
 
-// f plays a script and wants to see rows.
-func f(t *testing.T, name, in, want string) {
+// checkScript plays a script and compares the printed result with want.
+func checkScript(t *testing.T, name, in, want string) {
 	t.Helper()
 	s := parseScript(t, in)
-	if got := show(oracle.Judge(s.cfg, s.clicks, s.events, s.through)); got != clean(want) {
-		t.Errorf("%s:\n%s\ngot\n%s\nwant\n%s", name, clean(in), got, clean(want))
+	if got := formatResult(oracle.Judge(s.cfg, s.clicks, s.events, s.through)); got != normalizeSpace(want) {
+		t.Errorf("%s:\n%s\ngot\n%s\nwant\n%s", name, normalizeSpace(in), got, normalizeSpace(want))
 	}
 }
 
 // The worked examples of the rules, by their numbers.
 func TestWorkedExamples(t *testing.T) {
-	f(t, "1", `S sale 100`,
+	checkScript(t, "1", `S sale 100`,
 		`S attributed +100.00EUR reward 10.00EUR
-		 stands 100.00`)
-	f(t, "2", `S sale 100
+		 standing 100.00`)
+	checkScript(t, "2", `S sale 100
 		R refund 30 of=S`,
 		`S attributed +100.00EUR reward 10.00EUR
 		 R reversed -30.00EUR reward -3.00EUR of sale S
-		 stands 70.00 30.00`)
-	f(t, "3", `S sale 100
+		 standing 70.00 30.00`)
+	checkScript(t, "3", `S sale 100
 		R1 refund 60 of=S
 		R2 refund 60 of=S`,
 		`S attributed +100.00EUR reward 10.00EUR
 		 R1 reversed -60.00EUR reward -6.00EUR of sale S
 		 R2 reversed -60.00EUR reward -4.00EUR of sale S over_reversed !
-		 stands 0.00 60.00 60.00`)
-	f(t, "4", `S sale 100
+		 standing 0.00 60.00 60.00`)
+	checkScript(t, "4", `S sale 100
 		R1 refund 60 of=S
 		R2 refund 60 of=S
 		V reversal of=R2`,
@@ -295,22 +305,22 @@ func TestWorkedExamples(t *testing.T) {
 		 R1 reversed -60.00EUR reward -6.00EUR of sale S
 		 R2 reversed -60.00EUR reward -4.00EUR of sale S over_reversed !
 		 V reversed +60.00EUR reward 4.00EUR of refund R2 amount_missing
-		 stands 40.00 60.00 0.00 60.00`)
-	f(t, "5", `S sale 100
+		 standing 40.00 60.00 0.00 60.00`)
+	checkScript(t, "5", `S sale 100
 		R1 refund of=S
 		R2 refund 40 of=S`,
 		`S attributed +100.00EUR reward 10.00EUR
 		 R1 reversed -100.00EUR reward -10.00EUR of sale S amount_missing
 		 R2 reversed -40.00EUR reward 0.00EUR of sale S over_reversed !
-		 stands 0.00 100.00 40.00`)
-	f(t, "5, the other order", `S sale 100
+		 standing 0.00 100.00 40.00`)
+	checkScript(t, "5, the other order", `S sale 100
 		R2 refund 40 of=S
 		R1 refund of=S`,
 		`S attributed +100.00EUR reward 10.00EUR
 		 R2 reversed -40.00EUR reward -4.00EUR of sale S
 		 R1 reversed -60.00EUR reward -6.00EUR of sale S amount_missing
-		 stands 0.00 40.00 60.00`)
-	f(t, "6", `S sale 100
+		 standing 0.00 40.00 60.00`)
+	checkScript(t, "6", `S sale 100
 		V1 reversal of=S
 		V2 reversal of=V1
 		V3 reversal of=V2`,
@@ -318,23 +328,23 @@ func TestWorkedExamples(t *testing.T) {
 		 V1 reversed -100.00EUR reward -10.00EUR of sale S amount_missing
 		 V2 reversed +100.00EUR reward 10.00EUR of reversal V1 amount_missing
 		 V3 reversed -100.00EUR reward -10.00EUR of reversal V2 amount_missing
-		 stands 0.00 100.00 0.00 100.00`)
-	f(t, "7", `R refund 30 of=S
+		 standing 0.00 100.00 0.00 100.00`)
+	checkScript(t, "7", `R refund 30 of=S
 		S sale 100`,
 		`R reversed -30.00EUR reward -3.00EUR of sale S
 		 S attributed +100.00EUR reward 10.00EUR
-		 stands 30.00 70.00`)
-	f(t, "8", `click at=1h
+		 standing 30.00 70.00`)
+	checkScript(t, "8", `click at=1h
 		S sale 100
 		R refund 30 of=S`,
 		`S attributed +100.00EUR reward 10.00EUR
 		 R reversed -30.00EUR reward -3.00EUR of sale S
-		 stands 70.00 30.00`)
-	f(t, "9", `S sale 100 at=31d
+		 standing 70.00 30.00`)
+	checkScript(t, "9", `S sale 100 at=31d
 		R refund 100 of=S at=32d`,
 		`S unattributed outside_window
 		 R unattributed parent_unattributed of sale S`)
-	f(t, "10", `A sale 1 at=30d
+	checkScript(t, "10", `A sale 1 at=30d
 		B sale 1 at=30d1ms
 		C sale 1 at=-4m
 		D sale 1 at=-6m
@@ -346,64 +356,64 @@ func TestWorkedExamples(t *testing.T) {
 		 D unattributed before_click too_fast
 		 E attributed +1.00EUR reward 0.10EUR too_fast
 		 F unattributed before_click too_fast
-		 stands 1.00 1.00 1.00`)
-	f(t, "11", `L lead
+		 standing 1.00 1.00 1.00`)
+	checkScript(t, "11", `L lead
 		R refund
 		S sale 100`,
 		`L attributed +1
 		 R reversed -100.00EUR reward -10.00EUR of sale S amount_missing parent_inferred !
 		 S attributed +100.00EUR reward 10.00EUR
-		 stands 1 100.00 0.00`)
-	f(t, "12", `L lead
+		 standing 1 100.00 0.00`)
+	checkScript(t, "12", `L lead
 		S sale 100
 		X cancellation`,
 		`L attributed +1
 		 S attributed +100.00EUR reward 10.00EUR
 		 X reversed -100.00EUR reward -10.00EUR of sale S amount_missing parent_inferred !
-		 stands 1 0.00 100.00`)
-	f(t, "13", `S1 sale 100
+		 standing 1 0.00 100.00`)
+	checkScript(t, "13", `S1 sale 100
 		S2 sale 50
 		R refund 10`,
 		`S1 attributed +100.00EUR reward 10.00EUR
 		 S2 attributed +50.00EUR reward 5.00EUR
 		 R unattributed parent_ambiguous
-		 stands 100.00 50.00`)
-	f(t, "14", `S1 sale 100 order=o
+		 standing 100.00 50.00`)
+	checkScript(t, "14", `S1 sale 100 order=o
 		S2 sale 50 order=o
 		R refund 10 order=o`,
 		`S1 attributed +100.00EUR reward 10.00EUR
 		 S2 attributed +50.00EUR reward 5.00EUR
 		 R reversed -10.00EUR reward -1.00EUR of sale S2 parent_inferred !
-		 stands 100.00 40.00 10.00`)
-	f(t, "14, the other order", `S1 sale 100 order=o
+		 standing 100.00 40.00 10.00`)
+	checkScript(t, "14, the other order", `S1 sale 100 order=o
 		R refund 10 order=o
 		S2 sale 50 order=o`,
 		`S1 attributed +100.00EUR reward 10.00EUR
 		 R reversed -10.00EUR reward -1.00EUR of sale S1
 		 S2 attributed +50.00EUR reward 5.00EUR
-		 stands 90.00 10.00 50.00`)
-	f(t, "15", `x sale 1 name=a
+		 standing 90.00 10.00 50.00`)
+	checkScript(t, "15", `x sale 1 name=a
 		x sale 1 name=b
 		x sale 1 name=a`,
 		`x attributed +1.00EUR reward 0.10EUR
 		 x conflict first 0
 		 x duplicate first 0
-		 stands 1.00`)
-	f(t, "15, the other order", `x sale 1 name=b
+		 standing 1.00`)
+	checkScript(t, "15, the other order", `x sale 1 name=b
 		x sale 1 name=a
 		x sale 1 name=a`,
 		`x attributed +1.00EUR reward 0.10EUR
 		 x conflict first 0
 		 x conflict first 0
-		 stands 1.00`)
-	f(t, "16", `L lead
+		 standing 1.00`)
+	checkScript(t, "16", `L lead
 		X1 cancellation of=L
 		X2 cancellation of=L`,
 		`L attributed +1
 		 X1 reversed -1 of lead L
 		 X2 reversed -1 of lead L over_reversed !
-		 stands 0 1 1`)
-	f(t, "17", `click terms=5.00_EUR
+		 standing 0 1 1`)
+	checkScript(t, "17", `click terms=5.00_EUR
 		S sale 100
 		R1 refund 1 of=S
 		R2 refund 1 of=S
@@ -412,57 +422,57 @@ func TestWorkedExamples(t *testing.T) {
 		 R1 reversed -1.00EUR reward 0.00EUR of sale S
 		 R2 reversed -1.00EUR reward 0.00EUR of sale S
 		 R3 reversed -98.00EUR reward -5.00EUR of sale S
-		 stands 0.00 1.00 1.00 98.00`)
-	f(t, "18", `S sale 1000JPY
+		 standing 0.00 1.00 1.00 98.00`)
+	checkScript(t, "18", `S sale 1000JPY
 		R1 refund 333JPY of=S
 		R2 refund 667JPY of=S`,
 		`S attributed +1000JPY reward 100JPY
 		 R1 reversed -333JPY reward -33JPY of sale S
 		 R2 reversed -667JPY reward -67JPY of sale S
-		 stands 0 333 667`)
-	f(t, "19", `S sale 100
+		 standing 0 333 667`)
+	checkScript(t, "19", `S sale 100
 		R refund 50USD of=S`,
 		`S attributed +100.00EUR reward 10.00EUR
 		 R reversed -50.00USD reward 0.00EUR of sale S currency_mismatch !
-		 stands 100.00 50.00`)
-	f(t, "20", `S sale 100
+		 standing 100.00 50.00`)
+	checkScript(t, "20", `S sale 100
 		R refund 60 of=S
 		V reversal 20 of=R`,
 		`S attributed +100.00EUR reward 10.00EUR
 		 R reversed -60.00EUR reward -6.00EUR of sale S
 		 V reversed +20.00EUR reward 2.00EUR of refund R
-		 stands 60.00 40.00 20.00`)
-	f(t, "21, before the grace is over", `V1 reversal of=V2
+		 standing 60.00 40.00 20.00`)
+	checkScript(t, "21, before the grace is over", `V1 reversal of=V2
 		V2 reversal of=V1
 		through=72h`,
 		`V1 waits
 		 V2 waits`)
-	f(t, "21", `V1 reversal of=V2
+	checkScript(t, "21", `V1 reversal of=V2
 		V2 reversal of=V1
 		through=73h`,
 		`V1 unattributed parent_not_found
 		 V2 unattributed parent_not_found`)
-	f(t, "22, the click in time", `click at=71h
+	checkScript(t, "22, the click in time", `click at=71h
 		S sale 100 at=0h`,
 		`S attributed +100.00EUR reward 10.00EUR too_fast
-		 stands 100.00`)
-	f(t, "22, the click too late", `click at=73h
+		 standing 100.00`)
+	checkScript(t, "22, the click too late", `click at=73h
 		S sale 100 at=0h
 		S sale 100 at=74h`,
 		`S unattributed click_not_found bare
 		 S attributed +100.00EUR reward 10.00EUR
-		 stands 100.00`)
-	f(t, "22, a refund", `R refund 30 of=S at=0h
+		 standing 100.00`)
+	checkScript(t, "22, a refund", `R refund 30 of=S at=0h
 		S sale 100 at=74h`,
 		`R unattributed parent_not_found too_fast
 		 S attributed +100.00EUR reward 10.00EUR
-		 stands 100.00`)
-	f(t, "23", `x sale 100 ws=globex
+		 standing 100.00`)
+	checkScript(t, "23", `x sale 100 ws=globex
 		x sale 100`,
 		`x unattributed workspace_mismatch bare
 		 x attributed +100.00EUR reward 10.00EUR
-		 stands 100.00`)
-	f(t, "24", `S sale 100
+		 standing 100.00`)
+	checkScript(t, "24", `S sale 100
 		R refund 30 of=S
 		R2 refund 10 of=R
 		V reversal 10 of=R`,
@@ -470,5 +480,5 @@ func TestWorkedExamples(t *testing.T) {
 		 R reversed -30.00EUR reward -3.00EUR of sale S
 		 R2 unattributed wrong_parent of refund R
 		 V reversed +10.00EUR reward 1.00EUR of refund R
-		 stands 80.00 20.00 10.00`)
+		 standing 80.00 20.00 10.00`)
 }

@@ -10,76 +10,99 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// Views says, slowly and from the whole history, what the reporting views must say: by
-// view, by the row's key, the row as text. Partner names are those of the catalog, by
-// workspace and id.
+// Views is the expected content of the reporting views, computed slowly from the whole
+// history: for each view a map from the row's key to the row, both as text.
 type Views struct {
-	Performance           map[string]string // workspace day partner program link currency exponent
-	Conversions           map[string]string // event partition/offset
-	Reuse                 map[string]string // workspace event-id
-	Coverage              map[string]string // workspace link
-	Conservation          map[string]string // partition
-	WorkspaceConservation map[string]string // workspace day
+	Performance           map[string]string // by DailyKey
+	Conversions           map[string]string // by the event's "partition/offset"
+	Reuse                 map[string]string // by "workspace event-id"
+	Coverage              map[string]string // by "workspace link"
+	Conservation          map[string]string // by partition
+	WorkspaceConservation map[string]string // by "workspace day"
 }
 
-// Partner is what the catalog says about a partner now.
+// Partner is the present state of a partner in the catalog.
 type Partner struct{ Name, Relationship string }
 
-// MakeViews computes them from all clicks, all events and their outcomes.
+// MakeViews computes the views from all clicks, all events and their outcomes. partners
+// is the catalog, by workspace and partner id.
 func MakeViews(clicks []Click, events []Event, r Result, partners map[[2]string]Partner) Views {
 	v := Views{
-		map[string]string{},
-		map[string]string{},
-		map[string]string{},
-		map[string]string{},
-		map[string]string{},
-		map[string]string{},
+		Performance:           map[string]string{},
+		Conversions:           map[string]string{},
+		Reuse:                 map[string]string{},
+		Coverage:              map[string]string{},
+		Conservation:          map[string]string{},
+		WorkspaceConservation: map[string]string{},
 	}
 	for _, d := range Daily(clicks, r.Outcomes) {
 		p := partners[[2]string{d.WorkspaceID, d.PartnerID}]
 		v.Performance[fmt.Sprintf("%+v", d.DailyKey)] = fmt.Sprintf("%s %s %+v", p.Name, p.Relationship, d.DailySums)
 	}
-	reused := reuse(r.Outcomes)
+	reused := countReusedIDs(r.Outcomes)
+	v.addReuse(reused, r.Outcomes)
+	v.addConversions(reused, r.Outcomes, partners)
+	v.addCoverage(clicks)
+	v.addConservation(events, r)
+	return v
+}
+
+func (v *Views) addReuse(reused map[[2]string]int, outcomes []event.Outcome) {
 	for k, tokens := range reused {
 		n := 0
-		for i := range r.Outcomes {
-			if o := &r.Outcomes[i]; o.Effect != 0 && o.WorkspaceID == k[0] && o.EventID == k[1] {
+		for i := range outcomes {
+			if o := &outcomes[i]; o.Effect != 0 && o.WorkspaceID == k[0] && o.EventID == k[1] {
 				n++
 			}
 		}
 		v.Reuse[k[0]+" "+k[1]] = fmt.Sprintf("%d tokens %d events", tokens, n)
 	}
-	for i := range r.Outcomes {
-		o := &r.Outcomes[i]
+}
+
+func (v *Views) addConversions(reused map[[2]string]int, outcomes []event.Outcome, partners map[[2]string]Partner) {
+	for i := range outcomes {
+		o := &outcomes[i]
 		flags := slices.Clone(o.Flags)
 		if reused[[2]string{o.WorkspaceID, o.EventID}] > 1 {
 			flags = append(flags, "event_id_reused")
 		}
-		clawback, partner, now := "", "", ""
+		clawback := ""
 		if o.Effect == -1 {
 			clawback = "yes"
 		}
+		name, relationship := "", ""
 		if o.Click != nil {
-			partner = o.Click.PartnerName
-			now = partners[[2]string{o.WorkspaceID, o.Click.PartnerID}].Relationship
+			name = o.Click.PartnerName
+			relationship = partners[[2]string{o.WorkspaceID, o.Click.PartnerID}].Relationship
 		}
 		amount, net := "", ""
 		if o.AmountMinor != nil {
-			amount, net = decimal(*o.AmountMinor, o.Exponent), decimal(int64(o.Effect)**o.AmountMinor, o.Exponent)
+			amount = formatDecimal(*o.AmountMinor, o.Exponent)
+			net = formatDecimal(int64(o.Effect)**o.AmountMinor, o.Exponent)
 		}
-		v.Conversions[fmt.Sprintf("%d/%d", o.EventPartition, o.EventOffset)] = strings.Join([]string{o.WorkspaceID,
-			o.EventID, string(o.Type), string(o.Verdict), string(o.Reason), fmt.Sprint(
-				o.Effect), amount, net, o.Currency, clawback,
-			string(o.Review), strings.Join(flags, "|"), partner, now, o.ParentEventID}, ";")
+		v.Conversions[fmt.Sprintf("%d/%d", o.EventPartition, o.EventOffset)] = strings.Join([]string{
+			o.WorkspaceID,
+			o.EventID,
+			string(o.Type),
+			string(o.Verdict),
+			o.Reason,
+			fmt.Sprint(o.Effect),
+			amount,
+			net,
+			o.Currency,
+			clawback,
+			string(o.Review),
+			strings.Join(flags, "|"),
+			name,
+			relationship,
+			o.ParentEventID,
+		}, ";")
 	}
-	v.coverage(clicks)
-	v.conservation(events, r)
-	return v
 }
 
-// reuse counts, by workspace and event id, the tokens under which an id has effect,
-// where there are several.
-func reuse(outcomes []event.Outcome) map[[2]string]int {
+// countReusedIDs counts the tokens under which an event id has effect, by workspace and
+// id. It leaves out ids with one token.
+func countReusedIDs(outcomes []event.Outcome) map[[2]string]int {
 	tokens := map[[2]string]map[string]bool{}
 	for i := range outcomes {
 		if o := &outcomes[i]; o.Effect != 0 {
@@ -91,22 +114,20 @@ func reuse(outcomes []event.Outcome) map[[2]string]int {
 		}
 	}
 	n := map[[2]string]int{}
-	for k, of := range tokens {
-		if len(of) > 1 {
-			n[k] = len(of)
+	for k, set := range tokens {
+		if len(set) > 1 {
+			n[k] = len(set)
 		}
 	}
 	return n
 }
 
-// decimal writes minor units as a decimal.
-func decimal(minor int64, exponent int32) string {
-	text := new(big.Rat).SetFrac(big.NewInt(minor), new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(exponent)),
-		nil)).FloatString(int(exponent))
-	return text
+// formatDecimal writes minor units as a decimal.
+func formatDecimal(minor int64, exponent int32) string {
+	return new(big.Rat).SetFrac(big.NewInt(minor), powerOfTen(exponent)).FloatString(int(exponent))
 }
 
-func (v *Views) coverage(clicks []Click) {
+func (v *Views) addCoverage(clicks []Click) {
 	type sums struct{ clicks, tokened, withheld, off int }
 	by, seen := map[string]sums{}, map[string]bool{}
 	for i := range clicks {
@@ -133,49 +154,50 @@ func (v *Views) coverage(clicks []Click) {
 	}
 }
 
-func (v *Views) conservation(events []Event, r Result) {
-	type sums struct{ received, attributed, reversed, duplicate, conflict, unattributed, waiting int }
-	count := func(s *sums, o *event.Outcome) {
-		switch o.Verdict {
-		case event.Attributed:
-			s.attributed++
-		case event.Reversed:
-			s.reversed++
-		case event.Duplicate:
-			s.duplicate++
-		case event.Conflict:
-			s.conflict++
-		case event.Unattributed:
-			s.unattributed++
-		}
+// conservationSums counts the events of one partition, or of one workspace and day.
+type conservationSums struct{ received, attributed, reversed, duplicate, conflict, unattributed, waiting int }
+
+// countEvent counts an event with its outcome, nil if it waits.
+func (s *conservationSums) countEvent(o *event.Outcome) {
+	s.received++
+	if o == nil {
+		s.waiting++
+		return
 	}
-	partitions, days := map[int32]*sums{}, map[string]*sums{}
-	at := func(e *Event) (a, b *sums) {
-		if partitions[e.Partition] == nil {
-			partitions[e.Partition] = &sums{}
-		}
-		day := e.WorkspaceID + " " + e.ReceivedAt.Time().UTC().Format(time.DateOnly)
-		if days[day] == nil {
-			days[day] = &sums{}
-		}
-		return partitions[e.Partition], days[day]
+	switch o.Verdict {
+	case event.Attributed:
+		s.attributed++
+	case event.Reversed:
+		s.reversed++
+	case event.Duplicate:
+		s.duplicate++
+	case event.Conflict:
+		s.conflict++
+	case event.Unattributed:
+		s.unattributed++
 	}
-	rows := map[string]*event.Outcome{}
+}
+
+func (v *Views) addConservation(events []Event, r Result) {
+	outcomes := map[Position]*event.Outcome{}
 	for i := range r.Outcomes {
 		o := &r.Outcomes[i]
-		rows[fmt.Sprintf("%d/%d", o.EventPartition, o.EventOffset)] = o
+		outcomes[Position{o.EventPartition, o.EventOffset}] = o
 	}
+	partitions := map[int32]*conservationSums{}
+	days := map[string]*conservationSums{}
 	for i := range events {
 		e := &events[i]
-		a, b := at(e)
-		for _, s := range []*sums{a, b} {
-			s.received++
-			if o := rows[fmt.Sprintf("%d/%d", e.Partition, e.Offset)]; o != nil {
-				count(s, o)
-			} else {
-				s.waiting++
-			}
+		day := e.WorkspaceID + " " + e.ReceivedAt.Time().UTC().Format(time.DateOnly)
+		if partitions[e.Partition] == nil {
+			partitions[e.Partition] = &conservationSums{}
 		}
+		if days[day] == nil {
+			days[day] = &conservationSums{}
+		}
+		o := outcomes[Position{e.Partition, e.Offset}]
+		partitions[e.Partition].countEvent(o)
+		days[day].countEvent(o)
 	}
 	for p, s := range partitions {
 		v.Conservation[fmt.Sprint(p)] = fmt.Sprintf("%+v difference 0", *s)
