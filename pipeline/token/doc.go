@@ -1,19 +1,19 @@
-// Package token mints and verifies click tokens: the deterministic bridge between a
-// click and the conversions that follow it.
+// Package token mints and verifies click tokens, which link a click to the conversions
+// that follow it.
 //
-// A token is a KSUID (github.com/segmentio/ksuid), written as 27 base62 characters
-// whose text sorts as its bytes do:
+// A token is a KSUID (github.com/segmentio/ksuid), written as 27 base62 characters.
+// Texts sort as their bytes do:
 //
-//	+---------------------+--------------------+------------------------------------+
+//	+---------------------+--------------------+--------------------------------------+
 //	| seconds since 1.4e9 | random             | HMAC-SHA256(workspace, time, random) |
-//	| 4 B, big-endian     | 10 B               | its first 6 B                      |
-//	+---------------------+--------------------+------------------------------------+
+//	| 4 B, big-endian     | 10 B               | its first 6 B                        |
+//	+---------------------+--------------------+--------------------------------------+
 //
-// It carries nothing personal. The time order makes the stores fast and chooses the
-// partition epoch (schemas/topic); the MAC lets the gateway refuse forged tokens and
-// tokens of another workspace before they cost any state: 48 bits, so a forger needs
-// 2^47 signed requests on average for one hit.
+// It carries no personal data. Because tokens sort by time, the stores write in key
+// order. The MAC lets the gateway refuse forged tokens, and tokens of another
+// workspace, before they cost any state. It has 48 bits: a forger needs 2^47 signed
+// requests on average for one hit.
 //
-// MAC input: the byte 1 (version), the workspace id's length as one byte, the workspace
-// id, then the first 14 bytes of the token.
+// MAC input: the byte 1 (version), the length of the workspace id as one byte, the
+// workspace id, and the first 14 bytes of the token.
 package token

@@ -20,7 +20,7 @@ const (
 	key2 = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
 )
 
-func ring(t testing.TB, files map[string]string) *token.Keyring {
+func newKeyring(t testing.TB, files map[string]string) *token.Keyring {
 	t.Helper()
 	dir := fstest.MapFS{}
 	for name, text := range files {
@@ -36,7 +36,7 @@ func ring(t testing.TB, files map[string]string) *token.Keyring {
 var at = time.Unix(1790000000, 0).UTC()
 
 func TestGolden(t *testing.T) {
-	k := ring(t, map[string]string{"acme": "# first mints\n" + key1 + "\n" + key2 + "\n"})
+	k := newKeyring(t, map[string]string{"acme": "# first mints\n" + key1 + "\n" + key2 + "\n"})
 	raw, err := k.Mint("acme", at, bytes.NewReader(make([]byte, 10)))
 	if err != nil {
 		t.Fatal(err)
@@ -50,8 +50,8 @@ func TestGolden(t *testing.T) {
 }
 
 func TestVerify(t *testing.T) {
-	k := ring(t, map[string]string{"acme": key1, "globex": key1})
-	rotated := ring(t, map[string]string{"acme": key2 + "\n" + key1})
+	k := newKeyring(t, map[string]string{"acme": key1, "globex": key1})
+	rotated := newKeyring(t, map[string]string{"acme": key2 + "\n" + key1})
 	raw, err := k.Mint("acme", at, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func TestVerify(t *testing.T) {
 	f(k, "acme", text, nil)
 	f(rotated, "acme", text, nil)
 	f(k, "globex", text, token.ErrInvalid) // the same key, another workspace
-	f(k, "nobody", text, token.ErrInvalid)
+	f(k, "unknown", text, token.ErrInvalid)
 	f(k, "acme", text[:26], token.ErrMalformed)
 	f(k, "acme", text+"0", token.ErrMalformed)
 	f(k, "acme", strings.Repeat("z", 27), token.ErrMalformed) // more than 20 bytes can hold
@@ -86,7 +86,7 @@ func TestVerify(t *testing.T) {
 		forged[i] ^= 1
 		f(k, "acme", token.Text(&forged), token.ErrInvalid)
 	}
-	if _, err := k.Mint("nobody", at, rand.Reader); err == nil {
+	if _, err := k.Mint("unknown", at, rand.Reader); err == nil {
 		t.Error("minted without a key")
 	}
 }
@@ -107,10 +107,10 @@ func TestLoadErrors(t *testing.T) {
 	f("c2hvcnQ=", "at least 16 bytes")
 }
 
-// A keyring that was read again verifies what its new keys minted, and keeps its old
-// keys where the directory cannot be used.
+// After Reload a keyring verifies tokens of its new keys. If the directory cannot be
+// used, it keeps the old keys.
 func TestReload(t *testing.T) {
-	k := ring(t, map[string]string{"acme": key1})
+	k := newKeyring(t, map[string]string{"acme": key1})
 	raw, err := k.Mint("acme", at, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -135,9 +135,9 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// Text order is byte order is time order: stores and humans sort alike.
+// Text order, byte order and time order are the same.
 func TestOrder(t *testing.T) {
-	k := ring(t, map[string]string{"acme": key1})
+	k := newKeyring(t, map[string]string{"acme": key1})
 	rapid.Check(t, func(t *rapid.T) {
 		a, _ := k.Mint("acme", at.Add(time.Duration(rapid.Int64Range(0, 1<<30).Draw(t, "a"))*time.Second), rand.Reader)
 		b, _ := k.Mint("acme", at.Add(time.Duration(rapid.Int64Range(0, 1<<30).Draw(t, "b"))*time.Second), rand.Reader)
@@ -177,7 +177,7 @@ func FuzzParse(f *testing.F) {
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// What the library reads and what we read is the same, over the whole range.
+// The library and this package decode alike, over the whole range.
 func TestParseIsKSUIDs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.StringOfN(rapid.RuneFrom([]rune(base62)), token.Len, token.Len, token.Len).Draw(t, "text")
@@ -208,7 +208,7 @@ func BenchmarkParse(b *testing.B) {
 }
 
 func BenchmarkMint(b *testing.B) {
-	k := ring(b, map[string]string{"acme": key1})
+	k := newKeyring(b, map[string]string{"acme": key1})
 	random := strings.NewReader("")
 	b.ReportAllocs()
 	for b.Loop() {
