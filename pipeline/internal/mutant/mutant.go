@@ -1,6 +1,6 @@
-// Package mutant breaks code on purpose, to see whether tests notice: it builds a
-// package's tests with some source changed (go test -overlay: no file of the repository
-// is touched).
+// Package mutant breaks code on purpose, so that a test can check that other tests
+// notice. It builds a package's tests with some source replaced (go test -overlay), and
+// leaves the files of the repository alone.
 package mutant
 
 import (
@@ -13,36 +13,39 @@ import (
 	"testing"
 )
 
-// Edit replaces the one place in File, relative to the test's directory, that reads
-// Old.
-type Edit struct{ File, Old, New string }
+// Edit replaces the only occurrence of Old in File.
+type Edit struct {
+	File string // relative to the directory of the test
+	Old  string
+	New  string
+}
 
-// apply returns the changed source.
-func (e Edit) apply() (string, error) {
+// mutatedSource returns the content of the file with the edit made.
+func (e Edit) mutatedSource() (string, error) {
 	source, err := os.ReadFile(e.File)
 	if err != nil {
 		return "", fmt.Errorf("breaking code: %w", err)
 	}
 	if n := strings.Count(string(source), e.Old); n != 1 {
-		return "", fmt.Errorf("%d places in %s to break, want one: %q", n, e.File, e.Old)
+		return "", fmt.Errorf("breaking code: %s contains %d times, want once: %q", e.File, n, e.Old)
 	}
 	return strings.Replace(string(source), e.Old, e.New, 1), nil
 }
 
-// Check reports an edit that no longer finds its place.
+// Check returns an error if the edit no longer matches the source.
 func (e Edit) Check() error {
-	_, err := e.apply()
+	_, err := e.mutatedSource()
 	return err
 }
 
-// Build compiles the tests of the current directory's package with edits of different
-// files made.
+// Build compiles the tests of the package in the current directory with the edits made,
+// at most one per file. It returns the path of the test binary.
 func Build(t testing.TB, edits ...Edit) (bin string) {
 	t.Helper()
 	dir := t.TempDir()
 	replace := make(map[string]string)
 	for i, e := range edits {
-		text, err := e.apply()
+		text, err := e.mutatedSource()
 		if err != nil {
 			t.Fatal(err)
 		}
