@@ -69,6 +69,9 @@ func (j *journey) propagateStanding(e *event.JourneyEvent, p *parent) (rootChang
 	childBefore, childAfter := int64(0), e.Standing()
 	takes := e.Takes
 	for {
+		if node.Effect == 0 {
+			return rootChange{}, fmt.Errorf("%w: event %q is in a chain but has no effect", event.ErrJourney, id)
+		}
 		before := node.Standing()
 		after := before
 		if takes && childBefore != childAfter {

@@ -348,6 +348,22 @@ func TestDamagedRows(t *testing.T) {
 	}
 }
 
+// An event in the middle of a chain that has lost its effect is damage: to take from it
+// would credit or charge the root by guess.
+func TestDamagedChain(t *testing.T) {
+	b := newBench(t)
+	b.judgeEvent(b.newEvent(event.Sale, "s", ""))
+	b.judgeEvent(b.newEvent(event.Refund, "r", "s"))
+	b.judgeEvent(b.newEvent(event.Reversal, "v1", "r"))
+	key := event.AppendJourneyKey(nil, &b.raw, event.KindEvent, "r")
+	b.rows.values[string(key)] = event.AppendEvent(nil, &event.JourneyEvent{Type: event.Refund, Offset: 2})
+	v2 := b.newEvent(event.Reversal, "v2", "v1")
+	err := b.rules.JudgeEvent(b.rows, b.clicks, v2, attribution.Source{Offset: 4}, b.emit)
+	if !errors.Is(err, event.ErrJourney) {
+		t.Errorf("got %v, want %v", err, event.ErrJourney)
+	}
+}
+
 // For the events, a click that cannot be used is unknown: its bytes cannot be decoded,
 // or they belong to another token.
 func TestUselessClick(t *testing.T) {
