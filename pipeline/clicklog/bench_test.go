@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/nimriz/partners/pipeline/clicklog"
+	"github.com/nimriz/partners/pipeline/token"
 )
 
 // The benchmarks put the same clicks, 343 bytes each and as repetitive as real ones,
@@ -35,7 +36,8 @@ func newBenchClicks() benchClicks {
 	var c benchClicks
 	for i := range 997 {
 		b := fmt.Appendf(nil,
-			"\x00\x00\x00\x00\x01ws_%04d|%027d|lnk_%08x|go.acme-1.example|partner-%d-spring|https://www.acme-1.example/collections/spring-sale/%d|"+
+			"\x00\x00\x00\x00\x01ws_%04d|%027d|lnk_%08x|go.acme-1.example|partner-%d-spring|"+
+				"https://www.acme-1.example/collections/spring-sale/%d|"+
 				"prt_%06d|nomura-media-%d|Nomura Media %d|approved|prg_%04d|spring-%d|Spring Programme "+
 				"%d|asg_%06d|partner|affiliate|spring_%d|banner_%d|hero-copy|b|www.youtube.com|%s",
 			i%8, 0, uint32(i)*2654435761, i, i, i%97, i%97, i%97, i%23, i%23, i%23, i, i%23, i%5,
@@ -50,7 +52,7 @@ func newBenchClicks() benchClicks {
 
 // fill writes the i-th click: its token and, in its value, the token as text and the
 // time.
-func (c benchClicks) fill(i int, t *clicklog.Token, value []byte) {
+func (c benchClicks) fill(i int, t *token.Raw, value []byte) {
 	binary.BigEndian.PutUint32(t[:], uint32(benchEpoch+i/benchPerSec))
 	x := uint64(i) * 0x9E3779B97F4A7C15
 	x ^= x >> 29
@@ -66,15 +68,15 @@ func (c benchClicks) fill(i int, t *clicklog.Token, value []byte) {
 
 func benchNow() time.Time { return time.Unix(1_400_000_000+benchEpoch+1<<20, 0) }
 
-type noSide struct{}
+type discardStore struct{}
 
-func (noSide) PutClick(*clicklog.Token, int64, []byte) error { return nil }
-func (noSide) Flush() error                                  { return nil }
-func (noSide) GetClick(_ *clicklog.Token, b []byte) ([]byte, int64, bool, error) {
+func (discardStore) PutClick(*token.Raw, int64, []byte) error { return nil }
+func (discardStore) Flush() error                             { return nil }
+func (discardStore) GetClick(_ *token.Raw, b []byte) ([]byte, int64, bool, error) {
 	return b, 0, false, nil
 }
 
-func cpu() time.Duration {
+func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0
@@ -82,20 +84,20 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// measure runs the loop and reports what is common to all benchmarks.
-func measure(b *testing.B, loop func(n int)) {
+// measureLoop runs the loop and reports what is common to all benchmarks.
+func measureLoop(b *testing.B, loop func(n int)) {
 	b.SetBytes(benchValue)
 	b.ReportAllocs()
 	b.ResetTimer()
-	before := cpu()
+	before := cpuTime()
 	loop(b.N)
 	b.StopTimer()
-	b.ReportMetric(float64(cpu()-before)/float64(b.N), "cpu-ns/op")
+	b.ReportMetric(float64(cpuTime()-before)/float64(b.N), "cpu-ns/op")
 }
 
 func openBenchLog(b *testing.B) *clicklog.Log {
 	l, err := clicklog.Open(vfs.Default, b.TempDir(), clicklog.Identity{Cluster: "bench"}, clicklog.DefaultConfig(),
-		noSide{}, benchNow)
+		discardStore{}, benchNow)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -108,7 +110,7 @@ func openBenchLog(b *testing.B) *clicklog.Log {
 }
 
 func fillLog(b *testing.B, l *clicklog.Log, n int) {
-	c, t, value := newBenchClicks(), clicklog.Token{}, make([]byte, benchValue)
+	c, t, value := newBenchClicks(), token.Raw{}, make([]byte, benchValue)
 	for i := range n {
 		c.fill(i, &t, value)
 		if err := l.Put(&t, int64(1_400_000_000+benchEpoch+i/benchPerSec)*1000, value, int64(i)); err != nil {
@@ -122,8 +124,8 @@ func fillLog(b *testing.B, l *clicklog.Log, n int) {
 
 func BenchmarkPut(b *testing.B) {
 	b.Run("harness", func(b *testing.B) {
-		c, t, value := newBenchClicks(), clicklog.Token{}, make([]byte, benchValue)
-		measure(b, func(n int) {
+		c, t, value := newBenchClicks(), token.Raw{}, make([]byte, benchValue)
+		measureLoop(b, func(n int) {
 			for i := range n {
 				c.fill(i, &t, value)
 			}
@@ -131,13 +133,13 @@ func BenchmarkPut(b *testing.B) {
 	})
 	b.Run("clicklog", func(b *testing.B) {
 		l := openBenchLog(b)
-		measure(b, func(n int) { fillLog(b, l, n) })
+		measureLoop(b, func(n int) { fillLog(b, l, n) })
 		st := l.Stats()
 		b.ReportMetric(float64(st.DiskBytes)/float64(b.N), "disk-B/op")
 	})
 	b.Run("pebble", func(b *testing.B) {
 		db := openBenchPebble(b)
-		measure(b, func(n int) { fillPebble(b, db, n) })
+		measureLoop(b, func(n int) { fillPebble(b, db, n) })
 		b.ReportMetric(float64(db.Metrics().DiskSpaceUsage())/float64(b.N), "disk-B/op")
 	})
 }
@@ -152,9 +154,9 @@ func BenchmarkGet(b *testing.B) {
 	b.Run("clicklog", func(b *testing.B) {
 		l := openBenchLog(b)
 		fillLog(b, l, benchGets)
-		r, t, want := rand.New(rand.NewPCG(1, 2)), clicklog.Token{}, make([]byte, benchValue)
+		r, t, want := rand.New(rand.NewPCG(1, 2)), token.Raw{}, make([]byte, benchValue)
 		buf := make([]byte, 0, 512)
-		measure(b, func(n int) {
+		measureLoop(b, func(n int) {
 			for range n {
 				c.fill(r.IntN(benchGets), &t, want)
 				v, _, err := l.Get(&t, buf[:0])
@@ -165,9 +167,9 @@ func BenchmarkGet(b *testing.B) {
 	b.Run("pebble", func(b *testing.B) {
 		db := openBenchPebble(b)
 		fillPebble(b, db, benchGets)
-		r, t, want := rand.New(rand.NewPCG(1, 2)), clicklog.Token{}, make([]byte, benchValue)
+		r, t, want := rand.New(rand.NewPCG(1, 2)), token.Raw{}, make([]byte, benchValue)
 		buf := make([]byte, 0, 512)
-		measure(b, func(n int) {
+		measureLoop(b, func(n int) {
 			for range n {
 				c.fill(r.IntN(benchGets), &t, want)
 				v, closer, err := db.Get(t[:])
@@ -184,7 +186,7 @@ func BenchmarkGet(b *testing.B) {
 func openBenchPebble(b *testing.B) *pebble.DB {
 	opts := &pebble.Options{DisableWAL: true, MemTableSize: 64 << 20, MemTableStopWritesThreshold: 4,
 		FormatMajorVersion: pebble.FormatNewest,
-		Logger:             quiet{b}}
+		Logger:             quietLogger{b}}
 	opts.EnsureDefaults()
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -203,7 +205,7 @@ func openBenchPebble(b *testing.B) *pebble.DB {
 
 // fillPebble puts in batches of 100, which Pebble likes better than single puts.
 func fillPebble(b *testing.B, db *pebble.DB, n int) {
-	c, t, value := newBenchClicks(), clicklog.Token{}, make([]byte, benchValue)
+	c, t, value := newBenchClicks(), token.Raw{}, make([]byte, benchValue)
 	batch := db.NewBatch()
 	for i := range n {
 		c.fill(i, &t, value)
@@ -225,9 +227,9 @@ func fillPebble(b *testing.B, db *pebble.DB, n int) {
 	}
 }
 
-// quiet keeps Pebble's notices out of the figures.
-type quiet struct{ b *testing.B }
+// quietLogger keeps Pebble's notices out of the figures.
+type quietLogger struct{ b *testing.B }
 
-func (quiet) Infof(string, ...any)                {}
-func (quiet) Errorf(string, ...any)               {}
-func (q quiet) Fatalf(format string, args ...any) { q.b.Fatalf(format, args...) }
+func (quietLogger) Infof(string, ...any)                {}
+func (quietLogger) Errorf(string, ...any)               {}
+func (q quietLogger) Fatalf(format string, args ...any) { q.b.Fatalf(format, args...) }

@@ -10,9 +10,11 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/nimriz/partners/pipeline/token"
 )
 
-// files is a log's directory as it lies on the disk.
+// files is the content of a log's directory.
 type files map[string][]byte
 
 func readFiles(t testing.TB, fs *vfs.MemFS) files {
@@ -32,7 +34,7 @@ func readFiles(t testing.TB, fs *vfs.MemFS) files {
 	return all
 }
 
-func (f files) fs(t testing.TB) *vfs.MemFS {
+func (f files) newFS(t testing.TB) *vfs.MemFS {
 	t.Helper()
 	fs := newFS(t)
 	if err := fs.MkdirAll(testDir, 0o755); err != nil {
@@ -58,7 +60,7 @@ func (f files) fs(t testing.TB) *vfs.MemFS {
 func threeSegments(t testing.TB) (files, []record) {
 	t.Helper()
 	fs, r := newFS(t), rand.New(rand.NewPCG(3, 3))
-	l := mustOpen(t, fs, newMapSide(), clock(1000))
+	l := mustOpen(t, fs, newMemStore(), clockAt(1000))
 	var topic []record
 	for i := range 90 {
 		rec := record{
@@ -76,7 +78,7 @@ func threeSegments(t testing.TB) (files, []record) {
 			}
 		}
 		topic = append(topic, rec)
-		if err := rec.feed(l); err != nil {
+		if err := rec.putInto(l); err != nil {
 			t.Fatal(err)
 		}
 		if i%30 == 29 {
@@ -91,8 +93,8 @@ func threeSegments(t testing.TB) (files, []record) {
 	return readFiles(t, fs), topic
 }
 
-// Each byte of each file is changed in turn. The log must not open, or not answer, or
-// be right; what it no longer vouches for may be missing.
+// The test changes each byte of each file in turn. The log must refuse to open, refuse
+// to answer, or answer correctly; clicks that it no longer vouches for may be missing.
 func TestFlipEveryByte(t *testing.T) {
 	t.Parallel()
 	all, topic := threeSegments(t)
@@ -106,7 +108,7 @@ func TestFlipEveryByte(t *testing.T) {
 			bad := bytes.Clone(good)
 			bad[i] ^= []byte{0x01, 0x80, 0xff}[i%3]
 			all[name] = bad
-			l, err := Open(all.fs(t), testDir, testID, Config{SlabBytes: testSlab}, newMapSide(), clock(1000))
+			l, err := Open(all.newFS(t), testDir, testID, Config{SlabBytes: testSlab}, newMemStore(), clockAt(1000))
 			if err != nil {
 				if !NeedsRebuild(err) {
 					t.Fatalf("byte %d of %s: %v", i, name, err)
@@ -131,7 +133,7 @@ func TestFlipEveryByte(t *testing.T) {
 			}
 			if !noticed {
 				wrong++
-				t.Errorf("byte %d of %s: nobody noticed", i, name)
+				t.Errorf("byte %d of %s: the damage was not noticed", i, name)
 			}
 		}
 		all[name] = good
@@ -141,8 +143,8 @@ func TestFlipEveryByte(t *testing.T) {
 	}
 }
 
-// A file cut anywhere: the newest is deleted and its offsets are to be read again, any
-// other makes the log corrupt.
+// A file is cut at any length. The newest one is deleted, and its offsets have to be
+// read again; any other makes the log corrupt.
 func TestTornFiles(t *testing.T) {
 	t.Parallel()
 	all, topic := threeSegments(t)
@@ -152,8 +154,8 @@ func TestTornFiles(t *testing.T) {
 		for n := 0; n < len(good); n += 1 + len(good)/300 {
 			for _, torn := range [][]byte{good[:n], append(bytes.Clone(good[:n]), make([]byte, len(good)-n)...)} {
 				all[name] = torn
-				fs := all.fs(t)
-				l, err := Open(fs, testDir, testID, Config{SlabBytes: testSlab}, newMapSide(), clock(1000))
+				fs := all.newFS(t)
+				l, err := Open(fs, testDir, testID, Config{SlabBytes: testSlab}, newMemStore(), clockAt(1000))
 				if id < 3 {
 					if !errors.Is(err, ErrCorrupt) {
 						t.Fatalf("%s cut at %d: %v", name, n, err)
@@ -170,11 +172,11 @@ func TestTornFiles(t *testing.T) {
 					t.Fatal("the torn file is still there")
 				}
 				for _, rec := range topic {
-					if err := rec.feed(l); err != nil {
+					if err := rec.putInto(l); err != nil {
 						t.Fatal(err)
 					}
 				}
-				if err := verify(l, newMapSide(), topic, 0); err != nil {
+				if err := verifyAnswers(l, newMemStore(), topic, 0); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -192,8 +194,8 @@ func TestOpenRefuses(t *testing.T) {
 	version := func(v uint32, name string) func(files) {
 		return func(f files) { le.PutUint32(f[name][len(f[name])-footerLen+80:], v) }
 	}
-	// patch changes a field of the newest footer and makes the checksum right again:
-	// the fields must also agree with each other.
+	// patch changes a field of the newest footer and corrects the checksum: the fields
+	// must also agree with each other.
 	patch := func(at int, v uint64, bytes int) func(files) {
 		return func(f files) {
 			b := f[segmentName(3)]
@@ -246,7 +248,7 @@ func TestOpenRefuses(t *testing.T) {
 		{name: "too many blocks", damage: patch(32, 1<<32-1, 4), want: ErrCorrupt, says: "contradicts"},
 		{name: "one block less", damage: patch(32, 3, 4), want: ErrCorrupt, says: "file of"},
 		{name: "empty but for blocks", damage: patch(36, 0, 4), want: ErrCorrupt, says: "contradicts"},
-		{name: "range does not fit", damage: patch(40, 1, 4), want: ErrCorrupt, says: "out of order"},
+		{name: "range does not fit", damage: patch(40, 1, 4), want: ErrCorrupt, says: "contradicts the footer"},
 		{
 			name:   "other cluster",
 			damage: func(files) {},
@@ -269,8 +271,8 @@ func TestOpenRefuses(t *testing.T) {
 			if c.id == (Identity{}) {
 				c.id = testID
 			}
-			fs := all.fs(t)
-			_, err := Open(fs, testDir, c.id, Config{SlabBytes: testSlab}, newMapSide(), clock(1000))
+			fs := all.newFS(t)
+			_, err := Open(fs, testDir, c.id, Config{SlabBytes: testSlab}, newMemStore(), clockAt(1000))
 			if !errors.Is(err, c.want) || (err != nil) != NeedsRebuild(err) {
 				t.Fatalf("got %v, want %v", err, c.want)
 			}
@@ -286,19 +288,19 @@ func TestOpenRefuses(t *testing.T) {
 			if err := Wipe(fs, testDir); err != nil {
 				t.Fatal(err)
 			}
-			if l, err := Open(fs, testDir, c.id, Config{SlabBytes: testSlab}, newMapSide(), clock(1000)); err != nil ||
-				l.Next() != -1 {
+			l, err := Open(fs, testDir, c.id, Config{SlabBytes: testSlab}, newMemStore(), clockAt(1000))
+			if err != nil || l.Next() != -1 {
 				t.Fatal(l, err)
 			}
 		})
 	}
 }
 
-// A sound block at another block's place is not believed.
+// A valid block in the place of another block is refused.
 func TestSwappedBlocks(t *testing.T) {
 	t.Parallel()
 	fs, r := newFS(t), rand.New(rand.NewPCG(4, 4))
-	l := mustOpen(t, fs, newMapSide(), clock(1000))
+	l := mustOpen(t, fs, newMemStore(), clockAt(1000))
 	for i := range 10 { // each click has its own block, all of the same size
 		tok := testToken(i, 0)
 		value := make([]byte, 4000) // does not compress
@@ -308,21 +310,21 @@ func TestSwappedBlocks(t *testing.T) {
 		if err := l.Put(&tok, testTime(i), value, int64(i)); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.wait(); err != nil {
+		if err := l.awaitWriter(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := l.Seal(); err != nil {
 		t.Fatal(err)
 	}
-	s := l.segs[0]
-	if n := s.offs[1]; len(s.keys) < 2 || s.offs[2] != 2*n {
-		t.Fatal("blocks differ in size", s.offs)
+	s := l.segments[0]
+	if n := s.blockOffsets[1]; len(s.blockKeys) < 2 || s.blockOffsets[2] != 2*n {
+		t.Fatal("blocks differ in size", s.blockOffsets)
 	}
 	all := readFiles(t, fs)
-	b, n := all[segmentName(1)], s.offs[1]
+	b, n := all[segmentName(1)], s.blockOffsets[1]
 	copy(b, append(bytes.Clone(b[n:2*n]), b[:n]...))
-	l = mustOpen(t, all.fs(t), newMapSide(), clock(1000))
+	l = mustOpen(t, all.newFS(t), newMemStore(), clockAt(1000))
 	tok := testToken(0, 0)
 	if _, _, err := l.Get(&tok, nil); !errors.Is(err, ErrCorrupt) {
 		t.Fatal(err)
@@ -333,14 +335,14 @@ func FuzzSegment(f *testing.F) {
 	all, topic := threeSegments(f)
 	f.Add(all[segmentName(1)], true)
 	f.Add(all[segmentName(1)][:footerLen], false)
-	f.Add([]byte(magic), true)
-	small := (&segment{id: 1, first: 5, next: 9, min: 1<<32 - 1, offs: []uint32{0}}).appendTail(nil, testID)
-	f.Add(small, true)
+	f.Add([]byte(footerMagic), true)
+	empty := segment{id: 1, firstOffset: 5, nextOffset: 9, minMint: 1<<32 - 1, blockOffsets: []uint32{0}}
+	f.Add(empty.appendTail(nil, testID), true)
 	f.Fuzz(func(t *testing.T, b []byte, repair bool) {
 		b = bytes.Clone(b)
 		if repair { // past the checksums
 			if k := len(b) - footerLen; k >= 0 {
-				copy(b[k+88:], magic)
+				copy(b[k+88:], footerMagic)
 				le.PutUint32(b[k+80:], formatVersion)
 				if n := int(le.Uint32(b[k+76:])); n >= 0 && n <= k {
 					if d, m := le.Uint64(b[k+24:]), k-n; d <= uint64(m) {
@@ -350,8 +352,8 @@ func FuzzSegment(f *testing.F) {
 				}
 			}
 		}
-		l, err := Open(files{segmentName(1): b}.fs(t), testDir, testID, Config{SlabBytes: testSlab}, newMapSide(),
-			clock(1000))
+		l, err := Open(files{segmentName(1): b}.newFS(t), testDir, testID, Config{SlabBytes: testSlab}, newMemStore(),
+			clockAt(1000))
 		if err != nil {
 			if !NeedsRebuild(err) {
 				t.Fatal(err)
@@ -377,14 +379,14 @@ func FuzzBlock(f *testing.F) {
 			t.Fatalf("%d bytes came back as %d, %v", len(records), len(got), err)
 		}
 		block = bytes.Clone(block)
-		if repair && len(block) >= blockHead {
+		if repair && len(block) >= blockHeadLen {
 			le.PutUint32(block, crc32.Checksum(block[4:], castagnoli))
 		}
 		records, err = decodeBlock(nil, block)
 		if err != nil && !errors.Is(err, ErrCorrupt) {
 			t.Fatal(err)
 		}
-		if _, _, _, err := findRecord(records, &Token{0xff}); err != nil && !errors.Is(err, ErrCorrupt) {
+		if _, _, _, err := findRecord(records, &token.Raw{0xff}); err != nil && !errors.Is(err, ErrCorrupt) {
 			t.Fatal(fmt.Errorf("finding: %w", err))
 		}
 	})

@@ -61,9 +61,9 @@ func TestGolden(t *testing.T) {
 	for name, topic := range goldenClicks() {
 		t.Run(name, func(t *testing.T) {
 			mem := newFS(t)
-			l := mustOpen(t, mem, newMapSide(), clock(1000))
+			l := mustOpen(t, mem, newMemStore(), clockAt(1000))
 			for _, rec := range topic {
-				if err := rec.feed(l); err != nil {
+				if err := rec.putInto(l); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -82,24 +82,24 @@ func TestGolden(t *testing.T) {
 			if name != "v1-s2" && written != string(golden) {
 				t.Errorf("the program writes\n%s\nbut %s has\n%s", written, path, golden)
 			}
-			b, err := undump(string(golden))
+			b, err := parseHexDump(string(golden))
 			if err != nil {
 				t.Fatal(err)
 			}
-			side := newMapSide()
-			l = mustOpen(t, files{segmentName(1): b}.fs(t), side, clock(1000))
+			store := newMemStore()
+			l = mustOpen(t, files{segmentName(1): b}.newFS(t), store, clockAt(1000))
 			if want := topic[len(topic)-1].offset + 1; l.Next() != want {
 				t.Errorf("next is %d, want %d", l.Next(), want)
 			}
-			if err := verify(l, side, topic, 0); err != nil {
+			if err := verifyAnswers(l, store, topic, 0); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 }
 
-// undump reads what hex.Dump wrote.
-func undump(dump string) (b []byte, err error) {
+// parseHexDump reads what hex.Dump wrote.
+func parseHexDump(dump string) (b []byte, err error) {
 	for i, line := range strings.Split(strings.TrimSpace(dump), "\n") {
 		if len(line) < 60 {
 			return nil, fmt.Errorf("line %d is short", i+1)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/nimriz/partners/pipeline/token"
 )
 
 const (
@@ -24,48 +26,51 @@ var testID = Identity{Cluster: "MkU3OEVBNTcwNTJENDM2Qk", Topic: [16]byte{0xaa, 1
 
 // testTime is the Kafka record time of a click minted n seconds after testEpoch, in
 // milliseconds.
-func testTime(n int) int64 { return (ksuidEpoch + testEpoch + int64(n)) * 1000 }
+func testTime(n int) int64 {
+	epoch := token.Time(&token.Raw{})
+	return (epoch.Unix() + testEpoch + int64(n)) * 1000
+}
 
-func testToken(seconds int, payload uint64) (t Token) {
+func testToken(seconds int, payload uint64) (t token.Raw) {
 	binary.BigEndian.PutUint32(t[:], uint32(testEpoch+seconds))
 	binary.BigEndian.PutUint64(t[4:], payload*0x9E3779B97F4A7C15)
 	binary.BigEndian.PutUint64(t[12:], payload)
 	return t
 }
 
-// clock stands n seconds after testEpoch.
-func clock(n int) func() time.Time {
+// clockAt is a clock that always shows n seconds after testEpoch.
+func clockAt(n int) func() time.Time {
 	return func() time.Time { return time.UnixMilli(testTime(n)) }
 }
 
-type sideClick struct {
+type storedClick struct {
 	at    int64
 	value []byte
 }
 
-// mapSide is a Side that forgets, at a crash, what was not flushed.
-type mapSide struct {
+// memStore is an OutOfOrderStore that loses, in a crash, what was not flushed.
+type memStore struct {
 	mu       sync.Mutex
-	all      map[Token]sideClick
-	durable  map[Token]sideClick
-	puts     []Token // not flushed, in order
+	all      map[token.Raw]storedClick
+	durable  map[token.Raw]storedClick
+	puts     []token.Raw // not flushed, in order
 	flushes  int
 	flushErr error
 }
 
-func newMapSide() *mapSide {
-	return &mapSide{all: map[Token]sideClick{}, durable: map[Token]sideClick{}}
+func newMemStore() *memStore {
+	return &memStore{all: map[token.Raw]storedClick{}, durable: map[token.Raw]storedClick{}}
 }
 
-func (m *mapSide) PutClick(t *Token, at int64, value []byte) error {
+func (m *memStore) PutClick(t *token.Raw, at int64, value []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.all[*t] = sideClick{at, bytes.Clone(value)}
+	m.all[*t] = storedClick{at, bytes.Clone(value)}
 	m.puts = append(m.puts, *t)
 	return nil
 }
 
-func (m *mapSide) GetClick(t *Token, buf []byte) ([]byte, int64, bool, error) {
+func (m *memStore) GetClick(t *token.Raw, buf []byte) ([]byte, int64, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c, ok := m.all[*t]
@@ -75,7 +80,7 @@ func (m *mapSide) GetClick(t *Token, buf []byte) ([]byte, int64, bool, error) {
 	return append(buf, c.value...), c.at, true, nil
 }
 
-func (m *mapSide) Flush() error {
+func (m *memStore) Flush() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.flushes++
@@ -86,21 +91,21 @@ func (m *mapSide) Flush() error {
 	return nil
 }
 
-// crash returns what is left: what was flushed, and of the rest all or nothing. (What
-// was put over a flushed click may survive or not.)
-func (m *mapSide) crash(keepUnflushed bool) *mapSide {
+// crash returns what is left: what was flushed, and of the rest all or nothing. (A put
+// that replaced a flushed click may survive or not.)
+func (m *memStore) crash(keepUnflushed bool) *memStore {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	from := m.durable
 	if keepUnflushed {
 		from = m.all
 	}
-	return &mapSide{all: maps.Clone(from), durable: maps.Clone(from)}
+	return &memStore{all: maps.Clone(from), durable: maps.Clone(from)}
 }
 
-func mustOpen(t testing.TB, fs vfs.FS, side Side, now func() time.Time) *Log {
+func mustOpen(t testing.TB, fs vfs.FS, store OutOfOrderStore, now func() time.Time) *Log {
 	t.Helper()
-	l, err := Open(fs, testDir, testID, Config{SlabBytes: testSlab}, side, now)
+	l, err := Open(fs, testDir, testID, Config{SlabBytes: testSlab}, store, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,12 +128,12 @@ func newFS(t testing.TB) *vfs.MemFS {
 // record is one record of the topic.
 type record struct {
 	offset int64
-	token  Token
+	token  token.Raw
 	at     int64
 	value  []byte // nil: a record to skip
 }
 
-func (r record) feed(l *Log) error {
+func (r record) putInto(l *Log) error {
 	if r.value == nil {
 		l.Skip(r.offset)
 		return nil
@@ -136,10 +141,10 @@ func (r record) feed(l *Log) error {
 	return l.Put(&r.token, r.at, r.value, r.offset)
 }
 
-// topicOf makes a topic that has everything in it: late and future clicks, repeated
-// tokens with other bytes, records to skip, holes in the offsets, tokens that share
-// their first eight bytes, and a large click.
-func topicOf(r *rand.Rand, n int) []record {
+// randomTopic makes a topic with everything in it: out-of-order clicks of both kinds,
+// repeated tokens with other bytes, records to skip, holes in the offsets, tokens that
+// share their first eight bytes, and a large click.
+func randomTopic(r *rand.Rand, n int) []record {
 	var topic []record
 	offset := int64(r.IntN(3) * 1000)
 	for i := range n {
@@ -176,11 +181,11 @@ func topicOf(r *rand.Rand, n int) []record {
 	return topic
 }
 
-// verify asks for every token of the topic and judges the answers by a plain map: for
-// what lies below Next the last put's bytes, and nothing for the rest, unless the Side
-// still has it from before a crash. Tokens older than expired may be missing.
-func verify(l *Log, side *mapSide, topic []record, expired uint32) error {
-	latest := map[Token]record{}
+// verifyAnswers asks for every token of the topic and compares the answers with a plain
+// map: below Next the bytes of the last put, otherwise nothing, unless the store still
+// has the click from before a crash. Tokens minted before expired may be missing.
+func verifyAnswers(l *Log, store *memStore, topic []record, expired uint32) error {
+	latest := map[token.Raw]record{}
 	var buf []byte
 	for _, r := range topic {
 		if r.offset < l.Next() && r.value != nil {
@@ -194,13 +199,13 @@ func verify(l *Log, side *mapSide, topic []record, expired uint32) error {
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("token %x: %w", r.token, err)
 		}
-		aside, isAside := side.all[r.token]
+		other, inStore := store.all[r.token]
 		switch {
 		case err == nil && stored && at == want.at && bytes.Equal(got, want.value):
 		case err != nil && !stored:
-		case err == nil && isAside && at == aside.at && bytes.Equal(got, aside.value) &&
-			aheadOf(topic, r.token, aside, l.Next()):
-		case tokenTime(&r.token) < expired && (err != nil || isAside && bytes.Equal(got, aside.value)):
+		case err == nil && inStore && at == other.at && bytes.Equal(got, other.value) &&
+			isUnread(topic, r.token, other, l.Next()):
+		case token.Seconds(&r.token) < expired && (err != nil || inStore && bytes.Equal(got, other.value)):
 		default:
 			return fmt.Errorf("token %x of offset %d, next %d: got %.40q at %d, %v; want %.40q at %d",
 				r.token, r.offset, l.Next(), got, at, err, want.value, want.at)
@@ -213,8 +218,8 @@ func verify(l *Log, side *mapSide, topic []record, expired uint32) error {
 	return nil
 }
 
-// aheadOf says whether the click is one of the topic's at or above next.
-func aheadOf(topic []record, t Token, c sideClick, next int64) bool {
+// isUnread reports whether the click is one of the topic's at or above next.
+func isUnread(topic []record, t token.Raw, c storedClick, next int64) bool {
 	for _, r := range topic {
 		if r.offset >= next && r.token == t && bytes.Equal(r.value, c.value) {
 			return true

@@ -1,7 +1,6 @@
 package clicklog
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	iofs "io/fs"
@@ -13,16 +12,19 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/nimriz/partners/pipeline/token"
 )
 
 const (
-	ksuidEpoch = 1_400_000_000 // a token's time counts from here, in Unix seconds
-	tolerance  = 600           // seconds a token may be older than its slab's start or ahead of the clock
+	// tolerance is how many seconds a click may be older than its slab's start, or
+	// ahead of the clock, without being out of order.
+	tolerance = 600
 
 	maxOpenFiles = 64
-	// offsets: what a crash may make the caller read again even if nothing of it is
-	// stored
-	maxUnsealed = 4 << 20
+	// maxUnsealedOffsets is how many offsets a crash may make the caller read again,
+	// even if none of them is stored.
+	maxUnsealedOffsets = 4 << 20
 
 	minSlab = 16 << 10
 	maxSlab = 1 << 30 // positions and offsets are 32 bits
@@ -33,24 +35,21 @@ const (
 var (
 	// ErrNotFound says that the log has no click under the token.
 	ErrNotFound = errors.New("click not found")
-	// ErrCorrupt says that a file is not as it was written, or that one is missing. See
+	// ErrCorrupt says that a file is missing or differs from what was written. See
 	// [NeedsRebuild].
 	ErrCorrupt = errors.New("click log is corrupt")
-	// ErrForeign says that the directory holds the log of another cluster, topic or
-	// partition, or of another format. See [NeedsRebuild].
-	ErrForeign = errors.New("click log is another's")
+	// ErrForeign says that the directory holds another log, or an unknown format. See
+	// [NeedsRebuild].
+	ErrForeign = errors.New("click log belongs to another cluster, topic or partition, or has an unknown format")
 	// ErrTooLarge says that a click has more than 16 MiB and was not stored.
 	ErrTooLarge = errors.New("click is too large")
 	// ErrClosed says that the log was closed before the call.
 	ErrClosed = errors.New("click log is closed")
 )
 
-// NeedsRebuild says of an error of this package whether the way out is to [Wipe] the
-// log (and its Side) and to read the topic again.
+// NeedsRebuild reports whether the remedy for an error of this package is to [Wipe] the
+// log with its [OutOfOrderStore] and to read the topic again.
 func NeedsRebuild(err error) bool { return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrForeign) }
-
-// Token is a raw KSUID: 4 bytes of big-endian seconds since 1.4e9, 16 bytes of payload.
-type Token = [20]byte
 
 // Identity names the partition whose clicks a log holds. It is in every segment's
 // footer.
@@ -64,19 +63,19 @@ func (id Identity) String() string {
 	return fmt.Sprintf("partition %d of topic %x in cluster %q", id.Partition, id.Topic, id.Cluster)
 }
 
-// Side keeps the clicks whose token time does not fit the segments. A value that is put
-// replaces the one before it.
+// OutOfOrderStore keeps the clicks whose mint time fits no slab. A put replaces an
+// earlier value of the same token.
 //
 // The log's owner calls PutClick and GetClick; the log's writer calls Flush, at the
 // same time.
-type Side interface {
+type OutOfOrderStore interface {
 	// PutClick stores a click; at is its Kafka record's time in milliseconds. t and
-	// value are the caller's.
-	PutClick(t *Token, at int64, value []byte) error
+	// value remain the caller's.
+	PutClick(t *token.Raw, at int64, value []byte) error
 	// GetClick appends the value to buf; ok is false if there is none.
-	GetClick(t *Token, buf []byte) (value []byte, at int64, ok bool, err error)
-	// Flush returns when every click put before the call is durable. It is called only
-	// if there was one since the last call.
+	GetClick(t *token.Raw, buf []byte) (value []byte, at int64, ok bool, err error)
+	// Flush returns when every click put before the call is durable. The log calls it
+	// only if there was one since the last call.
 	Flush() error
 }
 
@@ -90,126 +89,123 @@ type Config struct {
 // DefaultConfig returns slabs of 64 MiB, some 180,000 clicks each.
 func DefaultConfig() Config { return Config{SlabBytes: 64 << 20} }
 
-// Validate returns an error that names the field.
+// Validate reports a slab size out of range. It names the flag from which the processor
+// computes the size.
 func (c Config) Validate() error {
 	if c.SlabBytes < minSlab || c.SlabBytes > maxSlab {
-		return fmt.Errorf("SlabBytes is %d, must be %d to %d", c.SlabBytes, minSlab, maxSlab)
+		return fmt.Errorf("-click-memory: it gives a partition slabs of %d bytes, they must have %d to %d",
+			c.SlabBytes, minSlab, maxSlab)
 	}
 	return nil
 }
 
 // Stats are counts since Open, and sizes now.
 type Stats struct {
-	Puts    int64 // clicks taken, those put aside included
+	Puts    int64 // clicks stored, out-of-order ones included
 	Ignored int64 // puts and skips below Next
-	Late    int64 // put aside: older than the slab
-	Future  int64 // put aside: ahead of the clock
-	Gets    int64
+	TooOld  int64 // out of order: minted before the slab's start
+	TooNew  int64 // out of order: minted ahead of the clock or of the Kafka record
+	Gets    int64 // calls of Get
 	Seals   int64 // segments written
 
-	BlocksRead int64 // by gets, and by the look-up before a click is put aside
+	BlocksRead int64 // by Get, and by the look-up of an out-of-order click
 
-	Segments    int
+	Segments    int   // on disk
 	Clicks      int64 // in segments; a token in two segments counts twice
-	DiskBytes   int64
-	MemoryBytes int64 // slabs, their indexes and the fences
-	OpenFiles   int
+	DiskBytes   int64 // of all segments
+	MemoryBytes int64 // slabs, their hash indexes and the sparse indexes
+	OpenFiles   int   // at most 64
 }
 
 // Log is one partition's click log. One goroutine owns it: no method may run beside
 // another.
 type Log struct {
-	fs   vfs.FS
-	dir  string
-	id   Identity
-	cfg  Config
-	side Side
-	now  func() time.Time
+	fs         vfs.FS
+	dir        string
+	id         Identity
+	cfg        Config
+	outOfOrder OutOfOrderStore
+	now        func() time.Time
 
-	segs    []*segment // durable, oldest first; none of them empty but perhaps the last
-	active  *slab
-	sealing *slab // being written; nil if none is
-	spare   *slab
-	written chan result
+	segments []*segment      // durable, oldest first; only the last may be empty
+	active   *slab           // takes the puts
+	sealing  *slab           // being written; nil if none is
+	spare    *slab           // the memory of a written slab, to be used again
+	sealed   chan sealResult // from the writer, one for each slab
 
-	first, next int64 // offsets the active slab vouches for; -1 while nothing is known
-	horizon     int64 // token times up to here are not ahead of the clock
-	err         error // final
+	firstOffset, nextOffset int64 // the active slab vouches for [first, next); -1 while nothing is known
+	// latestPlausible is a mint time in seconds. Tokens up to here are not ahead of the
+	// clock; a later one makes Put read the clock again.
+	latestPlausible int64
+	err             error // of the writer, or ErrClosed; final
 
-	seed     [2]uint64
-	hashMask uint32 // all ones; tests make hashes collide
+	hashSeed [2]uint64 // random for each Log
+	hashMask uint32    // all ones; tests make hashes collide
 
-	opened         []*segment // with an open file
-	block, records []byte     // of the last block read
-	token          Token      // handed to the Side, so that no caller's token has to live on the heap
-	stats          Stats
+	openSegments         []*segment // with an open file
+	blockBuf, recordsBuf []byte     // of the last block read
+	// goes to the OutOfOrderStore, so that no caller's token escapes to the heap
+	tokenBuf token.Raw
+	stats    Stats
 }
 
-type result struct {
+// sealResult is what the writer of a segment reports.
+type sealResult struct {
 	seg *segment
 	err error
 }
 
-// Open opens the log in dir, creating the directory if it is missing. Kafka is to be
-// read on from [Log.Next]. An error for which [NeedsRebuild] is true says that the
-// directory's content is of no use.
+// Open opens the log in dir and creates the directory if it is missing. The caller then
+// reads Kafka on from [Log.Next]. An error for which [NeedsRebuild] is true says that
+// the content of the directory is useless.
 //
-// The caller makes sure that no other Log uses the directory. side must be the store
-// that went with this log from its beginning.
-func Open(fs vfs.FS, dir string, id Identity, cfg Config, side Side, now func() time.Time) (*Log, error) {
+// The caller makes sure that no other Log uses the directory. outOfOrder must be the
+// store that went with this log from its beginning.
+func Open(fs vfs.FS, dir string, id Identity, cfg Config, outOfOrder OutOfOrderStore, now func() time.Time) (*Log,
+	error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("opening click log %s: %w", dir, err)
 	}
-	if len(id.Cluster) > maxCluster {
+	if len(id.Cluster) > maxClusterLen {
 		return nil, fmt.Errorf("opening click log %s: cluster id has %d bytes, at most %d are possible",
-			dir, len(id.Cluster), maxCluster)
+			dir, len(id.Cluster), maxClusterLen)
 	}
-	l := &Log{fs: fs, dir: dir, id: id, cfg: cfg, side: side, now: now, first: -1, next: -1, horizon: math.MinInt64,
-		active: newSlab(cfg.SlabBytes), written: make(chan result, 1), seed: [2]uint64{rand.Uint64(), rand.Uint64()},
-		hashMask: math.MaxUint32}
-	if err := l.load(); err != nil {
+	l := &Log{
+		fs:              fs,
+		dir:             dir,
+		id:              id,
+		cfg:             cfg,
+		outOfOrder:      outOfOrder,
+		now:             now,
+		active:          newSlab(cfg.SlabBytes),
+		sealed:          make(chan sealResult, 1),
+		firstOffset:     -1,
+		nextOffset:      -1,
+		latestPlausible: math.MinInt64,
+		hashSeed:        [2]uint64{rand.Uint64(), rand.Uint64()},
+		hashMask:        math.MaxUint32,
+	}
+	if err := l.loadSegments(); err != nil {
 		return nil, fmt.Errorf("opening click log %s: %w", dir, err)
 	}
-	if n := len(l.segs); n > 0 {
-		l.first, l.next, l.active.start = l.segs[n-1].next, l.segs[n-1].next, l.segs[n-1].pivot
+	if n := len(l.segments); n > 0 {
+		newest := l.segments[n-1]
+		l.firstOffset = newest.nextOffset
+		l.nextOffset = newest.nextOffset
+		l.active.startMint = newest.nextStart
 	}
 	return l, nil
 }
 
-// load reads the directory: every segment's footer and fences, checked, in an unbroken
-// row.
-func (l *Log) load() error {
-	if err := l.fs.RemoveAll(l.dir + wipedSuffix); err != nil {
-		return err
-	}
-	if err := l.fs.MkdirAll(l.dir, 0o755); err != nil {
-		return err
-	}
-	if err := syncDir(l.fs, l.fs.PathDir(l.dir)); err != nil {
-		return err
-	}
-	names, err := l.fs.List(l.dir)
+// loadSegments reads and checks the footer and sparse index of every segment. Together
+// they must form an unbroken sequence.
+func (l *Log) loadSegments() error {
+	ids, err := l.cleanDirectory()
 	if err != nil {
 		return err
 	}
-	slices.Sort(names)
-	var ids []uint64
-	for _, name := range names {
-		switch {
-		case strings.HasSuffix(name, tmpSuffix):
-			if err := l.fs.Remove(l.path(name)); err != nil {
-				return err
-			}
-		case strings.HasSuffix(name, segSuffix):
-			id, err := segmentID(name)
-			if err != nil {
-				return err
-			}
-			ids = append(ids, id)
-		}
-	}
 	for i, id := range ids {
-		path := l.path(segmentName(id))
+		path := l.filePath(segmentName(id))
 		s, err := loadSegment(l.fs, path, l.id)
 		if errors.Is(err, errNoFooter) && i == len(ids)-1 {
 			if err := l.fs.Remove(path); err != nil {
@@ -218,168 +214,207 @@ func (l *Log) load() error {
 			break
 		}
 		if err == nil {
-			err = l.follows(s, id)
+			err = l.checkContinuity(s, id)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", segmentName(id), err)
 		}
-		l.segs = append(l.segs, s)
+		l.segments = append(l.segments, s)
 	}
-	l.reindex()
+	l.updateSearchBounds()
 	return syncDir(l.fs, l.dir)
 }
 
-// follows checks that a segment goes on where the one before it ends.
-func (l *Log) follows(s *segment, id uint64) error {
+// cleanDirectory makes the directory if it is missing, removes what a crash left in it,
+// and returns the ids of its segments in ascending order.
+func (l *Log) cleanDirectory() ([]uint64, error) {
+	if err := l.fs.RemoveAll(l.dir + wipedSuffix); err != nil {
+		return nil, err
+	}
+	if err := l.fs.MkdirAll(l.dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := syncDir(l.fs, l.fs.PathDir(l.dir)); err != nil {
+		return nil, err
+	}
+	names, err := l.fs.List(l.dir)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	var ids []uint64
+	for _, name := range names {
+		switch {
+		case strings.HasSuffix(name, tmpSuffix):
+			if err := l.fs.Remove(l.filePath(name)); err != nil {
+				return nil, err
+			}
+		case strings.HasSuffix(name, segmentSuffix):
+			id, err := parseSegmentName(name)
+			if err != nil {
+				return nil, err
+			}
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// checkContinuity checks that a segment begins where the one before it ends.
+func (l *Log) checkContinuity(s *segment, id uint64) error {
 	if s.id != id {
 		return fmt.Errorf("%w: its footer says %s", ErrCorrupt, segmentName(s.id))
 	}
-	if n := len(l.segs); n > 0 {
-		if last := l.segs[n-1]; s.id != last.id+1 || s.first != last.next {
+	if n := len(l.segments); n > 0 {
+		if last := l.segments[n-1]; s.id != last.id+1 || s.firstOffset != last.nextOffset {
 			return fmt.Errorf("%w: it begins at offset %d, but %s ends at %d",
-				ErrCorrupt, s.first, segmentName(last.id), last.next)
+				ErrCorrupt, s.firstOffset, segmentName(last.id), last.nextOffset)
 		}
 	}
 	return nil
 }
 
-// reindex computes what Get searches by.
-func (l *Log) reindex() {
+// updateSearchBounds computes the mint times by which findClick selects segments.
+func (l *Log) updateSearchBounds() {
 	high := uint32(0)
-	for _, s := range l.segs {
-		high = max(high, s.max)
-		s.maxHere = high
+	for _, s := range l.segments {
+		high = max(high, s.maxMint)
+		s.prefixMax = high
 	}
 	low := uint32(math.MaxUint32)
-	for _, s := range slices.Backward(l.segs) {
-		low = min(low, s.min)
-		s.minHere = low
+	for _, s := range slices.Backward(l.segments) {
+		low = min(low, s.minMint)
+		s.suffixMin = low
 	}
 }
 
-func (l *Log) path(name string) string { return l.fs.PathJoin(l.dir, name) }
+func (l *Log) filePath(name string) string { return l.fs.PathJoin(l.dir, name) }
 
-func tokenTime(t *Token) uint32 { return binary.BigEndian.Uint32(t[:]) }
-
-// Next is the next offset of the topic to read: all below it are stored, put aside or
-// skipped. It is -1 while the log knows of none; then the caller reads from where the
-// topic begins. It counts what is in memory too, which a crash undoes; [Log.Seal] makes
-// it durable.
-func (l *Log) Next() int64 { return l.next }
+// Next is the next offset of the topic to read: everything below it is stored or
+// skipped. It is -1 while the log knows of none; then the caller reads from the
+// beginning of the topic. Next counts what is in memory too, which a crash undoes;
+// [Log.Seal] makes it durable.
+func (l *Log) Next() int64 { return l.nextOffset }
 
 // Put stores the click that was read at offset; at is its Kafka record's time in
-// milliseconds (not used to judge the token's time if it is not positive). An offset
-// below Next is ignored. The bytes are copied.
+// milliseconds (if it is not positive, the mint time is not compared with it). Put
+// ignores an offset below Next. It copies the bytes.
 //
-// An error of an earlier write in the background is returned here or by [Log.Seal], and
-// is final. Put waits while two slabs are full.
-func (l *Log) Put(t *Token, at int64, value []byte, offset int64) error {
-	l.poll()
+// Put or [Log.Seal] returns the error of an earlier write in the background, which is
+// final. Put waits while two slabs are full.
+func (l *Log) Put(t *token.Raw, at int64, value []byte, offset int64) error {
+	l.pollWriter()
 	if l.err != nil {
 		return l.err
 	}
 	if offset < 0 {
 		return fmt.Errorf("putting a click: offset %d", offset)
 	}
-	if offset < l.next {
+	if offset < l.nextOffset {
 		l.stats.Ignored++
 		return nil
 	}
-	if len(value) > maxValue {
+	if len(value) > maxValueLen {
 		return fmt.Errorf("putting the click at offset %d: %w: %d bytes", offset, ErrTooLarge, len(value))
 	}
-	if misfit := l.misfit(t, at); misfit != nil {
-		if aside, err := l.putAside(t, at, value); err != nil {
-			return fmt.Errorf("putting the click at offset %d aside: %w", offset, err)
-		} else if aside {
-			*misfit++
+	if counter := l.outOfOrderCounter(t, at); counter != nil {
+		stored, err := l.putOutOfOrder(t, at, value)
+		if err != nil {
+			return fmt.Errorf("putting the out-of-order click at offset %d: %w", offset, err)
+		}
+		if stored {
+			*counter++
 			l.stats.Puts++
-			l.advance(offset)
+			l.advanceNextOffset(offset)
 			return nil
 		}
 	}
-	if l.active.full(len(value)) {
-		if err := l.wait(); err != nil {
+	if l.active.isFull(len(value)) {
+		if err := l.awaitWriter(); err != nil {
 			return err
 		}
-		l.seal()
+		l.startSeal()
 	}
-	l.active.put(l.hash(t), t, at, value)
+	l.active.appendClick(l.hashToken(t), t, at, value)
 	l.stats.Puts++
-	l.advance(offset)
+	l.advanceNextOffset(offset)
 	return nil
 }
 
-// misfit says by which count a click belongs aside; nil if it fits the slab.
-func (l *Log) misfit(t *Token, at int64) *int64 {
-	tt := int64(tokenTime(t))
-	if tt+tolerance < int64(l.active.start) {
-		return &l.stats.Late
+// outOfOrderCounter returns the counter for the way in which a click is out of order;
+// nil if it fits the slab.
+func (l *Log) outOfOrderCounter(t *token.Raw, at int64) *int64 {
+	minted := int64(token.Seconds(t))
+	if minted+tolerance < int64(l.active.startMint) {
+		return &l.stats.TooOld
 	}
-	// The record's time tells a wrong clock also when the record is read days later.
-	if at > 0 && (tt+ksuidEpoch-tolerance)*1000 > at {
-		return &l.stats.Future
+	// The record's time shows a wrong clock even if the record is read days later.
+	if at > 0 && minted-tolerance > int64(token.SecondsOf(at)) {
+		return &l.stats.TooNew
 	}
-	if tt > l.horizon {
-		if l.horizon = l.now().Unix() - ksuidEpoch + tolerance; tt > l.horizon {
-			return &l.stats.Future
+	if minted > l.latestPlausible {
+		l.latestPlausible = int64(token.SecondsOf(l.now().UnixMilli())) + tolerance
+		if minted > l.latestPlausible {
+			return &l.stats.TooNew
 		}
 	}
 	return nil
 }
 
-// putAside gives the click to the Side, unless the log has one of the same token: then
-// the later click must not go where it is found later.
-func (l *Log) putAside(t *Token, at int64, value []byte) (bool, error) {
-	if _, _, held, err := l.lookup(t); held || err != nil {
+// putOutOfOrder stores the click in the OutOfOrderStore, unless the log has one of the
+// same token: Get would find that one first.
+func (l *Log) putOutOfOrder(t *token.Raw, at int64, value []byte) (stored bool, err error) {
+	if _, _, found, err := l.findClick(t); found || err != nil {
 		return false, err
 	}
-	l.active.aside = true
-	l.token = *t
-	return true, l.side.PutClick(&l.token, at, value)
+	l.active.hasOutOfOrder = true
+	l.tokenBuf = *t
+	return true, l.outOfOrder.PutClick(&l.tokenBuf, at, value)
 }
 
-// Skip says that the record at offset is not to be stored; Next moves past it. An
-// offset below Next is ignored.
+// Skip moves Next past the record at offset without storing it. It ignores an offset
+// below Next.
 func (l *Log) Skip(offset int64) {
-	if offset < l.next || offset < 0 {
+	if offset < l.nextOffset || offset < 0 {
 		l.stats.Ignored++
 		return
 	}
-	l.advance(offset)
+	l.advanceNextOffset(offset)
 }
 
-func (l *Log) advance(offset int64) {
-	if l.first < 0 {
-		l.first = offset
+// advanceNextOffset moves Next behind offset. It starts a seal when too many offsets
+// are unsealed.
+func (l *Log) advanceNextOffset(offset int64) {
+	if l.firstOffset < 0 {
+		l.firstOffset = offset
 	}
-	l.next = offset + 1
-	if l.next-l.first >= maxUnsealed {
-		if l.poll(); l.sealing == nil && l.err == nil {
-			l.seal()
+	l.nextOffset = offset + 1
+	if l.nextOffset-l.firstOffset >= maxUnsealedOffsets {
+		if l.pollWriter(); l.sealing == nil && l.err == nil {
+			l.startSeal()
 		}
 	}
 }
 
 // Get appends the token's click to buf and returns its Kafka record's time in
-// milliseconds. Without a click it returns [ErrNotFound], and buf as it was.
-func (l *Log) Get(t *Token, buf []byte) (value []byte, at int64, err error) {
+// milliseconds. Without a click it returns [ErrNotFound] and buf unchanged.
+func (l *Log) Get(t *token.Raw, buf []byte) (value []byte, at int64, err error) {
 	if errors.Is(l.err, ErrClosed) {
 		return buf, 0, l.err
 	}
-	l.poll()
+	l.pollWriter()
 	l.stats.Gets++
-	v, at, ok, err := l.lookup(t)
+	v, at, ok, err := l.findClick(t)
 	if err != nil {
 		return buf, 0, fmt.Errorf("getting a click: %w", err)
 	}
 	if ok {
 		return append(buf, v...), at, nil
 	}
-	l.token = *t
-	v, at, ok, err = l.side.GetClick(&l.token, buf)
+	l.tokenBuf = *t
+	v, at, ok, err = l.outOfOrder.GetClick(&l.tokenBuf, buf)
 	if err != nil {
-		return buf, 0, fmt.Errorf("getting a click from the side store: %w", err)
+		return buf, 0, fmt.Errorf("getting an out-of-order click: %w", err)
 	}
 	if !ok {
 		return buf, 0, ErrNotFound
@@ -387,24 +422,24 @@ func (l *Log) Get(t *Token, buf []byte) (value []byte, at int64, err error) {
 	return v, at, nil
 }
 
-// lookup searches slabs and segments, newest first. The value is valid until the next
-// call.
-func (l *Log) lookup(t *Token) (value []byte, at int64, ok bool, err error) {
-	h := l.hash(t)
-	if value, at, ok = l.active.get(h, t); ok {
+// findClick searches slabs and segments, newest first. The value is valid until the
+// next call.
+func (l *Log) findClick(t *token.Raw) (value []byte, at int64, ok bool, err error) {
+	h := l.hashToken(t)
+	if value, at, ok = l.active.findInSlab(h, t); ok {
 		return value, at, true, nil
 	}
 	if l.sealing != nil {
-		if value, at, ok = l.sealing.get(h, t); ok {
+		if value, at, ok = l.sealing.findInSlab(h, t); ok {
 			return value, at, true, nil
 		}
 	}
-	tt := tokenTime(t)
-	from := sort.Search(len(l.segs), func(i int) bool { return l.segs[i].maxHere >= tt })
-	to := sort.Search(len(l.segs), func(i int) bool { return l.segs[i].minHere > tt })
+	minted := token.Seconds(t)
+	from := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].prefixMax >= minted })
+	to := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].suffixMin > minted })
 	for i := to - 1; i >= from; i-- {
-		if s := l.segs[i]; s.min <= tt && tt <= s.max {
-			if value, at, ok, err = l.find(s, t); ok || err != nil {
+		if s := l.segments[i]; s.minMint <= minted && minted <= s.maxMint {
+			if value, at, ok, err = l.findInSegment(s, t); ok || err != nil {
 				return value, at, ok, err
 			}
 		}
@@ -413,115 +448,128 @@ func (l *Log) lookup(t *Token) (value []byte, at int64, ok bool, err error) {
 }
 
 // Seal writes what is in memory and returns when everything below Next is durable. It
-// is for revoked partitions and for the end: called often, it makes small segments.
+// is for revoked partitions and for the end: frequent calls make small segments.
 func (l *Log) Seal() error {
-	if err := l.wait(); err != nil {
+	if err := l.awaitWriter(); err != nil {
 		return err
 	}
-	if l.next == l.first {
+	if l.nextOffset == l.firstOffset {
 		return nil
 	}
-	l.seal()
-	return l.wait()
+	l.startSeal()
+	return l.awaitWriter()
 }
 
-// seal hands the active slab to a writer. None may be at work.
-func (l *Log) seal() {
+// startSeal hands the active slab to a new writer. No other writer may be running.
+func (l *Log) startSeal() {
 	s := l.active
-	s.index() // from here on it is only read
-	seg := &segment{id: 1, first: l.first, next: l.next, min: s.min, max: s.max, pivot: s.pivot()}
-	if n := len(l.segs); n > 0 {
-		last := l.segs[n-1]
+	s.indexPending() // from here on the slab is only read
+	seg := &segment{
+		id:          1,
+		firstOffset: l.firstOffset,
+		nextOffset:  l.nextOffset,
+		minMint:     s.minMint,
+		maxMint:     s.maxMint,
+		nextStart:   s.nextStart(),
+	}
+	if n := len(l.segments); n > 0 {
+		last := l.segments[n-1]
 		seg.id = last.id + 1
-		if last.count == 0 { // its place is taken by this one
-			seg.id, seg.first = last.id, last.first
+		if last.count == 0 { // replace the empty segment
+			seg.id = last.id
+			seg.firstOffset = last.firstOffset
 		}
 	}
 	if l.active = l.spare; l.active == nil {
 		l.active = newSlab(l.cfg.SlabBytes)
 	}
-	l.active.reset(l.cfg.SlabBytes, seg.pivot)
-	l.spare, l.sealing, l.first = nil, s, l.next
-	w := writer{fs: l.fs, dir: l.dir, id: l.id, side: l.side, slab: s, seg: seg}
-	go func() { l.written <- result{seg, w.run()} }()
+	l.active.reset(l.cfg.SlabBytes, seg.nextStart)
+	l.spare = nil
+	l.sealing = s
+	l.firstOffset = l.nextOffset
+	w := segmentWriter{fs: l.fs, dir: l.dir, id: l.id, outOfOrder: l.outOfOrder, slab: s, segment: seg}
+	go func() { l.sealed <- sealResult{seg, w.writeSegment()} }()
 }
 
-// poll takes over what the writer has finished.
-func (l *Log) poll() {
+// pollWriter installs the segment if the writer has finished.
+func (l *Log) pollWriter() {
 	if l.sealing == nil {
 		return
 	}
 	select {
-	case r := <-l.written:
-		l.install(r)
+	case r := <-l.sealed:
+		l.installSegment(r)
 	default:
 	}
 }
 
-// wait returns when no writer is at work.
-func (l *Log) wait() error {
+// awaitWriter returns when no writer is running.
+func (l *Log) awaitWriter() error {
 	if l.sealing != nil && l.err == nil {
-		l.install(<-l.written)
+		l.installSegment(<-l.sealed)
 	}
 	return l.err
 }
 
-// install puts a finished segment in place of its slab. If it failed, the slab stays
-// for gets and the log takes no more puts.
-func (l *Log) install(r result) {
+// installSegment replaces the sealing slab by its finished segment. If the writer
+// failed, Get still reads the slab and the log takes no more puts.
+func (l *Log) installSegment(r sealResult) {
 	if r.err != nil {
 		l.err = fmt.Errorf("sealing click log %s: %w", l.dir, r.err)
 		return
 	}
-	if n := len(l.segs); n > 0 && l.segs[n-1].id == r.seg.id {
-		l.segs = l.segs[:n-1]
+	if n := len(l.segments); n > 0 && l.segments[n-1].id == r.seg.id {
+		l.segments = l.segments[:n-1]
 	}
-	l.segs = append(l.segs, r.seg)
-	l.reindex()
+	l.segments = append(l.segments, r.seg)
+	l.updateSearchBounds()
 	l.stats.Seals++
-	l.spare, l.sealing = l.sealing, nil
+	l.spare = l.sealing
+	l.sealing = nil
 }
 
-// Resize changes the size of slabs, from the next one on. A size out of range is
-// brought into it.
+// Resize changes the size of slabs, beginning with the next one. It clamps a size that
+// is out of range.
 func (l *Log) Resize(slabBytes int64) { l.cfg.SlabBytes = min(max(slabBytes, minSlab), maxSlab) }
 
-// Expire unlinks the segments whose youngest token is older than tokenTime (seconds of
-// the KSUID epoch), oldest first, up to the first that is not, and never the newest.
-// Clicks put aside are the Side's to delete.
-func (l *Log) Expire(tokenTime uint32) error {
-	for len(l.segs) > 1 && l.segs[0].max < tokenTime {
-		s := l.segs[0]
-		if err := l.shut(s); err != nil {
+// Expire unlinks the segments whose clicks were all minted before mintedBefore (seconds
+// of the KSUID epoch). It goes oldest first, stops at the first segment that has a
+// younger click, and never unlinks the newest. Deleting out-of-order clicks is up to
+// the owner of the OutOfOrderStore.
+func (l *Log) Expire(mintedBefore uint32) error {
+	for len(l.segments) > 1 && l.segments[0].maxMint < mintedBefore {
+		s := l.segments[0]
+		if err := l.closeFile(s); err != nil {
 			return fmt.Errorf("expiring %s: %w", segmentName(s.id), err)
 		}
-		if err := l.fs.Remove(l.path(segmentName(s.id))); err != nil {
+		if err := l.fs.Remove(l.filePath(segmentName(s.id))); err != nil {
 			return fmt.Errorf("expiring %s: %w", segmentName(s.id), err)
 		}
-		l.segs = slices.Delete(l.segs, 0, 1)
-		// Before the next one goes: a younger one must not be gone while an older one
-		// comes back.
+		l.segments = slices.Delete(l.segments, 0, 1)
+		// Sync each unlink by itself: after a crash a younger segment must not be gone
+		// while an older one is back.
 		if err := syncDir(l.fs, l.dir); err != nil {
 			return fmt.Errorf("expiring %s: %w", segmentName(s.id), err)
 		}
 	}
-	l.reindex()
+	l.updateSearchBounds()
 	return nil
 }
 
 // Stats returns counts and sizes.
 func (l *Log) Stats() Stats {
-	l.poll()
+	l.pollWriter()
 	st := l.stats
-	st.Segments, st.OpenFiles = len(l.segs), len(l.opened)
-	for _, s := range l.segs {
+	st.Segments = len(l.segments)
+	st.OpenFiles = len(l.openSegments)
+	for _, s := range l.segments {
 		st.Clicks += int64(s.count)
 		st.DiskBytes += s.size
-		st.MemoryBytes += int64(len(s.keys) * fenceLen)
+		st.MemoryBytes += int64(len(s.blockKeys) * indexEntryLen)
 	}
 	for _, s := range []*slab{l.active, l.sealing, l.spare} {
 		if s != nil {
-			st.MemoryBytes += s.memory()
+			st.MemoryBytes += s.memoryBytes()
 		}
 	}
 	return st
@@ -533,8 +581,8 @@ func (l *Log) Close() error {
 		return nil
 	}
 	err := l.Seal()
-	for len(l.opened) > 0 {
-		if cerr := l.shut(l.opened[0]); err == nil {
+	for len(l.openSegments) > 0 {
+		if cerr := l.closeFile(l.openSegments[0]); err == nil {
 			err = cerr
 		}
 	}
@@ -542,10 +590,10 @@ func (l *Log) Close() error {
 	return err
 }
 
-// Wipe deletes a log that is not open, entirely or, if it fails, perhaps not at all:
-// the directory is renamed first, with the suffix ".wiped", and such a leftover is
-// removed by the next Open. A log vouches for clicks in its Side: wipe the log before
-// the Side.
+// Wipe deletes a log that is not open. It renames the directory first, with the suffix
+// ".wiped", so a failure leaves the whole log or none; the next Open removes such a
+// leftover. A log vouches for clicks in its OutOfOrderStore: wipe the log before the
+// store.
 func Wipe(fs vfs.FS, dir string) error {
 	wiped := dir + wipedSuffix
 	err := fs.RemoveAll(wiped)

@@ -12,16 +12,18 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/nimriz/partners/pipeline/token"
 )
 
-func put(t testing.TB, l *Log, tok Token, at int64, value string, offset int64) {
+func putClick(t testing.TB, l *Log, tok token.Raw, at int64, value string, offset int64) {
 	t.Helper()
 	if err := l.Put(&tok, at, []byte(value), offset); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func expect(t testing.TB, l *Log, tok Token, want string) {
+func expectClick(t testing.TB, l *Log, tok token.Raw, want string) {
 	t.Helper()
 	got, _, err := l.Get(&tok, []byte("before "))
 	if want == "" {
@@ -35,11 +37,11 @@ func expect(t testing.TB, l *Log, tok Token, want string) {
 	}
 }
 
-// fill puts clicks of 1 kB, one a second, until n are put, and seals.
-func fill(t testing.TB, l *Log, from, n int) {
+// fillAndSeal puts clicks of 1 kB, one a second, until n are put, and seals.
+func fillAndSeal(t testing.TB, l *Log, from, n int) {
 	t.Helper()
 	for i := from; i < from+n; i++ {
-		put(t, l, testToken(i, uint64(i)), testTime(i), strings.Repeat("f", 1000), int64(i))
+		putClick(t, l, testToken(i, uint64(i)), testTime(i), strings.Repeat("f", 1000), int64(i))
 	}
 	if err := l.Seal(); err != nil {
 		t.Fatal(err)
@@ -48,7 +50,7 @@ func fill(t testing.TB, l *Log, from, n int) {
 
 func TestNext(t *testing.T) {
 	fs := newFS(t)
-	l := mustOpen(t, fs, newMapSide(), clock(1000))
+	l := mustOpen(t, fs, newMemStore(), clockAt(1000))
 	if l.Next() != -1 {
 		t.Fatal("an empty log's next is", l.Next())
 	}
@@ -59,14 +61,14 @@ func TestNext(t *testing.T) {
 	if err := l.Put(&tok, 0, nil, -1); err == nil {
 		t.Fatal("a negative offset was taken")
 	}
-	put(t, l, tok, testTime(0), "a", 500)
-	put(t, l, tok, testTime(0), "read again", 500)
-	put(t, l, tok, testTime(0), "read again", 3)
+	putClick(t, l, tok, testTime(0), "a", 500)
+	putClick(t, l, tok, testTime(0), "read again", 500)
+	putClick(t, l, tok, testTime(0), "read again", 3)
 	l.Skip(499)
 	if l.Next() != 501 {
 		t.Fatal(l.Next())
 	}
-	expect(t, l, tok, "a")
+	expectClick(t, l, tok, "a")
 	l.Skip(510)
 	if l.Next() != 511 {
 		t.Fatal(l.Next())
@@ -75,7 +77,7 @@ func TestNext(t *testing.T) {
 		t.Fatalf("%+v", st)
 	}
 	// What is only in memory is gone after a crash.
-	if died := mustOpen(t, fs.CrashClone(vfs.CrashCloneCfg{}), newMapSide(), clock(1000)); died.Next() != -1 {
+	if died := mustOpen(t, fs.CrashClone(vfs.CrashCloneCfg{}), newMemStore(), clockAt(1000)); died.Next() != -1 {
 		t.Fatal(died.Next())
 	}
 	if err := l.Close(); err != nil {
@@ -90,24 +92,24 @@ func TestNext(t *testing.T) {
 	if _, _, err := l.Get(&tok, nil); !errors.Is(err, ErrClosed) {
 		t.Fatal(err)
 	}
-	l = mustOpen(t, fs.CrashClone(vfs.CrashCloneCfg{}), newMapSide(), clock(1000))
+	l = mustOpen(t, fs.CrashClone(vfs.CrashCloneCfg{}), newMemStore(), clockAt(1000))
 	if l.Next() != 511 {
 		t.Fatal(l.Next())
 	}
-	expect(t, l, tok, "a")
+	expectClick(t, l, tok, "a")
 }
 
-// A log that only skips, or only puts aside, keeps Next with one small file; the next
-// segment with clicks takes that file's place.
+// A log that only skips, or only gets out-of-order clicks, keeps Next in one small
+// file. The next segment with clicks replaces that file.
 func TestNoFloodOfEmptySegments(t *testing.T) {
-	fs, side := newFS(t), newMapSide()
-	l := mustOpen(t, fs, side, clock(1000))
-	fill(t, l, 0, 10)
+	fs, store := newFS(t), newMemStore()
+	l := mustOpen(t, fs, store, clockAt(1000))
+	fillAndSeal(t, l, 0, 10)
 	for i := int64(100); i < 200; i++ {
 		l.Skip(i)
 		if i%2 == 0 {
 			future := testToken(99_999, uint64(i))
-			put(t, l, future, 0, "future", i+1)
+			putClick(t, l, future, 0, "future", i+1)
 		}
 		if err := l.Seal(); err != nil {
 			t.Fatal(err)
@@ -116,7 +118,7 @@ func TestNoFloodOfEmptySegments(t *testing.T) {
 			if err := l.Close(); err != nil {
 				t.Fatal(err)
 			}
-			l = mustOpen(t, fs, side, clock(1000))
+			l = mustOpen(t, fs, store, clockAt(1000))
 		}
 		if n := len(readFiles(t, fs)); n != 2 {
 			t.Fatal(n, "files")
@@ -125,50 +127,51 @@ func TestNoFloodOfEmptySegments(t *testing.T) {
 	if l.Next() != 200 {
 		t.Fatal(l.Next())
 	}
-	put(t, l, testToken(20, 20), testTime(20), "click", 300)
+	putClick(t, l, testToken(20, 20), testTime(20), "click", 300)
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l = mustOpen(t, fs, side, clock(1000))
+	l = mustOpen(t, fs, store, clockAt(1000))
 	if n := len(readFiles(t, fs)); n != 2 || l.Next() != 301 {
 		t.Fatal(n, l.Next())
 	}
-	expect(t, l, testToken(20, 20), "click")
-	expect(t, l, testToken(99_999, 150), "future")
+	expectClick(t, l, testToken(20, 20), "click")
+	expectClick(t, l, testToken(99_999, 150), "future")
 }
 
 // Skips alone become durable too, before there are more than four million.
 func TestLongSkip(t *testing.T) {
 	fs := newFS(t)
-	l := mustOpen(t, fs, newMapSide(), clock(1000))
+	l := mustOpen(t, fs, newMemStore(), clockAt(1000))
 	l.Skip(0)
-	l.Skip(maxUnsealed)
-	if err := l.wait(); err != nil {
+	l.Skip(maxUnsealedOffsets)
+	if err := l.awaitWriter(); err != nil {
 		t.Fatal(err)
 	}
-	if l = mustOpen(t, fs.CrashClone(vfs.CrashCloneCfg{}), newMapSide(), clock(1000)); l.Next() != maxUnsealed+1 {
+	l = mustOpen(t, fs.CrashClone(vfs.CrashCloneCfg{}), newMemStore(), clockAt(1000))
+	if l.Next() != maxUnsealedOffsets+1 {
 		t.Fatal(l.Next())
 	}
 }
 
 func TestWhereClicksGo(t *testing.T) {
-	side := newMapSide()
+	store := newMemStore()
 	now := 10_000
-	l := mustOpen(t, newFS(t), side, clock(now))
-	for i := range 200 { // the next slab counts lateness from their median, 9100
-		put(t, l, testToken(9000+i, uint64(i)), testTime(9000+i), "x", int64(i))
+	l := mustOpen(t, newFS(t), store, clockAt(now))
+	for i := range 200 { // the next slab starts at their median, 9100
+		putClick(t, l, testToken(9000+i, uint64(i)), testTime(9000+i), "x", int64(i))
 	}
 	if err := l.Seal(); err != nil {
 		t.Fatal(err)
 	}
-	if l.active.start != testEpoch+9100 {
-		t.Fatal("start is", int(l.active.start)-testEpoch)
+	if l.active.startMint != testEpoch+9100 {
+		t.Fatal("start is", int(l.active.startMint)-testEpoch)
 	}
 	at := testTime(now)
 	for i, c := range []struct {
-		seconds int
-		at      int64
-		aside   bool
+		seconds    int
+		at         int64
+		outOfOrder bool
 	}{
 		{9100 - tolerance, at, false},
 		{9100 - tolerance - 1, at, true},
@@ -181,15 +184,15 @@ func TestWhereClicksGo(t *testing.T) {
 		{1<<32 - 1 - testEpoch, at, true},                 // the greatest
 		{1<<32 - 1 - testEpoch, testTime(1<<32 - testEpoch), true},
 	} {
-		before := len(side.all)
+		before := len(store.all)
 		tok := testToken(c.seconds, uint64(1000+i))
-		put(t, l, tok, c.at, fmt.Sprint(i), int64(20_000+i))
-		if aside := len(side.all) > before; aside != c.aside {
-			t.Errorf("click %d went aside: %v", i, aside)
+		putClick(t, l, tok, c.at, fmt.Sprint(i), int64(20_000+i))
+		if outOfOrder := len(store.all) > before; outOfOrder != c.outOfOrder {
+			t.Errorf("click %d is out of order: %v", i, outOfOrder)
 		}
-		expect(t, l, tok, fmt.Sprint(i))
+		expectClick(t, l, tok, fmt.Sprint(i))
 	}
-	if st := l.Stats(); st.Late != 2 || st.Future != 4 {
+	if st := l.Stats(); st.TooOld != 2 || st.TooNew != 4 {
 		t.Errorf("%+v", st)
 	}
 }
@@ -197,49 +200,49 @@ func TestWhereClicksGo(t *testing.T) {
 // One clock that runs ahead does not move the start; the first slab of an empty log has
 // none.
 func TestStartIsNotTheFirstClick(t *testing.T) {
-	side := newMapSide()
-	l := mustOpen(t, newFS(t), side, clock(10_000))
-	put(t, l, testToken(10_000+tolerance, 0), 0, "ahead", 0)
+	store := newMemStore()
+	l := mustOpen(t, newFS(t), store, clockAt(10_000))
+	putClick(t, l, testToken(10_000+tolerance, 0), 0, "ahead", 0)
 	for i := 1; i < 100; i++ {
-		put(t, l, testToken(8000+i, uint64(i)), 0, "ordinary", int64(i))
+		putClick(t, l, testToken(8000+i, uint64(i)), 0, "ordinary", int64(i))
 	}
 	if err := l.Seal(); err != nil {
 		t.Fatal(err)
 	}
-	put(t, l, testToken(10_000+tolerance, 1), 0, "ahead", 200)
-	put(t, l, testToken(7800, 1), 0, "ordinary", 201)
-	if len(side.all) != 0 {
-		t.Fatal("clicks went aside")
+	putClick(t, l, testToken(10_000+tolerance, 1), 0, "ahead", 200)
+	putClick(t, l, testToken(7800, 1), 0, "ordinary", 201)
+	if len(store.all) != 0 {
+		t.Fatal("clicks are out of order")
 	}
-	// Few clicks say nothing about the time.
+	// A few clicks do not move the start.
 	if err := l.Seal(); err != nil {
 		t.Fatal(err)
 	}
-	if l.active.start != testEpoch+8051 {
-		t.Fatal("start is", int(l.active.start)-testEpoch)
+	if l.active.startMint != testEpoch+8051 {
+		t.Fatal("start is", int(l.active.startMint)-testEpoch)
 	}
 }
 
-// The last put wins, whether the one before it went aside or to a segment, is being
-// written or still in the slab.
+// The last put wins, whether the one before it is in the out-of-order store, in a
+// segment, being written or still in the slab.
 func TestLastPutWins(t *testing.T) {
 	now := 8000
-	side := newMapSide()
-	l := mustOpen(t, newFS(t), side, func() time.Time { return clock(now)() })
+	store := newMemStore()
+	l := mustOpen(t, newFS(t), store, func() time.Time { return clockAt(now)() })
 	tok := testToken(9000, 1)
 	offset := int64(0)
 	next := func() int64 { offset++; return 100_000 + offset }
-	check := func(value string, at int64, inSide bool) {
+	check := func(value string, at int64, inStore bool) {
 		t.Helper()
-		put(t, l, tok, at, value, next())
-		expect(t, l, tok, value)
-		if c, ok := side.all[tok]; ok && (string(c.value) == value) != inSide {
-			t.Fatalf("%q is in the side store: %v", value, !inSide)
+		putClick(t, l, tok, at, value, next())
+		expectClick(t, l, tok, value)
+		if c, ok := store.all[tok]; ok && (string(c.value) == value) != inStore {
+			t.Fatalf("%q is in the out-of-order store: %v", value, !inStore)
 		}
 		if err := l.Seal(); err != nil {
 			t.Fatal(err)
 		}
-		expect(t, l, tok, value)
+		expectClick(t, l, tok, value)
 	}
 	check("future", 0, true)
 	check("future again", 0, true)
@@ -247,20 +250,20 @@ func TestLastPutWins(t *testing.T) {
 	check("now", 0, false)
 	check("by its record's time in the future, but in a segment", testTime(8000), false)
 	for i := range 200 {
-		put(t, l, testToken(20_000-11_200+i, uint64(i)), 0, strings.Repeat("x", 100), next())
+		putClick(t, l, testToken(20_000-11_200+i, uint64(i)), 0, strings.Repeat("x", 100), next())
 	}
 	now = 20_000
 	for i := range 200 {
-		put(t, l, testToken(15_000+i, uint64(i)), 0, strings.Repeat("x", 100), next())
+		putClick(t, l, testToken(15_000+i, uint64(i)), 0, strings.Repeat("x", 100), next())
 	}
 	for i := range 500 {
-		put(t, l, testToken(15_000+i, uint64(1000+i)), 0, strings.Repeat("x", 100), next())
+		putClick(t, l, testToken(15_000+i, uint64(1000+i)), 0, strings.Repeat("x", 100), next())
 	}
-	if l.active.start < testEpoch+14_000 {
-		t.Fatal("the clicks did not get late")
+	if l.active.startMint < testEpoch+14_000 {
+		t.Fatal("the slab starts too early for old clicks")
 	}
-	check("late, but in a segment", 0, false)
-	check("late again", 0, false)
+	check("too old, but in a segment", 0, false)
+	check("too old again", 0, false)
 }
 
 // Gets see the clicks of a slab while it is being written; puts go on into the next
@@ -274,16 +277,16 @@ func TestGetsWhileSealing(t *testing.T) {
 		}
 		return nil
 	}))
-	l := mustOpen(t, fs, newMapSide(), clock(1000))
+	l := mustOpen(t, fs, newMemStore(), clockAt(1000))
 	i := 0
-	for ; l.sealing == nil || !l.active.full(1000); i++ {
-		put(t, l, testToken(i, uint64(i)), 0, fmt.Sprint(i, strings.Repeat("x", 1000)), int64(i))
+	for ; l.sealing == nil || !l.active.isFull(1000); i++ {
+		putClick(t, l, testToken(i, uint64(i)), 0, fmt.Sprint(i, strings.Repeat("x", 1000)), int64(i))
 	}
-	put(t, l, testToken(0, 0), 0, "newer than the slab being written", 5000)
+	putClick(t, l, testToken(0, 0), 0, "newer than the slab being written", 5000)
 	for k := 1; k < i; k++ {
-		expect(t, l, testToken(k, uint64(k)), fmt.Sprint(k, strings.Repeat("x", 1000)))
+		expectClick(t, l, testToken(k, uint64(k)), fmt.Sprint(k, strings.Repeat("x", 1000)))
 	}
-	expect(t, l, testToken(0, 0), "newer than the slab being written")
+	expectClick(t, l, testToken(0, 0), "newer than the slab being written")
 	if st := l.Stats(); st.Segments != 0 || st.Seals != 0 {
 		t.Fatalf("%+v", st)
 	}
@@ -291,17 +294,17 @@ func TestGetsWhileSealing(t *testing.T) {
 		t.Fatal("the segment is visible before it is durable")
 	}
 	close(release)
-	put(t, l, testToken(1, 9999), 0, "waits", 6000)
+	putClick(t, l, testToken(1, 9999), 0, "waits", 6000)
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// Nothing may be visible under its final name before the side store, the file and every
-// name before it are durable.
+// No file may be visible under its final name before the out-of-order store, the file
+// and all earlier names are durable.
 func TestOrderOfOperations(t *testing.T) {
 	var calls []string
-	side := &callSide{newMapSide(), &calls}
+	store := &recordingStore{newMemStore(), &calls}
 	fs := errorfs.Wrap(newFS(t), errorfs.InjectorFunc(func(op errorfs.Op) error {
 		name := map[errorfs.OpKind]string{errorfs.OpCreate: "create", errorfs.OpFileWrite: "write",
 			errorfs.OpFileSync: "sync", errorfs.OpRename: "rename",
@@ -311,14 +314,14 @@ func TestOrderOfOperations(t *testing.T) {
 		}
 		return nil
 	}))
-	l := mustOpen(t, fs, side, clock(1000))
+	l := mustOpen(t, fs, store, clockAt(1000))
 	calls = nil
-	put(t, l, testToken(0, 0), 0, "click", 0)
-	put(t, l, testToken(90_000, 0), 0, "aside", 1)
+	putClick(t, l, testToken(0, 0), 0, "click", 0)
+	putClick(t, l, testToken(90_000, 0), 0, "out of order", 1)
 	if err := l.Seal(); err != nil {
 		t.Fatal(err)
 	}
-	put(t, l, testToken(0, 1), 0, "click", 2)
+	putClick(t, l, testToken(0, 1), 0, "click", 2)
 	if err := l.Seal(); err != nil {
 		t.Fatal(err)
 	}
@@ -329,35 +332,39 @@ func TestOrderOfOperations(t *testing.T) {
 	if err := l.Expire(testEpoch + 1); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{
-		"create 0000000000000001.seg.tmp", "write 0000000000000001.seg.tmp", "flush", "sync 0000000000000001.seg.tmp", "rename 0000000000000001.seg.tmp", "sync clicks",
-		"create 0000000000000002.seg.tmp", "write 0000000000000002.seg.tmp", "sync 0000000000000002.seg.tmp", "rename 0000000000000002.seg.tmp", "sync clicks",
-		"create 0000000000000003.seg.tmp", "write 0000000000000003.seg.tmp", "sync 0000000000000003.seg.tmp", "rename 0000000000000003.seg.tmp", "sync clicks",
-		"remove 0000000000000001.seg", "sync clicks",
-		"remove 0000000000000002.seg", "sync clicks",
+	writes := func(file string, flush ...string) []string {
+		calls := append([]string{"create " + file + ".tmp", "write " + file + ".tmp"}, flush...)
+		return append(calls, "sync "+file+".tmp", "rename "+file+".tmp", "sync clicks")
 	}
+	want := slices.Concat(
+		writes("0000000000000001.seg", "flush"),
+		writes("0000000000000002.seg"),
+		writes("0000000000000003.seg"),
+		[]string{"remove 0000000000000001.seg", "sync clicks"},
+		[]string{"remove 0000000000000002.seg", "sync clicks"},
+	)
 	if !slices.Equal(calls, want) {
 		t.Fatalf("got\n%s", strings.Join(calls, "\n"))
 	}
 }
 
-type callSide struct {
-	*mapSide
+type recordingStore struct {
+	*memStore
 	calls *[]string
 }
 
-func (s *callSide) Flush() error {
+func (s *recordingStore) Flush() error {
 	*s.calls = append(*s.calls, "flush")
-	return s.mapSide.Flush()
+	return s.memStore.Flush()
 }
 
 func TestExpire(t *testing.T) {
 	fs := newFS(t)
-	l := mustOpen(t, fs, newMapSide(), clock(100_000))
+	l := mustOpen(t, fs, newMemStore(), clockAt(100_000))
 	for k := range 5 {
-		fill(t, l, k*1000, 10)
+		fillAndSeal(t, l, k*1000, 10)
 	}
-	expect(t, l, testToken(3, 3), strings.Repeat("f", 1000))
+	expectClick(t, l, testToken(3, 3), strings.Repeat("f", 1000))
 	if l.Stats().OpenFiles != 1 {
 		t.Fatal(l.Stats().OpenFiles)
 	}
@@ -380,9 +387,9 @@ func TestExpire(t *testing.T) {
 	if l.Stats().OpenFiles != 0 {
 		t.Fatal("an unlinked file is open")
 	}
-	expect(t, l, testToken(3, 3), "")
-	expect(t, l, testToken(4003, 4003), strings.Repeat("f", 1000))
-	if l = mustOpen(t, fs.CrashClone(vfs.CrashCloneCfg{}), newMapSide(), clock(100_000)); l.Next() != 4010 {
+	expectClick(t, l, testToken(3, 3), "")
+	expectClick(t, l, testToken(4003, 4003), strings.Repeat("f", 1000))
+	if l = mustOpen(t, fs.CrashClone(vfs.CrashCloneCfg{}), newMemStore(), clockAt(100_000)); l.Next() != 4010 {
 		t.Fatal(l.Next())
 	}
 }
@@ -390,9 +397,9 @@ func TestExpire(t *testing.T) {
 // With every hash equal the answers are the same, and the slabs small.
 func TestEqualHashes(t *testing.T) {
 	for _, mask := range []uint32{0, 3} {
-		topic := topicOf(rand.New(rand.NewPCG(8, 8)), 3000)
-		side := newMapSide()
-		l := mustOpen(t, newFS(t), side, clock(12_000))
+		topic := randomTopic(rand.New(rand.NewPCG(8, 8)), 3000)
+		store := newMemStore()
+		l := mustOpen(t, newFS(t), store, clockAt(12_000))
 		l.hashMask = mask
 		l.Resize(1 << 20)
 		if err := l.Seal(); err != nil {
@@ -400,14 +407,14 @@ func TestEqualHashes(t *testing.T) {
 		}
 		l.active.reset(1<<20, 0)
 		for _, rec := range topic {
-			if err := rec.feed(l); err != nil {
+			if err := rec.putInto(l); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := verify(l, side, topic, 0); err != nil {
+		if err := verifyAnswers(l, store, topic, 0); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.wait(); err != nil {
+		if err := l.awaitWriter(); err != nil {
 			t.Fatal(err)
 		}
 		if l.Stats().Seals == 0 {
@@ -417,12 +424,12 @@ func TestEqualHashes(t *testing.T) {
 }
 
 // Many tokens that agree in their first eight bytes fill several blocks of a segment,
-// before which others stand.
+// and other tokens precede them.
 func TestEqualKeysOverBlocks(t *testing.T) {
-	l := mustOpen(t, newFS(t), newMapSide(), clock(1000))
+	l := mustOpen(t, newFS(t), newMemStore(), clockAt(1000))
 	l.Resize(1 << 20)
 	l.active.reset(1<<20, 0)
-	var toks []Token
+	var toks []token.Raw
 	for i := range 100 {
 		tok := testToken(7, 7)
 		if i < 10 {
@@ -430,20 +437,20 @@ func TestEqualKeysOverBlocks(t *testing.T) {
 		}
 		tok[19], tok[18] = byte(i*37), byte(i)
 		toks = append(toks, tok)
-		put(t, l, tok, 0, fmt.Sprint(i, strings.Repeat("y", 500)), int64(i))
+		putClick(t, l, tok, 0, fmt.Sprint(i, strings.Repeat("y", 500)), int64(i))
 	}
 	if err := l.Seal(); err != nil {
 		t.Fatal(err)
 	}
-	if s := l.segs[0]; len(s.keys) < 10 || s.keys[5] != s.keys[9] {
+	if s := l.segments[0]; len(s.blockKeys) < 10 || s.blockKeys[5] != s.blockKeys[9] {
 		t.Fatal("the blocks do not start alike")
 	}
 	for i, tok := range toks {
-		expect(t, l, tok, fmt.Sprint(i, strings.Repeat("y", 500)))
+		expectClick(t, l, tok, fmt.Sprint(i, strings.Repeat("y", 500)))
 	}
 	absent := testToken(7, 7)
 	absent[4+8] ^= 1
-	expect(t, l, absent, "")
+	expectClick(t, l, absent, "")
 }
 
 func TestSizes(t *testing.T) {
@@ -451,96 +458,95 @@ func TestSizes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range []int64{-1, 0, minSlab - 1, maxSlab + 1} {
-		if err := (Config{SlabBytes: n}).Validate(); err == nil || !strings.Contains(err.Error(), "SlabBytes") {
+		if err := (Config{SlabBytes: n}).Validate(); err == nil || !strings.Contains(err.Error(), "-click-memory: ") {
 			t.Fatal(n, err)
 		}
-		if _, err := Open(newFS(t), testDir, testID, Config{SlabBytes: n}, newMapSide(), clock(0)); err == nil {
+		if _, err := Open(newFS(t), testDir, testID, Config{SlabBytes: n}, newMemStore(), clockAt(0)); err == nil {
 			t.Fatal(n)
 		}
 	}
-	if _, err := Open(newFS(t), testDir, Identity{Cluster: strings.Repeat("c", 256)}, DefaultConfig(), newMapSide(),
-		clock(0)); err == nil {
+	if _, err := Open(newFS(t), testDir, Identity{Cluster: strings.Repeat("c", 256)}, DefaultConfig(), newMemStore(),
+		clockAt(0)); err == nil {
 		t.Fatal("a cluster id of 256 bytes was taken")
 	}
 	fs := newFS(t)
-	l := mustOpen(t, fs, newMapSide(), clock(1000))
+	l := mustOpen(t, fs, newMemStore(), clockAt(1000))
 	tok := testToken(1, 1)
-	if err := l.Put(&tok, 0, make([]byte, maxValue+1), 1); !errors.Is(err, ErrTooLarge) || l.Next() != -1 {
+	if err := l.Put(&tok, 0, make([]byte, maxValueLen+1), 1); !errors.Is(err, ErrTooLarge) || l.Next() != -1 {
 		t.Fatal(err)
 	}
-	large := make([]byte, maxValue)
+	large := make([]byte, maxValueLen)
 	for i := range large {
 		large[i] = byte(i * i >> 7)
 	}
-	put(t, l, tok, 0, string(large), 1)
-	put(t, l, testToken(2, 2), 0, "small", 2)
+	putClick(t, l, tok, 0, string(large), 1)
+	putClick(t, l, testToken(2, 2), 0, "small", 2)
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l = mustOpen(t, fs, newMapSide(), clock(1000))
+	l = mustOpen(t, fs, newMemStore(), clockAt(1000))
 	if got, _, err := l.Get(&tok, nil); err != nil || !bytes.Equal(got, large) {
 		t.Fatal(len(got), err)
 	}
-	expect(t, l, testToken(2, 2), "small")
+	expectClick(t, l, testToken(2, 2), "small")
 	// A new size holds from the next slab on.
 	before := l.Stats().MemoryBytes
 	l.Resize(1 << 20)
 	if l.Stats().MemoryBytes != before {
 		t.Fatal("the slab changed at once")
 	}
-	fill(t, l, 10, 1)
+	fillAndSeal(t, l, 10, 1)
 	if after := l.Stats().MemoryBytes; after < 1<<20 {
 		t.Fatal(after)
 	}
 }
 
 func TestOpenFilesAreFew(t *testing.T) {
-	l := mustOpen(t, newFS(t), newMapSide(), clock(100_000))
+	l := mustOpen(t, newFS(t), newMemStore(), clockAt(100_000))
 	const n = 2*maxOpenFiles + 7
 	for i := range n {
-		fill(t, l, 10*i, 1)
+		fillAndSeal(t, l, 10*i, 1)
 	}
 	r := rand.New(rand.NewPCG(1, 1))
 	for range 3000 {
 		i := 10 * r.IntN(n)
-		expect(t, l, testToken(i, uint64(i)), strings.Repeat("f", 1000))
+		expectClick(t, l, testToken(i, uint64(i)), strings.Repeat("f", 1000))
 	}
 	if st := l.Stats(); st.OpenFiles != maxOpenFiles || st.Segments != n {
 		t.Fatalf("%+v", st)
 	}
-	if err := l.Close(); err != nil || len(l.opened) != 0 {
+	if err := l.Close(); err != nil || len(l.openSegments) != 0 {
 		t.Fatal(err)
 	}
 }
 
-// Whatever fails in the background is the end of puts, not of gets, and what was
-// durable before stays.
+// Any failure in the background ends puts, not gets, and what was durable before stays.
 func TestBackgroundErrorsAreFinal(t *testing.T) {
 	for _, kind := range []errorfs.OpKind{errorfs.OpCreate, errorfs.OpFileWrite, errorfs.OpFileSync, errorfs.OpRename,
 		errorfs.OpOpenDir, -1} {
 		t.Run(fmt.Sprint(kind), func(t *testing.T) {
-			mem, side := newFS(t), newMapSide()
+			mem, store := newFS(t), newMemStore()
 			broken := errors.New("broken disk")
 			failing := false
 			fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
 				if failing && op.Kind == kind {
-					failing = false // it works again, but who knows what it lost
+					failing = false // the disk works again, but what it lost is unknown
 					return broken
 				}
 				return nil
 			}))
-			l := mustOpen(t, fs, side, clock(1000))
-			fill(t, l, 0, 5)
-			put(t, l, testToken(90_000, 1), 0, "aside", 90)
-			put(t, l, testToken(50, 50), 0, "in memory", 91)
+			l := mustOpen(t, fs, store, clockAt(1000))
+			fillAndSeal(t, l, 0, 5)
+			putClick(t, l, testToken(90_000, 1), 0, "out of order", 90)
+			putClick(t, l, testToken(50, 50), 0, "in memory", 91)
 			failing = true
 			if kind < 0 {
-				side.flushErr = broken
+				store.flushErr = broken
 			}
 			if err := l.Seal(); !errors.Is(err, broken) {
 				t.Fatal(err)
 			}
-			side.flushErr = nil
+			store.flushErr = nil
 			tok := testToken(60, 60)
 			if err := l.Put(&tok, 0, nil, 92); !errors.Is(err, broken) {
 				t.Fatal(err)
@@ -548,12 +554,12 @@ func TestBackgroundErrorsAreFinal(t *testing.T) {
 			if err := l.Seal(); !errors.Is(err, broken) {
 				t.Fatal(err)
 			}
-			expect(t, l, testToken(50, 50), "in memory")
-			expect(t, l, testToken(3, 3), strings.Repeat("f", 1000))
+			expectClick(t, l, testToken(50, 50), "in memory")
+			expectClick(t, l, testToken(3, 3), strings.Repeat("f", 1000))
 			if err := l.Close(); !errors.Is(err, broken) {
 				t.Fatal(err)
 			}
-			l = mustOpen(t, mem.CrashClone(vfs.CrashCloneCfg{}), side.crash(false), clock(1000))
+			l = mustOpen(t, mem.CrashClone(vfs.CrashCloneCfg{}), store.crash(false), clockAt(1000))
 			if l.Next() != 5 {
 				t.Fatal(l.Next())
 			}
@@ -565,7 +571,7 @@ func TestBackgroundErrorsAreFinal(t *testing.T) {
 func TestWipe(t *testing.T) {
 	all, topic := threeSegments(t)
 	for at := 1; ; at++ {
-		mem := all.fs(t)
+		mem := all.newFS(t)
 		for _, dir := range []string{testDir, "state", "/"} {
 			if err := syncDir(mem, dir); err != nil {
 				t.Fatal(err)
@@ -596,7 +602,7 @@ func TestWipe(t *testing.T) {
 		if err := Wipe(fs, testDir); err != nil {
 			t.Fatal(err)
 		}
-		if l := mustOpen(t, mem, newMapSide(), clock(1000)); l.Next() != -1 {
+		if l := mustOpen(t, mem, newMemStore(), clockAt(1000)); l.Next() != -1 {
 			t.Fatal(l.Next())
 		}
 		if left == nil {
@@ -605,11 +611,11 @@ func TestWipe(t *testing.T) {
 			}
 			break
 		}
-		l := mustOpen(t, left, newMapSide(), clock(1000))
+		l := mustOpen(t, left, newMemStore(), clockAt(1000))
 		switch l.Next() {
 		case -1:
 		case 90:
-			if err := verify(l, newMapSide(), topic, 0); err != nil {
+			if err := verifyAnswers(l, newMemStore(), topic, 0); err != nil {
 				t.Fatal(err)
 			}
 		default:
@@ -629,18 +635,18 @@ func TestWipe(t *testing.T) {
 
 // On a real file system, too.
 func TestOnDisk(t *testing.T) {
-	dir, side, topic := t.TempDir()+"/p7/clicks", newMapSide(), topicOf(rand.New(rand.NewPCG(5, 5)), 1000)
+	dir, store, topic := t.TempDir()+"/p7/clicks", newMemStore(), randomTopic(rand.New(rand.NewPCG(5, 5)), 1000)
 	for range 2 {
-		l, err := Open(vfs.Default, dir, testID, Config{SlabBytes: testSlab}, side, clock(12_000))
+		l, err := Open(vfs.Default, dir, testID, Config{SlabBytes: testSlab}, store, clockAt(12_000))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, rec := range topic {
-			if err := rec.feed(l); err != nil {
+			if err := rec.putInto(l); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := verify(l, side, topic, 0); err != nil {
+		if err := verifyAnswers(l, store, topic, 0); err != nil {
 			t.Fatal(err)
 		}
 		if err := l.Close(); err != nil {
@@ -656,7 +662,7 @@ func TestOnDisk(t *testing.T) {
 }
 
 func TestPutDoesNotAllocate(t *testing.T) {
-	l := mustOpen(t, newFS(t), newMapSide(), clock(1000))
+	l := mustOpen(t, newFS(t), newMemStore(), clockAt(1000))
 	l.Resize(16 << 20)
 	l.active.reset(16<<20, 0)
 	value := make([]byte, 343)

@@ -9,34 +9,34 @@ import (
 )
 
 const (
-	chunkBytes    = 256 << 10 // written at once
+	writeChunk    = 256 << 10 // bytes gathered for one write
 	writeCategory = vfs.DiskWriteCategory("clicklog")
 )
 
-// writer turns one slab into one segment. It owns nothing that its Log changes: the
-// slab is only read until it is done.
-type writer struct {
-	fs   vfs.FS
-	dir  string
-	id   Identity
-	side Side
-	slab *slab
-	seg  *segment // id, offsets and times are given; count, keys and offs are filled in
+// segmentWriter turns one slab into one segment. It owns nothing that its Log changes:
+// while it runs, the slab is only read.
+type segmentWriter struct {
+	fs         vfs.FS
+	dir        string
+	id         Identity // for the footer
+	outOfOrder OutOfOrderStore
+	slab       *slab
+	segment    *segment // id, offsets and mint times are given; the writer adds the rest
 }
 
-// run returns when the segment is durable, or with the reason why it is not.
-func (w *writer) run() error {
-	tmp := w.fs.PathJoin(w.dir, segmentName(w.seg.id)+tmpSuffix)
+// writeSegment returns when the segment is durable, or why it is not.
+func (w *segmentWriter) writeSegment() error {
+	tmp := w.fs.PathJoin(w.dir, segmentName(w.segment.id)+tmpSuffix)
 	f, err := w.fs.Create(tmp, writeCategory)
 	if err != nil {
 		return fmt.Errorf("creating a segment: %w", err)
 	}
-	err = w.fill(f)
-	// What was put aside is vouched for by this footer, so it must be there before the
-	// footer can be seen.
-	if err == nil && w.slab.aside {
-		if err = w.side.Flush(); err != nil {
-			err = fmt.Errorf("flushing the side store: %w", err)
+	err = w.writeContents(f)
+	// The footer vouches for the out-of-order clicks too, so they must be durable
+	// before it becomes visible.
+	if err == nil && w.slab.hasOutOfOrder {
+		if err = w.outOfOrder.Flush(); err != nil {
+			err = fmt.Errorf("flushing the out-of-order clicks: %w", err)
 		}
 	}
 	if err == nil {
@@ -48,19 +48,20 @@ func (w *writer) run() error {
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", tmp, err)
 	}
-	if err := w.fs.Rename(tmp, w.fs.PathJoin(w.dir, segmentName(w.seg.id))); err != nil {
+	if err := w.fs.Rename(tmp, w.fs.PathJoin(w.dir, segmentName(w.segment.id))); err != nil {
 		return fmt.Errorf("publishing a segment: %w", err)
 	}
 	return syncDir(w.fs, w.dir)
 }
 
-// fill writes blocks, fences and footer.
-func (w *writer) fill(f vfs.File) error {
-	s, data := w.seg, w.slab.data
+// writeContents writes blocks, sparse index and footer.
+func (w *segmentWriter) writeContents(f vfs.File) error {
+	s := w.segment
+	data := w.slab.data
 	order := sortEntries(w.slab.entries, data)
 	s.count = uint32(len(order))
 	records := make([]byte, 0, blockBytes)
-	out := make([]byte, 0, chunkBytes+2*blockBytes)
+	out := make([]byte, 0, writeChunk+2*blockBytes)
 	end := int64(0)
 	flush := func(atLeast int) error {
 		if len(out) < atLeast {
@@ -70,41 +71,43 @@ func (w *writer) fill(f vfs.File) error {
 		out = out[:0]
 		return err
 	}
-	block := func() error {
-		s.offs = append(s.offs, uint32(end))
+	endBlock := func() error {
+		s.blockOffsets = append(s.blockOffsets, uint32(end))
 		k := len(out)
 		out = appendBlock(out, records)
 		end += int64(len(out) - k)
 		records = records[:0]
-		return flush(chunkBytes)
+		return flush(writeChunk)
 	}
 	for _, e := range order {
-		n := recordHead + int(le.Uint32(data[e.pos+28:]))
+		n := recordHeadLen + int(le.Uint32(data[e.pos+28:]))
 		if len(records) > 0 && len(records)+n > blockBytes {
-			if err := block(); err != nil {
+			if err := endBlock(); err != nil {
 				return err
 			}
 		}
 		if len(records) == 0 {
-			s.keys = append(s.keys, e.key)
+			s.blockKeys = append(s.blockKeys, e.key)
 		}
 		records = append(records, data[e.pos:int(e.pos)+n]...)
 	}
 	if len(records) > 0 {
-		if err := block(); err != nil {
+		if err := endBlock(); err != nil {
 			return err
 		}
 	}
-	s.offs = append(s.offs, uint32(end))
-	s.keys, s.offs = slices.Clone(s.keys), slices.Clone(s.offs) // they stay in memory: without spare room
+	s.blockOffsets = append(s.blockOffsets, uint32(end))
+	// Both stay in memory: clone them without spare capacity.
+	s.blockKeys = slices.Clone(s.blockKeys)
+	s.blockOffsets = slices.Clone(s.blockOffsets)
 	k := len(out)
 	out = s.appendTail(out, w.id)
 	s.size = end + int64(len(out)-k)
 	return flush(1)
 }
 
-// sortEntries returns a slab's entries in the order of their tokens; of several under
-// one token only the last. The given order is lost.
+// sortEntries returns a slab's entries in the order of their tokens, and of several
+// with the same token only the last. It overwrites es.
 func sortEntries(es []entry, data []byte) []entry {
 	es = radixSort(es)
 	kept := es[:0]
@@ -113,7 +116,7 @@ func sortEntries(es []entry, data []byte) []entry {
 		for k < len(es) && es[k].key == es[i].key {
 			k++
 		}
-		if k > i+1 { // the same eight bytes: mostly the same token
+		if k > i+1 { // equal first eight bytes: mostly the same token
 			slices.SortStableFunc(es[i:k], func(a, b entry) int {
 				return bytes.Compare(data[a.pos+8:a.pos+20], data[b.pos+8:b.pos+20])
 			})
@@ -129,8 +132,8 @@ func sortEntries(es []entry, data []byte) []entry {
 }
 
 // radixSort orders by key, byte by byte from the lowest, and is stable. Bytes that all
-// keys share cost nothing: of a token's seconds those are the upper two or three. It
-// returns one of two arrays.
+// keys share cost nothing, such as the upper two or three of the mint time. The result
+// is in es or in a new array.
 func radixSort(es []entry) []entry {
 	var counts [8][256]uint32
 	for _, e := range es {
@@ -146,7 +149,8 @@ func radixSort(es []entry) []entry {
 		}
 		sum := uint32(0)
 		for i, n := range c {
-			c[i], sum = sum, sum+n
+			c[i] = sum
+			sum += n
 		}
 		for _, e := range es {
 			b := byte(e.key >> (8 * d))
@@ -158,7 +162,7 @@ func radixSort(es []entry) []entry {
 	return es
 }
 
-// syncDir makes the names in a directory durable.
+// syncDir makes the names in a directory durable, through the file system of the log.
 func syncDir(fs vfs.FS, dir string) error {
 	d, err := fs.OpenDir(dir)
 	if err != nil {

@@ -15,23 +15,25 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/klauspost/compress/s2"
+
+	"github.com/nimriz/partners/pipeline/token"
 )
 
 const (
 	formatVersion = 1
-	magic         = "clickseg"
+	footerMagic   = "clickseg"
 
-	blockBytes = 4096 // of records; a get reads and decodes one block
-	blockHead  = 8
-	stored     = 1 << 31 // in a block's length: the records are not compressed
-	fenceLen   = 12
-	footerLen  = 96
-	maxCluster = 255
-	maxValue   = 16 << 20
-	maxBlock   = blockBytes + recordHead + maxValue
+	blockBytes    = 4096 // of records; a get reads and decodes one block
+	blockHeadLen  = 8
+	uncompressed  = 1 << 31 // in a block's length: s2 could not make the records smaller
+	indexEntryLen = 12
+	footerLen     = 96
+	maxClusterLen = 255
+	maxValueLen   = 16 << 20
+	maxBlockLen   = blockBytes + recordHeadLen + maxValueLen
 
-	segSuffix = ".seg"
-	tmpSuffix = ".tmp"
+	segmentSuffix = ".seg"
+	tmpSuffix     = ".tmp"
 )
 
 var (
@@ -41,29 +43,32 @@ var (
 	errNoFooter = fmt.Errorf("%w: no valid footer", ErrCorrupt)
 )
 
-// segment is an immutable file of clicks, and what is kept of it in memory.
+// segment is an immutable file of clicks, and what of it stays in memory.
 type segment struct {
-	id          uint64
-	first, next int64 // offsets of the topic
-	count       uint32
-	min, max    uint32 // token times
-	pivot       uint32
-	size        int64 // of the file
+	id                      uint64 // names the file
+	firstOffset, nextOffset int64  // of the topic: it vouches for [first, next)
+	count                   uint32 // clicks
+	minMint, maxMint        uint32 // seconds of the KSUID epoch
+	nextStart               uint32 // start of the slab after this segment, likewise
+	size                    int64  // of the file, in bytes
 
-	keys []uint64 // of each block's first token
-	offs []uint32 // of each block, and the end of the last
+	// The sparse index.
+	blockKeys    []uint64 // first eight bytes of each block's first token
+	blockOffsets []uint32 // start of each block in the file, and the end of the last
 
-	maxHere uint32 // highest max of this and all older segments
-	minHere uint32 // lowest min of this and all younger segments
+	// Set by updateSearchBounds.
+	prefixMax uint32 // highest maxMint of this and all older segments
+	suffixMin uint32 // lowest minMint of this and all younger segments
 
-	file vfs.File // nil while closed
-	used int64    // when it was read last, in gets
+	file     vfs.File // nil while closed
+	lastUsed int64    // number of the last get that read it
 }
 
-func segmentName(id uint64) string { return fmt.Sprintf("%016x%s", id, segSuffix) }
+func segmentName(id uint64) string { return fmt.Sprintf("%016x%s", id, segmentSuffix) }
 
-func segmentID(name string) (uint64, error) {
-	digits := strings.TrimSuffix(name, segSuffix)
+// parseSegmentName returns the id of a segment file.
+func parseSegmentName(name string) (uint64, error) {
+	digits := strings.TrimSuffix(name, segmentSuffix)
 	id, err := strconv.ParseUint(digits, 16, 64)
 	if err != nil || id == 0 || segmentName(id) != name {
 		return 0, fmt.Errorf("%w: file name %q", ErrCorrupt, name)
@@ -71,36 +76,37 @@ func segmentID(name string) (uint64, error) {
 	return id, nil
 }
 
-// appendBlock frames records for the disk. They stay as they are if s2 cannot make them
-// smaller.
+// appendBlock frames records for the disk. It leaves them uncompressed if s2 cannot
+// make them smaller.
 func appendBlock(dst, records []byte) []byte {
 	k := len(dst)
-	room := blockHead + s2.MaxEncodedLen(len(records))
+	room := blockHeadLen + s2.MaxEncodedLen(len(records))
 	dst = slices.Grow(dst, room)[:k+room]
 	length := uint32(len(records))
-	enc := s2.Encode(dst[k+blockHead:], records)
+	enc := s2.Encode(dst[k+blockHeadLen:], records)
 	if len(enc) >= len(records) {
-		enc = dst[k+blockHead:][:copy(dst[k+blockHead:], records)]
-		length |= stored
+		enc = dst[k+blockHeadLen:][:copy(dst[k+blockHeadLen:], records)]
+		length |= uncompressed
 	}
-	b := dst[k : k+blockHead+len(enc)]
+	b := dst[k : k+blockHeadLen+len(enc)]
 	le.PutUint32(b[4:], length)
 	le.PutUint32(b, crc32.Checksum(b[4:], castagnoli))
 	return dst[:k+len(b)]
 }
 
-// decodeBlock checks a block and returns its records: in dst if they had to be
-// decompressed, else in b.
+// decodeBlock checks a block and returns its records: decompressed into dst, or, if
+// they were not compressed, in b.
 func decodeBlock(dst, b []byte) ([]byte, error) {
-	if len(b) < blockHead || crc32.Checksum(b[4:], castagnoli) != le.Uint32(b) {
+	if len(b) < blockHeadLen || crc32.Checksum(b[4:], castagnoli) != le.Uint32(b) {
 		return nil, fmt.Errorf("%w: block checksum", ErrCorrupt)
 	}
-	length, payload := le.Uint32(b[4:]), b[blockHead:]
-	n := int(length &^ stored)
-	if n > maxBlock {
+	length := le.Uint32(b[4:])
+	payload := b[blockHeadLen:]
+	n := int(length &^ uncompressed)
+	if n > maxBlockLen {
 		return nil, fmt.Errorf("%w: block of %d bytes", ErrCorrupt, n)
 	}
-	if length&stored != 0 {
+	if length&uncompressed != 0 {
 		if len(payload) != n {
 			return nil, fmt.Errorf("%w: block length", ErrCorrupt)
 		}
@@ -116,19 +122,19 @@ func decodeBlock(dst, b []byte) ([]byte, error) {
 	return records, nil
 }
 
-// nextRecord splits the first record off. The value is not copied.
-func nextRecord(records []byte) (t *Token, at int64, value, rest []byte, err error) {
-	if len(records) < recordHead || uint64(len(records)-recordHead) < uint64(le.Uint32(records[28:])) {
+// nextRecord splits off the first record. The value is not copied.
+func nextRecord(records []byte) (t *token.Raw, at int64, value, rest []byte, err error) {
+	if len(records) < recordHeadLen || uint64(len(records)-recordHeadLen) < uint64(le.Uint32(records[28:])) {
 		return nil, 0, nil, nil, fmt.Errorf("%w: record length", ErrCorrupt)
 	}
-	n := recordHead + int(le.Uint32(records[28:]))
-	return (*Token)(records), int64(le.Uint64(records[20:])), records[recordHead:n], records[n:], nil
+	n := recordHeadLen + int(le.Uint32(records[28:]))
+	return (*token.Raw)(records), int64(le.Uint64(records[20:])), records[recordHeadLen:n], records[n:], nil
 }
 
 // findRecord looks for a token among a block's records.
-func findRecord(records []byte, t *Token) (value []byte, at int64, ok bool, err error) {
+func findRecord(records []byte, t *token.Raw) (value []byte, at int64, ok bool, err error) {
 	for len(records) > 0 {
-		var r *Token
+		var r *token.Raw
 		if r, at, value, records, err = nextRecord(records); err != nil {
 			return nil, 0, false, err
 		}
@@ -141,32 +147,35 @@ func findRecord(records []byte, t *Token) (value []byte, at int64, ok bool, err 
 	return nil, 0, false, nil
 }
 
-// appendTail appends what follows the blocks: fences, cluster id, footer.
+// appendTail appends what follows the blocks: sparse index, cluster id, footer.
 func (s *segment) appendTail(dst []byte, id Identity) []byte {
 	k := len(dst)
-	for i, key := range s.keys {
+	for i, key := range s.blockKeys {
 		dst = le.AppendUint64(dst, key)
-		dst = le.AppendUint32(dst, s.offs[i])
+		dst = le.AppendUint32(dst, s.blockOffsets[i])
 	}
-	fences := crc32.Checksum(dst[k:], castagnoli)
+	indexChecksum := crc32.Checksum(dst[k:], castagnoli)
 	k = len(dst)
 	dst = append(dst, id.Cluster...)
-	dst = le.AppendUint64(dst, uint64(s.first))
-	dst = le.AppendUint64(dst, uint64(s.next))
+	dst = le.AppendUint64(dst, uint64(s.firstOffset))
+	dst = le.AppendUint64(dst, uint64(s.nextOffset))
 	dst = le.AppendUint64(dst, s.id)
-	dst = le.AppendUint64(dst, uint64(s.offs[len(s.keys)]))
-	for _, v := range []uint32{uint32(len(s.keys)), s.count, s.min, s.max, s.pivot, uint32(id.Partition)} {
-		dst = le.AppendUint32(dst, v)
-	}
+	dst = le.AppendUint64(dst, uint64(s.blockOffsets[len(s.blockKeys)]))
+	dst = le.AppendUint32(dst, uint32(len(s.blockKeys)))
+	dst = le.AppendUint32(dst, s.count)
+	dst = le.AppendUint32(dst, s.minMint)
+	dst = le.AppendUint32(dst, s.maxMint)
+	dst = le.AppendUint32(dst, s.nextStart)
+	dst = le.AppendUint32(dst, uint32(id.Partition))
 	dst = append(dst, id.Topic[:]...)
-	dst = le.AppendUint32(dst, fences)
+	dst = le.AppendUint32(dst, indexChecksum)
 	dst = le.AppendUint32(dst, uint32(len(id.Cluster)))
 	dst = le.AppendUint32(dst, formatVersion)
 	dst = le.AppendUint32(dst, crc32.Checksum(dst[k:], castagnoli))
-	return append(dst, magic...)
+	return append(dst, footerMagic...)
 }
 
-// loadSegment reads and checks everything of a file but its blocks.
+// loadSegment reads and checks everything in a file except its blocks.
 func loadSegment(fs vfs.FS, path string, want Identity) (*segment, error) {
 	f, err := fs.Open(path)
 	if err != nil {
@@ -178,7 +187,7 @@ func loadSegment(fs vfs.FS, path string, want Identity) (*segment, error) {
 		return nil, err
 	}
 	s := &segment{size: st.Size()}
-	tail := make([]byte, min(s.size, footerLen+maxCluster))
+	tail := make([]byte, min(s.size, footerLen+maxClusterLen))
 	if err := readFull(f, tail, s.size-int64(len(tail))); err != nil {
 		return nil, err
 	}
@@ -186,86 +195,108 @@ func loadSegment(fs vfs.FS, path string, want Identity) (*segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	fences := make([]byte, fenceLen*ft.blocks)
-	if ft.data+int64(len(fences))+ft.cluster+footerLen != s.size || ft.data > math.MaxUint32 {
+	index := make([]byte, indexEntryLen*ft.blockCount)
+	if ft.dataLen+int64(len(index))+ft.clusterLen+footerLen != s.size || ft.dataLen > math.MaxUint32 {
 		return nil, fmt.Errorf("%w: file of %d bytes", ErrCorrupt, s.size)
 	}
-	if err := readFull(f, fences, ft.data); err != nil {
+	if err := readFull(f, index, ft.dataLen); err != nil {
 		return nil, err
 	}
-	if crc32.Checksum(fences, castagnoli) != ft.fences {
-		return nil, fmt.Errorf("%w: fence checksum", ErrCorrupt)
+	if crc32.Checksum(index, castagnoli) != ft.indexChecksum {
+		return nil, fmt.Errorf("%w: sparse index checksum", ErrCorrupt)
 	}
-	return s, s.parseFences(fences, uint32(ft.data))
+	return s, s.parseSparseIndex(index, uint32(ft.dataLen))
 }
 
-// footer is what of a footer is needed only while the file is being loaded.
+// footer is the part of a footer that is needed only while the file is being loaded.
 type footer struct {
-	data, cluster int64 // bytes
-	blocks        int
-	fences        uint32 // their crc
+	dataLen, clusterLen int64  // bytes
+	blockCount          int    // entries of the sparse index
+	indexChecksum       uint32 // crc32c of the sparse index
 }
 
-// parseFooter reads the footer at the end of tail and tells a torn file (errNoFooter)
-// from another's ([ErrForeign]).
+// parseFooter reads the footer at the end of tail. It distinguishes a torn file
+// (errNoFooter) from one of another log ([ErrForeign]).
 func (s *segment) parseFooter(tail []byte, want Identity) (footer, error) {
 	k := len(tail) - footerLen
-	if k < 0 || string(tail[k+88:]) != magic {
+	if k < 0 || string(tail[k+88:]) != footerMagic {
 		return footer{}, errNoFooter
 	}
 	b := tail[k:]
-	// A torn file has zeros for what was lost, not another number.
+	// A torn file has zeros in place of what was lost, never another number.
 	version := le.Uint32(b[80:])
 	if version > formatVersion && version < 1<<16 {
 		return footer{}, fmt.Errorf("%w: format version %d, this program knows %d", ErrForeign, version, formatVersion)
 	}
-	cluster := int64(le.Uint32(b[76:]))
-	if version != formatVersion || cluster > int64(k) || crc32.Checksum(tail[k-int(cluster):k+84],
-		castagnoli) != le.Uint32(b[84:]) {
+	clusterLen := int64(le.Uint32(b[76:]))
+	if version != formatVersion || clusterLen > int64(k) {
 		return footer{}, errNoFooter
 	}
-	have := Identity{Cluster: string(tail[k-int(cluster) : k]), Topic: [16]byte(b[56:]),
-		Partition: int32(le.Uint32(b[52:]))}
+	clusterAt := k - int(clusterLen)
+	if crc32.Checksum(tail[clusterAt:k+84], castagnoli) != le.Uint32(b[84:]) {
+		return footer{}, errNoFooter
+	}
+	have := Identity{
+		Cluster:   string(tail[clusterAt:k]),
+		Topic:     [16]byte(b[56:]),
+		Partition: int32(le.Uint32(b[52:])),
+	}
 	if have != want {
 		return footer{}, fmt.Errorf("%w: it is of %v, not of %v", ErrForeign, have, want)
 	}
-	s.first, s.next, s.id = int64(le.Uint64(b)), int64(le.Uint64(b[8:])), le.Uint64(b[16:])
-	data, blocks := le.Uint64(b[24:]), le.Uint32(b[32:])
-	s.count, s.min, s.max, s.pivot = le.Uint32(b[36:]), le.Uint32(b[40:]), le.Uint32(b[44:]), le.Uint32(b[48:])
-	if s.first < 0 || s.next <= s.first || (s.count == 0) != (blocks == 0) || (s.count == 0) != (s.min > s.max) ||
-		data > uint64(s.size) || int64(blocks)*fenceLen > s.size {
+	s.firstOffset = int64(le.Uint64(b))
+	s.nextOffset = int64(le.Uint64(b[8:]))
+	s.id = le.Uint64(b[16:])
+	dataLen := le.Uint64(b[24:])
+	blockCount := le.Uint32(b[32:])
+	s.count = le.Uint32(b[36:])
+	s.minMint = le.Uint32(b[40:])
+	s.maxMint = le.Uint32(b[44:])
+	s.nextStart = le.Uint32(b[48:])
+	offsetsFit := s.firstOffset >= 0 && s.nextOffset > s.firstOffset
+	emptyThroughout := (s.count == 0) == (blockCount == 0) && (s.count == 0) == (s.minMint > s.maxMint)
+	fileFits := dataLen <= uint64(s.size) && int64(blockCount)*indexEntryLen <= s.size
+	if !offsetsFit || !emptyThroughout || !fileFits {
 		return footer{}, fmt.Errorf("%w: footer contradicts itself", ErrCorrupt)
 	}
-	return footer{data: int64(data), cluster: cluster, blocks: int(blocks), fences: le.Uint32(b[72:])}, nil
+	return footer{
+		dataLen:       int64(dataLen),
+		clusterLen:    clusterLen,
+		blockCount:    int(blockCount),
+		indexChecksum: le.Uint32(b[72:]),
+	}, nil
 }
 
-func (s *segment) parseFences(b []byte, data uint32) error {
-	n := len(b) / fenceLen
-	s.keys, s.offs = make([]uint64, n), make([]uint32, n+1)
-	s.offs[n] = data
+// parseSparseIndex reads the sparse index and checks it against the footer.
+func (s *segment) parseSparseIndex(b []byte, dataLen uint32) error {
+	n := len(b) / indexEntryLen
+	s.blockKeys = make([]uint64, n)
+	s.blockOffsets = make([]uint32, n+1)
+	s.blockOffsets[n] = dataLen
 	for i := range n {
-		s.keys[i], s.offs[i] = le.Uint64(b[i*fenceLen:]), le.Uint32(b[i*fenceLen+8:])
+		s.blockKeys[i] = le.Uint64(b[i*indexEntryLen:])
+		s.blockOffsets[i] = le.Uint32(b[i*indexEntryLen+8:])
 	}
-	ok := s.offs[0] == 0 && slices.IsSorted(s.keys)
+	ok := s.blockOffsets[0] == 0 && slices.IsSorted(s.blockKeys)
 	for i := range n {
-		ok = ok && s.offs[i] < s.offs[i+1]
+		ok = ok && s.blockOffsets[i] < s.blockOffsets[i+1]
 	}
 	if n > 0 {
-		ok = ok && uint32(s.keys[0]>>32) == s.min && uint32(s.keys[n-1]>>32) <= s.max
+		ok = ok && uint32(s.blockKeys[0]>>32) == s.minMint && uint32(s.blockKeys[n-1]>>32) <= s.maxMint
 	}
 	if !ok {
-		return fmt.Errorf("%w: fences out of order", ErrCorrupt)
+		return fmt.Errorf("%w: sparse index is not ascending or contradicts the footer", ErrCorrupt)
 	}
 	return nil
 }
 
-// find looks a token up in the file. The value is valid until the next call.
-func (l *Log) find(s *segment, t *Token) (value []byte, at int64, ok bool, err error) {
+// findInSegment looks up a token in the file. The value is valid until the next call.
+func (l *Log) findInSegment(s *segment, t *token.Raw) (value []byte, at int64, ok bool, err error) {
 	key := binary.BigEndian.Uint64(t[:])
 	// The token is in the last block that starts at or before it. Tokens that agree in
-	// eight bytes may fill several blocks: go back over those, and over the one before
-	// the first of them.
-	for b := sort.Search(len(s.keys), func(i int) bool { return s.keys[i] > key }) - 1; b >= 0; b-- {
+	// eight bytes may fill several blocks: go back over all of them, and over the block
+	// before the first of them.
+	for b := sort.Search(len(s.blockKeys), func(i int) bool { return s.blockKeys[i] > key }) - 1; b >= 0; b-- {
 		records, err := l.readBlock(s, b)
 		if err != nil {
 			return nil, 0, false, fmt.Errorf("reading block %d of %s: %w", b, segmentName(s.id), err)
@@ -273,77 +304,79 @@ func (l *Log) find(s *segment, t *Token) (value []byte, at int64, ok bool, err e
 		if value, at, ok, err = findRecord(records, t); ok || err != nil {
 			return value, at, ok, err
 		}
-		if s.keys[b] < key {
+		if s.blockKeys[b] < key {
 			break
 		}
 	}
 	return nil, 0, false, nil
 }
 
+// readBlock reads and checks the i-th block and returns its records, which are valid
+// until the next call.
 func (l *Log) readBlock(s *segment, i int) ([]byte, error) {
-	f, err := l.open(s)
+	f, err := l.openFile(s)
 	if err != nil {
 		return nil, err
 	}
 	l.stats.BlocksRead++
-	n := int(s.offs[i+1] - s.offs[i])
-	l.block = slices.Grow(l.block[:0], n)[:n]
-	if err := readFull(f, l.block, int64(s.offs[i])); err != nil {
+	n := int(s.blockOffsets[i+1] - s.blockOffsets[i])
+	l.blockBuf = slices.Grow(l.blockBuf[:0], n)[:n]
+	if err := readFull(f, l.blockBuf, int64(s.blockOffsets[i])); err != nil {
 		return nil, err
 	}
-	records, err := decodeBlock(l.records, l.block)
+	records, err := decodeBlock(l.recordsBuf, l.blockBuf)
 	if err != nil {
 		return nil, err
 	}
-	if le.Uint32(l.block[4:])&stored == 0 {
-		l.records = records
+	if le.Uint32(l.blockBuf[4:])&uncompressed == 0 {
+		l.recordsBuf = records
 	}
-	// A sound block at the wrong place would hide clicks.
-	if len(records) < recordHead || binary.BigEndian.Uint64(records) != s.keys[i] {
-		return nil, fmt.Errorf("%w: block does not start as its fence says", ErrCorrupt)
+	// A valid block in the wrong place would hide clicks.
+	if len(records) < recordHeadLen || binary.BigEndian.Uint64(records) != s.blockKeys[i] {
+		return nil, fmt.Errorf("%w: block does not start with its key in the sparse index", ErrCorrupt)
 	}
 	return records, nil
 }
 
-// open returns the segment's file; if too many are open, the one that was not read for
-// longest is closed.
-func (l *Log) open(s *segment) (vfs.File, error) {
-	s.used = l.stats.Gets
+// openFile returns the segment's file. If too many files are open, it closes the one
+// that was read the longest time ago.
+func (l *Log) openFile(s *segment) (vfs.File, error) {
+	s.lastUsed = l.stats.Gets
 	if s.file != nil {
 		return s.file, nil
 	}
-	if len(l.opened) >= maxOpenFiles {
+	if len(l.openSegments) >= maxOpenFiles {
 		oldest := 0
-		for i, o := range l.opened {
-			if o.used < l.opened[oldest].used {
+		for i, o := range l.openSegments {
+			if o.lastUsed < l.openSegments[oldest].lastUsed {
 				oldest = i
 			}
 		}
-		if err := l.shut(l.opened[oldest]); err != nil {
+		if err := l.closeFile(l.openSegments[oldest]); err != nil {
 			return nil, err
 		}
 	}
-	f, err := l.fs.Open(l.path(segmentName(s.id)), vfs.RandomReadsOption)
+	f, err := l.fs.Open(l.filePath(segmentName(s.id)), vfs.RandomReadsOption)
 	if err != nil {
 		return nil, err
 	}
 	s.file = f
-	l.opened = append(l.opened, s)
+	l.openSegments = append(l.openSegments, s)
 	return f, nil
 }
 
-// shut closes the segment's file if it is open.
-func (l *Log) shut(s *segment) error {
+// closeFile closes the segment's file if it is open.
+func (l *Log) closeFile(s *segment) error {
 	if s.file == nil {
 		return nil
 	}
 	err := s.file.Close()
 	s.file = nil
-	l.opened = slices.DeleteFunc(l.opened, func(o *segment) bool { return o == s })
+	l.openSegments = slices.DeleteFunc(l.openSegments, func(o *segment) bool { return o == s })
 	return err
 }
 
-// readFull reads len(b) bytes; a file that ends before is corrupt.
+// readFull reads len(b) bytes at the position; a file that ends earlier is corrupt.
 func readFull(f vfs.File, b []byte, at int64) error {
 	n, err := f.ReadAt(b, at)
 	if n == len(b) {

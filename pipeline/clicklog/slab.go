@@ -5,112 +5,124 @@ import (
 	"math"
 	"math/bits"
 	"slices"
+
+	"github.com/nimriz/partners/pipeline/token"
 )
 
 const (
-	recordHead  = 32 // token 20 | at 8 | length 4
-	firstRecord = 8  // no record is at position 0, so a zero table entry is a free one
-	minTable    = 1 << 10
-	indexBatch  = 64
-	maxRun      = 512 // at half load a run of 100 is already a rarity
+	recordHeadLen = 32 // token 20 | at 8 | length 4
+	firstRecord   = 8  // no record is at position 0, so a zero table entry is a free one
+	minTableLen   = 1 << 10
+	indexBatch    = 64
+	maxProbe      = 512 // at half load a probe of 100 steps is already rare
 )
 
-// entry is a record's place in the slab under the first eight bytes of its token.
+// entry locates a record in the slab.
 type entry struct {
-	key  uint64
-	pos  uint32
-	hash uint32
+	key  uint64 // first eight bytes of the token
+	pos  uint32 // of the record in slab.data
+	hash uint32 // of all 20 bytes
 }
 
 // slab gathers clicks in memory: records one after another, in the order of their puts,
-// and an index of open addressing over them. A token put twice has two records; the
-// index knows the later one.
+// and a hash index with open addressing. A token that was put twice has two records;
+// the index knows the later one.
 type slab struct {
-	data    []byte
-	limit   int     // bytes of records at which it is full
-	entries []entry // one per record, in the same order
+	data       []byte  // records, from firstRecord on
+	limitBytes int     // of records, at which the slab is full
+	entries    []entry // one per record, in the same order
 
-	table   []uint64 // hash << 32 | position; at most half of it is used
-	indexed int      // entries that are in the table: the others wait, so that their cache misses overlap
-	live    int      // places used in the table
-	crowded bool     // a run of maxRun was met: full, whatever its size
+	table    []uint64 // hash << 32 | position; at most half of it is used
+	indexed  int      // entries in the table; the rest is added in batches, whose cache misses overlap
+	occupied int      // used places of the table
+	crowded  bool     // a probe took maxProbe steps: the slab is full, whatever its size
 
-	min, max uint32
-	start    uint32 // token time from which lateness is counted
-	times    sample
-	aside    bool // a click went to the Side on this slab's account
+	minMint, maxMint uint32 // seconds of the KSUID epoch
+	startMint        uint32 // clicks minted more than tolerance before it are out of order
+	mintSample       sample
+	hasOutOfOrder    bool // an out-of-order click was stored in the offsets of this slab
 }
 
-func newSlab(limit int64) *slab {
+func newSlab(limitBytes int64) *slab {
 	s := &slab{}
-	s.reset(limit, 0)
+	s.reset(limitBytes, 0)
 	return s
 }
 
-// reset empties the slab and gives it a new limit and start. The table keeps the size
-// it has grown to, unless the limit changes; the memory is replaced too after a click
-// larger than a slab.
-func (s *slab) reset(limit int64, start uint32) {
-	s.limit = int(limit)
-	if cap(s.data) != firstRecord+s.limit {
-		s.data = make([]byte, firstRecord, firstRecord+s.limit)
-		s.table, s.entries = make([]uint64, minTable), nil
+// reset empties the slab and sets its limit and start. It keeps the grown table, unless
+// the limit changes or a click larger than a slab has grown the memory.
+func (s *slab) reset(limitBytes int64, startMint uint32) {
+	s.limitBytes = int(limitBytes)
+	if cap(s.data) != firstRecord+s.limitBytes {
+		s.data = make([]byte, firstRecord, firstRecord+s.limitBytes)
+		s.table = make([]uint64, minTableLen)
+		s.entries = nil
 	}
 	clear(s.table)
-	s.data, s.entries = s.data[:firstRecord], s.entries[:0]
-	s.indexed, s.live, s.crowded, s.aside = 0, 0, false, false
-	s.min, s.max, s.start = math.MaxUint32, 0, start
-	s.times.n, s.times.seen, s.times.skip = 0, 0, 0
+	s.data = s.data[:firstRecord]
+	s.entries = s.entries[:0]
+	s.indexed = 0
+	s.occupied = 0
+	s.crowded = false
+	s.minMint = math.MaxUint32
+	s.maxMint = 0
+	s.startMint = startMint
+	s.mintSample.clear()
+	s.hasOutOfOrder = false
 }
 
-// full says that a value of n bytes no longer fits. One that fits no slab gets a slab
-// of its own, which grows.
-func (s *slab) full(n int) bool {
-	return s.crowded || len(s.entries) > 0 && len(s.data)-firstRecord+recordHead+n > s.limit
+// isFull reports whether a value of n bytes no longer fits. A value that fits no slab
+// gets one for itself, which grows.
+func (s *slab) isFull(n int) bool {
+	return s.crowded || len(s.entries) > 0 && len(s.data)-firstRecord+recordHeadLen+n > s.limitBytes
 }
 
-func (s *slab) put(hash uint32, t *Token, at int64, value []byte) {
+// appendClick copies a click into the slab.
+func (s *slab) appendClick(hash uint32, t *token.Raw, at int64, value []byte) {
 	pos := len(s.data)
 	d := append(s.data, t[:]...)
 	d = le.AppendUint64(d, uint64(at))
 	d = le.AppendUint32(d, uint32(len(value)))
 	s.data = append(d, value...)
 	s.entries = append(s.entries, entry{key: binary.BigEndian.Uint64(t[:]), pos: uint32(pos), hash: hash})
-	tt := tokenTime(t)
-	s.min, s.max = min(s.min, tt), max(s.max, tt)
-	s.times.add(tt)
+	minted := token.Seconds(t)
+	s.minMint = min(s.minMint, minted)
+	s.maxMint = max(s.maxMint, minted)
+	s.mintSample.add(minted)
 	if len(s.entries)-s.indexed >= indexBatch {
-		s.index()
+		s.indexPending()
 	}
 }
 
-// index brings the table up to date.
-func (s *slab) index() {
+// indexPending adds the entries that the table lacks.
+func (s *slab) indexPending() {
 	for _, e := range s.entries[s.indexed:] {
-		if 2*s.live >= len(s.table) {
-			s.grow()
+		if 2*s.occupied >= len(s.table) {
+			s.growTable()
 		}
-		s.insert(e)
+		s.insertEntry(e)
 	}
 	s.indexed = len(s.entries)
 }
 
-func (s *slab) insert(e entry) {
+// insertEntry puts an entry into the table, in place of an earlier one of its token.
+func (s *slab) insertEntry(e entry) {
 	mask := uint32(len(s.table) - 1)
 	i := e.hash & mask
-	for run := 0; s.table[i] != 0; run++ {
-		if old := s.table[i]; uint32(old>>32) == e.hash && *s.token(uint32(old)) == *s.token(e.pos) {
-			s.live--
+	for steps := 0; s.table[i] != 0; steps++ {
+		if old := s.table[i]; uint32(old>>32) == e.hash && *s.tokenAt(uint32(old)) == *s.tokenAt(e.pos) {
+			s.occupied--
 			break
 		}
-		s.crowded = s.crowded || run >= maxRun
+		s.crowded = s.crowded || steps >= maxProbe
 		i = (i + 1) & mask
 	}
 	s.table[i] = uint64(e.hash)<<32 | uint64(e.pos)
-	s.live++
+	s.occupied++
 }
 
-func (s *slab) grow() {
+// growTable doubles the table.
+func (s *slab) growTable() {
 	old := s.table
 	s.table = make([]uint64, 2*len(old))
 	mask := uint32(len(s.table) - 1)
@@ -126,67 +138,76 @@ func (s *slab) grow() {
 	}
 }
 
-func (s *slab) token(pos uint32) *Token { return (*Token)(s.data[pos:]) }
+func (s *slab) tokenAt(pos uint32) *token.Raw { return (*token.Raw)(s.data[pos:]) }
 
-// get returns the token's click; the value is the slab's own memory. On a slab whose
-// index is up to date it only reads.
-func (s *slab) get(hash uint32, t *Token) (value []byte, at int64, ok bool) {
+// findInSlab returns the token's click; the value is the slab's own memory. On a slab
+// whose index is up to date it only reads.
+func (s *slab) findInSlab(hash uint32, t *token.Raw) (value []byte, at int64, ok bool) {
 	if s.indexed < len(s.entries) {
-		s.index()
+		s.indexPending()
 	}
 	mask := uint32(len(s.table) - 1)
 	for i := hash & mask; s.table[i] != 0; i = (i + 1) & mask {
-		if e := s.table[i]; uint32(e>>32) == hash && *s.token(uint32(e)) == *t {
+		if e := s.table[i]; uint32(e>>32) == hash && *s.tokenAt(uint32(e)) == *t {
 			r := s.data[uint32(e):]
-			n := recordHead + int(le.Uint32(r[28:]))
-			return r[recordHead:n:n], int64(le.Uint64(r[20:])), true
+			n := recordHeadLen + int(le.Uint32(r[28:]))
+			return r[recordHeadLen:n:n], int64(le.Uint64(r[20:])), true
 		}
 	}
 	return nil, 0, false
 }
 
-// pivot is the token time the next slab starts from: the median, or this slab's own
-// start if its clicks are too few to tell.
-func (s *slab) pivot() uint32 {
-	if s.times.n < 64 {
-		return s.start
+// nextStart returns the start of the next slab: the median mint time, or this slab's
+// own start if its clicks are too few for a median.
+func (s *slab) nextStart() uint32 {
+	n := s.mintSample.kept
+	if n < 64 {
+		return s.startMint
 	}
-	ts := s.times.times
-	slices.Sort(ts[:s.times.n])
-	return ts[s.times.n/2]
+	values := s.mintSample.values[:n]
+	slices.Sort(values)
+	return values[n/2]
 }
 
-// memory is what the slab occupies, in bytes.
-func (s *slab) memory() int64 { return int64(cap(s.data) + 8*len(s.table) + 16*cap(s.entries)) }
+// memoryBytes is what the slab occupies.
+func (s *slab) memoryBytes() int64 { return int64(cap(s.data) + 8*len(s.table) + 16*cap(s.entries)) }
 
 // sample keeps between 128 and 256 evenly spaced values of a series of unknown length.
 type sample struct {
-	times [256]uint32
-	n     int
-	seen  uint32
-	skip  uint32 // every (skip+1)-th value is kept; a power of two less one
+	values   [256]uint32
+	kept     int    // of values
+	seen     uint32 // length of the series so far
+	skipMask uint32 // a value is kept if its number has none of these bits; a power of two less one
 }
 
+func (p *sample) clear() {
+	p.kept = 0
+	p.seen = 0
+	p.skipMask = 0
+}
+
+// add takes the next value of the series. When the sample is full it drops every second
+// value and doubles the spacing.
 func (p *sample) add(v uint32) {
-	if p.seen&p.skip == 0 {
-		if p.n == len(p.times) {
-			p.n /= 2
-			for i := range p.n {
-				p.times[i] = p.times[2*i]
+	if p.seen&p.skipMask == 0 {
+		if p.kept == len(p.values) {
+			p.kept /= 2
+			for i := range p.kept {
+				p.values[i] = p.values[2*i]
 			}
-			p.skip = p.skip<<1 | 1
+			p.skipMask = p.skipMask<<1 | 1
 		}
-		if p.seen&p.skip == 0 {
-			p.times[p.n] = v
-			p.n++
+		if p.seen&p.skipMask == 0 {
+			p.values[p.kept] = v
+			p.kept++
 		}
 	}
 	p.seen++
 }
 
-// hash mixes all 20 bytes with a seed of the process, so that nobody outside can aim at
-// one place of the table.
-func (l *Log) hash(t *Token) uint32 {
-	hi, lo := bits.Mul64(le.Uint64(t[4:])^l.seed[0], le.Uint64(t[12:])^l.seed[1]^uint64(le.Uint32(t[:]))<<32)
+// hashToken mixes all 20 bytes with the seed of the log, so that a client cannot mint
+// tokens that collide in the table.
+func (l *Log) hashToken(t *token.Raw) uint32 {
+	hi, lo := bits.Mul64(le.Uint64(t[4:])^l.hashSeed[0], le.Uint64(t[12:])^l.hashSeed[1]^uint64(le.Uint32(t[:]))<<32)
 	return uint32((hi^lo)>>32) & l.hashMask
 }

@@ -12,18 +12,18 @@ import (
 // bytes.
 const lateTable = 'C'
 
-// lateClicks implements clicklog.Side on the partition's Pebble.
+// lateClicks implements clicklog.OutOfOrderStore on the partition's Pebble.
 type lateClicks struct{ store *state.Store }
 
 func lateKey(t *[20]byte) []byte { return append([]byte{lateTable}, t[:]...) }
 
-// PutClick implements clicklog.Side.
+// PutClick implements clicklog.OutOfOrderStore.
 func (l lateClicks) PutClick(t *[20]byte, at int64, value []byte) error {
 	return l.store.Set(lateKey(t), append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(value)), uint64(at)),
 		value...))
 }
 
-// GetClick implements clicklog.Side.
+// GetClick implements clicklog.OutOfOrderStore.
 func (l lateClicks) GetClick(t *[20]byte, buf []byte) (value []byte, at int64, ok bool, err error) {
 	n := len(buf)
 	b, ok, err := l.store.Get(lateKey(t), buf)
@@ -37,5 +37,5 @@ func (l lateClicks) GetClick(t *[20]byte, buf []byte) (value []byte, at int64, o
 	return append(b[:n], b[n+8:]...), at, true, nil
 }
 
-// Flush implements clicklog.Side.
+// Flush implements clicklog.OutOfOrderStore.
 func (l lateClicks) Flush() error { return l.store.Flush() }

@@ -74,7 +74,7 @@ var mutations = []struct {
 	}
 	if _, replay := header(r, topic.HeaderReplay); replay`}},
 	{"a segment is visible before what it vouches for is durable",
-		mutant.Edit{File: "../clicklog/seal.go", Old: `	if err == nil && w.slab.aside {`,
+		mutant.Edit{File: "../clicklog/seal.go", Old: `	if err == nil && w.slab.hasOutOfOrder {`,
 			New: `	if err == nil && false {`}},
 	{"a wait ends before both inputs were read to their ends", mutant.Edit{File: "../engine/run.go",
 		Old: `	reached := hasReached(latest.leading, p.ID, p.leading.next) &&
