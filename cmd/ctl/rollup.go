@@ -103,7 +103,7 @@ func (r *rollup) rebuild(ctx context.Context, c *call) error {
 
 // parse checks the flags.
 func (r *rollup) parse() (work clickhouse.Rebuild, err error) {
-	work = clickhouse.Rebuild{Table: "partner_hourly_state", Time: "hour", DropMissing: r.dropMissing}
+	work = clickhouse.Rebuild{Table: "partner_hourly_state", TimeColumn: "hour", DropMissing: r.dropMissing}
 	if err := checkDSN(r.clickhouse); err != nil {
 		return work, err
 	}

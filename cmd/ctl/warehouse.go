@@ -29,7 +29,7 @@ func checkDSN(cfg clickhouse.Config) error {
 		return usagef("-clickhouse is required")
 	}
 	if err := cfg.Validate(); err != nil {
-		return usagef("-%w", err) // it begins with the name of the flag
+		return usagef("%w", err)
 	}
 	return nil
 }

@@ -87,7 +87,7 @@ func parse(args []string, usage io.Writer) (o options, err error) {
 	}
 	if o.clickhouse != "" {
 		if err := (clickhouse.Config{DSN: o.clickhouse}).Validate(); err != nil {
-			return o, fmt.Errorf("-%w", err) // it begins with the name of the flag
+			return o, err
 		}
 	}
 	o.traffic = *traffic != 0

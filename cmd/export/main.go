@@ -48,7 +48,7 @@ func main() {
 	d.Main(func(ctx context.Context) (err error) {
 		cfg.Log, cfg.Metrics = d.Log, export.NewMetrics(d.Registry)
 		cfg.Type, cfg.Verdict, cfg.Review = split(*types), split(*verdicts), split(*reviews)
-		if err := daemon.Usage(daemon.ClickHouse(wh), anyDays(cfg).Validate()); err != nil {
+		if err := daemon.Usage(wh.Validate(), anyDays(cfg).Validate()); err != nil {
 			return err
 		}
 		if *schedule != "" {

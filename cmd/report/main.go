@@ -21,7 +21,7 @@ func main() {
 	f.StringVar(&part.ReaderTokens, "reader-tokens", "", "`directory` with one file per workspace id, "+
 		"NAME:SHA-256-OF-THE-TOKEN a line (required)")
 	d.Main(func(ctx context.Context) (err error) {
-		if err := daemon.Usage(daemon.ClickHouse(wh),
+		if err := daemon.Usage(wh.Validate(),
 			daemon.Required("-reader-tokens", part.ReaderTokens)); err != nil {
 			return err
 		}

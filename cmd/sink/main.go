@@ -22,7 +22,7 @@ func main() {
 		"after how long without a heartbeat the group gives this sink's partitions away; also how long a killed "+
 			"sink waits when it starts again")
 	d.Main(func(ctx context.Context) (err error) {
-		if err := daemon.Usage(k.Validate(), part.Config.Validate(), daemon.ClickHouse(wh)); err != nil {
+		if err := daemon.Usage(k.Validate(), part.Config.Validate(), wh.Validate()); err != nil {
 			return err
 		}
 		if part.Codec, err = d.Codec(); err != nil {

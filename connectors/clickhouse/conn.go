@@ -16,19 +16,20 @@ import (
 // DefaultDatabase is used when the DSN names none.
 const DefaultDatabase = "partners"
 
-// Config says which server to talk to.
+// Config selects the server.
 type Config struct {
-	// DSN is a clickhouse-go data source name: http://user:password@host:8123/partners
-	// or clickhouse://user:password@host:9000/partners, with options behind a "?"
+	// DSN is the data source name, from -clickhouse, in the form of clickhouse-go:
+	// http://user:password@host:8123/partners or
+	// clickhouse://user:password@host:9000/partners, with options after a "?"
 	// (compress=lz4, max_open_conns=10, dial_timeout=5s, secure=true; see
 	// clickhouse-go). A statement may be silent for read_timeout, by default 5 minutes.
 	// The DSN holds a password: never log it.
 	DSN string
 }
 
-// Validate checks the form of the DSN, not the server.
+// Validate checks the form of the DSN, not the server. Its error names the flag.
 func (c Config) Validate() error {
-	_, err := c.options()
+	_, err := c.parseDSN()
 	return err
 }
 
@@ -37,43 +38,46 @@ var (
 	scheme     = regexp.MustCompile(`^(https?|clickhouse|tcp)://`)
 )
 
-func (c Config) options() (*driver.Options, error) {
+// parseDSN returns the options in the DSN.
+func (c Config) parseDSN() (*driver.Options, error) {
 	if c.DSN == "" {
-		return nil, errors.New("clickhouse: missing, expected http://user@host:8123/partners or " +
+		return nil, errors.New("-clickhouse: missing, expected http://user@host:8123/partners or " +
 			"clickhouse://user@host:9000/partners")
 	}
-	// clickhouse-go takes any other scheme for its native protocol.
+	// clickhouse-go would use its native protocol for any other scheme.
 	if !scheme.MatchString(c.DSN) {
-		return nil, errors.New("clickhouse: the scheme is neither http, https nor clickhouse")
+		return nil, errors.New("-clickhouse: the scheme is neither http, https nor clickhouse")
 	}
 	opts, err := driver.ParseDSN(c.DSN)
 	if err != nil {
-		return nil, fmt.Errorf("clickhouse: %w", err)
+		return nil, fmt.Errorf("-clickhouse: %w", err)
 	}
 	opts.Auth.Database = cmp.Or(opts.Auth.Database, DefaultDatabase)
 	if !identifier.MatchString(opts.Auth.Database) {
-		return nil, fmt.Errorf("clickhouse: database %q is not an identifier", opts.Auth.Database)
+		return nil, fmt.Errorf("-clickhouse: database %q is not an identifier", opts.Auth.Database)
 	}
 	return opts, nil
 }
 
 // Conn is a pool of connections to one database. It is safe for concurrent use.
 type Conn struct {
-	opts *driver.Options
+	opts *driver.Options // from the DSN
 	pool rowsdriver.Conn
 
+	// mu guards what follows.
 	mu sync.Mutex
-	// dedup holds the insert settings that this server knows; nil until the first
-	// Insert.
-	dedup map[string]bool
-	// columns caches the column types of tables that were inserted into.
-	columns map[string]map[string]string
+	// insertSettingNames holds the insert settings that this server knows; nil until
+	// the first Insert.
+	insertSettingNames map[string]bool
+	// typeCache holds the column types of tables that were inserted into: by table,
+	// then by column.
+	typeCache map[string]map[string]string
 }
 
-// Open connects and checks that the server answers. The database may be missing:
-// Migrate makes it, everything else then fails with ErrNoDatabase.
+// Open connects and checks that the server answers. The database may be missing: then
+// Migrate creates it, and everything else fails with ErrNoDatabase.
 func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Conn, error) {
-	opts, err := cfg.options()
+	opts, err := cfg.parseDSN()
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +85,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening ClickHouse at %v: %w", opts.Addr, err)
 	}
-	switch err := wrap(pool.Ping(ctx)); {
+	switch err := wrapError(pool.Ping(ctx)); {
 	case errors.Is(err, ErrNoDatabase):
 		log.Info("connected to ClickHouse", "address", opts.Addr, "missing_database", opts.Auth.Database)
 	case err != nil:
@@ -94,10 +98,10 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Conn, error) {
 				"version", server.Version.String())
 		}
 	}
-	return &Conn{opts: opts, pool: pool, columns: map[string]map[string]string{}}, nil
+	return &Conn{opts: opts, pool: pool, typeCache: map[string]map[string]string{}}, nil
 }
 
-// Database is the name of the database that c works in.
+// Database returns the name of the database that c works in.
 func (c *Conn) Database() string { return c.opts.Auth.Database }
 
 // Close closes the pool; statements still running fail.
@@ -112,15 +116,15 @@ func (c *Conn) Close() error {
 // nothing in it can become SQL.
 func Named(name string, value any) any { return driver.Named(name, value) }
 
-// Exec runs a statement that returns no rows and waits until it is finished.
+// Exec runs a statement that returns no rows, and waits until it has finished.
 func (c *Conn) Exec(ctx context.Context, query string, args ...any) error {
-	return wrap(c.pool.Exec(c.waiting(ctx), query, args...))
+	return wrapError(c.pool.Exec(c.waitForEnd(ctx), query, args...))
 }
 
-// waiting makes a server on HTTP answer only when the statement is finished:
-// clickhouse-go throws the body of an Exec away, and with it an exception that comes
-// after the headers.
-func (c *Conn) waiting(ctx context.Context) context.Context {
+// waitForEnd makes a server on HTTP answer only after the statement has finished.
+// clickhouse-go discards the body of an Exec, and with it an exception that comes after
+// the headers.
+func (c *Conn) waitForEnd(ctx context.Context) context.Context {
 	if c.opts.Protocol != driver.HTTP {
 		return ctx
 	}
@@ -130,7 +134,7 @@ func (c *Conn) waiting(ctx context.Context) context.Context {
 // Select reads all rows into dest, a pointer to a slice of structs with `ch:"column"`
 // tags. A column without a field is an error.
 func (c *Conn) Select(ctx context.Context, dest any, query string, args ...any) error {
-	return wrap(c.pool.Select(ctx, dest, query, args...))
+	return wrapError(c.pool.Select(ctx, dest, query, args...))
 }
 
 // Rows runs a query whose result may be larger than memory. The caller closes the rows;
@@ -140,50 +144,50 @@ func (c *Conn) Rows(ctx context.Context, query string, args ...any) (*Rows, erro
 	rows, err := c.pool.Query(ctx, query, args...)
 	if err != nil {
 		cancel()
-		return nil, wrap(err)
+		return nil, wrapError(err)
 	}
 	return &Rows{rows: rows, cancel: cancel}, nil
 }
 
-// Rows is a result read row by row; a few blocks of it are in memory at a time. It is
-// not safe for concurrent use.
+// Rows is a result that is read row by row; a few blocks of it are in memory at a time.
+// It is not safe for concurrent use.
 type Rows struct {
 	rows   rowsdriver.Rows
-	cancel context.CancelFunc
+	cancel context.CancelFunc // ends the query
 	closed bool
-	err    error
+	err    error // what ended the rows; set by Close
 }
 
-// Next advances to the next row; false means the end, or an error: see Err.
+// Next advances to the next row. It returns false at the end and after an error: see
+// Err.
 func (r *Rows) Next() bool { return !r.closed && r.rows.Next() }
 
 // Scan copies the current row's columns, in order.
-func (r *Rows) Scan(dest ...any) error { return wrap(r.rows.Scan(dest...)) }
+func (r *Rows) Scan(dest ...any) error { return wrapError(r.rows.Scan(dest...)) }
 
 // ScanStruct copies the current row into a struct with `ch:"column"` tags.
-func (r *Rows) ScanStruct(dest any) error { return wrap(r.rows.ScanStruct(dest)) }
+func (r *Rows) ScanStruct(dest any) error { return wrapError(r.rows.ScanStruct(dest)) }
 
-// Columns are the names of the result's columns.
+// Columns returns the names of the result's columns.
 func (r *Rows) Columns() []string { return r.rows.Columns() }
 
-// Err is what ended the rows, nil if that was their end.
+// Err returns the error that ended the rows; nil at their regular end.
 func (r *Rows) Err() error {
 	if r.closed {
 		return r.err
 	}
-	return wrap(r.rows.Err())
+	return wrapError(r.rows.Err())
 }
 
-// Close ends the query, at the server too, if rows are left, and returns what Err would
+// Close ends the query, also at the server if rows are left, and returns what Err would
 // have returned before.
 func (r *Rows) Close() error {
 	if r.closed {
 		return r.err
 	}
-	r.err = wrap(r.rows.Err())
+	r.err = wrapError(r.rows.Err())
 	r.closed = true
-	// Cancelled first: clickhouse-go's Close would otherwise read the rest of the
-	// result.
+	// Cancel first: clickhouse-go's Close would otherwise read the rest of the result.
 	r.cancel()
 	r.rows.Close()
 	return r.err

@@ -23,12 +23,12 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 )
 
-func open(t testing.TB) *clickhouse.Conn {
+func openTestDB(t testing.TB) *clickhouse.Conn {
 	t.Helper()
-	return openDSN(t, clickhousetest.ForTest(t))
+	return openTestDSN(t, clickhousetest.ForTest(t))
 }
 
-func openDSN(t testing.TB, dsn string) *clickhouse.Conn {
+func openTestDSN(t testing.TB, dsn string) *clickhouse.Conn {
 	t.Helper()
 	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: dsn}, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -42,7 +42,7 @@ func openDSN(t testing.TB, dsn string) *clickhouse.Conn {
 	return conn
 }
 
-func exec(t testing.TB, conn *clickhouse.Conn, statements ...string) {
+func execAll(t testing.TB, conn *clickhouse.Conn, statements ...string) {
 	t.Helper()
 	for _, statement := range statements {
 		if err := conn.Exec(t.Context(), statement); err != nil {
@@ -51,8 +51,8 @@ func exec(t testing.TB, conn *clickhouse.Conn, statements ...string) {
 	}
 }
 
-// number is the one number that a query "SELECT … AS n" returns.
-func number(t testing.TB, conn *clickhouse.Conn, query string) uint64 {
+// queryNumber returns the one number of a query "SELECT … AS n".
+func queryNumber(t testing.TB, conn *clickhouse.Conn, query string) uint64 {
 	t.Helper()
 	var rows []struct {
 		N uint64 `ch:"n"`
@@ -63,7 +63,7 @@ func number(t testing.TB, conn *clickhouse.Conn, query string) uint64 {
 	return rows[0].N
 }
 
-type typed struct {
+type typedRow struct {
 	At       time.Time         `ch:"at"`
 	Maybe    *int64            `ch:"maybe"`
 	Many     []string          `ch:"many"`
@@ -82,18 +82,38 @@ type typed struct {
 func TestTypesRoundTrip(t *testing.T) {
 	dsn := clickhousetest.ForTest(t)
 	columns := []string{"at", "maybe", "many", "metadata", "low", "fixed", "big", "small", "flag", "low_maybe", "day"}
-	n, word := int64(-5), "it's"
-	want := []typed{
-		{time.UnixMilli(1_700_000_000_123).UTC(), &n, []string{"a", "", "tab\t"},
-			map[string]string{"k": "v\n", "": ""}, "low",
-			strings.Repeat("\x00\xff", 16), 1<<64 - 1, -128, true, &word, time.Date(2026, 2, 28, 0, 0, 0, 0, time.UTC)},
-		{time.UnixMilli(0).UTC(), nil, []string{}, map[string]string{}, "", strings.Repeat("x", 32), 0, 127, false,
-			nil, time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC)},
+	n := int64(-5)
+	word := "it's"
+	want := []typedRow{
+		{
+			At:       time.UnixMilli(1_700_000_000_123).UTC(),
+			Maybe:    &n,
+			Many:     []string{"a", "", "tab\t"},
+			Metadata: map[string]string{"k": "v\n", "": ""},
+			Low:      "low",
+			Fixed:    strings.Repeat("\x00\xff", 16),
+			Big:      1<<64 - 1,
+			Small:    -128,
+			Flag:     true,
+			LowMaybe: &word,
+			Day:      time.Date(2026, 2, 28, 0, 0, 0, 0, time.UTC),
+		},
+		{
+			At:       time.UnixMilli(0).UTC(),
+			Many:     []string{},
+			Metadata: map[string]string{},
+			Fixed:    strings.Repeat("x", 32),
+			Small:    127,
+			Day:      time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC),
+		},
 	}
 	for _, option := range []string{"", "?compress=lz4", "?compress=zstd", "?compress=gzip", "?compress=deflate"} {
-		conn := openDSN(t, dsn+option)
-		exec(t, conn, `CREATE OR REPLACE TABLE types (at DateTime64(3,'UTC'), maybe Nullable(Int64), many Array(String), metadata Map(String,String), low LowCardinality(String),
-			fixed FixedString(32), big UInt64, small Int8, flag Bool, low_maybe LowCardinality(Nullable(String)), day Date) ENGINE = MergeTree ORDER BY at`)
+		conn := openTestDSN(t, dsn+option)
+		execAll(t, conn, `CREATE OR REPLACE TABLE types (
+				at DateTime64(3,'UTC'), maybe Nullable(Int64), many Array(String), metadata Map(String,String),
+				low LowCardinality(String), fixed FixedString(32), big UInt64, small Int8, flag Bool,
+				low_maybe LowCardinality(Nullable(String)), day Date
+			) ENGINE = MergeTree ORDER BY at`)
 		for name, fill := range map[string]func(*clickhouse.Batch) error{
 			"rows": func(b *clickhouse.Batch) error {
 				for _, r := range want {
@@ -107,25 +127,29 @@ func TestTypesRoundTrip(t *testing.T) {
 			"columns": func(b *clickhouse.Batch) error {
 				var err error
 				for i, column := range []any{
-					[]time.Time{want[0].At, want[1].At}, []*int64{want[0].Maybe,
-						want[1].Maybe}, [][]string{want[0].Many, want[1].Many},
-					[]map[string]string{want[0].Metadata, want[1].Metadata}, []string{want[0].Low,
-						want[1].Low}, []string{want[0].Fixed, want[1].Fixed},
-					[]uint64{want[0].Big, want[1].Big}, []int8{want[0].Small, want[1].Small}, []bool{want[0].Flag,
-						want[1].Flag},
-					[]*string{want[0].LowMaybe, want[1].LowMaybe}, []time.Time{want[0].Day, want[1].Day},
+					[]time.Time{want[0].At, want[1].At},
+					[]*int64{want[0].Maybe, want[1].Maybe},
+					[][]string{want[0].Many, want[1].Many},
+					[]map[string]string{want[0].Metadata, want[1].Metadata},
+					[]string{want[0].Low, want[1].Low},
+					[]string{want[0].Fixed, want[1].Fixed},
+					[]uint64{want[0].Big, want[1].Big},
+					[]int8{want[0].Small, want[1].Small},
+					[]bool{want[0].Flag, want[1].Flag},
+					[]*string{want[0].LowMaybe, want[1].LowMaybe},
+					[]time.Time{want[0].Day, want[1].Day},
 				} {
 					err = errors.Join(err, b.Column(i, column))
 				}
 				return err
 			},
 		} {
-			exec(t, conn, "TRUNCATE TABLE types")
+			execAll(t, conn, "TRUNCATE TABLE types")
 			if err := conn.Insert(t.Context(), clickhouse.Insert{Table: "types", Columns: columns}, fill); err != nil {
 				t.Errorf("%s%s: %v", name, option, err)
 				continue
 			}
-			var got []typed
+			var got []typedRow
 			if err := conn.Select(t.Context(), &got, "SELECT * FROM types ORDER BY at DESC"); err != nil {
 				t.Errorf("%s%s: %v", name, option, err)
 			} else if diff := cmp.Diff(want, got); diff != "" {
@@ -136,7 +160,7 @@ func TestTypesRoundTrip(t *testing.T) {
 }
 
 func TestArguments(t *testing.T) {
-	conn := open(t)
+	conn := openTestDB(t)
 	at := time.Date(2026, 3, 1, 12, 0, 0, 5e6, time.UTC)
 	var got []struct {
 		Text string    `ch:"text"`
@@ -154,9 +178,9 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-// A large result must pass through a small memory, and an abandoned one must end.
+// A large result needs little memory, and an abandoned one ends.
 func TestRowsStream(t *testing.T) {
-	conn := open(t)
+	conn := openTestDB(t)
 	rows, err := conn.Rows(t.Context(), "SELECT number, 'value ' || toString(number) AS text FROM numbers(1000000)")
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +216,7 @@ func TestRowsStream(t *testing.T) {
 }
 
 func TestRowsCloseEarly(t *testing.T) {
-	conn := open(t)
+	conn := openTestDB(t)
 	for range 30 { // more than there are connections
 		rows, err := conn.Rows(t.Context(), "SELECT number FROM numbers(1000000000000)")
 		if err != nil {
@@ -208,7 +232,7 @@ func TestRowsCloseEarly(t *testing.T) {
 }
 
 func TestRowsFailLate(t *testing.T) {
-	conn := open(t)
+	conn := openTestDB(t)
 	rows, err := conn.Rows(t.Context(), "SELECT number, throwIf(number = 900000) FROM numbers(1000000)")
 	if err != nil {
 		t.Fatal(err)
@@ -226,8 +250,8 @@ func TestRowsFailLate(t *testing.T) {
 }
 
 func TestConcurrentUse(t *testing.T) {
-	conn := open(t)
-	exec(t, conn, "CREATE TABLE c (g Int64, n Int64) ENGINE = MergeTree ORDER BY g")
+	conn := openTestDB(t)
+	execAll(t, conn, "CREATE TABLE c (g Int64, n Int64) ENGINE = MergeTree ORDER BY g")
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
@@ -240,8 +264,8 @@ func TestConcurrentUse(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				if got := number(t, conn, fmt.Sprintf("SELECT count() AS n FROM c WHERE g = %d",
-					g)); got != uint64(2*i+2) {
+				got := queryNumber(t, conn, fmt.Sprintf("SELECT count() AS n FROM c WHERE g = %d", g))
+				if got != uint64(2*i+2) {
 					t.Errorf("%d: %d rows after %d inserts", g, got, i+1)
 				}
 			}
@@ -257,11 +281,11 @@ func TestOpenErrors(t *testing.T) {
 	}))
 	defer notClickHouse.Close()
 	for dsn, want := range map[string]string{
-		"":                                 "clickhouse: missing",
-		"host:8123":                        "clickhouse: ",
-		"http://":                          "clickhouse: ",
-		"ftp://user:geheim@127.0.0.1/x":    `clickhouse: the scheme is neither http, https nor clickhouse`,
-		"http://user:geheim@127.0.0.1:a/":  "clickhouse: ",
+		"":                                 "-clickhouse: missing",
+		"host:8123":                        "-clickhouse: ",
+		"http://":                          "-clickhouse: ",
+		"ftp://user:geheim@127.0.0.1/x":    `-clickhouse: the scheme is neither http, https nor clickhouse`,
+		"http://user:geheim@127.0.0.1:a/":  "-clickhouse: ",
 		"http://u:geheim@127.0.0.1:1/a-b":  `database "a-b" is not an identifier`,
 		"http://u:geheim@" + closed + "/p": "connecting to ClickHouse at [" + closed + `] as "u"`,
 		"http://u:geheim@" + strings.TrimPrefix(notClickHouse.URL, "http://"): "connecting to ClickHouse",
@@ -321,11 +345,11 @@ func TestUnreachable(t *testing.T) {
 			t.Errorf("HTTP %d: %v", code, err)
 		}
 	}
-	conn := openDSN(t, clickhousetest.ForTest(t))
+	conn := openTestDSN(t, clickhousetest.ForTest(t))
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if err := conn.Exec(ctx, "SELECT sum(sipHash64(number)) FROM numbers(1000000000000)"); !clickhouse.Unreachable(
-		err) {
+	err := conn.Exec(ctx, "SELECT sum(sipHash64(number)) FROM numbers(1000000000000)")
+	if !clickhouse.Unreachable(err) {
 		t.Errorf("a deadline: %v", err)
 	}
 	if err := conn.Exec(t.Context(), "SELECT sleep(0.2) FROM numbers(100) SETTINGS max_execution_time = 0.1, "+
@@ -346,16 +370,17 @@ func TestUnreachable(t *testing.T) {
 			t.Errorf("%s: %v", query, err)
 		}
 	}
-	for code, name := range clickhouse.Passing() {
-		if number(t, conn, fmt.Sprintf("SELECT toUInt64(errorCodeToName(%d) = '%s') AS n", code, name)) != 1 {
+	for code, name := range clickhouse.RetryableCodes() {
+		if queryNumber(t, conn, fmt.Sprintf("SELECT toUInt64(errorCodeToName(%d) = '%s') AS n", code, name)) != 1 {
 			t.Errorf("%d is not %s", code, name)
 		}
 	}
-	if closed := fmt.Errorf("sendQuery: %w", &url.Error{Op: "Post", URL: "http://127.0.0.1:8123", Err: errors.New(
-		"http: server closed idle connection")}); !clickhouse.Unreachable(closed) {
+	idle := errors.New("http: server closed idle connection")
+	closed := fmt.Errorf("sendQuery: %w", &url.Error{Op: "Post", URL: "http://127.0.0.1:8123", Err: idle})
+	if !clickhouse.Unreachable(closed) {
 		t.Error(closed)
 	}
 	if clickhouse.Unreachable(nil) || clickhouse.Unreachable(errors.New("anything")) {
-		t.Error("nothing went wrong, or nothing known")
+		t.Error("nil or an unknown error counts as unreachable")
 	}
 }

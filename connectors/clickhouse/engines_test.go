@@ -2,10 +2,10 @@ package clickhouse
 
 import "testing"
 
-func TestSuits(t *testing.T) {
+func TestEngineMatches(t *testing.T) {
 	f := func(table, engine string, want bool) {
 		t.Helper()
-		if suits(table, engine) != want {
+		if engineMatches(table, engine) != want {
 			t.Errorf("%s of %s: %v", table, engine, !want)
 		}
 	}

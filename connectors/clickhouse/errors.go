@@ -14,21 +14,21 @@ import (
 	driver "github.com/ClickHouse/clickhouse-go/v2"
 )
 
-// ErrNoDatabase: the server has no such database (yet).
+// ErrNoDatabase says that the server has no such database (yet).
 var ErrNoDatabase = errors.New("the database does not exist: run ctl migrate")
 
 const unknownDatabase = 81
 
-// wrap adds what this package knows to an error of the client.
-func wrap(err error) error {
+// wrapError adds to an error of the client what this package knows about it.
+func wrapError(err error) error {
 	if Code(err) == unknownDatabase {
 		return fmt.Errorf("%w: %w", ErrNoDatabase, err)
 	}
 	return err
 }
 
-// Code is the server's error code (60 UNKNOWN_TABLE, 241 MEMORY_LIMIT_EXCEEDED, …), 0
-// if err is none of the server's.
+// Code returns the server's error code (60 UNKNOWN_TABLE, 241 MEMORY_LIMIT_EXCEEDED,
+// …), or 0 if err does not come from the server.
 func Code(err error) int32 {
 	var exception *driver.Exception
 	if errors.As(err, &exception) {
@@ -37,9 +37,9 @@ func Code(err error) int32 {
 	return 0
 }
 
-// passing are the server's errors that say something about its load or its
-// surroundings, nothing about the statement: the same statement can succeed later.
-func passing() map[int32]string {
+// retryableCodes are the server's errors that concern its load or its surroundings, not
+// the statement: the same statement can succeed later.
+func retryableCodes() map[int32]string {
 	return map[int32]string{
 		3:   "UNEXPECTED_END_OF_FILE", // the request broke off
 		74:  "CANNOT_READ_FROM_FILE_DESCRIPTOR",
@@ -78,18 +78,18 @@ func passing() map[int32]string {
 	}
 }
 
-// Unreachable tells an error that time can heal (no connection, a time limit, an
-// overloaded or restarting server, an answer that got lost) from a refusal. After an
-// unreachable Insert it is not known whether it happened: repeat exactly the same batch
-// with the same token. A refused one would be refused again.
+// Unreachable reports whether repeating the statement can succeed: there is no
+// connection, a time limit passed, the server is overloaded or restarting, or an answer
+// got lost. After such an error the outcome of an Insert is unknown: repeat exactly the
+// same batch with the same token. Any other error is a refusal, and would be one again.
 func Unreachable(err error) bool {
 	if err == nil {
 		return false
 	}
 	var exception *driver.Exception
 	if errors.As(err, &exception) {
-		_, passes := passing()[exception.Code]
-		return passes
+		_, retryable := retryableCodes()[exception.Code]
+		return retryable
 	}
 	var status *driver.HTTPError
 	if errors.As(err, &status) {
@@ -105,12 +105,13 @@ func Unreachable(err error) bool {
 			return true
 		}
 	}
-	// net/http keeps the value of this one to itself. It is what a request gets that
-	// goes out just when a server that ends closes the connection.
+	// A request that goes out just when a stopping server closes the connection gets
+	// this error, whose value net/http does not export.
 	if strings.Contains(err.Error(), "http: server closed idle connection") {
 		return true
 	}
-	// Not every net.Error: url.Error is one even around "unsupported protocol scheme".
+	// Do not accept every net.Error: url.Error is one even around "unsupported protocol
+	// scheme".
 	var operation *net.OpError
 	var lookup *net.DNSError
 	var timeout net.Error

@@ -1,4 +1,4 @@
 package clickhouse
 
-// Passing lets tests compare the error codes with a server's names for them.
-func Passing() map[int32]string { return passing() }
+// RetryableCodes lets tests compare the error codes with a server's names for them.
+func RetryableCodes() map[int32]string { return retryableCodes() }

@@ -11,10 +11,11 @@ import (
 	rowsdriver "github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 )
 
-// MaxInsertRows is the most rows that one Insert takes: what the settings below keep in
-// one block.
+// MaxInsertRows is the most rows that one Insert takes: the settings of Insert keep
+// that many in one block.
 const MaxInsertRows = 1_000_000
 
+// Limits of a block that Insert sets on the server.
 const (
 	blockRows  = 1 << 20
 	blockBytes = 1 << 32
@@ -24,17 +25,18 @@ const (
 type Insert struct {
 	// Table is in the connection's database.
 	Table string
-	// Columns are those that the rows have, in this order; the rest take their
+	// Columns are the columns of the rows, in this order; all other columns take their
 	// defaults.
 	Columns []string
-	// Token names exactly these rows, in this order: a second Insert with a token that
-	// the table's deduplication window still holds changes nothing, in the table and in
-	// everything its materialized views feed, whatever its rows are. Empty: every call
-	// inserts.
+	// Token names exactly these rows, in this order. A second Insert with a token that
+	// the table's deduplication window still holds changes nothing, whatever its rows
+	// are, neither in the table nor in anything that its materialized views feed. With
+	// an empty token every call inserts.
 	Token string
 }
 
-func (i Insert) statement() (string, error) {
+// insertSQL returns the statement that precedes the rows.
+func (i Insert) insertSQL() (string, error) {
 	for _, name := range append([]string{i.Table}, i.Columns...) {
 		if !identifier.MatchString(name) {
 			return "", fmt.Errorf("%q is not an identifier", name)
@@ -47,20 +49,20 @@ func (i Insert) statement() (string, error) {
 }
 
 // Insert calls fill for the rows and sends them as one block: all of them arrive, or
-// none does. No row means no insert. Of every setting that decides about deduplication
-// a value is sent along, because their defaults differ between versions of ClickHouse.
-// An error for which Unreachable is true leaves open whether the rows arrived.
+// none does. Without a row it inserts nothing. It sends a value for every setting that
+// affects deduplication, because the defaults differ between versions of ClickHouse.
+// After an error for which Unreachable is true it is unknown whether the rows arrived.
 func (c *Conn) Insert(ctx context.Context, into Insert, fill func(*Batch) error) error {
-	rows, err := c.insert(ctx, into, fill)
+	rows, err := c.insertBatch(ctx, into, fill)
 	if err != nil {
-		c.forget(into.Table)
-		return fmt.Errorf("inserting %d rows into %s: %w", rows, into.Table, wrap(err))
+		c.forgetColumns(into.Table)
+		return fmt.Errorf("inserting %d rows into %s: %w", rows, into.Table, wrapError(err))
 	}
 	return nil
 }
 
-func (c *Conn) insert(ctx context.Context, into Insert, fill func(*Batch) error) (rows int, err error) {
-	statement, err := into.statement()
+func (c *Conn) insertBatch(ctx context.Context, into Insert, fill func(*Batch) error) (rows int, err error) {
+	statement, err := into.insertSQL()
 	if err != nil {
 		return 0, err
 	}
@@ -85,7 +87,7 @@ func (c *Conn) insert(ctx context.Context, into Insert, fill func(*Batch) error)
 	if err := fill(batch); err != nil {
 		return batch.Rows(), err
 	}
-	if err := batch.check(); err != nil {
+	if err := batch.checkColumns(); err != nil {
 		return batch.Rows(), err
 	}
 	return batch.Rows(), prepared.Send()
@@ -94,18 +96,18 @@ func (c *Conn) insert(ctx context.Context, into Insert, fill func(*Batch) error)
 // Batch collects the rows of one Insert, by rows (Append) or by columns (Column).
 type Batch struct {
 	batch   rowsdriver.Batch
-	names   []string
-	columns []column.Interface
-	scratch []byte
+	names   []string           // of the columns
+	columns []column.Interface // as clickhouse-go holds them
+	scratch []byte             // reused by Column for Texts
 }
 
 // Append adds a row: one value per column of the Insert.
 func (b *Batch) Append(row ...any) error { return b.batch.Append(row...) }
 
-// Column adds values, a slice or *Texts, to the i-th column of the Insert: several
-// times cheaper than rows. In the end all columns must be equally long. values is
-// copied. A LowCardinality(String) takes Texts, all its rows at once; of a slice they
-// are made here.
+// Column adds values, a slice or *Texts, to the i-th column of the Insert, at a
+// fraction of the cost of Append. In the end all columns must be equally long. Column
+// copies values. A LowCardinality(String) takes Texts, all its rows at once; Column
+// makes them from a slice of strings.
 func (b *Batch) Column(i int, values any) error {
 	if i < 0 || i >= len(b.names) {
 		return fmt.Errorf("column %d of %d", i, len(b.names))
@@ -113,7 +115,7 @@ func (b *Batch) Column(i int, values any) error {
 	var err error
 	switch v := values.(type) {
 	case *Texts:
-		b.scratch, err = v.into(b.columns[i], b.scratch)
+		b.scratch, err = v.loadInto(b.columns[i], b.scratch)
 	case []string:
 		if b.columns[i].Type() != lowCardinality {
 			err = b.batch.Column(i).Append(v)
@@ -123,7 +125,7 @@ func (b *Batch) Column(i int, values any) error {
 		for _, s := range v {
 			texts.Add(s)
 		}
-		b.scratch, err = texts.into(b.columns[i], b.scratch)
+		b.scratch, err = texts.loadInto(b.columns[i], b.scratch)
 	default:
 		err = b.batch.Column(i).Append(values)
 	}
@@ -133,13 +135,13 @@ func (b *Batch) Column(i int, values any) error {
 	return nil
 }
 
-// Rows is the number of rows so far, by the first column.
+// Rows returns the number of rows so far, by the first column.
 func (b *Batch) Rows() int { return b.batch.Rows() }
 
-// check refuses what must not be sent. Columns of different lengths are the worst:
-// clickhouse-go v2.50 drops that error over HTTP, sends an empty body, and the server
-// inserts nothing, successfully.
-func (b *Batch) check() error {
+// checkColumns refuses a batch that must not be sent. The worst case is columns of
+// different lengths: over HTTP clickhouse-go v2.50 drops that error and sends an empty
+// body, and the server inserts nothing, successfully.
+func (b *Batch) checkColumns() error {
 	rows := b.Rows()
 	for i, c := range b.columns {
 		if c.Rows() != rows {
@@ -152,9 +154,9 @@ func (b *Batch) check() error {
 	return nil
 }
 
-// insertSettings are the settings of an insert with this token. A token deduplicates
-// blocks, not inserts, so the settings must keep all rows of an insert in one block,
-// here and behind every materialized view.
+// insertSettings returns the settings of an insert with this token. A token
+// deduplicates blocks, not inserts, so the settings must keep all rows of an insert in
+// one block, in the table and behind every materialized view.
 func (c *Conn) insertSettings(ctx context.Context, token string) (driver.Settings, error) {
 	known, err := c.knownSettings(ctx)
 	if err != nil {
@@ -170,7 +172,7 @@ func (c *Conn) insertSettings(ctx context.Context, token string) (driver.Setting
 	set("max_insert_threads", 1)
 	set("parallel_view_processing", 0)
 	set("materialized_views_ignore_errors", 0)
-	// The first name until 26.6, the others since.
+	// Up to 26.6 the block size has the first of these names, since then the others.
 	set("max_insert_block_size", blockRows)
 	set("max_insert_block_size_rows", blockRows)
 	set("max_insert_block_size_bytes", 0)
@@ -195,18 +197,19 @@ func (c *Conn) insertSettings(ctx context.Context, token string) (driver.Setting
 	return settings, nil
 }
 
-// knownSettings asks once which settings the server has.
+// knownSettings asks the server once which settings it has.
 func (c *Conn) knownSettings(ctx context.Context) (map[string]bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dedup != nil {
-		return c.dedup, nil
+	if c.insertSettingNames != nil {
+		return c.insertSettingNames, nil
 	}
 	var names []struct {
 		Name string `ch:"name"`
 	}
 	err := c.pool.Select(ctx, &names,
-		`SELECT name FROM system.settings WHERE name LIKE '%dedup%' OR name LIKE '%insert%' OR name LIKE '%view%'`)
+		`SELECT name FROM system.settings
+		WHERE name LIKE '%dedup%' OR name LIKE '%insert%' OR name LIKE '%view%'`)
 	if err != nil {
 		return nil, fmt.Errorf("reading the server's settings: %w", err)
 	}
@@ -214,7 +217,7 @@ func (c *Conn) knownSettings(ctx context.Context) (map[string]bool, error) {
 	for _, setting := range names {
 		known[setting.Name] = true
 	}
-	c.dedup = known
+	c.insertSettingNames = known
 	return known, nil
 }
 
@@ -222,7 +225,7 @@ func (c *Conn) knownSettings(ctx context.Context) (map[string]bool, error) {
 // clickhouse-go would otherwise describe the table before every insert over HTTP.
 func (c *Conn) columnTypes(ctx context.Context, into Insert) ([]driver.ColumnNameAndType, error) {
 	c.mu.Lock()
-	types := c.columns[into.Table]
+	types := c.typeCache[into.Table]
 	c.mu.Unlock()
 	if types == nil {
 		var columns []struct {
@@ -230,7 +233,8 @@ func (c *Conn) columnTypes(ctx context.Context, into Insert) ([]driver.ColumnNam
 			Type string `ch:"type"`
 		}
 		err := c.pool.Select(ctx, &columns,
-			`SELECT name, type FROM system.columns WHERE database = {database:String} AND table = {table:String}`,
+			`SELECT name, type FROM system.columns
+			WHERE database = {database:String} AND table = {table:String}`,
 			Named("database", c.Database()), Named("table", into.Table))
 		if err != nil {
 			return nil, fmt.Errorf("reading the table's columns: %w", err)
@@ -240,15 +244,15 @@ func (c *Conn) columnTypes(ctx context.Context, into Insert) ([]driver.ColumnNam
 		}
 		types = map[string]string{}
 		for _, column := range columns {
-			// Inside of arrays and maps the server finds out what is the same:
-			// clickhouse-go would by reflection and a map of any, at more than all else
-			// of an insert.
+			// Inside of arrays and maps the server finds equal strings. clickhouse-go
+			// would do it with reflection and a map of any, which costs more than the
+			// rest of an insert.
 			if types[column.Name] = column.Type; column.Type != lowCardinality {
 				types[column.Name] = strings.ReplaceAll(column.Type, lowCardinality, "String")
 			}
 		}
 		c.mu.Lock()
-		c.columns[into.Table] = types
+		c.typeCache[into.Table] = types
 		c.mu.Unlock()
 	}
 	wanted := make([]driver.ColumnNameAndType, len(into.Columns))
@@ -261,9 +265,9 @@ func (c *Conn) columnTypes(ctx context.Context, into Insert) ([]driver.ColumnNam
 	return wanted, nil
 }
 
-// forget drops the cached columns of a table, which may have been altered.
-func (c *Conn) forget(table string) {
+// forgetColumns drops the cached column types of a table, which may have been altered.
+func (c *Conn) forgetColumns(table string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.columns, table)
+	delete(c.typeCache, table)
 }

@@ -16,24 +16,25 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 )
 
-const window = " SETTINGS non_replicated_deduplication_window = 100"
+const windowSetting = " SETTINGS non_replicated_deduplication_window = 100"
 
-// chain makes src → mv → sums → mv2 → totals; mv2 throws as long as the table gate is
-// empty.
-func chain(t *testing.T, conn *clickhouse.Conn) {
+// createViewChain makes src → mv → sums → mv2 → totals; mv2 throws as long as the table
+// gate is empty.
+func createViewChain(t *testing.T, conn *clickhouse.Conn) {
 	t.Helper()
-	exec(t, conn,
+	execAll(t, conn,
 		"CREATE TABLE gate (x UInt8) ENGINE = MergeTree ORDER BY x",
-		"CREATE TABLE src (k UInt64, v UInt64) ENGINE = MergeTree ORDER BY k PARTITION BY k % 3"+window,
-		"CREATE TABLE sums (k UInt64, s SimpleAggregateFunction(sum, UInt64)) ENGINE = AggregatingMergeTree ORDER BY k"+window,
+		"CREATE TABLE src (k UInt64, v UInt64) ENGINE = MergeTree ORDER BY k PARTITION BY k % 3"+windowSetting,
+		"CREATE TABLE sums (k UInt64, s SimpleAggregateFunction(sum, UInt64))"+
+			" ENGINE = AggregatingMergeTree ORDER BY k"+windowSetting,
 		"CREATE MATERIALIZED VIEW mv TO sums AS SELECT k % 10 AS k, sum(v) AS s FROM src GROUP BY k",
-		"CREATE TABLE totals (s SimpleAggregateFunction(sum, UInt64)) ENGINE = AggregatingMergeTree ORDER BY tuple()"+
-			window,
-		"CREATE MATERIALIZED VIEW mv2 TO totals AS SELECT sum(s) + throwIf((SELECT count() FROM gate) = 0, "+
-			"'closed') AS s FROM sums")
+		"CREATE TABLE totals (s SimpleAggregateFunction(sum, UInt64))"+
+			" ENGINE = AggregatingMergeTree ORDER BY tuple()"+windowSetting,
+		"CREATE MATERIALIZED VIEW mv2 TO totals AS"+
+			" SELECT sum(s) + throwIf((SELECT count() FROM gate) = 0, 'closed') AS s FROM sums")
 }
 
-func put(t *testing.T, conn *clickhouse.Conn, token string, rows int) error {
+func insertRows(t *testing.T, conn *clickhouse.Conn, token string, rows int) error {
 	t.Helper()
 	return conn.Insert(t.Context(), clickhouse.Insert{Table: "src", Columns: []string{"v", "k"}, Token: token},
 		func(b *clickhouse.Batch) error {
@@ -48,28 +49,31 @@ func put(t *testing.T, conn *clickhouse.Conn, token string, rows int) error {
 		})
 }
 
-func state(t *testing.T, conn *clickhouse.Conn) [3]uint64 {
+func sumTables(t *testing.T, conn *clickhouse.Conn) [3]uint64 {
 	t.Helper()
-	return [3]uint64{number(t, conn, "SELECT count() AS n FROM src"), number(t, conn, "SELECT sum(s) AS n FROM sums"),
-		number(t, conn, "SELECT sum(s) AS n FROM totals")}
+	return [3]uint64{
+		queryNumber(t, conn, "SELECT count() AS n FROM src"),
+		queryNumber(t, conn, "SELECT sum(s) AS n FROM sums"),
+		queryNumber(t, conn, "SELECT sum(s) AS n FROM totals"),
+	}
 }
 
-// The sink's promise rests on this: the same token again changes nothing in any table
-// of the chain, and a half-done insert is completed.
+// The promise of the sink rests on this: the same token again changes nothing in any
+// table of the chain, and completes a half-done insert.
 func TestTokenThroughViews(t *testing.T) {
-	conn := open(t)
-	chain(t, conn)
+	conn := openTestDB(t)
+	createViewChain(t, conn)
 	for range 2 { // the second fails too, not with a leftover of the first
-		err := put(t, conn, "t1", 200_000)
+		err := insertRows(t, conn, "t1", 200_000)
 		if clickhouse.Code(err) != 395 || clickhouse.Unreachable(err) ||
 			!strings.Contains(err.Error(), "inserting 200000 rows into src") {
 			t.Fatalf("a view that throws: %v", err)
 		}
 	}
-	if got := state(t, conn); got[2] != 0 {
+	if got := sumTables(t, conn); got[2] != 0 {
 		t.Errorf("after the failure %v", got)
 	}
-	exec(t, conn, "INSERT INTO gate VALUES (1)")
+	execAll(t, conn, "INSERT INTO gate VALUES (1)")
 	for _, step := range []struct {
 		token string
 		rows  int
@@ -82,10 +86,10 @@ func TestTokenThroughViews(t *testing.T) {
 		{"", 5, 400_005},
 		{"", 5, 400_010},
 	} {
-		if err := put(t, conn, step.token, step.rows); err != nil {
+		if err := insertRows(t, conn, step.token, step.rows); err != nil {
 			t.Fatal(err)
 		}
-		if got := state(t, conn); got != [3]uint64{step.want, step.want, step.want} {
+		if got := sumTables(t, conn); got != [3]uint64{step.want, step.want, step.want} {
 			t.Errorf("after %q: %v, want %d everywhere", step.token, got, step.want)
 		}
 	}
@@ -93,30 +97,31 @@ func TestTokenThroughViews(t *testing.T) {
 
 // A whole block at the limit stays one block, so its repetition is found.
 func TestLargestInsertIsOneBlock(t *testing.T) {
-	conn := open(t)
-	chain(t, conn)
-	exec(t, conn, "INSERT INTO gate VALUES (1)")
+	conn := openTestDB(t)
+	createViewChain(t, conn)
+	execAll(t, conn, "INSERT INTO gate VALUES (1)")
 	for range 2 {
-		if err := put(t, conn, "large", clickhouse.MaxInsertRows); err != nil {
+		if err := insertRows(t, conn, "large", clickhouse.MaxInsertRows); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := state(t, conn); got != [3]uint64{clickhouse.MaxInsertRows, clickhouse.MaxInsertRows,
-		clickhouse.MaxInsertRows} {
+	const rows = clickhouse.MaxInsertRows
+	if got := sumTables(t, conn); got != [3]uint64{rows, rows, rows} {
 		t.Errorf("got %v", got)
 	}
-	if parts := number(t, conn, "SELECT count() AS n FROM system.parts WHERE database = currentDatabase() AND "+
-		"table = 'src' AND level = 0"); parts != 3 {
+	parts := queryNumber(t, conn, `SELECT count() AS n FROM system.parts
+		WHERE database = currentDatabase() AND table = 'src' AND level = 0`)
+	if parts != 3 {
 		t.Errorf("%d parts written for 3 partitions", parts)
 	}
-	if err := put(t, conn, "larger", clickhouse.MaxInsertRows+1); err == nil || clickhouse.Unreachable(err) {
+	if err := insertRows(t, conn, "larger", clickhouse.MaxInsertRows+1); err == nil || clickhouse.Unreachable(err) {
 		t.Errorf("one row more: %v", err)
 	}
 }
 
 func TestInsertRefuses(t *testing.T) {
-	conn := open(t)
-	exec(t, conn, "CREATE TABLE r (a Int64, s String) ENGINE = MergeTree ORDER BY a")
+	conn := openTestDB(t)
+	execAll(t, conn, "CREATE TABLE r (a Int64, s String) ENGINE = MergeTree ORDER BY a")
 	fine := func(b *clickhouse.Batch) error { return b.Append(int64(1), "x") }
 	both := []string{"a", "s"}
 	for name, test := range map[string]struct {
@@ -167,26 +172,27 @@ func TestInsertRefuses(t *testing.T) {
 	}); err != nil {
 		t.Errorf("no rows: %v", err)
 	}
-	if got := number(t, conn, "SELECT count() AS n FROM r"); got != 0 {
+	if got := queryNumber(t, conn, "SELECT count() AS n FROM r"); got != 0 {
 		t.Errorf("%d rows", got)
 	}
 	// What is cached of a table must not outlive its change.
 	if err := conn.Insert(t.Context(), clickhouse.Insert{Table: "r", Columns: both}, fine); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, conn, "ALTER TABLE r ADD COLUMN d DateTime64(3, 'UTC')")
+	execAll(t, conn, "ALTER TABLE r ADD COLUMN d DateTime64(3, 'UTC')")
 	added := clickhouse.Insert{Table: "r", Columns: []string{"a", "d"}}
 	at := func(b *clickhouse.Batch) error { return b.Append(int64(2), time.UnixMilli(5)) }
-	first, second := conn.Insert(t.Context(), added, at), conn.Insert(t.Context(), added, at)
+	first := conn.Insert(t.Context(), added, at)
+	second := conn.Insert(t.Context(), added, at)
 	if second != nil {
 		t.Errorf("after the table was altered: %v, then %v", first, second)
 	}
 }
 
-// Defaults differ from one ClickHouse to the next, and some would double or lose rows:
-// what a token needs goes with every insert. A batch stays one block, nothing is
-// gathered with other inserts, no view's error is swallowed, and the tables behind
-// views look for the token too.
+// Defaults differ between versions of ClickHouse, and some would double or lose rows.
+// So every insert sends the settings that its token needs: a batch stays one block and
+// is not merged with other inserts, no error of a view is ignored, and the tables
+// behind views check the token too.
 func TestInsertSettings(t *testing.T) {
 	dsn := clickhousetest.ForTest(t)
 	to, err := url.Parse(dsn)
@@ -203,8 +209,8 @@ func TestInsertSettings(t *testing.T) {
 	}))
 	defer server.Close()
 	to.Host = strings.TrimPrefix(server.URL, "http://")
-	conn := openDSN(t, to.String())
-	exec(t, conn, "CREATE TABLE src (k UInt64, v UInt64) ENGINE = MergeTree ORDER BY k"+window)
+	conn := openTestDSN(t, to.String())
+	execAll(t, conn, "CREATE TABLE src (k UInt64, v UInt64) ENGINE = MergeTree ORDER BY k"+windowSetting)
 	for token, want := range map[string]map[string]string{
 		"t1": {"insert_deduplication_token": "t1", "insert_deduplicate": "1", "deduplicate_insert": "enable"},
 		"":   {"insert_deduplication_token": "", "insert_deduplicate": "0", "deduplicate_insert": "disable"},
@@ -214,7 +220,7 @@ func TestInsertSettings(t *testing.T) {
 			"parallel_view_processing": "0"} {
 			want[name] = value
 		}
-		if err := put(t, conn, token, 10); err != nil {
+		if err := insertRows(t, conn, token, 10); err != nil {
 			t.Fatal(err)
 		}
 		q := sent.Load()
@@ -230,11 +236,11 @@ func TestInsertSettings(t *testing.T) {
 }
 
 func TestWindows(t *testing.T) {
-	conn := open(t)
-	exec(t, conn,
+	conn := openTestDB(t)
+	execAll(t, conn,
 		"CREATE TABLE w (k UInt64) ENGINE = MergeTree ORDER BY k SETTINGS non_replicated_deduplication_window = "+
 			"12345, index_granularity = 4096",
-		"CREATE TABLE target (k UInt64) ENGINE = SummingMergeTree ORDER BY k"+window,
+		"CREATE TABLE target (k UInt64) ENGINE = SummingMergeTree ORDER BY k"+windowSetting,
 		"CREATE MATERIALIZED VIEW a TO target AS SELECT k FROM w",
 		"CREATE MATERIALIZED VIEW b TO target AS SELECT k + 1 AS k FROM w",
 		"CREATE MATERIALIZED VIEW c ENGINE = MergeTree ORDER BY k AS SELECT k FROM target",
@@ -255,22 +261,36 @@ func TestWindows(t *testing.T) {
 	}
 }
 
-// BenchmarkInsert is the cost of a wide row by columns, server included: it runs in
+// BenchmarkInsert measures a wide row by columns, including the server, which runs in
 // this process.
 func BenchmarkInsert(b *testing.B) {
-	conn := open(b)
-	exec(b, conn,
-		`CREATE TABLE wide (w LowCardinality(String), p UInt32, o UInt64, at DateTime64(3,'UTC'), token String, link LowCardinality(String), dest String, n Nullable(Int64)) ENGINE = MergeTree ORDER BY (w, at)`)
+	conn := openTestDB(b)
+	execAll(b, conn, `CREATE TABLE wide (
+			w LowCardinality(String), p UInt32, o UInt64, at DateTime64(3,'UTC'), token String,
+			link LowCardinality(String), dest String, n Nullable(Int64)
+		) ENGINE = MergeTree ORDER BY (w, at)`)
 	const rows = 100_000
-	w, p, o, at, token, link, dest, n := make([]string, rows), make([]uint32, rows), make([]uint64,
-		rows), make([]time.Time, rows), make([]string, rows), make([]string, rows), make([]string,
-		rows), make([]*int64, rows)
+	var (
+		w     = make([]string, rows)
+		p     = make([]uint32, rows)
+		o     = make([]uint64, rows)
+		at    = make([]time.Time, rows)
+		token = make([]string, rows)
+		link  = make([]string, rows)
+		dest  = make([]string, rows)
+		n     = make([]*int64, rows)
+	)
 	for i := range rows {
-		w[i], p[i], o[i], at[i], token[i], link[i], dest[i] = "acme", 3, uint64(i), time.UnixMilli(1_700_000_000_000+
-			int64(i)), fmt.Sprintf("%027d", i), fmt.Sprint("lnk_", i%50), "https://shop.example.com/?ref=a"
+		w[i] = "acme"
+		p[i] = 3
+		o[i] = uint64(i)
+		at[i] = time.UnixMilli(1_700_000_000_000 + int64(i))
+		token[i] = fmt.Sprintf("%027d", i)
+		link[i] = fmt.Sprint("lnk_", i%50)
+		dest[i] = "https://shop.example.com/?ref=a"
 	}
 	columns := []string{"w", "p", "o", "at", "token", "link", "dest", "n"}
-	began := cpu(b)
+	began := cpuTime(b)
 	for b.Loop() {
 		err := conn.Insert(b.Context(), clickhouse.Insert{Table: "wide", Columns: columns},
 			func(batch *clickhouse.Batch) error {
@@ -285,11 +305,11 @@ func BenchmarkInsert(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(float64(b.N)*rows/(cpu(b)-began).Seconds(), "rows/cpu-s")
+	b.ReportMetric(float64(b.N)*rows/(cpuTime(b)-began).Seconds(), "rows/cpu-s")
 }
 
-// cpu is the CPU time of this process so far, the server's included.
-func cpu(b *testing.B) time.Duration {
+// cpuTime is the CPU time of this process so far, the server's included.
+func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {

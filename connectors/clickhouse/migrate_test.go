@@ -12,7 +12,7 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 )
 
-func files(content map[string]string) fstest.MapFS {
+func migrationFiles(content map[string]string) fstest.MapFS {
 	fsys := fstest.MapFS{}
 	for name, text := range content {
 		fsys[name] = &fstest.MapFile{Data: []byte(text)}
@@ -22,14 +22,14 @@ func files(content map[string]string) fstest.MapFS {
 
 func TestMigrate(t *testing.T) {
 	dsn := clickhousetest.ForTest(t) + "_new"
-	conn := openDSN(t, dsn)
+	conn := openTestDSN(t, dsn)
 	if err := conn.Exec(t.Context(), "SELECT 1"); !errors.Is(err, clickhouse.ErrNoDatabase) ||
 		!strings.Contains(err.Error(), "run ctl migrate") {
 		t.Errorf("before: %v", err)
 	}
 	var logged bytes.Buffer
 	cfg := clickhouse.MigrateConfig{Log: slog.New(slog.NewTextHandler(&logged, nil))}
-	fsys := files(map[string]string{
+	fsys := migrationFiles(map[string]string{
 		"0001_tables.sql": "-- +goose Up\nCREATE TABLE IF NOT EXISTS a (k UInt64, v String) ENGINE = {{engine " +
 			"\"ReplacingMergeTree\" \"k\"}} ORDER BY k;\n" +
 			"CREATE VIEW IF NOT EXISTS b AS SELECT k FROM {{database}}.a;\n",
@@ -55,19 +55,21 @@ func TestMigrate(t *testing.T) {
 			t.Errorf("logged %s, want %s", logged.String(), want)
 		}
 	}
-	if got := number(t, conn, "SELECT count() AS n FROM system.tables WHERE database = currentDatabase() AND name "+
-		"IN ('a', 'b', 'c')"); got != 3 {
-		t.Errorf("%d of 3 tables", got)
+	tables := queryNumber(t, conn, `SELECT count() AS n FROM system.tables
+		WHERE database = currentDatabase() AND name IN ('a', 'b', 'c')`)
+	if tables != 3 {
+		t.Errorf("%d of 3 tables", tables)
 	}
-	if got := number(t, conn, "SELECT count() AS n FROM system.tables WHERE database = currentDatabase() AND name "+
-		"= 'a' AND engine_full LIKE 'ReplacingMergeTree(k) %'"); got != 1 {
+	replacing := queryNumber(t, conn, `SELECT count() AS n FROM system.tables
+		WHERE database = currentDatabase() AND name = 'a' AND engine_full LIKE 'ReplacingMergeTree(k) %'`)
+	if replacing != 1 {
 		t.Error("the engine was not rendered")
 	}
-	exec(t, conn, "DROP DATABASE "+conn.Database())
+	execAll(t, conn, "DROP DATABASE "+conn.Database())
 }
 
 func TestMigrateRefuses(t *testing.T) {
-	conn := open(t)
+	conn := openTestDB(t)
 	good := "-- +goose Up\nCREATE TABLE IF NOT EXISTS a (k UInt64) ENGINE = MergeTree ORDER BY k;\n"
 	for name, test := range map[string]struct {
 		files  map[string]string
@@ -77,7 +79,7 @@ func TestMigrateRefuses(t *testing.T) {
 		"an unknown engine": {
 			map[string]string{"1_a.sql": good},
 			"memory",
-			`engine: "memory" is neither mergetree nor replicated`,
+			`-engine: "memory" is neither mergetree nor replicated`,
 		},
 		"a template with an error": {map[string]string{"1_a.sql": good, "2_b.sql": "{{engine}}"}, "", "2_b.sql"},
 		"an unknown function": {
@@ -89,12 +91,12 @@ func TestMigrateRefuses(t *testing.T) {
 		"two of one number": {map[string]string{"1_a.sql": good, "01_b.sql": good}, "", "duplicate"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := conn.Migrate(t.Context(), files(test.files), clickhouse.MigrateConfig{Engine: test.engine,
+			err := conn.Migrate(t.Context(), migrationFiles(test.files), clickhouse.MigrateConfig{Engine: test.engine,
 				Log: slog.New(slog.DiscardHandler)})
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
-			if got := number(t, conn, "SELECT count() AS n FROM system.tables WHERE database = currentDatabase() "+
+			if got := queryNumber(t, conn, "SELECT count() AS n FROM system.tables WHERE database = currentDatabase() "+
 				"AND name = 'a'"); got != 0 {
 				t.Error("something was applied")
 			}

@@ -10,22 +10,25 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 )
 
-// Whatever became of the sums, a rebuild makes them those of the base tables: within
-// its bounds, and nowhere else.
+// However wrong the sums are, a rebuild makes them equal to the base tables, within its
+// bounds and nowhere else.
 func TestRebuild(t *testing.T) {
-	conn := open(t)
-	exec(t, conn,
+	conn := openTestDB(t)
+	execAll(t, conn,
 		"CREATE TABLE a (at DateTime64(3, 'UTC'), k String, v UInt64) ENGINE = MergeTree ORDER BY at",
 		"CREATE TABLE b (at DateTime64(3, 'UTC'), k String) ENGINE = MergeTree ORDER BY at",
-		`CREATE TABLE sums (hour DateTime('UTC'), k LowCardinality(String), s SimpleAggregateFunction(sum, UInt64), n SimpleAggregateFunction(sum, UInt64))
-			ENGINE = AggregatingMergeTree PARTITION BY toYYYYMM(hour) ORDER BY (k, hour) SETTINGS non_replicated_deduplication_window = 1000`,
+		`CREATE TABLE sums (
+				hour DateTime('UTC'), k LowCardinality(String),
+				s SimpleAggregateFunction(sum, UInt64), n SimpleAggregateFunction(sum, UInt64)
+			) ENGINE = AggregatingMergeTree PARTITION BY toYYYYMM(hour) ORDER BY (k, hour)
+			SETTINGS non_replicated_deduplication_window = 1000`,
 		"CREATE MATERIALIZED VIEW from_a TO sums AS SELECT toDateTime(toStartOfHour(at), 'UTC') AS hour, k, "+
 			"sum(v) AS s FROM a GROUP BY hour, k",
 		"CREATE MATERIALIZED VIEW from_b TO sums AS SELECT k, toDateTime(toStartOfHour(at), 'UTC') AS hour, "+
 			"count() AS n FROM b GROUP BY hour, k",
 		"CREATE MATERIALIZED VIEW elsewhere ENGINE = MergeTree ORDER BY k AS SELECT k FROM b")
 	for n := range 3 { // several parts of each month, January to April
-		exec(t, conn, fmt.Sprintf("INSERT INTO a SELECT toDateTime64('2026-01-01 00:00:00', 3, 'UTC') + number * "+
+		execAll(t, conn, fmt.Sprintf("INSERT INTO a SELECT toDateTime64('2026-01-01 00:00:00', 3, 'UTC') + number * "+
 			"7200 + %d, toString(number %% 3), number FROM numbers(1200)", n),
 			fmt.Sprintf("INSERT INTO b SELECT toDateTime64('2026-01-01 00:00:00', 3, 'UTC') + number * 10000 + "+
 				"%d, toString(number %% 2) FROM numbers(900)", n))
@@ -45,11 +48,11 @@ func TestRebuild(t *testing.T) {
 		return b.String()
 	}
 	want := all()
-	rebuild := func(from, to time.Time) *clickhouse.Rebuilt {
+	rebuild := func(from, to time.Time) *clickhouse.RebuildResult {
 		t.Helper()
 		got, err := conn.Rebuild(t.Context(), clickhouse.Rebuild{
 			Table:       "sums",
-			Time:        "hour",
+			TimeColumn:  "hour",
 			From:        from,
 			To:          to,
 			DropMissing: true,
@@ -65,24 +68,25 @@ func TestRebuild(t *testing.T) {
 	}
 	damage := []string{
 		"INSERT INTO sums SELECT toDateTime('2026-02-10 05:00:00', 'UTC'), '1', 7, 7", // doubled
-		// a month that there is not
+		// a month without rows
 		"INSERT INTO sums SELECT toDateTime('2025-11-03 00:00:00', 'UTC'), '1', 1, 1",
 		"ALTER TABLE sums DROP PARTITION ID '202603'",
 	}
-	exec(t, conn, damage...)
-	if got := rebuild(time.Time{}, time.Time{}); strings.Join(got.Months,
-		" ") != "202511 202601 202602 202603 202604" || got.Wrong != 2 || got.Missing < 300 || all() != want {
+	execAll(t, conn, damage...)
+	got := rebuild(time.Time{}, time.Time{})
+	if strings.Join(got.Months, " ") != "202511 202601 202602 202603 202604" ||
+		got.Wrong != 2 || got.Missing < 300 || all() != want {
 		t.Errorf("of damaged sums: %+v; repaired: %v", got, all() == want)
 	}
 
 	// Only the tenth of February, of a damaged February and a damaged March.
-	exec(t, conn, damage[0], "INSERT INTO sums SELECT toDateTime('2026-02-11 00:00:00', 'UTC'), '1', 1, 0",
+	execAll(t, conn, damage[0], "INSERT INTO sums SELECT toDateTime('2026-02-11 00:00:00', 'UTC'), '1', 1, 0",
 		"INSERT INTO sums SELECT toDateTime('2026-03-11 00:00:00', 'UTC'), '1', 1, 0")
 	day := time.Date(2026, 2, 10, 0, 0, 0, 0, time.UTC)
 	if got := rebuild(day, day.AddDate(0, 0, 1)); strings.Join(got.Months, " ") != "202602" || got.Wrong != 1 {
 		t.Errorf("of one day: %+v", got)
 	}
-	if n := number(t, conn, "SELECT count() AS n FROM (SELECT hour, k, sum(s) AS s, sum(n) AS n FROM sums GROUP "+
+	if n := queryNumber(t, conn, "SELECT count() AS n FROM (SELECT hour, k, sum(s) AS s, sum(n) AS n FROM sums GROUP "+
 		"BY hour, k) WHERE hour = toDateTime('2026-02-11 00:00:00', 'UTC') AND k = '1' OR hour = "+
 		"toDateTime('2026-03-11 00:00:00', 'UTC') AND k = '1'"); n != 2 {
 		t.Errorf("%d lines of other days are as they were, want 2", n)
@@ -90,16 +94,16 @@ func TestRebuild(t *testing.T) {
 	if got := rebuild(time.Time{}, time.Time{}); got.Wrong != 2 || all() != want {
 		t.Errorf("of the rest: %+v; repaired: %v", got, all() == want)
 	}
-	if n := number(t, conn, "SELECT count() AS n FROM system.tables WHERE database = currentDatabase() AND name "+
+	if n := queryNumber(t, conn, "SELECT count() AS n FROM system.tables WHERE database = currentDatabase() AND name "+
 		"LIKE '%rebuilt'"); n != 0 {
-		t.Error("the table beside is still there")
+		t.Error("the shadow table is still there")
 	}
 }
 
-// Sums may outlive their rows: they are dropped only on demand.
+// Sums may outlive their rows: a rebuild drops them only on demand.
 func TestRebuildKeepsOldSums(t *testing.T) {
-	conn := open(t)
-	exec(t, conn,
+	conn := openTestDB(t)
+	execAll(t, conn,
 		"CREATE TABLE a (at DateTime64(3, 'UTC'), arrived DateTime('UTC'), k String) ENGINE = MergeTree PARTITION "+
 			"BY toYYYYMM(arrived) ORDER BY at",
 		"CREATE TABLE sums (hour DateTime('UTC'), k String, n SimpleAggregateFunction(sum, UInt64)) ENGINE = "+
@@ -112,11 +116,11 @@ func TestRebuildKeepsOldSums(t *testing.T) {
 			"FROM numbers(90 * 24)",
 		"ALTER TABLE a DROP PARTITION ID '202601'", "ALTER TABLE a DROP PARTITION ID '202602'",
 		"INSERT INTO sums SELECT toDateTime('2026-03-10 05:00:00', 'UTC'), 'k', 7")
-	sum := func() int { return int(number(t, conn, "SELECT sum(n) AS n FROM sums")) }
+	sum := func() int { return int(queryNumber(t, conn, "SELECT sum(n) AS n FROM sums")) }
 	rebuild := func(from time.Time, drop bool) error {
 		_, err := conn.Rebuild(t.Context(), clickhouse.Rebuild{
 			Table:       "sums",
-			Time:        "hour",
+			TimeColumn:  "hour",
 			From:        from,
 			DropMissing: drop,
 		})
@@ -135,15 +139,15 @@ func TestRebuildKeepsOldSums(t *testing.T) {
 }
 
 func TestRebuildRefuses(t *testing.T) {
-	conn := open(t)
-	chain(t, conn)
+	conn := openTestDB(t)
+	createViewChain(t, conn)
 	for table, want := range map[string]string{
 		"sums": "partitioned by",
 		"src":  "no materialized view",
 		"none": "no materialized view",
 		"a b":  "identifier",
 	} {
-		if _, err := conn.Rebuild(t.Context(), clickhouse.Rebuild{Table: table, Time: "hour"}); err == nil ||
+		if _, err := conn.Rebuild(t.Context(), clickhouse.Rebuild{Table: table, TimeColumn: "hour"}); err == nil ||
 			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", table, err, want)
 		}

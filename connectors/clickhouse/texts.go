@@ -13,23 +13,25 @@ import (
 // lowCardinality is the type of the columns that Texts are for.
 const lowCardinality = "LowCardinality(String)"
 
-// Texts is a column of texts of which many are the same: each is kept once, and a
-// number for every row. That is also how ClickHouse keeps and sends a
-// LowCardinality(String), so on the way there nobody has to copy a text again, or find
-// out again which are the same.
+// Texts is a column with many equal texts. It keeps each text once, and a number for
+// every row. ClickHouse stores and sends a LowCardinality(String) in the same way, so
+// the texts are neither copied nor compared again on the way there.
 //
-// As Native has it (ClickHouse, SerializationLowCardinality.cpp), little-endian, for
-// one block:
+// One block in the Native format (ClickHouse, SerializationLowCardinality.cpp), little
+// endian:
 //
-//	version 8 B = 1 | flags 8 B: width of the numbers, own texts, no shared ones | texts n 8 B | n × (length uvarint, bytes) | rows m 8 B | m × number 1, 2 or 4 B
+//	version 8 B = 1
+//	flags   8 B: width of the numbers, own texts, no shared ones
+//	n       8 B: number of texts     n × (length uvarint, bytes)
+//	m       8 B: number of rows      m × number of 1, 2 or 4 B
 //
-// Not safe for concurrent use.
+// Texts is not safe for concurrent use.
 type Texts struct {
-	numbers map[string]uint32
-	texts   []byte // as they are sent
-	rows    []uint32
-	last    string
-	lastNo  uint32
+	numbers    map[string]uint32 // by text
+	texts      []byte            // encoded, in the order of their numbers
+	rows       []uint32          // the number of each row
+	last       string            // text of the last row
+	lastNumber uint32            // its number
 }
 
 // NewTexts makes an empty column.
@@ -40,32 +42,37 @@ func (t *Texts) Add(s string) {
 	if len(t.rows) == 0 || s != t.last {
 		n, ok := t.numbers[s]
 		if !ok {
-			s = strings.Clone(s) // what it was cut from need not live as long
+			s = strings.Clone(s) // s may be a part of a larger string: do not keep that alive
 			n = uint32(len(t.numbers))
 			t.numbers[s] = n
 			t.texts = append(binary.AppendUvarint(t.texts, uint64(len(s))), s...)
 		}
-		t.last, t.lastNo = s, n
+		t.last = s
+		t.lastNumber = n
 	}
-	t.rows = append(t.rows, t.lastNo)
+	t.rows = append(t.rows, t.lastNumber)
 }
 
-// Len is the number of rows.
+// Len returns the number of rows.
 func (t *Texts) Len() int { return len(t.rows) }
 
 // Reset forgets all rows and keeps the memory.
 func (t *Texts) Reset() {
 	clear(t.numbers)
-	t.texts, t.rows, t.last = t.texts[:0], t.rows[:0], ""
+	t.texts = t.texts[:0]
+	t.rows = t.rows[:0]
+	t.last = ""
 }
 
+// Version and flags of the encoding, with ClickHouse's names for them.
 const (
-	sharedDictionaries = 1      // the only version of the prefix
-	ownTexts           = 1 << 9 // the block brings its texts
-	newTexts           = 1 << 10
+	sharedDictionaries = 1       // SharedDictionariesWithAdditionalKeys, the only version
+	ownTexts           = 1 << 9  // HasAdditionalKeysBit: the block brings its texts
+	newTexts           = 1 << 10 // NeedUpdateDictionary
 )
 
-func (t *Texts) append(b []byte) []byte {
+// appendNative appends the column in the Native format.
+func (t *Texts) appendNative(b []byte) []byte {
 	width := 0 // 1 << width bytes
 	switch n := len(t.numbers); {
 	case n > 1<<16:
@@ -91,10 +98,10 @@ func (t *Texts) append(b []byte) []byte {
 	return b
 }
 
-// into makes c hold the rows. clickhouse-go takes values for such a column one by one
-// and finds out by reflection which are the same, several times the cost of all else of
-// an insert; but it reads one from the wire as it is. buf is scratch.
-func (t *Texts) into(c column.Interface, buf []byte) ([]byte, error) {
+// loadInto fills c with the rows. clickhouse-go would take values for such a column one
+// by one and find equal ones by reflection, at several times the cost of the rest of an
+// insert; but it reads an encoded column as it is. buf is scratch memory.
+func (t *Texts) loadInto(c column.Interface, buf []byte) ([]byte, error) {
 	low, ok := c.(*column.LowCardinality)
 	if !ok || c.Type() != lowCardinality {
 		return buf, fmt.Errorf("texts are for %s, the column is %s", lowCardinality, c.Type())
@@ -105,7 +112,7 @@ func (t *Texts) into(c column.Interface, buf []byte) ([]byte, error) {
 	if len(t.rows) == 0 {
 		return buf, nil
 	}
-	buf = t.append(buf[:0])
+	buf = t.appendNative(buf[:0])
 	r := chproto.NewReader(bytes.NewReader(buf))
 	if err := low.ReadStatePrefix(r); err != nil {
 		return buf, err

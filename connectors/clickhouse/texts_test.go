@@ -9,10 +9,10 @@ import (
 )
 
 // Texts arrive as they were added, whatever the width of their numbers, and a reused
-// column holds nothing of before.
+// column keeps nothing from before.
 func TestTexts(t *testing.T) {
-	conn := open(t)
-	exec(t, conn, "CREATE TABLE low (k UInt64, distinct UInt64, s LowCardinality(String)) ENGINE = MergeTree "+
+	conn := openTestDB(t)
+	execAll(t, conn, "CREATE TABLE low (k UInt64, distinct UInt64, s LowCardinality(String)) ENGINE = MergeTree "+
 		"ORDER BY (distinct, k)")
 	const rows = 140_000
 	texts := clickhouse.NewTexts()
@@ -40,12 +40,11 @@ func TestTexts(t *testing.T) {
 			t.Fatalf("%d texts: %v", distinct, err)
 		}
 	}
-	if n := number(t, conn, "SELECT countIf(s = concat(repeat('é', k % distinct % 200), toString(k % distinct))) "+
+	if n := queryNumber(t, conn, "SELECT countIf(s = concat(repeat('é', k % distinct % 200), toString(k % distinct))) "+
 		"AS n FROM low"); n != 7*rows {
 		t.Errorf("%d of %d rows are right", n, 7*rows)
 	}
-	// A slice will do too, and no text is none too many: empty, broken, with a zero
-	// byte, long.
+	// A slice works too, with any text: empty, invalid UTF-8, with a zero byte, long.
 	odd := []string{"", "\xff\x00", strings.Repeat("x", 1_000_000), "", "a"}
 	err := conn.Insert(t.Context(), clickhouse.Insert{Table: "low", Columns: []string{"s"}},
 		func(b *clickhouse.Batch) error {
@@ -54,16 +53,23 @@ func TestTexts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := number(t, conn,
-		`SELECT toUInt64(countIf(s = '') = 2 AND countIf(s = '\xff\0') = 1 AND countIf(s = repeat('x', 1000000)) = 1 AND countIf(s = 'a') = 1) AS n FROM low WHERE distinct = 0`); n != 1 {
+	arrived := queryNumber(t, conn, `SELECT toUInt64(
+			countIf(s = '') = 2
+			AND countIf(s = '\xff\0') = 1
+			AND countIf(s = repeat('x', 1000000)) = 1
+			AND countIf(s = 'a') = 1
+		) AS n
+		FROM low WHERE distinct = 0`)
+	if arrived != 1 {
 		t.Error("odd texts did not arrive")
 	}
 }
 
-// What is no column for Texts, or has rows already, says so, and nothing is inserted.
+// A column of another type, or one that has rows already, refuses Texts, and nothing is
+// inserted.
 func TestTextsRefused(t *testing.T) {
-	conn := open(t)
-	exec(t, conn, "CREATE TABLE mixed (s LowCardinality(String), p String, n LowCardinality(Nullable(String))) "+
+	conn := openTestDB(t)
+	execAll(t, conn, "CREATE TABLE mixed (s LowCardinality(String), p String, n LowCardinality(Nullable(String))) "+
 		"ENGINE = MergeTree ORDER BY p")
 	texts := clickhouse.NewTexts()
 	texts.Add("a")
@@ -90,7 +96,7 @@ func TestTextsRefused(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	if n := number(t, conn, "SELECT count() AS n FROM mixed"); n != 0 {
+	if n := queryNumber(t, conn, "SELECT count() AS n FROM mixed"); n != 0 {
 		t.Errorf("%d rows", n)
 	}
 }

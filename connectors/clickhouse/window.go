@@ -9,55 +9,56 @@ import (
 	"time"
 )
 
-// Window is how many inserts a table can tell from a repetition.
+// Window is the deduplication window of a table: how many inserts it can recognize as
+// repetitions.
 type Window struct {
-	// Table is its name; it may be in another database than the connection's
+	// Table is the name, with the database if it is not the connection's
 	// ("other.table").
 	Table string
-	// Engine is its table engine.
+	// Engine is the table engine.
 	Engine string
-	// Blocks is the number of blocks whose tokens are kept: one for each insert and
-	// partition key in it. 0 means that tokens are ignored.
+	// Blocks is the number of blocks whose tokens the table keeps: one block for each
+	// insert and each partition key in it. 0 means that the table ignores tokens.
 	Blocks uint64
-	// Age is how long they are kept; 0 means as long as Blocks lasts. Only replicated
-	// engines have it.
+	// Age is how long the table keeps a token; 0 means as long as Blocks allows. Only
+	// replicated engines have it.
 	Age time.Duration
 }
 
-// Window reads back the deduplication window of a table.
+// Window reads the deduplication window of a table.
 func (c *Conn) Window(ctx context.Context, table string) (Window, error) {
-	windows, err := c.windows(ctx, table, false)
+	windows, err := c.readWindows(ctx, table, false)
 	if err != nil {
 		return Window{}, fmt.Errorf("reading the deduplication window of %s: %w", table, err)
 	}
 	return windows[0], nil
 }
 
-// Windows reads back the deduplication windows of a table and of every table that an
-// insert into it reaches through materialized views, as they are on the server now, the
-// table's own first. A repeated insert changes nothing only if each of them still holds
-// its token.
+// Windows reads the current deduplication windows of a table, which comes first, and of
+// every table that an insert into it reaches through materialized views. A repeated
+// insert changes nothing only if each of them still holds its token.
 func (c *Conn) Windows(ctx context.Context, table string) ([]Window, error) {
-	windows, err := c.windows(ctx, table, true)
+	windows, err := c.readWindows(ctx, table, true)
 	if err != nil {
 		return nil, fmt.Errorf("reading the deduplication windows behind %s: %w", table, err)
 	}
 	return windows, nil
 }
 
-// place names a table.
-type place struct{ database, table string }
+// tableName is a table with its database.
+type tableName struct{ database, table string }
 
-func (c *Conn) windows(ctx context.Context, table string, behind bool) ([]Window, error) {
+// readWindows reads the window of a table and, with behind, of all tables that views
+// feed from it.
+func (c *Conn) readWindows(ctx context.Context, table string, behind bool) ([]Window, error) {
 	var found []Window
-	// Views seen twice (two views into one target) are followed once; a loop would be
-	// followed for ever.
-	queue := []place{{c.Database(), table}}
-	seen := map[place]bool{queue[0]: true}
+	// Follow each table once: two views may have one target, and views may form a loop.
+	queue := []tableName{{c.Database(), table}}
+	seen := map[tableName]bool{queue[0]: true}
 	for len(queue) > 0 {
 		at := queue[0]
 		queue = queue[1:]
-		window, next, err := c.window(ctx, at)
+		window, next, err := c.readWindow(ctx, at)
 		if err != nil {
 			return nil, err
 		}
@@ -77,21 +78,26 @@ func (c *Conn) windows(ctx context.Context, table string, behind bool) ([]Window
 	return found, nil
 }
 
+// tableRow is a row of system.tables.
 type tableRow struct {
-	Engine    string   `ch:"engine"`
-	Full      string   `ch:"engine_full"`
-	Create    string   `ch:"create_table_query"`
-	ID        string   `ch:"id"`
-	Databases []string `ch:"dependencies_database"`
-	Tables    []string `ch:"dependencies_table"`
+	Engine    string   `ch:"engine"`                // without arguments
+	Full      string   `ch:"engine_full"`           // with arguments and settings
+	Create    string   `ch:"create_table_query"`    // as ClickHouse formats it
+	ID        string   `ch:"id"`                    // UUID of the table
+	Databases []string `ch:"dependencies_database"` // of the views that read the table
+	Tables    []string `ch:"dependencies_table"`    // those views
 }
 
-// window returns the window of a table, nil for a view, and what an insert into it
-// reaches next.
-func (c *Conn) window(ctx context.Context, at place) (*Window, []place, error) {
+// readWindow returns the window of a table, nil for a view, and the tables that an
+// insert into it reaches next.
+func (c *Conn) readWindow(ctx context.Context, at tableName) (*Window, []tableName, error) {
 	var rows []tableRow
-	err := c.Select(ctx, &rows, `SELECT engine, engine_full, create_table_query, toString(uuid) AS id, dependencies_database, dependencies_table
-		FROM system.tables WHERE database = {database:String} AND name = {table:String}`, Named("database", at.database), Named("table", at.table))
+	err := c.Select(ctx, &rows,
+		`SELECT engine, engine_full, create_table_query, toString(uuid) AS id,
+			dependencies_database, dependencies_table
+		FROM system.tables
+		WHERE database = {database:String} AND name = {table:String}`,
+		Named("database", at.database), Named("table", at.table))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -100,14 +106,14 @@ func (c *Conn) window(ctx context.Context, at place) (*Window, []place, error) {
 	}
 	row := rows[0]
 	if row.Engine == "MaterializedView" {
-		target, err := targetOf(at, row)
-		return nil, []place{target}, err
+		target, err := parseViewTarget(at, row)
+		return nil, []tableName{target}, err
 	}
-	var next []place
+	var next []tableName
 	for i, view := range row.Tables {
-		next = append(next, place{row.Databases[i], view})
+		next = append(next, tableName{row.Databases[i], view})
 	}
-	window, err := c.windowOf(ctx, row)
+	window, err := c.readTableWindow(ctx, row)
 	if at.database != c.Database() {
 		window.Table = at.database + "."
 	}
@@ -115,20 +121,22 @@ func (c *Conn) window(ctx context.Context, at place) (*Window, []place, error) {
 	return &window, next, err
 }
 
-// windowOf reads the settings in the table's definition, else the server's defaults for
-// its engine.
-func (c *Conn) windowOf(ctx context.Context, row tableRow) (Window, error) {
+// readTableWindow reads the settings in the table's definition, or else the server's
+// defaults for its engine.
+func (c *Conn) readTableWindow(ctx context.Context, row tableRow) (Window, error) {
 	window := Window{Engine: row.Engine}
-	setting, defaults := "non_replicated_deduplication_window", "system.merge_tree_settings"
+	setting := "non_replicated_deduplication_window"
+	defaults := "system.merge_tree_settings"
 	if strings.HasPrefix(row.Engine, "Replicated") || strings.HasPrefix(row.Engine, "Shared") {
-		setting, defaults = "replicated_deduplication_window", "system.replicated_merge_tree_settings"
+		setting = "replicated_deduplication_window"
+		defaults = "system.replicated_merge_tree_settings"
 	}
 	var err error
-	if window.Blocks, err = c.tableSetting(ctx, row.Full, setting, defaults); err != nil {
+	if window.Blocks, err = c.readTableSetting(ctx, row.Full, setting, defaults); err != nil {
 		return window, err
 	}
 	if setting == "replicated_deduplication_window" {
-		seconds, err := c.tableSetting(ctx, row.Full, "replicated_deduplication_window_seconds", defaults)
+		seconds, err := c.readTableSetting(ctx, row.Full, "replicated_deduplication_window_seconds", defaults)
 		window.Age = time.Duration(seconds) * time.Second
 		return window, err
 	}
@@ -137,7 +145,9 @@ func (c *Conn) windowOf(ctx context.Context, row tableRow) (Window, error) {
 
 var tableSettings = regexp.MustCompile(`(?:SETTINGS|,) *([a-z_]+) = ([0-9]+)`)
 
-func (c *Conn) tableSetting(ctx context.Context, definition, name, defaults string) (uint64, error) {
+// readTableSetting returns a setting from the definition of a table, or else from the
+// system table of defaults.
+func (c *Conn) readTableSetting(ctx context.Context, definition, name, defaults string) (uint64, error) {
 	for _, match := range tableSettings.FindAllStringSubmatch(definition, -1) {
 		if match[1] == name {
 			return strconv.ParseUint(match[2], 10, 64)
@@ -160,12 +170,13 @@ func (c *Conn) tableSetting(ctx context.Context, definition, name, defaults stri
 // ClickHouse formats it.
 var viewTarget = regexp.MustCompile("^CREATE MATERIALIZED VIEW \\S+ TO (`[^`]+`|[^.` ]+)\\.(`[^`]+`|[^.` ]+) ")
 
-func targetOf(view place, row tableRow) (place, error) {
+// parseViewTarget returns the table that a materialized view writes to.
+func parseViewTarget(view tableName, row tableRow) (tableName, error) {
 	if match := viewTarget.FindStringSubmatch(row.Create); match != nil {
-		return place{strings.Trim(match[1], "`"), strings.Trim(match[2], "`")}, nil
+		return tableName{strings.Trim(match[1], "`"), strings.Trim(match[2], "`")}, nil
 	}
 	if strings.Contains(row.Create, " TO ") && !strings.Contains(row.Create, " ENGINE = ") {
-		return place{}, fmt.Errorf("finding the target of %s: cannot read %q", view.table, row.Create)
+		return tableName{}, fmt.Errorf("finding the target of %s: cannot read %q", view.table, row.Create)
 	}
-	return place{view.database, ".inner_id." + row.ID}, nil
+	return tableName{view.database, ".inner_id." + row.ID}, nil
 }

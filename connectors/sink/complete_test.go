@@ -38,7 +38,7 @@ func (r *rig) exec(statement string) {
 func (r *rig) rebuild() {
 	r.t.Helper()
 	if _, err := r.wh.Rebuild(r.t.Context(), clickhouse.Rebuild{Table: "partner_hourly_state",
-		Time: "hour"}); err != nil {
+		TimeColumn: "hour"}); err != nil {
 		r.t.Fatal(err)
 	}
 }

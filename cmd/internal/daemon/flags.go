@@ -49,14 +49,6 @@ func ClickHouseFlag(fs *flag.FlagSet, cfg *clickhouse.Config) {
 		"a password better as environment variable (required)")
 }
 
-// ClickHouse is what is wrong with -clickhouse where it is required, for Usage.
-func ClickHouse(cfg clickhouse.Config) error {
-	if err := cfg.Validate(); err != nil {
-		return fmt.Errorf("-%w", err) // it begins with the name of the flag
-	}
-	return nil
-}
-
 // SchemaIDsFlag declares -schema-ids, for Codec.
 func SchemaIDsFlag(fs *flag.FlagSet, file *string) {
 	fs.StringVar(file, "schema-ids", *file, "`file` with the schema ids of a registry, as written by ctl topics "+
