@@ -213,6 +213,7 @@ type renderedFiles struct {
 	content map[string][]byte
 }
 
+// Open implements fs.FS.
 func (f renderedFiles) Open(name string) (fs.File, error) {
 	file, err := f.FS.Open(name)
 	content, replaced := f.content[name]
@@ -228,4 +229,5 @@ type renderedFile struct {
 	content *bytes.Reader
 }
 
+// Read implements fs.File.
 func (f renderedFile) Read(p []byte) (int, error) { return f.content.Read(p) }

@@ -9,14 +9,14 @@ import (
 	"strconv"
 )
 
-// Config says where the library, its cache and the data are.
+// Config locates the library, its cache and the data.
 type Config struct {
-	// Library is the path of a libchdb.so to use as it is. Empty: Prepare fetches the
-	// pinned one into CacheDir.
+	// Library is the path of a libchdb.so. If it is empty, Prepare fetches the pinned
+	// one into CacheDir.
 	Library string
 	// CacheDir keeps the fetched library, 566 MB, between runs.
 	CacheDir string
-	// DataDir holds the tables. One process at a time can have it open, and a process
+	// DataDir holds the tables. Only one process at a time can open it, and a process
 	// can open only one.
 	DataDir string
 	// Listen is the loopback address to serve on; port 0 picks a free one.
@@ -52,8 +52,8 @@ func (c Config) address() string {
 	return c.Listen
 }
 
-// checkLoopback refuses every address that another machine could reach: the server lets
-// everyone in who can connect.
+// checkLoopback refuses every address that another machine could reach: the server
+// accepts every client that can connect.
 func checkLoopback(listen string) error {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -66,8 +66,8 @@ func checkLoopback(listen string) error {
 		return nil
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return fmt.Errorf("listen address: %q is not a loopback address, and the embedded warehouse asks for "+
-			"no password", listen)
+		return fmt.Errorf("listen address: %q is not a loopback address, and the embedded warehouse checks no "+
+			"password", listen)
 	}
 	return nil
 }

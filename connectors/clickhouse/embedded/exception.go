@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// Error codes of ClickHouse (src/Common/ErrorCodes.cpp) that the server itself gives.
+// Error codes of ClickHouse (src/Common/ErrorCodes.cpp) that this server returns
+// itself.
 const (
 	badArguments       = 36
 	notImplemented     = 48
@@ -21,20 +22,21 @@ const (
 	unspecified        = 1002 // UNKNOWN_EXCEPTION
 )
 
-// exception is an error of the server's own, in the words of ClickHouse.
+// exception is an error of this server in the form of ClickHouse.
 type exception struct {
 	code    int
 	message string
 }
 
+// Error returns the text that ClickHouse would send.
 func (e exception) Error() string {
 	return fmt.Sprintf("Code: %d. DB::Exception: %s", e.code, e.message)
 }
 
 var codePrefix = regexp.MustCompile(`^Code: (\d+)\.`)
 
-// describe makes an error one of ClickHouse's: "Code: N. DB::Exception: …".
-func describe(err error) (code int, text string) {
+// describeError puts an error into the form of ClickHouse: "Code: N. DB::Exception: …".
+func describeError(err error) (code int, text string) {
 	text = strings.TrimRight(err.Error(), "\n")
 	if match := codePrefix.FindStringSubmatch(text); match != nil {
 		if code, err := strconv.Atoi(match[1]); err == nil {
@@ -44,9 +46,9 @@ func describe(err error) (code int, text string) {
 	return unspecified, exception{unspecified, text}.Error()
 }
 
-// statusOf is the HTTP status that ClickHouse gives an error code (HTTPHandler's
+// httpStatus returns the HTTP status that ClickHouse gives an error code (HTTPHandler's
 // exceptionCodeToHTTPStatus, in outline).
-func statusOf(code int) int {
+func httpStatus(code int) int {
 	switch code {
 	case 6, 26, 27, badArguments, 41, 42, 43, 53, 62, 72, 117, 130, unknownCompression:
 		// parsing, arguments

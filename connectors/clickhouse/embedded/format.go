@@ -5,36 +5,37 @@ import (
 	"strings"
 )
 
-// formatKind says how chDB's output blocks in a format become one document. chDB writes
-// every block of a streamed result as a document of its own.
+// formatKind says how the output blocks of chDB become one document in a format. chDB
+// writes every block of a streamed result as a document of its own.
 type formatKind int
 
 const (
-	// whole: blocks cannot be joined (JSON, Parquet, Pretty, …), or are empty (Null),
-	// which is how a stream ends: the result is made as a whole, in memory.
-	whole formatKind = iota
-	// joined: blocks one after another are the document.
-	joined
-	// headed: the same, but every block begins with the header again.
-	headed
+	// unjoinable: the blocks cannot be joined (JSON, Parquet, Pretty, …), or they are
+	// empty (Null), which also ends a stream. chDB builds the whole result in memory.
+	unjoinable formatKind = iota
+	// joinable: the concatenated blocks are the document.
+	joinable
+	// repeatsHeader: likewise, but every block begins with the header again.
+	repeatsHeader
 )
 
-func kindOf(format string) formatKind {
+func formatKindOf(format string) formatKind {
 	name := strings.ToLower(format)
 	name = strings.Replace(name, "tabseparated", "tsv", 1)
 	switch name {
 	case "native", "rowbinary", "csv", "tsv", "tsvraw", "tskv",
 		"jsoneachrow", "jsonlines", "ndjson", "jsonstringseachrow", "jsoncompacteachrow", "jsoncompactstringseachrow":
-		return joined
+		return joinable
 	case "csvwithnames", "csvwithnamesandtypes", "tsvwithnames", "tsvwithnamesandtypes",
 		"jsoncompacteachrowwithnames", "jsoncompacteachrowwithnamesandtypes":
-		return headed
+		return repeatsHeader
 	}
-	return whole
+	return unjoinable
 }
 
-// headerLen is the length of the header that begins a block: one line, two with types.
-// In CSV a quoted name may contain line feeds; the others escape them.
+// headerLen returns the length of the header at the beginning of a block: one line, two
+// with types. In CSV a quoted name may contain line feeds; the other formats escape
+// them.
 func headerLen(format string, block []byte) int {
 	lines := 1
 	name := strings.ToLower(format)
@@ -56,16 +57,16 @@ func headerLen(format string, block []byte) int {
 	return len(block)
 }
 
-// joiner turns the blocks of a streamed result into one document.
-type joiner struct {
+// blockJoiner turns the blocks of a streamed result into one document.
+type blockJoiner struct {
 	format string
 	kind   formatKind
-	header []byte
+	header []byte // of the first block
 }
 
-// next returns what of a block belongs into the document.
-func (j *joiner) next(block []byte) []byte {
-	if j.kind != headed {
+// documentPart returns the part of a block that belongs to the document.
+func (j *blockJoiner) documentPart(block []byte) []byte {
+	if j.kind != repeatsHeader {
 		return block
 	}
 	if j.header == nil {
@@ -75,7 +76,7 @@ func (j *joiner) next(block []byte) []byte {
 	return bytes.TrimPrefix(block, j.header)
 }
 
-// contentType is the MIME type that ClickHouse gives a format.
+// contentType returns the MIME type that ClickHouse gives a format.
 func contentType(format string) string {
 	name := strings.ToLower(format)
 	switch {

@@ -11,9 +11,9 @@ import (
 )
 
 // ServeHTTP answers like ClickHouse's HTTP interface: statements at /, in ?query= or
-// the body; /ping. User and password are accepted and ignored.
+// the body, and /ping. It accepts and ignores user and password.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if why := foreign(r); why != "" {
+	if why := refuseForeign(r); why != "" {
 		http.Error(w, why, http.StatusForbidden)
 		return
 	}
@@ -36,7 +36,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			"implies readonly. You should use method POST for modifying queries."}
 	}
 	if err != nil {
-		newResponse(w, &request{}).fail(err)
+		newResponse(w, &request{}).sendError(err)
 		return
 	}
 	if req.queryID != "" {
@@ -45,66 +45,68 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	response := newResponse(w, req)
 	if revision, err := strconv.ParseUint(req.revision, 10, 32); err == nil && req.format == "Native" &&
 		strings.TrimSpace(req.text) == helloQuery {
-		response.write(hello(revision, s.version, s.timezone))
-		response.finish(summary{})
+		response.writePart(helloBlock(revision, s.version, s.timezone))
+		response.finishResult(summary{})
 		return
 	}
-	done, err := s.execute(r.Context(), req, response)
+	done, err := s.executeStatement(r.Context(), req, response)
 	if err == nil {
-		err = response.finish(done)
+		err = response.finishResult(done)
 	}
 	if err != nil {
 		s.log.Debug("statement failed", "keyword", req.keyword, "error", err)
-		response.fail(err)
+		response.sendError(err)
 	}
 }
 
-// execute runs a statement in a session and kills it when ctx ends. A session that saw
-// any error is not used again: a failed insert can poison it, failed settings leave it
-// in between, and a killed statement stays in system.processes, with what it holds,
-// until its connection runs another one.
-func (s *Server) execute(ctx context.Context, req *request, out *response) (done summary, err error) {
+// executeStatement runs a statement in a session and kills it when ctx ends. A session
+// that saw any error is not used again: a failed insert can spoil its connection,
+// failed settings leave it half-changed, and a killed statement stays in
+// system.processes, with what it holds, until its connection runs another one.
+func (s *Server) executeStatement(ctx context.Context, req *request, out *response) (done summary, err error) {
 	from := s.pool.queries
 	if req.insert {
 		from = s.pool.inserts
 	}
-	session, err := s.pool.take(ctx, from)
+	session, err := s.pool.acquireSession(ctx, from)
 	if err != nil {
 		return done, err
 	}
-	defer func() { s.pool.give(session, err == nil) }()
+	defer func() { s.pool.releaseSession(session, err == nil) }()
 	req.settings["log_comment"] = session.id
 	if req.insert {
 		defer s.killWhenDone(ctx, session)()
-		return session.insertFrom(req.into(req.database, req.settings), req.statement.format, req.params,
-			chunks(req.body))
+		return session.insertFrom(req.insertHead(req.database, req.settings), req.statement.format, req.params,
+			chunkReader(req.body))
 	}
-	if err := session.prepare(req.database, req.settings); err != nil {
+	if err := session.applySettings(req.database, req.settings); err != nil {
 		return done, err
 	}
 	defer s.killWhenDone(ctx, session)()
-	if kind := kindOf(req.format); kind != whole {
-		join := joiner{format: req.format, kind: kind}
-		done, err = session.stream(req.text, req.format, req.params, func(block []byte) error {
-			return out.write(join.next(block))
+	if kind := formatKindOf(req.format); kind != unjoinable {
+		join := blockJoiner{format: req.format, kind: kind}
+		done, err = session.streamResult(req.text, req.format, req.params, func(block []byte) error {
+			return out.writePart(join.documentPart(block))
 		})
-		if !notStreamable(err) {
+		if !isNotStreamable(err) {
 			return done, err
 		}
 	}
-	return session.run(req.text, req.format, req.params, out.write)
+	return session.runStatement(req.text, req.format, req.params, out.writePart)
 }
 
-// notStreamable: chDB streams SELECT only, and says so before it runs anything else.
-func notStreamable(err error) bool {
+// isNotStreamable reports whether chDB refused to stream a statement: it streams only
+// SELECT, and refuses the others before it runs them.
+func isNotStreamable(err error) bool {
 	return err != nil && strings.HasPrefix(err.Error(), "Code: 36. DB::Exception: Streaming query is not supported")
 }
 
-// killWhenDone kills the session's statements once ctx is done, again and again until
-// the returned function is called: the first kill can come before the statement has
-// begun.
+// killWhenDone kills the session's statements when ctx is done. It repeats the kill
+// until the returned function is called, because the first one can come before the
+// statement has begun.
 func (s *Server) killWhenDone(ctx context.Context, session *session) (release func()) {
-	released, exited := make(chan struct{}), make(chan struct{})
+	released := make(chan struct{})
+	exited := make(chan struct{})
 	go func() {
 		defer close(exited)
 		select {
@@ -113,7 +115,7 @@ func (s *Server) killWhenDone(ctx context.Context, session *session) (release fu
 		case <-ctx.Done():
 		}
 		for {
-			if err := s.pool.kill(session); err != nil {
+			if err := s.pool.killStatement(session); err != nil {
 				s.log.Warn("killing a statement whose client has gone", "error", err)
 			}
 			select {
@@ -129,9 +131,9 @@ func (s *Server) killWhenDone(ctx context.Context, session *session) (release fu
 	}
 }
 
-// chunks reads body piece by piece, io.EOF with the last. A returned chunk is valid
-// until the next call.
-func chunks(body io.Reader) func() ([]byte, error) {
+// chunkReader returns a function that reads body piece by piece, io.EOF with the last.
+// A returned chunk is valid until the next call.
+func chunkReader(body io.Reader) func() ([]byte, error) {
 	buffer := make([]byte, 256<<10)
 	return func() ([]byte, error) {
 		n := 0
@@ -142,7 +144,7 @@ func chunks(body io.Reader) func() ([]byte, error) {
 				return buffer[:n], io.EOF
 			}
 			if err != nil {
-				return nil, reading(err)
+				return nil, readError(err)
 			}
 		}
 		return buffer, nil

@@ -11,27 +11,29 @@ import (
 	"sync/atomic"
 )
 
-// sessions is how many queries, and how many inserts, run at a time; more wait.
-const sessions = 16
+// maxSessions is how many queries, and how many inserts, run at a time; more wait.
+const maxSessions = 16
 
-// session is a connection and what the requests before have left set on it.
+// session is a connection, with what earlier requests have set on it.
 type session struct {
 	*conn
-	// home is where the session comes back to.
-	home chan *session
+	// returnTo is the queue of the pool that the session belongs to.
+	returnTo chan *session
 	// id is the log_comment of its statements, by which they can be killed.
-	id       string
+	id string
+	// database is the selected one.
 	database string
+	// settings differ from their defaults.
 	settings map[string]string
 }
 
 const defaultDatabase = "default"
 
-// prepare selects the database and makes exactly these settings differ from their
-// defaults.
-func (s *session) prepare(database string, settings map[string]string) error {
+// applySettings selects the database, and makes exactly these settings differ from
+// their defaults.
+func (s *session) applySettings(database string, settings map[string]string) error {
 	if database != s.database {
-		if err := s.exec("USE " + quoteIdentifier(database)); err != nil {
+		if err := s.execStatement("USE " + quoteIdentifier(database)); err != nil {
 			return err
 		}
 		s.database = database
@@ -48,7 +50,7 @@ func (s *session) prepare(database string, settings map[string]string) error {
 		}
 	}
 	if len(changes) > 0 {
-		if err := s.exec("SET " + strings.Join(changes, ", ")); err != nil {
+		if err := s.execStatement("SET " + strings.Join(changes, ", ")); err != nil {
 			return err
 		}
 	}
@@ -56,97 +58,98 @@ func (s *session) prepare(database string, settings map[string]string) error {
 	return nil
 }
 
-// pool hands out sessions and opens them when needed. Inserts have sessions of their
-// own, which never see another statement: after one, chDB 26.7 answers
+// pool hands out sessions, and opens them when needed. Inserts have sessions of their
+// own, which never run another statement: after one, chDB 26.7 answers
 // QUERY_WAS_CANCELLED to every streamed insert that passes a materialized view with a
 // scalar subquery. So their database and settings are written into the statement.
 type pool struct {
 	lib     *library
 	dataDir string
-	opened  atomic.Int64
-	// An entry for each session that nobody uses; nil is one that is not open.
+	opened  atomic.Int64 // sessions so far; numbers their ids
+	// queries and inserts hold the idle sessions; nil means one that is not open.
 	queries, inserts chan *session
 
-	// killer is apart from the sessions, so that a full pool can be cleared.
-	killing sync.Mutex
-	killer  *conn
+	// killConn is apart from the sessions, so that statements can be killed while all
+	// sessions are in use. killMu guards it.
+	killMu   sync.Mutex
+	killConn *conn
 }
 
 func newPool(lib *library, dataDir string) (*pool, error) {
-	killer, err := lib.open(dataDir)
+	killConn, err := lib.openConn(dataDir)
 	if err != nil {
 		return nil, err
 	}
 	p := &pool{
-		lib:     lib,
-		dataDir: dataDir,
-		queries: make(chan *session, sessions),
-		inserts: make(chan *session, sessions),
-		killer:  killer,
+		lib:      lib,
+		dataDir:  dataDir,
+		queries:  make(chan *session, maxSessions),
+		inserts:  make(chan *session, maxSessions),
+		killConn: killConn,
 	}
-	for range sessions {
+	for range maxSessions {
 		p.queries <- nil
 		p.inserts <- nil
 	}
 	return p, nil
 }
 
-// take waits for one of the pool's queries or inserts. Every session taken is given
-// back with give.
-func (p *pool) take(ctx context.Context, from chan *session) (*session, error) {
+// acquireSession waits for a session of the pool's queries or inserts. The caller
+// returns it with releaseSession.
+func (p *pool) acquireSession(ctx context.Context, from chan *session) (*session, error) {
 	var s *session
 	select {
 	case s = <-from:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting for one of %d sessions: %w", sessions, ctx.Err())
+		return nil, fmt.Errorf("waiting for one of %d sessions: %w", maxSessions, ctx.Err())
 	}
 	if s != nil {
 		return s, nil
 	}
-	opened, err := p.lib.open(p.dataDir)
+	opened, err := p.lib.openConn(p.dataDir)
 	if err != nil {
 		from <- nil
 		return nil, err
 	}
 	return &session{
 		conn:     opened,
-		home:     from,
+		returnTo: from,
 		id:       "embedded-" + strconv.FormatInt(p.opened.Add(1), 10),
 		database: defaultDatabase,
 	}, nil
 }
 
-// give returns a session. One that is not usable is closed, and opened afresh by the
-// next taker; that costs a millisecond.
-func (p *pool) give(s *session, usable bool) {
-	home := s.home
+// releaseSession returns a session. It closes one that is not usable, and the next
+// caller of acquireSession opens another; that costs a millisecond.
+func (p *pool) releaseSession(s *session, usable bool) {
+	idle := s.returnTo
 	if !usable {
 		s.close()
 		s = nil
 	}
-	home <- s
+	idle <- s
 }
 
-// kill ends the statement that the session runs, if any. ASYNC because SYNC hangs in
-// chDB 26.7 while the statement is inside an aggregation.
-func (p *pool) kill(s *session) error {
-	p.killing.Lock()
-	defer p.killing.Unlock()
-	return p.killer.exec("KILL QUERY WHERE Settings['log_comment'] = " + quoteString(s.id) + " ASYNC")
+// killStatement ends the statement that the session runs, if any. It uses ASYNC because
+// SYNC hangs in chDB 26.7 while the statement is inside an aggregation.
+func (p *pool) killStatement(s *session) error {
+	p.killMu.Lock()
+	defer p.killMu.Unlock()
+	return p.killConn.execStatement("KILL QUERY WHERE Settings['log_comment'] = " + quoteString(s.id) + " ASYNC")
 }
 
-// close waits for the sessions in use and closes all.
+// close waits for the sessions in use and closes all of them.
 func (p *pool) close() {
 	for _, slots := range []chan *session{p.queries, p.inserts} {
-		for range sessions {
+		for range maxSessions {
 			if s := <-slots; s != nil {
 				s.close()
 			}
 		}
 	}
-	p.killing.Lock()
-	defer p.killing.Unlock()
-	p.killer.close()
+	p.killMu.Lock()
+	defer p.killMu.Unlock()
+	p.killConn.close()
 }
 
 func quoteIdentifier(name string) string {

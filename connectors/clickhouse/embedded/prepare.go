@@ -23,34 +23,37 @@ import (
 
 // archive is a published package that holds libchdb.so.
 type archive struct {
-	name, version string
+	name, version string // of the package
 	// integrity is the SHA-512 of the tarball, as npm writes it.
 	integrity string
 	// member is the library's path inside the tarball, memberBytes its size.
 	member      string
 	memberBytes int64
-	// tarballBytes is the size of the tarball: the total that progress is told.
+	// tarballBytes is the size of the tarball, the total for progress.
 	tarballBytes int64
 }
 
-// pinned is chDB 26.7.3: ClickHouse 26.7.2.1.
-func pinned() archive {
+// pinnedArchive is chDB 26.7.3: ClickHouse 26.7.2.1.
+func pinnedArchive() archive {
 	return archive{
-		name: "@chdb/lib-linux-x64-gnu", version: "26.7.3-stable.1",
-		integrity: "sha512-XP97mMqnc5tZpKQywR8N7cLTsHNiTmHr30pC5mzo3jWmukjKn2IBa60c2B/gWUNcuFjOMjWoorQICCqBVj5wpw==",
-		member:    "package/libchdb.so", memberBytes: 566330096, tarballBytes: 177817999,
+		name:         "@chdb/lib-linux-x64-gnu",
+		version:      "26.7.3-stable.1",
+		integrity:    "sha512-XP97mMqnc5tZpKQywR8N7cLTsHNiTmHr30pC5mzo3jWmukjKn2IBa60c2B/gWUNcuFjOMjWoorQICCqBVj5wpw==",
+		member:       "package/libchdb.so",
+		memberBytes:  566330096,
+		tarballBytes: 177817999,
 	}
 }
 
-// ErrNoLibrary: libchdb.so cannot be had on this machine; the text says what to install
-// or to set.
+// ErrNoLibrary says that this machine has no libchdb.so and cannot get one; the text
+// says what to install or to set.
 var ErrNoLibrary = errors.New("no libchdb.so")
 
-// Prepare returns the path of libchdb.so, fetching it first if need be: Config.Library
-// if that is set, else the copy in CacheDir, else what npm downloads there (178 MB,
-// unpacked 566 MB), checked against the pinned SHA-512. Several processes may call it
-// at once: one fetches, the others wait for it. progress, which may be nil, is told the
-// bytes downloaded so far, about twice a second.
+// Prepare returns the path of libchdb.so: Config.Library if that is set, else the copy
+// in CacheDir. If there is none, npm downloads it (178 MB, unpacked 566 MB) and Prepare
+// checks it against the pinned SHA-512. Several processes may call Prepare at once: one
+// fetches, the others wait for it. progress, which may be nil, is called about twice a
+// second with the bytes downloaded so far.
 func Prepare(ctx context.Context, cfg Config, progress func(done, total int64)) (string, error) {
 	if cfg.Library != "" {
 		if err := checkFile(cfg.Library, 0); err != nil {
@@ -66,21 +69,21 @@ func Prepare(ctx context.Context, cfg Config, progress func(done, total int64)) 
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
-	path, err := prepare(ctx, pinned(), cfg.CacheDir, npmPack, progress)
+	path, err := installLibrary(ctx, pinnedArchive(), cfg.CacheDir, runNPMPack, progress)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrNoLibrary, err)
 	}
 	return path, nil
 }
 
-// pack downloads a's tarball into dir and returns its path. Whatever it writes
-// meanwhile is below dir.
-type pack func(ctx context.Context, a archive, dir string) (string, error)
+// fetchFunc downloads a's tarball into dir and returns its path. All its temporary
+// files are below dir.
+type fetchFunc func(ctx context.Context, a archive, dir string) (string, error)
 
-// prepare installs a below cacheDir. The finished directory appears by a rename, so its
-// existence means that it is whole.
-func prepare(ctx context.Context, a archive, cacheDir string, fetch pack, progress func(done, total int64)) (string,
-	error) {
+// installLibrary fetches a into cacheDir if it is not there yet. The finished directory
+// appears by a rename, so a directory that exists is complete.
+func installLibrary(ctx context.Context, a archive, cacheDir string, fetch fetchFunc,
+	progress func(done, total int64)) (string, error) {
 	installed := filepath.Join(cacheDir, "libchdb-"+a.version)
 	path := filepath.Join(installed, filepath.Base(a.member))
 	if checkFile(path, a.memberBytes) == nil {
@@ -105,15 +108,15 @@ func prepare(ctx context.Context, a archive, cacheDir string, fetch pack, progre
 		return "", fmt.Errorf("making a directory to fetch into: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	tarball, err := watched(ctx, a, dir, fetch, progress)
+	tarball, err := fetchWithProgress(ctx, a, dir, fetch, progress)
 	if err != nil {
 		return "", err
 	}
-	if err := verify(tarball, a.integrity); err != nil {
+	if err := verifyIntegrity(tarball, a.integrity); err != nil {
 		return "", err
 	}
 	unpacked := filepath.Join(dir, "unpacked")
-	if err := unpack(ctx, tarball, a, unpacked); err != nil {
+	if err := unpackMember(ctx, tarball, a, unpacked); err != nil {
 		return "", fmt.Errorf("unpacking %s: %w", filepath.Base(tarball), err)
 	}
 	if err := os.RemoveAll(installed); err != nil {
@@ -125,7 +128,8 @@ func prepare(ctx context.Context, a archive, cacheDir string, fetch pack, progre
 	return path, nil
 }
 
-// checkFile reports whether path is a regular file, of the given size unless that is 0.
+// checkFile checks that path is a regular file, and has the given size unless that is
+// 0.
 func checkFile(path string, size int64) error {
 	info, err := os.Stat(path)
 	switch {
@@ -139,8 +143,8 @@ func checkFile(path string, size int64) error {
 	return nil
 }
 
-// removeLeftovers deletes what killed fetches left. The caller holds the lock, so
-// nobody uses it.
+// removeLeftovers deletes what killed fetches left. The caller holds the lock, so no
+// running process uses it.
 func removeLeftovers(cacheDir string) error {
 	old, err := filepath.Glob(filepath.Join(cacheDir, "fetch-*"))
 	if err != nil {
@@ -154,9 +158,11 @@ func removeLeftovers(cacheDir string) error {
 	return nil
 }
 
-// watched runs fetch and tells progress how much has arrived, by the bytes below dir.
-func watched(ctx context.Context, a archive, dir string, fetch pack, progress func(done, total int64)) (string, error) {
-	stop, stopped := make(chan struct{}), make(chan struct{})
+// fetchWithProgress runs fetch, and measures for progress how many bytes are below dir.
+func fetchWithProgress(ctx context.Context, a archive, dir string, fetch fetchFunc,
+	progress func(done, total int64)) (string, error) {
+	stop := make(chan struct{})
+	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
 		tick := time.NewTicker(500 * time.Millisecond)
@@ -179,8 +185,9 @@ func watched(ctx context.Context, a archive, dir string, fetch pack, progress fu
 	return tarball, err
 }
 
+// bytesBelow sums the sizes of the files below dir.
 func bytesBelow(dir string) (total int64) {
-	// Files come and go while npm works: what cannot be read counts as nothing.
+	// Files come and go while npm works, so one that cannot be read counts as nothing.
 	_ = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return nil
@@ -193,9 +200,10 @@ func bytesBelow(dir string) (total int64) {
 	return total
 }
 
-// npmPack downloads with the npm command, so the user's registry, proxy and credentials
-// apply. Its cache goes below dir, where progress sees it grow, and is removed with it.
-func npmPack(ctx context.Context, a archive, dir string) (string, error) {
+// runNPMPack downloads with the npm command, so the user's registry, proxy and
+// credentials apply. It puts npm's cache below dir, where progress sees it grow and
+// from where it is removed with dir.
+func runNPMPack(ctx context.Context, a archive, dir string) (string, error) {
 	npm, err := exec.LookPath("npm")
 	if err != nil {
 		return "", fmt.Errorf("fetching %s needs the npm command, which is not in PATH: install Node.js, or set "+
@@ -224,14 +232,15 @@ func npmPack(ctx context.Context, a archive, dir string) (string, error) {
 	return found[0], nil
 }
 
+// lastLines returns the last n lines of text as one line.
 func lastLines(text string, n int) string {
 	lines := strings.Split(text, "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], " / ")
 }
 
-// verify compares the file with an integrity string: "sha512-" and the digest in
-// base64.
-func verify(path, integrity string) error {
+// verifyIntegrity compares the file with an integrity string: "sha512-" and the digest
+// in base64.
+func verifyIntegrity(path, integrity string) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("checking the download: %w", err)
@@ -248,8 +257,9 @@ func verify(path, integrity string) error {
 	return nil
 }
 
-// unpack writes a's member of the tarball into the new directory to, and syncs it.
-func unpack(ctx context.Context, tarball string, a archive, to string) error {
+// unpackMember writes a's member of the tarball into the new directory to, and syncs
+// it.
+func unpackMember(ctx context.Context, tarball string, a archive, to string) error {
 	file, err := os.Open(tarball)
 	if err != nil {
 		return err
@@ -278,6 +288,7 @@ func unpack(ctx context.Context, tarball string, a archive, to string) error {
 	}
 }
 
+// writeFile writes and syncs a new file, with its directory.
 func writeFile(ctx context.Context, path string, from io.Reader) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -287,19 +298,20 @@ func writeFile(ctx context.Context, path string, from io.Reader) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	if _, err := io.Copy(file, &untilDone{ctx, from}); err != nil {
+	if _, err := io.Copy(file, &contextReader{ctx, from}); err != nil {
 		return err
 	}
 	return file.Sync()
 }
 
-// untilDone is a reader that fails once its context is done.
-type untilDone struct {
+// contextReader is a reader that fails once its context is done.
+type contextReader struct {
 	ctx  context.Context
 	from io.Reader
 }
 
-func (u *untilDone) Read(p []byte) (int, error) {
+// Read implements io.Reader.
+func (u *contextReader) Read(p []byte) (int, error) {
 	if err := u.ctx.Err(); err != nil {
 		return 0, err
 	}

@@ -16,8 +16,8 @@ import (
 	"testing"
 )
 
-// published makes a tarball with these members and the archive that pins it.
-func published(t *testing.T, members map[string]string) (archive, []byte) {
+// publishArchive makes a tarball with these members, and the archive that pins it.
+func publishArchive(t *testing.T, members map[string]string) (archive, []byte) {
 	t.Helper()
 	var tarball bytes.Buffer
 	zipped := gzip.NewWriter(&tarball)
@@ -32,13 +32,17 @@ func published(t *testing.T, members map[string]string) (archive, []byte) {
 	zipped.Close()
 	sum := sha512.Sum512(tarball.Bytes())
 	return archive{
-		name: "test", version: "1", integrity: "sha512-" + base64.StdEncoding.EncodeToString(sum[:]),
-		member: "package/libchdb.so", memberBytes: 7, tarballBytes: int64(tarball.Len()),
+		name:         "test",
+		version:      "1",
+		integrity:    "sha512-" + base64.StdEncoding.EncodeToString(sum[:]),
+		member:       "package/libchdb.so",
+		memberBytes:  7,
+		tarballBytes: int64(tarball.Len()),
 	}, tarball.Bytes()
 }
 
-// serving is a pack that delivers content and counts.
-func serving(content []byte, calls *atomic.Int32) pack {
+// serveContent returns a fetchFunc that delivers content and counts its calls.
+func serveContent(content []byte, calls *atomic.Int32) fetchFunc {
 	return func(_ context.Context, _ archive, dir string) (string, error) {
 		calls.Add(1)
 		path := filepath.Join(dir, "test-1.tgz")
@@ -46,16 +50,16 @@ func serving(content []byte, calls *atomic.Int32) pack {
 	}
 }
 
-func ignore(int64, int64) {}
+func ignoreProgress(int64, int64) {}
 
 func TestPrepareFetchesOnce(t *testing.T) {
-	a, tarball := published(t, map[string]string{"package/index.js": "x", "package/libchdb.so": "library"})
+	a, tarball := publishArchive(t, map[string]string{"package/index.js": "x", "package/libchdb.so": "library"})
 	cache := filepath.Join(t.TempDir(), "not", "there")
 	var calls atomic.Int32
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			path, err := prepare(t.Context(), a, cache, serving(tarball, &calls), ignore)
+			path, err := installLibrary(t.Context(), a, cache, serveContent(tarball, &calls), ignoreProgress)
 			if err != nil {
 				t.Error(err)
 				return
@@ -75,10 +79,10 @@ func TestPrepareFetchesOnce(t *testing.T) {
 }
 
 func TestPrepareReplacesDamage(t *testing.T) {
-	a, tarball := published(t, map[string]string{"package/libchdb.so": "library"})
+	a, tarball := publishArchive(t, map[string]string{"package/libchdb.so": "library"})
 	cache := t.TempDir()
 	var calls atomic.Int32
-	path, err := prepare(t.Context(), a, cache, serving(tarball, &calls), ignore)
+	path, err := installLibrary(t.Context(), a, cache, serveContent(tarball, &calls), ignoreProgress)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +92,8 @@ func TestPrepareReplacesDamage(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(cache, "fetch-of-a-killed-process"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := prepare(t.Context(), a, cache, serving(tarball, &calls), ignore); err != nil || calls.Load() != 2 {
+	_, err = installLibrary(t.Context(), a, cache, serveContent(tarball, &calls), ignoreProgress)
+	if err != nil || calls.Load() != 2 {
 		t.Fatalf("fetched %d times, %v", calls.Load(), err)
 	}
 	if content, _ := os.ReadFile(path); string(content) != "library" {
@@ -100,11 +105,11 @@ func TestPrepareReplacesDamage(t *testing.T) {
 }
 
 func TestPrepareRefuses(t *testing.T) {
-	good, tarball := published(t, map[string]string{"package/libchdb.so": "library"})
+	good, tarball := publishArchive(t, map[string]string{"package/libchdb.so": "library"})
 	other := good
 	other.integrity = "sha512-" + base64.StdEncoding.EncodeToString(make([]byte, 64))
-	without, empty := published(t, map[string]string{"package/index.js": "x"})
-	short, cut := published(t, map[string]string{"package/libchdb.so": "libra"})
+	without, empty := publishArchive(t, map[string]string{"package/index.js": "x"})
+	short, cut := publishArchive(t, map[string]string{"package/libchdb.so": "libra"})
 	for name, test := range map[string]struct {
 		archive archive
 		content []byte
@@ -118,7 +123,8 @@ func TestPrepareRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cache := t.TempDir()
 			var calls atomic.Int32
-			_, err := prepare(t.Context(), test.archive, cache, serving(test.content, &calls), ignore)
+			fetch := serveContent(test.content, &calls)
+			_, err := installLibrary(t.Context(), test.archive, cache, fetch, ignoreProgress)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
@@ -139,8 +145,8 @@ func TestPrepareWithoutNPM(t *testing.T) {
 
 func TestPrepareNPMFails(t *testing.T) {
 	bin := t.TempDir()
-	if err := os.WriteFile(filepath.Join(bin, "npm"), []byte("#!/bin/sh\necho no such package >&2\nexit 1\n"),
-		0o700); err != nil {
+	script := []byte("#!/bin/sh\necho no such package >&2\nexit 1\n")
+	if err := os.WriteFile(filepath.Join(bin, "npm"), script, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin)
@@ -164,10 +170,10 @@ func TestPrepareUsesLibraryAsItIs(t *testing.T) {
 }
 
 func TestPrepareTellsProgress(t *testing.T) {
-	a, tarball := published(t, map[string]string{"package/libchdb.so": "library"})
+	a, tarball := publishArchive(t, map[string]string{"package/libchdb.so": "library"})
 	var calls atomic.Int32
 	var last, total int64
-	_, err := prepare(t.Context(), a, t.TempDir(), serving(tarball, &calls), func(done, of int64) {
+	_, err := installLibrary(t.Context(), a, t.TempDir(), serveContent(tarball, &calls), func(done, of int64) {
 		last, total = done, of
 	})
 	if err != nil || last != int64(len(tarball)) || total != last {

@@ -19,15 +19,15 @@ import (
 )
 
 const (
-	// maxStatement limits SQL text, data inline in INSERT … VALUES included. Data that
-	// follows a FORMAT clause, or comes as body beside ?query=, is streamed and has no
-	// limit.
+	// maxStatement limits SQL text in bytes, including the data in INSERT … VALUES.
+	// Data that follows a FORMAT clause, or comes as body beside ?query=, is streamed
+	// and has no limit.
 	maxStatement = 64 << 20
-	// maxField limits a URL parameter, as it is encoded: http_max_field_value_size of
+	// maxField limits an encoded URL parameter in bytes: http_max_field_value_size of
 	// ClickHouse (HTMLForm::readQuery).
 	maxField = 128 << 10
-	// peeked is how much of a body is searched for an INSERT's FORMAT clause.
-	peeked = 64 << 10
+	// peekBytes is how much of a body is searched for an INSERT's FORMAT clause.
+	peekBytes = 64 << 10
 )
 
 var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
@@ -35,29 +35,30 @@ var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
 // request is an HTTP request in terms of ClickHouse.
 type request struct {
 	database string
-	settings map[string]string
-	params   map[string]string
-	// format is that of the result: the statement's own, else the default_format.
+	settings map[string]string // all URL parameters that the protocol does not define
+	params   map[string]string // query parameters, without "param_"
+	// format is the format of the result: the statement's own, else the default_format.
 	format string
-	// revision is the client_protocol_version of clickhouse-go, "" of others.
+	// revision is the client_protocol_version of clickhouse-go, "" of other clients.
 	revision string
-	queryID  string
-	// whole: the client wants the result or the error, never the start of one and then
-	// the other.
-	whole bool
-	// framed: "LZ4" or "ZSTD", the blocks that ClickHouse compresses results into; ""
-	// for none.
-	framed string
+	queryID  string // sent back in a header
+	// waitForEnd: the client wants either the result or the error, never the start of
+	// one and then the other.
+	waitForEnd bool
+	// blockCompression is the method, "LZ4" or "ZSTD", of the compressed blocks that
+	// ClickHouse sends as a result; "" for none.
+	blockCompression string
 	// encoding is the Content-Encoding of the result: "gzip", "zstd" or "".
 	encoding string
 
 	statement
+	// text is the SQL text.
 	text string
 	// body is the data of an INSERT.
 	body io.Reader
 }
 
-// readRequest reads everything of r but the data of an INSERT.
+// readRequest reads everything in r except the data of an INSERT.
 func readRequest(r *http.Request) (*request, error) {
 	for field := range strings.SplitSeq(r.URL.RawQuery, "&") {
 		if _, value, _ := strings.Cut(field, "="); len(value) > maxField {
@@ -71,26 +72,21 @@ func readRequest(r *http.Request) (*request, error) {
 		params:   map[string]string{},
 		format:   "TabSeparated",
 	}
-	for _, header := range []struct{ name, value string }{
-		{"database", r.Header.Get("X-ClickHouse-Database")}, {"default_format", r.Header.Get("X-ClickHouse-Format")},
-	} {
-		if header.value != "" && !values.Has(header.name) {
-			values.Set(header.name, header.value)
-		}
-	}
+	setDefault(values, "database", r.Header.Get("X-ClickHouse-Database"))
+	setDefault(values, "default_format", r.Header.Get("X-ClickHouse-Format"))
 	for name := range values {
-		if err := req.parameter(name, values.Get(name)); err != nil {
+		if err := req.applyParameter(name, values.Get(name)); err != nil {
 			return nil, err
 		}
 	}
 	req.encoding = resultEncoding(r, values)
 	if values.Get("compress") == "1" {
-		req.framed = "LZ4"
+		req.blockCompression = "LZ4"
 		if strings.EqualFold(values.Get("network_compression_method"), "zstd") {
-			req.framed = "ZSTD"
+			req.blockCompression = "ZSTD"
 		}
 	}
-	body, err := decoded(r, values.Get("decompress") == "1")
+	body, err := decodeBody(r, values.Get("decompress") == "1")
 	if err != nil {
 		return nil, err
 	}
@@ -103,8 +99,16 @@ func readRequest(r *http.Request) (*request, error) {
 	return req, nil
 }
 
-// parameter sorts one URL parameter: what is not the protocol's is a setting.
-func (req *request) parameter(name, value string) error {
+// setDefault sets a URL parameter that is missing, unless value is empty.
+func setDefault(values url.Values, name, value string) {
+	if value != "" && !values.Has(name) {
+		values.Set(name, value)
+	}
+}
+
+// applyParameter stores one URL parameter. A name that the protocol does not define is
+// a setting.
+func (req *request) applyParameter(name, value string) error {
 	switch name {
 	case "database":
 		req.database = cmp.Or(value, defaultDatabase)
@@ -115,7 +119,7 @@ func (req *request) parameter(name, value string) error {
 	case "query_id":
 		req.queryID = value
 	case "wait_end_of_query":
-		req.whole = value == "1" || value == "true"
+		req.waitForEnd = value == "1" || value == "true"
 	case "query", "user", "password", "quota_key", "compress", "decompress", "network_compression_method",
 		"network_zstd_compression_level", "buffer_size", "stacktrace", "add_http_cors_header", "close_session":
 	case "session_id", "session_check", "session_timeout", "role":
@@ -132,30 +136,31 @@ func (req *request) parameter(name, value string) error {
 	return nil
 }
 
-// readStatement finds the SQL text: the query parameter and then the body, as one text,
-// unless it is an INSERT whose data follows; the data stays unread.
+// readStatement finds the SQL text: the query parameter and then the body, as one text.
+// If the text is an INSERT whose data follows, the data stays unread.
 func (req *request) readStatement(query string, body io.Reader) error {
-	buffered := bufio.NewReaderSize(body, peeked)
+	buffered := bufio.NewReaderSize(body, peekBytes)
 	if query == "" {
-		start, err := buffered.Peek(peeked)
+		start, err := buffered.Peek(peekBytes)
 		if err != nil && !errors.Is(err, io.EOF) {
-			return reading(err)
+			return readError(err)
 		}
 		req.text = string(start)
-		if req.statement = parse(req.text); req.insert && req.statement.format != "Values" {
-			if _, err := buffered.Discard(req.data); err != nil {
-				return reading(err)
+		if req.statement = parseStatement(req.text); req.insert && req.statement.format != "Values" {
+			if _, err := buffered.Discard(req.dataAt); err != nil {
+				return readError(err)
 			}
 			req.body = buffered
 			return nil
 		}
-	} else if req.statement = parse(query); req.insert && strings.TrimSpace(query[req.data:]) == "" {
-		req.text, req.body = query, buffered
+	} else if req.statement = parseStatement(query); req.insert && strings.TrimSpace(query[req.dataAt:]) == "" {
+		req.text = query
+		req.body = buffered
 		return nil
 	}
 	rest, err := io.ReadAll(io.LimitReader(buffered, maxStatement+1))
 	if err != nil {
-		return reading(err)
+		return readError(err)
 	}
 	if len(query)+len(rest) > maxStatement {
 		return exception{requestTooLarge, fmt.Sprintf("a statement has at most %d bytes; stream data with "+
@@ -165,26 +170,27 @@ func (req *request) readStatement(query string, body io.Reader) error {
 		query += "\n"
 	}
 	req.text = query + string(rest)
-	req.statement = parse(req.text)
+	req.statement = parseStatement(req.text)
 	if req.insert && req.statement.format != "Values" {
-		req.body = strings.NewReader(req.text[req.data:])
+		req.body = strings.NewReader(req.text[req.dataAt:])
 		return nil
 	}
-	// INSERT … VALUES with its rows inline is an ordinary statement to chDB.
+	// For chDB, INSERT … VALUES with its rows inline is an ordinary statement.
 	req.insert = false
 	return nil
 }
 
-func reading(err error) error {
+// readError describes a failure to read the request.
+func readError(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return exception{badArguments, "the request broke off"}
 	}
 	return fmt.Errorf("reading the request: %w", err)
 }
 
-// decoded is the body without its Content-Encoding and, if framed, ClickHouse's own
-// compression.
-func decoded(r *http.Request, framed bool) (io.Reader, error) {
+// decodeBody returns the body without its Content-Encoding and, if framed, without
+// ClickHouse's own compression.
+func decodeBody(r *http.Request, framed bool) (io.Reader, error) {
 	var body io.Reader = r.Body
 	var err error
 	switch encoding := r.Header.Get("Content-Encoding"); encoding {
@@ -203,30 +209,32 @@ func decoded(r *http.Request, framed bool) (io.Reader, error) {
 		return nil, exception{unknownCompression, "decoding the body: " + err.Error()}
 	}
 	if framed {
-		body = &sticky{from: compress.NewReader(body)}
+		body = &stickyErrorReader{from: compress.NewReader(body)}
 	}
 	return body, nil
 }
 
-// sticky repeats the first error: ch-go's reader, read again after its end, returns its
-// last block once more.
-type sticky struct {
+// stickyErrorReader repeats the first error. ch-go's reader, read again after its end,
+// returns its last block once more.
+type stickyErrorReader struct {
 	from io.Reader
 	err  error
 }
 
-func (s *sticky) Read(p []byte) (n int, err error) {
+// Read implements io.Reader.
+func (s *stickyErrorReader) Read(p []byte) (n int, err error) {
 	if s.err != nil {
 		return 0, s.err
 	}
 	n, s.err = s.from.Read(p)
-	// ch-go wraps the end of the input, which io.ReadFull and bufio compare with ==.
+	// ch-go wraps io.EOF, which io.ReadFull and bufio compare with ==.
 	if errors.Is(s.err, io.EOF) {
 		s.err = io.EOF
 	}
 	return n, s.err
 }
 
+// resultEncoding chooses the Content-Encoding of the result.
 func resultEncoding(r *http.Request, values url.Values) string {
 	if values.Get("enable_http_compression") == "0" || values.Get("compress") == "1" {
 		return ""
@@ -240,9 +248,10 @@ func resultEncoding(r *http.Request, values url.Values) string {
 	return ""
 }
 
-// foreign says why a request must come from a web page that has no business here: the
-// server asks for no password, and a browser on this machine can reach it.
-func foreign(r *http.Request) string {
+// refuseForeign returns why a request must come from a web page that may not use the
+// server, or "". The server asks for no password, and a browser on this machine can
+// reach it.
+func refuseForeign(r *http.Request) string {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -256,7 +265,15 @@ func foreign(r *http.Request) string {
 	return ""
 }
 
-// readingKeywords begin the statements that GET may run: they change nothing.
+// readingKeywords are the first words of the statements that GET may run: they change
+// nothing.
 var readingKeywords = map[string]bool{
-	"SELECT": true, "WITH": true, "SHOW": true, "DESCRIBE": true, "DESC": true, "EXPLAIN": true, "EXISTS": true, "": true,
+	"SELECT":   true,
+	"WITH":     true,
+	"SHOW":     true,
+	"DESCRIBE": true,
+	"DESC":     true,
+	"EXPLAIN":  true,
+	"EXISTS":   true,
+	"":         true,
 }

@@ -14,33 +14,36 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// heldBack is how much of a result waits in memory before the status is sent: an error
-// until then is a clean HTTP error.
-const heldBack = 1 << 20
+// maxHeldBytes is how much of a result waits in memory before the status is sent. An
+// error until then becomes a clean HTTP error.
+const maxHeldBytes = 1 << 20
 
 // response writes a result, or an exception.
 type response struct {
-	w    http.ResponseWriter
-	req  *request
+	w   http.ResponseWriter
+	req *request
+	// held is the start of the result, until the status is sent.
 	held bytes.Buffer
-	// out is where the result goes once the status is sent; nil before.
-	out     io.Writer
+	// out takes the result after the status is sent; nil before.
+	out io.Writer
+	// closers end the Content-Encoding.
 	closers []func() error
-	tag     string
+	// exceptionTag marks an exception inside the body.
+	exceptionTag string
 }
 
 func newResponse(w http.ResponseWriter, req *request) *response {
 	return &response{w: w, req: req}
 }
 
-// write takes the next part of the result.
-func (r *response) write(part []byte) error {
+// writePart takes the next part of the result.
+func (r *response) writePart(part []byte) error {
 	if r.out == nil {
-		if r.req.whole || r.held.Len()+len(part) <= heldBack {
+		if r.req.waitForEnd || r.held.Len()+len(part) <= maxHeldBytes {
 			r.held.Write(part)
 			return nil
 		}
-		if err := r.commit(); err != nil {
+		if err := r.sendHeaders(); err != nil {
 			return err
 		}
 	}
@@ -48,13 +51,13 @@ func (r *response) write(part []byte) error {
 	return err
 }
 
-// commit sends status, headers, and what was held back.
-func (r *response) commit() error {
+// sendHeaders sends the status, the headers, and the held part of the result.
+func (r *response) sendHeaders() error {
 	header := r.w.Header()
 	header.Set("Content-Type", contentType(r.req.format))
 	header.Set("X-ClickHouse-Format", r.req.format)
-	r.tag = rand.Text()[:16]
-	header.Set("X-ClickHouse-Exception-Tag", r.tag)
+	r.exceptionTag = rand.Text()[:16]
+	header.Set("X-ClickHouse-Exception-Tag", r.exceptionTag)
 	r.out = r.w
 	switch r.req.encoding {
 	case "gzip":
@@ -62,23 +65,25 @@ func (r *response) commit() error {
 		if err != nil {
 			return err
 		}
-		r.out, r.closers = zipped, append(r.closers, zipped.Close)
+		r.out = zipped
+		r.closers = append(r.closers, zipped.Close)
 	case "zstd":
 		zipped, err := zstd.NewWriter(r.w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
 		if err != nil {
 			return err
 		}
-		r.out, r.closers = zipped, append(r.closers, zipped.Close)
+		r.out = zipped
+		r.closers = append(r.closers, zipped.Close)
 	}
 	if r.req.encoding != "" {
 		header.Set("Content-Encoding", r.req.encoding)
 		header.Add("Vary", "Accept-Encoding")
 	}
-	switch r.req.framed {
+	switch r.req.blockCompression {
 	case "LZ4":
-		r.out = &frames{to: r.out, writer: compress.NewWriter(compress.LevelZero, compress.LZ4)}
+		r.out = &blockCompressor{to: r.out, writer: compress.NewWriter(compress.LevelZero, compress.LZ4)}
 	case "ZSTD":
-		r.out = &frames{to: r.out, writer: compress.NewWriter(compress.LevelZero, compress.ZSTD)}
+		r.out = &blockCompressor{to: r.out, writer: compress.NewWriter(compress.LevelZero, compress.ZSTD)}
 	}
 	r.w.WriteHeader(http.StatusOK)
 	held := r.held.Bytes()
@@ -87,9 +92,9 @@ func (r *response) commit() error {
 	return err
 }
 
-// finish ends a result that is complete. A small one gets its length and the summary
-// into the headers.
-func (r *response) finish(done summary) error {
+// finishResult ends a complete result. A small one gets its length and the summary into
+// the headers.
+func (r *response) finishResult(done summary) error {
 	if r.out == nil {
 		r.w.Header().Set("X-ClickHouse-Summary", fmt.Sprintf(
 			`{"read_rows":"%d","written_rows":"%d","written_bytes":"%d"}`,
@@ -97,10 +102,10 @@ func (r *response) finish(done summary) error {
 		if r.req.encoding != "" && r.held.Len() == 0 {
 			r.req.encoding = ""
 		}
-		if r.req.encoding == "" && (r.req.framed == "" || r.held.Len() == 0) {
+		if r.req.encoding == "" && (r.req.blockCompression == "" || r.held.Len() == 0) {
 			r.w.Header().Set("Content-Length", strconv.Itoa(r.held.Len()))
 		}
-		if err := r.commit(); err != nil {
+		if err := r.sendHeaders(); err != nil {
 			return err
 		}
 	}
@@ -112,24 +117,25 @@ func (r *response) finish(done summary) error {
 	return nil
 }
 
-// fail reports an error: as HTTP status while nothing was sent, else as exception block
-// at the end of the body, whose transfer is then broken off so that no client takes it
-// for complete.
-func (r *response) fail(err error) {
-	code, text := describe(err)
+// sendError reports an error: as HTTP status if nothing was sent yet, else as exception
+// block at the end of the body. It then breaks off the transfer, so that no client
+// takes the body for complete.
+func (r *response) sendError(err error) {
+	code, text := describeError(err)
 	if r.out == nil {
 		r.w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
 		r.w.Header().Set("X-ClickHouse-Exception-Code", strconv.Itoa(code))
-		r.w.WriteHeader(statusOf(code))
+		r.w.WriteHeader(httpStatus(code))
 		io.WriteString(r.w, text+"\n")
 		return
 	}
 	text = text[:min(len(text), 8<<10)]
-	if frames, ok := r.out.(*frames); ok {
-		// The block stays outside of ClickHouse's compression, as its reader expects.
-		r.out = frames.to
+	if compressor, ok := r.out.(*blockCompressor); ok {
+		// The exception block is not compressed: ClickHouse's reader expects it so.
+		r.out = compressor.to
 	}
-	fmt.Fprintf(r.out, "\r\n__exception__\r\n%s\r\n%s\n%d %s\r\n__exception__\r\n", r.tag, text, len(text)+1, r.tag)
+	fmt.Fprintf(r.out, "\r\n__exception__\r\n%s\r\n%s\n%d %s\r\n__exception__\r\n",
+		r.exceptionTag, text, len(text)+1, r.exceptionTag)
 	for i := len(r.closers) - 1; i >= 0; i-- {
 		r.closers[i]()
 	}
@@ -137,13 +143,14 @@ func (r *response) fail(err error) {
 	panic(http.ErrAbortHandler)
 }
 
-// frames compresses what is written into ClickHouse's compressed blocks.
-type frames struct {
+// blockCompressor compresses what is written into ClickHouse's compressed blocks.
+type blockCompressor struct {
 	to     io.Writer
 	writer *compress.Writer
 }
 
-func (f *frames) Write(p []byte) (int, error) {
+// Write compresses p in frames of at most 1 MiB.
+func (f *blockCompressor) Write(p []byte) (int, error) {
 	const frame = 1 << 20
 	for rest := p; len(rest) > 0; {
 		n := min(len(rest), frame)
@@ -158,18 +165,18 @@ func (f *frames) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// helloQuery is what clickhouse-go asks first on a connection, to learn the server's
-// protocol revision.
+// helloQuery is the first query of clickhouse-go on a connection, which asks for the
+// server's protocol revision.
 const helloQuery = "SELECT displayName(), version(), revision(), timezone()"
 
 // customSerialization is DBMS_MIN_REVISION_WITH_CUSTOM_SERIALIZATION of ClickHouse's
 // protocol.
 const customSerialization = 54454
 
-// hello is the answer to helloQuery: a Native block as the client's revision wants it.
-// It names 0 as the server's revision; every later block is then read without the
-// additions that revisions brought, which is how chDB writes it.
-func hello(revision uint64, version, timezone string) []byte {
+// helloBlock is the answer to helloQuery: a Native block as the client's revision wants
+// it. It gives 0 as the server's revision. The client then reads every later block
+// without the additions of newer revisions, as chDB writes it.
+func helloBlock(revision uint64, version, timezone string) []byte {
 	text := func(b []byte, s string) []byte { return append(binary.AppendUvarint(b, uint64(len(s))), s...) }
 	var b []byte
 	if revision > 0 {

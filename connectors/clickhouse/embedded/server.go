@@ -21,22 +21,23 @@ type Server struct {
 	log      *slog.Logger
 	listener net.Listener
 	http     *http.Server
-	timezone string
-	version  string
+	timezone string // of the engine
+	version  string // of the engine
 
-	stop   context.CancelFunc
-	served chan struct{}
-	once   sync.Once
+	stop      context.CancelFunc // ends the running statements
+	served    chan struct{}      // closed when http no longer serves
+	closeOnce sync.Once
 }
 
-// Start loads cfg.Library (see Prepare), opens DataDir, making it if need be, and
-// serves. A process can have one Server at a time, a data directory one process.
+// Start loads cfg.Library (see Prepare), opens DataDir, which it creates if it is
+// missing, and serves. A process can have one Server at a time, and a data directory
+// can be open in one process.
 func Start(cfg Config, log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("embedded warehouse: %w", err)
 	}
 	if cfg.Library == "" {
-		return nil, errors.New("embedded warehouse: no library, call Prepare")
+		return nil, errors.New("embedded warehouse: no library: call Prepare first")
 	}
 	dataDir, err := filepath.Abs(cfg.DataDir)
 	if err != nil {
@@ -45,7 +46,7 @@ func Start(cfg Config, log *slog.Logger) (*Server, error) {
 	if err := os.MkdirAll(dataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the warehouse's data directory: %w", err)
 	}
-	lib, err := load(cfg.Library)
+	lib, err := loadLibrary(cfg.Library)
 	if err != nil {
 		return nil, err
 	}
@@ -61,23 +62,24 @@ func Start(cfg Config, log *slog.Logger) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{pool: pool, log: log, listener: listener, served: make(chan struct{})}
-	if err := s.identify(); err != nil {
+	if err := s.readVersion(); err != nil {
 		listener.Close()
 		pool.close()
 		return nil, err
 	}
-	s.serve()
+	s.startServing()
 	return s, nil
 }
 
-func (s *Server) identify() error {
-	session, err := s.pool.take(context.Background(), s.pool.queries)
+// readVersion asks the engine for its version and time zone.
+func (s *Server) readVersion() error {
+	session, err := s.pool.acquireSession(context.Background(), s.pool.queries)
 	if err != nil {
 		return err
 	}
-	defer s.pool.give(session, true)
+	defer s.pool.releaseSession(session, true)
 	for query, text := range map[string]*string{"SELECT version()": &s.version, "SELECT timezone()": &s.timezone} {
-		_, err := session.run(query, "TSVRaw", nil, func(line []byte) error {
+		_, err := session.runStatement(query, "TSVRaw", nil, func(line []byte) error {
 			*text = string(line[:len(line)-1])
 			return nil
 		})
@@ -88,7 +90,8 @@ func (s *Server) identify() error {
 	return nil
 }
 
-func (s *Server) serve() {
+// startServing answers requests in the background, until Close.
+func (s *Server) startServing() {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	s.http = &http.Server{
@@ -106,24 +109,24 @@ func (s *Server) serve() {
 	}()
 }
 
-// Addr is the address served, "127.0.0.1:PORT".
+// Addr returns the address that the server listens on, "127.0.0.1:PORT".
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// DSN is the data source name of a database for connectors/clickhouse.
+// DSN returns the data source name of a database, for connectors/clickhouse.
 func (s *Server) DSN(database string) string {
 	dsn := url.URL{Scheme: "http", User: url.User("default"), Host: s.Addr(), Path: "/" + database}
 	return dsn.String()
 }
 
-// Close ends the statements that run, closes their connections, and then the engine,
-// which writes what it holds in memory. It can be called again.
+// Close kills the running statements, closes their connections, and then the engine,
+// which writes what it holds in memory. A second call does nothing.
 func (s *Server) Close() error {
 	var err error
-	s.once.Do(func() {
+	s.closeOnce.Do(func() {
 		s.stop()
 		err = s.http.Close()
 		<-s.served
-		// Waits for the statements: their sessions come back when they are killed.
+		// close waits for the statements: each returns its session when it is killed.
 		s.pool.close()
 	})
 	if err != nil {

@@ -29,9 +29,9 @@ import (
 // beyond what a slow machine takes.
 const hang = 3 * time.Minute
 
-// configured returns a configuration whose Library is there, or skips; where CI=true or
-// PARTNERS_REQUIRE_KAFKA=1 it fails instead.
-func configured(t testing.TB) Config {
+// testConfig returns a configuration with a library, or skips the test; where CI=true
+// or PARTNERS_REQUIRE_KAFKA=1 it fails instead.
+func testConfig(t testing.TB) Config {
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.Library = os.Getenv("PARTNERS_LIBCHDB")
@@ -46,7 +46,7 @@ func configured(t testing.TB) Config {
 	return cfg
 }
 
-func started(t testing.TB, cfg Config) *Server {
+func startServer(t testing.TB, cfg Config) *Server {
 	t.Helper()
 	s, err := Start(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -60,26 +60,26 @@ func started(t testing.TB, cfg Config) *Server {
 	return s
 }
 
-// idle is the number of sessions that nobody uses.
-func (s *Server) idle() int { return len(s.pool.queries) + len(s.pool.inserts) }
+// idleSessions counts the sessions that are not in use.
+func (s *Server) idleSessions() int { return len(s.pool.queries) + len(s.pool.inserts) }
 
-// answer is a finished HTTP exchange; broken says how its transfer ended early.
-type answer struct {
+// httpResult is a finished HTTP exchange; broken says how its transfer ended early.
+type httpResult struct {
 	status int
 	header http.Header
 	body   string
 	broken error
 }
 
-func (a answer) code() string { return a.header.Get("X-ClickHouse-Exception-Code") }
+func (a httpResult) exceptionCode() string { return a.header.Get("X-ClickHouse-Exception-Code") }
 
-// post sends body to the server; params are the URL's query.
-func (s *Server) post(t testing.TB, params, body string, headers ...string) answer {
+// postStatement sends body to the server; params are the URL's query.
+func (s *Server) postStatement(t testing.TB, params, body string, headers ...string) httpResult {
 	t.Helper()
-	return s.send(t, http.MethodPost, params, strings.NewReader(body), headers...)
+	return s.sendRequest(t, http.MethodPost, params, strings.NewReader(body), headers...)
 }
 
-func (s *Server) send(t testing.TB, method, params string, body io.Reader, headers ...string) answer {
+func (s *Server) sendRequest(t testing.TB, method, params string, body io.Reader, headers ...string) httpResult {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.Addr()+"/?"+params, body)
 	if err != nil {
@@ -99,13 +99,13 @@ func (s *Server) send(t testing.TB, method, params string, body io.Reader, heade
 	}
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)
-	return answer{response.StatusCode, response.Header, string(content), err}
+	return httpResult{response.StatusCode, response.Header, string(content), err}
 }
 
-// must returns the body of a statement that succeeds.
-func (s *Server) must(t testing.TB, params, body string) string {
+// mustRun returns the body of a statement that succeeds.
+func (s *Server) mustRun(t testing.TB, params, body string) string {
 	t.Helper()
-	a := s.post(t, params, body)
+	a := s.postStatement(t, params, body)
 	if a.status != http.StatusOK || a.broken != nil {
 		t.Fatalf("%s %s: %d %s %v", params, body, a.status, a.body, a.broken)
 	}
@@ -113,9 +113,9 @@ func (s *Server) must(t testing.TB, params, body string) string {
 }
 
 func TestProtocol(t *testing.T) {
-	s := started(t, configured(t))
+	s := startServer(t, testConfig(t))
 	q := url.QueryEscape
-	s.must(t, "", "CREATE TABLE t (a Int64, s String) ENGINE = MergeTree ORDER BY a")
+	s.mustRun(t, "", "CREATE TABLE t (a Int64, s String) ENGINE = MergeTree ORDER BY a")
 	for _, test := range []struct {
 		name, method, params, body string
 		status                     int
@@ -175,20 +175,20 @@ func TestProtocol(t *testing.T) {
 			`66	['k','o','a\n\nb;','c','d','e','f\n\ng','h','i','j','k','k','l','m']` + "\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			a := s.send(t, test.method, test.params, strings.NewReader(test.body))
+			a := s.sendRequest(t, test.method, test.params, strings.NewReader(test.body))
 			if a.broken != nil || a.status != test.status || !strings.HasPrefix(a.body, test.want) ||
 				test.status == 200 && a.body != test.want {
 				t.Errorf("got %d %q %v, want %d %q", a.status, a.body, a.broken, test.status, test.want)
 			}
-			if code, ok := strings.CutPrefix(test.want, "Code: "); ok && a.code()+"." != code {
-				t.Errorf("exception code header %q, want %s", a.code(), code)
+			if code, ok := strings.CutPrefix(test.want, "Code: "); ok && a.exceptionCode()+"." != code {
+				t.Errorf("exception code header %q, want %s", a.exceptionCode(), code)
 			}
 		})
 	}
 }
 
 func TestCredentialsAreIgnoredAndForeignPagesRefused(t *testing.T) {
-	s := started(t, configured(t))
+	s := startServer(t, testConfig(t))
 	for _, test := range []struct {
 		headers []string
 		want    int
@@ -202,12 +202,12 @@ func TestCredentialsAreIgnoredAndForeignPagesRefused(t *testing.T) {
 		{[]string{"Sec-Fetch-Site", "same-origin"}, 200},
 		{[]string{"Content-Encoding", "br"}, 400},
 	} {
-		if got := s.post(t, "", "SELECT 1", test.headers...); got.status != test.want {
+		if got := s.postStatement(t, "", "SELECT 1", test.headers...); got.status != test.want {
 			t.Errorf("%v: got %d %s, want %d", test.headers, got.status, got.body, test.want)
 		}
 	}
 	for _, listen := range []string{"0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:80", "example.com:80", "127.0.0.1"} {
-		cfg := configured(t)
+		cfg := testConfig(t)
 		cfg.Listen = listen
 		if _, err := Start(cfg, slog.New(slog.DiscardHandler)); err == nil ||
 			!strings.Contains(err.Error(), "listen address:") {
@@ -216,7 +216,7 @@ func TestCredentialsAreIgnoredAndForeignPagesRefused(t *testing.T) {
 	}
 }
 
-func framed(t *testing.T, method compress.Method, text string) string {
+func compressBlocks(t *testing.T, method compress.Method, text string) string {
 	t.Helper()
 	var out []byte
 	for len(text) > 0 {
@@ -230,9 +230,9 @@ func framed(t *testing.T, method compress.Method, text string) string {
 	return string(out)
 }
 
-func unframed(t *testing.T, text string) string {
+func decompressBlocks(t *testing.T, text string) string {
 	t.Helper()
-	out, err := io.ReadAll(&sticky{from: compress.NewReader(strings.NewReader(text))})
+	out, err := io.ReadAll(&stickyErrorReader{from: compress.NewReader(strings.NewReader(text))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +240,7 @@ func unframed(t *testing.T, text string) string {
 }
 
 func TestCompression(t *testing.T) {
-	s := started(t, configured(t))
+	s := startServer(t, testConfig(t))
 	var data bytes.Buffer
 	for i := range 70_000 {
 		fmt.Fprintf(&data, "%d\tvalue\\t%d\n", i, i)
@@ -260,17 +260,17 @@ func TestCompression(t *testing.T) {
 		"plain": {"", "", text},
 		"gzip":  {"gzip", "", zipped(gzip.NewWriter(&gz), &gz)},
 		"zstd":  {"zstd", "", zipped(zstdWriter, &zs)},
-		"LZ4":   {"", "&decompress=1", framed(t, compress.LZ4, text)},
-		"ZSTD":  {"", "&decompress=1", framed(t, compress.ZSTD, text)},
+		"LZ4":   {"", "&decompress=1", compressBlocks(t, compress.LZ4, text)},
+		"ZSTD":  {"", "&decompress=1", compressBlocks(t, compress.ZSTD, text)},
 	} {
 		t.Run("send "+name, func(t *testing.T) {
-			s.must(t, "", "CREATE OR REPLACE TABLE c (a Int64, s String) ENGINE = MergeTree ORDER BY a")
-			a := s.post(t, "query="+url.QueryEscape("INSERT INTO c FORMAT TSV")+sent.params, sent.body,
+			s.mustRun(t, "", "CREATE OR REPLACE TABLE c (a Int64, s String) ENGINE = MergeTree ORDER BY a")
+			a := s.postStatement(t, "query="+url.QueryEscape("INSERT INTO c FORMAT TSV")+sent.params, sent.body,
 				"Content-Encoding", sent.encoding)
 			if a.status != 200 {
 				t.Fatal(a.body)
 			}
-			if got := s.must(t, "", "SELECT * FROM c ORDER BY a"); got != text {
+			if got := s.mustRun(t, "", "SELECT * FROM c ORDER BY a"); got != text {
 				t.Errorf("got %d bytes back, want %d", len(got), len(text))
 			}
 		})
@@ -297,14 +297,14 @@ func TestCompression(t *testing.T) {
 			return string(out), err
 		}},
 		"refused": {"enable_http_compression=0", "gzip", func(body string) (string, error) { return body, nil }},
-		"LZ4":     {"compress=1", "", func(body string) (string, error) { return unframed(t, body), nil }},
+		"LZ4":     {"compress=1", "", func(body string) (string, error) { return decompressBlocks(t, body), nil }},
 		"ZSTD": {"compress=1&network_compression_method=ZSTD", "", func(body string) (string, error) {
-			return unframed(t, body), nil
+			return decompressBlocks(t, body), nil
 		}},
 	} {
 		t.Run("receive "+name, func(t *testing.T) {
 			for _, rows := range []int{0, 1, 70_000} { // nothing, held back, streamed
-				a := s.post(t, want.params, "SELECT * FROM c ORDER BY a LIMIT "+strconv.Itoa(rows),
+				a := s.postStatement(t, want.params, "SELECT * FROM c ORDER BY a LIMIT "+strconv.Itoa(rows),
 					"Accept-Encoding", want.accept)
 				if a.status != 200 || a.broken != nil {
 					t.Fatal(a)
@@ -326,10 +326,10 @@ func TestCompression(t *testing.T) {
 // Every format that is streamed must give the bytes that chDB gives for the whole
 // result.
 func TestStreamedFormatsAreWhole(t *testing.T) {
-	cfg := configured(t)
-	s := started(t, cfg)
-	s.must(t, "", "CREATE TABLE f (a Int64, `b\"\nc` Nullable(String)) ENGINE = MergeTree ORDER BY a")
-	s.must(t, "", "INSERT INTO f SELECT number, if(number % 3 = 0, NULL, 'x\"\n' || toString(number)) FROM "+
+	cfg := testConfig(t)
+	s := startServer(t, cfg)
+	s.mustRun(t, "", "CREATE TABLE f (a Int64, `b\"\nc` Nullable(String)) ENGINE = MergeTree ORDER BY a")
+	s.mustRun(t, "", "INSERT INTO f SELECT number, if(number % 3 = 0, NULL, 'x\"\n' || toString(number)) FROM "+
 		"numbers(70000)")
 	for _, format := range []string{
 		"Native", "RowBinary", "CSV", "TSV", "TabSeparated", "TabSeparatedRaw", "TSVRaw", "TSKV",
@@ -337,36 +337,36 @@ func TestStreamedFormatsAreWhole(t *testing.T) {
 		"CSVWithNames", "CSVWithNamesAndTypes", "TSVWithNames", "TabSeparatedWithNamesAndTypes",
 		"JSONCompactEachRowWithNames", "JSONCompactEachRowWithNamesAndTypes",
 	} {
-		if kindOf(format) == whole {
+		if formatKindOf(format) == unjoinable {
 			t.Errorf("%s is not streamed", format)
 		}
 		for _, query := range []string{"SELECT * FROM f ORDER BY a", "SELECT * FROM f WHERE 0",
 			"SELECT * FROM f WHERE a % 66000 = 65999"} {
 			var want bytes.Buffer
-			session, err := s.pool.take(t.Context(), s.pool.queries)
+			session, err := s.pool.acquireSession(t.Context(), s.pool.queries)
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = session.run(query, format, nil, func(p []byte) error { want.Write(p); return nil })
-			s.pool.give(session, true)
+			_, err = session.runStatement(query, format, nil, func(p []byte) error { want.Write(p); return nil })
+			s.pool.releaseSession(session, true)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := s.must(t, "default_format="+format, query); got != want.String() {
+			if got := s.mustRun(t, "default_format="+format, query); got != want.String() {
 				t.Errorf("%s %s: %d bytes, want %d", format, query, len(got), want.Len())
 			}
 		}
 	}
-	if got := s.must(t, "", "SELECT number FROM numbers(200000) FORMAT JSON"); strings.Count(got, `"meta"`) != 1 {
+	if got := s.mustRun(t, "", "SELECT number FROM numbers(200000) FORMAT JSON"); strings.Count(got, `"meta"`) != 1 {
 		t.Errorf("JSON with %d heads", strings.Count(got, `"meta"`))
 	}
 }
 
 func TestExceptionAfterTheStart(t *testing.T) {
-	s := started(t, configured(t))
+	s := startServer(t, testConfig(t))
 	const query = "SELECT throwIf(number = 900000, 'late'), toString(number) FROM numbers(1000000) SETTINGS " +
 		"max_block_size = 10000"
-	a := s.post(t, "default_format=TSV", query)
+	a := s.postStatement(t, "default_format=TSV", query)
 	if a.status != 200 || a.broken == nil {
 		t.Errorf("status %d, transfer broken: %v", a.status, a.broken)
 	}
@@ -375,37 +375,39 @@ func TestExceptionAfterTheStart(t *testing.T) {
 		!strings.HasSuffix(a.body, " "+tag+"\r\n__exception__\r\n") {
 		t.Errorf("tag %q, body ends %q", tag, a.body[max(0, len(a.body)-300):])
 	}
-	a = s.post(t, "default_format=TSV&wait_end_of_query=1", query)
-	if a.status != 500 || a.code() != "395" || a.broken != nil {
+	a = s.postStatement(t, "default_format=TSV&wait_end_of_query=1", query)
+	if a.status != 500 || a.exceptionCode() != "395" || a.broken != nil {
 		t.Errorf("waited: %d %q %v", a.status, a.body[:min(len(a.body), 200)], a.broken)
 	}
 }
 
 func TestFailedInsertLeavesServerUsable(t *testing.T) {
-	s := started(t, configured(t))
+	s := startServer(t, testConfig(t))
 	for _, statement := range []string{
-		"CREATE TABLE src (a Int64) ENGINE = MergeTree ORDER BY a", "CREATE TABLE dst (a Int64) ENGINE = MergeTree ORDER BY a",
-		"CREATE TABLE bad (a Int64) ENGINE = MergeTree ORDER BY a", "INSERT INTO bad VALUES (13)",
+		"CREATE TABLE src (a Int64) ENGINE = MergeTree ORDER BY a",
+		"CREATE TABLE dst (a Int64) ENGINE = MergeTree ORDER BY a",
+		"CREATE TABLE bad (a Int64) ENGINE = MergeTree ORDER BY a",
+		"INSERT INTO bad VALUES (13)",
 		"CREATE MATERIALIZED VIEW mv TO dst AS SELECT a + throwIf(a = (SELECT max(a) FROM bad)) AS a FROM src",
 	} {
-		s.must(t, "", statement)
+		s.mustRun(t, "", statement)
 	}
 	insert := "query=" + url.QueryEscape("INSERT INTO src FORMAT TSV")
 	for range 3 {
-		if a := s.post(t, insert, "13\n"); a.code() != "395" {
+		if a := s.postStatement(t, insert, "13\n"); a.exceptionCode() != "395" {
 			t.Errorf("the real error, not the one of a poisoned connection: %d %s", a.status, a.body)
 		}
-		s.must(t, insert, "1\n")
+		s.mustRun(t, insert, "1\n")
 	}
-	if got := s.must(t, "", "SELECT count() FROM dst"); got != "3\n" {
+	if got := s.mustRun(t, "", "SELECT count() FROM dst"); got != "3\n" {
 		t.Errorf("%s rows", got)
 	}
 }
 
-// A request that breaks off must insert nothing, though its first blocks were read.
+// A request that breaks off inserts nothing, although its first blocks were read.
 func TestBrokenTransferInsertsNothing(t *testing.T) {
-	s := started(t, configured(t))
-	s.must(t, "", "CREATE TABLE b (a Int64) ENGINE = MergeTree ORDER BY a")
+	s := startServer(t, testConfig(t))
+	s.mustRun(t, "", "CREATE TABLE b (a Int64) ENGINE = MergeTree ORDER BY a")
 	connection, err := net.Dial("tcp", s.Addr())
 	if err != nil {
 		t.Fatal(err)
@@ -414,18 +416,18 @@ func TestBrokenTransferInsertsNothing(t *testing.T) {
 	fmt.Fprintf(connection, "POST /?query=INSERT+INTO+b+FORMAT+TSV HTTP/1.1\r\nHost: localhost\r\nContent-Length: "+
 		"%d\r\n\r\n%s", 2*len(rows), rows)
 	connection.Close()
-	s.must(t, "query="+url.QueryEscape("INSERT INTO b FORMAT TSV"), "2\n")
+	s.mustRun(t, "query="+url.QueryEscape("INSERT INTO b FORMAT TSV"), "2\n")
 	deadline := time.Now().Add(hang)
-	for s.idle() < 2*sessions && time.Now().Before(deadline) {
+	for s.idleSessions() < 2*maxSessions && time.Now().Before(deadline) {
 		time.Sleep(10 * time.Millisecond)
 	}
-	if got := s.must(t, "", "SELECT count(), max(a) FROM b"); got != "1\t2\n" {
+	if got := s.mustRun(t, "", "SELECT count(), max(a) FROM b"); got != "1\t2\n" {
 		t.Errorf("rows and largest: %s", got)
 	}
 }
 
 func TestGoneClientEndsStatement(t *testing.T) {
-	s := started(t, configured(t))
+	s := startServer(t, testConfig(t))
 	for name, statement := range map[string]string{
 		"before the first row": "SELECT sum(sipHash64(number)) FROM numbers(1000000000000)",
 		"while streaming":      "SELECT sipHash64(number) FROM numbers(1000000000000)",
@@ -442,15 +444,16 @@ func TestGoneClientEndsStatement(t *testing.T) {
 		}
 		cancel()
 		began := time.Now()
-		for s.idle() < 2*sessions {
+		for s.idleSessions() < 2*maxSessions {
 			if time.Since(began) > hang {
 				t.Fatalf("%s: still running", name)
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
 	}
-	if got := s.must(t, "", "SELECT query FROM system.processes WHERE query NOT LIKE '%system.processes%'"); got != "" {
-		t.Errorf("still running: %s", got)
+	running := s.mustRun(t, "", "SELECT query FROM system.processes WHERE query NOT LIKE '%system.processes%'")
+	if running != "" {
+		t.Errorf("still running: %s", running)
 	}
 }
 
@@ -469,9 +472,9 @@ func residentMB(t *testing.T) int {
 }
 
 func TestGoneClientEndsInsert(t *testing.T) {
-	s := started(t, configured(t))
-	s.must(t, "", "CREATE TABLE slow (a Int64) ENGINE = MergeTree ORDER BY a")
-	s.must(t, "", "CREATE MATERIALIZED VIEW mv ENGINE = MergeTree ORDER BY a AS SELECT a + sleepEachRow(0.1) AS "+
+	s := startServer(t, testConfig(t))
+	s.mustRun(t, "", "CREATE TABLE slow (a Int64) ENGINE = MergeTree ORDER BY a")
+	s.mustRun(t, "", "CREATE MATERIALIZED VIEW mv ENGINE = MergeTree ORDER BY a AS SELECT a + sleepEachRow(0.1) AS "+
 		"a FROM slow")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -485,7 +488,7 @@ func TestGoneClientEndsInsert(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	for s.idle() < 2*sessions {
+	for s.idleSessions() < 2*maxSessions {
 		if time.Since(began) > hang {
 			t.Fatal("still running")
 		}
@@ -494,10 +497,10 @@ func TestGoneClientEndsInsert(t *testing.T) {
 	t.Logf("ended after %v", time.Since(began))
 }
 
-// A result of 350 MB read slowly must not be in memory.
+// A result of 350 MB that is read slowly is not held in memory.
 func TestLargeResultIsStreamed(t *testing.T) {
-	s := started(t, configured(t))
-	s.must(t, "", "SELECT 1")
+	s := startServer(t, testConfig(t))
+	s.mustRun(t, "", "SELECT 1")
 	before := residentMB(t)
 	response, err := http.Post("http://"+s.Addr()+"/?default_format=RowBinary", "", strings.NewReader(
 		"SELECT repeat('x', 999) FROM numbers(350000) SETTINGS max_block_size = 10000"))
@@ -528,51 +531,51 @@ func TestLargeResultIsStreamed(t *testing.T) {
 }
 
 func TestConcurrentRequests(t *testing.T) {
-	s := started(t, configured(t))
-	s.must(t, "", "CREATE DATABASE other")
-	s.must(t, "", "CREATE TABLE other.n (a Int64) ENGINE = MergeTree ORDER BY a")
+	s := startServer(t, testConfig(t))
+	s.mustRun(t, "", "CREATE DATABASE other")
+	s.mustRun(t, "", "CREATE TABLE other.n (a Int64) ENGINE = MergeTree ORDER BY a")
 	var wg sync.WaitGroup
-	for g := range 2 * sessions {
+	for g := range 2 * maxSessions {
 		wg.Go(func() {
 			for i := range 4 {
 				params, want := fmt.Sprintf("max_threads=%d", g+1), fmt.Sprintf("default\t%d\n", g+1)
 				if g%2 == 0 {
 					params, want = params+"&database=other", fmt.Sprintf("other\t%d\n", g+1)
-					s.must(t, "database=other&query="+url.QueryEscape("INSERT INTO n FORMAT TSV"),
+					s.mustRun(t, "database=other&query="+url.QueryEscape("INSERT INTO n FORMAT TSV"),
 						fmt.Sprintf("%d\n", i))
 				}
-				if got := s.must(t, params, "SELECT currentDatabase(), getSetting('max_threads')"); got != want {
+				if got := s.mustRun(t, params, "SELECT currentDatabase(), getSetting('max_threads')"); got != want {
 					t.Errorf("got %q, want %q", got, want)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	if got := s.must(t, "", "SELECT count() FROM other.n"); got != fmt.Sprintf("%d\n", sessions*4) {
+	if got := s.mustRun(t, "", "SELECT count() FROM other.n"); got != fmt.Sprintf("%d\n", maxSessions*4) {
 		t.Errorf("%s rows", got)
 	}
 }
 
 func TestCloseAndStartAgain(t *testing.T) {
-	cfg := configured(t)
-	s := started(t, cfg)
-	s.must(t, "", "CREATE TABLE kept (a Int64) ENGINE = MergeTree ORDER BY a")
-	s.must(t, "", "INSERT INTO kept VALUES (7)")
-	second := configured(t)
+	cfg := testConfig(t)
+	s := startServer(t, cfg)
+	s.mustRun(t, "", "CREATE TABLE kept (a Int64) ENGINE = MergeTree ORDER BY a")
+	s.mustRun(t, "", "INSERT INTO kept VALUES (7)")
+	second := testConfig(t)
 	if _, err := Start(second, slog.New(slog.DiscardHandler)); err == nil ||
 		!strings.Contains(err.Error(), "this process has another one open") {
 		t.Errorf("two at a time: %v", err)
 	}
-	running := make(chan answer, 1)
+	running := make(chan httpResult, 1)
 	go func() {
 		response, err := http.Post("http://"+s.Addr(),
 			"", strings.NewReader("SELECT sum(sipHash64(number)) FROM numbers(1000000000000)"))
 		if err == nil {
 			response.Body.Close()
 		}
-		running <- answer{broken: err}
+		running <- httpResult{broken: err}
 	}()
-	for s.idle() == 2*sessions {
+	for s.idleSessions() == 2*maxSessions {
 		time.Sleep(time.Millisecond)
 	}
 	if err := s.Close(); err != nil {
@@ -582,8 +585,8 @@ func TestCloseAndStartAgain(t *testing.T) {
 	if _, err := http.Get("http://" + s.Addr() + "/ping"); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("closed, it says %v", err)
 	}
-	again := started(t, cfg)
-	if got := again.must(t, "", "SELECT a FROM kept"); got != "7\n" {
+	again := startServer(t, cfg)
+	if got := again.mustRun(t, "", "SELECT a FROM kept"); got != "7\n" {
 		t.Errorf("after a restart: %q", got)
 	}
 }
@@ -591,14 +594,14 @@ func TestCloseAndStartAgain(t *testing.T) {
 // The data directory belongs to one process: the child is this test, run again.
 func TestDataDirOfAnotherProcess(t *testing.T) {
 	const variable = "PARTNERS_TEST_TAKEN_DATA_DIR"
-	cfg := configured(t)
+	cfg := testConfig(t)
 	if taken := os.Getenv(variable); taken != "" {
 		cfg.DataDir = taken
 		_, err := Start(cfg, slog.New(slog.DiscardHandler))
 		fmt.Println("child:", err)
 		return
 	}
-	started(t, cfg)
+	startServer(t, cfg)
 	child := exec.Command(os.Args[0], "-test.run", "^TestDataDirOfAnotherProcess$")
 	child.Env = append(os.Environ(), variable+"="+cfg.DataDir)
 	out, err := child.CombinedOutput()
@@ -610,8 +613,8 @@ func TestDataDirOfAnotherProcess(t *testing.T) {
 
 // libchdb must leave the Go runtime its signals.
 func TestGoKeepsItsSignals(t *testing.T) {
-	s := started(t, configured(t))
-	s.must(t, "", "SELECT sum(sipHash64(number)) FROM numbers(5000000)")
+	s := startServer(t, testConfig(t))
+	s.mustRun(t, "", "SELECT sum(sipHash64(number)) FROM numbers(5000000)")
 	func() {
 		defer func() {
 			if recover() == nil {
@@ -638,8 +641,7 @@ func TestGoKeepsItsSignals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// chDB's own threads block SIGPIPE, as they were made to; a thread of Go, which
-	// this one is, must not.
+	// chDB's own threads block SIGPIPE. This is a thread of Go, which must not.
 	status, err := os.ReadFile("/proc/thread-self/status")
 	if err != nil {
 		t.Fatal(err)

@@ -15,9 +15,9 @@ const (
 	sizeofSigset    = 128 // sigset_t
 )
 
-// libc resolves a function of the C library, which libchdb has brought along or Go's
-// loader has.
-func libc(name string, function any) error {
+// libcFunction resolves a function of the C library, which either libchdb or Go's
+// loader has brought into the process.
+func libcFunction(name string, function any) error {
 	self, err := purego.Dlopen("", purego.RTLD_NOW)
 	if err != nil {
 		return fmt.Errorf("finding %s: %w", name, err)
@@ -30,17 +30,18 @@ func libc(name string, function any) error {
 	return nil
 }
 
-// disownSignals tells libchdb to leave signals alone. The call itself resets the
-// handlers of some to their defaults, which would cost Go its nil checks (SIGSEGV) and
-// preemption (SIGURG): so all are read before and put back after.
-func (l *library) disownSignals() error {
+// disableSignalHandlers makes libchdb leave signals alone. The call itself resets some
+// handlers to their defaults, which would cost Go its nil checks (SIGSEGV) and
+// preemption (SIGURG). So it saves all handlers before and restores them after.
+func (l *library) disableSignalHandlers() error {
 	var sigaction func(signal int32, action, old unsafe.Pointer) int32
-	if err := libc("sigaction", &sigaction); err != nil {
+	if err := libcFunction("sigaction", &sigaction); err != nil {
 		return err
 	}
 	signals := []syscall.Signal{
-		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGILL, syscall.SIGTRAP, syscall.SIGABRT, syscall.SIGBUS, syscall.SIGFPE,
-		syscall.SIGUSR1, syscall.SIGSEGV, syscall.SIGUSR2, syscall.SIGPIPE, syscall.SIGTERM, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPROF, syscall.SIGSYS,
+		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGILL, syscall.SIGTRAP, syscall.SIGABRT,
+		syscall.SIGBUS, syscall.SIGFPE, syscall.SIGUSR1, syscall.SIGSEGV, syscall.SIGUSR2, syscall.SIGPIPE,
+		syscall.SIGTERM, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPROF, syscall.SIGSYS,
 	}
 	saved := make([][sizeofSigaction]byte, len(signals))
 	for i, signal := range signals {
@@ -48,7 +49,7 @@ func (l *library) disownSignals() error {
 			return fmt.Errorf("reading the handler of %v", signal)
 		}
 	}
-	l.signals(0)
+	l.setSignalHandlers(0)
 	for i, signal := range signals {
 		if sigaction(int32(signal), unsafe.Pointer(&saved[i]), nil) != 0 {
 			return fmt.Errorf("restoring the handler of %v", signal)
@@ -57,17 +58,17 @@ func (l *library) disownSignals() error {
 	return nil
 }
 
-// keepSignalMask runs do, which blocks SIGPIPE on the thread it runs on, and takes that
-// back: threads that Go makes from this one, and the commands they start, would inherit
-// it.
+// keepSignalMask runs do, which blocks SIGPIPE on the thread it runs on, and restores
+// the signal mask. Otherwise threads that Go starts from this one, and their child
+// processes, would inherit it.
 func keepSignalMask(do func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var sigmask func(how int32, set, old unsafe.Pointer) int32
-	if err := libc("pthread_sigmask", &sigmask); err != nil {
+	if err := libcFunction("pthread_sigmask", &sigmask); err != nil {
 		return err
 	}
-	const setMask = 2
+	const setMask = 2 // SIG_SETMASK
 	var saved [sizeofSigset]byte
 	if sigmask(setMask, nil, unsafe.Pointer(&saved)) != 0 {
 		return fmt.Errorf("reading the signal mask")

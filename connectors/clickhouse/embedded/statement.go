@@ -6,65 +6,65 @@ import (
 	"strings"
 )
 
-// statement is what the server has to know of an SQL text to run it: chDB parses it
-// properly.
+// statement is what the server needs to know of an SQL text to run it; chDB parses the
+// text properly.
 type statement struct {
 	// keyword is the first word, in capitals.
 	keyword string
 	// format is that of a FORMAT clause, or "Values" for INSERT … VALUES; empty without
 	// one.
 	format string
-	// insert: the text is an INSERT whose data follows: head is the statement without
-	// the FORMAT clause or the word VALUES, data the offset of what follows it in the
-	// text.
+	// insert: the text is an INSERT whose data follows. Then head is the statement
+	// without the FORMAT clause or the word VALUES, and dataAt the offset of the data.
 	insert bool
 	head   string
-	data   int
-	// table is the offset of an insert's table name if it names no database, else 0;
-	// settings is the offset behind the word SETTINGS in head, else 0.
-	table, settings int
+	dataAt int
+	// tableAt is the offset of an insert's table name if it names no database, else 0;
+	// settingsAt is the offset after the word SETTINGS in head, else 0.
+	tableAt, settingsAt int
 }
 
-// into is the head of an INSERT with the database and settings of the request written
-// into it; a setting that it has already stays as it is.
-func (s *statement) into(database string, settings map[string]string) string {
+// insertHead returns the head of an INSERT with the database and settings of the
+// request written into it. A setting that the head has already keeps its value.
+func (s *statement) insertHead(database string, settings map[string]string) string {
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		list = append(list, name+" = "+quoteString(settings[name]))
 	}
 	head := s.head
-	if ours := strings.Join(list, ", "); ours != "" && s.settings > 0 {
-		// Of two values for a setting the later counts.
-		head = head[:s.settings] + " " + ours + "," + head[s.settings:]
+	if ours := strings.Join(list, ", "); ours != "" && s.settingsAt > 0 {
+		// If a setting has two values, the later one counts.
+		head = head[:s.settingsAt] + " " + ours + "," + head[s.settingsAt:]
 	} else if ours != "" {
-		// A line feed, because head can end in a comment.
+		// Begin a new line, because head can end in a comment.
 		head += "\nSETTINGS " + ours
 	}
-	if s.table > 0 {
-		head = head[:s.table] + quoteIdentifier(database) + "." + head[s.table:]
+	if s.tableAt > 0 {
+		head = head[:s.tableAt] + quoteIdentifier(database) + "." + head[s.tableAt:]
 	}
 	return head
 }
 
-// parse looks for an INSERT that waits for data, or a SELECT's FORMAT clause. It sees
-// words, quotes, comments and parentheses, no grammar: what it gets wrong costs the
-// streaming of a result or an error message from chDB, never a different result.
-func parse(text string) statement {
-	s := scanner{text: text}
-	first := s.next()
+// parseStatement looks for an INSERT that waits for data, or for a SELECT's FORMAT
+// clause. It sees words, quotes, comments and parentheses, but no grammar. A mistake
+// costs the streaming of a result or causes an error message of chDB, never a different
+// result.
+func parseStatement(text string) statement {
+	s := sqlScanner{text: text}
+	first := s.nextToken()
 	found := statement{keyword: strings.ToUpper(first.word)}
 	if found.keyword == "INSERT" {
 		found.parseInsert(&s)
 		return found
 	}
-	for token := first; !token.end; token = s.next() {
-		if s.depth != 0 || !token.is("FORMAT") {
+	for token := first; !token.end; token = s.nextToken() {
+		if s.depth != 0 || !token.isKeyword("FORMAT") {
 			continue
 		}
 		mark := s.at
-		name := s.next()
-		after := s.next()
-		if name.word != "" && (after.end || after.symbol == ';' || after.is("SETTINGS")) {
+		name := s.nextToken()
+		after := s.nextToken()
+		if name.word != "" && (after.end || after.symbol == ';' || after.isKeyword("SETTINGS")) {
 			found.format = name.word
 		}
 		s.at = mark
@@ -72,96 +72,107 @@ func parse(text string) statement {
 	return found
 }
 
-func (found *statement) parseInsert(s *scanner) {
-	token := s.next()
+// parseInsert looks for the table, the settings and the data of an INSERT.
+func (found *statement) parseInsert(s *sqlScanner) {
+	token := s.nextToken()
 	function := false
-	for token.is("INTO") || token.is("TABLE") || token.is("FUNCTION") {
-		function = function || token.is("FUNCTION")
-		token = s.next()
+	for token.isKeyword("INTO") || token.isKeyword("TABLE") || token.isKeyword("FUNCTION") {
+		function = function || token.isKeyword("FUNCTION")
+		token = s.nextToken()
 	}
-	// token is the table's name, whatever it is called; the words behind it decide.
+	// token is the table's name, even if it is a keyword; the words after it decide.
 	name := token.at
-	if token = s.next(); token.symbol == '.' {
-		s.next()
-		token = s.next()
+	if token = s.nextToken(); token.symbol == '.' {
+		s.nextToken()
+		token = s.nextToken()
 	} else if !function {
-		found.table = name
+		found.tableAt = name
 	}
-	for ; !token.end; token = s.next() {
+	for ; !token.end; token = s.nextToken() {
 		switch {
 		case s.depth != 0:
-		case token.is("SETTINGS"):
-			found.settings = s.at
-		case token.is("SELECT"), token.is("WITH"), token.is("FROM"):
+		case token.isKeyword("SETTINGS"):
+			found.settingsAt = s.at
+		case token.isKeyword("SELECT"), token.isKeyword("WITH"), token.isKeyword("FROM"):
 			return
-		case token.is("VALUES"):
-			found.insert, found.format, found.head, found.data = true, "Values", s.text[:token.at], s.at
+		case token.isKeyword("VALUES"):
+			found.setInsert("Values", s.text[:token.at], s.at)
 			return
-		case token.is("FORMAT"):
-			name := s.next()
+		case token.isKeyword("FORMAT"):
+			name := s.nextToken()
 			if name.word == "" {
 				return
 			}
-			found.insert, found.format, found.head, found.data = true, name.word, s.text[:token.at], s.skipLine()
+			found.setInsert(name.word, s.text[:token.at], s.skipLine())
 			return
 		}
 	}
 }
 
-// token is a word, a symbol, or the end. Quoted text and numbers are symbols too: their
-// first byte.
-type token struct {
-	at     int
-	word   string
-	symbol byte
-	end    bool
+// setInsert records an INSERT whose data begins at dataAt.
+func (found *statement) setInsert(format, head string, dataAt int) {
+	found.insert = true
+	found.format = format
+	found.head = head
+	found.dataAt = dataAt
 }
 
-func (t token) is(word string) bool { return strings.EqualFold(t.word, word) }
+// sqlToken is a word, a symbol, or the end. Quoted text and numbers are symbols too, by
+// their first byte.
+type sqlToken struct {
+	at     int    // offset in the text
+	word   string // "" for a symbol
+	symbol byte   // 0 for a word
+	end    bool   // of the text
+}
 
-type scanner struct {
+func (t sqlToken) isKeyword(word string) bool { return strings.EqualFold(t.word, word) }
+
+// sqlScanner splits an SQL text into tokens.
+type sqlScanner struct {
 	text  string
-	at    int
-	depth int
+	at    int // offset of the next token
+	depth int // open parentheses
 }
 
-// next returns the next token; depth counts the parentheses open after it.
-func (s *scanner) next() token {
+// nextToken returns the next token; depth counts the parentheses that are open after
+// it.
+func (s *sqlScanner) nextToken() sqlToken {
 	s.skipSpace()
 	if s.at >= len(s.text) {
-		return token{at: len(s.text), end: true}
+		return sqlToken{at: len(s.text), end: true}
 	}
 	from, c := s.at, s.text[s.at]
 	switch {
-	case isWord(c) && (c < '0' || c > '9'):
-		for s.at < len(s.text) && isWord(s.text[s.at]) {
+	case isWordByte(c) && (c < '0' || c > '9'):
+		for s.at < len(s.text) && isWordByte(s.text[s.at]) {
 			s.at++
 		}
-		return token{at: from, word: s.text[from:s.at]}
+		return sqlToken{at: from, word: s.text[from:s.at]}
 	case c == '\'' || c == '"' || c == '`':
 		s.skipQuoted(c)
-		return token{at: from, symbol: c}
-	case isWord(c):
-		for s.at < len(s.text) && isWord(s.text[s.at]) {
+		return sqlToken{at: from, symbol: c}
+	case isWordByte(c):
+		for s.at < len(s.text) && isWordByte(s.text[s.at]) {
 			s.at++
 		}
-		return token{at: from, symbol: c}
+		return sqlToken{at: from, symbol: c}
 	case c == '(' || c == '[' || c == '{':
 		s.depth++
 	case c == ')' || c == ']' || c == '}':
 		s.depth--
 	}
 	s.at++
-	return token{at: from, symbol: c}
+	return sqlToken{at: from, symbol: c}
 }
 
-func isWord(c byte) bool {
+func isWordByte(c byte) bool {
 	return c == '_' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c >= 0x80
 }
 
-// skipQuoted moves behind the quoted text that starts here; a quote inside is doubled
-// or behind a backslash.
-func (s *scanner) skipQuoted(quote byte) {
+// skipQuoted moves past the quoted text that starts here. A quote inside is doubled or
+// follows a backslash.
+func (s *sqlScanner) skipQuoted(quote byte) {
 	for s.at++; s.at < len(s.text); s.at++ {
 		switch s.text[s.at] {
 		case '\\':
@@ -177,8 +188,8 @@ func (s *scanner) skipQuoted(quote byte) {
 	s.at = len(s.text)
 }
 
-// skipSpace moves behind white space and comments. Block comments nest.
-func (s *scanner) skipSpace() {
+// skipSpace moves past white space and comments. Block comments nest.
+func (s *sqlScanner) skipSpace() {
 	for s.at < len(s.text) {
 		rest := s.text[s.at:]
 		switch {
@@ -198,15 +209,17 @@ func (s *scanner) skipSpace() {
 	}
 }
 
-func (s *scanner) skipBlockComment() {
+func (s *sqlScanner) skipBlockComment() {
 	depth := 0
 	for s.at < len(s.text) {
 		rest := s.text[s.at:]
 		switch {
 		case strings.HasPrefix(rest, "/*"):
-			depth, s.at = depth+1, s.at+2
+			depth++
+			s.at += 2
 		case strings.HasPrefix(rest, "*/"):
-			depth, s.at = depth-1, s.at+2
+			depth--
+			s.at += 2
 			if depth == 0 {
 				return
 			}
@@ -216,9 +229,9 @@ func (s *scanner) skipBlockComment() {
 	}
 }
 
-// skipLine moves over blanks up to and over one line feed: there the data of an INSERT
-// … FORMAT begins.
-func (s *scanner) skipLine() int {
+// skipLine moves past blanks and one line feed: there the data of an INSERT … FORMAT
+// begins.
+func (s *sqlScanner) skipLine() int {
 	for s.at < len(s.text) && strings.IndexByte(" \t\r", s.text[s.at]) >= 0 {
 		s.at++
 	}

@@ -60,18 +60,18 @@ func TestParse(t *testing.T) {
 		"insert into t (a) format":                           {keyword: "INSERT"},
 		"insert":                                             {keyword: "INSERT"},
 	} {
-		got := parse(text)
+		got := parseStatement(text)
 		if got.keyword != want.keyword || got.insert != want.insert || got.format != want.format ||
 			got.head != want.head {
 			t.Errorf("%q: got %+v, want %+v", text, got, want)
 		}
-		if got.insert && text[got.data:] != want.data {
-			t.Errorf("%q: data is %q, want %q", text, text[got.data:], want.data)
+		if got.insert && text[got.dataAt:] != want.data {
+			t.Errorf("%q: data is %q, want %q", text, text[got.dataAt:], want.data)
 		}
 	}
 }
 
-func TestInto(t *testing.T) {
+func TestInsertHead(t *testing.T) {
 	settings := map[string]string{"b": "it's", "a": "1"}
 	for text, want := range map[string]string{
 		"insert into t format CSV": "insert into `d b`.t \nSETTINGS a = '1', b = 'it\\'s'",
@@ -82,31 +82,38 @@ func TestInto(t *testing.T) {
 		"insert into function file('x') format CSV": "insert into function file('x') \nSETTINGS a = '1', b = 'it\\'s'",
 		"insert into settings format CSV":           "insert into `d b`.settings \nSETTINGS a = '1', b = 'it\\'s'",
 	} {
-		parsed := parse(text)
-		if got := parsed.into("d b", settings); got != want {
+		parsed := parseStatement(text)
+		if got := parsed.insertHead("d b", settings); got != want {
 			t.Errorf("%s:\ngot  %q\nwant %q", text, got, want)
 		}
 	}
-	parsed := parse("insert into t values (1)")
-	if got := parsed.into("d", nil); got != "insert into `d`.t " {
+	parsed := parseStatement("insert into t values (1)")
+	if got := parsed.insertHead("d", nil); got != "insert into `d`.t " {
 		t.Errorf("without settings %q", got)
 	}
 }
 
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{
-		"insert into t (a) format CSV\n1", "select 'a\\", "/* /*", "insert into `x``y` values", "select $$a$$ format X", "#!\n-", "insert into t format", "((]",
+		"insert into t (a) format CSV\n1",
+		"select 'a\\",
+		"/* /*",
+		"insert into `x``y` values",
+		"select $$a$$ format X",
+		"#!\n-",
+		"insert into t format",
+		"((]",
 	} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		got := parse(text)
-		if got.insert && (got.data > len(text) || len(got.head) > got.data || text[:len(got.head)] != got.head ||
+		got := parseStatement(text)
+		if got.insert && (got.dataAt > len(text) || len(got.head) > got.dataAt || text[:len(got.head)] != got.head ||
 			got.format == "") {
 			t.Errorf("%q: %+v", text, got)
 		}
 		if got.insert {
-			got.into("d", map[string]string{"a": "b"})
+			got.insertHead("d", map[string]string{"a": "b"})
 		}
 	})
 }
