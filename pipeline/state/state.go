@@ -17,7 +17,7 @@ type Cache struct{ cache *pebble.Cache }
 // NewCache makes a cache of the given bytes.
 func NewCache(bytes int64) *Cache { return &Cache{cache: pebble.NewCache(bytes)} }
 
-// Close releases the cache; stores that use it keep it alive.
+// Close releases the cache. Stores that still use it keep it alive.
 func (c *Cache) Close() { c.cache.Unref() }
 
 // Store is one partition's map. Reads are safe for concurrent use; writes have one
@@ -26,13 +26,13 @@ type Store struct {
 	db *pebble.DB
 }
 
-// ErrCorrupt says that files are not as they were written: the store is to be wiped and
-// made anew from its log.
+// ErrCorrupt says that files differ from what was written: wipe the store and rebuild
+// it from the changelog.
 var ErrCorrupt = errors.New("state is corrupt")
 
-// transient reports whether opening failed for a reason that lies not in the files:
-// another process has them, or the machine lacks something.
-func transient(err error) bool {
+// isTransient reports whether opening failed for a reason outside the files: another
+// process has them open, or the machine lacks a resource.
+func isTransient(err error) bool {
 	for _, e := range []error{syscall.EAGAIN, syscall.EACCES, syscall.EPERM, syscall.ENOSPC, syscall.EDQUOT,
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EROFS, syscall.EIO} {
 		if errors.Is(err, e) {
@@ -42,15 +42,16 @@ func transient(err error) bool {
 	return false
 }
 
-func classify(err error) error {
+// markCorruption wraps a corruption error of Pebble with ErrCorrupt.
+func markCorruption(err error) error {
 	if pebble.IsCorruptionError(err) {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return err
 }
 
-// memtableBytes bounds what a crash loses (and the changelog gives back) and what a
-// flush has to write.
+// memtableBytes bounds what a crash loses (the changelog has it) and what a flush has
+// to write.
 const memtableBytes = 16 << 20
 
 // OpenDir opens or creates the store in a directory of this machine.
@@ -67,10 +68,10 @@ func Open(fs vfs.FS, dir string, cache *Cache, log *slog.Logger) (*Store, error)
 		MemTableSize:       memtableBytes,
 		FormatMajorVersion: pebble.FormatNewest,
 		Logger:             logger{log},
-		// Pebble's own answer to damage is to end the process; ours is an error, and a
-		// partition that is made anew.
+		// By default Pebble ends the process when it meets damage. Here it is an error,
+		// and the partition is rebuilt.
 		EventListener: &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) {
-			log.Error("state is damaged", "path", i.Path, "error", i.Details)
+			log.Error("state is corrupt", "path", i.Path, "error", i.Details)
 		}},
 	}
 	for i := range opts.Levels {
@@ -79,7 +80,7 @@ func Open(fs vfs.FS, dir string, cache *Cache, log *slog.Logger) (*Store, error)
 	}
 	db, err := pebble.Open(dir, opts)
 	if err != nil {
-		if !transient(err) { // Pebble does not mark every damage of its own files
+		if !isTransient(err) { // Pebble does not mark all damage of its files
 			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
 		return nil, fmt.Errorf("opening state in %s: %w", dir, err)
@@ -102,7 +103,7 @@ func (s *Store) Get(key, buf []byte) (value []byte, ok bool, err error) {
 		return buf, false, nil
 	}
 	if err != nil {
-		return buf, false, fmt.Errorf("reading state: %w", classify(err))
+		return buf, false, fmt.Errorf("reading state: %w", markCorruption(err))
 	}
 	buf = append(buf, v...)
 	return buf, true, closer.Close()
@@ -121,12 +122,12 @@ func (s *Store) Scan(lower, upper []byte, yield func(key, value []byte) bool) er
 		}
 	}
 	if err := errors.Join(it.Error(), it.Close()); err != nil {
-		return fmt.Errorf("scanning state: %w", classify(err))
+		return fmt.Errorf("scanning state: %w", markCorruption(err))
 	}
 	return nil
 }
 
-// PrefixEnd is the smallest key above every key that has the prefix, for Scan's upper
+// PrefixEnd returns the smallest key above every key with the prefix, for Scan's upper
 // bound; nil if there is none.
 func PrefixEnd(prefix []byte) []byte {
 	for i := len(prefix) - 1; i >= 0; i-- {
@@ -139,7 +140,7 @@ func PrefixEnd(prefix []byte) []byte {
 	return nil
 }
 
-// Batch is a set of writes that become visible, and after a crash are there, together.
+// Batch is a set of writes that become visible together, and survive a crash together.
 type Batch struct{ b *pebble.Batch }
 
 // NewBatch makes an empty batch.
@@ -154,7 +155,7 @@ func (b *Batch) Delete(key []byte) error { return b.b.Delete(key, nil) }
 // DeleteRange removes the rows of [lower, upper).
 func (b *Batch) DeleteRange(lower, upper []byte) error { return b.b.DeleteRange(lower, upper, nil) }
 
-// Len is the batch's size in bytes.
+// Len returns the batch's size in bytes.
 func (b *Batch) Len() int { return b.b.Len() }
 
 // Commit makes the batch visible. It is durable after the next Flush.
@@ -181,10 +182,10 @@ func (s *Store) Flush() error {
 	return nil
 }
 
-// Bytes is the disk space that the store takes.
+// Bytes returns the disk space that the store takes.
 func (s *Store) Bytes() uint64 { return s.db.Metrics().DiskSpaceUsage() }
 
-// Close flushes and closes.
+// Close flushes the store and closes it.
 func (s *Store) Close() error {
 	if err := errors.Join(s.db.Flush(), s.db.Close()); err != nil {
 		return fmt.Errorf("closing state: %w", err)
@@ -192,10 +193,17 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// logger passes Pebble's complaints on and drops its chatter.
+// logger passes on Pebble's errors and drops the rest.
 type logger struct{ log *slog.Logger }
 
-func (l logger) Infof(string, ...any)             {}
-func (l logger) Errorf(format string, a ...any)   { l.log.Error("pebble: " + fmt.Sprintf(format, a...)) }
-func (l logger) Fatalf(format string, a ...any)   { panic("pebble: " + fmt.Sprintf(format, a...)) }
+// Infof implements pebble.Logger.
+func (l logger) Infof(string, ...any) {}
+
+// Errorf implements pebble.Logger.
+func (l logger) Errorf(format string, a ...any) { l.log.Error("pebble: " + fmt.Sprintf(format, a...)) }
+
+// Fatalf implements pebble.Logger: it must not return.
+func (l logger) Fatalf(format string, a ...any) { panic("pebble: " + fmt.Sprintf(format, a...)) }
+
+// Eventf implements pebble's tracing logger.
 func (l logger) Eventf(_ any, _ string, _ ...any) {}
