@@ -254,7 +254,7 @@ func TestOpenRefuses(t *testing.T) {
 			damage: func(files) {},
 			id:     Identity{"other", testID.Topic, 7},
 			want:   ErrForeign,
-			says:   `not of partition 7 of topic aa0000000000000000000000000000bb in cluster "other"`,
+			says:   `expected partition 7 of topic aa0000000000000000000000000000bb in cluster "other"`,
 		},
 		{name: "other topic", damage: func(files) {}, id: Identity{testID.Cluster, [16]byte{1}, 7}, want: ErrForeign},
 		{

@@ -93,7 +93,7 @@ func DefaultConfig() Config { return Config{SlabBytes: 64 << 20} }
 // computes the size.
 func (c Config) Validate() error {
 	if c.SlabBytes < minSlab || c.SlabBytes > maxSlab {
-		return fmt.Errorf("-click-memory: it gives a partition slabs of %d bytes, they must have %d to %d",
+		return fmt.Errorf("-click-memory: a partition's slabs would have %d bytes, they must have %d to %d",
 			c.SlabBytes, minSlab, maxSlab)
 	}
 	return nil

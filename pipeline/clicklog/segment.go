@@ -242,7 +242,7 @@ func (s *segment) parseFooter(tail []byte, want Identity) (footer, error) {
 		Partition: int32(le.Uint32(b[52:])),
 	}
 	if have != want {
-		return footer{}, fmt.Errorf("%w: it is of %v, not of %v", ErrForeign, have, want)
+		return footer{}, fmt.Errorf("%w: its footer names %v, expected %v", ErrForeign, have, want)
 	}
 	s.firstOffset = int64(le.Uint64(b))
 	s.nextOffset = int64(le.Uint64(b[8:]))
