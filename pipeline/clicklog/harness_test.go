@@ -27,8 +27,7 @@ var testID = Identity{Cluster: "MkU3OEVBNTcwNTJENDM2Qk", Topic: [16]byte{0xaa, 1
 // testTime is the Kafka record time of a click minted n seconds after testEpoch, in
 // milliseconds.
 func testTime(n int) int64 {
-	epoch := token.Time(&token.Raw{})
-	return (epoch.Unix() + testEpoch + int64(n)) * 1000
+	return (epoch + testEpoch + int64(n)) * 1000
 }
 
 func testToken(seconds int, payload uint64) (t token.Raw) {

@@ -32,6 +32,9 @@ const (
 	wipedSuffix = ".wiped"
 )
 
+// epoch is the KSUID epoch in Unix seconds, from which mint times count.
+var epoch = token.Time(&token.Raw{}).Unix()
+
 var (
 	// ErrNotFound says that the log has no click under the token.
 	ErrNotFound = errors.New("click not found")
@@ -349,11 +352,11 @@ func (l *Log) outOfOrderCounter(t *token.Raw, at int64) *int64 {
 		return &l.stats.TooOld
 	}
 	// The record's time shows a wrong clock even if the record is read days later.
-	if at > 0 && minted-tolerance > int64(token.SecondsOf(at)) {
+	if at > 0 && (minted+epoch-tolerance)*1000 > at {
 		return &l.stats.TooNew
 	}
 	if minted > l.latestPlausible {
-		l.latestPlausible = int64(token.SecondsOf(l.now().UnixMilli())) + tolerance
+		l.latestPlausible = l.now().Unix() - epoch + tolerance
 		if minted > l.latestPlausible {
 			return &l.stats.TooNew
 		}
