@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/signature"
+	"github.com/nimriz/partners/schemas/secretdir"
 )
 
 // sendTimeout bounds one request; the gateway answers sooner, or not at all.
@@ -153,15 +154,13 @@ func firstSecret(file string) (signature.Secret, error) {
 	if err != nil {
 		return signature.Secret{}, fmt.Errorf("-secret-file: %w", err)
 	}
-	for line := range strings.Lines(string(text)) {
-		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
-			continue
-		}
-		secret, err := signature.ParseSecret(line)
-		if err != nil {
-			return signature.Secret{}, fmt.Errorf("-secret-file %s: %w", file, err)
-		}
-		return secret, nil
+	lines := secretdir.Lines(text)
+	if len(lines) == 0 {
+		return signature.Secret{}, fmt.Errorf("-secret-file %s: no secret in it", file)
 	}
-	return signature.Secret{}, fmt.Errorf("-secret-file %s: no secret in it", file)
+	secret, err := signature.ParseSecret(lines[0].Text)
+	if err != nil {
+		return signature.Secret{}, fmt.Errorf("-secret-file %s: %w", file, err)
+	}
+	return secret, nil
 }

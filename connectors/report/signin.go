@@ -1,8 +1,6 @@
 package report
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -17,6 +15,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/nimriz/partners/schemas/secretdir"
 )
 
 // Readers are the tokens by which people and programs may read a workspace. They are
@@ -55,50 +55,36 @@ func (r *Readers) Reload(dir fs.FS) error {
 }
 
 func loadReaders(dir fs.FS) (map[string][]reader, error) {
-	entries, err := fs.ReadDir(dir, ".")
-	if err != nil {
-		return nil, err
-	}
-	byWorkspace := map[string][]reader{}
-	seen := map[[sha256.Size]byte]string{} // by token, the workspace: a reader is of one
-	for _, e := range entries {
-		if e.IsDir() || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		data, err := fs.ReadFile(dir, e.Name())
-		if err != nil {
-			return nil, err
-		}
+	owner := map[[sha256.Size]byte]string{} // workspace, by token: a token opens only one
+	return secretdir.Load(dir, func(file secretdir.File) ([]reader, error) {
+		var readers []reader
 		names := map[string]bool{}
-		sc, line := bufio.NewScanner(bytes.NewReader(data)), 0
-		for sc.Scan() {
-			line++
-			text := strings.TrimSpace(sc.Text())
-			if text == "" || text[0] == '#' {
-				continue
+		for _, line := range file.Lines {
+			x, err := parseReader(file.Workspace, line)
+			if err != nil {
+				return nil, err
 			}
-			name, digits, _ := strings.Cut(text, ":")
-			sum, err := hex.DecodeString(digits)
-			if !readerName.MatchString(name) || err != nil || len(sum) != sha256.Size {
-				return nil, fmt.Errorf("%s line %d: want NAME:SHA-256-OF-THE-TOKEN in hex", e.Name(), line)
+			if names[x.name] {
+				return nil, line.Errorf("name %s is there twice", x.name)
 			}
-			if names[name] {
-				return nil, fmt.Errorf("%s line %d: name %s is there twice", e.Name(), line, name)
+			names[x.name] = true
+			if other, taken := owner[x.sum]; taken && other != x.workspace {
+				return nil, line.Errorf("the token of %s is also in %s: a token opens one workspace", x.name, other)
 			}
-			names[name] = true
-			token := [sha256.Size]byte(sum)
-			if of, there := seen[token]; there && of != e.Name() {
-				return nil, fmt.Errorf("%s line %d: the token of %s is also in %s: a token opens one workspace",
-					e.Name(), line, name, of)
-			}
-			seen[token] = e.Name()
-			byWorkspace[e.Name()] = append(byWorkspace[e.Name()], reader{e.Name(), name, token})
+			owner[x.sum] = x.workspace
+			readers = append(readers, x)
 		}
-		if err := sc.Err(); err != nil {
-			return nil, fmt.Errorf("%s: %w", e.Name(), err)
-		}
+		return readers, nil
+	})
+}
+
+func parseReader(workspace string, line secretdir.Line) (reader, error) {
+	name, digits, _ := strings.Cut(line.Text, ":")
+	sum, err := hex.DecodeString(digits)
+	if !readerName.MatchString(name) || err != nil || len(sum) != sha256.Size {
+		return reader{}, line.Errorf("want NAME:SHA-256-OF-THE-TOKEN in hex")
 	}
-	return byWorkspace, nil
+	return reader{workspace, name, [sha256.Size]byte(sum)}, nil
 }
 
 // find returns the reader with this token, of whatever workspace. All are compared, in

@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/nimriz/partners/schemas/secretdir"
 )
 
 // MaxSecrets is how many secrets of one workspace can be active at a time.
@@ -139,32 +140,17 @@ func clampedUnix(seconds int64) time.Time {
 }
 
 func loadRing(dir fs.FS) (*ring, error) {
-	entries, err := fs.ReadDir(dir, ".")
+	secrets, err := secretdir.Load(dir, parseSecrets)
 	if err != nil {
 		return nil, err
 	}
-	r := &ring{workspaces: make(map[string]candidates)}
-	for _, entry := range entries {
-		name := entry.Name()
-		if strings.HasPrefix(name, ".") {
-			continue
-		}
-		if !isWorkspaceID(name) {
-			return nil, fmt.Errorf("file %q: a file is named by its workspace, [a-z0-9-]{1,64}", name)
-		}
-		text, err := fs.ReadFile(dir, name)
-		if err != nil {
-			return nil, fmt.Errorf("file %q: %w", name, err)
-		}
-		secrets, err := parseSecrets(name, string(text))
-		if err != nil {
-			return nil, err
-		}
-		r.workspaces[name] = candidates{secrets: secrets, active: len(secrets)}
-		r.width = max(r.width, len(secrets))
-	}
-	if len(r.workspaces) == 0 {
+	if len(secrets) == 0 {
 		return nil, errors.New("the directory has no workspace's file")
+	}
+	r := &ring{workspaces: make(map[string]candidates, len(secrets))}
+	for workspace, active := range secrets {
+		r.workspaces[workspace] = candidates{secrets: active, active: len(active)}
+		r.width = max(r.width, len(active))
 	}
 	return r, r.fillWithDecoys()
 }
@@ -186,43 +172,26 @@ func (r *ring) fillWithDecoys() error {
 	return nil
 }
 
-func parseSecrets(file, text string) ([]Secret, error) {
+// parseSecrets reads the active secrets of one workspace.
+func parseSecrets(file secretdir.File) ([]Secret, error) {
 	var secrets []Secret
-	lineOf := make(map[string]int)
-	number := 0
-	for line := range strings.Lines(text) {
-		number++
-		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		secret, err := ParseSecret(line)
+	firstLine := make(map[string]int) // of each secret, by its text
+	for _, line := range file.Lines {
+		secret, err := ParseSecret(line.Text)
 		if err != nil {
-			return nil, fmt.Errorf("file %q, line %d: %w", file, number, err)
+			return nil, line.Errorf("%w", err)
 		}
-		if first, ok := lineOf[line]; ok {
-			return nil, fmt.Errorf("file %q, line %d: the same secret as on line %d", file, number, first)
+		if first, ok := firstLine[line.Text]; ok {
+			return nil, line.Errorf("the same secret as on line %d", first)
 		}
-		lineOf[line] = number
+		firstLine[line.Text] = line.Number
 		if len(secrets) == MaxSecrets {
-			return nil, fmt.Errorf("file %q, line %d: more than %d secrets", file, number, MaxSecrets)
+			return nil, line.Errorf("more than %d secrets", MaxSecrets)
 		}
 		secrets = append(secrets, secret)
 	}
 	if len(secrets) == 0 {
-		return nil, fmt.Errorf("file %q: no secret in it", file)
+		return nil, errors.New("no secret in it")
 	}
 	return secrets, nil
-}
-
-func isWorkspaceID(name string) bool {
-	if len(name) < 1 || len(name) > 64 {
-		return false
-	}
-	for _, c := range []byte(name) {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
-			return false
-		}
-	}
-	return true
 }

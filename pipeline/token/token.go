@@ -1,8 +1,6 @@
 package token
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -12,12 +10,13 @@ import (
 	"hash"
 	"io"
 	"io/fs"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/segmentio/ksuid"
+
+	"github.com/nimriz/partners/schemas/secretdir"
 )
 
 // Raw is the binary form of a token, in which the stores keep it.
@@ -107,45 +106,21 @@ func (k *Keyring) Reload(dir fs.FS) error {
 }
 
 func loadKeys(dir fs.FS) (map[string][]*key, error) {
-	entries, err := fs.ReadDir(dir, ".")
-	if err != nil {
-		return nil, err
-	}
-	keys := make(map[string][]*key)
-	for _, e := range entries {
-		if e.IsDir() || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		data, err := fs.ReadFile(dir, e.Name())
-		if err != nil {
-			return nil, err
-		}
-		if keys[e.Name()], err = parseKeyFile(e.Name(), data); err != nil {
-			return nil, err
-		}
-	}
-	return keys, nil
+	return secretdir.Load(dir, parseKeys)
 }
 
-func parseKeyFile(name string, data []byte) ([]*key, error) {
+// parseKeys reads the keys of one workspace.
+func parseKeys(file secretdir.File) ([]*key, error) {
 	var keys []*key
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	for n := 1; lines.Scan(); n++ {
-		text := strings.TrimSpace(lines.Text())
-		if text == "" || text[0] == '#' {
-			continue
-		}
-		secret, err := base64.StdEncoding.DecodeString(text)
+	for _, line := range file.Lines {
+		secret, err := base64.StdEncoding.DecodeString(line.Text)
 		if err != nil || len(secret) < minKeyBytes {
-			return nil, fmt.Errorf("%s line %d: want standard base64 of at least %d bytes", name, n, minKeyBytes)
+			return nil, line.Errorf("want standard base64 of at least %d bytes", minKeyBytes)
 		}
 		keys = append(keys, newKey(secret))
 	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
 	if len(keys) == 0 {
-		return nil, fmt.Errorf("%s holds no key", name)
+		return nil, errors.New("no key in it")
 	}
 	return keys, nil
 }

@@ -99,7 +99,7 @@ func TestLoadErrors(t *testing.T) {
 			t.Errorf("%q: got %v, want …%s…", text, err, want)
 		}
 	}
-	f("", "acme holds no key")
+	f("", "acme: no key in it")
 	if _, err := token.LoadKeyring(fstest.MapFS{}); err != nil {
 		t.Errorf("a directory for keys to come: %v", err)
 	}
