@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/nimriz/partners/schemas/currency"
 	"github.com/nimriz/partners/schemas/event"
 )
 
@@ -325,7 +326,7 @@ func (d *draft) checkMoney(c *event.Conversion) *refusal {
 	case !hasAmount:
 		return invalid(fieldAmount, "required with currency")
 	}
-	digits, ok := currencyDigits(d.texts[fieldCurrency])
+	digits, ok := currency.Digits(d.texts[fieldCurrency])
 	if !ok {
 		return refuse(codeBadCurrency, fieldCurrency.String(), "not an ISO 4217 code")
 	}

@@ -1,25 +1,6 @@
 package ingest
 
-import (
-	"math"
-
-	"github.com/Rhymond/go-money"
-)
-
-// currencyDigits returns how many digits stand after the point in amounts of an ISO
-// 4217 currency, which is named in capitals.
-func currencyDigits(code string) (digits int32, ok bool) {
-	if len(code) != 3 {
-		return 0, false
-	}
-	c := money.GetCurrency(code)
-	// The table is asked in capitals whatever the code, and also has currencies that
-	// are not, or no longer, ISO's: those have no numeric code.
-	if c == nil || c.Code != code || c.NumericCode == "" {
-		return 0, false
-	}
-	return int32(c.Fraction), true
-}
+import "math"
 
 // minorUnits reads a decimal, digits with at most one point between them, exactly and
 // without rounding. It fails on anything else, on more than the given number of digits

@@ -14,7 +14,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/Rhymond/go-money"
+	"github.com/nimriz/partners/schemas/currency"
 )
 
 // Limits. A click record has at most 512 bytes, and takes all of these over.
@@ -347,7 +347,7 @@ func rewardProblem(r Reward) (field, text string) {
 	case r.Currency == "":
 		return "currency", "required with flat"
 	}
-	digits, ok := currencyDigits(r.Currency)
+	digits, ok := currency.Digits(r.Currency)
 	if !ok {
 		return "currency", fmt.Sprintf("unknown currency %q: an ISO 4217 code such as EUR", r.Currency)
 	}
@@ -355,10 +355,10 @@ func rewardProblem(r Reward) (field, text string) {
 	switch {
 	case !flatForm.MatchString(r.Flat):
 		return "flat", fmt.Sprintf("flat %q is not a decimal number such as 5.00", r.Flat)
-	case len(fraction) > digits:
+	case len(fraction) > int(digits):
 		return "flat", fmt.Sprintf("flat %q has more than the %d decimals of %s", r.Flat, digits, r.Currency)
 	}
-	if _, err := strconv.ParseInt(whole+fraction+strings.Repeat("0", digits-len(fraction)), 10, 64); err != nil {
+	if _, err := strconv.ParseInt(whole+fraction+strings.Repeat("0", int(digits)-len(fraction)), 10, 64); err != nil {
 		return "flat", fmt.Sprintf("flat %q is too large", r.Flat)
 	}
 	return "", ""
@@ -368,16 +368,6 @@ func rewardProblem(r Reward) (field, text string) {
 func overHundred(s string) bool {
 	whole, fraction, _ := strings.Cut(s, ".")
 	return len(whole) == 3 && (whole > "100" || strings.Trim(fraction, "0") != "")
-}
-
-// currencyDigits knows ISO 4217 codes, in capitals. The table's entries without numeric
-// code are not, or no longer, ISO's.
-func currencyDigits(code string) (digits int, ok bool) {
-	c := money.GetCurrency(code)
-	if c == nil || c.Code != code || c.NumericCode == "" {
-		return 0, false
-	}
-	return c.Fraction, true
 }
 
 // slugProblem refuses what a browser would not ask for again: it drops fragments and
