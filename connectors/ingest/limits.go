@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 )
 
@@ -77,11 +77,11 @@ type limits struct {
 	cfg      Config
 	mu       sync.Mutex
 	budgets  map[string]budget
-	networks *lru.Cache // netip.Prefix → *bucket
+	networks *lru.Cache[netip.Prefix, *bucket]
 }
 
 func newLimits(cfg Config) (*limits, error) {
-	networks, err := lru.New(maxPrefixes)
+	networks, err := lru.New[netip.Prefix, *bucket](maxPrefixes)
 	if err != nil {
 		return nil, fmt.Errorf("making the limits: %w", err)
 	}
@@ -106,7 +106,7 @@ func (l *limits) unverified(remote string, now time.Time) (wait time.Duration) {
 	fresh := newBucket(l.cfg.UnverifiedRate, l.cfg.UnverifiedBurst)
 	if known, ok, _ := l.networks.PeekOrAdd(key, fresh); ok {
 		l.networks.Get(key) // PeekOrAdd does not count as a use
-		fresh = known.(*bucket)
+		fresh = known
 	}
 	return fresh.take(now, 1)
 }
