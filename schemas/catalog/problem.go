@@ -56,20 +56,22 @@ func joinProblems(problems []*Problem) error {
 	return errors.Join(errs...)
 }
 
-// place is a path into a catalog file, kept as a chain and written out only when
+// fieldPath is a path into a catalog file, kept as a chain and written out only when
 // something is wrong there.
-type place struct {
-	parent *place
+type fieldPath struct {
+	parent *fieldPath
 	key    string // a field, or a key of a mapping with free keys
 	free   bool   // key is of a mapping with free keys
 	index  int    // position in the list parent, if key is ""
 }
 
-func (p *place) field(key string) *place   { return &place{parent: p, key: key} }
-func (p *place) freeKey(key string) *place { return &place{parent: p, key: key, free: true} }
-func (p *place) item(i int) *place         { return &place{parent: p, index: i} }
+func (p *fieldPath) field(key string) *fieldPath { return &fieldPath{parent: p, key: key} }
+func (p *fieldPath) freeKey(key string) *fieldPath {
+	return &fieldPath{parent: p, key: key, free: true}
+}
+func (p *fieldPath) item(i int) *fieldPath { return &fieldPath{parent: p, index: i} }
 
-func (p *place) String() string {
+func (p *fieldPath) String() string {
 	switch {
 	case p == nil:
 		return ""
@@ -94,7 +96,7 @@ type source struct {
 
 // complained says whether the decoder has already refused the value at p, or one that
 // contains it.
-func (s *source) complained(p *place) bool {
+func (s *source) complained(p *fieldPath) bool {
 	for ; p != nil; p = p.parent {
 		if s.bad[p.String()] {
 			return true
@@ -104,12 +106,12 @@ func (s *source) complained(p *place) bool {
 }
 
 // position finds p, or the innermost thing around it that exists.
-func (s *source) position(p *place) *token.Position {
+func (s *source) position(p *fieldPath) *token.Position {
 	pos, _ := locate(s.root, p)
 	return pos
 }
 
-func locate(root ast.Node, p *place) (*token.Position, ast.Node) {
+func locate(root ast.Node, p *fieldPath) (*token.Position, ast.Node) {
 	if p == nil {
 		return nodePosition(root), root
 	}

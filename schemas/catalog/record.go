@@ -136,9 +136,9 @@ func decodeRecord(key string, value []byte) (*record, error) {
 		r.host = new(Host)
 		err = json.Unmarshal(value, r.host)
 		want, owner = kind+"/"+r.host.Host, r.host.Workspace
-		c.host(r.host.Host, (*place)(nil).field("host"))
-		c.host(r.host.Domain, (*place)(nil).field("domain"))
-		c.oneOf(r.host.Status, (*place)(nil).field("status"), "status", StatusActive, StatusArchived)
+		c.host(r.host.Host, (*fieldPath)(nil).field("host"))
+		c.host(r.host.Domain, (*fieldPath)(nil).field("domain"))
+		c.oneOf(r.host.Status, (*fieldPath)(nil).field("status"), "status", StatusActive, StatusArchived)
 	case kindProgram:
 		r.program = new(programRecord)
 		err = json.Unmarshal(value, r.program)

@@ -45,7 +45,7 @@ type check struct {
 	reported map[string]bool // paths of problems
 }
 
-func (c *check) report(at *place, format string, args ...any) {
+func (c *check) report(at *fieldPath, format string, args ...any) {
 	p := &Problem{Path: at.String(), Text: fmt.Sprintf(format, args...)}
 	if c.reported[p.Path] {
 		return
@@ -72,7 +72,7 @@ func validate(workspaces []Workspace) []*Problem {
 	for i := range workspaces {
 		w := &workspaces[i]
 		c := &check{src: w.src}
-		at := workspacePlace(w, i)
+		at := workspacePath(w, i)
 		c.workspace(w, at)
 		c.lists(w, at)
 		c.references(w, at)
@@ -88,17 +88,17 @@ func validate(workspaces []Workspace) []*Problem {
 	return problems
 }
 
-func workspacePlace(w *Workspace, i int) *place {
+func workspacePath(w *Workspace, i int) *fieldPath {
 	if w.src != nil {
 		i = w.src.index
 	}
-	return (&place{key: "workspaces"}).item(i)
+	return (&fieldPath{key: "workspaces"}).item(i)
 }
 
 // use is the first use of a name, written out only when there is a second.
 type use struct {
 	src *source
-	at  *place
+	at  *fieldPath
 }
 
 func (u use) String() string {
@@ -110,7 +110,7 @@ func (u use) String() string {
 }
 
 // unique reports the second and later uses of a name, and says where the first is.
-func (c *check) unique(seen map[string]use, name string, at *place, what string) {
+func (c *check) unique(seen map[string]use, name string, at *fieldPath, what string) {
 	if name == "" {
 		return
 	}
@@ -122,7 +122,7 @@ func (c *check) unique(seen map[string]use, name string, at *place, what string)
 }
 
 // workspace checks what the record workspace/{w} holds.
-func (c *check) workspace(w *Workspace, at *place) {
+func (c *check) workspace(w *Workspace, at *fieldPath) {
 	switch {
 	case w.ID == "":
 		c.report(at.field("id"), "required")
@@ -150,7 +150,7 @@ func (c *check) workspace(w *Workspace, at *place) {
 }
 
 // lists checks programs, partners and links one by one.
-func (c *check) lists(w *Workspace, at *place) {
+func (c *check) lists(w *Workspace, at *fieldPath) {
 	for i := range w.Programs {
 		c.program(&w.Programs[i], at.field("programs").item(i))
 	}
@@ -164,7 +164,7 @@ func (c *check) lists(w *Workspace, at *place) {
 
 // references checks what holds between the parts of a workspace: names are unique, and
 // what is referred to exists.
-func (c *check) references(w *Workspace, at *place) {
+func (c *check) references(w *Workspace, at *fieldPath) {
 	programs, partners := map[string]use{}, map[string]use{}
 	keys := map[string]use{}
 	for i := range w.Programs {
@@ -197,7 +197,7 @@ func (c *check) references(w *Workspace, at *place) {
 	}
 }
 
-func (c *check) program(p *Program, at *place) {
+func (c *check) program(p *Program, at *fieldPath) {
 	c.id(p.ID, at.field("id"), true)
 	c.id(p.Key, at.field("key"), true)
 	c.name(p.Name, at.field("name"))
@@ -220,7 +220,7 @@ func (c *check) program(p *Program, at *place) {
 	c.printable(p.UTM.Content, utm.field("content"), maxUTM)
 }
 
-func (c *check) partner(p *Partner, at *place) {
+func (c *check) partner(p *Partner, at *fieldPath) {
 	c.id(p.ID, at.field("id"), true)
 	c.id(p.Key, at.field("key"), true)
 	c.name(p.Name, at.field("name"))
@@ -229,7 +229,7 @@ func (c *check) partner(p *Partner, at *place) {
 	c.oneOf(p.Lifecycle, at.field("lifecycle"), "lifecycle", StatusActive, StatusPaused, StatusArchived)
 }
 
-func (c *check) link(l *Link, at *place) {
+func (c *check) link(l *Link, at *fieldPath) {
 	c.id(l.ID, at.field("id"), true)
 	c.host(l.Domain, at.field("domain"))
 	if text := slugProblem(l.Slug); text != "" {
@@ -256,7 +256,7 @@ func (c *check) link(l *Link, at *place) {
 	c.printable(l.Variant, at.field("variant"), maxExperiment)
 }
 
-func (c *check) id(s string, at *place, required bool) {
+func (c *check) id(s string, at *fieldPath, required bool) {
 	switch {
 	case s == "" && required:
 		c.report(at, "required")
@@ -265,7 +265,7 @@ func (c *check) id(s string, at *place, required bool) {
 	}
 }
 
-func (c *check) name(s string, at *place) {
+func (c *check) name(s string, at *fieldPath) {
 	if s == "" {
 		c.report(at, "required")
 		return
@@ -273,7 +273,7 @@ func (c *check) name(s string, at *place) {
 	c.printable(s, at, maxName)
 }
 
-func (c *check) printable(s string, at *place, limit int) {
+func (c *check) printable(s string, at *fieldPath, limit int) {
 	switch n := utf8.RuneCountInString(s); {
 	case n > limit:
 		c.report(at, "has %d characters, at most %d are allowed", n, limit)
@@ -282,7 +282,7 @@ func (c *check) printable(s string, at *place, limit int) {
 	}
 }
 
-func (c *check) oneOf(s string, at *place, what string, allowed ...string) {
+func (c *check) oneOf(s string, at *fieldPath, what string, allowed ...string) {
 	switch {
 	case s == "":
 		c.report(at, "required: one of %s", strings.Join(allowed, ", "))
@@ -291,7 +291,7 @@ func (c *check) oneOf(s string, at *place, what string, allowed ...string) {
 	}
 }
 
-func (c *check) host(s string, at *place) {
+func (c *check) host(s string, at *fieldPath) {
 	if s == "" {
 		c.report(at, "required")
 		return

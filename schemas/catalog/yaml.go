@@ -66,17 +66,10 @@ func decode(name string, data []byte) ([]Workspace, []*Problem) {
 	}
 	d.root = root
 	var workspaces []Workspace
-	d.object(root, nil, "workspaces", func(_ string, n ast.Node, at *place) bool {
-		if at.key != "workspaces" {
-			return false
-		}
-		d.list(n, at, func(i int, n ast.Node, at *place) {
-			w := d.workspace(n, at)
-			w.src = &source{file: name, index: i, root: root, bad: d.bad}
-			workspaces = append(workspaces, w)
-		})
-		return true
-	})
+	d.readFields(root, nil, fieldTable{listField("workspaces", &workspaces, workspaceFields)})
+	for i := range workspaces {
+		workspaces[i].src = &source{file: name, index: i, root: root, bad: d.bad}
+	}
 	if len(workspaces) == 0 && len(d.problems) == 0 {
 		d.complain(nil, nodePosition(root), "no workspaces")
 	}
@@ -93,7 +86,7 @@ type decoder struct {
 	bad      map[string]bool
 }
 
-func (d *decoder) complain(at *place, pos *token.Position, format string, args ...any) {
+func (d *decoder) complain(at *fieldPath, pos *token.Position, format string, args ...any) {
 	path := at.String()
 	if path != "" {
 		d.bad[path] = true
@@ -205,12 +198,34 @@ func tooDeep(tokens token.Tokens) *token.Position {
 	return nil
 }
 
-// object calls field for every key of a mapping; field returns false for a key it does
-// not know. known lists the keys for the message.
-func (d *decoder) object(n ast.Node, at *place, known string, field func(key string, n ast.Node, at *place) bool) {
+// readFields reads a mapping by its table.
+func (d *decoder) readFields(n ast.Node, at *fieldPath, fields fieldTable) {
+	seen := map[string]bool{}
+	d.eachKey(n, at, at.field, func(key string, kv *ast.MappingValueNode, here *fieldPath) {
+		seen[key] = true
+		if f := fields.find(key); f != nil {
+			f.decode(d, kv.Value, here)
+			return
+		}
+		d.complain(here, kv.Key.GetToken().Position, "unknown key: known are %s", fields.keys())
+	})
+	if _, ok := n.(*ast.MappingNode); !ok {
+		return
+	}
+	for i := range fields {
+		if f := &fields[i]; f.missing != "" && !seen[f.key] {
+			d.complain(at.field(f.key), nodePosition(n), "%s", f.missing)
+		}
+	}
+}
+
+// eachKey calls read for every key of a mapping, with its value and the path that
+// pathOf gives it. Of a key that is there twice the second is refused.
+func (d *decoder) eachKey(n ast.Node, at *fieldPath, pathOf func(key string) *fieldPath,
+	read func(key string, kv *ast.MappingValueNode, at *fieldPath)) {
 	m, ok := n.(*ast.MappingNode)
 	if !ok {
-		d.wrongType(n, at, "a mapping")
+		d.complainType(n, at, "a mapping")
 		return
 	}
 	first := map[string]*token.Position{}
@@ -221,195 +236,60 @@ func (d *decoder) object(n ast.Node, at *place, known string, field func(key str
 			d.complain(at.field(kv.Key.GetToken().Value), pos, "a key must be plain or quoted text")
 			continue
 		}
-		here := at.field(key)
-		if known == "" {
-			here = at.freeKey(key)
-		}
-		if at == nil {
-			here = &place{key: key}
-		}
 		if p := first[key]; p != nil {
-			d.complain(here, pos, "repeated key: first at line %d, column %d", p.Line, p.Column)
+			d.complain(pathOf(key), pos, "repeated key: first at line %d, column %d", p.Line, p.Column)
 			continue
 		}
 		first[key] = pos
-		if !field(key, kv.Value, here) {
-			d.complain(here, pos, "unknown key: known are %s", known)
-		}
+		read(key, kv, pathOf(key))
 	}
 }
 
-// list calls item for every element, also for one that is malformed: indices stay those
-// of the file.
-func (d *decoder) list(n ast.Node, at *place, item func(i int, n ast.Node, at *place)) {
+// eachItem calls read for every element, also for one that is malformed: indices stay
+// those of the file.
+func (d *decoder) eachItem(n ast.Node, at *fieldPath, read func(n ast.Node, at *fieldPath)) {
 	s, ok := n.(*ast.SequenceNode)
 	if !ok {
-		d.wrongType(n, at, "a list")
+		d.complainType(n, at, "a list")
 		return
 	}
 	for i, v := range s.Values {
-		item(i, v, at.item(i))
+		read(v, at.item(i))
 	}
 }
 
-func (d *decoder) text(n ast.Node, at *place) string {
+func (d *decoder) readText(n ast.Node, at *fieldPath) string {
 	switch n := n.(type) {
 	case *ast.StringNode:
 		return n.Value
 	case *ast.LiteralNode:
 		return n.Value.Value
 	}
-	d.wrongType(n, at, "text")
+	d.complainType(n, at, "text")
 	return ""
 }
 
-func (d *decoder) flag(n ast.Node, at *place) bool {
-	if b, ok := n.(*ast.BoolNode); ok {
-		return b.Value
-	}
-	d.wrongType(n, at, "true or false")
-	return false
-}
-
-func (d *decoder) wrongType(n ast.Node, at *place, want string) {
-	pos := nodePosition(n)
-	if at != nil {
-		pos, _ = locate(d.root, at)
-	}
-	switch n.(type) {
-	case nil, *ast.NullNode:
-		d.complain(at, pos, "must be %s, is empty: leave the key out or give a value", want)
-	case *ast.BoolNode, *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
-		if want == "text" {
-			d.complain(at, pos, "must be text, is %s: put it in quotes", kind(n))
-			return
-		}
-		d.complain(at, pos, "must be %s, is %s", want, kind(n))
-	default:
-		d.complain(at, pos, "must be %s, is %s", want, kind(n))
-	}
-}
-
-func kind(n ast.Node) string {
-	switch n.(type) {
-	case *ast.BoolNode:
-		return "true or false"
-	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
-		return "a number"
-	case *ast.StringNode, *ast.LiteralNode:
-		return "text"
-	case *ast.MappingNode:
-		return "a mapping"
-	case *ast.SequenceNode:
-		return "a list"
-	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.DirectiveNode:
-		return "an anchor, alias, tag or directive, which a catalog does not use"
-	}
-	return "something else"
-}
-
-func (d *decoder) workspace(n ast.Node, at *place) (w Workspace) {
-	const known = "id, name, plan, access, token_parameter, timezone, domains, aliases, programs, partners, links"
-	hasAccess := false
-	d.object(n, at, known, func(key string, n ast.Node, at *place) bool {
-		switch key {
-		case "id":
-			w.ID = d.text(n, at)
-		case "name":
-			w.Name = d.text(n, at)
-		case "plan":
-			w.Plan = d.text(n, at)
-		case "access":
-			w.Access, hasAccess = d.access(n, at), true
-		case "token_parameter":
-			w.TokenParameter = d.given(n, at)
-		case "timezone":
-			w.Timezone = d.given(n, at)
-		case "domains":
-			d.list(n, at, func(_ int, n ast.Node, at *place) { w.Domains = append(w.Domains, d.text(n, at)) })
-		case "aliases":
-			w.Aliases = map[string]string{}
-			d.object(n, at, "", func(host string, n ast.Node, at *place) bool {
-				w.Aliases[host] = d.text(n, at)
-				return true
-			})
-		case "programs":
-			d.list(n, at, func(_ int, n ast.Node, at *place) { w.Programs = append(w.Programs, d.program(n, at)) })
-		case "partners":
-			d.list(n, at, func(_ int, n ast.Node, at *place) { w.Partners = append(w.Partners, d.partner(n, at)) })
-		case "links":
-			d.list(n, at, func(_ int, n ast.Node, at *place) { w.Links = append(w.Links, d.link(n, at)) })
-		default:
-			return false
-		}
-		return true
-	})
-	if _, ok := n.(*ast.MappingNode); ok && !hasAccess {
-		d.complain(at.field("access"), nodePosition(n), "required: say which features the workspace may use")
-	}
-	return w
-}
-
-// given is text where the empty text would silently mean the default.
-func (d *decoder) given(n ast.Node, at *place) string {
-	s := d.text(n, at)
+func (d *decoder) readNonEmptyText(n ast.Node, at *fieldPath) string {
+	s := d.readText(n, at)
 	if s == "" && !d.bad[at.String()] {
 		d.complain(at, nodePosition(n), "is empty: leave the key out or give a value")
 	}
 	return s
 }
 
-func (d *decoder) access(n ast.Node, at *place) (a Access) {
-	const known = "conversion_tracking, partner_reporting, conversion_reporting, exports"
-	d.object(n, at, known, func(key string, n ast.Node, at *place) bool {
-		switch key {
-		case "conversion_tracking":
-			a.ConversionTracking = d.flag(n, at)
-		case "partner_reporting":
-			a.PartnerReporting = d.flag(n, at)
-		case "conversion_reporting":
-			a.ConversionReporting = d.flag(n, at)
-		case "exports":
-			a.Exports = d.flag(n, at)
-		default:
-			return false
-		}
-		return true
-	})
-	return a
-}
-
-func (d *decoder) program(n ast.Node, at *place) (p Program) {
-	const known = "id, key, name, status, window, reward, utm"
-	d.object(n, at, known, func(key string, n ast.Node, at *place) bool {
-		switch key {
-		case "id":
-			p.ID = d.text(n, at)
-		case "key":
-			p.Key = d.text(n, at)
-		case "name":
-			p.Name = d.text(n, at)
-		case "status":
-			p.Status = d.given(n, at)
-		case "window":
-			p.WindowMs = d.window(n, at)
-		case "reward":
-			p.Reward = d.reward(n, at)
-		case "utm":
-			p.UTM = d.utm(n, at)
-		default:
-			return false
-		}
-		return true
-	})
-	return p
+func (d *decoder) readFlag(n ast.Node, at *fieldPath) bool {
+	if b, ok := n.(*ast.BoolNode); ok {
+		return b.Value
+	}
+	d.complainType(n, at, "true or false")
+	return false
 }
 
 var windowForm = regexp.MustCompile(`^(0|[1-9][0-9]{0,8})([dhms])$`)
 
-// window reads a number and d, h, m or s, and returns milliseconds.
-func (d *decoder) window(n ast.Node, at *place) int64 {
-	s := d.text(n, at)
+// readWindow reads a number and d, h, m or s, and returns milliseconds.
+func (d *decoder) readWindow(n ast.Node, at *fieldPath) int64 {
+	s := d.readText(n, at)
 	if s == "" && d.bad[at.String()] {
 		return 0
 	}
@@ -428,111 +308,8 @@ func (d *decoder) window(n ast.Node, at *place) int64 {
 	return ms
 }
 
-func (d *decoder) reward(n ast.Node, at *place) (r Reward) {
-	d.object(n, at, "percent, flat, currency", func(key string, n ast.Node, at *place) bool {
-		switch key {
-		case "percent":
-			r.Percent = d.given(n, at)
-		case "flat":
-			r.Flat = d.given(n, at)
-		case "currency":
-			r.Currency = d.given(n, at)
-		default:
-			return false
-		}
-		return true
-	})
-	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) == 0 {
-		d.complain(at, nodePosition(n), "needs percent, or flat and currency; leave it out for no reward")
-	}
-	return r
-}
-
-func (d *decoder) utm(n ast.Node, at *place) (u UTM) {
-	d.object(n, at, "source, medium, campaign, term, content", func(key string, n ast.Node, at *place) bool {
-		switch key {
-		case "source":
-			u.Source = d.text(n, at)
-		case "medium":
-			u.Medium = d.text(n, at)
-		case "campaign":
-			u.Campaign = d.text(n, at)
-		case "term":
-			u.Term = d.text(n, at)
-		case "content":
-			u.Content = d.text(n, at)
-		default:
-			return false
-		}
-		return true
-	})
-	return u
-}
-
-func (d *decoder) partner(n ast.Node, at *place) (p Partner) {
-	d.object(n, at, "id, key, name, relationship, lifecycle", func(key string, n ast.Node, at *place) bool {
-		switch key {
-		case "id":
-			p.ID = d.text(n, at)
-		case "key":
-			p.Key = d.text(n, at)
-		case "name":
-			p.Name = d.text(n, at)
-		case "relationship":
-			p.Relationship = d.text(n, at)
-		case "lifecycle":
-			p.Lifecycle = d.given(n, at)
-		default:
-			return false
-		}
-		return true
-	})
-	return p
-}
-
-func (d *decoder) link(n ast.Node, at *place) (l Link) {
-	const known = "id, domain, slug, destination, conversion_tracking, token, forward_query, status, " +
-		"partner, program, assignment_id, assigned_at, experiment, variant"
-	d.object(n, at, known, func(key string, n ast.Node, at *place) bool {
-		switch key {
-		case "id":
-			l.ID = d.text(n, at)
-		case "domain":
-			l.Domain = d.text(n, at)
-		case "slug":
-			l.Slug = d.text(n, at)
-		case "destination":
-			l.Destination = d.text(n, at)
-		case "conversion_tracking":
-			l.ConversionTracking = d.flag(n, at)
-		case "token":
-			l.Token = d.given(n, at)
-		case "forward_query":
-			l.ForwardQuery = d.flag(n, at)
-		case "status":
-			l.Status = d.given(n, at)
-		case "partner":
-			l.Partner = d.text(n, at)
-		case "program":
-			l.Program = d.text(n, at)
-		case "assignment_id":
-			l.AssignmentID = d.text(n, at)
-		case "assigned_at":
-			l.AssignedAt = d.timestamp(n, at)
-		case "experiment":
-			l.Experiment = d.text(n, at)
-		case "variant":
-			l.Variant = d.text(n, at)
-		default:
-			return false
-		}
-		return true
-	})
-	return l
-}
-
-func (d *decoder) timestamp(n ast.Node, at *place) time.Time {
-	s := d.text(n, at)
+func (d *decoder) readTimestamp(n ast.Node, at *fieldPath) time.Time {
+	s := d.readText(n, at)
 	if s == "" && d.bad[at.String()] {
 		return time.Time{}
 	}
@@ -542,4 +319,55 @@ func (d *decoder) timestamp(n ast.Node, at *place) time.Time {
 		return time.Time{}
 	}
 	return t
+}
+
+func (d *decoder) readTextList(n ast.Node, at *fieldPath) (texts []string) {
+	d.eachItem(n, at, func(n ast.Node, at *fieldPath) { texts = append(texts, d.readText(n, at)) })
+	return texts
+}
+
+// readTextMap reads a mapping whose keys are of the file's own choice.
+func (d *decoder) readTextMap(n ast.Node, at *fieldPath) map[string]string {
+	texts := map[string]string{}
+	d.eachKey(n, at, at.freeKey, func(key string, kv *ast.MappingValueNode, at *fieldPath) {
+		texts[key] = d.readText(kv.Value, at)
+	})
+	return texts
+}
+
+func (d *decoder) complainType(n ast.Node, at *fieldPath, want string) {
+	pos := nodePosition(n)
+	if at != nil {
+		pos, _ = locate(d.root, at)
+	}
+	switch n.(type) {
+	case nil, *ast.NullNode:
+		d.complain(at, pos, "must be %s, is empty: leave the key out or give a value", want)
+	case *ast.BoolNode, *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
+		if want == "text" {
+			d.complain(at, pos, "must be text, is %s: put it in quotes", kindOf(n))
+			return
+		}
+		d.complain(at, pos, "must be %s, is %s", want, kindOf(n))
+	default:
+		d.complain(at, pos, "must be %s, is %s", want, kindOf(n))
+	}
+}
+
+func kindOf(n ast.Node) string {
+	switch n.(type) {
+	case *ast.BoolNode:
+		return "true or false"
+	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
+		return "a number"
+	case *ast.StringNode, *ast.LiteralNode:
+		return "text"
+	case *ast.MappingNode:
+		return "a mapping"
+	case *ast.SequenceNode:
+		return "a list"
+	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.DirectiveNode:
+		return "an anchor, alias, tag or directive, which a catalog does not use"
+	}
+	return "something else"
 }
