@@ -18,7 +18,7 @@ const (
 )
 
 // Reasons for not showing the token that come from the catalog's settings; those of the
-// destination are catalog.Safety's.
+// destination are catalog.WithholdReason's.
 const (
 	reasonTrackingOff = "tracking_off"
 	reasonNotEntitled = "not_entitled"
@@ -203,11 +203,12 @@ func showToken(r *catalog.Resolved) (status event.TokenStatus, reason string) {
 		return event.TokenOff, reasonNotEntitled
 	case l.Token == catalog.TokenNever:
 		return event.TokenWithheld, reasonLinkSetting
-	case r.Unsafe == "":
+	case r.WithholdReason == "":
 		return event.TokenAppended, ""
-	case l.Token == catalog.TokenAlways && (r.Unsafe == catalog.ReasonSignedURL || r.Unsafe == catalog.ReasonOAuth):
+	case l.Token == catalog.TokenAlways &&
+		(r.WithholdReason == catalog.ReasonSignedURL || r.WithholdReason == catalog.ReasonOAuth):
 		return event.TokenAppended, ""
 	default:
-		return event.TokenWithheld, r.Unsafe
+		return event.TokenWithheld, r.WithholdReason
 	}
 }

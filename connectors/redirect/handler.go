@@ -173,7 +173,7 @@ func (h *Handler) redirect(w http.ResponseWriter, r *http.Request, resolved *cat
 	}
 	location := resolved.Link.Destination
 	extra := ""
-	if resolved.Link.ForwardQuery && resolved.Unsafe == "" && query != "" {
+	if resolved.Link.ForwardQuery && resolved.WithholdReason == "" && query != "" {
 		extra = forwarded(query, location, resolved.Workspace.TokenParameter)
 	}
 	if shown {

@@ -12,12 +12,11 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// Diff compares the records of the topic with those of a catalog, and returns the
-// records to write and what will happen in words, one line a record. Only workspaces
-// that new names are touched. What they have in old but not in new is left as it is, or
-// archived with archiveMissing: then a line says so and the record stays, with status
-// (of a partner: lifecycle) archived. Records come in an order in which each is written
-// after what it refers to.
+// Diff compares the records of the topic (old) with those of a catalog (new). It
+// returns the records to write, and one line for each change that says it in words.
+// Only workspaces that new names are changed. A record that they have in old but not in
+// new is left as it is; with archiveMissing its status (of a partner: lifecycle)
+// becomes archived. Each record comes after the records it refers to.
 //
 //	~ partner/acme/prt_creator: relationship "review" → "approved"
 //	+ link/go.acme.com/nomura
@@ -25,19 +24,19 @@ import (
 //	= link/go.acme.com/older: not in the files, left as it is
 //	! link/go.acme.com/odd: unreadable, left as it is
 //
-// The error joins every conflict with the past: a host that another workspace has, an
-// address of another workspace, an address that would change its link's id, a link id
-// that would change its address. Ids are never reused. Then nothing is to be written.
+// The error joins all conflicts with old: a host or address that another workspace has,
+// an address that would get another link's id, a link id that would get another
+// address. Ids are never reused. After an error nothing may be written.
 func Diff(old, new []Entry, archiveMissing bool) (puts []Entry, lines []string, err error) {
 	d, err := newDiffer(old, new)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := d.conflicts(); err != nil {
+	if err := d.findConflicts(); err != nil {
 		return nil, nil, err
 	}
-	for _, key := range d.keys() {
-		put, line, err := d.compare(key, archiveMissing)
+	for _, key := range d.sortedKeys() {
+		put, line, err := d.compareRecord(key, archiveMissing)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -51,22 +50,22 @@ func Diff(old, new []Entry, archiveMissing bool) (puts []Entry, lines []string, 
 	return puts, lines, nil
 }
 
-// side is one state of the catalog: values by key, and what could be decoded of them.
-type side struct {
-	values  map[string][]byte
-	records map[string]*record
+// recordSet is one state of the catalog.
+type recordSet struct {
+	values  map[string][]byte  // by key
+	records map[string]*record // by key, of the values that can be decoded
 }
 
 type differ struct {
-	old, new side
+	old, new recordSet
 	scope    map[string]bool // workspaces named in new
 }
 
 func newDiffer(old, new []Entry) (*differ, error) {
 	d := &differ{scope: map[string]bool{}}
-	d.old, _ = newSide(old) // an unreadable record can be replaced, and is otherwise left alone
+	d.old, _ = newRecordSet(old) // an unreadable old record may be replaced, and otherwise stays
 	var err error
-	if d.new, err = newSide(new); err != nil {
+	if d.new, err = newRecordSet(new); err != nil {
 		return nil, err
 	}
 	for _, r := range d.new.records {
@@ -75,15 +74,15 @@ func newDiffer(old, new []Entry) (*differ, error) {
 		}
 	}
 	for key, r := range d.new.records {
-		if !d.scope[r.owner()] {
-			return nil, fmt.Errorf("catalog record %q: its workspace %q has no record", key, r.owner())
+		if !d.scope[r.ownerID()] {
+			return nil, fmt.Errorf("catalog record %q: its workspace %q has no record", key, r.ownerID())
 		}
 	}
 	return d, nil
 }
 
-func newSide(entries []Entry) (side, error) {
-	s := side{map[string][]byte{}, map[string]*record{}}
+func newRecordSet(entries []Entry) (recordSet, error) {
+	s := recordSet{map[string][]byte{}, map[string]*record{}}
 	var errs []error
 	for _, e := range entries {
 		s.values[e.Key] = e.Value
@@ -97,8 +96,8 @@ func newSide(entries []Entry) (side, error) {
 	return s, errors.Join(errs...)
 }
 
-// keys returns all keys, referred before referring.
-func (d *differ) keys() []string {
+// sortedKeys returns all keys, each after those that its record refers to.
+func (d *differ) sortedKeys() []string {
 	all := maps.Clone(d.old.values)
 	maps.Copy(all, d.new.values)
 	kinds := []string{kindWorkspace, kindDomain, kindProgram, kindPartner, kindLink}
@@ -111,42 +110,43 @@ func (d *differ) keys() []string {
 	})
 }
 
-func (d *differ) conflicts() error {
-	addresses := map[member]string{} // of old links, by id
+func (d *differ) findConflicts() error {
+	addresses := map[workspaceKey]string{} // of old links, by id
 	for key, r := range d.old.records {
 		if r.link != nil {
-			addresses[member{r.link.Workspace, r.link.ID}] = key
+			addresses[workspaceKey{r.link.Workspace, r.link.ID}] = key
 		}
 	}
 	var errs []error
 	for _, key := range slices.Sorted(maps.Keys(d.new.records)) {
 		now, was := d.new.records[key], d.old.records[key]
 		switch {
-		case now.host != nil && was != nil && was.owner() != now.owner() && was.host.Status == StatusActive:
+		case now.host != nil && was != nil && was.ownerID() != now.ownerID() && was.host.Status == StatusActive:
 			errs = append(errs, fmt.Errorf("workspace %s: host %s belongs to workspace %s",
-				now.owner(), now.host.Host, was.owner()))
+				now.ownerID(), now.host.Host, was.ownerID()))
 		case now.link == nil:
-		case was != nil && was.owner() != now.owner():
-			errs = append(errs, fmt.Errorf("workspace %s: %s belongs to workspace %s", now.owner(), key, was.owner()))
+		case was != nil && was.ownerID() != now.ownerID():
+			errs = append(errs, fmt.Errorf("workspace %s: %s belongs to workspace %s",
+				now.ownerID(), key, was.ownerID()))
 		case was != nil && was.link.ID != now.link.ID:
 			errs = append(errs, fmt.Errorf("workspace %s: %s is link %q and cannot become %q: an address keeps "+
 				"its link, edit that one",
-				now.owner(), key, was.link.ID, now.link.ID))
+				now.ownerID(), key, was.link.ID, now.link.ID))
 		}
 		if now.link != nil {
-			if at, ok := addresses[member{now.owner(), now.link.ID}]; ok && at != key {
+			if at, ok := addresses[workspaceKey{now.ownerID(), now.link.ID}]; ok && at != key {
 				errs = append(errs, fmt.Errorf("workspace %s: %s has link id %q, which is that of %s: ids are "+
 					"never reused, give the new address its own",
-					now.owner(), key, now.link.ID, at))
+					now.ownerID(), key, now.link.ID, at))
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// compare says what happens to one record: the value to write, nil for none, and a
-// line, "" where nothing is to be said.
-func (d *differ) compare(key string, archiveMissing bool) (put []byte, line string, err error) {
+// compareRecord returns what happens to one record: the value to write, nil for none,
+// and a line about it, "" if nothing changes.
+func (d *differ) compareRecord(key string, archiveMissing bool) (put []byte, line string, err error) {
 	was, now := d.old.values[key], d.new.values[key]
 	switch {
 	case was == nil:
@@ -166,22 +166,22 @@ func (d *differ) compare(key string, archiveMissing bool) (put []byte, line stri
 	if r == nil {
 		return nil, "! " + key + ": unreadable, left as it is", nil
 	}
-	if !d.scope[r.owner()] || r.archived() {
+	if !d.scope[r.ownerID()] || r.isArchived() {
 		return nil, "", nil
 	}
 	if !archiveMissing {
 		return nil, "= " + key + ": not in the files, left as it is", nil
 	}
-	put, err = r.archive()
+	put, err = r.encodeArchived()
 	if err != nil {
 		return nil, "", fmt.Errorf("archiving catalog record %q: %w", key, err)
 	}
 	return put, "- " + key + ": archived", nil
 }
 
-// state is the field that says whether a record is archived. A workspace has none, and
-// is never missing.
-func (r *record) state() *string {
+// statusField returns the field that says whether the record is archived. A workspace
+// has none, and is never missing.
+func (r *record) statusField() *string {
 	switch {
 	case r.host != nil:
 		return &r.host.Status
@@ -195,11 +195,11 @@ func (r *record) state() *string {
 	return new(string)
 }
 
-func (r *record) archived() bool { return *r.state() == StatusArchived }
+func (r *record) isArchived() bool { return *r.statusField() == StatusArchived }
 
-// archive returns the value of the record with its state changed.
-func (r *record) archive() ([]byte, error) {
-	*r.state() = StatusArchived
+// encodeArchived returns the record's value with the status archived.
+func (r *record) encodeArchived() ([]byte, error) {
+	*r.statusField() = StatusArchived
 	switch {
 	case r.host != nil:
 		return json.Marshal(r.host, json.Deterministic(true))
@@ -213,10 +213,10 @@ func (r *record) archive() ([]byte, error) {
 	return nil, errors.New("a workspace cannot be archived")
 }
 
-// changedFields lists what differs as `path old → new`, in the order of paths.
+// changedFields lists the differences as `path old → new`, in the order of paths.
 func changedFields(was, now []byte) (string, error) {
 	a, b := map[string]string{}, map[string]string{}
-	if err := errors.Join(flatten(was, a), flatten(now, b)); err != nil {
+	if err := errors.Join(flattenObject(was, a), flattenObject(now, b)); err != nil {
 		return "", err
 	}
 	paths := maps.Clone(a)
@@ -233,9 +233,9 @@ func changedFields(was, now []byte) (string, error) {
 	return strings.Join(out, "; "), nil
 }
 
-// flatten puts a JSON object's leaves into out as JSON text, by their path; a list is a
-// leaf.
-func flatten(value []byte, out map[string]string) error {
+// flattenObject adds a JSON object's leaves to out as JSON text, by their path. A list
+// is a leaf.
+func flattenObject(value []byte, out map[string]string) error {
 	var object map[string]any
 	if err := json.Unmarshal(value, &object); err != nil {
 		return err

@@ -28,7 +28,7 @@ func TestDiffGivesTheNewState(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		old, want, got := side{values: valuesOf(before.Entries())}, valuesOf(now.Entries()), valuesOf(v.Entries())
+		old, want, got := recordSet{values: valuesOf(before.Entries())}, valuesOf(now.Entries()), valuesOf(v.Entries())
 		for key, value := range want {
 			if string(got[key]) != string(value) {
 				t.Fatalf("%s is %s, want %s", key, got[key], value)
@@ -47,12 +47,12 @@ func TestDiffGivesTheNewState(t *testing.T) {
 				t.Fatal(err)
 			}
 			switch untouched := string(got[key]) == string(value); {
-			case archive && scope[r.owner()] && !r.archived():
+			case archive && scope[r.ownerID()] && !r.isArchived():
 				after, err := decodeRecord(key, got[key])
-				if err != nil || !after.archived() {
+				if err != nil || !after.isArchived() {
 					t.Fatalf("%s was not archived: %s %v", key, got[key], err)
 				}
-				*after.state() = *r.state()
+				*after.statusField() = *r.statusField()
 				if diff := cmp.Diff(r, after, cmp.AllowUnexported(record{}, Workspace{}, programRecord{},
 					partnerRecord{}, linkRecord{})); diff != "" {
 					t.Fatalf("archiving changed more:\n%s", diff)

@@ -9,17 +9,16 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-// The tables of this file say, once for each key of a catalog file, how its value is
-// read, checked for its form, and written. [Parse] and [Format] both follow them; the
-// order is that of the messages ("known are …") and of the files that Format writes.
+// The tables of this file say how each key of a catalog file is read and written.
+// [Parse] and [Format] both follow them. Their order is that of the messages ("known
+// are …") and of the files that Format writes.
 
-// A field is one key of a mapping, bound to the Go value that it fills.
+// A field is one key of a mapping, bound to a Go value.
 type field struct {
-	key    string
-	decode func(d *decoder, n ast.Node, at *fieldPath)
-	format func() string // the value as YAML, or "" to leave the key out
-	// what to say where the key is absent; "" if it may be
-	missing string
+	key     string
+	decode  func(d *decoder, n ast.Node, at *fieldPath) // reads the value, or adds a problem
+	format  func() string                               // the value as YAML, or "" to leave the key out
+	missing string                                      // the problem if the key is absent; "" if it may be
 }
 
 // A fieldTable lists the keys of one kind of mapping.
@@ -111,8 +110,8 @@ func linkFields(l *Link) fieldTable {
 	}
 }
 
-// keys lists the keys for a message.
-func (t fieldTable) keys() string {
+// knownKeys lists the keys for a message.
+func (t fieldTable) knownKeys() string {
 	keys := make([]string, len(t))
 	for i := range t {
 		keys[i] = t[i].key
@@ -120,7 +119,7 @@ func (t fieldTable) keys() string {
 	return strings.Join(keys, ", ")
 }
 
-func (t fieldTable) find(key string) *field {
+func (t fieldTable) fieldOf(key string) *field {
 	i := slices.IndexFunc(t, func(f field) bool { return f.key == key })
 	if i < 0 {
 		return nil
@@ -181,7 +180,7 @@ func rewardField(key string, value *Reward) field {
 	f.decode = func(d *decoder, n ast.Node, at *fieldPath) {
 		readFields(d, n, at)
 		if m, ok := n.(*ast.MappingNode); ok && len(m.Values) == 0 {
-			d.complain(at, nodePosition(n), "needs percent, or flat and currency; leave it out for no reward")
+			d.addProblem(at, nodePosition(n), "needs percent, or flat and currency; leave it out for no reward")
 		}
 	}
 	return f

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Format writes workspaces as a catalog file that [Parse] reads back to the same
+// Format writes workspaces as a catalog file, from which [Parse] reads the same
 // workspaces.
 func Format(workspaces []Workspace) []byte {
 	var b strings.Builder
@@ -33,7 +33,7 @@ func Format(workspaces []Workspace) []byte {
 	return []byte(b.String())
 }
 
-// formatWindow uses the largest unit that fits.
+// formatWindow uses the largest unit that gives a whole number.
 func formatWindow(ms int64) string {
 	s := ms / 1000
 	switch {

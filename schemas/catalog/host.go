@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// NormalizeHost brings a Host header into the form in which a catalog names hosts:
-// ASCII letters in lower case, without port, the brackets of IPv6, and one trailing
-// dot. A host that already has the form is returned as it is, without allocation. What
-// is not a host comes back as something that no catalog contains.
+// NormalizeHost converts a Host header to the form in which a catalog names hosts:
+// ASCII letters in lower case; no port, no IPv6 brackets, no trailing dot. A host that
+// already has this form is returned unchanged, without allocation. Text that is no host
+// gives a result that no catalog contains.
 func NormalizeHost(host string) string {
 	if isPlainHost(host) {
 		return host
@@ -36,8 +36,8 @@ func isPlainHost(host string) bool {
 	return !strings.HasSuffix(host, ".")
 }
 
-// lowerASCII leaves other letters alone: Unicode's lower case would make a plain k of
-// the Kelvin sign.
+// lowerASCII leaves other letters alone: Unicode's lower case would turn the Kelvin
+// sign into a plain k.
 func lowerASCII(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {

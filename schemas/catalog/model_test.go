@@ -89,7 +89,7 @@ func drawWorkspace(t *rapid.T, id string) Workspace {
 
 // answer is a Resolved in a form that can be compared.
 type answer struct {
-	Found     Found
+	Found     LookupResult
 	Workspace Workspace
 	Link      Link
 	Partner   Partner
@@ -100,7 +100,7 @@ type answer struct {
 	Unsafe    string
 }
 
-func answerOf(r Resolved, found Found) answer {
+func answerOf(r Resolved, found LookupResult) answer {
 	if found == Unknown {
 		return answer{}
 	}
@@ -111,7 +111,7 @@ func answerOf(r Resolved, found Found) answer {
 		WindowMs:  r.WindowMs,
 		Terms:     r.RewardTerms,
 		UTM:       r.UTM,
-		Unsafe:    r.Unsafe,
+		Unsafe:    r.WithholdReason,
 	}
 	if r.Partner != nil {
 		a.Partner = *r.Partner
@@ -138,7 +138,7 @@ func modelLookup(c *Catalog, host, slug string) answer {
 				Workspace: w,
 				Link:      l,
 				WindowMs:  DefaultWindow.Milliseconds(),
-				Unsafe:    Safety(l.Destination, w.TokenParameter),
+				Unsafe:    WithholdReason(l.Destination, w.TokenParameter),
 			}
 			a.Workspace.Programs, a.Workspace.Partners, a.Workspace.Links = nil, nil, nil
 			if l.Status == StatusArchived {

@@ -12,8 +12,8 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// Problem is one thing that is wrong with a catalog. [Parse], [Load] and [New] report
-// all they find, joined, in the order of the files.
+// Problem is one fault of a catalog. [Parse], [Load] and [New] return all that they
+// find, joined, in the order of the files.
 type Problem struct {
 	File   string // "" if the workspace was not read from a file
 	Line   int    // 1-based; 0 if unknown
@@ -36,8 +36,8 @@ func (p *Problem) Error() string {
 	return b.String()
 }
 
-// joinProblems keeps the order in which files were first named; workspaces made in Go
-// come in their own order.
+// joinProblems sorts the problems of each file by position. Files keep the order in
+// which they were first named; workspaces made in Go keep theirs.
 func joinProblems(problems []*Problem) error {
 	rank := map[string]int{}
 	for _, p := range problems {
@@ -56,13 +56,13 @@ func joinProblems(problems []*Problem) error {
 	return errors.Join(errs...)
 }
 
-// fieldPath is a path into a catalog file, kept as a chain and written out only when
-// something is wrong there.
+// fieldPath is a path into a catalog file. It is a chain, which costs little while
+// nothing is wrong, and becomes text only in a Problem.
 type fieldPath struct {
-	parent *fieldPath
-	key    string // a field, or a key of a mapping with free keys
-	free   bool   // key is of a mapping with free keys
-	index  int    // position in the list parent, if key is ""
+	parent *fieldPath // nil at the top level
+	key    string     // a field, or a key of a mapping with free keys
+	free   bool       // key is of a mapping with free keys
+	index  int        // in the list that parent leads to, if key is ""
 }
 
 func (p *fieldPath) field(key string) *fieldPath { return &fieldPath{parent: p, key: key} }
@@ -85,18 +85,18 @@ func (p *fieldPath) String() string {
 	return p.parent.String() + "." + p.key
 }
 
-// source is where a file's workspaces were read from. Positions are not kept: a place
-// is looked up in the syntax tree when there is something to say about it.
-type source struct {
-	file  string
+// sourceFile remembers where a workspace was read from. It keeps no positions: the line
+// of a problem is looked up in the syntax tree.
+type sourceFile struct {
+	file  string          // as the caller named it
 	index int             // of the workspace in its file
 	root  ast.Node        // of the file
-	bad   map[string]bool // places the decoder has already complained about
+	bad   map[string]bool // paths that the decoder has already reported
 }
 
-// complained says whether the decoder has already refused the value at p, or one that
-// contains it.
-func (s *source) complained(p *fieldPath) bool {
+// hasComplaint reports whether the decoder has already refused the value at p, or one
+// that contains it.
+func (s *sourceFile) hasComplaint(p *fieldPath) bool {
 	for ; p != nil; p = p.parent {
 		if s.bad[p.String()] {
 			return true
@@ -105,17 +105,17 @@ func (s *source) complained(p *fieldPath) bool {
 	return false
 }
 
-// position finds p, or the innermost thing around it that exists.
-func (s *source) position(p *fieldPath) *token.Position {
-	pos, _ := locate(s.root, p)
+// positionOf returns the position of p, or of the innermost part of p that exists.
+func (s *sourceFile) positionOf(p *fieldPath) *token.Position {
+	pos, _ := locateNode(s.root, p)
 	return pos
 }
 
-func locate(root ast.Node, p *fieldPath) (*token.Position, ast.Node) {
+func locateNode(root ast.Node, p *fieldPath) (*token.Position, ast.Node) {
 	if p == nil {
 		return nodePosition(root), root
 	}
-	outer, node := locate(root, p.parent)
+	outer, node := locateNode(root, p.parent)
 	switch n := node.(type) {
 	case *ast.MappingNode:
 		for _, kv := range n.Values {
@@ -135,8 +135,8 @@ func locate(root ast.Node, p *fieldPath) (*token.Position, ast.Node) {
 	return outer, nil
 }
 
-// nodePosition is where a reader sees the node begin: a block mapping begins with its
-// first key, not with the colon.
+// nodePosition returns where a reader sees the node begin: for a block mapping the
+// parser gives the colon, but it begins with its first key.
 func nodePosition(n ast.Node) *token.Position {
 	if n == nil {
 		return &token.Position{Line: 1, Column: 1}
@@ -150,7 +150,7 @@ func nodePosition(n ast.Node) *token.Position {
 	return &token.Position{Line: 1, Column: 1}
 }
 
-// keyText returns the text of a key; every other kind of key is refused by the decoder.
+// keyText returns the text of a key. The decoder refuses every other kind of key.
 func keyText(k ast.MapKeyNode) (string, bool) {
 	s, ok := k.(*ast.StringNode)
 	if !ok {

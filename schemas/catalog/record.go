@@ -9,22 +9,24 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// Entry is one record of the topic `catalog`; package doc lists keys and values.
+// Entry is one record of the topic `catalog`. The package comment lists keys and
+// values.
 type Entry struct {
 	Key   string
 	Value []byte
 }
 
-// Host is the record domain/{host}: who owns a host, and as which domain it answers.
-// For a domain itself, Host = Domain.
+// Host is the record domain/{host}: which workspace owns a host, and as which domain it
+// answers.
 type Host struct {
-	Host      string `json:"host"`
-	Domain    string `json:"domain"`
-	Workspace string `json:"workspace"`
-	Status    string `json:"status"` // active, archived
+	Host      string `json:"host"`      // as [NormalizeHost] gives it
+	Domain    string `json:"domain"`    // whose links it serves: itself, or the domain it is an alias of
+	Workspace string `json:"workspace"` // id of the owner
+	Status    string `json:"status"`    // active, archived
 }
 
-// The records of what belongs to a workspace carry its id beside their own fields.
+// The records of programs, partners and links have the id of their workspace beside
+// their own fields.
 type (
 	programRecord struct {
 		Workspace string `json:"workspace"`
@@ -40,7 +42,7 @@ type (
 	}
 )
 
-// Kinds of records, as their keys begin.
+// Kinds of records: the first part of their keys.
 const (
 	kindWorkspace = "workspace"
 	kindDomain    = "domain"
@@ -55,7 +57,7 @@ func (c *Catalog) Entries() []Entry {
 	var out []Entry
 	put := func(key string, record any) {
 		value, err := json.Marshal(record, json.Deterministic(true))
-		if err != nil { // only strings, numbers, flags and checked times: it cannot
+		if err != nil { // cannot happen: the records have only strings, numbers, flags and checked times
 			panic(fmt.Sprintf("catalog: encoding %s: %v", key, err))
 		}
 		out = append(out, Entry{Key: key, Value: value})
@@ -87,7 +89,7 @@ func sortEntries(entries []Entry) {
 	slices.SortFunc(entries, func(a, b Entry) int { return strings.Compare(a.Key, b.Key) })
 }
 
-// record is a decoded and checked record; one of the pointers is set.
+// record is a decoded and checked record. Exactly one of the pointers is set.
 type record struct {
 	workspace *Workspace
 	host      *Host
@@ -96,8 +98,8 @@ type record struct {
 	link      *linkRecord
 }
 
-// owner is the workspace that a record belongs to.
-func (r *record) owner() string {
+// ownerID returns the id of the workspace that the record belongs to.
+func (r *record) ownerID() string {
 	switch {
 	case r.workspace != nil:
 		return r.workspace.ID
@@ -111,12 +113,12 @@ func (r *record) owner() string {
 	return r.link.Workspace
 }
 
-// decodeRecord reads a record and applies the rules that concern it alone; that what it
-// refers to exists is not asked, because records come in any order.
+// decodeRecord reads a record and checks it alone. It does not check that what the
+// record refers to exists, because records come in any order.
 func decodeRecord(key string, value []byte) (*record, error) {
 	var (
 		r     record
-		c     check
+		c     checker
 		want  string
 		owner string
 		err   error
@@ -131,29 +133,29 @@ func decodeRecord(key string, value []byte) (*record, error) {
 		err = json.Unmarshal(value, r.workspace)
 		fillDefaults(r.workspace)
 		want, owner = kind+"/"+r.workspace.ID, r.workspace.ID
-		c.workspace(r.workspace, nil)
+		c.checkWorkspace(r.workspace, nil)
 	case kindDomain:
 		r.host = new(Host)
 		err = json.Unmarshal(value, r.host)
 		want, owner = kind+"/"+r.host.Host, r.host.Workspace
-		c.host(r.host.Host, (*fieldPath)(nil).field("host"))
-		c.host(r.host.Domain, (*fieldPath)(nil).field("domain"))
-		c.oneOf(r.host.Status, (*fieldPath)(nil).field("status"), "status", StatusActive, StatusArchived)
+		c.checkHost(r.host.Host, (*fieldPath)(nil).field("host"))
+		c.checkHost(r.host.Domain, (*fieldPath)(nil).field("domain"))
+		c.checkOneOf(r.host.Status, (*fieldPath)(nil).field("status"), "status", StatusActive, StatusArchived)
 	case kindProgram:
 		r.program = new(programRecord)
 		err = json.Unmarshal(value, r.program)
 		want, owner = kind+"/"+r.program.Workspace+"/"+r.program.ID, r.program.Workspace
-		c.program(&r.program.Program, nil)
+		c.checkProgram(&r.program.Program, nil)
 	case kindPartner:
 		r.partner = new(partnerRecord)
 		err = json.Unmarshal(value, r.partner)
 		want, owner = kind+"/"+r.partner.Workspace+"/"+r.partner.ID, r.partner.Workspace
-		c.partner(&r.partner.Partner, nil)
+		c.checkPartner(&r.partner.Partner, nil)
 	case kindLink:
 		r.link = new(linkRecord)
 		err = json.Unmarshal(value, r.link)
 		want, owner = kind+"/"+r.link.Domain+"/"+r.link.Slug, r.link.Workspace
-		c.link(&r.link.Link, nil)
+		c.checkLink(&r.link.Link, nil)
 	default:
 		return nil, fmt.Errorf("catalog record %q: unknown kind of key", key)
 	}

@@ -12,28 +12,31 @@ import (
 	"slices"
 )
 
-// ErrSnapshot is in the chain of every error about a file that [LoadView] cannot use.
+// ErrSnapshot is wrapped by every error about a file that [LoadView] cannot use.
 var ErrSnapshot = errors.New("unusable catalog snapshot")
 
 // A snapshot is a view on disk:
 //
-//	┌───────────┬───────────┬───────────┬──────────────────────────────────────────────┬──────────────┐
-//	│ magic     │ offset    │ records   │ records × { key length, key,                  │ CRC-32C of   │
-//	│ 8 bytes   │ int64     │ uint64    │             value length, value,             │ all before   │
-//	│ PARTCAT1  │ of View   │ count     │             offset }                         │ uint32       │
-//	└───────────┴───────────┴───────────┴──────────────────────────────────────────────┴──────────────┘
+//	┌──────────┬─────────┬─────────┬──────────────────────────────────┬────────────┐
+//	│ magic    │ offset  │ records │ records × { key length, key,     │ CRC-32C of │
+//	│ 8 bytes  │ int64   │ uint64  │             value length, value, │ all before │
+//	│ PARTCAT1 │ of View │ count   │             offset }             │ uint32     │
+//	└──────────┴─────────┴─────────┴──────────────────────────────────┴────────────┘
 //
-// Integers of the frame are big-endian, those of a record are varints (lengths
-// unsigned, the offset signed). Records are sorted by key; a removed one has length 0.
-// The last character of the magic is the version.
+// Integers of the frame are big-endian; those of a record are varints (lengths
+// unsigned, the offset signed). Records are sorted by key; the value of a removed
+// record has length
+// 0. The last character of the magic is the version.
 var snapshotMagic = []byte("PARTCAT1")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// snapshotFrame is the size of a snapshot without records: magic, offset, count and
+// checksum.
 const snapshotFrame = 8 + 8 + 8 + 4
 
-// Save writes the view, in a form that is the same for the same records. The caller
-// makes the file appear atomically.
+// Save writes the view. The same records give the same bytes. The caller makes the file
+// appear atomically.
 func (v *View) Save(w io.Writer) error {
 	v.mu.RLock()
 	records, offset := maps.Clone(v.records), v.offset
@@ -63,8 +66,8 @@ func (v *View) Save(w io.Writer) error {
 	return nil
 }
 
-// LoadView reads what [View.Save] wrote. Anything else, a truncated or altered file
-// included, is an error that wraps [ErrSnapshot]; an error of r itself does not.
+// LoadView reads what [View.Save] wrote. Any other content, such as a truncated or
+// altered file, is an error that wraps [ErrSnapshot]; an error of r itself does not.
 func LoadView(r io.Reader) (*View, error) {
 	data, err := io.ReadAll(r)
 	if err != nil {
@@ -90,8 +93,8 @@ func LoadView(r io.Reader) (*View, error) {
 	v := NewView()
 	in := &snapshotReader{rest: body[24:]}
 	for range binary.BigEndian.Uint64(body[16:]) {
-		key, value := in.bytes(), in.bytes()
-		offset := in.varint()
+		key, value := in.readBytes(), in.readBytes()
+		offset := in.readVarint()
 		if in.bad {
 			return nil, bad("the records end after %d", len(v.records))
 		}
@@ -106,13 +109,14 @@ func LoadView(r io.Reader) (*View, error) {
 	return v, nil
 }
 
-// snapshotReader gives zero values once bad.
+// snapshotReader reads from front to back; after the first failure it returns zero
+// values.
 type snapshotReader struct {
 	rest []byte
 	bad  bool
 }
 
-func (s *snapshotReader) bytes() []byte {
+func (s *snapshotReader) readBytes() []byte {
 	n, size := binary.Uvarint(s.rest)
 	if size <= 0 || n > uint64(len(s.rest)-size) {
 		s.bad, s.rest = true, nil
@@ -123,7 +127,7 @@ func (s *snapshotReader) bytes() []byte {
 	return b
 }
 
-func (s *snapshotReader) varint() int64 {
+func (s *snapshotReader) readVarint() int64 {
 	n, size := binary.Varint(s.rest)
 	if size <= 0 {
 		s.bad, s.rest = true, nil

@@ -10,120 +10,123 @@ import (
 	"time"
 )
 
-// Found is what [View.Lookup] has to say about an address.
-type Found int
+// LookupResult says whether [View.Lookup] found an address.
+type LookupResult int
 
 const (
-	Unknown  Found = iota // no such host or slug: 404
-	Archived              // the link or its host is archived: 410
-	Active                // redirect
+	Unknown  LookupResult = iota // no such host or slug: 404
+	Archived                     // the link or its host is archived: 410
+	Active                       // redirect
 )
 
-func (f Found) String() string {
-	return [...]string{"unknown", "archived", "active"}[f]
+func (r LookupResult) String() string {
+	return [...]string{"unknown", "archived", "active"}[r]
 }
 
-// Resolved is everything a redirect needs. The values pointed to do not change; a later
-// Apply makes new ones.
+// Resolved is everything a redirect needs. The values it points to never change; a
+// later Apply makes new ones.
 //
-// Where a record that the link refers to is not (yet) there, its id stands alone: a
-// Partner or Program with nothing but ID, a Workspace with nothing but ID and
-// TokenParameter. The click then says truly whom it is for, and is flagged for review.
+// If a record that the link refers to does not exist (yet), only its id is known: a
+// Partner or Program then has nothing but ID, a Workspace nothing but ID and
+// TokenParameter. The click still names the right owner, and it is flagged for review.
 type Resolved struct {
-	Workspace   *Workspace
-	Link        *Link
-	Partner     *Partner // nil if the link has none
-	Program     *Program // nil if the link has none
-	WindowMs    int64    // the program's; DefaultWindow without program
-	RewardTerms string   // the program's [Reward.Terms]
-	UTM         UTM      // the program's
-	Unsafe      string   // Safety of the destination with the workspace's token parameter
-	Offset      int64    // of the newest record of the topic that this was made from: catalog_offset
+	Workspace      *Workspace // the owner of the host
+	Link           *Link
+	Partner        *Partner // nil if the link has none
+	Program        *Program // nil if the link has none
+	WindowMs       int64    // the program's; DefaultWindow without program
+	RewardTerms    string   // the program's [Reward.Terms]
+	UTM            UTM      // the program's
+	WithholdReason string   // of the destination, for the workspace's token parameter: [WithholdReason]
+	Offset         int64    // largest offset of the records this was made from: a click's catalog_offset
 }
 
-// View answers look-ups from the records of the topic. It may be read while it is fed.
-// A record costs the same however many there are; a look-up takes two map reads under a
-// read lock, and does not allocate.
+// View answers look-ups from the records of the topic. It can be read while records are
+// applied. The cost of a record does not depend on their number; a look-up takes two
+// map reads under a read lock and does not allocate.
 //
-// A view that is fed from the beginning of the topic a second time keeps what was
-// removed in between, because a compacted topic does not say so for ever: then make a
-// new one.
+// To read the topic again from its start, make a new View: the compacted topic may no
+// longer have the tombstone of a record that was removed meanwhile, and an old View
+// would keep it.
 type View struct {
-	// guards everything below, and the fields of all cells; what cells point to never
-	// changes
-	mu         sync.RWMutex
-	offset     int64
-	records    map[string]stored // by key
-	workspaces map[string]*cell[Workspace]
-	programs   map[member]*cell[terms]
-	partners   map[member]*cell[Partner]
-	hosts      map[string]*hostCell
+	mu sync.RWMutex // guards viewState and the fields of all cells; what cells point to never changes
+	viewState
+}
+
+type viewState struct {
+	offset     int64                                // the largest that Apply has seen; -1 before the first
+	records    map[string]storedRecord              // by key
+	workspaces map[string]*cell[Workspace]          // by id
+	programs   map[workspaceKey]*cell[programTerms] // with what follows from them
+	partners   map[workspaceKey]*cell[Partner]
+	hosts      map[string]*hostCell            // by [NormalizeHost]
 	domains    map[string]map[string]*linkCell // domain → slug → link
 }
 
-// stored is a record as it came, for Save and Entries. A removed one has no value, but
-// its offset stays: an older record that comes late must not bring it back.
-type stored struct {
+// storedRecord is a record as it came, for Save and Entries. A removed one has no
+// value, but its offset stays: an older record that arrives later must not restore it.
+type storedRecord struct {
 	value  []byte
 	offset int64
 }
 
-// cell is the place of one record. It exists from the first time that anything refers
-// to it, so that links can point to partners that come later; value is nil until then,
-// and again after a removal.
+// cell holds one record. It is made when something first refers to it, so that links
+// can point to partners whose record comes later. value is nil until the record comes,
+// and again after its removal.
 type cell[T any] struct {
 	value  *T
 	offset int64
 }
 
-type member struct{ workspace, id string }
+// workspaceKey names a program or partner: ids are unique within a workspace.
+type workspaceKey struct{ workspace, id string }
 
-// terms is a program with what follows from it.
-type terms struct {
+// programTerms is a program and its frozen reward terms.
+type programTerms struct {
 	Program
-	reward string
+	reward string // [Reward.Terms]
 }
 
 type hostCell struct {
 	cell[Host]
 	workspace *cell[Workspace]
-	links     map[string]*linkCell
+	links     map[string]*linkCell // of the domain as which the host answers, by slug
 }
 
 type linkCell struct {
 	cell[linkRecord]
-	partner *cell[Partner] // nil if the link has none
-	program *cell[terms]   // nil if the link has none
-	safety  atomic.Pointer[safety]
+	partner  *cell[Partner]      // nil if the link has none
+	program  *cell[programTerms] // nil if the link has none
+	withheld atomic.Pointer[cachedReason]
 }
 
-// safety remembers [Safety] for one token parameter.
-type safety struct{ parameter, reason string }
+// cachedReason is the result of [WithholdReason] for one token parameter.
+type cachedReason struct{ parameter, reason string }
 
 // NewView returns an empty view.
 func NewView() *View {
-	return &View{
+	return &View{viewState: viewState{
 		offset:     -1,
-		records:    map[string]stored{},
+		records:    map[string]storedRecord{},
 		workspaces: map[string]*cell[Workspace]{},
-		programs:   map[member]*cell[terms]{},
-		partners:   map[member]*cell[Partner]{},
+		programs:   map[workspaceKey]*cell[programTerms]{},
+		partners:   map[workspaceKey]*cell[Partner]{},
 		hosts:      map[string]*hostCell{},
 		domains:    map[string]map[string]*linkCell{},
-	}
+	}}
 }
 
-// Replace makes v hold what other holds, at once for whoever looks. other must not be
-// used any more.
+// Replace makes v hold what other holds, in one step for all readers. other must not be
+// used afterwards.
 func (v *View) Replace(other *View) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.offset, v.records, v.workspaces, v.programs, v.partners, v.hosts, v.domains = other.offset, other.records, other.workspaces, other.programs, other.partners, other.hosts, other.domains
+	v.viewState = other.viewState
 }
 
-// Apply takes one record of the topic; an empty value removes it. Of one key the record
-// with the largest offset wins, whatever the order. An error names the key and changes
-// nothing but [View.Offset].
+// Apply takes one record of the topic; an empty value removes the record. For each key
+// the largest offset wins, in whatever order the records come. After an error, which
+// names the key, nothing but [View.Offset] has changed.
 func (v *View) Apply(key string, value []byte, offset int64) error {
 	var r *record
 	var err error
@@ -141,56 +144,57 @@ func (v *View) Apply(key string, value []byte, offset int64) error {
 		return nil
 	}
 	if r != nil {
-		v.records[key] = stored{slices.Clone(value), offset}
-		v.put(r, offset)
+		v.records[key] = storedRecord{slices.Clone(value), offset}
+		v.storeRecord(r, offset)
 		return nil
 	}
-	v.records[key] = stored{nil, offset}
+	v.records[key] = storedRecord{nil, offset}
 	if len(old.value) > 0 {
 		was, err := decodeRecord(key, old.value)
 		if err != nil {
 			return err // it was accepted before
 		}
-		v.remove(was, offset)
+		v.removeRecord(was, offset)
 	}
 	return nil
 }
 
-// put and remove are called with mu held.
-func (v *View) put(r *record, offset int64) {
+// storeRecord and removeRecord are called with mu held.
+func (v *View) storeRecord(r *record, offset int64) {
 	switch {
 	case r.workspace != nil:
-		*at(v.workspaces, r.workspace.ID) = cell[Workspace]{r.workspace, offset}
+		*cellOf(v.workspaces, r.workspace.ID) = cell[Workspace]{r.workspace, offset}
 	case r.program != nil:
 		p := r.program
-		*at(v.programs, member{p.Workspace, p.ID}) = cell[terms]{&terms{p.Program, p.Reward.Terms()}, offset}
+		terms := &programTerms{p.Program, p.Reward.Terms()}
+		*cellOf(v.programs, workspaceKey{p.Workspace, p.ID}) = cell[programTerms]{terms, offset}
 	case r.partner != nil:
 		p := r.partner
-		*at(v.partners, member{p.Workspace, p.ID}) = cell[Partner]{&p.Partner, offset}
+		*cellOf(v.partners, workspaceKey{p.Workspace, p.ID}) = cell[Partner]{&p.Partner, offset}
 	case r.host != nil:
 		h := r.host
-		v.hosts[h.Host] = &hostCell{cell[Host]{h, offset}, at(v.workspaces, h.Workspace), v.linksOf(h.Domain)}
+		v.hosts[h.Host] = &hostCell{cell[Host]{h, offset}, cellOf(v.workspaces, h.Workspace), v.linksOf(h.Domain)}
 	case r.link != nil:
 		l := r.link
 		c := &linkCell{cell: cell[linkRecord]{l, offset}}
 		if l.Partner != "" {
-			c.partner = at(v.partners, member{l.Workspace, l.Link.Partner})
+			c.partner = cellOf(v.partners, workspaceKey{l.Workspace, l.Link.Partner})
 		}
 		if l.Program != "" {
-			c.program = at(v.programs, member{l.Workspace, l.Link.Program})
+			c.program = cellOf(v.programs, workspaceKey{l.Workspace, l.Link.Program})
 		}
 		v.linksOf(l.Domain)[l.Slug] = c
 	}
 }
 
-func (v *View) remove(r *record, offset int64) {
+func (v *View) removeRecord(r *record, offset int64) {
 	switch {
 	case r.workspace != nil:
-		*at(v.workspaces, r.workspace.ID) = cell[Workspace]{nil, offset}
+		*cellOf(v.workspaces, r.workspace.ID) = cell[Workspace]{nil, offset}
 	case r.program != nil:
-		*at(v.programs, member{r.program.Workspace, r.program.ID}) = cell[terms]{nil, offset}
+		*cellOf(v.programs, workspaceKey{r.program.Workspace, r.program.ID}) = cell[programTerms]{nil, offset}
 	case r.partner != nil:
-		*at(v.partners, member{r.partner.Workspace, r.partner.ID}) = cell[Partner]{nil, offset}
+		*cellOf(v.partners, workspaceKey{r.partner.Workspace, r.partner.ID}) = cell[Partner]{nil, offset}
 	case r.host != nil:
 		delete(v.hosts, r.host.Host)
 	case r.link != nil:
@@ -198,7 +202,8 @@ func (v *View) remove(r *record, offset int64) {
 	}
 }
 
-func at[K comparable, T any](m map[K]*T, key K) *T {
+// cellOf returns the cell of a key, and makes it if there is none.
+func cellOf[K comparable, T any](m map[K]*T, key K) *T {
 	c := m[key]
 	if c == nil {
 		c = new(T)
@@ -216,10 +221,10 @@ func (v *View) linksOf(domain string) map[string]*linkCell {
 	return links
 }
 
-// Lookup resolves an address. host is a Host header as it came, see [NormalizeHost];
-// slug is matched exactly, so percent-decoding and the trailing slash are the caller's.
-// Of an Archived address Resolved is filled too.
-func (v *View) Lookup(host, slug string) (Resolved, Found) {
+// Lookup resolves an address. host is the Host header as received, see [NormalizeHost].
+// slug is matched exactly: the caller percent-decodes it and handles a trailing slash.
+// Resolved is also filled for an Archived address.
+func (v *View) Lookup(host, slug string) (Resolved, LookupResult) {
 	host = NormalizeHost(host)
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -228,7 +233,7 @@ func (v *View) Lookup(host, slug string) (Resolved, Found) {
 		return Resolved{}, Unknown
 	}
 	l := h.links[slug]
-	// a link of the domain's former owner is nobody's
+	// a link that the domain's former owner left behind does not count
 	if l == nil || l.value.Workspace != h.value.Workspace {
 		return Resolved{}, Unknown
 	}
@@ -248,25 +253,29 @@ func (v *View) Lookup(host, slug string) (Resolved, Found) {
 	if l.program != nil {
 		r.Offset = max(r.Offset, l.program.offset)
 		if p := l.program.value; p != nil {
-			r.Program, r.WindowMs, r.RewardTerms, r.UTM = &p.Program, p.WindowMs, p.reward, p.UTM
+			r.Program = &p.Program
+			r.WindowMs = p.WindowMs
+			r.RewardTerms = p.reward
+			r.UTM = p.UTM
 		} else {
 			r.Program = &Program{ID: r.Link.Program}
 		}
 	}
-	r.Unsafe = l.reason(r.Workspace.TokenParameter)
+	r.WithholdReason = l.withholdReason(r.Workspace.TokenParameter)
 	if h.value.Status == StatusArchived || r.Link.Status == StatusArchived {
 		return r, Archived
 	}
 	return r, Active
 }
 
-// reason is asked for the same parameter until the workspace changes it.
-func (l *linkCell) reason(parameter string) string {
-	if s := l.safety.Load(); s != nil && s.parameter == parameter {
+// withholdReason caches the reason for one parameter: the parameter is the same until
+// the workspace changes it.
+func (l *linkCell) withholdReason(parameter string) string {
+	if s := l.withheld.Load(); s != nil && s.parameter == parameter {
 		return s.reason
 	}
-	s := &safety{parameter, Safety(l.value.Destination, parameter)}
-	l.safety.Store(s)
+	s := &cachedReason{parameter, WithholdReason(l.value.Destination, parameter)}
+	l.withheld.Store(s)
 	return s.reason
 }
 
@@ -281,8 +290,8 @@ func (v *View) Workspace(id string) (*Workspace, bool) {
 	return c.value, true
 }
 
-// Workspaces returns what the view holds in the shape of catalog files, by id. Archived
-// hosts, and links on domains that are archived, are left out. It is for printing
+// Workspaces returns the view's contents in the shape of catalog files, sorted by id.
+// Archived hosts, and links on archived domains, are left out. It is meant for printing
 // ([Format]) and for checks at start, not for requests.
 func (v *View) Workspaces() []Workspace {
 	v.mu.RLock()
@@ -290,7 +299,7 @@ func (v *View) Workspaces() []Workspace {
 	byID := map[string]*Workspace{}
 	for id, c := range v.workspaces {
 		if c.value != nil {
-			w := clone(c.value)
+			w := cloneWorkspace(c.value)
 			v.fillHosts(&w)
 			byID[id] = &w
 		}
@@ -325,9 +334,9 @@ func (v *View) Workspaces() []Workspace {
 	return out
 }
 
-// fillHosts replaces the hosts that the workspace's record names by those that answer:
-// one that a file no longer names goes on answering until it is archived. The record's
-// order is kept, others follow.
+// fillHosts replaces the hosts that the workspace's record names by those that answer.
+// A host that the file no longer names still answers until it is archived. Hosts of the
+// record keep their order; the others follow.
 func (v *View) fillHosts(w *Workspace) {
 	active := func(host string) bool {
 		h := v.hosts[host]
@@ -361,15 +370,16 @@ func (v *View) Entries() []Entry {
 	return out
 }
 
-// Offset is the largest offset that Apply has seen, good or bad; -1 before the first.
+// Offset returns the largest offset that Apply has seen, of usable and unusable records
+// alike; -1 before the first.
 func (v *View) Offset() int64 {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return v.offset
 }
 
-// LongestWindow is the longest attribution window of any program, and at least
-// DefaultWindow: clicks must be kept longer.
+// LongestWindow returns the longest attribution window of any program, at least
+// DefaultWindow. Clicks must be kept longer than that.
 func (v *View) LongestWindow() time.Duration {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

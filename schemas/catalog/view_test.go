@@ -123,7 +123,7 @@ func TestLookupOfTheDemo(t *testing.T) {
 	}
 }
 
-func describe(r Resolved, found Found) string {
+func describe(r Resolved, found LookupResult) string {
 	words := []string{found.String()}
 	if found == Unknown {
 		return words[0]
@@ -142,13 +142,13 @@ func describe(r Resolved, found Found) string {
 	if r.Workspace.Entitled() {
 		words = append(words, "entitled")
 	}
-	if r.Unsafe != "" {
-		words = append(words, r.Unsafe)
+	if r.WithholdReason != "" {
+		words = append(words, r.WithholdReason)
 	}
 	return strings.Join(words, " ")
 }
 
-// TestViewFollowsTheTopic tells a short history: what is not there yet, edits,
+// TestViewFollowsTheTopic applies a short history: records that are not there yet, edits,
 // archiving, removal, and catalog_offset.
 func TestViewFollowsTheTopic(t *testing.T) {
 	v := NewView()
@@ -174,7 +174,7 @@ func TestViewFollowsTheTopic(t *testing.T) {
 	apply("link/go.acme.com/nomura", 10)
 	expect("unknown", 0)
 	apply("domain/localhost", 7)
-	expect("active lnk_nomura prt_nomura/ prg_agency 2592000000", 10) // ids stand alone
+	expect("active lnk_nomura prt_nomura/ prg_agency 2592000000", 10) // only their ids are known
 	apply("workspace/acme", 11)
 	apply("partner/acme/prt_nomura", 4)
 	apply("program/acme/prg_agency", 5)

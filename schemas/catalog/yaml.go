@@ -17,12 +17,12 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// maxDepth bounds the nesting of a file before it is parsed: the parser recurses, and a
-// stack that overflows cannot be recovered from. A catalog needs 5.
+// maxDepth bounds the nesting of a file before it is parsed. The parser recurses, and
+// Go cannot recover from a stack overflow. A catalog needs 5.
 const maxDepth = 32
 
-// Load reads and checks catalog files together. All problems of all files are reported,
-// joined.
+// Load reads catalog files and checks them together. It returns all problems of all
+// files, joined.
 func Load(paths ...string) (*Catalog, error) {
 	var (
 		workspaces []Workspace
@@ -33,34 +33,34 @@ func Load(paths ...string) (*Catalog, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading catalog: %w", err)
 		}
-		found, bad := decode(path, data)
+		found, bad := decodeFile(path, data)
 		workspaces = append(workspaces, found...)
 		problems = append(problems, bad...)
 	}
-	problems = append(problems, validate(workspaces)...)
+	problems = append(problems, checkWorkspaces(workspaces)...)
 	if err := joinProblems(problems); err != nil {
 		return nil, err
 	}
 	return New(workspaces)
 }
 
-// Parse reads one catalog file and checks it; name is what problems call it. The
-// workspaces come with defaults filled in and remember where they were read, so that
-// [New] can still name lines and columns when it finds conflicts between files.
+// Parse reads one catalog file and checks it; its problems name the file as name. The
+// workspaces have defaults filled in and remember where they were read, so that [New]
+// can give line and column of a conflict between files.
 func Parse(name string, data []byte) ([]Workspace, error) {
-	workspaces, problems := decode(name, data)
-	problems = append(problems, validate(workspaces)...)
+	workspaces, problems := decodeFile(name, data)
+	problems = append(problems, checkWorkspaces(workspaces)...)
 	if err := joinProblems(problems); err != nil {
 		return nil, err
 	}
 	return workspaces, nil
 }
 
-// decode turns a file into workspaces and complains only about its form. What it
-// complained about holds a zero value, and validate is silent there.
-func decode(name string, data []byte) ([]Workspace, []*Problem) {
+// decodeFile turns a file into workspaces and reports problems of its form only. A
+// value that it reported is zero, and the checker skips it.
+func decodeFile(name string, data []byte) ([]Workspace, []*Problem) {
 	d := &decoder{file: name, bad: map[string]bool{}}
-	root := d.parse(data)
+	root := d.parseDocument(data)
 	if root == nil {
 		return nil, d.problems
 	}
@@ -68,10 +68,10 @@ func decode(name string, data []byte) ([]Workspace, []*Problem) {
 	var workspaces []Workspace
 	d.readFields(root, nil, fieldTable{listField("workspaces", &workspaces, workspaceFields)})
 	for i := range workspaces {
-		workspaces[i].src = &source{file: name, index: i, root: root, bad: d.bad}
+		workspaces[i].src = &sourceFile{file: name, index: i, root: root, bad: d.bad}
 	}
 	if len(workspaces) == 0 && len(d.problems) == 0 {
-		d.complain(nil, nodePosition(root), "no workspaces")
+		d.addProblem(nil, nodePosition(root), "no workspaces")
 	}
 	for i := range workspaces {
 		fillDefaults(&workspaces[i])
@@ -79,14 +79,15 @@ func decode(name string, data []byte) ([]Workspace, []*Problem) {
 	return workspaces, d.problems
 }
 
+// decoder reads one file.
 type decoder struct {
-	file     string
-	root     ast.Node
-	problems []*Problem
-	bad      map[string]bool
+	file     string          // as the caller named it
+	root     ast.Node        // of the file
+	problems []*Problem      // so far
+	bad      map[string]bool // paths of problems
 }
 
-func (d *decoder) complain(at *fieldPath, pos *token.Position, format string, args ...any) {
+func (d *decoder) addProblem(at *fieldPath, pos *token.Position, format string, args ...any) {
 	path := at.String()
 	if path != "" {
 		d.bad[path] = true
@@ -96,27 +97,27 @@ func (d *decoder) complain(at *fieldPath, pos *token.Position, format string, ar
 	})
 }
 
-// parse returns the only document's root, or nil after a complaint.
-func (d *decoder) parse(data []byte) (root ast.Node) {
+// parseDocument returns the root of the only document, or nil after it added a problem.
+func (d *decoder) parseDocument(data []byte) (root ast.Node) {
 	start := &token.Position{Line: 1, Column: 1}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	if i := invalidByte(data); i >= 0 {
-		d.complain(nil, bytePosition(data, i),
+		d.addProblem(nil, bytePosition(data, i),
 			"byte 0x%02x is not text: a catalog is UTF-8 without control characters", data[i])
 		return nil
 	}
-	defer func() { // the YAML library is not ours; a file must not be able to stop a daemon
+	defer func() { // a file must not be able to stop a daemon by a bug of the YAML library
 		if r := recover(); r != nil {
 			root = nil
-			d.complain(nil, start, "not valid YAML: %v", r)
+			d.addProblem(nil, start, "not valid YAML: %v", r)
 		}
 	}()
 	tokens := lexer.Tokenize(string(data))
 	if pos := tooDeep(tokens); pos != nil {
-		d.complain(nil, pos, "nested too deeply")
+		d.addProblem(nil, pos, "nested too deeply")
 		return nil
 	}
-	// repeated keys are found in object, all of them
+	// eachKey finds repeated keys, all of them
 	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		pos, text := start, err.Error()
@@ -127,7 +128,7 @@ func (d *decoder) parse(data []byte) (root ast.Node) {
 				pos = tk.Position
 			}
 		}
-		d.complain(nil, pos, "not valid YAML: %s", text)
+		d.addProblem(nil, pos, "not valid YAML: %s", text)
 		return nil
 	}
 	for _, doc := range file.Docs {
@@ -135,18 +136,19 @@ func (d *decoder) parse(data []byte) (root ast.Node) {
 			continue
 		}
 		if root != nil {
-			d.complain(nil, nodePosition(doc.Body), "a catalog file has one document, without directives")
+			d.addProblem(nil, nodePosition(doc.Body), "a catalog file has one document, without directives")
 			return nil
 		}
 		root = doc.Body
 	}
 	if root == nil {
-		d.complain(nil, start, "no workspaces")
+		d.addProblem(nil, start, "no workspaces")
 	}
 	return root
 }
 
-// invalidByte finds what YAML does not allow in a file at all, or -1.
+// invalidByte returns the index of the first byte that YAML does not allow in a file,
+// or -1.
 func invalidByte(data []byte) int {
 	for i := 0; i < len(data); {
 		if b := data[i]; b < utf8.RuneSelf {
@@ -171,11 +173,11 @@ func bytePosition(data []byte, i int) *token.Position {
 	return &token.Position{Line: line, Column: utf8.RuneCount(head[bytes.LastIndexByte(head, '\n')+1:]) + 1}
 }
 
-// tooDeep bounds flow nesting by its brackets, and block nesting by the indentation of
-// lines and by the dashes and question marks on one line: each block level needs one of
-// these.
+// tooDeep returns where the nesting exceeds maxDepth, or nil. It counts the brackets of
+// flow nesting. For block nesting it bounds the indentation of lines, and the dashes
+// and question marks on one line: each level needs one of these.
 func tooDeep(tokens token.Tokens) *token.Position {
-	flow, line, marks := 0, 0, 0
+	var flow, line, marks int
 	for _, tk := range tokens {
 		if tk.Position.Line != line {
 			line, marks = tk.Position.Line, 0
@@ -203,29 +205,29 @@ func (d *decoder) readFields(n ast.Node, at *fieldPath, fields fieldTable) {
 	seen := map[string]bool{}
 	d.eachKey(n, at, at.field, func(key string, kv *ast.MappingValueNode, here *fieldPath) {
 		seen[key] = true
-		if f := fields.find(key); f != nil {
+		if f := fields.fieldOf(key); f != nil {
 			f.decode(d, kv.Value, here)
 			return
 		}
-		d.complain(here, kv.Key.GetToken().Position, "unknown key: known are %s", fields.keys())
+		d.addProblem(here, kv.Key.GetToken().Position, "unknown key: known are %s", fields.knownKeys())
 	})
 	if _, ok := n.(*ast.MappingNode); !ok {
 		return
 	}
 	for i := range fields {
 		if f := &fields[i]; f.missing != "" && !seen[f.key] {
-			d.complain(at.field(f.key), nodePosition(n), "%s", f.missing)
+			d.addProblem(at.field(f.key), nodePosition(n), "%s", f.missing)
 		}
 	}
 }
 
-// eachKey calls read for every key of a mapping, with its value and the path that
-// pathOf gives it. Of a key that is there twice the second is refused.
+// eachKey calls read for every key of a mapping, with the path that pathOf makes of it.
+// The second occurrence of a key is refused.
 func (d *decoder) eachKey(n ast.Node, at *fieldPath, pathOf func(key string) *fieldPath,
 	read func(key string, kv *ast.MappingValueNode, at *fieldPath)) {
 	m, ok := n.(*ast.MappingNode)
 	if !ok {
-		d.complainType(n, at, "a mapping")
+		d.addTypeProblem(n, at, "a mapping")
 		return
 	}
 	first := map[string]*token.Position{}
@@ -233,11 +235,11 @@ func (d *decoder) eachKey(n ast.Node, at *fieldPath, pathOf func(key string) *fi
 		pos := kv.Key.GetToken().Position
 		key, ok := keyText(kv.Key)
 		if !ok {
-			d.complain(at.field(kv.Key.GetToken().Value), pos, "a key must be plain or quoted text")
+			d.addProblem(at.field(kv.Key.GetToken().Value), pos, "a key must be plain or quoted text")
 			continue
 		}
 		if p := first[key]; p != nil {
-			d.complain(pathOf(key), pos, "repeated key: first at line %d, column %d", p.Line, p.Column)
+			d.addProblem(pathOf(key), pos, "repeated key: first at line %d, column %d", p.Line, p.Column)
 			continue
 		}
 		first[key] = pos
@@ -245,12 +247,12 @@ func (d *decoder) eachKey(n ast.Node, at *fieldPath, pathOf func(key string) *fi
 	}
 }
 
-// eachItem calls read for every element, also for one that is malformed: indices stay
+// eachItem calls read for every element, malformed ones included, so that indices are
 // those of the file.
 func (d *decoder) eachItem(n ast.Node, at *fieldPath, read func(n ast.Node, at *fieldPath)) {
 	s, ok := n.(*ast.SequenceNode)
 	if !ok {
-		d.complainType(n, at, "a list")
+		d.addTypeProblem(n, at, "a list")
 		return
 	}
 	for i, v := range s.Values {
@@ -265,14 +267,14 @@ func (d *decoder) readText(n ast.Node, at *fieldPath) string {
 	case *ast.LiteralNode:
 		return n.Value.Value
 	}
-	d.complainType(n, at, "text")
+	d.addTypeProblem(n, at, "text")
 	return ""
 }
 
 func (d *decoder) readNonEmptyText(n ast.Node, at *fieldPath) string {
 	s := d.readText(n, at)
 	if s == "" && !d.bad[at.String()] {
-		d.complain(at, nodePosition(n), "is empty: leave the key out or give a value")
+		d.addProblem(at, nodePosition(n), "is empty: leave the key out or give a value")
 	}
 	return s
 }
@@ -281,7 +283,7 @@ func (d *decoder) readFlag(n ast.Node, at *fieldPath) bool {
 	if b, ok := n.(*ast.BoolNode); ok {
 		return b.Value
 	}
-	d.complainType(n, at, "true or false")
+	d.addTypeProblem(n, at, "true or false")
 	return false
 }
 
@@ -295,14 +297,14 @@ func (d *decoder) readWindow(n ast.Node, at *fieldPath) int64 {
 	}
 	m := windowForm.FindStringSubmatch(s)
 	if m == nil {
-		d.complain(at, nodePosition(n), `window %q is not a whole number and d, h, m or s, such as "30d"`, s)
+		d.addProblem(at, nodePosition(n), `window %q is not a whole number and d, h, m or s, such as "30d"`, s)
 		return 0
 	}
 	count, _ := strconv.ParseInt(m[1], 10, 64) // at most nine digits
 	unit := map[string]time.Duration{"d": 24 * time.Hour, "h": time.Hour, "m": time.Minute, "s": time.Second}[m[2]]
 	ms := count * unit.Milliseconds()
 	if text := windowProblem(ms); text != "" {
-		d.complain(at, nodePosition(n), "%s", text)
+		d.addProblem(at, nodePosition(n), "%s", text)
 		return 0
 	}
 	return ms
@@ -315,7 +317,7 @@ func (d *decoder) readTimestamp(n ast.Node, at *fieldPath) time.Time {
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil || t.Year() < 1970 {
-		d.complain(at, nodePosition(n), "%q is not an RFC 3339 time such as 2026-01-05T00:00:00Z", s)
+		d.addProblem(at, nodePosition(n), "%q is not an RFC 3339 time such as 2026-01-05T00:00:00Z", s)
 		return time.Time{}
 	}
 	return t
@@ -335,26 +337,26 @@ func (d *decoder) readTextMap(n ast.Node, at *fieldPath) map[string]string {
 	return texts
 }
 
-func (d *decoder) complainType(n ast.Node, at *fieldPath, want string) {
+func (d *decoder) addTypeProblem(n ast.Node, at *fieldPath, want string) {
 	pos := nodePosition(n)
 	if at != nil {
-		pos, _ = locate(d.root, at)
+		pos, _ = locateNode(d.root, at)
 	}
 	switch n.(type) {
 	case nil, *ast.NullNode:
-		d.complain(at, pos, "must be %s, is empty: leave the key out or give a value", want)
+		d.addProblem(at, pos, "must be %s, is empty: leave the key out or give a value", want)
 	case *ast.BoolNode, *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
 		if want == "text" {
-			d.complain(at, pos, "must be text, is %s: put it in quotes", kindOf(n))
+			d.addProblem(at, pos, "must be text, is %s: put it in quotes", nodeKind(n))
 			return
 		}
-		d.complain(at, pos, "must be %s, is %s", want, kindOf(n))
+		d.addProblem(at, pos, "must be %s, is %s", want, nodeKind(n))
 	default:
-		d.complain(at, pos, "must be %s, is %s", want, kindOf(n))
+		d.addProblem(at, pos, "must be %s, is %s", want, nodeKind(n))
 	}
 }
 
-func kindOf(n ast.Node) string {
+func nodeKind(n ast.Node) string {
 	switch n.(type) {
 	case *ast.BoolNode:
 		return "true or false"

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// Each line: what Safety says with token parameter nim_ct ("-": safe), then the
+// Each line: the reason given with token parameter nim_ct ("-": safe), then the
 // destination.
-const safetyTable = `
+const withholdTable = `
 -                 https://shop.acme.com
 -                 https://shop.acme.com/?ref=a%2Bb#top
 -                 HTTP://shop.acme.com/?a=1&&b
@@ -78,17 +78,17 @@ signed_url        https://acme.com/?code=ab&state=cd&hmac=1
 semicolon_query   https://acme.com/?nim_ct=1;2
 `
 
-func TestSafety(t *testing.T) {
+func TestWithholdReason(t *testing.T) {
 	seen := map[string]bool{}
-	for line := range strings.Lines(safetyTable) {
+	for line := range strings.Lines(withholdTable) {
 		if strings.TrimSpace(line) == "" || line[0] == '#' {
 			continue
 		}
 		f := strings.Fields(line)
 		want := strings.TrimPrefix(f[0], "-")
 		seen[want] = true
-		if got := Safety(f[1], "nim_ct"); got != want {
-			t.Errorf("Safety(%q) = %q, want %q", f[1], got, want)
+		if got := WithholdReason(f[1], "nim_ct"); got != want {
+			t.Errorf("WithholdReason(%q) = %q, want %q", f[1], got, want)
 		}
 	}
 	for _, reason := range []string{"", ReasonScheme, ReasonSemicolonQuery, ReasonReservedPresent, ReasonSignedURL,
@@ -97,23 +97,23 @@ func TestSafety(t *testing.T) {
 			t.Errorf("no line for %q", reason)
 		}
 	}
-	if got := Safety("https://acme.com/?Click.ID=1", "click.id"); got != ReasonReservedPresent {
+	if got := WithholdReason("https://acme.com/?Click.ID=1", "click.id"); got != ReasonReservedPresent {
 		t.Errorf("another token parameter: got %q", got)
 	}
 }
 
-// FuzzSafety: no input panics; a safe destination stays safe with another fragment, and
-// is reserved_present once the token is on it.
-func FuzzSafety(f *testing.F) {
-	for line := range strings.Lines(safetyTable) {
+// FuzzWithholdReason: no input panics; a safe destination stays safe with another
+// fragment, and is reserved_present once the token is on it.
+func FuzzWithholdReason(f *testing.F) {
+	for line := range strings.Lines(withholdTable) {
 		if fields := strings.Fields(line); len(fields) == 2 {
 			f.Add(fields[1])
 		}
 	}
 	f.Fuzz(func(t *testing.T, destination string) {
-		reason := Safety(destination, "nim_ct")
+		reason := WithholdReason(destination, "nim_ct")
 		head, _, _ := strings.Cut(destination, "#")
-		if reason != Safety(head+"#;?nim_ct=1&hmac=1", "nim_ct") {
+		if reason != WithholdReason(head+"#;?nim_ct=1&hmac=1", "nim_ct") {
 			t.Errorf("%q: the fragment counts", destination)
 		}
 		if reason != "" {
@@ -123,7 +123,7 @@ func FuzzSafety(f *testing.F) {
 		if strings.Contains(head, "?") {
 			separator = "&"
 		}
-		if got := Safety(head+separator+"nim_ct=t", "nim_ct"); got != ReasonReservedPresent {
+		if got := WithholdReason(head+separator+"nim_ct=t", "nim_ct"); got != ReasonReservedPresent {
 			t.Errorf("%q with the token: %q", destination, got)
 		}
 	})

@@ -6,33 +6,39 @@ import (
 	"strings"
 )
 
-// Reasons for which [Safety] withholds a token; they stand on the click as
+// Reasons why the click token is withheld from a destination. The click records them as
 // token_reason.
 const (
-	ReasonScheme = "scheme" // not http or https
-	// ; in the query: a separator to some servers, data to others
-	ReasonSemicolonQuery  = "semicolon_query"
-	ReasonReservedPresent = "reserved_present" // the destination already has the token parameter
-	ReasonSignedURL       = "signed_url"       // another parameter would, or might, break a signature
-	// an authorization request or answer; servers compare it as a whole
+	// ReasonScheme: the destination is not http or https.
+	ReasonScheme = "scheme"
+	// ReasonSemicolonQuery: the query contains a semicolon, which some servers read as
+	// a separator and others as data.
+	ReasonSemicolonQuery = "semicolon_query"
+	// ReasonReservedPresent: the destination already has the token parameter.
+	ReasonReservedPresent = "reserved_present"
+	// ReasonSignedURL: another parameter would, or might, break the URL's signature.
+	ReasonSignedURL = "signed_url"
+	// ReasonOAuth: an OAuth request or response, which servers compare as a whole.
 	ReasonOAuth = "oauth"
 )
 
-// Safety says why the token parameter must not be added to a destination, or "" if it
-// may. Where several reasons hold, the first in the order of the constants is given:
-// the first three are final, signed_url and oauth yield to a link's `token: always`.
+// WithholdReason returns why the token parameter must not be added to a destination, or
+// "" if it may be added. If several reasons apply, it returns the first in the order of
+// the constants. The first three are final; a link's `token: always` overrides
+// signed_url and oauth.
 //
-// Only the bytes between the first ? and the first # are looked at. Parameters are what
-// & separates; a name ends at the first =, a value is never looked at. For comparison,
-// and only for it, names are percent-decoded once (a + is a space, a bad escape stands
-// for itself) and lower-cased: servers differ in whether case matters, and a token
-// withheld in vain costs less than a broken link.
+// Only the bytes between the first ? and the first # count. Parameters are separated by
+// &; a name ends at the first =, and values are ignored. Names are percent-decoded once
+// (a + is a space, an invalid escape is left as it is) and lower-cased, for the
+// comparison only. Servers differ in whether case matters, and a token withheld without
+// need costs less than a broken link.
 //
 //	signed_url  x-amz-signature │ x-goog-signature │ hmac
 //	            signature with key-pair-id │ sig with se or sv
-//	            signature, sign or token with an expiry: exp, valid_until, or a name that contains "expir"
+//	            signature, sign or token with an expiry: exp, valid_until,
+//	              or a name that contains "expir"
 //	oauth       state with code or redirect_uri
-func Safety(destination string, tokenParameter string) (reason string) {
+func WithholdReason(destination string, tokenParameter string) (reason string) {
 	if !hasWebScheme(destination) {
 		return ReasonScheme
 	}
