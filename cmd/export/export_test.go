@@ -188,7 +188,7 @@ func pair(t *testing.T, codec *event.Codec, n int, partition int32, offset int64
 		Currency:    "EUR",
 		Exponent:    2,
 	}
-	v.ContentSHA256 = v.Content()
+	v.ContentSHA256 = v.ContentHash()
 	o := &event.Outcome{WorkspaceID: v.WorkspaceID, EventID: v.EventID, ClickToken: token, Verdict: event.Attributed,
 		Review: event.ReviewClear, Type: v.Type, Effect: 1, OccurredAt: at, ReceivedAt: at, DecidedAt: at, AmountMinor: &amount,
 		Currency: "EUR", Exponent: 2, ContentSHA256: v.ContentSHA256, EventPartition: partition, EventOffset: offset, RulesVersion: event.RulesVersion,

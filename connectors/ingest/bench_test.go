@@ -82,6 +82,6 @@ func BenchmarkJudge(b *testing.B) {
 		if ref != nil {
 			b.Fatal(ref)
 		}
-		one.Content()
+		one.ContentHash()
 	}
 }

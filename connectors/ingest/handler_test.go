@@ -243,7 +243,7 @@ func TestRecord(t *testing.T) {
 			a.ReceivedAt), AmountMinor: &minor, Currency: "KWD", Exponent: 3, Quantity: &quantity, OrderID: "o", ParentEventID: "p",
 		ReasonText: "ré", CustomerRef: "c", Metadata: map[string]string{"k": "v", "l": ""},
 		KeyID: secretOf("acme").KeyID()}
-	want.ContentSHA256 = want.Content()
+	want.ContentSHA256 = want.ContentHash()
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

@@ -81,7 +81,7 @@ func (h *Handler) record(workspace, keyID string, list []judged) (receivedAt eve
 	for i := range list {
 		c := &list[i]
 		c.WorkspaceID, c.KeyID, c.ReceivedAt = workspace, keyID, receivedAt
-		c.ContentSHA256 = c.Content()
+		c.ContentSHA256 = c.ContentHash()
 		value, err := h.codec.AppendConversion(nil, &c.Conversion)
 		if err != nil {
 			a.settle(i, err)

@@ -249,7 +249,7 @@ workspaces:
 		c.ClickToken; w.Header().Get("Location") != want {
 		t.Errorf("Location %s", w.Header().Get("Location"))
 	}
-	if f := frames(s.spool); len(f) != 1 || len(f[0].value) > event.HeadLen+event.MaxClickBytes {
+	if f := frames(s.spool); len(f) != 1 || len(f[0].value) > event.FramingLen+event.MaxClickBytes {
 		t.Errorf("%d frames, the first of %d bytes", len(f), len(f[0].value))
 	}
 	if c.LinkID != "lnk_long" || !strings.HasPrefix(c.Destination, "https://shop.acme.com/ppp") {

@@ -214,7 +214,7 @@ func (r *rig) pair(i int, partition int32) (*kgo.Record, *event.Outcome) {
 		Type: event.Sale, EventName: "order", OccurredAt: c.ClickedAt.Add(time.Hour),
 		ReceivedAt: c.ClickedAt.Add(time.Hour + time.Second), AmountMinor: &amount, Currency: "EUR", Exponent: 2,
 		OrderID: fmt.Sprintf("o%d", i), Metadata: map[string]string{"sku": "A1"}, KeyID: "0badcafe"}
-	v.ContentSHA256 = v.Content()
+	v.ContentSHA256 = v.ContentHash()
 	value, err := r.codec.AppendConversion(nil, v)
 	if err != nil {
 		r.t.Fatal(err)

@@ -70,9 +70,9 @@ func (j *journey) writeHead() error {
 	if !j.headChanged {
 		return nil
 	}
-	j.head.Click, j.head.ClickAt = nil, 0
+	j.head.Click, j.head.ClickArrivedAt = nil, 0
 	if j.clickKnown {
-		j.head.Click, j.head.ClickAt = j.clickWire, j.clickArrivedAt
+		j.head.Click, j.head.ClickArrivedAt = j.clickWire, j.clickArrivedAt
 	}
 	j.value = event.AppendHead(j.value[:0], &j.head)
 	return j.rows.Put(j.journeyKey(event.KindHead, ""), j.value)
@@ -89,7 +89,7 @@ func (j *journey) findClick(clicks ClickLookup) (known bool, err error) {
 		if err := j.rules.codec.DecodeClick(j.head.Click, &j.click); err != nil {
 			return false, fmt.Errorf("decoding the journey's click: %w", err)
 		}
-		j.setClick(j.head.ClickAt)
+		j.setClick(j.head.ClickArrivedAt)
 		return true, nil
 	}
 	if j.head.Kept > 0 || j.head.WaitParent > 0 || clicks == nil {

@@ -231,7 +231,7 @@ func (g generator) draw(t *rapid.T) *history {
 		}
 		ev.OccurredAt = at(time.Duration(rapid.SampledFrom([]int{-6, -4, 0, 1, 30, 60, 61, 1201}).Draw(t,
 			"occurred")) * time.Minute)
-		ev.ContentSHA256 = ev.Content()
+		ev.ContentSHA256 = ev.ContentHash()
 		h.events = append(h.events, ev)
 	}
 	return h

@@ -283,7 +283,7 @@ func (s *scriptPlayer) parseEvent(l *scriptLine) (*event.Conversion, error) {
 		}
 		ev.AmountMinor = &minor
 	}
-	ev.ContentSHA256 = ev.Content()
+	ev.ContentSHA256 = ev.ContentHash()
 	return ev, l.checkRead()
 }
 

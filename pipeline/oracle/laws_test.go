@@ -57,7 +57,7 @@ func drawHistory(t *rapid.T, limit drawLimits) (oracle.Click, []oracle.Event) {
 				e.Exponent = 2
 			}
 		}
-		e.ContentSHA256 = e.Content()
+		e.ContentSHA256 = e.ContentHash()
 		events = append(events, e)
 	}
 	return click, events

@@ -182,7 +182,7 @@ func parseEvent(t testing.TB, words []string, offset int64) oracle.Event {
 	// the same body sent at another minute of an example is the same content
 	same := e.Conversion
 	same.OccurredAt = 0
-	e.ContentSHA256 = same.Content()
+	e.ContentSHA256 = same.ContentHash()
 	return e
 }
 

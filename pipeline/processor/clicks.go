@@ -34,7 +34,7 @@ func (c *clickStore) keep(r *kgo.Record) (t [20]byte, shown bool, err error) {
 		c.log.Skip(r.Offset)
 		return t, false, nil
 	}
-	if shown, _ := header(r, topic.HeaderToken); shown != "1" || len(r.Value) < event.HeadLen || r.Value[0] != 0 {
+	if shown, _ := header(r, topic.HeaderToken); shown != "1" || len(r.Value) < event.FramingLen || r.Value[0] != 0 {
 		c.log.Skip(r.Offset)
 		return t, false, nil
 	}

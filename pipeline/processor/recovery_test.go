@@ -139,7 +139,7 @@ func (r *recovery) buy(k *event.Click, clicked event.Millis, at time.Time) {
 	r.shift = time.Since(at)
 	s := r.Sale(k, 1000+r.Rand.Int64N(9000))
 	s.WorkspaceID, s.OccurredAt = k.WorkspaceID, event.MillisOf(at)
-	s.ContentSHA256 = s.Content()
+	s.ContentSHA256 = s.ContentHash()
 	b, err := codec.AppendConversion(nil, s)
 	if err != nil {
 		r.Fatal(err)

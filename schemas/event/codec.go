@@ -29,11 +29,11 @@ var rejectionSchema string
 //go:embed ids.json
 var defaultIDs []byte
 
-// HeadLen is the length of Confluent framing.
-const HeadLen = 5
+// FramingLen is the length of Confluent framing, in bytes.
+const FramingLen = 5
 
-// Errors of the decoders. All of them mean that the bytes alone make the record
-// useless: Unreadable tells them from anything else.
+// Errors of the decoders. Each means that the record's bytes cannot be used; Unreadable
+// recognizes them.
 var (
 	ErrFraming       = errors.New("not in Confluent framing (0x00 and a 4-byte schema id)")
 	ErrUnknownSchema = errors.New("unknown schema id")
@@ -42,14 +42,14 @@ var (
 	ErrTooLarge      = errors.New("record is too large")
 )
 
-// MaxConversionBytes is the largest conversion, framing included, that counts as
-// readable. Its outcome carries the event, the click and, if a parent was inferred, the
-// id of another event; a row of the changelog holds ids of two. All that must fit a
-// broker's usual limit of 1 MB. The gateway takes less.
+// MaxConversionBytes is the size of the largest conversion, with framing, that counts
+// as readable. Its outcome contains the event, the click and, if a parent was inferred,
+// the id of another event; a changelog row contains two ids. All of these must fit a
+// broker's usual limit of 1 MB. The gateway accepts less.
 const MaxConversionBytes = 480 << 10
 
-// Unreadable reports whether err says that a record's bytes cannot be used, so that
-// another attempt would fail as well.
+// Unreadable reports whether err means that a record's bytes cannot be used, so that
+// another attempt would fail, too.
 func Unreadable(err error) bool {
 	return errors.Is(err, ErrFraming) || errors.Is(err, ErrUnknownSchema) || errors.Is(err, ErrWrongRecord) ||
 		errors.Is(err, ErrMalformed) || errors.Is(err, ErrTooLarge)
@@ -57,12 +57,12 @@ func Unreadable(err error) bool {
 
 // ID binds a schema id on the wire to a version of a record.
 type ID struct {
-	ID      uint32 `json:"id"`
-	Record  string `json:"record"`
-	Version int    `json:"version"`
+	ID      uint32 `json:"id"`      // in the framing
+	Record  string `json:"record"`  // such as Click
+	Version int    `json:"version"` // of the record's schema, from 1
 }
 
-// DefaultIDs are the ids of the built-in lock file.
+// DefaultIDs returns the ids of the built-in lock file.
 func DefaultIDs() []ID {
 	ids, err := ParseIDs(defaultIDs)
 	if err != nil {
@@ -87,8 +87,8 @@ type Schema struct {
 	JSON    string
 }
 
-// Schemas lists every version of every record, oldest first. Append-only: a version
-// that was once written must stay readable.
+// Schemas lists every version of every record, oldest first. It is append-only: a
+// version that was ever written must stay readable.
 func Schemas() []Schema {
 	return []Schema{
 		{"Click", 1, clickSchema},
@@ -99,38 +99,38 @@ func Schemas() []Schema {
 	}
 }
 
-// Codec encodes and decodes records in Confluent framing. What it decodes is a copy
-// (see Aliasing). It is safe for concurrent use.
+// Codec encodes and decodes records in Confluent framing. Decoded records do not share
+// memory with their input (see Aliasing). It is safe for concurrent use.
 type Codec struct {
-	click, conversion, outcome hot
-	progress, rejection        cold
-	schemas                    map[uint32]reading
-	options                    []avro.Opt // of decoding
+	click, conversion, outcome typedRecord
+	progress, rejection        genericRecord
+	schemas                    map[uint32]schemaReader // by the id on the wire
+	options                    []avro.Opt              // of decoding
 }
 
-// hot is a record coded by twmb/avro: the writer's schema and id.
-type hot struct {
+// typedRecord is how a frequent record is written, by twmb/avro.
+type typedRecord struct {
 	id     uint32
 	schema *avro.Schema
 }
 
-// cold is a record coded by goavro.
-type cold struct {
+// genericRecord is how a rare record is written, by goavro.
+type genericRecord struct {
 	id    uint32
 	codec *goavro.Codec
 }
 
-// reading is how records of one schema id are read.
-type reading struct {
+// schemaReader is how records of one schema id are read.
+type schemaReader struct {
 	record string
-	schema *avro.Schema  // resolved: what was written into today's type
-	text   *goavro.Codec // what was written
+	schema *avro.Schema  // the writer's, resolved into today's type
+	text   *goavro.Codec // the writer's
 }
 
 // NewCodec makes a codec for the given ids. Each record needs an id for its newest
-// version; ids of unknown records or versions are an error.
+// version; an id of an unknown record or version is an error.
 func NewCodec(ids []ID) (*Codec, error) {
-	c := &Codec{schemas: make(map[uint32]reading)}
+	c := &Codec{schemas: make(map[uint32]schemaReader)}
 	newest := make(map[string]Schema)
 	byVersion := make(map[string]Schema)
 	for _, s := range Schemas() {
@@ -166,7 +166,7 @@ func NewCodec(ids []ID) (*Codec, error) {
 		if err != nil {
 			return nil, fmt.Errorf("parsing schema %s version %d: %w", s.Record, s.Version, err)
 		}
-		c.schemas[id.ID] = reading{record: s.Record, schema: writer, text: text}
+		c.schemas[id.ID] = schemaReader{record: s.Record, schema: writer, text: text}
 	}
 	for _, s := range newest {
 		id, ok := writes[s.Record]
@@ -176,21 +176,21 @@ func NewCodec(ids []ID) (*Codec, error) {
 		r := c.schemas[id]
 		switch s.Record {
 		case "Click":
-			c.click = hot{id, r.schema}
+			c.click = typedRecord{id, r.schema}
 		case "Conversion":
-			c.conversion = hot{id, r.schema}
+			c.conversion = typedRecord{id, r.schema}
 		case "Outcome":
-			c.outcome = hot{id, r.schema}
+			c.outcome = typedRecord{id, r.schema}
 		case "Progress":
-			c.progress = cold{id, r.text}
+			c.progress = genericRecord{id, r.text}
 		case "Rejection":
-			c.rejection = cold{id, r.text}
+			c.rejection = genericRecord{id, r.text}
 		}
 	}
 	return c, nil
 }
 
-// DefaultCodec is the codec of the built-in lock file.
+// DefaultCodec returns the codec of the built-in lock file.
 func DefaultCodec() *Codec {
 	c, err := NewCodec(DefaultIDs())
 	if err != nil {
@@ -199,45 +199,45 @@ func DefaultCodec() *Codec {
 	return c
 }
 
-// Aliasing is the same codec, but the texts that it decodes point into the bytes they
-// were read from. These must not be modified while any of it is held, and live as long.
+// Aliasing returns a codec whose decoded texts point into their input. The input must
+// not be modified while a decoded record is in use, and stays in memory as long.
 func (c *Codec) Aliasing() *Codec {
 	alias := *c
 	alias.options = []avro.Opt{avro.AliasInput()}
 	return &alias
 }
 
-func appendHead(dst []byte, id uint32) []byte {
+func appendFraming(dst []byte, id uint32) []byte {
 	return binary.BigEndian.AppendUint32(append(dst, 0), id)
 }
 
-func (h hot) append(dst []byte, v any) ([]byte, error) {
-	b, err := h.schema.AppendEncode(appendHead(dst, h.id), v)
+func (h typedRecord) appendEncoded(dst []byte, v any) ([]byte, error) {
+	b, err := h.schema.AppendEncode(appendFraming(dst, h.id), v)
 	if err != nil {
 		return dst, fmt.Errorf("encoding: %w", err)
 	}
 	return b, nil
 }
 
-// frame checks the framing of b and returns the reading of its schema and the Avro
-// binary behind it.
-func (c *Codec) frame(b []byte, record string) (reading, []byte, error) {
-	if len(b) < HeadLen || b[0] != 0 {
-		return reading{}, nil, ErrFraming
+// parseFraming checks the framing of b. It returns the reader of b's schema and the
+// Avro binary after the framing. record "" accepts every record.
+func (c *Codec) parseFraming(b []byte, record string) (schemaReader, []byte, error) {
+	if len(b) < FramingLen || b[0] != 0 {
+		return schemaReader{}, nil, ErrFraming
 	}
 	id := binary.BigEndian.Uint32(b[1:])
 	r, ok := c.schemas[id]
 	if !ok {
-		return reading{}, nil, fmt.Errorf("%w %d", ErrUnknownSchema, id)
+		return schemaReader{}, nil, fmt.Errorf("%w %d", ErrUnknownSchema, id)
 	}
 	if record != "" && r.record != record {
-		return reading{}, nil, fmt.Errorf("%w: %d is %s, not %s", ErrWrongRecord, id, r.record, record)
+		return schemaReader{}, nil, fmt.Errorf("%w: %d is %s, not %s", ErrWrongRecord, id, r.record, record)
 	}
-	return r, b[HeadLen:], nil
+	return r, b[FramingLen:], nil
 }
 
-func (c *Codec) decode(b []byte, record string, v any) error {
-	r, body, err := c.frame(b, record)
+func (c *Codec) decodeTyped(b []byte, record string, v any) error {
+	r, body, err := c.parseFraming(b, record)
 	if err != nil {
 		return err
 	}
@@ -251,18 +251,20 @@ func (c *Codec) decode(b []byte, record string, v any) error {
 	return nil
 }
 
-// AppendClick appends k in wire form. The caller has cut it with Fit.
-func (c *Codec) AppendClick(dst []byte, k *Click) ([]byte, error) { return c.click.append(dst, k) }
+// AppendClick appends k in wire form. The caller has called k.Fit.
+func (c *Codec) AppendClick(dst []byte, k *Click) ([]byte, error) {
+	return c.click.appendEncoded(dst, k)
+}
 
 // DecodeClick reads a click from wire form.
 func (c *Codec) DecodeClick(b []byte, k *Click) error {
 	*k = Click{}
-	return c.decode(b, "Click", k)
+	return c.decodeTyped(b, "Click", k)
 }
 
 // AppendConversion appends v in wire form.
 func (c *Codec) AppendConversion(dst []byte, v *Conversion) ([]byte, error) {
-	return c.conversion.append(dst, v)
+	return c.conversion.appendEncoded(dst, v)
 }
 
 // DecodeConversion reads a conversion from wire form.
@@ -271,50 +273,49 @@ func (c *Codec) DecodeConversion(b []byte, v *Conversion) error {
 	if len(b) > MaxConversionBytes {
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(b), MaxConversionBytes)
 	}
-	return c.decode(b, "Conversion", v)
+	return c.decodeTyped(b, "Conversion", v)
 }
 
-// AppendOutcome appends o in wire form. If click is given, it is the stored wire form
-// of the snapshot and o.Click is not looked at: its bytes are copied when its schema is
-// the one that outcomes embed, else it is decoded and written anew.
+// AppendOutcome appends o in wire form. If click is not nil, it is the wire form of the
+// snapshot and o.Click is ignored. Its bytes are copied if its schema is the one that
+// outcomes embed; otherwise it is decoded and encoded again.
 func (c *Codec) AppendOutcome(dst []byte, o *Outcome, click []byte) ([]byte, error) {
 	if click == nil {
-		return c.outcome.append(dst, o)
+		return c.outcome.appendEncoded(dst, o)
 	}
-	if len(click) > HeadLen && binary.BigEndian.Uint32(click[1:]) == c.click.id && click[0] == 0 {
+	if len(click) > FramingLen && binary.BigEndian.Uint32(click[1:]) == c.click.id && click[0] == 0 {
 		bare := *o
 		bare.Click = nil
-		b, err := c.outcome.append(dst, &bare)
+		b, err := c.outcome.appendEncoded(dst, &bare)
 		if err != nil {
 			return dst, err
 		}
 		// click is the last field, a union of null and Click: 0 selects null, 2 (zigzag
 		// of 1) selects Click.
 		b[len(b)-1] = 2
-		return append(b, click[HeadLen:]...), nil
+		return append(b, click[FramingLen:]...), nil
 	}
 	whole := *o
 	whole.Click = new(Click)
 	if err := c.DecodeClick(click, whole.Click); err != nil {
 		return dst, fmt.Errorf("encoding an outcome: its click: %w", err)
 	}
-	return c.outcome.append(dst, &whole)
+	return c.outcome.appendEncoded(dst, &whole)
 }
 
 // DecodeOutcome reads an outcome from wire form.
 func (c *Codec) DecodeOutcome(b []byte, o *Outcome) error {
 	*o = Outcome{}
-	return c.decode(b, "Outcome", o)
+	return c.decodeTyped(b, "Outcome", o)
 }
 
-// Text prints any record in wire form as the name of its record and its Avro JSON
-// encoding.
+// Text returns the name of a record in wire form and its Avro JSON encoding.
 func (c *Codec) Text(b []byte) (record string, text []byte, err error) {
-	r, body, err := c.frame(b, "")
+	r, body, err := c.parseFraming(b, "")
 	if err != nil {
 		return "", nil, err
 	}
-	native, err := r.native(body)
+	native, err := r.decodeNative(body)
 	if err != nil {
 		return r.record, nil, err
 	}
@@ -325,9 +326,9 @@ func (c *Codec) Text(b []byte) (record string, text []byte, err error) {
 	return r.record, text, nil
 }
 
-// native decodes by goavro, but first by twmb/avro: goavro takes a block's count of
-// items at its word, and 30 bytes can make it reserve gigabytes.
-func (r reading) native(body []byte) (any, error) {
+// decodeNative decodes with goavro, but first with twmb/avro: goavro trusts a block's
+// count of items, so 30 bytes can make it allocate gigabytes.
+func (r schemaReader) decodeNative(body []byte) (any, error) {
 	var read any
 	if _, err := r.schema.Decode(body, &read, avro.AliasInput()); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrMalformed, r.record, err)

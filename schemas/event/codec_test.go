@@ -39,7 +39,7 @@ func sampleConversion() *event.Conversion {
 		ReceivedAt: 1790000100250, AmountMinor: ptr(int64(10000)), Currency: "EUR", Exponent: 2, Quantity: ptr(
 			int32(3)), OrderID: "o-1", CustomerRef: "c-9",
 		Metadata: map[string]string{"store": "eu-1"}, KeyID: "0a1b2c3d"}
-	c.ContentSHA256 = c.Content()
+	c.ContentSHA256 = c.ContentHash()
 	return c
 }
 
@@ -88,8 +88,8 @@ func encodeAll(t testing.TB, c *event.Codec) map[string][]byte {
 	return out
 }
 
-// Golden files are append-only: a record that was once written must be readable, byte
-// for byte, for ever.
+// Golden files are append-only: a record that was ever written must stay readable, byte
+// for byte.
 func TestGolden(t *testing.T) {
 	c := event.DefaultCodec()
 	for name, b := range encodeAll(t, c) {
@@ -156,8 +156,7 @@ func TestRoundTrip(t *testing.T) {
 	same("Rejection", &r, sampleRejection(), c.DecodeRejection(all["Rejection"], &r))
 }
 
-// What is decoded is a copy, unless Aliasing was asked for: then it is the same, and
-// costs no copy.
+// A decoded record is a copy. With Aliasing it has the same content, and costs no copy.
 func TestAliasing(t *testing.T) {
 	c := event.DefaultCodec()
 	wire := encodeAll(t, c)["Outcome"]
@@ -186,13 +185,13 @@ func TestGoavroWritesTheSameBytes(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v", err)
 		}
-		native, rest, err := g.NativeFromBinary(b[event.HeadLen:])
+		native, rest, err := g.NativeFromBinary(b[event.FramingLen:])
 		if err != nil || len(rest) > 0 {
 			t.Fatalf("goavro reads: %v, %d bytes left", err, len(rest))
 		}
 		again, err := g.BinaryFromNative(nil, native)
-		if err != nil || !bytes.Equal(again, b[event.HeadLen:]) {
-			t.Fatalf("goavro writes other bytes (%v):\n%x\n%x", err, b[event.HeadLen:], again)
+		if err != nil || !bytes.Equal(again, b[event.FramingLen:]) {
+			t.Fatalf("goavro writes other bytes (%v):\n%x\n%x", err, b[event.FramingLen:], again)
 		}
 	}
 	schemas := make(map[string]string)
@@ -258,12 +257,12 @@ func TestFit(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v", err)
 		}
-		small := len(b)-event.HeadLen <= event.MaxClickBytes
+		small := len(b)-event.FramingLen <= event.MaxClickBytes
 		if small != (cut == 0) || small && !bytes.Equal(b, after) {
-			t.Fatalf("a click of %d bytes: %d fields cut", len(b)-event.HeadLen, cut)
+			t.Fatalf("a click of %d bytes: %d fields cut", len(b)-event.FramingLen, cut)
 		}
 		ids := len(k.LinkID + k.PartnerID + k.PartnerKey + k.ProgramID + k.ProgramKey + k.AssignmentID + k.WorkspaceID)
-		if n := len(after) - event.HeadLen; n > event.MaxClickBytes && ids < 300 {
+		if n := len(after) - event.FramingLen; n > event.MaxClickBytes && ids < 300 {
 			t.Fatalf("still %d bytes", n)
 		}
 		if k.LinkID != before.LinkID || k.PartnerID != before.PartnerID ||
@@ -284,7 +283,7 @@ func TestFit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(b) - event.HeadLen; n > event.MaxClickBytes {
+	if n := len(b) - event.FramingLen; n > event.MaxClickBytes {
 		t.Errorf("the largest ids leave %d bytes", n)
 	}
 }
@@ -304,7 +303,7 @@ func TestErrors(t *testing.T) {
 	f([]byte{1, 0, 0, 0, 2, 9}, "Confluent framing")
 	f([]byte{0, 0, 0, 3, 9, 1}, "unknown schema id 777")
 	f(encodeAll(t, c)["Click"], "1 is Click, not Conversion")
-	for n := event.HeadLen; n < len(wire); n++ {
+	for n := event.FramingLen; n < len(wire); n++ {
 		f(wire[:n], "malformed Avro: Conversion")
 	}
 	f(append(bytes.Clone(wire), 0), "1 bytes behind the record")
@@ -335,12 +334,12 @@ func TestTextOfClaims(t *testing.T) {
 }
 
 func TestContent(t *testing.T) {
-	base := sampleConversion().Content()
+	base := sampleConversion().ContentHash()
 	same := func(what string, want bool, change func(*event.Conversion)) {
 		t.Helper()
 		c := sampleConversion()
 		change(c)
-		if (c.Content() == base) != want {
+		if (c.ContentHash() == base) != want {
 			t.Errorf("%s: same content is %v, want %v", what, !want, want)
 		}
 	}

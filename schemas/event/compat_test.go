@@ -56,7 +56,7 @@ func grown(t *testing.T, schema string) string {
 }
 
 // What schemas/README.md promises for a record that grows by a field with a default:
-// the next version's reader reads what stands in the log, with the default; today's
+// the next version's reader reads the records in the log, with the default; today's
 // reader, by Avro's resolution, reads what the next version writes, without the field.
 // Both over the golden bytes.
 func TestNextVersionIsCompatible(t *testing.T) {
@@ -86,7 +86,7 @@ func TestNextVersionIsCompatible(t *testing.T) {
 				}
 				return string(b)
 			}
-			wire := golden(t, s.Record, s.Version)[event.HeadLen:]
+			wire := golden(t, s.Record, s.Version)[event.FramingLen:]
 			today := decode(old, wire)
 
 			newReader, err := avro.Resolve(old, next)

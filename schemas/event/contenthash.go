@@ -7,24 +7,24 @@ import (
 	"slices"
 )
 
-// Content is the SHA-256 of the canonical event: all that the merchant said, and
-// nothing that the gateway added. Two bodies with another order of keys, another number
-// of zeros in the amount or another time zone have the same content; an absent text
-// equals an empty one, an absent quantity is not 1.
+// ContentHash returns the SHA-256 of the canonical event: everything that the merchant
+// sent, and nothing that the gateway added. The order of keys, trailing zeros of the
+// amount and the time zone do not matter. An absent text equals an empty one; an absent
+// quantity is not 1.
 //
 // Canonical form, version 1: the byte 1, then each field as length (uvarint) and bytes,
 // in this order: event_id, type, click_token, occurred_at (unix ms, decimal), amount in
 // minor units (decimal, empty if none), currency, quantity (decimal, empty if none),
 // order_id, parent_event_id, name, reason, customer_ref, then key and value of each
 // metadata entry, sorted by key.
-func (c *Conversion) Content() [32]byte {
+func (c *Conversion) ContentHash() [32]byte {
 	b := make([]byte, 1, 512)
 	b[0] = 1
 	text := func(s string) {
 		b = binary.AppendUvarint(b, uint64(len(s)))
 		b = append(b, s...)
 	}
-	number := func(v int64) { text(decimalText(v)) }
+	number := func(v int64) { text(formatInt(v)) }
 	text(c.EventID)
 	text(string(c.Type))
 	text(c.ClickToken)
@@ -50,4 +50,4 @@ func (c *Conversion) Content() [32]byte {
 	return sha256.Sum256(b)
 }
 
-func decimalText(v int64) string { return Decimal(v, 0) }
+func formatInt(v int64) string { return Decimal(v, 0) }

@@ -7,23 +7,23 @@ import (
 	"github.com/linkedin/goavro/v2"
 )
 
-// Progress and Rejection are rare, so they go through goavro's maps. A field of today's
-// schema that an older writer did not know is left zero.
+// Progress and Rejection are rare, so they go through goavro's maps. A field that the
+// writer's schema does not have is left zero.
 
-func (k cold) append(dst []byte, native map[string]any) ([]byte, error) {
-	b, err := k.codec.BinaryFromNative(appendHead(dst, k.id), native)
+func (k genericRecord) appendEncoded(dst []byte, native map[string]any) ([]byte, error) {
+	b, err := k.codec.BinaryFromNative(appendFraming(dst, k.id), native)
 	if err != nil {
 		return dst, fmt.Errorf("encoding: %w", err)
 	}
 	return b, nil
 }
 
-func (c *Codec) decodeCold(b []byte, record string) (fields, error) {
-	r, body, err := c.frame(b, record)
+func (c *Codec) decodeGeneric(b []byte, record string) (genericFields, error) {
+	r, body, err := c.parseFraming(b, record)
 	if err != nil {
 		return nil, err
 	}
-	native, err := r.native(body)
+	native, err := r.decodeNative(body)
 	if err != nil {
 		return nil, err
 	}
@@ -34,14 +34,14 @@ func (c *Codec) decodeCold(b []byte, record string) (fields, error) {
 	return m, nil
 }
 
-// fields is a record in goavro's native form.
-type fields map[string]any
+// genericFields is a record in goavro's native form.
+type genericFields map[string]any
 
-func (f fields) text(name string) string { s, _ := f[name].(string); return s }
-func (f fields) long(name string) int64  { v, _ := f[name].(int64); return v }
-func (f fields) int(name string) int32   { v, _ := f[name].(int32); return v }
-func (f fields) flag(name string) bool   { v, _ := f[name].(bool); return v }
-func (f fields) at(name string) Millis {
+func (f genericFields) textOf(name string) string { s, _ := f[name].(string); return s }
+func (f genericFields) longOf(name string) int64  { v, _ := f[name].(int64); return v }
+func (f genericFields) intOf(name string) int32   { v, _ := f[name].(int32); return v }
+func (f genericFields) flagOf(name string) bool   { v, _ := f[name].(bool); return v }
+func (f genericFields) timeOf(name string) Millis {
 	t, ok := f[name].(time.Time)
 	if !ok {
 		return 0
@@ -55,33 +55,55 @@ func (c *Codec) AppendProgress(dst []byte, p *Progress) ([]byte, error) {
 	if p.OldestWaitingReceivedAt != nil {
 		oldest = goavro.Union("long.timestamp-millis", p.OldestWaitingReceivedAt.Time())
 	}
-	return c.progress.append(dst, map[string]any{
-		"partition": p.Partition, "at": p.At.Time(), "clicks_position": p.ClicksPosition, "conversions_position": p.ConversionsPosition,
-		"clicks_max_at": p.ClicksMaxAt.Time(), "conversions_max_at": p.ConversionsMaxAt.Time(), "outcomes_end": p.OutcomesEnd,
-		"read": p.Read, "attributed": p.Attributed, "reversed": p.Reversed, "duplicate": p.Duplicate, "conflict": p.Conflict,
-		"unattributed": p.Unattributed, "unreadable": p.Unreadable, "waiting": p.Waiting, "oldest_waiting_received_at": oldest,
-		"caught_up": p.CaughtUp, "grace_ms": p.GraceMs,
+	return c.progress.appendEncoded(dst, map[string]any{
+		"partition":                  p.Partition,
+		"at":                         p.At.Time(),
+		"clicks_position":            p.ClicksPosition,
+		"conversions_position":       p.ConversionsPosition,
+		"clicks_max_at":              p.ClicksMaxAt.Time(),
+		"conversions_max_at":         p.ConversionsMaxAt.Time(),
+		"outcomes_end":               p.OutcomesEnd,
+		"read":                       p.Read,
+		"attributed":                 p.Attributed,
+		"reversed":                   p.Reversed,
+		"duplicate":                  p.Duplicate,
+		"conflict":                   p.Conflict,
+		"unattributed":               p.Unattributed,
+		"unreadable":                 p.Unreadable,
+		"waiting":                    p.Waiting,
+		"oldest_waiting_received_at": oldest,
+		"caught_up":                  p.CaughtUp,
+		"grace_ms":                   p.GraceMs,
 	})
 }
 
 // DecodeProgress reads a progress record from wire form.
 func (c *Codec) DecodeProgress(b []byte, p *Progress) error {
-	f, err := c.decodeCold(b, "Progress")
+	f, err := c.decodeGeneric(b, "Progress")
 	if err != nil {
 		return err
 	}
 	*p = Progress{
-		Partition: f.int("partition"), At: f.at("at"), ClicksPosition: f.long(
-			"clicks_position"), ConversionsPosition: f.long("conversions_position"),
-		ClicksMaxAt: f.at("clicks_max_at"), ConversionsMaxAt: f.at("conversions_max_at"), OutcomesEnd: f.long(
-			"outcomes_end"),
-		Read: f.long("read"), Attributed: f.long("attributed"), Reversed: f.long("reversed"), Duplicate: f.long(
-			"duplicate"), Conflict: f.long("conflict"),
-		Unattributed: f.long("unattributed"), Unreadable: f.long("unreadable"), Waiting: f.long("waiting"),
-		CaughtUp: f.flag("caught_up"), GraceMs: f.long("grace_ms"),
+		Partition:           f.intOf("partition"),
+		At:                  f.timeOf("at"),
+		ClicksPosition:      f.longOf("clicks_position"),
+		ConversionsPosition: f.longOf("conversions_position"),
+		ClicksMaxAt:         f.timeOf("clicks_max_at"),
+		ConversionsMaxAt:    f.timeOf("conversions_max_at"),
+		OutcomesEnd:         f.longOf("outcomes_end"),
+		Read:                f.longOf("read"),
+		Attributed:          f.longOf("attributed"),
+		Reversed:            f.longOf("reversed"),
+		Duplicate:           f.longOf("duplicate"),
+		Conflict:            f.longOf("conflict"),
+		Unattributed:        f.longOf("unattributed"),
+		Unreadable:          f.longOf("unreadable"),
+		Waiting:             f.longOf("waiting"),
+		CaughtUp:            f.flagOf("caught_up"),
+		GraceMs:             f.longOf("grace_ms"),
 	}
 	if u, ok := f["oldest_waiting_received_at"].(map[string]any); ok {
-		at := fields(u).at("long.timestamp-millis")
+		at := genericFields(u).timeOf("long.timestamp-millis")
 		p.OldestWaitingReceivedAt = &at
 	}
 	return nil
@@ -89,23 +111,38 @@ func (c *Codec) DecodeProgress(b []byte, p *Progress) error {
 
 // AppendRejection appends r in wire form.
 func (c *Codec) AppendRejection(dst []byte, r *Rejection) ([]byte, error) {
-	return c.rejection.append(dst, map[string]any{
-		"workspace_id": r.WorkspaceID, "webhook_id": r.WebhookID, "event_id": r.EventID, "click_token": r.ClickToken, "received_at": r.ReceivedAt.Time(),
-		"status": r.Status, "code": r.Code, "field": r.Field, "detail": r.Detail, "body_sha256": r.BodySHA256[:], "key_id": r.KeyID,
+	return c.rejection.appendEncoded(dst, map[string]any{
+		"workspace_id": r.WorkspaceID,
+		"webhook_id":   r.WebhookID,
+		"event_id":     r.EventID,
+		"click_token":  r.ClickToken,
+		"received_at":  r.ReceivedAt.Time(),
+		"status":       r.Status,
+		"code":         r.Code,
+		"field":        r.Field,
+		"detail":       r.Detail,
+		"body_sha256":  r.BodySHA256[:],
+		"key_id":       r.KeyID,
 	})
 }
 
 // DecodeRejection reads a rejection from wire form.
 func (c *Codec) DecodeRejection(b []byte, r *Rejection) error {
-	f, err := c.decodeCold(b, "Rejection")
+	f, err := c.decodeGeneric(b, "Rejection")
 	if err != nil {
 		return err
 	}
 	*r = Rejection{
-		WorkspaceID: f.text("workspace_id"), WebhookID: f.text("webhook_id"), EventID: f.text(
-			"event_id"), ClickToken: f.text("click_token"),
-		ReceivedAt: f.at("received_at"), Status: f.int("status"), Code: f.text("code"), Field: f.text(
-			"field"), Detail: f.text("detail"), KeyID: f.text("key_id"),
+		WorkspaceID: f.textOf("workspace_id"),
+		WebhookID:   f.textOf("webhook_id"),
+		EventID:     f.textOf("event_id"),
+		ClickToken:  f.textOf("click_token"),
+		ReceivedAt:  f.timeOf("received_at"),
+		Status:      f.intOf("status"),
+		Code:        f.textOf("code"),
+		Field:       f.textOf("field"),
+		Detail:      f.textOf("detail"),
+		KeyID:       f.textOf("key_id"),
 	}
 	sum, _ := f["body_sha256"].([]byte)
 	copy(r.BodySHA256[:], sum)

@@ -8,25 +8,33 @@ import (
 	"slices"
 )
 
-// A journey is what is remembered of one token: its frozen click and its events. It is
-// kept as rows, in the compacted topic `attribution-changelog` and in the processor's
-// store. All rows of a token have the prefix 'J' token; one index over all tokens of a
-// partition has the prefix 'D'.
+// A journey is the frozen click and the events of one token. It is kept as rows, in the
+// compacted topic `attribution-changelog` and in the processor's store. All rows of a
+// token have the prefix 'J' token. One index over all tokens of a partition has the
+// prefix 'D'.
 //
-//	head        'J' | token 20 B | 'h'                                            → JourneyHead
-//	event       'J' | token 20 B | 'e' | event id                                 → JourneyEvent: kept, or waiting for a parent
-//	order       'J' | token 20 B | 'o' | 's' or 'l' | order id                    → JourneyOrder: sales or leads of an order, from the journey's second one on
-//	wait        'J' | token 20 B | 'c' or 'w' | end ms 8 B BE | offset 8 B BE     → the event that waits for its click ('c') or for a parent ('w')
-//	wait index  'J' | token 20 B | 'p', 's' or 'a' | n 1 B | id n B | offset 8 B BE → end ms of the wait ('w'): by what would end it
-//	deadline    'D' | end ms 8 B BE | token 20 B | offset 8 B BE                  → 'c' or 'w'; one row per waiting event
+//	row         key                                                   value
+//	head        'J' | token 20 B | 'h'                                JourneyHead
+//	event       'J' | token 20 B | 'e' | event id                     JourneyEvent
+//	order       'J' | token 20 B | 'o' | 's' or 'l' | order id        JourneyOrder
+//	wait        'J' | token 20 B | 'c' or 'w' | end | offset          JourneyWait
+//	wait index  'J' | token 20 B | 'p', 's' or 'a' | n | id | offset  end of the wait
+//	deadline    'D' | end | token 20 B | offset                       'c' or 'w'
 //
-// One row is of no journey, and stands in the changelog alone: what was written from an
-// offset on by a transaction that hung there was aborted afterwards.
+// One row belongs to no journey and is in the changelog alone: what a hanging transaction
+// wrote from an offset on was aborted afterwards.
 //
-//	void        'V' | offset 8 B BE                                               → nothing more
+//	void        'V' | offset                                          nothing more
 //
-// Every value but the deadline's begins with the version of its form, 1. Integers are
-// varints (encoding/binary; signed ones zigzag), texts a length and bytes.
+// An order row is for its sales ('s') or its leads ('l'), and exists from the journey's
+// second sale or lead on. An event waits for its click ('c') or for its parent ('w'); a
+// wait for a parent has an index row by what would end it ('p', 's' or 'a', see below),
+// and every wait has a deadline row.
+//
+// In keys, end (unix ms) and offset have 8 bytes, big-endian; n is the length of id in
+// one byte. Every value but the deadline's begins with the version of its form, 1.
+// Integers of values are varints (encoding/binary; signed ones zigzag); a text is its
+// length and its bytes.
 const (
 	prefixJourney  = 'J'
 	prefixDeadline = 'D'
@@ -35,54 +43,60 @@ const (
 	journeyKeyLen  = 1 + 20 + 1
 )
 
-// Kinds of journey rows: the byte behind the token.
+// Kinds of journey rows: the byte after the token.
 const (
 	KindHead        byte = 'h'
 	KindEvent       byte = 'e'
 	KindOrder       byte = 'o'
 	KindWaitClick   byte = 'c' // an event that waits for its click
 	KindWaitParent  byte = 'w' // a negative that waits for its parent
-	KindForEvent    byte = 'p' // waits for the event with this id
-	KindForSale     byte = 's' // waits for a sale of this order; empty id: for any
-	KindForPositive byte = 'a' // waits for a sale or lead of this order; empty id: for any
+	KindForEvent    byte = 'p' // wait index: for the event with this id
+	KindForSale     byte = 's' // wait index: for a sale of this order; empty id: for any sale
+	KindForPositive byte = 'a' // wait index: for a sale or lead of this order; empty id: for any
 )
 
-// ErrJourney classifies every failure to read a journey row: the store is damaged, or
-// was written by a newer program.
+// ErrJourney is wrapped by every error about a journey row that cannot be read: the
+// store is damaged, or a newer program wrote it.
 var ErrJourney = errors.New("malformed journey row")
 
-// JourneyPrefix is the prefix of all rows of a token's journey.
+// JourneysPrefix returns the prefix of the rows of all journeys.
+func JourneysPrefix() []byte { return []byte{prefixJourney} }
+
+// JourneyPrefix returns the prefix of all rows of a token's journey.
 func JourneyPrefix(token *[20]byte) []byte {
 	return append(append(make([]byte, 0, 21), prefixJourney), token[:]...)
 }
 
-// AppendJourneyKey appends the key of a row, or the prefix of rows, of one kind: of the
-// head and of all wait rows with an empty id, of an event with its id.
+// AppendJourneyKey appends the key of a row of one kind: of the head with an empty id,
+// of an event with its id. With an empty id it is also the prefix of all rows of a
+// kind.
 func AppendJourneyKey(dst []byte, token *[20]byte, kind byte, id string) []byte {
 	dst = append(append(append(dst, prefixJourney), token[:]...), kind)
 	return append(dst, id...)
 }
 
-// HeadKey is the key of a journey's head.
+// HeadKey returns the key of a journey's head.
 func HeadKey(token *[20]byte) []byte { return AppendJourneyKey(nil, token, KindHead, "") }
 
-// AppendOrderKey appends the key of the order index: of sales or of leads.
+// AppendOrderKey appends the key of an order row. An order has one for its sales and
+// one for its leads.
 func AppendOrderKey(dst []byte, token *[20]byte, of Type, order string) []byte {
-	return append(append(AppendJourneyKey(dst, token, KindOrder, ""), orderClass(of)), order...)
+	return append(append(AppendJourneyKey(dst, token, KindOrder, ""), orderKind(of)), order...)
 }
 
-func orderClass(of Type) byte {
+func orderKind(of Type) byte {
 	if of == Lead {
 		return 'l'
 	}
 	return 's'
 }
 
-// AppendWaitKey appends the key of a waiting event (KindWaitClick or KindWaitParent):
-// waits sort by their end, then by order of record.
+// AppendWaitKey appends the key of a waiting event (KindWaitClick or KindWaitParent).
+// Waits sort by their end, then by offset.
 func AppendWaitKey(dst []byte, token *[20]byte, kind byte, end Millis, offset int64) []byte {
 	dst = AppendJourneyKey(dst, token, kind, "")
-	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(dst, uint64(end)), uint64(offset))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(end))
+	return binary.BigEndian.AppendUint64(dst, uint64(offset))
 }
 
 // ParseWaitKey reads the end and offset in a key made by AppendWaitKey.
@@ -90,12 +104,13 @@ func ParseWaitKey(key []byte) (end Millis, offset int64, err error) {
 	if len(key) != journeyKeyLen+16 || key[0] != prefixJourney {
 		return 0, 0, fmt.Errorf("%w: wait key of %d bytes", ErrJourney, len(key))
 	}
-	return Millis(binary.BigEndian.Uint64(key[journeyKeyLen:])), int64(binary.BigEndian.Uint64(key[journeyKeyLen+8:])),
-		nil
+	end = Millis(binary.BigEndian.Uint64(key[journeyKeyLen:]))
+	offset = int64(binary.BigEndian.Uint64(key[journeyKeyLen+8:]))
+	return end, offset, nil
 }
 
 // AppendIndexPrefix appends the prefix of the wait index rows (KindForEvent,
-// KindForSale, KindForPositive) of one id, at most 255 bytes of it.
+// KindForSale, KindForPositive) of one id. Only the first 255 bytes of the id count.
 func AppendIndexPrefix(dst []byte, token *[20]byte, kind byte, id string) []byte {
 	id = id[:min(len(id), 255)]
 	dst = AppendJourneyKey(dst, token, kind, "")
@@ -113,9 +128,9 @@ func ParseIndex(key, value []byte) (end Millis, offset int64, err error) {
 		return 0, 0, fmt.Errorf("%w: wait index key of %d bytes", ErrJourney, len(key))
 	}
 	r := journeyReader{b: value}
-	r.version()
-	end = Millis(r.signed())
-	return end, int64(binary.BigEndian.Uint64(key[len(key)-8:])), r.end("wait index")
+	r.readVersion()
+	end = Millis(r.readVarint())
+	return end, int64(binary.BigEndian.Uint64(key[len(key)-8:])), r.finish("wait index")
 }
 
 // AppendIndex appends the value of a wait index row.
@@ -123,8 +138,8 @@ func AppendIndex(dst []byte, end Millis) []byte {
 	return binary.AppendVarint(append(dst, journeyVersion), int64(end))
 }
 
-// ParseJourneyKey reads the token and the kind of any journey row; ok is false for
-// other rows.
+// ParseJourneyKey reads token and kind of a journey row's key; ok is false for other
+// rows.
 func ParseJourneyKey(key []byte) (token [20]byte, kind byte, ok bool) {
 	if len(key) < journeyKeyLen || key[0] != prefixJourney {
 		return token, 0, false
@@ -133,15 +148,17 @@ func ParseJourneyKey(key []byte) (token [20]byte, kind byte, ok bool) {
 	return token, key[21], true
 }
 
-// AppendDeadlineKey appends the key of a row of the deadline index. Its value is one
-// byte: the kind of wait.
+// DeadlinePrefix returns the prefix of the deadline index.
+func DeadlinePrefix() []byte { return []byte{prefixDeadline} }
+
+// AppendDeadlineKey appends the key of a deadline row. end is the last moment of the
+// wait. The row's value is one byte: the kind of wait.
 func AppendDeadlineKey(dst []byte, end Millis, token *[20]byte, offset int64) []byte {
 	dst = binary.BigEndian.AppendUint64(append(dst, prefixDeadline), uint64(end))
 	return binary.BigEndian.AppendUint64(append(dst, token[:]...), uint64(offset))
 }
 
-// DeadlineKey is the key of a row of the deadline index: end is the last moment at
-// which the wait still lasts.
+// DeadlineKey returns the key of a deadline row; see AppendDeadlineKey.
 func DeadlineKey(end Millis, token *[20]byte, offset int64) []byte {
 	return AppendDeadlineKey(make([]byte, 0, 37), end, token, offset)
 }
@@ -151,8 +168,10 @@ func ParseDeadline(key []byte) (end Millis, token [20]byte, offset int64, ok boo
 	if len(key) != 37 || key[0] != prefixDeadline {
 		return 0, token, 0, false
 	}
+	end = Millis(binary.BigEndian.Uint64(key[1:]))
 	copy(token[:], key[9:29])
-	return Millis(binary.BigEndian.Uint64(key[1:])), token, int64(binary.BigEndian.Uint64(key[29:])), true
+	offset = int64(binary.BigEndian.Uint64(key[29:]))
+	return end, token, offset, true
 }
 
 // VoidRow says to whoever applied the changelog beyond the offset that a transaction
@@ -171,42 +190,44 @@ func ParseVoid(key []byte) (offset int64, ok bool) {
 	return int64(binary.BigEndian.Uint64(key[1:])), true
 }
 
-// JourneyHead is the row that a journey has as long as an event is kept or waits.
+// JourneyHead is the row of a journey that has an event, be it kept or waiting.
 //
-//	+---+-------+------+-------------+-------------+--------------------------+-----------+
-//	| 1 | flags | kept | waits ('w') | waits ('c') | waits to, if waits ('c') | last kept |
-//	+---+-------+------+-------------+-------------+--------------------------+-----------+
-//	| sales | leads | sale, if sales=1 | lead, if leads=1 | click at | click wire |
-//	+-------+-------+------------------+------------------+----------+------------+
+//	+---+-------+------+-------------+-------------+-------------------------+-----------+
+//	| 1 | flags | kept | waits ('w') | waits ('c') | waits to, if any ('c')  | last kept |
+//	+---+-------+------+-------------+-------------+-------------------------+-----------+
+//	| sales | leads | sale, if sales=1 | lead, if leads=1 | click arrived at | click wire |
+//	+-------+-------+------------------+------------------+------------------+------------+
 //	flags: 1 there is a click (the last two fields), 2 passed
 type JourneyHead struct {
-	// the frozen click, wire form; nil while it is unknown. A decoded head shares the
-	// row's memory
-	Click   []byte
-	ClickAt Millis // when the click reached Kafka
-	// an event that was received after the click reached Kafka has been read: the click
-	// stands before all to come
+	// Click is the frozen click in wire form; nil while it is unknown. In a decoded
+	// head it shares the row's memory.
+	Click []byte
+	// ClickArrivedAt is when the click reached Kafka: the record's timestamp. When the
+	// visitor clicked is ClickedAt of Click.
+	ClickArrivedAt Millis
+	// Passed: an event has been read whose ReceivedAt is after ClickArrivedAt. The
+	// click comes before all later events.
 	Passed     bool
-	Kept       int64 // events with a verdict that stays in the journey
+	Kept       int64 // events whose verdict stays in the journey
 	WaitParent int64 // events that wait for a parent
-	WaitClick  int64 // events that wait for the click; then nothing is kept
-	// while WaitClick > 0: the largest end of those waits; 0 if, without a click, all
-	// have been found ended. Behind ones are left out
+	WaitClick  int64 // events that wait for the click; if there is one, Kept is 0
+	// WaitsTo is the latest end of the waits for the click, without those that are
+	// Behind. It is 0 if none waits, or if without a click all are found to have ended.
 	WaitsTo Millis
-	// largest received_at of kept events. Waiting events are not in it, so that closing
-	// one needs no search for the next
+	// LastKept is the largest ReceivedAt of kept events. Waiting events do not count,
+	// so that closing a wait needs no search for the next largest.
 	LastKept Millis
-	Sales    int64 // kept sales, whatever their verdict
-	Leads    int64
-	Sale     string // event id of the only sale
-	Lead     string // event id of the only lead
+	Sales    int64  // kept sales, whatever their verdict
+	Leads    int64  // kept leads, whatever their verdict
+	Sale     string // event id of the sale, if there is exactly one
+	Lead     string // event id of the lead, if there is exactly one
 }
 
 // Empty reports whether nothing is kept or waits: the journey does not exist.
 func (h *JourneyHead) Empty() bool { return h.Kept == 0 && h.WaitParent == 0 && h.WaitClick == 0 }
 
-// Last is the largest received_at of the journey's events, from which its life counts.
-// It is not known (false) while an event waits: then the journey does not end.
+// Last returns the largest ReceivedAt of the journey's events, from which its life is
+// measured. ok is false while an event waits: then the journey does not end.
 func (h *JourneyHead) Last() (last Millis, ok bool) {
 	return h.LastKept, h.Kept > 0 && h.WaitParent == 0 && h.WaitClick == 0
 }
@@ -237,7 +258,7 @@ func AppendHead(dst []byte, h *JourneyHead) []byte {
 		dst = appendText(dst, h.Lead)
 	}
 	if h.Click != nil {
-		dst = append(binary.AppendVarint(dst, int64(h.ClickAt)), h.Click...)
+		dst = append(binary.AppendVarint(dst, int64(h.ClickArrivedAt)), h.Click...)
 	}
 	return dst
 }
@@ -245,58 +266,68 @@ func AppendHead(dst []byte, h *JourneyHead) []byte {
 // DecodeHead reads a head row. Click shares b's memory.
 func DecodeHead(b []byte, h *JourneyHead) error {
 	r := journeyReader{b: b}
-	r.version()
-	flags := r.flags(3)
-	*h = JourneyHead{Passed: flags&2 != 0, Kept: r.count(), WaitParent: r.count(), WaitClick: r.count()}
-	if h.WaitClick > 0 {
-		h.WaitsTo = Millis(r.signed())
+	r.readVersion()
+	flags := r.readFlags(3)
+	*h = JourneyHead{
+		Passed:     flags&2 != 0,
+		Kept:       r.readCount(),
+		WaitParent: r.readCount(),
+		WaitClick:  r.readCount(),
 	}
-	h.LastKept, h.Sales, h.Leads = Millis(r.signed()), r.count(), r.count()
+	if h.WaitClick > 0 {
+		h.WaitsTo = Millis(r.readVarint())
+	}
+	h.LastKept = Millis(r.readVarint())
+	h.Sales = r.readCount()
+	h.Leads = r.readCount()
 	if h.Sales == 1 {
-		h.Sale = r.text()
+		h.Sale = r.readText()
 	}
 	if h.Leads == 1 {
-		h.Lead = r.text()
+		h.Lead = r.readText()
 	}
 	if flags&1 != 0 {
-		h.ClickAt = Millis(r.signed())
+		h.ClickArrivedAt = Millis(r.readVarint())
 		h.Click, r.b = r.b, r.b[len(r.b):]
 		if len(h.Click) == 0 {
-			r.fail()
+			r.markBad()
 		}
 	}
-	return r.end("head")
+	return r.finish("head")
 }
 
-// JourneyEvent is an event that is kept (it has a verdict that stays), or whose id is
-// taken by an event that waits for a parent.
+// JourneyEvent is the row of an event that is kept (its verdict stays in the journey),
+// or that waits for a parent and has reserved its id.
 //
-//	+---+-------+------+--------+---------+------------------------------------------------------------------------------------------------+
-//	| 1 | flags | type | offset | SHA-256 | waiting: end. Kept: amount, currency, exponent (flag 2) | order | parent | root | sum high | sum low |
-//	+---+-------+------+--------+---------+------------------------------------------------------------------------------------------------+
+//	+---+-------+------+--------+---------+------------------------------------------------+
+//	| 1 | flags | type | offset | SHA-256 | of a waiting event: end                        |
+//	|   |       |      |        |         | of a kept one: amount, currency, exponent, if  |
+//	|   |       |      |        |         |   flag 2 | order | parent | root | sum high, low |
+//	+---+-------+------+--------+---------+------------------------------------------------+
 //	flags: 1 waiting, 2 has an amount, 4 takes, 8 effect +1, 16 effect −1; type: index in Types
 type JourneyEvent struct {
 	Waiting bool
 	Type    Type
-	Offset  int64    // its record in conversions
-	Content [32]byte // what the merchant said (Conversion.Content)
-	End     Millis   // of a waiting event: the end of its wait
+	Offset  int64    // of its record in conversions
+	Content [32]byte // Conversion.ContentHash
+	End     Millis   // end of the wait of a waiting event
 
-	// Of a kept event:
-	Effect    int32 // +1, −1, or 0: it has no effect and nothing below it can have one
-	HasAmount bool  // false: it counts as one unit
-	Amount    int64 // minor units
-	Currency  string
-	Exponent  int32
-	Order     string // of a positive
-	Parent    string // of an event that takes something back: what it takes from
-	Root      string // the positive at the top of its chain; empty: Parent
-	Takes     bool   // its amount is taken from what stands of Parent (same currency)
-	Sum       Sum    // what stands of its children that take
+	// The following are of a kept event.
+
+	Effect    int32  // +1, −1, or 0: neither it nor any event below it has an effect
+	HasAmount bool   // false: it counts as one unit
+	Amount    int64  // minor units
+	Currency  string // of Amount, ISO 4217
+	Exponent  int32  // digits of Currency after the point
+	Order     string // order id of a positive
+	Parent    string // event id of a negative's parent
+	Root      string // event id of the positive at the top of the chain; empty: it is Parent
+	Takes     bool   // its amount reduces the parent's standing amount (same currency)
+	Sum       Sum    // of the standing amounts of its children that take
 }
 
-// Standing is what stands of e: its amount, or one unit, less what stands of its
-// children that take; never less than 0.
+// Standing returns the standing amount: the amount, or one unit, less the standing
+// amounts of the children that take. It is never negative.
 func (e *JourneyEvent) Standing() int64 {
 	whole := int64(1)
 	if e.HasAmount {
@@ -308,7 +339,8 @@ func (e *JourneyEvent) Standing() int64 {
 	return whole - int64(e.Sum.Low)
 }
 
-// RootID is the positive at the top of e's chain; empty for a positive.
+// RootID returns the event id of the positive at the top of e's chain; "" if e is a
+// positive.
 func (e *JourneyEvent) RootID() string {
 	if e.Root != "" {
 		return e.Root
@@ -319,8 +351,8 @@ func (e *JourneyEvent) RootID() string {
 // Sum is an unsigned 128-bit sum: 100,000 children of the largest amount need 80 bits.
 type Sum struct{ High, Low uint64 }
 
-// Replace returns s with one summand of the value was changed to now. Both are at least
-// 0, and was is part of s.
+// Replace returns s after one of its summands has changed from was to now. Both are at
+// least 0.
 func (s Sum) Replace(was, now int64) Sum {
 	low, borrow := bits.Sub64(s.Low, uint64(was), 0)
 	high := s.High - borrow
@@ -346,7 +378,7 @@ func AppendEvent(dst []byte, e *JourneyEvent) []byte {
 	case -1:
 		flags |= 16
 	}
-	dst = append(dst, journeyVersion, flags, typeByte(e.Type))
+	dst = append(dst, journeyVersion, flags, typeIndex(e.Type))
 	dst = binary.AppendUvarint(dst, uint64(e.Offset))
 	dst = append(dst, e.Content[:]...)
 	if e.Waiting {
@@ -362,14 +394,14 @@ func AppendEvent(dst []byte, e *JourneyEvent) []byte {
 // DecodeEvent reads an event row.
 func DecodeEvent(b []byte, e *JourneyEvent) error {
 	r := journeyReader{b: b}
-	r.version()
-	flags := r.flags(31)
+	r.readVersion()
+	flags := r.readFlags(31)
 	*e = JourneyEvent{
 		Waiting:   flags&1 != 0,
 		HasAmount: flags&2 != 0,
 		Takes:     flags&4 != 0,
-		Type:      r.typ(),
-		Offset:    r.count(),
+		Type:      r.readType(),
+		Offset:    r.readCount(),
 	}
 	switch flags & 24 {
 	case 8:
@@ -377,32 +409,34 @@ func DecodeEvent(b []byte, e *JourneyEvent) error {
 	case 16:
 		e.Effect = -1
 	case 24:
-		r.fail()
+		r.markBad()
 	}
-	r.copy(e.Content[:])
+	r.readInto(e.Content[:])
 	if e.Waiting {
-		e.End = Millis(r.signed())
+		e.End = Millis(r.readVarint())
 		if flags != 1 {
-			r.fail()
+			r.markBad()
 		}
-		return r.end("event")
+		return r.finish("event")
 	}
 	if e.HasAmount {
-		e.Amount, e.Currency, e.Exponent = r.amount()
+		e.Amount, e.Currency, e.Exponent = r.readAmount()
 	}
-	e.Order, e.Parent, e.Root = r.text(), r.text(), r.text()
-	e.Sum = Sum{High: r.unsigned(), Low: r.unsigned()}
-	return r.end("event")
+	e.Order = r.readText()
+	e.Parent = r.readText()
+	e.Root = r.readText()
+	e.Sum = Sum{High: r.readUvarint(), Low: r.readUvarint()}
+	return r.finish("event")
 }
 
-// JourneyOrder says which sale (or lead) of an order came last.
+// JourneyOrder is the latest sale, or the latest lead, of an order.
 //
 //	+---+-------------------+----------------+
 //	| 1 | flags: 1 several  | event id       |
 //	+---+-------------------+----------------+
 type JourneyOrder struct {
-	Latest  string
-	Several bool
+	Latest  string // event id
+	Several bool   // the order has more than one
 }
 
 // AppendOrder appends the value of an order row.
@@ -417,28 +451,29 @@ func AppendOrder(dst []byte, o *JourneyOrder) []byte {
 // DecodeOrder reads an order row.
 func DecodeOrder(b []byte, o *JourneyOrder) error {
 	r := journeyReader{b: b}
-	r.version()
-	flags := r.flags(1)
+	r.readVersion()
+	flags := r.readFlags(1)
 	*o = JourneyOrder{Several: flags == 1, Latest: string(r.b)}
 	r.b = nil
-	return r.end("order")
+	return r.finish("order")
 }
 
-// JourneyWait is a waiting event: all of it that its verdict will need. Event's
-// ClickToken is not stored (it is in the key), nor are metadata and the signing key's
-// id.
+// JourneyWait is a waiting event with everything that its verdict needs. The token is
+// in the key, not in the row; metadata and key id are not stored.
 //
-//	+---+-------+------+-----------+----------+----------+--------------------------------------+-------------------+---------+
-//	| 1 | flags | type | partition | received | occurred | amount, currency, exponent (flag 1) | quantity (flag 2) | SHA-256 |
-//	+---+-------+------+-----------+----------+----------+--------------------------------------+-------------------+---------+
+//	+---+-------+------+-----------+----------+----------+
+//	| 1 | flags | type | partition | received | occurred |
+//	+---+-------+------+-----------+----------+----------+
+//	| amount, currency, exponent (flag 1) | quantity (flag 2) | SHA-256 |
+//	+-----------+----------+------+-------+--------+--------+----------+
 //	| workspace | event id | name | order | parent | reason | customer |
 //	+-----------+----------+------+-------+--------+--------+----------+
-//	flags: 4 behind
+//	flags: 1 has an amount, 2 has a quantity, 4 behind
 type JourneyWait struct {
-	Event     Conversion
-	Partition int32 // of its record in conversions; the offset is in the key
-	// it waits for a click only because it was not known yet that all waits before it
-	// had ended: without a click, it finds no journey
+	Event     Conversion // without ClickToken, Metadata and KeyID
+	Partition int32      // of its record in conversions; the offset is in the key
+	// Behind: the event waits for a click only because it was not yet known that all
+	// waits before it had ended. Without a click, it finds no journey.
 	Behind bool
 }
 
@@ -454,7 +489,7 @@ func AppendWait(dst []byte, c *Conversion, partition int32, behind bool) []byte 
 	if behind {
 		flags |= 4
 	}
-	dst = append(dst, journeyVersion, flags, typeByte(c.Type))
+	dst = append(dst, journeyVersion, flags, typeIndex(c.Type))
 	dst = binary.AppendVarint(dst, int64(partition))
 	dst = binary.AppendVarint(dst, int64(c.ReceivedAt))
 	dst = binary.AppendVarint(dst, int64(c.OccurredAt))
@@ -465,8 +500,9 @@ func AppendWait(dst []byte, c *Conversion, partition int32, behind bool) []byte 
 		dst = binary.AppendVarint(dst, int64(*c.Quantity))
 	}
 	dst = append(dst, c.ContentSHA256[:]...)
-	for _, s := range [...]string{c.WorkspaceID, c.EventID, c.EventName, c.OrderID, c.ParentEventID, c.ReasonText,
-		c.CustomerRef} {
+	for _, s := range [...]string{
+		c.WorkspaceID, c.EventID, c.EventName, c.OrderID, c.ParentEventID, c.ReasonText, c.CustomerRef,
+	} {
 		dst = appendText(dst, s)
 	}
 	return dst
@@ -475,28 +511,32 @@ func AppendWait(dst []byte, c *Conversion, partition int32, behind bool) []byte 
 // DecodeWait reads a wait row.
 func DecodeWait(b []byte, w *JourneyWait) error {
 	r := journeyReader{b: b}
-	r.version()
-	flags := r.flags(7)
-	*w = JourneyWait{Behind: flags&4 != 0, Event: Conversion{Type: r.typ()}}
+	r.readVersion()
+	flags := r.readFlags(7)
+	*w = JourneyWait{Behind: flags&4 != 0, Event: Conversion{Type: r.readType()}}
 	c := &w.Event
-	w.Partition, c.ReceivedAt, c.OccurredAt = r.small(), Millis(r.signed()), Millis(r.signed())
+	w.Partition = r.readInt32()
+	c.ReceivedAt = Millis(r.readVarint())
+	c.OccurredAt = Millis(r.readVarint())
 	if flags&1 != 0 {
-		amount, currency, exponent := r.amount()
-		c.AmountMinor, c.Currency, c.Exponent = &amount, currency, exponent
+		amount, currency, exponent := r.readAmount()
+		c.AmountMinor = &amount
+		c.Currency, c.Exponent = currency, exponent
 	}
 	if flags&2 != 0 {
-		quantity := r.small()
+		quantity := r.readInt32()
 		c.Quantity = &quantity
 	}
-	r.copy(c.ContentSHA256[:])
-	for _, s := range [...]*string{&c.WorkspaceID, &c.EventID, &c.EventName, &c.OrderID, &c.ParentEventID,
-		&c.ReasonText, &c.CustomerRef} {
-		*s = r.text()
+	r.readInto(c.ContentSHA256[:])
+	for _, s := range [...]*string{
+		&c.WorkspaceID, &c.EventID, &c.EventName, &c.OrderID, &c.ParentEventID, &c.ReasonText, &c.CustomerRef,
+	} {
+		*s = r.readText()
 	}
-	return r.end("wait")
+	return r.finish("wait")
 }
 
-func typeByte(t Type) byte { return byte(slices.Index(Types(), t)) }
+func typeIndex(t Type) byte { return byte(slices.Index(Types(), t)) }
 
 func appendText(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
@@ -507,102 +547,103 @@ func appendAmount(dst []byte, minor int64, currency string, exponent int32) []by
 	return binary.AppendVarint(dst, int64(exponent))
 }
 
-// journeyReader reads a row from front to back; after the first failure it reads zeros.
+// journeyReader reads a row from front to back; after the first failure it returns
+// zeros.
 type journeyReader struct {
 	b   []byte
 	bad bool
 }
 
-func (r *journeyReader) fail() { r.b, r.bad = nil, true }
+func (r *journeyReader) markBad() { r.b, r.bad = nil, true }
 
-func (r *journeyReader) end(what string) error {
+func (r *journeyReader) finish(what string) error {
 	if r.bad || len(r.b) > 0 {
 		return fmt.Errorf("%w: %s", ErrJourney, what)
 	}
 	return nil
 }
 
-func (r *journeyReader) byte() (v byte) {
+func (r *journeyReader) readByte() (v byte) {
 	if len(r.b) == 0 {
-		r.fail()
+		r.markBad()
 		return 0
 	}
 	v, r.b = r.b[0], r.b[1:]
 	return v
 }
 
-func (r *journeyReader) version() {
-	if r.byte() != journeyVersion {
-		r.fail()
+func (r *journeyReader) readVersion() {
+	if r.readByte() != journeyVersion {
+		r.markBad()
 	}
 }
 
-func (r *journeyReader) flags(known byte) byte {
-	v := r.byte()
+func (r *journeyReader) readFlags(known byte) byte {
+	v := r.readByte()
 	if v&^known != 0 {
-		r.fail()
+		r.markBad()
 		return 0
 	}
 	return v
 }
 
-func (r *journeyReader) typ() Type {
-	v, types := r.byte(), Types()
+func (r *journeyReader) readType() Type {
+	v, types := r.readByte(), Types()
 	if int(v) >= len(types) {
-		r.fail()
+		r.markBad()
 		return ""
 	}
 	return types[v]
 }
 
-func (r *journeyReader) unsigned() uint64 {
+func (r *journeyReader) readUvarint() uint64 {
 	v, n := binary.Uvarint(r.b)
 	if n <= 0 {
-		r.fail()
+		r.markBad()
 		return 0
 	}
 	r.b = r.b[n:]
 	return v
 }
 
-func (r *journeyReader) signed() int64 {
+func (r *journeyReader) readVarint() int64 {
 	v, n := binary.Varint(r.b)
 	if n <= 0 {
-		r.fail()
+		r.markBad()
 		return 0
 	}
 	r.b = r.b[n:]
 	return v
 }
 
-// count reads a number that is at least 0 and fits int64.
-func (r *journeyReader) count() int64 {
-	v := r.unsigned()
+// readCount reads a number that is at least 0 and fits int64.
+func (r *journeyReader) readCount() int64 {
+	v := r.readUvarint()
 	if v > 1<<63-1 {
-		r.fail()
+		r.markBad()
 		return 0
 	}
 	return int64(v)
 }
 
-// small reads a signed number that fits int32.
-func (r *journeyReader) small() int32 {
-	v := r.signed()
+// readInt32 reads a signed number that fits int32.
+func (r *journeyReader) readInt32() int32 {
+	v := r.readVarint()
 	if int64(int32(v)) != v {
-		r.fail()
+		r.markBad()
 		return 0
 	}
 	return int32(v)
 }
 
-func (r *journeyReader) amount() (minor int64, currency string, exponent int32) {
-	return r.signed(), r.text(), r.small()
+func (r *journeyReader) readAmount() (minor int64, currency string, exponent int32) {
+	return r.readVarint(), r.readText(), r.readInt32()
 }
 
-func (r *journeyReader) text() string {
-	n := r.unsigned()
+func (r *journeyReader) readText() string {
+	n := r.readUvarint()
 	if n > uint64(len(r.b)) {
-		r.fail()
+		r.markBad()
 		return ""
 	}
 	s := string(r.b[:n])
@@ -610,9 +651,9 @@ func (r *journeyReader) text() string {
 	return s
 }
 
-func (r *journeyReader) copy(dst []byte) {
+func (r *journeyReader) readInto(dst []byte) {
 	if len(r.b) < len(dst) {
-		r.fail()
+		r.markBad()
 		return
 	}
 	r.b = r.b[copy(dst, r.b):]

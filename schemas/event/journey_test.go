@@ -20,15 +20,15 @@ import (
 
 func sampleHead() *event.JourneyHead {
 	return &event.JourneyHead{
-		Click:      []byte{0, 0, 0, 0, 1, 0xC1, 0x1C},
-		ClickAt:    1790000000500,
-		Passed:     true,
-		Kept:       4,
-		WaitParent: 1,
-		LastKept:   1790000200001,
-		Sales:      1,
-		Sale:       "evt_1",
-		Leads:      2,
+		Click:          []byte{0, 0, 0, 0, 1, 0xC1, 0x1C},
+		ClickArrivedAt: 1790000000500,
+		Passed:         true,
+		Kept:           4,
+		WaitParent:     1,
+		LastKept:       1790000200001,
+		Sales:          1,
+		Sale:           "evt_1",
+		Leads:          2,
 	}
 }
 
@@ -82,8 +82,8 @@ func journeyRows() []journeyRow {
 	}
 }
 
-// Rows that were once written to the changelog must be readable for ever: a change here
-// needs a new version of the row.
+// Rows of every version must stay readable: a change here needs a new version of the
+// row.
 func TestJourneyGolden(t *testing.T) {
 	b := &strings.Builder{}
 	for _, r := range journeyRows() {
@@ -99,6 +99,21 @@ func TestJourneyGolden(t *testing.T) {
 	}
 	if d := cmp.Diff(string(want), b.String()); d != "" {
 		t.Error(d)
+	}
+}
+
+// A scan over a prefix must meet exactly the rows that it is for.
+func TestJourneyPrefixes(t *testing.T) {
+	token := [20]byte{0: 0x17, 1: 0x3F, 19: 0xAA}
+	for _, r := range journeyRows() {
+		isDeadline := r.name == "deadline"
+		if bytes.HasPrefix(r.key, event.DeadlinePrefix()) != isDeadline {
+			t.Errorf("%s: key %x, deadlines begin with %x", r.name, r.key, event.DeadlinePrefix())
+		}
+		if bytes.HasPrefix(r.key, event.JourneysPrefix()) == isDeadline ||
+			bytes.HasPrefix(r.key, event.JourneyPrefix(&token)) == isDeadline {
+			t.Errorf("%s: key %x, journeys begin with %x", r.name, r.key, event.JourneysPrefix())
+		}
 	}
 }
 
@@ -216,7 +231,7 @@ func TestSum(t *testing.T) {
 		{event.JourneyEvent{HasAmount: true, Amount: -5}, 0},
 	} {
 		if got := c.e.Standing(); got != c.want {
-			t.Errorf("%+v stands at %d, want %d", c.e, got, c.want)
+			t.Errorf("%+v: standing amount %d, want %d", c.e, got, c.want)
 		}
 	}
 }

@@ -11,19 +11,19 @@ import (
 // Millis is a time in unix milliseconds, UTC.
 type Millis int64
 
-// MillisOf cuts t to milliseconds.
+// MillisOf truncates t to milliseconds.
 func MillisOf(t time.Time) Millis { return Millis(t.UnixMilli()) }
 
 // Time returns m as a time in UTC.
 func (m Millis) Time() time.Time { return time.UnixMilli(int64(m)).UTC() }
 
-// Add returns m + d, cut to milliseconds.
+// Add returns m + d, truncated to milliseconds.
 func (m Millis) Add(d time.Duration) Millis { return m + Millis(d.Milliseconds()) }
 
-// RulesVersion is the version of the attribution rules that an Outcome was judged by.
+// RulesVersion is the version of the attribution rules. Each Outcome records it.
 const RulesVersion = 1
 
-// MaxClickBytes is the largest encoded Click, framing not counted.
+// MaxClickBytes is the largest size of an encoded Click, without framing.
 const MaxClickBytes = 512
 
 // Type is what a merchant reports.
@@ -91,17 +91,17 @@ const (
 	ReviewNeeded Review = "review"
 )
 
-// TokenStatus says whether the visitor got to see the click's token.
+// TokenStatus says whether the visitor got the click's token.
 type TokenStatus string
 
-// The values of TokenStatus. Only an appended token can bring conversions.
+// The values of TokenStatus. Only an appended token can bring conversions back.
 const (
 	TokenAppended TokenStatus = "appended"
 	TokenWithheld TokenStatus = "withheld"
 	TokenOff      TokenStatus = "off"
 )
 
-// Trigger is how the short link was reached.
+// Trigger is how the visitor reached the short link.
 type Trigger string
 
 // The values of Trigger.
@@ -110,206 +110,223 @@ const (
 	TriggerQR   Trigger = "qr"
 )
 
-// Click is one redirect with the commercial context frozen at that moment.
+// Click is one redirect with the commercial context frozen at that moment. The
+// redirector writes it; partner, program and link fields are the catalog's of then.
 type Click struct {
-	WorkspaceID         string      `avro:"workspace_id"`
-	ClickToken          string      `avro:"click_token"`
-	ClickedAt           Millis      `avro:"clicked_at"`
-	WindowMs            int64       `avro:"window_ms"`
-	TokenStatus         TokenStatus `avro:"token_status"`
-	TokenReason         string      `avro:"token_reason"`
-	LinkID              string      `avro:"link_id"`
-	Domain              string      `avro:"domain"`
-	Slug                string      `avro:"slug"`
-	Destination         string      `avro:"destination"`
-	Trigger             Trigger     `avro:"trigger"`
-	PartnerID           string      `avro:"partner_id"`
-	PartnerKey          string      `avro:"partner_key"`
-	PartnerName         string      `avro:"partner_name"`
-	PartnerRelationship string      `avro:"partner_relationship"`
-	PartnerLifecycle    string      `avro:"partner_lifecycle"`
-	ProgramID           string      `avro:"program_id"`
-	ProgramKey          string      `avro:"program_key"`
-	ProgramName         string      `avro:"program_name"`
-	ProgramStatus       string      `avro:"program_status"`
-	AssignmentID        string      `avro:"assignment_id"`
-	AssignedAt          Millis      `avro:"assigned_at"`
-	RewardTerms         string      `avro:"reward_terms"`
-	UTMSource           string      `avro:"utm_source"`
-	UTMMedium           string      `avro:"utm_medium"`
-	UTMCampaign         string      `avro:"utm_campaign"`
-	UTMTerm             string      `avro:"utm_term"`
-	UTMContent          string      `avro:"utm_content"`
-	Sub1                string      `avro:"sub1"`
-	Sub2                string      `avro:"sub2"`
-	Sub3                string      `avro:"sub3"`
-	Sub4                string      `avro:"sub4"`
-	Sub5                string      `avro:"sub5"`
-	Experiment          string      `avro:"experiment"`
-	Variant             string      `avro:"variant"`
-	ReferrerHost        string      `avro:"referrer_host"`
-	Country             string      `avro:"country"`
-	Device              string      `avro:"device"`
-	OS                  string      `avro:"os"`
-	Browser             string      `avro:"browser"`
-	IsBot               bool        `avro:"is_bot"`
-	BotReason           string      `avro:"bot_reason"`
-	CatalogOffset       int64       `avro:"catalog_offset"`
+	WorkspaceID string      `avro:"workspace_id"` // owner of the host
+	ClickToken  string      `avro:"click_token"`  // 27 base62 characters; the record's key
+	ClickedAt   Millis      `avro:"clicked_at"`   // the redirector's clock
+	WindowMs    int64       `avro:"window_ms"`    // attribution window of a positive
+	TokenStatus TokenStatus `avro:"token_status"` // whether the visitor got the token
+	TokenReason string      `avro:"token_reason"` // why not; empty if they did
+	LinkID      string      `avro:"link_id"`      // in the workspace
+	// of the link, also if visited by an alias
+	Domain string `avro:"domain"`
+	Slug   string `avro:"slug"` // of the link
+	// as configured, without query and fragment
+	Destination         string  `avro:"destination"`
+	Trigger             Trigger `avro:"trigger"`              // link or QR code
+	PartnerID           string  `avro:"partner_id"`           // empty: the link has no partner
+	PartnerKey          string  `avro:"partner_key"`          // the workspace's own name for it
+	PartnerName         string  `avro:"partner_name"`         // for people
+	PartnerRelationship string  `avro:"partner_relationship"` // other than approved: review
+	PartnerLifecycle    string  `avro:"partner_lifecycle"`    // other than active: review
+	ProgramID           string  `avro:"program_id"`           // empty: the link has no program
+	ProgramKey          string  `avro:"program_key"`          // the workspace's own name for it
+	ProgramName         string  `avro:"program_name"`         // for people
+	ProgramStatus       string  `avro:"program_status"`       // active, paused, archived
+	AssignmentID        string  `avro:"assignment_id"`        // of the link to the partner
+	AssignedAt          Millis  `avro:"assigned_at"`          // 0 if there is no assignment
+	RewardTerms         string  `avro:"reward_terms"`         // "10%" or "5.00 USD"; empty: none
+	UTMSource           string  `avro:"utm_source"`           // this and the next four: the program's
+	UTMMedium           string  `avro:"utm_medium"`
+	UTMCampaign         string  `avro:"utm_campaign"`
+	UTMTerm             string  `avro:"utm_term"`
+	UTMContent          string  `avro:"utm_content"`
+	// this and the next four: query parameters of the visited URL
+	Sub1         string `avro:"sub1"`
+	Sub2         string `avro:"sub2"`
+	Sub3         string `avro:"sub3"`
+	Sub4         string `avro:"sub4"`
+	Sub5         string `avro:"sub5"`
+	Experiment   string `avro:"experiment"`    // the link's
+	Variant      string `avro:"variant"`       // the link's
+	ReferrerHost string `avro:"referrer_host"` // host of the Referer header
+	// of the address, ISO 3166 alpha-2; empty: unknown
+	Country string `avro:"country"`
+	// this and the next two: parsed from the User-Agent
+	Device        string `avro:"device"`
+	OS            string `avro:"os"`
+	Browser       string `avro:"browser"`
+	IsBot         bool   `avro:"is_bot"`         // its conversions need review
+	BotReason     string `avro:"bot_reason"`     // how it was recognized
+	CatalogOffset int64  `avro:"catalog_offset"` // newest catalog record this was resolved from
 }
 
-// texts are the fields that may be cut. Ids, keys, statuses and terms are short by the
-// catalog's rules (at most 40 bytes) and are never cut: together with a workspace id of
-// 64 bytes they leave room for the texts.
-func (c *Click) texts() []*string {
-	return []*string{&c.Destination, &c.ReferrerHost, &c.PartnerName, &c.ProgramName, &c.Slug, &c.Domain,
-		&c.UTMSource, &c.UTMMedium, &c.UTMCampaign, &c.UTMTerm, &c.UTMContent, &c.Sub1, &c.Sub2, &c.Sub3, &c.Sub4, &c.Sub5,
-		&c.Experiment, &c.Variant, &c.Device, &c.OS, &c.Browser, &c.BotReason}
+// truncatableTexts returns the fields that Fit may truncate. Ids, keys, statuses and
+// terms are never truncated: by the catalog's rules they have at most 40 bytes, and
+// together with a workspace id of 64 bytes they leave room for the texts.
+func (c *Click) truncatableTexts() []*string {
+	return []*string{
+		&c.Destination, &c.ReferrerHost, &c.PartnerName, &c.ProgramName, &c.Slug, &c.Domain,
+		&c.UTMSource, &c.UTMMedium, &c.UTMCampaign, &c.UTMTerm, &c.UTMContent,
+		&c.Sub1, &c.Sub2, &c.Sub3, &c.Sub4, &c.Sub5,
+		&c.Experiment, &c.Variant, &c.Device, &c.OS, &c.Browser, &c.BotReason,
+	}
 }
 
-// Fit cuts texts, always the longest first and at a character's border, until the click
-// is at most MaxClickBytes encoded, and returns how many fields it cut.
-func (c *Click) Fit() (cut int) {
-	excess := c.size() - MaxClickBytes
+// Fit truncates texts until the encoded click has at most MaxClickBytes: always the
+// longest text first, and between characters. It returns the number of texts that it
+// truncated.
+func (c *Click) Fit() (truncated int) {
+	excess := c.encodedSize() - MaxClickBytes
 	if excess <= 0 {
 		return 0
 	}
-	texts := c.texts()
+	texts := c.truncatableTexts()
 	touched := make(map[*string]bool)
 	for excess > 0 {
 		longest := slices.MaxFunc(texts, func(a, b *string) int { return len(*a) - len(*b) })
 		if *longest == "" {
-			return len(touched) // only ids are left: the catalog's limits make this impossible
+			return len(touched) // only ids are left, which the catalog's limits make impossible
 		}
-		// a few bytes at a time, so that several long texts shrink together
+		// A few bytes at a time, so that several long texts shrink together.
 		keep := len(*longest) - min(excess, max(1, len(*longest)/8))
 		for keep > 0 && !utf8.RuneStart((*longest)[keep]) {
 			keep--
 		}
 		*longest = (*longest)[:keep]
 		touched[longest] = true
-		excess = c.size() - MaxClickBytes
+		excess = c.encodedSize() - MaxClickBytes
 	}
 	return len(touched)
 }
 
-// size is the length of c's Avro binary form. The texts, a long or a bool by one or
-// more bytes each; checked against the encoder by a test.
-func (c *Click) size() int {
-	n := 3 // token_status, trigger, is_bot
-	for _, s := range []string{c.WorkspaceID, c.ClickToken, c.TokenReason, c.LinkID, c.PartnerID, c.PartnerKey,
-		c.PartnerRelationship, c.PartnerLifecycle,
-		c.ProgramID, c.ProgramKey, c.ProgramStatus, c.AssignmentID, c.RewardTerms, c.Country} {
-		n += textSize(s)
+// encodedSize returns the length of c's Avro binary form, framing not counted. A test
+// compares it with the encoder.
+func (c *Click) encodedSize() int {
+	n := 3 // token_status, trigger and is_bot, a byte each
+	for _, s := range []string{
+		c.WorkspaceID, c.ClickToken, c.TokenReason, c.LinkID,
+		c.PartnerID, c.PartnerKey, c.PartnerRelationship, c.PartnerLifecycle,
+		c.ProgramID, c.ProgramKey, c.ProgramStatus, c.AssignmentID, c.RewardTerms, c.Country,
+	} {
+		n += encodedTextSize(s)
 	}
-	for _, s := range c.texts() {
-		n += textSize(*s)
+	for _, s := range c.truncatableTexts() {
+		n += encodedTextSize(*s)
 	}
-	return n + longSize(int64(c.ClickedAt)) + longSize(c.WindowMs) + longSize(int64(c.AssignedAt)) +
-		longSize(c.CatalogOffset)
+	for _, v := range []int64{int64(c.ClickedAt), c.WindowMs, int64(c.AssignedAt), c.CatalogOffset} {
+		n += encodedLongSize(v)
+	}
+	return n
 }
 
-func textSize(s string) int { return longSize(int64(len(s))) + len(s) }
+func encodedTextSize(s string) int { return encodedLongSize(int64(len(s))) + len(s) }
 
-// longSize is the length of a zigzag varint.
-func longSize(v int64) int {
-	u, n := uint64(v<<1)^uint64(v>>63), 1
-	for ; u >= 0x80; u >>= 7 {
+// encodedLongSize returns the length of v as a zigzag varint.
+func encodedLongSize(v int64) int {
+	n := 1
+	for u := uint64(v<<1) ^ uint64(v>>63); u >= 0x80; u >>= 7 {
 		n++
 	}
 	return n
 }
 
-// Conversion is one merchant event that the gateway verified and accepted.
+// Conversion is one merchant event that the gateway verified and accepted. The gateway
+// writes it; what the merchant did not send is empty or nil.
 type Conversion struct {
-	WorkspaceID   string            `avro:"workspace_id"`
-	EventID       string            `avro:"event_id"`
-	ClickToken    string            `avro:"click_token"`
-	Type          Type              `avro:"type"`
-	EventName     string            `avro:"event_name"`
-	OccurredAt    Millis            `avro:"occurred_at"`
-	ReceivedAt    Millis            `avro:"received_at"`
-	AmountMinor   *int64            `avro:"amount_minor"` // nil: no amount, and Currency is empty
-	Currency      string            `avro:"currency"`
-	Exponent      int32             `avro:"exponent"`
-	Quantity      *int32            `avro:"quantity"`
-	OrderID       string            `avro:"order_id"`
-	ParentEventID string            `avro:"parent_event_id"`
-	ReasonText    string            `avro:"reason_text"`
-	CustomerRef   string            `avro:"customer_ref"`
-	Metadata      map[string]string `avro:"metadata"`
-	ContentSHA256 [32]byte          `avro:"content_sha256"`
-	KeyID         string            `avro:"key_id"`
+	WorkspaceID   string            `avro:"workspace_id"`    // from the URL; its secret signed the request
+	EventID       string            `avro:"event_id"`        // the merchant's; unique within a click token
+	ClickToken    string            `avro:"click_token"`     // of this workspace; the record's key
+	Type          Type              `avro:"type"`            // one of Types
+	EventName     string            `avro:"event_name"`      // free text
+	OccurredAt    Millis            `avro:"occurred_at"`     // the merchant's clock
+	ReceivedAt    Millis            `avro:"received_at"`     // the gateway's clock
+	AmountMinor   *int64            `avro:"amount_minor"`    // minor units, at least 0; nil: no amount
+	Currency      string            `avro:"currency"`        // ISO 4217; empty: no amount
+	Exponent      int32             `avro:"exponent"`        // digits of Currency after the point
+	Quantity      *int32            `avro:"quantity"`        // at least 1
+	OrderID       string            `avro:"order_id"`        // by which a refund can find its sale
+	ParentEventID string            `avro:"parent_event_id"` // of a negative: the event it takes back from
+	ReasonText    string            `avro:"reason_text"`     // free text
+	CustomerRef   string            `avro:"customer_ref"`    // the merchant's name for the customer
+	Metadata      map[string]string `avro:"metadata"`        // at most 20 pairs
+	ContentSHA256 [32]byte          `avro:"content_sha256"`  // ContentHash
+	KeyID         string            `avro:"key_id"`          // of the secret that signed the request
 }
 
-// Outcome is one verdict on one record of `conversions`.
+// Outcome is the verdict on one record of `conversions`. The processor writes it, once.
 type Outcome struct {
-	WorkspaceID          string   `avro:"workspace_id"`
-	EventID              string   `avro:"event_id"`
-	ClickToken           string   `avro:"click_token"`
-	Verdict              Verdict  `avro:"verdict"`
-	Reason               string   `avro:"reason"`
-	Flags                []string `avro:"flags"`
-	Review               Review   `avro:"review"`
-	Type                 Type     `avro:"type"`
-	EventName            string   `avro:"event_name"`
-	Effect               int32    `avro:"effect"`
-	OccurredAt           Millis   `avro:"occurred_at"`
-	ReceivedAt           Millis   `avro:"received_at"`
-	DecidedAt            Millis   `avro:"decided_at"`
-	AmountMinor          *int64   `avro:"amount_minor"`
-	Currency             string   `avro:"currency"`
-	Exponent             int32    `avro:"exponent"`
-	Quantity             *int32   `avro:"quantity"`
-	OrderID              string   `avro:"order_id"`
-	ParentEventID        string   `avro:"parent_event_id"`
-	ParentType           string   `avro:"parent_type"`
-	ReasonText           string   `avro:"reason_text"`
-	CustomerRef          string   `avro:"customer_ref"`
-	EstimatedRewardMinor *int64   `avro:"estimated_reward_minor"`
-	RewardCurrency       string   `avro:"reward_currency"`
-	ContentSHA256        [32]byte `avro:"content_sha256"`
-	EventPartition       int32    `avro:"event_partition"`
-	EventOffset          int64    `avro:"event_offset"`
-	FirstOffset          *int64   `avro:"first_offset"`
-	RulesVersion         int32    `avro:"rules_version"`
-	Click                *Click   `avro:"click"` // nil where no snapshot may be shown
+	WorkspaceID          string   `avro:"workspace_id"`           // of the event
+	EventID              string   `avro:"event_id"`               // of the event
+	ClickToken           string   `avro:"click_token"`            // of the event; the record's key
+	Verdict              Verdict  `avro:"verdict"`                // one of the verdicts
+	Reason               string   `avro:"reason"`                 // of unattributed; else empty
+	Flags                []string `avro:"flags"`                  // in the order of the constants
+	Review               Review   `avro:"review"`                 // whether a person should look at it
+	Type                 Type     `avro:"type"`                   // of the event
+	EventName            string   `avro:"event_name"`             // of the event
+	Effect               int32    `avro:"effect"`                 // how the amount counts: +1, 0 or −1
+	OccurredAt           Millis   `avro:"occurred_at"`            // of the event: the merchant's clock
+	ReceivedAt           Millis   `avro:"received_at"`            // of the event: the gateway's clock
+	DecidedAt            Millis   `avro:"decided_at"`             // the processor's clock
+	AmountMinor          *int64   `avro:"amount_minor"`           // minor units; nil: no amount
+	Currency             string   `avro:"currency"`               // of AmountMinor
+	Exponent             int32    `avro:"exponent"`               // digits of Currency after the point
+	Quantity             *int32   `avro:"quantity"`               // of the event
+	OrderID              string   `avro:"order_id"`               // of the event
+	ParentEventID        string   `avro:"parent_event_id"`        // as found, else as the event named it
+	ParentType           string   `avro:"parent_type"`            // of the parent found
+	ReasonText           string   `avro:"reason_text"`            // of the event
+	CustomerRef          string   `avro:"customer_ref"`           // of the event
+	EstimatedRewardMinor *int64   `avro:"estimated_reward_minor"` // of a negative: the change
+	RewardCurrency       string   `avro:"reward_currency"`        // of EstimatedRewardMinor
+	ContentSHA256        [32]byte `avro:"content_sha256"`         // of the event
+	EventPartition       int32    `avro:"event_partition"`        // where the event is in conversions
+	EventOffset          int64    `avro:"event_offset"`           // where the event is in conversions
+	FirstOffset          *int64   `avro:"first_offset"`           // of a repeat: of the first event
+	RulesVersion         int32    `avro:"rules_version"`          // of the rules that judged it
+	Click                *Click   `avro:"click"`                  // nil if it may not be shown
 }
 
-// Progress is how far one partition's processor has come.
+// Progress says how far one partition is processed. The processor writes it with each
+// transaction; counts are totals since the partition's beginning.
 type Progress struct {
 	Partition               int32
-	At                      Millis
-	ClicksPosition          int64 // next offset of clicks
-	ConversionsPosition     int64
-	ClicksMaxAt             Millis // largest Kafka timestamp read
-	ConversionsMaxAt        Millis
-	OutcomesEnd             int64
-	Read                    int64
-	Attributed              int64
-	Reversed                int64
-	Duplicate               int64
-	Conflict                int64
-	Unattributed            int64
-	Unreadable              int64
-	Waiting                 int64
-	OldestWaitingReceivedAt *Millis
-	CaughtUp                bool
-	GraceMs                 int64
+	At                      Millis  // the processor's clock
+	ClicksPosition          int64   // next offset of clicks
+	ConversionsPosition     int64   // next offset of conversions
+	ClicksMaxAt             Millis  // largest Kafka timestamp read of clicks
+	ConversionsMaxAt        Millis  // largest Kafka timestamp judged of conversions
+	OutcomesEnd             int64   // end of outcomes after this transaction
+	Read                    int64   // records of conversions; equals the sum of the next seven
+	Attributed              int64   // outcomes with this verdict
+	Reversed                int64   // outcomes with this verdict
+	Duplicate               int64   // outcomes with this verdict
+	Conflict                int64   // outcomes with this verdict
+	Unattributed            int64   // outcomes with this verdict
+	Unreadable              int64   // dead letters
+	Waiting                 int64   // events that wait now, counted from their rows
+	OldestWaitingReceivedAt *Millis // smallest received_at of waiting events; nil if none waits
+	CaughtUp                bool    // both inputs were read to their ends a moment ago
+	GraceMs                 int64   // how long an event waits for its click or parent
 }
 
-// Rejection is a signed request, or one event of it, that the gateway refused.
+// Rejection is a signed request, or one event of a batch, that the gateway refused. It
+// never contains the body.
 type Rejection struct {
-	WorkspaceID string
-	WebhookID   string
-	EventID     string
-	ClickToken  string
-	ReceivedAt  Millis
-	Status      int32 // HTTP status
-	Code        string
-	Field       string
-	Detail      string
-	BodySHA256  [32]byte
-	KeyID       string
+	WorkspaceID string   // whose secret signed the request; the record's key
+	WebhookID   string   // header webhook-id
+	EventID     string   // as far as it could be read, truncated to 128 characters
+	ClickToken  string   // as far as it could be read, truncated to 128 characters
+	ReceivedAt  Millis   // the gateway's clock
+	Status      int32    // HTTP status
+	Code        string   // of the events API
+	Field       string   // the faulty member of the event, if it is one
+	Detail      string   // for people, in the gateway's own words
+	BodySHA256  [32]byte // of the whole body
+	KeyID       string   // of the secret that signed the request
 }
 
 // Decimal prints minor units with the given number of digits after the point:

@@ -210,7 +210,7 @@ func (s *stories) send() {
 func (s *stories) received(events []*event.Conversion) (records []*kgo.Record) {
 	now := event.MillisOf(time.Now())
 	for _, c := range events {
-		c.ReceivedAt, c.ContentSHA256 = now, c.Content()
+		c.ReceivedAt, c.ContentSHA256 = now, c.ContentHash()
 		value, err := s.codec.AppendConversion(nil, c)
 		if err != nil {
 			s.t.Error(err)

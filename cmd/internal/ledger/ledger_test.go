@@ -161,7 +161,7 @@ func (h *history) event(k *event.Click) {
 	case kind == 15:
 		c.WorkspaceID = "initech" // a token of somebody else
 	}
-	c.ContentSHA256 = c.Content()
+	c.ContentSHA256 = c.ContentHash()
 	h.sent = append(h.sent, c)
 	raw, err := token.Parse(c.ClickToken)
 	if err != nil {

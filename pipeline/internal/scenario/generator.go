@@ -75,7 +75,7 @@ func (g *Generator) Sale(k *event.Click, minor int64) *event.Conversion {
 		Exponent:    2,
 		OrderID:     fmt.Sprint("o", g.events),
 	}
-	c.ContentSHA256 = c.Content()
+	c.ContentSHA256 = c.ContentHash()
 	return c
 }
 
@@ -94,7 +94,7 @@ func (g *Generator) Refund(of *event.Conversion, minor int64) *event.Conversion 
 		Exponent:      2,
 		ParentEventID: of.EventID,
 	}
-	c.ContentSHA256 = c.Content()
+	c.ContentSHA256 = c.ContentHash()
 	return c
 }
 
@@ -201,7 +201,7 @@ func (g *Generator) Journey() []Step {
 	case 4:
 		other := *s
 		other.OrderID = "other"
-		other.ContentSHA256 = other.Content()
+		other.ContentSHA256 = other.ContentHash()
 		return []Step{click, sale, sale, {Event: &other}}
 	case 5:
 		return []Step{click, late(Step{Click: k, Replay: true}), sale}

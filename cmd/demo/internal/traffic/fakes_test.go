@@ -371,7 +371,7 @@ func (w *world) read(workspace string, body []byte) (event.Conversion, problem) 
 	} else if err != nil {
 		return c, problem{422, "token_invalid"}
 	}
-	c.ContentSHA256 = c.Content()
+	c.ContentSHA256 = c.ContentHash()
 	return c, problem{}
 }
 

@@ -71,7 +71,7 @@ func (l *Ledger) accept(c *event.Conversion, keyID string, unsure int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.events++
-	d := delivery{c.WorkspaceID, c.ClickToken, c.EventID, c.Content()}
+	d := delivery{c.WorkspaceID, c.ClickToken, c.EventID, c.ContentHash()}
 	a := l.accepted[d]
 	if a == nil {
 		a = &answers{keyID: keyID}
@@ -229,7 +229,7 @@ func (l *Ledger) CheckConversions(conversions []event.Conversion) []string {
 				c.EventID, c.WorkspaceID, c.ClickToken, c.ContentSHA256[:4])
 		case a.keyID != c.KeyID:
 			f.add("%s of %s: key_id is %q, want %q", c.EventID, c.WorkspaceID, c.KeyID, a.keyID)
-		case c.Content() != c.ContentSHA256:
+		case c.ContentHash() != c.ContentSHA256:
 			f.add("%s of %s: its fields do not give its content_sha256", c.EventID, c.WorkspaceID)
 		}
 	}

@@ -143,7 +143,7 @@ func TestChecksFind(t *testing.T) {
 	f("an event from nowhere", events(func(e []event.Conversion) []event.Conversion {
 		extra := e[0]
 		extra.EventID = "x"
-		extra.ContentSHA256 = extra.Content()
+		extra.ContentSHA256 = extra.ContentHash()
 		return append(e, extra)
 	}), "was not accepted")
 
