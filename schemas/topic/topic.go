@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Topic names, before any prefix.
+// Topic names, without prefix.
 const (
 	Catalog     = "catalog"
 	Clicks      = "clicks"
@@ -20,7 +20,7 @@ const (
 	DeadLetters = "dead-letters"
 )
 
-// Consumer groups, before any prefix.
+// Consumer groups, without prefix.
 const (
 	ProcessorGroup = "attribution-processor"
 	SinkGroup      = "clickhouse-sink"
@@ -28,13 +28,13 @@ const (
 
 // Record headers.
 const (
-	// HeaderToken ("t") is "1" on a click whose token was shown to the visitor: only
-	// such a click can bring conversions.
+	// HeaderToken ("t") is "1" on a click whose token the visitor got: only such a
+	// click can bring conversions.
 	HeaderToken = "t"
-	// HeaderReplay marks a click that may already have been sent.
+	// HeaderReplay marks a click that may have been sent before. It has no value.
 	HeaderReplay = "replay"
-	// HeaderWaited marks an outcome whose event waited for its click or its parent: the
-	// time until its verdict was not ours to shorten.
+	// HeaderWaited marks an outcome whose event waited for its click or its parent, so
+	// that its latency says nothing about the processor. It has no value.
 	HeaderWaited = "waited"
 	// The headers of a dead letter.
 	HeaderError           = "error"
@@ -44,54 +44,56 @@ const (
 	HeaderFailedAt        = "failed-at"
 )
 
-// DefaultPartitions is the partition count of a fresh install.
+// DefaultPartitions is the partition count of a new installation.
 const DefaultPartitions = 6
 
-// Retention beyond what the contents need, so that a stopped processor or sink finds
-// its input again.
+// ClickMargin is how long clicks and conversions are kept beyond the click life, so
+// that a processor or sink that was stopped still finds its input.
+const ClickMargin = 5 * 24 * time.Hour
+
 const (
-	ClickMargin = 5 * 24 * time.Hour
-	factsLife   = 45 * 24 * time.Hour
-	tombstones  = 7 * 24 * time.Hour
+	ledgerRetention    = 45 * 24 * time.Hour // of outcomes, progress, rejections and dead letters
+	tombstoneRetention = 7 * 24 * time.Hour  // of the changelog's tombstones
 )
 
 // DefaultClickLife is how long a click can bring conversions.
 const DefaultClickLife = 40 * 24 * time.Hour
 
-// DeliveryLimit is how long a record of clicks or conversions may be under way, from
-// its timestamp to its place in the log. Producers give up after half of it; the
-// processor closes no wait that ended within it, if a tenth of the grace is as much.
+// DeliveryLimit bounds the time from a record's timestamp to its append in Kafka, for
+// clicks and conversions. Producers give up after half of it. The processor does not
+// close a wait that ended less than DeliveryLimit (or a tenth of the grace, if that is
+// less) ago.
 const DeliveryLimit = time.Minute
 
 // Spec is what a topic must look like.
 type Spec struct {
-	Name       string
+	Name       string // with prefix
 	Partitions int32
-	// Partitioned: partition p belongs to partition p of the inputs, so a count that
-	// differs makes every join wrong.
+	// Partitioned: partition p belongs to partition p of the inputs. A different count
+	// would make every join wrong.
 	Partitioned bool
-	Config      map[string]string
+	Config      map[string]string // settings of the topic, by Kafka's names
 }
 
-// Specs lists all topics for the given partition count and click life. prefix stands
-// before every name.
+// Specs lists all topics for a partition count and click life. Every name begins with
+// prefix.
 func Specs(prefix string, partitions int32, clickLife time.Duration) []Spec {
 	ms := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
-	del := func(d time.Duration) map[string]string {
+	expire := func(d time.Duration) map[string]string {
 		return map[string]string{"cleanup.policy": "delete", "retention.ms": ms(d)}
 	}
 	compact := map[string]string{"cleanup.policy": "compact"}
 	specs := []Spec{
 		{Catalog, 1, false, compact},
-		{Clicks, partitions, true, del(clickLife + ClickMargin)},
-		{Conversions, partitions, true, del(clickLife + ClickMargin)},
-		{Outcomes, partitions, true, del(factsLife)},
-		{Changelog, partitions, true, map[string]string{"cleanup.policy": "compact", "delete.retention.ms": ms(
-			tombstones)}},
-		{Progress, partitions, true, map[string]string{"cleanup.policy": "compact,delete", "retention.ms": ms(
-			factsLife)}},
-		{Rejections, 1, false, del(factsLife)},
-		{DeadLetters, 1, false, del(factsLife)},
+		{Clicks, partitions, true, expire(clickLife + ClickMargin)},
+		{Conversions, partitions, true, expire(clickLife + ClickMargin)},
+		{Outcomes, partitions, true, expire(ledgerRetention)},
+		{Changelog, partitions, true, map[string]string{
+			"cleanup.policy": "compact", "delete.retention.ms": ms(tombstoneRetention)}},
+		{Progress, partitions, true, map[string]string{
+			"cleanup.policy": "compact,delete", "retention.ms": ms(ledgerRetention)}},
+		{Rejections, 1, false, expire(ledgerRetention)},
+		{DeadLetters, 1, false, expire(ledgerRetention)},
 	}
 	for i := range specs {
 		specs[i].Name = prefix + specs[i].Name
@@ -99,21 +101,22 @@ func Specs(prefix string, partitions int32, clickLife time.Duration) []Spec {
 	return specs
 }
 
-// Epoch is a stretch of mint times and the partition count of its tokens.
+// Epoch is a period and the partition count of the tokens minted in it.
 type Epoch struct {
 	From       time.Time `json:"from"` // inclusive; zero in the first epoch
 	Partitions int32     `json:"partitions"`
 }
 
-// Epochs decides co-partitioning. The first epoch begins at the zero time; each later
-// one has more partitions.
+// Epochs maps tokens to partitions. The first epoch begins at the zero time; each later
+// one has more partitions. For now every installation has one epoch, because the
+// partition count is fixed; more will allow partitions to be added.
 type Epochs []Epoch
 
-// OneEpoch is an install that never grew.
+// OneEpoch returns the epochs of an installation whose partition count never changed.
 func OneEpoch(partitions int32) Epochs { return Epochs{{Partitions: partitions}} }
 
-// Validate reports epochs that would send one token to two partitions or that would
-// shrink.
+// Validate reports epochs that leave tokens without partition, or that do not begin in
+// order with ever more partitions.
 func (e Epochs) Validate() error {
 	if len(e) == 0 || !e[0].From.IsZero() {
 		return errors.New("partition epochs: the first must begin at the zero time")
@@ -130,8 +133,8 @@ func (e Epochs) Validate() error {
 	return nil
 }
 
-// Partition returns the partition of a token by its text and mint time, for all topics
-// that are co-partitioned.
+// Partition returns the partition of a token in all co-partitioned topics. minted is
+// the token's time.
 func (e Epochs) Partition(token string, minted time.Time) int32 {
 	n := e[0].Partitions
 	if len(e) > 1 {
@@ -144,18 +147,17 @@ func (e Epochs) Partition(token string, minted time.Time) int32 {
 	return murmur2Partition(token, n)
 }
 
-// Now returns the partition count of tokens that are minted today: what the topics must
-// have.
+// Now returns the partition count of tokens minted today, which the topics must have.
 func (e Epochs) Now() int32 { return e[len(e)-1].Partitions }
 
-// murmur2Partition is what Kafka's default partitioner does with a key: the hash
-// without its sign bit, modulo n.
+// murmur2Partition maps a key as Kafka's default partitioner does: the hash without its
+// sign bit, modulo n.
 func murmur2Partition(key string, n int32) int32 {
 	return int32(murmur2(key)&0x7fffffff) % n
 }
 
-// murmur2 is the variant of org.apache.kafka.common.utils.Utils.murmur2 (seed
-// 0x9747b28c).
+// murmur2 is MurmurHash2 as in Kafka's org.apache.kafka.common.utils.Utils.murmur2,
+// with seed 0x9747b28c.
 func murmur2(b string) uint32 {
 	const m = 0x5bd1e995
 	h := uint32(0x9747b28c) ^ uint32(len(b))

@@ -1,9 +1,12 @@
 package topic
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // The vectors of Kafka's UtilsTest.testMurmur2.
@@ -20,6 +23,20 @@ func TestMurmur2(t *testing.T) {
 	f("a-little-bit-longer-string", -1486304829)
 	f("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971)
 	f("abc", 479470107)
+}
+
+// Kafka's own producers, which an operator may use to repair a topic, must put a token
+// where the daemons put it. franz-go's default partitioner stands for them.
+func TestPartitionIsKafkas(t *testing.T) {
+	kafkas := kgo.StickyKeyPartitioner(nil).ForTopic(Clicks)
+	for i := range 1000 {
+		token := fmt.Sprintf("%027d", i*i)
+		r := &kgo.Record{Key: []byte(token)}
+		got, want := OneEpoch(6).Partition(token, time.Time{}), kafkas.Partition(r, 6)
+		if int(got) != want {
+			t.Fatalf("%s: partition %d, Kafka's partitioner has %d", token, got, want)
+		}
+	}
 }
 
 // A token keeps its partition when partitions are added after it was minted.
