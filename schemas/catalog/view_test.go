@@ -148,8 +148,8 @@ func describe(r Resolved, found LookupResult) string {
 	return strings.Join(words, " ")
 }
 
-// TestViewFollowsTheTopic applies a short history: records that are not there yet, edits,
-// archiving, removal, and catalog_offset.
+// TestViewFollowsTheTopic applies a short history: records that are not there yet,
+// edits, archiving, removal, and catalog_offset.
 func TestViewFollowsTheTopic(t *testing.T) {
 	v := NewView()
 	values := map[string][]byte{}
