@@ -5,8 +5,8 @@ import "github.com/go-json-experiment/json/jsontext"
 // A batch is a body {"events":[…]} as it was sent.
 type batch struct {
 	items      []draft // at most MaxBatchEvents
-	count      int     // how many there were; 0 also if events is missing or no list
-	unknown    string  // the first other member
+	count      int     // of all that were sent; 0 also if events is missing or not a list
+	unknown    string  // name of the first other member
 	hasUnknown bool
 }
 
@@ -15,13 +15,13 @@ type batch struct {
 func parseBatch(body []byte) (batch, error) {
 	var b batch
 	dec := newDecoder(body)
-	if err := b.read(dec); err != nil {
+	if err := b.readFrom(dec); err != nil {
 		return b, err
 	}
 	return b, readEnd(dec)
 }
 
-func (b *batch) read(dec *jsontext.Decoder) error {
+func (b *batch) readFrom(dec *jsontext.Decoder) error {
 	if dec.PeekKind() != '{' {
 		return dec.SkipValue()
 	}
@@ -48,7 +48,7 @@ func (b *batch) readItems(dec *jsontext.Decoder) error {
 			continue
 		}
 		b.items = append(b.items, draft{})
-		if err := b.items[len(b.items)-1].read(dec); err != nil {
+		if err := b.items[len(b.items)-1].readFrom(dec); err != nil {
 			return err
 		}
 	}
@@ -56,15 +56,15 @@ func (b *batch) readItems(dec *jsontext.Decoder) error {
 	return err
 }
 
-// refusal judges the batch as a whole.
-func (b *batch) refusal() *refusal {
+// checkWhole checks the batch as a whole, not its events.
+func (b *batch) checkWhole() *refusal {
 	switch {
 	case b.count > MaxBatchEvents:
-		return refuse(codeTooLarge, "", "a batch has at most 500 events")
+		return newRefusal(codeTooLarge, "", "a batch has at most 500 events")
 	case b.hasUnknown:
-		return refuse(codeUnknownField, cutText(b.unknown), "a member that the API does not know")
+		return newRefusal(codeUnknownField, truncateText(b.unknown), "a member that the API does not know")
 	case b.count == 0:
-		return refuse(codeInvalidField, "events", "a batch is an object whose events are a list of 1 to 500")
+		return newRefusal(codeInvalidField, "events", "a batch is an object whose events are a list of 1 to 500")
 	}
 	return nil
 }

@@ -17,17 +17,17 @@ import (
 )
 
 const (
-	maxText          = 128 // of a text, in characters; of event_id, in bytes
-	maxPairs         = 20
-	maxMetadataBytes = 2 << 10 // keys and values together
-	maxAhead         = 5 * time.Minute
-	maxAge           = 400 * 24 * time.Hour
+	maxText          = 128                  // of a text, in characters; of event_id, in bytes
+	maxPairs         = 20                   // of metadata
+	maxMetadataBytes = 2 << 10              // keys and values together
+	maxAhead         = 5 * time.Minute      // of occurred_at before the gateway's clock
+	maxAge           = 400 * 24 * time.Hour // of occurred_at
 )
 
 var errTrailing = errors.New("data after the JSON value")
 
-// A field is one of the members of an event, in the order of the documentation, which
-// is the order of the checks.
+// A field is a member of an event, in the documented order, which is the order of the
+// checks.
 type field int
 
 const (
@@ -47,8 +47,10 @@ const (
 	fieldCount
 )
 
-var fieldNames = [fieldCount]string{"event_id", "type", "click_token", "occurred_at", "amount", "currency", "quantity",
-	"order_id", "parent_event_id", "name", "reason", "customer_ref", "metadata"}
+var fieldNames = [fieldCount]string{
+	"event_id", "type", "click_token", "occurred_at", "amount", "currency", "quantity",
+	"order_id", "parent_event_id", "name", "reason", "customer_ref", "metadata",
+}
 
 func (f field) String() string { return fieldNames[f] }
 
@@ -57,8 +59,8 @@ func fieldOf(name string) (field, bool) {
 	return field(i), i >= 0
 }
 
-// kind is the JSON type that a field must have.
-func (f field) kind() jsontext.Kind {
+// jsonKind returns the JSON type that the field must have.
+func (f field) jsonKind() jsontext.Kind {
 	switch f {
 	case fieldQuantity:
 		return '0'
@@ -68,19 +70,20 @@ func (f field) kind() jsontext.Kind {
 	return '"'
 }
 
-// A draft is an event as it was sent: JSON in order, nothing judged.
+// A draft is an event as it was sent: its JSON is correct, its fields are not checked
+// yet.
 type draft struct {
 	object     bool                      // the value was a JSON object
 	kinds      [fieldCount]jsontext.Kind // of the values; 0: absent
 	texts      [fieldCount]string        // of strings; of a number, its literal
 	pairs      map[string]string         // metadata
 	notStrings bool                      // a value in metadata was no string
-	unknown    string                    // the first member that is no field
+	unknown    string                    // name of the first member that is no field
 	hasUnknown bool
 }
 
-// eventID and clickToken are what could be read of the ids, for answers and records of
-// a refusal.
+// eventID and clickToken return the ids as far as they could be read, for answers and
+// for the record of a refusal.
 func (d *draft) eventID() string    { return d.textOf(fieldEventID) }
 func (d *draft) clickToken() string { return d.textOf(fieldClickToken) }
 
@@ -96,19 +99,19 @@ func (d *draft) textOf(f field) string {
 func parseEvent(body []byte) (draft, error) {
 	var d draft
 	dec := newDecoder(body)
-	if err := d.read(dec); err != nil {
+	if err := d.readFrom(dec); err != nil {
 		return d, err
 	}
 	return d, readEnd(dec)
 }
 
-// newDecoder reads body in place. Its defaults are strict: no name twice in one object,
-// no invalid UTF-8, exact literals, a bounded depth.
+// newDecoder reads body in place. Its defaults are strict: it refuses repeated names in
+// an object, invalid UTF-8 and unbounded depth, and keeps literals exact.
 func newDecoder(body []byte) *jsontext.Decoder { return jsontext.NewDecoder(bytes.NewBuffer(body)) }
 
-// read reads the next value. All of it is read, whatever it is, so that the syntax of
-// the whole body is judged before its contents.
-func (d *draft) read(dec *jsontext.Decoder) error {
+// readFrom reads the next value. It reads the whole value, of whatever type, so that
+// the syntax of the body is checked before its contents.
+func (d *draft) readFrom(dec *jsontext.Decoder) error {
 	if dec.PeekKind() != '{' {
 		return dec.SkipValue()
 	}
@@ -122,7 +125,7 @@ func (d *draft) read(dec *jsontext.Decoder) error {
 			return dec.SkipValue()
 		}
 		d.kinds[f] = dec.PeekKind()
-		if d.kinds[f] != f.kind() {
+		if d.kinds[f] != f.jsonKind() {
 			return dec.SkipValue()
 		}
 		if f == fieldMetadata {
@@ -147,7 +150,7 @@ func (d *draft) readPairs(dec *jsontext.Decoder) error {
 	})
 }
 
-// eachMember reads an object; read has to read the value of each member.
+// eachMember reads an object. It calls read for each member, which must read the value.
 func eachMember(dec *jsontext.Decoder, read func(name string) error) error {
 	if _, err := dec.ReadToken(); err != nil {
 		return err
@@ -179,7 +182,7 @@ func readText(dec *jsontext.Decoder) (string, error) {
 		text, err := jsontext.AppendUnquote(nil, v)
 		return string(text), err
 	}
-	for _, name := range fieldNames { // most texts are names: no copy for those
+	for _, name := range fieldNames { // most texts are field names, which need no copy
 		if string(inner) == name {
 			return name, nil
 		}
@@ -187,7 +190,7 @@ func readText(dec *jsontext.Decoder) (string, error) {
 	return string(inner), nil
 }
 
-// readEnd wants nothing but white space up to the end of the body.
+// readEnd checks that only white space is left of the body.
 func readEnd(dec *jsontext.Decoder) error {
 	_, err := dec.ReadToken()
 	switch err {
@@ -199,9 +202,9 @@ func readEnd(dec *jsontext.Decoder) error {
 	return err
 }
 
-// conversion judges all but the token, in the order of the documentation. The result
-// lacks what the gateway adds.
-func (d *draft) conversion(now time.Time) (event.Conversion, *refusal) {
+// toConversion checks all fields but the token's signature, in the documented order.
+// The result lacks what the gateway adds.
+func (d *draft) toConversion(now time.Time) (event.Conversion, *refusal) {
 	var c event.Conversion
 	for _, check := range []func(*event.Conversion) *refusal{
 		d.checkShape,
@@ -219,26 +222,28 @@ func (d *draft) conversion(now time.Time) (event.Conversion, *refusal) {
 	return c, nil
 }
 
-func invalid(f field, detail string) *refusal { return refuse(codeInvalidField, f.String(), detail) }
+func invalidField(f field, detail string) *refusal {
+	return newRefusal(codeInvalidField, f.String(), detail)
+}
 
-// checkShape judges names and JSON types.
+// checkShape checks names and JSON types.
 func (d *draft) checkShape(*event.Conversion) *refusal {
 	if !d.object {
-		return refuse(codeInvalidField, "", "an event is a JSON object")
+		return newRefusal(codeInvalidField, "", "an event is a JSON object")
 	}
 	if d.hasUnknown {
-		return refuse(codeUnknownField, cutText(d.unknown), "a member that the API does not know")
+		return newRefusal(codeUnknownField, truncateText(d.unknown), "a member that the API does not know")
 	}
 	for f := range fieldCount {
 		kind := d.kinds[f]
 		switch {
 		case kind == 0 && f <= fieldOccurredAt:
-			return invalid(f, "required")
-		case kind == 0 || kind == f.kind():
+			return invalidField(f, "required")
+		case kind == 0 || kind == f.jsonKind():
 		case f == fieldAmount && kind == '0':
-			return refuse(codeBadAmount, f.String(), "a decimal as a string, not a JSON number")
+			return newRefusal(codeBadAmount, f.String(), "a decimal as a string, not a JSON number")
 		default:
-			return invalid(f, "of a wrong JSON type")
+			return invalidField(f, "of a wrong JSON type")
 		}
 	}
 	return nil
@@ -247,7 +252,7 @@ func (d *draft) checkShape(*event.Conversion) *refusal {
 func (d *draft) checkIdentity(c *event.Conversion) *refusal {
 	id := d.texts[fieldEventID]
 	if len(id) < 1 || len(id) > maxText || strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return invalid(fieldEventID, "1 to 128 characters of printable ASCII")
+		return invalidField(fieldEventID, "1 to 128 characters of printable ASCII")
 	}
 	c.EventID, c.ClickToken = id, d.texts[fieldClickToken]
 	for _, t := range event.Types() {
@@ -256,29 +261,38 @@ func (d *draft) checkIdentity(c *event.Conversion) *refusal {
 			return nil
 		}
 	}
-	return invalid(fieldType, "one of lead, sale, refund, cancellation, reversal")
+	return invalidField(fieldType, "one of "+typeNames())
+}
+
+// typeNames lists the types of events for a message.
+func typeNames() string {
+	var names []string
+	for _, t := range event.Types() {
+		names = append(names, string(t))
+	}
+	return strings.Join(names, ", ")
 }
 
 func (d *draft) checkTime(c *event.Conversion, now time.Time) *refusal {
 	at, err := parseTime(d.texts[fieldOccurredAt])
 	if err != nil {
-		return invalid(fieldOccurredAt, "a time by RFC 3339 with offset, such as 2026-03-01T09:30:00+01:00")
+		return invalidField(fieldOccurredAt, "a time by RFC 3339 with offset, such as 2026-03-01T09:30:00+01:00")
 	}
 	c.OccurredAt = event.MillisOf(at)
 	switch received := event.MillisOf(now); {
 	case c.OccurredAt > received.Add(maxAhead):
-		return refuse(codeOccurredInFuture, fieldOccurredAt.String(),
+		return newRefusal(codeOccurredInFuture, fieldOccurredAt.String(),
 			"more than 5 minutes ahead of the gateway's clock")
 	case c.OccurredAt < received.Add(-maxAge):
-		return refuse(codeOccurredTooOld, fieldOccurredAt.String(), "more than 400 days back")
+		return newRefusal(codeOccurredTooOld, fieldOccurredAt.String(), "more than 400 days back")
 	}
 	return nil
 }
 
 var errTime = errors.New("not a time by RFC 3339")
 
-// parseTime reads exactly RFC 3339's date-time, leap seconds excepted. time.Parse also
-// takes a comma, one-digit hours and offsets of a day.
+// parseTime reads exactly the date-time of RFC 3339, without leap seconds. time.Parse
+// alone would also accept a comma, one-digit hours and offsets of a day.
 //
 //	0    5  8  11 14 17  19
 //	yyyy-mm-ddThh:mm:ss[.f…](Z|±hh:mm)
@@ -302,14 +316,17 @@ func parseTime(text string) (time.Time, error) {
 	return time.Parse(time.RFC3339Nano, text)
 }
 
-// hasShape compares byte by byte, with 0 standing for any digit.
+// hasShape compares byte by byte; a 0 in shape matches any digit.
 func hasShape(text, shape string) bool {
 	if len(text) != len(shape) {
 		return false
 	}
 	for i := range len(shape) {
-		if digit := text[i] >= '0' && text[i] <= '9'; shape[i] == '0' && !digit || shape[i] != '0' &&
-			text[i] != shape[i] {
+		same := text[i] == shape[i]
+		if shape[i] == '0' {
+			same = text[i] >= '0' && text[i] <= '9'
+		}
+		if !same {
 			return false
 		}
 	}
@@ -322,21 +339,22 @@ func (d *draft) checkMoney(c *event.Conversion) *refusal {
 	case !hasAmount && !hasCurrency:
 		return nil
 	case !hasCurrency:
-		return invalid(fieldCurrency, "required with amount")
+		return invalidField(fieldCurrency, "required with amount")
 	case !hasAmount:
-		return invalid(fieldAmount, "required with currency")
+		return invalidField(fieldAmount, "required with currency")
 	}
 	digits, ok := currency.Digits(d.texts[fieldCurrency])
 	if !ok {
-		return refuse(codeBadCurrency, fieldCurrency.String(), "not an ISO 4217 code")
+		return newRefusal(codeBadCurrency, fieldCurrency.String(), "not an ISO 4217 code")
 	}
 	minor, ok := minorUnits(d.texts[fieldAmount], digits)
 	if !ok {
-		return refuse(codeBadAmount, fieldAmount.String(),
+		return newRefusal(codeBadAmount, fieldAmount.String(),
 			"a decimal that is not negative, with at most the currency's digits ("+strconv.Itoa(int(digits))+
 				") after the point, within 64 bits")
 	}
-	c.AmountMinor, c.Currency, c.Exponent = &minor, d.texts[fieldCurrency], digits
+	c.AmountMinor = &minor
+	c.Currency, c.Exponent = d.texts[fieldCurrency], digits
 	return nil
 }
 
@@ -346,7 +364,7 @@ func (d *draft) checkQuantity(c *event.Conversion) *refusal {
 	}
 	n, err := strconv.ParseInt(d.texts[fieldQuantity], 10, 32)
 	if err != nil || n < 1 {
-		return invalid(fieldQuantity, "an integer from 1 to 2147483647")
+		return invalidField(fieldQuantity, "an integer from 1 to 2147483647")
 	}
 	quantity := int32(n)
 	c.Quantity = &quantity
@@ -356,14 +374,17 @@ func (d *draft) checkQuantity(c *event.Conversion) *refusal {
 func (d *draft) checkTexts(c *event.Conversion) *refusal {
 	for f := fieldOrderID; f <= fieldCustomerRef; f++ {
 		if utf8.RuneCountInString(d.texts[f]) > maxText {
-			return invalid(f, "more than 128 characters")
+			return invalidField(f, "more than 128 characters")
 		}
 	}
 	if c.Type.Positive() && d.texts[fieldParentEventID] != "" {
-		return invalid(fieldParentEventID, "only a refund, cancellation or reversal has one")
+		return invalidField(fieldParentEventID, "only a refund, cancellation or reversal has one")
 	}
-	c.OrderID, c.ParentEventID, c.EventName = d.texts[fieldOrderID], d.texts[fieldParentEventID], d.texts[fieldName]
-	c.ReasonText, c.CustomerRef = d.texts[fieldReason], d.texts[fieldCustomerRef]
+	c.OrderID = d.texts[fieldOrderID]
+	c.ParentEventID = d.texts[fieldParentEventID]
+	c.EventName = d.texts[fieldName]
+	c.ReasonText = d.texts[fieldReason]
+	c.CustomerRef = d.texts[fieldCustomerRef]
 	return nil
 }
 
@@ -373,15 +394,15 @@ func (d *draft) checkMetadata(c *event.Conversion) *refusal {
 		size += len(k) + len(v)
 	}
 	if d.notStrings || len(d.pairs) > maxPairs || size > maxMetadataBytes {
-		return invalid(fieldMetadata, "at most 20 pairs of strings, together at most 2 kB")
+		return invalidField(fieldMetadata, "at most 20 pairs of strings, together at most 2 kB")
 	}
 	c.Metadata = d.pairs
 	return nil
 }
 
-// cutText shortens what is repeated to or recorded about a sender to the length that a
-// good text may have.
-func cutText(s string) string {
+// truncateText shortens a text of a refused request to the length of a valid one, for
+// the answer and for the record of the refusal.
+func truncateText(s string) string {
 	n := 0
 	for i := range s {
 		if n == maxText {

@@ -21,7 +21,7 @@ var fuzzNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 const fuzzToken = "0ujtsYcgvSTl8PAuAdqWYSMnLOv"
 
-// canonical writes a judged event as the one JSON text that says the same.
+// canonical writes an accepted event as the JSON text of the same content.
 func canonical(t testing.TB, c *event.Conversion) []byte {
 	m := map[string]any{
 		"event_id":    c.EventID,
@@ -56,9 +56,9 @@ func canonical(t testing.TB, c *event.Conversion) []byte {
 	return out
 }
 
-// Whatever the body: no panic and no 5xx; and what is accepted fits the published
-// schema, reads back from its canonical form and from the wire as the same content, and
-// is judged the same in a batch.
+// No body causes a panic or a 5xx. An accepted event fits the published schema, has the
+// same content when it is read from its canonical form and from the wire, and is accepted
+// in a batch, too.
 func FuzzEvent(f *testing.F) {
 	at := fuzzNow.Format(time.RFC3339)
 	for _, seed := range []string{
@@ -89,10 +89,10 @@ func FuzzEvent(f *testing.F) {
 			return
 		}
 		inBatch, err := parseBatch(slices.Concat([]byte(`{"events":[`), body, []byte("]}")))
-		if err != nil || inBatch.count != 1 || inBatch.refusal() != nil || !reflect.DeepEqual(inBatch.items[0], d) {
+		if err != nil || inBatch.count != 1 || inBatch.checkWhole() != nil || !reflect.DeepEqual(inBatch.items[0], d) {
 			t.Fatalf("in a batch: %+v, %v; alone: %+v", inBatch, err, d)
 		}
-		c, ref := d.conversion(fuzzNow)
+		c, ref := d.toConversion(fuzzNow)
 		if ref != nil {
 			if statusOf(ref.code) >= 500 || !slices.Contains(codes, any(ref.code)) || ref.detail == "" {
 				t.Fatalf("refused as %+v", ref)
@@ -115,7 +115,7 @@ func FuzzEvent(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		second, ref := again.conversion(fuzzNow)
+		second, ref := again.toConversion(fuzzNow)
 		if ref != nil || second.ContentHash() != c.ContentHash() {
 			t.Fatalf("%s is read as %+v, %v; was %+v", canonical(t, &c), second, ref, c)
 		}
@@ -124,7 +124,8 @@ func FuzzEvent(f *testing.F) {
 			t.Fatal(err)
 		}
 		var third event.Conversion
-		if err := event.DefaultCodec().DecodeConversion(wire, &third); err != nil || third.ContentHash() != c.ContentHash() {
+		if err := event.DefaultCodec().DecodeConversion(wire, &third); err != nil ||
+			third.ContentHash() != c.ContentHash() {
 			t.Fatalf("from the wire: %+v, %v", third, err)
 		}
 	})
@@ -146,7 +147,7 @@ func FuzzBatch(f *testing.F) {
 		if err != nil {
 			return
 		}
-		ref := b.refusal()
+		ref := b.checkWhole()
 		if ref == nil && (len(b.items) != b.count || b.count < 1 || b.count > MaxBatchEvents) {
 			t.Fatalf("%d events, %d kept", b.count, len(b.items))
 		}
@@ -154,7 +155,7 @@ func FuzzBatch(f *testing.F) {
 			t.Fatalf("refused as %+v", ref)
 		}
 		for i := range b.items {
-			b.items[i].conversion(fuzzNow)
+			b.items[i].toConversion(fuzzNow)
 		}
 	})
 }

@@ -27,44 +27,48 @@ import (
 	"github.com/nimriz/partners/schemas/topic"
 )
 
-// maxKeptBuffer is the largest body buffer that is used again; larger ones are rare and
-// left to the collector.
+// maxKeptBuffer is the largest body buffer that is used again, in bytes. Larger ones
+// are rare and left to the garbage collector.
 const maxKeptBuffer = 64 << 10
 
-// maxBodies is how many bytes of bodies may be in memory at a time: nothing is known of
-// their senders before they are read.
-const maxBodies = 256 << 20
+// maxBodyMemory bounds the memory of all bodies, in bytes: a body must be read before
+// its sender is known.
+const maxBodyMemory = 256 << 20
 
 // A Handler serves the events API. It is safe for concurrent use.
 type Handler struct {
-	cfg           Config
-	conversions   string // topic
-	rejections    string // topic
-	producer      *kgo.Client
-	codec         *event.Codec
-	epochs        topic.Epochs
-	keyring       *signature.Keyring
-	tokens        *token.Keyring
-	workspaces    func(id string) (exists, conversionTracking bool)
-	log           *slog.Logger
-	metrics       *metrics
-	limits        *limits
-	requests      tally
-	bodies        atomic.Int64 // bytes of bodies that are being served
-	rejecting     tally
-	specification []byte
-	buffers       sync.Pool
+	cfg             Config
+	conversions     string // topic, with prefix
+	rejections      string // topic, with prefix
+	producer        *kgo.Client
+	codec           *event.Codec
+	epochs          topic.Epochs       // partitions of tokens
+	keyring         *signature.Keyring // signing secrets
+	tokens          *token.Keyring     // token keys
+	lookupWorkspace func(id string) (exists, conversionTracking bool)
+	log             *slog.Logger
+	metrics         *metrics
+	limits          *rateLimits
+
+	requests          inFlight     // being served
+	pendingRejections inFlight     // produced and not acknowledged yet
+	bodyBytes         atomic.Int64 // of the bodies of requests being served
+	buffers           sync.Pool    // of bodies, *bytes.Buffer
+
+	specification []byte        // the OpenAPI document
 	watch         *outage.Watch // over Kafka
-	keyless       sync.Map      // workspaces that were found to have no token key, for the log
+	loggedKeyless sync.Map      // ids of workspaces without token key that were logged
 	now           func() time.Time
 }
 
-// New makes a handler. producer is made with ProducerOptions and stays the caller's to
-// close, after Drain. workspaces answers from the catalog, at once.
-func New(cfg Config, kafkaCfg kafka.Config, producer *kgo.Client, codec *event.Codec, epochs topic.Epochs,
-	keyring *signature.Keyring,
-	tokens *token.Keyring, workspaces func(id string) (exists, conversionTracking bool), log *slog.Logger,
-	reg prometheus.Registerer) (*Handler, error) {
+// New makes a handler. The producer is made with ProducerOptions; the caller closes it,
+// after Drain. workspaces looks an id up in the catalog, without blocking.
+func New(
+	cfg Config, kafkaCfg kafka.Config, producer *kgo.Client, codec *event.Codec, epochs topic.Epochs,
+	keyring *signature.Keyring, tokens *token.Keyring,
+	workspaces func(id string) (exists, conversionTracking bool),
+	log *slog.Logger, reg prometheus.Registerer,
+) (*Handler, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -74,7 +78,7 @@ func New(cfg Config, kafkaCfg kafka.Config, producer *kgo.Client, codec *event.C
 	if err := checkProducer(producer); err != nil {
 		return nil, fmt.Errorf("checking the Kafka client: %w", err)
 	}
-	limits, err := newLimits(cfg)
+	limits, err := newRateLimits(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -82,21 +86,31 @@ func New(cfg Config, kafkaCfg kafka.Config, producer *kgo.Client, codec *event.C
 		kafkaCfg.Watch = outage.New(log, "Kafka")
 	}
 	h := &Handler{
-		cfg: cfg, conversions: kafkaCfg.Topic(topic.Conversions), rejections: kafkaCfg.Topic(topic.Rejections),
-		producer: producer, codec: codec, epochs: epochs, keyring: keyring, tokens: tokens, workspaces: workspaces, log: log,
-		limits: limits, rejecting: tally{limit: maxRejections}, specification: openapi.Events(),
-		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}, watch: kafkaCfg.Watch,
-		now: time.Now,
+		cfg:               cfg,
+		conversions:       kafkaCfg.Topic(topic.Conversions),
+		rejections:        kafkaCfg.Topic(topic.Rejections),
+		producer:          producer,
+		codec:             codec,
+		epochs:            epochs,
+		keyring:           keyring,
+		tokens:            tokens,
+		lookupWorkspace:   workspaces,
+		log:               log,
+		limits:            limits,
+		pendingRejections: inFlight{limit: maxRejections},
+		buffers:           sync.Pool{New: func() any { return new(bytes.Buffer) }},
+		specification:     openapi.Events(),
+		watch:             kafkaCfg.Watch,
+		now:               time.Now,
 	}
 	h.metrics = newMetrics(reg, h.requests.count)
 	return h, nil
 }
 
-// Drain lets no more events in, waits for the requests that are being served, and gets
-// what is still buffered to Kafka, refusals included. Call it after
-// http.Server.Shutdown and before closing the producer. On the context's end it returns
-// its error, and what is buffered then may be lost: no event that was answered 202 is
-// among it.
+// Drain stops accepting events, waits for the requests being served, and flushes the
+// producer, rejections included. Call it after http.Server.Shutdown and before closing
+// the producer. If ctx ends first, Drain returns its error, and records that are still
+// buffered may be lost. No event that was answered 202 is among them.
 func (h *Handler) Drain(ctx context.Context) error {
 	h.requests.close()
 	err := h.requests.wait(ctx)
@@ -104,7 +118,7 @@ func (h *Handler) Drain(ctx context.Context) error {
 		err = h.producer.Flush(ctx)
 	}
 	if err == nil {
-		err = h.rejecting.wait(ctx)
+		err = h.pendingRejections.wait(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("draining the events API: %w", err)
@@ -112,52 +126,52 @@ func (h *Handler) Drain(ctx context.Context) error {
 	return nil
 }
 
-// Unavailable answers every request as a Handler does while Kafka is away: for a server
-// that has no Handler yet.
+// Unavailable answers every request as a Handler does while Kafka is away. It serves
+// until there is a Handler.
 func Unavailable() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeProblem(w, unavailable()) })
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeProblem(w, unavailableRefusal()) })
 }
 
-// A route is what a path asks for.
+// A route is what a path leads to.
 type route int
 
 const (
-	nowhere route = iota
-	toEvent
-	toBatch
-	toSpecification
+	unknownRoute route = iota
+	eventRoute
+	batchRoute
+	specificationRoute
 )
 
-// routeOf reads a decoded path. No path is cleaned or redirected: a signed request must
-// not be sent again elsewhere.
+// routeOf reads a decoded path. No path is cleaned or redirected: a redirect would make
+// the client send a signed request again, to another URL.
 func routeOf(path string) (workspace string, to route) {
 	if path == "/v1/openapi.json" {
-		return "", toSpecification
+		return "", specificationRoute
 	}
 	rest, ok := strings.CutPrefix(path, "/v1/workspaces/")
 	if !ok {
-		return "", nowhere
+		return "", unknownRoute
 	}
 	workspace, rest, _ = strings.Cut(rest, "/")
 	switch {
 	case workspace == "":
 	case rest == "events":
-		return workspace, toEvent
+		return workspace, eventRoute
 	case rest == "events:batch":
-		return workspace, toBatch
+		return workspace, batchRoute
 	}
-	return "", nowhere
+	return "", unknownRoute
 }
 
 // A request is one POST while it is served.
 type request struct {
-	workspace string
-	batch     bool
-	body      *bytes.Buffer
+	workspace string             // of the path; verified with the signature
+	batch     bool               // else one event
+	body      *bytes.Buffer      // as sent
 	verified  signature.Verified // zero until the signature was verified
 }
 
-func (rq *request) limit() int64 {
+func (rq *request) maxBytes() int64 {
 	if rq.batch {
 		return MaxBatchBytes
 	}
@@ -169,21 +183,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	workspace, to := routeOf(r.URL.Path)
 	var code string
 	switch {
-	case to == nowhere:
-		code = h.answer(w, refuse(codeNotFound, "", "there is nothing here; see /v1/openapi.json"))
-	case to == toSpecification:
+	case to == unknownRoute:
+		code = h.writeRefusal(w, newRefusal(codeNotFound, "", "there is nothing here; see /v1/openapi.json"))
+	case to == specificationRoute:
 		code = h.serveSpecification(w, r)
 	case !h.requests.enter():
 		w.Header().Set("Connection", "close")
-		code = h.answer(w, unavailable())
+		code = h.writeRefusal(w, unavailableRefusal())
 	default:
 		defer h.requests.leave()
-		code = h.servePost(w, r, workspace, to == toBatch)
+		code = h.servePost(w, r, workspace, to == batchRoute)
 	}
 	h.metrics.requests.WithLabelValues(code).Inc()
 }
 
-func (h *Handler) answer(w http.ResponseWriter, ref *refusal) string {
+func (h *Handler) writeRefusal(w http.ResponseWriter, ref *refusal) string {
 	writeProblem(w, ref)
 	return ref.code
 }
@@ -191,7 +205,7 @@ func (h *Handler) answer(w http.ResponseWriter, ref *refusal) string {
 func (h *Handler) serveSpecification(w http.ResponseWriter, r *http.Request) string {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		return h.answer(w, refuse(codeMethodNotAllowed, "", "the method is not GET"))
+		return h.writeRefusal(w, newRefusal(codeMethodNotAllowed, "", "the method is not GET"))
 	}
 	writeBody(w, http.StatusOK, "application/json", h.specification)
 	return codeOK
@@ -206,8 +220,8 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request, workspace st
 		}
 	}()
 	rq := &request{workspace: workspace, batch: isBatch, body: body}
-	defer func() { h.bodies.Add(-int64(body.Len())) }()
-	ref := h.admit(w, r, rq)
+	defer func() { h.bodyBytes.Add(-int64(body.Len())) }()
+	ref := h.admitRequest(w, r, rq)
 	if ref == nil {
 		if isBatch {
 			return h.serveBatch(w, rq)
@@ -217,30 +231,30 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request, workspace st
 	if rq.verified.KeyID != "" {
 		about := refused{refusal: ref}
 		if !isBatch {
-			d, _ := parseEvent(body.Bytes()) // for the ids; whether it is JSON does not matter any more
+			d, _ := parseEvent(body.Bytes()) // only for the ids: the request is refused already
 			about.eventID, about.clickToken = d.eventID(), d.clickToken()
 		}
 		h.rejectRequest(rq, about)
 	}
-	return h.answer(w, ref)
+	return h.writeRefusal(w, ref)
 }
 
-// rejectRequest records the refusal of a whole request, if it is one of 4xx.
+// rejectRequest records the refusal of a whole request, if its status is 4xx.
 func (h *Handler) rejectRequest(rq *request, about refused) {
 	if statusOf(about.code) < http.StatusInternalServerError {
-		h.reject(rq, about)
+		h.produceRejections(rq, about)
 	}
 }
 
-// admit does what comes before JSON: it reads the body, and fills in rq.verified if the
-// sender is one of the workspace's, whatever it then returns.
-func (h *Handler) admit(w http.ResponseWriter, r *http.Request, rq *request) *refusal {
+// admitRequest makes the checks that come before JSON. It reads the body, and sets
+// rq.verified if the signature is genuine, even if it then returns a refusal.
+func (h *Handler) admitRequest(w http.ResponseWriter, r *http.Request, rq *request) *refusal {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", "POST")
-		return refuse(codeMethodNotAllowed, "", "the method is not POST")
+		return newRefusal(codeMethodNotAllowed, "", "the method is not POST")
 	}
 	if !isJSON(r.Header) {
-		return refuse(codeUnsupportedMedia, "", "content-type is not application/json, or the content is encoded")
+		return newRefusal(codeUnsupportedMedia, "", "content-type is not application/json, or the content is encoded")
 	}
 	if ref := h.readBody(w, r, rq); ref != nil {
 		return ref
@@ -250,39 +264,39 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, rq *request) *re
 	genuine := verified.KeyID != ""
 	exists, tracking := false, false
 	if genuine {
-		if exists, tracking = h.workspaces(rq.workspace); !exists {
+		if exists, tracking = h.lookupWorkspace(rq.workspace); !exists {
 			err, genuine = signature.ErrBad, false
 		}
 	}
 	if !genuine {
-		if wait := h.limits.unverified(r.RemoteAddr, now); wait > 0 {
-			return rateLimited(wait)
+		if wait := h.limits.chargeUnverified(r.RemoteAddr, now); wait > 0 {
+			return rateLimitRefusal(wait)
 		}
-		return unauthorized(err)
+		return signatureRefusal(err)
 	}
 	rq.verified = verified
 	switch {
 	case err != nil:
-		return unauthorized(err)
+		return signatureRefusal(err)
 	case !tracking:
-		return refuse(codeNotEntitled, "", "access.conversion_tracking of the workspace is off")
+		return newRefusal(codeNotEntitled, "", "access.conversion_tracking of the workspace is off")
 	case !h.tokens.Has(rq.workspace):
-		if _, known := h.keyless.LoadOrStore(rq.workspace, true); !known {
+		if _, known := h.loggedKeyless.LoadOrStore(rq.workspace, true); !known {
 			h.log.Error("a workspace has signing secrets but no token key: its events are answered unavailable",
 				"workspace", rq.workspace)
 		}
-		return unavailable()
+		return unavailableRefusal()
 	}
-	// Whoever is over the limit is told so before his body costs anything.
-	if wait := h.limits.workspace(rq.workspace).events.wait(now, 1); wait > 0 {
-		return rateLimited(wait)
+	// A sender over its limit gets its 429 before the body is parsed.
+	if wait := h.limits.budgetOf(rq.workspace).events.waitTime(now, 1); wait > 0 {
+		return rateLimitRefusal(wait)
 	}
 	return nil
 }
 
-// unauthorized turns an error of signature.Keyring.Verify into a refusal. Its detail
-// depends on the headers alone, not on the workspace.
-func unauthorized(err error) *refusal {
+// signatureRefusal converts an error of signature.Keyring.Verify to a refusal. Its
+// detail depends only on the headers, not on the workspace.
+func signatureRefusal(err error) *refusal {
 	detail := "no signature matches"
 	switch {
 	case errors.Is(err, signature.ErrMissing):
@@ -292,11 +306,11 @@ func unauthorized(err error) *refusal {
 	case errors.Is(err, signature.ErrFuture):
 		detail = "webhook-timestamp is more than 5 minutes ahead"
 	}
-	return refuse(signature.Code(err), "", detail)
+	return newRefusal(signature.Code(err), "", detail)
 }
 
-// isJSON wants one content-type, application/json in UTF-8, and the body as it was
-// signed, not compressed.
+// isJSON reports whether there is one content-type, application/json in UTF-8, and the
+// body is not compressed: the signature covers the bytes as sent.
 func isJSON(header http.Header) bool {
 	values := header.Values("Content-Type")
 	if len(values) != 1 {
@@ -313,42 +327,44 @@ func isJSON(header http.Header) bool {
 	return err == nil && media == "application/json" && (charset == "" || strings.EqualFold(charset, "utf-8"))
 }
 
-// readBody reads at most what is allowed. A body that says it is longer is not read at
-// all.
+// readBody reads at most the allowed length. A body whose declared length is larger is
+// not read at all.
 func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, rq *request) *refusal {
 	var tooLong *http.MaxBytesError
 	var slow net.Error
 	var err error
-	if r.ContentLength <= rq.limit() {
-		_, err = rq.body.ReadFrom(&counted{http.MaxBytesReader(w, r.Body, rq.limit()), &h.bodies})
+	if r.ContentLength <= rq.maxBytes() {
+		_, err = rq.body.ReadFrom(&boundedReader{http.MaxBytesReader(w, r.Body, rq.maxBytes()), &h.bodyBytes})
 	}
 	switch {
-	case r.ContentLength > rq.limit() || errors.As(err, &tooLong):
+	case r.ContentLength > rq.maxBytes() || errors.As(err, &tooLong):
 		w.Header().Set("Connection", "close") // or the server would read on, to find the next request
-		return refuse(codeTooLarge, "", fmt.Sprintf("the body is over %d kB", rq.limit()>>10))
-	case errors.Is(err, errNoRoom), errors.As(err, &slow) && slow.Timeout(): // says nothing about the event
+		return newRefusal(codeTooLarge, "", fmt.Sprintf("the body is over %d kB", rq.maxBytes()>>10))
+	case errors.Is(err, errNoRoom), errors.As(err, &slow) && slow.Timeout():
+		// This says nothing about the event, so it is not the sender's fault (4xx).
 		w.Header().Set("Connection", "close")
-		if wait := h.limits.unverified(r.RemoteAddr, h.now()); wait > 0 {
-			return rateLimited(wait)
+		if wait := h.limits.chargeUnverified(r.RemoteAddr, h.now()); wait > 0 {
+			return rateLimitRefusal(wait)
 		}
-		return unavailable()
+		return unavailableRefusal()
 	case err != nil:
-		return refuse(codeMalformedJSON, "", "the body ended early")
+		return newRefusal(codeMalformedJSON, "", "the body ended early")
 	}
 	return nil
 }
 
 var errNoRoom = errors.New("too many bodies in memory")
 
-// counted adds what is read to a total, which ends at maxBodies.
-type counted struct {
+// boundedReader adds the bytes that it reads to a total, and fails with errNoRoom above
+// maxBodyMemory.
+type boundedReader struct {
 	io.Reader
 	total *atomic.Int64
 }
 
-func (c *counted) Read(p []byte) (int, error) {
+func (c *boundedReader) Read(p []byte) (int, error) {
 	n, err := c.Reader.Read(p)
-	if c.total.Add(int64(n)) > maxBodies && (err == nil || err == io.EOF) {
+	if c.total.Add(int64(n)) > maxBodyMemory && (err == nil || err == io.EOF) {
 		err = errNoRoom
 	}
 	return n, err

@@ -83,7 +83,7 @@ func TestAnswers(t *testing.T) {
 	f(call{path: batchTo("acme"), body: strings.Repeat(" ", MaxBatchBytes+1)}, 413, "too_large", "")
 	f(call{path: batchTo("acme"), body: batchOf(slicesOf(`{}`, 501)...)}, 413, "too_large", "")
 
-	// Signature. What is signed is looked at no earlier.
+	// Signature. The signed body is not parsed before.
 	f(call{signer: "nobody", body: "{"}, 401, "missing_signature", "")
 	f(call{header: header("Webhook-Id", "a.b"), body: r.event()}, 401, "missing_signature", "")
 	f(call{header: header("Webhook-Timestamp", "noon"), body: r.event()}, 401, "missing_signature", "")
@@ -237,12 +237,13 @@ func TestRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	minor, quantity := int64(1005), int32(3)
-	want := event.Conversion{WorkspaceID: "acme", EventID: "e-1", ClickToken: r.token, Type: event.Refund,
-		EventName: "n", OccurredAt: event.MillisOf(at),
-		ReceivedAt: event.MillisOf(
-			a.ReceivedAt), AmountMinor: &minor, Currency: "KWD", Exponent: 3, Quantity: &quantity, OrderID: "o", ParentEventID: "p",
-		ReasonText: "ré", CustomerRef: "c", Metadata: map[string]string{"k": "v", "l": ""},
-		KeyID: secretOf("acme").KeyID()}
+	want := event.Conversion{
+		WorkspaceID: "acme", EventID: "e-1", ClickToken: r.token, Type: event.Refund, EventName: "n",
+		OccurredAt: event.MillisOf(at), ReceivedAt: event.MillisOf(a.ReceivedAt),
+		AmountMinor: &minor, Currency: "KWD", Exponent: 3, Quantity: &quantity,
+		OrderID: "o", ParentEventID: "p", ReasonText: "ré", CustomerRef: "c",
+		Metadata: map[string]string{"k": "v", "l": ""}, KeyID: secretOf("acme").KeyID(),
+	}
 	want.ContentSHA256 = want.ContentHash()
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -339,10 +340,14 @@ func TestBatch(t *testing.T) {
 			t.Errorf("%+v", j)
 		}
 	}
-	if diff := cmp.Diff([]row{{"e-1", r.token, "bad_amount", "amount", 422},
-		{"e-2", r.token, "unknown_field", "colour", 400}, {"", r.token, "invalid_field", "event_id", 422},
-		{"", "", "invalid_field", "", 422}, {"e-6", "0ujtsYcgvSTl8PAuAdqWYSMnLOv", "token_invalid", "click_token",
-			422}}, rows, cmp.AllowUnexported(row{})); diff != "" {
+	wantRows := []row{
+		{"e-1", r.token, "bad_amount", "amount", 422},
+		{"e-2", r.token, "unknown_field", "colour", 400},
+		{"", r.token, "invalid_field", "event_id", 422},
+		{"", "", "invalid_field", "", 422},
+		{"e-6", "0ujtsYcgvSTl8PAuAdqWYSMnLOv", "token_invalid", "click_token", 422},
+	}
+	if diff := cmp.Diff(wantRows, rows, cmp.AllowUnexported(row{})); diff != "" {
 		t.Errorf("rejections, -want +got:\n%s", diff)
 	}
 	if a := r.do(call{path: batchTo("acme"), body: batchOf(slicesOf(r.event(), 500)...)}); a.status != 202 ||
@@ -395,11 +400,13 @@ func TestRejections(t *testing.T) {
 	}
 	got := r.rejections()
 	for i := range got {
-		if j := &got[i]; j.ReceivedAt == 0 || j.Detail == "" || j.WebhookID != "msg_1" ||
+		j := &got[i]
+		if j.ReceivedAt == 0 || j.Detail == "" || j.WebhookID != "msg_1" ||
 			j.KeyID != secretOf(j.WorkspaceID).KeyID() || j.BodySHA256 == [32]byte{} {
 			t.Errorf("incomplete: %+v", *j)
 		}
-		got[i].ReceivedAt, got[i].Detail, got[i].WebhookID, got[i].KeyID, got[i].BodySHA256 = 0, "", "", "", [32]byte{}
+		*j = event.Rejection{WorkspaceID: j.WorkspaceID, EventID: j.EventID, ClickToken: j.ClickToken,
+			Status: j.Status, Code: j.Code, Field: j.Field}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -427,8 +434,8 @@ func TestUnknownWorkspaceIsABadSignature(t *testing.T) {
 	}
 }
 
-// A missing key is the operator's mistake: the merchant keeps his events, the log says
-// what to do.
+// A missing key is the operator's mistake: the merchant can send the events again, and
+// the log says what to do.
 func TestWorkspaceWithoutTokenKey(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -559,10 +566,10 @@ func TestConfig(t *testing.T) {
 	f("", func(*Config) {})
 	f("-rate:", func(c *Config) { c.Rate = 0 })
 	f("-burst:", func(c *Config) { c.Burst = 499 })
-	f("UnverifiedRate:", func(c *Config) { c.UnverifiedRate = -1 })
-	f("UnverifiedBurst:", func(c *Config) { c.UnverifiedBurst = 0 })
-	f("AckTimeout:", func(c *Config) { c.AckTimeout = time.Millisecond })
-	f("AckTimeout:", func(c *Config) { c.AckTimeout = time.Minute })
+	f("rate of unverified requests:", func(c *Config) { c.UnverifiedRate = -1 })
+	f("burst of unverified requests:", func(c *Config) { c.UnverifiedBurst = 0 })
+	f("timeout of acknowledgements:", func(c *Config) { c.AckTimeout = time.Millisecond })
+	f("timeout of acknowledgements:", func(c *Config) { c.AckTimeout = time.Minute })
 }
 
 // A producer with which 202 would promise too much is refused.

@@ -5,60 +5,63 @@ import (
 	"sync"
 )
 
-// A tally counts what is under way, up to a limit, and can be waited for.
-type tally struct {
+// inFlight counts operations under way, up to a limit. It can be closed, and waited for
+// until none is left. A semaphore cannot be closed, a WaitGroup has no limit, and
+// neither gives a count for a metric.
+type inFlight struct {
 	mu     sync.Mutex
-	n      int
-	limit  int // 0: none
-	closed bool
-	idle   chan struct{} // closed when n falls to 0; nil while nobody waits
+	n      int           // under way now
+	limit  int           // 0: none
+	closed bool          // no more may enter
+	idle   chan struct{} // closed when n becomes 0; nil unless wait was called
 }
 
-// enter counts one more, unless the tally is full or closed.
-func (t *tally) enter() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed || t.limit > 0 && t.n >= t.limit {
+// enter counts one more operation. It returns false if the limit is reached or inFlight
+// is closed.
+func (f *inFlight) enter() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || f.limit > 0 && f.n >= f.limit {
 		return false
 	}
-	t.n++
+	f.n++
 	return true
 }
 
-func (t *tally) leave() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.n--; t.n == 0 && t.idle != nil {
-		close(t.idle)
-		t.idle = nil
+func (f *inFlight) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n--; f.n == 0 && f.idle != nil {
+		close(f.idle)
+		f.idle = nil
 	}
 }
 
-func (t *tally) count() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.n
+func (f *inFlight) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.n
 }
 
-// close lets nothing more enter.
-func (t *tally) close() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.closed = true
+// close makes enter return false from now on.
+func (f *inFlight) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
 }
 
-// wait returns when nothing is under way, or with the context's error.
-func (t *tally) wait(ctx context.Context) error {
-	t.mu.Lock()
-	if t.n == 0 {
-		t.mu.Unlock()
+// wait returns nil when nothing is under way, or the context's error.
+func (f *inFlight) wait(ctx context.Context) error {
+	f.mu.Lock()
+	if f.n == 0 {
+		f.mu.Unlock()
 		return nil
 	}
-	if t.idle == nil {
-		t.idle = make(chan struct{})
+	if f.idle == nil {
+		f.idle = make(chan struct{})
 	}
-	idle := t.idle
-	t.mu.Unlock()
+	idle := f.idle
+	f.mu.Unlock()
 	select {
 	case <-idle:
 		return nil

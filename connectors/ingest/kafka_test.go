@@ -95,7 +95,7 @@ func TestKafkaNeverThere(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	if !strings.Contains(r.logged.String(), `msg="waiting for Kafka"`) {
-		t.Errorf("the operator is not told:\n%s", r.logged)
+		t.Errorf("the log does not tell the operator:\n%s", r.logged)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
@@ -231,7 +231,7 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// What many senders were told is what is in Kafka.
+// With many senders, Kafka has exactly the events that were answered 202.
 func TestManySenders(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

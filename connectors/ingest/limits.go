@@ -11,32 +11,32 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxPrefixes bounds the memory of the unverified limit (about 2 MB). A network that is
-// pushed out begins with a full bucket again.
+// maxPrefixes bounds the number of networks that are remembered, about 2 MB. A network
+// that is evicted starts with a full bucket again.
 const maxPrefixes = 16384
 
-// A budget is what one workspace may use.
+// A budget holds the limits of one workspace.
 type budget struct {
 	events     *bucket
 	rejections *bucket // so that a flood of refused requests does not become a flood of records
 }
 
-// A bucket is a rate.Limiter for those who looked at the clock at different times
-// before they came: the limiter itself would go back with each, and give the time in
-// between once more. And nothing is reserved to be given back, which loses what others
-// took meanwhile.
+// A bucket is a rate.Limiter whose callers read the clock at different times before
+// they get the lock. A plain Limiter would move back to an earlier time and then refill
+// the same interval twice; a bucket only moves forward. It never reserves tokens to
+// cancel later: a cancelled reservation loses what others took meanwhile.
 type bucket struct {
 	mu      sync.Mutex
 	limiter *rate.Limiter
-	latest  time.Time
+	latest  time.Time // the latest clock reading of any caller
 }
 
 func newBucket(perSecond float64, burst int) *bucket {
 	return &bucket{limiter: rate.NewLimiter(rate.Limit(perSecond), burst)}
 }
 
-// take takes n, or takes nothing and says how long to wait for them.
-func (b *bucket) take(now time.Time, n int) (wait time.Duration) {
+// takeTokens takes n tokens, or takes none and returns how long to wait for them.
+func (b *bucket) takeTokens(now time.Time, n int) (wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if now.After(b.latest) {
@@ -45,22 +45,22 @@ func (b *bucket) take(now time.Time, n int) (wait time.Duration) {
 	if b.limiter.AllowN(b.latest, n) {
 		return 0
 	}
-	return b.until(n)
+	return b.timeUntil(n)
 }
 
-// wait says how long to wait for n, and takes nothing.
-func (b *bucket) wait(now time.Time, n int) time.Duration {
+// waitTime returns how long to wait for n tokens. It takes none.
+func (b *bucket) waitTime(now time.Time, n int) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if now.After(b.latest) {
 		b.latest = now
 	}
-	return b.until(n)
+	return b.timeUntil(n)
 }
 
-// until is the time to n tokens; to a full bucket if it never holds as many. b.mu is
-// held.
-func (b *bucket) until(n int) time.Duration {
+// timeUntil returns the time until the bucket has n tokens; until it is full if it
+// cannot have as many. The caller holds b.mu.
+func (b *bucket) timeUntil(n int) time.Duration {
 	missing := min(float64(n), float64(b.limiter.Burst())) - b.limiter.TokensAt(b.latest)
 	if missing <= 0 {
 		if n > b.limiter.Burst() {
@@ -71,24 +71,25 @@ func (b *bucket) until(n int) time.Duration {
 	return time.Duration(math.Ceil(missing / float64(b.limiter.Limit()) * float64(time.Second)))
 }
 
-// limits holds a budget for each verified workspace, of which there are only as many as
-// have secrets, and a bucket for each network that failed verification.
-type limits struct {
+// rateLimits holds a budget for each workspace with a verified request, which are at
+// most those with secrets, and a bucket for each network with a request that failed
+// verification.
+type rateLimits struct {
 	cfg      Config
-	mu       sync.Mutex
+	mu       sync.Mutex // guards budgets
 	budgets  map[string]budget
 	networks *lru.Cache[netip.Prefix, *bucket]
 }
 
-func newLimits(cfg Config) (*limits, error) {
+func newRateLimits(cfg Config) (*rateLimits, error) {
 	networks, err := lru.New[netip.Prefix, *bucket](maxPrefixes)
 	if err != nil {
 		return nil, fmt.Errorf("making the limits: %w", err)
 	}
-	return &limits{cfg: cfg, budgets: make(map[string]budget), networks: networks}, nil
+	return &rateLimits{cfg: cfg, budgets: make(map[string]budget), networks: networks}, nil
 }
 
-func (l *limits) workspace(id string) budget {
+func (l *rateLimits) budgetOf(id string) budget {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b, ok := l.budgets[id]
@@ -99,20 +100,20 @@ func (l *limits) workspace(id string) budget {
 	return b
 }
 
-// unverified charges the network of a remote address for one request that failed
-// verification.
-func (l *limits) unverified(remote string, now time.Time) (wait time.Duration) {
+// chargeUnverified charges the network of a remote address for a request that failed
+// verification. It returns how long to wait if the network is over its limit, else 0.
+func (l *rateLimits) chargeUnverified(remote string, now time.Time) (wait time.Duration) {
 	key := networkOf(remote)
 	fresh := newBucket(l.cfg.UnverifiedRate, l.cfg.UnverifiedBurst)
 	if known, ok, _ := l.networks.PeekOrAdd(key, fresh); ok {
 		l.networks.Get(key) // PeekOrAdd does not count as a use
 		fresh = known
 	}
-	return fresh.take(now, 1)
+	return fresh.takeTokens(now, 1)
 }
 
-// networkOf is the /24 or /48 of a net/http remote address. All that cannot be read
-// share one network.
+// networkOf returns the /24 or /48 of a net/http remote address. All addresses that
+// cannot be parsed share one network.
 func networkOf(remote string) netip.Prefix {
 	at, err := netip.ParseAddrPort(remote)
 	if err != nil {

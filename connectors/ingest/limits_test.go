@@ -112,14 +112,14 @@ func TestNetworks(t *testing.T) {
 
 // An attacker with many networks costs a bounded amount of memory.
 func TestNetworksAreBounded(t *testing.T) {
-	l, err := newLimits(DefaultConfig())
+	l, err := newRateLimits(DefaultConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now()
 	for i := range maxPrefixes + 1000 {
-		l.unverified(fmt.Sprintf("[2001:db8:%x::1]:1", i&0xffff), now)
-		l.unverified("10."+strconv.Itoa(i>>8&0xff)+"."+strconv.Itoa(i&0xff)+".1:1", now)
+		l.chargeUnverified(fmt.Sprintf("[2001:db8:%x::1]:1", i&0xffff), now)
+		l.chargeUnverified("10."+strconv.Itoa(i>>8&0xff)+"."+strconv.Itoa(i&0xff)+".1:1", now)
 	}
 	if n := l.networks.Len(); n != maxPrefixes {
 		t.Errorf("%d networks are kept, want %d", n, maxPrefixes)
@@ -131,7 +131,7 @@ func TestNetworksAreBounded(t *testing.T) {
 func TestRejectionsAreBounded(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	for r.handler.rejecting.enter() {
+	for r.handler.pendingRejections.enter() {
 	}
 	if a := r.do(call{body: "{}"}); a.status != 422 {
 		t.Errorf("%d %s", a.status, a.body)
@@ -140,7 +140,7 @@ func TestRejectionsAreBounded(t *testing.T) {
 		t.Errorf("%v lost, want 1", lost)
 	}
 	for range maxRejections {
-		r.handler.rejecting.leave()
+		r.handler.pendingRejections.leave()
 	}
 	r.do(call{body: "{}"})
 	if n := len(r.rejections()); n != 1 {
@@ -151,16 +151,16 @@ func TestRejectionsAreBounded(t *testing.T) {
 	}
 }
 
-// Whoever looked at the clock earlier but comes later gets no time twice, and who is
-// refused takes nothing away from others.
+// A caller with an older clock reading does not refill the same interval twice, and a
+// refused caller takes no tokens from others.
 func TestBucket(t *testing.T) {
 	now := time.Now()
 	b := newBucket(500, 2000)
-	b.take(now, 2000)
+	b.takeTokens(now, 2000)
 	granted := 0
 	for range 1000 {
 		for _, at := range []time.Time{now.Add(20 * time.Millisecond), now} {
-			if b.take(at, 1) == 0 {
+			if b.takeTokens(at, 1) == 0 {
 				granted++
 			}
 		}
@@ -169,22 +169,22 @@ func TestBucket(t *testing.T) {
 		t.Errorf("%d granted in 20 ms at 500/s, want 10", granted)
 	}
 	b = newBucket(500, 2000)
-	b.take(now, 1900)
+	b.takeTokens(now, 1900)
 	var refused sync.WaitGroup
 	for range 16 {
 		refused.Go(func() {
 			for range 2000 {
-				if wait := b.take(now, 500); wait != 800*time.Millisecond {
+				if wait := b.takeTokens(now, 500); wait != 800*time.Millisecond {
 					t.Errorf("400 of 500 are missing at 500/s: wait %v", wait)
 				}
 			}
 		})
 	}
 	refused.Wait()
-	if b.take(now, 100) != 0 {
+	if b.takeTokens(now, 100) != 0 {
 		t.Error("the refused took something")
 	}
-	if wait := b.take(now, 3000); wait < time.Second {
+	if wait := b.takeTokens(now, 3000); wait < time.Second {
 		t.Errorf("more than there ever is: wait %v", wait)
 	}
 }
@@ -201,12 +201,12 @@ func TestBodies(t *testing.T) {
 		}
 	}
 	f(202)
-	r.handler.bodies.Store(maxBodies)
+	r.handler.bodyBytes.Store(maxBodyMemory)
 	f(503)
-	if n := r.handler.bodies.Load(); n != maxBodies {
-		t.Errorf("%d bytes are taken, want %d", n, maxBodies)
+	if n := r.handler.bodyBytes.Load(); n != maxBodyMemory {
+		t.Errorf("%d bytes are taken, want %d", n, maxBodyMemory)
 	}
-	r.handler.bodies.Store(0)
+	r.handler.bodyBytes.Store(0)
 	f(202)
 	body, sender := io.Pipe()
 	req := httptest.NewRequest("POST", batchTo("acme"), body)
@@ -218,11 +218,11 @@ func TestBodies(t *testing.T) {
 		done <- w.Code
 	}()
 	io.WriteString(sender, "{")
-	if n := r.handler.bodies.Load(); n > 1 {
+	if n := r.handler.bodyBytes.Load(); n > 1 {
 		t.Errorf("a byte of a batch takes %d", n)
 	}
 	sender.Close()
-	if code := <-done; code != 401 || r.handler.bodies.Load() != 0 {
-		t.Errorf("%d, %d bytes are still taken", code, r.handler.bodies.Load())
+	if code := <-done; code != 401 || r.handler.bodyBytes.Load() != 0 {
+		t.Errorf("%d, %d bytes are still taken", code, r.handler.bodyBytes.Load())
 	}
 }

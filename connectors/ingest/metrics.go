@@ -8,17 +8,17 @@ import (
 
 // metrics are described in doc.go.
 type metrics struct {
-	requests       *prometheus.CounterVec
-	events         map[event.Type]prometheus.Counter
-	refused        *prometheus.CounterVec
-	ackSeconds     prometheus.Histogram
-	unacknowledged prometheus.Counter
-	lateAcks       prometheus.Counter
-	recorded       prometheus.Counter
-	lost           prometheus.Counter
+	requests       *prometheus.CounterVec            // by code
+	events         map[event.Type]prometheus.Counter // acknowledged to their sender
+	refused        *prometheus.CounterVec            // events of batches, by code
+	ackSeconds     prometheus.Histogram              // of requests that were acknowledged
+	unacknowledged prometheus.Counter                // events
+	lateAcks       prometheus.Counter                // events
+	recorded       prometheus.Counter                // rejections
+	lost           prometheus.Counter                // rejections
 }
 
-// newMetrics registers with reg unless it is nil.
+// newMetrics registers the metrics with reg, unless reg is nil.
 func newMetrics(reg prometheus.Registerer, inFlight func() int) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "partners_ingest_" + name, Help: help})
@@ -38,18 +38,18 @@ func newMetrics(reg prometheus.Registerer, inFlight func() int) *metrics {
 		unacknowledged: counter("unacknowledged_total", "Events answered unavailable because Kafka did not "+
 			"acknowledge them in time."),
 		lateAcks: counter("late_acks_total", "Events that Kafka acknowledged after they were answered unavailable."),
-		recorded: counter("rejections_recorded_total", "Refusals that Kafka has."),
-		lost:     counter("rejections_lost_total", "Refusals that are not recorded."),
+		recorded: counter("rejections_recorded_total", "Rejections that Kafka has acknowledged."),
+		lost:     counter("rejections_lost_total", "Rejections that were not recorded."),
 	}
 	for _, t := range event.Types() {
 		m.events[t] = accepted.WithLabelValues(string(t))
 	}
+	served := prometheus.NewGaugeFunc(
+		prometheus.GaugeOpts{Name: "partners_ingest_in_flight", Help: "Requests being served."},
+		func() float64 { return float64(inFlight()) })
 	if reg != nil {
 		reg.MustRegister(m.requests, accepted, m.refused, m.ackSeconds, m.unacknowledged, m.lateAcks, m.recorded,
-			m.lost,
-			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "partners_ingest_in_flight",
-				Help: "Requests being served."},
-				func() float64 { return float64(inFlight()) }))
+			m.lost, served)
 	}
 	return m
 }

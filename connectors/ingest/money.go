@@ -2,11 +2,11 @@ package ingest
 
 import "math"
 
-// minorUnits reads a decimal, digits with at most one point between them, exactly and
-// without rounding. It fails on anything else, on more than the given number of digits
-// after the point, zeros included, and on what an int64 cannot hold.
+// minorUnits reads a decimal number: digits with at most one point between them. The
+// result is exact. It fails on any other text, on more than the given number of digits
+// after the point (zeros count), and on values beyond int64.
 func minorUnits(text string, digits int32) (minor int64, ok bool) {
-	point := -1 // place of the point
+	point := -1 // index of the point
 	for i := range len(text) {
 		c := text[i]
 		if c == '.' {

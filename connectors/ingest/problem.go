@@ -8,58 +8,66 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// The codes of answers. Those of refusals stand in the contract; they are compared by
-// senders and never change.
+// The codes of answers. Those of refusals are part of the API: clients compare them, so
+// they never change.
 const (
 	codeOK       = "ok" // metrics only
 	codeAccepted = "accepted"
 
-	codeMalformedJSON     = "malformed_json"
-	codeUnknownField      = "unknown_field"
-	codeNotEntitled       = "not_entitled"
-	codeNotFound          = "not_found"
-	codeMethodNotAllowed  = "method_not_allowed"
-	codeTooLarge          = "too_large"
-	codeUnsupportedMedia  = "unsupported_media_type"
-	codeInvalidField      = "invalid_field"
-	codeBadAmount         = "bad_amount"
-	codeBadCurrency       = "bad_currency"
-	codeTokenMalformed    = "token_malformed"
-	codeTokenInvalid      = "token_invalid"
-	codeOccurredInFuture  = "occurred_in_future"
-	codeOccurredTooOld    = "occurred_too_old"
-	codeRateLimited       = "rate_limited"
-	codeUnavailable       = "unavailable"
-	codeMissingSignature  = "missing_signature" // this and the next three as by signature.Code
-	codeBadSignature      = "bad_signature"
-	codeStaleTimestamp    = "stale_timestamp"
-	codeFutureTimestamp   = "future_timestamp"
-	retryUnavailableAfter = 5 * time.Second
+	codeMalformedJSON    = "malformed_json"
+	codeUnknownField     = "unknown_field"
+	codeNotEntitled      = "not_entitled"
+	codeNotFound         = "not_found"
+	codeMethodNotAllowed = "method_not_allowed"
+	codeTooLarge         = "too_large"
+	codeUnsupportedMedia = "unsupported_media_type"
+	codeInvalidField     = "invalid_field"
+	codeBadAmount        = "bad_amount"
+	codeBadCurrency      = "bad_currency"
+	codeTokenMalformed   = "token_malformed"
+	codeTokenInvalid     = "token_invalid"
+	codeOccurredInFuture = "occurred_in_future"
+	codeOccurredTooOld   = "occurred_too_old"
+	codeRateLimited      = "rate_limited"
+	codeUnavailable      = "unavailable"
+	codeMissingSignature = "missing_signature" // this and the next three are signature.Code's
+	codeBadSignature     = "bad_signature"
+	codeStaleTimestamp   = "stale_timestamp"
+	codeFutureTimestamp  = "future_timestamp"
 )
 
-// A refusal is why a request or an event is not accepted.
+// retryUnavailableAfter is the Retry-After of a 503.
+const retryUnavailableAfter = 5 * time.Second
+
+// A refusal says why a request or an event is not accepted.
 type refusal struct {
-	code       string
-	field      string        // the member to blame, if one is
-	detail     string        // for people, in our own words: never an error's text or a value that was sent
-	retryAfter time.Duration // of 429 and 503
+	code       string        // one of the codes above
+	field      string        // the faulty member of the event, if it is one
+	detail     string        // for people; never the text of an error or a value that was sent
+	retryAfter time.Duration // with 429 and 503
 }
 
-func refuse(code, field, detail string) *refusal {
+func newRefusal(code, field, detail string) *refusal {
 	return &refusal{code: code, field: field, detail: detail}
 }
 
-func unavailable() *refusal {
-	return &refusal{code: codeUnavailable,
-		detail: "not recorded, or that is not known; sending the same again is safe", retryAfter: retryUnavailableAfter}
+func unavailableRefusal() *refusal {
+	return &refusal{
+		code:       codeUnavailable,
+		detail:     "not recorded, or that is not known; sending the same again is safe",
+		retryAfter: retryUnavailableAfter,
+	}
 }
 
-func rateLimited(wait time.Duration) *refusal {
-	return &refusal{code: codeRateLimited, detail: "too many events; wait as long as Retry-After says",
-		retryAfter: wait}
+func rateLimitRefusal(wait time.Duration) *refusal {
+	return &refusal{
+		code:       codeRateLimited,
+		detail:     "too many events; wait as long as Retry-After says",
+		retryAfter: wait,
+	}
 }
 
-// statusOf is the HTTP status of a code when it refuses a whole request.
+// statusOf returns the HTTP status of a code that refuses a whole request.
 func statusOf(code string) int {
 	switch code {
 	case codeMalformedJSON, codeUnknownField:
@@ -84,7 +92,7 @@ func statusOf(code string) int {
 	return http.StatusUnprocessableEntity
 }
 
-// titleOf is the status's name in RFC 9110, where net/http still has older ones.
+// titleOf returns the status's name in RFC 9110; net/http still has some older ones.
 func titleOf(status int) string {
 	switch status {
 	case http.StatusRequestEntityTooLarge:
@@ -95,14 +103,15 @@ func titleOf(status int) string {
 	return http.StatusText(status)
 }
 
-// problem is the body of a refusal, by RFC 9457.
+// problem is the body of a refusal: problem details of RFC 9457 with two members of our
+// own.
 type problem struct {
-	Type   string `json:"type"`
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail,omitzero"`
-	Code   string `json:"code"`
-	Field  string `json:"field,omitzero"`
+	Type   string `json:"type"`            // about:blank
+	Title  string `json:"title"`           // of the status
+	Status int    `json:"status"`          // of the answer
+	Detail string `json:"detail,omitzero"` // for people
+	Code   string `json:"code"`            // for programs
+	Field  string `json:"field,omitzero"`  // the faulty member of the event, if it is one
 }
 
 func writeProblem(w http.ResponseWriter, ref *refusal) {
@@ -110,22 +119,21 @@ func writeProblem(w http.ResponseWriter, ref *refusal) {
 	if ref.retryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.FormatInt(int64((ref.retryAfter+time.Second-1)/time.Second), 10))
 	}
-	writeJSON(w, status, "application/problem+json",
-		problem{
-			Type:   "about:blank",
-			Title:  titleOf(status),
-			Status: status,
-			Detail: ref.detail,
-			Code:   ref.code,
-			Field:  ref.field,
-		})
+	writeJSON(w, status, "application/problem+json", problem{
+		Type:   "about:blank",
+		Title:  titleOf(status),
+		Status: status,
+		Detail: ref.detail,
+		Code:   ref.code,
+		Field:  ref.field,
+	})
 }
 
 func writeJSON(w http.ResponseWriter, status int, contentType string, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		// Cannot happen: all texts are ours or went through the strict decoder, so they
-		// are valid UTF-8. Never a half-written answer, though.
+		// This cannot happen: all texts are our own or passed the strict decoder, so
+		// they are valid UTF-8. An answer is still never half written.
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}

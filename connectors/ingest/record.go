@@ -12,25 +12,25 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// judged is an event that passed every check.
-type judged struct {
+// validEvent is an event that passed every check.
+type validEvent struct {
 	event.Conversion
 	minted time.Time // of its token
 }
 
-// acks collects the acknowledgements of one request's records.
-type acks struct {
+// pendingAcks collects the acknowledgements of one request's records.
+type pendingAcks struct {
 	mu   sync.Mutex
-	left int
-	ok   []bool
+	left int           // records without result
+	ok   []bool        // by record
 	err  error         // the first failure
-	over bool          // nobody waits any more: what comes now is late
+	over bool          // the request is answered: later acknowledgements are late
 	done chan struct{} // closed when left is 0
 }
 
-// settle notes the outcome of record i and says whether its request was answered
+// recordAck stores the result of record i. late reports that its request was answered
 // before.
-func (a *acks) settle(i int, err error) (late bool) {
+func (a *pendingAcks) recordAck(i int, err error) (late bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.over {
@@ -46,9 +46,9 @@ func (a *acks) settle(i int, err error) (late bool) {
 	return false
 }
 
-// wait returns once all records are settled or the limit has passed. The slice is the
-// caller's.
-func (a *acks) wait(limit time.Duration) ([]bool, error) {
+// waitFor returns when every record has a result, or after limit. The returned slice
+// does not change any more.
+func (a *pendingAcks) waitFor(limit time.Duration) ([]bool, error) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
@@ -64,39 +64,43 @@ func (a *acks) wait(limit time.Duration) ([]bool, error) {
 	return a.ok, a.err
 }
 
-// What a Watch is told of. Nobody knows when a sender tries again.
+// What the Watch is told about. A sender may retry at any time.
 const (
 	recordingEvents   = "recording events, which are answered 503"
 	recordingRefusals = "recording refusals"
 )
 
-// record hands the events to Kafka, all at once and in order, and waits until each is
-// acknowledged or AckTimeout has passed. ok[i] says that Kafka has event i on all
-// in-sync replicas; not ok means not known. Neither a sender who hangs up nor a late
-// acknowledgement takes anything back.
-func (h *Handler) record(workspace, keyID string, list []judged) (receivedAt event.Millis, ok []bool) {
+// produceEvents hands the events to the producer, in order, and waits until each is
+// acknowledged or AckTimeout has passed. ok[i] says that all in-sync replicas have
+// event i; false means that this is not known. Neither a client that disconnects nor a
+// late acknowledgement undoes anything.
+func (h *Handler) produceEvents(workspace, keyID string, list []validEvent) (receivedAt event.Millis, ok []bool) {
 	start := h.now()
 	receivedAt = event.MillisOf(start)
-	a := &acks{left: len(list), ok: make([]bool, len(list)), done: make(chan struct{})}
+	a := &pendingAcks{left: len(list), ok: make([]bool, len(list)), done: make(chan struct{})}
 	for i := range list {
 		c := &list[i]
-		c.WorkspaceID, c.KeyID, c.ReceivedAt = workspace, keyID, receivedAt
+		c.WorkspaceID, c.KeyID = workspace, keyID
+		c.ReceivedAt = receivedAt
 		c.ContentSHA256 = c.ContentHash()
 		value, err := h.codec.AppendConversion(nil, &c.Conversion)
 		if err != nil {
-			a.settle(i, err)
+			a.recordAck(i, err)
 			continue
 		}
 		h.producer.TryProduce(context.Background(), &kgo.Record{
-			Topic: h.conversions, Partition: h.epochs.Partition(c.ClickToken, c.minted),
-			Key: []byte(c.ClickToken), Value: value, Timestamp: receivedAt.Time(),
+			Topic:     h.conversions,
+			Partition: h.epochs.Partition(c.ClickToken, c.minted),
+			Key:       []byte(c.ClickToken),
+			Value:     value,
+			Timestamp: receivedAt.Time(),
 		}, func(_ *kgo.Record, err error) {
-			if late := a.settle(i, err); late && err == nil {
+			if late := a.recordAck(i, err); late && err == nil {
 				h.metrics.lateAcks.Inc()
 			}
 		})
 	}
-	ok, err := a.wait(h.cfg.AckTimeout)
+	ok, err := a.waitFor(h.cfg.AckTimeout)
 	if err == nil {
 		h.metrics.ackSeconds.Observe(h.now().Sub(start).Seconds())
 		h.watch.Clear(recordingEvents)
@@ -113,18 +117,18 @@ func (h *Handler) record(workspace, keyID string, list []judged) (receivedAt eve
 	return receivedAt, ok
 }
 
-// judge applies all checks to a draft.
-func (h *Handler) judge(workspace string, d *draft, now time.Time) (judged, *refusal) {
-	c, ref := d.conversion(now)
+// validateEvent makes all checks of a draft.
+func (h *Handler) validateEvent(workspace string, d *draft, now time.Time) (validEvent, *refusal) {
+	c, ref := d.toConversion(now)
 	if ref != nil {
-		return judged{}, ref
+		return validEvent{}, ref
 	}
 	raw, err := h.tokens.Verify(workspace, c.ClickToken)
 	switch {
 	case errors.Is(err, token.ErrMalformed):
-		return judged{}, refuse(codeTokenMalformed, fieldClickToken.String(), "not 27 base62 characters")
+		return validEvent{}, newRefusal(codeTokenMalformed, fieldClickToken.String(), "not 27 base62 characters")
 	case err != nil:
-		return judged{}, refuse(codeTokenInvalid, fieldClickToken.String(), "not minted for this workspace")
+		return validEvent{}, newRefusal(codeTokenInvalid, fieldClickToken.String(), "not minted for this workspace")
 	}
-	return judged{c, token.Time(&raw)}, nil
+	return validEvent{c, token.Time(&raw)}, nil
 }

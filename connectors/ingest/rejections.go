@@ -9,35 +9,41 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// maxRejections bounds the refusals that wait for Kafka, to a part of what the producer
-// buffers, so that they never take the place of events.
+// maxRejections bounds the rejections that wait for Kafka. It is a fraction of what the
+// producer buffers, so that rejections never take the place of events.
 const maxRejections = 10_000
 
-// refused is one refusal and the ids of what it is about, as far as they could be read.
+// refused is a refusal with the ids of the refused event, as far as they could be read.
 type refused struct {
 	*refusal
 	eventID, clickToken string
 }
 
-// reject records refusals of a signed request, without waiting. It never fails: what
-// cannot be recorded is counted.
-func (h *Handler) reject(rq *request, list ...refused) {
+// produceRejections records refusals of a signed request, without waiting. It never
+// fails: rejections that cannot be recorded are counted.
+func (h *Handler) produceRejections(rq *request, list ...refused) {
 	now := h.now()
 	sum := sha256.Sum256(rq.body.Bytes())
 	for _, r := range list {
-		if h.limits.workspace(rq.workspace).rejections.take(now, 1) > 0 || !h.rejecting.enter() {
+		if h.limits.budgetOf(rq.workspace).rejections.takeTokens(now, 1) > 0 || !h.pendingRejections.enter() {
 			h.metrics.lost.Inc()
 			continue
 		}
 		value, err := h.codec.AppendRejection(nil, &event.Rejection{
-			WorkspaceID: rq.workspace, WebhookID: rq.verified.WebhookID, EventID: cutText(
-				r.eventID), ClickToken: cutText(r.clickToken),
-			ReceivedAt: event.MillisOf(now), Status: int32(
-				statusOf(r.code)), Code: r.code, Field: r.field, Detail: r.detail,
-			BodySHA256: sum, KeyID: rq.verified.KeyID,
+			WorkspaceID: rq.workspace,
+			WebhookID:   rq.verified.WebhookID,
+			EventID:     truncateText(r.eventID),
+			ClickToken:  truncateText(r.clickToken),
+			ReceivedAt:  event.MillisOf(now),
+			Status:      int32(statusOf(r.code)),
+			Code:        r.code,
+			Field:       r.field,
+			Detail:      r.detail,
+			BodySHA256:  sum,
+			KeyID:       rq.verified.KeyID,
 		})
 		if err != nil {
-			h.rejected(err)
+			h.finishRejection(err)
 			continue
 		}
 		h.producer.TryProduce(context.Background(), &kgo.Record{
@@ -45,14 +51,13 @@ func (h *Handler) reject(rq *request, list ...refused) {
 			Partition: 0,
 			Key:       []byte(rq.workspace),
 			Value:     value,
-		},
-			func(_ *kgo.Record, err error) { h.rejected(err) })
+		}, func(_ *kgo.Record, err error) { h.finishRejection(err) })
 	}
 }
 
-// rejected notes the end of an attempt to record a refusal.
-func (h *Handler) rejected(err error) {
-	defer h.rejecting.leave()
+// finishRejection counts the result of an attempt to record a rejection.
+func (h *Handler) finishRejection(err error) {
+	defer h.pendingRejections.leave()
 	if err == nil {
 		h.metrics.recorded.Inc()
 		h.watch.Clear(recordingRefusals)

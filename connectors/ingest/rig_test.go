@@ -287,7 +287,7 @@ func batchOf(events ...string) string { return `{"events":[` + strings.Join(even
 func (r *rig) checkAnswer(req *http.Request, resp *http.Response, body []byte) {
 	r.t.Helper()
 	path := req.URL.Path
-	if w, to := routeOf(path); to == toEvent || to == toBatch {
+	if w, to := routeOf(path); to == eventRoute || to == batchRoute {
 		path = strings.Replace(path, w, "{workspace}", 1)
 	}
 	item := r.doc.Paths.Find(path)
@@ -328,7 +328,7 @@ func (r *rig) flush() {
 	if err := r.producer.Flush(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}
-	if err := r.handler.rejecting.wait(r.t.Context()); err != nil {
+	if err := r.handler.pendingRejections.wait(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}
 }

@@ -5,35 +5,38 @@ import (
 	"time"
 )
 
-// timeFormat is RFC 3339 in milliseconds, which is all that a record keeps.
+// timeFormat is RFC 3339 in milliseconds, the precision of a record.
 const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 
-type accepted struct {
+// acceptedAnswer is the body of the 202 of one event.
+type acceptedAnswer struct {
 	Status     string `json:"status"`
 	EventID    string `json:"event_id"`
 	ReceivedAt string `json:"received_at"`
 }
 
-type batchResult struct {
+// batchAnswer is the body of the 202 of a batch.
+type batchAnswer struct {
 	Results []itemResult `json:"results"`
 }
 
+// itemResult is what became of one event of a batch.
 type itemResult struct {
-	Index   int    `json:"index"`
-	EventID string `json:"event_id"`
-	Status  string `json:"status"`
-	Code    string `json:"code,omitzero"`
+	Index   int    `json:"index"`         // in the batch, from 0
+	EventID string `json:"event_id"`      // as sent; empty if it could not be read
+	Status  string `json:"status"`        // accepted or refused
+	Code    string `json:"code,omitzero"` // why it was refused
 }
 
-func notJSON() *refusal {
-	return refuse(codeMalformedJSON, "", "not JSON in UTF-8, a name twice in one object, or data after the value")
+func malformedJSONRefusal() *refusal {
+	return newRefusal(codeMalformedJSON, "", "not JSON in UTF-8, a name twice in one object, or data after the value")
 }
 
-// charge takes n events from the workspace's budget; a body without a readable event
-// costs one.
-func (h *Handler) charge(rq *request, now time.Time, n int) *refusal {
-	if wait := h.limits.workspace(rq.workspace).events.take(now, max(n, 1)); wait > 0 {
-		return rateLimited(wait)
+// chargeWorkspace takes n events from the workspace's budget. A body without a readable
+// event costs one.
+func (h *Handler) chargeWorkspace(rq *request, now time.Time, n int) *refusal {
+	if wait := h.limits.budgetOf(rq.workspace).events.takeTokens(now, max(n, 1)); wait > 0 {
+		return rateLimitRefusal(wait)
 	}
 	return nil
 }
@@ -42,23 +45,23 @@ func (h *Handler) charge(rq *request, now time.Time, n int) *refusal {
 func (h *Handler) serveEvent(w http.ResponseWriter, rq *request) string {
 	now := h.now()
 	d, err := parseEvent(rq.body.Bytes())
-	var one judged
-	ref := h.charge(rq, now, 1)
+	var one validEvent
+	ref := h.chargeWorkspace(rq, now, 1)
 	if ref == nil && err != nil {
-		ref = notJSON()
+		ref = malformedJSONRefusal()
 	}
 	if ref == nil {
-		one, ref = h.judge(rq.workspace, &d, now)
+		one, ref = h.validateEvent(rq.workspace, &d, now)
 	}
 	if ref != nil {
 		h.rejectRequest(rq, refused{ref, d.eventID(), d.clickToken()})
-		return h.answer(w, ref)
+		return h.writeRefusal(w, ref)
 	}
-	receivedAt, ok := h.record(rq.workspace, rq.verified.KeyID, []judged{one})
+	receivedAt, ok := h.produceEvents(rq.workspace, rq.verified.KeyID, []validEvent{one})
 	if !ok[0] {
-		return h.answer(w, unavailable())
+		return h.writeRefusal(w, unavailableRefusal())
 	}
-	writeJSON(w, http.StatusAccepted, "application/json", accepted{codeAccepted, one.EventID,
+	writeJSON(w, http.StatusAccepted, "application/json", acceptedAnswer{codeAccepted, one.EventID,
 		receivedAt.Time().Format(timeFormat)})
 	return codeAccepted
 }
@@ -67,18 +70,18 @@ func (h *Handler) serveEvent(w http.ResponseWriter, rq *request) string {
 func (h *Handler) serveBatch(w http.ResponseWriter, rq *request) string {
 	now := h.now()
 	b, err := parseBatch(rq.body.Bytes())
-	ref := h.charge(rq, now, len(b.items))
+	ref := h.chargeWorkspace(rq, now, len(b.items))
 	if ref == nil && err != nil {
-		ref = notJSON()
+		ref = malformedJSONRefusal()
 	}
 	if ref == nil {
-		ref = b.refusal()
+		ref = b.checkWhole()
 	}
 	if ref != nil {
 		h.rejectRequest(rq, refused{refusal: ref})
-		return h.answer(w, ref)
+		return h.writeRefusal(w, ref)
 	}
-	results := h.recordBatch(rq, &b, now)
+	results := h.produceBatch(rq, &b, now)
 	unavailableItems := 0
 	for _, r := range results {
 		if r.Code != "" {
@@ -89,38 +92,39 @@ func (h *Handler) serveBatch(w http.ResponseWriter, rq *request) string {
 		}
 	}
 	if unavailableItems == len(results) {
-		return h.answer(w, unavailable())
+		return h.writeRefusal(w, unavailableRefusal())
 	}
-	writeJSON(w, http.StatusAccepted, "application/json", batchResult{results})
+	writeJSON(w, http.StatusAccepted, "application/json", batchAnswer{results})
 	return codeAccepted
 }
 
-// recordBatch judges all events, records the refusals, hands the rest to Kafka and
-// waits once.
-func (h *Handler) recordBatch(rq *request, b *batch, now time.Time) []itemResult {
+// produceBatch validates all events, records the refusals, produces the valid events
+// and waits once.
+func (h *Handler) produceBatch(rq *request, b *batch, now time.Time) []itemResult {
 	results := make([]itemResult, len(b.items))
-	good := make([]judged, 0, len(b.items))
-	places := make([]int, 0, len(b.items)) // of the good ones
+	good := make([]validEvent, 0, len(b.items))
+	indices := make([]int, 0, len(b.items)) // in the batch, of the good ones
 	var bad []refused
 	for i := range b.items {
 		d := &b.items[i]
 		results[i] = itemResult{Index: i, EventID: d.eventID(), Status: codeAccepted}
-		one, ref := h.judge(rq.workspace, d, now)
+		one, ref := h.validateEvent(rq.workspace, d, now)
 		if ref != nil {
 			results[i].Status, results[i].Code = "refused", ref.code
 			bad = append(bad, refused{ref, d.eventID(), d.clickToken()})
 			continue
 		}
-		good, places = append(good, one), append(places, i)
+		good = append(good, one)
+		indices = append(indices, i)
 	}
 	if len(bad) > 0 {
-		h.reject(rq, bad...)
+		h.produceRejections(rq, bad...)
 	}
 	if len(good) == 0 {
 		return results
 	}
-	_, ok := h.record(rq.workspace, rq.verified.KeyID, good)
-	for n, i := range places {
+	_, ok := h.produceEvents(rq.workspace, rq.verified.KeyID, good)
+	for n, i := range indices {
 		if !ok[n] {
 			results[i].Status, results[i].Code = "refused", codeUnavailable
 		}
