@@ -7,16 +7,16 @@
 //   - A request passes only if an active secret of its workspace signed exactly its
 //     webhook-id, webhook-timestamp and body, within five minutes of the verifier's
 //     clock.
-//   - Who holds no secret of a workspace learns nothing about it. The form of the
-//     headers is judged first, without looking at the workspace; then the signature,
+//   - A client without a secret of a workspace learns nothing about it. The form of the
+//     headers is checked first, without looking at the workspace; then the signature,
 //     where an unknown workspace is refused with the same error after the same number
-//     of MACs as a known one; the clock last, so only a genuine signer hears stale or
-//     future.
+//     of MACs as a known one; the clock last, so that only a genuine signer learns that
+//     a timestamp is stale or in the future.
 //   - A secret is in no error, no formatted value and no log line; its KeyID names it.
 //   - No input panics, and a body is read but never copied.
 //
 // It does not remember webhook ids: within the tolerance a captured request can be sent
-// again. That is harmless to events, whose event_id is the idempotency key. And the
+// again. That does not harm events, whose event_id is the idempotency key. The
 // signature does not cover the URL: give every workspace its own secrets, or a request
 // signed for one passes verification at another that shares the secret.
 //
@@ -25,19 +25,20 @@
 // A workspace may have up to eight active secrets, one a line in its file. To rotate
 // without a refused event, add the new secret below the old one, let the merchant
 // change over, and remove the old line when its key id no longer appears on accepted
-// events; whoever holds the Keyring calls Reload after each change. A sender can
-// instead sign with both for a while: webhook-signature holds up to ten signatures, and
-// one match is enough.
+// events. The owner of the Keyring calls Reload after each change. A sender can also
+// sign with both for a while: webhook-signature holds up to ten signatures, and one
+// match is enough.
 //
 // # Shape
 //
-// Secret is one key; Keyring is all of a directory, swapped as a whole by Reload;
-// Verify is parse the headers, match a MAC, look at the clock. The Standard Webhooks
-// project's own Go library is the reference that the tests compare with, in both
-// directions; it is not used to verify, because it has no clock to pass in, makes a key
-// from an empty secret or one without prefix, sets no limit on signatures, tolerates
-// several spellings of a timestamp, and copies the body three times per secret (a batch
-// of 1 MB: 3.2 MB and 2.0 ms a secret against 0.5 kB and 0.6 ms here).
+// Secret is one key. Keyring holds all secrets of a directory; Reload swaps them at
+// once. Verify parses the headers, looks for a matching MAC, and checks the clock.
+//
+// The package is our own because the Standard Webhooks project's Go library takes no
+// clock, makes a key from an empty secret or one without prefix, sets no limit on
+// signatures, accepts several spellings of a timestamp, and copies the body three times
+// per secret (a batch of 1 MB: 3.2 MB and 2.0 ms a secret against 0.5 kB and 0.6 ms
+// here). The tests use it as the reference, in both directions.
 //
 // # Signing from elsewhere
 //
@@ -59,7 +60,8 @@
 //	signed = f"{message_id}.{timestamp}.".encode() + body
 //	signature = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
 //
-// The header is then "webhook-signature: v1,$signature". The usual mistakes: signing a
-// parsed and re-serialised body instead of the bytes sent, using the text of the secret
-// as key instead of its decoded bytes, and a timestamp in milliseconds.
+// The header is then "webhook-signature: v1,$signature". The usual mistakes are to sign
+// a parsed and re-serialised body instead of the bytes sent, to use the text of the
+// secret as key instead of its decoded bytes, and to give the timestamp in
+// milliseconds.
 package signature

@@ -13,7 +13,7 @@ import (
 	"github.com/nimriz/partners/schemas/secretdir"
 )
 
-// MaxSecrets is how many secrets of one workspace can be active at a time.
+// MaxSecrets is the largest number of active secrets of a workspace.
 const MaxSecrets = 8
 
 // A Keyring verifies requests against the active secrets of every workspace. It is safe
@@ -22,35 +22,33 @@ type Keyring struct {
 	current atomic.Pointer[ring]
 }
 
-// Verified is what a matching signature vouches for.
+// Verified is what a matching signature proves.
 type Verified struct {
 	KeyID     string    // of the secret that matched; the first in file order if several did
 	WebhookID string    // 1 to MaxIDLength characters, valid UTF-8
-	Timestamp time.Time // webhook-timestamp in UTC; within years 1 to 9999 where the header is not
+	Timestamp time.Time // webhook-timestamp in UTC, clamped to the years 1 to 9999
 }
 
-// A ring is one loaded directory; it never changes.
+// A ring is one loaded directory. It never changes.
 //
 // Every workspace, known or not, has exactly width secrets to try: its own, then
-// decoys. So a refusal costs width MACs over the body for any name, and its time tells
-// neither whether the workspace exists nor how many secrets it has.
+// decoys. So a refusal costs width MACs over the body for any name, and its duration
+// tells neither whether the workspace exists nor how many secrets it has.
 type ring struct {
-	workspaces map[string]candidates
-	unknown    candidates
-	width      int
+	workspaces map[string]trialSecrets
+	unknown    trialSecrets // of every other name: decoys only
+	width      int          // the most secrets that a workspace has
 }
 
-type candidates struct {
+type trialSecrets struct {
 	secrets []Secret // ring.width of them
 	active  int      // the first active ones are real, the rest decoys
 }
 
-// LoadKeyring reads one file per workspace, named by the workspace's id, with one
-// secret "whsec_…" a line; all of them are active. Blank lines and lines that start
-// with # are ignored, and so are files whose name starts with a dot, which is how
-// Kubernetes mounts a secret. Anything else is an error that names the file and the
-// line, never the secret: a bad id as file name, a directory, a file without a secret,
-// more than MaxSecrets, the same secret twice in a file, an empty directory.
+// LoadKeyring reads a directory in the form of package secretdir, with secrets
+// "whsec_…", all of which are active. An error names the file and the line, never the
+// secret. A file without secret, with more than MaxSecrets or with the same secret
+// twice is an error, and so is a directory without files.
 func LoadKeyring(dir fs.FS) (*Keyring, error) {
 	k := new(Keyring)
 	if err := k.Reload(dir); err != nil {
@@ -59,8 +57,8 @@ func LoadKeyring(dir fs.FS) (*Keyring, error) {
 	return k, nil
 }
 
-// Reload reads the directory again, as LoadKeyring does, and puts what it holds in
-// place at once. On an error the secrets from before stay active.
+// Reload reads the directory again, as LoadKeyring does, and replaces all secrets at
+// once. After an error the old secrets stay active.
 func (k *Keyring) Reload(dir fs.FS) error {
 	loaded, err := loadRing(dir)
 	if err != nil {
@@ -70,7 +68,7 @@ func (k *Keyring) Reload(dir fs.FS) error {
 	return nil
 }
 
-// Size counts the workspaces and their active secrets, for the operator's log.
+// Size returns the number of workspaces and of their active secrets.
 func (k *Keyring) Size() (workspaces, secrets int) {
 	loaded := k.current.Load()
 	for _, c := range loaded.workspaces {
@@ -80,18 +78,18 @@ func (k *Keyring) Size() (workspaces, secrets int) {
 }
 
 // Verify checks that body and headers were signed with an active secret of the
-// workspace, and recently. It looks first at the form of the headers (ErrMissing), then
-// at the signatures (ErrBad), and only then at the clock (ErrStale, ErrFuture): whoever
-// holds no secret learns nothing about time or workspace.
+// workspace, and recently. It checks first the form of the headers (ErrMissing), then
+// the signatures (ErrBad), and only then the clock (ErrStale, ErrFuture): a client
+// without secret learns nothing about time or workspace.
 //
-// With ErrStale and ErrFuture the result is filled in, as the request is genuine and
-// its refusal can be put on record; with any other error it is zero.
+// With ErrStale and ErrFuture the result is filled in, because the request is genuine
+// and its refusal can be recorded; with any other error it is zero.
 func (k *Keyring) Verify(workspace string, h http.Header, body []byte, now time.Time) (Verified, error) {
 	c, err := parseClaim(h)
 	if err != nil {
 		return Verified{}, err
 	}
-	key, _, ok := k.current.Load().candidates(workspace).match(c, body)
+	key, _, ok := k.current.Load().secretsOf(workspace).matchSignature(c, body)
 	if !ok {
 		return Verified{}, ErrBad
 	}
@@ -106,20 +104,20 @@ func (k *Keyring) Verify(workspace string, h http.Header, body []byte, now time.
 	return v, nil
 }
 
-// candidates never fails: an unknown workspace has decoys only.
-func (r *ring) candidates(workspace string) candidates {
+// secretsOf never fails: an unknown workspace has decoys only.
+func (r *ring) secretsOf(workspace string) trialSecrets {
 	if c, ok := r.workspaces[workspace]; ok {
 		return c
 	}
 	return r.unknown
 }
 
-// match finds the first active secret that made one of the claim's signatures, and
-// counts the MACs it computed: all of them unless it found one. A decoy never matches,
-// whatever the bytes.
-func (c candidates) match(signed claim, body []byte) (key Secret, macs int, ok bool) {
+// matchSignature returns the first active secret that made one of the claim's
+// signatures, and the number of MACs it computed: width of them unless one matches. A
+// decoy never matches, whatever the bytes.
+func (c trialSecrets) matchSignature(signed claim, body []byte) (key Secret, macs int, ok bool) {
 	for i, secret := range c.secrets {
-		sum := secret.mac(signed.head, body)
+		sum := secret.computeMAC(signed.head, body)
 		macs++
 		equal := false
 		for _, signature := range signed.signatures {
@@ -132,8 +130,8 @@ func (c candidates) match(signed claim, body []byte) (key Secret, macs int, ok b
 	return Secret{}, macs, false
 }
 
-// clampedUnix keeps a genuine but absurd timestamp (milliseconds, MaxInt64) a time that
-// formats and converts without overflow.
+// clampedUnix converts a timestamp to a time that formats without overflow, even if it
+// is genuine but absurd (in milliseconds, or MaxInt64).
 func clampedUnix(seconds int64) time.Time {
 	const year1, year9999 = -62135596800, 253402300799
 	return time.Unix(min(max(seconds, year1), year9999), 0).UTC()
@@ -147,9 +145,9 @@ func loadRing(dir fs.FS) (*ring, error) {
 	if len(secrets) == 0 {
 		return nil, errors.New("the directory has no workspace's file")
 	}
-	r := &ring{workspaces: make(map[string]candidates, len(secrets))}
+	r := &ring{workspaces: make(map[string]trialSecrets, len(secrets))}
 	for workspace, active := range secrets {
-		r.workspaces[workspace] = candidates{secrets: active, active: len(active)}
+		r.workspaces[workspace] = trialSecrets{secrets: active, active: len(active)}
 		r.width = max(r.width, len(active))
 	}
 	return r, r.fillWithDecoys()
@@ -168,7 +166,7 @@ func (r *ring) fillWithDecoys() error {
 		c.secrets = append(c.secrets, decoys[c.active:]...)
 		r.workspaces[name] = c
 	}
-	r.unknown = candidates{secrets: decoys}
+	r.unknown = trialSecrets{secrets: decoys}
 	return nil
 }
 

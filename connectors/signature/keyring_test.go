@@ -39,7 +39,7 @@ func TestEveryWorkspaceCostsTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, workspace := range []string{"one", "two", "three", "unknown", ""} {
-		key, macs, ok := k.current.Load().candidates(workspace).match(c, body)
+		key, macs, ok := k.current.Load().secretsOf(workspace).matchSignature(c, body)
 		if ok || macs != 3 || key != (Secret{}) {
 			t.Errorf("workspace %q: matched %v with %v after %d MACs, want a refusal after 3", workspace, ok, key, macs)
 		}
@@ -228,7 +228,7 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 		printed += fmt.Sprintf(verb, s)
 		printed += fmt.Sprintf(verb, []Secret{s})
 		printed += fmt.Sprintf(verb, struct{ hidden Secret }{s})
-		printed += fmt.Sprintf(verb, ring{unknown: candidates{secrets: []Secret{s}}})
+		printed += fmt.Sprintf(verb, ring{unknown: trialSecrets{secrets: []Secret{s}}})
 	}
 	key := (*s.sealed).key
 	for _, leak := range []string{

@@ -69,7 +69,7 @@ func FuzzVerify(f *testing.F) {
 		}
 
 		// With a genuine signature in front, only form and clock can refuse.
-		sum := namedSecret("b").mac(signedHead(id, timestamp), body)
+		sum := namedSecret("b").computeMAC(signedHead(id, timestamp), body)
 		h.Set(HeaderSignature, versionPrefix+keyEncoding.EncodeToString(sum[:])+" "+signatures)
 		if _, err := k.Verify("acme", h, body, testNow); err == ErrBad {
 			t.Fatal("a genuine signature was refused as bad")

@@ -159,7 +159,7 @@ func scriptRequest(input string) (http.Header, []byte) {
 	head := signedHead(first("webhook-id"), first("webhook-timestamp"))
 	sign := func(name string) string {
 		s := namedSecret(name)
-		sum := s.mac(head, []byte(first("body")))
+		sum := s.computeMAC(head, []byte(first("body")))
 		return versionPrefix + keyEncoding.EncodeToString(sum[:])
 	}
 

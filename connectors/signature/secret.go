@@ -34,12 +34,12 @@ var keyEncoding = base64.StdEncoding.Strict()
 // it; Reveal is the only way to its text. The zero Secret signs nothing.
 type Secret struct {
 	// Two pointers, because fmt does not call Format on a Secret in an unexported field
-	// of something else: there it prints by reflection, follows one pointer (on a verb
-	// that does not fit, as %s), and stops at the second.
-	sealed **material
+	// of another struct. There it prints by reflection and follows one pointer (with a
+	// verb that does not fit, such as %s), but not a second.
+	sealed **keyMaterial
 }
 
-type material struct {
+type keyMaterial struct {
 	text  string
 	key   []byte
 	keyID string
@@ -62,7 +62,7 @@ func ParseSecret(text string) (Secret, error) {
 			minKeyBytes, maxKeyBytes, len(key))
 	}
 	digest := sha256.Sum256([]byte(text))
-	m := &material{text: text, key: key, keyID: hex.EncodeToString(digest[:])[:keyIDDigits]}
+	m := &keyMaterial{text: text, key: key, keyID: hex.EncodeToString(digest[:])[:keyIDDigits]}
 	return Secret{sealed: &m}, nil
 }
 
@@ -103,8 +103,8 @@ func (s Secret) LogValue() slog.Value {
 	return slog.StringValue(fmt.Sprint(s))
 }
 
-// mac is HMAC-SHA256 over head and body, without copying either.
-func (s Secret) mac(head, body []byte) [sha256.Size]byte {
+// computeMAC is HMAC-SHA256 over head and body, without copying either.
+func (s Secret) computeMAC(head, body []byte) [sha256.Size]byte {
 	hash := hmac.New(sha256.New, (*s.sealed).key)
 	hash.Write(head)
 	hash.Write(body)

@@ -22,26 +22,26 @@ const (
 )
 
 const (
-	// Tolerance is how far webhook-timestamp may be from the verifier's clock, on
-	// either side and in whole seconds; exactly this far is still accepted.
+	// Tolerance is the largest accepted difference between webhook-timestamp and the
+	// verifier's clock, on either side, in whole seconds.
 	Tolerance = 5 * time.Minute
 
 	// MaxIDLength is the longest webhook-id, in characters.
 	MaxIDLength = 128
 
-	// MaxSignatures is how many signatures of any version one request may carry.
+	// MaxSignatures is the largest number of signatures in a request, of all versions.
 	MaxSignatures = 10
 
 	versionPrefix = "v1,"
 )
 
-// Why a request is refused. Classify with Code.
+// Reasons to refuse a request. Code classifies them.
 var (
-	// ErrMissing: the headers are absent or not in the form of a signed request.
-	// Wrapped with what is wrong; says nothing about the workspace.
+	// ErrMissing: the headers are absent, or not in the form of a signed request. It is
+	// wrapped with the reason, which says nothing about the workspace.
 	ErrMissing = errors.New("the request is not signed")
 	// ErrBad: no signature was made with an active secret of the workspace, or there is
-	// no such workspace. Never wrapped, so the two read the same.
+	// no such workspace. It is never wrapped, so that the two read the same.
 	ErrBad = errors.New("no signature matches")
 	// ErrStale: genuinely signed, more than Tolerance ago.
 	ErrStale = errors.New("webhook-timestamp is too old")
@@ -49,8 +49,8 @@ var (
 	ErrFuture = errors.New("webhook-timestamp is in the future")
 )
 
-// Code gives the events API's code for an error of Verify, and "" for any other error
-// or nil.
+// Code returns the events API's code for an error of Verify, and "" for any other error
+// and for nil.
 func Code(err error) string {
 	switch {
 	case errors.Is(err, ErrMissing):
@@ -65,19 +65,19 @@ func Code(err error) string {
 	return ""
 }
 
-// Sign returns one signature, "v1," and base64, over id, at (in unix seconds) and body.
-// It is empty for the zero Secret. Sign does not check id: SignRequest does.
+// Sign returns a signature ("v1," and base64) over id, at (in unix seconds) and body.
+// It is empty for the zero Secret. Sign does not check id; SignRequest does.
 func Sign(s Secret, id string, at time.Time, body []byte) string {
 	if s.sealed == nil {
 		return ""
 	}
-	sum := s.mac(signedHead(id, strconv.FormatInt(at.Unix(), 10)), body)
+	sum := s.computeMAC(signedHead(id, strconv.FormatInt(at.Unix(), 10)), body)
 	return versionPrefix + base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// SignRequest sets the three headers on r. body must be the exact bytes of the body
-// that r will send; r.Body is not touched. During a rotation give the old and the new
-// secret, so that the request is good whichever of them the receiver has.
+// SignRequest sets the three headers on r. body must be the exact bytes that r will
+// send; r.Body is not touched. During a rotation pass the old and the new secret, so
+// that the receiver needs only one of them.
 func SignRequest(r *http.Request, id string, at time.Time, body []byte, secrets ...Secret) error {
 	if err := checkID(id); err != nil {
 		return fmt.Errorf("signing a request: %w", err)
@@ -97,13 +97,14 @@ func SignRequest(r *http.Request, id string, at time.Time, body []byte, secrets 
 	return nil
 }
 
-// signedHead is what is signed before the body:
+// signedHead returns the signed bytes before the body:
 //
 //	┌────────────┬───┬──────────────────────────┬───┬───────┐
 //	│ webhook-id │ . │ webhook-timestamp (text) │ . │ body… │
 //	└────────────┴───┴──────────────────────────┴───┴───────┘
 //
-// Unambiguous only because neither text can hold a dot (checkID, parseTimestamp).
+// It is unambiguous only because neither text can contain a dot (checkID,
+// parseTimestamp).
 func signedHead(id, timestamp string) []byte {
 	head := make([]byte, 0, len(id)+len(timestamp)+2)
 	head = append(head, id...)
@@ -112,24 +113,24 @@ func signedHead(id, timestamp string) []byte {
 	return append(head, '.')
 }
 
-// A claim is what the headers of a request say, not yet verified.
+// A claim is the parsed headers of a request, not yet verified.
 type claim struct {
-	id         string
-	timestamp  int64 // unix seconds, any int64
-	head       []byte
+	id         string              // webhook-id
+	timestamp  int64               // unix seconds, any int64
+	head       []byte              // signedHead
 	signatures [][sha256.Size]byte // 1 to MaxSignatures, of version v1
 }
 
 // parseClaim reads the headers; all its errors are ErrMissing.
 func parseClaim(h http.Header) (claim, error) {
-	id, err := single(h, HeaderID)
+	id, err := singleHeader(h, HeaderID)
 	if err != nil {
 		return claim{}, err
 	}
 	if err := checkID(id); err != nil {
 		return claim{}, err
 	}
-	stamp, err := single(h, HeaderTimestamp)
+	stamp, err := singleHeader(h, HeaderTimestamp)
 	if err != nil {
 		return claim{}, err
 	}
@@ -137,7 +138,7 @@ func parseClaim(h http.Header) (claim, error) {
 	if err != nil {
 		return claim{}, err
 	}
-	list, err := single(h, HeaderSignature)
+	list, err := singleHeader(h, HeaderSignature)
 	if err != nil {
 		return claim{}, err
 	}
@@ -148,9 +149,9 @@ func parseClaim(h http.Header) (claim, error) {
 	return claim{id: id, timestamp: timestamp, head: signedHead(id, stamp), signatures: signatures}, nil
 }
 
-// single returns the value of a header that is there once. Of two, a proxy in front and
-// this verifier might each read a different one.
-func single(h http.Header, name string) (string, error) {
+// singleHeader returns the value of a header that occurs once. Of two values, a proxy
+// in front might read one and this verifier the other.
+func singleHeader(h http.Header, name string) (string, error) {
 	values := h[name]
 	if len(values) > 1 {
 		return "", fmt.Errorf("%w: header %s is there more than once", ErrMissing, strings.ToLower(name))
@@ -161,8 +162,8 @@ func single(h http.Header, name string) (string, error) {
 	return values[0], nil
 }
 
-// checkID wants 1 to MaxIDLength characters of UTF-8, none of them a dot (which would
-// make the signed text ambiguous) or a control character.
+// checkID accepts 1 to MaxIDLength characters of UTF-8, without dots, which would make
+// the signed text ambiguous, and without control characters.
 func checkID(id string) error {
 	switch {
 	case id == "":
@@ -187,9 +188,9 @@ func parseTimestamp(text string) (int64, error) {
 	return seconds, nil
 }
 
-// parseSignatures reads a list separated by spaces. Other versions (v1a) and malformed
-// entries count towards the limit and are otherwise ignored: a sender may offer what
-// this verifier does not know.
+// parseSignatures reads a list separated by spaces. Entries of other versions (v1a) and
+// malformed ones count towards the limit and are otherwise ignored: a sender may offer
+// versions that this verifier does not know.
 func parseSignatures(list string) ([][sha256.Size]byte, error) {
 	signatures := make([][sha256.Size]byte, 0, 2)
 	count := 0
