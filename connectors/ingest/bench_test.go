@@ -65,8 +65,8 @@ func cpuSeconds(b *testing.B) float64 {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
-// BenchmarkValidate is the handler's own work on one event: parsing, validating, hashing
-// and encoding, without signature and Kafka.
+// BenchmarkValidate is the handler's own work on one event: parsing, validating,
+// hashing and encoding, without signature and Kafka.
 func BenchmarkValidate(b *testing.B) {
 	tokens := tokenKeys(b)
 	h := &Handler{tokens: tokens}

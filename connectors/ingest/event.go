@@ -52,6 +52,7 @@ var fieldNames = [fieldCount]string{
 	"order_id", "parent_event_id", "name", "reason", "customer_ref", "metadata",
 }
 
+// String returns the name of the member.
 func (f field) String() string { return fieldNames[f] }
 
 func fieldOf(name string) (field, bool) {

@@ -57,8 +57,8 @@ func canonical(t testing.TB, c *event.Conversion) []byte {
 }
 
 // No body causes a panic or a 5xx. An accepted event fits the published schema, has the
-// same content when it is read from its canonical form and from the wire, and is accepted
-// in a batch, too.
+// same content when it is read from its canonical form and from the wire, and is
+// accepted in a batch, too.
 func FuzzEvent(f *testing.F) {
 	at := fuzzNow.Format(time.RFC3339)
 	for _, seed := range []string{

@@ -362,6 +362,7 @@ type boundedReader struct {
 	total *atomic.Int64
 }
 
+// Read implements io.Reader.
 func (c *boundedReader) Read(p []byte) (int, error) {
 	n, err := c.Reader.Read(p)
 	if c.total.Add(int64(n)) > maxBodyMemory && (err == nil || err == io.EOF) {

@@ -103,6 +103,7 @@ type firstUse struct {
 	at  *fieldPath
 }
 
+// String returns FILE:LINE:COL, or the path if the workspace was not read from a file.
 func (u firstUse) String() string {
 	if u.src == nil {
 		return u.at.String()

@@ -71,6 +71,7 @@ func (p *fieldPath) freeKey(key string) *fieldPath {
 }
 func (p *fieldPath) item(i int) *fieldPath { return &fieldPath{parent: p, index: i} }
 
+// String writes the path as in workspaces[0].links[2].partner; "" for nil.
 func (p *fieldPath) String() string {
 	switch {
 	case p == nil:

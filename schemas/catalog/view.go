@@ -19,6 +19,7 @@ const (
 	Active                       // redirect
 )
 
+// String returns unknown, archived or active.
 func (r LookupResult) String() string {
 	return [...]string{"unknown", "archived", "active"}[r]
 }

@@ -14,7 +14,8 @@ func Digits(code string) (digits int32, ok bool) {
 	}
 	c := money.GetCurrency(code)
 	// The library looks a code up in capitals, whatever its case, and its table also
-	// has currencies that are not in ISO 4217, or no longer: those have no numeric code.
+	// has currencies that are not in ISO 4217, or no longer: those have no numeric
+	// code.
 	if c == nil || c.Code != code || c.NumericCode == "" {
 		return 0, false
 	}

@@ -93,7 +93,10 @@ type lineError struct {
 	err    error
 }
 
+// Error does not name the file; nameFile does.
 func (e *lineError) Error() string { return fmt.Sprintf("line %d: %v", e.number, e.err) }
+
+// Unwrap returns the error about the line.
 func (e *lineError) Unwrap() error { return e.err }
 
 // nameFile writes "acme line 2: …", or "acme: …" for the file as a whole.
