@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/signature"
+	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/secretdir"
 )
 
@@ -57,7 +58,7 @@ func eventCommands() []command {
 		fs.StringVar(&s.secretFile, "secret-file", "", "`file` with the workspace's signing secrets, one a line; "+
 			"the first signs (required)")
 		fs.StringVar(&e.ClickToken, "token", "", "click token (required)")
-		fs.StringVar(&e.Type, "type", "", "lead, sale, refund, cancellation or reversal (required)")
+		fs.StringVar(&e.Type, "type", "", "one of "+strings.Join(event.Texts(event.Types()), ", ")+" (required)")
 		fs.StringVar(&e.EventID, "event-id", "", "idempotency key; random if empty")
 		fs.StringVar(&e.OccurredAt, "occurred-at", "", "`time`, RFC 3339; now if empty")
 		fs.StringVar(&e.Amount, "amount", "", "decimal, such as 10.00")

@@ -262,16 +262,7 @@ func (d *draft) checkIdentity(c *event.Conversion) *refusal {
 			return nil
 		}
 	}
-	return invalidField(fieldType, "one of "+typeNames())
-}
-
-// typeNames lists the types of events for a message.
-func typeNames() string {
-	var names []string
-	for _, t := range event.Types() {
-		names = append(names, string(t))
-	}
-	return strings.Join(names, ", ")
+	return invalidField(fieldType, "one of "+strings.Join(event.Texts(event.Types()), ", "))
 }
 
 func (d *draft) checkTime(c *event.Conversion, now time.Time) *refusal {

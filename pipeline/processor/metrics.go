@@ -28,9 +28,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	// Create all label values now: rate() and increase() miss the first increment of a
 	// series that did not exist before.
-	for _, verdict := range []event.Verdict{event.Attributed, event.Reversed, event.Duplicate, event.Conflict,
-		event.Unattributed} {
-		m.events.WithLabelValues(string(verdict))
+	for _, verdict := range event.Texts(event.Verdicts()) {
+		m.events.WithLabelValues(verdict)
 	}
 	m.events.WithLabelValues("unreadable")
 	return m

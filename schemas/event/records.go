@@ -38,9 +38,6 @@ const (
 	Reversal     Type = "reversal"
 )
 
-// Types lists all types, in the order of the schema.
-func Types() []Type { return []Type{Lead, Sale, Refund, Cancellation, Reversal} }
-
 // Positive reports whether t is a lead or a sale.
 func (t Type) Positive() bool { return t == Lead || t == Sale }
 
