@@ -28,6 +28,7 @@ require (
 	github.com/prometheus/client_golang v1.25.0 // metrics
 	github.com/rogpeppe/go-internal v1.16.0 // testscript: commands as scripts
 	github.com/segmentio/ksuid v1.0.4 // click tokens
+	github.com/shopspring/decimal v1.5.0 // exact decimal numbers: sums of money, claimed amounts
 	github.com/standard-webhooks/standard-webhooks/libraries v0.0.1 // the reference that tests hold our signatures against
 	github.com/twmb/avro v1.9.0 // Avro on hot paths: the same bytes as goavro, without maps
 	github.com/twmb/franz-go v1.22.2 // the Kafka client
@@ -85,7 +86,6 @@ require (
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3 // indirect
 	github.com/segmentio/asm v1.2.1 // indirect
 	github.com/sethvargo/go-retry v0.5.0 // indirect
-	github.com/shopspring/decimal v1.5.0 // indirect
 	go.opentelemetry.io/otel v1.47.0 // indirect
 	go.opentelemetry.io/otel/trace v1.47.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect

@@ -1,0 +1,96 @@
+package ledger
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/nimriz/partners/schemas/event"
+)
+
+// Conservation counts what became of the events of a workspace. Received is the sum of
+// the verdicts and of what waits, as long as Difference is 0. Each verdict counts its
+// rows in the table outcomes.
+type Conservation struct {
+	Received     uint64 `ch:"received" json:"received"` // events in the table conversions
+	Attributed   uint64 `ch:"attributed" json:"attributed"`
+	Reversed     uint64 `ch:"reversed" json:"reversed"`
+	Duplicate    uint64 `ch:"duplicate" json:"duplicate"`
+	Conflict     uint64 `ch:"conflict" json:"conflict"`
+	Unattributed uint64 `ch:"unattributed" json:"unattributed"`
+	Waiting      uint64 `ch:"waiting" json:"waiting"` // events without a row
+	// Difference counts rows without an event, and second rows of one event: 0, always.
+	Difference int64 `ch:"difference" json:"difference"`
+}
+
+// Add adds the counts of other.
+func (c *Conservation) Add(other Conservation) {
+	c.Received += other.Received
+	c.Attributed += other.Attributed
+	c.Reversed += other.Reversed
+	c.Duplicate += other.Duplicate
+	c.Conflict += other.Conflict
+	c.Unattributed += other.Unattributed
+	c.Waiting += other.Waiting
+	c.Difference += other.Difference
+}
+
+// String is the equation in words.
+func (c Conservation) String() string {
+	return fmt.Sprintf("received %d = attributed %d + reversed %d + duplicate %d + conflict %d + unattributed %d "+
+		"+ waiting %d, difference %d", c.Received, c.Attributed, c.Reversed, c.Duplicate, c.Conflict,
+		c.Unattributed, c.Waiting, c.Difference)
+}
+
+// conservationColumns are the columns of Conservation in the view
+// workspace_conservation.
+var conservationColumns = strings.Fields(
+	"received attributed reversed duplicate conflict unattributed waiting difference")
+
+// ConservationColumns are the columns of Conservation, for a query of the view
+// workspace_conservation.
+func ConservationColumns() string { return strings.Join(conservationColumns, ", ") }
+
+// ConservationSums are the columns of Conservation, summed over rows of the view
+// workspace_conservation, which the query calls by an alias.
+func ConservationSums(alias string) string {
+	var sums []string
+	for _, name := range conservationColumns {
+		sums = append(sums, fmt.Sprintf("sum(%s.%s) AS %s", alias, name, name))
+	}
+	return strings.Join(sums, ", ")
+}
+
+// ConservationQuery is a query for the Conservation of some rows. events selects
+// event_partition and event_offset of received events, outcomes those and verdict of
+// judged ones. It counts as the view workspace_conservation does, with less memory for
+// each event: TestConservation of connectors/export holds the two together.
+func ConservationQuery(events, outcomes string) string {
+	var sums, counts strings.Builder
+	for _, verdict := range event.Verdicts() {
+		fmt.Fprintf(&sums, "\tsum(of_%s) AS %s,\n", verdict, verdict)
+		fmt.Fprintf(&counts, ",\n\t\tcountIf(verdict = '%s') AS of_%s", verdict, verdict)
+	}
+	return `
+SELECT
+	sum(events) AS received,
+` + sums.String() + `	countIf(events > 0 AND rows = 0) AS waiting,
+	sum(if(
+		events = 0,
+		toInt64(rows),
+		abs(toInt64(events) - 1) + greatest(toInt64(rows) - 1, 0))) AS difference
+FROM
+(
+	SELECT
+		event_partition,
+		event_offset,
+		countIf(verdict = '') AS events,
+		countIf(verdict != '') AS rows` + counts.String() + `
+	FROM
+	(
+		SELECT event_partition, event_offset, '' AS verdict FROM (` + events + `)
+		UNION ALL
+		SELECT event_partition, event_offset, toString(verdict) AS verdict FROM (` + outcomes + `)
+	)
+	GROUP BY event_partition, event_offset
+)`
+}

@@ -1,0 +1,29 @@
+// Package ledger declares the row in which a judged event is shown to people: its
+// columns, and how their values are written. Export, report, their API's description
+// and the demo derive from it, so a new column is declared here and nowhere else behind
+// the tables.
+//
+//	topics ──▶ table outcomes ──▶ view conversion_rows ──▶ report: JSON, CSV
+//	                 └──────────────────────────────────▶ export: CSV
+//
+// Columns is the list, in the order of the CSV. The view is SQL written by hand, in a
+// migration of schemas/ddl, because a migration never changes once it has run; tests
+// with a migrated database hold the view, and what the sink fills, to the list.
+//
+// # How values are written
+//
+//   - Money is an exact decimal number with the digits of its currency (FormatDecimal;
+//     in SQL, format_decimal of Functions).
+//   - Times are RFC 3339 in UTC with milliseconds (FormatTime, format_time).
+//   - A cell of a CSV whose text a spreadsheet would run as a formula gets a ' in front
+//     (EscapeFormula, escape_formula). CSVLine has the whole of a CSV's line as SQL.
+//
+// What is written by ClickHouse and what is written by Go is the same byte for byte;
+// the fuzz test FuzzCell of connectors/export compares the two.
+//
+// # Conservation
+//
+// Conservation counts what became of the events of a workspace: received = the sums by
+// verdict + waiting, and the difference is 0. The view workspace_conservation has it by
+// day; ConservationQuery has it over rows that the caller selects.
+package ledger
