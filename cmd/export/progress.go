@@ -6,13 +6,14 @@ import (
 	"time"
 )
 
-// progress shows rows, rows a second and the time that is left, where somebody is
-// looking; elsewhere it is nil.
-func progress(to *os.File) func(rows, of int64) {
+// showProgress shows rows, rows a second and the time that is left on a terminal. It is
+// nil if to is something else.
+func showProgress(to *os.File) func(rows, of int64) {
 	if info, err := to.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return nil
 	}
-	began, last := time.Now(), time.Time{}
+	began := time.Now()
+	var last time.Time
 	return func(rows, of int64) {
 		if rows < of && time.Since(last) < 200*time.Millisecond {
 			return

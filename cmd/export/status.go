@@ -10,15 +10,16 @@ import (
 	"github.com/nimriz/partners/connectors/export"
 )
 
-func split(text string) []string {
+// splitList splits a flag's value at its commas; an empty one is nil.
+func splitList(text string) []string {
 	if text == "" {
 		return nil
 	}
 	return strings.Split(text, ",")
 }
 
-// status gives an error the exit status that a caller can act on.
-func status(err error) error {
+// exitStatus gives an error the exit status that a caller can act on.
+func exitStatus(err error) error {
 	switch {
 	case err == nil:
 		return nil

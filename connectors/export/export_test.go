@@ -25,6 +25,7 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/schemas/ddl"
+	"github.com/nimriz/partners/schemas/ledger"
 )
 
 type rig struct {
@@ -115,7 +116,7 @@ func (r *rig) run(cfg Config) (m *Manifest, file string, content []byte) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	file = filepath.Join(cfg.Dir, name(m.Filters, m.Since, &m.AsOf, m.Provisional, m.Raw)+".manifest.json")
+	file = filepath.Join(cfg.Dir, fileName(m.Filters, m.Since, &m.AsOf, m.Provisional, m.Raw)+".manifest.json")
 	content, err = os.ReadFile(strings.TrimSuffix(file, ".manifest.json") + ".csv")
 	if err != nil {
 		r.Fatal(err)
@@ -257,7 +258,7 @@ func TestConservation(t *testing.T) {
 			"'%s', 1, 100, 104, 4)", topic)
 	}
 	m, _, _ := r.run(config(t.TempDir()))
-	want := Conservation{
+	want := ledger.Conservation{
 		Received:     164,
 		Attributed:   41,
 		Reversed:     40,
@@ -457,7 +458,7 @@ func TestReplicaBehind(t *testing.T) {
 		r.exec("DELETE FROM %s WHERE src_partition = 1 AND src_offset >= 50 AND src_offset < 55 SETTINGS "+
 			"lightweight_deletes_sync = 2", table)
 		cfg := config(t.TempDir())
-		cfg.patience = time.Millisecond
+		cfg.replicaWait = time.Millisecond
 		_, err := Run(t.Context(), r.conn, cfg)
 		if want := "of partition 1 the table " + table +
 			" has 95 rows from offset 0 on, its batches have 100"; !errors.Is(err, ErrRowsMissing) ||
@@ -471,7 +472,7 @@ func TestReplicaBehind(t *testing.T) {
 			r.exec("INSERT INTO %s SELECT * FROM late", table)
 			r.exec("DROP TABLE late")
 		})
-		cfg.patience, cfg.Log = time.Minute, slog.New(arrives)
+		cfg.replicaWait, cfg.Log = time.Minute, slog.New(arrives)
 		m, _, _ := r.run(cfg)
 		if m.SHA256 != whole.SHA256 {
 			t.Errorf("when the rows of %s have come, the file has %d rows, want %d", table, m.Rows, whole.Rows)
@@ -633,7 +634,7 @@ func TestDaily(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, day := range []int{15, 17, 17} { // the run of the 16th was missed
-		if err := scheduleOn(r.conn, "0 2 * * *", cfg).daily(t.Context(), time.Date(2026, 3, day, 2, 0, 0, 0, berlin),
+		if err := newSchedule(r.conn, "0 2 * * *", cfg).exportMissing(t.Context(), time.Date(2026, 3, day, 2, 0, 0, 0, berlin),
 			false); err != nil {
 			t.Fatal(err)
 		}
@@ -650,7 +651,7 @@ func TestDaily(t *testing.T) {
 		"'progress', number, 0, 1, 1 FROM numbers(2)")
 	cfg.Provisional = false
 	for _, day := range []int{17, 20} { // the runs of the 18th and 19th were missed
-		if err := scheduleOn(r.conn, "0 2 * * *", cfg).daily(t.Context(), time.Date(2026, 3, day, 2, 0, 0, 0, berlin), false); err != nil {
+		if err := newSchedule(r.conn, "0 2 * * *", cfg).exportMissing(t.Context(), time.Date(2026, 3, day, 2, 0, 0, 0, berlin), false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -662,7 +663,7 @@ func TestDaily(t *testing.T) {
 			if err := c.Validate(); err != nil {
 				t.Error(err)
 			}
-			return name(c.Filters, nil, nil, false, false)
+			return fileName(c.Filters, nil, nil, false, false)
 		}()))); err != nil {
 			t.Errorf("day %d: %v", day, err)
 		}
@@ -707,7 +708,7 @@ print(json.dumps({"rows": len(d), "columns": len(d.columns), "sales": float(n[(d
 	}
 	want, _ := new(big.Rat).SetString(m.Sums["EUR"]["sale"])
 	f, _ := want.Float64()
-	if got.Rows != int(m.Rows) || got.Columns != len(columns()) || got.Sales < f-0.001 || got.Sales > f+0.001 {
+	if got.Rows != int(m.Rows) || got.Columns != len(ledger.Columns()) || got.Sales < f-0.001 || got.Sales > f+0.001 {
 		t.Errorf("pandas reads %+v, the manifest says %d rows, sales %v", got, m.Rows, f)
 	}
 }
@@ -724,8 +725,8 @@ func FuzzCell(f *testing.F) {
 		var got []struct {
 			Cell string `ch:"c"`
 		}
-		if err := r.conn.Select(t.Context(), &got, "WITH "+cleanSQL+" AS clean, "+guardSQL+" AS guard, "+quoteSQL+
-			" AS quote SELECT clean(concat('x,', quote(guard(unhex({s:String}))), ',1,2')) AS c",
+		if err := r.conn.Select(t.Context(), &got, "WITH "+ledger.Functions+
+			" SELECT clean_text(concat('x,', quote_cell(escape_formula(unhex({s:String}))), ',1,2')) AS c",
 			clickhouse.Named("s", hex.EncodeToString([]byte(s)))); err != nil {
 			t.Fatal(err)
 		}

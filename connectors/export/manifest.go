@@ -8,71 +8,60 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"reflect"
 	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/nimriz/partners/schemas/ledger"
 )
 
 // SchemaVersion is the version of the CSV's columns and of the manifest.
 const SchemaVersion = 1
 
-// Filters is what is exported. The texts are ids; empty selects everything.
+// Filters is what is exported. An empty filter selects everything.
 type Filters struct {
-	Workspace string   `json:"workspace"`
-	From      string   `json:"from"` // days of the workspace's timezone, inclusive
-	To        string   `json:"to"`
-	Timezone  string   `json:"timezone"`
-	Partner   string   `json:"partner,omitempty"`
-	Program   string   `json:"program,omitempty"`
-	Link      string   `json:"link,omitempty"`
-	Type      []string `json:"type,omitempty"`
-	Verdict   []string `json:"verdict"`
-	Review    []string `json:"review,omitempty"`
+	Workspace string   `json:"workspace"`         // id
+	From      string   `json:"from"`              // first day, inclusive, in Timezone
+	To        string   `json:"to"`                // last day, inclusive, in Timezone
+	Timezone  string   `json:"timezone"`          // IANA name; empty in a Config: the workspace's
+	Partner   string   `json:"partner,omitempty"` // id
+	Program   string   `json:"program,omitempty"` // id
+	Link      string   `json:"link,omitempty"`    // id
+	Type      []string `json:"type,omitempty"`    // event types, any of them
+	Verdict   []string `json:"verdict"`           // verdicts, any of them
+	Review    []string `json:"review,omitempty"`  // review states, any of them
 }
 
-// AsOf bounds an export: rows at or behind these offsets had not arrived.
+// AsOf bounds an export: rows at or above these offsets had not arrived.
 type AsOf struct {
-	Outcomes    map[uint32]uint64 `json:"outcomes"`
-	Conversions map[uint32]uint64 `json:"conversions"`
-	Catalog     uint64            `json:"catalog"`
-	At          time.Time         `json:"at"`
-}
-
-// Conservation says what became of the workspace's events.
-type Conservation struct {
-	Received     uint64 `ch:"received" json:"received"`
-	Attributed   uint64 `ch:"attributed" json:"attributed"`
-	Reversed     uint64 `ch:"reversed" json:"reversed"`
-	Duplicate    uint64 `ch:"duplicate" json:"duplicate"`
-	Conflict     uint64 `ch:"conflict" json:"conflict"`
-	Unattributed uint64 `ch:"unattributed" json:"unattributed"`
-	Waiting      uint64 `ch:"waiting" json:"waiting"`
-	Difference   int64  `ch:"difference" json:"difference"`
+	Outcomes    map[uint32]uint64 `json:"outcomes"`    // next offset by partition
+	Conversions map[uint32]uint64 `json:"conversions"` // next offset by partition
+	Catalog     uint64            `json:"catalog"`     // next offset
+	At          time.Time         `json:"at"`          // when the offsets were read
 }
 
 // Manifest is NAME.manifest.json.
 type Manifest struct {
-	SHA256         string                       `json:"sha256"`
-	Rows           int64                        `json:"rows"`
-	Sums           map[string]map[string]string `json:"sums"`
-	Conservation   Conservation                 `json:"conservation"`
+	SHA256         string                       `json:"sha256"`       // of NAME.csv, in hex
+	Rows           int64                        `json:"rows"`         // of NAME.csv, header not counted
+	Sums           map[string]map[string]string `json:"sums"`         // of net_amount, by currency, then type
+	Conservation   ledger.Conservation          `json:"conservation"` // of the whole workspace within AsOf
 	ReusedEventIDs []string                     `json:"reused_event_ids"`
-	ReusedTotal    uint64                       `json:"reused_event_ids_total"`
-	Filters        Filters                      `json:"filters"`
-	AsOf           AsOf                         `json:"as_of"`
-	Since          *AsOf                        `json:"since,omitempty"`
+	ReusedTotal    uint64                       `json:"reused_event_ids_total"` // ReusedEventIDs has the first 1000
+	Filters        Filters                      `json:"filters"`                // of the command, with the timezone
+	AsOf           AsOf                         `json:"as_of"`                  // how far the tables went
+	Since          *AsOf                        `json:"since,omitempty"`        // of the export that this one continues
 	SchemaVersion  int                          `json:"schema_version"`
-	RulesVersion   uint16                       `json:"rules_version"`
-	RulesVersions  []uint16                     `json:"rules_versions"`
-	ToolVersion    string                       `json:"tool_version"`
-	Provisional    bool                         `json:"provisional"`
-	Raw            bool                         `json:"raw"`
+	RulesVersion   uint16                       `json:"rules_version"`  // the newest by which a row was judged
+	RulesVersions  []uint16                     `json:"rules_versions"` // all of them, ascending
+	ToolVersion    string                       `json:"tool_version"`   // of the program that wrote the file
+	Provisional    bool                         `json:"provisional"`    // events that still wait may add rows
+	Raw            bool                         `json:"raw"`            // no formula is escaped
 }
 
-// ErrManifest is a file that is no manifest, or not one of this command.
+// ErrManifest means that a file is no manifest, or not one of this command.
 var ErrManifest = errors.New("manifest")
 
 // maxPartitions bounds what a manifest can make us lay out in memory.
@@ -88,44 +77,35 @@ func ReadManifest(file string) (*Manifest, error) {
 	if err := json.Unmarshal(b, m); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrManifest, file, err)
 	}
-	for _, ends := range []map[uint32]uint64{m.AsOf.Outcomes, m.AsOf.Conversions} {
-		for p := range ends {
-			if p >= maxPartitions {
-				return nil, fmt.Errorf("%w: %s: as_of names partition %d", ErrManifest, file, p)
-			}
-		}
-	}
-	switch {
-	case m.SHA256 == "" || m.AsOf.Outcomes == nil || m.Filters.Workspace == "":
-		return nil, fmt.Errorf("%w: %s is not a manifest of an export: sha256, as_of.outcomes or "+
-			"filters.workspace is missing", ErrManifest, file)
-	case m.SchemaVersion != SchemaVersion:
-		return nil, fmt.Errorf("%w: %s has schema_version %d, this program writes %d",
-			ErrManifest, file, m.SchemaVersion, SchemaVersion)
+	if err := m.check(); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrManifest, file, err)
 	}
 	return m, nil
 }
 
-// differs names the first filter in which two exports differ, by flag.
-func differs(a, b Filters) string {
-	x, y := reflect.ValueOf(a), reflect.ValueOf(b)
-	for i := range x.NumField() {
-		if !reflect.DeepEqual(x.Field(i).Interface(), y.Field(i).Interface()) {
-			name, _, _ := strings.Cut(x.Type().Field(i).Tag.Get("json"), ",")
-			return "-" + name
+func (m *Manifest) check() error {
+	if m.SHA256 == "" || m.AsOf.Outcomes == nil || m.Filters.Workspace == "" {
+		return errors.New("this is not a manifest of an export: sha256, as_of.outcomes or filters.workspace is missing")
+	}
+	if m.SchemaVersion != SchemaVersion {
+		return fmt.Errorf("it has schema_version %d, this program writes %d", m.SchemaVersion, SchemaVersion)
+	}
+	for _, ends := range []map[uint32]uint64{m.AsOf.Outcomes, m.AsOf.Conversions} {
+		for p := range ends {
+			if p >= maxPartitions {
+				return fmt.Errorf("as_of names partition %d", p)
+			}
 		}
 	}
-	return ""
+	return nil
 }
 
 var unsafeInName = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 
-// DefaultVerdicts is what is exported if nothing else is asked for.
-func DefaultVerdicts() []string { return []string{"attributed", "reversed"} }
-
-// name is the files' name without ending. It names the workspace and the days, other
-// filters by a hash; of a delta also what it continues and where it ends.
-func name(f Filters, since, asOf *AsOf, provisional, raw bool) string {
+// fileName is the name of an export's files without ending. It has the workspace and the
+// days, and a hash of the other filters; a delta's also has the times of what it
+// continues and of its own as_of.
+func fileName(f Filters, since, asOf *AsOf, provisional, raw bool) string {
 	n := unsafeInName.ReplaceAllString(f.Workspace, "-") + "_" + f.From + "_" + f.To
 	if f.Partner+f.Program+f.Link != "" || len(f.Type)+len(f.Review) > 0 ||
 		!slices.Equal(f.Verdict, DefaultVerdicts()) {
@@ -133,8 +113,8 @@ func name(f Filters, since, asOf *AsOf, provisional, raw bool) string {
 		sum := sha256.Sum256(b)
 		n += "_" + hex.EncodeToString(sum[:4])
 	}
-	if since != nil { // to the millisecond: deltas of one base have names of their own
-		n += "_since-" + stamp(since.At) + "-to-" + stamp(asOf.At)
+	if since != nil { // to the millisecond: deltas of one manifest have names of their own
+		n += "_since-" + nameTime(since.At) + "-to-" + nameTime(asOf.At)
 	}
 	if raw {
 		n += "_raw"
@@ -145,7 +125,8 @@ func name(f Filters, since, asOf *AsOf, provisional, raw bool) string {
 	return n
 }
 
-func stamp(t time.Time) string {
+// nameTime writes a time without characters that a file name cannot have.
+func nameTime(t time.Time) string {
 	return strings.Replace(t.UTC().Format("20060102T150405.000Z"), ".", "", 1)
 }
 
@@ -169,14 +150,14 @@ func toolVersion() string {
 // series is what a directory has of the daily files of a schedule.
 type series struct {
 	days   map[string]bool
-	zone   string    // that its newest day was cut in, empty if there is none
-	newest time.Time // when the last of them was written
+	zone   string    // of the days of its newest file; empty if there is none
+	newest time.Time // when the last file was written
 }
 
-// exported reads the series that a schedule's next file continues: the manifests of one
-// day with the same filters. A provisional one counts where those are what is asked
-// for.
-func exported(cfg Config) (s series, err error) {
+// readSeries reads the series that a schedule's next file continues: the manifests of
+// one day each with the same filters. Provisional ones belong to a provisional series
+// only.
+func readSeries(cfg Config) (s series, err error) {
 	files, err := fs.Glob(os.DirFS(cfg.Dir), "*.manifest.json")
 	if err != nil {
 		return s, err
@@ -185,22 +166,30 @@ func exported(cfg Config) (s series, err error) {
 	last := ""
 	for _, file := range files {
 		m, err := ReadManifest(cfg.Dir + "/" + file)
-		if err != nil {
-			continue // somebody else's, or an older one's: it says nothing about this series
-		}
-		day := m.Filters
-		day.From, day.To, day.Timezone = cfg.From, cfg.To, cfg.Timezone
-		if differs(day, cfg.Filters) != "" || m.Filters.From != m.Filters.To || m.Provisional && !cfg.Provisional ||
-			m.Raw != cfg.Raw || m.Since != nil {
-			continue
+		if err != nil || !inSeries(m, cfg) {
+			continue // another program's or another version's file says nothing about this series
 		}
 		s.days[m.Filters.From] = true
 		if m.Filters.From > last {
-			last, s.zone = m.Filters.From, m.Filters.Timezone
+			last = m.Filters.From
+			s.zone = m.Filters.Timezone
 		}
 		if m.AsOf.At.After(s.newest) {
 			s.newest = m.AsOf.At
 		}
 	}
 	return s, nil
+}
+
+// inSeries reports whether a manifest is of one day of a schedule.
+func inSeries(m *Manifest, cfg Config) bool {
+	f := m.Filters
+	f.From = cfg.From
+	f.To = cfg.To
+	f.Timezone = cfg.Timezone
+	return differingFilter(f, cfg.Filters) == "" &&
+		m.Filters.From == m.Filters.To &&
+		(!m.Provisional || cfg.Provisional) &&
+		m.Raw == cfg.Raw &&
+		m.Since == nil
 }

@@ -7,50 +7,51 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// Metrics of runs.
+// Metrics are those of exports, scheduled or not.
 type Metrics struct {
-	runs    *prometheus.CounterVec
-	rows    prometheus.Counter
-	last    prometheus.Gauge
-	seconds prometheus.Histogram
+	runs        *prometheus.CounterVec // by result: ok, failed
+	rows        prometheus.Counter     // of runs that succeeded
+	lastSuccess prometheus.Gauge       // Unix time
+	duration    prometheus.Histogram   // of a run, in seconds
 }
 
-// NewMetrics registers them.
+// NewMetrics registers the metrics; reg may be nil.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	f := promauto.With(reg)
 	return &Metrics{
 		runs: f.NewCounterVec(prometheus.CounterOpts{Name: "partners_export_runs_total",
 			Help: "Runs, by result: ok or failed."}, []string{"result"}),
 		rows: f.NewCounter(prometheus.CounterOpts{Name: "partners_export_rows_total", Help: "Rows written."}),
-		last: f.NewGauge(prometheus.GaugeOpts{Name: "partners_export_last_success_timestamp_seconds",
+		lastSuccess: f.NewGauge(prometheus.GaugeOpts{Name: "partners_export_last_success_timestamp_seconds",
 			Help: "When a run last succeeded, Unix time; until the first, when the schedule began."}),
-		seconds: f.NewHistogram(prometheus.HistogramOpts{Name: "partners_export_seconds", Help: "Duration of a run.",
+		duration: f.NewHistogram(prometheus.HistogramOpts{Name: "partners_export_seconds", Help: "Duration of a run.",
 			Buckets: prometheus.ExponentialBuckets(0.1, 3, 10)}),
 	}
 }
 
-// begin notes the last success of a series before this process; a series that begins is
-// as if it had one now, so that it is overdue only when its first run is.
-func (m *Metrics) begin(last time.Time) {
+// recordStart records when a series last succeeded before this process. A new series
+// counts as successful now, so that it is overdue only when its first run is.
+func (m *Metrics) recordStart(last time.Time) {
 	if m == nil {
 		return
 	}
 	if last.IsZero() {
 		last = time.Now()
 	}
-	m.last.Set(float64(last.Unix()))
+	m.lastSuccess.Set(float64(last.Unix()))
 }
 
-func (m *Metrics) done(err error, manifest *Manifest, took time.Duration) {
+// recordRun records a run that ended with err. manifest is nil if it failed.
+func (m *Metrics) recordRun(err error, manifest *Manifest, took time.Duration) {
 	if m == nil {
 		return
 	}
-	m.seconds.Observe(took.Seconds())
+	m.duration.Observe(took.Seconds())
 	if err != nil {
 		m.runs.WithLabelValues("failed").Inc()
 		return
 	}
 	m.runs.WithLabelValues("ok").Inc()
 	m.rows.Add(float64(manifest.Rows))
-	m.last.SetToCurrentTime()
+	m.lastSuccess.SetToCurrentTime()
 }

@@ -11,16 +11,18 @@ import (
 	"github.com/nimriz/partners/pipeline/outage"
 )
 
-// ErrSchedule is a schedule that cannot be read.
+// ErrSchedule means that a schedule cannot be read.
 var ErrSchedule = errors.New("-schedule")
 
 const (
-	// watermarkEvery is how often a run looks whether its day is complete.
-	watermarkEvery = 10 * time.Second
-	// maxMissed is how many days are made up: an older gap is an operator's to fill.
+	// watermarkPoll is how often a run looks whether its day is complete.
+	watermarkPoll = 10 * time.Second
+	// maxMissed is how many days are made up. An older gap is an operator's to fill.
 	maxMissed = 31
-	// firstRetry and longestRetry pace a run that failed.
-	firstRetry, longestRetry = 10 * time.Second, 10 * time.Minute
+	// firstRetry is the delay before a failed run is repeated; each delay is twice the
+	// one before, up to longestRetry.
+	firstRetry   = 10 * time.Second
+	longestRetry = 10 * time.Minute
 )
 
 // CheckSchedule reports whether a text is a cron expression of five fields: minute,
@@ -32,41 +34,43 @@ func CheckSchedule(expr string) error {
 	return nil
 }
 
-// Schedule exports, at each time of a cron expression, all days up to yesterday that
-// the directory lacks: yesterday, and of the last 31 days those behind the first that
-// was exported. What was missed while nobody ran is made up at once. A time that the
-// clocks skip comes when it would have come had they not changed. Times and days are
+// Schedule exports, at each time of a cron expression, all days up to yesterday that the
+// directory lacks: yesterday, and of the last 31 days those after the first that was
+// exported. Days that were missed while no process ran are made up at once. A time that
+// the clocks skip comes when it would have come had they not changed. Times and days are
 // those of the workspace's zone when the series began, whatever its zone is now. A run
-// waits until the joined watermark has passed its day, unless cfg.Provisional. One runs
-// at a time; one that fails is repeated. It returns when ctx ends.
+// waits until the joined watermark has passed its day, unless cfg.Provisional. Runs
+// follow one another; a run that fails is repeated. Schedule returns when ctx ends.
 func Schedule(ctx context.Context, conn *clickhouse.Conn, expr string, cfg Config) error {
-	return scheduleOn(conn, expr, cfg).run(ctx)
+	return newSchedule(conn, expr, cfg).run(ctx)
 }
 
 // schedule is a series of exports, one for each day.
 type schedule struct {
-	expr string
-	cfg  Config
-	// What it asks of the warehouse: the workspace's zone, whether everything before an
-	// instant is joined, and an export.
-	zone   func(context.Context) (*time.Location, error)
-	joined func(context.Context, time.Time) (bool, error)
+	expr string // cron expression
+	cfg  Config // of each export, without days
+	// readZone returns the workspace's zone now.
+	readZone func(context.Context) (*time.Location, error)
+	// isJoined reports whether everything before an instant is joined.
+	isJoined func(context.Context, time.Time) (bool, error)
+	// export writes one day.
 	export func(context.Context, Config) error
 }
 
-func scheduleOn(conn *clickhouse.Conn, expr string, cfg Config) *schedule {
+func newSchedule(conn *clickhouse.Conn, expr string, cfg Config) *schedule {
 	cfg.watch = outage.New(cfg.Log, "ClickHouse")
 	return &schedule{
-		expr: expr, cfg: cfg,
-		zone: func(ctx context.Context) (*time.Location, error) {
+		expr: expr,
+		cfg:  cfg,
+		readZone: func(ctx context.Context) (*time.Location, error) {
 			name, err := Zone(ctx, conn, cfg.Workspace, WholeCatalog)
 			if err != nil {
 				return nil, err
 			}
 			return time.LoadLocation(name)
 		},
-		joined: func(ctx context.Context, end time.Time) (bool, error) { return Joined(ctx, conn, end) },
-		export: func(ctx context.Context, c Config) error { _, err := Run(ctx, conn, c); return err },
+		isJoined: func(ctx context.Context, end time.Time) (bool, error) { return Joined(ctx, conn, end) },
+		export:   func(ctx context.Context, c Config) error { _, err := Run(ctx, conn, c); return err },
 	}
 }
 
@@ -77,15 +81,15 @@ func (s *schedule) run(ctx context.Context) error {
 	var at time.Time // the tick that is served
 	for {
 		var zone *time.Location
-		if err := again(ctx, s.cfg, func() (err error) {
-			zone, err = s.own(ctx)
+		if err := retryRun(ctx, s.cfg, func() (err error) {
+			zone, err = s.seriesZone(ctx)
 			return err
 		}); err != nil || ctx.Err() != nil {
 			return err
 		}
 		if at.IsZero() {
 			at = lastTick(s.expr, time.Now().In(zone))
-			if err := s.daily(ctx, at, true); err != nil || ctx.Err() != nil {
+			if err := s.exportMissing(ctx, at, true); err != nil || ctx.Err() != nil {
 				return err
 			}
 		}
@@ -94,20 +98,21 @@ func (s *schedule) run(ctx context.Context) error {
 			return err
 		}
 		s.cfg.Log.Info("waiting for the next run", "at", next.Format(time.RFC3339))
-		if !sleep(ctx, time.Until(next)) { // not at all, where the run before took longer than to the next
+		// It does not sleep at all if the run before took longer than to the next tick.
+		if !sleepContext(ctx, time.Until(next)) {
 			return nil
 		}
 		at = next
-		if err := s.daily(ctx, at, false); err != nil || ctx.Err() != nil {
+		if err := s.exportMissing(ctx, at, false); err != nil || ctx.Err() != nil {
 			return err
 		}
 	}
 }
 
-// own is the zone of the series: the one that its newest file was cut in, or the
+// seriesZone returns the zone of the series: that of its newest file, or the
 // workspace's. Days of two zones would lose or double the hours between them.
-func (s *schedule) own(ctx context.Context) (*time.Location, error) {
-	now, err := s.zone(ctx)
+func (s *schedule) seriesZone(ctx context.Context) (*time.Location, error) {
+	now, err := s.readZone(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +121,7 @@ func (s *schedule) own(ctx context.Context) (*time.Location, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	have, err := exported(c)
+	have, err := readSeries(c)
 	if err != nil || have.zone == "" || have.zone == now.String() {
 		return now, err
 	}
@@ -130,10 +135,11 @@ func (s *schedule) own(ctx context.Context) (*time.Location, error) {
 	return loc, nil
 }
 
-// nextTick is the first time of a cron expression after a time, in that time's zone.
+// nextTick returns the first time of a cron expression after a time, in that time's
+// zone.
 func nextTick(expr string, after time.Time) (time.Time, error) {
 	next, err := gronx.NextTickAfter(expr, after, false)
-	for _, t := range skipped(expr, after) {
+	for _, t := range skippedTicks(expr, after) {
 		if t.After(after) && (err != nil || t.Before(next)) {
 			next, err = t, nil
 		}
@@ -144,11 +150,11 @@ func nextTick(expr string, after time.Time) (time.Time, error) {
 	return next, nil
 }
 
-// lastTick is the newest time of a cron expression up to now; now itself where there is
-// none within reach.
+// lastTick returns the newest time of a cron expression up to now, or now itself if
+// there is none within reach.
 func lastTick(expr string, now time.Time) time.Time {
 	last, err := gronx.PrevTickBefore(expr, now, true)
-	for _, t := range skipped(expr, now) {
+	for _, t := range skippedTicks(expr, now) {
 		if !t.After(now) && (err != nil || t.After(last)) {
 			last, err = t, nil
 		}
@@ -159,10 +165,10 @@ func lastTick(expr string, now time.Time) time.Time {
 	return last
 }
 
-// skipped are times of a cron expression that do not exist, because clocks go forward
-// over them at the last or the next change of a time's zone: the first of each, on the
-// clock that had not been changed.
-func skipped(expr string, near time.Time) (times []time.Time) {
+// skippedTicks returns times of a cron expression that do not exist, because clocks go
+// forward over them at the last or the next change of a time's zone: the first of each
+// change, on the clock before the change.
+func skippedTicks(expr string, near time.Time) (times []time.Time) {
 	last, next := near.ZoneBounds()
 	for _, change := range []time.Time{last, next} {
 		if change.IsZero() {
@@ -178,8 +184,14 @@ func skipped(expr string, near time.Time) (times []time.Time) {
 	return times
 }
 
-// again repeats what time can heal.
-func again(ctx context.Context, cfg Config, do func() error) error {
+// retryable reports whether repeating a run can succeed without an operator.
+func retryable(err error) bool {
+	return clickhouse.Unreachable(err) || errors.Is(err, ErrBusy) || errors.Is(err, ErrUnknown) ||
+		errors.Is(err, ErrRowsMissing)
+}
+
+// retryRun calls do until it succeeds or fails for good. It returns nil when ctx ends.
+func retryRun(ctx context.Context, cfg Config, do func() error) error {
 	const asking = "asking for what is to be exported"
 	defer cfg.watch.Clear(asking)
 	for delay := firstRetry; ; delay = min(2*delay, longestRetry) {
@@ -187,8 +199,7 @@ func again(ctx context.Context, cfg Config, do func() error) error {
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
-		if !clickhouse.Unreachable(err) && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrUnknown) &&
-			!errors.Is(err, ErrRowsMissing) {
+		if !retryable(err) {
 			return err
 		}
 		if clickhouse.Unreachable(err) {
@@ -197,13 +208,14 @@ func again(ctx context.Context, cfg Config, do func() error) error {
 			cfg.watch.Clear(asking)
 			cfg.Log.Warn("trying again", "in", delay.String(), "error", err)
 		}
-		if !sleep(ctx, delay) {
+		if !sleepContext(ctx, delay) {
 			return nil
 		}
 	}
 }
 
-func sleep(ctx context.Context, d time.Duration) bool {
+// sleepContext reports whether it slept for all of d.
+func sleepContext(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -214,63 +226,72 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// daily exports the days that are missing at a time, in its zone. With missed, only
-// where there is a series already: one that begins has missed nothing.
-func (s *schedule) daily(ctx context.Context, at time.Time, missed bool) error {
+// exportMissing exports the days that are missing at a time, in its zone. At the start of
+// a process it does so only if the series has begun: a new series has missed nothing.
+func (s *schedule) exportMissing(ctx context.Context, at time.Time, atStart bool) error {
 	c := s.cfg
-	c.From, c.To, c.Timezone = at.Format(time.DateOnly), at.Format(time.DateOnly), at.Location().String()
+	c.From = at.Format(time.DateOnly)
+	c.To = c.From
+	c.Timezone = at.Location().String()
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	have, err := exported(c)
+	have, err := readSeries(c)
 	if err != nil {
 		return err
 	}
-	if missed {
-		s.cfg.Metrics.begin(have.newest)
+	if atStart {
+		s.cfg.Metrics.recordStart(have.newest)
 		if len(have.days) == 0 {
 			return nil
 		}
 	}
 	for _, day := range Missing(have.days, at) {
 		c.From, c.To = day, day
-		d, _ := time.Parse(time.DateOnly, day)
+		d, err := time.Parse(time.DateOnly, day)
+		if err != nil {
+			return err
+		}
 		end := firstInstant(d.AddDate(0, 0, 1), at.Location())
-		if err := s.whenJoined(ctx, c, end); err != nil || ctx.Err() != nil {
+		if err := s.exportWhenJoined(ctx, c, end); err != nil || ctx.Err() != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// whenJoined exports a day that ends at an instant as soon as the joined watermark has
-// passed it; a provisional one at once.
-func (s *schedule) whenJoined(ctx context.Context, c Config, end time.Time) error {
-	c.final = !c.Provisional
+// exportWhenJoined exports a day that ends at an instant as soon as the joined watermark
+// has passed the end; a provisional day at once.
+func (s *schedule) exportWhenJoined(ctx context.Context, c Config, end time.Time) error {
+	c.finalOnly = !c.Provisional
 	for {
 		passed := c.Provisional
 		if !passed {
-			if err := again(ctx, c, func() (err error) { passed, err = s.joined(ctx, end); return err }); err != nil {
+			if err := retryRun(ctx, c, func() (err error) {
+				passed, err = s.isJoined(ctx, end)
+				return err
+			}); err != nil {
 				return err
 			}
 		}
 		if passed {
-			err := again(ctx, c, func() error { return s.export(ctx, c) })
-			// else the watermark fell back: a partition reports again, and is behind
-			if !errors.Is(err, errBehind) {
+			err := retryRun(ctx, c, func() error { return s.export(ctx, c) })
+			// The watermark can fall back meanwhile: a partition reports again, and is
+			// behind.
+			if !errors.Is(err, errWatermarkBehind) {
 				return err
 			}
 		}
 		c.Log.Info("waiting until the joined watermark has passed the day",
 			"day", c.From, "end", end.Format(time.RFC3339))
-		if !sleep(ctx, watermarkEvery) {
+		if !sleepContext(ctx, watermarkPoll) {
 			return nil
 		}
 	}
 }
 
-// Missing are the days to export at a time: of the 31 up to yesterday those behind the
-// first exported one that have no file; yesterday alone if none was exported.
+// Missing returns the days to export at a time: of the 31 up to yesterday those after
+// the first exported one that have no file; yesterday alone if none was exported.
 func Missing(done map[string]bool, at time.Time) (days []string) {
 	yesterday := time.Date(at.Year(), at.Month(), at.Day()-1, 12, 0, 0, 0, time.UTC)
 	first := yesterday.Format(time.DateOnly)

@@ -49,7 +49,7 @@ func nights(t *testing.T, zone, expr, start string, length time.Duration, have [
 			if err != nil {
 				return err
 			}
-			return os.WriteFile(filepath.Join(cfg.Dir, name(c.Filters, nil, nil, false, false)+".manifest.json"), b,
+			return os.WriteFile(filepath.Join(cfg.Dir, fileName(c.Filters, nil, nil, false, false)+".manifest.json"), b,
 				0o644)
 		}
 		for _, day := range have {
@@ -61,8 +61,8 @@ func nights(t *testing.T, zone, expr, start string, length time.Duration, have [
 		}
 		s := &schedule{
 			expr: expr, cfg: cfg,
-			zone: func(context.Context) (*time.Location, error) { return loc, nil },
-			joined: func(_ context.Context, end time.Time) (bool, error) {
+			readZone: func(context.Context) (*time.Location, error) { return loc, nil },
+			isJoined: func(_ context.Context, end time.Time) (bool, error) {
 				return !time.Now().Before(end.Add(5 * time.Minute)), nil
 			},
 			export: func(_ context.Context, c Config) error {
@@ -155,8 +155,8 @@ func TestWatermarkFallsBack(t *testing.T) {
 		"'progress', number, 0, 1, 1 FROM numbers(2)")
 	cfg := config(t.TempDir())
 	cfg.From, cfg.To = "", ""
-	s := scheduleOn(r.conn, "0 2 * * *", cfg)
-	s.joined = func(context.Context, time.Time) (bool, error) { return true, nil } // as it was a moment ago
+	s := newSchedule(r.conn, "0 2 * * *", cfg)
+	s.isJoined = func(context.Context, time.Time) (bool, error) { return true, nil } // as it was a moment ago
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	runs, write := 0, s.export
@@ -168,7 +168,7 @@ func TestWatermarkFallsBack(t *testing.T) {
 		return err
 	}
 	at := time.Date(2026, 3, 17, 2, 0, 0, 0, time.UTC)
-	if err := s.daily(ctx, at, false); err != nil {
+	if err := s.exportMissing(ctx, at, false); err != nil {
 		t.Fatal(err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.csv")); len(left) > 0 || runs != 1 {
@@ -178,7 +178,7 @@ func TestWatermarkFallsBack(t *testing.T) {
 		"src_offset) SELECT number, now64(3), now64(3), now64(3), true, number, 1 FROM numbers(2)")
 	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) SELECT 'x', " +
 		"'progress', number, 1, 2, 1 FROM numbers(2)")
-	if err := s.daily(t.Context(), at, false); err != nil {
+	if err := s.exportMissing(t.Context(), at, false); err != nil {
 		t.Fatal(err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.csv")); len(left) != 1 ||
@@ -206,8 +206,8 @@ func TestWorkspaceMoves(t *testing.T) {
 			var files []span
 			s := &schedule{expr: "0 2 * * *", cfg: Config{Filters: Filters{Workspace: "acme"}, Dir: t.TempDir(),
 				Log: slog.New(slog.NewTextHandler(&logged, nil))},
-				zone:   func(context.Context) (*time.Location, error) { return now, nil },
-				joined: func(context.Context, time.Time) (bool, error) { return true, nil },
+				readZone: func(context.Context) (*time.Location, error) { return now, nil },
+				isJoined: func(context.Context, time.Time) (bool, error) { return true, nil },
 			}
 			s.export = func(_ context.Context, c Config) error {
 				c.Timezone = cmp.Or(c.Timezone, now.String())
@@ -257,7 +257,7 @@ func TestScheduleOfAnUnknownWorkspace(t *testing.T) {
 		asked := 0
 		s := &schedule{expr: "0 2 * * *", cfg: Config{Filters: Filters{Workspace: "acme"}, Dir: t.TempDir(),
 			Log: slog.New(slog.NewTextHandler(&logged, nil))},
-			zone: func(context.Context) (*time.Location, error) {
+			readZone: func(context.Context) (*time.Location, error) {
 				if asked++; asked < 3 {
 					return nil, fmt.Errorf("-workspace: %w", ErrUnknown)
 				}
@@ -279,8 +279,8 @@ func TestScheduleWithoutClickHouse(t *testing.T) {
 		cfg := Config{Filters: Filters{Workspace: "acme"}, Dir: t.TempDir(),
 			Log: slog.New(slog.NewTextHandler(&logged, nil))}
 		began, asked := time.Now(), 0
-		s := scheduleOn(nil, "0 2 * * *", cfg)
-		s.zone = func(context.Context) (*time.Location, error) {
+		s := newSchedule(nil, "0 2 * * *", cfg)
+		s.readZone = func(context.Context) (*time.Location, error) {
 			if asked++; time.Since(began) < 2*time.Hour {
 				return nil, fmt.Errorf("reading the catalog: %w", syscall.ECONNREFUSED)
 			}
@@ -330,14 +330,14 @@ func TestLastSuccessAtStart(t *testing.T) {
 			SchemaVersion: SchemaVersion,
 		})
 		if err == nil && has {
-			err = os.WriteFile(filepath.Join(cfg.Dir, name(c.Filters, nil, nil, false, false)+".manifest.json"), b,
+			err = os.WriteFile(filepath.Join(cfg.Dir, fileName(c.Filters, nil, nil, false, false)+".manifest.json"), b,
 				0o644)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now().Truncate(time.Second)
-		if err := (&schedule{cfg: cfg}).daily(t.Context(), wrote, true); err != nil {
+		if err := (&schedule{cfg: cfg}).exportMissing(t.Context(), wrote, true); err != nil {
 			t.Fatal(err)
 		}
 		families, err := reg.Gather()

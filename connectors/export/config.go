@@ -1,0 +1,106 @@
+package export
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/outage"
+	"github.com/nimriz/partners/schemas/event"
+)
+
+// Config is one export.
+type Config struct {
+	Filters           // what is exported; an empty Timezone is the workspace's
+	Dir     string    // where the files go; "-" writes the CSV to Stdout and no manifest
+	Stdout  io.Writer // for a Dir of "-"
+	AsOf    *Manifest // of an export that this one repeats; nil: none
+	Since   *Manifest // of an export that this one continues; nil: none
+	// Provisional marks name and manifest as provisional whether or not the joined
+	// watermark has passed the last day.
+	Provisional bool
+	Raw         bool // leave texts as they came: escape no formula
+	// Progress, if not nil, is called now and then with the rows written so far and the
+	// rows that there will be.
+	Progress func(rows, of int64)
+	Log      *slog.Logger
+	Metrics  *Metrics // may be nil
+
+	finalOnly   bool          // fail with errWatermarkBehind instead of writing a provisional file
+	replicaWait time.Duration // how long to wait for rows that a replica lacks; 0: a minute
+
+	watch *outage.Watch // over ClickHouse, of a schedule
+}
+
+var (
+	// ErrBusy means that another run writes into the same directory.
+	ErrBusy = errors.New("another export is running in this directory")
+
+	// ErrUnknown means that the catalog has no such workspace, partner, program or link.
+	// It may come later: the tables of a fresh installation are still filling.
+	ErrUnknown = errors.New("the catalog does not have it")
+
+	// ErrRowsMissing means that a table lacks rows which finished batches inserted: this
+	// replica is behind, or rows were removed.
+	ErrRowsMissing = errors.New("rows are missing")
+
+	// errWatermarkBehind means that an export would be provisional and may not be.
+	errWatermarkBehind = errors.New("the joined watermark has not passed the last day")
+)
+
+// DefaultVerdicts are exported unless the filters say otherwise.
+func DefaultVerdicts() []string {
+	return event.Texts([]event.Verdict{event.Attributed, event.Reversed})
+}
+
+// Validate reports the first value that cannot be, by its flag. It fills in the verdicts:
+// none are the default, "all" are all.
+func (c *Config) Validate() error {
+	if c.Workspace == "" {
+		return errors.New("-workspace is required")
+	}
+	if c.Dir == "" {
+		return errors.New("-out is required: a directory, or - for standard output")
+	}
+	if err := checkDay("-from", c.From); err != nil {
+		return err
+	}
+	if err := checkDay("-to", c.To); err != nil {
+		return err
+	}
+	if c.To < c.From {
+		return fmt.Errorf("-to: %s is before -from, %s", c.To, c.From)
+	}
+	if len(c.Verdict) == 0 {
+		c.Verdict = DefaultVerdicts()
+	}
+	if slices.Equal(c.Verdict, []string{"all"}) {
+		c.Verdict = event.Texts(event.Verdicts())
+	}
+	return cmp.Or(
+		checkValues("-type", c.Type, event.Texts(event.Types())),
+		checkValues("-verdict", c.Verdict, event.Texts(event.Verdicts())),
+		checkValues("-review", c.Review, event.Texts(event.Reviews())),
+	)
+}
+
+func checkDay(flag, text string) error {
+	if _, err := time.Parse(time.DateOnly, text); err != nil {
+		return fmt.Errorf("%s: %q is not a day such as 2026-03-14", flag, text)
+	}
+	return nil
+}
+
+func checkValues(flag string, values, known []string) error {
+	for _, v := range values {
+		if !slices.Contains(known, v) {
+			return fmt.Errorf("%s: %q is not one of %s", flag, v, strings.Join(known, ", "))
+		}
+	}
+	return nil
+}

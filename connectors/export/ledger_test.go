@@ -1,0 +1,125 @@
+package export
+
+import (
+	"encoding/hex"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/schemas/ledger"
+)
+
+// The view conversion_rows, on a migrated database, has the columns of the ledger, in
+// order, of the kinds that the ledger says.
+func TestViewHasTheLedgersColumns(t *testing.T) {
+	r := newRig(t)
+	var columns []struct {
+		Name string `ch:"name"`
+		Type string `ch:"type"`
+	}
+	if err := r.conn.Select(t.Context(), &columns, `
+SELECT name, type
+FROM system.columns
+WHERE database = currentDatabase() AND table = 'conversion_rows'
+ORDER BY position`); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, c := range columns {
+		names = append(names, c.Name)
+	}
+	if !slices.Equal(names, ledger.Names()) {
+		t.Fatalf("the view has\n%v\nthe ledger has\n%v", names, ledger.Names())
+	}
+	starts := map[ledger.Kind][]string{
+		ledger.Text:    {"String"},
+		ledger.List:    {"Array(String)"},
+		ledger.Time:    {"DateTime64(3, 'UTC')"},
+		ledger.Integer: {"Int", "UInt"},
+		ledger.Decimal: {"String"},
+		ledger.Bool:    {"Bool"},
+	}
+	for i, c := range ledger.Columns() {
+		kind := strings.ReplaceAll(columns[i].Type, "LowCardinality(String)", "String")
+		inner, nullable := strings.CutPrefix(kind, "Nullable(")
+		if nullable != c.Nullable || !slices.ContainsFunc(starts[c.Kind], func(start string) bool {
+			return strings.HasPrefix(inner, start)
+		}) {
+			t.Errorf("%s: the view has %s, the ledger kind %d, nullable %t", c.Name, columns[i].Type, c.Kind, c.Nullable)
+		}
+	}
+}
+
+// What ClickHouse writes is what Go writes.
+func TestFunctionsWriteAsGo(t *testing.T) {
+	r := newRig(t)
+	ask := func(expression string, args ...any) string {
+		t.Helper()
+		var got []struct {
+			Value string `ch:"value"`
+		}
+		if err := r.conn.Select(t.Context(), &got, "WITH "+ledger.Functions+" SELECT "+expression+" AS value",
+			args...); err != nil {
+			t.Fatalf("%s: %v", expression, err)
+		}
+		return got[0].Value
+	}
+	for _, text := range []string{"", "=1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "plain", " =1", "'=1", "é", "\u00a0=1"} {
+		got := ask("escape_formula(unhex({s:String}))", clickhouse.Named("s", hex.EncodeToString([]byte(text))))
+		if want := ledger.EscapeFormula(text); got != want {
+			t.Errorf("escape_formula of %q: %q, want %q", text, got, want)
+		}
+	}
+	for _, text := range []string{"", "é", "\xff", "\xff\xfex", "a\x00b", "\xe2\x82x", "\xf0\x9f,"} {
+		// A line ends with numbers, see ledger.CSVLine.
+		got := ask("clean_text(concat(unhex({s:String}), ',1,2'))",
+			clickhouse.Named("s", hex.EncodeToString([]byte(text))))
+		if want := ledger.CleanText(text + ",1,2"); got != want {
+			t.Errorf("clean_text of %q: %q, want %q", text, got, want)
+		}
+	}
+	for _, minor := range []int64{0, 1, -1, 99, -100, 1050, -123456, math.MaxInt64, math.MinInt64 + 1} {
+		for _, digits := range []uint8{0, 2, 3, 4} {
+			got := ask("format_decimal({minor:Int64}, {digits:UInt8})",
+				clickhouse.Named("minor", minor), clickhouse.Named("digits", digits))
+			if want := ledger.FormatDecimal(ledger.MinorUnits(minor, digits)); got != want {
+				t.Errorf("format_decimal of %d, %d digits: %q, want %q", minor, digits, got, want)
+			}
+		}
+	}
+	for _, at := range []time.Time{time.UnixMilli(0), time.UnixMilli(1773480600007), time.UnixMilli(4102444799999)} {
+		got := ask("format_time(fromUnixTimestamp64Milli({at:Int64}, 'UTC'))", clickhouse.Named("at", at.UnixMilli()))
+		if want := ledger.FormatTime(at); got != want {
+			t.Errorf("format_time: %q, want %q", got, want)
+		}
+	}
+}
+
+// The manifest's conservation is the sum of the view's days, also where events wait and
+// rows are there twice.
+func TestConservationIsTheViews(t *testing.T) {
+	r := newRig(t)
+	const at = "toDateTime64('2026-03-20 00:00:00', 3, 'UTC') + 40000 * "
+	r.exec("INSERT INTO conversions (workspace_id, event_id, received_at, src_partition, src_offset) " +
+		"SELECT 'acme', toString(number), " + at + "number, 1, number FROM numbers(9)")
+	// Of the nine events 3 and 7 wait, and 2 has two rows.
+	for i, row := range []string{"'conflict', 0", "'conflict', 1", "'duplicate', 2", "'attributed', 2",
+		"'reversed', 4", "'unattributed', 5", "'attributed', 6", "'attributed', 8"} {
+		r.exec("INSERT INTO outcomes (workspace_id, verdict, received_at, event_partition, event_offset, src_partition, "+
+			"src_offset) SELECT 'acme', c1, "+at+"c2, 1, c2, 1, %d FROM VALUES('c1 String, c2 UInt64', (%s))", i, row)
+	}
+	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES " +
+		"('x', 'conversions', 1, 0, 9, 9), ('x', 'outcomes', 1, 0, 8, 8)")
+	m, _, _ := r.run(config(t.TempDir()))
+	var view []ledger.Conservation
+	if err := r.conn.Select(t.Context(), &view, "SELECT "+ledger.ConservationSums("v")+
+		" FROM workspace_conservation AS v WHERE v.workspace_id = 'acme'"); err != nil {
+		t.Fatal(err)
+	}
+	if m.Conservation != view[0] || m.Conservation.Received != 9 || m.Conservation.Waiting != 2 || m.Conservation.Difference != 1 {
+		t.Errorf("the manifest says %s\nthe view says     %s", m.Conservation, view[0])
+	}
+}
