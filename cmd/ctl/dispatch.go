@@ -14,7 +14,7 @@ import (
 	"syscall"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
-	"github.com/nimriz/partners/connectors/report"
+	"github.com/nimriz/partners/connectors/report/dispute"
 	"github.com/nimriz/partners/schemas/catalog"
 )
 
@@ -55,7 +55,7 @@ func (c command) run(args []string, stdout, stderr io.Writer, environ func(strin
 		})
 	}
 	var problem *catalog.Problem
-	var claim *report.BadClaim
+	var claim *dispute.BadClaim
 	switch {
 	case err == nil:
 		return 0

@@ -12,6 +12,9 @@ import (
 	"strings"
 
 	"github.com/nimriz/partners/connectors/report"
+	"github.com/nimriz/partners/connectors/report/dispute"
+	"github.com/nimriz/partners/schemas/ledger"
+	"github.com/shopspring/decimal"
 )
 
 func disputeCommands() []command {
@@ -30,19 +33,20 @@ func disputeCommands() []command {
 				return err
 			}
 			defer file.Close()
-			claims, err := report.ReadClaims(file, c.args[0])
+			claims, err := dispute.ReadClaims(file, c.args[0])
 			if err != nil {
 				return err
 			}
 			return w.ask(ctx, func(r *report.Reader) error {
-				return c.dispute(ctx, r.Dispute(w.workspace, *partner), claims)
+				return c.answerClaims(ctx, dispute.New(r, w.workspace, *partner), claims)
 			})
 		}
 	}}}
 }
 
-// dispute writes the answers batch by batch. Those before a bad line are written.
-func (c *call) dispute(ctx context.Context, d *report.Dispute, claims *report.Claims) error {
+// answerClaims writes the answers batch by batch. The answers to the lines before a bad
+// line are written.
+func (c *call) answerClaims(ctx context.Context, d *dispute.Dispute, claims *dispute.Claims) error {
 	added, err := addedColumns(claims)
 	if err != nil {
 		return err
@@ -50,26 +54,17 @@ func (c *call) dispute(ctx context.Context, d *report.Dispute, claims *report.Cl
 	out := csv.NewWriter(c.stdout)
 	header := slices.Clone(claims.Header())
 	for i := range header {
-		header[i] = textCell(header[i])
+		header[i] = ledger.EscapeFormula(header[i])
 	}
 	if err := out.Write(append(header, added...)); err != nil {
 		return fmt.Errorf("writing answers: %w", err)
 	}
-	for end := false; !end; {
-		var batch []report.Claim
-		var bad error
-		for len(batch) < report.BatchClaims && !end {
-			claim, err := claims.Next()
-			if err != nil {
-				end = true
-				if !errors.Is(err, io.EOF) {
-					bad = err
-				}
-				break
-			}
-			batch = append(batch, claim)
+	for more := true; more; {
+		batch, bad := claims.NextBatch()
+		if more = bad == nil; errors.Is(bad, io.EOF) {
+			bad = nil
 		}
-		findings, err := d.Judge(ctx, batch)
+		findings, err := d.Answer(ctx, batch)
 		if err != nil {
 			return err
 		}
@@ -83,66 +78,63 @@ func (c *call) dispute(ctx context.Context, d *report.Dispute, claims *report.Cl
 			return err
 		}
 	}
-	c.totals(d.Totals())
+	c.printTotals(d.Totals())
 	return nil
 }
 
-// addedColumns are named with _here where the list has such a column itself.
-func addedColumns(claims *report.Claims) ([]string, error) {
-	place := func(name string) int {
+// addedColumns are the columns that an answer adds to the list. A column that the list
+// has itself gets the ending _here.
+func addedColumns(claims *dispute.Claims) ([]string, error) {
+	columnOf := func(name string) int {
 		return slices.IndexFunc(claims.Header(), func(h string) bool {
 			return strings.EqualFold(strings.TrimSpace(h), name)
 		})
 	}
 	added := []string{"verdict_here", "partner", "net_amount", "currency", "difference"}
 	for i, name := range added {
-		if i > 0 && place(name) >= 0 {
+		if i > 0 && columnOf(name) >= 0 {
 			name += "_here"
 		}
-		if at := place(name); at >= 0 {
-			return nil, claims.Refuse(at, "the list already has this column: is it an answer?")
+		if at := columnOf(name); at >= 0 {
+			return nil, claims.RefuseColumn(at, "the list already has this column: is it an answer?")
 		}
 		added[i] = name
 	}
 	return added, nil
 }
 
-func answerCells(f *report.Finding, claims *report.Claims) []string {
+func answerCells(f *dispute.Finding, claims *dispute.Claims) []string {
 	cells := slices.Clone(f.Cells)
 	for i, cell := range cells {
-		if !claims.Money(i) {
-			cells[i] = textCell(cell)
+		if !claims.IsAmount(i) {
+			cells[i] = ledger.EscapeFormula(cell)
 		}
 	}
-	return append(cells, textCell(f.Words), textCell(f.Partner), number(f.Net), textCell(f.Currency),
-		number(f.Difference))
+	return append(cells,
+		ledger.EscapeFormula(f.Words),
+		ledger.EscapeFormula(f.Partner),
+		amountCell(f.Net),
+		ledger.EscapeFormula(f.Currency),
+		amountCell(f.Difference))
 }
 
-func number(d *report.Decimal) string {
+func amountCell(d *decimal.Decimal) string {
 	if d == nil {
 		return ""
 	}
-	return d.String()
+	return ledger.FormatDecimal(*d)
 }
 
-// textCell keeps a spreadsheet from taking a text for a formula.
-func textCell(text string) string {
-	if text != "" && strings.ContainsRune("=+-@\t\r\n", rune(text[0])) {
-		return "'" + text
-	}
-	return text
-}
-
-func (c *call) totals(totals []report.Total) {
+func (c *call) printTotals(totals []dispute.Total) {
 	for _, t := range totals {
 		currency := t.Currency
 		if currency == "" {
 			currency = "without currency"
 		}
-		line := fmt.Sprintf("%s: claimed %s, confirmed %s, difference %s", currency, t.Claimed, t.Confirmed,
-			t.Difference)
-		if zero := (report.Decimal{}); t.Unpriced.Cmp(zero) != 0 {
-			line += fmt.Sprintf("; beyond the amounts claimed, confirmed %s", t.Unpriced)
+		line := fmt.Sprintf("%s: claimed %s, confirmed %s, difference %s", currency,
+			ledger.FormatDecimal(t.Claimed), ledger.FormatDecimal(t.Confirmed), ledger.FormatDecimal(t.Difference))
+		if !t.Unpriced.IsZero() {
+			line += "; beyond the amounts claimed, confirmed " + ledger.FormatDecimal(t.Unpriced)
 		}
 		fmt.Fprintln(c.stderr, line)
 	}

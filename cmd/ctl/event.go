@@ -18,6 +18,7 @@ import (
 
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/ledger"
 	"github.com/nimriz/partners/schemas/secretdir"
 )
 
@@ -112,7 +113,7 @@ func (s *send) run(ctx context.Context, c *call) error {
 		s.event.EventID = "evt_" + rand.Text()
 	}
 	if s.event.OccurredAt == "" {
-		s.event.OccurredAt = time.Now().UTC().Format("2006-01-02T15:04:05.000Z07:00")
+		s.event.OccurredAt = ledger.FormatTime(time.Now())
 	}
 	text, err := json.Marshal(s.event)
 	if err != nil {

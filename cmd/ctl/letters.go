@@ -153,7 +153,7 @@ func (f *lettersFlags) show(ctx context.Context, c *call) error {
 		if err != nil {
 			text = "unreadable: " + err.Error()
 		}
-		c.say("now        %s", printable(text))
+		c.say("now        %s", replaceControls(text))
 	}
 	return nil
 }

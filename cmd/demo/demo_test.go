@@ -32,7 +32,7 @@ import (
 
 	"github.com/nimriz/partners/cmd/internal/setup"
 	"github.com/nimriz/partners/connectors/export"
-	"github.com/nimriz/partners/connectors/report"
+	"github.com/nimriz/partners/connectors/report/web"
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/oracle"
@@ -322,7 +322,7 @@ func TestReadmeSecrets(t *testing.T) {
 	dir := func(name string) fs.FS { return os.DirFS(filepath.Join(cmd.Dir, name)) }
 	secrets, err := signature.LoadKeyring(dir("signing-secrets"))
 	keys, err2 := token.LoadKeyring(dir("token-keys"))
-	readers, err3 := report.LoadReaders(dir("reader-tokens"))
+	readers, err3 := web.LoadReaderTokens(dir("reader-tokens"))
 	if err := errors.Join(err, err2, err3); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/ledger"
 )
 
 // MaxSame is how many records with one event id an answer names, and how many refusals.
@@ -16,136 +17,116 @@ const MaxSame = 20
 
 // Answer is all that is known about an event id.
 type Answer struct {
-	Workspace, EventID string
-	// Events are the records with this id, in the order in which they were received;
-	// More says that there are others.
-	Events []*Answered
-	More   bool
-	// Refused is what the gateway refused, the newest first.
-	Refused []Refusal
-	// Tokens counts the tokens under which the id has effect; more than one is an event
-	// that counts twice (event_id_reuse).
-	Tokens int
+	Workspace string
+	EventID   string
+	Records   []*Record // with this id, in the order of receipt: at most MaxSame
+	More      bool      // there are more records than these
+	Refused   []Refusal // by the gateway, the newest first
+	Tokens    int       // under which the id has effect; several: it counts several times
 }
 
-// Answered is one record with its story.
-type Answered struct {
+// Record is one record with the asked id, and why it counts as it does.
+type Record struct {
 	*Event
-	// Frozen is the click; nil if none is known in this workspace. It is that of the
-	// verdict where there is one.
-	Frozen *Click
-	// Wait is nil once there is a verdict.
-	Wait *Wait
-	// Chain is the tree from the root down, depth first; this event alone where it
-	// takes nothing back and nothing took from it. Empty for a duplicate and a
-	// conflict: the chain is that of the first.
-	Chain []Link
-	// ChainCut says that the chain is longer than MaxChain or MaxDepth: what stands is
-	// then unknown, and nil.
-	ChainCut bool
+	Snapshot *Click      // the click, that of the verdict where there is one; nil: unknown here
+	Wait     *Wait       // what the event waits for; nil once there is a verdict
+	Chain    []ChainStep // from the root down, depth first; empty for a duplicate or conflict
+	ChainCut bool        // the chain is longer than MaxChain or MaxDepth: no standing amount is known
 }
 
-// Link is an event in a chain.
-type Link struct {
-	*Event
-	Depth int
-	// Stands is what is left of the event; nil without effect.
-	Stands *Stands
-}
-
-// Stands is an amount, or one unit or none of an event without amount.
-type Stands struct {
-	Money *Money // nil: without amount
-	Unit  bool   // something stands
+// Standing is what is left of an event: an amount, or, without one, one unit or none.
+type Standing struct {
+	Money *Money // nil: the event has no amount
+	Unit  bool   // something is left
 }
 
 // What an event waits for.
 const (
 	WaitsForClick  = "click"
 	WaitsForParent = "parent"
-	// WaitsForProcessor: nothing in the tables is missing; it is about to be judged.
+	// WaitsForProcessor: nothing in the tables is missing. The event is about to be
+	// judged.
 	WaitsForProcessor = "processor"
 )
 
 // Wait says for what and until when an event has no verdict, as far as the tables tell.
 type Wait struct {
-	For string
-	// Until is received_at and the grace; nil if no Progress says how long that is.
-	Until *time.Time
-	// Read says that the processor had come past this event when the tables were last
-	// complete.
-	Read bool
-	// Parent is named by the event, or "": then the latest sale of Order, or the only
-	// one of the token.
-	Parent, Order string
-	// ParentWaits: the parent was received, and itself waits.
-	ParentWaits bool
-	// Withheld: the click is known, but its token was never shown, so it counts as
-	// unknown; Reason says why.
-	Withheld bool
-	Reason   string
+	For         string     // one of the constants above
+	Until       *time.Time // received_at and the grace; nil: no Progress says how long the grace is
+	Read        bool       // the processor was past this event when the tables were last complete
+	Parent      string     // that the event names; "": the latest sale of Order, or the token's only one
+	Order       string     // that the event names; may be empty
+	ParentWaits bool       // the parent was received, and waits itself
+	Withheld    bool       // the click is known, but its token was never shown, so it counts as unknown
+	TokenReason string     // why it was not shown
 }
 
 // Why collects what is known about an event id.
 func (r *Reader) Why(ctx context.Context, workspace, eventID string) (*Answer, error) {
 	answer := &Answer{Workspace: workspace, EventID: eventID}
-	same := []any{clickhouse.Named("id", eventID), clickhouse.Named("n", MaxSame+1)}
-	judged, err := r.outcomes(ctx, workspace, "event_id = {id:String} ORDER BY received_at, event_partition, "+
-		"event_offset LIMIT {n:UInt32}", same...)
+	events, err := r.readSameID(ctx, workspace, eventID)
 	if err != nil {
 		return nil, err
 	}
-	received, err := r.conversions(ctx, workspace,
-		"event_id = {id:String} ORDER BY received_at, src_partition, src_offset LIMIT {n:UInt32}", same...)
-	if err != nil {
-		return nil, err
-	}
-	events := merged(judged, received)
 	if len(events) > MaxSame {
-		events, answer.More = events[:MaxSame], true
+		events = events[:MaxSame]
+		answer.More = true
 	}
-	if answer.Tokens, err = r.tokens(ctx, workspace, eventID); err != nil {
+	if answer.Tokens, err = r.countTokens(ctx, workspace, eventID); err != nil {
 		return nil, err
 	}
-	if answer.Refused, err = r.refusals(ctx, workspace, []string{eventID}, MaxSame); err != nil {
+	if answer.Refused, err = r.Refusals(ctx, workspace, []string{eventID}, MaxSame); err != nil {
 		return nil, err
 	}
 	var tokens []string
 	for _, e := range events {
 		tokens = append(tokens, e.ClickToken)
 	}
-	clicks, err := r.clicks(ctx, workspace, tokens)
+	clicks, err := r.Clicks(ctx, workspace, tokens)
 	if err != nil {
 		return nil, err
 	}
 	for _, e := range events {
-		a := &Answered{Event: e, Frozen: clicks[e.ClickToken]}
+		record := &Record{Event: e, Snapshot: clicks[e.ClickToken]}
 		if e.At != nil {
-			a.Frozen = &e.Click
+			record.Snapshot = &e.Click
 		}
-		if err := r.tell(ctx, workspace, a); err != nil {
-			return nil, fmt.Errorf("looking at conversions %d/%d: %w", e.Partition, e.Offset, err)
+		if err := r.explain(ctx, workspace, record); err != nil {
+			return nil, fmt.Errorf("explaining conversions %d/%d: %w", e.Partition, e.Offset, err)
 		}
-		answer.Events = append(answer.Events, a)
+		answer.Records = append(answer.Records, record)
 	}
 	return answer, nil
 }
 
-// place is that of a record in `conversions`.
-type place struct {
-	partition uint32
-	offset    uint64
+// readSameID reads the records with an event id, judged or not, in the order of receipt:
+// of each at most MaxSame + 1.
+func (r *Reader) readSameID(ctx context.Context, workspace, eventID string) ([]*Event, error) {
+	args := []any{clickhouse.Named("id", eventID), clickhouse.Named("n", MaxSame+1)}
+	judged, err := r.readOutcomes(ctx, workspace, `event_id = {id:String}
+ORDER BY received_at, event_partition, event_offset
+LIMIT {n:UInt32}`, args...)
+	if err != nil {
+		return nil, err
+	}
+	received, err := r.readConversions(ctx, workspace, `event_id = {id:String}
+ORDER BY received_at, src_partition, src_offset
+LIMIT {n:UInt32}`, args...)
+	if err != nil {
+		return nil, err
+	}
+	return mergeRecords(judged, received), nil
 }
 
-// merged unites judged events with records that have no verdict, in the order of
-// receipt.
-func merged(judged, received []*Event) []*Event {
-	known := map[place]bool{}
+// mergeRecords unites judged events with the received ones that have no verdict, in the
+// order of receipt.
+func mergeRecords(judged, received []*Event) []*Event {
+	known := map[recordPosition]bool{}
 	for _, e := range judged {
-		known[place{e.Partition, e.Offset}] = true
+		known[e.position()] = true
 	}
 	for _, e := range received {
-		if !known[place{e.Partition, e.Offset}] {
+		if !known[e.position()] {
 			judged = append(judged, e)
 		}
 	}
@@ -156,12 +137,15 @@ func merged(judged, received []*Event) []*Event {
 	return judged
 }
 
-func (r *Reader) tokens(ctx context.Context, workspace, eventID string) (int, error) {
+// countTokens returns under how many tokens an event id has effect.
+func (r *Reader) countTokens(ctx context.Context, workspace, eventID string) (int, error) {
 	var found []struct {
 		Tokens uint64 `ch:"tokens"`
 	}
-	err := r.conn.Select(ctx, &found, "SELECT uniqExact(click_token) AS tokens FROM outcomes WHERE workspace_id = "+
-		"{w:String} AND event_id = {id:String} AND effect != 0",
+	err := r.conn.Select(ctx, &found, `
+SELECT uniqExact(click_token) AS tokens
+FROM outcomes
+WHERE workspace_id = {w:String} AND event_id = {id:String} AND effect != 0`,
 		clickhouse.Named("w", workspace), clickhouse.Named("id", eventID))
 	if err != nil {
 		return 0, fmt.Errorf("counting tokens: %w", err)
@@ -169,121 +153,54 @@ func (r *Reader) tokens(ctx context.Context, workspace, eventID string) (int, er
 	return int(found[0].Tokens), nil
 }
 
-// tell fills in what the event waits for, or its chain.
-func (r *Reader) tell(ctx context.Context, workspace string, a *Answered) (err error) {
-	switch event.Verdict(a.Verdict) {
+// explain fills in what the event waits for, or its chain.
+func (r *Reader) explain(ctx context.Context, workspace string, record *Record) (err error) {
+	switch event.Verdict(record.Verdict) {
 	case "":
-		if a.Wait, err = r.wait(ctx, workspace, a.Event, a.Frozen); err != nil {
+		if record.Wait, err = r.readWait(ctx, workspace, record.Event, record.Snapshot); err != nil {
 			return err
 		}
 	case event.Duplicate, event.Conflict:
-		return nil
+		return nil // the chain is that of the first event with this id
 	}
-	root, cut, err := r.root(ctx, workspace, a.Event)
+	root, cutAbove, err := r.readRoot(ctx, workspace, record.Event)
 	if err != nil {
 		return err
 	}
-	children, deep, err := r.below(ctx, workspace, []*Event{root})
+	children, cutBelow, err := r.Below(ctx, workspace, []*Event{root})
 	if err != nil {
 		return err
 	}
-	a.ChainCut = cut || deep
-	a.Chain = chain(root, a.Event, children)
-	if a.ChainCut {
-		return nil
-	}
-	events := make([]*Event, len(a.Chain))
-	for i := range a.Chain {
-		events[i] = a.Chain[i].Event
-	}
-	left := standing(events)
-	for i, l := range a.Chain {
-		n, ok := left[l.Event]
-		if !ok {
-			continue
-		}
-		s := &Stands{Unit: n > 0}
-		if l.AmountMinor != nil {
-			s.Money = &Money{minor(n, l.Exponent), l.Currency}
-		}
-		a.Chain[i].Stands = s
+	record.Chain = layOutChain(root, record.Event, children)
+	if record.ChainCut = cutAbove || cutBelow; !record.ChainCut {
+		addStandingAmounts(record.Chain)
 	}
 	return nil
 }
 
-// first is the row that others mean by this id: the one with effect, else the first of
-// the log.
-func (r *Reader) first(ctx context.Context, workspace, token, id string) (*Event, error) {
-	found, err := r.outcomes(ctx, workspace, `click_token = {token:String} AND event_id = {id:String} AND verdict NOT IN ('duplicate', 'conflict')
-		ORDER BY effect != 0 DESC, event_partition, event_offset LIMIT 1`, clickhouse.Named("token", token), clickhouse.Named("id", id))
-	if err != nil || len(found) == 0 {
-		return nil, err
+// addStandingAmounts fills in what is left of each event of a chain.
+func addStandingAmounts(chain []ChainStep) {
+	events := make([]*Event, len(chain))
+	for i := range chain {
+		events[i] = chain[i].Event
 	}
-	return found[0], nil
-}
-
-// root climbs to the topmost event that is known. Events that wait can name each other
-// in a circle.
-func (r *Reader) root(ctx context.Context, workspace string, e *Event) (root *Event, cut bool, err error) {
-	seen := map[string]bool{e.EventID: true}
-	for e.ParentEventID != "" && !seen[e.ParentEventID] {
-		if len(seen) == MaxDepth {
-			return e, true, nil
-		}
-		seen[e.ParentEventID] = true
-		parent, err := r.first(ctx, workspace, e.ClickToken, e.ParentEventID)
-		if err != nil {
-			return nil, false, err
-		}
-		if parent == nil {
-			break
-		}
-		e = parent
-	}
-	return e, false, nil
-}
-
-// chain lays the tree out depth first. It keeps this event as itself, and has it where
-// no verdict puts it: last, below its parent.
-func chain(root, this *Event, children map[key][]*Event) (links []Link) {
-	type step struct {
-		e     *Event
-		depth int
-	}
-	seen := map[place]bool{}
-	opened := map[key]bool{}
-	todo := []step{{root, 0}}
-	for len(todo) > 0 {
-		s := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		at := place{s.e.Partition, s.e.Offset}
-		if at == (place{this.Partition, this.Offset}) {
-			s.e = this
-		}
-		if seen[at] {
+	left := StandingAmounts(events)
+	for i, step := range chain {
+		n, ok := left[step.Event]
+		if !ok {
 			continue
 		}
-		seen[at] = true
-		links = append(links, Link{Event: s.e, Depth: s.depth})
-		if opened[s.e.key()] {
-			continue
-		}
-		opened[s.e.key()] = true
-		below := children[s.e.key()]
-		if this.Verdict == "" && this.ParentEventID == s.e.EventID && this != s.e {
-			below = append(slices.Clone(below), this)
-		}
-		for _, e := range slices.Backward(below) {
-			todo = append(todo, step{e, s.depth + 1})
+		chain[i].Standing = &Standing{Unit: n > 0}
+		if step.AmountMinor != nil {
+			chain[i].Standing.Money = &Money{ledger.MinorUnits(n, step.Exponent), step.Currency}
 		}
 	}
-	return links
 }
 
-// wait says what an event without verdict lacks.
-func (r *Reader) wait(ctx context.Context, workspace string, e *Event, click *Click) (*Wait, error) {
+// readWait finds out what an event without verdict lacks.
+func (r *Reader) readWait(ctx context.Context, workspace string, e *Event, click *Click) (*Wait, error) {
 	w := &Wait{For: WaitsForProcessor}
-	grace, err := r.grace(ctx, e.Partition)
+	grace, err := r.Grace(ctx, e.Partition)
 	if err != nil {
 		return nil, err
 	}
@@ -291,38 +208,54 @@ func (r *Reader) wait(ctx context.Context, workspace string, e *Event, click *Cl
 		until := e.ReceivedAt.Add(grace)
 		w.Until = &until
 	}
-	var reached []struct {
-		Position uint64 `ch:"conversions_position"`
+	if w.Read, err = r.wasRead(ctx, e); err != nil {
+		return nil, err
 	}
-	err = r.conn.Select(ctx, &reached,
-		"SELECT conversions_position FROM progress_reached WHERE partition = {p:UInt32}",
-		clickhouse.Named("p", e.Partition))
-	if err != nil {
-		return nil, fmt.Errorf("reading progress: %w", err)
-	}
-	w.Read = len(reached) > 0 && reached[0].Position > e.Offset
 	switch {
 	case click == nil:
 		w.For = WaitsForClick
 		return w, nil
 	case click.TokenStatus != string(event.TokenAppended):
-		w.For, w.Withheld, w.Reason = WaitsForClick, true, click.TokenReason
+		w.For = WaitsForClick
+		w.Withheld = true
+		w.TokenReason = click.TokenReason
 		return w, nil
-	case e.positive():
+	case e.isPositive():
 		return w, nil
 	}
-	w.Parent, w.Order = e.ParentEventID, e.OrderID
+	return w, r.addParentWait(ctx, workspace, e, w)
+}
+
+// wasRead reports whether the processor was past an event when the tables were last
+// complete.
+func (r *Reader) wasRead(ctx context.Context, e *Event) (bool, error) {
+	var reached []struct {
+		Position uint64 `ch:"conversions_position"`
+	}
+	if err := r.conn.Select(ctx, &reached,
+		"SELECT conversions_position FROM progress_reached WHERE partition = {p:UInt32}",
+		clickhouse.Named("p", e.Partition)); err != nil {
+		return false, fmt.Errorf("reading progress: %w", err)
+	}
+	return len(reached) > 0 && reached[0].Position > e.Offset, nil
+}
+
+// addParentWait fills in which parent a negative waits for, if it waits for one.
+func (r *Reader) addParentWait(ctx context.Context, workspace string, e *Event, w *Wait) error {
+	w.Parent = e.ParentEventID
+	w.Order = e.OrderID
 	if w.Parent == "" {
 		w.For = WaitsForParent
-		return w, nil
+		return nil
 	}
-	parent, err := r.first(ctx, workspace, e.ClickToken, w.Parent)
+	parent, err := r.readFirst(ctx, workspace, e.parentKey())
 	if err != nil || parent != nil {
-		return w, err
+		return err
 	}
 	w.For = WaitsForParent
-	received, err := r.conversions(ctx, workspace, "click_token = {token:String} AND event_id = {id:String} LIMIT 1",
-		clickhouse.Named("token", e.ClickToken), clickhouse.Named("id", w.Parent))
+	received, err := r.readConversions(ctx, workspace, `click_token = {token:String}
+	AND event_id = {id:String}
+LIMIT 1`, clickhouse.Named("token", e.ClickToken), clickhouse.Named("id", w.Parent))
 	w.ParentWaits = len(received) > 0
-	return w, err
+	return err
 }

@@ -6,10 +6,8 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/ledger"
 )
-
-// stamp writes a time as the CSV export does.
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 // Span writes a duration with days, to the millisecond: 1d2h, 1ms.
 func Span(d time.Duration) string {
@@ -32,23 +30,15 @@ func Span(d time.Duration) string {
 	return fmt.Sprintf("%dd%s", days, text)
 }
 
-// several names a few of many.
-func several(ids []string) string {
-	const shown = 3
-	if len(ids) <= shown {
-		return strings.Join(ids, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(ids[:shown], ", "), len(ids)-shown)
-}
-
-func offset(o *uint64) string {
+// offsetText is an offset, or ? if it is not known.
+func offsetText(o *uint64) string {
 	if o == nil {
 		return "?"
 	}
 	return fmt.Sprint(*o)
 }
 
-// ReasonWords says a reason of an unattributed event in words.
+// ReasonWords explains a reason of an unattributed event.
 func ReasonWords(reason string) string {
 	switch reason {
 	case event.ReasonExpired:
@@ -75,7 +65,7 @@ func ReasonWords(reason string) string {
 	return reason
 }
 
-// Words says the verdict of an event, and its reason, in words.
+// Words explains the verdict of an event.
 func (e *Event) Words() string {
 	switch event.Verdict(e.Verdict) {
 	case event.Attributed:
@@ -90,10 +80,10 @@ func (e *Event) Words() string {
 		return "it takes back from " + e.ParentEventID
 	case event.Duplicate:
 		return fmt.Sprintf("the same event, with the same content, is at conversions %d/%s",
-			e.Partition, offset(e.FirstOffset))
+			e.Partition, offsetText(e.FirstOffset))
 	case event.Conflict:
 		return fmt.Sprintf("an event with this id and other content is at conversions %d/%s, and stays",
-			e.Partition, offset(e.FirstOffset))
+			e.Partition, offsetText(e.FirstOffset))
 	case event.Unattributed:
 		words := ReasonWords(e.Reason)
 		if late := e.TooLate(); e.Reason == event.ReasonOutsideWindow && late > 0 {
@@ -104,7 +94,7 @@ func (e *Event) Words() string {
 	return "no verdict yet"
 }
 
-// FlagWords says a flag in words.
+// FlagWords explains a flag.
 func FlagWords(flag string) string {
 	switch flag {
 	case event.FlagBotClick:
@@ -116,19 +106,19 @@ func FlagWords(flag string) string {
 	case event.FlagTooFast:
 		return "it happened less than a second after the click, or before it"
 	case event.FlagOverReversed:
-		return "it takes back more than stood"
+		return "it takes back more than was left"
 	case event.FlagCurrencyMismatch:
 		return "it is in another currency than what it takes back, or only one of the two has an amount: nothing " +
-			"is taken from what stands"
+			"is taken from what is left of that"
 	case event.FlagAmountMissing:
-		return "it came without amount: it takes back what stood at its place"
+		return "it came without amount: it takes back what was left"
 	case event.FlagParentInferred:
 		return "it did not name what it takes back: that was inferred"
 	}
 	return flag
 }
 
-// TokenWords says why a click's token was not shown to the merchant.
+// TokenWords explains why a click's token was not shown to the merchant.
 func TokenWords(reason string) string {
 	switch reason {
 	case "tracking_off":
@@ -151,7 +141,7 @@ func TokenWords(reason string) string {
 	return reason
 }
 
-// Words is the code of a refusal, with the field and the detail that the gateway gave.
+// Words is the code of a refusal, with the field and the detail that the gateway named.
 func (r *Refusal) Words() string {
 	text := r.Code
 	if r.Field != "" {
@@ -163,12 +153,12 @@ func (r *Refusal) Words() string {
 	return text
 }
 
-// Words says for what an event waits, and until when.
+// Words explains what an event waits for, and until when.
 func (w *Wait) Words() string {
 	var text string
 	switch {
 	case w.Withheld:
-		text = "its click is known, but the token was not shown because " + TokenWords(w.Reason) + ": it waits in vain"
+		text = "its click is known, but the token was not shown because " + TokenWords(w.TokenReason) + ": it waits in vain"
 	case w.For == WaitsForClick:
 		text = "it waits for its click"
 	case w.For == WaitsForProcessor:
@@ -183,7 +173,7 @@ func (w *Wait) Words() string {
 		text = "it names no parent, and waits for a sale under its token"
 	}
 	if w.Until != nil && w.For != WaitsForProcessor {
-		text += ", until " + stamp(*w.Until)
+		text += ", until " + ledger.FormatTime(*w.Until)
 	}
 	if !w.Read {
 		text += "; as far as the tables go, the processor has not read it yet"
@@ -191,8 +181,8 @@ func (w *Wait) Words() string {
 	return text
 }
 
-// String is 70.00 EUR stands, or says the same without amount.
-func (s *Stands) String() string {
+// String is 70.00 EUR stands, or the like for an event without amount.
+func (s *Standing) String() string {
 	switch {
 	case s.Money != nil:
 		return s.Money.String() + " stands"

@@ -17,7 +17,7 @@ import (
 	"github.com/nimriz/partners/connectors/export"
 	"github.com/nimriz/partners/connectors/ingest"
 	"github.com/nimriz/partners/connectors/redirect"
-	"github.com/nimriz/partners/connectors/report"
+	"github.com/nimriz/partners/connectors/report/web"
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/connectors/sink"
 	"github.com/nimriz/partners/pipeline/kafka"
@@ -254,11 +254,11 @@ type Report struct {
 // Run implements daemon.Part.
 func (p *Report) Run(ctx context.Context) error {
 	d := p.named("report")
-	readers, err := report.LoadReaders(os.DirFS(p.ReaderTokens))
+	readers, err := web.LoadReaderTokens(os.DirFS(p.ReaderTokens))
 	if err != nil {
 		return err
 	}
-	front := newGate(report.Unavailable())
+	front := newGate(web.Unavailable())
 	var g daemon.Group
 	g.Go("warehouse", func(ctx context.Context) error {
 		wh := warehouse(ctx, d, p.ClickHouse)
@@ -266,7 +266,7 @@ func (p *Report) Run(ctx context.Context) error {
 			return nil
 		}
 		defer wh.Close()
-		front.open(report.NewServer(wh, readers, d.Log, d.Registry))
+		front.open(web.New(wh, readers, d.Log, d.Registry))
 		p.serving.Store(true)
 		<-ctx.Done() // after the listener: requests under way have ended
 		return nil

@@ -1,4 +1,4 @@
-package report
+package web
 
 import (
 	"encoding/json"
@@ -12,6 +12,9 @@ import (
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/nimriz/partners/connectors/report"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/ledger"
 	"github.com/nimriz/partners/schemas/openapi"
 )
 
@@ -149,8 +152,8 @@ func TestEveryParameterIsDescribed(t *testing.T) {
 // What is described with words alone: the columns of a CSV, and the limits.
 func TestColumnsAndLimitsAreDescribed(t *testing.T) {
 	doc := described(t)
-	for path, columns := range map[string][]string{"performance.csv": performanceColumns,
-		"outcomes.csv": conversionColumnNames} {
+	for path, columns := range map[string][]string{"performance.csv": report.ColumnNames[report.Performance](),
+		"outcomes.csv": ledger.Names()} {
 		text := *doc.Paths.Find("/v1/workspaces/{workspace}/" + path).Get.Responses.Value("200").Value.Description
 		if !strings.HasSuffix(text, "Columns: "+strings.Join(columns, ", ")+".") {
 			t.Errorf("%s: %s", path, text)
@@ -176,7 +179,8 @@ func TestColumnsAndLimitsAreDescribed(t *testing.T) {
 	if *limit.Min != 1 || *limit.Max != maxLimit || limit.Default != float64(defaultLimit) {
 		t.Errorf("limit: %v to %v, default %v", *limit.Min, *limit.Max, limit.Default)
 	}
-	for name, words := range map[string][]string{"type": types, "verdict": verdicts, "review": reviews} {
+	for name, words := range map[string][]string{"type": event.Texts(event.Types()),
+		"verdict": event.Texts(event.Verdicts()), "review": event.Texts(event.Reviews())} {
 		var enum []string
 		for _, v := range doc.Components.Parameters[name].Value.Schema.Value.Items.Value.Enum {
 			enum = append(enum, v.(string))

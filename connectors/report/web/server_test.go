@@ -1,4 +1,4 @@
-package report
+package web
 
 import (
 	"bytes"
@@ -29,7 +29,9 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
+	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/schemas/ddl"
+	"github.com/nimriz/partners/schemas/ledger"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -93,7 +95,7 @@ func newRig(t *testing.T) *rig {
 		sum := sha256.Sum256([]byte("secret of " + w))
 		dir[w] = &fstest.MapFile{Data: []byte("# people\n\nalice:" + hex.EncodeToString(sum[:]) + "\n")}
 	}
-	readers, err := LoadReaders(dir)
+	readers, err := LoadReaderTokens(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +105,7 @@ func newRig(t *testing.T) *rig {
 			t.Log(logged.text)
 		}
 	})
-	s := NewServer(conn, readers, slog.New(slog.NewTextHandler(logged, nil)), prometheus.NewRegistry())
+	s := New(conn, readers, slog.New(slog.NewTextHandler(logged, nil)), prometheus.NewRegistry())
 	s.now = func() time.Time { return time.Date(2026, 3, 20, 12, 0, 0, 0, time.UTC) }
 	r := &rig{t, httptest.NewServer(s), conn, s, described(t), logged}
 	t.Cleanup(r.Close)
@@ -353,9 +355,7 @@ func TestSession(t *testing.T) {
 	}
 	value := strings.TrimPrefix(cookie, cookieName+"=")
 	for _, forged := range []string{value[:len(value)-2],
-		value + "A", "AAAA", r.server.readers.cookie(reader{workspace: "acme", name: "alice"},
-			time.Now().Add(time.Hour)), r.server.readers.cookie((*r.server.readers.byWorkspace.Load())["acme"][0],
-			r.server.now().Add(-time.Second))} {
+		value + "A", "AAAA", readerToken{workspace: "acme", name: "alice"}.encodeCookie(time.Now().Add(time.Hour)), (*r.server.tokens.byWorkspace.Load())["acme"][0].encodeCookie(r.server.now().Add(-time.Second))} {
 		if code := with(cookieName+"="+forged, "/"); code != 401 {
 			t.Errorf("cookie %.20s…: %d", forged, code)
 		}
@@ -396,6 +396,18 @@ func TestBadParameters(t *testing.T) {
 		!strings.Contains(body, "Partner performance") {
 		t.Errorf("the page with a bad day: %d", code)
 	}
+}
+
+// conversion is what tests look at of a judged event.
+type conversion struct {
+	PartnerID  string     `json:"partner_id"`
+	ProgramID  string     `json:"program_id"`
+	LinkID     string     `json:"link_id"`
+	Type       string     `json:"type"`
+	Verdict    string     `json:"verdict"`
+	Review     string     `json:"review"`
+	OccurredAt time.Time  `json:"occurred_at"`
+	ClickedAt  *time.Time `json:"clicked_at"`
 }
 
 type answer[T any] struct {
@@ -444,13 +456,13 @@ func TestPages(t *testing.T) {
 // filter selects what its name says.
 func TestFiltersAgree(t *testing.T) {
 	r := newRig(t)
-	rollup := rowsOf[Performance](r, "performance?limit=1000")
-	rows := rowsOf[Performance](r, "performance?limit=1000&type=lead,sale,refund,cancellation,reversal")
+	rollup := rowsOf[report.Performance](r, "performance?limit=1000")
+	rows := rowsOf[report.Performance](r, "performance?limit=1000&type=lead,sale,refund,cancellation,reversal")
 	if a, b := fmt.Sprint(texts(rollup.Rows)), fmt.Sprint(texts(rows.Rows)); a != b {
 		t.Errorf("the rollup and the rows differ:\n%s\n%s", a, b)
 	}
-	all := rowsOf[Conversion](r, "outcomes?limit=1000").Rows
-	count := func(keep func(*Conversion) bool) (n int) {
+	all := rowsOf[conversion](r, "outcomes?limit=1000").Rows
+	count := func(keep func(*conversion) bool) (n int) {
 		for i := range all {
 			if keep(&all[i]) {
 				n++
@@ -458,44 +470,44 @@ func TestFiltersAgree(t *testing.T) {
 		}
 		return n
 	}
-	for query, keep := range map[string]func(*Conversion) bool{
-		"partner=p1": func(c *Conversion) bool {
+	for query, keep := range map[string]func(*conversion) bool{
+		"partner=p1": func(c *conversion) bool {
 			return c.PartnerID == "p1"
-		}, "program=g0": func(c *Conversion) bool {
+		}, "program=g0": func(c *conversion) bool {
 			return c.ProgramID == "g0"
-		}, "link=l2": func(c *Conversion) bool { return c.LinkID == "l2" },
-		"type=refund,reversal": func(c *Conversion) bool {
+		}, "link=l2": func(c *conversion) bool { return c.LinkID == "l2" },
+		"type=refund,reversal": func(c *conversion) bool {
 			return c.Type == "refund" || c.Type == "reversal"
-		}, "verdict=unattributed": func(c *Conversion) bool {
+		}, "verdict=unattributed": func(c *conversion) bool {
 			return c.Verdict == "unattributed"
-		}, "review=review": func(c *Conversion) bool { return c.Review == "review" },
-		"from=2026-03-05&to=2026-03-06": func(c *Conversion) bool {
+		}, "review=review": func(c *conversion) bool { return c.Review == "review" },
+		"from=2026-03-05&to=2026-03-06": func(c *conversion) bool {
 			d := c.OccurredAt.UTC().Format(time.DateOnly)
 			return d >= "2026-03-05" && d <= "2026-03-06"
-		}, "partner=nobody": func(*Conversion) bool { return false },
+		}, "partner=nobody": func(*conversion) bool { return false },
 	} {
-		if got, want := len(rowsOf[Conversion](r, "outcomes?limit=1000&"+query).Rows), count(keep); got != want ||
+		if got, want := len(rowsOf[conversion](r, "outcomes?limit=1000&"+query).Rows), count(keep); got != want ||
 			want == 0 && query != "partner=nobody" {
 			t.Errorf("%s selects %d, want %d", query, got, want)
 		}
 	}
 	sales := uint64(0)
-	for _, p := range rowsOf[Performance](r, "performance?limit=1000&type=sale&verdict=attributed&review=review").Rows {
+	for _, p := range rowsOf[report.Performance](r, "performance?limit=1000&type=sale&verdict=attributed&review=review").Rows {
 		sales += p.Sales
 		if p.Leads+p.Refunds+p.Cancellations+p.Reversals > 0 {
 			t.Errorf("other types: %+v", p)
 		}
 	}
-	if want := count(func(c *Conversion) bool {
+	if want := count(func(c *conversion) bool {
 		return c.Type == "sale" && c.Verdict == "attributed" && c.Review == "review"
 	}); sales != uint64(want) || want == 0 {
 		t.Errorf("%d sales in review, want %d", sales, want)
 	}
 	byClick := uint64(0)
-	for _, p := range rowsOf[Performance](r, "performance?limit=1000&basis=click&from=2026-03-02&to=2026-03-02").Rows {
+	for _, p := range rowsOf[report.Performance](r, "performance?limit=1000&basis=click&from=2026-03-02&to=2026-03-02").Rows {
 		byClick += p.Sales
 	}
-	if want := count(func(c *Conversion) bool {
+	if want := count(func(c *conversion) bool {
 		return c.Type == "sale" && c.Verdict == "attributed" && c.ClickedAt.UTC().Format(time.DateOnly) == "2026-03-02"
 	}); byClick != uint64(want) || want == 0 {
 		t.Errorf("%d sales of the clicks of a day, want %d", byClick, want)
@@ -506,7 +518,7 @@ func TestFiltersAgree(t *testing.T) {
 	}
 }
 
-func texts(rows []Performance) (out []string) {
+func texts(rows []report.Performance) (out []string) {
 	for _, p := range rows {
 		b, _ := json.Marshal(p)
 		out = append(out, string(b))
@@ -521,7 +533,7 @@ func TestCSV(t *testing.T) {
 	code, h, body := r.get("acme", "/v1/workspaces/acme/outcomes.csv")
 	records, err := csv.NewReader(strings.NewReader(body)).ReadAll()
 	if code != 200 || err != nil || !strings.HasPrefix(h.Get("Content-Type"), "text/csv") || len(records) != 1+160 ||
-		!slices.Equal(records[0], conversionColumnNames) {
+		!slices.Equal(records[0], ledger.Names()) {
 		t.Fatalf("%d %v %d records", code, err, len(records))
 	}
 	at := func(name string) int { return slices.Index(records[0], name) }
@@ -540,7 +552,7 @@ func TestCSV(t *testing.T) {
 		}
 	}
 	want := new(big.Int)
-	for _, p := range rowsOf[Performance](r, "performance?limit=1000").Rows {
+	for _, p := range rowsOf[report.Performance](r, "performance?limit=1000").Rows {
 		if p.Currency == "EUR" {
 			want.Add(want, p.NetMinor)
 		}
@@ -554,8 +566,8 @@ func TestCSV(t *testing.T) {
 	}
 	_, _, body = r.get("acme", "/v1/workspaces/acme/performance.csv")
 	if records, err := csv.NewReader(strings.NewReader(body)).ReadAll(); err != nil ||
-		!slices.Equal(records[0], performanceColumns) ||
-		len(records) != 1+len(rowsOf[Performance](r, "performance?limit=1000").Rows) {
+		!slices.Equal(records[0], report.ColumnNames[report.Performance]()) ||
+		len(records) != 1+len(rowsOf[report.Performance](r, "performance?limit=1000").Rows) {
 		t.Errorf("performance.csv: %v, %d records", err, len(records))
 	}
 }
@@ -570,7 +582,7 @@ func TestPage(t *testing.T) {
 		t.Errorf("%d, policy %s", code, h.Get("Content-Security-Policy"))
 	}
 	sales := uint64(0)
-	for _, p := range rowsOf[Performance](r, "performance?limit=1000").Rows {
+	for _, p := range rowsOf[report.Performance](r, "performance?limit=1000").Rows {
 		sales += p.Sales
 	}
 	for _, want := range []string{"Nomura &amp; &lt;Studio&gt;", "Creator Collective",
@@ -680,7 +692,7 @@ func TestDisputePage(t *testing.T) {
 	}
 }
 
-func TestLoadReaders(t *testing.T) {
+func TestLoadReaderTokens(t *testing.T) {
 	sum := strings.Repeat("ab", 32)
 	for text, want := range map[string]string{
 		"alice:" + sum:                  "",
@@ -690,13 +702,13 @@ func TestLoadReaders(t *testing.T) {
 		"# x\nal ice:" + sum:            "line 2",
 		"a:" + sum + "\na:" + sum:       "twice",
 	} {
-		_, err := LoadReaders(fstest.MapFS{"acme": {Data: []byte(text)}})
+		_, err := LoadReaderTokens(fstest.MapFS{"acme": {Data: []byte(text)}})
 		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) ||
 			!strings.Contains(err.Error(), "acme")) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 	}
-	if _, err := LoadReaders(fstest.MapFS{"acme": {Data: []byte("alice:" + sum)},
+	if _, err := LoadReaderTokens(fstest.MapFS{"acme": {Data: []byte("alice:" + sum)},
 		"globex": {Data: []byte("bob:" + sum)}}); err == nil ||
 		!strings.Contains(err.Error(), "globex line 1: the token of bob is also in acme") {
 		t.Errorf("one token for two workspaces: %v", err)

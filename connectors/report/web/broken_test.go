@@ -1,4 +1,4 @@
-package report
+package web
 
 import (
 	"bytes"
@@ -86,7 +86,7 @@ func TestBrokenDownload(t *testing.T) {
 	t.Run("its reader leaves", func(t *testing.T) {
 		r := big(t)
 		open(r, r.URL).Body.Close()
-		r.counted(route, aborted)
+		r.counted(route, codeAborted)
 		if !r.logged.has("a CSV broke off") || r.requests(route, "200") != 0 {
 			t.Error("it is not logged, or counted as answered too")
 		}
@@ -107,7 +107,7 @@ func TestBrokenDownload(t *testing.T) {
 			res, err = try(r, r.URL)
 		}
 		defer res.Body.Close()
-		r.counted(route, aborted)
+		r.counted(route, codeAborted)
 		if _, err := io.Copy(io.Discard, res.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("what breaks off ends with %v", err)
 		}

@@ -1,0 +1,325 @@
+package dispute
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nimriz/partners/connectors/report"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/ledger"
+	"github.com/shopspring/decimal"
+)
+
+// MaxBatch is the most claims that are answered at a time.
+const MaxBatch = report.MaxKeys
+
+// Verdict is the answer to a claim, in a few words.
+type Verdict string
+
+// The verdicts on a claim. The first that applies counts.
+const (
+	Attributed    Verdict = "attributed here"
+	Reversed      Verdict = "reversed"                      // attributed, and taken back until nothing is left
+	Duplicate     Verdict = "duplicate"                     // of an earlier line, or of another event
+	OtherPartner  Verdict = "attributed to another partner" // or to none
+	Waiting       Verdict = "waiting"                       // no verdict yet
+	OutsideWindow Verdict = "outside the window"            // the event was too late after its click
+	Withheld      Verdict = "token withheld"                // the click is known, its token was not shown
+	Unattributed  Verdict = "not attributed"                // for another reason
+	Refused       Verdict = "refused by the gateway"
+	NeverReceived Verdict = "never received"
+)
+
+// Finding is the answer to one claim.
+type Finding struct {
+	Claim
+	Verdict    Verdict
+	Words      string           // the verdict, with its details
+	Partner    string           // id of the click's partner; "": none is known
+	Net        *decimal.Decimal // confirmed, in Currency; nil: no amount on either side
+	Currency   string           // the claim's, else that of the events
+	Difference *decimal.Decimal // claimed − net; nil: no amount was claimed
+	Other      []report.Money   // what the events net in other currencies, by currency
+}
+
+// Total sums a list in one currency.
+type Total struct {
+	Currency   string
+	Claimed    decimal.Decimal // over the claims that say an amount
+	Confirmed  decimal.Decimal // over the claims that say an amount
+	Difference decimal.Decimal // Claimed − Confirmed
+	// Unpriced is what is confirmed beyond them: for claims without amount, and in
+	// another currency than the claim's.
+	Unpriced decimal.Decimal
+}
+
+// Dispute answers the claims of one list. It remembers what was claimed, so an order
+// counts once. It is not safe for concurrent use.
+type Dispute struct {
+	reader    *report.Reader
+	workspace string
+	partner   string                   // id; "": any
+	claimed   map[report.EventKey]int  // line of the first claim
+	totals    map[string]*Total        // by currency
+	graces    map[uint32]time.Duration // by partition
+}
+
+// New begins a list. With a partner's id, only what is attributed to that partner is
+// "attributed here"; with "", to any partner.
+func New(reader *report.Reader, workspace, partner string) *Dispute {
+	return &Dispute{
+		reader:    reader,
+		workspace: workspace,
+		partner:   partner,
+		claimed:   map[report.EventKey]int{},
+		totals:    map[string]*Total{},
+		graces:    map[uint32]time.Duration{},
+	}
+}
+
+// Totals are in the order of their currencies.
+func (d *Dispute) Totals() []Total {
+	var out []Total
+	for _, t := range d.totals {
+		out = append(out, *t)
+	}
+	slices.SortFunc(out, func(a, b Total) int { return strings.Compare(a.Currency, b.Currency) })
+	return out
+}
+
+// Answer answers at most MaxBatch claims, in their order.
+func (d *Dispute) Answer(ctx context.Context, claims []Claim) ([]Finding, error) {
+	if len(claims) > MaxBatch {
+		return nil, fmt.Errorf("%d claims at a time, at most %d", len(claims), MaxBatch)
+	}
+	var ids, orders []string
+	for _, c := range claims {
+		if c.EventID != "" {
+			ids = append(ids, c.EventID)
+		} else {
+			orders = append(orders, c.OrderID)
+		}
+	}
+	byID, err := d.gatherEvidence(ctx, report.ByEventID, ids)
+	if err != nil {
+		return nil, err
+	}
+	byOrder, err := d.gatherEvidence(ctx, report.ByOrderID, orders)
+	if err != nil {
+		return nil, err
+	}
+	findings := make([]Finding, len(claims))
+	for i, c := range claims {
+		if c.EventID != "" {
+			findings[i] = d.answerClaim(c, c.EventID, byID)
+		} else {
+			findings[i] = d.answerClaim(c, c.OrderID, byOrder)
+		}
+		d.addToTotals(&findings[i])
+	}
+	return findings, nil
+}
+
+// isHere reports whether what is attributed to a partner counts for the one whose list
+// this is.
+func (d *Dispute) isHere(partner string) bool {
+	return partner != "" && (d.partner == "" || partner == d.partner)
+}
+
+// judgedEvents are the judged events that a claim names, by what became of them.
+type judgedEvents struct {
+	here         []*report.Event // attributed to the partner whose list this is
+	elsewhere    []*report.Event // attributed to another partner, or to none
+	negatives    []*report.Event // reversed: they took something back
+	unattributed []*report.Event
+	copies       []*report.Event // duplicates and conflicts
+}
+
+func (d *Dispute) sortEvents(events []*report.Event) (s judgedEvents) {
+	for _, e := range events {
+		switch event.Verdict(e.Verdict) {
+		case event.Attributed:
+			if d.isHere(e.PartnerID) {
+				s.here = append(s.here, e)
+			} else {
+				s.elsewhere = append(s.elsewhere, e)
+			}
+		case event.Reversed:
+			s.negatives = append(s.negatives, e)
+		case event.Unattributed:
+			s.unattributed = append(s.unattributed, e)
+		default:
+			s.copies = append(s.copies, e)
+		}
+	}
+	return s
+}
+
+// answerClaim answers a claim by its key.
+func (d *Dispute) answerClaim(c Claim, key string, ev *evidence) Finding {
+	f := Finding{Claim: c}
+	judged := d.sortEvents(ev.judged[key])
+	waiting := ev.waiting[key]
+	refusal, refused := ev.refused[key]
+	switch {
+	case len(judged.here) > 0:
+		d.answerAttributed(&f, judged.here, ev.children)
+	case len(judged.elsewhere) > 0:
+		f.set(OtherPartner, judged.elsewhere[0].PartnerID, "")
+		if f.Partner == "" {
+			f.Words = "attributed to no partner"
+		}
+	case len(judged.negatives) > 0:
+		d.answerNegative(&f, judged.negatives[0])
+	case len(waiting) > 0:
+		d.answerWaiting(&f, waiting[0], ev.clicks[waiting[0].ClickToken])
+	case len(judged.unattributed) > 0:
+		f.answerUnattributed(judged.unattributed[len(judged.unattributed)-1], ev.clicks)
+	case len(judged.copies) > 0:
+		f.answerCopy(judged.copies[0])
+	case refused:
+		f.set(Refused, "", " because "+refusal.Words()+", "+ledger.FormatTime(refusal.ReceivedAt))
+	default:
+		f.set(NeverReceived, "", "")
+	}
+	for _, e := range slices.Concat(ev.judged[key], waiting) {
+		f.Currency = cmp.Or(f.Currency, f.Claim.Currency, e.Currency)
+	}
+	f.setDifference()
+	return f
+}
+
+func (f *Finding) set(v Verdict, partner, details string) {
+	f.Verdict = v
+	f.Partner = partner
+	f.Words = string(v) + details
+}
+
+// answerAttributed answers a claim of events that are attributed to the partner whose
+// list this is.
+func (d *Dispute) answerAttributed(f *Finding, here []*report.Event, children map[report.EventKey][]*report.Event) {
+	var unclaimed []*report.Event
+	tokens := map[string]bool{}
+	for _, e := range here {
+		if _, before := d.claimed[e.Key()]; !before {
+			unclaimed = append(unclaimed, e)
+		}
+		tokens[e.ClickToken] = true
+	}
+	if len(unclaimed) == 0 {
+		f.set(Duplicate, here[0].PartnerID, fmt.Sprintf(" of line %d", d.claimed[here[0].Key()]))
+		return
+	}
+	nets := moneyByCurrency{}
+	left := false
+	var against []string // ids of what took something back
+	for _, root := range unclaimed {
+		d.claimed[root.Key()] = f.Line
+		all := withDescendants(root, children)
+		left = left || isLeft(root, all)
+		for _, e := range all {
+			if m := e.Net(); m != nil {
+				nets.add(*m)
+			}
+			if e.Effect < 0 {
+				against = append(against, e.EventID)
+			}
+		}
+	}
+	f.set(Attributed, unclaimed[0].PartnerID, "")
+	switch {
+	case !left && len(against) > 0:
+		f.set(Reversed, unclaimed[0].PartnerID, " by "+nameSeveral(against))
+	case len(against) > 0:
+		f.Words += "; in part taken back by " + nameSeveral(against)
+	}
+	if len(unclaimed) > 1 {
+		f.Words += fmt.Sprintf("; %d events", len(unclaimed))
+	}
+	if len(unclaimed) < len(here) {
+		f.Words += "; others of it were claimed before"
+	}
+	if f.EventID != "" && len(tokens) > 1 {
+		f.Words += fmt.Sprintf("; sent with %d tokens, so it counts %d times", len(tokens), len(tokens))
+	}
+	f.setNet(nets, unclaimed)
+}
+
+// withDescendants is an event with all that has effect below it. It ends: only one row
+// of an id has effect, and no event is its own ancestor.
+func withDescendants(root *report.Event, children map[report.EventKey][]*report.Event) []*report.Event {
+	all := []*report.Event{root}
+	for i := 0; i < len(all); i++ {
+		for _, e := range children[all[i].Key()] {
+			if e.Effect != 0 {
+				all = append(all, e)
+			}
+		}
+	}
+	return all
+}
+
+// isLeft reports whether something of root is left after everything that took back from
+// it. An amount of 0 is left as long as nothing took back from it.
+func isLeft(root *report.Event, all []*report.Event) bool {
+	if root.AmountMinor != nil && *root.AmountMinor == 0 && len(all) == 1 {
+		return true
+	}
+	return report.StandingAmounts(all)[root] > 0
+}
+
+func (d *Dispute) answerNegative(f *Finding, e *report.Event) {
+	if !d.isHere(e.PartnerID) {
+		f.set(OtherPartner, e.PartnerID, "")
+		return
+	}
+	f.set(Duplicate, e.PartnerID, fmt.Sprintf(" of %s: this %s of it is in its net amount", e.ParentEventID, e.Type))
+}
+
+func (d *Dispute) answerWaiting(f *Finding, e *report.Event, click *report.Click) {
+	partner := ""
+	if click != nil {
+		partner = click.PartnerID
+	}
+	until := " until its grace ends"
+	if grace := d.graces[e.Partition]; grace > 0 {
+		until = " until " + ledger.FormatTime(e.ReceivedAt.Add(grace))
+	}
+	f.set(Waiting, partner, until)
+}
+
+func (f *Finding) answerUnattributed(e *report.Event, clicks map[string]*report.Click) {
+	click := clicks[e.ClickToken]
+	switch {
+	case e.Reason == event.ReasonOutsideWindow:
+		f.set(OutsideWindow, e.PartnerID, " by "+report.Span(e.TooLate()))
+	case e.Reason == event.ReasonClickNotFound && click != nil && click.TokenStatus != string(event.TokenAppended):
+		f.set(Withheld, click.PartnerID, " because "+report.TokenWords(click.TokenReason))
+	default:
+		f.set(Unattributed, e.PartnerID, ": "+report.ReasonWords(e.Reason))
+	}
+}
+
+func (f *Finding) answerCopy(e *report.Event) {
+	first := "?"
+	if e.FirstOffset != nil {
+		first = fmt.Sprint(*e.FirstOffset)
+	}
+	f.set(Duplicate, e.PartnerID, fmt.Sprintf(" of event %s (conversions %d/%s)", e.EventID, e.Partition, first))
+	if e.Verdict == string(event.Conflict) {
+		f.Words += ", with other content"
+	}
+}
+
+// nameSeveral names a few of many ids.
+func nameSeveral(ids []string) string {
+	const shown = 3
+	if len(ids) <= shown {
+		return strings.Join(ids, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(ids[:shown], ", "), len(ids)-shown)
+}

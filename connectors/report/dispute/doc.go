@@ -1,0 +1,16 @@
+// Package dispute answers a partner's list of claimed orders: one verdict per line from
+// the rows of the warehouse, and sums by currency.
+//
+//	CSV ──ReadClaims──▶ Claim ──Dispute.Answer, a batch at a time──▶ Finding ──▶ Totals
+//
+// # Promises
+//
+//   - A line that cannot be read is refused with its place in the file; nothing of the
+//     list is kept.
+//   - What is in a claim's net amount is in an export, too: the sum of effect × amount
+//     over its events and all that took back from them.
+//   - An order counts once in a list: a second line that claims it is a duplicate.
+//   - Two currencies are never added.
+//   - Memory is bounded: a list that concerns more events than are read for one answer
+//     is refused (ErrTooMany).
+package dispute

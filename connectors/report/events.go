@@ -1,0 +1,307 @@
+package report
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/ledger"
+)
+
+// Event is one record of `conversions` and what became of it. The fields are the
+// columns of the tables. From Verdict on, they are zero while there is no verdict.
+type Event struct {
+	EventID       string    `ch:"event_id"`
+	ClickToken    string    `ch:"click_token"`
+	Type          string    `ch:"type"`
+	EventName     string    `ch:"event_name"`      // the merchant's name for it
+	OccurredAt    time.Time `ch:"occurred_at"`     // as the merchant says
+	ReceivedAt    time.Time `ch:"received_at"`     // by the gateway
+	AmountMinor   *int64    `ch:"amount_minor"`    // in the currency's smallest unit; nil: no amount
+	Currency      string    `ch:"currency"`        // ISO 4217
+	Exponent      uint8     `ch:"exponent"`        // digits of the currency
+	OrderID       string    `ch:"order_id"`        // may be empty
+	ParentEventID string    `ch:"parent_event_id"` // of a judged event, the parent that was found
+	ReasonText    string    `ch:"reason_text"`     // in the merchant's words
+	Partition     uint32    `ch:"event_partition"` // of the record in `conversions`
+	Offset        uint64    `ch:"event_offset"`    // of the record in `conversions`
+
+	Verdict          string    `ch:"verdict"`
+	Reason           string    `ch:"reason"` // of Unattributed
+	Flags            []string  `ch:"flags"`
+	Review           string    `ch:"review"`
+	Effect           int8      `ch:"effect"` // +1, 0 or −1
+	DecidedAt        time.Time `ch:"decided_at"`
+	RewardMinor      *int64    `ch:"estimated_reward_minor"` // nil: none
+	RewardCurrency   string    `ch:"reward_currency"`        // ISO 4217
+	RewardExponent   uint8     `ch:"reward_exponent"`        // digits of the reward's currency
+	FirstOffset      *uint64   `ch:"first_offset"`           // duplicate, conflict: of the first event with this id
+	OutcomePartition uint32    `ch:"src_partition"`          // of the record in `outcomes`
+	OutcomeOffset    uint64    `ch:"src_offset"`             // of the record in `outcomes`
+	Click                      // of the verdict
+}
+
+// Click is a click as it was frozen.
+type Click struct {
+	At                  *time.Time `ch:"clicked_at"` // nil where no click may be shown
+	LinkID              string     `ch:"link_id"`
+	Domain              string     `ch:"domain"`
+	Slug                string     `ch:"slug"`
+	TokenStatus         string     `ch:"token_status"`
+	TokenReason         string     `ch:"token_reason"` // why the token was not shown
+	PartnerID           string     `ch:"partner_id"`
+	PartnerName         string     `ch:"partner_name"`
+	PartnerRelationship string     `ch:"partner_relationship"`
+	PartnerLifecycle    string     `ch:"partner_lifecycle"`
+	ProgramID           string     `ch:"program_id"`
+	ProgramName         string     `ch:"program_name"`
+	WindowMs            uint64     `ch:"window_ms"`    // attribution window
+	RewardTerms         string     `ch:"reward_terms"` // such as 10% or 5.00 USD
+	IsBot               bool       `ch:"is_bot"`
+	BotReason           string     `ch:"bot_reason"`
+}
+
+// EventKey names an event within a workspace.
+type EventKey struct{ Token, ID string }
+
+// Key is the event's key.
+func (e *Event) Key() EventKey { return EventKey{e.ClickToken, e.EventID} }
+
+// parentKey is the key of the event that e takes something back from.
+func (e *Event) parentKey() EventKey { return EventKey{e.ClickToken, e.ParentEventID} }
+
+// recordPosition is where a record is in `conversions`.
+type recordPosition struct {
+	partition uint32
+	offset    uint64
+}
+
+func (e *Event) position() recordPosition { return recordPosition{e.Partition, e.Offset} }
+
+// Amount is nil for an event without one.
+func (e *Event) Amount() *Money {
+	if e.AmountMinor == nil {
+		return nil
+	}
+	return &Money{ledger.MinorUnits(*e.AmountMinor, e.Exponent), e.Currency}
+}
+
+// Net is effect × amount, nil where there is none.
+func (e *Event) Net() *Money {
+	m := e.Amount()
+	switch {
+	case m == nil || e.Effect == 0:
+		return nil
+	case e.Effect < 0:
+		m.Amount = m.Amount.Neg()
+	}
+	return m
+}
+
+// EstimatedReward is nil where there is none.
+func (e *Event) EstimatedReward() *Money {
+	if e.RewardMinor == nil {
+		return nil
+	}
+	return &Money{ledger.MinorUnits(*e.RewardMinor, e.RewardExponent), e.RewardCurrency}
+}
+
+// TooLate is by how much the event missed the click's window; 0 if it did not, or if no
+// click is shown.
+func (e *Event) TooLate() time.Duration {
+	if e.At == nil {
+		return 0
+	}
+	return max(0, e.OccurredAt.Sub(*e.At)-time.Duration(e.WindowMs)*time.Millisecond)
+}
+
+func (e *Event) isPositive() bool { return event.Type(e.Type).Positive() }
+
+const (
+	clickColumns = `link_id, domain, slug, token_status, token_reason, partner_id, partner_name,
+	partner_relationship, partner_lifecycle, program_id, program_name, window_ms, reward_terms, is_bot, bot_reason`
+	// bodyColumns are what the merchant sent.
+	bodyColumns = `event_id, click_token, type, event_name, occurred_at, received_at, amount_minor, currency,
+	exponent, order_id, parent_event_id, reason_text`
+	outcomeColumns = bodyColumns + `,
+	event_partition, event_offset, verdict, reason, flags, review, effect, decided_at,
+	estimated_reward_minor, reward_currency, reward_exponent, first_offset, src_partition, src_offset,
+	clicked_at, ` + clickColumns
+	conversionColumns = bodyColumns + `,
+	src_partition AS event_partition, src_offset AS event_offset`
+)
+
+// readOutcomes reads judged events. condition is SQL of this package and may use
+// {w:String}, the workspace.
+func (r *Reader) readOutcomes(ctx context.Context, workspace, condition string, args ...any) ([]*Event, error) {
+	return r.readEvents(ctx, workspace, `
+SELECT `+outcomeColumns+`
+FROM outcomes
+WHERE workspace_id = {w:String} AND `+condition, args)
+}
+
+// readConversions reads received events, judged or not. condition is as in readOutcomes.
+func (r *Reader) readConversions(ctx context.Context, workspace, condition string, args ...any) ([]*Event, error) {
+	return r.readEvents(ctx, workspace, `
+SELECT `+conversionColumns+`
+FROM conversions
+WHERE workspace_id = {w:String} AND `+condition, args)
+}
+
+func (r *Reader) readEvents(ctx context.Context, workspace, query string, args []any) (found []*Event, err error) {
+	args = append(slices.Clone(args), clickhouse.Named("w", workspace))
+	err = scanRows(ctx, r.conn, "events", query, args, func(e *Event) error {
+		found = append(found, e)
+		return nil
+	})
+	return found, err
+}
+
+// KeyColumn is a column by which a claim names events.
+type KeyColumn string
+
+// The columns by which a claim names events.
+const (
+	ByEventID KeyColumn = "event_id"
+	ByOrderID KeyColumn = "order_id"
+)
+
+// Key is an event's value in the column.
+func (c KeyColumn) Key(e *Event) string {
+	if c == ByOrderID {
+		return e.OrderID
+	}
+	return e.EventID
+}
+
+// FindEvents returns the events that keys of a column name: those that are judged, and
+// those that wait, of each at most MaxChain + 1, and 20 with the same event id and
+// token. One parameter must be able to hold the keys, see FitKeys.
+func (r *Reader) FindEvents(ctx context.Context, workspace string, column KeyColumn, keys []string) (judged,
+	waiting []*Event, err error) {
+	args := []any{clickhouse.Named("keys", keys), clickhouse.Named("n", MaxChain+1)}
+	named := string(column) + " IN {keys:Array(String)}"
+	judged, err = r.readOutcomes(ctx, workspace, named+`
+ORDER BY src_partition, src_offset
+LIMIT 20 BY event_id, click_token, verdict
+LIMIT {n:UInt64}`, args...)
+	if err != nil {
+		return nil, nil, err
+	}
+	waiting, err = r.readConversions(ctx, workspace, named+`
+	AND (src_partition, src_offset) NOT IN
+	(
+		SELECT event_partition, event_offset
+		FROM outcomes
+		WHERE workspace_id = {w:String} AND `+named+`
+	)
+ORDER BY src_partition, src_offset
+LIMIT 20 BY event_id, click_token
+LIMIT {n:UInt64}`, args...)
+	return judged, waiting, err
+}
+
+// Clicks finds the clicks of tokens.
+func (r *Reader) Clicks(ctx context.Context, workspace string, tokens []string) (map[string]*Click, error) {
+	byToken := make(map[string]*Click, len(tokens))
+	if len(tokens) == 0 {
+		return byToken, nil
+	}
+	var found []struct {
+		Token string `ch:"click_token"`
+		Click
+	}
+	err := r.conn.Select(ctx, &found, `
+SELECT click_token, toNullable(clicked_at) AS clicked_at, `+clickColumns+`
+FROM clicks
+WHERE workspace_id = {w:String} AND click_token IN {tokens:Array(String)}
+ORDER BY src_offset
+LIMIT 1 BY click_token`,
+		clickhouse.Named("w", workspace), clickhouse.Named("tokens", tokens))
+	if err != nil {
+		return nil, fmt.Errorf("reading clicks: %w", err)
+	}
+	for i := range found {
+		byToken[found[i].Token] = &found[i].Click
+	}
+	return byToken, nil
+}
+
+// Refusal is what the gateway answered instead of accepting an event.
+type Refusal struct {
+	EventID    string    `ch:"event_id"`
+	ClickToken string    `ch:"click_token"`
+	ReceivedAt time.Time `ch:"received_at"`
+	Status     uint16    `ch:"status"` // of the HTTP response
+	Code       string    `ch:"code"`   // of the problem
+	Field      string    `ch:"field"`  // that is to blame; may be empty
+	Detail     string    `ch:"detail"` // in words; may be empty
+}
+
+// Refusals returns the newest refusals of each event id, at most so many, the newest
+// first.
+func (r *Reader) Refusals(ctx context.Context, workspace string, ids []string, each int) (found []Refusal, err error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	err = r.conn.Select(ctx, &found, `
+SELECT event_id, click_token, received_at, status, code, field, detail
+FROM rejections
+WHERE workspace_id = {w:String} AND event_id IN {ids:Array(String)}
+ORDER BY received_at DESC, src_offset DESC
+LIMIT {each:UInt32} BY event_id`,
+		clickhouse.Named("w", workspace), clickhouse.Named("ids", ids), clickhouse.Named("each", each))
+	if err != nil {
+		return nil, fmt.Errorf("reading rejections: %w", err)
+	}
+	return found, nil
+}
+
+// Grace returns how long events of a partition may wait, by its newest Progress; 0 if
+// there is none.
+func (r *Reader) Grace(ctx context.Context, partition uint32) (time.Duration, error) {
+	var found []struct {
+		GraceMs uint64 `ch:"grace_ms"`
+	}
+	err := r.conn.Select(ctx, &found, `
+SELECT grace_ms
+FROM progress
+WHERE partition = {p:UInt32}
+ORDER BY src_offset DESC
+LIMIT 1`, clickhouse.Named("p", partition))
+	if err != nil {
+		return 0, fmt.Errorf("reading progress: %w", err)
+	}
+	if len(found) == 0 {
+		return 0, nil
+	}
+	return time.Duration(found[0].GraceMs) * time.Millisecond, nil
+}
+
+// One query names at most MaxKeys ids or tokens in a parameter, and at most
+// maxParameterBytes of them: ClickHouse over HTTP takes 128 KiB as they are encoded
+// (http_max_field_value_size), and 128 characters of an order id can be 1,536 bytes.
+const (
+	MaxKeys           = 200
+	maxParameterBytes = 120 << 10
+)
+
+// FitKeys returns how many of the first keys one parameter can hold.
+func FitKeys(keys []string) int {
+	size := 0
+	for i, k := range keys {
+		size += len("%27%27%2C") + len(url.QueryEscape(quoteReplacer.Replace(k)))
+		if i == MaxKeys || i > 0 && size > maxParameterBytes {
+			return i
+		}
+	}
+	return len(keys)
+}
+
+// quoteReplacer writes a text as between quotes in an array.
+var quoteReplacer = strings.NewReplacer(`\`, `\\`, `'`, `\'`, "\x00", `\0`)

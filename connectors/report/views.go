@@ -1,0 +1,127 @@
+package report
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nimriz/partners/schemas/ledger"
+)
+
+// Freshness says how far the tables go.
+type Freshness struct {
+	JoinedWatermark time.Time  `ch:"joined_watermark" json:"joined_watermark"`
+	Waiting         uint64     `ch:"waiting" json:"waiting"`                           // events, of all workspaces
+	Partitions      uint64     `ch:"partitions" json:"partitions"`                     // of the topics
+	Behind          uint64     `ch:"partitions_behind" json:"partitions_behind"`       // that have not caught up
+	OldestWaiting   *time.Time `ch:"oldest_waiting" json:"oldest_waiting_received_at"` // nil: no event waits
+}
+
+// Freshness reads the view of that name.
+func (r *Reader) Freshness(ctx context.Context) (*Freshness, error) {
+	var found []Freshness
+	if err := r.conn.Select(ctx, &found, `
+SELECT
+	joined_watermark,
+	toUInt64(waiting) AS waiting,
+	partitions,
+	partitions_behind,
+	toNullable(oldest_waiting_received_at) AS oldest_waiting
+FROM freshness`); err != nil {
+		return nil, fmt.Errorf("reading freshness: %w", err)
+	}
+	if len(found) == 0 {
+		return &Freshness{}, nil
+	}
+	return &found[0], nil
+}
+
+// Conservation is a row of the view workspace_conservation.
+type Conservation struct {
+	WorkspaceID string `ch:"workspace_id" json:"workspace_id"`
+	Day         string `ch:"day" json:"day"` // of receipt, UTC
+	ledger.Conservation
+}
+
+// Key is the row's place in the list, for Page.After.
+func (c *Conservation) Key() []string { return []string{c.Day} }
+
+// Conservation calls each for the days of receipt of a workspace, in order.
+func (r *Reader) Conservation(ctx context.Context, workspace string, f Filter, page Page,
+	each func(*Conservation) error) error {
+	c := inWorkspace(workspace)
+	f.addDays(c, "v.day")
+	if page.After != nil {
+		if len(page.After) != 1 {
+			return errCursor()
+		}
+		if _, err := time.Parse(time.DateOnly, page.After[0]); err != nil {
+			return errCursor()
+		}
+		c.andArg("v.day > toDate({a0:String})", "a0", page.After[0])
+	}
+	query := `
+SELECT workspace_id, toString(v.day) AS day, ` + ledger.ConservationColumns() + `
+FROM workspace_conservation AS v
+WHERE ` + c.sql() + `
+ORDER BY v.day`
+	if page.Limit > 0 {
+		query += "\nLIMIT " + strconv.Itoa(page.Limit)
+	}
+	return scanRows(ctx, r.conn, "conservation", query, c.args, each)
+}
+
+// TotalConservation sums the days of receipt that f selects. days is how many there are.
+func (r *Reader) TotalConservation(ctx context.Context, workspace string, f Filter) (total ledger.Conservation,
+	days int, err error) {
+	err = r.Conservation(ctx, workspace, Filter{From: f.From, To: f.To}, Page{}, func(c *Conservation) error {
+		days++
+		total.Add(c.Conservation)
+		return nil
+	})
+	return total, days, err
+}
+
+// Coverage is a row of the view token_coverage: how many clicks of a link carried a
+// token to the merchant.
+type Coverage struct {
+	WorkspaceID string            `ch:"workspace_id" json:"workspace_id"`
+	LinkID      string            `ch:"link_id" json:"link_id"`
+	Domain      string            `ch:"domain" json:"domain"`
+	Slug        string            `ch:"slug" json:"slug"`
+	Clicks      uint64            `ch:"clicks" json:"clicks"`
+	Tokened     uint64            `ch:"tokened_clicks" json:"tokened_clicks"`   // whose token was appended
+	Coverage    float64           `ch:"coverage" json:"coverage"`               // Tokened / Clicks
+	Withheld    uint64            `ch:"withheld_clicks" json:"withheld_clicks"` // whose token was withheld
+	Off         uint64            `ch:"off_clicks" json:"off_clicks"`           // of links without tracking
+	Reasons     map[string]uint64 `ch:"reasons" json:"reasons"`                 // clicks without token by token_reason
+}
+
+// Key is the row's place in the list, for Page.After.
+func (c *Coverage) Key() []string { return []string{c.LinkID} }
+
+// Coverage calls each for the links of a workspace, in order.
+func (r *Reader) Coverage(ctx context.Context, workspace string, f Filter, page Page,
+	each func(*Coverage) error) error {
+	c := inWorkspace(workspace)
+	if f.Link != "" {
+		c.andArg("link_id = {link:String}", "link", f.Link)
+	}
+	if page.After != nil {
+		if len(page.After) != 1 {
+			return errCursor()
+		}
+		c.andArg("link_id > {a0:String}", "a0", page.After[0])
+	}
+	query := `
+SELECT ` + strings.Join(ColumnNames[Coverage](), ", ") + `
+FROM token_coverage
+WHERE ` + c.sql() + `
+ORDER BY link_id`
+	if page.Limit > 0 {
+		query += "\nLIMIT " + strconv.Itoa(page.Limit)
+	}
+	return scanRows(ctx, r.conn, "token coverage", query, c.args, each)
+}

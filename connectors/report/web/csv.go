@@ -1,0 +1,135 @@
+package web
+
+import (
+	"bufio"
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"reflect"
+	"strings"
+
+	"github.com/nimriz/partners/connectors/report"
+	"github.com/nimriz/partners/schemas/ledger"
+)
+
+// download is the body of a CSV. It begins with its first line, so an error before that
+// can still be answered with a status.
+type download struct {
+	w      http.ResponseWriter
+	name   string        // of the file
+	header string        // first line
+	out    *bufio.Writer // to w; nil until the download begins
+}
+
+func (d *download) begin() {
+	d.w.Header().Set("Content-Type", "text/csv; charset=utf-8")
+	d.w.Header().Set("Content-Disposition", `attachment; filename="`+d.name+`"`)
+	d.out = bufio.NewWriter(d.w)
+	d.out.WriteString(d.header + "\n") // an error comes back with the next line, or Flush
+}
+
+func (d *download) writeLine(line string) error {
+	if d.out == nil {
+		d.begin()
+	}
+	d.out.WriteString(line)
+	return d.out.WriteByte('\n')
+}
+
+// finish sends what is buffered.
+func (d *download) finish() error {
+	if d.out == nil { // no line
+		d.begin()
+	}
+	if err := d.out.Flush(); err != nil {
+		return err
+	}
+	return http.NewResponseController(d.w).Flush()
+}
+
+// writeCSV streams a CSV. An error after it began cannot change the status any more: it
+// cuts the connection, so that half a file is not taken for a whole one, and is counted
+// as "aborted".
+func (s *Server) writeCSV(w http.ResponseWriter, req *http.Request, name, header string,
+	write func(d *download) error) error {
+	d := &download{w: w, name: name, header: header}
+	err := write(d)
+	if err != nil && d.out == nil {
+		return err
+	}
+	if err == nil {
+		err = d.finish()
+	}
+	if err == nil {
+		return nil
+	}
+	level := slog.LevelError
+	if errors.Is(req.Context().Err(), context.Canceled) {
+		level = slog.LevelInfo // the client has left
+	}
+	s.log.Log(req.Context(), level, "a CSV broke off", "path", req.URL.Path, "error", err)
+	panic(http.ErrAbortHandler)
+}
+
+func (s *Server) writeOutcomesCSV(w http.ResponseWriter, req *http.Request, workspace string) error {
+	f, err := parseFilter(req.URL.Query())
+	if err != nil {
+		return err
+	}
+	return s.writeCSV(w, req, workspace+"-outcomes.csv", ledger.Header(), func(d *download) error {
+		return s.reader.ConversionLines(req.Context(), workspace, f, d.writeLine)
+	})
+}
+
+func (s *Server) writePerformanceCSV(w http.ResponseWriter, req *http.Request, workspace string) error {
+	f, err := parseFilter(req.URL.Query())
+	if err != nil {
+		return err
+	}
+	header := strings.Join(report.ColumnNames[report.Performance](), ",")
+	return s.writeCSV(w, req, workspace+"-performance.csv", header, func(d *download) error {
+		return s.reader.Performance(req.Context(), workspace, f, report.Page{}, func(p *report.Performance) error {
+			line, err := csvLine(cellsOf(reflect.ValueOf(p).Elem()))
+			if err != nil {
+				return err
+			}
+			return d.writeLine(line)
+		})
+	})
+}
+
+// cellsOf are the cells of a row: its fields in order, those of embedded structs
+// included. Numbers are bare; texts are escaped.
+func cellsOf(row reflect.Value) (cells []string) {
+	for i := range row.NumField() {
+		field := row.Field(i)
+		if row.Type().Field(i).Anonymous {
+			cells = append(cells, cellsOf(field)...)
+			continue
+		}
+		switch v := field.Interface().(type) {
+		case string:
+			cells = append(cells, ledger.EscapeFormula(ledger.CleanText(v)))
+		case *big.Int:
+			cells = append(cells, v.String())
+		default:
+			cells = append(cells, fmt.Sprint(v))
+		}
+	}
+	return cells
+}
+
+// csvLine is a line of a CSV, without its end.
+func csvLine(cells []string) (string, error) {
+	var line strings.Builder
+	w := csv.NewWriter(&line)
+	if err := w.Write(cells); err != nil {
+		return "", err
+	}
+	w.Flush()
+	return strings.TrimSuffix(line.String(), "\n"), w.Error()
+}

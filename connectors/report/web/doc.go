@@ -1,0 +1,44 @@
+// Package web serves the report over HTTP: pages for people, JSON and CSV for programs.
+//
+//	GET  /                                       the performance page, or a form to sign in
+//	GET  /why?event_id=…                         why an event counts as it does
+//	GET  /dispute            POST /dispute       a partner's list of claimed orders
+//	POST /session            POST /session/end   sign in with workspace and reader token, sign out
+//	GET  /v1/workspaces/{w}/performance[.csv]    the view partner_performance
+//	GET  /v1/workspaces/{w}/outcomes[.csv]       the view conversion_rows
+//	GET  /v1/workspaces/{w}/events?event_id=…    verdict and why
+//	GET  /v1/workspaces/{w}/conservation         the view workspace_conservation
+//	GET  /v1/workspaces/{w}/coverage             the view token_coverage
+//	GET  /v1/openapi.json                        all of this as OpenAPI
+//
+// The document is schemas/openapi/report.json; tests hold every answer to it.
+//
+// # Requests
+//
+// Filters are from, to (days in UTC, both inclusive, of occurred_at), partner, program,
+// link (ids), type, verdict, review (one or several, with commas) and basis=click,
+// which puts events on the day of their click. Lists take limit (1 to 1000) and cursor.
+// Any other parameter is refused with 400 and its name, so that a misspelt filter does
+// not select everything.
+//
+// A request carries a reader token of the workspace, as bearer or in a session (see
+// signin.go for the cookie). A feature that the workspace's plan or flags do not include
+// is 403: performance, conservation and coverage need partner_reporting, outcomes and
+// events also conversion_reporting, a CSV also exports. They are read from the newest
+// catalog and never decide what is stored.
+//
+// # Promises
+//
+//   - No answer contains anything of another workspace.
+//   - Pages have no script, and load nothing from elsewhere.
+//   - A query takes at most 30 s, a CSV 15 minutes. A CSV that fails on the way, or whose
+//     reader stops reading, breaks the connection: what ends properly is whole.
+//   - outcomes.csv has the bytes of an export of the same rows.
+//
+// # Metrics
+//
+//	partners_report_requests_total{route,code}  requests, by route and status; aborted: the
+//	                                            answer broke off; 499: its reader left first
+//	partners_report_request_seconds{route}      time from a request to the end of its answer
+//	partners_report_sign_ins_total{result}      sign-ins, accepted and refused
+package web
