@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
-	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
@@ -347,43 +346,6 @@ func TestPassing(t *testing.T) {
 	}
 	if passing(errors.New("syntax error")) {
 		t.Error("a refusal is repeated")
-	}
-}
-
-// Every column of the sink is in its table's migration, and the other way round but for
-// what the table fills itself.
-func TestColumnsMatchMigrations(t *testing.T) {
-	text, err := ddl.Migrations().Open("0001_base_tables.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer text.Close()
-	var b strings.Builder
-	buf := make([]byte, 1<<16)
-	n, _ := text.Read(buf)
-	b.Write(buf[:n])
-	for _, f := range feeds(event.DefaultCodec()) {
-		_, rest, ok := strings.Cut(b.String(), "CREATE TABLE IF NOT EXISTS "+f.table+"\n(")
-		body, _, _ := strings.Cut(rest, "\n)\nENGINE")
-		if !ok {
-			t.Errorf("no table %s", f.table)
-			continue
-		}
-		var want []string
-		for _, line := range strings.Split(body, "\n") {
-			words := strings.Fields(line)
-			if !strings.HasPrefix(line, "    ") || strings.HasPrefix(line, "     ") || len(words) < 2 ||
-				words[0] == "--" || words[0] == "INDEX" || strings.Contains(line, " MATERIALIZED ") {
-				continue
-			}
-			want = append(want, words[0])
-		}
-		got := f.newRows().names()
-		slices.Sort(want)
-		slices.Sort(got)
-		if !slices.Equal(got, want) {
-			t.Errorf("%s: the sink fills\n%v\nthe table has\n%v", f.table, got, want)
-		}
 	}
 }
 

@@ -1,0 +1,66 @@
+package sink
+
+import (
+	"log/slog"
+	"slices"
+	"testing"
+
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
+	"github.com/nimriz/partners/schemas/ddl"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/ledger"
+)
+
+// The sink fills every column of its tables that does not fill itself, and no others, on
+// a database that has run all migrations.
+func TestColumnsMatchMigrations(t *testing.T) {
+	quiet := slog.New(slog.DiscardHandler)
+	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: quiet}); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range feeds(event.DefaultCodec()) {
+		var columns []struct {
+			Name string `ch:"name"`
+		}
+		if err := conn.Select(t.Context(), &columns, `
+SELECT name
+FROM system.columns
+WHERE database = currentDatabase() AND table = {table:String} AND default_kind = ''`,
+			clickhouse.Named("table", f.table)); err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for _, c := range columns {
+			want = append(want, c.Name)
+		}
+		got := f.newRows().names()
+		slices.Sort(want)
+		slices.Sort(got)
+		if len(want) < 5 || !slices.Equal(got, want) {
+			t.Errorf("%s: the sink fills\n%v\nthe table has\n%v", f.table, got, want)
+		}
+	}
+}
+
+// A field of an outcome or of its click, as the ledger and the demo know them, is a
+// column that the sink fills.
+func TestOutcomeColumnsAreItsFields(t *testing.T) {
+	var got, want []string
+	for _, c := range outcomeColumns() {
+		got = append(got, c.name)
+	}
+	for _, f := range ledger.OutcomeFields() {
+		want = append(want, f.Name)
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("the sink fills\n%v\nthe records have\n%v", got, want)
+	}
+}
