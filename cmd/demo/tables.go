@@ -3,149 +3,89 @@ package main
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"strings"
-	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/pipeline/oracle"
 	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/ledger"
 )
 
-// outcomeRow is a row of the table outcomes.
-type outcomeRow struct {
-	WorkspaceID          string     `ch:"workspace_id"`
-	EventID              string     `ch:"event_id"`
-	ClickToken           string     `ch:"click_token"`
-	Verdict              string     `ch:"verdict"`
-	Reason               string     `ch:"reason"`
-	Flags                []string   `ch:"flags"`
-	Review               string     `ch:"review"`
-	Type                 string     `ch:"type"`
-	EventName            string     `ch:"event_name"`
-	Effect               int8       `ch:"effect"`
-	OccurredAt           time.Time  `ch:"occurred_at"`
-	ReceivedAt           time.Time  `ch:"received_at"`
-	AmountMinor          *int64     `ch:"amount_minor"`
-	Currency             string     `ch:"currency"`
-	Exponent             uint8      `ch:"exponent"`
-	Quantity             *int32     `ch:"quantity"`
-	OrderID              string     `ch:"order_id"`
-	ParentEventID        string     `ch:"parent_event_id"`
-	ParentType           string     `ch:"parent_type"`
-	ReasonText           string     `ch:"reason_text"`
-	CustomerRef          string     `ch:"customer_ref"`
-	EstimatedRewardMinor *int64     `ch:"estimated_reward_minor"`
-	RewardCurrency       string     `ch:"reward_currency"`
-	ContentSHA256        string     `ch:"content_sha256"`
-	EventPartition       uint32     `ch:"event_partition"`
-	EventOffset          uint64     `ch:"event_offset"`
-	FirstOffset          *uint64    `ch:"first_offset"`
-	RulesVersion         uint16     `ch:"rules_version"`
-	ClickedAt            *time.Time `ch:"clicked_at"`
-	LinkID               string     `ch:"link_id"`
-	Domain               string     `ch:"domain"`
-	Slug                 string     `ch:"slug"`
-	Destination          string     `ch:"destination"`
-	Trigger              string     `ch:"trigger"`
-	TokenStatus          string     `ch:"token_status"`
-	TokenReason          string     `ch:"token_reason"`
-	PartnerID            string     `ch:"partner_id"`
-	PartnerKey           string     `ch:"partner_key"`
-	PartnerName          string     `ch:"partner_name"`
-	PartnerRelationship  string     `ch:"partner_relationship"`
-	PartnerLifecycle     string     `ch:"partner_lifecycle"`
-	ProgramID            string     `ch:"program_id"`
-	ProgramKey           string     `ch:"program_key"`
-	ProgramName          string     `ch:"program_name"`
-	ProgramStatus        string     `ch:"program_status"`
-	AssignmentID         string     `ch:"assignment_id"`
-	AssignedAt           *time.Time `ch:"assigned_at"`
-	WindowMs             uint64     `ch:"window_ms"`
-	RewardTerms          string     `ch:"reward_terms"`
-	UTMSource            string     `ch:"utm_source"`
-	UTMMedium            string     `ch:"utm_medium"`
-	UTMCampaign          string     `ch:"utm_campaign"`
-	UTMTerm              string     `ch:"utm_term"`
-	UTMContent           string     `ch:"utm_content"`
-	Sub1                 string     `ch:"sub1"`
-	Sub2                 string     `ch:"sub2"`
-	Sub3                 string     `ch:"sub3"`
-	Sub4                 string     `ch:"sub4"`
-	Sub5                 string     `ch:"sub5"`
-	Experiment           string     `ch:"experiment"`
-	Variant              string     `ch:"variant"`
-	ReferrerHost         string     `ch:"referrer_host"`
-	Country              string     `ch:"country"`
-	Device               string     `ch:"device"`
-	OS                   string     `ch:"os"`
-	Browser              string     `ch:"browser"`
-	IsBot                bool       `ch:"is_bot"`
-	BotReason            string     `ch:"bot_reason"`
-	CatalogOffset        int64      `ch:"catalog_offset"`
-}
-
-const outcomeColumns = `workspace_id, event_id, click_token, verdict, reason, flags, review, type, event_name, effect, occurred_at, received_at, amount_minor, currency, exponent, quantity,
-	order_id, parent_event_id, parent_type, reason_text, customer_ref, estimated_reward_minor, reward_currency, content_sha256, event_partition, event_offset, first_offset, rules_version,
-	clicked_at, link_id, domain, slug, destination, trigger, token_status, token_reason, partner_id, partner_key, partner_name, partner_relationship, partner_lifecycle, program_id, program_key,
-	program_name, program_status, assignment_id, assigned_at, window_ms, reward_terms, utm_source, utm_medium, utm_campaign, utm_term, utm_content, sub1, sub2, sub3, sub4, sub5, experiment, variant,
-	referrer_host, country, device, os, browser, is_bot, bot_reason, catalog_offset`
-
-// tableOutcomes reads the table back into the form that the oracle speaks, snapshot
-// included.
-func tableOutcomes(ctx context.Context, wh *clickhouse.Conn) ([]event.Outcome, error) {
-	var rows []outcomeRow
-	if err := wh.Select(ctx, &rows, "SELECT "+outcomeColumns+" FROM outcomes"); err != nil {
+// tableOutcomes reads the table outcomes back into the records that the oracle speaks,
+// snapshot included. It reads every field that a record has, so none is left out of the
+// comparison.
+func tableOutcomes(ctx context.Context, wh *clickhouse.Conn) (out []event.Outcome, err error) {
+	fields := ledger.OutcomeFields()
+	var columns []string
+	for _, f := range fields {
+		columns = append(columns, fieldSQL(f))
+	}
+	rows, err := wh.Rows(ctx, "SELECT "+strings.Join(columns, ", ")+" FROM outcomes")
+	if err != nil {
 		return nil, err
 	}
-	out := make([]event.Outcome, len(rows))
-	for i := range rows {
-		out[i] = rows[i].outcome()
+	defer rows.Close()
+	for rows.Next() {
+		o := event.Outcome{Click: &event.Click{}}
+		var targets []any
+		for _, f := range fields {
+			targets = append(targets, scanTarget(f.Value(&o)))
+		}
+		if err := rows.Scan(targets...); err != nil {
+			return nil, err
+		}
+		if len(o.Flags) == 0 {
+			o.Flags = nil
+		}
+		if o.Click.ClickedAt == 0 { // no snapshot may be shown
+			o.Click = nil
+		} else {
+			o.Click.WorkspaceID = o.WorkspaceID
+			o.Click.ClickToken = o.ClickToken
+		}
+		out = append(out, o)
 	}
-	return out, nil
+	return out, rows.Err()
 }
 
-func (r *outcomeRow) outcome() event.Outcome {
-	o := event.Outcome{WorkspaceID: r.WorkspaceID, EventID: r.EventID, ClickToken: r.ClickToken,
-		Verdict: event.Verdict(r.Verdict), Reason: r.Reason, Flags: r.Flags, Review: event.Review(r.Review),
-		Type: event.Type(r.Type), EventName: r.EventName, Effect: int32(r.Effect), OccurredAt: event.MillisOf(
-			r.OccurredAt), ReceivedAt: event.MillisOf(r.ReceivedAt), AmountMinor: r.AmountMinor,
-		Currency: r.Currency, Exponent: int32(
-			r.Exponent), Quantity: r.Quantity, OrderID: r.OrderID, ParentEventID: r.ParentEventID, ParentType: r.ParentType, ReasonText: r.ReasonText,
-		CustomerRef: r.CustomerRef, EstimatedRewardMinor: r.EstimatedRewardMinor, RewardCurrency: r.RewardCurrency, EventPartition: int32(r.EventPartition), EventOffset: int64(r.EventOffset),
-		RulesVersion: int32(r.RulesVersion)}
-	copy(o.ContentSHA256[:], r.ContentSHA256)
-	if len(r.Flags) == 0 {
-		o.Flags = nil
+// fieldSQL is the expression for a field's column, in the type of the field.
+func fieldSQL(f ledger.Field) string {
+	switch t := f.Type(); {
+	case t == reflect.TypeFor[event.Millis]():
+		return "toInt64(toUnixTimestamp64Milli(ifNull(" + f.Name + ", fromUnixTimestamp64Milli(0))))"
+	case t == reflect.TypeFor[int32](), t == reflect.TypeFor[*int32]():
+		return "toInt32(" + f.Name + ")"
+	case t == reflect.TypeFor[int64](), t == reflect.TypeFor[*int64]():
+		return "toInt64(" + f.Name + ")"
 	}
-	if r.FirstOffset != nil {
-		first := int64(*r.FirstOffset)
-		o.FirstOffset = &first
+	return f.Name
+}
+
+// scanTarget is a pointer to a field as ClickHouse's client knows its type: *string for
+// a field of type event.Verdict.
+func scanTarget(field reflect.Value) any {
+	basic := map[reflect.Kind]reflect.Type{
+		reflect.String: reflect.TypeFor[*string](),
+		reflect.Int64:  reflect.TypeFor[*int64](),
 	}
-	if r.ClickedAt == nil {
-		return o
+	if t := basic[field.Kind()]; t != nil {
+		return field.Addr().Convert(t).Interface()
 	}
-	o.Click = &event.Click{WorkspaceID: r.WorkspaceID, ClickToken: r.ClickToken,
-		ClickedAt: event.MillisOf(*r.ClickedAt), WindowMs: int64(r.WindowMs), TokenStatus: event.TokenStatus(
-			r.TokenStatus),
-		TokenReason: r.TokenReason, LinkID: r.LinkID, Domain: r.Domain, Slug: r.Slug, Destination: r.Destination, Trigger: event.Trigger(r.Trigger), PartnerID: r.PartnerID, PartnerKey: r.PartnerKey,
-		PartnerName: r.PartnerName, PartnerRelationship: r.PartnerRelationship, PartnerLifecycle: r.PartnerLifecycle, ProgramID: r.ProgramID, ProgramKey: r.ProgramKey, ProgramName: r.ProgramName,
-		ProgramStatus: r.ProgramStatus, AssignmentID: r.AssignmentID, RewardTerms: r.RewardTerms, UTMSource: r.UTMSource, UTMMedium: r.UTMMedium, UTMCampaign: r.UTMCampaign, UTMTerm: r.UTMTerm,
-		UTMContent: r.UTMContent, Sub1: r.Sub1, Sub2: r.Sub2, Sub3: r.Sub3, Sub4: r.Sub4, Sub5: r.Sub5, Experiment: r.Experiment, Variant: r.Variant, ReferrerHost: r.ReferrerHost, Country: r.Country,
-		Device: r.Device, OS: r.OS, Browser: r.Browser, IsBot: r.IsBot, BotReason: r.BotReason,
-		CatalogOffset: r.CatalogOffset}
-	if r.AssignedAt != nil {
-		o.Click.AssignedAt = event.MillisOf(*r.AssignedAt)
-	}
-	return o
+	return field.Addr().Interface()
 }
 
 // tableDaily reads partner_daily without the rows that say nothing.
 func tableDaily(ctx context.Context, wh *clickhouse.Conn) (out []oracle.DailyRow, err error) {
-	rows, err := wh.Rows(ctx, `SELECT workspace_id, toString(day), partner_id, program_id, link_id, currency, toInt32(exponent), toInt64(clicks), toInt64(human_clicks), toInt64(tokened_clicks),
-		toInt64(leads), toInt64(sales), toInt64(refunds), toInt64(cancellations), toInt64(reversals), toInt64(gross_minor), toInt64(negative_minor), toInt64(net_minor), toInt64(reward_minor)
-		FROM partner_daily`)
+	rows, err := wh.Rows(ctx, `
+SELECT
+	workspace_id, toString(day), partner_id, program_id, link_id, currency, toInt32(exponent),
+	toInt64(clicks), toInt64(human_clicks), toInt64(tokened_clicks),
+	toInt64(leads), toInt64(sales), toInt64(refunds), toInt64(cancellations), toInt64(reversals),
+	toInt64(gross_minor), toInt64(negative_minor), toInt64(net_minor), toInt64(reward_minor)
+FROM partner_daily`)
 	if err != nil {
 		return nil, err
 	}
@@ -208,13 +148,41 @@ var badges = map[string]string{
 // that says it all.
 func (d *demo) printTables(ctx context.Context, wh *clickhouse.Conn) error {
 	var partners []partnerRow
-	if err := wh.Select(ctx, &partners, `SELECT workspace_id, any(partner_name) AS partner, any(partner_relationship) AS relationship, any(program_name) AS program,
-			toUInt64(sum(clicks_sum)) AS clicks, toInt64(sum(leads_sum)) AS leads, toInt64(sum(sales_sum)) AS sales, toInt64(sum(refunds_sum)) AS refunds, toInt64(sum(cancellations_sum)) AS cancellations, toInt64(sum(reversals_sum)) AS reversals,
-			arrayStringConcat(arraySort(groupArrayIf(concat(toString(currency), ' ', toString(exponent), ' ', toString(net)), currency != '' AND (net != 0 OR sales_sum != 0))), '\n') AS money
-		FROM (SELECT workspace_id, partner_id, program_id, currency, any(exponent) AS exponent, any(partner_name) AS partner_name, any(partner_relationship) AS partner_relationship, any(program_name) AS program_name,
-				sum(clicks) AS clicks_sum, sum(leads) AS leads_sum, sum(sales) AS sales_sum, sum(refunds) AS refunds_sum, sum(cancellations) AS cancellations_sum, sum(reversals) AS reversals_sum, sum(net_minor) AS net
-			FROM partner_performance GROUP BY workspace_id, partner_id, program_id, currency)
-		GROUP BY workspace_id, partner_id, program_id ORDER BY workspace_id, clicks DESC`); err != nil {
+	if err := wh.Select(ctx, &partners, `
+SELECT
+	workspace_id,
+	any(partner_name) AS partner,
+	any(partner_relationship) AS relationship,
+	any(program_name) AS program,
+	toUInt64(sum(clicks_sum)) AS clicks,
+	toInt64(sum(leads_sum)) AS leads,
+	toInt64(sum(sales_sum)) AS sales,
+	toInt64(sum(refunds_sum)) AS refunds,
+	toInt64(sum(cancellations_sum)) AS cancellations,
+	toInt64(sum(reversals_sum)) AS reversals,
+	arrayStringConcat(arraySort(groupArrayIf(
+		concat(toString(currency), ' ', toString(exponent), ' ', toString(net)),
+		currency != '' AND (net != 0 OR sales_sum != 0))), '\n') AS money
+FROM
+(
+	SELECT
+		workspace_id, partner_id, program_id, currency,
+		any(exponent) AS exponent,
+		any(partner_name) AS partner_name,
+		any(partner_relationship) AS partner_relationship,
+		any(program_name) AS program_name,
+		sum(clicks) AS clicks_sum,
+		sum(leads) AS leads_sum,
+		sum(sales) AS sales_sum,
+		sum(refunds) AS refunds_sum,
+		sum(cancellations) AS cancellations_sum,
+		sum(reversals) AS reversals_sum,
+		sum(net_minor) AS net
+	FROM partner_performance
+	GROUP BY workspace_id, partner_id, program_id, currency
+)
+GROUP BY workspace_id, partner_id, program_id
+ORDER BY workspace_id, clicks DESC`); err != nil {
 		return err
 	}
 	t := table.NewWriter()
@@ -240,29 +208,28 @@ func (d *demo) printTables(ctx context.Context, wh *clickhouse.Conn) error {
 }
 
 func (d *demo) printConservation(ctx context.Context, wh *clickhouse.Conn) error {
-	type sums struct {
-		Workspaces   string `ch:"workspaces"`
-		Received     uint64 `ch:"received"`
-		Attributed   uint64 `ch:"attributed"`
-		Reversed     uint64 `ch:"reversed"`
-		Duplicate    uint64 `ch:"duplicate"`
-		Conflict     uint64 `ch:"conflict"`
-		Unattributed uint64 `ch:"unattributed"`
-		Waiting      uint64 `ch:"waiting"`
-		Difference   int64  `ch:"difference"`
+	var found []struct {
+		Workspaces string `ch:"workspaces"`
+		ledger.Conservation
 	}
-	var rows []sums
-	if err := wh.Select(ctx, &rows, `SELECT arrayStringConcat(arraySort(groupUniqArray(toString(workspace_id))), ', ') AS workspaces, toUInt64(sum(w.received)) AS received, toUInt64(sum(w.attributed)) AS attributed,
-		toUInt64(sum(w.reversed)) AS reversed, toUInt64(sum(w.duplicate)) AS duplicate, toUInt64(sum(w.conflict)) AS conflict, toUInt64(sum(w.unattributed)) AS unattributed, toUInt64(sum(w.waiting)) AS waiting,
-		toInt64(sum(w.difference)) + (SELECT toInt64(sum(c.difference)) FROM conservation AS c) AS difference FROM workspace_conservation AS w`); err != nil {
+	if err := wh.Select(ctx, &found, `
+SELECT
+	arrayStringConcat(arraySort(groupUniqArray(toString(w.workspace_id))), ', ') AS workspaces,
+	`+ledger.ConservationSums("w")+`
+FROM workspace_conservation AS w`); err != nil {
 		return err
 	}
-	s := rows[0]
-	d.say("conservation: received %d = attributed %d + reversed %d + duplicate %d + conflict %d + unattributed %d "+
-		"+ waiting %d, difference %d",
-		s.Received, s.Attributed, s.Reversed, s.Duplicate, s.Conflict, s.Unattributed, s.Waiting, s.Difference)
-	if s.Difference != 0 {
-		return fmt.Errorf("conservation: difference %d in workspaces %s", s.Difference, strings.TrimSpace(s.Workspaces))
+	var partitions []struct {
+		Difference int64 `ch:"difference"`
+	}
+	if err := wh.Select(ctx, &partitions, "SELECT sum(c.difference) AS difference FROM conservation AS c"); err != nil {
+		return err
+	}
+	c := found[0].Conservation
+	c.Difference += partitions[0].Difference
+	d.say("conservation: %s", c)
+	if c.Difference != 0 {
+		return fmt.Errorf("conservation: difference %d in workspaces %s", c.Difference, found[0].Workspaces)
 	}
 	return nil
 }
