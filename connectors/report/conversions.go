@@ -181,22 +181,22 @@ ORDER BY ` + strings.Join(conversionOrder, ", ")
 
 // RecentEvent is what a page shows of a judged event.
 type RecentEvent struct {
-	EventID       string    `ch:"event_id"`
-	ClickToken    string    `ch:"click_token"`
-	Type          string    `ch:"type"`
-	EventName     string    `ch:"event_name"` // the merchant's name for it
-	Verdict       string    `ch:"verdict"`
-	Reason        string    `ch:"reason"` // of the verdict; may be empty
-	PartnerID     string    `ch:"partner_id"`
+	EventID       string    `ch:"event_id"`     // the merchant's
+	ClickToken    string    `ch:"click_token"`  // of the click
+	Type          string    `ch:"type"`         // see event.Types
+	EventName     string    `ch:"event_name"`   // the merchant's name for it
+	Verdict       string    `ch:"verdict"`      // see event.Verdicts
+	Reason        string    `ch:"reason"`       // of the verdict; may be empty
+	PartnerID     string    `ch:"partner_id"`   // "": no partner
 	PartnerName   string    `ch:"partner_name"` // at the click
 	ProgramName   string    `ch:"program_name"` // at the click
-	OccurredAt    time.Time `ch:"occurred_at"`
+	OccurredAt    time.Time `ch:"occurred_at"`  // as the merchant says
 	OrderID       string    `ch:"order_id"`
-	ParentEventID string    `ch:"parent_event_id"`
-	Review        string    `ch:"review"`
-	Flags         []string  `ch:"flags"`
-	Effect        int8      `ch:"effect"`     // +1, 0 or −1
-	NetAmount     *string   `ch:"net_amount"` // effect × amount; nil: no amount
+	ParentEventID string    `ch:"parent_event_id"` // that it takes back from; may be empty
+	Review        string    `ch:"review"`          // see event.Reviews
+	Flags         []string  `ch:"flags"`           // see event.Flags
+	Effect        int8      `ch:"effect"`          // +1, 0 or −1
+	NetAmount     *string   `ch:"net_amount"`      // effect × amount; nil: no amount
 	Currency      string    `ch:"currency"`
 }
 

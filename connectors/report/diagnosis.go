@@ -20,7 +20,7 @@ type Diagnosis struct {
 
 // ClickCounts counts clicks by what became of their tokens.
 type ClickCounts struct {
-	All      uint64 `ch:"clicks"`
+	All      uint64 `ch:"clicks"`   // once each
 	Tokened  uint64 `ch:"tokened"`  // the merchant was shown the token
 	Withheld uint64 `ch:"withheld"` // the destination could not take it
 	Off      uint64 `ch:"off"`      // the link has no tracking

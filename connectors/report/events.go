@@ -16,9 +16,9 @@ import (
 // Event is one record of `conversions` and what became of it. The fields are the
 // columns of the tables. From Verdict on, they are zero while there is no verdict.
 type Event struct {
-	EventID       string    `ch:"event_id"`
-	ClickToken    string    `ch:"click_token"`
-	Type          string    `ch:"type"`
+	EventID       string    `ch:"event_id"`        // the merchant's
+	ClickToken    string    `ch:"click_token"`     // of the click
+	Type          string    `ch:"type"`            // see event.Types
 	EventName     string    `ch:"event_name"`      // the merchant's name for it
 	OccurredAt    time.Time `ch:"occurred_at"`     // as the merchant says
 	ReceivedAt    time.Time `ch:"received_at"`     // by the gateway
@@ -31,12 +31,12 @@ type Event struct {
 	Partition     uint32    `ch:"event_partition"` // of the record in `conversions`
 	Offset        uint64    `ch:"event_offset"`    // of the record in `conversions`
 
-	Verdict          string    `ch:"verdict"`
-	Reason           string    `ch:"reason"` // of Unattributed
-	Flags            []string  `ch:"flags"`
-	Review           string    `ch:"review"`
-	Effect           int8      `ch:"effect"` // +1, 0 or −1
-	DecidedAt        time.Time `ch:"decided_at"`
+	Verdict          string    `ch:"verdict"`                // see event.Verdicts
+	Reason           string    `ch:"reason"`                 // of Unattributed
+	Flags            []string  `ch:"flags"`                  // see event.Flags
+	Review           string    `ch:"review"`                 // see event.Reviews
+	Effect           int8      `ch:"effect"`                 // +1, 0 or −1
+	DecidedAt        time.Time `ch:"decided_at"`             // by the processor's clock
 	RewardMinor      *int64    `ch:"estimated_reward_minor"` // nil: none
 	RewardCurrency   string    `ch:"reward_currency"`        // ISO 4217
 	RewardExponent   uint8     `ch:"reward_exponent"`        // digits of the reward's currency
@@ -50,20 +50,20 @@ type Event struct {
 type Click struct {
 	At                  *time.Time `ch:"clicked_at"` // nil where no click may be shown
 	LinkID              string     `ch:"link_id"`
-	Domain              string     `ch:"domain"`
-	Slug                string     `ch:"slug"`
-	TokenStatus         string     `ch:"token_status"`
+	Domain              string     `ch:"domain"`       // of the link
+	Slug                string     `ch:"slug"`         // of the link
+	TokenStatus         string     `ch:"token_status"` // see event.TokenStatus
 	TokenReason         string     `ch:"token_reason"` // why the token was not shown
-	PartnerID           string     `ch:"partner_id"`
+	PartnerID           string     `ch:"partner_id"`   // "": no partner
 	PartnerName         string     `ch:"partner_name"`
-	PartnerRelationship string     `ch:"partner_relationship"`
-	PartnerLifecycle    string     `ch:"partner_lifecycle"`
+	PartnerRelationship string     `ch:"partner_relationship"` // such as approved
+	PartnerLifecycle    string     `ch:"partner_lifecycle"`    // such as active
 	ProgramID           string     `ch:"program_id"`
 	ProgramName         string     `ch:"program_name"`
 	WindowMs            uint64     `ch:"window_ms"`    // attribution window
 	RewardTerms         string     `ch:"reward_terms"` // such as 10% or 5.00 USD
 	IsBot               bool       `ch:"is_bot"`
-	BotReason           string     `ch:"bot_reason"`
+	BotReason           string     `ch:"bot_reason"` // why it is taken for a bot
 }
 
 // EventKey names an event within a workspace.
@@ -234,13 +234,13 @@ LIMIT 1 BY click_token`,
 
 // Refusal is what the gateway answered instead of accepting an event.
 type Refusal struct {
-	EventID    string    `ch:"event_id"`
-	ClickToken string    `ch:"click_token"`
-	ReceivedAt time.Time `ch:"received_at"`
-	Status     uint16    `ch:"status"` // of the HTTP response
-	Code       string    `ch:"code"`   // of the problem
-	Field      string    `ch:"field"`  // that is to blame; may be empty
-	Detail     string    `ch:"detail"` // in words; may be empty
+	EventID    string    `ch:"event_id"`    // may be empty
+	ClickToken string    `ch:"click_token"` // may be empty
+	ReceivedAt time.Time `ch:"received_at"` // by the gateway
+	Status     uint16    `ch:"status"`      // of the HTTP response
+	Code       string    `ch:"code"`        // of the problem
+	Field      string    `ch:"field"`       // that is to blame; may be empty
+	Detail     string    `ch:"detail"`      // in words; may be empty
 }
 
 // Refusals returns the newest refusals of each event id, at most so many, the newest

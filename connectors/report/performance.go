@@ -45,22 +45,22 @@ func (c Counts) Taken() uint64 { return c.Refunds + c.Cancellations + c.Reversal
 // Names and states are those of today. Amounts are in minor units.
 type Performance struct {
 	WorkspaceID         string `ch:"workspace_id" json:"workspace_id"`
-	Day                 string `ch:"day" json:"day"` // UTC, such as 2026-03-14
-	PartnerID           string `ch:"partner_id" json:"partner_id"`
+	Day                 string `ch:"day" json:"day"`               // UTC, such as 2026-03-14
+	PartnerID           string `ch:"partner_id" json:"partner_id"` // "": no partner
 	PartnerKey          string `ch:"partner_key" json:"partner_key"`
 	PartnerName         string `ch:"partner_name" json:"partner_name"`
-	PartnerRelationship string `ch:"partner_relationship" json:"partner_relationship"`
-	PartnerLifecycle    string `ch:"partner_lifecycle" json:"partner_lifecycle"`
-	ProgramID           string `ch:"program_id" json:"program_id"`
+	PartnerRelationship string `ch:"partner_relationship" json:"partner_relationship"` // such as approved
+	PartnerLifecycle    string `ch:"partner_lifecycle" json:"partner_lifecycle"`       // such as active
+	ProgramID           string `ch:"program_id" json:"program_id"`                     // "": no program
 	ProgramKey          string `ch:"program_key" json:"program_key"`
 	ProgramName         string `ch:"program_name" json:"program_name"`
-	ProgramStatus       string `ch:"program_status" json:"program_status"`
+	ProgramStatus       string `ch:"program_status" json:"program_status"` // such as active
 	LinkID              string `ch:"link_id" json:"link_id"`
 	Currency            string `ch:"currency" json:"currency"` // ISO 4217, or ""
 	Exponent            uint8  `ch:"exponent" json:"exponent"` // digits of the currency
 	Counts
 	GrossMinor    *big.Int `ch:"gross_minor" json:"gross_minor"`       // of attributed events
-	NegativeMinor *big.Int `ch:"negative_minor" json:"negative_minor"` // of reversed ones; ≤ 0 but for won chargebacks
+	NegativeMinor *big.Int `ch:"negative_minor" json:"negative_minor"` // of reversed; > 0 where chargebacks were won
 	NetMinor      *big.Int `ch:"net_minor" json:"net_minor"`           // the sum of both
 	RewardMinor   *big.Int `ch:"reward_minor" json:"reward_minor"`     // estimated
 }

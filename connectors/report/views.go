@@ -12,7 +12,7 @@ import (
 
 // Freshness says how far the tables go.
 type Freshness struct {
-	JoinedWatermark time.Time  `ch:"joined_watermark" json:"joined_watermark"`
+	JoinedWatermark time.Time  `ch:"joined_watermark" json:"joined_watermark"`         // up to which all events are joined
 	Waiting         uint64     `ch:"waiting" json:"waiting"`                           // events, of all workspaces
 	Partitions      uint64     `ch:"partitions" json:"partitions"`                     // of the topics
 	Behind          uint64     `ch:"partitions_behind" json:"partitions_behind"`       // that have not caught up
@@ -89,9 +89,9 @@ func (r *Reader) TotalConservation(ctx context.Context, workspace string, f Filt
 type Coverage struct {
 	WorkspaceID string            `ch:"workspace_id" json:"workspace_id"`
 	LinkID      string            `ch:"link_id" json:"link_id"`
-	Domain      string            `ch:"domain" json:"domain"`
-	Slug        string            `ch:"slug" json:"slug"`
-	Clicks      uint64            `ch:"clicks" json:"clicks"`
+	Domain      string            `ch:"domain" json:"domain"`                   // of the link
+	Slug        string            `ch:"slug" json:"slug"`                       // of the link
+	Clicks      uint64            `ch:"clicks" json:"clicks"`                   // all
 	Tokened     uint64            `ch:"tokened_clicks" json:"tokened_clicks"`   // whose token was appended
 	Coverage    float64           `ch:"coverage" json:"coverage"`               // Tokened / Clicks
 	Withheld    uint64            `ch:"withheld_clicks" json:"withheld_clicks"` // whose token was withheld

@@ -17,8 +17,8 @@ const MaxSame = 20
 
 // Answer is all that is known about an event id.
 type Answer struct {
-	Workspace string
-	EventID   string
+	Workspace string    // id
+	EventID   string    // that was asked for
 	Records   []*Record // with this id, in the order of receipt: at most MaxSame
 	More      bool      // there are more records than these
 	Refused   []Refusal // by the gateway, the newest first

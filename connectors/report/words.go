@@ -158,7 +158,8 @@ func (w *Wait) Words() string {
 	var text string
 	switch {
 	case w.Withheld:
-		text = "its click is known, but the token was not shown because " + TokenWords(w.TokenReason) + ": it waits in vain"
+		text = "its click is known, but the token was not shown because " + TokenWords(w.TokenReason) +
+			": it waits in vain"
 	case w.For == WaitsForClick:
 		text = "it waits for its click"
 	case w.For == WaitsForProcessor:

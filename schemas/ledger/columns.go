@@ -62,7 +62,9 @@ func (c Column) SQL() string {
 
 // Columns are the columns of an exported conversion, in order.
 func Columns() []Column {
-	minusOne, zero, one := -1, 0, 1
+	minusOne := -1
+	zero := 0
+	one := 1
 	return []Column{
 		{Name: "workspace_id", Example: "acme"},
 		{Name: "partner_id", Source: Click, Example: "prt_nomura",
@@ -91,7 +93,8 @@ func Columns() []Column {
 		{Name: "event_name"},
 		{Name: "verdict", Values: event.Texts(event.Verdicts()), Example: "attributed"},
 		{Name: "reason", Doc: "Why it is unattributed; else empty."},
-		{Name: "effect", Kind: Integer, Min: &minusOne, Max: &one, Example: "1", Doc: "1 adds, −1 takes back, 0 changes nothing."},
+		{Name: "effect", Kind: Integer, Min: &minusOne, Max: &one, Example: "1",
+			Doc: "1 adds, −1 takes back, 0 changes nothing."},
 		{Name: "amount", Kind: Decimal, Source: Derived, Nullable: true, Example: "129.90",
 			Expression: "format_decimal(o.amount_minor, o.exponent)",
 			Doc:        "Exact decimal number; null without an amount."},
@@ -133,8 +136,10 @@ func Columns() []Column {
 		{Name: "device", Source: Click, Example: "mobile"},
 		{Name: "is_bot", Kind: Bool, Source: Click, Example: "false"},
 		{Name: "click_token", Example: "0ujtsYcgvSTl8PAuAdqWYSMnLOv"},
-		{Name: "event_partition", Kind: Integer, Min: &zero, Example: "3", Doc: "Place in the log of received events."},
-		{Name: "event_offset", Kind: Integer, Min: &zero, Example: "411", Doc: "The same; unique with event_partition."},
+		{Name: "event_partition", Kind: Integer, Min: &zero, Example: "3",
+			Doc: "Place in the log of received events."},
+		{Name: "event_offset", Kind: Integer, Min: &zero, Example: "411",
+			Doc: "The same; unique with event_partition."},
 	}
 }
 

@@ -154,8 +154,8 @@ func conversionExample(t *testing.T) (example object) {
 }
 
 func csvDescription() string {
-	return "RFC 4180 in UTF-8, lines end with \\n, a header always; null is empty, flags are joined by |. A text that " +
-		"begins like a formula has a ' in front. Columns: " + strings.Join(ledger.Names(), ", ") + "."
+	return "RFC 4180 in UTF-8, lines end with \\n, a header always; null is empty, flags are joined by |. A text " +
+		"that begins like a formula has a ' in front. Columns: " + strings.Join(ledger.Names(), ", ") + "."
 }
 
 func csvExample(t *testing.T) string {

@@ -10,25 +10,25 @@ import (
 // chart is a drawing of the days: clicks above, what they brought below, each with a
 // scale of its own. Coordinates are in the units of its view box.
 type chart struct {
-	Width, Height int
-	Bars          []bar
+	Width, Height int    // of the view box
+	Bars          []bar  // one for each day
 	ClickTop      uint64 // the value at the top of the upper scale
 	EventTop      uint64 // the value at the top of the lower scale
 	Base, Zero    int    // y of the two zero lines
-	Ticks         []tick
+	Ticks         []tick // below the bars
 }
 
 // bar is one day.
 type bar struct {
-	Day    string // such as 2026-03-14
-	Label  string // such as 14 Mar
-	X, W   float64
+	Day    string  // such as 2026-03-14
+	Label  string  // such as 14 Mar
+	X, W   float64 // of all its rectangles
 	Clicks uint64
 	Leads  uint64
 	Sales  uint64
-	Taken  uint64 // events that took something back
-	ClickY float64
-	ClickH float64
+	Taken  uint64  // events that took something back
+	ClickY float64 // top of the rectangle
+	ClickH float64 // 0: none is drawn
 	SaleY  float64
 	SaleH  float64
 	LeadY  float64

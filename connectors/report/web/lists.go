@@ -10,9 +10,9 @@ import (
 
 // rowsAnswer is what every list answers.
 type rowsAnswer struct {
-	Rows any        `json:"rows"`
-	AsOf *time.Time `json:"as_of"` // joined watermark; nil: nothing is joined yet
-	Next string     `json:"next_cursor,omitempty"`
+	Rows any        `json:"rows"`                  // of the list
+	AsOf *time.Time `json:"as_of"`                 // joined watermark; nil: nothing is joined yet
+	Next string     `json:"next_cursor,omitempty"` // for the next page; empty: there is none
 }
 
 // writeRows answers with rows; next is the key of the last one if there are more.
@@ -127,29 +127,29 @@ func (s *Server) listCoverage(w http.ResponseWriter, req *http.Request, workspac
 
 // eventRow is an event with its verdict and why it has that.
 type eventRow struct {
-	EventID        string      `json:"event_id"`
-	ClickToken     string      `json:"click_token"`
-	Status         string      `json:"status"`            // judged, waiting, refused
-	Verdict        string      `json:"verdict,omitempty"` // of a judged event
-	Reason         string      `json:"reason,omitempty"`  // of the verdict, or the code of a refusal
-	Why            string      `json:"why"`               // in words
-	Type           string      `json:"type,omitempty"`
+	EventID        string      `json:"event_id"`             // the merchant's
+	ClickToken     string      `json:"click_token"`          // of the click
+	Status         string      `json:"status"`               // judged, waiting, refused
+	Verdict        string      `json:"verdict,omitempty"`    // of a judged event
+	Reason         string      `json:"reason,omitempty"`     // of the verdict, or the code of a refusal
+	Why            string      `json:"why"`                  // in words
+	Type           string      `json:"type,omitempty"`       // see event.Types
 	EventName      string      `json:"event_name,omitempty"` // the merchant's name for it
 	Effect         int8        `json:"effect"`               // +1, 0 or −1
 	Amount         *string     `json:"amount"`               // exact decimal number; nil: none
 	Currency       string      `json:"currency,omitempty"`   // ISO 4217
 	OrderID        string      `json:"order_id,omitempty"`
-	ParentEventID  string      `json:"parent_event_id,omitempty"`
-	Review         string      `json:"review,omitempty"`
-	Flags          []string    `json:"flags,omitempty"`
-	OccurredAt     *time.Time  `json:"occurred_at,omitempty"`
-	ReceivedAt     *time.Time  `json:"received_at,omitempty"`
-	DecidedAt      *time.Time  `json:"decided_at,omitempty"` // of a judged event
-	ClickedAt      *time.Time  `json:"clicked_at,omitempty"` // of the click, if it is known
-	LinkID         string      `json:"link_id,omitempty"`    // of the click
-	PartnerID      string      `json:"partner_id,omitempty"` // of the click
-	PartnerName    string      `json:"partner_name,omitempty"`
-	ProgramID      string      `json:"program_id,omitempty"`
+	ParentEventID  string      `json:"parent_event_id,omitempty"` // that it takes back from
+	Review         string      `json:"review,omitempty"`          // see event.Reviews
+	Flags          []string    `json:"flags,omitempty"`           // see event.Flags
+	OccurredAt     *time.Time  `json:"occurred_at,omitempty"`     // as the merchant says
+	ReceivedAt     *time.Time  `json:"received_at,omitempty"`     // by the gateway
+	DecidedAt      *time.Time  `json:"decided_at,omitempty"`      // of a judged event
+	ClickedAt      *time.Time  `json:"clicked_at,omitempty"`      // of the click, if it is known
+	LinkID         string      `json:"link_id,omitempty"`         // of the click
+	PartnerID      string      `json:"partner_id,omitempty"`      // of the click
+	PartnerName    string      `json:"partner_name,omitempty"`    // at the click
+	ProgramID      string      `json:"program_id,omitempty"`      // of the click
 	EventPartition *uint32     `json:"event_partition,omitempty"` // of the record in `conversions`
 	EventOffset    *uint64     `json:"event_offset,omitempty"`    // of the record in `conversions`
 	Chain          []chainLink `json:"chain,omitempty"`           // from the root down
@@ -158,9 +158,9 @@ type eventRow struct {
 type chainLink struct {
 	EventID string `json:"event_id"`
 	Type    string `json:"type"`
-	Verdict string `json:"verdict"`
-	Depth   int    `json:"depth"` // below the root
-	Stands  string `json:"stands,omitempty"`
+	Verdict string `json:"verdict"`          // empty: it waits
+	Depth   int    `json:"depth"`            // below the root
+	Stands  string `json:"stands,omitempty"` // its standing amount, in words
 }
 
 func (s *Server) listEvents(w http.ResponseWriter, req *http.Request, workspace string) error {

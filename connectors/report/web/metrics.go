@@ -10,9 +10,9 @@ import (
 )
 
 type metrics struct {
-	requests *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	signIns  *prometheus.CounterVec
+	requests *prometheus.CounterVec   // by route and code
+	seconds  *prometheus.HistogramVec // by route
+	signIns  *prometheus.CounterVec   // by result
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {

@@ -13,10 +13,10 @@ import (
 
 // moneyLine is the sums of one currency, as a page shows them.
 type moneyLine struct {
-	Currency string
+	Currency string // ISO 4217
 	Gross    string // of attributed events
 	Negative string // of reversed events
-	Net      string
+	Net      string // the sum of both
 	Reward   string // estimated
 	Down     bool   // the net is below zero
 }

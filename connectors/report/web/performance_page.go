@@ -24,24 +24,24 @@ const (
 
 type performancePage struct {
 	head
-	From, To   string   // days; empty: without end
-	Choices    []choice // of the form
-	Basis      string   // event or click
-	Error      string
-	Partners   []partnerLine
-	Total      partnerLine
-	NoRows     bool   // no partner has clicks or events
-	Days       *chart // nil: no rows
-	Links      []linkLine
-	Events     []*eventLine
-	MoreEvents bool   // there are more than these
-	ShowEvents bool   // the workspace has conversion reporting
-	CanExport  bool   // the workspace has exports
-	CSV        string // link to the performance as a file
-	Rows       string // link to the judged events as a file
-	Fresh      *report.Freshness
-	Joined     bool // Fresh has a watermark
-	Diagnosis  *report.Diagnosis
+	From, To   string              // days; empty: without end
+	Choices    []choice            // of the form
+	Basis      string              // event or click
+	Error      string              // of a parameter; the page then shows the default
+	Partners   []partnerLine       // the most sales first
+	Total      partnerLine         // of all partners
+	NoRows     bool                // no partner has clicks or events
+	Days       *chart              // nil: no rows
+	Links      []linkLine          // the most sales first
+	Events     []*eventLine        // the newest first
+	MoreEvents bool                // there are more than these
+	ShowEvents bool                // the workspace has conversion reporting
+	CanExport  bool                // the workspace has exports
+	CSV        string              // link to the performance as a file
+	Rows       string              // link to the judged events as a file
+	Fresh      *report.Freshness   // how far the tables go
+	Joined     bool                // Fresh has a watermark
+	Diagnosis  *report.Diagnosis   // why there is nothing; nil: there is something
 	Ledger     ledger.Conservation // of the days that the page is about
 	LedgerDays int                 // that have events
 }

@@ -25,14 +25,14 @@ const (
 // Server answers people and programs over HTTP.
 type Server struct {
 	reader    *report.Reader
-	tokens    *ReaderTokens
+	tokens    *ReaderTokens // who may read which workspace
 	log       *slog.Logger
 	watch     *outage.Watch // over ClickHouse
 	metrics   *metrics
-	now       func() time.Time
-	mux       *http.ServeMux
-	queryTime time.Duration // that one request may ask of ClickHouse
-	csvTime   time.Duration // the same, for a CSV
+	now       func() time.Time // the clock of sessions and of the page's default days
+	mux       *http.ServeMux   // of routes
+	queryTime time.Duration    // that one request may ask of ClickHouse
+	csvTime   time.Duration    // the same, for a CSV
 }
 
 // New returns the handler of a warehouse. reg may be nil.
