@@ -18,7 +18,7 @@ import (
 )
 
 // SchemaVersion is the version of the CSV's columns and of the manifest.
-const SchemaVersion = 1
+const SchemaVersion = ledger.Version
 
 // Filters is what is exported. An empty filter selects everything.
 type Filters struct {

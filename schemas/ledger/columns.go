@@ -60,6 +60,10 @@ func (c Column) SQL() string {
 	return "o." + c.Name
 }
 
+// Version is the version of the columns. A file of another version cannot be written
+// again byte for byte.
+const Version = 1
+
 // Columns are the columns of an exported conversion, in order.
 func Columns() []Column {
 	minusOne := -1
