@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"errors"
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"reflect"
 	"runtime"
 	"strings"
@@ -93,7 +95,7 @@ func encodeAll(t testing.TB, c *event.Codec) map[string][]byte {
 func TestGolden(t *testing.T) {
 	c := event.DefaultCodec()
 	for name, b := range encodeAll(t, c) {
-		file := filepath.Join("testdata", strings.ToLower(name)+".v1.golden")
+		file := filepath.Join("testdata", fmt.Sprintf("%s.v%d.golden", strings.ToLower(name), newestVersion(name)))
 		record, text, err := c.Text(b)
 		if err != nil || record != name {
 			t.Fatalf("%s: Text says %q, %v", name, record, err)
@@ -118,6 +120,16 @@ func TestGolden(t *testing.T) {
 				file, cmp.Diff(string(want), got))
 		}
 	}
+}
+
+// newestVersion is the version of a record that a codec writes.
+func newestVersion(record string) (version int) {
+	for _, s := range event.Schemas() {
+		if s.Record == record {
+			version = max(version, s.Version)
+		}
+	}
+	return version
 }
 
 func sortedJSON(t *testing.T, b []byte) string {
@@ -302,7 +314,7 @@ func TestErrors(t *testing.T) {
 	f(nil, "Confluent framing")
 	f([]byte{1, 0, 0, 0, 2, 9}, "Confluent framing")
 	f([]byte{0, 0, 0, 3, 9, 1}, "unknown schema id 777")
-	f(encodeAll(t, c)["Click"], "1 is Click, not Conversion")
+	f(encodeAll(t, c)["Click"], " is Click, not Conversion")
 	for n := event.FramingLen; n < len(wire); n++ {
 		f(wire[:n], "malformed Avro: Conversion")
 	}
@@ -312,7 +324,8 @@ func TestErrors(t *testing.T) {
 		!strings.Contains(err.Error(), `"Click" version 7`) {
 		t.Errorf("unknown version: %v", err)
 	}
-	if _, err := event.NewCodec(event.DefaultIDs()[1:]); err == nil ||
+	others := slices.DeleteFunc(event.DefaultIDs(), func(id event.ID) bool { return id.Record == "Click" })
+	if _, err := event.NewCodec(others); err == nil ||
 		!strings.Contains(err.Error(), "none for record Click") {
 		t.Errorf("missing id: %v", err)
 	}
