@@ -11,21 +11,6 @@ import (
 	"github.com/twmb/avro"
 )
 
-//go:embed click.avsc
-var clickSchema string
-
-//go:embed conversion.avsc
-var conversionSchema string
-
-//go:embed outcome.avsc
-var outcomeSchema string
-
-//go:embed progress.avsc
-var progressSchema string
-
-//go:embed rejection.avsc
-var rejectionSchema string
-
 //go:embed ids.json
 var defaultIDs []byte
 
@@ -78,25 +63,6 @@ func ParseIDs(file []byte) ([]ID, error) {
 		return nil, fmt.Errorf("parsing schema ids: %w", err)
 	}
 	return ids, nil
-}
-
-// Schema is one version of a record's Avro schema.
-type Schema struct {
-	Record  string
-	Version int
-	JSON    string
-}
-
-// Schemas lists every version of every record, oldest first. It is append-only: a
-// version that was ever written must stay readable.
-func Schemas() []Schema {
-	return []Schema{
-		{"Click", 1, clickSchema},
-		{"Conversion", 1, conversionSchema},
-		{"Outcome", 1, outcomeSchema},
-		{"Progress", 1, progressSchema},
-		{"Rejection", 1, rejectionSchema},
-	}
 }
 
 // Codec encodes and decodes records in Confluent framing. Decoded records do not share

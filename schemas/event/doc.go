@@ -13,11 +13,12 @@
 // registry. No daemon asks a registry. A decoder knows every schema version of the lock
 // file and reads each into today's type; an encoder writes the newest version.
 //
-// The schemas are the *.avsc files. goavro is the reference codec: it writes and reads
-// the rare records (Progress, Rejection) and prints any record in readable form, and
-// the tests compare every encoding with it. Click, Conversion and Outcome are coded
-// once for each click or event, by twmb/avro, which writes the same bytes without maps.
-// Both libraries stay: a codec that only agrees with itself proves nothing.
+// The schemas are the *.avsc files, one for each version. goavro is the reference
+// codec: it writes and reads the rare records (Progress, Rejection) and prints any
+// record in readable form, and the tests compare every encoding with it. Click,
+// Conversion and Outcome are coded once for each click or event, by twmb/avro, which
+// writes the same bytes without maps. Both libraries stay: a codec that only agrees
+// with itself proves nothing.
 //
 // Empty text means absent; nullable numbers are pointers. Times are unix milliseconds
 // (Millis).
