@@ -132,7 +132,7 @@ FROM system.tables
 WHERE database = currentDatabase() AND name = 'conversion_rows'`); err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.Exec(t.Context(), `CREATE OR REPLACE VIEW conversion_rows AS SELECT 'cmp_1' AS campaign_id, * FROM (`+
+	if err := conn.Exec(t.Context(), `CREATE OR REPLACE VIEW conversion_rows AS SELECT 'x' AS added_later, * FROM (`+
 		view[0].Query+`)`); err != nil {
 		t.Fatal(err)
 	}
