@@ -31,7 +31,7 @@ func TestColumnsMatchMigrations(t *testing.T) {
 		if err := conn.Select(t.Context(), &columns, `
 SELECT name
 FROM system.columns
-WHERE database = currentDatabase() AND table = {table:String} AND default_kind = ''`,
+WHERE database = currentDatabase() AND table = {table:String} AND default_kind IN ('', 'DEFAULT')`,
 			clickhouse.Named("table", f.table)); err != nil {
 			t.Fatal(err)
 		}
