@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -77,25 +79,32 @@ func scanTarget(field reflect.Value) any {
 	return field.Addr().Interface()
 }
 
-// tableDaily reads partner_daily without the rows that say nothing.
+// tableDaily reads partner_daily into the oracle's rows, without the rows that say
+// nothing. It reads every column that such a row has.
 func tableDaily(ctx context.Context, wh *clickhouse.Conn) (out []oracle.DailyRow, err error) {
-	rows, err := wh.Rows(ctx, `
-SELECT
-	workspace_id, toString(day), partner_id, program_id, link_id, currency, toInt32(exponent),
-	toInt64(clicks), toInt64(human_clicks), toInt64(tokened_clicks),
-	toInt64(leads), toInt64(sales), toInt64(refunds), toInt64(cancellations), toInt64(reversals),
-	toInt64(gross_minor), toInt64(negative_minor), toInt64(net_minor), toInt64(reward_minor)
-FROM partner_daily`)
+	var columns []string
+	fields := reflect.VisibleFields(reflect.TypeFor[oracle.DailyRow]())
+	fields = slices.DeleteFunc(fields, func(f reflect.StructField) bool { return f.Anonymous })
+	for _, f := range fields {
+		conversion := map[reflect.Kind]string{
+			reflect.String: "toString",
+			reflect.Int32:  "toInt32",
+			reflect.Int64:  "toInt64",
+		}[f.Type.Kind()]
+		columns = append(columns, conversion+"("+columnName(f.Name)+")")
+	}
+	rows, err := wh.Rows(ctx, "SELECT "+strings.Join(columns, ", ")+" FROM partner_daily")
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var r oracle.DailyRow
-		if err := rows.Scan(&r.WorkspaceID, &r.Day, &r.PartnerID, &r.ProgramID, &r.LinkID, &r.Currency, &r.Exponent,
-			&r.Clicks, &r.HumanClicks, &r.TokenedClicks, &r.Leads, &r.Sales,
-			&r.Refunds, &r.Cancellations, &r.Reversals, &r.GrossMinor, &r.NegativeMinor, &r.NetMinor,
-			&r.RewardMinor); err != nil {
+		var targets []any
+		for _, f := range fields {
+			targets = append(targets, reflect.ValueOf(&r).Elem().FieldByIndex(f.Index).Addr().Interface())
+		}
+		if err := rows.Scan(targets...); err != nil {
 			return nil, err
 		}
 		if r.DailySums != (oracle.DailySums{}) {
@@ -103,6 +112,13 @@ FROM partner_daily`)
 		}
 	}
 	return out, rows.Err()
+}
+
+var wordEnd = regexp.MustCompile(`([a-z])([A-Z])`)
+
+// columnName is the column of a field: partner_id of PartnerID.
+func columnName(field string) string {
+	return strings.ToLower(wordEnd.ReplaceAllString(field, "${1}_${2}"))
 }
 
 // partnerRow is a line of the partner table.
@@ -125,10 +141,10 @@ func (p *partnerRow) money() string {
 	var lines []string
 	for line := range strings.Lines(p.Money) {
 		var currency string
-		var exponent int32
+		var exponent uint8
 		var minor int64
 		if n, err := fmt.Sscan(line, &currency, &exponent, &minor); err == nil && n == 3 {
-			lines = append(lines, currency+" "+event.Decimal(minor, exponent))
+			lines = append(lines, currency+" "+ledger.FormatDecimal(ledger.MinorUnits(minor, exponent)))
 		}
 	}
 	return strings.Join(lines, "\n")

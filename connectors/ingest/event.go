@@ -370,7 +370,7 @@ func (d *draft) checkTexts(c *event.Conversion) *refusal {
 		}
 	}
 	if c.Type.Positive() && d.texts[fieldParentEventID] != "" {
-		return invalidField(fieldParentEventID, "only a refund, cancellation or reversal has one")
+		return invalidField(fieldParentEventID, "only an event that takes something back has one")
 	}
 	c.OrderID = d.texts[fieldOrderID]
 	c.ParentEventID = d.texts[fieldParentEventID]
