@@ -31,17 +31,20 @@ INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, reason, flag
 	program_name, assignment_id, reward_terms, utm_source, utm_medium, utm_campaign, utm_term, utm_content, sub1, sub2,
 	sub3, sub4, sub5, experiment, variant, country, device, is_bot, src_partition, src_offset)
 WITH
-	['plain', '=1+1', '+4', '-5', '@x', '\ttab', '\rcr', '\nlf', 'a,b', 'say "hi"', 'two\nlines', 'Zoë', 'nul\0', '\xff\xfe',
-		'', ' ', ' leading', '\\.', '\xe2'] AS texts,
+	['plain', '=1+1', '+4', '-5', '@x', '\ttab', '\rcr', '\nlf', 'a,b', 'say "hi"', 'two\nlines', 'Zoë', 'nul\0',
+		'\xff\xfe', '', ' ', ' leading', '\\.', '\xe2'] AS texts,
 	(place) -> concat(texts[1 + (number * 7 + place) % length(texts)], '|', toString(place)) AS text
 SELECT
 	'acme', if(number % 9 = 1, 'reused', concat('e', toString(number))), concat('tok', toString(number % 17)),
 	['attributed', 'reversed', 'unattributed', 'duplicate', 'conflict'][1 + number % 5], text(1),
 	if(number % 3 = 0, ['too_fast', 'no_partner'], []), if(number % 3 = 0, 'review', 'clear'),
 	['sale', 'refund', 'lead', 'reversal', 'cancellation'][1 + number % 5], text(2), [1, -1, 0, 0, 0][1 + number % 5],
-	toDateTime64('2026-03-14 20:00:00', 3, 'UTC') + number * 0.007, toDateTime64('2026-03-15 00:00:00.1', 3, 'UTC') + number,
-	if(number % 7 = 0, NULL, 1234567 * (toInt64(number) % 9 - 4) + number), if(number % 7 = 0, '', ['EUR', 'JPY', 'KWD'][1 + number % 3]),
-	if(number % 7 = 0, 0, [2, 0, 3][1 + number % 3]), if(number % 2 = 0, NULL, number), text(3), text(4), text(5), text(6),
+	toDateTime64('2026-03-14 20:00:00', 3, 'UTC') + number * 0.007,
+	toDateTime64('2026-03-15 00:00:00.1', 3, 'UTC') + number,
+	if(number % 7 = 0, NULL, 1234567 * (toInt64(number) % 9 - 4) + number),
+	if(number % 7 = 0, '', ['EUR', 'JPY', 'KWD'][1 + number % 3]),
+	if(number % 7 = 0, 0, [2, 0, 3][1 + number % 3]),
+	if(number % 2 = 0, NULL, number), text(3), text(4), text(5), text(6),
 	if(number % 4 = 0, 777, NULL), if(number % 4 = 0, 'USD', ''), 1, number,
 	if(number % 6 = 0, NULL, toDateTime64('2026-03-14 10:00:00.5', 3, 'UTC')), text(7), text(8), text(9), text(10),
 	concat('p', toString(number % 3)), text(11), text(12), text(13), text(14), text(15), text(16), text(17), text(18),
@@ -63,7 +66,8 @@ func TestReportHasTheBytesOfAnExport(t *testing.T) {
 	}
 	for _, statement := range []string{nastyRows, `
 INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_offset) VALUES
-	('acme', 'workspace', 'workspace/acme', '{"plan":"enterprise","access":{"partner_reporting":true,"conversion_reporting":true,"exports":true}}', 0, 0),
+	('acme', 'workspace', 'workspace/acme', '{"plan":"enterprise","access":
+		{"partner_reporting":true,"conversion_reporting":true,"exports":true}}', 0, 0),
 	('acme', 'partner', 'partner/acme/p0', '{"id":"p0","relationship":"approved"}', 0, 1),
 	('acme', 'partner', 'partner/acme/p1', '{"id":"p1","relationship":"banned"}', 0, 2)`, `
 INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES

@@ -48,7 +48,8 @@ ORDER BY position`); err != nil {
 		if nullable != c.Nullable || !slices.ContainsFunc(starts[c.Kind], func(start string) bool {
 			return strings.HasPrefix(inner, start)
 		}) {
-			t.Errorf("%s: the view has %s, the ledger kind %d, nullable %t", c.Name, columns[i].Type, c.Kind, c.Nullable)
+			t.Errorf("%s: the view has %s, the ledger kind %d, nullable %t",
+				c.Name, columns[i].Type, c.Kind, c.Nullable)
 		}
 	}
 }
@@ -67,7 +68,8 @@ func TestFunctionsWriteAsGo(t *testing.T) {
 		}
 		return got[0].Value
 	}
-	for _, text := range []string{"", "=1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "plain", " =1", "'=1", "é", "\u00a0=1"} {
+	for _, text := range []string{"", "=1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "plain", " =1", "'=1", "é",
+		"\u00a0=1"} {
 		got := ask("escape_formula(unhex({s:String}))", clickhouse.Named("s", hex.EncodeToString([]byte(text))))
 		if want := ledger.EscapeFormula(text); got != want {
 			t.Errorf("escape_formula of %q: %q, want %q", text, got, want)
@@ -108,8 +110,8 @@ func TestConservationIsTheViews(t *testing.T) {
 	// Of the nine events 3 and 7 wait, and 2 has two rows.
 	for i, row := range []string{"'conflict', 0", "'conflict', 1", "'duplicate', 2", "'attributed', 2",
 		"'reversed', 4", "'unattributed', 5", "'attributed', 6", "'attributed', 8"} {
-		r.exec("INSERT INTO outcomes (workspace_id, verdict, received_at, event_partition, event_offset, src_partition, "+
-			"src_offset) SELECT 'acme', c1, "+at+"c2, 1, c2, 1, %d FROM VALUES('c1 String, c2 UInt64', (%s))", i, row)
+		r.exec("INSERT INTO outcomes (workspace_id, verdict, received_at, event_partition, event_offset, "+
+			"src_partition, src_offset) SELECT 'acme', c1, "+at+"c2, 1, c2, 1, %d FROM VALUES('c1 String, c2 UInt64', (%s))", i, row)
 	}
 	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES " +
 		"('x', 'conversions', 1, 0, 9, 9), ('x', 'outcomes', 1, 0, 8, 8)")

@@ -28,9 +28,9 @@ func openMigrated(t *testing.T) *clickhouse.Conn {
 		t.Fatal(err)
 	}
 	if err := conn.Exec(t.Context(), `
-INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, review, flags, type, effect, amount_minor, currency,
-	exponent, quantity, utm_term, utm_content, is_bot, occurred_at, received_at, clicked_at, event_partition, event_offset,
-	src_partition, src_offset)
+INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, review, flags, type, effect, amount_minor,
+	currency, exponent, quantity, utm_term, utm_content, is_bot, occurred_at, received_at, clicked_at,
+	event_partition, event_offset, src_partition, src_offset)
 VALUES
 	('acme', 'e1', 't1', 'attributed', 'review', ['too_fast', 'no_partner'], 'sale', 1, 1050, 'EUR', 2, 3, 'a "term"',
 		'=content', true, '2026-03-14 10:00:00.007', '2026-03-14 10:00:01', '2026-03-13 09:00:00', 4, 17, 0, 0),
@@ -107,8 +107,10 @@ func TestConversionHasTheLedgersColumns(t *testing.T) {
 	if got := strings.Join(keys, ","); got != ledger.Header() {
 		t.Errorf("keys\n%s\nwant\n%s", got, ledger.Header())
 	}
-	const line = `sale,,attributed,,1,10.50,10.50,EUR,1050,3,,,,,,review,too_fast|no_partner,,,,,,,"a ""term""",'=content,`
-	if !strings.Contains(lines[0], line) || !strings.HasPrefix(lines[1], "acme,,,,,,,,,,,,,,,2026-03-14T11:00:00.000Z,") ||
+	const cells = `sale,,attributed,,1,10.50,10.50,EUR,1050,3,,,,,,review,too_fast|no_partner,,,,,,,` +
+		`"a ""term""",'=content,`
+	if !strings.Contains(lines[0], cells) ||
+		!strings.HasPrefix(lines[1], "acme,,,,,,,,,,,,,,,2026-03-14T11:00:00.000Z,") ||
 		!strings.HasSuffix(lines[0], ",true,t1,4,17") {
 		t.Errorf("lines\n%s\n%s", lines[0], lines[1])
 	}
@@ -132,8 +134,8 @@ FROM system.tables
 WHERE database = currentDatabase() AND name = 'conversion_rows'`); err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.Exec(t.Context(), `CREATE OR REPLACE VIEW conversion_rows AS SELECT 'x' AS added_later, * FROM (`+
-		view[0].Query+`)`); err != nil {
+	newer := "CREATE OR REPLACE VIEW conversion_rows AS SELECT 'x' AS added_later, * FROM (" + view[0].Query + ")"
+	if err := conn.Exec(t.Context(), newer); err != nil {
 		t.Fatal(err)
 	}
 	var columns []struct {

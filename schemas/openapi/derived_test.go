@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/go-cmp/cmp"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/ledger"
 )
@@ -199,8 +200,8 @@ func checkDerived(t *testing.T, file string, parts []derived) {
 		}
 		changed = true
 		if !*rewrite {
-			t.Errorf("%s: %s is\n%s\nwant\n%s\n(go test ./schemas/openapi -rewrite)",
-				file, part.pointer, document[start:end], want)
+			t.Errorf("%s: %s (-rewrite writes it) -is +wanted:\n%s",
+				file, part.pointer, cmp.Diff(string(document[start:end]), string(want)))
 		}
 		document = append(append(bytes.Clone(document[:start]), want...), document[end:]...)
 	}
