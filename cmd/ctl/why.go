@@ -166,7 +166,7 @@ func (c *call) printChain(e *report.Record) {
 		name = ""
 	}
 	if e.ChainCut {
-		c.printField("", "the chain is longer than can be followed (%d events, %d steps), so what stands is not said",
+		c.printField("", "the chain is longer than can be followed (%d events, %d steps): standing amounts are unknown",
 			report.MaxChain, report.MaxDepth)
 	}
 }

@@ -28,7 +28,7 @@ var oracleJudge judge = oracle.Judge
 // settleTimeout is how long the pipeline may take to come to rest after the traffic.
 const settleTimeout = 2 * time.Minute
 
-// facts is what Kafka holds: the input of the oracle, read by nobody's code but the
+// facts is what Kafka holds: the input of the oracle, read with nothing but the
 // decoder.
 type facts struct {
 	clicks     []oracle.Click

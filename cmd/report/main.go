@@ -14,7 +14,8 @@ import (
 
 func main() {
 	d := daemon.New("report", "serves the partner performance page, and the same figures as JSON and CSV")
-	part, wh := parts.Report{}, clickhouse.Config{}
+	part := parts.Report{}
+	wh := clickhouse.Config{}
 	f := d.Flags
 	listen := f.String("listen", ":8082", "address to serve on")
 	daemon.ClickHouseFlag(f, &wh)
@@ -28,7 +29,9 @@ func main() {
 		if part.Listener, err = net.Listen("tcp", *listen); err != nil {
 			return fmt.Errorf("-listen: %w", err)
 		}
-		part.ClickHouse, part.Log, part.Registry = wh, d.Log, d.Registry
+		part.ClickHouse = wh
+		part.Log = d.Log
+		part.Registry = d.Registry
 		return d.Serve(ctx, &part, "listen", part.Listener.Addr().String())
 	})
 }

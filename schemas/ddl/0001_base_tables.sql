@@ -1,10 +1,14 @@
--- Base tables: one row for each record of a topic, found by (src_partition, src_offset).
+-- Base tables: one row for each record of a topic, found by (src_partition,
+-- src_offset).
 --
--- arrived_at is the record's timestamp in Kafka, never the clock of the insert: the month of a row, and with it the part it goes to, is the same
--- when an insert is repeated.
+-- arrived_at is the record's timestamp in Kafka, never the clock of the insert: the
+-- month of a row, and with it the part it goes to, is the same when an insert is
+-- repeated.
 --
--- The deduplication windows let the sink repeat an insert: every table of a chain, targets of materialized views included, needs its own. They count
--- blocks (one for each insert and month) and, when replicated, seconds. The sink reads them back and refuses less than 10,000 blocks.
+-- The deduplication windows let the sink repeat an insert: every table of a chain,
+-- targets of materialized views included, needs its own. They count blocks (one for
+-- each insert and month) and, when replicated, seconds. The sink reads them back and
+-- refuses less than 10,000 blocks.
 
 -- +goose Up
 
@@ -136,9 +140,11 @@ CREATE TABLE IF NOT EXISTS outcomes
     customer_ref          String,
     estimated_reward_minor Nullable(Int64),
     reward_currency       LowCardinality(String),
-    -- The exponent of an amount travels with it, that of a reward in another currency is looked up. ISO 4217, currencies whose digits are not two.
+    -- The exponent of an amount travels with it, that of a reward in another currency
+    -- is looked up. ISO 4217, currencies whose digits are not two.
     reward_exponent       UInt8 MATERIALIZED multiIf(reward_currency = '', 0, reward_currency = currency, exponent,
-        reward_currency IN ('BIF', 'BYR', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG', 'RWF', 'UGX', 'VND', 'VUV', 'XAF', 'XAG', 'XAU', 'XDR', 'XOF', 'XPF'), 0,
+        reward_currency IN ('BIF', 'BYR', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG', 'RWF',
+            'UGX', 'VND', 'VUV', 'XAF', 'XAG', 'XAU', 'XDR', 'XOF', 'XPF'), 0,
         reward_currency IN ('BHD', 'IQD', 'JOD', 'KWD', 'LYD', 'OMR', 'TND'), 3,
         reward_currency = 'CLF', 4,
         2),
@@ -285,8 +291,9 @@ SETTINGS
     replicated_deduplication_window_seconds = 604800;
 -- +goose StatementEnd
 
--- The finished batches of the sink: of one topic and partition, [start_offset, end_offset) tile the log. topic is the name without prefix, topic_id is
--- Kafka's, as kafka-topics.sh prints it. A second row for one batch is as good as one.
+-- The finished batches of the sink: of one topic and partition, [start_offset,
+-- end_offset) tile the log. topic is the name without prefix, topic_id is Kafka's, as
+-- kafka-topics.sh prints it. A second row for one batch is as good as one.
 -- +goose StatementBegin
 CREATE TABLE IF NOT EXISTS batches
 (

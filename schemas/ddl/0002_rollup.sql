@@ -1,8 +1,10 @@
 -- The rollup: sums by the hour, fed by every insert into clicks and outcomes.
 --
--- The hour of a click is clicked_at, that of an outcome is occurred_at. Clicks and events without an amount stand on the line with currency '', an amount on
--- the line of its currency, a reward on the line of the reward's currency; so one outcome can touch two lines. Sums of minor units are Int128: two amounts of
--- nineteen digits must not wrap around.
+-- The hour of a click is clicked_at, that of an outcome is occurred_at. Clicks and
+-- events without an amount are on the line with currency '', an amount on the line of
+-- its currency, a reward on the line of the reward's currency; so one outcome can touch
+-- two lines. Sums of minor units are Int128: two amounts of nineteen digits must not
+-- wrap around.
 --
 -- To read it, sum again: rows of one key are merged whenever ClickHouse sees fit.
 
@@ -78,10 +80,12 @@ FROM
         workspace_id, occurred_at, partner_id, program_id, link_id, verdict, type, effect,
         toInt128(ifNull(amount_minor, 0)) AS amount,
         toInt128(ifNull(estimated_reward_minor, 0)) AS reward,
-        -- The lines that an outcome touches: (currency, exponent, the event stands here, its reward stands here).
+        -- The lines that an outcome touches: (currency, exponent, the event is here,
+        -- its reward is here).
         arrayJoin(if(estimated_reward_minor IS NULL OR (reward_currency = currency AND reward_exponent = exponent),
             [(toString(currency), exponent, true, true)],
-            [(toString(currency), exponent, true, false), (toString(reward_currency), reward_exponent, false, true)])) AS line
+            [(toString(currency), exponent, true, false),
+                (toString(reward_currency), reward_exponent, false, true)])) AS line
     FROM outcomes
     WHERE verdict IN ('attributed', 'reversed')
 )

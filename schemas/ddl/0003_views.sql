@@ -1,4 +1,5 @@
--- Views for reports. Nothing is stored here: a view can be replaced by a later migration.
+-- Views for reports. Nothing is stored here: a view can be replaced by a later
+-- migration.
 
 -- +goose Up
 
@@ -66,7 +67,8 @@ FROM partner_hourly_state AS state
 GROUP BY workspace_id, day, partner_id, program_id, link_id, currency, exponent;
 -- +goose StatementEnd
 
--- partner_daily with names and status as they are now; empty where the catalog does not know the id.
+-- partner_daily with names and status as they are now; empty where the catalog does not
+-- know the id.
 -- +goose StatementBegin
 CREATE OR REPLACE VIEW partner_performance AS
 SELECT
@@ -102,7 +104,8 @@ LEFT JOIN programs_now ON programs_now.workspace_id = daily.workspace_id AND pro
 SETTINGS join_use_nulls = 0;
 -- +goose StatementEnd
 
--- An event id that has effect under more than one token: the merchant has sent one order with two tokens, so it counts twice.
+-- An event id that has effect under more than one token: the merchant has sent one
+-- order with two tokens, so it counts twice.
 -- +goose StatementBegin
 CREATE OR REPLACE VIEW event_id_reuse AS
 SELECT
@@ -118,7 +121,8 @@ GROUP BY workspace_id, event_id
 HAVING tokens > 1;
 -- +goose StatementEnd
 
--- One row for each outcome, in the shape of the CSV export. Money is text with the currency's digits.
+-- One row for each outcome, in the shape of the CSV export. Money is text with the
+-- currency's digits.
 -- +goose StatementBegin
 CREATE OR REPLACE VIEW conversion_rows AS
 WITH (minor, digits) -> concat(if(minor < 0, '-', ''), toString(intDiv(abs(minor), intExp10(digits))),
@@ -158,7 +162,10 @@ SELECT
     o.reason_text AS reason_text,
     if(o.effect = -1, 'yes', '') AS clawback,
     o.review AS review,
-    if((o.workspace_id, o.event_id) IN (SELECT workspace_id, event_id FROM event_id_reuse), arrayPushBack(o.flags, 'event_id_reused'), o.flags) AS flags,
+    if(
+        (o.workspace_id, o.event_id) IN (SELECT workspace_id, event_id FROM event_id_reuse),
+        arrayPushBack(o.flags, 'event_id_reused'),
+        o.flags) AS flags,
     decimal(o.estimated_reward_minor, o.reward_exponent) AS estimated_reward,
     o.reward_currency AS reward_currency,
     o.reward_terms AS reward_terms,
@@ -185,7 +192,8 @@ LEFT JOIN partners_now ON partners_now.workspace_id = o.workspace_id AND partner
 SETTINGS join_use_nulls = 0;
 -- +goose StatementEnd
 
--- How far the tables go: of each topic and partition the end of the gapless run of finished batches. All rows below end_offset are in the base table.
+-- How far the tables go: of each topic and partition the end of the gapless run of
+-- finished batches. All rows below end_offset are in the base table.
 -- +goose StatementBegin
 CREATE OR REPLACE VIEW tiled_ends AS
 SELECT
@@ -211,7 +219,8 @@ WHERE following != stop
 GROUP BY topic, partition;
 -- +goose StatementEnd
 
--- For each partition the newest Progress that both tables, conversions and outcomes, have reached.
+-- For each partition the newest Progress that both tables, conversions and outcomes,
+-- have reached.
 -- +goose StatementBegin
 CREATE OR REPLACE VIEW progress_reached AS
 SELECT *
@@ -220,15 +229,18 @@ WHERE (partition, src_offset) IN
 (
     SELECT p.partition, max(p.src_offset)
     FROM progress AS p
-    LEFT JOIN (SELECT partition, end_offset FROM tiled_ends WHERE topic = 'conversions') AS events ON events.partition = p.partition
-    LEFT JOIN (SELECT partition, end_offset FROM tiled_ends WHERE topic = 'outcomes') AS verdicts ON verdicts.partition = p.partition
+    LEFT JOIN (SELECT partition, end_offset FROM tiled_ends WHERE topic = 'conversions') AS events
+        ON events.partition = p.partition
+    LEFT JOIN (SELECT partition, end_offset FROM tiled_ends WHERE topic = 'outcomes') AS verdicts
+        ON verdicts.partition = p.partition
     WHERE p.conversions_position <= events.end_offset AND p.outcomes_end <= verdicts.end_offset
     GROUP BY p.partition
     SETTINGS join_use_nulls = 0
 );
 -- +goose StatementEnd
 
--- For each partition: the processor's totals against themselves, against the tables, and the tables against each other. difference is 0, always.
+-- For each partition: the processor's totals against themselves, against the tables,
+-- and the tables against each other. difference is 0, always.
 -- +goose StatementBegin
 CREATE OR REPLACE VIEW conservation AS
 WITH
@@ -272,8 +284,9 @@ LEFT JOIN verdicts ON verdicts.partition = reached.partition
 SETTINGS join_use_nulls = 0;
 -- +goose StatementEnd
 
--- For each workspace and day of receipt (UTC): what was accepted and what became of it. An outcome that is in its table before its event is in the other is left
--- out until then. difference is 0, always.
+-- For each workspace and day of receipt (UTC): what was accepted and what became of it.
+-- An outcome that is in its table before its event is in the other is left out until
+-- then. difference is 0, always.
 -- +goose StatementBegin
 CREATE OR REPLACE VIEW workspace_conservation AS
 SELECT
@@ -299,12 +312,18 @@ FROM
         sumMap(map(verdict, toUInt64(1))) AS verdicts
     FROM
     (
-        SELECT workspace_id, toDate(received_at) AS day, src_partition AS event_partition, src_offset AS event_offset, '' AS verdict
+        SELECT
+            workspace_id,
+            toDate(received_at) AS day,
+            src_partition AS event_partition,
+            src_offset AS event_offset,
+            '' AS verdict
         FROM conversions
         UNION ALL
         SELECT workspace_id, toDate(received_at) AS day, event_partition, event_offset, toString(verdict) AS verdict
         FROM outcomes
-        LEFT JOIN (SELECT partition, end_offset FROM tiled_ends WHERE topic = 'conversions') AS reached ON reached.partition = outcomes.event_partition
+        LEFT JOIN (SELECT partition, end_offset FROM tiled_ends WHERE topic = 'conversions') AS reached
+            ON reached.partition = outcomes.event_partition
         WHERE event_offset < reached.end_offset
         SETTINGS join_use_nulls = 0
     )
@@ -313,7 +332,8 @@ FROM
 GROUP BY workspace_id, day;
 -- +goose StatementEnd
 
--- For each link: how many clicks carried a token to the merchant, and why the rest did not (token_reason → clicks).
+-- For each link: how many clicks carried a token to the merchant, and why the rest did
+-- not (token_reason → clicks).
 -- +goose StatementBegin
 CREATE OR REPLACE VIEW token_coverage AS
 SELECT
@@ -331,8 +351,10 @@ FROM clicks
 GROUP BY workspace_id, link_id;
 -- +goose StatementEnd
 
--- One row: joined_watermark is the time up to which clicks and conversions of all partitions are judged and in the tables. A partition that has caught up counts as
--- fresh as its newest Progress, unless that is more than 30 s old. A partition that never reported holds the watermark at 1970.
+-- One row: joined_watermark is the time up to which clicks and conversions of all
+-- partitions are judged and in the tables. A partition that has caught up counts as
+-- fresh as its newest Progress, unless that is more than 30 s old. A partition that
+-- never reported holds the watermark at 1970.
 -- +goose StatementBegin
 CREATE OR REPLACE VIEW freshness AS
 SELECT
@@ -350,7 +372,12 @@ FROM
         reached.oldest_waiting_received_at AS oldest_waiting,
         reached.caught_up AND reached.at >= now64(3) - INTERVAL 30 SECOND AS fresh,
         if(fresh, reached.at, least(reached.clicks_max_at, reached.conversions_max_at)) AS watermark
-    FROM (SELECT DISTINCT partition FROM batches WHERE topic IN ('clicks', 'conversions', 'outcomes', 'progress')) AS known
+    FROM
+    (
+        SELECT DISTINCT partition
+        FROM batches
+        WHERE topic IN ('clicks', 'conversions', 'outcomes', 'progress')
+    ) AS known
     LEFT JOIN progress_reached AS reached ON reached.partition = known.partition
     SETTINGS join_use_nulls = 0
 );

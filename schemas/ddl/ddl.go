@@ -27,8 +27,8 @@ const (
 	// RoleEveryWorkspace reads all workspaces: for report and export, which check
 	// rights themselves, and for operators.
 	RoleEveryWorkspace = "partners_every_workspace"
-	// RoleWorkspace is the beginning of the role that stands for one workspace; its id
-	// follows.
+	// RoleWorkspace is the prefix of a role that reads one workspace; the workspace's
+	// id follows.
 	RoleWorkspace = "partners_workspace_"
 )
 
@@ -41,7 +41,7 @@ var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // Roles returns the statements that make the roles and their row policies for a
 // database, to be run after Migrations, in order. All of them can be run again. They
 // need access management, which an embedded ClickHouse lacks (it answers with code 497,
-// ACCESS_DENIED): there is nobody to keep out there. A name that is no identifier gives
+// ACCESS_DENIED) and does not need: it has one user. A name that is no identifier gives
 // no statements.
 func Roles(database string) []string {
 	if !identifier.MatchString(database) {

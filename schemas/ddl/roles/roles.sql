@@ -1,21 +1,38 @@
--- Roles and row policies. Grant a person partners_reader and, for each workspace, a role partners_workspace_ID (CREATE ROLE `partners_workspace_acme`):
--- the roles that are enabled decide which rows a query sees, in tables and through views. Services that check rights themselves get partners_every_workspace.
+-- Roles and row policies. Grant a person partners_reader and, for each workspace, a
+-- role partners_workspace_ID (CREATE ROLE `partners_workspace_acme`): the roles that
+-- are enabled decide which rows a query sees, in tables and through views. Services
+-- that check rights themselves get partners_every_workspace.
 
 CREATE ROLE IF NOT EXISTS partners_writer;
 CREATE ROLE IF NOT EXISTS partners_reader;
 CREATE ROLE IF NOT EXISTS partners_every_workspace;
 
-GRANT SELECT, INSERT, ALTER, OPTIMIZE, CREATE TABLE, CREATE VIEW, DROP TABLE, DROP VIEW, TRUNCATE ON {{database}}.* TO partners_writer;
+GRANT SELECT, INSERT, ALTER, OPTIMIZE, CREATE TABLE, CREATE VIEW, DROP TABLE, DROP VIEW, TRUNCATE
+    ON {{database}}.* TO partners_writer;
 GRANT SELECT ON {{database}}.* TO partners_every_workspace;
 
--- A reader gets what has a row policy below, and views of it, by name. Not the materialized views: ClickHouse reads their target without its policy.
+-- A reader gets what has a row policy below, and views of it, by name. Not the
+-- materialized views: ClickHouse reads their target without its policy.
 REVOKE SELECT ON {{database}}.* FROM partners_reader;
 GRANT
-    SELECT ON {{database}}.clicks, SELECT ON {{database}}.conversions, SELECT ON {{database}}.outcomes, SELECT ON {{database}}.rejections, SELECT ON {{database}}.catalog_versions,
+    SELECT ON {{database}}.clicks,
+    SELECT ON {{database}}.conversions,
+    SELECT ON {{database}}.outcomes,
+    SELECT ON {{database}}.rejections,
+    SELECT ON {{database}}.catalog_versions,
     SELECT ON {{database}}.partner_hourly_state, SELECT ON {{database}}.progress, SELECT ON {{database}}.batches,
-    SELECT ON {{database}}.catalog_now, SELECT ON {{database}}.partners_now, SELECT ON {{database}}.programs_now, SELECT ON {{database}}.partner_daily,
-    SELECT ON {{database}}.partner_performance, SELECT ON {{database}}.event_id_reuse, SELECT ON {{database}}.conversion_rows, SELECT ON {{database}}.tiled_ends,
-    SELECT ON {{database}}.progress_reached, SELECT ON {{database}}.conservation, SELECT ON {{database}}.workspace_conservation, SELECT ON {{database}}.token_coverage,
+    SELECT ON {{database}}.catalog_now,
+    SELECT ON {{database}}.partners_now,
+    SELECT ON {{database}}.programs_now,
+    SELECT ON {{database}}.partner_daily,
+    SELECT ON {{database}}.partner_performance,
+    SELECT ON {{database}}.event_id_reuse,
+    SELECT ON {{database}}.conversion_rows,
+    SELECT ON {{database}}.tiled_ends,
+    SELECT ON {{database}}.progress_reached,
+    SELECT ON {{database}}.conservation,
+    SELECT ON {{database}}.workspace_conservation,
+    SELECT ON {{database}}.token_coverage,
     SELECT ON {{database}}.freshness
     TO partners_reader;
 
@@ -38,6 +55,7 @@ CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.partner_hourly_state U
 CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.partner_hourly_state
     USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
 
--- These hold positions and counts of whole partitions, nothing of a workspace; freshness and conservation need them.
+-- These hold positions and counts of whole partitions, nothing of a workspace;
+-- freshness and conservation need them.
 CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.progress USING 1 TO partners_writer, partners_every_workspace, partners_reader;
 CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.batches USING 1 TO partners_writer, partners_every_workspace, partners_reader;
