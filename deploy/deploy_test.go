@@ -194,29 +194,29 @@ func checkFlags(t *testing.T, where, bin string, command []string) string {
 	return string(usage)
 }
 
-// checkReadme wants the commands in the README to have their flags, all daemons to be
+// checkReadme wants the commands in deploy/README.md to have their flags, all daemons to be
 // among them, and no two of those to share an address.
 func checkReadme(t *testing.T, bin string) {
 	t.Helper()
-	text, err := os.ReadFile("../README.md")
+	text, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := map[string]string{} // by address, the program
 	for _, m := range regexp.MustCompile(`(?m)^\$ bin/([^#\n]*)`).FindAllStringSubmatch(string(text), -1) {
 		command := strings.Fields(m[1])
-		checkFlags(t, "README.md", bin, command)
+		checkFlags(t, "deploy/README.md", bin, command)
 		for i, word := range command {
 			if word == "-admin-listen" {
 				if other := at[command[i+1]]; other != "" {
-					t.Errorf("README.md: %s and %s both listen on %s", command[0], other, command[i+1])
+					t.Errorf("deploy/README.md: %s and %s both listen on %s", command[0], other, command[i+1])
 				}
 				at[command[i+1]] = command[0]
 			}
 		}
 	}
 	if len(at) != 6 {
-		t.Errorf("README.md starts %v", at)
+		t.Errorf("deploy/README.md starts %v", at)
 	}
 }
 

@@ -297,7 +297,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// The lines of the README that make secrets make such as the programs read.
+// The lines of deploy/README.md that create secrets create such as the programs read.
 func TestReadmeSecrets(t *testing.T) {
 	t.Parallel()
 	for _, tool := range []string{"bash", "openssl"} {
@@ -308,7 +308,7 @@ func TestReadmeSecrets(t *testing.T) {
 			t.Skipf("SKIP: there is no %s in PATH", tool)
 		}
 	}
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("../../deploy/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}

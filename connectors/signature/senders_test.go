@@ -54,9 +54,9 @@ func need(t *testing.T, script string, tools ...string) {
 	}
 }
 
-// What the README shows of a script is in it, and of sign.sh all.
+// What ingest/README.md shows of a script is in it, and of sign.sh all.
 func TestReadme(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("../ingest/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestReadme(t *testing.T) {
 		_, shown, _ := strings.Cut(string(readme), fence)
 		shown, _, _ = strings.Cut(shown, "```")
 		if shown == "" || !strings.Contains(string(text), shown) || script == "sign.sh" && "#!"+shown != string(text) {
-			t.Errorf("%s: the README shows\n%s", script, shown)
+			t.Errorf("%s: ingest/README.md shows\n%s", script, shown)
 		}
 	}
 }
