@@ -22,9 +22,9 @@ func (s *session) initTransactionalID(ctx context.Context, id string) error {
 	defer cancel()
 	// From here on the coordinator no longer knows of the transaction before.
 	if d, err := s.adm.DescribeTransactions(ctx, id); err == nil && d[id].Err == nil {
-		s.ended.note(d[id])
+		s.ended.noteDescription(d[id])
 	}
-	cl, err := s.transactional(id)
+	cl, err := s.newTransactionalClient(id)
 	if err != nil {
 		return err
 	}
@@ -33,26 +33,26 @@ func (s *session) initTransactionalID(ctx context.Context, id string) error {
 	return err
 }
 
-// transactional makes a client that takes the transactional id with its first request.
-func (s *session) transactional(id string) (*kgo.Client, error) {
+// newTransactionalClient makes a client that takes the transactional id with its first request.
+func (s *session) newTransactionalClient(id string) (*kgo.Client, error) {
 	return kafka.NewClient(s.kafka, s.log, nil, kgo.TransactionalID(id), kgo.TransactionTimeout(s.env.TransactionTimeout))
 }
 
-// blocker is a transaction of our group that holds partitions back and is not over yet.
-type blocker struct {
+// blockingTxn is a transaction of our group that holds partitions back and is not over yet.
+type blockingTxn struct {
 	hangingTxn
 	hangs bool  // over for its coordinator; otherwise it is under way
 	why   error // it is still there
 }
 
-func (b blocker) Error() string { return fmt.Sprintf("%v: %v", b.hangingTxn, b.why) }
+func (b blockingTxn) Error() string { return fmt.Sprintf("%v: %v", b.hangingTxn, b.why) }
 
 // endAllBlockers looks at every partition that our transactions write, before this slot writes
 // into any: its next transaction would close what an earlier one left open with its own
 // marker. It waits for what hangs in partitions that every slot shares; for what hangs
 // elsewhere, the partition's owner waits.
 func (s *session) endAllBlockers(ctx context.Context) error {
-	return s.wait(ctx, s.transactionPartitions(), false, func(b blocker) bool {
+	return s.waitForBlockers(ctx, s.transactionPartitions(), false, func(b blockingTxn) bool {
 		return b.hangs && slices.ContainsFunc(b.open, func(p kadm.DescribedProducer) bool {
 			return p.Topic == offsetsTopic || s.isShared(p.Topic) && b.id == s.engine.transactionalID()
 		})
@@ -76,7 +76,7 @@ func (s *session) endBlockers(ctx context.Context, p *Partition) error {
 	if len(held) == 0 {
 		return nil
 	}
-	return s.wait(ctx, held, true, func(blocker) bool { return true })
+	return s.waitForBlockers(ctx, held, true, func(blockingTxn) bool { return true })
 }
 
 const (
@@ -87,12 +87,12 @@ const (
 	logPause = time.Minute
 )
 
-// wait looks at partitions until nothing is left there that matters. It never gives up:
+// waitForBlockers looks at partitions until nothing is left there that matters. It never gives up:
 // what a person has to do is in the log, once a minute.
-func (s *session) wait(ctx context.Context, partitions kadm.TopicsSet, owned bool, matters func(blocker) bool) error {
+func (s *session) waitForBlockers(ctx context.Context, partitions kadm.TopicsSet, owned bool, matters func(blockingTxn) bool) error {
 	var began, loggedAt time.Time
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, lookPause) {
-		blockers, err := s.look(ctx, partitions, owned)
+		blockers, err := s.lookForBlockers(ctx, partitions, owned)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -134,12 +134,12 @@ func (s *session) wait(ctx context.Context, partitions kadm.TopicsSet, owned boo
 	}
 }
 
-// look ends what it can of the transactions of our group that hold partitions back, and
+// lookForBlockers ends what it can of the transactions of our group that hold partitions back, and
 // returns those that it could not. owned says that the partitions were assigned to us:
 // whoever has a transaction open there is dead or a zombie, as a live member revokes
 // only between transactions. In other partitions, what is under way may be a live
 // one's.
-func (s *session) look(ctx context.Context, partitions kadm.TopicsSet, owned bool) (blockers []blocker, err error) {
+func (s *session) lookForBlockers(ctx context.Context, partitions kadm.TopicsSet, owned bool) (blockers []blockingTxn, err error) {
 	select { // restores run side by side, and one transaction is open in several partitions
 	case s.healing <- struct{}{}:
 		defer func() { <-s.healing }()
@@ -148,15 +148,15 @@ func (s *session) look(ctx context.Context, partitions kadm.TopicsSet, owned boo
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errSlow)
 	defer cancel()
-	open, unseen, err := s.openIn(ctx, partitions)
-	if owned && err != nil || s.shared(unseen) {
+	open, unseen, err := s.listOpenTransactions(ctx, partitions)
+	if owned && err != nil || s.writesShared(unseen) {
 		return nil, err
 	}
-	txns := byTransaction(open)
+	txns := groupByTransaction(open)
 	if len(txns) == 0 {
 		return nil, nil
 	}
-	owners, err := s.owners(ctx, txns)
+	owners, err := s.describeOwners(ctx, txns)
 	if err != nil {
 		return nil, err
 	}
@@ -164,30 +164,30 @@ func (s *session) look(ctx context.Context, partitions kadm.TopicsSet, owned boo
 		d, known := owners[t.producer]
 		t.id = d.TxnID
 		switch {
-		case known && !strings.HasPrefix(t.id, s.group()+"-"):
+		case known && !strings.HasPrefix(t.id, s.groupName()+"-"):
 			continue // another program's, in the partition of the group's offsets
-		case !known && t.onlyIn(offsetsTopic) && !s.ours(ctx, t):
+		case !known && t.onlyIn(offsetsTopic) && !s.belongsToGroup(ctx, t):
 			continue
 		case known && d.State == "Ongoing" && d.ProducerEpoch == t.epoch:
 			if !owned {
 				continue
 			}
-			if !holds(d, t.open) {
-				blockers = append(blockers, blocker{t, false,
+			if !coordinatorCounts(d, t.open) {
+				blockers = append(blockers, blockingTxn{t, false,
 					errors.New("its coordinator says that it goes on, but not here")})
 			} else if err := s.initTransactionalID(ctx, t.id); err != nil {
-				blockers = append(blockers, blocker{t, false, fmt.Errorf("ending it for its last owner: %w", err)})
+				blockers = append(blockers, blockingTxn{t, false, fmt.Errorf("ending it for its last owner: %w", err)})
 			} else {
 				s.log.Info("ended the transaction of the partition's last owner", "transaction", t.String())
-				blockers = append(blockers, blocker{t, false, errors.New("its markers are on their way")})
+				blockers = append(blockers, blockingTxn{t, false, errors.New("its markers are on their way")})
 			}
 		case known && strings.HasPrefix(d.State, "Prepare") && t.markedBy(d.ProducerID, d.ProducerEpoch):
 			// The id may belong to a live process, which would be fenced for nothing.
 			if owned {
-				blockers = append(blockers, blocker{t, false, errors.New("its markers are on their way")})
+				blockers = append(blockers, blockingTxn{t, false, errors.New("its markers are on their way")})
 			}
 		default:
-			if b := s.heal(ctx, t); b != nil {
+			if b := s.healTransaction(ctx, t); b != nil {
 				blockers = append(blockers, *b)
 			}
 		}
@@ -203,9 +203,9 @@ func (s *session) isShared(name string) bool {
 	return slices.ContainsFunc(s.topo.Shared, func(shared string) bool { return s.kafka.Topic(shared) == name })
 }
 
-// shared reports whether one of the partitions is written by every slot: the dead
+// writesShared reports whether one of the partitions is written by every slot: the dead
 // letters, or the group's offsets.
-func (s *session) shared(partitions kadm.TopicsSet) bool {
+func (s *session) writesShared(partitions kadm.TopicsSet) bool {
 	for name, of := range partitions {
 		if len(of) > 0 && (name == offsetsTopic || s.isShared(name)) {
 			return true
@@ -214,10 +214,10 @@ func (s *session) shared(partitions kadm.TopicsSet) bool {
 	return false
 }
 
-// openIn lists the producers that have a transaction open in partitions, and the
+// listOpenTransactions lists the producers that have a transaction open in partitions, and the
 // partitions that it could not see, with the reason. Where the cluster does not let us
 // look, nothing is open: restores then wait for a transaction's timeout.
-func (s *session) openIn(ctx context.Context, partitions kadm.TopicsSet) (
+func (s *session) listOpenTransactions(ctx context.Context, partitions kadm.TopicsSet) (
 	open []kadm.DescribedProducer, unseen kadm.TopicsSet, err error) {
 	unseen = make(kadm.TopicsSet)
 	// one at a time: a right that lacks for one topic hides them all
@@ -249,9 +249,9 @@ func (s *session) openIn(ctx context.Context, partitions kadm.TopicsSet) (
 	return open, unseen, err
 }
 
-// owners says, by producer id, which transactional id it belongs to, and what the
+// describeOwners says, by producer id, which transactional id it belongs to, and what the
 // coordinator says of that. A producer id that rolled over belongs to none.
-func (s *session) owners(ctx context.Context, txns []hangingTxn) (map[int64]kadm.DescribedTransaction, error) {
+func (s *session) describeOwners(ctx context.Context, txns []hangingTxn) (map[int64]kadm.DescribedTransaction, error) {
 	var producers []int64
 	for _, t := range txns {
 		producers = append(producers, t.producer)
@@ -279,8 +279,8 @@ func (s *session) owners(ctx context.Context, txns []hangingTxn) (map[int64]kadm
 	return owners, nil
 }
 
-// byTransaction gathers what is open by transaction, in order.
-func byTransaction(open []kadm.DescribedProducer) (txns []hangingTxn) {
+// groupByTransaction gathers what is open by transaction, in order.
+func groupByTransaction(open []kadm.DescribedProducer) (txns []hangingTxn) {
 	for _, p := range open {
 		key := txnKey{p.ProducerID, p.ProducerEpoch}
 		i := slices.IndexFunc(txns, func(t hangingTxn) bool { return t.txnKey == key })
@@ -296,9 +296,9 @@ func byTransaction(open []kadm.DescribedProducer) (txns []hangingTxn) {
 	return txns
 }
 
-// holds reports whether the coordinator counts one of the partitions to the
+// coordinatorCounts reports whether the coordinator counts one of the partitions to the
 // transaction.
-func holds(d kadm.DescribedTransaction, open []kadm.DescribedProducer) bool {
+func coordinatorCounts(d kadm.DescribedTransaction, open []kadm.DescribedProducer) bool {
 	return slices.ContainsFunc(open, func(p kadm.DescribedProducer) bool {
 		_, ok := d.Topics[p.Topic][p.Partition]
 		return ok

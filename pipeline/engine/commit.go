@@ -40,18 +40,18 @@ func (tx *Tx) Now() time.Time { return tx.session.env.Now() }
 // Produce writes a record to an output that every slot writes, named with its prefix.
 func (tx *Tx) Produce(r *kgo.Record) {
 	tx.records++
-	tx.send(r, nil)
+	tx.produceRecord(r, nil)
 }
 
 // ProduceOwned writes a record to the first owned output. p's OwnedEnd covers it once it is
 // acknowledged.
 func (tx *Tx) ProduceOwned(p *Partition, r *kgo.Record) {
 	tx.records++
-	tx.send(r, func(r *kgo.Record) { raiseTo(&p.ownedEnd, r.Offset+1) })
+	tx.produceRecord(r, func(r *kgo.Record) { raiseTo(&p.ownedEnd, r.Offset+1) })
 }
 
-// send produces within the transaction; acked runs on the client's goroutine.
-func (tx *Tx) send(r *kgo.Record, acked func(*kgo.Record)) {
+// produceRecord produces within the transaction; acked runs on the client's goroutine.
+func (tx *Tx) produceRecord(r *kgo.Record, acked func(*kgo.Record)) {
 	tx.session.gts.Produce(context.Background(), r, func(r *kgo.Record, err error) {
 		if err == nil && acked != nil {
 			acked(r)
@@ -70,9 +70,9 @@ func (tx *Tx) noteProduced(r *kgo.Record, err error) {
 	}
 }
 
-// commit ends the transaction if there is one, and applies it. Anything but a clear yes
+// commitTransaction ends the transaction if there is one, and applies it. Anything but a clear yes
 // ends the session: the broker knows, and the next session asks.
-func (s *session) commit(tx *Tx) error {
+func (s *session) commitTransaction(tx *Tx) error {
 	if !tx.open {
 		return nil
 	}
@@ -82,7 +82,7 @@ func (s *session) commit(tx *Tx) error {
 	}
 	s.m.phases.WithLabelValues("produce").Add(time.Since(began).Seconds())
 	began = time.Now()
-	ok, err := s.end()
+	ok, err := s.endTransaction()
 	s.m.phases.WithLabelValues("commit").Add(time.Since(began).Seconds())
 	switch {
 	case err != nil:
@@ -111,7 +111,7 @@ func (s *session) applyCommitted() error {
 	}
 	s.m.phases.WithLabelValues("apply").Add(time.Since(began).Seconds())
 	s.env.Step(StepApplied)
-	s.observe()
+	s.setGauges()
 	for _, p := range s.running {
 		if err := p.task.Committed(); err != nil {
 			return p.markCorrupt(fmt.Errorf("cleaning up partition %d: %w", p.ID, err))
@@ -134,7 +134,7 @@ func (s *session) flushState(p *Partition) error {
 	// nothing changed.
 	p.identity.At = s.env.Now().UnixMilli()
 	b := p.Store.NewBatch()
-	return errors.Join(p.identity.put(b), b.Commit(), p.Store.Flush())
+	return errors.Join(p.identity.putRow(b), b.Commit(), p.Store.Flush())
 }
 
 // produceRows waits for the tasks' records, lets each task finish, writes each changed row
@@ -142,7 +142,7 @@ func (s *session) flushState(p *Partition) error {
 // whatever became of them. Offsets were committed whose rows the changelog lacked, because
 // a record had been given up on.
 func (s *session) produceRows(tx *Tx) error {
-	if err := s.flush(tx); err != nil {
+	if err := s.flushProduced(tx); err != nil {
 		return err
 	}
 	s.env.Step(StepFlushed)
@@ -153,14 +153,14 @@ func (s *session) produceRows(tx *Tx) error {
 		}
 		for _, k := range p.Rows.keys {
 			r := &kgo.Record{Topic: changelog, Partition: p.ID, Key: []byte(k), Value: p.Rows.rows[k]}
-			tx.send(r, func(r *kgo.Record) { raiseTo(&p.changelogEnd, r.Offset+1) })
+			tx.produceRecord(r, func(r *kgo.Record) { raiseTo(&p.changelogEnd, r.Offset+1) })
 		}
 	}
 	s.env.Step(StepProduced)
-	return s.flush(tx)
+	return s.flushProduced(tx)
 }
 
-func (s *session) flush(tx *Tx) error {
+func (s *session) flushProduced(tx *Tx) error {
 	ctx, cancel := context.WithTimeout(s.connected, EndTimeout)
 	defer cancel()
 	if err := s.gts.Client().Flush(ctx); err != nil {
@@ -172,10 +172,10 @@ func (s *session) flush(tx *Tx) error {
 	return nil
 }
 
-// end commits with the offsets of what was applied. The deadline gets us out of a client
+// endTransaction commits with the offsets of what was applied. The deadline gets us out of a client
 // that waits for itself (see DESIGN.md); if even that does not help, only a new process
 // does.
-func (s *session) end() (bool, error) {
+func (s *session) endTransaction() (bool, error) {
 	type answer struct {
 		ok  bool
 		err error

@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// connections ends a session one of whose clients lost a connection.
+// connectionWatch ends a session one of whose clients lost a connection.
 //
 // A broker that was away may have lost the markers of our last transaction, End
 // answered or not. The client would connect again and go on, and its next transaction
@@ -22,7 +22,7 @@ import (
 //
 // It is a hook of the clients of a session: none can have dialled again before it is
 // called.
-type connections struct {
+type connectionWatch struct {
 	lost context.CancelCauseFunc
 	mu   sync.Mutex
 	met  map[string]bool // brokers that there was a connection to
@@ -30,7 +30,7 @@ type connections struct {
 
 // OnBrokerConnect implements kgo.HookBrokerConnect. A broker that was never there is
 // not lost.
-func (c *connections) OnBrokerConnect(b kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+func (c *connectionWatch) OnBrokerConnect(b kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
 	addr := net.JoinHostPort(b.Host, fmt.Sprint(b.Port))
 	c.mu.Lock()
 	if c.met == nil {
@@ -40,19 +40,19 @@ func (c *connections) OnBrokerConnect(b kgo.BrokerMetadata, _ time.Duration, _ n
 	met := c.met[addr]
 	c.mu.Unlock()
 	if met {
-		c.check(addr, err)
+		c.endIfLost(addr, err)
 	}
 }
 
 // OnBrokerE2E implements kgo.HookBrokerE2E.
-func (c *connections) OnBrokerE2E(b kgo.BrokerMetadata, _ int16, e kgo.BrokerE2E) {
+func (c *connectionWatch) OnBrokerE2E(b kgo.BrokerMetadata, _ int16, e kgo.BrokerE2E) {
 	if err := e.Err(); err != nil {
-		c.check(net.JoinHostPort(b.Host, fmt.Sprint(b.Port)), err)
+		c.endIfLost(net.JoinHostPort(b.Host, fmt.Sprint(b.Port)), err)
 	}
 }
 
-// check ends the session unless it was our side that gave up.
-func (c *connections) check(addr string, err error) {
+// endIfLost ends the session unless it was our side that gave up.
+func (c *connectionWatch) endIfLost(addr string, err error) {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
 		errors.Is(err, net.ErrClosed), errors.Is(err, kgo.ErrClientClosed):

@@ -41,7 +41,7 @@ func newEndOffsetPoller(adm *kadm.Client, now func() time.Time, leading, followi
 		cancel:    cancel,
 		done:      make(chan struct{}),
 	}
-	go l.run(ctx)
+	go l.pollOnRequest(ctx)
 	return l
 }
 
@@ -54,15 +54,15 @@ func hasReached(ends map[int32]int64, partition int32, offset int64) bool {
 // listingPause bounds the requests that a steady stream of buffered records can cause.
 const listingPause = 5 * time.Millisecond
 
-// request wants a snapshot that begins after now.
-func (l *endOffsetPoller) request() {
+// requestSnapshot wants a snapshot that begins after now.
+func (l *endOffsetPoller) requestSnapshot() {
 	select {
 	case l.wanted <- struct{}{}:
 	default:
 	}
 }
 
-func (l *endOffsetPoller) run(ctx context.Context) {
+func (l *endOffsetPoller) pollOnRequest(ctx context.Context) {
 	defer close(l.done)
 	for {
 		select {
@@ -71,7 +71,7 @@ func (l *endOffsetPoller) run(ctx context.Context) {
 		case <-l.wanted:
 		}
 		pause := listingPause
-		if !l.list(ctx) {
+		if !l.takeSnapshot(ctx) {
 			pause *= 20 // the session asks again
 		}
 		select {
@@ -81,8 +81,8 @@ func (l *endOffsetPoller) run(ctx context.Context) {
 	}
 }
 
-// list takes a snapshot. It reports whether the brokers answered.
-func (l *endOffsetPoller) list(ctx context.Context) bool {
+// takeSnapshot takes a snapshot. It reports whether the brokers answered.
+func (l *endOffsetPoller) takeSnapshot(ctx context.Context) bool {
 	snapshot := &endOffsetSnapshot{
 		at:        time.Now(),
 		wall:      l.now(),
@@ -109,7 +109,7 @@ func (l *endOffsetPoller) list(ctx context.Context) bool {
 	return true
 }
 
-func (l *endOffsetPoller) close() {
+func (l *endOffsetPoller) closePoller() {
 	l.cancel()
 	<-l.done
 }

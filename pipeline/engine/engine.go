@@ -131,10 +131,10 @@ func (e *Engine) runSession(ctx context.Context) error {
 	s.lastPoll.Store(time.Now().UnixNano())
 	done := make(chan error, 1)
 	go func() {
-		err := s.run(ctx)
+		err := s.runTransactions(ctx)
 		e.joined.Store(false)
 		s.lastPoll.Store(time.Now().UnixNano())
-		s.close() // on a full disk, Pebble repeats a flush without end
+		s.closeSession() // on a full disk, Pebble repeats a flush without end
 		done <- err
 	}()
 	var stuckFor time.Duration

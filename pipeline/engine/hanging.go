@@ -84,10 +84,10 @@ type txnOutcomes struct {
 	voided map[voidRow]bool // written
 }
 
-// note keeps what a coordinator's state says of the newest transaction of an id. Of one
+// noteDescription keeps what a coordinator's state says of the newest transaction of an id. Of one
 // that is going on it says nothing, even if somebody ends it: a commit may be on its
 // way.
-func (o *txnOutcomes) note(d kadm.DescribedTransaction) {
+func (o *txnOutcomes) noteDescription(d kadm.DescribedTransaction) {
 	key := txnKey{d.ProducerID, d.ProducerEpoch - 1}
 	switch d.State {
 	case "PrepareAbort", "CompleteAbort":
@@ -112,13 +112,13 @@ type voidRow struct {
 	partition int32
 }
 
-func (o *txnOutcomes) isVoid(r voidRow) bool {
+func (o *txnOutcomes) isVoided(r voidRow) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.voided[r]
 }
 
-func (o *txnOutcomes) void(r voidRow) {
+func (o *txnOutcomes) markVoided(r voidRow) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.voided == nil {
@@ -127,35 +127,35 @@ func (o *txnOutcomes) void(r voidRow) {
 	o.voided[r] = true
 }
 
-func (o *txnOutcomes) of(k txnKey) txnOutcome {
+func (o *txnOutcomes) outcomeOf(k txnKey) txnOutcome {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.known[k]
 }
 
-// source is something that may know how a transaction ended. An undecided answer comes
+// outcomeSource is something that may know how a transaction ended. An undecided answer comes
 // with the reason.
-type source struct {
+type outcomeSource struct {
 	name string
 	ask  func(context.Context, *hangingTxn) (txnOutcome, error)
 }
 
-// sources are what is asked, the surest first.
-func (s *session) sources() []source {
-	return []source{
+// outcomeSources are what is asked, the surest first.
+func (s *session) outcomeSources() []outcomeSource {
+	return []outcomeSource{
 		{"the coordinator", s.askCoordinator},
 		{"the coordinator's log", s.readCoordinatorLog},
 		{"the markers in other partitions", s.searchMarkers},
 	}
 }
 
-// decide says how a transaction ended, and by which source it is known. silent is why
+// decideOutcome says how a transaction ended, and by which source it is known. silent is why
 // those that were asked before do not know.
-func (s *session) decide(ctx context.Context, t *hangingTxn) (outcome txnOutcome, by string, silent error) {
-	if outcome = s.ended.of(t.txnKey); outcome != txnUndecided {
+func (s *session) decideOutcome(ctx context.Context, t *hangingTxn) (outcome txnOutcome, by string, silent error) {
+	if outcome = s.ended.outcomeOf(t.txnKey); outcome != txnUndecided {
 		return outcome, "what was known before", nil
 	}
-	for _, source := range s.sources() {
+	for _, source := range s.outcomeSources() {
 		outcome, why := source.ask(ctx, t)
 		if outcome != txnUndecided {
 			return outcome, source.name, silent
@@ -178,31 +178,31 @@ func (s *session) askCoordinator(ctx context.Context, t *hangingTxn) (txnOutcome
 		return txnUndecided, err
 	}
 	d := described[t.id]
-	s.ended.note(d)
-	return s.ended.of(t.txnKey), fmt.Errorf("it is past that transaction: %s, producer %d epoch %d",
+	s.ended.noteDescription(d)
+	return s.ended.outcomeOf(t.txnKey), fmt.Errorf("it is past that transaction: %s, producer %d epoch %d",
 		d.State, d.ProducerID, d.ProducerEpoch)
 }
 
-// heal writes the missing markers of a transaction that is over for its coordinator, in
+// healTransaction writes the missing markers of a transaction that is over for its coordinator, in
 // every partition. It returns nil if nothing is left to do.
-func (s *session) heal(ctx context.Context, t hangingTxn) *blocker {
+func (s *session) healTransaction(ctx context.Context, t hangingTxn) *blockingTxn {
 	// The coordinator was asked after t was found: what is open now, hangs.
-	open, _, err := s.openIn(ctx, s.transactionPartitions())
+	open, _, err := s.listOpenTransactions(ctx, s.transactionPartitions())
 	t.open = slices.DeleteFunc(open, func(p kadm.DescribedProducer) bool {
 		return t.txnKey != txnKey{p.ProducerID, p.ProducerEpoch}
 	})
 	if len(t.open) == 0 {
 		if err != nil {
-			return &blocker{t, true, err}
+			return &blockingTxn{t, true, err}
 		}
 		return nil // its marker was on the way
 	}
-	outcome, by, silent := s.decide(ctx, &t)
+	outcome, by, silent := s.decideOutcome(ctx, &t)
 	if outcome == txnUndecided {
-		return &blocker{t, true, fmt.Errorf("its markers are lost, and nothing says yet how it ended: %w", silent)}
+		return &blockingTxn{t, true, fmt.Errorf("its markers are lost, and nothing says yet how it ended: %w", silent)}
 	}
 	if outcome == txnAbort {
-		err = s.abort(ctx, &t)
+		err = s.abortTransaction(ctx, &t)
 	} else {
 		err = s.writeMarkers(ctx, &t, outcome)
 	}
@@ -210,7 +210,7 @@ func (s *session) heal(ctx context.Context, t hangingTxn) *blocker {
 		s.ended.remember(t.txnKey, outcome) // some may be written, whatever a better source says later
 	}
 	if err != nil {
-		return &blocker{t, true, fmt.Errorf("its markers are lost, and to write them (%s, says %s): %w",
+		return &blockingTxn{t, true, fmt.Errorf("its markers are lost, and to write them (%s, says %s): %w",
 			outcome, by, err)}
 	}
 	s.m.hanging.Add(float64(len(t.open)))
@@ -219,7 +219,7 @@ func (s *session) heal(ctx context.Context, t hangingTxn) *blocker {
 	return nil
 }
 
-// abort ends a transaction in every partition where it is open.
+// abortTransaction ends a transaction in every partition where it is open.
 //
 // Its state may be in somebody's Pebble all the same: an End that was taken for
 // success, of which nothing was left. So that whoever applied it finds out, a void row
@@ -230,11 +230,11 @@ func (s *session) heal(ctx context.Context, t hangingTxn) *blocker {
 // While the producer id still belongs to the transactional id, a transaction of that id
 // that writes into the partitions and aborts closes both, and needs no right that the
 // slot had not. But taking the id fences its slot.
-func (s *session) abort(ctx context.Context, t *hangingTxn) error {
+func (s *session) abortTransaction(ctx context.Context, t *hangingTxn) error {
 	if err := s.writeVoidRows(ctx, t); err != nil {
 		return err
 	}
-	free, err := s.idle(ctx, t.id)
+	free, err := s.idIsUnused(ctx, t.id)
 	if err != nil {
 		return err
 	}
@@ -255,7 +255,7 @@ func (s *session) writeVoidRows(ctx context.Context, t *hangingTxn) error {
 	var rows []*kgo.Record
 	for _, p := range t.open {
 		row := voidRow{t.txnKey, p.Partition}
-		if p.Topic == s.kafka.Topic(s.topo.Changelog) && !s.ended.isVoid(row) {
+		if p.Topic == s.kafka.Topic(s.topo.Changelog) && !s.ended.isVoided(row) {
 			key, value := event.VoidRow(p.CurrentTxnStartOffset)
 			rows = append(rows, &kgo.Record{Topic: p.Topic, Partition: p.Partition, Key: key, Value: value})
 		}
@@ -264,21 +264,21 @@ func (s *session) writeVoidRows(ctx context.Context, t *hangingTxn) error {
 		if r.Err != nil {
 			return fmt.Errorf("writing a void row to %s partition %d: %w", r.Record.Topic, r.Record.Partition, r.Err)
 		}
-		s.ended.void(voidRow{t.txnKey, r.Record.Partition})
+		s.ended.markVoided(voidRow{t.txnKey, r.Record.Partition})
 	}
 	return nil
 }
 
-// idle reports whether nobody uses the transactional id: its slot is not in the group,
+// idIsUnused reports whether nobody uses the transactional id: its slot is not in the group,
 // or is this one, which has not joined yet.
-func (s *session) idle(ctx context.Context, id string) (bool, error) {
+func (s *session) idIsUnused(ctx context.Context, id string) (bool, error) {
 	switch id {
 	case "":
 		return false, nil
 	case s.engine.transactionalID():
 		return !s.joining.Load(), nil
 	}
-	group := s.group()
+	group := s.groupName()
 	described, err := s.adm.DescribeGroups(ctx, group)
 	if err == nil {
 		err = described[group].Err
@@ -297,7 +297,7 @@ var errRolledOver = errors.New("the transactional id has another producer id")
 // abortAs writes one record into each partition in a transaction of the id, and aborts
 // it. Nobody who reads committed records sees one of them.
 func (s *session) abortAs(ctx context.Context, t *hangingTxn) error {
-	cl, err := s.transactional(t.id)
+	cl, err := s.newTransactionalClient(t.id)
 	if err != nil {
 		return err
 	}
@@ -341,7 +341,7 @@ func (s *session) abortAs(ctx context.Context, t *hangingTxn) error {
 func (s *session) commitAs(ctx context.Context, cl *kgo.Client, id string, producer int64, epoch int16) error {
 	req := kmsg.NewPtrTxnOffsetCommitRequest()
 	req.TransactionalID, req.ProducerID, req.ProducerEpoch = id, producer, epoch
-	req.Group = s.group()
+	req.Group = s.groupName()
 	p := kmsg.NewTxnOffsetCommitRequestTopicPartition()
 	p.LeaderEpoch = -1
 	t := kmsg.NewTxnOffsetCommitRequestTopic()

@@ -48,9 +48,9 @@ func TestOutcomeOfTheOneThatHangs(t *testing.T) {
 	} {
 		var o txnOutcomes
 		for _, d := range c.noted {
-			o.note(d)
+			o.noteDescription(d)
 		}
-		if got := o.of(txnKey{producer, 4}); got != c.want {
+		if got := o.outcomeOf(txnKey{producer, 4}); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -76,7 +76,7 @@ func TestUnbrokenLog(t *testing.T) {
 		{"compacted after the start", []int64{10, 11, 13}, 14, false},
 		{"compacted between two records before the start", []int64{7, 10, 11, 12, 13}, 14, true},
 	} {
-		u := unbroken{next: -1}
+		u := contiguousRun{next: -1}
 		at := start.Add(-time.Second)
 		if len(c.offsets) > 1 && c.offsets[1] != c.offsets[0]+1 {
 			at = at.Add(-time.Second)
@@ -85,18 +85,18 @@ func TestUnbrokenLog(t *testing.T) {
 			at = start.Add(time.Hour)
 		}
 		for _, o := range c.offsets {
-			u.add(&kgo.Record{Offset: o, Timestamp: at})
+			u.addRecord(&kgo.Record{Offset: o, Timestamp: at})
 			at = at.Add(time.Second)
 		}
-		if got := u.covers(c.end, start); got != c.want {
+		if got := u.reachesBack(c.end, start); got != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}
-	late := unbroken{next: -1} // the log begins after the transaction did
+	late := contiguousRun{next: -1} // the log begins after the transaction did
 	for o := range int64(4) {
-		late.add(&kgo.Record{Offset: 10 + o, Timestamp: start.Add(time.Second)})
+		late.addRecord(&kgo.Record{Offset: 10 + o, Timestamp: start.Add(time.Second)})
 	}
-	if late.covers(14, start) {
+	if late.reachesBack(14, start) {
 		t.Error("what begins after the transaction does not cover it")
 	}
 }

@@ -72,7 +72,7 @@ func (m stateIdentity) checkCommitted(committed inputOffsets) error {
 	return nil
 }
 
-func (m *stateIdentity) put(b *state.Batch) error {
+func (m *stateIdentity) putRow(b *state.Batch) error {
 	v, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encoding the position row: %w", err)

@@ -78,8 +78,8 @@ func (s *session) internalPartitions(ctx context.Context, name string) (n int, l
 	return len(have[name].Partitions), led, nil
 }
 
-// since is a time before which nothing can be of the transaction.
-func (t *hangingTxn) since() time.Time {
+// notBefore is a time before which nothing can be of the transaction.
+func (t *hangingTxn) notBefore() time.Time {
 	first := t.open[0].LastTimestamp
 	for _, p := range t.open {
 		first = min(first, p.LastTimestamp)
@@ -87,15 +87,15 @@ func (t *hangingTxn) since() time.Time {
 	return time.UnixMilli(first).Add(-clockMargin)
 }
 
-// ours reports whether a transaction without an id, in the partition of
+// belongsToGroup reports whether a transaction without an id, in the partition of
 // __consumer_offsets that our group shares with others, is of our group: by the offset
 // that it begins with.
-func (s *session) ours(ctx context.Context, t hangingTxn) bool {
+func (s *session) belongsToGroup(ctx context.Context, t hangingTxn) bool {
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
 	at, group := t.open[0].CurrentTxnStartOffset, ""
-	first := map[string]map[int32]span{offsetsTopic: {t.open[0].Partition: {at, at + 1}}}
-	err := s.readRaw(ctx, first, func(r *kgo.Record) bool {
+	first := map[string]map[int32]offsetSpan{offsetsTopic: {t.open[0].Partition: {at, at + 1}}}
+	err := s.readUncommitted(ctx, first, func(r *kgo.Record) bool {
 		key := kmsg.NewOffsetCommitKey()
 		if r.Offset == at && key.ReadFrom(r.Key) == nil {
 			group = key.Group
@@ -105,7 +105,7 @@ func (s *session) ours(ctx context.Context, t hangingTxn) bool {
 	if err != nil {
 		s.log.Debug("whose transaction it is cannot be seen", "transaction", t.String(), "error", err)
 	}
-	return group == s.group()
+	return group == s.groupName()
 }
 
 // readCoordinatorLog looks in __transaction_state for the end of the transaction. Where
@@ -117,16 +117,16 @@ func (s *session) readCoordinatorLog(ctx context.Context, t *hangingTxn) (txnOut
 	if err != nil {
 		return txnUndecided, err
 	}
-	spans, err := s.spans(ctx, transactionsTopic, t.since().Add(-clockMargin))
+	spans, err := s.listSpans(ctx, transactionsTopic, t.notBefore().Add(-clockMargin))
 	if err != nil {
 		return txnUndecided, err
 	}
 	if t.id != "" {
 		only := GroupPartition(t.id, n)
-		maps.DeleteFunc(spans, func(p int32, _ span) bool { return p != only })
+		maps.DeleteFunc(spans, func(p int32, _ offsetSpan) bool { return p != only })
 	}
 	outcome := txnUndecided
-	err = s.readRaw(ctx, map[string]map[int32]span{transactionsTopic: spans}, func(r *kgo.Record) bool {
+	err = s.readUncommitted(ctx, map[string]map[int32]offsetSpan{transactionsTopic: spans}, func(r *kgo.Record) bool {
 		value := kmsg.NewTxnMetadataValue()
 		if value.ReadFrom(r.Value) != nil || !t.markedBy(value.ProducerID, value.ProducerEpoch) {
 			return true // a tombstone, or another transaction
@@ -152,20 +152,20 @@ func (s *session) readCoordinatorLog(ctx context.Context, t *hangingTxn) (txnOut
 func (s *session) searchMarkers(ctx context.Context, t *hangingTxn) (txnOutcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
-	all := make(map[string]map[int32]span)
-	runs := make(map[string]map[int32]*unbroken)
+	all := make(map[string]map[int32]offsetSpan)
+	runs := make(map[string]map[int32]*contiguousRun)
 	var incomplete error
 	set := s.transactionPartitions()
 	if s.groupPartition < 0 {
 		incomplete = fmt.Errorf("%s cannot be seen", offsetsTopic)
 	}
 	for _, name := range slices.Sorted(maps.Keys(set)) {
-		spans, err := s.spans(ctx, name, t.since().Add(-clockMargin))
+		spans, err := s.listSpans(ctx, name, t.notBefore().Add(-clockMargin))
 		if err != nil {
 			incomplete = errors.Join(incomplete, err)
 			continue
 		}
-		all[name], runs[name] = make(map[int32]span), make(map[int32]*unbroken)
+		all[name], runs[name] = make(map[int32]offsetSpan), make(map[int32]*contiguousRun)
 		for p := range set[name] {
 			x, ok := spans[p]
 			if !ok {
@@ -173,12 +173,12 @@ func (s *session) searchMarkers(ctx context.Context, t *hangingTxn) (txnOutcome,
 				continue
 			}
 			all[name][p] = x
-			runs[name][p] = &unbroken{next: -1}
+			runs[name][p] = &contiguousRun{next: -1}
 		}
 	}
 	outcome := txnUndecided
-	err := s.readRaw(ctx, all, func(r *kgo.Record) bool {
-		runs[r.Topic][r.Partition].add(r)
+	err := s.readUncommitted(ctx, all, func(r *kgo.Record) bool {
+		runs[r.Topic][r.Partition].addRecord(r)
 		if r.Attrs.IsControl() && t.markedBy(r.ProducerID, r.ProducerEpoch) && len(r.Key) >= 4 {
 			switch binary.BigEndian.Uint16(r.Key[2:]) { // version, type
 			case 0:
@@ -195,7 +195,7 @@ func (s *session) searchMarkers(ctx context.Context, t *hangingTxn) (txnOutcome,
 	incomplete = errors.Join(incomplete, err)
 	for name, partitions := range runs {
 		for p, run := range partitions {
-			if end := all[name][p].end; end > 0 && !run.covers(end, t.since()) {
+			if end := all[name][p].end; end > 0 && !run.reachesBack(end, t.notBefore()) {
 				incomplete = errors.Join(incomplete,
 					fmt.Errorf("%s partition %d does not reach back to the transaction's start any more", name, p))
 			}
@@ -215,38 +215,38 @@ func (s *session) searchMarkers(ctx context.Context, t *hangingTxn) (txnOutcome,
 	return txnAbort, nil
 }
 
-// unbroken is the newest stretch of a partition's log in which no offset is missing.
-type unbroken struct {
+// contiguousRun is the newest stretch of a partition's log in which no offset is missing.
+type contiguousRun struct {
 	from, next int64 // next: -1 before the first record
 	began      time.Time
 }
 
-func (u *unbroken) add(r *kgo.Record) {
+func (u *contiguousRun) addRecord(r *kgo.Record) {
 	if r.Offset != u.next || u.next < 0 {
 		u.from, u.began = r.Offset, r.Timestamp
 	}
 	u.next = r.Offset + 1
 }
 
-// covers reports whether the stretch goes from before the given time, or from the very
+// reachesBack reports whether the stretch goes from before the given time, or from the very
 // beginning of the log, to end.
-func (u *unbroken) covers(end int64, since time.Time) bool {
+func (u *contiguousRun) reachesBack(end int64, since time.Time) bool {
 	return u.next >= end && (u.from == 0 || !u.began.After(since))
 }
 
-// span is what to read of a partition.
-type span struct{ from, end int64 }
+// offsetSpan is what to read of a partition.
+type offsetSpan struct{ from, end int64 }
 
-// spans lists the partitions of a topic, each from the last record before a time to its
+// listSpans lists the partitions of a topic, each from the last record before a time to its
 // end.
-func (s *session) spans(ctx context.Context, name string, since time.Time) (map[int32]span, error) {
+func (s *session) listSpans(ctx context.Context, name string, since time.Time) (map[int32]offsetSpan, error) {
 	starts, err1 := s.adm.ListStartOffsets(ctx, name)
 	after, err2 := s.adm.ListOffsetsAfterMilli(ctx, max(since.UnixMilli(), 0), name)
 	ends, err3 := s.adm.ListEndOffsets(ctx, name)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, fmt.Errorf("listing offsets of %s: %w", name, err)
 	}
-	spans := make(map[int32]span)
+	spans := make(map[int32]offsetSpan)
 	var err error
 	ends.Each(func(end kadm.ListedOffset) {
 		start, ok1 := starts.Lookup(name, end.Partition)
@@ -256,7 +256,7 @@ func (s *session) spans(ctx context.Context, name string, since time.Time) (map[
 				fmt.Errorf("listing offsets of %s partition %d: %w", name, end.Partition, errors.Join(e, errSlow)))
 			return
 		}
-		spans[end.Partition] = span{max(from.Offset-1, start.Offset), end.Offset}
+		spans[end.Partition] = offsetSpan{max(from.Offset-1, start.Offset), end.Offset}
 	})
 	if len(spans) == 0 && err == nil {
 		err = fmt.Errorf("%s has no partition to be seen", name)
@@ -264,10 +264,10 @@ func (s *session) spans(ctx context.Context, name string, since time.Time) (map[
 	return spans, err
 }
 
-// readRaw hands records of partitions to do until all are read or it returns false:
+// readUncommitted hands records of partitions to do until all are read or it returns false:
 // those of open and aborted transactions and the markers too. Where nothing more comes
 // below an end, because the last records were compacted away, it stops at ctx.
-func (s *session) readRaw(ctx context.Context, spans map[string]map[int32]span, do func(*kgo.Record) bool) error {
+func (s *session) readUncommitted(ctx context.Context, spans map[string]map[int32]offsetSpan, do func(*kgo.Record) bool) error {
 	from, left := make(map[string]map[int32]kgo.Offset), 0
 	for name, partitions := range spans {
 		for p, x := range partitions {

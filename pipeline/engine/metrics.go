@@ -58,8 +58,8 @@ func newMetrics(reg prometheus.Registerer, name string) *metrics {
 	return m
 }
 
-// forget drops a partition's series: it belongs to another process now.
-func (m *metrics) forget(partition int32) {
+// forgetPartition drops a partition's series: it belongs to another process now.
+func (m *metrics) forgetPartition(partition int32) {
 	p := prometheus.Labels{"partition": strconv.Itoa(int(partition))}
 	for _, v := range []*prometheus.GaugeVec{m.nextOffset, m.lag, m.buffered, m.watermark} {
 		v.DeletePartialMatch(p)

@@ -19,7 +19,7 @@ const (
 	assigned  partitionState = iota // given to us; nothing is open
 	restoring                       // its files are open, and it catches up with the log
 	running                         // the session's goroutine applies records
-	closed                          // given back; its files are closed
+	givenBack                       // given back; its files are closed
 )
 
 // String names the state as metrics and logs do.
@@ -145,13 +145,13 @@ func (p *Partition) applyCommit(now time.Time) error {
 		}
 		p.identity.Position, p.identity.At = p.changelogEnd.Load(), now.UnixMilli()
 		p.identity.Input = &inputOffsets{p.leading.next, p.following.next}
-		if err := p.identity.put(b); err != nil {
+		if err := p.identity.putRow(b); err != nil {
 			return err
 		}
 		if err := b.Commit(); err != nil {
 			return err
 		}
-		p.Rows.reset()
+		p.Rows.forgetApplied()
 	}
 	p.leading.committed = p.leading.next
 	p.following.committed = p.following.next

@@ -14,10 +14,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// restore brings one partition from what is on disk to what is committed: the group's
+// restorePartition brings one partition from what is on disk to what is committed: the group's
 // committed offsets, as the session fetched them. It runs beside the session; nothing
 // else touches the partition meanwhile.
-func (s *session) restore(ctx context.Context, p *Partition, committed inputOffsets) error {
+func (s *session) restorePartition(ctx context.Context, p *Partition, committed inputOffsets) error {
 	began := time.Now()
 	err := s.openFiles(p)
 	if err == nil {
@@ -26,7 +26,7 @@ func (s *session) restore(ctx context.Context, p *Partition, committed inputOffs
 	}
 	if needsRebuild(err) {
 		s.log.Warn("rebuilding a partition's state from the log", "partition", p.ID, "reason", err)
-		if err = s.rebuild(p); err == nil {
+		if err = s.rebuildPartition(p); err == nil {
 			err = s.catchUp(ctx, p, committed)
 		}
 	}
@@ -91,15 +91,15 @@ func (s *session) openFiles(p *Partition) error {
 	}
 	p.identity.At = s.env.Now().UnixMilli()
 	b := store.NewBatch()
-	if err := errors.Join(p.identity.put(b), b.Commit()); err != nil {
+	if err := errors.Join(p.identity.putRow(b), b.Commit()); err != nil {
 		return err
 	}
 	return store.Flush()
 }
 
-// rebuild wipes a partition's store and side log together and opens them empty: the side
+// rebuildPartition wipes a partition's store and side log together and opens them empty: the side
 // log may keep records in the store, and vouches for them by its next offset.
-func (s *session) rebuild(p *Partition) error {
+func (s *session) rebuildPartition(p *Partition) error {
 	if p.task.Close != nil {
 		_ = p.task.Close() // its files are deleted next
 	}
@@ -144,11 +144,11 @@ func (s *session) catchUp(ctx context.Context, p *Partition, committed inputOffs
 	return nil
 }
 
-// ends are a partition's offsets as the broker lists them.
-type ends struct{ start, stable, end int64 }
+// partitionOffsets are a partition's offsets as the broker lists them.
+type partitionOffsets struct{ start, stable, end int64 }
 
 // listOffsets lists a partition's offsets. An error of another partition is not reported.
-func (s *session) listOffsets(ctx context.Context, name string, id int32) (e ends, err error) {
+func (s *session) listOffsets(ctx context.Context, name string, id int32) (e partitionOffsets, err error) {
 	if e.start, err = listedOffset(ctx, s.adm.ListStartOffsets, name, id); err != nil {
 		return e, err
 	}
@@ -218,7 +218,7 @@ func (s *session) catchUpChangelog(ctx context.Context, p *Partition, committed 
 			p.identity.Input = &committed
 		}
 		p.changelogEnd.Store(p.identity.Position)
-		if err := p.identity.put(b); err != nil {
+		if err := p.identity.putRow(b); err != nil {
 			return err
 		}
 		return b.Commit()

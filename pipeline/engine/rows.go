@@ -107,8 +107,8 @@ func (o *Rows) Scan(prefix []byte, yield func(key, value []byte) bool) error {
 	return err
 }
 
-// reset forgets the rows of a transaction that was applied.
-func (o *Rows) reset() {
+// forgetApplied forgets the rows of a transaction that was applied.
+func (o *Rows) forgetApplied() {
 	clear(o.rows)
 	clear(o.groups)
 	o.keys = o.keys[:0]

@@ -13,8 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// run runs transactions until ctx is done or something ends the session.
-func (s *session) run(ctx context.Context) error {
+// runTransactions runs transactions until ctx is done or something ends the session.
+func (s *session) runTransactions(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := s.runTransaction(ctx)
 		if lost := context.Cause(s.connected); lost != nil && !Fatal(err) {
@@ -33,19 +33,19 @@ func (s *session) runTransaction(ctx context.Context) error {
 	tx := &Tx{session: s, deadline: time.Now().Add(s.cfg.CommitInterval)}
 	defer s.gts.AllowRebalance()
 	for first := true; first || time.Now().Before(tx.deadline) && tx.records < maxRows && ctx.Err() == nil; first = false {
-		if err := s.poll(ctx, tx); err != nil {
+		if err := s.pollInputs(ctx, tx); err != nil {
 			return err
 		}
 	}
-	if err := s.tick(tx); err != nil {
+	if err := s.tickTasks(tx); err != nil {
 		return err
 	}
-	return s.commit(tx)
+	return s.commitTransaction(tx)
 }
 
-// poll takes what has arrived: records of the leading input are applied at once, those of
+// pollInputs takes what has arrived: records of the leading input are applied at once, those of
 // the following input when the leading one was read up to them.
-func (s *session) poll(ctx context.Context, tx *Tx) error {
+func (s *session) pollInputs(ctx context.Context, tx *Tx) error {
 	wait, cancel := context.WithTimeout(ctx, s.pollTimeout(tx))
 	s.lastPoll.Store(time.Now().UnixNano())
 	began := time.Now()
@@ -161,7 +161,7 @@ func (s *session) applyBuffered(tx *Tx) error {
 			b := p.buffered[n]
 			if !s.env.SkipBuffering && !p.leadingRead(b, latest) {
 				if latest == nil || latest.at.Before(b.polled) {
-					s.endOffsets.request()
+					s.endOffsets.requestSnapshot()
 				}
 				break
 			}
@@ -174,7 +174,7 @@ func (s *session) applyBuffered(tx *Tx) error {
 		p.buffered = append(p.buffered[:0], p.buffered[n:]...)
 		clear(p.buffered[len(p.buffered):cap(p.buffered)])
 		s.buffering = s.buffering || len(p.buffered) > 0
-		s.throttle(p)
+		s.throttleFollowing(p)
 	}
 	return nil
 }
@@ -203,9 +203,9 @@ func (s *session) applyFollowing(tx *Tx, p *Partition, r *kgo.Record) error {
 	return nil
 }
 
-// throttle stops fetching the following input while too much of it is buffered, and goes
+// throttleFollowing stops fetching the following input while too much of it is buffered, and goes
 // on when half of that is applied.
-func (s *session) throttle(p *Partition) {
+func (s *session) throttleFollowing(p *Partition) {
 	which := map[string][]int32{s.following: {p.ID}}
 	switch {
 	case !p.paused && len(p.buffered) >= maxBuffered:
@@ -220,11 +220,11 @@ func (s *session) throttle(p *Partition) {
 // maxSnapshotAge is how old a snapshot may be for a partition to count as caught up.
 const maxSnapshotAge = 3 * time.Second
 
-// tick moves the watermarks and lets each task act on its own.
-func (s *session) tick(tx *Tx) error {
+// tickTasks moves the watermarks and lets each task act on its own.
+func (s *session) tickTasks(tx *Tx) error {
 	latest := s.endOffsets.latest.Load()
 	if latest == nil || time.Since(latest.at) > s.snapshotInterval() {
-		s.endOffsets.request()
+		s.endOffsets.requestSnapshot()
 	}
 	for _, p := range s.running {
 		if latest != nil {
@@ -254,26 +254,26 @@ func (s *session) snapshotInterval() time.Duration {
 	return min(max(s.topo.Margin/2, 100*time.Millisecond), time.Second)
 }
 
-// observe sets the gauges of all running partitions.
-func (s *session) observe() {
+// setGauges sets the gauges of all running partitions.
+func (s *session) setGauges() {
 	latest := s.endOffsets.latest.Load()
 	for _, p := range s.running {
-		s.observeInput(p, s.topo.Leading.Topic, p.leading.next)
-		s.observeInput(p, s.topo.Following.Topic, p.following.next)
+		s.setNextOffset(p, s.topo.Leading.Topic, p.leading.next)
+		s.setNextOffset(p, s.topo.Following.Topic, p.following.next)
 		s.m.buffered.WithLabelValues(p.Label).Set(float64(len(p.buffered)))
 		s.m.watermark.WithLabelValues(p.Label).Set(float64(p.watermark) / 1000)
 		if latest != nil {
-			s.observeLag(p, s.topo.Leading.Topic, latest.leading[p.ID]-p.leading.next)
-			s.observeLag(p, s.topo.Following.Topic, latest.following[p.ID]-p.following.next)
+			s.setLag(p, s.topo.Leading.Topic, latest.leading[p.ID]-p.leading.next)
+			s.setLag(p, s.topo.Following.Topic, latest.following[p.ID]-p.following.next)
 		}
 	}
 }
 
-func (s *session) observeInput(p *Partition, topic string, next int64) {
+func (s *session) setNextOffset(p *Partition, topic string, next int64) {
 	s.m.nextOffset.WithLabelValues(topic, p.Label).Set(float64(next))
 }
 
-func (s *session) observeLag(p *Partition, topic string, records int64) {
+func (s *session) setLag(p *Partition, topic string, records int64) {
 	s.m.lag.WithLabelValues(topic, p.Label).Set(float64(max(records, 0)))
 }
 

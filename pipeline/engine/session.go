@@ -114,7 +114,7 @@ func (e *Engine) newSession(ctx context.Context) (*session, error) {
 	}
 	var lost context.CancelCauseFunc
 	s.connected, lost = context.WithCancelCause(context.Background())
-	watch := kgo.WithHooks(&connections{lost: lost})
+	watch := kgo.WithHooks(&connectionWatch{lost: lost})
 	cl, err := kafka.NewClient(s.kafka, s.log, nil, watch)
 	if err != nil {
 		return nil, err
@@ -161,16 +161,16 @@ func (e *Engine) newSession(ctx context.Context) (*session, error) {
 		kgo.MaxBufferedRecords(1_000_000),
 		kgo.BrokerMaxWriteBytes(maxRequest),
 		kgo.OnPartitionsAssigned(func(_ context.Context, cl *kgo.Client, m map[string][]int32) {
-			s.assigned(ctx, cl, m)
+			s.partitionsAssigned(ctx, cl, m)
 		}),
 		kgo.OnOffsetsFetched(func(_ context.Context, _ *kgo.Client, r *kmsg.OffsetFetchResponse) error {
-			return s.fetched(r)
+			return s.offsetsFetched(r)
 		}),
-		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { s.revoked(m) }),
-		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { s.revoked(m) }),
+		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { s.partitionsRevoked(m) }),
+		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { s.partitionsRevoked(m) }),
 	)...)
 	if err != nil {
-		s.endOffsets.close()
+		s.endOffsets.closePoller()
 		cl.Close()
 		return nil, fmt.Errorf("joining the group: %w", err)
 	}
@@ -209,7 +209,7 @@ func (s *session) checkTopics(ctx context.Context) error {
 		s.noteTopic(name, d)
 	}
 	if n, _, err := s.internalPartitions(ctx, offsetsTopic); err == nil {
-		s.groupPartition = GroupPartition(s.group(), n)
+		s.groupPartition = GroupPartition(s.groupName(), n)
 	}
 	for _, in := range []Input{s.topo.Leading, s.topo.Following} {
 		if err := s.checkRetention(ctx, in); err != nil {
@@ -222,11 +222,11 @@ func (s *session) checkTopics(ctx context.Context) error {
 	if err := kafka.CheckElections(ctx, s.adm, s.log, full...); err != nil {
 		return err
 	}
-	return kafka.CheckOffsets(ctx, s.adm, s.group(), []string{s.leading, s.following})
+	return kafka.CheckOffsets(ctx, s.adm, s.groupName(), []string{s.leading, s.following})
 }
 
-// group is the full name of the consumer group.
-func (s *session) group() string { return s.kafka.Group(s.topo.Group) }
+// groupName is the full name of the consumer group.
+func (s *session) groupName() string { return s.kafka.Group(s.topo.Group) }
 
 func (s *session) describeTopic(ctx context.Context, name string) (kadm.TopicDetail, error) {
 	have, err := s.adm.ListTopics(ctx, name)
@@ -285,13 +285,13 @@ func (s *session) checkRetention(ctx context.Context, in Input) error {
 	return nil
 }
 
-// assigned pauses what is new and starts its restore.
-func (s *session) assigned(ctx context.Context, cl *kgo.Client, m map[string][]int32) {
+// partitionsAssigned pauses what is new and starts its restore.
+func (s *session) partitionsAssigned(ctx context.Context, cl *kgo.Client, m map[string][]int32) {
 	leading := slices.Sorted(slices.Values(m[s.leading]))
 	following := slices.Sorted(slices.Values(m[s.following]))
 	if !slices.Equal(leading, following) {
-		s.fail(fmt.Errorf("assigned %s %v but %s %v: the group's leader saw other metadata, or is another program "+
-			"in group %s? %w", s.leading, leading, s.following, following, s.group(), errSession))
+		s.failSession(fmt.Errorf("assigned %s %v but %s %v: the group's leader saw other metadata, or is another program "+
+			"in group %s? %w", s.leading, leading, s.following, following, s.groupName(), errSession))
 		return
 	}
 	cl.PauseFetchPartitions(m)
@@ -324,7 +324,7 @@ func (s *session) runRestore(ctx context.Context, r *restore) {
 		return
 	}
 	if err != nil {
-		s.fail(err)
+		s.failSession(err)
 		return
 	}
 	s.mu.Lock()
@@ -342,7 +342,7 @@ func (s *session) awaitOffsets(ctx context.Context, r *restore) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case at := <-r.start:
-			return s.restore(ctx, r.p, at)
+			return s.restorePartition(ctx, r.p, at)
 		case <-time.After(lookPause / 2):
 		}
 		if err := s.endAllBlockers(ctx); err != nil {
@@ -351,10 +351,10 @@ func (s *session) awaitOffsets(ctx context.Context, r *restore) error {
 	}
 }
 
-// fetched hands the committed offsets to the restores. They are the very offsets that
+// offsetsFetched hands the committed offsets to the restores. They are the very offsets that
 // fetching will begin at: another request might be answered from before a transaction
 // that was still completing.
-func (s *session) fetched(r *kmsg.OffsetFetchResponse) error {
+func (s *session) offsetsFetched(r *kmsg.OffsetFetchResponse) error {
 	if s.closing.Load() {
 		return errSession
 	}
@@ -390,7 +390,7 @@ func (s *session) fetched(r *kmsg.OffsetFetchResponse) error {
 		following, ok2 := at[s.following][id]
 		if ok1 && ok2 {
 			if leading < 0 || following < 0 {
-				s.failLocked(fmt.Errorf("%w: partition %d has no committed offset any more", kafka.ErrOffsets, id))
+				s.failSessionLocked(fmt.Errorf("%w: partition %d has no committed offset any more", kafka.ErrOffsets, id))
 				continue
 			}
 			select {
@@ -402,37 +402,37 @@ func (s *session) fetched(r *kmsg.OffsetFetchResponse) error {
 	return nil
 }
 
-func (s *session) fail(err error) {
+func (s *session) failSession(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.failLocked(err)
+	s.failSessionLocked(err)
 }
 
-func (s *session) failLocked(err error) {
+func (s *session) failSessionLocked(err error) {
 	if s.err == nil {
 		s.err = err
 	}
 }
 
-// revoked closes partitions that belong to somebody else from now on. Their state stays
+// partitionsRevoked closes partitions that belong to somebody else from now on. Their state stays
 // on disk for the next time.
-func (s *session) revoked(m map[string][]int32) {
+func (s *session) partitionsRevoked(m map[string][]int32) {
 	ids := append(slices.Clone(m[s.leading]), m[s.following]...)
 	slices.Sort(ids)
 	s.wasRevoked.Store(true)
 	s.env.Step(StepRevoked)
-	s.release(slices.Compact(ids))
+	s.releasePartitions(slices.Compact(ids))
 }
 
-// release closes partitions. A client that was left behind may still call back while
+// releasePartitions closes partitions. A client that was left behind may still call back while
 // close releases the rest: releasing keeps them apart.
-func (s *session) release(ids []int32) {
+func (s *session) releasePartitions(ids []int32) {
 	s.releasing.Lock()
 	defer s.releasing.Unlock()
-	s.releaseLocked(ids)
+	s.releasePartitionsLocked(ids)
 }
 
-func (s *session) releaseLocked(ids []int32) {
+func (s *session) releasePartitionsLocked(ids []int32) {
 	for _, id := range ids {
 		s.mu.Lock()
 		r := s.restoring[id]
@@ -449,11 +449,11 @@ func (s *session) releaseLocked(ids []int32) {
 		case p == nil:
 			continue
 		}
-		p.transition(closed)
+		p.transition(givenBack)
 		s.engine.owned.Add(-1)
-		s.m.forget(id)
+		s.m.forgetPartition(id)
 		if err := s.closePartition(p); err != nil {
-			s.fail(err)
+			s.failSession(err)
 		}
 	}
 }
@@ -491,9 +491,9 @@ func (s *session) promoteRestored() error {
 	return err
 }
 
-// close leaves the group and closes every partition. It is bounded: a client that does
+// closeSession leaves the group and closes every partition. It is bounded: a client that does
 // not come back is left behind.
-func (s *session) close() {
+func (s *session) closeSession() {
 	s.closing.Store(true)
 	if s.gts != nil {
 		done := make(chan struct{})
@@ -507,7 +507,7 @@ func (s *session) close() {
 			s.log.Warn("leaving a Kafka client behind that does not close")
 		}
 	}
-	s.endOffsets.close()
+	s.endOffsets.closePoller()
 	s.adm.Close()
 	s.releaseAll()
 }
@@ -518,7 +518,7 @@ func (s *session) releaseAll() {
 	s.mu.Lock()
 	ids := slices.Collect(maps.Keys(s.restoring))
 	s.mu.Unlock()
-	s.releaseLocked(append(ids, slices.Collect(maps.Keys(s.running))...))
+	s.releasePartitionsLocked(append(ids, slices.Collect(maps.Keys(s.running))...))
 }
 
 // settleRevocation ends an empty transaction after a rebalance. The session aborts the

@@ -16,9 +16,9 @@ type clickStore struct {
 	wire []byte // scratch of lookup
 }
 
-// lookup returns a click's wire bytes, valid until the next call, and when it reached
+// lookupClick returns a click's wire bytes, valid until the next call, and when it reached
 // Kafka. It is an attribution.ClickLookup.
-func (c *clickStore) lookup(t *[20]byte) (wire []byte, at event.Millis, ok bool, err error) {
+func (c *clickStore) lookupClick(t *[20]byte) (wire []byte, at event.Millis, ok bool, err error) {
 	wire, ms, err := c.log.Get(t, c.wire[:0])
 	c.wire = wire
 	if errors.Is(err, clicklog.ErrNotFound) {
@@ -27,14 +27,14 @@ func (c *clickStore) lookup(t *[20]byte) (wire []byte, at event.Millis, ok bool,
 	return wire, event.Millis(ms), err == nil, err
 }
 
-// keep stores a click. It returns the key's token and whether the click was shown and can
+// keepClick stores a click. It returns the key's token and whether the click was shown and can
 // be used: no event can carry a token that was not shown.
-func (c *clickStore) keep(r *kgo.Record) (t [20]byte, shown bool, err error) {
+func (c *clickStore) keepClick(r *kgo.Record) (t [20]byte, shown bool, err error) {
 	if r.Attrs.IsControl() { // another program writes clicks in transactions
 		c.log.Skip(r.Offset)
 		return t, false, nil
 	}
-	if shown, _ := header(r, topic.HeaderToken); shown != "1" || len(r.Value) < event.FramingLen || r.Value[0] != 0 {
+	if shown, _ := headerValue(r, topic.HeaderToken); shown != "1" || len(r.Value) < event.FramingLen || r.Value[0] != 0 {
 		c.log.Skip(r.Offset)
 		return t, false, nil
 	}
@@ -43,8 +43,8 @@ func (c *clickStore) keep(r *kgo.Record) (t [20]byte, shown bool, err error) {
 		c.log.Skip(r.Offset) // the sink, which decodes every click, dead-letters it
 		return t, false, nil
 	}
-	if _, replay := header(r, topic.HeaderReplay); replay && (c.log.Next() < 0 || r.Offset >= c.log.Next()) {
-		_, _, found, err := c.lookup(&t)
+	if _, replay := headerValue(r, topic.HeaderReplay); replay && (c.log.Next() < 0 || r.Offset >= c.log.Next()) {
+		_, _, found, err := c.lookupClick(&t)
 		if err != nil {
 			return t, false, err
 		}
@@ -61,9 +61,9 @@ func (c *clickStore) keep(r *kgo.Record) (t [20]byte, shown bool, err error) {
 	return t, true, err
 }
 
-// header returns a header's value, and whether it is there: `replay` and `waited` carry no
+// headerValue returns a header's value, and whether it is there: `replay` and `waited` carry no
 // value, their presence is the message.
-func header(r *kgo.Record, key string) (value string, ok bool) {
+func headerValue(r *kgo.Record, key string) (value string, ok bool) {
 	for i := range r.Headers {
 		if r.Headers[i].Key == key {
 			return string(r.Headers[i].Value), true

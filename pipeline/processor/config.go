@@ -98,8 +98,8 @@ var (
 // help.
 func Fatal(err error) bool { return engine.Fatal(err) }
 
-// corrupt marks an error that says that a click or a journey on disk is damaged.
-func corrupt(err error) error {
+// markCorrupt marks an error that says that a click or a journey on disk is damaged.
+func markCorrupt(err error) error {
 	if clicklog.NeedsRebuild(err) || errors.Is(err, event.ErrJourney) {
 		return fmt.Errorf("%w: %w", engine.ErrCorrupt, err)
 	}

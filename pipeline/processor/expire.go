@@ -46,7 +46,7 @@ func indexExpiry(b *state.Batch, key, value []byte) error {
 	}
 	var h event.JourneyHead
 	if err := event.DecodeHead(value, &h); err != nil {
-		return corrupt(err)
+		return markCorrupt(err)
 	}
 	if last, ok := h.Last(); ok {
 		return b.Set(expiryKey(last, &t), nil)

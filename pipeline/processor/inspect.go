@@ -51,7 +51,7 @@ func (i *Inspection) open(fs vfs.FS, dir string, log *slog.Logger) (err error) {
 
 // Click is the click of a token and the time at which it reached Kafka, if it is known.
 func (i *Inspection) Click(t *[20]byte) (wire []byte, at event.Millis, ok bool, err error) {
-	return i.clicks.lookup(t)
+	return i.clicks.lookupClick(t)
 }
 
 // Rows calls yield for every row that the changelog holds too: journeys, deadlines and

@@ -35,7 +35,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// forget drops a partition's series: it belongs to another process now.
-func (m *metrics) forget(partition string) {
+// forgetPartition drops a partition's series: it belongs to another process now.
+func (m *metrics) forgetPartition(partition string) {
 	m.waiting.DeletePartialMatch(prometheus.Labels{"partition": partition})
 }

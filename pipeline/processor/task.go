@@ -40,17 +40,17 @@ func (p *Processor) openTask(part *engine.Partition) (engine.Task, error) {
 	t := &task{Processor: p, part: part, rows: newJourneyRows(part.Rows)}
 	log, err := p.openClickLog(part)
 	if err != nil {
-		return engine.Task{}, corrupt(err)
+		return engine.Task{}, markCorrupt(err)
 	}
 	t.clicks = &clickStore{log: log}
 	return engine.Task{
 		SideLog:   engine.SideLog{Next: log.Next, Keep: t.keepClick},
-		Restored:  func() error { return corrupt(t.readCounters()) },
-		Apply:     func(tx *engine.Tx, r *kgo.Record) error { return corrupt(t.applyRecord(tx, r)) },
-		Tick:      func(tx *engine.Tx) error { return corrupt(t.actOnWatermark(tx)) },
-		Finish:    t.finish,
-		Committed: func() error { return corrupt(t.afterCommit()) },
-		Close:     t.close,
+		Restored:  func() error { return markCorrupt(t.readCounters()) },
+		Apply:     func(tx *engine.Tx, r *kgo.Record) error { return markCorrupt(t.applyRecord(tx, r)) },
+		Tick:      func(tx *engine.Tx) error { return markCorrupt(t.actOnWatermark(tx)) },
+		Finish:    t.finishTransaction,
+		Committed: func() error { return markCorrupt(t.afterCommit()) },
+		Close:     t.closeClickLog,
 	}, nil
 }
 
@@ -81,7 +81,7 @@ func (t *task) readCounters() error {
 	}
 	v, ok, err := t.part.Store.Get(totalsKey, nil)
 	if err == nil && ok {
-		err = t.totals.parse(v)
+		err = t.totals.parseRow(v)
 	}
 	if err != nil {
 		return fmt.Errorf("reading totals: %w", err)
@@ -99,15 +99,15 @@ func (t *task) applyRecord(tx *engine.Tx, r *kgo.Record) error {
 
 // keepClick stores a click while its partition is restored, or skips a control record.
 func (t *task) keepClick(r *kgo.Record) error {
-	_, _, err := t.clicks.keep(r)
-	return corrupt(err)
+	_, _, err := t.clicks.keepClick(r)
+	return markCorrupt(err)
 }
 
 // applyClick stores a click and judges the events that wait for it. The look-up runs for
 // every click read, stored or not: an aborted transaction reads again, and its verdicts
 // were dropped.
 func (t *task) applyClick(tx *engine.Tx, r *kgo.Record) error {
-	tok, shown, err := t.clicks.keep(r)
+	tok, shown, err := t.clicks.keepClick(r)
 	if err != nil {
 		return fmt.Errorf("keeping the click: %w", err)
 	}
@@ -118,7 +118,7 @@ func (t *task) applyClick(tx *engine.Tx, r *kgo.Record) error {
 	// Events that go on waiting for the click are noted again by their rows; an abort ends
 	// the session.
 	t.rows.forgetClickWait(&tok)
-	wire, at, ok, err := t.clicks.lookup(&tok)
+	wire, at, ok, err := t.clicks.lookupClick(&tok)
 	if err == nil && ok {
 		err = t.rules.ApplyClick(t.rows, &tok, wire, at, t.emitTo(tx, noOffset))
 	}
@@ -149,7 +149,7 @@ func (t *task) applyConversion(tx *engine.Tx, r *kgo.Record) error {
 		return nil
 	}
 	source := attribution.Source{Partition: t.part.ID, Offset: r.Offset}
-	return t.rules.JudgeEvent(t.rows, t.clicks.lookup, &ev, source, t.emitTo(tx, r.Offset))
+	return t.rules.JudgeEvent(t.rows, t.clicks.lookupClick, &ev, source, t.emitTo(tx, r.Offset))
 }
 
 // noOffset marks outcomes that no newly read event triggered.
@@ -169,7 +169,7 @@ func (t *task) emitTo(tx *engine.Tx, read int64) attribution.Emit {
 			return err
 		}
 		t.buffer = b
-		t.totals.count(o.Verdict)
+		t.totals.countVerdict(o.Verdict)
 		t.progressDirty = true
 		t.m.events.WithLabelValues(string(o.Verdict)).Inc()
 		t.m.latency.Observe(now.Sub(o.ReceivedAt.Time()).Seconds())
@@ -221,7 +221,7 @@ func (t *task) closeEndedWaits(tx *engine.Tx) error {
 		return err
 	}
 	for i := range tokens {
-		err := t.rules.CloseWaits(t.rows, t.clicks.lookup, &tokens[i], watermark, watermark, t.emitTo(tx, noOffset))
+		err := t.rules.CloseWaits(t.rows, t.clicks.lookupClick, &tokens[i], watermark, watermark, t.emitTo(tx, noOffset))
 		if err != nil {
 			return err
 		}
@@ -233,12 +233,12 @@ func (t *task) closeEndedWaits(tx *engine.Tx) error {
 	return nil
 }
 
-// finish adds the totals to the rows of the running transaction, if they changed, and
+// finishTransaction adds the totals to the rows of the running transaction, if they changed, and
 // reports progress. The outcomes are acknowledged, so their end is known.
-func (t *task) finish(tx *engine.Tx) error {
+func (t *task) finishTransaction(tx *engine.Tx) error {
 	t.totals.outcomesEnd = max(t.totals.outcomesEnd, t.part.OwnedEnd())
 	if t.totals != t.committed {
-		if err := t.rows.Put(totalsKey, t.totals.append(nil)); err != nil {
+		if err := t.rows.Put(totalsKey, t.totals.appendRow(nil)); err != nil {
 			return err
 		}
 	}
@@ -257,8 +257,8 @@ func (t *task) afterCommit() error {
 	return t.expireClicks()
 }
 
-func (t *task) close() error {
-	t.m.forget(t.part.Label)
+func (t *task) closeClickLog() error {
+	t.m.forgetPartition(t.part.Label)
 	if t.clicks == nil {
 		return nil
 	}

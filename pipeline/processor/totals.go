@@ -25,12 +25,12 @@ type totals struct {
 // totalsKey is the row's key: a table of one row.
 var totalsKey = []byte{'T'}
 
-func (t *totals) fields() []*int64 {
+func (t *totals) counterFields() []*int64 {
 	return []*int64{&t.read, &t.attributed, &t.reversed, &t.duplicate, &t.conflict, &t.unattributed, &t.unreadable,
 		&t.outcomesEnd}
 }
 
-func (t *totals) count(v event.Verdict) {
+func (t *totals) countVerdict(v event.Verdict) {
 	switch v {
 	case event.Attributed:
 		t.attributed++
@@ -45,20 +45,20 @@ func (t *totals) count(v event.Verdict) {
 	}
 }
 
-func (t *totals) append(b []byte) []byte {
+func (t *totals) appendRow(b []byte) []byte {
 	b = append(b, 1)
-	for _, f := range t.fields() {
+	for _, f := range t.counterFields() {
 		b = binary.AppendUvarint(b, uint64(*f))
 	}
 	return b
 }
 
-func (t *totals) parse(b []byte) error {
+func (t *totals) parseRow(b []byte) error {
 	if len(b) == 0 || b[0] != 1 {
 		return fmt.Errorf("totals row of unknown version: %x", b)
 	}
 	b = b[1:]
-	for _, f := range t.fields() {
+	for _, f := range t.counterFields() {
 		v, n := binary.Uvarint(b)
 		if n <= 0 {
 			return fmt.Errorf("totals row cut short")
