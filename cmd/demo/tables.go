@@ -238,7 +238,8 @@ FROM workspace_conservation AS w`); err != nil {
 	var partitions []struct {
 		Difference int64 `ch:"difference"`
 	}
-	if err := wh.Select(ctx, &partitions, "SELECT toInt64(sum(c.difference)) AS difference FROM conservation AS c"); err != nil {
+	if err := wh.Select(ctx, &partitions,
+		"SELECT toInt64(sum(c.difference)) AS difference FROM conservation AS c"); err != nil {
 		return err
 	}
 	c := found[0].Conservation
