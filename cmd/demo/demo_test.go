@@ -217,6 +217,7 @@ func TestMetrics(t *testing.T) {
 		return found
 	}
 	documented := named("../../connectors/*/doc.go")
+	maps.Copy(documented, named("../../connectors/*/*/doc.go"))
 	maps.Copy(documented, named("../../pipeline/*/doc.go"))
 	for n := range registered {
 		// the client's own, described as a family

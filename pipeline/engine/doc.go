@@ -44,12 +44,12 @@
 //	transaction_seconds_total{phase}    poll, rules, produce, commit, apply
 //	sessions_total                      sessions begun: each after the first is a recovery
 //	hanging_transactions_total          partitions that got the marker that Kafka had lost
-//	held_back_partitions                partitions that wait for another transaction's end
+//	waiting_for_markers                 partitions that wait for another transaction's end
 //	partitions{state}                   partitions by state: restoring, running
 //	restored_records_total{topic}       records read by restores
 //	restore_seconds                     duration of a partition's restore
-//	position{topic,partition}           next offset to apply
-//	lag{topic,partition}                records behind the newest end offset
-//	held{partition}                     records read ahead of the leading input
-//	horizon_seconds{partition}          the watermark, unix time
+//	next_offset{topic,partition}        next offset to apply
+//	lag_records{topic,partition}        records behind the newest end offset
+//	buffered_records{partition}         records read ahead of the leading input
+//	watermark_timestamp_seconds{partition}  everything before this unix time was applied
 package engine
