@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
-	"github.com/nimriz/partners/cmd/internal/parts"
+	"github.com/nimriz/partners/cmd/internal/components"
 	"github.com/nimriz/partners/cmd/internal/setup"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	warehouse "github.com/nimriz/partners/connectors/clickhouse/embedded"
@@ -185,7 +185,7 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	d.registry = prometheus.NewRegistry()
-	deps := parts.Deps{Kafka: d.kafka, Codec: d.codec, Log: d.log, Registry: d.registry}
+	deps := components.Deps{Kafka: d.kafka, Codec: d.codec, Log: d.log, Registry: d.registry}
 	if d.has("processor") {
 		cfg := processor.DefaultConfig()
 		cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickLife = filepath.Join(d.dir,
@@ -200,12 +200,12 @@ func (d *demo) start(ctx context.Context) error {
 		d.add("processor", p)
 	}
 	if d.has("sink") {
-		d.add("sink", &parts.Sink{Deps: deps, Config: sink.DefaultConfig(), ClickHouse: d.wh})
+		d.add("sink", &components.Sink{Deps: deps, Config: sink.DefaultConfig(), ClickHouse: d.wh})
 	}
 	if d.has("gateway") {
 		cfg := ingest.DefaultConfig()
 		cfg.Rate, cfg.Burst = 50_000, 100_000 // one generator is all of the demo's merchants
-		d.add("gateway", &parts.Gateway{
+		d.add("gateway", &components.Gateway{
 			Deps:           deps,
 			Config:         cfg,
 			Listener:       d.listeners["gateway"],
@@ -216,7 +216,7 @@ func (d *demo) start(ctx context.Context) error {
 	if d.has("redirector") {
 		cfg := redirect.DefaultConfig()
 		cfg.SpoolDir = d.path("spool")
-		d.add("redirector", &parts.Redirector{
+		d.add("redirector", &components.Redirector{
 			Deps:      deps,
 			Config:    cfg,
 			Listener:  d.listeners["redirector"],
@@ -224,7 +224,7 @@ func (d *demo) start(ctx context.Context) error {
 		})
 	}
 	if d.has("report") {
-		d.add("report", &parts.Report{
+		d.add("report", &components.Report{
 			Deps:         deps,
 			ClickHouse:   d.wh,
 			Listener:     d.listeners["report"],

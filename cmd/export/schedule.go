@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
-	"github.com/nimriz/partners/cmd/internal/parts"
+	"github.com/nimriz/partners/cmd/internal/components"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/export"
 )
@@ -21,8 +21,8 @@ func runSchedule(ctx context.Context, d *daemon.Daemon, wh clickhouse.Config, sc
 	if err := export.CheckSchedule(schedule); err != nil {
 		return fmt.Errorf("%w: %w", daemon.ErrUsage, err)
 	}
-	return d.Serve(ctx, &parts.Export{
-		Deps:       parts.Deps{Log: d.Log, Registry: d.Registry},
+	return d.Serve(ctx, &components.Export{
+		Deps:       components.Deps{Log: d.Log, Registry: d.Registry},
 		ClickHouse: wh,
 		Schedule:   schedule,
 		Config:     cfg,

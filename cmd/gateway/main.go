@@ -8,14 +8,14 @@ import (
 	"net"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
-	"github.com/nimriz/partners/cmd/internal/parts"
+	"github.com/nimriz/partners/cmd/internal/components"
 	"github.com/nimriz/partners/connectors/ingest"
 	"github.com/nimriz/partners/pipeline/kafka"
 )
 
 func main() {
 	d := daemon.New("gateway", "takes signed events: 202 means that Kafka has them on all in-sync replicas")
-	part, k := parts.Gateway{Config: ingest.DefaultConfig()}, kafka.DefaultConfig()
+	part, k := components.Gateway{Config: ingest.DefaultConfig()}, kafka.DefaultConfig()
 	d.Kafka(&k)
 	f := d.Flags
 	listen := f.String("listen", ":8081", "address to serve on")

@@ -8,14 +8,14 @@ import (
 	"net"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
-	"github.com/nimriz/partners/cmd/internal/parts"
+	"github.com/nimriz/partners/cmd/internal/components"
 	"github.com/nimriz/partners/connectors/redirect"
 	"github.com/nimriz/partners/pipeline/kafka"
 )
 
 func main() {
 	d := daemon.New("redirector", "answers short links: click on local disk, then 302, then Kafka")
-	part, k := parts.Redirector{Config: redirect.DefaultConfig()}, kafka.DefaultConfig()
+	part, k := components.Redirector{Config: redirect.DefaultConfig()}, kafka.DefaultConfig()
 	d.Kafka(&k)
 	f := d.Flags
 	listen := f.String("listen", ":8080", "address to serve on")

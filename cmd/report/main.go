@@ -8,13 +8,13 @@ import (
 	"net"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
-	"github.com/nimriz/partners/cmd/internal/parts"
+	"github.com/nimriz/partners/cmd/internal/components"
 	"github.com/nimriz/partners/connectors/clickhouse"
 )
 
 func main() {
 	d := daemon.New("report", "serves the partner performance page, and the same figures as JSON and CSV")
-	part := parts.Report{}
+	part := components.Report{}
 	wh := clickhouse.Config{}
 	f := d.Flags
 	listen := f.String("listen", ":8082", "address to serve on")

@@ -5,7 +5,7 @@ import (
 	"context"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
-	"github.com/nimriz/partners/cmd/internal/parts"
+	"github.com/nimriz/partners/cmd/internal/components"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/sink"
 	"github.com/nimriz/partners/pipeline/kafka"
@@ -13,7 +13,7 @@ import (
 
 func main() {
 	d := daemon.New("sink", "copies the topics into ClickHouse, effectively once")
-	part, k, wh := parts.Sink{Config: sink.DefaultConfig()}, kafka.DefaultConfig(), clickhouse.Config{}
+	part, k, wh := components.Sink{Config: sink.DefaultConfig()}, kafka.DefaultConfig(), clickhouse.Config{}
 	d.Kafka(&k)
 	daemon.ClickHouseFlag(d.Flags, &wh)
 	d.Flags.DurationVar(&part.Config.Linger, "linger", part.Config.Linger,

@@ -1,7 +1,7 @@
-// Package parts puts components together into the parts that a process runs: the
+// Package components puts components together into the parts that a process runs: the
 // redirector is a handler, a spool, a shipper and a catalog that follows its topic. A
 // daemon runs one part, the demo several; there is no other difference between them.
-package parts
+package components
 
 import (
 	"context"
