@@ -12,8 +12,8 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// promtool runs a command of it where it is, and fails where it must be.
-func promtool(t *testing.T, args ...string) {
+// runPromtool runs a command of it where it is, and fails where it must be.
+func runPromtool(t *testing.T, args ...string) {
 	t.Helper()
 	path, err := exec.LookPath("promtool")
 	if err != nil {
@@ -30,8 +30,8 @@ func promtool(t *testing.T, args ...string) {
 }
 
 func TestAlertsFire(t *testing.T) {
-	promtool(t, "check", "rules", "partners.yaml")
-	promtool(t, "test", "rules", "partners_test.yaml", "partners_days_test.yaml")
+	runPromtool(t, "check", "rules", "partners.yaml")
+	runPromtool(t, "test", "rules", "partners_test.yaml", "partners_days_test.yaml")
 }
 
 // Each alert has a severity, a summary, a test, and a section in the runbook with

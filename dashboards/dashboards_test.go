@@ -37,7 +37,7 @@ type panel struct {
 	GridPos                  struct{ X, Y, W, H int }
 }
 
-func load(t *testing.T) map[string]*dashboard {
+func loadDashboards(t *testing.T) map[string]*dashboard {
 	t.Helper()
 	files, err := filepath.Glob("*.json")
 	if err != nil || len(files) != 3 {
@@ -62,7 +62,7 @@ func load(t *testing.T) map[string]*dashboard {
 // source by a variable, and stands where nothing else stands.
 func TestForm(t *testing.T) {
 	uids := map[string]bool{}
-	for file, d := range load(t) {
+	for file, d := range loadDashboards(t) {
 		if !strings.HasPrefix(d.UID, "nimriz-") || uids[d.UID] || d.Title == "" || d.Description == "" {
 			t.Errorf("%s: uid %q, title %q, description %q", file, d.UID, d.Title, d.Description)
 		}
@@ -95,10 +95,10 @@ func TestForm(t *testing.T) {
 
 var conditional = regexp.MustCompile(`\$__conditionalAll\(((?:[^()]|\([^()]*\))*),\s*\$(\w+)\)`)
 
-// expand does what the ClickHouse data source does with a query's macros and variables
+// expandMacros does what the ClickHouse data source does with a query's macros and variables
 // (grafana/clickhouse-datasource, README "Macros"), for March 2026. With all, every
 // variable that may is at All.
-func expand(query string, all bool) string {
+func expandMacros(query string, all bool) string {
 	query = conditional.ReplaceAllStringFunc(query, func(m string) string {
 		if all {
 			return "1=1"
@@ -126,7 +126,7 @@ func TestPromQL(t *testing.T) {
 	var rules strings.Builder
 	rules.WriteString("groups:\n  - name: panels\n    rules:\n")
 	n := 0
-	for _, d := range load(t) {
+	for _, d := range loadDashboards(t) {
 		for _, p := range d.Panels {
 			for _, target := range p.Targets {
 				if target.Expr != "" {
@@ -141,7 +141,7 @@ func TestPromQL(t *testing.T) {
 	if err := os.WriteFile(file, []byte(rules.String()), 0o644); err != nil || n < 20 {
 		t.Fatal(n, err)
 	}
-	promtool(t, "check", "rules", file)
+	runPromtool(t, "check", "rules", file)
 }
 
 // Every panel's SQL, with everything selected and with a choice, runs and returns rows;
@@ -196,10 +196,10 @@ func TestSQL(t *testing.T) {
 		return strings.Count(string(b), "\n"), string(b)
 	}
 	asked := 0
-	for file, d := range load(t) {
+	for file, d := range loadDashboards(t) {
 		for _, v := range d.Templating.List {
 			if v.Type == "query" {
-				if n, text := rows(expand(v.Query, true)); n == 0 {
+				if n, text := rows(expandMacros(v.Query, true)); n == 0 {
 					t.Errorf("%s: variable %s: %s", file, v.Name, text)
 				}
 			}
@@ -211,7 +211,7 @@ func TestSQL(t *testing.T) {
 				}
 				for _, all := range []bool{true, false} {
 					asked++
-					query := expand(target.RawSQL, all)
+					query := expandMacros(target.RawSQL, all)
 					if strings.Contains(query, "$") {
 						t.Errorf("%s: panel %q: a macro or variable is left in %s", file, p.Title, query)
 					}
@@ -232,11 +232,11 @@ func TestSQL(t *testing.T) {
 			`"partner_id":"p4"`},
 		"Revenue by currency": {`"currency":"KWD","gross":0,"taken_back":-63,"net":-63,`},
 	} {
-		for _, p := range load(t)["partner-performance.json"].Panels {
+		for _, p := range loadDashboards(t)["partner-performance.json"].Panels {
 			if p.Title != title {
 				continue
 			}
-			_, text := rows(expand(p.Targets[0].RawSQL, true))
+			_, text := rows(expandMacros(p.Targets[0].RawSQL, true))
 			for _, w := range want {
 				if !strings.Contains(strings.ReplaceAll(text, `"1"`, "1"), w) {
 					t.Errorf("panel %q lacks %s:\n%s", title, w, text)

@@ -12,7 +12,7 @@ import (
 // field that it would ignore, none of the wrong kind, no value that its schema forbids.
 func TestGrafanaReadsThem(t *testing.T) {
 	plugins.RegisterDefaultPlugins()
-	for file, want := range load(t) {
+	for file, want := range loadDashboards(t) {
 		b, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -34,7 +34,7 @@ type source struct {
 	JSONData  struct{ Username string } `yaml:"jsonData"`
 }
 
-func load(t *testing.T, file string, into any) {
+func loadYAML(t *testing.T, file string, into any) {
 	t.Helper()
 	b, err := os.ReadFile(file)
 	if err == nil {
@@ -49,7 +49,7 @@ func load(t *testing.T, file string, into any) {
 // is mounted, who is waited for; and everything has a version.
 func TestCompose(t *testing.T) {
 	var c composition
-	load(t, "compose.yaml", &c)
+	loadYAML(t, "compose.yaml", &c)
 	bin := t.TempDir()
 	if out, err := exec.Command("go", "build", "-o", bin+"/", "github.com/nimriz/partners/cmd/redirector",
 		"github.com/nimriz/partners/cmd/gateway", "github.com/nimriz/partners/cmd/processor", "github.com/nimriz/partners/cmd/sink",
@@ -118,7 +118,7 @@ func TestCompose(t *testing.T) {
 		} `yaml:"scrape_configs"`
 		Rules []string `yaml:"rule_files"`
 	}
-	load(t, "prometheus.yaml", &p)
+	loadYAML(t, "prometheus.yaml", &p)
 	var scraped []string
 	for _, j := range p.ScrapeConfigs {
 		for _, target := range j.Static[0].Targets {
@@ -144,7 +144,7 @@ func TestCompose(t *testing.T) {
 	var d struct {
 		Datasources []source
 	}
-	load(t, "grafana/provisioning/datasources/partners.yaml", &d)
+	loadYAML(t, "grafana/provisioning/datasources/partners.yaml", &d)
 	for _, kind := range []string{"prometheus", "grafana-clickhouse-datasource"} {
 		if !slices.ContainsFunc(d.Datasources, func(x source) bool { return x.Type == kind }) {
 			t.Errorf("no data source of type %s, which the dashboards ask for", kind)
@@ -168,7 +168,7 @@ func TestCompose(t *testing.T) {
 	var providers struct {
 		Providers []struct{ Options struct{ Path string } }
 	}
-	load(t, "grafana/provisioning/dashboards/partners.yaml", &providers)
+	loadYAML(t, "grafana/provisioning/dashboards/partners.yaml", &providers)
 	if !slices.ContainsFunc(c.Services["grafana"].Volumes, func(v string) bool {
 		return strings.Contains(v, "../dashboards:"+providers.Providers[0].Options.Path)
 	}) {

@@ -52,7 +52,7 @@ func TestScripts(t *testing.T) {
 			"gateway":  startGateway,
 			"registry": startRegistry,
 			"status":   wantStatus,
-			"capture":  capture,
+			"capture":  captureStdout,
 			"letter":   writeLetter,
 			"headers":  wantHeaders,
 		}})
@@ -106,9 +106,9 @@ func wantStatus(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// capture NAME puts the last standard output into the variable NAME, without its line
+// captureStdout NAME puts the last standard output into the variable NAME, without its line
 // end.
-func capture(ts *testscript.TestScript, neg bool, args []string) {
+func captureStdout(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: capture NAME")
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/nimriz/partners/schemas/catalog"
 )
 
-func overview(w io.Writer, group string) {
+func printOverview(w io.Writer, group string) {
 	fmt.Fprintf(w, "ctl: sets the pipeline up and looks into it. Flags stand before arguments; each command "+
 		"explains its own with -h.\n\n")
 	for _, c := range commands() {
@@ -28,7 +28,7 @@ func overview(w io.Writer, group string) {
 	}
 }
 
-func (c command) run(args []string, stdout, stderr io.Writer, environ func(string) (string, bool)) int {
+func (c command) parseAndRun(args []string, stdout, stderr io.Writer, environ func(string) (string, bool)) int {
 	fs := daemon.NewFlags(strings.TrimSpace("ctl "+c.name+" [flags] "+c.args), c.about)
 	do := c.define(fs)
 	err := daemon.Parse(fs, args, environ)

@@ -37,7 +37,7 @@ func disputeCommands() []command {
 			if err != nil {
 				return err
 			}
-			return w.ask(ctx, func(r *report.Reader) error {
+			return w.withReader(ctx, func(r *report.Reader) error {
 				return c.answerClaims(ctx, dispute.New(r, w.workspace, *partner), claims)
 			})
 		}

@@ -25,9 +25,9 @@ import (
 // sendTimeout bounds one request; the gateway answers sooner, or not at all.
 const sendTimeout = 30 * time.Second
 
-// body is one event as the events API takes it. Nothing is judged here but what could
+// eventBody is one event as the events API takes it. Nothing is judged here but what could
 // not be sent: to see the gateway's refusals is a use of this command.
-type body struct {
+type eventBody struct {
 	EventID       string            `json:"event_id"`
 	Type          string            `json:"type"`
 	ClickToken    string            `json:"click_token"`
@@ -43,16 +43,16 @@ type body struct {
 	Metadata      map[string]string `json:"metadata,omitempty"`
 }
 
-// send is the command line of event send.
-type send struct {
+// sendCommand is the command line of event send.
+type sendCommand struct {
 	gateway, workspace, secretFile string
-	event                          body
+	event                          eventBody
 }
 
 func eventCommands() []command {
 	return []command{{"event send", "", "signs one event, posts it to the gateway, and prints the answer; " +
 		"succeeds only with 202", func(fs *flag.FlagSet) func(context.Context, *call) error {
-		var s send
+		var s sendCommand
 		e := &s.event
 		fs.StringVar(&s.gateway, "gateway", "", "`URL` of the gateway (required)")
 		fs.StringVar(&s.workspace, "workspace", "", "`id` (required)")
@@ -85,11 +85,11 @@ func eventCommands() []command {
 			e.Metadata[key] = value
 			return nil
 		})
-		return s.run
+		return s.sendEvent
 	}}}
 }
 
-func (s *send) run(ctx context.Context, c *call) error {
+func (s *sendCommand) sendEvent(ctx context.Context, c *call) error {
 	for _, f := range [][2]string{
 		{"gateway", s.gateway},
 		{"workspace", s.workspace},

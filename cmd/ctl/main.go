@@ -43,13 +43,13 @@ func commands() []command {
 		whyCommands(), disputeCommands(), lettersCommands(), rollupCommands())
 }
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, os.LookupEnv)) }
+func main() { os.Exit(runCommand(os.Args[1:], os.Stdout, os.Stderr, os.LookupEnv)) }
 
-// run returns the exit code: 0 done, 1 failed, 2 wrong command line.
-func run(args []string, stdout, stderr io.Writer, environ func(string) (string, bool)) int {
+// runCommand returns the exit code: 0 done, 1 failed, 2 wrong command line.
+func runCommand(args []string, stdout, stderr io.Writer, environ func(string) (string, bool)) int {
 	for _, c := range commands() {
 		if words := strings.Fields(c.name); len(args) >= len(words) && slices.Equal(args[:len(words)], words) {
-			return c.run(args[len(words):], stdout, stderr, environ)
+			return c.parseAndRun(args[len(words):], stdout, stderr, environ)
 		}
 	}
 	group := ""
@@ -59,12 +59,12 @@ func run(args []string, stdout, stderr io.Writer, environ func(string) (string, 
 		group, args = args[0]+" ", args[1:]
 	}
 	if len(args) > 0 && slices.Contains([]string{"-h", "-help", "--help"}, args[0]) {
-		overview(stdout, group)
+		printOverview(stdout, group)
 		return 0
 	}
 	if len(args) > 0 {
 		fmt.Fprintf(stderr, "ctl %s%s: unknown command\n\n", group, args[0])
 	}
-	overview(stderr, group)
+	printOverview(stderr, group)
 	return 2
 }

@@ -34,7 +34,7 @@ func (s subjectSchema) String() string {
 	return fmt.Sprintf("schema %s version %d", s.Record, s.Version)
 }
 
-func (s subjectSchema) text() sr.Schema { return sr.Schema{Schema: s.JSON, Type: sr.TypeAvro} }
+func (s subjectSchema) avroSchema() sr.Schema { return sr.Schema{Schema: s.JSON, Type: sr.TypeAvro} }
 
 func newRegistry(url string) (*registry, error) {
 	cl, err := sr.NewClient(sr.URLs(url))
@@ -44,8 +44,8 @@ func newRegistry(url string) (*registry, error) {
 	return &registry{cl}, nil
 }
 
-// topics says in which topic the records of each schema are.
-func topics() map[string]string {
+// topicsBySchema says in which topic the records of each schema are.
+func topicsBySchema() map[string]string {
 	return map[string]string{
 		"Click":      topic.Clicks,
 		"Conversion": topic.Conversions,
@@ -55,22 +55,22 @@ func topics() map[string]string {
 	}
 }
 
-// plan looks all schemas up, and checks those that are missing against what their
+// planRegistration looks all schemas up, and checks those that are missing against what their
 // subjects hold. It changes nothing.
-func (r *registry) plan(ctx context.Context, cfg kafka.Config) (plan []subjectSchema, err error) {
+func (r *registry) planRegistration(ctx context.Context, cfg kafka.Config) (plan []subjectSchema, err error) {
 	var refused []error
 	for _, schema := range event.Schemas() {
-		name, ok := topics()[schema.Record]
+		name, ok := topicsBySchema()[schema.Record]
 		if !ok {
 			return nil, fmt.Errorf("no topic is known for schema %s", schema.Record)
 		}
 		s := subjectSchema{Schema: schema, subject: cfg.Topic(name) + "-value"}
-		found, err := r.cl.LookupSchema(ctx, s.subject, s.text())
+		found, err := r.cl.LookupSchema(ctx, s.subject, s.avroSchema())
 		switch {
 		case err == nil:
 			s.id = found.ID
-		case notFound(err):
-			refused = append(refused, r.compatible(ctx, s))
+		case isNotFound(err):
+			refused = append(refused, r.checkCompatible(ctx, s))
 		default:
 			return nil, fmt.Errorf("-schema-registry: looking up %s under %s: %w", s, s.subject, err)
 		}
@@ -79,11 +79,11 @@ func (r *registry) plan(ctx context.Context, cfg kafka.Config) (plan []subjectSc
 	return plan, errors.Join(refused...)
 }
 
-func (r *registry) compatible(ctx context.Context, s subjectSchema) error {
+func (r *registry) checkCompatible(ctx context.Context, s subjectSchema) error {
 	const latest = -1
-	result, err := r.cl.CheckCompatibility(ctx, s.subject, latest, s.text())
+	result, err := r.cl.CheckCompatibility(ctx, s.subject, latest, s.avroSchema())
 	switch {
-	case notFound(err): // the subject's first schema
+	case isNotFound(err): // the subject's first schema
 		return nil
 	case err != nil:
 		return fmt.Errorf("-schema-registry: checking %s against %s: %w", s, s.subject, err)
@@ -94,18 +94,18 @@ func (r *registry) compatible(ctx context.Context, s subjectSchema) error {
 	return nil
 }
 
-func notFound(err error) bool {
+func isNotFound(err error) bool {
 	var response *sr.ResponseError
 	return errors.As(err, &response) && response.StatusCode == http.StatusNotFound
 }
 
-// publish registers what is missing, and writes the registry's ids to file. Without a
+// registerMissing registers what is missing, and writes the registry's ids to file. Without a
 // file the built-in ids must be the registry's.
-func (r *registry) publish(ctx context.Context, plan []subjectSchema, file string) (lines []string, err error) {
+func (r *registry) registerMissing(ctx context.Context, plan []subjectSchema, file string) (lines []string, err error) {
 	var ids []event.ID
 	for _, s := range plan {
 		if s.id == 0 {
-			if s.id, err = r.cl.RegisterSchema(ctx, s.subject, s.text(), -1, -1); err != nil {
+			if s.id, err = r.cl.RegisterSchema(ctx, s.subject, s.avroSchema(), -1, -1); err != nil {
 				return lines, fmt.Errorf("-schema-registry: registering %s under %s: %w", s, s.subject, err)
 			}
 			lines = append(lines, fmt.Sprintf("registered %s under %s with id %d", s, s.subject, s.id))
@@ -156,7 +156,7 @@ func writeIDs(file string, ids []event.ID) (written bool, err error) {
 	if _, err := event.NewCodec(all); err != nil {
 		return false, fmt.Errorf("-schema-ids %s: %w", file, err)
 	}
-	text, err := lockFile(all)
+	text, err := encodeLockFile(all)
 	if err != nil || bytes.Equal(old, text) {
 		return false, err
 	}
@@ -166,8 +166,8 @@ func writeIDs(file string, ids []event.ID) (written bool, err error) {
 	return true, nil
 }
 
-// lockFile writes one id a line.
-func lockFile(ids []event.ID) ([]byte, error) {
+// encodeLockFile writes one id a line.
+func encodeLockFile(ids []event.ID) ([]byte, error) {
 	lines := make([]string, len(ids))
 	for i, id := range ids {
 		b, err := json.Marshal(id)
@@ -185,7 +185,7 @@ func checkRegistry(ctx context.Context, url string, cfg kafka.Config, file strin
 	if err != nil {
 		return err
 	}
-	plan, err := reg.plan(ctx, cfg)
+	plan, err := reg.planRegistration(ctx, cfg)
 	if err != nil {
 		return err
 	}

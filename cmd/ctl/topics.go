@@ -78,14 +78,14 @@ func (t *topicsFlags) apply(ctx context.Context, c *call) error {
 			if reg, err = newRegistry(t.registry); err != nil {
 				return err
 			}
-			if plan, err = reg.plan(ctx, t.kafka); err != nil { // before anything changes
+			if plan, err = reg.planRegistration(ctx, t.kafka); err != nil { // before anything changes
 				return err
 			}
 		}
 		lines, err := setup.Topics(ctx, t.kafka, t.want, c.log)
 		if err == nil && reg != nil {
 			var published []string
-			published, err = reg.publish(ctx, plan, t.schemaIDs)
+			published, err = reg.registerMissing(ctx, plan, t.schemaIDs)
 			lines = append(lines, published...)
 		}
 		for _, line := range lines { // also those before an error

@@ -34,8 +34,8 @@ func checkDSN(cfg clickhouse.Config) error {
 	return nil
 }
 
-// ask calls do with a connection.
-func (w *warehouse) ask(ctx context.Context, do func(*report.Reader) error) error {
+// withReader calls do with a connection.
+func (w *warehouse) withReader(ctx context.Context, do func(*report.Reader) error) error {
 	if err := checkDSN(w.clickhouse); err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func whyCommands() []command {
 			if len(c.args) != 1 || c.args[0] == "" {
 				return usagef("exactly one EVENT_ID is required")
 			}
-			return w.ask(ctx, func(r *report.Reader) error {
+			return w.withReader(ctx, func(r *report.Reader) error {
 				answer, err := r.Why(ctx, w.workspace, c.args[0])
 				if err != nil {
 					return err

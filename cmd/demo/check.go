@@ -20,17 +20,17 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// judge is the oracle, or what a test puts in its place.
-type judge func(oracle.Config, []oracle.Click, []oracle.Event, event.Millis) oracle.Result
+// oracleFunc is the oracle, or what a test puts in its place.
+type oracleFunc func(oracle.Config, []oracle.Click, []oracle.Event, event.Millis) oracle.Result
 
-var oracleJudge judge = oracle.Judge
+var oracleJudge oracleFunc = oracle.Judge
 
-// settleTimeout is how long the pipeline may take to come to rest after the traffic.
-const settleTimeout = 2 * time.Minute
+// maxSettleTime is how long the pipeline may take to come to rest after the traffic.
+const maxSettleTime = 2 * time.Minute
 
-// facts is what Kafka holds: the input of the oracle, read with nothing but the
+// topicContents is what Kafka holds: the input of the oracle, read with nothing but the
 // decoder.
-type facts struct {
+type topicContents struct {
 	clicks     []oracle.Click
 	events     []oracle.Event
 	unreadable int
@@ -42,20 +42,20 @@ type facts struct {
 // tables, and holds Kafka and ClickHouse against the oracle and the traffic's own
 // memory.
 func (d *demo) trafficAndCheck(ctx context.Context) error {
-	before, err := d.read(ctx)
+	before, err := d.readTopics(ctx)
 	if err != nil {
 		return err
 	}
-	ledger, err := d.drive(ctx)
+	ledger, err := d.driveTraffic(ctx)
 	if err != nil {
 		return err
 	}
-	wh, err := clickhouse.Open(ctx, d.wh, d.log)
+	wh, err := clickhouse.Open(ctx, d.warehouse, d.log)
 	if err != nil {
 		return err
 	}
 	defer wh.Close()
-	f, err := d.settle(ctx, wh)
+	f, err := d.awaitSettled(ctx, wh)
 	if err != nil {
 		return err
 	}
@@ -83,36 +83,36 @@ func (d *demo) trafficAndCheck(ctx context.Context) error {
 		return err
 	}
 	found("partner_daily", diffDaily(oracle.Daily(f.clicks, truth.Outcomes), daily))
-	clicks, conversions, rejections := f.since(before)
+	clicks, conversions, rejections := f.recordsSince(before)
 	found("clicks", ledger.CheckClicks(clicks))
 	found("conversions", ledger.CheckConversions(conversions))
 	found("rejections", ledger.CheckRejections(rejections))
-	found("stories", ledger.CheckStories(f.outcomes))
+	found("stories", ledger.CheckScenarios(f.outcomes))
 	if len(problems) > 0 {
 		return fmt.Errorf("the ledger is not the oracle's:\n  %s", strings.Join(problems, "\n  "))
 	}
 	if err := d.printTables(ctx, wh); err != nil {
 		return err
 	}
-	d.say("ledger = oracle: %d clicks, %d events, %d rows compared in Kafka, in ClickHouse and in the rollup; %d "+
+	d.printLine("ledger = oracle: %d clicks, %d events, %d rows compared in Kafka, in ClickHouse and in the rollup; %d "+
 		"refusals as expected", len(f.clicks), len(f.events), len(truth.Outcomes), ledger.Refused())
 	return nil
 }
 
-// drive runs the traffic.
-func (d *demo) drive(ctx context.Context) (*traffic.Ledger, error) {
-	c, err := catalog.Load(d.path("catalog.yaml"))
+// driveTraffic runs the traffic.
+func (d *demo) driveTraffic(ctx context.Context) (*traffic.Ledger, error) {
+	c, err := catalog.Load(d.dataPath("catalog.yaml"))
 	if err != nil {
 		return nil, err
 	}
-	keys, err := token.LoadKeyring(os.DirFS(d.path("token-keys")))
+	keys, err := token.LoadKeyring(os.DirFS(d.dataPath("token-keys")))
 	if err != nil {
 		return nil, err
 	}
 	cfg := traffic.DefaultConfig()
-	cfg.Seed, cfg.Clicks, cfg.Redirector, cfg.Gateway, cfg.Grace, cfg.Keys = d.seed, d.clicks, d.at.Redirector, d.at.Gateway, d.grace, keys
+	cfg.Seed, cfg.Clicks, cfg.Redirector, cfg.Gateway, cfg.Grace, cfg.Keys = d.seed, d.clicks, d.endpoints.Redirector, d.endpoints.Gateway, d.grace, keys
 	cfg.Secrets = func(workspace string) string {
-		b, err := os.ReadFile(d.path("signing-secrets/" + workspace))
+		b, err := os.ReadFile(d.dataPath("signing-secrets/" + workspace))
 		if err != nil {
 			return ""
 		}
@@ -120,40 +120,40 @@ func (d *demo) drive(ctx context.Context) (*traffic.Ledger, error) {
 		return strings.TrimSpace(first)
 	}
 	began := time.Now()
-	var bar *progress
+	var bar *progressLine
 	phase := ""
 	ledger, err := traffic.Run(ctx, cfg, c.Workspaces(), func(done, total int, now string) {
 		if bar == nil || now != phase {
 			if bar != nil {
-				bar.end()
+				bar.clearLine()
 			}
-			bar, phase = newProgress(d.stdout, now, "steps"), now
+			bar, phase = newProgressLine(d.stdout, now, "steps"), now
 		}
-		bar.set(done, total)
+		bar.update(done, total)
 	})
 	if bar != nil {
-		bar.end()
+		bar.clearLine()
 	}
 	if err != nil {
 		return nil, err
 	}
-	d.say("traffic     %d visits, %d events accepted, %d refused, in %v", ledger.Visits(), ledger.Accepted(),
+	d.printLine("traffic     %d visits, %d events accepted, %d refused, in %v", ledger.Visits(), ledger.Accepted(),
 		ledger.Refused(), time.Since(began).Round(100*time.Millisecond))
 	return ledger, nil
 }
 
-// settle waits until every event has its row, nothing waits, and the tables hold what
+// awaitSettled waits until every event has its row, nothing waits, and the tables hold what
 // the topics hold; then it reads the topics.
-func (d *demo) settle(ctx context.Context, wh *clickhouse.Conn) (*facts, error) {
-	bar := newProgress(d.stdout, "settling", "rows")
-	defer bar.end()
+func (d *demo) awaitSettled(ctx context.Context, wh *clickhouse.Conn) (*topicContents, error) {
+	bar := newProgressLine(d.stdout, "settling", "rows")
+	defer bar.clearLine()
 	cl, err := kafka.NewClient(d.kafka, d.log, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
-	deadline := time.Now().Add(settleTimeout)
+	deadline := time.Now().Add(maxSettleTime)
 	for {
 		ends, err := adm.ListEndOffsets(ctx, d.kafka.Topic(topic.Clicks), d.kafka.Topic(topic.Conversions),
 			d.kafka.Topic(topic.Rejections))
@@ -164,20 +164,20 @@ func (d *demo) settle(ctx context.Context, wh *clickhouse.Conn) (*facts, error) 
 		ends.Each(func(o kadm.ListedOffset) {
 			records[strings.TrimPrefix(o.Topic, d.kafka.TopicPrefix)] += uint64(o.Offset)
 		})
-		at, err := rest(ctx, wh)
+		at, err := readTableState(ctx, wh)
 		if err != nil {
 			return nil, err
 		}
 		if at.Read == records[topic.Conversions] && at.Waiting == 0 && at.Conversions+at.Unreadable == at.Read &&
 			at.Outcomes == at.Conversions &&
 			at.ClicksEnd == records[topic.Clicks] && at.RejectionsEnd == records[topic.Rejections] {
-			return d.read(ctx)
+			return d.readTopics(ctx)
 		}
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("not at rest after %v: Kafka holds %v; ClickHouse says %+v",
-				settleTimeout, records, at)
+				maxSettleTime, records, at)
 		}
-		bar.set(int(at.Outcomes), int(records[topic.Conversions]))
+		bar.update(int(at.Outcomes), int(records[topic.Conversions]))
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -197,7 +197,7 @@ type tableState struct {
 	RejectionsEnd uint64 `ch:"rejections_end"`
 }
 
-func rest(ctx context.Context, wh *clickhouse.Conn) (tableState, error) {
+func readTableState(ctx context.Context, wh *clickhouse.Conn) (tableState, error) {
 	var rows []tableState
 	err := wh.Select(ctx, &rows, `SELECT (SELECT toUInt64(sum(read)) FROM conservation) AS read, (SELECT toUInt64(sum(waiting)) FROM conservation) AS waiting,
 		(SELECT toUInt64(sum(unreadable)) FROM conservation) AS unreadable, (SELECT count() FROM conversions) AS conversions, (SELECT count() FROM outcomes) AS outcomes,
@@ -208,9 +208,9 @@ func rest(ctx context.Context, wh *clickhouse.Conn) (tableState, error) {
 	return rows[0], nil
 }
 
-// since returns what is in f and was not in before: one run's own doing, in a data
+// recordsSince returns what is in f and was not in before: one run's own doing, in a data
 // directory that has seen others.
-func (f *facts) since(before *facts) (clicks []event.Click, conversions []event.Conversion,
+func (f *topicContents) recordsSince(before *topicContents) (clicks []event.Click, conversions []event.Conversion,
 	rejections []event.Rejection) {
 	seen := make(map[string]bool, len(f.clicks))
 	for i := range before.clicks {
@@ -234,8 +234,8 @@ func (f *facts) since(before *facts) (clicks []event.Click, conversions []event.
 	return clicks, conversions, f.rejections[len(before.rejections):]
 }
 
-func (d *demo) read(ctx context.Context) (*facts, error) {
-	f := &facts{}
+func (d *demo) readTopics(ctx context.Context) (*topicContents, error) {
+	f := &topicContents{}
 	var errs []error
 	read := func(name string) {
 		records, err := kafka.ReadAll(ctx, d.kafka, d.log, d.kafka.Topic(name))

@@ -15,8 +15,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/cmd/internal/components"
+	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/cmd/internal/setup"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	warehouse "github.com/nimriz/partners/connectors/clickhouse/embedded"
@@ -43,22 +43,22 @@ type endpoints struct {
 type demo struct {
 	options
 	stdout, stderr io.Writer
-	judge          judge
+	judge          oracleFunc
 
-	dir       string
-	log       *slog.Logger
-	kafka     kafka.Config
-	wh        clickhouse.Config
-	at        endpoints
-	listeners map[string]net.Listener // by part
-	clickLife time.Duration           // at least the longest window of the catalog
-	group     daemon.Group
-	parts     []daemon.Part
+	dataDir    string
+	log        *slog.Logger
+	kafka      kafka.Config
+	warehouse  clickhouse.Config
+	endpoints  endpoints
+	listeners  map[string]net.Listener // by part
+	clickLife  time.Duration           // at least the longest window of the catalog
+	group      daemon.Group
+	components []daemon.Component
 
 	registry *prometheus.Registry
 }
 
-func newDemo(o options, stdout, stderr io.Writer, j judge) *demo {
+func newDemo(o options, stdout, stderr io.Writer, j oracleFunc) *demo {
 	if j == nil {
 		j = oracleJudge
 	}
@@ -74,43 +74,43 @@ func newDemo(o options, stdout, stderr io.Writer, j judge) *demo {
 	}
 }
 
-// main prepares, starts, drives traffic, checks, and serves until ctx is done.
-func (d *demo) main(ctx context.Context) (err error) {
-	if d.dir = d.data; d.dir == "" {
-		if d.dir, err = os.MkdirTemp("", "partners-demo-"); err != nil {
+// runDemo prepares, starts, drives traffic, checks, and serves until ctx is done.
+func (d *demo) runDemo(ctx context.Context) (err error) {
+	if d.dataDir = d.keepDir; d.dataDir == "" {
+		if d.dataDir, err = os.MkdirTemp("", "partners-demo-"); err != nil {
 			return fmt.Errorf("making a temporary directory: %w", err)
 		}
-		defer os.RemoveAll(d.dir)
+		defer os.RemoveAll(d.dataDir)
 	}
-	if err := d.prepare(); err != nil {
+	if err := d.prepareData(); err != nil {
 		return err
 	}
 	defer func() {
 		err = errors.Join(err, d.group.Stop())
-		d.release()
+		d.closeListeners()
 	}()
 	ctx = d.group.Watch(ctx)
-	if err := d.start(ctx); err != nil {
-		return cause(ctx, err)
+	if err := d.startComponents(ctx); err != nil {
+		return rootCause(ctx, err)
 	}
 	if d.traffic {
 		if err := d.trafficAndCheck(ctx); err != nil {
-			return cause(ctx, err)
+			return rootCause(ctx, err)
 		}
 	}
 	if d.once {
 		return nil
 	}
-	if err := d.invite(); err != nil {
+	if err := d.printReportLogins(); err != nil {
 		return err
 	}
-	d.say("serving until Ctrl-C")
+	d.printLine("serving until Ctrl-C")
 	<-ctx.Done()
-	return cause(ctx, nil)
+	return rootCause(ctx, nil)
 }
 
-// cause prefers why a part ended over what that broke elsewhere; a signal is no error.
-func cause(ctx context.Context, err error) error {
+// rootCause prefers why a part ended over what that broke elsewhere; a signal is no error.
+func rootCause(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err
 	}
@@ -120,36 +120,36 @@ func cause(ctx context.Context, err error) error {
 	return nil
 }
 
-func (d *demo) say(format string, a ...any) { fmt.Fprintf(d.stdout, format+"\n", a...) }
+func (d *demo) printLine(format string, a ...any) { fmt.Fprintf(d.stdout, format+"\n", a...) }
 
-func (d *demo) has(part string) bool { return slices.Contains(d.run, part) }
+func (d *demo) runsHere(part string) bool { return slices.Contains(d.runNames, part) }
 
-// port returns the address of the n-th listener.
-func (d *demo) port(n int, usual int) string {
+// listenAddress returns the address of the n-th listener.
+func (d *demo) listenAddress(n int, usual int) string {
 	if d.portBase != 0 {
 		usual = d.portBase + n
 	}
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(usual))
 }
 
-// bind takes the ports of all parts that run here. That is the first thing that
+// bindListeners takes the ports of all parts that run here. That is the first thing that
 // happens: a connection of ours may get as its own any port that is not taken yet.
-func (d *demo) bind() error {
+func (d *demo) bindListeners() error {
 	addresses := map[string]string{
-		"redirector": d.port(0, 8080),
-		"gateway":    d.port(1, 8081),
-		"report":     d.port(2, 8082),
-		"warehouse":  d.port(3, 8123),
-		"broker":     d.port(4, 9092),
+		"redirector": d.listenAddress(0, 8080),
+		"gateway":    d.listenAddress(1, 8081),
+		"report":     d.listenAddress(2, 8082),
+		"warehouse":  d.listenAddress(3, 8123),
+		"broker":     d.listenAddress(4, 9092),
 	}
-	d.at = endpoints{Redirector: "http://" + addresses["redirector"], Gateway: "http://" + addresses["gateway"],
+	d.endpoints = endpoints{Redirector: "http://" + addresses["redirector"], Gateway: "http://" + addresses["gateway"],
 		Report:     "http://" + addresses["report"],
 		ClickHouse: "http://" + addresses["warehouse"], Brokers: addresses["broker"]}
 	d.listeners = make(map[string]net.Listener)
 	var taken []error
-	for _, part := range partNames {
+	for _, part := range componentNames {
 		elsewhere := part == "broker" && len(d.brokers) > 0 || part == "warehouse" && d.clickhouse != ""
-		if addresses[part] == "" || !d.has(part) || elsewhere { // processor and sink listen nowhere
+		if addresses[part] == "" || !d.runsHere(part) || elsewhere { // processor and sink listen nowhere
 			continue
 		}
 		ln, err := net.Listen("tcp", addresses[part])
@@ -165,17 +165,17 @@ func (d *demo) bind() error {
 	return nil
 }
 
-// release closes the listeners of parts that never got theirs; those that serve close
+// closeListeners closes the listeners of parts that never got theirs; those that serve close
 // their own before.
-func (d *demo) release() {
+func (d *demo) closeListeners() {
 	for _, ln := range d.listeners {
 		ln.Close()
 	}
 }
 
-// start starts the parts that -run names and waits until they serve.
-func (d *demo) start(ctx context.Context) error {
-	if err := d.bind(); err != nil {
+// startComponents starts the parts that -run names and waits until they serve.
+func (d *demo) startComponents(ctx context.Context) error {
+	if err := d.bindListeners(); err != nil {
 		return err
 	}
 	if err := d.startBroker(ctx); err != nil {
@@ -186,9 +186,9 @@ func (d *demo) start(ctx context.Context) error {
 	}
 	d.registry = prometheus.NewRegistry()
 	deps := components.Deps{Kafka: d.kafka, Codec: d.codec, Log: d.log, Registry: d.registry}
-	if d.has("processor") {
+	if d.runsHere("processor") {
 		cfg := processor.DefaultConfig()
-		cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickLife = filepath.Join(d.dir,
+		cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickLife = filepath.Join(d.dataDir,
 			"processor"), "demo-0", d.grace, d.clickLife
 		cfg.ClickMemory, cfg.JourneyCache = 64<<20, 64<<20
 		k := d.kafka
@@ -197,50 +197,50 @@ func (d *demo) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.add("processor", p)
+		d.startComponent("processor", p)
 	}
-	if d.has("sink") {
-		d.add("sink", &components.Sink{Deps: deps, Config: sink.DefaultConfig(), ClickHouse: d.wh})
+	if d.runsHere("sink") {
+		d.startComponent("sink", &components.Sink{Deps: deps, Config: sink.DefaultConfig(), ClickHouse: d.warehouse})
 	}
-	if d.has("gateway") {
+	if d.runsHere("gateway") {
 		cfg := ingest.DefaultConfig()
 		cfg.Rate, cfg.Burst = 50_000, 100_000 // one generator is all of the demo's merchants
-		d.add("gateway", &components.Gateway{
+		d.startComponent("gateway", &components.Gateway{
 			Deps:           deps,
 			Config:         cfg,
 			Listener:       d.listeners["gateway"],
-			TokenKeys:      d.path("token-keys"),
-			SigningSecrets: d.path("signing-secrets"),
+			TokenKeys:      d.dataPath("token-keys"),
+			SigningSecrets: d.dataPath("signing-secrets"),
 		})
 	}
-	if d.has("redirector") {
+	if d.runsHere("redirector") {
 		cfg := redirect.DefaultConfig()
-		cfg.SpoolDir = d.path("spool")
-		d.add("redirector", &components.Redirector{
+		cfg.SpoolDir = d.dataPath("spool")
+		d.startComponent("redirector", &components.Redirector{
 			Deps:      deps,
 			Config:    cfg,
 			Listener:  d.listeners["redirector"],
-			TokenKeys: d.path("token-keys"),
+			TokenKeys: d.dataPath("token-keys"),
 		})
 	}
-	if d.has("report") {
-		d.add("report", &components.Report{
+	if d.runsHere("report") {
+		d.startComponent("report", &components.Report{
 			Deps:         deps,
-			ClickHouse:   d.wh,
+			ClickHouse:   d.warehouse,
 			Listener:     d.listeners["report"],
-			ReaderTokens: d.path("reader-tokens"),
+			ReaderTokens: d.dataPath("reader-tokens"),
 		})
 	}
 	if err := d.waitReady(ctx); err != nil {
 		return err
 	}
-	return d.announce()
+	return d.publishEndpoints()
 }
 
-func (d *demo) path(name string) string { return filepath.Join(d.dir, name) }
+func (d *demo) dataPath(name string) string { return filepath.Join(d.dataDir, name) }
 
-func (d *demo) add(name string, p daemon.Part) {
-	d.parts = append(d.parts, p)
+func (d *demo) startComponent(name string, p daemon.Component) {
+	d.components = append(d.components, p)
 	d.group.Go(name, p.Run)
 }
 
@@ -249,9 +249,9 @@ func (d *demo) add(name string, p daemon.Part) {
 func (d *demo) startBroker(ctx context.Context) error {
 	switch {
 	case len(d.brokers) > 0:
-		d.at.Brokers = strings.Join(d.brokers, ",")
-	case d.has("broker"):
-		b, err := broker.Start(broker.Config{Listener: d.listeners["broker"], DataDir: d.path("kafka")})
+		d.endpoints.Brokers = strings.Join(d.brokers, ",")
+	case d.runsHere("broker"):
+		b, err := broker.Start(broker.Config{Listener: d.listeners["broker"], DataDir: d.dataPath("kafka")})
 		if err != nil {
 			return err
 		}
@@ -261,8 +261,8 @@ func (d *demo) startBroker(ctx context.Context) error {
 			return nil
 		})
 	}
-	d.kafka.Brokers = strings.Split(d.at.Brokers, ",")
-	if !d.has("broker") {
+	d.kafka.Brokers = strings.Split(d.endpoints.Brokers, ",")
+	if !d.runsHere("broker") {
 		return nil
 	}
 	kept, err := setup.KeptClickLife(ctx, d.kafka, d.log)
@@ -276,31 +276,31 @@ func (d *demo) startBroker(ctx context.Context) error {
 	if _, err := setup.Topics(ctx, d.kafka, want, d.log); err != nil {
 		return err
 	}
-	if _, err := setup.Catalog(ctx, d.kafka, d.log, []string{d.path("catalog.yaml")}, false); err != nil {
+	if _, err := setup.Catalog(ctx, d.kafka, d.log, []string{d.dataPath("catalog.yaml")}, false); err != nil {
 		return err
 	}
-	d.say("broker      %s  %d topics, catalog applied", d.at.Brokers, len(topic.Specs("", 1, time.Hour)))
+	d.printLine("broker      %s  %d topics, catalog applied", d.endpoints.Brokers, len(topic.Specs("", 1, time.Hour)))
 	return nil
 }
 
 // startWarehouse starts the embedded ClickHouse, fetching its library first if need be,
 // or takes the one that was given, and migrates.
 func (d *demo) startWarehouse(ctx context.Context) error {
-	d.wh.DSN = d.clickhouse
+	d.warehouse.DSN = d.clickhouse
 	if d.clickhouse != "" {
-		d.at.ClickHouse = withoutPassword(d.clickhouse)
+		d.endpoints.ClickHouse = withoutPassword(d.clickhouse)
 	} else {
-		d.wh.DSN = "http://default@" + d.at.ClickHouse[len("http://"):] + "/partners"
+		d.warehouse.DSN = "http://default@" + d.endpoints.ClickHouse[len("http://"):] + "/partners"
 	}
-	if !d.has("warehouse") {
+	if !d.runsHere("warehouse") {
 		return nil
 	}
 	if d.clickhouse == "" {
 		cfg := warehouse.DefaultConfig()
-		cfg.Library, cfg.DataDir, cfg.Listener = d.library, d.path("clickhouse"), d.listeners["warehouse"]
-		bar := newProgress(d.stdout, "fetching libchdb (once)", "MB")
-		library, err := warehouse.Prepare(ctx, cfg, func(done, total int64) { bar.set(int(done>>20), int(total>>20)) })
-		bar.end()
+		cfg.Library, cfg.DataDir, cfg.Listener = d.library, d.dataPath("clickhouse"), d.listeners["warehouse"]
+		bar := newProgressLine(d.stdout, "fetching libchdb (once)", "MB")
+		library, err := warehouse.Prepare(ctx, cfg, func(done, total int64) { bar.update(int(done>>20), int(total>>20)) })
+		bar.clearLine()
 		if err != nil {
 			return err
 		}
@@ -314,10 +314,10 @@ func (d *demo) startWarehouse(ctx context.Context) error {
 			return s.Close()
 		})
 	}
-	if err := setup.Migrate(ctx, d.wh, clickhouse.MergeTree, d.log); err != nil {
+	if err := setup.Migrate(ctx, d.warehouse, clickhouse.MergeTree, d.log); err != nil {
 		return err
 	}
-	d.say("warehouse   %s  migrated", d.at.ClickHouse)
+	d.printLine("warehouse   %s  migrated", d.endpoints.ClickHouse)
 	return nil
 }
 
@@ -345,7 +345,7 @@ func withoutPassword(dsn string) string {
 }
 
 func (d *demo) waitReady(ctx context.Context) error {
-	for _, p := range d.parts {
+	for _, p := range d.components {
 		for p.Ready() != nil {
 			select {
 			case <-ctx.Done():
@@ -357,30 +357,30 @@ func (d *demo) waitReady(ctx context.Context) error {
 	return nil
 }
 
-// announce writes endpoints.json and says where everything is.
-func (d *demo) announce() error {
-	b, err := json.MarshalIndent(d.at, "", "  ")
+// publishEndpoints writes endpoints.json and says where everything is.
+func (d *demo) publishEndpoints() error {
+	b, err := json.MarshalIndent(d.endpoints, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(d.path("endpoints.json"), append(b, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(d.dataPath("endpoints.json"), append(b, '\n'), 0o644); err != nil {
 		return fmt.Errorf("writing endpoints: %w", err)
 	}
-	for _, x := range [][2]string{{"redirector", d.at.Redirector}, {"gateway", d.at.Gateway}, {"report", d.at.Report}} {
-		if d.has(x[0]) {
-			d.say("%-11s %s", x[0], x[1])
+	for _, x := range [][2]string{{"redirector", d.endpoints.Redirector}, {"gateway", d.endpoints.Gateway}, {"report", d.endpoints.Report}} {
+		if d.runsHere(x[0]) {
+			d.printLine("%-11s %s", x[0], x[1])
 		}
 	}
-	d.say("ready       data in %s", d.dir)
+	d.printLine("ready       data in %s", d.dataDir)
 	return nil
 }
 
-// invite says how to look at the report.
-func (d *demo) invite() error {
-	if !d.has("report") {
+// printReportLogins says how to look at the report.
+func (d *demo) printReportLogins() error {
+	if !d.runsHere("report") {
 		return nil
 	}
-	tokens, err := filepath.Glob(d.path("reader-token-*.txt"))
+	tokens, err := filepath.Glob(d.dataPath("reader-token-*.txt"))
 	if err != nil {
 		return err
 	}
@@ -390,8 +390,8 @@ func (d *demo) invite() error {
 			return fmt.Errorf("reading a reader token: %w", err)
 		}
 		workspace := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), "reader-token-"), ".txt")
-		d.say("look at      %s  workspace %s, reader token %s",
-			d.at.Report, workspace, strings.TrimSpace(string(token)))
+		d.printLine("look at      %s  workspace %s, reader token %s",
+			d.endpoints.Report, workspace, strings.TrimSpace(string(token)))
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("PARTNERS_DEMO_CHILD") == "" {
 		os.Exit(m.Run())
 	}
-	var j judge
+	var j oracleFunc
 	if os.Getenv("PARTNERS_DEMO_WRONG_ORACLE") != "" {
 		j = func(cfg oracle.Config, clicks []oracle.Click, events []oracle.Event, through event.Millis) oracle.Result {
 			r := oracle.Judge(cfg, clicks, events, through)
@@ -70,15 +70,15 @@ func TestMain(m *testing.M) {
 // listMetrics starts a demo, lets happen what alerts look for by a label's value, and
 // prints all metrics that its parts register, and their series.
 func listMetrics() int {
-	o, err := parse(os.Args[1:], os.Stdout)
+	o, err := parseOptions(os.Args[1:], os.Stdout)
 	if err != nil {
 		panic(err)
 	}
 	d := newDemo(o, io.Discard, os.Stderr, nil)
-	d.dir = d.data
+	d.dataDir = d.keepDir
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	if err := errors.Join(d.prepare(), d.start(ctx)); err != nil {
+	if err := errors.Join(d.prepareData(), d.startComponents(ctx)); err != nil {
 		panic(err)
 	}
 	export.NewMetrics(d.registry)
@@ -88,7 +88,7 @@ func listMetrics() int {
 	for desc := range descs {
 		fmt.Println(desc)
 	}
-	if err := provoke(d); err != nil {
+	if err := provokeRefusals(d); err != nil {
 		panic(err)
 	}
 	if err := errors.Join(listSeries(d.registry, "partners_sink_visible_seconds"), d.group.Stop()); err != nil {
@@ -97,10 +97,10 @@ func listMetrics() int {
 	return 0
 }
 
-// provoke sends the gateway each kind of request whose signature is refused, and visits
+// provokeRefusals sends the gateway each kind of request whose signature is refused, and visits
 // a link.
-func provoke(d *demo) error {
-	own, err := os.ReadFile(d.path("signing-secrets/acme"))
+func provokeRefusals(d *demo) error {
+	own, err := os.ReadFile(d.dataPath("signing-secrets/acme"))
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func provoke(d *demo) error {
 		secret *signature.Secret
 		at     time.Time
 	}{{nil, now}, {&other, now}, {&secret, now.Add(-time.Hour)}, {&secret, now.Add(time.Hour)}} {
-		req, err := http.NewRequest("POST", d.at.Gateway+"/v1/workspaces/acme/events", strings.NewReader("{}"))
+		req, err := http.NewRequest("POST", d.endpoints.Gateway+"/v1/workspaces/acme/events", strings.NewReader("{}"))
 		if err != nil {
 			return err
 		}
@@ -136,7 +136,7 @@ func provoke(d *demo) error {
 			return fmt.Errorf("a request that nobody signed: %s", resp.Status)
 		}
 	}
-	req, err := http.NewRequest("GET", d.at.Redirector+"/nomura", nil)
+	req, err := http.NewRequest("GET", d.endpoints.Redirector+"/nomura", nil)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func provoke(d *demo) error {
 // listSeries prints all series, one a line as NAME LABEL=VALUE …, once there is one of
 // the metric that comes last.
 func listSeries(reg *prometheus.Registry, last string) error {
-	for deadline := time.Now().Add(hang); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(maxWait); ; time.Sleep(100 * time.Millisecond) {
 		families, err := reg.Gather()
 		if err != nil {
 			return err
@@ -162,7 +162,7 @@ func listSeries(reg *prometheus.Registry, last string) error {
 		}
 		if !names[last] {
 			if time.Now().After(deadline) {
-				return fmt.Errorf("no series of %s within %v", last, hang)
+				return fmt.Errorf("no series of %s within %v", last, maxWait)
 			}
 			continue
 		}
@@ -187,7 +187,7 @@ func listSeries(reg *prometheus.Registry, last string) error {
 // value that an alert wants of a label is one that the metric has.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	cmd := child(t, []string{"PARTNERS_DEMO_METRICS=1"}, "-traffic", "0", "-data", t.TempDir(),
+	cmd := demoCommand(t, []string{"PARTNERS_DEMO_METRICS=1"}, "-traffic", "0", "-data", t.TempDir(),
 		"-port-base", strconv.Itoa(freeBase(t)))
 	out, err := cmd.Output()
 	if err != nil {
@@ -332,12 +332,12 @@ func TestReadmeSecrets(t *testing.T) {
 	}
 }
 
-// hang is when a demo that does not answer, start or stop counts as stuck: on a busy
+// maxWait is when a demo that does not answer, start or stop counts as stuck: on a busy
 // machine each may take a minute.
-const hang = 4 * time.Minute
+const maxWait = 4 * time.Minute
 
-// running is a demo in a process of its own.
-type running struct {
+// runningDemo is a demo in a process of its own.
+type runningDemo struct {
 	t    *testing.T
 	cmd  *exec.Cmd
 	base int
@@ -375,7 +375,7 @@ func freeBase(t *testing.T) int {
 	return 0
 }
 
-func child(t *testing.T, env []string, args ...string) *exec.Cmd {
+func demoCommand(t *testing.T, env []string, args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -385,11 +385,11 @@ func child(t *testing.T, env []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// serve starts a demo that just serves and waits until it is ready.
-func serve(t *testing.T, dir string, base int, args ...string) *running {
+// startServing starts a demo that just serves and waits until it is ready.
+func startServing(t *testing.T, dir string, base int, args ...string) *runningDemo {
 	t.Helper()
-	r := &running{t: t, base: base, dir: dir, out: &bytes.Buffer{}, done: make(chan error, 1)}
-	r.cmd = child(t, nil, append([]string{"-traffic", "0", "-data", dir, "-port-base", strconv.Itoa(base)}, args...)...)
+	r := &runningDemo{t: t, base: base, dir: dir, out: &bytes.Buffer{}, done: make(chan error, 1)}
+	r.cmd = demoCommand(t, nil, append([]string{"-traffic", "0", "-data", dir, "-port-base", strconv.Itoa(base)}, args...)...)
 	stdout, err := r.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -413,14 +413,14 @@ func serve(t *testing.T, dir string, base int, args ...string) *running {
 	case <-ready:
 	case err := <-r.done:
 		t.Fatalf("the demo ended: %v\n%s", err, r.out)
-	case <-time.After(hang):
+	case <-time.After(maxWait):
 		t.Fatal("the demo is not ready")
 	}
 	return r
 }
 
-// stop sends Ctrl-C and wants exit status 0.
-func (r *running) stop() {
+// interrupt sends Ctrl-C and wants exit status 0.
+func (r *runningDemo) interrupt() {
 	r.t.Helper()
 	r.cmd.Process.Signal(syscall.SIGINT)
 	select {
@@ -428,12 +428,12 @@ func (r *running) stop() {
 		if err != nil {
 			r.t.Fatalf("after Ctrl-C: %v\n%s", err, r.out)
 		}
-	case <-time.After(hang):
+	case <-time.After(maxWait):
 		r.t.Fatal("the demo does not stop")
 	}
 }
 
-func (r *running) query(q string) string {
+func (r *runningDemo) queryWarehouse(q string) string {
 	r.t.Helper()
 	resp, err := http.Post(fmt.Sprintf("http://127.0.0.1:%d/?database=partners", r.base+3),
 		"text/plain", strings.NewReader(q))
@@ -448,20 +448,20 @@ func (r *running) query(q string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// until waits for an answer.
-func (r *running) until(q, want string) {
+// awaitResult waits for an answer.
+func (r *runningDemo) awaitResult(q, want string) {
 	r.t.Helper()
 	got := ""
-	for end := time.Now().Add(hang); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if got = r.query(q); got == want {
+	for end := time.Now().Add(maxWait); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if got = r.queryWarehouse(q); got == want {
 			return
 		}
 	}
-	r.t.Fatalf("%s: %q after %v, want %q", q, got, hang, want)
+	r.t.Fatalf("%s: %q after %v, want %q", q, got, maxWait, want)
 }
 
-// visit follows no redirect; it returns the location and the token in it.
-func (r *running) visit(slug string) (location, tok string) {
+// followLink follows no redirect; it returns the location and the token in it.
+func (r *runningDemo) followLink(slug string) (location, tok string) {
 	r.t.Helper()
 	req, err := http.NewRequest("GET", fmt.Sprintf("http://127.0.0.1:%d%s", r.base, slug), nil)
 	if err != nil {
@@ -486,8 +486,8 @@ func (r *running) visit(slug string) (location, tok string) {
 	return location, u.Query().Get("nim_ct")
 }
 
-// post sends a signed event of acme and wants 202.
-func (r *running) post(fields map[string]any) {
+// postEvent sends a signed event of acme and wants 202.
+func (r *runningDemo) postEvent(fields map[string]any) {
 	r.t.Helper()
 	fields["occurred_at"] = time.Now().UTC().Format(time.RFC3339Nano)
 	body, err := json.Marshal(fields)
@@ -528,7 +528,7 @@ func TestOnce(t *testing.T) {
 	// as the README exports them for daemons
 	shell := []string{"PARTNERS_CLICKHOUSE=http://user@127.0.0.1:1/partners", "PARTNERS_BROKERS=127.0.0.1:1",
 		"PARTNERS_TOKEN_KEYS=/nowhere", "PARTNERS_GRACE=1ms"}
-	out, err := child(t, shell, "-once", "-clicks", "3000", "-port-base", strconv.Itoa(freeBase(t))).CombinedOutput()
+	out, err := demoCommand(t, shell, "-once", "-clicks", "3000", "-port-base", strconv.Itoa(freeBase(t))).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -543,7 +543,7 @@ func TestOnce(t *testing.T) {
 // The check can fail: one wrong row in the oracle, and the demo says which and exits 1.
 func TestWrongOracle(t *testing.T) {
 	t.Parallel()
-	out, err := child(t, []string{"PARTNERS_DEMO_WRONG_ORACLE=1"},
+	out, err := demoCommand(t, []string{"PARTNERS_DEMO_WRONG_ORACLE=1"},
 		"-once", "-clicks", "300", "-port-base", strconv.Itoa(freeBase(t))).CombinedOutput()
 	if err == nil || err.(*exec.ExitError).ExitCode() != 1 ||
 		!strings.Contains(string(out), "the ledger is not the oracle's") ||
@@ -587,10 +587,10 @@ func TestFlags(t *testing.T) {
 // has its libchdb is for everybody.
 func TestEnvironment(t *testing.T) {
 	var usage bytes.Buffer
-	if _, err := parse([]string{"-h"}, &usage); !errors.Is(err, flag.ErrHelp) {
+	if _, err := parseOptions([]string{"-h"}, &usage); !errors.Is(err, flag.ErrHelp) {
 		t.Fatal(err)
 	}
-	want, err := parse([]string{"-libchdb", "/opt/libchdb.so"}, io.Discard)
+	want, err := parseOptions([]string{"-libchdb", "/opt/libchdb.so"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -602,7 +602,7 @@ func TestEnvironment(t *testing.T) {
 		t.Setenv("PARTNERS_"+strings.ToUpper(strings.ReplaceAll(name[1], "-", "_")), "1")
 	}
 	t.Setenv("PARTNERS_LIBCHDB", "/opt/libchdb.so")
-	got, err := parse(nil, io.Discard)
+	got, err := parseOptions(nil, io.Discard)
 	got.codec, want.codec = nil, nil
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v; want %+v", got, err, want)
@@ -615,12 +615,12 @@ func TestPortsFirst(t *testing.T) {
 	t.Parallel()
 	base := freeBase(t)
 	at := func(n int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(base+n)) }
-	o, err := parse([]string{"-port-base", strconv.Itoa(base)}, io.Discard)
+	o, err := parseOptions([]string{"-port-base", strconv.Itoa(base)}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d := newDemo(o, io.Discard, io.Discard, nil)
-	if err := d.bind(); err != nil {
+	if err := d.bindListeners(); err != nil {
 		t.Fatal(err)
 	}
 	for n := range 5 {
@@ -629,7 +629,7 @@ func TestPortsFirst(t *testing.T) {
 			t.Errorf("port %d is not taken", n)
 		}
 	}
-	d.release()
+	d.closeListeners()
 	for _, n := range []int{2, 3} { // report and warehouse come late
 		ln, err := net.Listen("tcp", at(n))
 		if err != nil {
@@ -672,14 +672,14 @@ func TestLongWindow(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"-catalog", long}, {"-catalog", "catalog.yaml"}} {
-		r := serve(t, dir, base, append([]string{"-run", "broker,processor", "-topic-prefix", "eu."}, args...)...)
+		r := startServing(t, dir, base, append([]string{"-run", "broker,processor", "-topic-prefix", "eu."}, args...)...)
 		cfg := kafka.DefaultConfig()
 		cfg.Brokers, cfg.TopicPrefix = []string{fmt.Sprint("127.0.0.1:", base+4)}, "eu."
 		life, err := setup.KeptClickLife(t.Context(), cfg, slog.New(slog.DiscardHandler))
 		if want := 90 * 24 * time.Hour; err != nil || life != want {
 			t.Errorf("%v: clicks are kept for %v, %v; want %v", args, life, err, want)
 		}
-		r.stop()
+		r.interrupt()
 	}
 }
 
@@ -704,24 +704,24 @@ func TestNoPassword(t *testing.T) {
 	f("http://host:8123/?http_proxy=http%3A%2F%2Fu%3AS3CRET%40proxy&secure=true", "http://host:8123/?secure=true")
 
 	dir := t.TempDir()
-	o, err := parse([]string{"-clickhouse", "http://default:S3CRET@127.0.0.1:1/partners", "-run", "report", "-data",
+	o, err := parseOptions([]string{"-clickhouse", "http://default:S3CRET@127.0.0.1:1/partners", "-run", "report", "-data",
 		dir}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
 	d := newDemo(o, &out, &out, nil)
-	d.dir, d.run = dir, nil
-	if err := d.start(t.Context()); err != nil {
+	d.dataDir, d.runNames = dir, nil
+	if err := d.startComponents(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	written, err := os.ReadFile(d.path("endpoints.json"))
+	written, err := os.ReadFile(d.dataPath("endpoints.json"))
 	if err != nil || !strings.Contains(string(written), `"http://default@127.0.0.1:1/partners"`) ||
 		strings.Contains(string(written)+out.String(), "S3CRET") {
 		t.Errorf("%v: %s %s", err, written, &out)
 	}
-	if !strings.Contains(d.wh.DSN, "S3CRET") {
-		t.Errorf("the parts connect to %s", d.wh.DSN)
+	if !strings.Contains(d.warehouse.DSN, "S3CRET") {
+		t.Errorf("the parts connect to %s", d.warehouse.DSN)
 	}
 }
 
@@ -731,9 +731,9 @@ const (
 		"sum(net_minor), sum(reward_minor) FROM partner_daily WHERE partner_id = 'prt_nomura'"
 )
 
-// reports asks the report for what it must say after the first sale, with the reader
+// checkReport asks the report for what it must say after the first sale, with the reader
 // token that the demo made.
-func (r *running) reports() {
+func (r *runningDemo) checkReport() {
 	r.t.Helper()
 	token, err := os.ReadFile(filepath.Join(r.dir, "reader-token-acme.txt"))
 	if err != nil {
@@ -762,12 +762,12 @@ func (r *running) reports() {
 func TestLedgerLivesOn(t *testing.T) {
 	t.Parallel()
 	dir, base := t.TempDir(), freeBase(t)
-	r := serve(t, dir, base)
-	location, tok := r.visit("/nomura")
+	r := startServing(t, dir, base)
+	location, tok := r.followLink("/nomura")
 	if want := "https://shop.acme.com/?ref=a%2Bb&nim_ct=" + tok + "#top"; location != want || len(tok) != 27 {
 		t.Fatalf("location %s, want %s", location, want)
 	}
-	r.post(map[string]any{
+	r.postEvent(map[string]any{
 		"event_id":    "e1",
 		"type":        "sale",
 		"click_token": tok,
@@ -775,11 +775,11 @@ func TestLedgerLivesOn(t *testing.T) {
 		"currency":    "EUR",
 		"order_id":    "o1",
 	})
-	r.until(sales, "1\t10000")
-	r.until(rollup, "1\t1\t0\t10000\t0\t10000\t1000")
-	r.reports()
-	before := r.query("SELECT * FROM outcomes WHERE event_id = 'e1'")
-	r.post(map[string]any{
+	r.awaitResult(sales, "1\t10000")
+	r.awaitResult(rollup, "1\t1\t0\t10000\t0\t10000\t1000")
+	r.checkReport()
+	before := r.queryWarehouse("SELECT * FROM outcomes WHERE event_id = 'e1'")
+	r.postEvent(map[string]any{
 		"event_id":        "e2",
 		"type":            "refund",
 		"click_token":     tok,
@@ -787,26 +787,26 @@ func TestLedgerLivesOn(t *testing.T) {
 		"currency":        "EUR",
 		"parent_event_id": "e1",
 	})
-	r.until(sales, "2\t7000")
-	r.until(rollup, "1\t1\t1\t10000\t-3000\t7000\t700")
-	if after := r.query("SELECT * FROM outcomes WHERE event_id = 'e1'"); after != before {
+	r.awaitResult(sales, "2\t7000")
+	r.awaitResult(rollup, "1\t1\t1\t10000\t-3000\t7000\t700")
+	if after := r.queryWarehouse("SELECT * FROM outcomes WHERE event_id = 'e1'"); after != before {
 		t.Errorf("the refund changed its sale:\n%s\n%s", before, after)
 	}
-	everything := func(r *running) string {
-		return r.query("SELECT (SELECT (count(), sum(cityHash64(*))) FROM clicks), (SELECT (count(), "+
+	everything := func(r *runningDemo) string {
+		return r.queryWarehouse("SELECT (SELECT (count(), sum(cityHash64(*))) FROM clicks), (SELECT (count(), "+
 			"sum(cityHash64(*))) FROM conversions), (SELECT (count(), sum(cityHash64(*))) FROM outcomes)") +
-			r.query(rollup)
+			r.queryWarehouse(rollup)
 	}
 	was := everything(r)
-	r.stop()
+	r.interrupt()
 
-	r = serve(t, dir, base)
+	r = startServing(t, dir, base)
 	if is := everything(r); is != was {
 		t.Errorf("after a restart: %s, was %s", is, was)
 	}
-	_, tok2 := r.visit("/nomura")
+	_, tok2 := r.followLink("/nomura")
 	// of a sale before the restart
-	r.post(map[string]any{
+	r.postEvent(map[string]any{
 		"event_id":        "e3",
 		"type":            "refund",
 		"click_token":     tok,
@@ -814,29 +814,29 @@ func TestLedgerLivesOn(t *testing.T) {
 		"currency":        "EUR",
 		"parent_event_id": "e1",
 	})
-	r.post(map[string]any{"event_id": "e4", "type": "lead", "click_token": tok2})
-	r.until(sales, "4\t5000")
-	r.until(rollup, "2\t1\t2\t10000\t-5000\t5000\t500")
+	r.postEvent(map[string]any{"event_id": "e4", "type": "lead", "click_token": tok2})
+	r.awaitResult(sales, "4\t5000")
+	r.awaitResult(rollup, "2\t1\t2\t10000\t-5000\t5000\t500")
 	const difference = "SELECT sum(difference) != 0, sum(waiting) FROM conservation"
 	const perWorkspace = "SELECT sum(difference) != 0 FROM workspace_conservation"
-	r.until("SELECT sum(read) FROM conservation", "4")
-	r.until(difference, "0\t0")
-	r.until(perWorkspace, "0")
-	r.query("ALTER TABLE outcomes DELETE WHERE event_id = 'e4' SETTINGS mutations_sync = 1")
-	r.until(difference, "1\t0")
-	r.query("INSERT INTO outcomes SELECT * FROM outcomes WHERE event_id = 'e3' SETTINGS insert_deduplicate = 0, " +
+	r.awaitResult("SELECT sum(read) FROM conservation", "4")
+	r.awaitResult(difference, "0\t0")
+	r.awaitResult(perWorkspace, "0")
+	r.queryWarehouse("ALTER TABLE outcomes DELETE WHERE event_id = 'e4' SETTINGS mutations_sync = 1")
+	r.awaitResult(difference, "1\t0")
+	r.queryWarehouse("INSERT INTO outcomes SELECT * FROM outcomes WHERE event_id = 'e3' SETTINGS insert_deduplicate = 0, " +
 		"deduplicate_insert = 'disable'")
-	r.until(perWorkspace, "1")
-	r.stop()
+	r.awaitResult(perWorkspace, "1")
+	r.interrupt()
 }
 
 // A waiting event that vanishes from state is seen: what was read is no longer what was
 // judged and what waits.
-func TestConservationSeesALostWait(t *testing.T) {
+func TestConservationSeesALostWaitingEvent(t *testing.T) {
 	t.Parallel()
 	dir, base := t.TempDir(), freeBase(t)
 	args := []string{"-grace", "10m"}
-	r := serve(t, dir, base, args...)
+	r := startServing(t, dir, base, args...)
 	keys, err := token.LoadKeyring(os.DirFS(filepath.Join(dir, "token-keys")))
 	if err != nil {
 		t.Fatal(err)
@@ -846,10 +846,10 @@ func TestConservationSeesALostWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	// its click never happened
-	r.post(map[string]any{"event_id": "w1", "type": "lead", "click_token": token.Text(&raw)})
+	r.postEvent(map[string]any{"event_id": "w1", "type": "lead", "click_token": token.Text(&raw)})
 	const conservation = "SELECT sum(read), sum(waiting), sum(difference) FROM conservation"
-	r.until(conservation, "1\t1\t0")
-	r.stop()
+	r.awaitResult(conservation, "1\t1\t0")
+	r.interrupt()
 
 	cache := state.NewCache(1 << 20)
 	defer cache.Close()
@@ -881,7 +881,7 @@ func TestConservationSeesALostWait(t *testing.T) {
 	if lost != 1 {
 		t.Fatalf("%d waiting events were lost, meant to lose 1", lost)
 	}
-	r = serve(t, dir, base, args...)
-	r.until("SELECT sum(read), sum(waiting), sum(difference) > 0 FROM conservation", "1\t0\t1")
-	r.stop()
+	r = startServing(t, dir, base, args...)
+	r.awaitResult("SELECT sum(read), sum(waiting), sum(difference) > 0 FROM conservation", "1\t0\t1")
+	r.interrupt()
 }

@@ -17,8 +17,8 @@ import (
 func main() { os.Exit(realMain(os.Args[1:], os.Stdout, os.Stderr, nil)) }
 
 // realMain is main for tests too: judge, if given, takes the oracle's place.
-func realMain(args []string, stdout, stderr io.Writer, judge judge) int {
-	o, err := parse(args, stdout)
+func realMain(args []string, stdout, stderr io.Writer, judge oracleFunc) int {
+	o, err := parseOptions(args, stdout)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
 	}
@@ -28,7 +28,7 @@ func realMain(args []string, stdout, stderr io.Writer, judge judge) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := newDemo(o, stdout, stderr, judge).main(ctx); err != nil {
+	if err := newDemo(o, stdout, stderr, judge).runDemo(ctx); err != nil {
 		fmt.Fprintf(stderr, "demo: %v\n", err)
 		return 1
 	}

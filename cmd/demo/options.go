@@ -18,11 +18,11 @@ import (
 // options are the command line.
 type options struct {
 	once, traffic bool
-	data          string
+	keepDir       string
 	seed          uint64
 	clicks        int
 	grace         time.Duration
-	run           []string
+	runNames      []string
 	brokers       []string
 	topicPrefix   string
 	codec         *event.Codec
@@ -33,33 +33,33 @@ type options struct {
 }
 
 // parts that -run may name, in the order in which they start.
-var partNames = []string{"broker", "warehouse", "processor", "sink", "gateway", "redirector", "report"}
+var componentNames = []string{"broker", "warehouse", "processor", "sink", "gateway", "redirector", "report"}
 
-const about = "demo: the whole pipeline in one process, with seeded traffic and a ledger checked against an oracle"
+const usageSummary = "demo: the whole pipeline in one process, with seeded traffic and a ledger checked against an oracle"
 
-// environment is all that the demo takes of it: where this machine has its libchdb,
+// lookupEnvironment is all that the demo takes of it: where this machine has its libchdb,
 // which the tests ask for too. PARTNERS_CLICKHOUSE, PARTNERS_BROKERS and their like are
 // exported for daemons, and a shell that has them must not send the demo elsewhere.
-func environment(name string) (string, bool) {
+func lookupEnvironment(name string) (string, bool) {
 	if name != "PARTNERS_LIBCHDB" {
 		return "", false
 	}
 	return os.LookupEnv(name)
 }
 
-func parse(args []string, usage io.Writer) (o options, err error) {
+func parseOptions(args []string, usage io.Writer) (o options, err error) {
 	f := flag.NewFlagSet("demo", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.Usage = func() {
-		fmt.Fprintf(f.Output(), "%s\n\nOf the environment it takes PARTNERS_LIBCHDB alone, for -libchdb.\n\n", about)
+		fmt.Fprintf(f.Output(), "%s\n\nOf the environment it takes PARTNERS_LIBCHDB alone, for -libchdb.\n\n", usageSummary)
 		f.PrintDefaults()
 	}
 	traffic := f.Int("traffic", 1, "0 just serves")
-	run := f.String("run", strings.Join(partNames, ","),
+	run := f.String("run", strings.Join(componentNames, ","),
 		"the `parts` to run here, so that others can run as processes of their own")
 	brokers := f.String("brokers", "", "use these `host:port,…` in place of the embedded broker")
 	f.BoolVar(&o.once, "once", false, "exit after the check: 0 only if the ledger is the oracle's")
-	f.StringVar(&o.data, "data", "", "keep data in this `directory` (else a temporary one that is removed)")
+	f.StringVar(&o.keepDir, "data", "", "keep data in this `directory` (else a temporary one that is removed)")
 	f.Uint64Var(&o.seed, "seed", 1, "seed of the traffic")
 	f.IntVar(&o.clicks, "clicks", 20_000, "visits to short links")
 	o.grace = 5 * time.Second
@@ -72,7 +72,7 @@ func parse(args []string, usage io.Writer) (o options, err error) {
 	f.IntVar(&o.portBase, "port-base", 0, "move the ports to N … N+4: redirector, gateway, report, ClickHouse, "+
 		"Kafka (default 8080, 8081, 8082, 8123, 9092)")
 	f.StringVar(&o.library, "libchdb", "", "a libchdb.so to use in place of the one that is fetched")
-	if err := daemon.Parse(f, args, environment); err != nil {
+	if err := daemon.Parse(f, args, lookupEnvironment); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			f.SetOutput(usage)
 			f.Usage()
@@ -91,10 +91,10 @@ func parse(args []string, usage io.Writer) (o options, err error) {
 		}
 	}
 	o.traffic = *traffic != 0
-	o.run = strings.Split(*run, ",")
-	for _, p := range o.run {
-		if !slices.Contains(partNames, p) {
-			return o, fmt.Errorf("-run: %q is not one of %s", p, strings.Join(partNames, ", "))
+	o.runNames = strings.Split(*run, ",")
+	for _, p := range o.runNames {
+		if !slices.Contains(componentNames, p) {
+			return o, fmt.Errorf("-run: %q is not one of %s", p, strings.Join(componentNames, ", "))
 		}
 	}
 	if *brokers != "" {
@@ -108,7 +108,7 @@ func parse(args []string, usage io.Writer) (o options, err error) {
 	case o.grace < time.Second:
 		return o, fmt.Errorf("-grace: %v is under a second", o.grace)
 	}
-	missing := slices.DeleteFunc(slices.Clone(partNames), func(p string) bool { return slices.Contains(o.run, p) })
+	missing := slices.DeleteFunc(slices.Clone(componentNames), func(p string) bool { return slices.Contains(o.runNames, p) })
 	switch {
 	case o.once && !o.traffic:
 		return o, errors.New("-once: with -traffic 0 there is nothing to check")

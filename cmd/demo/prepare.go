@@ -21,11 +21,11 @@ import (
 //go:embed catalog.yaml
 var demoCatalog []byte
 
-// prepare lays out the data directory: the catalog, and secrets for the workspaces that
+// prepareData lays out the data directory: the catalog, and secrets for the workspaces that
 // have none.
-func (d *demo) prepare() error {
+func (d *demo) prepareData() error {
 	for _, dir := range []string{"", "signing-secrets", "token-keys", "reader-tokens"} {
-		if err := os.MkdirAll(d.path(dir), 0o700); err != nil {
+		if err := os.MkdirAll(d.dataPath(dir), 0o700); err != nil {
 			return fmt.Errorf("-data: %w", err)
 		}
 	}
@@ -37,12 +37,12 @@ func (d *demo) prepare() error {
 		}
 		text = b
 	}
-	if _, err := os.Stat(d.path("catalog.yaml")); errors.Is(err, fs.ErrNotExist) || d.catalog != "" {
-		if err := os.WriteFile(d.path("catalog.yaml"), text, 0o644); err != nil {
+	if _, err := os.Stat(d.dataPath("catalog.yaml")); errors.Is(err, fs.ErrNotExist) || d.catalog != "" {
+		if err := os.WriteFile(d.dataPath("catalog.yaml"), text, 0o644); err != nil {
 			return fmt.Errorf("-data: %w", err)
 		}
 	}
-	c, err := catalog.Load(d.path("catalog.yaml"))
+	c, err := catalog.Load(d.dataPath("catalog.yaml"))
 	if err != nil {
 		return err
 	}
@@ -58,38 +58,38 @@ func (d *demo) prepare() error {
 // makeSecrets writes what a workspace lacks: a signing secret, a token key, a reader
 // token.
 func (d *demo) makeSecrets(workspace string) error {
-	if err := d.keep("signing-secrets/"+workspace, func() (string, error) {
+	if err := d.writeIfMissing("signing-secrets/"+workspace, func() (string, error) {
 		s, err := signature.NewSecret(rand.Reader)
 		return s.Reveal(), err
 	}); err != nil {
 		return err
 	}
-	if err := d.keep("token-keys/"+workspace, func() (string, error) { return token.NewKey(rand.Reader) }); err != nil {
+	if err := d.writeIfMissing("token-keys/"+workspace, func() (string, error) { return token.NewKey(rand.Reader) }); err != nil {
 		return err
 	}
 	clear := "reader-token-" + workspace + ".txt"
-	if err := d.keep(clear, func() (string, error) {
+	if err := d.writeIfMissing(clear, func() (string, error) {
 		var b [24]byte
 		_, err := rand.Read(b[:])
 		return base64.RawURLEncoding.EncodeToString(b[:]), err
 	}); err != nil {
 		return err
 	}
-	return d.keep("reader-tokens/"+workspace, func() (string, error) {
-		b, err := os.ReadFile(d.path(clear))
+	return d.writeIfMissing("reader-tokens/"+workspace, func() (string, error) {
+		b, err := os.ReadFile(d.dataPath(clear))
 		sum := sha256.Sum256([]byte(strings.TrimSpace(string(b))))
 		return "demo:" + hex.EncodeToString(sum[:]), err
 	})
 }
 
-// keep writes a file of one line unless it is there.
-func (d *demo) keep(name string, line func() (string, error)) error {
-	if _, err := os.Stat(d.path(name)); !errors.Is(err, fs.ErrNotExist) {
+// writeIfMissing writes a file of one line unless it is there.
+func (d *demo) writeIfMissing(name string, line func() (string, error)) error {
+	if _, err := os.Stat(d.dataPath(name)); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	text, err := line()
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(d.path(name), []byte(text+"\n"), 0o600)
+	return os.WriteFile(d.dataPath(name), []byte(text+"\n"), 0o600)
 }

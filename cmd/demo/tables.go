@@ -136,8 +136,8 @@ type partnerRow struct {
 	Money        string `ch:"money"` // lines of currency, exponent, net in minor units
 }
 
-// money prints exact amounts, a currency a line: they are never added up.
-func (p *partnerRow) money() string {
+// moneyLines prints exact amounts, a currency a line: they are never added up.
+func (p *partnerRow) moneyLines() string {
 	var lines []string
 	for line := range strings.Lines(p.Money) {
 		var currency string
@@ -150,8 +150,8 @@ func (p *partnerRow) money() string {
 	return strings.Join(lines, "\n")
 }
 
-// badges are the words of the relationship on the page.
-var badges = map[string]string{
+// statusWords are the words of the relationship on the page.
+var statusWords = map[string]string{
 	"approved":    "Approved",
 	"review":      "Review",
 	"invited":     "Invited",
@@ -212,14 +212,14 @@ ORDER BY workspace_id, clicks DESC`); err != nil {
 	}
 	t.SetColumnConfigs(columns)
 	for _, p := range partners {
-		name, badge := p.Partner, badges[p.Relationship]
+		name, badge := p.Partner, statusWords[p.Relationship]
 		if name == "" {
 			name, badge = "(no partner)", ""
 		}
 		t.AppendRow(table.Row{p.Workspace, name, badge, p.Program, p.Clicks, p.Leads, p.Sales, p.Refunds, p.Cancelled,
-			p.Reversals, p.money()})
+			p.Reversals, p.moneyLines()})
 	}
-	d.say("\n%s\n", t.Render())
+	d.printLine("\n%s\n", t.Render())
 	return d.printConservation(ctx, wh)
 }
 
@@ -244,7 +244,7 @@ FROM workspace_conservation AS w`); err != nil {
 	}
 	c := found[0].Conservation
 	c.Difference += partitions[0].Difference
-	d.say("conservation: %s", c)
+	d.printLine("conservation: %s", c)
 	if c.Difference != 0 {
 		return fmt.Errorf("conservation: difference %d in workspaces %s", c.Difference, found[0].Workspaces)
 	}

@@ -26,9 +26,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// hang is how long a test waits for what must come: it is for what never comes, far
+// maxWait is how long a test waits for what must come: it is for what never comes, far
 // beyond what a slow machine takes.
-const hang = 3 * time.Minute
+const maxWait = 3 * time.Minute
 
 // Exports while the real sink inserts and a partner's status changes: each, repeated
 // with -as-of once more has arrived, is the same bytes, and its sums are those of a
@@ -68,7 +68,7 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 		Value: []byte(`{"id":"acme"}`)}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(hang); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(maxWait); ; time.Sleep(50 * time.Millisecond) {
 		_, err := export.Zone(t.Context(), wh, "acme", export.WholeCatalog)
 		if err == nil {
 			break
@@ -83,7 +83,7 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 			var records []*kgo.Record
 			for i := range 10 {
 				p := int32((n + i) % kafkatest.Partitions)
-				records = append(records, pair(t, codec, n*10+i, p, offsets[p])...)
+				records = append(records, eventAndOutcome(t, codec, n*10+i, p, offsets[p])...)
 				offsets[p]++
 			}
 			status := []string{"approved", "review", "banned"}[n%3]
@@ -128,7 +128,7 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, b := read(t, first.Dir), read(t, second.Dir)
+		a, b := readCSV(t, first.Dir), readCSV(t, second.Dir)
 		if !bytes.Equal(a, b) || again.SHA256 != m.SHA256 {
 			t.Fatalf("export %d: the repetition has other bytes: %d and %d", exports, len(a), len(b))
 		}
@@ -160,7 +160,7 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 		produced.Load(), grew, exports)
 }
 
-func read(t *testing.T, dir string) []byte {
+func readCSV(t *testing.T, dir string) []byte {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.csv"))
 	if err != nil || len(files) != 1 {
@@ -173,8 +173,8 @@ func read(t *testing.T, dir string) []byte {
 	return b
 }
 
-// pair is an event and its outcome.
-func pair(t *testing.T, codec *event.Codec, n int, partition int32, offset int64) []*kgo.Record {
+// eventAndOutcome is an event and its outcome.
+func eventAndOutcome(t *testing.T, codec *event.Codec, n int, partition int32, offset int64) []*kgo.Record {
 	token, amount := ksuid.New().String(), int64(1000+n)
 	at := event.MillisOf(time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC).Add(time.Duration(n) * time.Millisecond))
 	v := &event.Conversion{

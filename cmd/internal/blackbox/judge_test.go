@@ -19,25 +19,25 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// place is where a record lies.
-type place struct {
+// recordPosition is where a record lies.
+type recordPosition struct {
 	Partition int32
 	Offset    int64
 }
 
-// facts is what Kafka holds.
-type facts struct {
+// topicContents is what Kafka holds.
+type topicContents struct {
 	clickRecords []*kgo.Record
 	clicks       []oracle.Click
 	events       []oracle.Event
 	outcomes     []event.Outcome
-	outcomesAt   []place // of outcomes, in the same order
+	outcomesAt   []recordPosition // of outcomes, in the same order
 }
 
-func (r *rig) read() *facts {
+func (r *rig) readTopics() *topicContents {
 	r.t.Helper()
-	f := &facts{}
-	ctx, cancel := context.WithTimeout(r.t.Context(), hang)
+	f := &topicContents{}
+	ctx, cancel := context.WithTimeout(r.t.Context(), maxWait)
 	defer cancel()
 	codec := event.DefaultCodec()
 	for _, name := range []string{topic.Clicks, topic.Conversions, topic.Outcomes} {
@@ -47,7 +47,7 @@ func (r *rig) read() *facts {
 		}
 		for _, rec := range records {
 			spot := fmt.Sprintf("%s %d/%d", name, rec.Partition, rec.Offset)
-			if r.poisoned[spot] {
+			if r.unreadable[spot] {
 				continue
 			}
 			switch name {
@@ -62,7 +62,7 @@ func (r *rig) read() *facts {
 			case topic.Outcomes:
 				var o event.Outcome
 				err = codec.DecodeOutcome(rec.Value, &o)
-				f.outcomes, f.outcomesAt = append(f.outcomes, o), append(f.outcomesAt, place{rec.Partition, rec.Offset})
+				f.outcomes, f.outcomesAt = append(f.outcomes, o), append(f.outcomesAt, recordPosition{rec.Partition, rec.Offset})
 			}
 			if err != nil {
 				r.t.Fatalf("%s: %v", spot, err)
@@ -72,33 +72,33 @@ func (r *rig) read() *facts {
 	return f
 }
 
-// truth is the oracle's word about facts, while no wait is over.
-func (f *facts) truth() oracle.Result {
+// oracleResult is the oracle's word about facts, while no wait is over.
+func (f *topicContents) oracleResult() oracle.Result {
 	cfg := oracle.DefaultConfig()
 	cfg.Grace = grace
 	return oracle.Judge(cfg, f.clicks, f.events, 0)
 }
 
-// settle waits until all clicks are in Kafka, every event has its row or waits as it
+// awaitSettled waits until all clicks are in Kafka, every event has its row or waits as it
 // must, and the tables hold what the topics hold.
-func (r *rig) settle() {
+func (r *rig) awaitSettled() {
 	r.t.Helper()
 	began := time.Now()
-	for r.metric(r.redirector, "partners_spool_backlog_bytes") > 0 {
-		if time.Since(began) > hang {
-			r.t.Fatalf("the redirector's spool is not in Kafka after %v", hang)
+	for r.readMetric(r.redirector, "partners_spool_backlog_bytes") > 0 {
+		if time.Since(began) > maxWait {
+			r.t.Fatalf("the redirector's spool is not in Kafka after %v", maxWait)
 		}
-		pause(r.t.Context(), 50*time.Millisecond)
+		sleepContext(r.t.Context(), 50*time.Millisecond)
 	}
 	unreadable := uint64(0)
-	for spot := range r.poisoned {
+	for spot := range r.unreadable {
 		if strings.HasPrefix(spot, topic.Conversions+" ") {
 			unreadable++
 		}
 	}
-	truth := r.read().truth()
+	truth := r.readTopics().oracleResult()
 	for {
-		ctx, cancel := context.WithTimeout(r.t.Context(), hang)
+		ctx, cancel := context.WithTimeout(r.t.Context(), maxWait)
 		records := make(map[string]uint64)
 		ends, err := r.adm.ListEndOffsets(ctx, topic.Clicks, topic.Conversions)
 		err = errors.Join(err, ends.Error())
@@ -125,36 +125,36 @@ func (r *rig) settle() {
 		if err == nil && (at[0].Outcomes > uint64(len(truth.Outcomes)) || at[0].Events > at[0].Read) {
 			return // no waiting makes it less
 		}
-		if time.Since(began) > hang {
+		if time.Since(began) > maxWait {
 			r.t.Errorf("not at rest after %v: Kafka holds %v, of which %d events have rows and %d wait; "+
-				"ClickHouse says %+v; %v", hang, records, len(truth.Outcomes), len(truth.Waiting), at, err)
+				"ClickHouse says %+v; %v", maxWait, records, len(truth.Outcomes), len(truth.Waiting), at, err)
 			return // what differs says more
 		}
-		pause(r.t.Context(), 200*time.Millisecond)
+		sleepContext(r.t.Context(), 200*time.Millisecond)
 	}
 }
 
-// judge waits until all is at rest and holds Kafka, ClickHouse and what the loads were
+// checkLedger waits until all is at rest and holds Kafka, ClickHouse and what the loads were
 // told against each other.
-func (r *rig) judge(loads ...*load) {
+func (r *rig) checkLedger(loads ...*trafficLoad) {
 	r.t.Helper()
-	r.settle()
-	f := r.read()
-	truth := f.truth()
-	r.none("outcomes in Kafka", oracle.Diff(truth.Outcomes, f.outcomes))
-	r.tables(f)
-	r.none("partner_daily", differences(rows(oracle.Daily(f.clicks, truth.Outcomes), dailyText),
-		rows(r.daily(), dailyText)))
-	r.numbers(f, loads)
+	r.awaitSettled()
+	f := r.readTopics()
+	truth := f.oracleResult()
+	r.wantNoFindings("outcomes in Kafka", oracle.Diff(truth.Outcomes, f.outcomes))
+	r.compareTables(f)
+	r.wantNoFindings("partner_daily", diffRows(keyedRows(oracle.Daily(f.clicks, truth.Outcomes), dailyText),
+		keyedRows(r.readDaily(), dailyText)))
+	r.compareCounts(f, loads)
 	verdicts := map[string]int{}
 	for i := range truth.Outcomes {
 		verdicts[string(truth.Outcomes[i].Verdict)]++
 	}
 	r.t.Logf("ledger = oracle: %d clicks (%d records), %d events, %v, %d waiting",
-		len(r.clickTokens(f)), len(f.clicks), len(f.events), verdicts, len(truth.Waiting))
+		len(r.firstPositions(f)), len(f.clicks), len(f.events), verdicts, len(truth.Waiting))
 }
 
-func (r *rig) none(what string, lines []string) {
+func (r *rig) wantNoFindings(what string, lines []string) {
 	r.t.Helper()
 	for _, line := range lines[:min(len(lines), 10)] {
 		r.t.Errorf("%s: %s", what, line)
@@ -164,7 +164,7 @@ func (r *rig) none(what string, lines []string) {
 	}
 }
 
-func rows[T any](list []T, text func(T) (key, value string)) map[string]string {
+func keyedRows[T any](list []T, text func(T) (key, value string)) map[string]string {
 	m := make(map[string]string, len(list))
 	for _, x := range list {
 		key, value := text(x)
@@ -177,8 +177,8 @@ func dailyText(row oracle.DailyRow) (key, value string) {
 	return fmt.Sprintf("%+v", row.DailyKey), fmt.Sprintf("%+v", row.DailySums)
 }
 
-// differences tells what differs between what there must be and what there is.
-func differences(want, got map[string]string) (lines []string) {
+// diffRows tells what differs between what there must be and what there is.
+func diffRows(want, got map[string]string) (lines []string) {
 	for key, value := range want {
 		if have, ok := got[key]; !ok {
 			lines = append(lines, fmt.Sprintf("missing: %s %s", key, value))
@@ -195,28 +195,28 @@ func differences(want, got map[string]string) (lines []string) {
 	return lines
 }
 
-// clickTokens is where the first record of each click lies. A token is always in the
+// firstPositions is where the first record of each click lies. A token is always in the
 // same partition.
-func (r *rig) clickTokens(f *facts) map[string]place {
-	at := make(map[string]place)
+func (r *rig) firstPositions(f *topicContents) map[string]recordPosition {
+	at := make(map[string]recordPosition)
 	for i, rec := range f.clickRecords {
 		if _, ok := at[f.clicks[i].ClickToken]; !ok {
-			at[f.clicks[i].ClickToken] = place{rec.Partition, rec.Offset}
+			at[f.clicks[i].ClickToken] = recordPosition{rec.Partition, rec.Offset}
 		}
 	}
 	return at
 }
 
-// tables compares the base tables with the topics, record by record.
-func (r *rig) tables(f *facts) {
+// compareTables compares the base tables with the topics, record by record.
+func (r *rig) compareTables(f *topicContents) {
 	r.t.Helper()
-	name := func(p place) string { return fmt.Sprintf("%d/%d", p.Partition, p.Offset) }
+	name := func(p recordPosition) string { return fmt.Sprintf("%d/%d", p.Partition, p.Offset) }
 	clicks, events, outcomes := make(map[string]string), make(map[string]string), make(map[string]string)
-	for token, at := range r.clickTokens(f) {
+	for token, at := range r.firstPositions(f) {
 		clicks[name(at)] = token
 	}
 	for _, e := range f.events {
-		events[name(place{e.Partition, e.Offset})] = fmt.Sprintf("%s %s %s %x", e.ClickToken, e.EventID, e.Type,
+		events[name(recordPosition{e.Partition, e.Offset})] = fmt.Sprintf("%s %s %s %x", e.ClickToken, e.EventID, e.Type,
 			e.ContentSHA256)
 	}
 	for i, o := range f.outcomes {
@@ -231,16 +231,16 @@ func (r *rig) tables(f *facts) {
 		outcomes[name(f.outcomesAt[i])] = fmt.Sprintf("%s %s %d/%d %s %s %d %s %s",
 			o.ClickToken, o.EventID, o.EventPartition, o.EventOffset, o.Verdict, o.Reason, o.Effect, amount, link)
 	}
-	r.none("table clicks", differences(clicks, r.table("clicks", "toString(click_token)")))
-	r.none("table conversions", differences(events,
-		r.table("conversions", "concatWithSeparator(' ', toString(click_token), toString(event_id), "+
+	r.wantNoFindings("table clicks", diffRows(clicks, r.readTable("clicks", "toString(click_token)")))
+	r.wantNoFindings("table conversions", diffRows(events,
+		r.readTable("conversions", "concatWithSeparator(' ', toString(click_token), toString(event_id), "+
 			"toString(type), lower(hex(content_sha256)))")))
-	r.none("table outcomes", differences(outcomes, r.table("outcomes", `concatWithSeparator(' ', toString(click_token), toString(event_id), concat(toString(event_partition), '/', toString(event_offset)),
+	r.wantNoFindings("table outcomes", diffRows(outcomes, r.readTable("outcomes", `concatWithSeparator(' ', toString(click_token), toString(event_id), concat(toString(event_partition), '/', toString(event_offset)),
 		toString(verdict), toString(reason), toString(effect), ifNull(toString(amount_minor), 'none'), toString(link_id))`)))
 }
 
-// table reads a base table by place. A place that is there twice fails the test.
-func (r *rig) table(name, row string) map[string]string {
+// readTable reads a base table by place. A place that is there twice fails the test.
+func (r *rig) readTable(name, row string) map[string]string {
 	r.t.Helper()
 	var all []struct {
 		At  string `ch:"at"`
@@ -260,7 +260,7 @@ func (r *rig) table(name, row string) map[string]string {
 	return m
 }
 
-func (r *rig) daily() (out []oracle.DailyRow) {
+func (r *rig) readDaily() (out []oracle.DailyRow) {
 	r.t.Helper()
 	rows, err := r.wh.Rows(r.t.Context(), `SELECT workspace_id, toString(day), partner_id, program_id, link_id, currency, toInt32(exponent), toInt64(clicks), toInt64(human_clicks), toInt64(tokened_clicks),
 		toInt64(leads), toInt64(sales), toInt64(refunds), toInt64(cancellations), toInt64(reversals), toInt64(gross_minor), toInt64(negative_minor), toInt64(net_minor), toInt64(reward_minor)
@@ -287,9 +287,9 @@ func (r *rig) daily() (out []oracle.DailyRow) {
 	return out
 }
 
-// numbers compares counts of different origin, and what the loads were told with what
+// compareCounts compares counts of different origin, and what the loads were told with what
 // is there.
-func (r *rig) numbers(f *facts, loads []*load) {
+func (r *rig) compareCounts(f *topicContents, loads []*trafficLoad) {
 	r.t.Helper()
 	var sums []struct {
 		Rows       uint64 `ch:"rows"`
@@ -310,14 +310,14 @@ func (r *rig) numbers(f *facts, loads []*load) {
 	if s.Difference != 0 || s.Workspaces != 0 {
 		r.t.Errorf("conservation: difference %d, by workspace %d", s.Difference, s.Workspaces)
 	}
-	tokens, events := r.clickTokens(f), make(map[eventID]bool)
+	tokens, events := r.firstPositions(f), make(map[eventID]bool)
 	for i := range f.events {
 		events[eventID{f.events[i].ClickToken, f.events[i].EventID}] = true
 	}
 	sent := uint64(0)
 	for _, l := range loads {
 		sent += uint64(l.visits.Load())
-		l.check(tokens, events)
+		l.checkAnswers(tokens, events)
 	}
 	if s.Rows > sent {
 		r.t.Errorf("%d clicks of %d requests", s.Rows, sent)

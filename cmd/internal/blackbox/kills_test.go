@@ -17,9 +17,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// attempts is how many kills there may be for one that hits. It is for a load that
+// killsPerHit is how many kills there may be for one that hits. It is for a load that
 // leaves nothing under way.
-const attempts = 5
+const killsPerHit = 5
 
 // campaign is how often each process must be killed with work under way, and under
 // which load.
@@ -29,7 +29,7 @@ type campaign struct {
 	between                          time.Duration // kills of one kind
 }
 
-func kills() campaign {
+func killCampaign() campaign {
 	if long {
 		return campaign{hits: 10, visitsPerSecond: 520, eventsPerSecond: 240, between: 4 * time.Second}
 	}
@@ -38,35 +38,37 @@ func kills() campaign {
 
 // victim is a process that is killed again and again, and how often that hit.
 type victim struct {
-	*process
+	*childProcess
 	killed, hit int
 }
 
-// over: it was hit often enough, or will not be.
-func (v *victim) over(c campaign) bool { return v.hit >= c.hits || v.killed >= attempts*c.hits }
+// hasEnoughHits: it was hit often enough, or will not be.
+func (v *victim) hasEnoughHits(c campaign) bool {
+	return v.hit >= c.hits || v.killed >= killsPerHit*c.hits
+}
 
 // Each process is SIGKILLed under load until that has met work under way so often, and
 // started again at once. No row is lost or doubled.
 func TestKills(t *testing.T) {
 	t.Parallel()
-	r, c := newRig(t), kills()
-	l := r.load()
-	stop := l.run(c.visitsPerSecond, c.eventsPerSecond)
-	began, before := time.Now(), l.answered()
-	processors := []*victim{{process: r.processors[0]}, {process: r.processors[1]}}
-	sinks := []*victim{{process: r.sinks[0]}, {process: r.sinks[1]}}
-	gateway, redirector := &victim{process: r.gateway}, &victim{process: r.redirector}
+	r, c := newRig(t), killCampaign()
+	l := r.newLoad()
+	stop := l.start(c.visitsPerSecond, c.eventsPerSecond)
+	began, before := time.Now(), l.answeredCount()
+	processors := []*victim{{childProcess: r.processors[0]}, {childProcess: r.processors[1]}}
+	sinks := []*victim{{childProcess: r.sinks[0]}, {childProcess: r.sinks[1]}}
+	gateway, redirector := &victim{childProcess: r.gateway}, &victim{childProcess: r.redirector}
 
 	// A group waits for a dead sink until its session times out: so both are killed
 	// within one such time. The others are killed meanwhile.
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for !sinks[0].over(c) || !sinks[1].over(c) {
+		for !sinks[0].hasEnoughHits(c) || !sinks[1].hasEnoughHits(c) {
 			var both sync.WaitGroup
 			for i, v := range sinks {
 				both.Go(func() {
 					if i == 1 {
-						pause(t.Context(), time.Duration(rand.IntN(500))*time.Millisecond)
+						sleepContext(t.Context(), time.Duration(rand.IntN(500))*time.Millisecond)
 					}
 					r.killInInsert(v, r.proxies[i])
 				})
@@ -75,31 +77,31 @@ func TestKills(t *testing.T) {
 		}
 	})
 	wg.Go(func() {
-		for !processors[0].over(c) || !processors[1].over(c) {
+		for !processors[0].hasEnoughHits(c) || !processors[1].hasEnoughHits(c) {
 			for _, v := range processors {
-				spread(t.Context(), c.between)
+				pauseAbout(t.Context(), c.between)
 				r.killInTransaction(v)
 			}
 		}
 	})
 	wg.Go(func() {
-		for !gateway.over(c) {
-			spread(t.Context(), c.between)
+		for !gateway.hasEnoughHits(c) {
+			pauseAbout(t.Context(), c.between)
 			r.killInRequest(gateway, l)
 		}
 	})
 	wg.Go(func() {
-		a := follow(t, r.broker.Brokers())
-		for !redirector.over(c) {
-			spread(t.Context(), c.between)
+		a := followClicks(t, r.broker.Brokers())
+		for !redirector.hasEnoughHits(c) {
+			pauseAbout(t.Context(), c.between)
 			r.killUnshipped(redirector, l, a)
 		}
 	})
 	wg.Wait()
 	took := time.Since(began)
-	perSecond := float64(l.answered()-before) / took.Seconds()
+	perSecond := float64(l.answeredCount()-before) / took.Seconds()
 	stop()
-	r.judge(l)
+	r.checkLedger(l)
 	for _, v := range append(append(processors, sinks...), gateway, redirector) {
 		t.Logf("%-18s killed %d times, %d of them with work under way", v.name, v.killed, v.hit)
 		if v.hit < c.hits {
@@ -109,13 +111,13 @@ func TestKills(t *testing.T) {
 	t.Logf("%.0f visits and events a second were answered during %v", perSecond, took.Round(time.Second))
 }
 
-// spread pauses for about d.
-func spread(ctx context.Context, d time.Duration) {
-	pause(ctx, d/2+time.Duration(rand.Int64N(int64(d))))
+// pauseAbout pauses for about d.
+func pauseAbout(ctx context.Context, d time.Duration) {
+	sleepContext(ctx, d/2+time.Duration(rand.Int64N(int64(d))))
 }
 
-// die kills a victim; between comes before its next start.
-func (v *victim) die(between func()) {
+// killAndRestart kills a victim; between comes before its next start.
+func (v *victim) killAndRestart(between func()) {
 	v.kill()
 	v.killed++
 	between()
@@ -124,10 +126,10 @@ func (v *victim) die(between func()) {
 	}
 }
 
-// until waits for a condition, at most 20 s: a kill that finds nothing is one that does
+// pollBriefly waits for a condition, at most 20 s: a kill that finds nothing is one that does
 // not count.
-func until(ctx context.Context, every time.Duration, ok func() bool) bool {
-	for deadline := time.Now().Add(20 * time.Second); ctx.Err() == nil && time.Now().Before(deadline); pause(ctx,
+func pollBriefly(ctx context.Context, every time.Duration, ok func() bool) bool {
+	for deadline := time.Now().Add(20 * time.Second); ctx.Err() == nil && time.Now().Before(deadline); sleepContext(ctx,
 		every) {
 		if ok() {
 			return true
@@ -138,18 +140,18 @@ func until(ctx context.Context, every time.Duration, ok func() bool) bool {
 
 // transactionOpen asks the broker whether a processor's transaction is open. A dead
 // process cannot end one: it stays Ongoing until somebody initialises the id.
-func (r *rig) transactionOpen(p *process) bool {
+func (r *rig) transactionOpen(p *childProcess) bool {
 	id := topic.ProcessorGroup + "-" + strings.TrimPrefix(p.name, "processor-")
-	ctx, cancel := context.WithTimeout(r.t.Context(), hang)
+	ctx, cancel := context.WithTimeout(r.t.Context(), maxWait)
 	defer cancel()
 	d, err := r.adm.DescribeTransactions(ctx, id)
 	return err == nil && d[id].Err == nil && d[id].State == "Ongoing"
 }
 
 func (r *rig) killInTransaction(v *victim) {
-	until(r.t.Context(), 2*time.Millisecond, func() bool { return r.transactionOpen(v.process) })
-	v.die(func() {
-		if r.transactionOpen(v.process) {
+	pollBriefly(r.t.Context(), 2*time.Millisecond, func() bool { return r.transactionOpen(v.childProcess) })
+	v.killAndRestart(func() {
+		if r.transactionOpen(v.childProcess) {
 			v.hit++
 		}
 	})
@@ -157,19 +159,19 @@ func (r *rig) killInTransaction(v *victim) {
 
 // killInInsert kills a sink at some moment of an insert: its data is on the way, or
 // there, or the answer was about to arrive.
-func (r *rig) killInInsert(v *victim, p *proxy) {
+func (r *rig) killInInsert(v *victim, p *warehouseProxy) {
 	if p.awaitInsert(time.Minute) {
 		v.hit++
 	}
-	pause(r.t.Context(), time.Duration(rand.IntN(40))*time.Millisecond)
-	v.die(p.speak)
+	sleepContext(r.t.Context(), time.Duration(rand.IntN(40))*time.Millisecond)
+	v.killAndRestart(p.passAnswers)
 }
 
-func (r *rig) killInRequest(v *victim, l *load) {
-	torn := l.torn.Load()
-	until(r.t.Context(), 100*time.Microsecond, func() bool { return l.waiting.Load() > 0 })
-	v.die(func() {})
-	if l.torn.Load() > torn {
+func (r *rig) killInRequest(v *victim, l *trafficLoad) {
+	torn := l.unanswered.Load()
+	pollBriefly(r.t.Context(), 100*time.Microsecond, func() bool { return l.inFlight.Load() > 0 })
+	v.killAndRestart(func() {})
+	if l.unanswered.Load() > torn {
 		v.hit++
 	}
 }
@@ -177,7 +179,7 @@ func (r *rig) killInRequest(v *victim, l *load) {
 // killUnshipped kills the redirector when it has just answered one of many visitors:
 // clicks are on disk, and Kafka has not acknowledged them. It hits if one of those
 // comes to Kafka after the kill for the first time.
-func (r *rig) killUnshipped(v *victim, l *load, a *arrivals) {
+func (r *rig) killUnshipped(v *victim, l *trafficLoad, a *clickArrivals) {
 	answered := make(chan struct{}, 1)
 	off := l.onRedirect(func() {
 		select {
@@ -187,20 +189,20 @@ func (r *rig) killUnshipped(v *victim, l *load, a *arrivals) {
 	})
 	var wg sync.WaitGroup
 	for range 50 {
-		wg.Go(func() { l.visit() })
+		wg.Go(func() { l.visitRandomLink() })
 	}
 	select {
 	case <-answered:
-	case <-time.After(hang):
+	case <-time.After(maxWait):
 		r.t.Errorf("none of 50 visitors is answered")
 	}
 	off()
 	before := a.spooled.Load()
-	v.die(func() {})
+	v.killAndRestart(func() {})
 	wg.Wait()
 	// What the dead process left is sent before anything new.
-	token, ok := l.follow("acme", "go.acme.com", "/plain")
-	if !ok || !a.await(r.t.Context(), token) {
+	token, ok := l.followLink("acme", "go.acme.com", "/plain")
+	if !ok || !a.awaitToken(r.t.Context(), token) {
 		r.t.Errorf("a click after the redirector's restart is not in Kafka (answered: %v)", ok)
 	}
 	if a.spooled.Load() > before {
@@ -208,8 +210,8 @@ func (r *rig) killUnshipped(v *victim, l *load, a *arrivals) {
 	}
 }
 
-// arrivals are the clicks that are in Kafka.
-type arrivals struct {
+// clickArrivals are the clicks that are in Kafka.
+type clickArrivals struct {
 	mu   sync.Mutex
 	seen map[string]bool
 	// clicks whose first record has the header replay: the process that took them had
@@ -217,22 +219,22 @@ type arrivals struct {
 	spooled atomic.Int64
 }
 
-func follow(t *testing.T, brokers []string) *arrivals {
-	a := &arrivals{seen: make(map[string]bool)}
+func followClicks(t *testing.T, brokers []string) *clickArrivals {
+	a := &clickArrivals{seen: make(map[string]bool)}
 	cl := kafkatest.Client(t, brokers, kgo.FetchMaxWait(100*time.Millisecond),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), fromStart(topic.Clicks, kafkatest.Partitions))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			a.take(cl.PollFetches(ctx).Records())
+			a.recordClicks(cl.PollFetches(ctx).Records())
 		}
 	})
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	return a
 }
 
-func (a *arrivals) take(records []*kgo.Record) {
+func (a *clickArrivals) recordClicks(records []*kgo.Record) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, rec := range records {
@@ -246,9 +248,9 @@ func (a *arrivals) take(records []*kgo.Record) {
 	}
 }
 
-// await waits until a click is there.
-func (a *arrivals) await(ctx context.Context, token string) bool {
-	for deadline := time.Now().Add(hang); ctx.Err() == nil && time.Now().Before(deadline); pause(ctx,
+// awaitToken waits until a click is there.
+func (a *clickArrivals) awaitToken(ctx context.Context, token string) bool {
+	for deadline := time.Now().Add(maxWait); ctx.Err() == nil && time.Now().Before(deadline); sleepContext(ctx,
 		10*time.Millisecond) {
 		a.mu.Lock()
 		there := a.seen[token]

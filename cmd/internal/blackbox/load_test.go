@@ -27,9 +27,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// load is visitors and merchants. A visitor whose request breaks goes away. A merchant
+// trafficLoad is visitors and merchants. A visitor whose request breaks goes away. A merchant
 // sends an event again until it is accepted, as long as the load runs.
-type load struct {
+type trafficLoad struct {
 	t                   *testing.T
 	redirector, gateway string // host:port
 	secrets             map[string]signature.Secret
@@ -38,27 +38,27 @@ type load struct {
 
 	visits, redirects atomic.Int64 // requests that were sent to the redirector; 302s
 	accepts           atomic.Int64 // 202s
-	waiting           atomic.Int64 // posts that are on the wire and not answered
-	torn              atomic.Int64 // posts that were on the wire and never answered
-	putOff            atomic.Int64 // 503s
+	inFlight          atomic.Int64 // posts that are on the wire and not answered
+	unanswered        atomic.Int64 // posts that were on the wire and never answered
+	unavailable       atomic.Int64 // 503s
 	lost              int          // clicks that the redirector said it lost
 
-	mu       sync.Mutex
-	tokens   map[string]bool  // of 302s
-	recent   []shown          // the newest of them
-	accepted map[eventID]bool // answered 202
-	sent     []sale           // accepted, to be taken back
-	next     int              // number of the next event
-	found    func()           // called at a 302, if not nil
+	mu          sync.Mutex
+	tokens      map[string]bool  // of 302s
+	recent      []visibleToken   // the newest of them
+	accepted    map[eventID]bool // answered 202
+	sales       []sale           // accepted, to be taken back
+	eventNumber int              // number of the next event
+	redirected  func()           // called at a 302, if not nil
 }
 
-// shown is a token that a visitor got to see.
-type shown struct{ workspace, token string }
+// visibleToken is a token that a visitor got to see.
+type visibleToken struct{ workspace, token string }
 
 type eventID struct{ token, id string }
 
 type sale struct {
-	shown
+	visibleToken
 	id string
 }
 
@@ -68,8 +68,8 @@ var links = []struct{ workspace, host, path string }{
 		"/plain"}, {"globex", "go.globex.com", "/hank?nr=qr"},
 }
 
-func newLoad(t *testing.T, redirector, gateway string, secrets map[string]signature.Secret) *load {
-	l := &load{t: t, redirector: redirector, gateway: gateway, secrets: secrets, tokens: make(map[string]bool),
+func newTrafficLoad(t *testing.T, redirector, gateway string, secrets map[string]signature.Secret) *trafficLoad {
+	l := &trafficLoad{t: t, redirector: redirector, gateway: gateway, secrets: secrets, tokens: make(map[string]bool),
 		accepted: make(map[eventID]bool),
 		transport: &http.Transport{
 			MaxIdleConnsPerHost:   64,
@@ -81,9 +81,9 @@ func newLoad(t *testing.T, redirector, gateway string, secrets map[string]signat
 	return l
 }
 
-// run sends so many requests a second, as far as they are answered, until stop is
+// start sends so many requests a second, as far as they are answered, until stop is
 // called. stop returns when the last answer is there.
-func (l *load) run(visits, events int) (stop func()) {
+func (l *trafficLoad) start(visits, events int) (stop func()) {
 	ctx, cancel := context.WithCancel(l.t.Context())
 	var wg sync.WaitGroup
 	work := func(workers, perSecond int, do func(context.Context) bool) {
@@ -92,40 +92,40 @@ func (l *load) run(visits, events int) (stop func()) {
 			wg.Go(func() {
 				for limit.Wait(ctx) == nil {
 					if !do(ctx) {
-						pause(ctx, 20*time.Millisecond)
+						sleepContext(ctx, 20*time.Millisecond)
 					}
 				}
 			})
 		}
 	}
-	work(24, visits, func(context.Context) bool { return l.visit() })
+	work(24, visits, func(context.Context) bool { return l.visitRandomLink() })
 	if events > 0 {
-		work(24, events, l.event)
+		work(24, events, l.sendEvent)
 	}
 	stop = func() { cancel(); wg.Wait() }
 	l.t.Cleanup(stop)
 	return stop
 }
 
-func pause(ctx context.Context, d time.Duration) {
+func sleepContext(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(d):
 	}
 }
 
-// answered is the number of visits and events that were answered well.
-func (l *load) answered() int64 { return l.redirects.Load() + l.accepts.Load() }
+// answeredCount is the number of visits and events that were answered well.
+func (l *trafficLoad) answeredCount() int64 { return l.redirects.Load() + l.accepts.Load() }
 
-// visit follows a link and reports whether it was answered. Nothing cuts it short: a
+// visitRandomLink follows a link and reports whether it was answered. Nothing cuts it short: a
 // request that was sent is a click that may be there.
-func (l *load) visit() bool {
+func (l *trafficLoad) visitRandomLink() bool {
 	link := links[rand.IntN(len(links))]
 	if l.longLinks.Load() {
 		link = links[0]
 		link.path = longPath()
 	}
-	_, ok := l.follow(link.workspace, link.host, link.path)
+	_, ok := l.followLink(link.workspace, link.host, link.path)
 	return ok
 }
 
@@ -138,7 +138,7 @@ func longPath() string {
 	return path
 }
 
-func (l *load) follow(workspace, host, path string) (token string, ok bool) {
+func (l *trafficLoad) followLink(workspace, host, path string) (token string, ok bool) {
 	req, err := http.NewRequest(http.MethodGet, "http://"+l.redirector+path, nil)
 	if err != nil {
 		l.t.Error(err)
@@ -169,47 +169,47 @@ func (l *load) follow(workspace, host, path string) (token string, ok bool) {
 		l.t.Errorf("token %s was shown twice", token)
 	}
 	l.tokens[token] = true
-	if l.recent = append(l.recent, shown{workspace, token}); len(l.recent) > 2000 {
+	if l.recent = append(l.recent, visibleToken{workspace, token}); len(l.recent) > 2000 {
 		l.recent = slices.Clone(l.recent[1000:])
 	}
-	if l.found != nil {
-		l.found()
+	if l.redirected != nil {
+		l.redirected()
 	}
 	return token, true
 }
 
-// draw makes an event about a token of the last seconds: a sale, a lead, a refund of a
+// drawEvent makes an event about a token of the last seconds: a sale, a lead, a refund of a
 // sale, or something that was sent before.
-func (l *load) draw() (of shown, id string, body []byte, ok bool) {
+func (l *trafficLoad) drawEvent() (of visibleToken, id string, body []byte, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.recent) == 0 {
-		return shown{}, "", nil, false
+		return visibleToken{}, "", nil, false
 	}
 	of = l.recent[len(l.recent)-1-rand.IntN(min(len(l.recent), 500))]
-	l.next++
-	id = "e" + strconv.Itoa(l.next)
+	l.eventNumber++
+	id = "e" + strconv.Itoa(l.eventNumber)
 	fields := map[string]any{
 		"type":     "sale",
-		"amount":   fmt.Sprintf("%d.%02d", 1+l.next%200, l.next%100),
+		"amount":   fmt.Sprintf("%d.%02d", 1+l.eventNumber%200, l.eventNumber%100),
 		"currency": "EUR",
 		"order_id": id,
 	}
 	var earlier *sale
-	if len(l.sent) > 0 {
-		earlier = &l.sent[rand.IntN(len(l.sent))]
+	if len(l.sales) > 0 {
+		earlier = &l.sales[rand.IntN(len(l.sales))]
 	}
 	switch kind := rand.IntN(100); {
 	case kind < 15:
 		fields = map[string]any{"type": "lead", "name": "signup"}
 	case kind < 45 && earlier != nil:
-		of = earlier.shown
+		of = earlier.visibleToken
 		fields = map[string]any{"type": "refund", "parent_event_id": earlier.id}
 		if kind < 35 {
 			fields["amount"], fields["currency"] = "0.50", "EUR"
 		}
 	case kind < 50 && earlier != nil: // the id of a sale with another amount
-		of, id = earlier.shown, earlier.id
+		of, id = earlier.visibleToken, earlier.id
 	case kind < 53: // a refund without a sale: it waits, and its parent never comes
 		fields = map[string]any{"type": "refund", "parent_event_id": "none", "amount": "1.00", "currency": "EUR"}
 	}
@@ -218,53 +218,53 @@ func (l *load) draw() (of shown, id string, body []byte, ok bool) {
 	body, err := json.Marshal(fields)
 	if err != nil {
 		l.t.Error(err)
-		return shown{}, "", nil, false
+		return visibleToken{}, "", nil, false
 	}
 	return of, id, body, true
 }
 
-// event sends an event until it is accepted or ctx ends.
-func (l *load) event(ctx context.Context) bool {
-	of, id, body, ok := l.draw()
+// sendEvent sends an event until it is accepted or ctx ends.
+func (l *trafficLoad) sendEvent(ctx context.Context) bool {
+	of, id, body, ok := l.drawEvent()
 	if !ok {
 		return false
 	}
 	for {
-		status, header, err := l.post(of.workspace, body)
+		status, header, err := l.postOnce(of.workspace, body)
 		switch {
 		case err != nil:
 		case status == http.StatusAccepted:
 			l.accepts.Add(1)
 			l.mu.Lock()
 			l.accepted[eventID{of.token, id}] = true
-			if l.sent = append(l.sent, sale{of, id}); len(l.sent) > 500 {
-				l.sent = slices.Clone(l.sent[250:])
+			if l.sales = append(l.sales, sale{of, id}); len(l.sales) > 500 {
+				l.sales = slices.Clone(l.sales[250:])
 			}
 			l.mu.Unlock()
 			return true
 		case status == http.StatusServiceUnavailable:
-			l.putOff.Add(1)
+			l.unavailable.Add(1)
 			if seconds, err := strconv.Atoi(header.Get("Retry-After")); err != nil || seconds < 1 {
 				l.t.Errorf("status 503 with Retry-After %q, want seconds", header.Get("Retry-After"))
 			}
-			pause(ctx, 500*time.Millisecond)
+			sleepContext(ctx, 500*time.Millisecond)
 		default:
 			l.t.Errorf("posting %s: status %d", body, status)
 			return false
 		}
-		pause(ctx, 50*time.Millisecond)
+		sleepContext(ctx, 50*time.Millisecond)
 		if ctx.Err() != nil {
 			return false
 		}
 	}
 }
 
-// post sends one request, signed anew.
-func (l *load) post(workspace string, body []byte) (status int, header http.Header, err error) {
+// postOnce sends one request, signed anew.
+func (l *trafficLoad) postOnce(workspace string, body []byte) (status int, header http.Header, err error) {
 	var wrote atomic.Bool
 	trace := &httptrace.ClientTrace{WroteRequest: func(info httptrace.WroteRequestInfo) {
 		if info.Err == nil && !wrote.Swap(true) {
-			l.waiting.Add(1)
+			l.inFlight.Add(1)
 		}
 	}}
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), http.MethodPost,
@@ -280,11 +280,11 @@ func (l *load) post(workspace string, body []byte) (status int, header http.Head
 	}
 	res, err := l.transport.RoundTrip(req)
 	if wrote.Load() {
-		l.waiting.Add(-1)
+		l.inFlight.Add(-1)
 	}
 	if err != nil {
 		if wrote.Load() && !errors.Is(err, syscall.ECONNREFUSED) {
-			l.torn.Add(1)
+			l.unanswered.Add(1)
 		}
 		return 0, nil, err
 	}
@@ -294,14 +294,14 @@ func (l *load) post(workspace string, body []byte) (status int, header http.Head
 }
 
 // onRedirect calls f at every 302 until the returned function is called.
-func (l *load) onRedirect(f func()) (off func()) {
-	set := func(f func()) { l.mu.Lock(); l.found = f; l.mu.Unlock() }
+func (l *trafficLoad) onRedirect(f func()) (off func()) {
+	set := func(f func()) { l.mu.Lock(); l.redirected = f; l.mu.Unlock() }
 	set(f)
 	return func() { set(nil) }
 }
 
-// check compares what the load was told with the clicks and events that are there.
-func (l *load) check(clicks map[string]place, events map[eventID]bool) {
+// checkAnswers compares what the load was told with the clicks and events that are there.
+func (l *trafficLoad) checkAnswers(clicks map[string]recordPosition, events map[eventID]bool) {
 	l.t.Helper()
 	missing := 0
 	for token := range l.tokens {
@@ -319,5 +319,5 @@ func (l *load) check(clicks map[string]place, events map[eventID]bool) {
 		}
 	}
 	l.t.Logf("%d requests to the redirector, %d answered 302; %d events accepted, %d put off, %d requests to the "+
-		"gateway broke off", l.visits.Load(), l.redirects.Load(), l.accepts.Load(), l.putOff.Load(), l.torn.Load())
+		"gateway broke off", l.visits.Load(), l.redirects.Load(), l.accepts.Load(), l.unavailable.Load(), l.unanswered.Load())
 }

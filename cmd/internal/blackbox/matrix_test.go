@@ -24,8 +24,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// size is how much of it there is.
-type size struct {
+// matrixScale is how much of it there is.
+type matrixScale struct {
 	nodes     int
 	bounces   int   // of each processor in a cell
 	outages   int   // of the broker in a cell; of three nodes each once
@@ -34,32 +34,32 @@ type size struct {
 	session   time.Duration
 	// of the zombie: longer than session and, in the long version, a transaction's
 	// timeout
-	stop  time.Duration
-	churn int // how often a third member comes and goes
+	zombieStop    time.Duration
+	memberChanges int // how often a third member comes and goes
 }
 
-func matrixSize() size {
+func matrixSize() matrixScale {
 	if long {
-		return size{
-			nodes:     3,
-			bounces:   3,
-			outages:   3,
-			records:   100_000,
-			perSecond: 900,
-			session:   6 * time.Second,
-			stop:      30 * time.Second,
-			churn:     15,
+		return matrixScale{
+			nodes:         3,
+			bounces:       3,
+			outages:       3,
+			records:       100_000,
+			perSecond:     900,
+			session:       6 * time.Second,
+			zombieStop:    30 * time.Second,
+			memberChanges: 15,
 		}
 	}
-	return size{
-		nodes:     1,
-		bounces:   2,
-		outages:   1,
-		records:   500,
-		perSecond: 300,
-		session:   3 * time.Second,
-		stop:      5 * time.Second,
-		churn:     2,
+	return matrixScale{
+		nodes:         1,
+		bounces:       2,
+		outages:       1,
+		records:       500,
+		perSecond:     300,
+		session:       3 * time.Second,
+		zombieStop:    5 * time.Second,
+		memberChanges: 2,
 	}
 }
 
@@ -67,9 +67,9 @@ func matrixSize() size {
 // what they write.
 type matrix struct {
 	*rig
-	size
-	w *writer
-	o *watcher
+	matrixScale
+	writer  *recordWriter
+	watcher *outcomeWatcher
 
 	kills      int
 	recoveries []time.Duration
@@ -83,20 +83,20 @@ type matrix struct {
 func TestMatrix(t *testing.T) {
 	t.Parallel()
 	m := newMatrix(t)
-	stop := m.w.run()
-	m.o.recovered(time.Now())
-	m.cell("processor SIGKILL", func() { m.bounceProcessors(false) })
-	m.cell("processor SIGTERM", func() { m.bounceProcessors(true) })
-	m.cell("broker SIGKILL", func() { m.bounceBroker(false) })
-	m.cell("broker SIGTERM", func() { m.bounceBroker(true) })
-	m.zombie()
+	stop := m.writer.start()
+	m.watcher.awaitRecovery(time.Now())
+	m.runCell("processor SIGKILL", func() { m.bounceProcessors(false) })
+	m.runCell("processor SIGTERM", func() { m.bounceProcessors(true) })
+	m.runCell("broker SIGKILL", func() { m.bounceBroker(false) })
+	m.runCell("broker SIGTERM", func() { m.bounceBroker(true) })
+	m.pauseAsZombie()
 	m.churnMembers()
 	stop()
-	m.verdict()
+	m.checkResults()
 }
 
 func newMatrix(t *testing.T) *matrix {
-	m := &matrix{rig: &rig{t: t}, size: matrixSize()}
+	m := &matrix{rig: &rig{t: t}, matrixScale: matrixSize()}
 	var err error
 	if m.dir, err = os.MkdirTemp(clickhousetest.Base(), "blackbox-"); err != nil {
 		t.Fatal(err)
@@ -113,8 +113,8 @@ func newMatrix(t *testing.T) *matrix {
 	m.kafka.Brokers = brokers
 	m.adm = kadm.NewClient(kafkatest.Client(t, brokers))
 	for i := range m.processors {
-		m.processors[i] = m.slot(i)
-		if err := m.processors[i].begin(); err != nil {
+		m.processors[i] = m.newProcessor(i)
+		if err := m.processors[i].launch(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -123,32 +123,32 @@ func newMatrix(t *testing.T) *matrix {
 			t.Fatal(err)
 		}
 	}
-	m.o, _ = newWatcher(t, brokers)
-	m.w = newWriter(t, brokers, m.perSecond)
+	m.watcher, _ = newOutcomeWatcher(t, brokers)
+	m.writer = newRecordWriter(t, brokers, m.perSecond)
 	return m
 }
 
-func (m *matrix) slot(n int) *process {
+func (m *matrix) newProcessor(n int) *childProcess {
 	name := fmt.Sprintf("slot-%02d", n)
-	return m.daemon("processor-"+name, "processor", "-brokers", strings.Join(m.broker.Brokers(), ","),
+	return m.newDaemon("processor-"+name, "processor", "-brokers", strings.Join(m.broker.Brokers(), ","),
 		"-instance", name, "-state-dir", filepath.Join(m.dir, name), "-grace", grace.String(),
 		"-click-memory", strconv.Itoa(16<<20), "-session-timeout", m.session.String())
 }
 
-// cell runs bounces while records are written, and goes on until there are enough of
+// runCell runs bounces while records are written, and goes on until there are enough of
 // them.
-func (m *matrix) cell(name string, run func()) {
+func (m *matrix) runCell(name string, run func()) {
 	m.t.Helper()
-	began, written, seen, kills := time.Now(), m.w.records.Load(), len(m.recoveries), m.kills
+	began, written, seen, kills := time.Now(), m.writer.records.Load(), len(m.recoveries), m.kills
 	run()
-	for m.w.records.Load()-written < m.records && !m.t.Failed() {
-		pause(m.t.Context(), 100*time.Millisecond)
+	for m.writer.records.Load()-written < m.records && !m.t.Failed() {
+		sleepContext(m.t.Context(), 100*time.Millisecond)
 	}
 	m.t.Logf("%-18s %6d records in %3.0f s, %d bounces, to the next outcome in every partition %v",
-		name, m.w.records.Load()-written, time.Since(began).Seconds(), m.kills-kills, rounded(m.recoveries[seen:]))
+		name, m.writer.records.Load()-written, time.Since(began).Seconds(), m.kills-kills, roundDurations(m.recoveries[seen:]))
 }
 
-func rounded(ds []time.Duration) []time.Duration {
+func roundDurations(ds []time.Duration) []time.Duration {
 	ds = slices.Clone(ds)
 	for i := range ds {
 		ds[i] = ds[i].Round(10 * time.Millisecond)
@@ -156,9 +156,9 @@ func rounded(ds []time.Duration) []time.Duration {
 	return ds
 }
 
-func (m *matrix) recovered(since time.Time) {
+func (m *matrix) noteRecovery(since time.Time) {
 	m.t.Helper()
-	m.recoveries = append(m.recoveries, m.o.recovered(since))
+	m.recoveries = append(m.recoveries, m.watcher.awaitRecovery(since))
 }
 
 // bounceProcessors ends each processor a few times, in the middle of a transaction, and
@@ -167,11 +167,11 @@ func (m *matrix) bounceProcessors(clean bool) {
 	m.t.Helper()
 	for _, p := range m.processors {
 		for hits, n := 0, 0; hits < m.bounces; n++ {
-			if n == attempts*m.bounces {
+			if n == killsPerHit*m.bounces {
 				m.t.Fatalf("%s: %d of %d SIGKILLs found a transaction open, want %d", p.name, hits, n, m.bounces)
 			}
-			pause(m.t.Context(), time.Duration(rand.IntN(300))*time.Millisecond)
-			until(m.t.Context(), 2*time.Millisecond, func() bool { return m.transactionOpen(p) })
+			sleepContext(m.t.Context(), time.Duration(rand.IntN(300))*time.Millisecond)
+			pollBriefly(m.t.Context(), 2*time.Millisecond, func() bool { return m.transactionOpen(p) })
 			began := time.Now()
 			if clean {
 				if _, err := p.terminate(); err != nil {
@@ -189,7 +189,7 @@ func (m *matrix) bounceProcessors(clean bool) {
 			if err := p.start(); err != nil {
 				m.t.Fatal(err)
 			}
-			m.recovered(began)
+			m.noteRecovery(began)
 		}
 	}
 }
@@ -199,8 +199,8 @@ func (m *matrix) bounceProcessors(clean bool) {
 func (m *matrix) bounceBroker(clean bool) {
 	m.t.Helper()
 	for n := range m.outages {
-		pause(m.t.Context(), time.Duration(rand.IntN(1000))*time.Millisecond)
-		m.w.late.Lock()
+		sleepContext(m.t.Context(), time.Duration(rand.IntN(1000))*time.Millisecond)
+		m.writer.lateness.Lock()
 		began := time.Now()
 		node := n % m.nodes
 		if clean {
@@ -212,20 +212,20 @@ func (m *matrix) bounceBroker(clean bool) {
 		if m.nodes == 1 {
 			m.broker.StartNode(node)
 		}
-		m.recovered(began)
+		m.noteRecovery(began)
 		if m.nodes > 1 { // the others went on; now it comes back
 			m.broker.StartNode(node)
 		}
-		m.w.late.Unlock()
-		m.inSync()
+		m.writer.lateness.Unlock()
+		m.awaitInSync()
 	}
 }
 
-// inSync waits until every partition has all its replicas, so that the next node may
+// awaitInSync waits until every partition has all its replicas, so that the next node may
 // go.
-func (m *matrix) inSync() {
+func (m *matrix) awaitInSync() {
 	m.t.Helper()
-	for deadline := time.Now().Add(hang); ; pause(m.t.Context(), 100*time.Millisecond) {
+	for deadline := time.Now().Add(maxWait); ; sleepContext(m.t.Context(), 100*time.Millisecond) {
 		have, err := m.adm.ListTopicsWithInternal(m.t.Context())
 		missing := ""
 		have.EachPartition(func(p kadm.PartitionDetail) {
@@ -237,32 +237,32 @@ func (m *matrix) inSync() {
 			return
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("after %v: %s, %v", hang, missing, err)
+			m.t.Fatalf("after %v: %s, %v", maxWait, missing, err)
 		}
 	}
 }
 
-// zombie stops a processor in the middle of a transaction for longer than its session
+// pauseAsZombie stops a processor in the middle of a transaction for longer than its session
 // lasts. The other takes over; the first, when it goes on, changes nothing and gets its
 // share again.
-func (m *matrix) zombie() {
+func (m *matrix) pauseAsZombie() {
 	m.t.Helper()
 	z := m.processors[0]
-	for range 4 * attempts {
-		until(m.t.Context(), 2*time.Millisecond, func() bool { return m.transactionOpen(z) })
-		m.signal(z, syscall.SIGSTOP)
+	for range 4 * killsPerHit {
+		pollBriefly(m.t.Context(), 2*time.Millisecond, func() bool { return m.transactionOpen(z) })
+		m.signalProcess(z, syscall.SIGSTOP)
 		if m.transactionOpen(z) {
 			break
 		}
-		m.signal(z, syscall.SIGCONT)
+		m.signalProcess(z, syscall.SIGCONT)
 	}
 	stopped := time.Now()
-	over := m.o.recovered(stopped)
-	pause(m.t.Context(), m.stop-time.Since(stopped))
-	m.signal(z, syscall.SIGCONT)
+	over := m.watcher.awaitRecovery(stopped)
+	sleepContext(m.t.Context(), m.zombieStop-time.Since(stopped))
+	m.signalProcess(z, syscall.SIGCONT)
 	went := time.Now()
-	again := m.o.recovered(went)
-	m.shared(2)
+	again := m.watcher.awaitRecovery(went)
+	m.awaitShared(2)
 	m.t.Logf("%-18s stopped for %v in a transaction; the other had taken over after %v; next outcome in every "+
 		"partition %v after it went on, its share again after %v", "zombie", went.Sub(stopped).Round(
 		time.Second), over.Round(10*time.Millisecond),
@@ -272,14 +272,14 @@ func (m *matrix) zombie() {
 	}
 }
 
-// shared waits until n processors run partitions, and together all.
-func (m *matrix) shared(n int) {
+// awaitShared waits until n processors run partitions, and together all.
+func (m *matrix) awaitShared(n int) {
 	m.t.Helper()
-	for deadline := time.Now().Add(hang); ; pause(m.t.Context(), 50*time.Millisecond) {
+	for deadline := time.Now().Add(maxWait); ; sleepContext(m.t.Context(), 50*time.Millisecond) {
 		total, busy := 0.0, 0
 		var failed error
 		for _, p := range m.processors {
-			running, err := p.metric("partners_processor_partitions", `state="running"`)
+			running, err := p.readMetric("partners_processor_partitions", `state="running"`)
 			if failed = errors.Join(failed, err); running > 0 {
 				busy++
 			}
@@ -301,16 +301,16 @@ func (m *matrix) shared(n int) {
 func (m *matrix) churnMembers() {
 	m.t.Helper()
 	const every = 2 * time.Second
-	third, began, seen := m.slot(2), time.Now(), m.o.count()
-	rest := func(since time.Time) { pause(m.t.Context(), every-time.Since(since)) }
-	for n := range m.churn {
+	third, began, seen := m.newProcessor(2), time.Now(), m.watcher.rowCount()
+	rest := func(since time.Time) { sleepContext(m.t.Context(), every-time.Since(since)) }
+	for n := range m.memberChanges {
 		since := time.Now()
 		if err := third.start(); err != nil {
 			m.t.Fatal(err)
 		}
-		m.enough("partitions of a third member", func() int64 {
+		m.awaitCount("partitions of a third member", func() int64 {
 			// it has no such metric before its first
-			owned, _ := third.metric("partners_processor_partitions", `state="running"`)
+			owned, _ := third.readMetric("partners_processor_partitions", `state="running"`)
 			return int64(owned)
 		}, 1)
 		rest(since)
@@ -321,7 +321,7 @@ func (m *matrix) churnMembers() {
 			}
 		}
 		third.kill()
-		ctx, cancel := context.WithTimeout(m.t.Context(), hang)
+		ctx, cancel := context.WithTimeout(m.t.Context(), maxWait)
 		_, err := m.adm.LeaveGroup(ctx, kadm.LeaveGroup(m.kafka.Group(topic.ProcessorGroup)).Reason(
 			"churn").InstanceIDs(strings.TrimPrefix(third.name, "processor-")))
 		cancel()
@@ -330,28 +330,28 @@ func (m *matrix) churnMembers() {
 		}
 		rest(since)
 	}
-	during, calm := m.o.count()-seen, time.Now()
-	took := m.o.recovered(calm)
-	m.shared(2)
+	during, calm := m.watcher.rowCount()-seen, time.Now()
+	took := m.watcher.awaitRecovery(calm)
+	m.awaitShared(2)
 	m.t.Logf("%-18s a third member came, got partitions and left %d times within %v; %d outcomes meanwhile; next "+
-		"outcome in every partition %v after the last", "churn", m.churn, calm.Sub(began).Round(time.Second), during,
+		"outcome in every partition %v after the last", "churn", m.memberChanges, calm.Sub(began).Round(time.Second), during,
 		took.Round(10*time.Millisecond))
 }
 
-// verdict waits until every event has its row that needs no more waiting, and holds
+// checkResults waits until every event has its row that needs no more waiting, and holds
 // what was seen against the oracle and the log.
-func (m *matrix) verdict() {
+func (m *matrix) checkResults() {
 	m.t.Helper()
 	began := time.Now()
-	events := int(m.w.events.Load())
-	truth := m.read().truth()
-	m.o.await(hang, func() bool { return len(m.o.rows) >= len(truth.Outcomes) })
+	events := int(m.writer.events.Load())
+	truth := m.readTopics().oracleResult()
+	m.watcher.awaitRows(maxWait, func() bool { return len(m.watcher.rows) >= len(truth.Outcomes) })
 	settled := time.Since(began)
-	f := m.read()
-	m.none("outcomes", oracle.Diff(truth.Outcomes, f.outcomes))
+	f := m.readTopics()
+	m.wantNoFindings("outcomes", oracle.Diff(truth.Outcomes, f.outcomes))
 	lost := 0
 	for _, o := range truth.Outcomes {
-		if _, ok := m.o.rows[place{o.EventPartition, o.EventOffset}]; !ok {
+		if _, ok := m.watcher.rows[recordPosition{o.EventPartition, o.EventOffset}]; !ok {
 			lost++
 		}
 	}
@@ -359,27 +359,27 @@ func (m *matrix) verdict() {
 		m.t.Errorf("%d events are in Kafka, %d were acknowledged", len(f.events), events)
 	}
 	for _, at := range f.outcomesAt {
-		if !m.o.shown[at] {
+		if !m.watcher.shown[at] {
 			m.t.Errorf("the row at %v was never shown to the reader that ran throughout", at)
 		}
 	}
-	if len(f.outcomesAt) != len(m.o.shown) {
-		m.t.Errorf("%d rows were shown, %d are there", len(m.o.shown), len(f.outcomesAt))
+	if len(f.outcomesAt) != len(m.watcher.shown) {
+		m.t.Errorf("%d rows were shown, %d are there", len(m.watcher.shown), len(f.outcomesAt))
 	}
-	a := m.o.audit(m.adm)
-	m.none("markers", a.problems)
+	a := m.watcher.auditMarkers(m.adm)
+	m.wantNoFindings("markers", a.problems)
 	slices.Sort(m.recoveries)
 	quantile := func(q float64) time.Duration {
 		return m.recoveries[min(int(q*float64(len(m.recoveries))), len(m.recoveries)-1)].Round(10 * time.Millisecond)
 	}
 	m.t.Logf("settled in %v; %d events wait", settled.Round(100*time.Millisecond), len(truth.Waiting))
 	m.t.Logf("matrix: %d records (%d events), %d kills, lost %d, duplicated %d, aborted-visible %d (of %d aborted "+
-		"rows), recovery p50 %v p99 %v", m.w.records.Load(), len(
-		f.events), m.kills, lost, m.o.twice, a.visible, a.aborted,
+		"rows), recovery p50 %v p99 %v", m.writer.records.Load(), len(
+		f.events), m.kills, lost, m.watcher.twice, a.visible, a.aborted,
 		quantile(0.5), quantile(0.99))
-	if lost > 0 || m.o.twice > 0 || a.visible > 0 || a.hidden > 0 {
+	if lost > 0 || m.watcher.twice > 0 || a.visible > 0 || a.hidden > 0 {
 		m.t.Errorf("lost %d, duplicated %d, aborted and visible %d, committed and hidden %d",
-			lost, m.o.twice, a.visible, a.hidden)
+			lost, m.watcher.twice, a.visible, a.hidden)
 	}
 	if a.aborted == 0 {
 		m.t.Error("no row was aborted: that shows nothing")

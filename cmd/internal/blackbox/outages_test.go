@@ -28,21 +28,21 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// outage is how long something is away at least.
-func outage() time.Duration {
+// outageLength is how long something is away at least.
+func outageLength() time.Duration {
 	if long {
 		return 30 * time.Second
 	}
 	return 2 * time.Second
 }
 
-// enough waits until a count is there while something is away: requests that are
+// awaitCount waits until a count is there while something is away: requests that are
 // answered, or are not.
-func (r *rig) enough(what string, count func() int64, want int64) {
+func (r *rig) awaitCount(what string, count func() int64, want int64) {
 	r.t.Helper()
-	for deadline := time.Now().Add(hang); count() < want; pause(r.t.Context(), 20*time.Millisecond) {
+	for deadline := time.Now().Add(maxWait); count() < want; sleepContext(r.t.Context(), 20*time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("%s: %d after %v, want %d", what, count(), hang, want)
+			r.t.Fatalf("%s: %d after %v, want %d", what, count(), maxWait, want)
 		}
 	}
 }
@@ -53,22 +53,22 @@ func (r *rig) enough(what string, count func() int64, want int64) {
 func TestOutages(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	l := r.load()
-	stop := l.run(100, 40)
-	r.enough("requests answered", l.answered, 200)
+	l := r.newLoad()
+	stop := l.start(100, 40)
+	r.awaitCount("requests answered", l.answeredCount, 200)
 
-	r.poison()
-	r.warehouseAway(l)
-	r.restarts(l)
-	small := r.kafkaAway(l)
+	r.writeUnreadable()
+	r.interruptClickHouse(l)
+	r.restartEverything(l)
+	small := r.interruptKafka(l)
 	stop()
-	r.refusedRecord(small)
-	r.judge(l, small)
-	r.buried()
+	r.refuseRecord(small)
+	r.checkLedger(l, small)
+	r.checkDeadLetters()
 }
 
-// poison writes records into every topic that nobody can read.
-func (r *rig) poison() {
+// writeUnreadable writes records into every topic that nobody can read.
+func (r *rig) writeUnreadable() {
 	r.t.Helper()
 	noise := make([]byte, 5<<20)
 	rand.Read(noise)
@@ -119,20 +119,20 @@ func (r *rig) poison() {
 			})
 		}
 	}
-	cl := kafkatest.Client(r.t, r.broker.Brokers(), kgo.ProducerBatchMaxBytes(largest), kgo.MaxBufferedBytes(1<<30),
+	cl := kafkatest.Client(r.t, r.broker.Brokers(), kgo.ProducerBatchMaxBytes(maxMessageBytes), kgo.MaxBufferedBytes(1<<30),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	if err := cl.ProduceSync(r.t.Context(), records...).FirstErr(); err != nil {
 		r.t.Fatal(err)
 	}
 	for _, rec := range records {
-		r.poisoned[fmt.Sprintf("%s %d/%d", rec.Topic, rec.Partition, rec.Offset)] = true
+		r.unreadable[fmt.Sprintf("%s %d/%d", rec.Topic, rec.Partition, rec.Offset)] = true
 	}
 }
 
-// buried compares the dead letters with what was poisoned: each is there once.
-func (r *rig) buried() {
+// checkDeadLetters compares the dead letters with what was poisoned: each is there once.
+func (r *rig) checkDeadLetters() {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), hang)
+	ctx, cancel := context.WithTimeout(r.t.Context(), maxWait)
 	defer cancel()
 	letters, err := kafka.ReadAll(ctx, r.kafka, slog.New(slog.DiscardHandler), topic.DeadLetters)
 	if err != nil {
@@ -151,51 +151,51 @@ func (r *rig) buried() {
 		}
 	}
 	want := make(map[string]string)
-	for spot := range r.poisoned {
+	for spot := range r.unreadable {
 		want[spot] = "once"
 	}
-	r.none("dead letters", differences(want, got))
+	r.wantNoFindings("dead letters", diffRows(want, got))
 	r.t.Logf("%d unreadable records in %d topics, each a dead letter once", len(want), 6)
 }
 
-// warehouseAway kills the process that holds ClickHouse in the middle of an insert.
+// interruptClickHouse kills the process that holds ClickHouse in the middle of an insert.
 // Visitors and merchants do not notice.
-func (r *rig) warehouseAway(l *load) {
+func (r *rig) interruptClickHouse(l *trafficLoad) {
 	r.t.Helper()
 	if !r.proxies[0].awaitInsert(time.Minute) && !r.proxies[1].awaitInsert(time.Minute) {
 		r.t.Error("no insert is under way that could be cut off")
 	}
-	over := r.quiet("without ClickHouse")
+	over := r.watchLogs("without ClickHouse")
 	r.warehouse.kill()
 	for _, p := range r.proxies {
-		p.speak()
+		p.passAnswers()
 	}
-	gone, answered, off := time.Now(), l.answered(), l.putOff.Load()
-	pause(r.t.Context(), outage())
-	r.enough("requests answered while ClickHouse is away", func() int64 { return l.answered() - answered }, 200)
-	if l.putOff.Load() > off {
-		r.t.Errorf("while ClickHouse was away %d events were put off", l.putOff.Load()-off)
+	gone, answered, off := time.Now(), l.answeredCount(), l.unavailable.Load()
+	sleepContext(r.t.Context(), outageLength())
+	r.awaitCount("requests answered while ClickHouse is away", func() int64 { return l.answeredCount() - answered }, 200)
+	if l.unavailable.Load() > off {
+		r.t.Errorf("while ClickHouse was away %d events were put off", l.unavailable.Load()-off)
 	}
 	began := time.Now()
 	if err := r.warehouse.start(); err != nil {
 		r.t.Fatal(err)
 	}
 	back := time.Now()
-	r.caughtUp("outcomes")
+	r.awaitCaughtUp("outcomes")
 	over()
 	r.t.Logf("ClickHouse killed in an insert and away for %v; it starts in %v, the sinks had caught up %v later",
 		began.Sub(gone).Round(time.Millisecond), back.Sub(began).Round(time.Millisecond),
 		time.Since(back).Round(time.Millisecond))
 }
 
-// caughtUp waits until what is in a topic now is in ClickHouse.
-func (r *rig) caughtUp(name string) {
+// awaitCaughtUp waits until what is in a topic now is in ClickHouse.
+func (r *rig) awaitCaughtUp(name string) {
 	r.t.Helper()
 	ends, err := r.adm.ListCommittedOffsets(r.t.Context(), name)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	for deadline := time.Now().Add(hang); ; pause(r.t.Context(), 50*time.Millisecond) {
+	for deadline := time.Now().Add(maxWait); ; sleepContext(r.t.Context(), 50*time.Millisecond) {
 		var at []struct {
 			Partition uint32 `ch:"partition"`
 			End       uint64 `ch:"end_offset"`
@@ -221,12 +221,12 @@ func (r *rig) caughtUp(name string) {
 	}
 }
 
-// restarts ends each daemon by SIGTERM under load and starts it again, one after
+// restartEverything ends each daemon by SIGTERM under load and starts it again, one after
 // another.
-func (r *rig) restarts(l *load) {
+func (r *rig) restartEverything(l *trafficLoad) {
 	r.t.Helper()
 	gaps := r.watchOutcomes()
-	off := l.putOff.Load()
+	off := l.unavailable.Load()
 	for _, p := range r.daemons() {
 		took, err := p.terminate()
 		if err != nil {
@@ -245,7 +245,7 @@ func (r *rig) restarts(l *load) {
 		}
 	}
 	r.t.Logf("events put off during restarts (none if the gateway's takes less than its listener waits): %d",
-		l.putOff.Load()-off)
+		l.unavailable.Load()-off)
 }
 
 // watchOutcomes follows the outcomes that become visible until the returned function is
@@ -286,28 +286,28 @@ func (r *rig) watchOutcomes() (longest func() time.Duration) {
 	}
 }
 
-// kafkaAway kills the broker for a while, and the redirector in the middle. A second
+// interruptKafka kills the broker for a while, and the redirector in the middle. A second
 // redirector has a spool that is too small for this. Its load is returned.
-func (r *rig) kafkaAway(l *load) *load {
+func (r *rig) interruptKafka(l *trafficLoad) *trafficLoad {
 	r.t.Helper()
 	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePorts(r.t, 1)))
-	other := r.daemon("redirector-small", "redirector", "-brokers", strings.Join(r.broker.Brokers(), ","),
+	other := r.newDaemon("redirector-small", "redirector", "-brokers", strings.Join(r.broker.Brokers(), ","),
 		"-listen", at, "-token-keys", filepath.Join(r.dir, "token-keys"),
 		"-spool-dir", filepath.Join(r.dir, "spool-small"), "-spool-max-bytes", strconv.Itoa(1<<20))
 	if err := other.start(); err != nil {
 		r.t.Fatal(err)
 	}
-	small := newLoad(r.t, at, r.gatewayAt, r.secrets)
+	small := newTrafficLoad(r.t, at, r.gatewayAt, r.secrets)
 	small.longLinks.Store(true)
-	stopSmall := small.run(250, 0)
+	stopSmall := small.start(250, 0)
 
-	off := l.putOff.Load()
-	over := r.quiet("without Kafka", other)
+	off := l.unavailable.Load()
+	over := r.watchLogs("without Kafka", other)
 	r.killBroker()
 	began := time.Now()
 	before := l.redirects.Load()
-	pause(r.t.Context(), outage()/2)
-	r.enough("visitors answered while Kafka is away", func() int64 { return l.redirects.Load() - before }, 100)
+	sleepContext(r.t.Context(), outageLength()/2)
+	r.awaitCount("visitors answered while Kafka is away", func() int64 { return l.redirects.Load() - before }, 100)
 	r.redirector.kill()
 	if err := r.redirector.start(); err != nil {
 		r.t.Fatal(err)
@@ -315,13 +315,13 @@ func (r *rig) kafkaAway(l *load) *load {
 	r.t.Logf("redirector killed and serving again without Kafka, from the catalog it kept, %v into the outage",
 		time.Since(began).Round(time.Millisecond))
 	restarted := l.redirects.Load()
-	pause(r.t.Context(), outage()/2)
-	r.enough("visitors answered while Kafka is away, after the redirector's restart", func() int64 {
+	sleepContext(r.t.Context(), outageLength()/2)
+	r.awaitCount("visitors answered while Kafka is away, after the redirector's restart", func() int64 {
 		return l.redirects.Load() - restarted
 	}, 100)
-	r.enough("events answered 503 while Kafka is away", func() int64 { return l.putOff.Load() - off }, 1)
-	lost := func() int64 { return int64(r.metric(other, "partners_redirect_clicks_lost_total")) }
-	r.enough("clicks lost by the small spool", lost, 1)
+	r.awaitCount("events answered 503 while Kafka is away", func() int64 { return l.unavailable.Load() - off }, 1)
+	lost := func() int64 { return int64(r.readMetric(other, "partners_redirect_clicks_lost_total")) }
+	r.awaitCount("clicks lost by the small spool", lost, 1)
 	stopSmall()
 	small.longLinks.Store(false)
 	if small.lost = int(lost()); small.lost >= int(small.redirects.Load()) {
@@ -331,28 +331,28 @@ func (r *rig) kafkaAway(l *load) *load {
 
 	r.broker.Start()
 	back := time.Now()
-	r.caughtUp(topic.Outcomes)
+	r.awaitCaughtUp(topic.Outcomes)
 	r.t.Logf("Kafka killed and away for %v; the sinks had caught up with the outcomes %v after it was back; %d "+
 		"events were put off", back.Sub(began).Round(time.Millisecond), time.Since(back).Round(time.Millisecond),
-		l.putOff.Load())
+		l.unavailable.Load())
 	// Not before its spool is in Kafka has it room for more, and only then may the
 	// topic's limit shrink: a batch that is above it goes record by record.
-	for deadline := time.Now().Add(hang); r.metric(other, "partners_spool_backlog_bytes") > 0; pause(r.t.Context(),
+	for deadline := time.Now().Add(maxWait); r.readMetric(other, "partners_spool_backlog_bytes") > 0; sleepContext(r.t.Context(),
 		50*time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("the small spool is not in Kafka %v after the broker was back", hang)
+			r.t.Fatalf("the small spool is not in Kafka %v after the broker was back", maxWait)
 		}
 	}
 	r.t.Logf("the small spool was in Kafka %v after the broker was back", time.Since(back).Round(time.Millisecond))
-	answered := l.answered()
-	r.enough("requests answered after the outage", func() int64 { return l.answered() - answered }, 200)
+	answered := l.answeredCount()
+	r.awaitCount("requests answered after the outage", func() int64 { return l.answeredCount() - answered }, 200)
 	over()
 	return small
 }
 
-func (r *rig) metric(p *process, name string) float64 {
+func (r *rig) readMetric(p *childProcess, name string) float64 {
 	r.t.Helper()
-	v, err := p.metric(name, "")
+	v, err := p.readMetric(name, "")
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -366,9 +366,9 @@ func (r *rig) metric(p *process, name string) float64 {
 func (r *rig) killBroker() {
 	r.t.Helper()
 	for _, p := range r.processors {
-		r.signal(p, syscall.SIGSTOP)
+		r.signalProcess(p, syscall.SIGSTOP)
 	}
-	for deadline := time.Now().Add(hang); ; pause(r.t.Context(), 5*time.Millisecond) {
+	for deadline := time.Now().Add(maxWait); ; sleepContext(r.t.Context(), 5*time.Millisecond) {
 		pending, err := r.adm.ListTransactions(r.t.Context(), nil, []string{"PrepareCommit", "PrepareAbort"})
 		if err == nil && len(pending) == 0 {
 			break
@@ -379,20 +379,20 @@ func (r *rig) killBroker() {
 	}
 	r.broker.Kill()
 	for _, p := range r.processors {
-		r.signal(p, syscall.SIGCONT)
+		r.signalProcess(p, syscall.SIGCONT)
 	}
 }
 
-func (r *rig) signal(p *process, s syscall.Signal) {
+func (r *rig) signalProcess(p *childProcess, s syscall.Signal) {
 	r.t.Helper()
-	if err := p.life().cmd.Process.Signal(s); err != nil {
+	if err := p.currentRun().cmd.Process.Signal(s); err != nil {
 		r.t.Fatalf("%v to %s: %v", s, p.name, err)
 	}
 }
 
-// refusedRecord makes the broker refuse one click for good: it is too large for the
+// refuseRecord makes the broker refuse one click for good: it is too large for the
 // topic. It lands in refused/, those before and after it in Kafka.
-func (r *rig) refusedRecord(small *load) {
+func (r *rig) refuseRecord(small *trafficLoad) {
 	r.t.Helper()
 	limit := func(value string) {
 		r.t.Helper()
@@ -418,23 +418,23 @@ func (r *rig) refusedRecord(small *load) {
 		}
 		return lines
 	}
-	small.visit()
+	small.visitRandomLink()
 	// The topic's new limit reaches the broker's log some time after it was
 	// acknowledged: a click that is quicker is none too many.
 	var sent []string
-	deadline, next := time.Now().Add(hang), time.Time{}
-	for ; len(refused()) == 0; pause(r.t.Context(), 50*time.Millisecond) {
+	deadline, next := time.Now().Add(maxWait), time.Time{}
+	for ; len(refused()) == 0; sleepContext(r.t.Context(), 50*time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("of %d clicks that are too large none is in refused/", len(sent))
 		}
 		if time.Now().After(next) {
 			next = time.Now().Add(time.Second)
-			token, ok := small.follow("acme", "go.acme.com", longPath())
+			token, ok := small.followLink("acme", "go.acme.com", longPath())
 			if !ok {
 				return
 			}
 			sent = append(sent, token)
-			small.visit()
+			small.visitRandomLink()
 		}
 	}
 	limit("")

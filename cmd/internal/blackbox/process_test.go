@@ -27,9 +27,9 @@ import (
 // broken.
 var long = os.Getenv("PARTNERS_TEST_LONG") == "1"
 
-// hang is how long a test waits for what must come: it is for what never comes, far
+// maxWait is how long a test waits for what must come: it is for what never comes, far
 // beyond what a slow machine takes.
-const hang = 3 * time.Minute
+const maxWait = 3 * time.Minute
 
 // binaries builds the programs, once for all tests of this process. TestMain removes
 // them.
@@ -58,9 +58,9 @@ func TestMain(m *testing.M) {
 
 var built atomic.Bool
 
-// process is one of our programs, which a test starts, ends and starts again. Its
+// childProcess is one of our programs, which a test starts, ends and starts again. Its
 // methods return errors, so that any goroutine may call them.
-type process struct {
+type childProcess struct {
 	t    *testing.T
 	name string
 	path string // of the program
@@ -68,28 +68,28 @@ type process struct {
 	log  string // file
 
 	mu      sync.Mutex
-	current *life
+	current *processRun
 }
 
-// life is a process from its start to its end.
-type life struct {
+// processRun is a process from its start to its end.
+type processRun struct {
 	cmd      *exec.Cmd
 	ready    chan struct{} // closed when it says that it serves
 	done     chan struct{} // closed when it has ended; err is then how
 	err      error
 	admin    string // address of its admin listener, valid after ready
 	expected atomic.Bool
-	said     bytes.Buffer // what it logged since it began, valid after done
+	output   bytes.Buffer // what it logged since it began, valid after done
 }
 
-func newProcess(t *testing.T, dir, name, program string, args ...string) *process {
+func newChildProcess(t *testing.T, dir, name, program string, args ...string) *childProcess {
 	t.Helper()
 	built.Store(true)
 	bin, err := binaries()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, name: name, path: filepath.Join(bin, program), args: args, log: filepath.Join(dir, name+".log")}
+	p := &childProcess{t: t, name: name, path: filepath.Join(bin, program), args: args, log: filepath.Join(dir, name+".log")}
 	t.Cleanup(func() {
 		p.kill()
 		if t.Failed() {
@@ -101,13 +101,13 @@ func newProcess(t *testing.T, dir, name, program string, args ...string) *proces
 	return p
 }
 
-// begin starts it and does not wait for it.
-func (p *process) begin() error {
+// launch starts it and does not wait for it.
+func (p *childProcess) launch() error {
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("opening the log of %s: %w", p.name, err)
 	}
-	l := &life{cmd: exec.Command(p.path, p.args...), ready: make(chan struct{}), done: make(chan struct{})}
+	l := &processRun{cmd: exec.Command(p.path, p.args...), ready: make(chan struct{}), done: make(chan struct{})}
 	l.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -130,7 +130,7 @@ func (p *process) begin() error {
 			return
 		}
 		read := make(chan struct{})
-		go func() { defer close(read); l.follow(r, log) }()
+		go func() { defer close(read); l.copyOutput(r, log) }()
 		started <- nil
 		<-read
 		l.err = l.cmd.Wait()
@@ -150,9 +150,9 @@ func (p *process) begin() error {
 
 var adminAddress = regexp.MustCompile(` msg=ready .*\badmin=(\S+)`)
 
-// follow copies what the process says to its log until it ends, and looks for the line
+// copyOutput copies what the process says to its log until it ends, and looks for the line
 // that says that it serves.
-func (l *life) follow(r io.ReadCloser, log io.WriteCloser) {
+func (l *processRun) copyOutput(r io.ReadCloser, log io.WriteCloser) {
 	defer r.Close()
 	defer log.Close()
 	ready := false
@@ -160,7 +160,7 @@ func (l *life) follow(r io.ReadCloser, log io.WriteCloser) {
 	for {
 		line, err := in.ReadString('\n')
 		io.WriteString(log, line)
-		l.said.WriteString(line)
+		l.output.WriteString(line)
 		m := adminAddress.FindStringSubmatch(line)
 		if !ready && (m != nil || strings.HasPrefix(line, "ready ")) { // the daemons, the demo
 			if ready = true; m != nil {
@@ -174,35 +174,35 @@ func (l *life) follow(r io.ReadCloser, log io.WriteCloser) {
 	}
 }
 
-func (p *process) life() *life {
+func (p *childProcess) currentRun() *processRun {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.current
 }
 
 // awaitReady waits until it serves.
-func (p *process) awaitReady() error {
-	l := p.life()
+func (p *childProcess) awaitReady() error {
+	l := p.currentRun()
 	select {
 	case <-l.ready:
 		return nil
 	case <-l.done:
 		return fmt.Errorf("%s ended before it was ready: %w", p.name, l.err)
-	case <-time.After(hang):
-		return fmt.Errorf("%s is not ready after %v", p.name, hang)
+	case <-time.After(maxWait):
+		return fmt.Errorf("%s is not ready after %v", p.name, maxWait)
 	}
 }
 
-func (p *process) start() error {
-	if err := p.begin(); err != nil {
+func (p *childProcess) start() error {
+	if err := p.launch(); err != nil {
 		return err
 	}
 	return p.awaitReady()
 }
 
 // kill ends it by SIGKILL, if it runs.
-func (p *process) kill() {
-	l := p.life()
+func (p *childProcess) kill() {
+	l := p.currentRun()
 	if l == nil {
 		return
 	}
@@ -213,8 +213,8 @@ func (p *process) kill() {
 
 // terminate sends SIGTERM and returns how long the end took. An exit status other than
 // 0 is an error.
-func (p *process) terminate() (time.Duration, error) {
-	l := p.life()
+func (p *childProcess) terminate() (time.Duration, error) {
+	l := p.currentRun()
 	l.expected.Store(true)
 	began := time.Now()
 	if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -222,8 +222,8 @@ func (p *process) terminate() (time.Duration, error) {
 	}
 	select {
 	case <-l.done:
-	case <-time.After(hang):
-		return hang, fmt.Errorf("%s has not ended %v after SIGTERM", p.name, hang)
+	case <-time.After(maxWait):
+		return maxWait, fmt.Errorf("%s has not ended %v after SIGTERM", p.name, maxWait)
 	}
 	if l.err != nil {
 		return time.Since(began), fmt.Errorf("%s after SIGTERM: %w", p.name, l.err)
@@ -231,10 +231,10 @@ func (p *process) terminate() (time.Duration, error) {
 	return time.Since(began), nil
 }
 
-// metric is the sum over the series of a metric whose labels contain the text.
-func (p *process) metric(name, labels string) (sum float64, err error) {
-	l := p.life()
-	client := http.Client{Timeout: hang}
+// readMetric is the sum over the series of a metric whose labels contain the text.
+func (p *childProcess) readMetric(name, labels string) (sum float64, err error) {
+	l := p.currentRun()
+	client := http.Client{Timeout: maxWait}
 	res, err := client.Get("http://" + l.admin + "/metrics")
 	if err != nil {
 		return 0, fmt.Errorf("reading the metrics of %s: %w", p.name, err)

@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// proxy relays connections to ClickHouse's HTTP port. It sees inserts into base tables
+// warehouseProxy relays connections to ClickHouse's HTTP port. It sees inserts into base tables
 // begin and end, and can be severed.
-type proxy struct {
+type warehouseProxy struct {
 	addr, target string
 
-	began chan struct{} // holds a value when an insert began since somebody looked
+	insertBegan chan struct{} // holds a value when an insert began since somebody looked
 
-	mu     sync.Mutex
-	ln     net.Listener // nil while severed
-	relays map[*relay]struct{}
-	mute   bool // answers go nowhere
+	mu       sync.Mutex
+	ln       net.Listener // nil while severed
+	relays   map[*relay]struct{}
+	dropping bool // answers go nowhere
 }
 
 type relay struct {
@@ -29,18 +29,18 @@ type relay struct {
 	inserting      bool // guarded by the proxy's mu
 }
 
-func newProxy(t *testing.T, addr, target string) *proxy {
+func newWarehouseProxy(t *testing.T, addr, target string) *warehouseProxy {
 	t.Helper()
-	p := &proxy{addr: addr, target: target, began: make(chan struct{}, 1), relays: make(map[*relay]struct{})}
-	if err := p.mend(); err != nil {
+	p := &warehouseProxy{addr: addr, target: target, insertBegan: make(chan struct{}, 1), relays: make(map[*relay]struct{})}
+	if err := p.restore(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.sever)
 	return p
 }
 
-// mend makes it relay.
-func (p *proxy) mend() error {
+// restore makes it relay.
+func (p *warehouseProxy) restore() error {
 	ln, err := net.Listen("tcp", p.addr)
 	if err != nil {
 		return fmt.Errorf("listening for ClickHouse's clients: %w", err)
@@ -54,14 +54,14 @@ func (p *proxy) mend() error {
 			if err != nil {
 				return
 			}
-			go p.serve(c)
+			go p.relayConnection(c)
 		}
 	}()
 	return nil
 }
 
 // sever cuts all connections and refuses new ones.
-func (p *proxy) sever() {
+func (p *warehouseProxy) sever() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ln != nil {
@@ -78,7 +78,7 @@ func (r *relay) close() {
 	r.server.Close()
 }
 
-func (p *proxy) serve(client net.Conn) {
+func (p *warehouseProxy) relayConnection(client net.Conn) {
 	server, err := net.Dial("tcp", p.target)
 	if err != nil {
 		client.Close()
@@ -92,15 +92,15 @@ func (p *proxy) serve(client net.Conn) {
 	if severed {
 		r.close()
 	}
-	go p.copy(r, server, client, p.asked)
-	p.copy(r, client, server, p.answered)
+	go p.copyDirection(r, server, client, p.noteRequest)
+	p.copyDirection(r, client, server, p.noteAnswer)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.relays, r)
 }
 
-// copy relays one direction; see may swallow what it is shown.
-func (p *proxy) copy(r *relay, to, from net.Conn, see func(*relay, []byte) (pass bool)) {
+// copyDirection relays one direction; see may swallow what it is shown.
+func (p *warehouseProxy) copyDirection(r *relay, to, from net.Conn, see func(*relay, []byte) (pass bool)) {
 	defer r.close()
 	buffer := make([]byte, 64<<10)
 	for {
@@ -118,8 +118,8 @@ func (p *proxy) copy(r *relay, to, from net.Conn, see func(*relay, []byte) (pass
 	}
 }
 
-// asked: a request begins with its line, which holds the statement of an insert.
-func (p *proxy) asked(r *relay, b []byte) bool {
+// noteRequest: a request begins with its line, which holds the statement of an insert.
+func (p *warehouseProxy) noteRequest(r *relay, b []byte) bool {
 	line, _, _ := bytes.Cut(b, []byte("\r\n"))
 	if !bytes.HasPrefix(line, []byte("POST ")) || !bytes.Contains(line, []byte("INSERT+INTO")) ||
 		bytes.Contains(line, []byte("batches")) {
@@ -129,48 +129,48 @@ func (p *proxy) asked(r *relay, b []byte) bool {
 	r.inserting = true
 	p.mu.Unlock()
 	select {
-	case p.began <- struct{}{}:
+	case p.insertBegan <- struct{}{}:
 	default:
 	}
 	return true
 }
 
-func (p *proxy) answered(r *relay, _ []byte) bool {
+func (p *warehouseProxy) noteAnswer(r *relay, _ []byte) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mute {
+	if p.dropping {
 		return false
 	}
 	r.inserting = false
 	return true
 }
 
-// silence makes answers go nowhere, if an insert is waiting for one: its sink will
+// dropAnswers makes answers go nowhere, if an insert is waiting for one: its sink will
 // never know what became of it.
-func (p *proxy) silence() bool {
+func (p *warehouseProxy) dropAnswers() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for r := range p.relays {
-		p.mute = p.mute || r.inserting
+		p.dropping = p.dropping || r.inserting
 	}
-	return p.mute
+	return p.dropping
 }
 
-// speak ends silence, and what is left of the connections that had it.
-func (p *proxy) speak() {
+// passAnswers ends silence, and what is left of the connections that had it.
+func (p *warehouseProxy) passAnswers() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mute = false
+	p.dropping = false
 	for r := range p.relays {
 		r.close()
 	}
 }
 
 // awaitInsert waits until an insert is under way, and then silences its answer.
-func (p *proxy) awaitInsert(limit time.Duration) bool {
-	for deadline := time.After(limit); !p.silence(); {
+func (p *warehouseProxy) awaitInsert(limit time.Duration) bool {
+	for deadline := time.After(limit); !p.dropAnswers(); {
 		select {
-		case <-p.began:
+		case <-p.insertBegan:
 		case <-deadline:
 			return false
 		}

@@ -32,13 +32,13 @@ const (
 	// shorter one would make verdicts depend on how fast the machine is. That waits end
 	// is shown where a test holds the clock: by processor and simtest.
 	grace = time.Hour
-	// session is the session timeout of processors and sinks: the shortest that Kafka
+	// sessionTimeout is the session timeout of processors and sinks: the shortest that Kafka
 	// allows by default.
-	session = 6 * time.Second
+	sessionTimeout = 6 * time.Second
 )
 
-// largest is what the broker takes.
-const largest = 6 << 20
+// maxMessageBytes is what the broker takes.
+const maxMessageBytes = 6 << 20
 
 // rig is the whole pipeline as processes.
 type rig struct {
@@ -48,14 +48,14 @@ type rig struct {
 	adm   *kadm.Client
 
 	broker                *kafkatest.RealBroker
-	warehouse             *process
+	warehouse             *childProcess
 	wh                    *clickhouse.Conn // past the proxies
-	processors, sinks     [2]*process
-	proxies               [2]*proxy // between each sink and ClickHouse
-	gateway, redirector   *process
+	processors, sinks     [2]*childProcess
+	proxies               [2]*warehouseProxy // between each sink and ClickHouse
+	gateway, redirector   *childProcess
 	gatewayAt, redirectAt string // host:port
 	secrets               map[string]signature.Secret
-	poisoned              map[string]bool // "topic partition/offset" of records that nobody can read
+	unreadable            map[string]bool // "topic partition/offset" of records that nobody can read
 }
 
 const rigCatalog = `workspaces:
@@ -93,13 +93,13 @@ func newRig(t *testing.T, redirectorArgs ...string) *rig {
 	t.Helper()
 	clickhousetest.Need(t)
 	began := time.Now()
-	r := &rig{t: t, secrets: make(map[string]signature.Secret), poisoned: make(map[string]bool)}
+	r := &rig{t: t, secrets: make(map[string]signature.Secret), unreadable: make(map[string]bool)}
 	var err error
 	if r.dir, err = os.MkdirTemp(clickhousetest.Base(), "blackbox-"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.cleanup)
-	r.broker = kafkatest.Real(t, fmt.Sprint("message.max.bytes=", largest))
+	r.broker = kafkatest.Real(t, fmt.Sprint("message.max.bytes=", maxMessageBytes))
 	kafkatest.Topics(t, r.broker.Brokers())
 	r.kafka = kafka.DefaultConfig()
 	r.kafka.Brokers = r.broker.Brokers()
@@ -110,21 +110,21 @@ func newRig(t *testing.T, redirectorArgs ...string) *rig {
 	brokers := strings.Join(r.broker.Brokers(), ",")
 	for i := range r.processors {
 		name := fmt.Sprint("slot-0", i)
-		r.processors[i] = r.daemon("processor-"+name, "processor", "-brokers", brokers, "-instance", name,
+		r.processors[i] = r.newDaemon("processor-"+name, "processor", "-brokers", brokers, "-instance", name,
 			"-state-dir", filepath.Join(r.dir, name), "-grace", grace.String(),
-			"-click-memory", strconv.Itoa(16<<20), "-session-timeout", session.String())
-		r.proxies[i] = newProxy(t, at(5+i), at(3))
-		r.sinks[i] = r.daemon(fmt.Sprint("sink-", i), "sink", "-brokers", brokers, "-clickhouse", "http://default@"+
-			at(5+i)+"/partners", "-session-timeout", session.String())
+			"-click-memory", strconv.Itoa(16<<20), "-session-timeout", sessionTimeout.String())
+		r.proxies[i] = newWarehouseProxy(t, at(5+i), at(3))
+		r.sinks[i] = r.newDaemon(fmt.Sprint("sink-", i), "sink", "-brokers", brokers, "-clickhouse", "http://default@"+
+			at(5+i)+"/partners", "-session-timeout", sessionTimeout.String())
 	}
 	keys, secrets := filepath.Join(r.dir, "token-keys"), filepath.Join(r.dir, "signing-secrets")
 	r.gatewayAt, r.redirectAt = at(7), at(8)
-	r.gateway = r.daemon("gateway", "gateway", "-brokers", brokers, "-listen", r.gatewayAt, "-token-keys", keys,
+	r.gateway = r.newDaemon("gateway", "gateway", "-brokers", brokers, "-listen", r.gatewayAt, "-token-keys", keys,
 		"-signing-secrets", secrets, "-rate", "50000", "-burst", "100000")
-	r.redirector = r.daemon("redirector", "redirector", append([]string{"-brokers", brokers, "-listen", r.redirectAt,
+	r.redirector = r.newDaemon("redirector", "redirector", append([]string{"-brokers", brokers, "-listen", r.redirectAt,
 		"-token-keys", keys, "-spool-dir", filepath.Join(r.dir, "spool")}, redirectorArgs...)...)
 	for _, p := range r.daemons() {
-		if err := p.begin(); err != nil {
+		if err := p.launch(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -138,12 +138,12 @@ func newRig(t *testing.T, redirectorArgs ...string) *rig {
 	return r
 }
 
-func (r *rig) daemon(name, program string, args ...string) *process {
-	return newProcess(r.t, r.dir, name, program, append([]string{"-admin-listen", "127.0.0.1:0"}, args...)...)
+func (r *rig) newDaemon(name, program string, args ...string) *childProcess {
+	return newChildProcess(r.t, r.dir, name, program, append([]string{"-admin-listen", "127.0.0.1:0"}, args...)...)
 }
 
-func (r *rig) daemons() []*process {
-	return []*process{r.processors[0], r.processors[1], r.sinks[0], r.sinks[1], r.gateway, r.redirector}
+func (r *rig) daemons() []*childProcess {
+	return []*childProcess{r.processors[0], r.processors[1], r.sinks[0], r.sinks[1], r.gateway, r.redirector}
 }
 
 // startWarehouse starts the embedded ClickHouse, which also makes secrets and keys, and
@@ -154,13 +154,13 @@ func (r *rig) startWarehouse(base int) {
 	if err := os.WriteFile(file, []byte(rigCatalog), 0o644); err != nil {
 		r.t.Fatal(err)
 	}
-	r.warehouse = newProcess(r.t, r.dir, "warehouse", "demo", "-run", "warehouse", "-traffic", "0", "-data", r.dir,
+	r.warehouse = newChildProcess(r.t, r.dir, "warehouse", "demo", "-run", "warehouse", "-traffic", "0", "-data", r.dir,
 		"-catalog", file, "-port-base", strconv.Itoa(base))
 	if err := r.warehouse.start(); err != nil {
 		r.t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	ctx, cancel := context.WithTimeout(r.t.Context(), hang)
+	ctx, cancel := context.WithTimeout(r.t.Context(), maxWait)
 	defer cancel()
 	if _, err := setup.Catalog(ctx, r.kafka, log, []string{file}, false); err != nil {
 		r.t.Fatal(err)
@@ -201,7 +201,9 @@ func (r *rig) cleanup() {
 	}
 }
 
-func (r *rig) load() *load { return newLoad(r.t, r.redirectAt, r.gatewayAt, r.secrets) }
+func (r *rig) newLoad() *trafficLoad {
+	return newTrafficLoad(r.t, r.redirectAt, r.gatewayAt, r.secrets)
+}
 
 // freePorts returns the first of n free ports in a row. They are below the kernel's
 // range for outgoing connections, or a client that dials a killed server could be given

@@ -18,29 +18,29 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// watcher reads the outcomes that are committed, from the first on and as they become
+// outcomeWatcher reads the outcomes that are committed, from the first on and as they become
 // visible, whatever is down.
-type watcher struct {
+type outcomeWatcher struct {
 	t       *testing.T
 	brokers []string
 
 	mu      sync.Mutex
-	next    map[int32]int64        // by partition, the offset after the newest row
-	decided map[int32]event.Millis // by partition, when the newest row was decided
-	rows    map[place]place        // where each event's row lies, by the event's place
-	shown   map[place]bool         // places of rows
+	next    map[int32]int64                   // by partition, the offset after the newest row
+	decided map[int32]event.Millis            // by partition, when the newest row was decided
+	rows    map[recordPosition]recordPosition // where each event's row lies, by the event's place
+	shown   map[recordPosition]bool           // places of rows
 	twice   int
 	grew    chan struct{}
 }
 
-func newWatcher(t *testing.T, brokers []string) (w *watcher, stop func()) {
-	w = &watcher{
+func newOutcomeWatcher(t *testing.T, brokers []string) (w *outcomeWatcher, stop func()) {
+	w = &outcomeWatcher{
 		t:       t,
 		brokers: brokers,
 		next:    make(map[int32]int64),
 		decided: make(map[int32]event.Millis),
-		rows:    make(map[place]place),
-		shown:   make(map[place]bool),
+		rows:    make(map[recordPosition]recordPosition),
+		shown:   make(map[recordPosition]bool),
 		grew:    make(chan struct{}, 1),
 	}
 	cl := kafkatest.Client(t, brokers, kgo.FetchIsolationLevel(kgo.ReadCommitted()),
@@ -51,7 +51,7 @@ func newWatcher(t *testing.T, brokers []string) (w *watcher, stop func()) {
 	wg.Go(func() {
 		for ctx.Err() == nil {
 			// errors are outages: what counts is what is there in the end
-			w.see(cl.PollFetches(ctx).Records())
+			w.recordOutcomes(cl.PollFetches(ctx).Records())
 		}
 	})
 	stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
@@ -67,12 +67,12 @@ func fromStart(name string, partitions int32) kgo.Opt {
 	return kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: from})
 }
 
-func (w *watcher) see(records []*kgo.Record) {
+func (w *outcomeWatcher) recordOutcomes(records []*kgo.Record) {
 	codec := event.DefaultCodec()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, rec := range records {
-		at := place{rec.Partition, rec.Offset}
+		at := recordPosition{rec.Partition, rec.Offset}
 		if rec.Offset < w.next[rec.Partition] {
 			w.t.Errorf("the reader of outcomes was given %v again", at)
 		}
@@ -84,7 +84,7 @@ func (w *watcher) see(records []*kgo.Record) {
 			continue
 		}
 		w.decided[rec.Partition] = o.DecidedAt
-		source := place{o.EventPartition, o.EventOffset}
+		source := recordPosition{o.EventPartition, o.EventOffset}
 		if first, ok := w.rows[source]; ok {
 			if w.twice++; w.twice <= 10 {
 				w.t.Errorf("event %v has a row at %v and, %v, another at %v",
@@ -100,9 +100,9 @@ func (w *watcher) see(records []*kgo.Record) {
 	}
 }
 
-// await waits until ok, which is called with the lock held, after each row that becomes
+// awaitRows waits until ok, which is called with the lock held, after each row that becomes
 // visible.
-func (w *watcher) await(limit time.Duration, ok func() bool) bool {
+func (w *outcomeWatcher) awaitRows(limit time.Duration, ok func() bool) bool {
 	for deadline := time.After(limit); ; {
 		w.mu.Lock()
 		done := ok()
@@ -118,11 +118,11 @@ func (w *watcher) await(limit time.Duration, ok func() bool) bool {
 	}
 }
 
-// recovered waits until every partition shows an outcome that was decided after since,
+// awaitRecovery waits until every partition shows an outcome that was decided after since,
 // and returns how long after that it was.
-func (w *watcher) recovered(since time.Time) time.Duration {
+func (w *outcomeWatcher) awaitRecovery(since time.Time) time.Duration {
 	w.t.Helper()
-	if !w.await(hang, func() bool {
+	if !w.awaitRows(maxWait, func() bool {
 		for p := range int32(kafkatest.Partitions) {
 			if w.decided[p] <= event.MillisOf(since) {
 				return false
@@ -130,14 +130,14 @@ func (w *watcher) recovered(since time.Time) time.Duration {
 		}
 		return true
 	}) {
-		w.t.Errorf("%v after %v not every partition has a new outcome: %v", hang, since.Format("15:04:05.000"),
+		w.t.Errorf("%v after %v not every partition has a new outcome: %v", maxWait, since.Format("15:04:05.000"),
 			w.decided)
 	}
 	return time.Since(since)
 }
 
-// audit is what the markers in the log say about the rows in front of them.
-type audit struct {
+// markerAudit is what the markers in the log say about the rows in front of them.
+type markerAudit struct {
 	aborted  int // rows of outcomes
 	visible  int // rows that were aborted and that the watcher saw all the same
 	hidden   int // rows that were committed and that it never saw
@@ -151,18 +151,18 @@ type transactionID struct {
 	epoch    int16
 }
 
-// audit reads the log without isolation. The markers of a transaction must say the same
+// auditMarkers reads the log without isolation. The markers of a transaction must say the same
 // in every partition that it wrote, and each closes rows of one transaction alone:
 // where Kafka loses a marker, the next transaction of that producer would close, and so
 // show, what was aborted.
-func (w *watcher) audit(adm *kadm.Client) (a audit) {
+func (w *outcomeWatcher) auditMarkers(adm *kadm.Client) (a markerAudit) {
 	w.t.Helper()
 	fate := make(map[transactionID]map[bool]string) // committed or not: where its marker says so
-	rows := make(map[place]transactionID)           // of outcomes
-	closed := make(map[place]bool)                  // rows of outcomes: how their own marker closed them
+	rows := make(map[recordPosition]transactionID)  // of outcomes
+	closed := make(map[recordPosition]bool)         // rows of outcomes: how their own marker closed them
 	for _, name := range []string{topic.Outcomes, topic.Changelog, topic.Progress, topic.DeadLetters} {
 		open := make(map[int32]map[int64][]*kgo.Record)
-		w.readAll(adm, name, func(rec *kgo.Record) {
+		w.readWholeTopic(adm, name, func(rec *kgo.Record) {
 			if open[rec.Partition] == nil {
 				open[rec.Partition] = make(map[int64][]*kgo.Record)
 			}
@@ -190,7 +190,7 @@ func (w *watcher) audit(adm *kadm.Client) (a audit) {
 				}
 				fate[id][commit] = where
 				if name == topic.Outcomes {
-					at := place{row.Partition, row.Offset}
+					at := recordPosition{row.Partition, row.Offset}
 					rows[at], closed[at] = id, commit
 				}
 			}
@@ -220,11 +220,11 @@ func (w *watcher) audit(adm *kadm.Client) (a audit) {
 	return a
 }
 
-// readAll calls do for all that a topic holds now, markers and aborted rows included,
+// readWholeTopic calls do for all that a topic holds now, markers and aborted rows included,
 // in order of each partition.
-func (w *watcher) readAll(adm *kadm.Client, name string, do func(*kgo.Record)) {
+func (w *outcomeWatcher) readWholeTopic(adm *kadm.Client, name string, do func(*kgo.Record)) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), hang)
+	ctx, cancel := context.WithTimeout(w.t.Context(), maxWait)
 	defer cancel()
 	ends, err := adm.ListEndOffsets(ctx, name)
 	if err = errors.Join(err, ends.Error()); err != nil {
@@ -256,8 +256,8 @@ func (w *watcher) readAll(adm *kadm.Client, name string, do func(*kgo.Record)) {
 	}
 }
 
-// count is how many events have a row by now.
-func (w *watcher) count() int {
+// rowCount is how many events have a row by now.
+func (w *outcomeWatcher) rowCount() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.rows)

@@ -20,28 +20,28 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// writer writes clicks and conversions to Kafka itself, as redirector and gateway
+// recordWriter writes clicks and conversions to Kafka itself, as redirector and gateway
 // would: a conversion is sent when its click is acknowledged, as a visitor converts
 // after a click. Only stories that are about lateness turn that around.
-type writer struct {
+type recordWriter struct {
 	t         *testing.T
 	client    *kgo.Client
 	codec     *event.Codec
 	perSecond int // records
 
 	records, events atomic.Int64 // acknowledged
-	stories         atomic.Int64
+	journeys        atomic.Int64
 
-	// late is held for reading while a story is under way whose click or parent comes
+	// lateness is held for reading while a story is under way whose click or parent comes
 	// after the event that waits for it, and for writing while a broker is away. In an
 	// outage what was to come a moment later comes when the grace is over, with a
 	// timestamp from before: redirector and gateway do not do that (their delivery
 	// timeouts and the margin of the horizon see to it), so it would show nothing.
-	late sync.RWMutex
+	lateness sync.RWMutex
 }
 
-func newWriter(t *testing.T, brokers []string, perSecond int) *writer {
-	return &writer{
+func newRecordWriter(t *testing.T, brokers []string, perSecond int) *recordWriter {
+	return &recordWriter{
 		t:         t,
 		client:    kafkatest.Client(t, brokers, kgo.RecordDeliveryTimeout(2*time.Minute)),
 		codec:     event.DefaultCodec(),
@@ -49,22 +49,22 @@ func newWriter(t *testing.T, brokers []string, perSecond int) *writer {
 	}
 }
 
-// run writes until stop is called; stop returns when all is acknowledged. Each
+// start writes until stop is called; stop returns when all is acknowledged. Each
 // partition has a goroutine of its own: one that cannot be written holds up nobody
 // else.
-func (w *writer) run() (stop func()) {
+func (w *recordWriter) start() (stop func()) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var wg sync.WaitGroup
 	for p := range int32(kafkatest.Partitions) {
-		wg.Go(func() { w.fill(ctx, p) })
+		wg.Go(func() { w.writePartition(ctx, p) })
 	}
 	stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
 	w.t.Cleanup(stop)
 	return stop
 }
 
-// fill writes one partition.
-func (w *writer) fill(ctx context.Context, partition int32) {
+// writePartition writes one partition.
+func (w *recordWriter) writePartition(ctx context.Context, partition int32) {
 	const every = 100 * time.Millisecond
 	due, tick := 0.0, time.NewTicker(every)
 	defer tick.Stop()
@@ -75,39 +75,39 @@ func (w *writer) fill(ctx context.Context, partition int32) {
 		case <-tick.C:
 		}
 		due += float64(w.perSecond) / kafkatest.Partitions * every.Seconds()
-		s := stories{writer: w, partition: partition, lateness: w.late.TryRLock()}
-		for float64(s.size()) < due {
-			s.add()
+		s := journeyBatch{recordWriter: w, partition: partition, mayBeLate: w.lateness.TryRLock()}
+		for float64(s.recordCount()) < due {
+			s.addJourney()
 		}
-		due -= float64(s.size())
-		s.send()
-		if s.lateness {
-			w.late.RUnlock()
+		due -= float64(s.recordCount())
+		s.writeAll()
+		if s.mayBeLate {
+			w.lateness.RUnlock()
 		}
 	}
 }
 
-// stories are written together: the clicks, then the events, then what comes after its
+// journeyBatch are written together: the clicks, then the events, then what comes after its
 // time.
-type stories struct {
-	*writer
+type journeyBatch struct {
+	*recordWriter
 	partition          int32
-	lateness           bool // stories about lateness may be told
+	mayBeLate          bool // stories about lateness may be told
 	clicks, lateClicks []*kgo.Record
 	events, lateEvents []*event.Conversion
 	replayed           []*kgo.Record
 }
 
-func (s *stories) size() int {
+func (s *journeyBatch) recordCount() int {
 	return len(s.clicks) + len(s.events) + len(s.lateClicks) + len(s.lateEvents) + len(s.replayed)
 }
 
-// add tells one journey: a sale with refunds, mostly; now and then nothing but a click,
+// addJourney tells one journey: a sale with refunds, mostly; now and then nothing but a click,
 // a duplicate and a conflict, a click that a spool sends twice, or something that comes
 // late or never.
-func (s *stories) add() {
-	n := s.stories.Add(1)
-	k, click := s.click()
+func (s *journeyBatch) addJourney() {
+	n := s.journeys.Add(1)
+	k, click := s.newClick()
 	amount := 1000 + n%9000
 	sale := &event.Conversion{
 		WorkspaceID: k.WorkspaceID,
@@ -135,7 +135,7 @@ func (s *stories) add() {
 		}
 	}
 	kind := rand.IntN(20)
-	if !s.lateness && kind < 4 {
+	if !s.mayBeLate && kind < 4 {
 		kind = 19
 	}
 	if kind > 1 && kind != 4 { // these have no click, or a late one
@@ -166,8 +166,8 @@ func (s *stories) add() {
 	}
 }
 
-// click makes a click whose token belongs to the partition.
-func (s *stories) click() (*event.Click, *kgo.Record) {
+// newClick makes a click whose token belongs to the partition.
+func (s *journeyBatch) newClick() (*event.Click, *kgo.Record) {
 	now := time.Now()
 	epochs := topic.OneEpoch(kafkatest.Partitions)
 	var raw token.Raw
@@ -196,18 +196,18 @@ func (s *stories) click() (*event.Click, *kgo.Record) {
 	}
 }
 
-func (s *stories) send() {
-	s.put(s.clicks)
-	s.put(s.replayed)
-	s.put(s.received(s.events))
-	s.put(s.lateClicks)
-	s.put(s.received(s.lateEvents))
-	s.writer.events.Add(int64(len(s.events) + len(s.lateEvents)))
+func (s *journeyBatch) writeAll() {
+	s.produceSync(s.clicks)
+	s.produceSync(s.replayed)
+	s.produceSync(s.conversionRecords(s.events))
+	s.produceSync(s.lateClicks)
+	s.produceSync(s.conversionRecords(s.lateEvents))
+	s.recordWriter.events.Add(int64(len(s.events) + len(s.lateEvents)))
 }
 
-// received makes records of events: they are received when they are sent, not when they
+// conversionRecords makes records of events: they are received when they are sent, not when they
 // were made up.
-func (s *stories) received(events []*event.Conversion) (records []*kgo.Record) {
+func (s *journeyBatch) conversionRecords(events []*event.Conversion) (records []*kgo.Record) {
 	now := event.MillisOf(time.Now())
 	for _, c := range events {
 		c.ReceivedAt, c.ContentSHA256 = now, c.ContentHash()
@@ -226,8 +226,8 @@ func (s *stories) received(events []*event.Conversion) (records []*kgo.Record) {
 	return records
 }
 
-// put waits for the acknowledgement.
-func (s *stories) put(records []*kgo.Record) {
+// produceSync waits for the acknowledgement.
+func (s *journeyBatch) produceSync(records []*kgo.Record) {
 	if len(records) == 0 {
 		return
 	}

@@ -14,9 +14,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// retry calls try until it succeeds or ctx ends: Kafka and ClickHouse may start after
+// retryUntilDone calls try until it succeeds or ctx ends: Kafka and ClickHouse may start after
 // us. An attempt ends ten seconds after it last called alive.
-func retry(ctx context.Context, watch *outage.Watch, what string, try func(ctx context.Context,
+func retryUntilDone(ctx context.Context, watch *outage.Watch, what string, try func(ctx context.Context,
 	alive func()) error) error {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		attempt, cancel := context.WithCancel(ctx)
@@ -42,19 +42,19 @@ func retry(ctx context.Context, watch *outage.Watch, what string, try func(ctx c
 // applied a catalog.
 const emptyCatalogWait = time.Second
 
-// errEmptyCatalog: nobody has applied one, or the topic was made anew.
-var errEmptyCatalog = errors.New("the catalog topic is empty: run `ctl catalog apply`")
+// errCatalogEmpty: nobody has applied one, or the topic was made anew.
+var errCatalogEmpty = errors.New("the catalog topic is empty: run `ctl catalog apply`")
 
-// errRecreated: the catalog's offsets went back.
-var errRecreated = errors.New("the catalog topic was deleted and created again")
+// errCatalogRecreated: the catalog's offsets went back.
+var errCatalogRecreated = errors.New("the catalog topic was deleted and created again")
 
-// follow keeps view up to date from the catalog topic. It calls caught when the view
+// followCatalog keeps view up to date from the catalog topic. It calls caught when the view
 // holds what the topic held at the start. Each start reads the topic from its beginning
 // into another view, so that nothing is left of a topic that was there before under
 // this name: its offsets, kept on disk, would be larger than those of the records that
 // count. While the topic is empty, what view holds is not touched: a redirector goes on
 // with the catalog it kept, a gateway does not begin to refuse every workspace.
-func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) error {
+func followCatalog(ctx context.Context, d Deps, view *catalog.View, caught func()) error {
 	applied := outage.New(d.Log, "a catalog")
 	for ctx.Err() == nil {
 		var (
@@ -62,7 +62,7 @@ func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) erro
 			mu   sync.Mutex
 			into *catalog.View
 		)
-		err := retry(ctx, d.Kafka.Watch, "reading the catalog", func(ctx context.Context, alive func()) (err error) {
+		err := retryUntilDone(ctx, d.Kafka.Watch, "reading the catalog", func(ctx context.Context, alive func()) (err error) {
 			into = catalog.NewView()
 			last := int64(-1)
 			f, err = kafka.Follow(ctx, d.Kafka, d.Log, d.Kafka.Topic(topic.Catalog), func(r *kgo.Record) error {
@@ -70,7 +70,7 @@ func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) erro
 				mu.Lock()
 				defer mu.Unlock()
 				if r.Offset <= last {
-					return errRecreated
+					return errCatalogRecreated
 				}
 				last = r.Offset
 				if err := into.Apply(string(r.Key), r.Value, r.Offset); err != nil {
@@ -95,7 +95,7 @@ func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) erro
 		if empty {
 			f.Close()
 			applied.Failed("reading topic "+d.Kafka.Topic(topic.Catalog), emptyCatalogWait,
-				fmt.Errorf("%w; what serves meanwhile is the catalog of offset %d", errEmptyCatalog, view.Offset()))
+				fmt.Errorf("%w; what serves meanwhile is the catalog of offset %d", errCatalogEmpty, view.Offset()))
 			select {
 			case <-ctx.Done():
 			case <-time.After(emptyCatalogWait):
@@ -114,9 +114,9 @@ func follow(ctx context.Context, d Deps, view *catalog.View, caught func()) erro
 	return nil
 }
 
-// epochs reads the partition count that tokens are bound to.
-func epochs(ctx context.Context, d Deps, cl *kgo.Client) (e topic.Epochs, err error) {
-	err = retry(ctx, d.Kafka.Watch, "reading topic metadata", func(ctx context.Context, _ func()) error {
+// readEpochs reads the partition count that tokens are bound to.
+func readEpochs(ctx context.Context, d Deps, cl *kgo.Client) (e topic.Epochs, err error) {
+	err = retryUntilDone(ctx, d.Kafka.Watch, "reading topic metadata", func(ctx context.Context, _ func()) error {
 		n, err := kafka.Partitions(ctx, cl, d.Kafka.Topic(topic.Clicks))
 		e = topic.OneEpoch(n)
 		return err

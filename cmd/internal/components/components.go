@@ -38,19 +38,19 @@ type Deps struct {
 	Registry prometheus.Registerer
 }
 
-// named gives a part its own Kafka client id, log attribute, and watch over Kafka.
-func (d Deps) named(name string) Deps {
+// forComponent gives a part its own Kafka client id, log attribute, and watch over Kafka.
+func (d Deps) forComponent(name string) Deps {
 	d.Kafka.ClientID = "partners-" + name
 	d.Log = d.Log.With("part", name)
 	d.Kafka.Watch = outage.New(d.Log, "Kafka")
 	return d
 }
 
-// readiness is nil when the part serves.
-type readiness struct{ serving atomic.Bool }
+// servingState is nil when the part serves.
+type servingState struct{ serving atomic.Bool }
 
 // Ready implements daemon.Part.
-func (r *readiness) Ready() error {
+func (r *servingState) Ready() error {
 	if !r.serving.Load() {
 		return errors.New("starting")
 	}
@@ -64,12 +64,12 @@ type Redirector struct {
 	Listener  net.Listener
 	TokenKeys string // directory
 	CountryDB string // file, may be empty
-	readiness
+	servingState
 }
 
 // Run implements daemon.Part.
 func (p *Redirector) Run(ctx context.Context) error {
-	d := p.named("redirector")
+	d := p.forComponent("redirector")
 	keys, err := token.LoadKeyring(os.DirFS(p.TokenKeys))
 	if err != nil {
 		return fmt.Errorf("-token-keys: %w", err)
@@ -102,10 +102,10 @@ func (p *Redirector) Run(ctx context.Context) error {
 		p.serving.Store(true) // the catalog of the last run serves until Kafka answers
 	}
 	var g daemon.Group
-	g.Go("shipper", func(ctx context.Context) error { return p.ship(ctx, d, spool, producer) })
+	g.Go("shipper", func(ctx context.Context) error { return p.shipSpool(ctx, d, spool, producer) })
 	g.Go("catalog on disk", func(ctx context.Context) error { return redirect.KeepCatalog(ctx, p.Config, view, d.Log) })
 	g.Go("catalog", func(ctx context.Context) error {
-		return follow(ctx, d, view, func() {
+		return followCatalog(ctx, d, view, func() {
 			if err := redirect.StoreCatalog(p.Config, view); err != nil {
 				d.Log.Error("the catalog cannot be stored; a restart without Kafka would use an older one, or none",
 					"error", err)
@@ -114,16 +114,16 @@ func (p *Redirector) Run(ctx context.Context) error {
 		})
 	})
 	g.Go("token keys", func(ctx context.Context) error {
-		return reload(ctx, d.Log, "-token-keys", p.TokenKeys, keys.Reload)
+		return reloadSecrets(ctx, d.Log, "-token-keys", p.TokenKeys, keys.Reload)
 	})
 	g.Go("listener", daemon.HTTP(p.Listener, handler, d.Log))
 	return g.Wait(ctx)
 }
 
-// ship begins when Kafka says how many partitions there are; until then the spool
+// shipSpool begins when Kafka says how many partitions there are; until then the spool
 // gathers.
-func (p *Redirector) ship(ctx context.Context, d Deps, spool *redirect.Spool, producer *kgo.Client) error {
-	e, err := epochs(ctx, d, producer)
+func (p *Redirector) shipSpool(ctx context.Context, d Deps, spool *redirect.Spool, producer *kgo.Client) error {
+	e, err := readEpochs(ctx, d, producer)
 	if err != nil {
 		return nil // stopped before Kafka answered: the spool is shipped after the next start
 	}
@@ -142,12 +142,12 @@ type Gateway struct {
 	Listener       net.Listener
 	TokenKeys      string // directory
 	SigningSecrets string // directory
-	readiness
+	servingState
 }
 
 // Run implements daemon.Part.
 func (p *Gateway) Run(ctx context.Context) error {
-	d := p.named("gateway")
+	d := p.forComponent("gateway")
 	keys, err := token.LoadKeyring(os.DirFS(p.TokenKeys))
 	if err != nil {
 		return fmt.Errorf("-token-keys: %w", err)
@@ -156,27 +156,29 @@ func (p *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("-signing-secrets: %w", err)
 	}
-	front := newGate(ingest.Unavailable())
+	front := newReadinessGate(ingest.Unavailable())
 	var g daemon.Group
-	g.Go("events", func(ctx context.Context) error { return p.events(ctx, d, keys, secrets, front) })
-	g.Go("token keys", func(ctx context.Context) error { return reload(ctx, d.Log, "-token-keys", p.TokenKeys, keys.Reload) })
+	g.Go("events", func(ctx context.Context) error { return p.acceptEvents(ctx, d, keys, secrets, front) })
+	g.Go("token keys", func(ctx context.Context) error {
+		return reloadSecrets(ctx, d.Log, "-token-keys", p.TokenKeys, keys.Reload)
+	})
 	g.Go("signing secrets", func(ctx context.Context) error {
-		return reload(ctx, d.Log, "-signing-secrets", p.SigningSecrets, secrets.Reload)
+		return reloadSecrets(ctx, d.Log, "-signing-secrets", p.SigningSecrets, secrets.Reload)
 	})
 	g.Go("listener", daemon.HTTP(p.Listener, front, d.Log))
 	return g.Wait(ctx)
 }
 
-// events opens front once the catalog is read: without it every workspace would be
+// acceptEvents opens front once the catalog is read: without it every workspace would be
 // unknown. It stops after the listener: what was accepted gets to Kafka.
-func (p *Gateway) events(ctx context.Context, d Deps, keys *token.Keyring, secrets *signature.Keyring,
-	front *gate) error {
+func (p *Gateway) acceptEvents(ctx context.Context, d Deps, keys *token.Keyring, secrets *signature.Keyring,
+	front *readinessGate) error {
 	producer, err := kafka.NewClient(d.Kafka, d.Log, d.Registry, ingest.ProducerOptions(p.Config)...)
 	if err != nil {
 		return err
 	}
 	defer producer.Close()
-	e, err := epochs(ctx, d, producer)
+	e, err := readEpochs(ctx, d, producer)
 	if err != nil {
 		return nil
 	}
@@ -189,8 +191,8 @@ func (p *Gateway) events(ctx context.Context, d Deps, keys *token.Keyring, secre
 	if err != nil {
 		return err
 	}
-	if err := follow(ctx, d, view, func() {
-		front.open(handler)
+	if err := followCatalog(ctx, d, view, func() {
+		front.openTo(handler)
 		p.serving.Store(true)
 	}); err != nil {
 		return err
@@ -200,9 +202,9 @@ func (p *Gateway) events(ctx context.Context, d Deps, keys *token.Keyring, secre
 	return handler.Drain(last)
 }
 
-// warehouse connects to ClickHouse, which may start after us; nil if ctx ended first.
-func warehouse(ctx context.Context, d Deps, cfg clickhouse.Config) (wh *clickhouse.Conn) {
-	if err := retry(ctx, outage.New(d.Log, "ClickHouse"), "connecting to ClickHouse",
+// connectWarehouse connects to ClickHouse, which may start after us; nil if ctx ended first.
+func connectWarehouse(ctx context.Context, d Deps, cfg clickhouse.Config) (wh *clickhouse.Conn) {
+	if err := retryUntilDone(ctx, outage.New(d.Log, "ClickHouse"), "connecting to ClickHouse",
 		func(ctx context.Context, _ func()) (err error) {
 			wh, err = clickhouse.Open(ctx, cfg, d.Log)
 			return err
@@ -217,13 +219,13 @@ type Sink struct {
 	Deps
 	Config     sink.Config
 	ClickHouse clickhouse.Config
-	readiness
+	servingState
 }
 
 // Run implements daemon.Part.
 func (p *Sink) Run(ctx context.Context) error {
-	d := p.named("sink")
-	wh := warehouse(ctx, d, p.ClickHouse)
+	d := p.forComponent("sink")
+	wh := connectWarehouse(ctx, d, p.ClickHouse)
 	if wh == nil {
 		return nil
 	}
@@ -248,31 +250,31 @@ type Report struct {
 	ClickHouse   clickhouse.Config
 	Listener     net.Listener
 	ReaderTokens string // directory
-	readiness
+	servingState
 }
 
 // Run implements daemon.Part.
 func (p *Report) Run(ctx context.Context) error {
-	d := p.named("report")
+	d := p.forComponent("report")
 	readers, err := web.LoadReaderTokens(os.DirFS(p.ReaderTokens))
 	if err != nil {
 		return err
 	}
-	front := newGate(web.Unavailable())
+	front := newReadinessGate(web.Unavailable())
 	var g daemon.Group
 	g.Go("warehouse", func(ctx context.Context) error {
-		wh := warehouse(ctx, d, p.ClickHouse)
+		wh := connectWarehouse(ctx, d, p.ClickHouse)
 		if wh == nil {
 			return nil
 		}
 		defer wh.Close()
-		front.open(web.New(wh, readers, d.Log, d.Registry))
+		front.openTo(web.New(wh, readers, d.Log, d.Registry))
 		p.serving.Store(true)
 		<-ctx.Done() // after the listener: requests under way have ended
 		return nil
 	})
 	g.Go("reader tokens", func(ctx context.Context) error {
-		return reload(ctx, d.Log, "-reader-tokens", p.ReaderTokens, readers.Reload)
+		return reloadSecrets(ctx, d.Log, "-reader-tokens", p.ReaderTokens, readers.Reload)
 	})
 	g.Go("listener", daemon.HTTP(p.Listener, front, d.Log))
 	return g.Wait(ctx)
@@ -284,13 +286,13 @@ type Export struct {
 	ClickHouse clickhouse.Config
 	Schedule   string
 	Config     export.Config
-	readiness
+	servingState
 }
 
 // Run implements daemon.Part.
 func (p *Export) Run(ctx context.Context) error {
-	d := p.named("export")
-	wh := warehouse(ctx, d, p.ClickHouse)
+	d := p.forComponent("export")
+	wh := connectWarehouse(ctx, d, p.ClickHouse)
 	if wh == nil {
 		return nil
 	}

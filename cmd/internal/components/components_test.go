@@ -33,9 +33,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// hang is how long a test waits for what must come: it is for what never comes, far
+// maxWait is how long a test waits for what must come: it is for what never comes, far
 // beyond what a slow machine takes.
-const hang = 3 * time.Minute
+const maxWait = 3 * time.Minute
 
 // applyLink puts a catalog with one link into the topic.
 func applyLink(t *testing.T, k kafka.Config, slug string) {
@@ -73,7 +73,7 @@ func TestFollowCatalog(t *testing.T) {
 	}
 	within := func(what string, ok func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(hang); !ok(); time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(maxWait); !ok(); time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal(what)
 			}
@@ -106,7 +106,7 @@ func TestFollowCatalog(t *testing.T) {
 	caught, ended := make(chan struct{}, 10), make(chan struct{})
 	go func() {
 		defer close(ended)
-		if err := follow(ctx, Deps{Kafka: k, Log: log}, view, func() { caught <- struct{}{} }); err != nil {
+		if err := followCatalog(ctx, Deps{Kafka: k, Log: log}, view, func() { caught <- struct{}{} }); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -129,8 +129,8 @@ func TestFollowCatalog(t *testing.T) {
 	<-ended
 }
 
-// started runs a part on a loopback listener until the test ends.
-func started(t *testing.T, part interface{ Run(context.Context) error }) {
+// runUntilTestEnd runs a part on a loopback listener until the test ends.
+func runUntilTestEnd(t *testing.T, part interface{ Run(context.Context) error }) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -143,7 +143,7 @@ func started(t *testing.T, part interface{ Run(context.Context) error }) {
 	})
 }
 
-func listen(t *testing.T) net.Listener {
+func listenLoopback(t *testing.T) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -152,8 +152,8 @@ func listen(t *testing.T) net.Listener {
 	return l
 }
 
-// secrets makes a directory with one file.
-func secrets(t *testing.T, text string) string {
+// secretsDir makes a directory with one file.
+func secretsDir(t *testing.T, text string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "acme"), []byte(text), 0o600); err != nil {
@@ -162,7 +162,7 @@ func secrets(t *testing.T, text string) string {
 	return dir
 }
 
-func deps(brokers ...string) Deps {
+func testDeps(brokers ...string) Deps {
 	k := kafka.DefaultConfig()
 	k.Brokers = brokers
 	return Deps{
@@ -175,16 +175,16 @@ func deps(brokers ...string) Deps {
 
 const tokenKey = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
-// nowhere is an address at which nobody listens.
-const nowhere = "127.0.0.1:1"
+// closedPort is an address at which nobody listens.
+const closedPort = "127.0.0.1:1"
 
 // Who comes during a restart waits for its end.
-func TestGateOpens(t *testing.T) {
+func TestGateHoldsRequestsUntilOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(http.NotFoundHandler())
-		time.AfterFunc(gateWait/2, func() {
+		g := newReadinessGate(http.NotFoundHandler())
+		time.AfterFunc(maxGateWait/2, func() {
 			for range 2 { // the catalog is caught up with again
-				g.open(http.RedirectHandler("/", http.StatusFound))
+				g.openTo(http.RedirectHandler("/", http.StatusFound))
 			}
 		})
 		for range 2 {
@@ -197,30 +197,30 @@ func TestGateOpens(t *testing.T) {
 }
 
 // Who comes long before Kafka or ClickHouse answers is told to come again.
-func TestClosedGate(t *testing.T) {
+func TestClosedGateAnswers503(t *testing.T) {
 	t.Parallel()
 	gateway := &Gateway{
-		Deps:           deps(nowhere),
+		Deps:           testDeps(closedPort),
 		Config:         ingest.DefaultConfig(),
-		Listener:       listen(t),
-		TokenKeys:      secrets(t, tokenKey),
-		SigningSecrets: secrets(t, "whsec_"+tokenKey),
+		Listener:       listenLoopback(t),
+		TokenKeys:      secretsDir(t, tokenKey),
+		SigningSecrets: secretsDir(t, "whsec_"+tokenKey),
 	}
 	reports := &Report{
-		Deps:         deps(),
-		ClickHouse:   clickhouse.Config{DSN: "http://" + nowhere + "/partners"},
-		Listener:     listen(t),
-		ReaderTokens: secrets(t, "alice:"+strings.Repeat("ab", 32)),
+		Deps:         testDeps(),
+		ClickHouse:   clickhouse.Config{DSN: "http://" + closedPort + "/partners"},
+		Listener:     listenLoopback(t),
+		ReaderTokens: secretsDir(t, "alice:"+strings.Repeat("ab", 32)),
 	}
 	redirector := &Redirector{
-		Deps:      deps(nowhere),
+		Deps:      testDeps(closedPort),
 		Config:    redirect.DefaultConfig(),
-		Listener:  listen(t),
-		TokenKeys: secrets(t, tokenKey),
+		Listener:  listenLoopback(t),
+		TokenKeys: secretsDir(t, tokenKey),
 	}
 	redirector.Config.SpoolDir = t.TempDir()
 	for _, part := range []struct {
-		daemon.Part
+		daemon.Component
 		at   net.Listener
 		path string
 	}{
@@ -228,8 +228,8 @@ func TestClosedGate(t *testing.T) {
 		{reports, reports.Listener, "/v1/workspaces/acme/performance"},
 		{redirector, redirector.Listener, "/nomura"},
 	} {
-		started(t, part)
-		client := http.Client{Timeout: hang}
+		runUntilTestEnd(t, part)
+		client := http.Client{Timeout: maxWait}
 		answer, err := client.Get("http://" + part.at.Addr().String() + part.path)
 		if err != nil {
 			t.Fatal(err)
@@ -247,11 +247,11 @@ func TestClosedGate(t *testing.T) {
 // goes on without Kafka.
 func TestRedirectorKeepsCatalog(t *testing.T) {
 	t.Parallel()
-	d := deps(kafkatest.Broker(t)...)
+	d := testDeps(kafkatest.Broker(t)...)
 	applyLink(t, d.Kafka, "nomura")
-	p := &Redirector{Deps: d, Config: redirect.DefaultConfig(), Listener: listen(t), TokenKeys: secrets(t, tokenKey)}
+	p := &Redirector{Deps: d, Config: redirect.DefaultConfig(), Listener: listenLoopback(t), TokenKeys: secretsDir(t, tokenKey)}
 	p.Config.SpoolDir = t.TempDir()
-	started(t, p)
+	runUntilTestEnd(t, p)
 	for p.Ready() != nil {
 		time.Sleep(time.Millisecond)
 	}
@@ -264,7 +264,7 @@ func TestRedirectorKeepsCatalog(t *testing.T) {
 func TestRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		attempts := 0
-		if err := retry(t.Context(), nil, "x", func(ctx context.Context, alive func()) error {
+		if err := retryUntilDone(t.Context(), nil, "x", func(ctx context.Context, alive func()) error {
 			if attempts++; attempts == 1 {
 				<-ctx.Done()
 				return ctx.Err()
@@ -281,12 +281,12 @@ func TestRetry(t *testing.T) {
 }
 
 // What is away when a part starts costs a line a minute, not one an attempt.
-func TestRetryTellsOnce(t *testing.T) {
+func TestRetryLogsOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		began, attempts := time.Now(), 0
 		watch := outage.New(slog.New(slog.NewTextHandler(&log, nil)), "ClickHouse")
-		err := retry(t.Context(), watch, "connecting to ClickHouse", func(context.Context, func()) error {
+		err := retryUntilDone(t.Context(), watch, "connecting to ClickHouse", func(context.Context, func()) error {
 			if attempts++; time.Since(began) < 150*time.Second {
 				return errors.New("connection refused")
 			}
@@ -305,8 +305,8 @@ func TestRetryTellsOnce(t *testing.T) {
 
 // Secrets are read again when a file changes, and stay in force while the directory
 // cannot be used.
-func TestReload(t *testing.T) {
-	dir := secrets(t, "one")
+func TestReloadSecrets(t *testing.T) {
+	dir := secretsDir(t, "one")
 	now := ""
 	again := func(files fs.FS) error {
 		b, err := fs.ReadFile(files, "acme")
@@ -320,13 +320,13 @@ func TestReload(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		go reload(ctx, slog.New(slog.DiscardHandler), "-x", dir, again)
+		go reloadSecrets(ctx, slog.New(slog.DiscardHandler), "-x", dir, again)
 		f := func(text, want string) {
 			t.Helper()
 			if err := os.WriteFile(filepath.Join(dir, "acme"), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(lookEvery + time.Second)
+			time.Sleep(pollInterval + time.Second)
 			synctest.Wait()
 			if now != want {
 				t.Errorf("after %q: %q is in force, want %q", text, now, want)
@@ -339,7 +339,7 @@ func TestReload(t *testing.T) {
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(lookEvery + time.Second)
+		time.Sleep(pollInterval + time.Second)
 		if now != "seven" {
 			t.Errorf("without a directory %q is in force", now)
 		}

@@ -11,20 +11,20 @@ import (
 	"time"
 )
 
-// lookEvery is how often a directory of secrets is looked at.
-const lookEvery = 5 * time.Second
+// pollInterval is how often a directory of secrets is looked at.
+const pollInterval = 5 * time.Second
 
-// reload reads the directory of a flag again when something in it has changed, until
+// reloadSecrets reads the directory of a flag again when something in it has changed, until
 // ctx ends. While it cannot be used, which is logged, what was read before stays in
 // force.
-func reload(ctx context.Context, log *slog.Logger, flag, dir string, again func(fs.FS) error) error {
+func reloadSecrets(ctx context.Context, log *slog.Logger, flag, dir string, again func(fs.FS) error) error {
 	// what the directory looked like when it was last read
 	read := ""
-	if seen, err := look(dir); err == nil && again(os.DirFS(dir)) == nil { // between the start and now
+	if seen, err := fingerprintDir(dir); err == nil && again(os.DirFS(dir)) == nil { // between the start and now
 		read = seen
 	}
 	failed := ""
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -32,7 +32,7 @@ func reload(ctx context.Context, log *slog.Logger, flag, dir string, again func(
 			return nil
 		case <-tick.C:
 		}
-		seen, err := look(dir)
+		seen, err := fingerprintDir(dir)
 		if err == nil && seen == read {
 			failed = ""
 			continue
@@ -51,10 +51,10 @@ func reload(ctx context.Context, log *slog.Logger, flag, dir string, again func(
 	}
 }
 
-// look describes a directory so that any change of a file makes another text.
+// fingerprintDir describes a directory so that any change of a file makes another text.
 // Kubernetes mounts secrets as links into a directory that it replaces: what counts is
 // where they lead.
-func look(dir string) (string, error) {
+func fingerprintDir(dir string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return "", err

@@ -175,10 +175,10 @@ func (e *Exit) Unwrap() error { return e.Err }
 // Main parses the command line, runs until SIGTERM or SIGINT, and exits: 0 after a
 // clean stop, 2 for a wrong command line, the code of an Exit, 1 for anything else.
 func (d *Daemon) Main(run func(ctx context.Context) error) {
-	os.Exit(d.main(os.Args[1:], run))
+	os.Exit(d.runMain(os.Args[1:], run))
 }
 
-func (d *Daemon) main(args []string, run func(ctx context.Context) error) int {
+func (d *Daemon) runMain(args []string, run func(ctx context.Context) error) int {
 	if err := Parse(d.Flags, args, os.LookupEnv); errors.Is(err, flag.ErrHelp) {
 		d.Flags.SetOutput(os.Stdout)
 		d.Flags.Usage()
@@ -208,8 +208,8 @@ func (d *Daemon) main(args []string, run func(ctx context.Context) error) int {
 	return 0
 }
 
-// Part is a component that a process is made of.
-type Part interface {
+// Component is a component that a process is made of.
+type Component interface {
 	// Run runs until ctx is done, then stops cleanly.
 	Run(ctx context.Context) error
 	// Ready reports why the part does not serve yet, nil when it does.
@@ -217,13 +217,13 @@ type Part interface {
 }
 
 // Serve runs a part with the admin listener beside it, and logs `ready` once it serves.
-func (d *Daemon) Serve(ctx context.Context, part Part, attrs ...any) error {
+func (d *Daemon) Serve(ctx context.Context, part Component, attrs ...any) error {
 	ln, err := net.Listen("tcp", d.adminListen)
 	if err != nil {
 		return fmt.Errorf("-admin-listen: %w", err)
 	}
 	var g Group
-	g.Go("admin listener", HTTP(ln, d.admin(part.Ready), d.Log))
+	g.Go("admin listener", HTTP(ln, d.adminHandler(part.Ready), d.Log))
 	g.Go(d.Name, part.Run)
 	g.Go("readiness", func(ctx context.Context) error {
 		for part.Ready() != nil {
@@ -240,7 +240,7 @@ func (d *Daemon) Serve(ctx context.Context, part Part, attrs ...any) error {
 	return g.Wait(ctx)
 }
 
-func (d *Daemon) admin(ready func() error) http.Handler {
+func (d *Daemon) adminHandler(ready func() error) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(d.Registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
@@ -259,8 +259,8 @@ func (d *Daemon) admin(ready func() error) http.Handler {
 	return mux
 }
 
-// maxHeader is what a request's header may take; browsers and proxies stop well below.
-const maxHeader = 32 << 10
+// maxHeaderBytes is what a request's header may take; browsers and proxies stop well below.
+const maxHeaderBytes = 32 << 10
 
 // HTTP returns a task that serves ln until its context ends, then lets the requests
 // under way finish.
@@ -268,7 +268,7 @@ func HTTP(ln net.Listener, h http.Handler, log *slog.Logger) func(context.Contex
 	return func(ctx context.Context) error {
 		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second,
 			WriteTimeout: 60 * time.Second, IdleTimeout: 120 * time.Second,
-			MaxHeaderBytes: maxHeader, DisableGeneralOptionsHandler: true, ErrorLog: errorLog(log)}
+			MaxHeaderBytes: maxHeaderBytes, DisableGeneralOptionsHandler: true, ErrorLog: errorLog(log)}
 		done := make(chan error, 1)
 		go func() { done <- srv.Serve(ln) }()
 		select {

@@ -12,17 +12,17 @@ import (
 // warning, with every IP address replaced. By default net/http prints the visitor's
 // address with TLS handshake errors and panics.
 func errorLog(to *slog.Logger) *log.Logger {
-	return log.New(scrubber{to}, "", 0)
+	return log.New(redactingWriter{to}, "", 0)
 }
 
-type scrubber struct{ to *slog.Logger }
+type redactingWriter struct{ to *slog.Logger }
 
-func (s scrubber) Write(p []byte) (int, error) {
-	s.to.Warn("http server", "error", scrub(strings.TrimRight(string(p), "\n")))
+func (s redactingWriter) Write(p []byte) (int, error) {
+	s.to.Warn("http server", "error", redactAddresses(strings.TrimRight(string(p), "\n")))
 	return len(p), nil
 }
 
-const scrubbed = "[address]"
+const redacted = "[address]"
 
 var (
 	ipv4 = regexp.MustCompile(`[0-9]{1,3}(\.[0-9]{1,3}){3}(:[0-9]{1,5})?`)
@@ -30,22 +30,22 @@ var (
 	ipv6 = regexp.MustCompile(`[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:]*(\[address\])?(%[0-9A-Za-z_.-]+)?`)
 )
 
-// scrub replaces addresses, with their ports where they have one.
-func scrub(text string) string {
-	text = ipv4.ReplaceAllString(text, scrubbed)
+// redactAddresses replaces addresses, with their ports where they have one.
+func redactAddresses(text string) string {
+	text = ipv4.ReplaceAllString(text, redacted)
 	return ipv6.ReplaceAllStringFunc(text, func(candidate string) string {
 		// An IPv4 tail was replaced above; for the check it stands for any.
-		addr, zone, _ := strings.Cut(strings.ReplaceAll(candidate, scrubbed, "0.0.0.0"), "%")
+		addr, zone, _ := strings.Cut(strings.ReplaceAll(candidate, redacted, "0.0.0.0"), "%")
 		for trailing := addr; ; trailing = trailing[:len(trailing)-1] {
 			if _, err := netip.ParseAddr(trailing); err == nil {
-				return scrubbed + addr[len(trailing):]
+				return redacted + addr[len(trailing):]
 			}
 			if !strings.HasSuffix(trailing, ":") {
 				break
 			}
 		}
 		if zone != "" || strings.Count(candidate, ":") >= 4 {
-			return scrubbed // in doubt it goes
+			return redacted // in doubt it goes
 		}
 		return candidate
 	})

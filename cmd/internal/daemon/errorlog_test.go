@@ -12,7 +12,7 @@ import (
 func TestErrorLog(t *testing.T) {
 	f := func(text, want string) {
 		t.Helper()
-		if got := scrub(text); got != want {
+		if got := redactAddresses(text); got != want {
 			t.Errorf("%q\n got %q\nwant %q", text, got, want)
 		}
 	}
@@ -36,7 +36,7 @@ func TestErrorLog(t *testing.T) {
 	}
 }
 
-func FuzzScrub(f *testing.F) {
+func FuzzRedactAddresses(f *testing.F) {
 	f.Add("x 192.0.2.7:1 ", uint32(0xc0000207), uint64(1), " y")
 	f.Fuzz(func(t *testing.T, before string, v4 uint32, v6 uint64, after string) {
 		var four [4]byte
@@ -49,7 +49,7 @@ func FuzzScrub(f *testing.F) {
 			if strings.Contains(before+after, addr.String()) {
 				return
 			}
-			if got := scrub(before + " " + ap + " " + after); strings.Contains(got, addr.String()) {
+			if got := redactAddresses(before + " " + ap + " " + after); strings.Contains(got, addr.String()) {
 				t.Errorf("%s is left in %q", addr, got)
 			}
 		}

@@ -13,33 +13,33 @@ import (
 
 // DaysFlag declares a flag for a duration that may also be given in days.
 func DaysFlag(fs *flag.FlagSet, p *time.Duration, name, usage string) {
-	fs.Var((*days)(p), name, usage)
+	fs.Var((*daysValue)(p), name, usage)
 }
 
-// days is a duration that may also be given in days.
-type days time.Duration
+// daysValue is a duration that may also be given in days.
+type daysValue time.Duration
 
-func (d *days) String() string {
-	if day := days(24 * time.Hour); *d%day == 0 {
+func (d *daysValue) String() string {
+	if day := daysValue(24 * time.Hour); *d%day == 0 {
 		return fmt.Sprintf("%dd", *d/day)
 	}
 	return time.Duration(*d).String()
 }
 
-func (d *days) Set(s string) error {
+func (d *daysValue) Set(s string) error {
 	if text, ok := strings.CutSuffix(s, "d"); ok {
 		n, err := strconv.ParseUint(text, 10, 16)
 		if err != nil {
 			return errors.New("want a whole number of days")
 		}
-		*d = days(n) * days(24*time.Hour)
+		*d = daysValue(n) * daysValue(24*time.Hour)
 		return nil
 	}
 	v, err := time.ParseDuration(s)
 	if err != nil {
 		return errors.New("want a duration such as 40d or 36h")
 	}
-	*d = days(v)
+	*d = daysValue(v)
 	return nil
 }
 

@@ -46,15 +46,15 @@ var catalogNow = map[[2]string]oracle.Partner{
 		Relationship: "banned"}, {"globex", "prt_0"}: {Name: "Hank & Sons", Relationship: "review"},
 }
 
-func (h *history) send(records ...*kgo.Record) {
+func (h *history) produceRecords(records ...*kgo.Record) {
 	h.Helper()
 	if err := h.client.ProduceSync(h.Context(), records...).FirstErr(); err != nil {
 		h.Fatal(err)
 	}
 }
 
-// click of some day of the last weeks.
-func (h *history) click(ago time.Duration) {
+// produceClick of some day of the last weeks.
+func (h *history) produceClick(ago time.Duration) {
 	h.Helper()
 	at := time.Now().Add(-ago)
 	var raw token.Raw
@@ -98,17 +98,17 @@ func (h *history) click(ago time.Duration) {
 	if k.TokenStatus == event.TokenAppended {
 		rec.Headers = []kgo.RecordHeader{{Key: topic.HeaderToken, Value: []byte("1")}}
 	}
-	h.send(&rec)
+	h.produceRecords(&rec)
 	if h.rand.IntN(10) == 0 { // the spool sends it again
 		again := rec
 		again.Headers = append([]kgo.RecordHeader{{Key: topic.HeaderReplay}}, rec.Headers...)
-		h.send(&again)
+		h.produceRecords(&again)
 	}
 }
 
-// sentOf are the events that were sent about a click: enough of them that every history
+// eventsOfClick are the events that were sent about a click: enough of them that every history
 // has duplicates and conflicts.
-func (h *history) sentOf(k *event.Click) (own []*event.Conversion) {
+func (h *history) eventsOfClick(k *event.Click) (own []*event.Conversion) {
 	for _, c := range h.sent {
 		if c.ClickToken == k.ClickToken {
 			own = append(own, c)
@@ -117,8 +117,8 @@ func (h *history) sentOf(k *event.Click) (own []*event.Conversion) {
 	return own
 }
 
-// event about some click: of any kind, at any time, right or wrong.
-func (h *history) event(k *event.Click) {
+// produceEvent about some click: of any kind, at any time, right or wrong.
+func (h *history) produceEvent(k *event.Click) {
 	h.Helper()
 	h.n++
 	currency := h.rand.IntN(3)
@@ -131,7 +131,7 @@ func (h *history) event(k *event.Click) {
 		OrderID: fmt.Sprint("o", h.n)}
 	c.OccurredAt = min(c.OccurredAt, c.ReceivedAt)
 	var parent *event.Conversion
-	if own := h.sentOf(k); len(own) > 0 && h.rand.IntN(3) > 0 {
+	if own := h.eventsOfClick(k); len(own) > 0 && h.rand.IntN(3) > 0 {
 		parent = own[h.rand.IntN(len(own))]
 	}
 	switch kind := h.rand.IntN(20); {
@@ -171,7 +171,7 @@ func (h *history) event(k *event.Click) {
 	if err != nil {
 		h.Fatal(err)
 	}
-	h.send(&kgo.Record{
+	h.produceRecords(&kgo.Record{
 		Topic:     topic.Conversions,
 		Partition: h.epochs.Partition(c.ClickToken, token.Time(&raw)),
 		Key:       []byte(c.ClickToken),
@@ -180,10 +180,10 @@ func (h *history) event(k *event.Click) {
 	})
 }
 
-func (h *history) month(clicks, events int) {
+func (h *history) produceMonth(clicks, events int) {
 	h.Helper()
 	for range clicks {
-		h.click(time.Duration(h.rand.Int64N(int64(25 * 24 * time.Hour))))
+		h.produceClick(time.Duration(h.rand.Int64N(int64(25 * 24 * time.Hour))))
 	}
 	for range events {
 		// Half of the events are about a few clicks, so that there are chains.
@@ -191,7 +191,7 @@ func (h *history) month(clicks, events int) {
 		if h.rand.IntN(2) == 0 {
 			k = h.clicks[h.rand.IntN(min(10, len(h.clicks)))]
 		}
-		h.event(k)
+		h.produceEvent(k)
 	}
 }
 
@@ -246,25 +246,25 @@ func TestViewsSayWhatTheOracleSays(t *testing.T) {
 		epochs: topic.OneEpoch(kafkatest.Partitions),
 	}
 	for key, partner := range catalogNow {
-		h.send(&kgo.Record{Topic: topic.Catalog, Key: []byte("partner/" + key[0] + "/" + key[1]),
+		h.produceRecords(&kgo.Record{Topic: topic.Catalog, Key: []byte("partner/" + key[0] + "/" + key[1]),
 			Value: fmt.Appendf(nil, `{"id":%q,"name":%q,"relationship":%q}`, key[1], partner.Name,
 				partner.Relationship)})
 	}
-	h.month(150, 500)
-	compare(t, k, codec, wh)
+	h.produceMonth(150, 500)
+	compareViews(t, k, codec, wh)
 	// Only clicks of the first days get events now: their days are changed today.
 	slices.SortFunc(h.clicks, func(a, b *event.Click) int { return int(a.ClickedAt - b.ClickedAt) })
 	for range 200 {
-		h.event(h.clicks[h.rand.IntN(25)])
+		h.produceEvent(h.clicks[h.rand.IntN(25)])
 	}
-	compare(t, k, codec, wh)
+	compareViews(t, k, codec, wh)
 }
 
-// compare waits until nothing waits and everything is in the tables, and holds the
+// compareViews waits until nothing waits and everything is in the tables, and holds the
 // views against the oracle.
-func compare(t *testing.T, k kafka.Config, codec *event.Codec, wh *clickhouse.Conn) {
+func compareViews(t *testing.T, k kafka.Config, codec *event.Codec, wh *clickhouse.Conn) {
 	t.Helper()
-	clicks, events := read(t, k, codec)
+	clicks, events := readTopics(t, k, codec)
 	for deadline := time.Now().Add(4 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		var at []struct {
 			Read    uint64 `ch:"r"`
@@ -353,12 +353,12 @@ func compare(t *testing.T, k kafka.Config, codec *event.Codec, wh *clickhouse.Co
 		}
 		t.Logf("%s: %d rows as the oracle has them, %d not", name, len(x.want)-wrong, wrong)
 	}
-	fresh(t, wh)
+	awaitFreshness(t, wh)
 }
 
-// fresh: with everything judged and the processor at work, the watermark is a moment
+// awaitFreshness: with everything judged and the processor at work, the watermark is a moment
 // ago.
-func fresh(t *testing.T, wh *clickhouse.Conn) {
+func awaitFreshness(t *testing.T, wh *clickhouse.Conn) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		var at []struct {
@@ -379,7 +379,7 @@ func fresh(t *testing.T, wh *clickhouse.Conn) {
 	}
 }
 
-func read(t *testing.T, k kafka.Config, codec *event.Codec) (clicks []oracle.Click, events []oracle.Event) {
+func readTopics(t *testing.T, k kafka.Config, codec *event.Codec) (clicks []oracle.Click, events []oracle.Event) {
 	t.Helper()
 	for _, name := range []string{topic.Clicks, topic.Conversions} {
 		records, err := kafka.ReadAll(t.Context(), k, slog.New(slog.DiscardHandler), name)

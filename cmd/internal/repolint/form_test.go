@@ -88,9 +88,9 @@ func eachFile(r repo, see func(f textFile) string) (bad []string) {
 	return bad
 }
 
-// registries are hosts of package registries. They are put together here so that this
+// registryHosts are hosts of package registries. They are put together here so that this
 // file is not its own finding.
-func registries() []string {
+func registryHosts() []string {
 	return []string{"npm" + "js.", "pypi" + ".org", "pypi" + ".python", "pythonhosted" + ".", "repo1.mav" +
 		"en", "repo.mav" + "en", "search.mav" + "en", "crates" + ".io", "proxy.golang" + ".org", "sum.golang" + ".org",
 		"deb.deb" + "ian", "rubygems" + ".org"}
@@ -100,7 +100,7 @@ func registries() []string {
 // configuration.
 func noRegistries(r repo) []string {
 	return eachFile(r, func(f textFile) string {
-		for _, host := range registries() {
+		for _, host := range registryHosts() {
 			if strings.Contains(strings.ToLower(f.text), host) {
 				return fmt.Sprintf("names the package registry %q: call the package manager by its name, and let "+
 					"its configuration say where from", host)
@@ -110,10 +110,10 @@ func noRegistries(r repo) []string {
 	})
 }
 
-// standsAlone: nothing points to a folder outside the repository.
-func standsAlone(r repo) []string {
+// selfContained: nothing points to a folder outside the repository.
+func selfContained(r repo) []string {
 	return eachFile(r, func(f textFile) string {
-		if within(f.path, ".ci") {
+		if isWithin(f.path, ".ci") {
 			return ""
 		}
 		for _, outside := range []string{".." + "/shared", "/wo" + "rk/"} {

@@ -32,42 +32,42 @@ func eachOwnImport(r repo, see func(p pkg, f goFile, target string) string) []st
 	})
 }
 
-// within says whether path is dir or below it.
-func within(path string, dirs ...string) bool {
+// isWithin says whether path is dir or below it.
+func isWithin(path string, dirs ...string) bool {
 	return slices.ContainsFunc(dirs, func(dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") })
 }
 
-// ladder: cmd → {connectors, pipeline} → schemas.
-func ladder(r repo) []string {
+// importLadder: cmd → {connectors, pipeline} → schemas.
+func importLadder(r repo) []string {
 	return eachOwnImport(r, func(p pkg, _ goFile, target string) string {
 		switch {
-		case within(target, "cmd") && !within(p.path, "cmd"):
+		case isWithin(target, "cmd") && !isWithin(p.path, "cmd"):
 			return "nothing imports cmd: what others need belongs below it"
-		case within(p.path, "schemas") && !within(target, "schemas"):
+		case isWithin(p.path, "schemas") && !isWithin(target, "schemas"):
 			return "schemas imports nothing above it: move the type that is needed into schemas"
-		case within(p.path, "pipeline") && within(target, "connectors"):
+		case isWithin(p.path, "pipeline") && isWithin(target, "connectors"):
 			return "the engine knows nothing of the outside world: pass in what it needs from cmd"
 		}
 		return ""
 	})
 }
 
-// adapters: each connector can be deleted without touching another.
-func adapters(r repo) []string {
+// connectorImports: each connector can be deleted without touching another.
+func connectorImports(r repo) []string {
 	return eachOwnImport(r, func(p pkg, f goFile, target string) string {
-		if !within(p.path, "connectors") {
+		if !isWithin(p.path, "connectors") {
 			return ""
 		}
-		if within(target, "pipeline") {
+		if isWithin(target, "pipeline") {
 			ok := target == "pipeline/kafka" || target == "pipeline/token" || target == "pipeline/outage" || f.test &&
-				within(target, "pipeline/kafka")
+				isWithin(target, "pipeline/kafka")
 			if ok {
 				return ""
 			}
 			return "of pipeline a connector may use kafka, token and outage alone (its tests also what is below " +
 				"kafka): pass the rest in as a function from cmd"
 		}
-		from, to := connector(p.path), connector(target)
+		from, to := connectorName(p.path), connectorName(target)
 		if to == "" || from == to || to == "signature" || to == "clickhouse" &&
 			slices.Contains([]string{"sink", "export", "report"}, from) {
 			return ""
@@ -77,8 +77,8 @@ func adapters(r repo) []string {
 	})
 }
 
-// connector is the name of the connector that a path belongs to.
-func connector(path string) string {
+// connectorName is the name of the connector that a path belongs to.
+func connectorName(path string) string {
 	below, ok := strings.CutPrefix(path, "connectors/")
 	if !ok {
 		return ""
@@ -87,15 +87,15 @@ func connector(path string) string {
 	return name
 }
 
-// judges: the oracle is an opinion of its own, and the traffic knows the pipeline only
+// independentJudges: the oracle is an opinion of its own, and the traffic knows the pipeline only
 // from outside.
-func judges(r repo) []string {
+func independentJudges(r repo) []string {
 	return eachOwnImport(r, func(p pkg, _ goFile, target string) string {
 		switch {
-		case within(p.path, "pipeline/oracle") && !within(target, "schemas/event", "pipeline/oracle"):
+		case isWithin(p.path, "pipeline/oracle") && !isWithin(target, "schemas/event", "pipeline/oracle"):
 			return "the oracle may share nothing with what it judges but schemas/event"
-		case within(p.path, "cmd/demo/internal/traffic") &&
-			!within(target, "schemas", "pipeline/oracle", "pipeline/token", "cmd/demo/internal/traffic"):
+		case isWithin(p.path, "cmd/demo/internal/traffic") &&
+			!isWithin(target, "schemas", "pipeline/oracle", "pipeline/token", "cmd/demo/internal/traffic"):
 			return "the traffic may use schemas, pipeline/oracle and pipeline/token alone, and HTTP for the rest"
 		}
 		return ""
@@ -127,8 +127,8 @@ var doors = []door{
 // oneDoor: one third-party thing, one place that knows it.
 func oneDoor(r repo) []string {
 	return eachImport(r, func(p pkg, f goFile, target string) string {
-		i := slices.IndexFunc(doors, func(d door) bool { return within(target, d.library) })
-		if i < 0 || slices.Contains(doors[i].in, p.path) || f.test && within(p.path, doors[i].tests...) {
+		i := slices.IndexFunc(doors, func(d door) bool { return isWithin(target, d.library) })
+		if i < 0 || slices.Contains(doors[i].in, p.path) || f.test && isWithin(p.path, doors[i].tests...) {
 			return ""
 		}
 		if len(doors[i].in) == 0 {
@@ -138,11 +138,11 @@ func oneDoor(r repo) []string {
 	})
 }
 
-// process: only a program decides about exit codes, flags and environment. Packages for
+// processAccess: only a program decides about exit codes, flags and environment. Packages for
 // tests, named …test, are as _test.go.
-func process(r repo) (bad []string) {
+func processAccess(r repo) (bad []string) {
 	for _, p := range r.pkgs {
-		if within(p.path, "cmd") || strings.HasSuffix(path.Base(p.path), "test") {
+		if isWithin(p.path, "cmd") || strings.HasSuffix(path.Base(p.path), "test") {
 			continue
 		}
 		for _, f := range p.files {

@@ -49,8 +49,8 @@ type goFile struct {
 // textFile is any file that git would keep.
 type textFile struct{ path, text string }
 
-// load reads the repository that contains the working directory.
-func load(t *testing.T) repo {
+// loadRepo reads the repository that contains the working directory.
+func loadRepo(t *testing.T) repo {
 	t.Helper()
 	root, err := filepath.Abs("../../..")
 	if err != nil {
@@ -62,8 +62,8 @@ func load(t *testing.T) repo {
 	var r repo
 	byDir := map[string]*pkg{}
 	var dirs []string
-	all := names(t, root)
-	watch(t, root, all)
+	all := listFiles(t, root)
+	readDirs(t, root, all)
 	for _, name := range all {
 		text, err := os.ReadFile(filepath.Join(root, name))
 		if os.IsNotExist(err) {
@@ -83,7 +83,7 @@ func load(t *testing.T) repo {
 			byDir[dir] = &pkg{path: dir}
 			dirs = append(dirs, dir)
 		}
-		byDir[dir].add(t, name, text)
+		byDir[dir].addFile(t, name, text)
 	}
 	for _, dir := range dirs {
 		r.pkgs = append(r.pkgs, *byDir[dir])
@@ -95,9 +95,9 @@ func load(t *testing.T) repo {
 	return r
 }
 
-// watch reads the directories of the files: go test then knows that a new file makes a
+// readDirs reads the directories of the files: go test then knows that a new file makes a
 // remembered result of this test stale.
-func watch(t *testing.T, root string, names []string) {
+func readDirs(t *testing.T, root string, names []string) {
 	t.Helper()
 	seen := map[string]bool{}
 	for _, name := range names {
@@ -110,8 +110,8 @@ func watch(t *testing.T, root string, names []string) {
 	}
 }
 
-// names lists the files that git has or would take; without git, all.
-func names(t *testing.T, root string) []string {
+// listFiles lists the files that git has or would take; without git, all.
+func listFiles(t *testing.T, root string) []string {
 	t.Helper()
 	git := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
 	git.Dir = root
@@ -138,7 +138,7 @@ func names(t *testing.T, root string) []string {
 // testName is a function that go test takes for a test.
 var testName = regexp.MustCompile(`^(Test|Fuzz|Benchmark)[A-Z]`)
 
-func (p *pkg) add(t *testing.T, name string, text []byte) {
+func (p *pkg) addFile(t *testing.T, name string, text []byte) {
 	t.Helper()
 	f, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {

@@ -26,7 +26,7 @@ func Catalog(ctx context.Context, cfg kafka.Config, log *slog.Logger, files []st
 	if err != nil {
 		return nil, err
 	}
-	have, err := entries(ctx, cfg, log)
+	have, err := readEntries(ctx, cfg, log)
 	if err != nil {
 		return nil, err
 	}
@@ -40,10 +40,10 @@ func Catalog(ctx context.Context, cfg kafka.Config, log *slog.Logger, files []st
 	}
 	defer cl.Close()
 	window, of := longestWindow(want.Workspaces())
-	if life, known := clickLife(ctx, cl, cfg.Topic(topic.Clicks)); known && life < window {
+	if life, known := readClickLife(ctx, cl, cfg.Topic(topic.Clicks)); known && life < window {
 		return nil, fmt.Errorf("%w: %s has a window of %s, topic %s keeps clicks for %s: run `ctl topics apply "+
 			"-click-life %s` first, and give the processors the same",
-			ErrWindow, of, days(window), cfg.Topic(topic.Clicks), days(life), days(window))
+			ErrWindow, of, formatDays(window), cfg.Topic(topic.Clicks), formatDays(life), formatDays(window))
 	}
 	records := make([]*kgo.Record, len(puts))
 	for i, p := range puts {
@@ -58,7 +58,7 @@ func Catalog(ctx context.Context, cfg kafka.Config, log *slog.Logger, files []st
 // View returns what the catalog topic holds. Records that nobody can read are left out,
 // and logged. Without the topic the error is [kerr.UnknownTopicOrPartition].
 func View(ctx context.Context, cfg kafka.Config, log *slog.Logger) (*catalog.View, error) {
-	records, err := read(ctx, cfg, log)
+	records, err := readRecords(ctx, cfg, log)
 	if err != nil {
 		return nil, err
 	}
@@ -71,10 +71,10 @@ func View(ctx context.Context, cfg kafka.Config, log *slog.Logger) (*catalog.Vie
 	return view, nil
 }
 
-// entries returns the newest record of each key, readable or not: Diff replaces an
+// readEntries returns the newest record of each key, readable or not: Diff replaces an
 // unreadable one, or says that it is there.
-func entries(ctx context.Context, cfg kafka.Config, log *slog.Logger) ([]catalog.Entry, error) {
-	records, err := read(ctx, cfg, log)
+func readEntries(ctx context.Context, cfg kafka.Config, log *slog.Logger) ([]catalog.Entry, error) {
+	records, err := readRecords(ctx, cfg, log)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func entries(ctx context.Context, cfg kafka.Config, log *slog.Logger) ([]catalog
 	return out, nil
 }
 
-func read(ctx context.Context, cfg kafka.Config, log *slog.Logger) ([]*kgo.Record, error) {
+func readRecords(ctx context.Context, cfg kafka.Config, log *slog.Logger) ([]*kgo.Record, error) {
 	records, err := kafka.ReadAll(ctx, cfg, log, cfg.Topic(topic.Catalog))
 	if errors.Is(err, kerr.UnknownTopicOrPartition) {
 		return nil, fmt.Errorf("%w (run `ctl topics apply`)", err)

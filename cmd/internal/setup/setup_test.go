@@ -21,7 +21,7 @@ import (
 
 var quiet = slog.New(slog.DiscardHandler)
 
-func broker(t *testing.T) (kafka.Config, kafka.TopicsConfig) {
+func startBroker(t *testing.T) (kafka.Config, kafka.TopicsConfig) {
 	t.Helper()
 	cfg, want := kafka.DefaultConfig(), kafka.DefaultTopicsConfig()
 	cfg.Brokers = kafkatest.Broker(t)
@@ -29,8 +29,8 @@ func broker(t *testing.T) (kafka.Config, kafka.TopicsConfig) {
 	return cfg, want
 }
 
-// file writes a catalog of one workspace with a program of the given window.
-func file(t *testing.T, window string) string {
+// writeCatalog writes a catalog of one workspace with a program of the given window.
+func writeCatalog(t *testing.T, window string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "acme.yaml")
 	text := `workspaces:
@@ -53,8 +53,8 @@ func file(t *testing.T, window string) string {
 }
 
 func TestCatalogIsWrittenInOrderOnce(t *testing.T) {
-	cfg, _ := broker(t)
-	path := file(t, "30d")
+	cfg, _ := startBroker(t)
+	path := writeCatalog(t, "30d")
 	lines, err := setup.Catalog(t.Context(), cfg, quiet, []string{path}, false)
 	if err != nil {
 		t.Fatal(err)
@@ -80,13 +80,13 @@ func TestCatalogIsWrittenInOrderOnce(t *testing.T) {
 }
 
 func TestUnreadableRecordIsReplaced(t *testing.T) {
-	cfg, _ := broker(t)
+	cfg, _ := startBroker(t)
 	kafkatest.Produce(t, cfg.Brokers,
 		&kgo.Record{Topic: topic.Catalog, Key: []byte("program/acme/prg_1"), Value: []byte("{")},
 		&kgo.Record{Topic: topic.Catalog, Key: []byte("partner/acme/prt_1"), Value: []byte("{}")},
 		// a tombstone: it is not there
 		&kgo.Record{Topic: topic.Catalog, Key: []byte("partner/acme/prt_1")})
-	lines, err := setup.Catalog(t.Context(), cfg, quiet, []string{file(t, "30d")}, false)
+	lines, err := setup.Catalog(t.Context(), cfg, quiet, []string{writeCatalog(t, "30d")}, false)
 	if err != nil || !slices.Contains(lines, "~ program/acme/prg_1: was unreadable") ||
 		!slices.Contains(lines, "+ partner/acme/prt_1") {
 		t.Errorf("%q, %v", lines, err)
@@ -102,9 +102,9 @@ func TestUnreadableRecordIsReplaced(t *testing.T) {
 
 // The rule of the package comment, from both sides.
 func TestWindowAndClickLife(t *testing.T) {
-	cfg, want := broker(t)
+	cfg, want := startBroker(t)
 	apply := func(window string) error {
-		_, err := setup.Catalog(t.Context(), cfg, quiet, []string{file(t, window)}, false)
+		_, err := setup.Catalog(t.Context(), cfg, quiet, []string{writeCatalog(t, window)}, false)
 		return err
 	}
 	topics := func(life time.Duration) error {
@@ -147,9 +147,9 @@ func TestWindowAndClickLife(t *testing.T) {
 }
 
 func TestWithoutTopics(t *testing.T) {
-	cfg, want := broker(t)
+	cfg, want := startBroker(t)
 	cfg.TopicPrefix = "other."
-	if _, err := setup.Catalog(t.Context(), cfg, quiet, []string{file(t, "30d")}, false); err == nil ||
+	if _, err := setup.Catalog(t.Context(), cfg, quiet, []string{writeCatalog(t, "30d")}, false); err == nil ||
 		!strings.Contains(err.Error(), "run `ctl topics apply`") {
 		t.Errorf("catalog: %v", err)
 	}

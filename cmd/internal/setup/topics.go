@@ -64,7 +64,7 @@ func checkClickLife(ctx context.Context, cfg kafka.Config, want kafka.TopicsConf
 	window, of := longestWindow(view.Workspaces())
 	if want.ClickLife < window {
 		return fmt.Errorf("-click-life: %w: %s is shorter than the %s of %s in topic %s",
-			ErrWindow, days(want.ClickLife), days(window), of, cfg.Topic(topic.Catalog))
+			ErrWindow, formatDays(want.ClickLife), formatDays(window), of, cfg.Topic(topic.Catalog))
 	}
 	return nil
 }
@@ -84,7 +84,7 @@ func KeptClickLife(ctx context.Context, cfg kafka.Config, log *slog.Logger) (tim
 		return 0, err
 	}
 	defer cl.Close()
-	life, known := clickLife(ctx, cl, cfg.Topic(topic.Clicks))
+	life, known := readClickLife(ctx, cl, cfg.Topic(topic.Clicks))
 	if !known {
 		return 0, nil
 	}
@@ -112,10 +112,10 @@ func longestWindow(workspaces []catalog.Workspace) (window time.Duration, of str
 	return window, of
 }
 
-// clickLife returns how long the topics keep clicks for conversions to come: their
+// readClickLife returns how long the topics keep clicks for conversions to come: their
 // retention without the margin for a processor that stands still. known is false where
 // nobody may read it, and for topics without end.
-func clickLife(ctx context.Context, cl *kgo.Client, name string) (life time.Duration, known bool) {
+func readClickLife(ctx context.Context, cl *kgo.Client, name string) (life time.Duration, known bool) {
 	configs, err := kadm.NewClient(cl).DescribeTopicConfigs(ctx, name)
 	if err != nil {
 		return 0, false
@@ -133,8 +133,8 @@ func clickLife(ctx context.Context, cl *kgo.Client, name string) (life time.Dura
 	return 0, false
 }
 
-// days writes a duration as people give it: whole days as 40d.
-func days(d time.Duration) string {
+// formatDays writes a duration as people give it: whole days as 40d.
+func formatDays(d time.Duration) string {
 	if d%(24*time.Hour) == 0 {
 		return fmt.Sprintf("%dd", d/(24*time.Hour))
 	}

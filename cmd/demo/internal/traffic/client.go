@@ -24,8 +24,8 @@ import (
 const (
 	requestTimeout = 30 * time.Second
 	// A request that the gateway puts off (429, 503) is sent again this often at most.
-	maxAttempts = 20
-	maxPause    = 5 * time.Second
+	maxAttempts  = 20
+	maxRetryWait = 5 * time.Second
 )
 
 // client speaks HTTP with the two servers and writes down what they answered.
@@ -66,10 +66,10 @@ func newClient(cfg Config, workspaces []catalog.Workspace, ledger *Ledger) (*cli
 	return c, nil
 }
 
-func (c *client) close() { c.transport.CloseIdleConnections() }
+func (c *client) closeConnections() { c.transport.CloseIdleConnections() }
 
-// follow makes the visit and returns the token that the visitor sees, "" if none.
-func (c *client) follow(ctx context.Context, v *visit) (string, error) {
+// followLink makes the visit and returns the token that the visitor sees, "" if none.
+func (c *client) followLink(ctx context.Context, v *visit) (string, error) {
 	header := make(http.Header, 2)
 	header["User-Agent"] = []string{v.agent}
 	if v.referrer != "" {
@@ -79,27 +79,27 @@ func (c *client) follow(ctx context.Context, v *visit) (string, error) {
 	if v.head {
 		method = http.MethodHead
 	}
-	status, answer, _, err := c.fetch(ctx, &http.Request{Method: method, Host: v.link.Domain, Header: header,
-		URL: &url.URL{Scheme: c.redirector.Scheme, Host: c.redirector.Host, Opaque: v.path, RawQuery: v.query()}})
+	status, answer, _, err := c.roundTrip(ctx, &http.Request{Method: method, Host: v.link.Domain, Header: header,
+		URL: &url.URL{Scheme: c.redirector.Scheme, Host: c.redirector.Host, Opaque: v.path, RawQuery: v.queryString()}})
 	if err != nil {
 		return "", err
 	}
 	location := answer.Get("Location")
 	if status != http.StatusFound {
-		return "", fmt.Errorf("%s %s%s?%s: status %d, want 302", method, v.link.Domain, v.path, v.query(), status)
+		return "", fmt.Errorf("%s %s%s?%s: status %d, want 302", method, v.link.Domain, v.path, v.queryString(), status)
 	}
-	tok, err := v.tokenIn(location)
+	tok, err := v.tokenInLocation(location)
 	if err == nil && tok != "" && c.keys != nil {
 		_, err = c.keys.Verify(v.workspace.ID, tok)
 	}
 	if err != nil {
-		return "", fmt.Errorf("%s %s%s?%s: %w", method, v.link.Domain, v.path, v.query(), err)
+		return "", fmt.Errorf("%s %s%s?%s: %w", method, v.link.Domain, v.path, v.queryString(), err)
 	}
-	return tok, c.ledger.click(tok, v.facts())
+	return tok, c.ledger.recordVisit(tok, v.expectedClick())
 }
 
-// fetch sends a request, without following redirects, and reads the whole answer.
-func (c *client) fetch(ctx context.Context, req *http.Request) (int, http.Header, []byte, error) {
+// roundTrip sends a request, without following redirects, and reads the whole answer.
+func (c *client) roundTrip(ctx context.Context, req *http.Request) (int, http.Header, []byte, error) {
 	req.Proto, req.ProtoMajor, req.ProtoMinor = "HTTP/1.1", 1, 1
 	res, err := c.transport.RoundTrip(req.WithContext(ctx))
 	if err != nil {
@@ -118,9 +118,9 @@ func (c *client) fetch(ctx context.Context, req *http.Request) (int, http.Header
 	return res.StatusCode, res.Header, body, nil
 }
 
-// signed makes the headers of a signed request: Standard Webhooks 1.0.0, HMAC-SHA256
+// signatureHeaders makes the headers of a signed request: Standard Webhooks 1.0.0, HMAC-SHA256
 // over id.timestamp.body.
-func signed(key []byte, id string, at time.Time, body []byte) http.Header {
+func signatureHeaders(key []byte, id string, at time.Time, body []byte) http.Header {
 	stamp := strconv.FormatInt(at.Unix(), 10)
 	mac := hmac.New(sha256.New, key)
 	io.WriteString(mac, id+"."+stamp+".")
@@ -129,50 +129,50 @@ func signed(key []byte, id string, at time.Time, body []byte) http.Header {
 		"Webhook-Signature": {"v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))}}
 }
 
-// post sends a request to the events API.
-func (c *client) post(ctx context.Context, method, workspace, route string, header http.Header, body []byte) (int,
+// postOnce sends a request to the events API.
+func (c *client) postOnce(ctx context.Context, method, workspace, route string, header http.Header, body []byte) (int,
 	http.Header, []byte, error) {
 	req := &http.Request{Method: method, Host: c.gateway.Host, Header: header, ContentLength: int64(len(body)),
 		Body:    io.NopCloser(bytes.NewReader(body)),
 		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 		URL: &url.URL{Scheme: c.gateway.Scheme, Host: c.gateway.Host, Path: "/v1/workspaces/" + workspace + "/" +
 			route}}
-	return c.fetch(ctx, req)
+	return c.roundTrip(ctx, req)
 }
 
-// patient posts a request again while the gateway puts it off; sign makes its headers,
+// postUntilAnswered posts a request again while the gateway puts it off; sign makes its headers,
 // each time anew. unsure counts the attempts whose outcome is unknown: the event may
 // have been recorded.
-func (c *client) patient(ctx context.Context, method, workspace, route string, body []byte,
+func (c *client) postUntilAnswered(ctx context.Context, method, workspace, route string, body []byte,
 	sign func() http.Header) (status int, answer []byte, unsure int, err error) {
 	for range maxAttempts {
 		var header http.Header
-		status, header, answer, err = c.post(ctx, method, workspace, route, sign(), body)
+		status, header, answer, err = c.postOnce(ctx, method, workspace, route, sign(), body)
 		if err != nil {
 			return 0, nil, unsure, err
 		}
 		switch status {
 		case http.StatusTooManyRequests:
-			c.ledger.putOff()
+			c.ledger.recordRateLimited()
 		case http.StatusServiceUnavailable:
 			unsure++
 		default:
 			return status, answer, unsure, nil
 		}
 		seconds, _ := strconv.Atoi(header.Get("Retry-After"))
-		if err := pause(ctx, min(max(time.Duration(seconds)*time.Second, 100*time.Millisecond), maxPause)); err != nil {
+		if err := waitOrDone(ctx, min(max(time.Duration(seconds)*time.Second, 100*time.Millisecond), maxRetryWait)); err != nil {
 			return 0, nil, unsure, err
 		}
 	}
 	return status, answer, unsure, nil
 }
 
-// signer signs a body for a workspace with the time of the moment.
-func (c *client) signer(workspace, id string, body []byte) func() http.Header {
-	return func() http.Header { return signed(c.secrets[workspace].key, id, c.now(), body) }
+// headerSigner signs a body for a workspace with the time of the moment.
+func (c *client) headerSigner(workspace, id string, body []byte) func() http.Header {
+	return func() http.Header { return signatureHeaders(c.secrets[workspace].key, id, c.now(), body) }
 }
 
-func pause(ctx context.Context, d time.Duration) error {
+func waitOrDone(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -183,23 +183,23 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// send posts one event and checks that it is accepted, or refused as it says.
-func (c *client) send(ctx context.Context, m *message, webhookID string) error {
+// sendEvent posts one event and checks that it is accepted, or refused as it says.
+func (c *client) sendEvent(ctx context.Context, m *message, webhookID string) error {
 	body := m.appendJSON(nil)
-	status, answer, unsure, err := c.patient(ctx, http.MethodPost, m.WorkspaceID, "events", body,
-		c.signer(m.WorkspaceID, webhookID, body))
+	status, answer, unsure, err := c.postUntilAnswered(ctx, http.MethodPost, m.WorkspaceID, "events", body,
+		c.headerSigner(m.WorkspaceID, webhookID, body))
 	if err != nil {
 		return err
 	}
-	if m.refused != nil {
-		if err := c.judgeRefusal(*m.refused, m.WorkspaceID, status, answer, body); err != nil {
+	if m.wantRefusal != nil {
+		if err := c.checkRefusal(*m.wantRefusal, m.WorkspaceID, status, answer, body); err != nil {
 			return err
 		}
-		c.ledger.refuse(expectedRejection{
+		c.ledger.recordRefusal(expectedRejection{
 			workspace: m.WorkspaceID,
 			webhookID: webhookID,
-			code:      m.refused.code,
-			status:    m.refused.status,
+			code:      m.wantRefusal.code,
+			status:    m.wantRefusal.status,
 			eventID:   m.EventID,
 			body:      sha256.Sum256(body),
 		})
@@ -213,18 +213,18 @@ func (c *client) send(ctx context.Context, m *message, webhookID string) error {
 		accepted.Status != "accepted" || accepted.ID != m.EventID {
 		return fmt.Errorf("posting %s for %s: status %d %s, want 202", body, m.WorkspaceID, status, answer)
 	}
-	c.ledger.accept(&m.Conversion, c.secrets[m.WorkspaceID].keyID, unsure)
+	c.ledger.recordAccepted(&m.Conversion, c.secrets[m.WorkspaceID].keyID, unsure)
 	return nil
 }
 
-// refusal is the answer that a request must get.
-type refusal struct {
+// expectedRefusal is the answer that a request must get.
+type expectedRefusal struct {
 	status int
 	code   string
 }
 
-// judgeRefusal checks an answer against the refusal that was expected.
-func (c *client) judgeRefusal(want refusal, workspace string, status int, answer, body []byte) error {
+// checkRefusal checks an answer against the refusal that was expected.
+func (c *client) checkRefusal(want expectedRefusal, workspace string, status int, answer, body []byte) error {
 	var problem struct {
 		Code string `json:"code"`
 	}
@@ -250,8 +250,8 @@ func (c *client) sendBatch(ctx context.Context, workspace, webhookID string, eve
 		}
 		body = append(body, "]}"...)
 		id := fmt.Sprint(webhookID, "-", attempt)
-		status, answer, again, err := c.patient(ctx, http.MethodPost, workspace, "events:batch", body,
-			c.signer(workspace, id, body))
+		status, answer, again, err := c.postUntilAnswered(ctx, http.MethodPost, workspace, "events:batch", body,
+			c.headerSigner(workspace, id, body))
 		if err != nil {
 			return err
 		}
@@ -280,17 +280,17 @@ func (c *client) sendBatch(ctx context.Context, workspace, webhookID string, eve
 				if r.Code == "unavailable" {
 					unsure[m]++
 				} else {
-					c.ledger.putOff()
+					c.ledger.recordRateLimited()
 				}
 				putOff = append(putOff, m)
-			case m.refused == nil && r.Status == "accepted":
-				c.ledger.accept(&m.Conversion, c.secrets[workspace].keyID, unsure[m])
-			case m.refused != nil && r.Status == "refused" && r.Code == m.refused.code:
-				c.ledger.refuse(expectedRejection{
+			case m.wantRefusal == nil && r.Status == "accepted":
+				c.ledger.recordAccepted(&m.Conversion, c.secrets[workspace].keyID, unsure[m])
+			case m.wantRefusal != nil && r.Status == "refused" && r.Code == m.wantRefusal.code:
+				c.ledger.recordRefusal(expectedRejection{
 					workspace: workspace,
 					webhookID: id,
 					code:      r.Code,
-					status:    m.refused.status,
+					status:    m.wantRefusal.status,
 					eventID:   m.EventID,
 				})
 			default:
@@ -300,7 +300,7 @@ func (c *client) sendBatch(ctx context.Context, workspace, webhookID string, eve
 		if events = putOff; len(events) == 0 {
 			return nil
 		}
-		if err := pause(ctx, 500*time.Millisecond); err != nil {
+		if err := waitOrDone(ctx, 500*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -310,11 +310,11 @@ func (c *client) sendBatch(ctx context.Context, workspace, webhookID string, eve
 // message is an event on its way to the gateway.
 type message struct {
 	event.Conversion
-	twin    bool // written in another way, with the same content
-	refused *refusal
+	twin        bool // written in another way, with the same content
+	wantRefusal *expectedRefusal
 }
 
-const millis = "2006-01-02T15:04:05.000Z07:00"
+const timeLayout = "2006-01-02T15:04:05.000Z07:00"
 
 // appendJSON writes the event as a merchant would.
 func (m *message) appendJSON(dst []byte) []byte {
@@ -329,7 +329,7 @@ func (m *message) appendJSON(dst []byte) []byte {
 	if m.twin {
 		zone = time.FixedZone("", 2*3600)
 	}
-	fields = append(fields, field{"occurred_at", quote(m.OccurredAt.Time().In(zone).Format(millis))})
+	fields = append(fields, field{"occurred_at", quote(m.OccurredAt.Time().In(zone).Format(timeLayout))})
 	if m.AmountMinor != nil {
 		amount := event.Decimal(*m.AmountMinor, m.Exponent)
 		if m.twin && m.Exponent > 0 {

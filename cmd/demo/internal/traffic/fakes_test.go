@@ -34,8 +34,8 @@ import (
 	standard "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// world is a redirector and a gateway that fit on a page, and what they recorded.
-type world struct {
+// fakeServers is a redirector and a gateway that fit on a page, and what they recorded.
+type fakeServers struct {
 	workspaces          []catalog.Workspace
 	keys                *token.Keyring
 	redirector, gateway *httptest.Server
@@ -59,13 +59,13 @@ func secretOf(workspace string) string {
 	return "whsec_" + base64.StdEncoding.EncodeToString(sum[:])
 }
 
-func newWorld(t testing.TB) *world {
+func newFakeServers(t testing.TB) *fakeServers {
 	t.Helper()
 	data, err := os.ReadFile("testdata/catalog.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{}
+	w := &fakeServers{}
 	if w.workspaces, err = catalog.Parse("catalog.yaml", data); err != nil {
 		t.Fatal(err)
 	}
@@ -77,21 +77,21 @@ func newWorld(t testing.TB) *world {
 	if w.keys, err = token.LoadKeyring(files); err != nil {
 		t.Fatal(err)
 	}
-	w.redirector = httptest.NewServer(http.HandlerFunc(w.redirect))
-	w.gateway = httptest.NewServer(http.HandlerFunc(w.receive))
+	w.redirector = httptest.NewServer(http.HandlerFunc(w.serveRedirect))
+	w.gateway = httptest.NewServer(http.HandlerFunc(w.serveEvents))
 	t.Cleanup(w.redirector.Close)
 	t.Cleanup(w.gateway.Close)
 	return w
 }
 
-func (w *world) config() traffic.Config {
+func (w *fakeServers) trafficConfig() traffic.Config {
 	cfg := traffic.DefaultConfig()
 	cfg.Clicks, cfg.Workers, cfg.Grace = 1500, 8, 500*time.Millisecond
 	cfg.Redirector, cfg.Gateway, cfg.Secrets, cfg.Keys = w.redirector.URL, w.gateway.URL, secretOf, w.keys
 	return cfg
 }
 
-func (w *world) redirect(rw http.ResponseWriter, req *http.Request) {
+func (w *fakeServers) serveRedirect(rw http.ResponseWriter, req *http.Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.requests = append(w.requests, fmt.Sprintln(req.Method, req.Host, req.RequestURI, req.UserAgent(), req.Referer()))
@@ -143,7 +143,7 @@ func (w *world) redirect(rw http.ResponseWriter, req *http.Request) {
 	case strings.Contains(location, "X-Amz"):
 		c.TokenStatus = event.TokenWithheld
 	default:
-		location = extended(req, link, c.ClickToken)
+		location = destinationWithToken(req, link, c.ClickToken)
 	}
 	w.clicks = append(w.clicks, oracle.Click{Click: c, At: event.MillisOf(time.Now())})
 	rw.Header().Set("Location", location)
@@ -151,7 +151,7 @@ func (w *world) redirect(rw http.ResponseWriter, req *http.Request) {
 	fmt.Fprintln(rw, `<a href="…">found</a>`)
 }
 
-func extended(req *http.Request, link *catalog.Link, tok string) string {
+func destinationWithToken(req *http.Request, link *catalog.Link, tok string) string {
 	head, fragment, has := strings.Cut(link.Destination, "#")
 	if has {
 		fragment = "#" + fragment
@@ -176,7 +176,7 @@ func extended(req *http.Request, link *catalog.Link, tok string) string {
 
 var eventsPath = regexp.MustCompile(`^/v1/workspaces/([^/]+)/events(:batch)?$`)
 
-func (w *world) receive(rw http.ResponseWriter, req *http.Request) {
+func (w *fakeServers) serveEvents(rw http.ResponseWriter, req *http.Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	body, err := io.ReadAll(req.Body)
@@ -188,7 +188,7 @@ func (w *world) receive(rw http.ResponseWriter, req *http.Request) {
 		return
 	}
 	path := eventsPath.FindStringSubmatch(req.URL.Path)
-	w.requests = append(w.requests, normal(fmt.Sprintln(req.Method, req.URL.Path, req.Header.Get("Webhook-Id"),
+	w.requests = append(w.requests, normalizeRequest(fmt.Sprintln(req.Method, req.URL.Path, req.Header.Get("Webhook-Id"),
 		string(body))))
 	refuse := func(r problem) {
 		if r.status != 401 && r.status != 405 && r.status != 415 {
@@ -204,7 +204,7 @@ func (w *world) receive(rw http.ResponseWriter, req *http.Request) {
 		rw.WriteHeader(r.status)
 		fmt.Fprintf(rw, `{"status":%d,"code":%q}`, r.status, r.code)
 	}
-	if err := w.admit(path[1], req, body); err != (problem{}) {
+	if err := w.checkRequest(path[1], req, body); err != (problem{}) {
 		refuse(err)
 		return
 	}
@@ -221,20 +221,20 @@ func (w *world) receive(rw http.ResponseWriter, req *http.Request) {
 		rw = httptest.NewRecorder()
 	}
 	if path[2] == "" {
-		c, err := w.read(path[1], body)
+		c, err := w.readEvent(path[1], body)
 		if err != (problem{}) {
 			refuse(err)
 			return
 		}
-		w.record(c)
+		w.recordEvent(c)
 		rw.WriteHeader(http.StatusAccepted)
 		fmt.Fprintf(rw, `{"status":"accepted","event_id":%q,"received_at":"2026-03-01T00:00:00Z"}`, c.EventID)
 		return
 	}
-	w.receiveBatch(rw, req, path[1], body)
+	w.serveBatch(rw, req, path[1], body)
 }
 
-func (w *world) receiveBatch(rw http.ResponseWriter, req *http.Request, workspace string, body []byte) {
+func (w *fakeServers) serveBatch(rw http.ResponseWriter, req *http.Request, workspace string, body []byte) {
 	var batch struct {
 		Events []jsontext.Value `json:"events"`
 	}
@@ -251,13 +251,13 @@ func (w *world) receiveBatch(rw http.ResponseWriter, req *http.Request, workspac
 		Results []result `json:"results"`
 	}
 	for i, b := range batch.Events {
-		c, err := w.read(workspace, b)
+		c, err := w.readEvent(workspace, b)
 		r := result{Index: i, ID: c.EventID, Status: "accepted"}
 		switch {
 		case w.putOff != nil && w.posts%2 == 0 && i%3 == 1:
 			r.Status, r.Code = "refused", "unavailable"
 			if i%2 == 0 && err == (problem{}) {
-				w.record(c)
+				w.recordEvent(c)
 			}
 		case err != (problem{}):
 			r.Status, r.Code = "refused", err.code
@@ -269,7 +269,7 @@ func (w *world) receiveBatch(rw http.ResponseWriter, req *http.Request, workspac
 				Code:        err.code,
 			})
 		default:
-			w.record(c)
+			w.recordEvent(c)
 		}
 		answer.Results = append(answer.Results, r)
 	}
@@ -282,7 +282,7 @@ type problem struct {
 	code   string
 }
 
-func (w *world) admit(workspace string, req *http.Request, body []byte) problem {
+func (w *fakeServers) checkRequest(workspace string, req *http.Request, body []byte) problem {
 	if req.Method != http.MethodPost {
 		return problem{405, "method_not_allowed"}
 	}
@@ -312,8 +312,8 @@ func (w *world) admit(workspace string, req *http.Request, body []byte) problem 
 	return problem{}
 }
 
-// read is a gateway's reading of one event, as far as the traffic tries it.
-func (w *world) read(workspace string, body []byte) (event.Conversion, problem) {
+// readEvent is a gateway's reading of one event, as far as the traffic tries it.
+func (w *fakeServers) readEvent(workspace string, body []byte) (event.Conversion, problem) {
 	var e struct {
 		ID         string            `json:"event_id"`
 		Type       event.Type        `json:"type"`
@@ -375,18 +375,18 @@ func (w *world) read(workspace string, body []byte) (event.Conversion, problem) 
 	return c, problem{}
 }
 
-func (w *world) record(c event.Conversion) {
+func (w *fakeServers) recordEvent(c event.Conversion) {
 	w.events = append(w.events, oracle.Event{Conversion: c, Offset: int64(len(w.events))})
 }
 
-// normal takes out of a request what the redirector or the clock put in.
-func normal(request string) string {
+// normalizeRequest takes out of a request what the redirector or the clock put in.
+func normalizeRequest(request string) string {
 	request = regexp.MustCompile(`"click_token":"[^"]*"`).ReplaceAllString(request, `"click_token":"T"`)
 	request = regexp.MustCompile(`"occurred_at":"[^"]*"`).ReplaceAllString(request, `"occurred_at":"D"`)
 	return request
 }
 
-func (w *world) bareClicks() []event.Click {
+func (w *fakeServers) clickRecords() []event.Click {
 	var clicks []event.Click
 	for _, c := range w.clicks {
 		clicks = append(clicks, c.Click)
@@ -394,7 +394,7 @@ func (w *world) bareClicks() []event.Click {
 	return clicks
 }
 
-func (w *world) bareEvents() []event.Conversion {
+func (w *fakeServers) conversionRecords() []event.Conversion {
 	var events []event.Conversion
 	for _, e := range w.events {
 		e.Metadata = maps.Clone(e.Metadata)

@@ -13,16 +13,16 @@ import (
 
 // Ledger is what a run did, as far as it was answered.
 type Ledger struct {
-	mu       sync.Mutex
-	shown    map[string]facts // by token
-	hidden   map[facts]int    // visits that saw no token
-	accepted map[delivery]*answers
-	refused  []expectedRejection
-	putOffs  int // times that the gateway said 429
-	told     []toldRow
-	sent     int // events of stories, one by one
-	visits   int
-	events   int
+	mu             sync.Mutex
+	visibleTokens  map[string]clickFacts // by token
+	hiddenTokens   map[clickFacts]int    // visits that saw no token
+	accepted       map[delivery]*answerCounts
+	refused        []expectedRejection
+	rateLimited    int // times that the gateway said 429
+	expectedRows   []expectedRow
+	scenarioEvents int // events of stories, one by one
+	visitCount     int
+	acceptedCount  int
 }
 
 // delivery is what identifies an accepted event on record.
@@ -31,10 +31,10 @@ type delivery struct {
 	content                   [32]byte
 }
 
-// answers counts what the gateway said about one delivery.
-type answers struct {
+// answerCounts counts what the gateway said about one delivery.
+type answerCounts struct {
 	accepted int
-	unsure   int // attempts that may have been recorded all the same
+	unknown  int // attempts that may have been recorded all the same
 	keyID    string
 }
 
@@ -49,55 +49,55 @@ type expectedRejection struct {
 }
 
 func newLedger() *Ledger {
-	return &Ledger{shown: make(map[string]facts), hidden: make(map[facts]int), accepted: make(map[delivery]*answers)}
+	return &Ledger{visibleTokens: make(map[string]clickFacts), hiddenTokens: make(map[clickFacts]int), accepted: make(map[delivery]*answerCounts)}
 }
 
-func (l *Ledger) click(token string, f facts) error {
+func (l *Ledger) recordVisit(token string, f clickFacts) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.visits++
+	l.visitCount++
 	if token == "" {
-		l.hidden[f]++
+		l.hiddenTokens[f]++
 		return nil
 	}
-	if _, ok := l.shown[token]; ok {
+	if _, ok := l.visibleTokens[token]; ok {
 		return fmt.Errorf("the redirector showed token %s twice", token)
 	}
-	l.shown[token] = f
+	l.visibleTokens[token] = f
 	return nil
 }
 
-func (l *Ledger) accept(c *event.Conversion, keyID string, unsure int) {
+func (l *Ledger) recordAccepted(c *event.Conversion, keyID string, unsure int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.events++
+	l.acceptedCount++
 	d := delivery{c.WorkspaceID, c.ClickToken, c.EventID, c.ContentHash()}
 	a := l.accepted[d]
 	if a == nil {
-		a = &answers{keyID: keyID}
+		a = &answerCounts{keyID: keyID}
 		l.accepted[d] = a
 	}
 	a.accepted++
-	a.unsure += unsure
+	a.unknown += unsure
 }
 
-func (l *Ledger) refuse(e expectedRejection) {
+func (l *Ledger) recordRefusal(e expectedRejection) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.refused = append(l.refused, e)
 }
 
-func (l *Ledger) putOff() {
+func (l *Ledger) recordRateLimited() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.putOffs++
+	l.rateLimited++
 }
 
 // Visits is how many requests were redirected: each is a click on record.
-func (l *Ledger) Visits() int { return l.visits }
+func (l *Ledger) Visits() int { return l.visitCount }
 
 // Accepted is how many events were answered with accepted, duplicates included.
-func (l *Ledger) Accepted() int { return l.events }
+func (l *Ledger) Accepted() int { return l.acceptedCount }
 
 // Refused is how many requests and items of batches were refused, as they had to be.
 func (l *Ledger) Refused() int { return len(l.refused) }
@@ -111,7 +111,7 @@ type LinkCount struct {
 // Links counts the redirected visits of each link, by workspace and link.
 func (l *Ledger) Links() []LinkCount {
 	counts := make(map[[2]string]*LinkCount)
-	add := func(f facts, n int, shown bool) {
+	add := func(f clickFacts, n int, shown bool) {
 		key := [2]string{f.workspace, f.link}
 		c := counts[key]
 		if c == nil {
@@ -129,10 +129,10 @@ func (l *Ledger) Links() []LinkCount {
 			c.WithToken += n
 		}
 	}
-	for _, f := range l.shown {
+	for _, f := range l.visibleTokens {
 		add(f, 1, true)
 	}
-	for f, n := range l.hidden {
+	for f, n := range l.hiddenTokens {
 		add(f, n, false)
 	}
 	rows := make([]LinkCount, 0, len(counts))
@@ -154,7 +154,7 @@ type findings struct {
 	more  int
 }
 
-func (f *findings) add(format string, args ...any) {
+func (f *findings) addFinding(format string, args ...any) {
 	if len(f.lines) == maxFindings {
 		f.more++
 		return
@@ -162,7 +162,7 @@ func (f *findings) add(format string, args ...any) {
 	f.lines = append(f.lines, fmt.Sprintf(format, args...))
 }
 
-func (f *findings) result() []string {
+func (f *findings) limited() []string {
 	if f.more > 0 {
 		return append(f.lines, fmt.Sprintf("and %d more", f.more))
 	}
@@ -175,41 +175,41 @@ func (f *findings) result() []string {
 func (l *Ledger) CheckClicks(clicks []event.Click) []string {
 	var f findings
 	seen := make(map[string]bool, len(clicks))
-	hidden := maps.Clone(l.hidden)
+	hidden := maps.Clone(l.hiddenTokens)
 	for i := range clicks {
 		c := &clicks[i]
 		if seen[c.ClickToken] {
-			f.add("click %s is on record twice", c.ClickToken)
+			f.addFinding("click %s is on record twice", c.ClickToken)
 			continue
 		}
 		seen[c.ClickToken] = true
-		got := factsOf(c)
-		want, shown := l.shown[c.ClickToken]
+		got := recordedClick(c)
+		want, shown := l.visibleTokens[c.ClickToken]
 		switch {
 		case shown && c.TokenStatus != event.TokenAppended:
-			f.add("click %s: token_status is %s, but a visitor saw the token", c.ClickToken, c.TokenStatus)
+			f.addFinding("click %s: token_status is %s, but a visitor saw the token", c.ClickToken, c.TokenStatus)
 		case shown && want != got:
-			f.add("click %s is of %v; the visit was of %v", c.ClickToken, got, want)
+			f.addFinding("click %s is of %v; the visit was of %v", c.ClickToken, got, want)
 		case shown:
 		case c.TokenStatus == event.TokenAppended:
-			f.add("click %s of %v: token_status is appended, but no visitor saw the token", c.ClickToken, got)
+			f.addFinding("click %s of %v: token_status is appended, but no visitor saw the token", c.ClickToken, got)
 		default:
 			hidden[got]--
 		}
 	}
-	for token, want := range l.shown {
+	for token, want := range l.visibleTokens {
 		if !seen[token] {
-			f.add("click %s of %v is not on record", token, want)
+			f.addFinding("click %s of %v is not on record", token, want)
 		}
 	}
 	for want, n := range hidden {
 		if n > 0 {
-			f.add("%d clicks without a visible token are not on record: %v", n, want)
+			f.addFinding("%d clicks without a visible token are not on record: %v", n, want)
 		} else if n < 0 {
-			f.add("%d clicks without a visible token are on record and never happened: %v", -n, want)
+			f.addFinding("%d clicks without a visible token are on record and never happened: %v", -n, want)
 		}
 	}
-	return f.result()
+	return f.limited()
 }
 
 // CheckConversions compares the conversions on record with the answers: each accepted
@@ -225,21 +225,21 @@ func (l *Ledger) CheckConversions(conversions []event.Conversion) []string {
 		a := l.accepted[d]
 		switch {
 		case a == nil:
-			f.add("%s of %s with token %s is on record with content %x…, and was not accepted like that",
+			f.addFinding("%s of %s with token %s is on record with content %x…, and was not accepted like that",
 				c.EventID, c.WorkspaceID, c.ClickToken, c.ContentSHA256[:4])
 		case a.keyID != c.KeyID:
-			f.add("%s of %s: key_id is %q, want %q", c.EventID, c.WorkspaceID, c.KeyID, a.keyID)
+			f.addFinding("%s of %s: key_id is %q, want %q", c.EventID, c.WorkspaceID, c.KeyID, a.keyID)
 		case c.ContentHash() != c.ContentSHA256:
-			f.add("%s of %s: its fields do not give its content_sha256", c.EventID, c.WorkspaceID)
+			f.addFinding("%s of %s: its fields do not give its content_sha256", c.EventID, c.WorkspaceID)
 		}
 	}
 	for d, a := range l.accepted {
-		if n := found[d]; n < a.accepted || n > a.accepted+a.unsure {
-			f.add("%s of %s with token %s was accepted %d times (unsure: %d) and is on record %d times",
-				d.eventID, d.workspace, d.token, a.accepted, a.unsure, n)
+		if n := found[d]; n < a.accepted || n > a.accepted+a.unknown {
+			f.addFinding("%s of %s with token %s was accepted %d times (unsure: %d) and is on record %d times",
+				d.eventID, d.workspace, d.token, a.accepted, a.unknown, n)
 		}
 	}
-	return f.result()
+	return f.limited()
 }
 
 // CheckRejections compares the rejections on record with the refusals: each refused
@@ -258,7 +258,7 @@ func (l *Ledger) CheckRejections(rejections []event.Rejection) []string {
 			expected[k] = append(expected[k], e)
 		}
 	}
-	putOffs := l.putOffs
+	putOffs := l.rateLimited
 	for _, r := range rejections {
 		k := name(r.WorkspaceID, r.WebhookID, r.Code)
 		i := slices.IndexFunc(expected[k], func(e expectedRejection) bool {
@@ -266,25 +266,25 @@ func (l *Ledger) CheckRejections(rejections []event.Rejection) []string {
 		})
 		if i < 0 {
 			if putOffs--; r.Code != "rate_limited" || putOffs < 0 {
-				f.add("a rejection is on record that did not happen: %s, event %q, %s", k, r.EventID, r.Detail)
+				f.addFinding("a rejection is on record that did not happen: %s, event %q, %s", k, r.EventID, r.Detail)
 			}
 			continue
 		}
 		e := expected[k][i]
 		expected[k] = slices.Delete(expected[k], i, i+1)
 		if int(r.Status) != e.status {
-			f.add("rejection %s: status is %d, want %d", k, r.Status, e.status)
+			f.addFinding("rejection %s: status is %d, want %d", k, r.Status, e.status)
 		}
 		if e.body != [32]byte{} && r.BodySHA256 != e.body {
-			f.add("rejection %s: body_sha256 is %x…, want %x…", k, r.BodySHA256[:4], e.body[:4])
+			f.addFinding("rejection %s: body_sha256 is %x…, want %x…", k, r.BodySHA256[:4], e.body[:4])
 		}
 	}
 	for k, missing := range expected {
 		for _, e := range missing {
 			if !e.either {
-				f.add("rejection %s, event %q is not on record", k, e.eventID)
+				f.addFinding("rejection %s, event %q is not on record", k, e.eventID)
 			}
 		}
 	}
-	return f.result()
+	return f.limited()
 }

@@ -15,32 +15,32 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// refusals makes the requests that must not succeed: links that are not there, and
+// sendRefused makes the requests that must not succeed: links that are not there, and
 // events that are not signed, not readable or not allowed.
-func (r *run) refusals(ctx context.Context) error {
-	if err := r.deadLinks(ctx); err != nil {
+func (r *generator) sendRefused(ctx context.Context) error {
+	if err := r.requestDeadLinks(ctx); err != nil {
 		return err
 	}
-	tok, target, err := r.storyClick(ctx, "percent")
+	tok, target, err := r.clickForKind(ctx, "percent")
 	if err != nil {
 		return err
 	}
 	if tok != "" {
-		if err := r.badSignatures(ctx, target.workspace.ID, tok); err != nil {
+		if err := r.sendBadSignatures(ctx, target.workspace.ID, tok); err != nil {
 			return err
 		}
-		if err := r.badEvents(ctx, target.workspace.ID, tok); err != nil {
+		if err := r.sendBadEvents(ctx, target.workspace.ID, tok); err != nil {
 			return err
 		}
 	}
-	return r.notEntitled(ctx, tok)
+	return r.sendNotEntitled(ctx, tok)
 }
 
-// deadLinks asks the redirector for what it must not redirect.
-func (r *run) deadLinks(ctx context.Context) error {
+// requestDeadLinks asks the redirector for what it must not redirect.
+func (r *generator) requestDeadLinks(ctx context.Context) error {
 	first := r.targets[0]
 	ask := func(method, host, path string, want int) error {
-		status, header, body, err := r.client.fetch(ctx, &http.Request{Method: method, Host: host,
+		status, header, body, err := r.client.roundTrip(ctx, &http.Request{Method: method, Host: host,
 			Header: http.Header{"User-Agent": {browsers[0]}},
 			URL:    &url.URL{Scheme: r.client.redirector.Scheme, Host: r.client.redirector.Host, Opaque: path}})
 		if err != nil {
@@ -61,7 +61,7 @@ func (r *run) deadLinks(ctx context.Context) error {
 	if err := ask(http.MethodPost, first.link.Domain, first.path, http.StatusMethodNotAllowed); err != nil {
 		return err
 	}
-	for _, w := range r.spaces {
+	for _, w := range r.workspaces {
 		for _, l := range w.Links {
 			if l.Status == catalog.StatusArchived {
 				if err := ask(http.MethodGet, l.Domain, (&url.URL{Path: "/" + l.Slug}).EscapedPath(),
@@ -76,58 +76,58 @@ func (r *run) deadLinks(ctx context.Context) error {
 
 // A case of a refusal: one thing wrong in a request that is otherwise good.
 type refusalCase struct {
-	name     string
-	want     refusal
-	recorded string // yes, no or either
-	body     string // "" for a good one
-	change   func(header http.Header, body []byte)
-	method   string // "" for POST
-	space    string // "" for the token's workspace
+	name      string
+	want      expectedRefusal
+	onRecord  string // yes, no or either
+	body      string // "" for a good one
+	change    func(header http.Header, body []byte)
+	method    string // "" for POST
+	workspace string // "" for the token's workspace
 }
 
-func (r *run) badSignatures(ctx context.Context, workspace, tok string) error {
+func (r *generator) sendBadSignatures(ctx context.Context, workspace, tok string) error {
 	now := r.cfg.Now()
 	resign := func(key []byte, at time.Time) func(http.Header, []byte) {
-		return func(h http.Header, body []byte) { maps.Copy(h, signed(key, h.Get("Webhook-Id"), at, body)) }
+		return func(h http.Header, body []byte) { maps.Copy(h, signatureHeaders(key, h.Get("Webhook-Id"), at, body)) }
 	}
 	key := r.client.secrets[workspace].key
-	return r.refuse(ctx, workspace, tok, []refusalCase{
-		{name: "no-signature", want: refusal{401, "missing_signature"}, recorded: "no", change: func(h http.Header,
+	return r.sendRefusalCases(ctx, workspace, tok, []refusalCase{
+		{name: "no-signature", want: expectedRefusal{401, "missing_signature"}, onRecord: "no", change: func(h http.Header,
 			_ []byte) {
 			h.Del("Webhook-Signature")
 		}},
 		{
 			name:     "wrong-key",
-			want:     refusal{401, "bad_signature"},
-			recorded: "no",
+			want:     expectedRefusal{401, "bad_signature"},
+			onRecord: "no",
 			change:   resign([]byte("this is not the secret of anybody"), now),
 		},
-		{name: "no-such-workspace", want: refusal{401, "bad_signature"}, recorded: "no", space: "no-such-workspace"},
-		{name: "changed-on-the-way", want: refusal{401, "bad_signature"}, recorded: "no", change: func(h http.Header,
+		{name: "no-such-workspace", want: expectedRefusal{401, "bad_signature"}, onRecord: "no", workspace: "no-such-workspace"},
+		{name: "changed-on-the-way", want: expectedRefusal{401, "bad_signature"}, onRecord: "no", change: func(h http.Header,
 			_ []byte) {
 			h.Set("Webhook-Id", h.Get("Webhook-Id")+"x")
 		}},
 		{
 			name:     "stale",
-			want:     refusal{401, "stale_timestamp"},
-			recorded: "either",
+			want:     expectedRefusal{401, "stale_timestamp"},
+			onRecord: "either",
 			change:   resign(key, now.Add(-10*time.Minute)),
 		},
 		{
 			name:     "ahead",
-			want:     refusal{401, "future_timestamp"},
-			recorded: "either",
+			want:     expectedRefusal{401, "future_timestamp"},
+			onRecord: "either",
 			change:   resign(key, now.Add(10*time.Minute)),
 		},
-		{name: "form", want: refusal{415, "unsupported_media_type"}, recorded: "no", change: func(h http.Header,
+		{name: "form", want: expectedRefusal{415, "unsupported_media_type"}, onRecord: "no", change: func(h http.Header,
 			_ []byte) {
 			h.Set("Content-Type", "text/plain")
 		}},
-		{name: "put", want: refusal{405, "method_not_allowed"}, recorded: "no", method: http.MethodPut},
+		{name: "put", want: expectedRefusal{405, "method_not_allowed"}, onRecord: "no", method: http.MethodPut},
 	})
 }
 
-func (r *run) badEvents(ctx context.Context, workspace, tok string) error {
+func (r *generator) sendBadEvents(ctx context.Context, workspace, tok string) error {
 	at := func(d time.Duration) string { return r.cfg.Now().Add(d).UTC().Format(time.RFC3339) }
 	with := func(fields string) string {
 		return fmt.Sprintf(`{"event_id":"$ID","type":"sale","click_token":%q,"occurred_at":%q%s}`, tok, at(0), fields)
@@ -139,33 +139,33 @@ func (r *run) badEvents(ctx context.Context, workspace, tok string) error {
 	raw[19] ^= 0x80
 	forged := token.Text(&raw)
 	cases := []refusalCase{
-		{name: "cut", want: refusal{400, "malformed_json"}, body: `{"event_id":"$ID","type":"sa`},
-		{name: "twice", want: refusal{400, "malformed_json"}, body: with(`,"event_id":"$ID"`)},
-		{name: "unknown-field", want: refusal{400, "unknown_field"}, body: with(`,"amonut":"10.00"`)},
-		{name: "number", want: refusal{422, "bad_amount"}, body: with(`,"amount":10.00,"currency":"EUR"`)},
-		{name: "half-a-yen", want: refusal{422, "bad_amount"}, body: with(`,"amount":"10.5","currency":"JPY"`)},
-		{name: "negative", want: refusal{422, "bad_amount"}, body: with(`,"amount":"-10.00","currency":"EUR"`)},
-		{name: "no-such-currency", want: refusal{422, "bad_currency"},
+		{name: "cut", want: expectedRefusal{400, "malformed_json"}, body: `{"event_id":"$ID","type":"sa`},
+		{name: "twice", want: expectedRefusal{400, "malformed_json"}, body: with(`,"event_id":"$ID"`)},
+		{name: "unknown-field", want: expectedRefusal{400, "unknown_field"}, body: with(`,"amonut":"10.00"`)},
+		{name: "number", want: expectedRefusal{422, "bad_amount"}, body: with(`,"amount":10.00,"currency":"EUR"`)},
+		{name: "half-a-yen", want: expectedRefusal{422, "bad_amount"}, body: with(`,"amount":"10.5","currency":"JPY"`)},
+		{name: "negative", want: expectedRefusal{422, "bad_amount"}, body: with(`,"amount":"-10.00","currency":"EUR"`)},
+		{name: "no-such-currency", want: expectedRefusal{422, "bad_currency"},
 			body: with(`,"amount":"10.00","currency":"EUX"`)},
-		{name: "amount-alone", want: refusal{422, "invalid_field"}, body: with(`,"amount":"10.00"`)},
-		{name: "sale-with-parent", want: refusal{422, "invalid_field"}, body: with(`,"parent_event_id":"x"`)},
-		{name: "no-such-type", want: refusal{422, "invalid_field"}, body: strings.Replace(with(""),
+		{name: "amount-alone", want: expectedRefusal{422, "invalid_field"}, body: with(`,"amount":"10.00"`)},
+		{name: "sale-with-parent", want: expectedRefusal{422, "invalid_field"}, body: with(`,"parent_event_id":"x"`)},
+		{name: "no-such-type", want: expectedRefusal{422, "invalid_field"}, body: strings.Replace(with(""),
 			`"sale"`, `"gift"`, 1)},
-		{name: "short-token", want: refusal{422, "token_malformed"}, body: strings.Replace(with(""), tok, tok[1:], 1)},
-		{name: "forged-token", want: refusal{422, "token_invalid"}, body: strings.Replace(with(""), tok, forged, 1)},
-		{name: "tomorrow", want: refusal{422, "occurred_in_future"}, body: strings.Replace(with(""), at(0),
+		{name: "short-token", want: expectedRefusal{422, "token_malformed"}, body: strings.Replace(with(""), tok, tok[1:], 1)},
+		{name: "forged-token", want: expectedRefusal{422, "token_invalid"}, body: strings.Replace(with(""), tok, forged, 1)},
+		{name: "tomorrow", want: expectedRefusal{422, "occurred_in_future"}, body: strings.Replace(with(""), at(0),
 			at(24*time.Hour), 1)},
-		{name: "long-ago", want: refusal{422, "occurred_too_old"}, body: strings.Replace(with(""), at(0),
+		{name: "long-ago", want: expectedRefusal{422, "occurred_too_old"}, body: strings.Replace(with(""), at(0),
 			at(-401*24*time.Hour), 1)},
 	}
 	for i := range cases {
-		cases[i].recorded = "yes"
+		cases[i].onRecord = "yes"
 	}
-	return r.refuse(ctx, workspace, tok, cases)
+	return r.sendRefusalCases(ctx, workspace, tok, cases)
 }
 
-// goodEvent is the body of a request whose headers are wrong.
-func (r *run) goodEvent(tok, id string) string {
+// validEventBody is the body of a request whose headers are wrong.
+func (r *generator) validEventBody(tok, id string) string {
 	m := message{Conversion: event.Conversion{
 		EventID:    id,
 		Type:       event.Lead,
@@ -175,23 +175,23 @@ func (r *run) goodEvent(tok, id string) string {
 	return string(m.appendJSON(nil))
 }
 
-func (r *run) refuse(ctx context.Context, workspace, tok string, cases []refusalCase) error {
+func (r *generator) sendRefusalCases(ctx context.Context, workspace, tok string, cases []refusalCase) error {
 	for _, c := range cases {
-		id := "msg-" + r.prefix + "-" + c.name
-		body := []byte(strings.ReplaceAll(c.body, "$ID", r.prefix+"-"+c.name))
+		id := "msg-" + r.eventIDPrefix + "-" + c.name
+		body := []byte(strings.ReplaceAll(c.body, "$ID", r.eventIDPrefix+"-"+c.name))
 		if c.body == "" {
-			body = []byte(r.goodEvent(tok, id))
+			body = []byte(r.validEventBody(tok, id))
 		}
 		space, method := workspace, http.MethodPost
-		if c.space != "" {
-			space = c.space
+		if c.workspace != "" {
+			space = c.workspace
 		}
 		if c.method != "" {
 			method = c.method
 		}
 		var header http.Header
-		status, answer, _, err := r.client.patient(ctx, method, space, "events", body, func() http.Header {
-			header = r.client.signer(workspace, id, body)()
+		status, answer, _, err := r.client.postUntilAnswered(ctx, method, space, "events", body, func() http.Header {
+			header = r.client.headerSigner(workspace, id, body)()
 			if c.change != nil {
 				c.change(header, body)
 			}
@@ -200,20 +200,20 @@ func (r *run) refuse(ctx context.Context, workspace, tok string, cases []refusal
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		if err := r.client.judgeRefusal(c.want, space, status, answer, body); err != nil {
+		if err := r.client.checkRefusal(c.want, space, status, answer, body); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		r.ledger.refuse(expectedRejection{workspace: space, webhookID: header.Get("Webhook-Id"), code: c.want.code,
+		r.ledger.recordRefusal(expectedRejection{workspace: space, webhookID: header.Get("Webhook-Id"), code: c.want.code,
 			status: c.want.status,
-			body:   sha256.Sum256(body), unrecorded: c.recorded == "no", either: c.recorded == "either"})
+			body:   sha256.Sum256(body), unrecorded: c.onRecord == "no", either: c.onRecord == "either"})
 	}
 	return nil
 }
 
-// notEntitled posts for the workspaces that see no tokens. Without conversion tracking
+// sendNotEntitled posts for the workspaces that see no tokens. Without conversion tracking
 // events are refused; a smaller plan alone refuses nothing, there is only no token to
 // send. tok is another workspace's token, "" if there is none.
-func (r *run) notEntitled(ctx context.Context, tok string) error {
+func (r *generator) sendNotEntitled(ctx context.Context, tok string) error {
 	seen := make(map[string]bool)
 	for i := range r.targets {
 		w := r.targets[i].workspace
@@ -221,11 +221,11 @@ func (r *run) notEntitled(ctx context.Context, tok string) error {
 			continue
 		}
 		seen[w.ID] = true
-		t := r.teller(r.prefix+"-"+w.ID, w.ID, tok, nil)
+		t := r.newPlayer(r.eventIDPrefix+"-"+w.ID, w.ID, tok, nil)
 		if tok != "" && w.Access.ConversionTracking {
-			m, err := t.message(step{id: "stolen", typ: event.Lead, refused: &refusal{422, "token_invalid"}})
+			m, err := t.nextEvent(step{id: "stolen", typ: event.Lead, refused: &expectedRefusal{422, "token_invalid"}})
 			if err == nil {
-				err = r.client.send(ctx, m, "msg-"+m.EventID)
+				err = r.client.sendEvent(ctx, m, "msg-"+m.EventID)
 			}
 			if err != nil {
 				return err
@@ -241,9 +241,9 @@ func (r *run) notEntitled(ctx context.Context, tok string) error {
 		t.token = token.Text(&raw)
 		own := step{id: "own", typ: event.Lead, want: "unattributed click_not_found"}
 		if !w.Access.ConversionTracking {
-			own.refused, own.want = &refusal{403, "not_entitled"}, ""
+			own.refused, own.want = &expectedRefusal{403, "not_entitled"}, ""
 		}
-		if err := r.sendSteps(ctx, &story{name: "workspace " + w.ID + " without entitlement"}, t,
+		if err := r.playSteps(ctx, &scenario{name: "workspace " + w.ID + " without entitlement"}, t,
 			[]step{own}); err != nil {
 			return err
 		}

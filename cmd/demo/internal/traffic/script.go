@@ -11,10 +11,10 @@ import (
 )
 
 //go:embed stories.txt
-var storiesText string
+var scenariosText string
 
 //go:embed shapes.txt
-var shapesText string
+var templatesText string
 
 // step is one event of a story or a shape.
 //
@@ -32,12 +32,12 @@ type step struct {
 	at                      *time.Duration
 	foreign, twin           bool
 	token                   string
-	refused                 *refusal
+	refused                 *expectedRefusal
 	want                    string
 }
 
-// story is a token's history written by hand.
-type story struct {
+// scenario is a token's history written by hand.
+type scenario struct {
 	name        string
 	link        string // which link: see findTarget
 	batch       bool   // all events in one request
@@ -46,22 +46,22 @@ type story struct {
 	needsOther  bool // another workspace with a secret
 }
 
-// shape is a journey of the volume; of all journeys weight parts are like this.
-type shape struct {
+// journeyTemplate is a journey of the volume; of all journeys weight parts are like this.
+type journeyTemplate struct {
 	weight int
 	steps  []step
 }
 
-// loadStories reads stories.txt: "story LINK [batch]: NAME", then a step on each line,
+// loadScenarios reads stories.txt: "story LINK [batch]: NAME", then a step on each line,
 // "late" before those that come after the grace.
-func loadStories() ([]story, error) {
-	var stories []story
+func loadScenarios() ([]scenario, error) {
+	var stories []scenario
 	late := false
-	err := eachLine("stories.txt", storiesText, func(line string) error {
+	err := eachLine("stories.txt", scenariosText, func(line string) error {
 		if head, ok := strings.CutPrefix(line, "story "); ok {
 			options, name, _ := strings.Cut(head, ": ")
 			words := strings.Fields(options)
-			stories = append(stories, story{name: name, link: words[0], batch: len(words) > 1 && words[1] == "batch"})
+			stories = append(stories, scenario{name: name, link: words[0], batch: len(words) > 1 && words[1] == "batch"})
 			late = false
 			return nil
 		}
@@ -89,13 +89,13 @@ func loadStories() ([]story, error) {
 	return stories, err
 }
 
-// loadShapes reads shapes.txt: "shape WEIGHT", then a step on each line.
-func loadShapes() ([]shape, error) {
-	var shapes []shape
-	err := eachLine("shapes.txt", shapesText, func(line string) error {
+// loadTemplates reads shapes.txt: "shape WEIGHT", then a step on each line.
+func loadTemplates() ([]journeyTemplate, error) {
+	var shapes []journeyTemplate
+	err := eachLine("shapes.txt", templatesText, func(line string) error {
 		if weight, ok := strings.CutPrefix(line, "shape "); ok {
 			n, err := strconv.Atoi(weight)
-			shapes = append(shapes, shape{weight: n})
+			shapes = append(shapes, journeyTemplate{weight: n})
 			return err
 		}
 		st, err := parseStep(line)
@@ -167,7 +167,7 @@ func parseStep(line string) (step, error) {
 		if err != nil {
 			return step{}, err
 		}
-		s.refused, s.want = &refusal{n, code}, ""
+		s.refused, s.want = &expectedRefusal{n, code}, ""
 	}
 	return s, nil
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// teller turns the steps of one token's journey into messages.
-type teller struct {
-	run       *run
+// player turns the steps of one token's journey into messages.
+type player struct {
+	generator *generator
 	prefix    string // of its ids
 	workspace string
 	foreign   string // another workspace whose merchant posts, "" if none
@@ -31,9 +31,9 @@ type teller struct {
 	occurred map[string]event.Millis // by event id: sent again, it happened at the same time
 }
 
-func (r *run) teller(prefix, workspace, tok string, rng *rand.Rand) *teller {
-	return &teller{
-		run:       r,
+func (r *generator) newPlayer(prefix, workspace, tok string, rng *rand.Rand) *player {
+	return &player{
+		generator: r,
 		prefix:    prefix,
 		workspace: workspace,
 		token:     tok,
@@ -43,8 +43,8 @@ func (r *run) teller(prefix, workspace, tok string, rng *rand.Rand) *teller {
 	}
 }
 
-// message makes the next event.
-func (t *teller) message(s step) (*message, error) {
+// nextEvent makes the next event.
+func (t *player) nextEvent(s step) (*message, error) {
 	t.steps++
 	name := func(prefix, id string) string {
 		if id == "" {
@@ -52,7 +52,7 @@ func (t *teller) message(s step) (*message, error) {
 		}
 		return t.prefix + "-" + prefix + id
 	}
-	m := &message{twin: s.twin, refused: s.refused, Conversion: event.Conversion{WorkspaceID: t.workspace,
+	m := &message{twin: s.twin, wantRefusal: s.refused, Conversion: event.Conversion{WorkspaceID: t.workspace,
 		EventID: name("", s.id), ClickToken: t.token, Type: s.typ, EventName: s.name,
 		OrderID: name("o", s.order), ParentEventID: name("", s.parent)}}
 	if s.typ == event.Sale {
@@ -67,14 +67,14 @@ func (t *teller) message(s step) (*message, error) {
 	if s.foreign {
 		m.WorkspaceID = t.foreign
 	}
-	t.date(m, s)
-	if err := t.price(m, s); err != nil {
+	t.setOccurredAt(m, s)
+	if err := t.setAmount(m, s); err != nil {
 		return nil, err
 	}
-	return m, t.retoken(m, s)
+	return m, t.replaceToken(m, s)
 }
 
-func (t *teller) date(m *message, s step) {
+func (t *player) setOccurredAt(m *message, s step) {
 	at, again := t.occurred[m.EventID]
 	switch {
 	case s.at != nil:
@@ -87,9 +87,9 @@ func (t *teller) date(m *message, s step) {
 	t.occurred[m.EventID], m.OccurredAt = at, at
 }
 
-// price sets the amount. Words in its place mean the amount drawn last, or one that is
+// setAmount sets the amount. Words in its place mean the amount drawn last, or one that is
 // drawn now.
-func (t *teller) price(m *message, s step) error {
+func (t *player) setAmount(m *message, s step) error {
 	if s.amount == "" {
 		return nil
 	}
@@ -118,7 +118,7 @@ func (t *teller) price(m *message, s step) error {
 	return nil
 }
 
-func (t *teller) retoken(m *message, s step) error {
+func (t *player) replaceToken(m *message, s step) error {
 	switch s.token {
 	case "":
 		return nil
@@ -132,7 +132,7 @@ func (t *teller) retoken(m *message, s step) error {
 	if s.token == "old" {
 		at = at.AddDate(0, 0, -60)
 	}
-	raw, err := t.run.cfg.Keys.Mint(t.workspace, at, newTokenSource(t.rng.Uint64()))
+	raw, err := t.generator.cfg.Keys.Mint(t.workspace, at, newTokenSource(t.rng.Uint64()))
 	m.ClickToken = token.Text(&raw)
 	return err
 }
@@ -144,72 +144,72 @@ func newTokenSource(seed uint64) *rand.ChaCha8 {
 	return rand.NewChaCha8(key)
 }
 
-// toldRow is a row that a story expects.
-type toldRow struct {
-	story, workspace, token, eventID string
-	want                             string
-	mayWait                          bool
+// expectedRow is a row that a story expects.
+type expectedRow struct {
+	scenario, workspace, token, eventID string
+	want                                string
+	mayWait                             bool
 }
 
-// lateStory is what is left of a story until its waits are over.
-type lateStory struct {
-	story  *story
-	teller *teller
-	due    time.Time
+// lateScenario is what is left of a story until its waits are over.
+type lateScenario struct {
+	scenario *scenario
+	player   *player
+	due      time.Time
 }
 
-// tell tells each story on a link that fits it. A story is left out if the catalog has
+// playScenarios tells each story on a link that fits it. A story is left out if the catalog has
 // no such link, or if it needs keys or a second workspace that are not there.
-func (r *run) tell(ctx context.Context, stories []story) (late []lateStory, err error) {
+func (r *generator) playScenarios(ctx context.Context, stories []scenario) (late []lateScenario, err error) {
 	for i := range stories {
-		r.report(i, len(stories), PhaseStories)
+		r.reportProgress(i, len(stories), PhaseScenarios)
 		s := &stories[i]
 		rng := rand.New(rand.NewPCG(r.cfg.Seed, uint64(i)<<32))
 		if s.needsKeys && r.cfg.Keys == nil {
 			continue
 		}
-		tok, target, err := r.storyClick(ctx, s.link)
+		tok, target, err := r.clickForKind(ctx, s.link)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}
 		if tok == "" {
 			continue
 		}
-		t := r.teller(fmt.Sprintf("%s-s%d", r.prefix, i+1), target.workspace.ID, tok, rng)
+		t := r.newPlayer(fmt.Sprintf("%s-s%d", r.eventIDPrefix, i+1), target.workspace.ID, tok, rng)
 		if t.foreign = r.otherMerchant(t.workspace); s.needsOther && t.foreign == "" {
 			continue
 		}
-		if err := r.sendSteps(ctx, s, t, s.steps); err != nil {
+		if err := r.playSteps(ctx, s, t, s.steps); err != nil {
 			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}
 		if s.late != nil && r.cfg.Grace <= MaxGrace {
-			late = append(late, lateStory{s, t, r.cfg.Now().Add(r.cfg.Grace + 50*time.Millisecond)})
+			late = append(late, lateScenario{s, t, r.cfg.Now().Add(r.cfg.Grace + 50*time.Millisecond)})
 		}
 	}
-	r.report(len(stories), len(stories), PhaseStories)
+	r.reportProgress(len(stories), len(stories), PhaseScenarios)
 	return late, nil
 }
 
-func (r *run) tellLate(ctx context.Context, late []lateStory) error {
+func (r *generator) playLateSteps(ctx context.Context, late []lateScenario) error {
 	for i, l := range late {
-		r.report(i, len(late), PhaseLate)
-		if err := pause(ctx, l.due.Sub(r.cfg.Now())); err != nil {
+		r.reportProgress(i, len(late), PhaseLate)
+		if err := waitOrDone(ctx, l.due.Sub(r.cfg.Now())); err != nil {
 			return err
 		}
-		if err := r.sendSteps(ctx, l.story, l.teller, l.story.late); err != nil {
-			return fmt.Errorf("%s: %w", l.story.name, err)
+		if err := r.playSteps(ctx, l.scenario, l.player, l.scenario.late); err != nil {
+			return fmt.Errorf("%s: %w", l.scenario.name, err)
 		}
 	}
-	r.report(len(late), len(late), PhaseLate)
+	r.reportProgress(len(late), len(late), PhaseLate)
 	return nil
 }
 
-// storyClick follows the first link of the kind that shows a token.
-func (r *run) storyClick(ctx context.Context, kind string) (string, *target, error) {
+// clickForKind follows the first link of the kind that shows a token.
+func (r *generator) clickForKind(ctx context.Context, kind string) (string, *target, error) {
 	for i := range r.targets {
 		t := &r.targets[i]
 		_, merchant := r.client.secrets[t.workspace.ID]
-		if !merchant || t.hidden || !t.is(kind) {
+		if !merchant || t.hidden || !t.fitsKind(kind) {
 			continue
 		}
 		v := visit{target: t, agent: browsers[i%len(browsers)], referrer: referrers[0]}
@@ -217,7 +217,7 @@ func (r *run) storyClick(ctx context.Context, kind string) (string, *target, err
 			v.extra = "color=red%20or%2fand+blue&size="
 			v.forwarded = v.extra
 		}
-		tok, err := r.client.follow(ctx, &v)
+		tok, err := r.client.followLink(ctx, &v)
 		if err != nil || tok != "" {
 			return tok, t, err
 		}
@@ -225,7 +225,7 @@ func (r *run) storyClick(ctx context.Context, kind string) (string, *target, err
 	return "", nil, nil
 }
 
-func (t *target) is(kind string) bool {
+func (t *target) fitsKind(kind string) bool {
 	approved := t.partner != nil && t.partner.Relationship == catalog.RelationshipApproved
 	switch kind {
 	case "percent":
@@ -239,7 +239,7 @@ func (t *target) is(kind string) bool {
 }
 
 // otherMerchant returns a workspace that may post events and is not the given one.
-func (r *run) otherMerchant(workspace string) string {
+func (r *generator) otherMerchant(workspace string) string {
 	for i := range r.targets {
 		w := r.targets[i].workspace
 		if _, ok := r.client.secrets[w.ID]; ok && w.ID != workspace && w.Access.ConversionTracking {
@@ -249,16 +249,16 @@ func (r *run) otherMerchant(workspace string) string {
 	return ""
 }
 
-func (r *run) sendSteps(ctx context.Context, s *story, t *teller, steps []step) error {
+func (r *generator) playSteps(ctx context.Context, s *scenario, t *player, steps []step) error {
 	var events []*message
 	for _, st := range steps {
-		m, err := t.message(st)
+		m, err := t.nextEvent(st)
 		if err != nil {
 			return err
 		}
 		events = append(events, m)
 		if st.refused == nil && st.want != "" {
-			r.ledger.told = append(r.ledger.told, toldRow{s.name, m.WorkspaceID, m.ClickToken, m.EventID, st.want,
+			r.ledger.expectedRows = append(r.ledger.expectedRows, expectedRow{s.name, m.WorkspaceID, m.ClickToken, m.EventID, st.want,
 				r.cfg.Grace > MaxGrace && strings.HasSuffix(st.want, "_not_found")})
 		}
 	}
@@ -266,18 +266,18 @@ func (r *run) sendSteps(ctx context.Context, s *story, t *teller, steps []step) 
 		return r.client.sendBatch(ctx, t.workspace, fmt.Sprint("msg-", t.prefix), events)
 	}
 	for _, m := range events {
-		r.ledger.sent++
-		if err := r.client.send(ctx, m, fmt.Sprintf("msg-%s-%d", t.prefix, r.ledger.sent)); err != nil {
+		r.ledger.scenarioEvents++
+		if err := r.client.sendEvent(ctx, m, fmt.Sprintf("msg-%s-%d", t.prefix, r.ledger.scenarioEvents)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// CheckStories compares the verdicts of the stories with what a person expects of them.
+// CheckScenarios compares the verdicts of the stories with what a person expects of them.
 // It holds as long as each click reached the processor within the grace. It returns nil
 // if all is well.
-func (l *Ledger) CheckStories(outcomes []event.Outcome) []string {
+func (l *Ledger) CheckScenarios(outcomes []event.Outcome) []string {
 	type key struct{ workspace, token, eventID string }
 	rows := make(map[key][]*event.Outcome)
 	for i := range outcomes {
@@ -289,24 +289,24 @@ func (l *Ledger) CheckStories(outcomes []event.Outcome) []string {
 		slices.SortFunc(r, func(a, b *event.Outcome) int { return cmp.Compare(a.EventOffset, b.EventOffset) })
 	}
 	var f findings
-	for _, told := range l.told {
+	for _, told := range l.expectedRows {
 		k := key{told.workspace, told.token, told.eventID}
 		if len(rows[k]) == 0 {
 			if !told.mayWait {
-				f.add("%s: %s has no row, want %s", told.story, told.eventID, told.want)
+				f.addFinding("%s: %s has no row, want %s", told.scenario, told.eventID, told.want)
 			}
 			continue
 		}
-		if got := rowText(rows[k][0]); got != told.want {
-			f.add("%s: %s is %q, want %q", told.story, told.eventID, got, told.want)
+		if got := formatRow(rows[k][0]); got != told.want {
+			f.addFinding("%s: %s is %q, want %q", told.scenario, told.eventID, got, told.want)
 		}
 		rows[k] = rows[k][1:]
 	}
-	return f.result()
+	return f.limited()
 }
 
-// rowText prints what a story expects of a row.
-func rowText(o *event.Outcome) string {
+// formatRow prints what a story expects of a row.
+func formatRow(o *event.Outcome) string {
 	words := []string{string(o.Verdict)}
 	if o.Reason != "" {
 		words = append(words, o.Reason)

@@ -17,9 +17,9 @@ import (
 
 // Phases of a run, as progress hears them.
 const (
-	PhaseStories = "stories"
-	PhaseVolume  = "traffic"
-	PhaseLate    = "late events"
+	PhaseScenarios = "stories"
+	PhaseVolume    = "traffic"
+	PhaseLate      = "late events"
 )
 
 // Config says what to drive, and how much.
@@ -76,19 +76,19 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// run is one call of Run.
-type run struct {
-	cfg     Config
-	client  *client
-	targets []target
-	spaces  map[string]*catalog.Workspace
-	ledger  *Ledger
-	prefix  string // of event ids: two runs over the same data do not meet in them
-	shapes  []shape
+// generator is one call of Run.
+type generator struct {
+	cfg           Config
+	client        *client
+	targets       []target
+	workspaces    map[string]*catalog.Workspace
+	ledger        *Ledger
+	eventIDPrefix string // of event ids: two runs over the same data do not meet in them
+	templates     []journeyTemplate
 
-	progress  func(done, total int, phase string)
-	reporting sync.Mutex
-	done      atomic.Int64
+	progress   func(done, total int, phase string)
+	progressMu sync.Mutex
+	visitsDone atomic.Int64
 }
 
 // Run drives the traffic and returns what it did; with an error, what it did until
@@ -98,69 +98,69 @@ func Run(ctx context.Context, cfg Config, workspaces []catalog.Workspace, progre
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("driving traffic: %w", err)
 	}
-	shapes, err := loadShapes()
+	shapes, err := loadTemplates()
 	if err != nil {
 		return nil, err
 	}
-	stories, err := loadStories()
+	stories, err := loadScenarios()
 	if err != nil {
 		return nil, err
 	}
-	r := &run{cfg: cfg, ledger: newLedger(), spaces: make(map[string]*catalog.Workspace), shapes: shapes,
-		progress: progress,
-		prefix:   "evt-" + strconv.FormatInt(cfg.Now().Unix(), 36)}
+	r := &generator{cfg: cfg, ledger: newLedger(), workspaces: make(map[string]*catalog.Workspace), templates: shapes,
+		progress:      progress,
+		eventIDPrefix: "evt-" + strconv.FormatInt(cfg.Now().Unix(), 36)}
 	if r.client, err = newClient(cfg, workspaces, r.ledger); err != nil {
 		return nil, fmt.Errorf("driving traffic: %w", err)
 	}
-	defer r.client.close()
+	defer r.client.closeConnections()
 	for i := range workspaces {
-		r.spaces[workspaces[i].ID] = &workspaces[i]
+		r.workspaces[workspaces[i].ID] = &workspaces[i]
 	}
-	if r.targets = targetsOf(workspaces); len(r.targets) == 0 {
+	if r.targets = activeTargets(workspaces); len(r.targets) == 0 {
 		return nil, errors.New("driving traffic: the catalog has no active link")
 	}
 
-	late, err := r.tell(ctx, stories)
+	late, err := r.playScenarios(ctx, stories)
 	if err != nil {
 		return r.ledger, fmt.Errorf("telling stories: %w", err)
 	}
-	if err := r.refusals(ctx); err != nil {
+	if err := r.sendRefused(ctx); err != nil {
 		return r.ledger, fmt.Errorf("making requests that must be refused: %w", err)
 	}
-	if err := r.volume(ctx); err != nil {
+	if err := r.driveVolume(ctx); err != nil {
 		return r.ledger, fmt.Errorf("driving volume: %w", err)
 	}
-	if err := r.tellLate(ctx, late); err != nil {
+	if err := r.playLateSteps(ctx, late); err != nil {
 		return r.ledger, fmt.Errorf("sending late events: %w", err)
 	}
 	return r.ledger, nil
 }
 
-func (r *run) report(done, total int, phase string) {
+func (r *generator) reportProgress(done, total int, phase string) {
 	if r.progress == nil {
 		return
 	}
-	r.reporting.Lock()
-	defer r.reporting.Unlock()
+	r.progressMu.Lock()
+	defer r.progressMu.Unlock()
 	r.progress(done, total, phase)
 }
 
-// chunk is how many visits are drawn from one random source and made one after the
+// chunkVisits is how many visits are drawn from one random source and made one after the
 // other.
-const chunk = 500
+const chunkVisits = 500
 
-func (r *run) volume(ctx context.Context) error {
+func (r *generator) driveVolume(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.cfg.Workers)
-	r.report(0, r.cfg.Clicks, PhaseVolume)
-	for n := 0; n*chunk < r.cfg.Clicks && ctx.Err() == nil; n++ {
-		g.Go(func() error { return r.chunk(ctx, n, min(chunk, r.cfg.Clicks-n*chunk)) })
+	r.reportProgress(0, r.cfg.Clicks, PhaseVolume)
+	for n := 0; n*chunkVisits < r.cfg.Clicks && ctx.Err() == nil; n++ {
+		g.Go(func() error { return r.driveChunk(ctx, n, min(chunkVisits, r.cfg.Clicks-n*chunkVisits)) })
 	}
 	return g.Wait()
 }
 
-func (r *run) visited() {
-	if done := int(r.done.Add(1)); done%250 == 0 || done == r.cfg.Clicks {
-		r.report(done, r.cfg.Clicks, PhaseVolume)
+func (r *generator) countVisit() {
+	if done := int(r.visitsDone.Add(1)); done%250 == 0 || done == r.cfg.Clicks {
+		r.reportProgress(done, r.cfg.Clicks, PhaseVolume)
 	}
 }

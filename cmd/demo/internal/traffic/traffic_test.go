@@ -23,7 +23,7 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-func want(t *testing.T, what string, got []string) {
+func wantNoFindings(t *testing.T, what string, got []string) {
 	t.Helper()
 	if got != nil {
 		t.Errorf("%s:\n%s", what, strings.Join(got, "\n"))
@@ -31,8 +31,8 @@ func want(t *testing.T, what string, got []string) {
 }
 
 func TestRun(t *testing.T) {
-	w := newWorld(t)
-	cfg := w.config()
+	w := newFakeServers(t)
+	cfg := w.trafficConfig()
 	var phases []string
 	ledger, err := traffic.Run(t.Context(), cfg, w.workspaces, func(done, total int, phase string) {
 		if done == total {
@@ -45,13 +45,13 @@ func TestRun(t *testing.T) {
 	if d := cmp.Diff([]string{"stories true", "traffic true", "late events true"}, phases); d != "" {
 		t.Error(d)
 	}
-	want(t, "clicks", ledger.CheckClicks(w.bareClicks()))
-	want(t, "conversions", ledger.CheckConversions(w.bareEvents()))
-	want(t, "rejections", ledger.CheckRejections(w.rejections))
+	wantNoFindings(t, "clicks", ledger.CheckClicks(w.clickRecords()))
+	wantNoFindings(t, "conversions", ledger.CheckConversions(w.conversionRecords()))
+	wantNoFindings(t, "rejections", ledger.CheckRejections(w.rejections))
 	judge := oracle.DefaultConfig()
 	judge.Grace = cfg.Grace
 	truth := oracle.Judge(judge, w.clicks, w.events, event.MillisOf(time.Now().Add(time.Hour)))
-	want(t, "stories", ledger.CheckStories(truth.Outcomes))
+	wantNoFindings(t, "stories", ledger.CheckScenarios(truth.Outcomes))
 
 	if ledger.Visits() != len(w.clicks) || ledger.Accepted() != len(w.events) || ledger.Refused() < 20 {
 		t.Errorf("%d visits, %d accepted, %d refused", ledger.Visits(), ledger.Accepted(), ledger.Refused())
@@ -85,9 +85,9 @@ func TestRun(t *testing.T) {
 }
 
 // A check that cannot find anything is worth nothing.
-func TestChecksFind(t *testing.T) {
-	w := newWorld(t)
-	cfg := w.config()
+func TestChecksFindMistakes(t *testing.T) {
+	w := newFakeServers(t)
+	cfg := w.trafficConfig()
 	cfg.Clicks, cfg.Grace = 500, 0
 	ledger, err := traffic.Run(t.Context(), cfg, w.workspaces, nil)
 	if err != nil {
@@ -100,7 +100,7 @@ func TestChecksFind(t *testing.T) {
 		}
 	}
 	clicks := func(change func([]event.Click) []event.Click) []string {
-		return ledger.CheckClicks(change(w.bareClicks()))
+		return ledger.CheckClicks(change(w.clickRecords()))
 	}
 	shown := slices.IndexFunc(w.clicks, func(c oracle.Click) bool { return c.TokenStatus == event.TokenAppended })
 	hidden := slices.IndexFunc(w.clicks, func(c oracle.Click) bool { return c.TokenStatus != event.TokenAppended })
@@ -129,7 +129,7 @@ func TestChecksFind(t *testing.T) {
 	}), "no visitor saw the token")
 
 	events := func(change func([]event.Conversion) []event.Conversion) []string {
-		return ledger.CheckConversions(change(w.bareEvents()))
+		return ledger.CheckConversions(change(w.conversionRecords()))
 	}
 	f("a lost event", events(func(e []event.Conversion) []event.Conversion { return e[1:] }), "is on record 0 times")
 	f("an event twice", events(func(e []event.Conversion) []event.Conversion {
@@ -159,17 +159,17 @@ func TestChecksFind(t *testing.T) {
 		return r
 	}), "status is 500")
 
-	if got := ledger.CheckStories(nil); len(got) != 21 {
+	if got := ledger.CheckScenarios(nil); len(got) != 21 {
 		t.Errorf("no outcomes at all: %q", got)
 	}
 }
 
 // The same seed gives the same requests, however many workers make them.
-func TestSeed(t *testing.T) {
+func TestSameSeedSameRequests(t *testing.T) {
 	now := time.Now()
 	requests := func(seed uint64, workers int) []string {
-		w := newWorld(t)
-		cfg := w.config()
+		w := newFakeServers(t)
+		cfg := w.trafficConfig()
 		cfg.Seed, cfg.Workers, cfg.Clicks, cfg.Grace, cfg.Now = seed, workers, 1200, 0, func() time.Time { return now }
 		if _, err := traffic.Run(t.Context(), cfg, w.workspaces, nil); err != nil {
 			t.Fatal(err)
@@ -187,11 +187,11 @@ func TestSeed(t *testing.T) {
 }
 
 func TestUnexpectedAnswers(t *testing.T) {
-	f := func(name string, breakWorld func(*world), want ...string) {
+	f := func(name string, breakWorld func(*fakeServers), want ...string) {
 		t.Helper()
-		w := newWorld(t)
+		w := newFakeServers(t)
 		breakWorld(w)
-		cfg := w.config()
+		cfg := w.trafficConfig()
 		cfg.Grace = 0
 		_, err := traffic.Run(t.Context(), cfg, w.workspaces, nil)
 		for _, text := range want {
@@ -211,23 +211,23 @@ func TestUnexpectedAnswers(t *testing.T) {
 			return true
 		}
 	}
-	f("the redirector fails", func(w *world) { w.breakVisit = answer(500, "", "") }, "status 500, want 302")
-	f("a destination with one byte changed", func(w *world) {
+	f("the redirector fails", func(w *fakeServers) { w.breakVisit = answer(500, "", "") }, "status 500, want 302")
+	f("a destination with one byte changed", func(w *fakeServers) {
 		w.breakVisit = answer(302, "https://shop.acme.com/?ref=a+b#top", "")
 	}, "https://shop.acme.com/?ref=a+b#top")
-	f("the gateway fails", func(w *world) {
+	f("the gateway fails", func(w *fakeServers) {
 		w.breakPost = answer(500, "", "its disk is full")
 	}, "status 500 its disk is full, want 202", `"event_id"`)
-	f("another event is acknowledged", func(w *world) {
+	f("another event is acknowledged", func(w *fakeServers) {
 		w.breakPost = answer(202, "", `{"status":"accepted","event_id":"other"}`)
 	}, "want 202")
-	f("nobody is there", func(w *world) { w.redirector.Close() }, "connection refused")
+	f("nobody is there", func(w *fakeServers) { w.redirector.Close() }, "connection refused")
 }
 
 // What is put off is sent again, and what may have been recorded by the way is no
 // error.
-func TestPutOff(t *testing.T) {
-	w := newWorld(t)
+func TestDeferredEventsAreSentAgain(t *testing.T) {
+	w := newFakeServers(t)
 	rng := rand.New(rand.NewPCG(1, 1))
 	w.putOff = func(int) (int, bool) {
 		switch rng.IntN(20) {
@@ -240,23 +240,23 @@ func TestPutOff(t *testing.T) {
 		}
 		return 0, true
 	}
-	cfg := w.config()
+	cfg := w.trafficConfig()
 	cfg.Grace = 0
 	cfg.Clicks = 300
 	ledger, err := traffic.Run(t.Context(), cfg, w.workspaces, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want(t, "conversions", ledger.CheckConversions(w.bareEvents()))
+	wantNoFindings(t, "conversions", ledger.CheckConversions(w.conversionRecords()))
 	if ledger.Accepted() >= len(w.events) {
 		t.Error("no event was recorded and put off: the test tests nothing")
 	}
 }
 
-func TestCancel(t *testing.T) {
-	w := newWorld(t)
+func TestCancelStopsTheRun(t *testing.T) {
+	w := newFakeServers(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	cfg := w.config()
+	cfg := w.trafficConfig()
 	cfg.Clicks = 1_000_000
 	_, err := traffic.Run(ctx, cfg, w.workspaces, func(done, _ int, phase string) {
 		if phase == traffic.PhaseVolume && done > 0 {
@@ -281,7 +281,7 @@ func TestValidate(t *testing.T) {
 // BenchmarkVolume is a run per visit, the servers included: a redirector that does
 // nothing but mint tokens, and the gateway of the tests.
 func BenchmarkVolume(b *testing.B) {
-	w := newWorld(b)
+	w := newFakeServers(b)
 	full := w.redirector.Config.Handler
 	w.redirector.Config.Handler = http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
 		if req.Method == http.MethodPost || req.Host != "go.acme.com" || req.URL.Path != "/plain" {
@@ -302,7 +302,7 @@ func BenchmarkVolume(b *testing.B) {
 			}
 		}
 	}
-	cfg := w.config()
+	cfg := w.trafficConfig()
 	cfg.Clicks, cfg.Workers, cfg.Grace = b.N, traffic.DefaultConfig().Workers, 0
 	b.ReportAllocs()
 	b.ResetTimer()

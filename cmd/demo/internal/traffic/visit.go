@@ -24,8 +24,8 @@ type target struct {
 	weight        int
 }
 
-// targetsOf lists the active links, the first more popular than the next.
-func targetsOf(workspaces []catalog.Workspace) []target {
+// activeTargets lists the active links, the first more popular than the next.
+func activeTargets(workspaces []catalog.Workspace) []target {
 	var targets []target
 	for i := range workspaces {
 		w := &workspaces[i]
@@ -96,7 +96,7 @@ var referrers = []string{"https://news.example.com/spring?id=7", "https://www.ex
 	"https://blog.example.net/reviews/best-of", "https://t.example/x"}
 
 // drawVisit draws who comes, from where, to which link.
-func (r *run) drawVisit(rng *rand.Rand) visit {
+func (r *generator) drawVisit(rng *rand.Rand) visit {
 	total := 0
 	for i := range r.targets {
 		total += r.targets[i].weight
@@ -131,7 +131,7 @@ func (r *run) drawVisit(rng *rand.Rand) visit {
 	return v
 }
 
-func (v *visit) query() string {
+func (v *visit) queryString() string {
 	var parts []string
 	for i, s := range v.subs {
 		if s != "" {
@@ -147,8 +147,8 @@ func (v *visit) query() string {
 	return strings.Join(parts, "&")
 }
 
-// facts is what a click record must say about its visit.
-type facts struct {
+// clickFacts is what a click record must say about its visit.
+type clickFacts struct {
 	workspace, link string
 	trigger         event.Trigger
 	bot             bool
@@ -156,8 +156,8 @@ type facts struct {
 	referrer        string
 }
 
-func (v *visit) facts() facts {
-	f := facts{workspace: v.workspace.ID, link: v.link.ID, trigger: event.TriggerLink, bot: v.bot, subs: v.subs}
+func (v *visit) expectedClick() clickFacts {
+	f := clickFacts{workspace: v.workspace.ID, link: v.link.ID, trigger: event.TriggerLink, bot: v.bot, subs: v.subs}
 	if v.qr {
 		f.trigger = event.TriggerQR
 	}
@@ -167,12 +167,12 @@ func (v *visit) facts() facts {
 	return f
 }
 
-func factsOf(c *event.Click) facts {
-	return facts{c.WorkspaceID, c.LinkID, c.Trigger, c.IsBot, [5]string{c.Sub1, c.Sub2, c.Sub3, c.Sub4, c.Sub5},
+func recordedClick(c *event.Click) clickFacts {
+	return clickFacts{c.WorkspaceID, c.LinkID, c.Trigger, c.IsBot, [5]string{c.Sub1, c.Sub2, c.Sub3, c.Sub4, c.Sub5},
 		c.ReferrerHost}
 }
 
-func (f facts) String() string {
+func (f clickFacts) String() string {
 	s := fmt.Sprintf("%s %s, trigger %s, bot %v, subs %q", f.workspace, f.link, f.trigger, f.bot, f.subs)
 	if f.referrer != "" {
 		s += ", from " + f.referrer
@@ -180,9 +180,9 @@ func (f facts) String() string {
 	return s
 }
 
-// tokenIn returns the token in a Location, "" if the Location is the destination alone.
+// tokenInLocation returns the token in a Location, "" if the Location is the destination alone.
 // All else must be the destination, byte for byte.
-func (v *visit) tokenIn(location string) (string, error) {
+func (v *visit) tokenInLocation(location string) (string, error) {
 	head, fragment := v.link.Destination, ""
 	if i := strings.IndexByte(head, '#'); i >= 0 {
 		head, fragment = head[:i], head[i:]
