@@ -15,8 +15,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// initTransactionalID ends what the transactional id has open, and keeps everybody out
-// who used it before.
+// initTransactionalID ends the transaction that the id has open, and fences every
+// process that used the id before.
 func (s *session) initTransactionalID(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, EndTimeout)
 	defer cancel()
@@ -33,12 +33,14 @@ func (s *session) initTransactionalID(ctx context.Context, id string) error {
 	return err
 }
 
-// newTransactionalClient makes a client that takes the transactional id with its first request.
+// newTransactionalClient makes a client that takes the transactional id with its first
+// request.
 func (s *session) newTransactionalClient(id string) (*kgo.Client, error) {
 	return kafka.NewClient(s.kafka, s.log, nil, kgo.TransactionalID(id), kgo.TransactionTimeout(s.env.TransactionTimeout))
 }
 
-// blockingTxn is a transaction of our group that holds partitions back and is not over yet.
+// blockingTxn is a transaction of our group that holds partitions back and is not over
+// yet.
 type blockingTxn struct {
 	hangingTxn
 	hangs bool  // over for its coordinator; otherwise it is under way
@@ -47,10 +49,10 @@ type blockingTxn struct {
 
 func (b blockingTxn) Error() string { return fmt.Sprintf("%v: %v", b.hangingTxn, b.why) }
 
-// endAllBlockers looks at every partition that our transactions write, before this slot writes
-// into any: its next transaction would close what an earlier one left open with its own
-// marker. It waits for what hangs in partitions that every slot shares; for what hangs
-// elsewhere, the partition's owner waits.
+// endAllBlockers looks at every partition that our transactions write, before this slot
+// writes into any: its next transaction would close what an earlier one left open with
+// its own marker. It waits for what hangs in partitions that every slot shares; for
+// what hangs elsewhere, the partition's owner waits.
 func (s *session) endAllBlockers(ctx context.Context) error {
 	return s.waitForBlockers(ctx, s.transactionPartitions(), false, func(b blockingTxn) bool {
 		return b.hangs && slices.ContainsFunc(b.open, func(p kadm.DescribedProducer) bool {
@@ -59,9 +61,9 @@ func (s *session) endAllBlockers(ctx context.Context) error {
 	})
 }
 
-// endBlockers ends transactions that hold back what this partition's outputs and changelog
-// say. Their owner may have died between one and the other: without this
-// nobody would see our rows, which come after its own, until it times out.
+// endBlockers ends transactions that hold back what this partition's outputs and
+// changelog say. Their owner may have died between one and the other: without this
+// readers would not see our rows, which come after its own, until it times out.
 func (s *session) endBlockers(ctx context.Context, p *Partition) error {
 	held := make(kadm.TopicsSet)
 	for _, name := range append([]string{s.topo.Changelog}, s.topo.Owned...) {
@@ -87,8 +89,8 @@ const (
 	logPause = time.Minute
 )
 
-// waitForBlockers looks at partitions until nothing is left there that matters. It never gives up:
-// what a person has to do is in the log, once a minute.
+// waitForBlockers looks at partitions until nothing is left there that matters. It
+// never gives up: what a person has to do is in the log, once a minute.
 func (s *session) waitForBlockers(ctx context.Context, partitions kadm.TopicsSet, owned bool, matters func(blockingTxn) bool) error {
 	var began, loggedAt time.Time
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, lookPause) {
@@ -134,11 +136,11 @@ func (s *session) waitForBlockers(ctx context.Context, partitions kadm.TopicsSet
 	}
 }
 
-// lookForBlockers ends what it can of the transactions of our group that hold partitions back, and
-// returns those that it could not. owned says that the partitions were assigned to us:
-// whoever has a transaction open there is dead or a zombie, as a live member revokes
-// only between transactions. In other partitions, what is under way may be a live
-// one's.
+// lookForBlockers ends what it can of the transactions of our group that hold
+// partitions back, and returns those that it could not. owned says that the partitions
+// were assigned to us: then the owner of a transaction that is open there is dead or a
+// zombie, because a live member gives partitions back only between transactions. In
+// other partitions a running transaction may belong to a live process.
 func (s *session) lookForBlockers(ctx context.Context, partitions kadm.TopicsSet, owned bool) (blockers []blockingTxn, err error) {
 	select { // restores run side by side, and one transaction is open in several partitions
 	case s.healing <- struct{}{}:
@@ -195,7 +197,7 @@ func (s *session) lookForBlockers(ctx context.Context, partitions kadm.TopicsSet
 	return blockers, nil
 }
 
-// errSlow: looking took too long. The next look begins anew.
+// errSlow: looking took too long. The next look starts over.
 var errSlow = errors.New("the brokers answer slowly")
 
 // isShared reports whether every slot writes the topic, given by its full name.
@@ -214,9 +216,9 @@ func (s *session) writesShared(partitions kadm.TopicsSet) bool {
 	return false
 }
 
-// listOpenTransactions lists the producers that have a transaction open in partitions, and the
-// partitions that it could not see, with the reason. Where the cluster does not let us
-// look, nothing is open: restores then wait for a transaction's timeout.
+// listOpenTransactions lists the producers that have a transaction open in partitions,
+// and the partitions that it could not see, with the reason. Where the cluster does not
+// let us look, nothing is open: restores then wait for a transaction's timeout.
 func (s *session) listOpenTransactions(ctx context.Context, partitions kadm.TopicsSet) (
 	open []kadm.DescribedProducer, unseen kadm.TopicsSet, err error) {
 	unseen = make(kadm.TopicsSet)
@@ -249,8 +251,8 @@ func (s *session) listOpenTransactions(ctx context.Context, partitions kadm.Topi
 	return open, unseen, err
 }
 
-// describeOwners says, by producer id, which transactional id it belongs to, and what the
-// coordinator says of that. A producer id that rolled over belongs to none.
+// describeOwners says, by producer id, which transactional id it belongs to, and what
+// the coordinator says of that. A producer id that rolled over belongs to none.
 func (s *session) describeOwners(ctx context.Context, txns []hangingTxn) (map[int64]kadm.DescribedTransaction, error) {
 	var producers []int64
 	for _, t := range txns {

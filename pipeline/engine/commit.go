@@ -21,8 +21,8 @@ type Tx struct {
 	failed atomic.Pointer[error]
 }
 
-// Begin opens the transaction, if it is not open yet, so that it commits even if nothing
-// is produced.
+// Begin opens the transaction, if it is not open yet, so that it commits even if
+// nothing is produced.
 func (tx *Tx) Begin() error {
 	if tx.open {
 		return nil
@@ -43,8 +43,8 @@ func (tx *Tx) Produce(r *kgo.Record) {
 	tx.produceRecord(r, nil)
 }
 
-// ProduceOwned writes a record to the first owned output. p's OwnedEnd covers it once it is
-// acknowledged.
+// ProduceOwned writes a record to the first owned output. p's OwnedEnd covers it once
+// it is acknowledged.
 func (tx *Tx) ProduceOwned(p *Partition, r *kgo.Record) {
 	tx.records++
 	tx.produceRecord(r, func(r *kgo.Record) { raiseTo(&p.ownedEnd, r.Offset+1) })
@@ -70,8 +70,8 @@ func (tx *Tx) noteProduced(r *kgo.Record, err error) {
 	}
 }
 
-// commitTransaction ends the transaction if there is one, and applies it. Anything but a clear yes
-// ends the session: the broker knows, and the next session asks.
+// commitTransaction ends the transaction if there is one, and applies it. Anything but
+// a clear yes ends the session: the broker knows, and the next session asks.
 func (s *session) commitTransaction(tx *Tx) error {
 	if !tx.open {
 		return nil
@@ -99,8 +99,8 @@ func (s *session) commitTransaction(tx *Tx) error {
 	return s.applyCommitted()
 }
 
-// applyCommitted applies the transaction to the state of every partition, and does what had
-// to wait for the commit.
+// applyCommitted applies the transaction to the state of every partition, and does what
+// had to wait for the commit.
 func (s *session) applyCommitted() error {
 	began := time.Now()
 	now := s.env.Now()
@@ -123,24 +123,24 @@ func (s *session) applyCommitted() error {
 	return nil
 }
 
-// flushState makes a partition's state durable now and then, so that a restart has little
-// to read again.
+// flushState makes a partition's state durable now and then, so that a restart has
+// little to read again.
 func (s *session) flushState(p *Partition) error {
 	if time.Since(p.lastFlush) < s.env.FlushEvery {
 		return nil
 	}
 	p.lastFlush = time.Now()
-	// Only this process writes the partition's changelog: the state is of now, however long
-	// nothing changed.
+	// Only this process writes the partition's changelog: the state is of now, however
+	// long nothing changed.
 	p.identity.At = s.env.Now().UnixMilli()
 	b := p.Store.NewBatch()
 	return errors.Join(p.identity.putRow(b), b.Commit(), p.Store.Flush())
 }
 
-// produceRows waits for the tasks' records, lets each task finish, writes each changed row
-// once, in its last form, and waits for those too: End would wait for them, but commits
-// whatever became of them. Offsets were committed whose rows the changelog lacked, because
-// a record had been given up on.
+// produceRows waits for the tasks' records, lets each task finish, writes each changed
+// row once, in its last form, and waits for those too: End would wait for them, but
+// commits whatever became of them. Offsets were committed whose rows the changelog
+// lacked, because a record had been given up on.
 func (s *session) produceRows(tx *Tx) error {
 	if err := s.flushProduced(tx); err != nil {
 		return err
@@ -172,9 +172,9 @@ func (s *session) flushProduced(tx *Tx) error {
 	return nil
 }
 
-// endTransaction commits with the offsets of what was applied. The deadline gets us out of a client
-// that waits for itself (see DESIGN.md); if even that does not help, only a new process
-// does.
+// endTransaction commits with the offsets of what was applied. The deadline gets us out
+// of a client that waits for itself (see DESIGN.md); if even that does not help, only a
+// new process does.
 func (s *session) endTransaction() (bool, error) {
 	type answer struct {
 		ok  bool

@@ -16,8 +16,8 @@ type Config struct {
 	// StateDir holds a directory for each partition that was ever owned here. It may be
 	// lost: it is rebuilt from Kafka.
 	StateDir string
-	// Instance is the stable name of this slot: static group member and transactional id.
-	// Two processes with one name fence each other.
+	// Instance is the stable name of this slot: static group member and transactional
+	// id. Two processes with one name fence each other.
 	Instance string
 	// CommitInterval is how long a transaction stays open.
 	CommitInterval time.Duration
@@ -59,8 +59,7 @@ func (c Config) Validate() error {
 }
 
 const (
-	// TransactionTimeout is after how long the broker aborts a transaction that nobody
-	// ends.
+	// TransactionTimeout is after how long the broker aborts a transaction by itself.
 	TransactionTimeout = 10 * time.Second
 	// EndTimeout bounds End and Close: its expiry means "outcome unknown".
 	EndTimeout = 5 * time.Second
@@ -69,27 +68,27 @@ const (
 	// maxBuffered is how many records of the following input a partition buffers before
 	// their fetching is paused.
 	maxBuffered = 20_000
-	// stuckGrace is how long the watchdog must keep seeing a stuck session before it acts.
-	// After SIGSTOP or a pause of the machine every deadline has expired at once, so one
-	// observation proves nothing.
+	// stuckGrace is how long the watchdog must keep seeing a stuck session before it
+	// acts. After SIGSTOP or a pause of the machine every deadline has expired at once,
+	// so one observation proves nothing.
 	stuckGrace = 3 * time.Second
 	// stuckAfter is how long a session may go without a poll.
 	stuckAfter = time.Minute
 	// maxRows ends a transaction before its commit interval.
 	maxRows = 200_000
 	// maxRequest bounds the bytes of a produce request before compression. A request of
-	// more than half a heap region (1 MiB with the broker's usual gigabyte) is "humongous"
-	// to G1, and each one may start a marking cycle: without this, a quarter of a broker's
-	// time in a backlog went there. It is the least that the client takes: the largest
-	// batch must fit.
+	// more than half a heap region (1 MiB with the broker's usual gigabyte) is
+	// "humongous" to G1, and each one may start a marking cycle: without this, a
+	// quarter of a broker's time in a backlog went there. It is the least that the
+	// client takes: the largest batch must fit.
 	maxRequest = 1 << 20
 	// maxPoll is the number of records of one poll.
 	maxPoll = 20_000
-	// tombstoneLife is the changelog's delete.retention.ms: state that is older may hold
-	// rows whose tombstones are gone.
+	// tombstoneLife is the changelog's delete.retention.ms: state that is older may
+	// hold rows whose tombstones are gone.
 	tombstoneLife = 7 * 24 * time.Hour
-	// clockError bounds the difference between the clock that dated the state and the one
-	// that reads the date.
+	// clockError bounds the difference between the clock that dated the state and the
+	// one that reads the date.
 	clockError = 12 * time.Hour
 )
 
@@ -101,8 +100,8 @@ var (
 	ErrRetention = errors.New("retention of clicks is too short")
 	// ErrStateDir: another process uses this state directory.
 	ErrStateDir = errors.New("another process uses this -state-dir")
-	// ErrStuck: the client did not come back from a call long after its deadline. Only a
-	// new process helps.
+	// ErrStuck: the client did not come back from a call long after its deadline. Only
+	// a new process helps.
 	ErrStuck = errors.New("the Kafka client is stuck")
 )
 
@@ -116,8 +115,8 @@ var errSession = errors.New("session over")
 // something else.
 var errStale = errors.New("state cannot be continued from the log")
 
-// Fatal reports whether err needs a person, or a new process: trying again here would not
-// help.
+// Fatal reports whether err needs a person, or a new process: trying again here would
+// not help.
 func Fatal(err error) bool {
 	for _, f := range []error{ErrInstance, ErrRetention, ErrStateDir, ErrStuck, kafka.ErrOffsets,
 		kafka.ErrPartitions, kafka.ErrTransactions, kafka.ErrUnclean, kerr.TopicAuthorizationFailed,

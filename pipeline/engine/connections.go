@@ -14,14 +14,13 @@ import (
 
 // connectionWatch ends a session one of whose clients lost a connection.
 //
-// A broker that was away may have lost the markers of our last transaction, End
-// answered or not. The client would connect again and go on, and its next transaction
-// would close the last one with a marker of its own. So nothing is written by whoever
-// was connected before: the next session looks for hanging transactions, and at the
-// committed offsets, first.
+// A broker that was away may have lost the markers of our last transaction, whether End
+// was answered or not. The client would reconnect and continue, and its next transaction
+// would close the last one with a marker of its own. So the session ends, and the next
+// one first looks for hanging transactions and reads the committed offsets.
 //
-// It is a hook of the clients of a session: none can have dialled again before it is
-// called.
+// It is a hook of the session's clients, which franz-go calls before a client can have
+// dialled again.
 type connectionWatch struct {
 	lost context.CancelCauseFunc
 	mu   sync.Mutex

@@ -11,19 +11,22 @@
 //
 // # Promises
 //
-//   - What a task writes in a transaction (records, rows of state) becomes visible with the
-//     input offsets of what was applied, or not at all.
-//   - A record is applied to the state exactly once, whatever is killed, revoked or fenced.
-//   - A watermark never runs ahead: everything that reached Kafka before it was applied.
-//   - State may be lost, old or foreign: it is recognised and rebuilt from the changelog.
+//   - What a task writes in a transaction (records, rows of state) becomes visible with
+//     the input offsets of what was applied, or not at all.
+//   - A record is applied to the state exactly once, whatever is killed, revoked or
+//     fenced.
+//   - A watermark never runs ahead: everything that reached Kafka before it was
+//     applied.
+//   - State may be lost, old or foreign: it is recognised and rebuilt from the
+//     changelog.
 //   - A transaction that hangs in Kafka is decided and ended before anything is written
 //     behind it. The engine waits for that and never exits because of it.
 //
 // # Shape
 //
-// An Engine runs sessions, one after another. A session is one membership in the consumer
-// group with one transactional producer; anything that leaves the outcome of a transaction
-// in doubt ends it, and the next one asks the broker.
+// An Engine runs sessions, one after another. A session is one membership in the
+// consumer group with one transactional producer; anything that leaves the outcome of a
+// transaction in doubt ends it, and the next one asks the broker.
 //
 //	engine.go       sessions, restarts, watchdog
 //	session.go      joining, assignment, revocation, closing

@@ -8,8 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// endOffsetPoller lists the end offsets of both inputs beside the session, one listing at a
-// time.
+// endOffsetPoller lists the end offsets of both inputs beside the session, one listing
+// at a time.
 type endOffsetPoller struct {
 	adm       *kadm.Client
 	now       func() time.Time
@@ -21,8 +21,8 @@ type endOffsetPoller struct {
 	done      chan struct{}
 }
 
-// endOffsetSnapshot is where both inputs ended, as far as the brokers told. Everything that
-// was in Kafka at the time of the request lies below the ends.
+// endOffsetSnapshot is where both inputs ended, as far as the brokers told. Everything
+// that was in Kafka at the time of the request lies below the ends.
 type endOffsetSnapshot struct {
 	at        time.Time // of the request, to compare with other times of this process
 	wall      time.Time // the same moment on the wall clock, to compare with times in the log
@@ -45,7 +45,8 @@ func newEndOffsetPoller(adm *kadm.Client, now func() time.Time, leading, followi
 	return l
 }
 
-// hasReached reports whether offset has come to the end in ends; not if that is unknown.
+// hasReached reports whether offset has come to the end in ends; not if that is
+// unknown.
 func hasReached(ends map[int32]int64, partition int32, offset int64) bool {
 	end, ok := ends[partition]
 	return ok && offset >= end

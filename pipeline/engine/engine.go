@@ -64,8 +64,8 @@ const (
 )
 
 // Run works until ctx is done, then ends the running transaction, closes the state and
-// returns nil. Any other return is a condition that a person, or a new process, has to end
-// (Fatal); everything else is retried in a new session.
+// returns nil. Any other return is a condition that a person, or a new process, has to
+// end (Fatal); everything else is retried in a new session.
 func (e *Engine) Run(ctx context.Context) error {
 	if err := e.env.FS.MkdirAll(e.cfg.StateDir, 0o755); err != nil {
 		return fmt.Errorf("making -state-dir %s: %w", e.cfg.StateDir, err)
@@ -106,8 +106,8 @@ func (e *Engine) Run(ctx context.Context) error {
 // joining is what the Watch over Kafka is told about: it works when a partition runs.
 const joining = "a session with the consumer group"
 
-// logEndOfSession logs why a session ended. During an outage the Watch logs once and then
-// once a minute.
+// logEndOfSession logs why a session ended. During an outage the Watch logs once and
+// then once a minute.
 func (e *Engine) logEndOfSession(err error, pause time.Duration) {
 	const ended = "session ended; starting over from the committed offsets"
 	switch {
@@ -165,8 +165,8 @@ func (e *Engine) transactionalID() string {
 	return e.kafka.Group(e.topo.Group) + "-" + e.cfg.Instance
 }
 
-// HangingTransactions is in how many partitions this engine wrote a marker that Kafka had
-// lost.
+// HangingTransactions is in how many partitions this engine wrote a marker that Kafka
+// had lost.
 func (e *Engine) HangingTransactions() prometheus.Counter { return e.m.hanging }
 
 // HeldBack is how many partitions and starts of sessions wait for another transaction.

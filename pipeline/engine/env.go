@@ -21,11 +21,10 @@ type Env struct {
 	// Step is called at each of the steps below, on the goroutine that takes it, before
 	// the next thing happens.
 	Step func(step string)
-	// FlushEvery is how often applied state is made durable: what a crash loses, a restart
-	// reads again.
+	// FlushEvery is how often applied state is made durable: what a crash loses, a
+	// restart reads again.
 	FlushEvery time.Duration
-	// TransactionTimeout is after how long the broker aborts a transaction that nobody
-	// ends.
+	// TransactionTimeout is after how long the broker aborts a transaction by itself.
 	TransactionTimeout time.Duration
 	// StuckAfter is after how long without a poll a session counts as stuck.
 	StuckAfter time.Duration
@@ -59,8 +58,8 @@ func lockFile(path string) (io.Closer, error) {
 	return lock, nil
 }
 
-// Steps of an engine's life, in the order in which they come. At any of them a process may
-// die.
+// Steps of an engine's life, in the order in which they come. At any of them a process
+// may die.
 const (
 	StepAssigned  = "assigned"   // partitions were given to us; nothing is open yet
 	StepOpened    = "opened"     // a partition's files are open, not yet caught up
@@ -69,7 +68,7 @@ const (
 	StepJudged    = "judged"     // a record of the following input is judged, others of its batch are not
 	StepFlushed   = "flushed"    // outputs are acknowledged, the changed rows not yet produced
 	StepProduced  = "produced"   // everything is produced, not yet acknowledged
-	StepEndFailed = "end-failed" // EndTxn came to an error: nobody here knows whether it was applied
+	StepEndFailed = "end-failed" // EndTxn returned an error: it may have been applied or not
 	StepEnded     = "ended"      // committed, not yet applied to the state
 	StepApplied   = "applied"    // applied, not yet durable
 	StepRevoked   = "revoked"    // partitions were taken away; their files are still open

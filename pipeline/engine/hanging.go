@@ -19,11 +19,11 @@ import (
 //
 // When every replica of a partition was down, Kafka 4.3 may end a transaction (a
 // timeout does it, within the first seconds after a start) while the partition has no
-// leader yet, takes the partition for deleted, and never writes its marker. Whoever
-// reads committed records waits there for ever; worse, the next transaction of the same
-// producer closes it with a marker of its own, and rows that were aborted become
-// visible, beside their repetition. So nobody writes into a partition before it has
-// been looked at.
+// leader yet, takes the partition for deleted, and never writes its marker. Readers of
+// committed records then wait there without end. Worse, the next transaction of the
+// same producer closes it with a marker of its own, and aborted rows become visible
+// beside their repetition. So every partition is looked at before anything is written
+// into it.
 //
 // How a hanging transaction ended is decided once, by the first of sources that knows,
 // and holds for every partition in which it is open.
@@ -84,9 +84,9 @@ type txnOutcomes struct {
 	voided map[voidRow]bool // written
 }
 
-// noteDescription keeps what a coordinator's state says of the newest transaction of an id. Of one
-// that is going on it says nothing, even if somebody ends it: a commit may be on its
-// way.
+// noteDescription keeps what a coordinator's state says of the newest transaction of an
+// id. Of one that is going on it says nothing, even if we end it: a commit may be on
+// its way.
 func (o *txnOutcomes) noteDescription(d kadm.DescribedTransaction) {
 	key := txnKey{d.ProducerID, d.ProducerEpoch - 1}
 	switch d.State {
@@ -133,8 +133,8 @@ func (o *txnOutcomes) outcomeOf(k txnKey) txnOutcome {
 	return o.known[k]
 }
 
-// outcomeSource is something that may know how a transaction ended. An undecided answer comes
-// with the reason.
+// outcomeSource is something that may know how a transaction ended. An undecided answer
+// comes with the reason.
 type outcomeSource struct {
 	name string
 	ask  func(context.Context, *hangingTxn) (txnOutcome, error)
@@ -149,8 +149,8 @@ func (s *session) outcomeSources() []outcomeSource {
 	}
 }
 
-// decideOutcome says how a transaction ended, and by which source it is known. silent is why
-// those that were asked before do not know.
+// decideOutcome says how a transaction ended, and by which source it is known. silent
+// is why those that were asked before do not know.
 func (s *session) decideOutcome(ctx context.Context, t *hangingTxn) (outcome txnOutcome, by string, silent error) {
 	if outcome = s.ended.outcomeOf(t.txnKey); outcome != txnUndecided {
 		return outcome, "what was known before", nil
@@ -183,8 +183,8 @@ func (s *session) askCoordinator(ctx context.Context, t *hangingTxn) (txnOutcome
 		d.State, d.ProducerID, d.ProducerEpoch)
 }
 
-// healTransaction writes the missing markers of a transaction that is over for its coordinator, in
-// every partition. It returns nil if nothing is left to do.
+// healTransaction writes the missing markers of a transaction that is over for its
+// coordinator, in every partition. It returns nil if nothing is left to do.
 func (s *session) healTransaction(ctx context.Context, t hangingTxn) *blockingTxn {
 	// The coordinator was asked after t was found: what is open now, hangs.
 	open, _, err := s.listOpenTransactions(ctx, s.transactionPartitions())
@@ -221,11 +221,11 @@ func (s *session) healTransaction(ctx context.Context, t hangingTxn) *blockingTx
 
 // abortTransaction ends a transaction in every partition where it is open.
 //
-// Its state may be in somebody's Pebble all the same: an End that was taken for
-// success, of which nothing was left. So that whoever applied it finds out, a void row
-// goes into each changelog that it is open in. It goes first: a row too many costs a
-// rebuild, one too few a wrong state. It is no part of a transaction, which this one
-// would hold back.
+// A processor may have applied it all the same, after an End that it took for success
+// and of which nothing was left. So that this processor finds out, a void row goes into
+// each changelog that it is open in. It goes first: a row too many costs a rebuild, one
+// too few a wrong state. It is no part of a transaction, which this one would hold
+// back.
 //
 // While the producer id still belongs to the transactional id, a transaction of that id
 // that writes into the partitions and aborts closes both, and needs no right that the
@@ -269,8 +269,8 @@ func (s *session) writeVoidRows(ctx context.Context, t *hangingTxn) error {
 	return nil
 }
 
-// idIsUnused reports whether nobody uses the transactional id: its slot is not in the group,
-// or is this one, which has not joined yet.
+// idIsUnused reports whether no process uses the transactional id: its slot is not in
+// the group, or is this one, which has not joined yet.
 func (s *session) idIsUnused(ctx context.Context, id string) (bool, error) {
 	switch id {
 	case "":

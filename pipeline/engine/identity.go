@@ -19,7 +19,8 @@ type Identity struct {
 	Partition int32
 }
 
-// ReadIdentity returns whose state a store holds. It fails if nothing was ever kept there.
+// ReadIdentity returns whose state a store holds. It fails if nothing was ever kept
+// there.
 func ReadIdentity(s *state.Store) (Identity, error) {
 	have, ok, err := readIdentity(s)
 	if err != nil {
@@ -38,8 +39,8 @@ func ReadIdentity(s *state.Store) (Identity, error) {
 // PartitionDir is the name of a partition's directory below the state directory.
 func PartitionDir(id int32) string { return fmt.Sprintf("p%05d", id) }
 
-// inputOffsets are offsets of a partition's inputs, as the group commits them. The names
-// in JSON are older than the engine: clicks lead, conversions follow.
+// inputOffsets are offsets of a partition's inputs, as the group commits them. The
+// names in JSON are older than the engine: clicks lead, conversions follow.
 type inputOffsets struct {
 	Leading   int64 `json:"clicks"`
 	Following int64 `json:"conversions"`
@@ -55,8 +56,8 @@ type stateIdentity struct {
 	Partition int32  `json:"partition"`
 	Position  int64  `json:"position"` // next offset of the changelog
 	At        int64  `json:"at"`       // wall time in unix ms
-	// Input are the offsets that were committed with the rows up to Position. State that
-	// was written before they were kept has none.
+	// Input are the offsets that were committed with the rows up to Position. State
+	// that was written before they were kept has none.
 	Input *inputOffsets `json:"input,omitempty"`
 }
 
@@ -92,7 +93,8 @@ func readIdentity(s *state.Store) (m stateIdentity, ok bool, err error) {
 	return m, true, nil
 }
 
-// checkContinues returns errStale unless state that says m can be continued as want, now.
+// checkContinues returns errStale unless state that says m can be continued as want,
+// now.
 func (m stateIdentity) checkContinues(want stateIdentity, now time.Time) error {
 	if m.Cluster != want.Cluster || m.Changelog != want.Changelog || m.Clicks != want.Clicks ||
 		m.Partition != want.Partition {

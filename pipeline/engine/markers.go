@@ -30,9 +30,9 @@ const (
 	readLimit = 20 * time.Second
 )
 
-// GroupPartition returns the partition of __consumer_offsets that holds a group, and that of
-// __transaction_state that holds a transactional id: Kafka takes the absolute value of
-// Java's hash of the name (Utils.abs: 0 for the least).
+// GroupPartition returns the partition of __consumer_offsets that holds a group, and
+// that of __transaction_state that holds a transactional id: Kafka takes the absolute
+// value of Java's hash of the name (Utils.abs: 0 for the least).
 func GroupPartition(name string, partitions int) int32 {
 	var hash int32
 	for _, c := range []byte(name) { // names of groups and ids are ASCII
@@ -215,7 +215,8 @@ func (s *session) searchMarkers(ctx context.Context, t *hangingTxn) (txnOutcome,
 	return txnAbort, nil
 }
 
-// contiguousRun is the newest stretch of a partition's log in which no offset is missing.
+// contiguousRun is the newest stretch of a partition's log in which no offset is
+// missing.
 type contiguousRun struct {
 	from, next int64 // next: -1 before the first record
 	began      time.Time
@@ -228,8 +229,8 @@ func (u *contiguousRun) addRecord(r *kgo.Record) {
 	u.next = r.Offset + 1
 }
 
-// reachesBack reports whether the stretch goes from before the given time, or from the very
-// beginning of the log, to end.
+// reachesBack reports whether the stretch goes from before the given time, or from the
+// very beginning of the log, to end.
 func (u *contiguousRun) reachesBack(end int64, since time.Time) bool {
 	return u.next >= end && (u.from == 0 || !u.began.After(since))
 }
@@ -237,8 +238,8 @@ func (u *contiguousRun) reachesBack(end int64, since time.Time) bool {
 // offsetSpan is what to read of a partition.
 type offsetSpan struct{ from, end int64 }
 
-// listSpans lists the partitions of a topic, each from the last record before a time to its
-// end.
+// listSpans lists the partitions of a topic, each from the last record before a time to
+// its end.
 func (s *session) listSpans(ctx context.Context, name string, since time.Time) (map[int32]offsetSpan, error) {
 	starts, err1 := s.adm.ListStartOffsets(ctx, name)
 	after, err2 := s.adm.ListOffsetsAfterMilli(ctx, max(since.UnixMilli(), 0), name)
@@ -264,9 +265,9 @@ func (s *session) listSpans(ctx context.Context, name string, since time.Time) (
 	return spans, err
 }
 
-// readUncommitted hands records of partitions to do until all are read or it returns false:
-// those of open and aborted transactions and the markers too. Where nothing more comes
-// below an end, because the last records were compacted away, it stops at ctx.
+// readUncommitted hands records of partitions to do until all are read or it returns
+// false: those of open and aborted transactions and the markers too. Where nothing more
+// comes below an end, because the last records were compacted away, it stops at ctx.
 func (s *session) readUncommitted(ctx context.Context, spans map[string]map[int32]offsetSpan, do func(*kgo.Record) bool) error {
 	from, left := make(map[string]map[int32]kgo.Offset), 0
 	for name, partitions := range spans {

@@ -34,9 +34,9 @@ type inputPosition struct {
 	newest    event.Millis // largest Kafka timestamp applied
 }
 
-// Partition is one owned partition, as a task sees it. Between a poll and AllowRebalance
-// the session's goroutine owns it; before it runs, its restore does; a revocation, which
-// cannot come in between, closes it.
+// Partition is one owned partition, as a task sees it. Between a poll and
+// AllowRebalance the session's goroutine owns it; before it runs, its restore does; a
+// revocation, which cannot come in between, closes it.
 type Partition struct {
 	// ID is the partition's number, the same in all co-partitioned topics.
 	ID int32
@@ -110,19 +110,21 @@ func (p *Partition) FollowingNext() int64 { return p.following.next }
 // LeadingNewest is the largest Kafka timestamp of the leading input that was applied.
 func (p *Partition) LeadingNewest() event.Millis { return p.leading.newest }
 
-// FollowingNewest is the largest Kafka timestamp of the following input that was applied.
+// FollowingNewest is the largest Kafka timestamp of the following input that was
+// applied.
 func (p *Partition) FollowingNewest() event.Millis { return p.following.newest }
 
-// Watermark is a time: everything that reached the partition's inputs before it has been
-// applied. It is lost with the session, as offsets may go back when a new one begins.
+// Watermark is a time: everything that reached the partition's inputs before it has
+// been applied. It is lost with the session, as offsets may go back when a new one
+// begins.
 func (p *Partition) Watermark() event.Millis { return p.watermark }
 
 // CaughtUp reports whether both inputs were applied to the ends of a snapshot that is
 // younger than three seconds.
 func (p *Partition) CaughtUp() bool { return p.caughtUp }
 
-// OwnedEnd is the offset after the newest acknowledged record of the first owned output,
-// 0 before the first.
+// OwnedEnd is the offset after the newest acknowledged record of the first owned
+// output, 0 before the first.
 func (p *Partition) OwnedEnd() int64 { return p.ownedEnd.Load() }
 
 // Moved reports whether the running transaction has something to commit.

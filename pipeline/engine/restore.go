@@ -14,9 +14,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// restorePartition brings one partition from what is on disk to what is committed: the group's
-// committed offsets, as the session fetched them. It runs beside the session; nothing
-// else touches the partition meanwhile.
+// restorePartition brings one partition from what is on disk to what is committed: the
+// group's committed offsets, as the session fetched them. It runs beside the session;
+// nothing else touches the partition meanwhile.
 func (s *session) restorePartition(ctx context.Context, p *Partition, committed inputOffsets) error {
 	began := time.Now()
 	err := s.openFiles(p)
@@ -43,8 +43,8 @@ func (s *session) restorePartition(ctx context.Context, p *Partition, committed 
 	return nil
 }
 
-// StoreDir is the name of the store's directory below a partition's. It is older than the
-// engine.
+// StoreDir is the name of the store's directory below a partition's. It is older than
+// the engine.
 const StoreDir = "journeys"
 
 func (p *Partition) stateDir() string { return p.engine.env.FS.PathJoin(p.Dir, StoreDir) }
@@ -97,8 +97,9 @@ func (s *session) openFiles(p *Partition) error {
 	return store.Flush()
 }
 
-// rebuildPartition wipes a partition's store and side log together and opens them empty: the side
-// log may keep records in the store, and vouches for them by its next offset.
+// rebuildPartition wipes a partition's store and side log together and opens them
+// empty: the side log may keep records in the store, and vouches for them by its next
+// offset.
 func (s *session) rebuildPartition(p *Partition) error {
 	if p.task.Close != nil {
 		_ = p.task.Close() // its files are deleted next
@@ -121,9 +122,9 @@ func (s *session) wipeFiles(p *Partition) error {
 	return errors.Join(s.topo.WipeSideLog(s.env.FS, p.Dir), state.Wipe(s.env.FS, p.stateDir()))
 }
 
-// catchUp reads what the state on disk lacks, and lets the task read its rows. Damage may
-// show only then: it must lead to a rebuild like damage that shows in opening, or the
-// partition fails the same way in every session from then on.
+// catchUp reads what the state on disk lacks, and lets the task read its rows. Damage
+// may show only then: it must lead to a rebuild like damage that shows in opening, or
+// the partition fails the same way in every session from then on.
 func (s *session) catchUp(ctx context.Context, p *Partition, committed inputOffsets) error {
 	err := p.identity.checkCommitted(committed)
 	if err == nil {
@@ -147,7 +148,8 @@ func (s *session) catchUp(ctx context.Context, p *Partition, committed inputOffs
 // partitionOffsets are a partition's offsets as the broker lists them.
 type partitionOffsets struct{ start, stable, end int64 }
 
-// listOffsets lists a partition's offsets. An error of another partition is not reported.
+// listOffsets lists a partition's offsets. An error of another partition is not
+// reported.
 func (s *session) listOffsets(ctx context.Context, name string, id int32) (e partitionOffsets, err error) {
 	if e.start, err = listedOffset(ctx, s.adm.ListStartOffsets, name, id); err != nil {
 		return e, err
@@ -169,10 +171,10 @@ func listedOffset(ctx context.Context, list func(context.Context, ...string) (ka
 	return o.Offset, nil
 }
 
-// catchUpChangelog applies the changelog from the state's position to its high watermark.
-// The last stable offset would be too low: a transaction that committed a moment ago
-// may not have moved it yet. Every transaction that can still commit wrote before this
-// assignment, so it lies below the watermark.
+// catchUpChangelog applies the changelog from the state's position to its high
+// watermark. The last stable offset would be too low: a transaction that committed a
+// moment ago may not have moved it yet. Every transaction that can still commit wrote
+// before this assignment, so it lies below the watermark.
 func (s *session) catchUpChangelog(ctx context.Context, p *Partition, committed inputOffsets) error {
 	name, listed := s.kafka.Topic(s.topo.Changelog), s.env.Now()
 	at, err := s.listOffsets(ctx, name, p.ID)
@@ -212,8 +214,8 @@ func (s *session) catchUpChangelog(ctx context.Context, p *Partition, committed 
 			s.m.restored.WithLabelValues(s.topo.Changelog).Inc()
 		}
 		if p.identity.Position >= at.end {
-			// Only now: until the end is reached the state is as old as it was, and rows
-			// may be missing whose tombstones are gone next time.
+			// Only now: until the end is reached the state is as old as it was, and
+			// rows may be missing whose tombstones are gone next time.
 			p.identity.At = listed.UnixMilli()
 			p.identity.Input = &committed
 		}
@@ -225,8 +227,8 @@ func (s *session) catchUpChangelog(ctx context.Context, p *Partition, committed 
 	})
 }
 
-// catchUpSideLog keeps the records of the leading input that were committed and that the
-// side log lacks: what was in memory when the process ended, or everything.
+// catchUpSideLog keeps the records of the leading input that were committed and that
+// the side log lacks: what was in memory when the process ended, or everything.
 func (s *session) catchUpSideLog(ctx context.Context, p *Partition, committed int64) error {
 	name := s.topo.Leading.Topic
 	at, err := s.listOffsets(ctx, s.leading, p.ID)
@@ -255,8 +257,8 @@ func (s *session) catchUpSideLog(ctx context.Context, p *Partition, committed in
 	})
 }
 
-// readRange hands all records of [from, to) to apply, in order, control records included:
-// only they show that an aborted end has been passed.
+// readRange hands all records of [from, to) to apply, in order, control records
+// included: only they show that an aborted end has been passed.
 func (s *session) readRange(ctx context.Context, name string, id int32, from, to int64,
 	apply func([]*kgo.Record) error) error {
 	cfg := s.kafka

@@ -66,8 +66,8 @@ func (o *Rows) Put(key, value []byte) error {
 	return nil
 }
 
-// insertSorted keeps keys sorted. Keys of waiting events come nearly in order, so there is
-// little to move.
+// insertSorted keeps keys sorted. Keys of waiting events come nearly in order, so there
+// is little to move.
 func insertSorted(keys []string, k string) []string {
 	if n := len(keys); n == 0 || keys[n-1] < k {
 		return append(keys, k)
@@ -77,8 +77,8 @@ func insertSorted(keys []string, k string) []string {
 }
 
 // Scan yields the rows with the prefix in ascending order, those just put included. The
-// prefix is at least as long as its table's. yield must not call Rows, nor keep what it is
-// given.
+// prefix is at least as long as its table's. yield must not call Rows, nor keep what it
+// is given.
 func (o *Rows) Scan(prefix []byte, yield func(key, value []byte) bool) error {
 	upper := state.PrefixEnd(prefix)
 	candidates := o.groups[string(prefix[:min(o.tables[prefix[0]], len(prefix))])]

@@ -15,8 +15,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Rows over a store are one sorted map: what the running transaction wrote hides what is
-// committed, and deleted rows are gone, in look-ups and in scans that stop anywhere.
+// Rows over a store are one sorted map: what the running transaction wrote hides what
+// is committed, and deleted rows are gone, in look-ups and in scans that stop anywhere.
 func TestRowsAreOneMap(t *testing.T) {
 	cache := state.NewCache(1 << 20)
 	defer cache.Close()

@@ -43,8 +43,8 @@ func (s *session) runTransaction(ctx context.Context) error {
 	return s.commitTransaction(tx)
 }
 
-// pollInputs takes what has arrived: records of the leading input are applied at once, those of
-// the following input when the leading one was read up to them.
+// pollInputs takes what has arrived: records of the leading input are applied at once,
+// those of the following input when the leading one was read up to them.
 func (s *session) pollInputs(ctx context.Context, tx *Tx) error {
 	wait, cancel := context.WithTimeout(ctx, s.pollTimeout(tx))
 	s.lastPoll.Store(time.Now().UnixNano())
@@ -79,9 +79,9 @@ func (s *session) pollInputs(ctx context.Context, tx *Tx) error {
 	return err
 }
 
-// pollTimeout returns how long the next poll may block: until the commit deadline, or 2 ms
-// while buffered records wait for an end-offset snapshot. It reads s.buffering instead of
-// the partitions, which the session does not own before a poll.
+// pollTimeout returns how long the next poll may block: until the commit deadline, or 2
+// ms while buffered records wait for an end-offset snapshot. It reads s.buffering
+// instead of the partitions, which the session does not own before a poll.
 func (s *session) pollTimeout(tx *Tx) time.Duration {
 	left := max(time.Until(tx.deadline), time.Millisecond)
 	if s.buffering {
@@ -106,7 +106,8 @@ func pollError(fetches kgo.Fetches) error {
 	return nil
 }
 
-// takeFetched applies records of the leading input and buffers those of the following one.
+// takeFetched applies records of the leading input and buffers those of the following
+// one.
 func (s *session) takeFetched(tx *Tx, fetches kgo.Fetches, polled time.Time) (failed error) {
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 		p := s.running[f.Partition]
@@ -150,8 +151,8 @@ func (s *session) applyLeading(tx *Tx, p *Partition, records []*kgo.Record) erro
 	return nil
 }
 
-// applyBuffered applies the buffered records for which the leading input has been read: a
-// later Kafka time of it was seen, or all that was there when they were polled.
+// applyBuffered applies the buffered records for which the leading input has been read:
+// a later Kafka time of it was seen, or all that was there when they were polled.
 func (s *session) applyBuffered(tx *Tx) error {
 	latest := s.endOffsets.latest.Load()
 	s.buffering = false
@@ -179,8 +180,8 @@ func (s *session) applyBuffered(tx *Tx) error {
 	return nil
 }
 
-// leadingRead reports whether the leading input has been read as far as a buffered record
-// can depend on it.
+// leadingRead reports whether the leading input has been read as far as a buffered
+// record can depend on it.
 func (p *Partition) leadingRead(b bufferedRecord, latest *endOffsetSnapshot) bool {
 	if event.MillisOf(b.record.Timestamp) <= p.leading.newest {
 		return true
@@ -203,8 +204,8 @@ func (s *session) applyFollowing(tx *Tx, p *Partition, r *kgo.Record) error {
 	return nil
 }
 
-// throttleFollowing stops fetching the following input while too much of it is buffered, and goes
-// on when half of that is applied.
+// throttleFollowing stops fetching the following input while too much of it is
+// buffered, and goes on when half of that is applied.
 func (s *session) throttleFollowing(p *Partition) {
 	which := map[string][]int32{s.following: {p.ID}}
 	switch {
@@ -237,8 +238,8 @@ func (s *session) tickTasks(tx *Tx) error {
 	return nil
 }
 
-// moveWatermark raises a partition's watermark to the snapshot's time less the margin, if
-// both inputs were applied to the snapshot's ends.
+// moveWatermark raises a partition's watermark to the snapshot's time less the margin,
+// if both inputs were applied to the snapshot's ends.
 func (s *session) moveWatermark(p *Partition, latest *endOffsetSnapshot) {
 	reached := hasReached(latest.leading, p.ID, p.leading.next) &&
 		hasReached(latest.following, p.ID, p.following.next)

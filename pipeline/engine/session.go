@@ -27,8 +27,9 @@ type topicIDs struct {
 
 // session is one membership in the group with one transactional producer.
 //
-// Its goroutine owns the running partitions between a poll and AllowRebalance; the group's
-// callbacks run only outside of that. mu guards what callbacks and restores hand over.
+// Its goroutine owns the running partitions between a poll and AllowRebalance; the
+// group's callbacks run only outside of that. mu guards what callbacks and restores
+// hand over.
 type session struct {
 	engine *Engine
 	cfg    Config
@@ -59,20 +60,20 @@ type session struct {
 	restored  []*Partition
 	err       error // found by a callback or a restore; ends the session
 
-	// wasRevoked: franz-go will abort the next transaction, and pass on no revocation until
-	// then.
+	// wasRevoked: franz-go will abort the next transaction, and pass on no revocation
+	// until then.
 	wasRevoked atomic.Bool
 
-	// closing: no offsets are accepted any more. franz-go (v1.22.2) would begin to fetch
-	// from them although the group was left, as it looks at no context while it waits for
-	// its lock; a goroutine of that fetching stayed behind.
+	// closing: no offsets are accepted any more. franz-go (v1.22.2) would begin to
+	// fetch from them although the group was left, as it looks at no context while it
+	// waits for its lock; a goroutine of that fetching stayed behind.
 	closing atomic.Bool
 
 	// outputs are the topics that our transactions write, by full name, with their
 	// partition counts.
 	outputs map[string]int
-	// groupPartition is the partition of __consumer_offsets that holds the group, −1 if it
-	// cannot be seen.
+	// groupPartition is the partition of __consumer_offsets that holds the group, −1 if
+	// it cannot be seen.
 	groupPartition int32
 	// healing holds one: a look at hanging transactions is under way.
 	healing chan struct{}
@@ -92,8 +93,8 @@ type restore struct {
 	done   chan struct{}
 }
 
-// newSession initialises the transactional id, so that nothing waits for what the process
-// before us left open, and then joins the group.
+// newSession initialises the transactional id, so that nothing waits for what the
+// process before us left open, and then joins the group.
 func (e *Engine) newSession(ctx context.Context) (*session, error) {
 	s := &session{
 		engine:         e,
@@ -154,8 +155,8 @@ func (e *Engine) newSession(ctx context.Context) (*session, error) {
 		kgo.HeartbeatInterval(min(e.cfg.SessionTimeout/10, 3*time.Second)),
 		kgo.RebalanceTimeout(30*time.Second),
 		kgo.BlockRebalanceOnPoll(),
-		// so that an offset reaches the listed end even if a program writes the inputs in
-		// transactions
+		// so that an offset reaches the listed end even if a program writes the inputs
+		// in transactions
 		kgo.KeepControlRecords(),
 		kgo.FetchMaxWait(100*time.Millisecond),
 		kgo.MaxBufferedRecords(1_000_000),
@@ -351,9 +352,9 @@ func (s *session) awaitOffsets(ctx context.Context, r *restore) error {
 	}
 }
 
-// offsetsFetched hands the committed offsets to the restores. They are the very offsets that
-// fetching will begin at: another request might be answered from before a transaction
-// that was still completing.
+// offsetsFetched hands the committed offsets to the restores. They are the very offsets
+// that fetching will begin at: another request might be answered from before a
+// transaction that was still completing.
 func (s *session) offsetsFetched(r *kmsg.OffsetFetchResponse) error {
 	if s.closing.Load() {
 		return errSession
@@ -414,8 +415,8 @@ func (s *session) failSessionLocked(err error) {
 	}
 }
 
-// partitionsRevoked closes partitions that belong to somebody else from now on. Their state stays
-// on disk for the next time.
+// partitionsRevoked closes partitions that another process owns from now on. Their
+// state stays on disk for the next time.
 func (s *session) partitionsRevoked(m map[string][]int32) {
 	ids := append(slices.Clone(m[s.leading]), m[s.following]...)
 	slices.Sort(ids)
@@ -424,8 +425,8 @@ func (s *session) partitionsRevoked(m map[string][]int32) {
 	s.releasePartitions(slices.Compact(ids))
 }
 
-// releasePartitions closes partitions. A client that was left behind may still call back while
-// close releases the rest: releasing keeps them apart.
+// releasePartitions closes partitions. A client that was left behind may still call
+// back while close releases the rest: releasing keeps them apart.
 func (s *session) releasePartitions(ids []int32) {
 	s.releasing.Lock()
 	defer s.releasing.Unlock()
@@ -491,8 +492,8 @@ func (s *session) promoteRestored() error {
 	return err
 }
 
-// closeSession leaves the group and closes every partition. It is bounded: a client that does
-// not come back is left behind.
+// closeSession leaves the group and closes every partition. It is bounded: a client
+// that does not come back is left behind.
 func (s *session) closeSession() {
 	s.closing.Store(true)
 	if s.gts != nil {

@@ -29,11 +29,11 @@ type Topology struct {
 	// Margin is how far a watermark stays behind the time at which end offsets were
 	// listed: for clocks that differ and requests under way.
 	Margin time.Duration
-	// Tables has, by the first byte of a row's key, the length of the prefix within which
-	// rows of that table are scanned.
+	// Tables has, by the first byte of a row's key, the length of the prefix within
+	// which rows of that table are scanned.
 	Tables map[byte]int
-	// Index adds to a batch what is derived from a row of the changelog and is not part of
-	// it, such as an expiry index.
+	// Index adds to a batch what is derived from a row of the changelog and is not part
+	// of it, such as an expiry index.
 	Index func(b *state.Batch, key, value []byte) error
 	// Open opens a partition's side log in its directory and returns its task.
 	Open func(p *Partition) (Task, error)
@@ -64,21 +64,23 @@ type Task struct {
 	Apply func(tx *Tx, r *kgo.Record) error
 	// Tick acts on the partition's watermark, once in each transaction, records or not.
 	Tick func(tx *Tx) error
-	// Finish writes last rows and records. Everything produced before it is acknowledged.
+	// Finish writes last rows and records. Everything produced before it is
+	// acknowledged.
 	Finish func(tx *Tx) error
-	// Committed runs behind a commit: what no aborted transaction may do, such as deleting
-	// what an input could ask for again.
+	// Committed runs behind a commit: what no aborted transaction may do, such as
+	// deleting what an input could ask for again.
 	Committed func() error
 	// Close closes the side log. The task may be half restored.
 	Close func() error
 }
 
-// SideLog stores records of the leading input outside of the state, in order of offset. It
-// needs no changelog: its topic is one. It rejects nothing: a record that cannot be used
-// only moves Next.
+// SideLog stores records of the leading input outside of the state, in order of offset.
+// It needs no changelog: its topic is one. It rejects nothing: a record that cannot be
+// used only moves Next.
 type SideLog struct {
 	// Next is the offset after the newest durable record, or −1 if there is none.
 	Next func() int64
-	// Keep stores a record, unless it is stored already. Control records are passed too.
+	// Keep stores a record, unless it is stored already. Control records are passed
+	// too.
 	Keep func(r *kgo.Record) error
 }

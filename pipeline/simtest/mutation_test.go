@@ -21,13 +21,13 @@ var mutations = []struct {
 	broken string
 	edit   mutant.Edit
 }{
-	{"state is applied before the transaction has ended", mutant.Edit{File: "../engine/commit.go", Old: `	ok, err := s.end()
+	{"state is applied before the transaction has ended", mutant.Edit{File: "../engine/commit.go", Old: `	ok, err := s.endTransaction()
 `, New: `	for _, p := range s.running {
 		if err := p.applyCommit(s.env.Now()); err != nil {
 			return err
 		}
 	}
-	ok, err := s.end()
+	ok, err := s.endTransaction()
 `}},
 	{"the session goes on after an error of End", mutant.Edit{File: "../engine/commit.go",
 		Old: `		return fmt.Errorf("ending a transaction: %w", err)
@@ -69,10 +69,10 @@ var mutations = []struct {
 		}
 `}},
 	{"a click that is read again ends no wait", mutant.Edit{File: "../processor/clicks.go",
-		Old: `	if _, replay := header(r, topic.HeaderReplay); replay`, New: `	if r.Offset < c.log.Next() {
+		Old: `	if _, replay := headerValue(r, topic.HeaderReplay); replay`, New: `	if r.Offset < c.log.Next() {
 		return t, false, nil
 	}
-	if _, replay := header(r, topic.HeaderReplay); replay`}},
+	if _, replay := headerValue(r, topic.HeaderReplay); replay`}},
 	{"a segment is visible before what it vouches for is durable",
 		mutant.Edit{File: "../clicklog/seal.go", Old: `	if err == nil && w.slab.hasOutOfOrder {`,
 			New: `	if err == nil && false {`}},
@@ -92,7 +92,7 @@ var mutations = []struct {
 		m.Partition != want.Partition {`, New: ` {`}},
 	{"a transaction commits whatever became of its rows", mutant.Edit{File: "../engine/commit.go",
 		Old: `	s.env.Step(StepProduced)
-	return s.flush(tx)
+	return s.flushProduced(tx)
 }`, New: `	s.env.Step(StepProduced)
 	return nil
 }`}},
