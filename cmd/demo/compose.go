@@ -193,7 +193,7 @@ func (d *demo) startComponents(ctx context.Context) error {
 		cfg.ClickMemory, cfg.JourneyCache = 64<<20, 64<<20
 		k := d.kafka
 		k.ClientID = "partners-processor"
-		p, err := processor.New(cfg, k, d.codec, d.log.With("part", "processor"), d.registry)
+		p, err := processor.New(cfg, k, d.codec, d.log.With("component", "processor"), d.registry)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,11 @@
-// Package components puts components together into the parts that a process runs: the
-// redirector is a handler, a spool, a shipper and a catalog that follows its topic. A
-// daemon runs one part, the demo several; there is no other difference between them.
+// Package components assembles what a process runs: the redirector, for example, is a
+// handler, a spool, a shipper and a catalog that follows its topic. A daemon runs one
+// component and the demo runs several; that is the only difference between them.
+//
+//	components.go  one type per component, with its configuration and Run
+//	catalog.go     following the catalog topic, and retrying until Kafka answers
+//	secrets.go     reloading directories of secrets
+//	readiness.go   the gate that holds requests until a component can serve
 package components
 
 import (
@@ -30,26 +35,27 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Deps is what every part gets from its process.
+// Deps are what every component gets from its process.
 type Deps struct {
-	Kafka    kafka.Config
-	Codec    *event.Codec
-	Log      *slog.Logger
-	Registry prometheus.Registerer
+	Kafka    kafka.Config          // ClientID and Watch are set by forComponent
+	Codec    *event.Codec          // of the schema ids that the process was given
+	Log      *slog.Logger          // gets the attribute component
+	Registry prometheus.Registerer // for the component's metrics
 }
 
-// forComponent gives a part its own Kafka client id, log attribute, and watch over Kafka.
+// forComponent returns d with a Kafka client id, a log attribute and an outage watch of
+// the component's own.
 func (d Deps) forComponent(name string) Deps {
 	d.Kafka.ClientID = "partners-" + name
-	d.Log = d.Log.With("part", name)
+	d.Log = d.Log.With("component", name)
 	d.Kafka.Watch = outage.New(d.Log, "Kafka")
 	return d
 }
 
-// servingState is nil when the part serves.
+// servingState is the readiness of a component, which sets serving once.
 type servingState struct{ serving atomic.Bool }
 
-// Ready implements daemon.Part.
+// Ready implements daemon.Component.
 func (r *servingState) Ready() error {
 	if !r.serving.Load() {
 		return errors.New("starting")
@@ -61,31 +67,31 @@ func (r *servingState) Ready() error {
 type Redirector struct {
 	Deps
 	Config    redirect.Config
-	Listener  net.Listener
-	TokenKeys string // directory
-	CountryDB string // file, may be empty
+	Listener  net.Listener // for visitors; Run closes it
+	TokenKeys string       // directory
+	CountryDB string       // file in MaxMind format; "" leaves countries empty
 	servingState
 }
 
-// Run implements daemon.Part.
-func (p *Redirector) Run(ctx context.Context) error {
-	d := p.forComponent("redirector")
-	keys, err := token.LoadKeyring(os.DirFS(p.TokenKeys))
+// Run implements daemon.Component.
+func (c *Redirector) Run(ctx context.Context) error {
+	d := c.forComponent("redirector")
+	keys, err := token.LoadKeyring(os.DirFS(c.TokenKeys))
 	if err != nil {
 		return fmt.Errorf("-token-keys: %w", err)
 	}
 	var countries *redirect.Countries
-	if p.CountryDB != "" {
-		if countries, err = redirect.OpenCountries(p.CountryDB); err != nil {
+	if c.CountryDB != "" {
+		if countries, err = redirect.OpenCountries(c.CountryDB); err != nil {
 			return fmt.Errorf("-country-db: %w", err)
 		}
 	}
-	spool, err := redirect.OpenSpool(p.Config, d.Log, d.Registry)
+	spool, err := redirect.OpenSpool(c.Config, d.Log, d.Registry)
 	if err != nil {
 		return err
 	}
 	defer spool.Close()
-	view, err := redirect.LoadCatalog(p.Config, d.Log)
+	view, err := redirect.LoadCatalog(c.Config, d.Log)
 	if err != nil {
 		return err
 	}
@@ -99,33 +105,35 @@ func (p *Redirector) Run(ctx context.Context) error {
 	}
 	defer producer.Close()
 	if view.Offset() >= 0 {
-		p.serving.Store(true) // the catalog of the last run serves until Kafka answers
+		c.serving.Store(true) // the stored catalog serves until Kafka answers
 	}
 	var g daemon.Group
-	g.Go("shipper", func(ctx context.Context) error { return p.shipSpool(ctx, d, spool, producer) })
-	g.Go("catalog on disk", func(ctx context.Context) error { return redirect.KeepCatalog(ctx, p.Config, view, d.Log) })
+	g.Go("shipper", func(ctx context.Context) error { return c.shipSpool(ctx, d, spool, producer) })
+	g.Go("catalog on disk", func(ctx context.Context) error {
+		return redirect.KeepCatalog(ctx, c.Config, view, d.Log)
+	})
 	g.Go("catalog", func(ctx context.Context) error {
 		return followCatalog(ctx, d, view, func() {
-			if err := redirect.StoreCatalog(p.Config, view); err != nil {
-				d.Log.Error("the catalog cannot be stored; a restart without Kafka would use an older one, or none",
+			if err := redirect.StoreCatalog(c.Config, view); err != nil {
+				d.Log.Error("storing the catalog failed; a restart without Kafka would use an older one, or none",
 					"error", err)
 			}
-			p.serving.Store(true)
+			c.serving.Store(true)
 		})
 	})
 	g.Go("token keys", func(ctx context.Context) error {
-		return reloadSecrets(ctx, d.Log, "-token-keys", p.TokenKeys, keys.Reload)
+		return reloadSecrets(ctx, d.Log, "-token-keys", c.TokenKeys, keys.Reload)
 	})
-	g.Go("listener", daemon.HTTP(p.Listener, handler, d.Log))
+	g.Go("listener", daemon.HTTP(c.Listener, handler, d.Log))
 	return g.Wait(ctx)
 }
 
-// shipSpool begins when Kafka says how many partitions there are; until then the spool
-// gathers.
-func (p *Redirector) shipSpool(ctx context.Context, d Deps, spool *redirect.Spool, producer *kgo.Client) error {
+// shipSpool sends the spool to Kafka. It starts once Kafka reports the partition count;
+// clicks stay in the spool until then.
+func (c *Redirector) shipSpool(ctx context.Context, d Deps, spool *redirect.Spool, producer *kgo.Client) error {
 	e, err := readEpochs(ctx, d, producer)
 	if err != nil {
-		return nil // stopped before Kafka answered: the spool is shipped after the next start
+		return nil // stopped before Kafka answered: the next start ships the spool
 	}
 	shipper, err := redirect.NewShipper(spool, producer, d.Kafka.Topic(topic.Clicks), redirect.Partitions(e), d.Codec,
 		d.Kafka.Watch, d.Log, d.Registry)
@@ -135,45 +143,46 @@ func (p *Redirector) shipSpool(ctx context.Context, d Deps, spool *redirect.Spoo
 	return shipper.Run(ctx)
 }
 
-// Gateway takes the merchants' events.
+// Gateway accepts the merchants' events.
 type Gateway struct {
 	Deps
 	Config         ingest.Config
-	Listener       net.Listener
-	TokenKeys      string // directory
-	SigningSecrets string // directory
+	Listener       net.Listener // for merchants; Run closes it
+	TokenKeys      string       // directory
+	SigningSecrets string       // directory
 	servingState
 }
 
-// Run implements daemon.Part.
-func (p *Gateway) Run(ctx context.Context) error {
-	d := p.forComponent("gateway")
-	keys, err := token.LoadKeyring(os.DirFS(p.TokenKeys))
+// Run implements daemon.Component.
+func (c *Gateway) Run(ctx context.Context) error {
+	d := c.forComponent("gateway")
+	keys, err := token.LoadKeyring(os.DirFS(c.TokenKeys))
 	if err != nil {
 		return fmt.Errorf("-token-keys: %w", err)
 	}
-	secrets, err := signature.LoadKeyring(os.DirFS(p.SigningSecrets))
+	secrets, err := signature.LoadKeyring(os.DirFS(c.SigningSecrets))
 	if err != nil {
 		return fmt.Errorf("-signing-secrets: %w", err)
 	}
-	front := newReadinessGate(ingest.Unavailable())
+	gate := newReadinessGate(ingest.Unavailable())
 	var g daemon.Group
-	g.Go("events", func(ctx context.Context) error { return p.acceptEvents(ctx, d, keys, secrets, front) })
+	g.Go("events", func(ctx context.Context) error { return c.acceptEvents(ctx, d, keys, secrets, gate) })
 	g.Go("token keys", func(ctx context.Context) error {
-		return reloadSecrets(ctx, d.Log, "-token-keys", p.TokenKeys, keys.Reload)
+		return reloadSecrets(ctx, d.Log, "-token-keys", c.TokenKeys, keys.Reload)
 	})
 	g.Go("signing secrets", func(ctx context.Context) error {
-		return reloadSecrets(ctx, d.Log, "-signing-secrets", p.SigningSecrets, secrets.Reload)
+		return reloadSecrets(ctx, d.Log, "-signing-secrets", c.SigningSecrets, secrets.Reload)
 	})
-	g.Go("listener", daemon.HTTP(p.Listener, front, d.Log))
+	g.Go("listener", daemon.HTTP(c.Listener, gate, d.Log))
 	return g.Wait(ctx)
 }
 
-// acceptEvents opens front once the catalog is read: without it every workspace would be
-// unknown. It stops after the listener: what was accepted gets to Kafka.
-func (p *Gateway) acceptEvents(ctx context.Context, d Deps, keys *token.Keyring, secrets *signature.Keyring,
-	front *readinessGate) error {
-	producer, err := kafka.NewClient(d.Kafka, d.Log, d.Registry, ingest.ProducerOptions(p.Config)...)
+// acceptEvents opens the gate once the catalog is read: without a catalog every
+// workspace would be unknown. It stops after the listener, so that accepted events
+// still reach Kafka.
+func (c *Gateway) acceptEvents(ctx context.Context, d Deps, keys *token.Keyring, secrets *signature.Keyring,
+	gate *readinessGate) error {
+	producer, err := kafka.NewClient(d.Kafka, d.Log, d.Registry, ingest.ProducerOptions(c.Config)...)
 	if err != nil {
 		return err
 	}
@@ -187,13 +196,13 @@ func (p *Gateway) acceptEvents(ctx context.Context, d Deps, keys *token.Keyring,
 		w, ok := view.Workspace(id)
 		return ok, ok && w.Access.ConversionTracking
 	}
-	handler, err := ingest.New(p.Config, d.Kafka, producer, d.Codec, e, secrets, keys, workspaces, d.Log, d.Registry)
+	handler, err := ingest.New(c.Config, d.Kafka, producer, d.Codec, e, secrets, keys, workspaces, d.Log, d.Registry)
 	if err != nil {
 		return err
 	}
 	if err := followCatalog(ctx, d, view, func() {
-		front.openTo(handler)
-		p.serving.Store(true)
+		gate.openTo(handler)
+		c.serving.Store(true)
 	}); err != nil {
 		return err
 	}
@@ -202,7 +211,8 @@ func (p *Gateway) acceptEvents(ctx context.Context, d Deps, keys *token.Keyring,
 	return handler.Drain(last)
 }
 
-// connectWarehouse connects to ClickHouse, which may start after us; nil if ctx ended first.
+// connectWarehouse connects to ClickHouse, which may start after this process. It
+// returns nil if ctx ends first.
 func connectWarehouse(ctx context.Context, d Deps, cfg clickhouse.Config) (wh *clickhouse.Conn) {
 	if err := retryUntilDone(ctx, outage.New(d.Log, "ClickHouse"), "connecting to ClickHouse",
 		func(ctx context.Context, _ func()) (err error) {
@@ -214,7 +224,7 @@ func connectWarehouse(ctx context.Context, d Deps, cfg clickhouse.Config) (wh *c
 	return wh
 }
 
-// Sink fills ClickHouse.
+// Sink copies the topics into ClickHouse.
 type Sink struct {
 	Deps
 	Config     sink.Config
@@ -222,81 +232,81 @@ type Sink struct {
 	servingState
 }
 
-// Run implements daemon.Part.
-func (p *Sink) Run(ctx context.Context) error {
-	d := p.forComponent("sink")
-	wh := connectWarehouse(ctx, d, p.ClickHouse)
+// Run implements daemon.Component.
+func (c *Sink) Run(ctx context.Context) error {
+	d := c.forComponent("sink")
+	wh := connectWarehouse(ctx, d, c.ClickHouse)
 	if wh == nil {
 		return nil
 	}
 	defer wh.Close()
-	s, err := sink.New(p.Config, d.Kafka, d.Codec, wh, d.Log, d.Registry)
+	s, err := sink.New(c.Config, d.Kafka, d.Codec, wh, d.Log, d.Registry)
 	if err != nil {
 		return err
 	}
 	go func() {
 		select {
 		case <-s.Ready():
-			p.serving.Store(true)
+			c.serving.Store(true)
 		case <-ctx.Done():
 		}
 	}()
 	return s.Run(ctx)
 }
 
-// Report answers people and programs from the warehouse.
+// Report serves pages, JSON and CSV from the warehouse.
 type Report struct {
 	Deps
 	ClickHouse   clickhouse.Config
-	Listener     net.Listener
-	ReaderTokens string // directory
+	Listener     net.Listener // for readers; Run closes it
+	ReaderTokens string       // directory
 	servingState
 }
 
-// Run implements daemon.Part.
-func (p *Report) Run(ctx context.Context) error {
-	d := p.forComponent("report")
-	readers, err := web.LoadReaderTokens(os.DirFS(p.ReaderTokens))
+// Run implements daemon.Component.
+func (c *Report) Run(ctx context.Context) error {
+	d := c.forComponent("report")
+	readers, err := web.LoadReaderTokens(os.DirFS(c.ReaderTokens))
 	if err != nil {
 		return err
 	}
-	front := newReadinessGate(web.Unavailable())
+	gate := newReadinessGate(web.Unavailable())
 	var g daemon.Group
 	g.Go("warehouse", func(ctx context.Context) error {
-		wh := connectWarehouse(ctx, d, p.ClickHouse)
+		wh := connectWarehouse(ctx, d, c.ClickHouse)
 		if wh == nil {
 			return nil
 		}
 		defer wh.Close()
-		front.openTo(web.New(wh, readers, d.Log, d.Registry))
-		p.serving.Store(true)
-		<-ctx.Done() // after the listener: requests under way have ended
+		gate.openTo(web.New(wh, readers, d.Log, d.Registry))
+		c.serving.Store(true)
+		<-ctx.Done() // the listener has stopped before: no request is under way
 		return nil
 	})
 	g.Go("reader tokens", func(ctx context.Context) error {
-		return reloadSecrets(ctx, d.Log, "-reader-tokens", p.ReaderTokens, readers.Reload)
+		return reloadSecrets(ctx, d.Log, "-reader-tokens", c.ReaderTokens, readers.Reload)
 	})
-	g.Go("listener", daemon.HTTP(p.Listener, front, d.Log))
+	g.Go("listener", daemon.HTTP(c.Listener, gate, d.Log))
 	return g.Wait(ctx)
 }
 
-// Export writes a CSV of each day, on a schedule.
+// Export writes the CSV of each day on a schedule.
 type Export struct {
 	Deps
 	ClickHouse clickhouse.Config
-	Schedule   string
-	Config     export.Config
+	Schedule   string        // cron expression in the workspace's timezone
+	Config     export.Config // without From and To
 	servingState
 }
 
-// Run implements daemon.Part.
-func (p *Export) Run(ctx context.Context) error {
-	d := p.forComponent("export")
-	wh := connectWarehouse(ctx, d, p.ClickHouse)
+// Run implements daemon.Component.
+func (c *Export) Run(ctx context.Context) error {
+	d := c.forComponent("export")
+	wh := connectWarehouse(ctx, d, c.ClickHouse)
 	if wh == nil {
 		return nil
 	}
 	defer wh.Close()
-	p.serving.Store(true)
-	return export.Schedule(ctx, wh, p.Schedule, p.Config)
+	c.serving.Store(true)
+	return export.Schedule(ctx, wh, c.Schedule, c.Config)
 }

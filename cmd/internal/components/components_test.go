@@ -33,8 +33,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// maxWait is how long a test waits for what must come: it is for what never comes, far
-// beyond what a slow machine takes.
+// maxWait bounds each wait of a test. It is far longer than a slow machine needs, so
+// that only a hang reaches it.
 const maxWait = 3 * time.Minute
 
 // applyLink puts a catalog with one link into the topic.
@@ -53,9 +53,8 @@ func applyLink(t *testing.T, k kafka.Config, slug string) {
 	}
 }
 
-// A catalog topic that is empty, or that was deleted and created again, takes nothing
-// away until there is a catalog in it; then that one counts, although its offsets are
-// smaller than those of the one before.
+// While the catalog topic is empty, or was deleted and created again, the previous
+// catalog stays in use. The next catalog replaces it although its offsets are smaller.
 func TestFollowCatalog(t *testing.T) {
 	t.Parallel()
 	brokers := kafkatest.Broker(t)
@@ -112,29 +111,29 @@ func TestFollowCatalog(t *testing.T) {
 	}()
 	time.Sleep(2 * emptyCatalogWait)
 	if len(caught) > 0 || !serves("old") {
-		t.Errorf("with an empty topic it says that it has caught up %d times, serves the old link: %v",
+		t.Errorf("with an empty topic caughtUp is called %d times; the old link is served: %v",
 			len(caught), serves("old"))
 	}
 	apply("new")
-	within("the new catalog does not count", func() bool { return serves("new") && !serves("old") })
+	within("the new catalog is not in use", func() bool { return serves("new") && !serves("old") })
 	<-caught
 
 	recreate()
 	time.Sleep(100 * time.Millisecond)
 	apply("third")
-	within("the catalog of the recreated topic does not count", func() bool {
+	within("the catalog of the recreated topic is not in use", func() bool {
 		return serves("third") && !serves("new")
 	})
 	cancel()
 	<-ended
 }
 
-// runUntilTestEnd runs a part on a loopback listener until the test ends.
-func runUntilTestEnd(t *testing.T, part interface{ Run(context.Context) error }) {
+// runUntilTestEnd runs a component until the test ends.
+func runUntilTestEnd(t *testing.T, component interface{ Run(context.Context) error }) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- part.Run(ctx) }()
+	go func() { done <- component.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -152,7 +151,7 @@ func listenLoopback(t *testing.T) net.Listener {
 	return l
 }
 
-// secretsDir makes a directory with one file.
+// secretsDir writes a directory with one file, that of workspace acme.
 func secretsDir(t *testing.T, text string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -175,15 +174,15 @@ func testDeps(brokers ...string) Deps {
 
 const tokenKey = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
-// closedPort is an address at which nobody listens.
+// closedPort is an address that refuses connections.
 const closedPort = "127.0.0.1:1"
 
-// Who comes during a restart waits for its end.
+// A request during a restart waits until the component serves.
 func TestGateHoldsRequestsUntilOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newReadinessGate(http.NotFoundHandler())
 		time.AfterFunc(maxGateWait/2, func() {
-			for range 2 { // the catalog is caught up with again
+			for range 2 { // followCatalog may call it again
 				g.openTo(http.RedirectHandler("/", http.StatusFound))
 			}
 		})
@@ -196,7 +195,7 @@ func TestGateHoldsRequestsUntilOpen(t *testing.T) {
 	})
 }
 
-// Who comes long before Kafka or ClickHouse answers is told to come again.
+// While Kafka or ClickHouse does not answer, requests get 503 with Retry-After.
 func TestClosedGateAnswers503(t *testing.T) {
 	t.Parallel()
 	gateway := &Gateway{
@@ -219,7 +218,7 @@ func TestClosedGateAnswers503(t *testing.T) {
 		TokenKeys: secretsDir(t, tokenKey),
 	}
 	redirector.Config.SpoolDir = t.TempDir()
-	for _, part := range []struct {
+	for _, component := range []struct {
 		daemon.Component
 		at   net.Listener
 		path string
@@ -228,28 +227,34 @@ func TestClosedGateAnswers503(t *testing.T) {
 		{reports, reports.Listener, "/v1/workspaces/acme/performance"},
 		{redirector, redirector.Listener, "/nomura"},
 	} {
-		runUntilTestEnd(t, part)
+		runUntilTestEnd(t, component)
 		client := http.Client{Timeout: maxWait}
-		answer, err := client.Get("http://" + part.at.Addr().String() + part.path)
+		answer, err := client.Get("http://" + component.at.Addr().String() + component.path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		answer.Body.Close()
 		if answer.StatusCode != http.StatusServiceUnavailable || answer.Header.Get("Retry-After") == "" ||
-			part.Ready() == nil {
-			t.Errorf("%s: %s, Retry-After %q, ready: %v", part.path, answer.Status, answer.Header.Get("Retry-After"),
-				part.Ready())
+			component.Ready() == nil {
+			t.Errorf("%s: %s, Retry-After %q, ready: %v", component.path, answer.Status,
+				answer.Header.Get("Retry-After"),
+				component.Ready())
 		}
 	}
 }
 
-// The catalog is on disk before a redirector says that it serves: killed right then, it
-// goes on without Kafka.
+// A redirector stores the catalog before it reports ready: killed at that moment, it
+// serves without Kafka after its restart.
 func TestRedirectorKeepsCatalog(t *testing.T) {
 	t.Parallel()
 	d := testDeps(kafkatest.Broker(t)...)
 	applyLink(t, d.Kafka, "nomura")
-	p := &Redirector{Deps: d, Config: redirect.DefaultConfig(), Listener: listenLoopback(t), TokenKeys: secretsDir(t, tokenKey)}
+	p := &Redirector{
+		Deps:      d,
+		Config:    redirect.DefaultConfig(),
+		Listener:  listenLoopback(t),
+		TokenKeys: secretsDir(t, tokenKey),
+	}
 	p.Config.SpoolDir = t.TempDir()
 	runUntilTestEnd(t, p)
 	for p.Ready() != nil {
@@ -260,7 +265,7 @@ func TestRedirectorKeepsCatalog(t *testing.T) {
 	}
 }
 
-// An attempt may take as long as it goes on, and ends when it does not.
+// An attempt may take any time while it makes progress, and ends when it makes none.
 func TestRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		attempts := 0
@@ -280,7 +285,7 @@ func TestRetry(t *testing.T) {
 	})
 }
 
-// What is away when a part starts costs a line a minute, not one an attempt.
+// An outage at the start is logged once a minute, not once an attempt.
 func TestRetryLogsOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -303,8 +308,8 @@ func TestRetryLogsOnceAMinute(t *testing.T) {
 	})
 }
 
-// Secrets are read again when a file changes, and stay in force while the directory
-// cannot be used.
+// Secrets are reloaded when a file changes. Those read before stay in force while the
+// directory cannot be read.
 func TestReloadSecrets(t *testing.T) {
 	dir := secretsDir(t, "one")
 	now := ""

@@ -6,26 +6,26 @@ import (
 	"time"
 )
 
-// maxGateWait is how long a request waits for a gate to open: a restart takes less, and
-// nobody needs to come again because of one.
+// maxGateWait is how long a request waits for a gate to open. A restart takes less, so
+// clients need not retry because of one.
 const maxGateWait = 2 * time.Second
 
-// readinessGate holds requests until it is opened, and answers with closed those that have
-// waited long enough: a listener that accepts and says nothing would keep its clients
-// until their patience ends.
+// readinessGate holds requests until it is opened. A request that has waited
+// maxGateWait is answered by closed: without an answer, its client would hang until its
+// own timeout.
 type readinessGate struct {
-	closed http.Handler
+	closed http.Handler // answers while the gate is closed
 
 	once    sync.Once
-	opened  chan struct{}
-	handler http.Handler // set before opened is closed
+	opened  chan struct{} // closed by openTo
+	handler http.Handler  // serves once the gate is open; written before opened is closed
 }
 
 func newReadinessGate(closed http.Handler) *readinessGate {
 	return &readinessGate{closed: closed, opened: make(chan struct{})}
 }
 
-// openTo lets everything through to h. Only the first call counts.
+// openTo passes all requests to h from now on. Only the first call has an effect.
 func (g *readinessGate) openTo(h http.Handler) {
 	g.once.Do(func() {
 		g.handler = h
@@ -38,13 +38,13 @@ func (g *readinessGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-g.opened:
 	default:
-		patience := time.NewTimer(maxGateWait)
-		defer patience.Stop()
+		timeout := time.NewTimer(maxGateWait)
+		defer timeout.Stop()
 		select {
 		case <-g.opened:
 		case <-r.Context().Done():
 			return
-		case <-patience.C:
+		case <-timeout.C:
 			g.closed.ServeHTTP(w, r)
 			return
 		}

@@ -11,19 +11,19 @@ import (
 	"time"
 )
 
-// pollInterval is how often a directory of secrets is looked at.
+// pollInterval is how often a directory of secrets is checked for changes.
 const pollInterval = 5 * time.Second
 
-// reloadSecrets reads the directory of a flag again when something in it has changed, until
-// ctx ends. While it cannot be used, which is logged, what was read before stays in
-// force.
-func reloadSecrets(ctx context.Context, log *slog.Logger, flag, dir string, again func(fs.FS) error) error {
-	// what the directory looked like when it was last read
-	read := ""
-	if seen, err := fingerprintDir(dir); err == nil && again(os.DirFS(dir)) == nil { // between the start and now
-		read = seen
+// reloadSecrets calls read for the directory of a flag whenever a file in it has
+// changed, until ctx ends. If read fails, the error is logged and the secrets that were
+// read before stay in force.
+func reloadSecrets(ctx context.Context, log *slog.Logger, flag, dir string, read func(fs.FS) error) error {
+	inForce := "" // fingerprint of the directory when it was last read
+	// The files may have changed between the start and now.
+	if found, err := fingerprintDir(dir); err == nil && read(os.DirFS(dir)) == nil {
+		inForce = found
 	}
-	failed := ""
+	lastError := ""
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
@@ -32,28 +32,28 @@ func reloadSecrets(ctx context.Context, log *slog.Logger, flag, dir string, agai
 			return nil
 		case <-tick.C:
 		}
-		seen, err := fingerprintDir(dir)
-		if err == nil && seen == read {
-			failed = ""
+		found, err := fingerprintDir(dir)
+		if err == nil && found == inForce {
+			lastError = ""
 			continue
 		}
 		if err == nil {
-			err = again(os.DirFS(dir))
+			err = read(os.DirFS(dir))
 		}
 		if err == nil {
-			read, failed = seen, ""
-			log.Info("secrets were read again", "flag", flag, "directory", dir)
-		} else if err.Error() != failed {
-			failed = err.Error()
-			log.Error("secrets have changed but cannot be read; those from before stay in force",
-				"flag", flag, "error", err)
+			inForce = found
+			lastError = ""
+			log.Info("secrets reloaded", "flag", flag, "directory", dir)
+		} else if err.Error() != lastError {
+			lastError = err.Error()
+			log.Error("changed secrets cannot be read; the previous ones stay in force", "flag", flag, "error", err)
 		}
 	}
 }
 
-// fingerprintDir describes a directory so that any change of a file makes another text.
-// Kubernetes mounts secrets as links into a directory that it replaces: what counts is
-// where they lead.
+// fingerprintDir returns a text that differs whenever a file of the directory differs
+// in name, size or time. Kubernetes mounts secrets as links into a directory that it
+// replaces, so links are followed.
 func fingerprintDir(dir string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package daemon is what every process here has in common: flags with environment
-// fallback, a logger, the admin listener, signals, and an ordered stop. Mains declare
-// their flags from a component's DefaultConfig and wire; everything else is here.
+// Package daemon holds what all programs share: flags with environment fallback, a
+// logger, the admin listener, signals, and an ordered stop. A main declares its flags
+// from a component's DefaultConfig and wires; everything else is here.
 package daemon
 
 import (
@@ -26,27 +26,28 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// envPrefix stands before the environment variable of a flag: -state-dir is
+// envPrefix begins the environment variable of each flag: -state-dir is
 // PARTNERS_STATE_DIR.
 const envPrefix = "PARTNERS_"
 
-// StopTimeout bounds the stop of one component: longer than a gateway waits for Kafka's
-// acknowledgement, so that requests under way get their answer.
+// StopTimeout bounds the stop of one component. It is longer than a gateway waits for
+// Kafka's acknowledgement, so that requests under way get their answer.
 const StopTimeout = 12 * time.Second
 
 // Daemon is one process.
 type Daemon struct {
-	Name     string
-	Flags    *flag.FlagSet
-	Log      *slog.Logger
-	Registry *prometheus.Registry
+	Name     string               // of the program, such as gateway
+	Flags    *flag.FlagSet        // a main adds its own
+	Log      *slog.Logger         // set by Main, before it calls run
+	Registry *prometheus.Registry // served at /metrics
 
-	adminListen string
-	logLevel    slog.Level
-	schemaIDs   string
+	adminListen string     // -admin-listen
+	logLevel    slog.Level // -log-level
+	schemaIDs   string     // -schema-ids, a file; "" for the built-in ids
 }
 
-// New makes a daemon with the flags that all of them have.
+// New returns a daemon with the flags that all of them have. about is one sentence for
+// the usage.
 func New(name, about string) *Daemon {
 	d := &Daemon{Name: name, Flags: NewFlags(name, about), Registry: prometheus.NewRegistry(), logLevel: slog.LevelInfo}
 	d.Registry.MustRegister(collectors.NewGoCollector(),
@@ -56,11 +57,11 @@ func New(name, about string) *Daemon {
 	return d
 }
 
-// NewFlags makes a flag set whose usage tells about the program and about the
-// environment.
+// NewFlags returns a flag set whose usage describes the program and the environment
+// variables.
 func NewFlags(name, about string) *flag.FlagSet {
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
-	fs.SetOutput(io.Discard) // Parse prints, once
+	fs.SetOutput(io.Discard) // the caller of Parse prints the error, once
 	fs.Usage = func() {
 		fmt.Fprintf(fs.Output(), "%s: %s\n\nEach flag may be given as an environment variable: -some-flag as "+
 			"%sSOME_FLAG.\n\n", name, about, envPrefix)
@@ -69,7 +70,8 @@ func NewFlags(name, about string) *flag.FlagSet {
 	return fs
 }
 
-// Parse reads args, and for each flag that is not among them its environment variable.
+// Parse reads args. A flag that is not among them takes the value of its environment
+// variable, if that is set.
 func Parse(fs *flag.FlagSet, args []string, environ func(string) (string, bool)) error {
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -88,7 +90,7 @@ func Parse(fs *flag.FlagSet, args []string, environ func(string) (string, bool))
 	return errors.Join(problems...)
 }
 
-// Kafka declares the flags of everything that speaks Kafka.
+// Kafka declares the flags of a program that uses Kafka.
 func (d *Daemon) Kafka(cfg *kafka.Config) {
 	cfg.ClientID = "partners-" + d.Name
 	KafkaFlags(d.Flags, cfg)
@@ -106,16 +108,17 @@ func KafkaFlags(fs *flag.FlagSet, cfg *kafka.Config) {
 		return nil
 	})
 	fs.StringVar(&cfg.TopicPrefix, "topic-prefix", cfg.TopicPrefix,
-		"stands before every topic, group and transactional id")
+		"prefix of every topic, group and transactional id")
 }
 
-// Codec is the codec of -schema-ids.
+// Codec returns the codec for the schema ids of -schema-ids.
 func (d *Daemon) Codec() (*event.Codec, error) {
 	c, err := Codec(d.schemaIDs)
 	return c, Usage(err)
 }
 
-// Codec reads the lock file, or uses the built-in one if file is empty.
+// Codec returns the codec for the schema ids in a lock file, or for the built-in ones
+// if file is empty.
 func Codec(file string) (*event.Codec, error) {
 	if file == "" {
 		return event.NewCodec(event.DefaultIDs())
@@ -135,12 +138,12 @@ func Codec(file string) (*event.Codec, error) {
 	return c, nil
 }
 
-// ErrUsage marks errors of a run whose cause is the command line: exit status 2, which
-// a supervisor should not answer with a restart.
+// ErrUsage marks errors whose cause is the command line. Main exits with status 2, on
+// which a supervisor should not restart the program.
 var ErrUsage = errors.New("wrong command line")
 
-// Usage is what is wrong with a command line, all of it, as ErrUsage; nil if nothing
-// is.
+// Usage joins everything that is wrong with a command line into one ErrUsage. It
+// returns nil if all problems are nil.
 func Usage(problems ...error) error {
 	var all []string
 	for _, err := range problems {
@@ -154,7 +157,7 @@ func Usage(problems ...error) error {
 	return fmt.Errorf("%w: %s", ErrUsage, strings.Join(all, "; "))
 }
 
-// Required is the problem of a flag that has no value.
+// Required returns an error that names the flag if it has no value.
 func Required(flag, value string) error {
 	if value == "" {
 		return fmt.Errorf("%s: missing", flag)
@@ -162,8 +165,7 @@ func Required(flag, value string) error {
 	return nil
 }
 
-// Exit is an error with an exit status of its own, for programs whose callers act on
-// it.
+// Exit is an error with its own exit status, for programs whose callers act on it.
 type Exit struct {
 	Code int
 	Err  error
@@ -208,25 +210,26 @@ func (d *Daemon) runMain(args []string, run func(ctx context.Context) error) int
 	return 0
 }
 
-// Component is a component that a process is made of.
+// Component is one of the parts that a process runs.
 type Component interface {
 	// Run runs until ctx is done, then stops cleanly.
 	Run(ctx context.Context) error
-	// Ready reports why the part does not serve yet, nil when it does.
+	// Ready returns nil once the component serves, before that the reason why not.
 	Ready() error
 }
 
-// Serve runs a part with the admin listener beside it, and logs `ready` once it serves.
-func (d *Daemon) Serve(ctx context.Context, part Component, attrs ...any) error {
+// Serve runs a component beside the admin listener. It logs `ready` with attrs once the
+// component serves.
+func (d *Daemon) Serve(ctx context.Context, component Component, attrs ...any) error {
 	ln, err := net.Listen("tcp", d.adminListen)
 	if err != nil {
 		return fmt.Errorf("-admin-listen: %w", err)
 	}
 	var g Group
-	g.Go("admin listener", HTTP(ln, d.adminHandler(part.Ready), d.Log))
-	g.Go(d.Name, part.Run)
+	g.Go("admin listener", HTTP(ln, d.adminHandler(component.Ready), d.Log))
+	g.Go(d.Name, component.Run)
 	g.Go("readiness", func(ctx context.Context) error {
-		for part.Ready() != nil {
+		for component.Ready() != nil {
 			select {
 			case <-ctx.Done():
 				return nil
@@ -259,11 +262,11 @@ func (d *Daemon) adminHandler(ready func() error) http.Handler {
 	return mux
 }
 
-// maxHeaderBytes is what a request's header may take; browsers and proxies stop well below.
+// maxHeaderBytes bounds a request's header. Browsers and proxies send far less.
 const maxHeaderBytes = 32 << 10
 
-// HTTP returns a task that serves ln until its context ends, then lets the requests
-// under way finish.
+// HTTP returns a task that serves ln until its context ends. It then lets the requests
+// under way finish, for at most a second less than StopTimeout.
 func HTTP(ln net.Listener, h http.Handler, log *slog.Logger) func(context.Context) error {
 	return func(ctx context.Context) error {
 		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second,
@@ -279,7 +282,7 @@ func HTTP(ln net.Listener, h http.Handler, log *slog.Logger) func(context.Contex
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), StopTimeout-time.Second)
 		defer cancel()
 		if err := srv.Shutdown(stop); err != nil {
-			log.Warn("cutting requests that did not finish", "error", err)
+			log.Warn("aborting requests that did not finish in time", "error", err)
 			return srv.Close()
 		}
 		return nil

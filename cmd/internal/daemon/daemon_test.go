@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
@@ -12,12 +13,10 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"log/slog"
 )
 
-// A flag wins over its environment variable, which wins over the default; a wrong value
-// names what is wrong.
+// A flag wins over its environment variable, which wins over the default. An error
+// names the flag or variable.
 func TestParse(t *testing.T) {
 	parse := func(env map[string]string, args ...string) (string, error) {
 		fs := NewFlags("x", "test")
@@ -47,8 +46,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Tasks stop in the reverse order of their start, each before the next is told; the
-// error of the first that fails is not lost.
+// Tasks stop in the reverse order of their start, one after another. The error of the
+// first that fails is returned.
 func TestGroupStopsInReverse(t *testing.T) {
 	var mu sync.Mutex
 	var stopped []string
@@ -67,7 +66,7 @@ func TestGroupStopsInReverse(t *testing.T) {
 	g.Go("sink", func(context.Context) error { return broken })
 	ctx := g.Watch(t.Context())
 	<-ctx.Done()
-	if c := context.Cause(ctx); !errors.Is(c, broken) || !strings.Contains(c.Error(), "sink ended early") {
+	if c := context.Cause(ctx); !errors.Is(c, broken) || !strings.Contains(c.Error(), "sink stopped unexpectedly") {
 		t.Errorf("cause: %v", c)
 	}
 	if err := g.Wait(t.Context()); !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "sink: ") {
@@ -78,7 +77,7 @@ func TestGroupStopsInReverse(t *testing.T) {
 	}
 }
 
-// A request under way is finished, not cut.
+// A request under way is finished, not aborted.
 func TestHTTPDrains(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// errorLog is for http.Server.ErrorLog: what net/http has to say goes to log as a
-// warning, with every IP address replaced. By default net/http prints the visitor's
-// address with TLS handshake errors and panics.
+// errorLog returns a logger for http.Server.ErrorLog. Messages go to to as warnings,
+// with every IP address redacted: net/http prints the visitor's address with TLS
+// handshake errors and panics.
 func errorLog(to *slog.Logger) *log.Logger {
 	return log.New(redactingWriter{to}, "", 0)
 }
@@ -26,7 +26,7 @@ const redacted = "[address]"
 
 var (
 	ipv4 = regexp.MustCompile(`[0-9]{1,3}(\.[0-9]{1,3}){3}(:[0-9]{1,5})?`)
-	// ipv6 is anything that could be one; netip decides.
+	// ipv6 matches whatever may be an address; netip decides.
 	ipv6 = regexp.MustCompile(`[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:]*(\[address\])?(%[0-9A-Za-z_.-]+)?`)
 )
 
@@ -34,7 +34,7 @@ var (
 func redactAddresses(text string) string {
 	text = ipv4.ReplaceAllString(text, redacted)
 	return ipv6.ReplaceAllStringFunc(text, func(candidate string) string {
-		// An IPv4 tail was replaced above; for the check it stands for any.
+		// An IPv4 tail was redacted above; any address will do for the check.
 		addr, zone, _ := strings.Cut(strings.ReplaceAll(candidate, redacted, "0.0.0.0"), "%")
 		for trailing := addr; ; trailing = trailing[:len(trailing)-1] {
 			if _, err := netip.ParseAddr(trailing); err == nil {
@@ -45,7 +45,7 @@ func redactAddresses(text string) string {
 			}
 		}
 		if zone != "" || strings.Count(candidate, ":") >= 4 {
-			return redacted // in doubt it goes
+			return redacted // when in doubt
 		}
 		return candidate
 	})

@@ -11,12 +11,12 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 )
 
-// DaysFlag declares a flag for a duration that may also be given in days.
+// DaysFlag declares a flag for a duration, which may be given in days (40d).
 func DaysFlag(fs *flag.FlagSet, p *time.Duration, name, usage string) {
 	fs.Var((*daysValue)(p), name, usage)
 }
 
-// daysValue is a duration that may also be given in days.
+// daysValue is the flag.Value of DaysFlag.
 type daysValue time.Duration
 
 func (d *daysValue) String() string {
@@ -43,13 +43,13 @@ func (d *daysValue) Set(s string) error {
 	return nil
 }
 
-// ClickHouseFlag declares -clickhouse of what cannot do without it.
+// ClickHouseFlag declares -clickhouse for a program that requires it.
 func ClickHouseFlag(fs *flag.FlagSet, cfg *clickhouse.Config) {
-	fs.StringVar(&cfg.DSN, "clickhouse", cfg.DSN, "`DSN`, http://user@host:8123/partners or clickhouse://…; with "+
-		"a password better as environment variable (required)")
+	fs.StringVar(&cfg.DSN, "clickhouse", cfg.DSN, "`DSN`, http://user@host:8123/partners or clickhouse://…; pass a "+
+		"DSN with a password in the environment variable (required)")
 }
 
-// SchemaIDsFlag declares -schema-ids, for Codec.
+// SchemaIDsFlag declares -schema-ids, whose value Codec reads.
 func SchemaIDsFlag(fs *flag.FlagSet, file *string) {
 	fs.StringVar(file, "schema-ids", *file, "`file` with the schema ids of a registry, as written by ctl topics "+
 		"apply; built in if empty")

@@ -35,7 +35,7 @@ func TestDaysFlag(t *testing.T) {
 	}
 }
 
-// The default is printed as people give it.
+// The usage prints the default in the unit in which people give it.
 func TestDaysFlagUsage(t *testing.T) {
 	f := func(d time.Duration, want string) {
 		t.Helper()

@@ -7,30 +7,37 @@ import (
 	"time"
 )
 
-// Group runs named tasks. They start in the order of Go, and stop in the reverse order,
-// each before the next is told: what comes later may use what came earlier until its
-// own end.
+// Group runs named tasks. They start in the order of Go and stop in the reverse order,
+// one after another: a task may use the tasks that were started before it until its own
+// end.
+//
+// It is our own because of this ordered stop: errgroup and oklog/run stop all tasks at
+// once.
 type Group struct {
 	tasks []*task
 	ended chan *task
 }
 
-// taskTimeout is when a task is given up. A task may be a group itself, whose tasks
-// stop one after another, each within StopTimeout.
+// taskTimeout bounds the stop of a task. A task may be a group itself, whose tasks stop
+// one after another, each within StopTimeout.
 const taskTimeout = 3 * StopTimeout
 
+// maxTasks bounds the tasks of a group, so that a task that ends never blocks.
+const maxTasks = 64
+
+// task is one function that a Group runs.
 type task struct {
-	name   string
-	cancel context.CancelFunc
-	done   chan struct{}
-	err    error
+	name   string             // for errors
+	cancel context.CancelFunc // ends the task's context
+	done   chan struct{}      // closed when the function has returned
+	err    error              // what it returned; valid after done
 }
 
-// Go starts a task. It runs until its context ends; a task that returns earlier ends
+// Go starts a task, which runs until its context ends. A task that returns earlier ends
 // the group.
 func (g *Group) Go(name string, run func(ctx context.Context) error) {
 	if g.ended == nil {
-		g.ended = make(chan *task, 64)
+		g.ended = make(chan *task, maxTasks)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &task{name: name, cancel: cancel, done: make(chan struct{})}
@@ -71,22 +78,27 @@ func (g *Group) Stop() error {
 	return errors.Join(errs...)
 }
 
-// Watch returns a context that ends with ctx, or when a task ends before its time: then
-// its cause names the task.
+// Watch returns a context that ends with ctx, or when a task returns without having
+// been stopped. The cause then names the task.
 func (g *Group) Watch(ctx context.Context) context.Context {
 	if g.ended == nil {
-		g.ended = make(chan *task, 64)
+		g.ended = make(chan *task, maxTasks)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
 		select {
 		case <-ctx.Done():
 		case t := <-g.ended:
-			cancel(fmt.Errorf("%s ended early: %w", t.name, errors.Join(t.err, errEarly)))
+			cancel(unexpectedStop(t))
 			g.ended <- t
 		}
 	}()
 	return ctx
 }
 
-var errEarly = errors.New("nobody told it to")
+func unexpectedStop(t *task) error {
+	if t.err == nil {
+		return fmt.Errorf("%s stopped unexpectedly", t.name)
+	}
+	return fmt.Errorf("%s stopped unexpectedly: %w", t.name, t.err)
+}

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// All that is wrong with a command line is said at once, and means exit status 2.
+// Everything that is wrong with a command line is reported at once, with exit status 2.
 func TestUsage(t *testing.T) {
 	if err := Usage(nil, Required("-a", "x")); err != nil {
 		t.Errorf("nothing is wrong: %v", err)
