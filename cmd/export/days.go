@@ -11,8 +11,8 @@ import (
 	"github.com/nimriz/partners/connectors/export"
 )
 
-// withAnyDays gives a configuration days if it has none yet, so that everything else
-// can be checked before the warehouse is asked.
+// withAnyDays returns a configuration that has days, so that everything else can be
+// validated before the warehouse is queried.
 func withAnyDays(cfg export.Config) *export.Config {
 	if cfg.From == "" && cfg.To == "" {
 		cfg.From, cfg.To = "2000-01-01", "2000-01-01"
@@ -20,8 +20,8 @@ func withAnyDays(cfg export.Config) *export.Config {
 	return &cfg
 }
 
-// readManifests reads the files of -as-of and -since. An export without days has those
-// of the first manifest.
+// readManifests reads the files of -as-of and -since. An export without days takes
+// those of the first manifest.
 func readManifests(cfg *export.Config, asOf, since string) (err error) {
 	if cfg.AsOf, err = readManifest(cfg, asOf); err != nil {
 		return err
@@ -44,8 +44,8 @@ func readManifest(cfg *export.Config, file string) (*export.Manifest, error) {
 	return m, nil
 }
 
-// yesterday returns the day before today in the workspace's timezone. A workspace that
-// the catalog does not have gets UTC: export.Run finds out whether it has events.
+// yesterday returns the day before today in the workspace's timezone. It takes UTC for
+// a workspace that is not in the catalog; export.Run checks whether that has events.
 func yesterday(ctx context.Context, conn *clickhouse.Conn, workspace string) (string, error) {
 	zone, err := export.Zone(ctx, conn, workspace, export.WholeCatalog)
 	if errors.Is(err, export.ErrUnknown) {

@@ -26,14 +26,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// maxWait is how long a test waits for what must come: it is for what never comes, far
-// beyond what a slow machine takes.
+// maxWait bounds each wait of a test. It is far longer than a slow machine needs, so
+// that only a hang reaches it.
 const maxWait = 3 * time.Minute
 
-// Exports while the real sink inserts and a partner's status changes: each, repeated
-// with -as-of once more has arrived, is the same bytes, and its sums are those of a
-// query bounded by as_of. It goes on until so many had more rows than the one before;
-// the long form until fifty had.
+// Exports run while the real sink inserts and a partner's status changes. Each export,
+// repeated with -as-of after more rows have arrived, gives the same bytes, and its sums
+// equal those of a query bounded by as_of. The test ends when five exports (in the long
+// form fifty) had more rows than the one before.
 func TestExportsWhileTheSinkInserts(t *testing.T) {
 	enough := 5
 	if os.Getenv("PARTNERS_TEST_LONG") == "1" {
@@ -106,7 +106,7 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 	exports, grew, rows := 0, 0, int64(0)
 	for ; grew < enough; exports++ {
 		if exports == 10*enough {
-			t.Fatalf("only %d of %d exports had more rows than the one before: nothing is inserted meanwhile",
+			t.Fatalf("only %d of %d exports had more rows than the one before: the sink inserts nothing",
 				grew, exports)
 		}
 		first := base
@@ -173,7 +173,7 @@ func readCSV(t *testing.T, dir string) []byte {
 	return b
 }
 
-// eventAndOutcome is an event and its outcome.
+// eventAndOutcome returns the records of an event and its outcome.
 func eventAndOutcome(t *testing.T, codec *event.Codec, n int, partition int32, offset int64) []*kgo.Record {
 	token, amount := ksuid.New().String(), int64(1000+n)
 	at := event.MillisOf(time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC).Add(time.Duration(n) * time.Millisecond))
@@ -189,9 +189,24 @@ func eventAndOutcome(t *testing.T, codec *event.Codec, n int, partition int32, o
 		Exponent:    2,
 	}
 	v.ContentSHA256 = v.ContentHash()
-	o := &event.Outcome{WorkspaceID: v.WorkspaceID, EventID: v.EventID, ClickToken: token, Verdict: event.Attributed,
-		Review: event.ReviewClear, Type: v.Type, Effect: 1, OccurredAt: at, ReceivedAt: at, DecidedAt: at, AmountMinor: &amount,
-		Currency: "EUR", Exponent: 2, ContentSHA256: v.ContentSHA256, EventPartition: partition, EventOffset: offset, RulesVersion: event.RulesVersion,
+	o := &event.Outcome{
+		WorkspaceID:    v.WorkspaceID,
+		EventID:        v.EventID,
+		ClickToken:     token,
+		Verdict:        event.Attributed,
+		Review:         event.ReviewClear,
+		Type:           v.Type,
+		Effect:         1,
+		OccurredAt:     at,
+		ReceivedAt:     at,
+		DecidedAt:      at,
+		AmountMinor:    &amount,
+		Currency:       "EUR",
+		Exponent:       2,
+		ContentSHA256:  v.ContentSHA256,
+		EventPartition: partition,
+		EventOffset:    offset,
+		RulesVersion:   event.RulesVersion,
 		Click: &event.Click{
 			WorkspaceID: "acme",
 			ClickToken:  token,
@@ -200,16 +215,15 @@ func eventAndOutcome(t *testing.T, codec *event.Codec, n int, partition int32, o
 			Trigger:     event.TriggerLink,
 			PartnerID:   "prt_1",
 			PartnerName: "Partner",
-		}}
+		},
+	}
 	a, err1 := codec.AppendConversion(nil, v)
 	b, err2 := codec.AppendOutcome(nil, o, nil)
 	if err1 != nil || err2 != nil {
 		t.Error(err1, err2)
 	}
-	return []*kgo.Record{{
-		Topic:     topic.Conversions,
-		Partition: partition,
-		Key:       []byte(token),
-		Value:     a,
-	}, {Topic: topic.Outcomes, Partition: partition, Key: []byte(token), Value: b}}
+	return []*kgo.Record{
+		{Topic: topic.Conversions, Partition: partition, Key: []byte(token), Value: a},
+		{Topic: topic.Outcomes, Partition: partition, Key: []byte(token), Value: b},
+	}
 }

@@ -2,7 +2,7 @@
 // schedule.
 //
 // Exit status: 0 written, 1 failed, 2 wrong command line, 3 the warehouse does not
-// answer (try again), 4 another export is running in the directory.
+// answer (try again), 4 another export is running in the same directory.
 package main
 
 import (
@@ -45,7 +45,7 @@ func main() {
 		"each day once the joined watermark has passed it, makes up missed days. What is received or decided "+
 		"after a day's file was written is in no file: -since with the day's manifest writes it")
 	f.BoolVar(&cfg.Provisional, "provisional", false, "do not wait for the joined watermark; name and manifest say so")
-	f.BoolVar(&cfg.Raw, "raw", false, "leave texts as they came: a spreadsheet may run those that begin with = + - @")
+	f.BoolVar(&cfg.Raw, "raw", false, "do not escape texts: a spreadsheet may run those that begin with = + - @")
 	d.Main(func(ctx context.Context) (err error) {
 		cfg.Log = d.Log
 		cfg.Metrics = export.NewMetrics(d.Registry)

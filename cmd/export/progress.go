@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// showProgress shows rows, rows a second and the time that is left on a terminal. It is
-// nil if to is something else.
+// showProgress returns a function that shows rows, rows per second and the remaining
+// time on a terminal. It returns nil if to is not a terminal.
 func showProgress(to *os.File) func(rows, of int64) {
 	if info, err := to.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return nil

@@ -4,14 +4,14 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/cmd/internal/components"
+	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/export"
 )
 
-// runSchedule exports on a schedule, as a daemon. hasManifests says that -as-of or -since
-// is set.
+// runSchedule exports on a schedule, as a daemon. hasManifests reports whether -as-of
+// or -since is set.
 func runSchedule(ctx context.Context, d *daemon.Daemon, wh clickhouse.Config, schedule string, cfg export.Config,
 	hasManifests bool) error {
 	if cfg.From+cfg.To != "" || hasManifests || cfg.Dir == "-" {

@@ -10,7 +10,7 @@ import (
 	"github.com/nimriz/partners/connectors/export"
 )
 
-// splitList splits a flag's value at its commas; an empty one is nil.
+// splitList splits a flag's value at its commas. An empty value gives nil.
 func splitList(text string) []string {
 	if text == "" {
 		return nil
@@ -18,7 +18,7 @@ func splitList(text string) []string {
 	return strings.Split(text, ",")
 }
 
-// exitStatus gives an error the exit status that a caller can act on.
+// exitStatus adds to an error the exit status that tells a caller what to do.
 func exitStatus(err error) error {
 	switch {
 	case err == nil:

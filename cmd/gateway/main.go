@@ -1,4 +1,4 @@
-// Command gateway takes the merchants' signed events and answers 202 when Kafka has
+// Command gateway accepts the merchants' signed events. It answers 202 once Kafka has
 // them.
 package main
 
@@ -7,36 +7,40 @@ import (
 	"fmt"
 	"net"
 
-	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/cmd/internal/components"
+	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/connectors/ingest"
 	"github.com/nimriz/partners/pipeline/kafka"
 )
 
 func main() {
-	d := daemon.New("gateway", "takes signed events: 202 means that Kafka has them on all in-sync replicas")
-	part, k := components.Gateway{Config: ingest.DefaultConfig()}, kafka.DefaultConfig()
+	d := daemon.New("gateway", "accepts signed events: 202 means that Kafka has them on all in-sync replicas")
+	gateway := components.Gateway{Config: ingest.DefaultConfig()}
+	k := kafka.DefaultConfig()
 	d.Kafka(&k)
 	f := d.Flags
 	listen := f.String("listen", ":8081", "address to serve on")
-	f.StringVar(&part.TokenKeys, "token-keys", "", "`directory` with one file per workspace id, one base64 key a "+
+	f.StringVar(&gateway.TokenKeys, "token-keys", "", "`directory` with one file per workspace id, one base64 key a "+
 		"line; all verify (required)")
-	f.StringVar(&part.SigningSecrets, "signing-secrets", "",
+	f.StringVar(&gateway.SigningSecrets, "signing-secrets", "",
 		"`directory` with one file per workspace id, one whsec_… a line, all active (required)")
-	f.Float64Var(&part.Config.Rate, "rate", part.Config.Rate, "events a second that a workspace may send")
-	f.IntVar(&part.Config.Burst, "burst", part.Config.Burst, "events that a workspace may send at once")
+	f.Float64Var(&gateway.Config.Rate, "rate", gateway.Config.Rate, "events a second that a workspace may send")
+	f.IntVar(&gateway.Config.Burst, "burst", gateway.Config.Burst, "events that a workspace may send at once")
 	d.Main(func(ctx context.Context) (err error) {
-		if err := daemon.Usage(k.Validate(), part.Config.Validate(), daemon.Required("-token-keys", part.TokenKeys),
-			daemon.Required("-signing-secrets", part.SigningSecrets)); err != nil {
+		if err := daemon.Usage(k.Validate(), gateway.Config.Validate(),
+			daemon.Required("-token-keys", gateway.TokenKeys),
+			daemon.Required("-signing-secrets", gateway.SigningSecrets)); err != nil {
 			return err
 		}
-		if part.Codec, err = d.Codec(); err != nil {
+		if gateway.Codec, err = d.Codec(); err != nil {
 			return err
 		}
-		if part.Listener, err = net.Listen("tcp", *listen); err != nil {
+		if gateway.Listener, err = net.Listen("tcp", *listen); err != nil {
 			return fmt.Errorf("-listen: %w", err)
 		}
-		part.Kafka, part.Log, part.Registry = k, d.Log, d.Registry
-		return d.Serve(ctx, &part, "listen", part.Listener.Addr().String())
+		gateway.Kafka = k
+		gateway.Log = d.Log
+		gateway.Registry = d.Registry
+		return d.Serve(ctx, &gateway, "listen", gateway.Listener.Addr().String())
 	})
 }

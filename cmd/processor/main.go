@@ -18,7 +18,7 @@ func main() {
 	d.Kafka(&k)
 	f := d.Flags
 	f.StringVar(&cfg.StateDir, "state-dir", cfg.StateDir,
-		"`directory` for clicks and journeys; may be lost, is rebuilt from Kafka (required)")
+		"`directory` for clicks and journeys; rebuilt from Kafka if it is lost (required)")
 	f.StringVar(&cfg.Instance, "instance", cfg.Instance,
 		"stable `name` of this slot, zero-padded: static member and transactional id (required)")
 	f.DurationVar(&cfg.CommitInterval, "commit-interval", cfg.CommitInterval, "how long a transaction stays open")

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestMain also is the processor.
+// TestMain runs the processor in a child process of these tests.
 func TestMain(m *testing.M) {
 	if os.Getenv("PARTNERS_PROCESSOR_CHILD") != "" {
 		main()
@@ -15,7 +15,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Times are read as ctl reads them: one PARTNERS_CLICK_LIFE serves both.
+// The processor reads durations as ctl does: both accept one PARTNERS_CLICK_LIFE.
 func TestDays(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

@@ -21,8 +21,8 @@ import (
 	"github.com/nimriz/partners/schemas/ledger"
 )
 
-// nastyRows are events whose every text column has another value, among them formulas,
-// quotes, line ends, leading spaces and bytes that are no UTF-8.
+// nastyRows inserts events whose text columns all differ. The values include formulas,
+// quotes, line ends, leading spaces and invalid UTF-8.
 const nastyRows = `
 INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, reason, flags, review, type, event_name, effect,
 	occurred_at, received_at, amount_minor, currency, exponent, quantity, order_id, parent_event_id, parent_type,
@@ -52,8 +52,8 @@ SELECT
 	text(30), text(31), text(32), number % 2 = 0, 0, number
 FROM numbers(200)`
 
-// The report's CSV of a workspace's events is the export's, byte for byte: each cell is
-// under its column's name, and written in the same way.
+// The report's CSV of a workspace's events equals the export's byte for byte: the
+// columns have the same names and order, and cells have the same format.
 func TestReportHasTheBytesOfAnExport(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)}, quiet)
@@ -107,7 +107,7 @@ INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows)
 	}
 }
 
-// downloadOutcomes is the report's answer to outcomes.csv.
+// downloadOutcomes returns the report's answer to outcomes.csv.
 func downloadOutcomes(t *testing.T, conn *clickhouse.Conn) string {
 	t.Helper()
 	sum := sha256.Sum256([]byte("secret"))

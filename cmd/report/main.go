@@ -7,31 +7,31 @@ import (
 	"fmt"
 	"net"
 
-	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/cmd/internal/components"
+	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/connectors/clickhouse"
 )
 
 func main() {
 	d := daemon.New("report", "serves the partner performance page, and the same figures as JSON and CSV")
-	part := components.Report{}
+	component := components.Report{}
 	wh := clickhouse.Config{}
 	f := d.Flags
 	listen := f.String("listen", ":8082", "address to serve on")
 	daemon.ClickHouseFlag(f, &wh)
-	f.StringVar(&part.ReaderTokens, "reader-tokens", "", "`directory` with one file per workspace id, "+
+	f.StringVar(&component.ReaderTokens, "reader-tokens", "", "`directory` with one file per workspace id, "+
 		"NAME:SHA-256-OF-THE-TOKEN a line (required)")
 	d.Main(func(ctx context.Context) (err error) {
 		if err := daemon.Usage(wh.Validate(),
-			daemon.Required("-reader-tokens", part.ReaderTokens)); err != nil {
+			daemon.Required("-reader-tokens", component.ReaderTokens)); err != nil {
 			return err
 		}
-		if part.Listener, err = net.Listen("tcp", *listen); err != nil {
+		if component.Listener, err = net.Listen("tcp", *listen); err != nil {
 			return fmt.Errorf("-listen: %w", err)
 		}
-		part.ClickHouse = wh
-		part.Log = d.Log
-		part.Registry = d.Registry
-		return d.Serve(ctx, &part, "listen", part.Listener.Addr().String())
+		component.ClickHouse = wh
+		component.Log = d.Log
+		component.Registry = d.Registry
+		return d.Serve(ctx, &component, "listen", component.Listener.Addr().String())
 	})
 }

@@ -4,8 +4,8 @@ package main
 import (
 	"context"
 
-	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/cmd/internal/components"
+	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/sink"
 	"github.com/nimriz/partners/pipeline/kafka"
@@ -13,22 +13,27 @@ import (
 
 func main() {
 	d := daemon.New("sink", "copies the topics into ClickHouse, effectively once")
-	part, k, wh := components.Sink{Config: sink.DefaultConfig()}, kafka.DefaultConfig(), clickhouse.Config{}
+	component := components.Sink{Config: sink.DefaultConfig()}
+	k := kafka.DefaultConfig()
+	wh := clickhouse.Config{}
 	d.Kafka(&k)
 	daemon.ClickHouseFlag(d.Flags, &wh)
-	d.Flags.DurationVar(&part.Config.Linger, "linger", part.Config.Linger,
+	d.Flags.DurationVar(&component.Config.Linger, "linger", component.Config.Linger,
 		"shortest time between two inserts of one partition while it keeps up")
-	d.Flags.DurationVar(&part.Config.SessionTimeout, "session-timeout", part.Config.SessionTimeout,
+	d.Flags.DurationVar(&component.Config.SessionTimeout, "session-timeout", component.Config.SessionTimeout,
 		"after how long without a heartbeat the group gives this sink's partitions away; also how long a killed "+
 			"sink waits when it starts again")
 	d.Main(func(ctx context.Context) (err error) {
-		if err := daemon.Usage(k.Validate(), part.Config.Validate(), wh.Validate()); err != nil {
+		if err := daemon.Usage(k.Validate(), component.Config.Validate(), wh.Validate()); err != nil {
 			return err
 		}
-		if part.Codec, err = d.Codec(); err != nil {
+		if component.Codec, err = d.Codec(); err != nil {
 			return err
 		}
-		part.ClickHouse, part.Kafka, part.Log, part.Registry = wh, k, d.Log, d.Registry
-		return d.Serve(ctx, &part)
+		component.ClickHouse = wh
+		component.Kafka = k
+		component.Log = d.Log
+		component.Registry = d.Registry
+		return d.Serve(ctx, &component)
 	})
 }

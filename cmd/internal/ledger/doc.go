@@ -1,4 +1,4 @@
-// Package ledger is a test of what people read: random histories go through the real
-// processor and the real sink, and every reporting view must say what the oracle
-// computes from the whole history at once. It has no code but tests.
+// Package ledger tests the reporting views: random histories go through the real
+// processor and the real sink, and each view must equal what the oracle computes from
+// the whole history at once. The package has no code but tests.
 package ledger

@@ -15,11 +15,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Catalog writes what differs between the files and the catalog topic, and returns the
-// difference, a line for each record; see [catalog.Diff] for both. It returns when all
-// brokers have what was written. Files with a problem, conflicts with the past, and a
-// window longer than clicks are kept ([ErrWindow]) write nothing. Two calls at the same
-// time are not kept apart: the later record of each key wins.
+// Catalog writes the difference between the files and the catalog topic, and returns it
+// as one line per record; see [catalog.Diff] for both. It returns when all in-sync
+// replicas have the records. It writes nothing if a file has a problem, if the files
+// conflict with the past, or if a window is longer than clicks are kept ([ErrWindow]).
+// Concurrent calls are not serialized: the later record of each key wins.
 func Catalog(ctx context.Context, cfg kafka.Config, log *slog.Logger, files []string,
 	archiveMissing bool) (lines []string, err error) {
 	want, err := catalog.Load(files...)
@@ -50,13 +50,13 @@ func Catalog(ctx context.Context, cfg kafka.Config, log *slog.Logger, files []st
 		records[i] = &kgo.Record{Topic: cfg.Topic(topic.Catalog), Partition: 0, Key: []byte(p.Key), Value: p.Value}
 	}
 	if err := cl.ProduceSync(ctx, records...).FirstErr(); err != nil {
-		return nil, fmt.Errorf("writing the catalog (apply again, it is repeatable): %w", err)
+		return nil, fmt.Errorf("writing the catalog (it is safe to apply again): %w", err)
 	}
 	return lines, nil
 }
 
-// View returns what the catalog topic holds. Records that nobody can read are left out,
-// and logged. Without the topic the error is [kerr.UnknownTopicOrPartition].
+// View returns the contents of the catalog topic. It leaves out unreadable records, and
+// logs each. Without the topic the error is [kerr.UnknownTopicOrPartition].
 func View(ctx context.Context, cfg kafka.Config, log *slog.Logger) (*catalog.View, error) {
 	records, err := readRecords(ctx, cfg, log)
 	if err != nil {
@@ -65,14 +65,14 @@ func View(ctx context.Context, cfg kafka.Config, log *slog.Logger) (*catalog.Vie
 	view := catalog.NewView()
 	for _, r := range records {
 		if err := view.Apply(string(r.Key), r.Value, r.Offset); err != nil {
-			log.Warn("a catalog record is not readable", "offset", r.Offset, "error", err)
+			log.Warn("a catalog record is unreadable", "offset", r.Offset, "error", err)
 		}
 	}
 	return view, nil
 }
 
 // readEntries returns the newest record of each key, readable or not: Diff replaces an
-// unreadable one, or says that it is there.
+// unreadable record, or reports it.
 func readEntries(ctx context.Context, cfg kafka.Config, log *slog.Logger) ([]catalog.Entry, error) {
 	records, err := readRecords(ctx, cfg, log)
 	if err != nil {

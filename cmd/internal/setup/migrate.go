@@ -9,13 +9,13 @@ import (
 	"github.com/nimriz/partners/schemas/ddl"
 )
 
-// accessDenied is ClickHouse's code for a user who may not manage access.
+// accessDenied is ClickHouse's error code for a user without access management.
 const accessDenied = 497
 
-// Migrate makes the database and brings its tables, views, roles and row policies up to
-// date. engine is [clickhouse.MergeTree] or [clickhouse.Replicated]. A user without
-// access management gets tables and views: without the roles nobody but such users can
-// read them.
+// Migrate creates the database and brings its tables, views, roles and row policies up
+// to date. engine is [clickhouse.MergeTree] or [clickhouse.Replicated]. For a user
+// without access management it creates tables and views only; without the roles, only
+// users with grants of their own can read them.
 func Migrate(ctx context.Context, cfg clickhouse.Config, engine string, log *slog.Logger) error {
 	conn, err := clickhouse.Open(ctx, cfg, log)
 	if err != nil {
@@ -28,12 +28,12 @@ func Migrate(ctx context.Context, cfg clickhouse.Config, engine string, log *slo
 	for _, statement := range ddl.Roles(conn.Database()) {
 		err := conn.Exec(ctx, statement)
 		if clickhouse.Code(err) == accessDenied {
-			log.Info("roles and row policies are not made: this user has no access management, or the server is "+
-				"the embedded one, which has none", "database", conn.Database())
+			log.Info("roles and row policies are not created: this user has no access management, or the server "+
+				"is the embedded one, which has none", "database", conn.Database())
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("making roles and row policies of database %s: %w", conn.Database(), err)
+			return fmt.Errorf("creating roles and row policies of database %s: %w", conn.Database(), err)
 		}
 	}
 	return nil

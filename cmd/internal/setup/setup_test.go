@@ -84,7 +84,7 @@ func TestUnreadableRecordIsReplaced(t *testing.T) {
 	kafkatest.Produce(t, cfg.Brokers,
 		&kgo.Record{Topic: topic.Catalog, Key: []byte("program/acme/prg_1"), Value: []byte("{")},
 		&kgo.Record{Topic: topic.Catalog, Key: []byte("partner/acme/prt_1"), Value: []byte("{}")},
-		// a tombstone: it is not there
+		// a tombstone: the record counts as deleted
 		&kgo.Record{Topic: topic.Catalog, Key: []byte("partner/acme/prt_1")})
 	lines, err := setup.Catalog(t.Context(), cfg, quiet, []string{writeCatalog(t, "30d")}, false)
 	if err != nil || !slices.Contains(lines, "~ program/acme/prg_1: was unreadable") ||
@@ -114,7 +114,7 @@ func TestWindowAndClickLife(t *testing.T) {
 	}
 	day := 24 * time.Hour
 	if err := topics(time.Hour); err != nil {
-		t.Errorf("an empty catalog has no window: %v", err)
+		t.Errorf("with an empty catalog: %v", err)
 	}
 	if err := topics(40 * day); err != nil {
 		t.Fatal(err)

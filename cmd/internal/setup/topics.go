@@ -16,12 +16,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// ErrWindow is an attribution window that is longer than clicks are kept.
+// ErrWindow marks an attribution window that is longer than clicks are kept.
 var ErrWindow = errors.New("window longer than clicks are kept")
 
-// Topics creates and configures the topics, see [kafka.Apply], and returns a line for
-// each change, also for those before an error. A click life that is shorter than the
-// longest window of the catalog is an [ErrWindow], and changes nothing.
+// Topics creates and configures the topics, see [kafka.Apply]. It returns one line per
+// change, including the changes before an error. If the click life is shorter than the
+// longest window of the catalog, it changes nothing and returns [ErrWindow].
 func Topics(ctx context.Context, cfg kafka.Config, want kafka.TopicsConfig, log *slog.Logger) (lines []string,
 	err error) {
 	if err := want.Validate(); err != nil {
@@ -38,8 +38,9 @@ func Topics(ctx context.Context, cfg kafka.Config, want kafka.TopicsConfig, log 
 	return kafka.Apply(ctx, cl, cfg, want)
 }
 
-// CheckTopics changes nothing and returns everything that Topics would have to change
-// or would refuse, and consumer groups that have lost their place.
+// CheckTopics reports everything that Topics would change or refuse, and consumer
+// groups whose committed offsets Kafka no longer has ([kafka.ErrOffsets]). It changes
+// nothing.
 func CheckTopics(ctx context.Context, cfg kafka.Config, want kafka.TopicsConfig, log *slog.Logger) error {
 	if err := want.Validate(); err != nil {
 		return err
@@ -69,15 +70,15 @@ func checkClickLife(ctx context.Context, cfg kafka.Config, want kafka.TopicsConf
 	return nil
 }
 
-// ClickLife returns how long clicks must be kept for the windows of a catalog: the
-// default, or longer.
+// ClickLife returns how long clicks must be kept for the windows of a catalog. It is at
+// least the default.
 func ClickLife(workspaces []catalog.Workspace) time.Duration {
 	window, _ := longestWindow(workspaces)
 	return max(topic.DefaultClickLife, window)
 }
 
-// KeptClickLife returns the click life that the topics were applied with, 0 if there
-// are none yet or nobody may read it.
+// KeptClickLife returns the click life that the topics were applied with. It is 0
+// without topics, and without the right to read their configuration.
 func KeptClickLife(ctx context.Context, cfg kafka.Config, log *slog.Logger) (time.Duration, error) {
 	cl, err := kafka.NewClient(cfg, log, nil)
 	if err != nil {
@@ -91,8 +92,8 @@ func KeptClickLife(ctx context.Context, cfg kafka.Config, log *slog.Logger) (tim
 	return life, nil
 }
 
-// longestWindow returns the longest window of any program and of the links without
-// program, and whose it is; 0 for a catalog without links and programs.
+// longestWindow returns the longest window of any program and of the links without a
+// program, and in words which it is. It is 0 for a catalog without links and programs.
 func longestWindow(workspaces []catalog.Workspace) (window time.Duration, of string) {
 	longer := func(d time.Duration, format string, args ...any) {
 		if d > window {
@@ -112,9 +113,9 @@ func longestWindow(workspaces []catalog.Workspace) (window time.Duration, of str
 	return window, of
 }
 
-// readClickLife returns how long the topics keep clicks for conversions to come: their
-// retention without the margin for a processor that stands still. known is false where
-// nobody may read it, and for topics without end.
+// readClickLife returns how long the topics keep clicks for later conversions: their
+// retention less the margin for a stopped processor. known is false without the right
+// to read the configuration, and for topics with unlimited retention.
 func readClickLife(ctx context.Context, cl *kgo.Client, name string) (life time.Duration, known bool) {
 	configs, err := kadm.NewClient(cl).DescribeTopicConfigs(ctx, name)
 	if err != nil {
@@ -133,7 +134,7 @@ func readClickLife(ctx context.Context, cl *kgo.Client, name string) (life time.
 	return 0, false
 }
 
-// formatDays writes a duration as people give it: whole days as 40d.
+// formatDays formats a duration in the unit of the flags: whole days as 40d.
 func formatDays(d time.Duration) string {
 	if d%(24*time.Hour) == 0 {
 		return fmt.Sprintf("%dd", d/(24*time.Hour))
