@@ -209,6 +209,7 @@ func (h *hangingRig) process(t *testing.T, dir string) (p *processor.Processor, 
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.SetNow(clockOf(h.brokers).now)
 	return p, log, start(t, p)
 }
 
@@ -545,6 +546,7 @@ func TestRealBrokerKills(t *testing.T) {
 	w, b := realWorld(t)
 	env := processor.DefaultEnv()
 	env.TransactionTimeout = 2 * time.Second
+	env.Now = clockOf(w.brokers).now
 	var die atomic.Pointer[string]
 	reached, goOn := make(chan struct{}), make(chan struct{})
 	env.Step = func(step string) {
