@@ -19,7 +19,7 @@ require (
 	github.com/google/go-cmp v0.7.0 // readable differences in tests
 	github.com/google/renameio/v2 v2.0.2 // files that are there whole or not at all
 	github.com/grafana/grafana-foundation-sdk/go v0.0.22 // tests hold the dashboards against Grafana's own types
-	github.com/hashicorp/golang-lru/v2 v2.0.7 // bounded cache of the rate limiters of networks
+	github.com/hashicorp/golang-lru/v2 v2.0.7 // bounded caches of User-Agents and of networks' rate limiters
 	github.com/jedib0t/go-pretty/v6 v6.8.3 // tables on a terminal
 	github.com/klauspost/compress v1.20.3 // s2 blocks of the click log
 	github.com/linkedin/goavro/v2 v2.15.0 // the reference Avro codec

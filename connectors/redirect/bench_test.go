@@ -21,12 +21,12 @@ import (
 	"github.com/nimriz/partners/schemas/topic"
 )
 
-// BenchmarkHandler is the cost of one redirect without network: the click is captured,
-// but nobody waits for the disk.
+// BenchmarkHandler measures one redirect without the network. The click is captured,
+// but the handler does not wait for the disk.
 func BenchmarkHandler(b *testing.B) {
 	cfg := testConfig(b)
 	cfg.Capture = CaptureAsync
-	h, err := New(testView(b, testCatalog), testKeys(b, "acme"), codec, openSpool(b, cfg), nil, quiet(), nil)
+	h, err := New(testView(b, testCatalog), testKeys(b, "acme"), codec, openSpool(b, cfg), nil, discardLog(), nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func BenchmarkHandler(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	w := &blank{header: make(http.Header)}
+	w := &discardResponse{header: make(http.Header)}
 	b.ReportAllocs()
 	for b.Loop() {
 		clear(w.header)
@@ -43,29 +43,29 @@ func BenchmarkHandler(b *testing.B) {
 	}
 }
 
-type blank struct{ header http.Header }
+type discardResponse struct{ header http.Header }
 
-func (w *blank) Header() http.Header         { return w.header }
-func (w *blank) WriteHeader(int)             {}
-func (w *blank) Write(b []byte) (int, error) { return len(b), nil }
+func (w *discardResponse) Header() http.Header         { return w.header }
+func (w *discardResponse) WriteHeader(int)             {}
+func (w *discardResponse) Write(b []byte) (int, error) { return len(b), nil }
 
 const benchRequest = "GET /nomura HTTP/1.1\r\nHost: go.acme.com\r\nUser-Agent: " + chromeAgent +
 	"\r\nReferer: https://news.example.com/a\r\n\r\n"
 
-// BenchmarkServer compares requests per CPU-second of a server process of its own:
-// hello answers http.Redirect and nothing else; the others are this package, alone and
-// with the shipper at work. The load and the broker run here and are not counted.
+// BenchmarkServer compares requests per CPU-second of a separate server process. hello
+// only calls http.Redirect; the other modes are this package, without and with the
+// shipper. The load and the broker run in this process and are not counted.
 //
 //	go test -bench Server -benchtime 200000x ./connectors/redirect
 func BenchmarkServer(b *testing.B) {
 	for _, mode := range []string{"hello", "async", "durable", "shipped"} {
-		b.Run(mode, func(b *testing.B) { benchServer(b, mode) })
+		b.Run(mode, func(b *testing.B) { benchmarkServer(b, mode) })
 	}
 }
 
 const connections = 64
 
-func benchServer(b *testing.B, mode string) {
+func benchmarkServer(b *testing.B, mode string) {
 	brokers := ""
 	if mode == "shipped" {
 		brokers = kafkatest.Broker(b)[0]
@@ -95,15 +95,15 @@ func benchServer(b *testing.B, mode string) {
 			}
 		}
 		if !lines.Scan() {
-			b.Fatalf("server process: no answer to %q: %v", question, lines.Err())
+			b.Fatalf("server process: no response to %q: %v", question, lines.Err())
 		}
 		return lines.Text()
 	}
 	addr := ask("")
-	load(b, addr, 5000) // warm up
+	sendRequests(b, addr, 5000) // warm up
 	before := cpuSeconds(b, ask("cpu"))
 	b.ResetTimer()
-	load(b, addr, b.N)
+	sendRequests(b, addr, b.N)
 	b.StopTimer()
 	if mode == "shipped" {
 		ask("drain")
@@ -120,8 +120,9 @@ func cpuSeconds(b *testing.B, text string) float64 {
 	return v
 }
 
-// load sends n requests over keep-alive connections, each waiting for its answer.
-func load(b *testing.B, addr string, n int) {
+// sendRequests sends n requests over keep-alive connections, each waiting for its
+// response.
+func sendRequests(b *testing.B, addr string, n int) {
 	var left atomic.Int64
 	left.Store(int64(n))
 	var wg sync.WaitGroup
@@ -139,7 +140,7 @@ func load(b *testing.B, addr string, n int) {
 					b.Error(err)
 					return
 				}
-				if err := readAnswer(in); err != nil {
+				if err := readResponse(in); err != nil {
 					b.Error(err)
 					return
 				}
@@ -149,7 +150,7 @@ func load(b *testing.B, addr string, n int) {
 	wg.Wait()
 }
 
-func readAnswer(in *bufio.Reader) error {
+func readResponse(in *bufio.Reader) error {
 	length := 0
 	for first := true; ; first = false {
 		line, err := in.ReadSlice('\n')
@@ -157,7 +158,7 @@ func readAnswer(in *bufio.Reader) error {
 			return err
 		}
 		if first && !strings.HasPrefix(string(line), "HTTP/1.1 302") {
-			return fmt.Errorf("answer %q", line)
+			return fmt.Errorf("response %q", line)
 		}
 		if v, ok := strings.CutPrefix(string(line), "Content-Length: "); ok {
 			length, _ = strconv.Atoi(strings.TrimSpace(v))
@@ -180,7 +181,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// benchChild serves until stdin ends and answers questions there.
+// benchChild serves until stdin ends. It replies to each line of stdin with the CPU
+// seconds that it has used.
 func benchChild(mode string) error {
 	drain := func() {}
 	var handler http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -192,24 +194,24 @@ func benchChild(mode string) error {
 		if mode == "async" {
 			cfg.Capture = CaptureAsync
 		}
-		spool, err := OpenSpool(cfg, quiet(), nil)
+		spool, err := OpenSpool(cfg, discardLog(), nil)
 		if err != nil {
 			return err
 		}
 		t := new(benchTB)
-		if handler, err = New(testView(t, testCatalog), testKeys(t, "acme"), codec, spool, nil, quiet(),
+		if handler, err = New(testView(t, testCatalog), testKeys(t, "acme"), codec, spool, nil, discardLog(),
 			nil); err != nil {
 			return err
 		}
 		if mode == "shipped" {
 			kcfg := kafka.DefaultConfig()
 			kcfg.Brokers = []string{os.Getenv("REDIRECT_BENCH_BROKERS")}
-			client, err := kafka.NewClient(kcfg, quiet(), nil, ClientOptions()...)
+			client, err := kafka.NewClient(kcfg, discardLog(), nil, ClientOptions()...)
 			if err != nil {
 				return err
 			}
 			shipper, err := NewShipper(spool, client, topic.Clicks, Partitions(topic.OneEpoch(kafkatest.Partitions)),
-				codec, nil, quiet(), nil)
+				codec, nil, discardLog(), nil)
 			if err != nil {
 				return err
 			}
@@ -238,7 +240,7 @@ func benchChild(mode string) error {
 	return nil
 }
 
-// benchTB lets the child use the tests' set-up; a failure ends it.
+// benchTB lets the child use the helpers of the tests. A failure panics.
 type benchTB struct{ testing.TB }
 
 func (*benchTB) Helper()           {}

@@ -7,13 +7,13 @@ import (
 	"github.com/oschwald/maxminddb-golang/v2"
 )
 
-// Countries finds the country of an address. A nil *Countries knows none.
+// Countries looks up the country of an IP address. A nil *Countries knows none.
 type Countries struct {
 	db *maxminddb.Reader
 }
 
 // OpenCountries opens a database in MaxMind's format (GeoLite2-Country, GeoIP2, DB-IP
-// and others) that has country.iso_code.
+// and others). Its entries must have country.iso_code.
 func OpenCountries(path string) (*Countries, error) {
 	db, err := maxminddb.Open(path)
 	if err != nil {
@@ -22,8 +22,8 @@ func OpenCountries(path string) (*Countries, error) {
 	return &Countries{db}, nil
 }
 
-// Of returns an ISO 3166-1 code of two capital letters, or "" where the country is not
-// known.
+// Of returns an ISO 3166-1 code of two capital letters, or "" if the country of addr is
+// unknown.
 func (c *Countries) Of(addr netip.Addr) string {
 	if c == nil || !addr.IsValid() {
 		return ""

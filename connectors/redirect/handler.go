@@ -21,36 +21,38 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// Handler answers GET /{slug}. Mount it as the server's handler, not behind an
-// http.ServeMux: that one would clean paths and answer for itself.
+// Handler answers GET /{slug}. Mount it as the server's handler itself: behind an
+// http.ServeMux, the mux would clean paths and answer some requests on its own.
 type Handler struct {
-	codec     *event.Codec
-	view      *catalog.View
-	keys      *token.Keyring
-	spool     *Spool
-	countries *Countries
-	agents    *agents
-	log       *slog.Logger
-	metrics   *handlerMetrics
-	random    io.Reader
-	now       func() time.Time
-	works     sync.Pool // *work
-	noToken   atomic.Int64
+	codec      *event.Codec
+	view       *catalog.View // updated by its owner while the handler reads it
+	keys       *token.Keyring
+	spool      *Spool
+	countries  *Countries // nil without a country database
+	userAgents *agentParser
+	log        *slog.Logger
+	metrics    *handlerMetrics
+	random     io.Reader        // crypto/rand, for tokens
+	now        func() time.Time // tests set it
+	buffers    sync.Pool        // *requestBuffer
+	// tokenErrorLoggedAt is when a failure to make a token was last logged, in Unix
+	// seconds.
+	tokenErrorLoggedAt atomic.Int64
 }
 
-// work is the memory of one request.
-type work struct {
+// requestBuffer is the memory of one request, reused by later ones.
+type requestBuffer struct {
 	click  event.Click
-	value  []byte
-	body   []byte
+	value  []byte // the click in wire form
+	body   []byte // of the response
 	random randomBuffer
 }
 
-// New makes the handler. countries may be nil. It reads the definitions of user agents,
-// which takes a tenth of a second.
+// New returns a handler. countries may be nil. New parses the definitions of user
+// agents, which takes a tenth of a second.
 func New(view *catalog.View, keys *token.Keyring, codec *event.Codec, spool *Spool, countries *Countries,
 	log *slog.Logger, reg prometheus.Registerer) (*Handler, error) {
-	definitions, err := userAgents()
+	definitions, err := loadDefinitions()
 	if err != nil {
 		return nil, err
 	}
@@ -62,26 +64,26 @@ func newHandler(definitions *uaparser.Parser, view *catalog.View, keys *token.Ke
 	m := newHandlerMetrics(reg, http.StatusFound, http.StatusNotFound, http.StatusGone, http.StatusMethodNotAllowed,
 		http.StatusServiceUnavailable)
 	h := &Handler{
-		codec:     codec,
-		view:      view,
-		keys:      keys,
-		spool:     spool,
-		countries: countries,
-		agents:    newAgents(definitions, m),
-		log:       log,
-		metrics:   m,
-		random:    rand.Reader,
-		now:       time.Now,
+		codec:      codec,
+		view:       view,
+		keys:       keys,
+		spool:      spool,
+		countries:  countries,
+		userAgents: newAgentParser(definitions, m),
+		log:        log,
+		metrics:    m,
+		random:     rand.Reader,
+		now:        time.Now,
 	}
-	h.works.New = func() any {
-		w := &work{value: make([]byte, 0, 768)}
-		w.random = randomBuffer{source: h.random, next: len(w.random.buf)}
-		return w
+	h.buffers.New = func() any {
+		b := &requestBuffer{value: make([]byte, 0, 768)}
+		b.random = randomBuffer{source: h.random, next: len(b.random.buf)}
+		return b
 	}
 	return h
 }
 
-// Header values that are the same for every answer; net/http only reads them.
+// Header values that all responses share. net/http only reads them.
 var (
 	noStore   = []string{"private, no-store"}
 	htmlType  = []string{"text/html; charset=utf-8"}
@@ -89,48 +91,48 @@ var (
 	allowGets = []string{"GET, HEAD"}
 )
 
-// ServeHTTP implements http.Handler. The click is in the spool before the answer
-// begins; a spool that fails does not keep the visitor.
+// ServeHTTP implements http.Handler. With CaptureDurable the click is on disk before
+// the response begins. A spool that fails does not stop the redirect.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header()["Allow"] = allowGets
-		h.refuse(w, r, http.StatusMethodNotAllowed, "This address answers GET and HEAD only.\n")
+		h.writeError(w, r, http.StatusMethodNotAllowed, "This address answers GET and HEAD only.\n")
 		return
 	}
-	slug, ok := slugOf(r.URL)
+	slug, ok := slugFromURL(r.URL)
 	if !ok {
-		h.refuse(w, r, http.StatusNotFound, notFound)
+		h.writeError(w, r, http.StatusNotFound, notFoundText)
 		return
 	}
 	resolved, found := h.view.Lookup(r.Host, slug)
 	switch found {
 	case catalog.Active:
-		h.redirect(w, r, &resolved)
+		h.serveRedirect(w, r, &resolved)
 	case catalog.Archived:
-		h.refuse(w, r, http.StatusGone, "This link is no longer in use.\n")
+		h.writeError(w, r, http.StatusGone, "This link is no longer in use.\n")
 	default:
-		if h.view.Offset() < 0 { // no catalog yet: what is not known may well exist
+		if h.view.Offset() < 0 { // no catalog yet: the link may well exist
 			w.Header()["Retry-After"] = []string{"5"}
-			h.refuse(w, r, http.StatusServiceUnavailable, "This server has only just started. Please try again.\n")
+			h.writeError(w, r, http.StatusServiceUnavailable, "This server has only just started. Please try again.\n")
 			return
 		}
-		h.refuse(w, r, http.StatusNotFound, notFound)
+		h.writeError(w, r, http.StatusNotFound, notFoundText)
 	}
 }
 
-const notFound = "There is no such link.\n"
+const notFoundText = "There is no such link.\n"
 
-func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
-	h.metrics.answers[status].Inc()
+func (h *Handler) writeError(w http.ResponseWriter, r *http.Request, status int, text string) {
+	h.metrics.responses[status].Inc()
 	header := w.Header()
 	header["Cache-Control"] = noStore
 	header["Content-Type"] = textType
 	header["X-Content-Type-Options"] = []string{"nosniff"}
-	h.answer(w, r, status, []byte(text))
+	h.writeResponse(w, r, status, []byte(text))
 }
 
-// answer writes the same header for GET and HEAD.
-func (h *Handler) answer(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+// writeResponse writes the same header for GET and HEAD, and a body for GET only.
+func (h *Handler) writeResponse(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	if r.Method == http.MethodHead {
 		w.Header()["Content-Length"] = []string{strconv.Itoa(len(body))}
 		w.WriteHeader(status)
@@ -140,9 +142,8 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, status int, bod
 	w.Write(body)
 }
 
-// appendLink appends the one-line page for those whose client does not follow
-// redirects.
-func appendLink(dst []byte, location string) []byte {
+// appendLinkPage appends a page of one line, for clients that do not follow redirects.
+func appendLinkPage(dst []byte, location string) []byte {
 	dst = append(dst, `<a href="`...)
 	for i := 0; i < len(location); i++ {
 		switch c := location[i]; c {
@@ -163,92 +164,121 @@ func appendLink(dst []byte, location string) []byte {
 	return append(dst, "\">Found</a>.\n"...)
 }
 
-func (h *Handler) redirect(w http.ResponseWriter, r *http.Request, resolved *catalog.Resolved) {
+// serveRedirect captures the click and answers 302.
+func (h *Handler) serveRedirect(w http.ResponseWriter, r *http.Request, resolved *catalog.Resolved) {
 	start := time.Now()
-	query, _, _ := strings.Cut(r.URL.RawQuery, "#") // a client may send a fragment; it is nobody's
-	click := h.works.Get().(*work)
-	shown := h.fill(click, r, resolved, query)
-	if click.click.ClickToken != "" {
-		h.capture(click)
+	// A client may send a fragment, which belongs to no parameter.
+	query, _, _ := strings.Cut(r.URL.RawQuery, "#")
+	b := h.buffers.Get().(*requestBuffer)
+	shown := h.fillClick(b, r, resolved, query)
+	if b.click.ClickToken != "" {
+		h.captureClick(b)
 	}
 	location := resolved.Link.Destination
 	extra := ""
 	if resolved.Link.ForwardQuery && resolved.WithholdReason == "" && query != "" {
-		extra = forwarded(query, location, resolved.Workspace.TokenParameter)
+		extra = forwardedQuery(query, location, resolved.Workspace.TokenParameter)
 	}
 	if shown {
-		location = extend(location, extra, resolved.Workspace.TokenParameter+"="+click.click.ClickToken)
+		location = addParameters(location, extra, resolved.Workspace.TokenParameter+"="+b.click.ClickToken)
 	} else if extra != "" {
-		location = extend(location, extra)
+		location = addParameters(location, extra)
 	}
 	header := w.Header()
 	header["Cache-Control"] = noStore
 	header["Content-Type"] = htmlType
 	header["Location"] = []string{location}
-	click.body = appendLink(click.body[:0], location)
-	h.answer(w, r, http.StatusFound, click.body)
-	click.click = event.Click{} // holds nothing of this visitor for the next
-	h.works.Put(click)
-	h.metrics.answers[http.StatusFound].Inc()
-	h.metrics.seconds.Observe(time.Since(start).Seconds())
+	b.body = appendLinkPage(b.body[:0], location)
+	h.writeResponse(w, r, http.StatusFound, b.body)
+	b.click = event.Click{} // the next request must not see anything of this visitor
+	h.buffers.Put(b)
+	h.metrics.responses[http.StatusFound].Inc()
+	h.metrics.duration.Observe(time.Since(start).Seconds())
 }
 
-// fill makes the click and says whether the visitor gets to see its token. Without a
-// token key there is no click: then ClickToken is empty and the loss is counted.
-func (h *Handler) fill(w *work, r *http.Request, resolved *catalog.Resolved, query string) (shown bool) {
+// fillClick fills b.click and reports whether the visitor gets to see its token. If the
+// workspace has no token key there is no click: ClickToken stays empty and the loss is
+// counted.
+func (h *Handler) fillClick(b *requestBuffer, r *http.Request, resolved *catalog.Resolved, query string) (shown bool) {
 	now := h.now()
-	raw, err := h.keys.Mint(resolved.Workspace.ID, now, &w.random)
+	raw, err := h.keys.Mint(resolved.Workspace.ID, now, &b.random)
 	if err != nil {
 		h.spool.metrics.lost[lostToken].Inc()
-		// Every click of a workspace without key comes here: say it at once, then at
-		// most once a minute.
-		if last := h.noToken.Load(); now.Unix()-last >= 60 && h.noToken.CompareAndSwap(last, now.Unix()) {
-			h.log.Error("clicks are being lost: no token can be made", "workspace", resolved.Workspace.ID, "error", err)
+		// Every click of a workspace without a key fails here: log the first one at
+		// once, later ones at most once a minute.
+		last := h.tokenErrorLoggedAt.Load()
+		if now.Unix()-last >= 60 && h.tokenErrorLoggedAt.CompareAndSwap(last, now.Unix()) {
+			h.log.Error("clicks are being lost: cannot make a token", "workspace", resolved.Workspace.ID, "error", err)
 		}
 		return false
 	}
-	c := &w.click
+	c := &b.click
 	c.ClickToken = token.Text(&raw)
 	c.ClickedAt = event.MillisOf(now)
-	c.TokenStatus, c.TokenReason = showToken(resolved)
-	fillContext(c, resolved)
-	h.fillVisitor(c, r, query)
+	c.TokenStatus, c.TokenReason = decideTokenStatus(resolved)
+	fillFromCatalog(c, resolved)
+	h.fillFromRequest(c, r, query)
 	return c.TokenStatus == event.TokenAppended
 }
 
-// fillContext freezes what the catalog says now.
-func fillContext(c *event.Click, r *catalog.Resolved) {
-	l := r.Link
-	c.WorkspaceID, c.LinkID, c.Domain, c.Slug = r.Workspace.ID, l.ID, l.Domain, l.Slug
-	c.Destination = bare(l.Destination)
-	c.WindowMs, c.RewardTerms = r.WindowMs, r.RewardTerms
-	c.AssignmentID, c.Experiment, c.Variant = l.AssignmentID, l.Experiment, l.Variant
-	if !l.AssignedAt.IsZero() {
-		c.AssignedAt = event.MillisOf(l.AssignedAt)
+// fillFromCatalog records in the click what the catalog says at this moment. Later
+// changes of the catalog do not affect the click.
+func fillFromCatalog(c *event.Click, r *catalog.Resolved) {
+	link := r.Link
+	c.WorkspaceID = r.Workspace.ID
+	c.LinkID = link.ID
+	c.Domain = link.Domain
+	c.Slug = link.Slug
+	c.Destination = stripQuery(link.Destination)
+	c.WindowMs = r.WindowMs
+	c.RewardTerms = r.RewardTerms
+	c.AssignmentID = link.AssignmentID
+	if !link.AssignedAt.IsZero() {
+		c.AssignedAt = event.MillisOf(link.AssignedAt)
 	}
+	c.Experiment = link.Experiment
+	c.Variant = link.Variant
 	if p := r.Partner; p != nil {
-		c.PartnerID, c.PartnerKey, c.PartnerName, c.PartnerRelationship, c.PartnerLifecycle = p.ID, p.Key, p.Name, p.Relationship, p.Lifecycle
+		c.PartnerID = p.ID
+		c.PartnerKey = p.Key
+		c.PartnerName = p.Name
+		c.PartnerRelationship = p.Relationship
+		c.PartnerLifecycle = p.Lifecycle
 	}
 	if p := r.Program; p != nil {
-		c.ProgramID, c.ProgramKey, c.ProgramName, c.ProgramStatus = p.ID, p.Key, p.Name, p.Status
+		c.ProgramID = p.ID
+		c.ProgramKey = p.Key
+		c.ProgramName = p.Name
+		c.ProgramStatus = p.Status
 	}
-	c.UTMSource, c.UTMMedium, c.UTMCampaign, c.UTMTerm, c.UTMContent = r.UTM.Source, r.UTM.Medium, r.UTM.Campaign, r.UTM.Term, r.UTM.Content
+	c.UTMSource = r.UTM.Source
+	c.UTMMedium = r.UTM.Medium
+	c.UTMCampaign = r.UTM.Campaign
+	c.UTMTerm = r.UTM.Term
+	c.UTMContent = r.UTM.Content
 	c.CatalogOffset = r.Offset
 }
 
-func (h *Handler) fillVisitor(c *event.Click, r *http.Request, query string) {
+// fillFromRequest records in the click what the request says about the visitor.
+func (h *Handler) fillFromRequest(c *event.Click, r *http.Request, query string) {
 	c.Trigger = event.TriggerLink
 	if query != "" {
-		v := parseVisit(query)
+		v := parseVisitQuery(query)
 		if v.qr {
 			c.Trigger = event.TriggerQR
 		}
-		c.Sub1, c.Sub2, c.Sub3, c.Sub4, c.Sub5 = v.sub[0], v.sub[1], v.sub[2], v.sub[3], v.sub[4]
+		c.Sub1 = v.sub[0]
+		c.Sub2 = v.sub[1]
+		c.Sub3 = v.sub[2]
+		c.Sub4 = v.sub[3]
+		c.Sub5 = v.sub[4]
 	}
 	userAgent := r.UserAgent()
-	a := h.agents.of(userAgent)
-	c.Device, c.OS, c.Browser = a.device, a.os, a.browser
-	c.BotReason = botOf(r, userAgent, a)
+	info := h.userAgents.lookUpAgent(userAgent)
+	c.Device = info.device
+	c.OS = info.os
+	c.Browser = info.browser
+	c.BotReason = botReason(r, userAgent, info)
 	c.IsBot = c.BotReason != ""
 	if referer := r.Header["Referer"]; len(referer) > 0 {
 		c.ReferrerHost = referrerHost(referer[0])
@@ -258,27 +288,31 @@ func (h *Handler) fillVisitor(c *event.Click, r *http.Request, query string) {
 	}
 }
 
-// capture puts the click into the spool. It waits for the disk but not for the visitor:
-// who leaves has clicked all the same. The spool counts and logs its losses.
-func (h *Handler) capture(w *work) {
-	if cut := w.click.Fit(); cut > 0 {
-		h.metrics.cut.Add(float64(cut))
+// captureClick puts the click into the spool. It waits for the disk, but not on the
+// request's context: a visitor who leaves has clicked all the same. The spool counts
+// and logs the clicks that it loses.
+func (h *Handler) captureClick(b *requestBuffer) {
+	if n := b.click.Fit(); n > 0 {
+		h.metrics.textsTruncated.Add(float64(n))
 	}
-	value, err := h.codec.AppendClick(w.value[:0], &w.click)
+	value, err := h.codec.AppendClick(b.value[:0], &b.click)
 	if err != nil {
 		h.spool.metrics.lost[lostEncode].Inc()
 		return
 	}
-	w.value = value
-	_ = h.spool.Append(context.Background(), Record{Token: w.click.ClickToken,
-		Shown: w.click.TokenStatus == event.TokenAppended, Value: value})
+	b.value = value
+	_ = h.spool.Append(context.Background(), Record{
+		Token: b.click.ClickToken,
+		Shown: b.click.TokenStatus == event.TokenAppended,
+		Value: value,
+	})
 }
 
-// slugOf takes the slug from a path: without the first slash and without one trailing
-// slash as the client wrote it (an encoded one is part of the slug), percent-decoded
-// once.
-func slugOf(u *url.URL) (string, bool) {
-	path := u.RawPath // set only where the client's encoding is not the usual one
+// slugFromURL returns the path without its first slash and without one trailing slash,
+// percent-decoded once. Only a literal trailing slash is removed: an encoded one is
+// part of the slug.
+func slugFromURL(u *url.URL) (string, bool) {
+	path := u.RawPath // set only if the client's encoding is not the default one
 	if path == "" {
 		path = u.Path
 	}
@@ -294,13 +328,14 @@ func slugOf(u *url.URL) (string, bool) {
 	return slug, err == nil && slug != ""
 }
 
-// randomBuffer draws from source in larger pieces. A byte is used once.
+// randomBuffer reads from source in larger pieces. It returns each byte once.
 type randomBuffer struct {
 	source io.Reader
-	next   int
+	next   int       // index in buf of the next unused byte
 	buf    [400]byte // 40 tokens
 }
 
+// Read implements io.Reader. It may return fewer bytes than asked for.
 func (b *randomBuffer) Read(p []byte) (int, error) {
 	if b.next == len(b.buf) {
 		if _, err := io.ReadFull(b.source, b.buf[:]); err != nil {

@@ -22,60 +22,83 @@ workspaces:
     domains: [go.acme.com, two.acme.com]
     aliases: {127.0.0.1: go.acme.com}
     programs:
-      - {id: prg_agency, key: agency, name: Agency partners, status: paused, window: 7d, reward: {percent: "10"}, utm: {source: partner, medium: agency, campaign: c, term: t, content: k}}
+      - {id: prg_agency, key: agency, name: Agency partners, status: paused, window: 7d,
+         reward: {percent: "10"}, utm: {source: partner, medium: agency, campaign: c, term: t, content: k}}
     partners:
       - {id: prt_nomura, key: nomura, name: Nomura Studio, relationship: review, lifecycle: paused}
     links:
-      - {id: lnk_nomura, domain: go.acme.com, slug: nomura, destination: "https://shop.acme.com/?ref=a%2Bb#top", conversion_tracking: true, partner: prt_nomura, program: prg_agency,
+      - {id: lnk_nomura, domain: go.acme.com, slug: nomura, destination: "https://shop.acme.com/?ref=a%2Bb#top",
+         conversion_tracking: true, partner: prt_nomura, program: prg_agency,
          assignment_id: asg_1, assigned_at: 2026-01-05T00:00:00Z, experiment: exp, variant: b}
-      - {id: lnk_two, domain: two.acme.com, slug: nomura, destination: "https://two.acme.com/", conversion_tracking: true}
-      - {id: lnk_plain, domain: go.acme.com, slug: plain, destination: "https://shop.acme.com/p", conversion_tracking: false}
-      - {id: lnk_signed, domain: go.acme.com, slug: signed, destination: "https://s3.acme.com/f?X-Amz-Signature=ab", conversion_tracking: true}
-      - {id: lnk_oauth, domain: go.acme.com, slug: oauth, destination: "https://id.acme.com/cb?code=1&state=2", conversion_tracking: true}
-      - {id: lnk_always, domain: go.acme.com, slug: always, destination: "https://s3.acme.com/f?X-Amz-Signature=ab", conversion_tracking: true, token: always, forward_query: true}
-      - {id: lnk_semi, domain: go.acme.com, slug: semi, destination: "https://shop.acme.com/?a=1;b=2", conversion_tracking: true, token: always}
-      - {id: lnk_has, domain: go.acme.com, slug: has, destination: "https://shop.acme.com/?nim_ct=x", conversion_tracking: true, token: always}
-      - {id: lnk_app, domain: go.acme.com, slug: app, destination: "acmeapp://open/x", conversion_tracking: true, token: always}
-      - {id: lnk_never, domain: go.acme.com, slug: never, destination: "https://shop.acme.com/", conversion_tracking: true, token: never, forward_query: true}
-      - {id: lnk_fwd, domain: go.acme.com, slug: fwd, destination: "https://shop.acme.com/x?own=1&A%20b=2#frag", conversion_tracking: true, forward_query: true}
-      - {id: lnk_fwdsigned, domain: go.acme.com, slug: fwdsigned, destination: "https://shop.acme.com/x?hmac=1", conversion_tracking: true, forward_query: true}
-      - {id: lnk_old, domain: go.acme.com, slug: old, destination: "https://shop.acme.com/", conversion_tracking: true, status: archived}
-      - {id: lnk_case, domain: go.acme.com, slug: Case, destination: "https://shop.acme.com/case", conversion_tracking: true}
-      - {id: lnk_deep, domain: go.acme.com, slug: a/b, destination: "https://shop.acme.com/deep", conversion_tracking: true}
-      - {id: lnk_umlaut, domain: go.acme.com, slug: "grün", destination: "https://shop.acme.com/gruen", conversion_tracking: true}
-      - {id: lnk_pct, domain: go.acme.com, slug: "50%25", destination: "https://shop.acme.com/pct", conversion_tracking: true}
-      - {id: lnk_html, domain: go.acme.com, slug: html, destination: "https://shop.acme.com/?q=\"><script>&x='1'", conversion_tracking: true}
+      - {id: lnk_two, domain: two.acme.com, slug: nomura, destination: "https://two.acme.com/",
+         conversion_tracking: true}
+      - {id: lnk_plain, domain: go.acme.com, slug: plain, destination: "https://shop.acme.com/p",
+         conversion_tracking: false}
+      - {id: lnk_signed, domain: go.acme.com, slug: signed,
+         destination: "https://s3.acme.com/f?X-Amz-Signature=ab", conversion_tracking: true}
+      - {id: lnk_oauth, domain: go.acme.com, slug: oauth, destination: "https://id.acme.com/cb?code=1&state=2",
+         conversion_tracking: true}
+      - {id: lnk_always, domain: go.acme.com, slug: always,
+         destination: "https://s3.acme.com/f?X-Amz-Signature=ab", conversion_tracking: true, token: always,
+         forward_query: true}
+      - {id: lnk_semi, domain: go.acme.com, slug: semi, destination: "https://shop.acme.com/?a=1;b=2",
+         conversion_tracking: true, token: always}
+      - {id: lnk_has, domain: go.acme.com, slug: has, destination: "https://shop.acme.com/?nim_ct=x",
+         conversion_tracking: true, token: always}
+      - {id: lnk_app, domain: go.acme.com, slug: app, destination: "acmeapp://open/x",
+         conversion_tracking: true, token: always}
+      - {id: lnk_never, domain: go.acme.com, slug: never, destination: "https://shop.acme.com/",
+         conversion_tracking: true, token: never, forward_query: true}
+      - {id: lnk_fwd, domain: go.acme.com, slug: fwd, destination: "https://shop.acme.com/x?own=1&A%20b=2#frag",
+         conversion_tracking: true, forward_query: true}
+      - {id: lnk_fwdsigned, domain: go.acme.com, slug: fwdsigned, destination: "https://shop.acme.com/x?hmac=1",
+         conversion_tracking: true, forward_query: true}
+      - {id: lnk_old, domain: go.acme.com, slug: old, destination: "https://shop.acme.com/",
+         conversion_tracking: true, status: archived}
+      - {id: lnk_case, domain: go.acme.com, slug: Case, destination: "https://shop.acme.com/case",
+         conversion_tracking: true}
+      - {id: lnk_deep, domain: go.acme.com, slug: a/b, destination: "https://shop.acme.com/deep",
+         conversion_tracking: true}
+      - {id: lnk_umlaut, domain: go.acme.com, slug: "grün", destination: "https://shop.acme.com/gruen",
+         conversion_tracking: true}
+      - {id: lnk_pct, domain: go.acme.com, slug: "50%25", destination: "https://shop.acme.com/pct",
+         conversion_tracking: true}
+      - {id: lnk_html, domain: go.acme.com, slug: html,
+         destination: "https://shop.acme.com/?q=\"><script>&x='1'", conversion_tracking: true}
   - id: free
     name: Free
     plan: growth
     access: {conversion_tracking: true}
     domains: [go.free.com]
-    links: [{id: lnk_free, domain: go.free.com, slug: x, destination: "https://free.com/", conversion_tracking: true}]
+    links: [{id: lnk_free, domain: go.free.com, slug: x, destination: "https://free.com/",
+      conversion_tracking: true}]
   - id: noflag
     name: Noflag
     plan: enterprise
     access: {conversion_tracking: false}
     token_parameter: cid
     domains: [go.noflag.com]
-    links: [{id: lnk_noflag, domain: go.noflag.com, slug: x, destination: "https://noflag.com/", conversion_tracking: true}]
+    links: [{id: lnk_noflag, domain: go.noflag.com, slug: x, destination: "https://noflag.com/",
+      conversion_tracking: true}]
   - id: nokey
     name: No key
     plan: enterprise
     access: {conversion_tracking: true}
     domains: [go.nokey.com]
-    links: [{id: lnk_nokey, domain: go.nokey.com, slug: x, destination: "https://nokey.com/", conversion_tracking: true}]
+    links: [{id: lnk_nokey, domain: go.nokey.com, slug: x, destination: "https://nokey.com/",
+      conversion_tracking: true}]
 `
 
-// TOKEN stands for the token that the click says.
+// In the expected locations, TOKEN is replaced by the token in the click.
 func TestRedirect(t *testing.T) {
-	s := newStage(t, testCatalog, nil)
+	s := newTestHandler(t, testCatalog, nil)
 	f := func(target, wantLocation string, status event.TokenStatus, reason string) {
 		t.Helper()
-		w := s.do("GET", target, nil)
+		w := s.serveRequest("GET", target, nil)
 		if w.Code != http.StatusFound {
 			t.Fatalf("%s: %d %s", target, w.Code, w.Body)
 		}
-		c := s.last(t)
+		c := s.lastClick(t)
 		want := strings.ReplaceAll(wantLocation, "TOKEN", c.ClickToken)
 		if got := w.Header().Get("Location"); got != want {
 			t.Errorf("%s: Location\n got %s\nwant %s", target, got, want)
@@ -103,7 +126,7 @@ func TestRedirect(t *testing.T) {
 	f(base+"/signed", "https://s3.acme.com/f?X-Amz-Signature=ab", event.TokenWithheld, "signed_url")
 	f(base+"/oauth", "https://id.acme.com/cb?code=1&state=2", event.TokenWithheld, "oauth")
 	f(base+"/always", "https://s3.acme.com/f?X-Amz-Signature=ab&nim_ct=TOKEN", event.TokenAppended, "")
-	// always is about the token: a query is still not forwarded
+	// token: always concerns only the token; the query is still not forwarded
 	f(base+"/always?x=1", "https://s3.acme.com/f?X-Amz-Signature=ab&nim_ct=TOKEN", event.TokenAppended, "")
 	f(base+"/semi", "https://shop.acme.com/?a=1;b=2", event.TokenWithheld, "semicolon_query")
 	f(base+"/has", "https://shop.acme.com/?nim_ct=x", event.TokenWithheld, "reserved_present")
@@ -122,11 +145,11 @@ func TestRedirect(t *testing.T) {
 }
 
 func TestRedirectQueries(t *testing.T) {
-	s := newStage(t, testCatalog, nil)
+	s := newTestHandler(t, testCatalog, nil)
 	f := func(target, want string) {
 		t.Helper()
-		w := s.do("GET", "http://go.acme.com"+target, nil)
-		if got := strings.ReplaceAll(w.Header().Get("Location"), s.last(t).ClickToken, "TOKEN"); got != want {
+		w := s.serveRequest("GET", "http://go.acme.com"+target, nil)
+		if got := strings.ReplaceAll(w.Header().Get("Location"), s.lastClick(t).ClickToken, "TOKEN"); got != want {
 			t.Errorf("%s: Location\n got %s\nwant %s", target, got, want)
 		}
 	}
@@ -143,18 +166,18 @@ func TestRedirectQueries(t *testing.T) {
 	f("/nomura?x=1&nim_ct=FAKE", "https://shop.acme.com/?ref=a%2Bb&nim_ct=TOKEN#top")
 
 	// a client that sends a fragment
-	w := s.do("GET", "http://go.acme.com/fwd", func(r *http.Request) { r.URL.RawQuery = "x=1#y" })
-	if got, want := w.Header().Get("Location"), "https://shop.acme.com/x?own=1&A%20b=2&x=1&nim_ct="+
-		s.last(t).ClickToken+"#frag"; got != want {
+	w := s.serveRequest("GET", "http://go.acme.com/fwd", func(r *http.Request) { r.URL.RawQuery = "x=1#y" })
+	want := "https://shop.acme.com/x?own=1&A%20b=2&x=1&nim_ct=" + s.lastClick(t).ClickToken + "#frag"
+	if got := w.Header().Get("Location"); got != want {
 		t.Errorf("fragment in the query: got %s, want %s", got, want)
 	}
 }
 
 func TestRefusals(t *testing.T) {
-	s := newStage(t, testCatalog, nil)
+	s := newTestHandler(t, testCatalog, nil)
 	f := func(method, target string, want int) {
 		t.Helper()
-		w := s.do(method, target, nil)
+		w := s.serveRequest(method, target, nil)
 		if w.Code != want || w.Header().Get("Location") != "" {
 			t.Errorf("%s %s: %d, Location %q, want %d", method, target, w.Code, w.Header().Get("Location"), want)
 		}
@@ -183,34 +206,39 @@ func TestRefusals(t *testing.T) {
 	f("POST", "http://go.acme.com/nomura", 405)
 	f("OPTIONS", "http://go.acme.com/nomura", 405)
 	f("DELETE", "http://go.acme.com/none", 405)
-	if n := len(s.clicks(t)); n != 0 {
-		t.Errorf("%d clicks were recorded for answers other than 302", n)
+	if n := len(s.durableClicks(t)); n != 0 {
+		t.Errorf("%d clicks were recorded for responses other than 302", n)
 	}
-	if got := metric(t, s.reg, "partners_redirect_answers_total", "405"); got != 3 {
-		t.Errorf("counted %v answers 405, want 3", got)
+	if got := metricValue(t, s.reg, "partners_redirect_responses_total", "405"); got != 3 {
+		t.Errorf("counted %v responses 405, want 3", got)
 	}
 }
 
 func TestClickSnapshot(t *testing.T) {
-	s := newStage(t, testCatalog, nil)
+	s := newTestHandler(t, testCatalog, nil)
 	at := time.Date(2026, 3, 1, 12, 0, 0, 123e6, time.UTC)
 	s.now = func() time.Time { return at }
-	s.do("GET", "http://go.acme.com/nomura?nr=qr&sub1=one&sub2=%C3%A9t%C3%A9&sub3=a%00b%0Ac&sub4="+
+	s.serveRequest("GET", "http://go.acme.com/nomura?nr=qr&sub1=one&sub2=%C3%A9t%C3%A9&sub3=a%00b%0Ac&sub4="+
 		strings.Repeat("x", 70)+"&sub5=a+b&sub5=second", func(r *http.Request) {
 		r.Header.Set("Referer", "https://user:pw@News.Example.com:8443/path?secret=1")
 	})
-	got := s.last(t)
-	want := event.Click{WorkspaceID: "acme", ClickToken: got.ClickToken, ClickedAt: event.MillisOf(at),
+	got := s.lastClick(t)
+	want := event.Click{
+		WorkspaceID: "acme", ClickToken: got.ClickToken, ClickedAt: event.MillisOf(at),
 		WindowMs: (7 * 24 * time.Hour).Milliseconds(), TokenStatus: event.TokenAppended,
-		LinkID: "lnk_nomura", Domain: "go.acme.com", Slug: "nomura", Destination: "https://shop.acme.com/", Trigger: event.TriggerQR,
-		PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio", PartnerRelationship: "review", PartnerLifecycle: "paused",
-		ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners", ProgramStatus: "paused", AssignmentID: "asg_1",
-		AssignedAt: event.MillisOf(time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)), RewardTerms: "10%",
-		UTMSource: "partner", UTMMedium: "agency", UTMCampaign: "c", UTMTerm: "t", UTMContent: "k",
-		Sub1: "one", Sub2: "été", Sub3: "abc", Sub4: strings.Repeat(
-			"x", 64), Sub5: "a b", Experiment: "exp", Variant: "b",
+		LinkID: "lnk_nomura", Domain: "go.acme.com", Slug: "nomura", Destination: "https://shop.acme.com/",
+		Trigger:   event.TriggerQR,
+		PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio",
+		PartnerRelationship: "review", PartnerLifecycle: "paused",
+		ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners", ProgramStatus: "paused",
+		AssignmentID: "asg_1", AssignedAt: event.MillisOf(time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)),
+		RewardTerms: "10%",
+		UTMSource:   "partner", UTMMedium: "agency", UTMCampaign: "c", UTMTerm: "t", UTMContent: "k",
+		Sub1: "one", Sub2: "été", Sub3: "abc", Sub4: strings.Repeat("x", 64), Sub5: "a b",
+		Experiment: "exp", Variant: "b",
 		ReferrerHost: "news.example.com", Device: "desktop", OS: "Windows", Browser: "Chrome",
-		CatalogOffset: got.CatalogOffset}
+		CatalogOffset: got.CatalogOffset,
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("click (-want +got):\n%s", diff)
 	}
@@ -219,20 +247,22 @@ func TestClickSnapshot(t *testing.T) {
 	}
 
 	// without partner and program: the default window, no terms
-	s.do("GET", "http://two.acme.com/nomura?nr=QR", nil)
-	got = s.last(t)
-	want = event.Click{WorkspaceID: "acme", ClickToken: got.ClickToken, ClickedAt: event.MillisOf(at),
+	s.serveRequest("GET", "http://two.acme.com/nomura?nr=QR", nil)
+	got = s.lastClick(t)
+	want = event.Click{
+		WorkspaceID: "acme", ClickToken: got.ClickToken, ClickedAt: event.MillisOf(at),
 		WindowMs: (30 * 24 * time.Hour).Milliseconds(), TokenStatus: event.TokenAppended,
 		LinkID: "lnk_two", Domain: "two.acme.com", Slug: "nomura", Destination: "https://two.acme.com/",
 		Trigger: event.TriggerLink, Device: "desktop", OS: "Windows", Browser: "Chrome",
-		CatalogOffset: got.CatalogOffset}
+		CatalogOffset: got.CatalogOffset,
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("click without partner (-want +got):\n%s", diff)
 	}
 }
 
-// A click that is too long is cut and still recorded whole in all its ids.
-func TestLongClickIsCut(t *testing.T) {
+// A click that is too long for its record is truncated, but its ids stay complete.
+func TestLongClickIsTruncated(t *testing.T) {
 	long := fmt.Sprintf(`
 workspaces:
   - id: acme
@@ -240,47 +270,48 @@ workspaces:
     plan: professional
     access: {conversion_tracking: true}
     domains: [go.acme.com]
-    links: [{id: lnk_long, domain: go.acme.com, slug: long, destination: "https://shop.acme.com/%s", conversion_tracking: true}]
+    links: [{id: lnk_long, domain: go.acme.com, slug: long, destination: "https://shop.acme.com/%s",
+      conversion_tracking: true}]
 `, strings.Repeat("p", 1500))
-	s := newStage(t, long, nil)
-	w := s.do("GET", "http://go.acme.com/long?sub1="+strings.Repeat("y", 64), nil)
-	c := s.last(t)
-	if want := "https://shop.acme.com/" + strings.Repeat("p", 1500) + "?nim_ct=" +
-		c.ClickToken; w.Header().Get("Location") != want {
+	s := newTestHandler(t, long, nil)
+	w := s.serveRequest("GET", "http://go.acme.com/long?sub1="+strings.Repeat("y", 64), nil)
+	c := s.lastClick(t)
+	want := "https://shop.acme.com/" + strings.Repeat("p", 1500) + "?nim_ct=" + c.ClickToken
+	if w.Header().Get("Location") != want {
 		t.Errorf("Location %s", w.Header().Get("Location"))
 	}
-	if f := frames(s.spool); len(f) != 1 || len(f[0].value) > event.FramingLen+event.MaxClickBytes {
+	if f := readFrames(s.spool); len(f) != 1 || len(f[0].value) > event.FramingLen+event.MaxClickBytes {
 		t.Errorf("%d frames, the first of %d bytes", len(f), len(f[0].value))
 	}
 	if c.LinkID != "lnk_long" || !strings.HasPrefix(c.Destination, "https://shop.acme.com/ppp") {
-		t.Errorf("cut click %+v", c)
+		t.Errorf("truncated click %+v", c)
 	}
-	if metric(t, s.reg, "partners_redirect_texts_cut_total") == 0 {
-		t.Error("the cut was not counted")
+	if metricValue(t, s.reg, "partners_redirect_texts_truncated_total") == 0 {
+		t.Error("the truncation was not counted")
 	}
 }
 
 func TestHead(t *testing.T) {
-	s := newStage(t, testCatalog, nil)
-	w := s.do("HEAD", "http://go.acme.com/nomura", nil)
-	c := s.last(t)
-	if w.Code != 302 || w.Body.Len() != 0 || !strings.HasSuffix(w.Header().Get("Location"), "nim_ct="+c.ClickToken+
-		"#top") {
+	s := newTestHandler(t, testCatalog, nil)
+	w := s.serveRequest("HEAD", "http://go.acme.com/nomura", nil)
+	c := s.lastClick(t)
+	if w.Code != 302 || w.Body.Len() != 0 ||
+		!strings.HasSuffix(w.Header().Get("Location"), "nim_ct="+c.ClickToken+"#top") {
 		t.Errorf("HEAD: %d, %q, %q", w.Code, w.Body, w.Header().Get("Location"))
 	}
 	if !c.IsBot || c.BotReason != "head" {
 		t.Errorf("HEAD: bot %v %q", c.IsBot, c.BotReason)
 	}
-	get := s.do("GET", "http://go.acme.com/nomura", nil)
+	get := s.serveRequest("GET", "http://go.acme.com/nomura", nil)
 	if got, want := w.Header().Get("Content-Length"), fmt.Sprint(get.Body.Len()); got != want {
 		t.Errorf("HEAD says Content-Length %s, GET has %s bytes", got, want)
 	}
 }
 
 func TestBodyIsEscaped(t *testing.T) {
-	s := newStage(t, testCatalog, nil)
-	w := s.do("GET", "http://go.acme.com/html", nil)
-	want := `https://shop.acme.com/?q="><script>&x='1'&nim_ct=` + s.last(t).ClickToken
+	s := newTestHandler(t, testCatalog, nil)
+	w := s.serveRequest("GET", "http://go.acme.com/html", nil)
+	want := `https://shop.acme.com/?q="><script>&x='1'&nim_ct=` + s.lastClick(t).ClickToken
 	if got := w.Header().Get("Location"); got != want {
 		t.Errorf("Location %s, want %s", got, want)
 	}
@@ -291,20 +322,20 @@ func TestBodyIsEscaped(t *testing.T) {
 
 // Without a token key the visitor is redirected, and the lost click is counted.
 func TestNoTokenKey(t *testing.T) {
-	s := newStage(t, testCatalog, nil)
-	w := s.do("GET", "http://go.nokey.com/x", nil)
+	s := newTestHandler(t, testCatalog, nil)
+	w := s.serveRequest("GET", "http://go.nokey.com/x", nil)
 	if w.Code != 302 || w.Header().Get("Location") != "https://nokey.com/" {
 		t.Errorf("%d %s", w.Code, w.Header().Get("Location"))
 	}
-	if n := len(s.clicks(t)); n != 0 {
+	if n := len(s.durableClicks(t)); n != 0 {
 		t.Errorf("%d clicks", n)
 	}
 }
 
-// Over a real server: what httptest's recorder does not show.
+// A real server shows what httptest's recorder does not, such as Content-Length.
 func TestOverTheWire(t *testing.T) {
-	s := newStage(t, testCatalog, nil)
-	client := serve(t, s.Handler)
+	s := newTestHandler(t, testCatalog, nil)
+	client := startServer(t, s.Handler)
 	get, err := client.Get("http://go.acme.com/nomura")
 	if err != nil {
 		t.Fatal(err)
@@ -323,17 +354,17 @@ func TestOverTheWire(t *testing.T) {
 	if get.StatusCode != 302 || head.StatusCode != 302 {
 		t.Errorf("GET %d, HEAD %d", get.StatusCode, head.StatusCode)
 	}
-	if c := s.clicks(t); len(c) != 2 || c[0].IsBot || !c[1].IsBot {
+	if c := s.durableClicks(t); len(c) != 2 || c[0].IsBot || !c[1].IsBot {
 		t.Errorf("clicks %+v", c)
 	}
 }
 
-// Before there is a catalog no link is known, which is not to say that it does not
-// exist.
+// Before there is a catalog, a link that is not known may still exist: 503, not 404.
 func TestNoCatalogYet(t *testing.T) {
-	s := newStage(t, testCatalog, nil)
+	s := newTestHandler(t, testCatalog, nil)
 	s.view = catalog.NewView()
-	if w := s.do("GET", "http://go.acme.com/nomura", nil); w.Code != 503 || w.Header().Get("Retry-After") == "" ||
+	if w := s.serveRequest("GET", "http://go.acme.com/nomura", nil); w.Code != 503 ||
+		w.Header().Get("Retry-After") == "" ||
 		w.Header().Get("Cache-Control") != "private, no-store" {
 		t.Errorf("%d %v", w.Code, w.Header())
 	}

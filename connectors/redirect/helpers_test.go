@@ -27,7 +27,7 @@ import (
 
 var codec = event.DefaultCodec()
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func discardLog() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // safeBuffer is a log that is read while it is written.
 type safeBuffer struct {
@@ -54,8 +54,8 @@ func testConfig(t testing.TB) Config {
 	return cfg
 }
 
-// memoryDir is a temporary directory in memory where there is one: most tests are not
-// about the disk, and thousands of fsyncs are slow on a busy one.
+// memoryDir returns a temporary directory, in memory if there is /dev/shm. Most tests
+// are not about the disk, and thousands of fsyncs are slow on a busy one.
 func memoryDir(t testing.TB) string {
 	dir, err := os.MkdirTemp("/dev/shm", "redirect-test-")
 	if err != nil {
@@ -68,7 +68,7 @@ func memoryDir(t testing.TB) string {
 // openSpool opens a spool that is closed when the test ends.
 func openSpool(t testing.TB, cfg Config) *Spool {
 	t.Helper()
-	s, err := OpenSpool(cfg, quiet(), nil)
+	s, err := OpenSpool(cfg, discardLog(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,8 +112,8 @@ func testKeys(t testing.TB, workspaces ...string) *token.Keyring {
 	return keys
 }
 
-// definitions are read once for all tests.
-var definitions = sync.OnceValues(userAgents)
+// definitions are parsed once for all tests.
+var definitions = sync.OnceValues(loadDefinitions)
 
 func testDefinitions(t testing.TB) *uaparser.Parser {
 	t.Helper()
@@ -124,28 +124,30 @@ func testDefinitions(t testing.TB) *uaparser.Parser {
 	return p
 }
 
-func testAgents(t testing.TB) *agents { return newAgents(testDefinitions(t), newHandlerMetrics(nil)) }
+func newTestAgentParser(t testing.TB) *agentParser {
+	return newAgentParser(testDefinitions(t), newHandlerMetrics(nil))
+}
 
-// stage is a handler on a spool of its own.
-type stage struct {
+// testHandler is a handler on a spool of its own.
+type testHandler struct {
 	*Handler
 	cfg  Config
 	keys *token.Keyring
 	reg  *prometheus.Registry
 }
 
-func newStage(t testing.TB, yaml string, countries *Countries) *stage {
+func newTestHandler(t testing.TB, yaml string, countries *Countries) *testHandler {
 	t.Helper()
 	cfg := testConfig(t)
 	spool := openSpool(t, cfg)
 	keys := testKeys(t, "acme", "free", "noflag")
 	reg := prometheus.NewRegistry()
-	h := newHandler(testDefinitions(t), testView(t, yaml), keys, codec, spool, countries, quiet(), reg)
-	return &stage{Handler: h, cfg: cfg, keys: keys, reg: reg}
+	h := newHandler(testDefinitions(t), testView(t, yaml), keys, codec, spool, countries, discardLog(), reg)
+	return &testHandler{Handler: h, cfg: cfg, keys: keys, reg: reg}
 }
 
-// do sends a request to the handler; change may be nil.
-func (s *stage) do(method, target string, change func(*http.Request)) *httptest.ResponseRecorder {
+// serveRequest sends a request to the handler; change may be nil.
+func (s *testHandler) serveRequest(method, target string, change func(*http.Request)) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, target, nil)
 	r.Header.Set("User-Agent", chromeAgent)
 	if change != nil {
@@ -159,11 +161,11 @@ func (s *stage) do(method, target string, change func(*http.Request)) *httptest.
 const chromeAgent = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) " +
 	"Chrome/126.0.0.0 Safari/537.36"
 
-// clicks reads what is durable in the spool.
-func (s *stage) clicks(t testing.TB) []event.Click {
+// durableClicks reads what is durable in the spool.
+func (s *testHandler) durableClicks(t testing.TB) []event.Click {
 	t.Helper()
 	var out []event.Click
-	for _, f := range frames(s.spool) {
+	for _, f := range readFrames(s.spool) {
 		var c event.Click
 		if err := codec.DecodeClick(f.value, &c); err != nil {
 			t.Fatal(err)
@@ -176,22 +178,22 @@ func (s *stage) clicks(t testing.TB) []event.Click {
 	return out
 }
 
-// last is the newest click.
-func (s *stage) last(t testing.TB) event.Click {
+// lastClick is the newest click.
+func (s *testHandler) lastClick(t testing.TB) event.Click {
 	t.Helper()
-	all := s.clicks(t)
+	all := s.durableClicks(t)
 	if len(all) == 0 {
 		t.Fatal("no click in the spool")
 	}
 	return all[len(all)-1]
 }
 
-func frames(s *Spool) []frame {
+func readFrames(s *Spool) []frame {
 	var out []frame
 	r := newReader(s)
-	r.patience = 0
+	r.readRetry = 0
 	for {
-		b, ok, err := r.next()
+		b, ok, err := r.nextChunk()
 		if !ok || err != nil {
 			return out
 		}
@@ -235,8 +237,8 @@ func mustAppend(t testing.TB, s *Spool, records ...Record) {
 	}
 }
 
-// files reads all regular files below dir.
-func files(t testing.TB, dir string) map[string][]byte {
+// readFiles reads all regular files below dir.
+func readFiles(t testing.TB, dir string) map[string][]byte {
 	t.Helper()
 	out := map[string][]byte{}
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
@@ -252,9 +254,9 @@ func files(t testing.TB, dir string) map[string][]byte {
 	return out
 }
 
-// metric returns the value of a counter or gauge by name and, if given, one label's
-// value; a label that was never counted is 0.
-func metric(t testing.TB, reg *prometheus.Registry, name string, label ...string) float64 {
+// metricValue returns the sum of a counter or gauge over all label values, or the value
+// for one of them. A label value that was never counted is 0.
+func metricValue(t testing.TB, reg *prometheus.Registry, name string, label ...string) float64 {
 	t.Helper()
 	all, err := reg.Gather()
 	if err != nil {
@@ -279,24 +281,24 @@ func metric(t testing.TB, reg *prometheus.Registry, name string, label ...string
 	return sum
 }
 
-// hang is how long a test waits for what must come: it is for what never comes, far
-// beyond what a slow machine takes.
-const hang = 3 * time.Minute
+// waitLimit is how long a test waits for something that must happen. It is far beyond
+// what a slow machine takes, so a test that reaches it has failed.
+const waitLimit = 3 * time.Minute
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(hang)
+	deadline := time.Now().Add(waitLimit)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for: %s", hang, what)
+			t.Fatalf("waited %v for: %s", waitLimit, what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
 }
 
-// serve runs a handler on a loopback port and returns a client that sends everything
-// there and does not follow redirects.
-func serve(t testing.TB, h http.Handler) *http.Client {
+// startServer runs a handler on a loopback port. It returns a client that sends all
+// requests there and does not follow redirects.
+func startServer(t testing.TB, h http.Handler) *http.Client {
 	t.Helper()
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)

@@ -9,121 +9,131 @@ import (
 	"time"
 )
 
-// readSize is how much one read takes from a segment.
-const readSize = 256 << 10
+const (
+	// readSize is how many bytes of a segment are read at a time.
+	readSize = 256 << 10
+	// readRetry is how long a segment that cannot be read blocks those after it.
+	readRetry = time.Minute
+)
 
-// batch is a run of frames of one segment.
-type batch struct {
-	frames []frame
-	end    position // behind the last of them, and behind any damage that was skipped
-	old    bool     // from a segment that was found at start
-	bytes  int
+// chunk holds the frames of one read of a segment.
+type chunk struct {
+	frames    []frame
+	end       position // after the last frame and after any corrupt bytes that were skipped
+	recovered bool     // from a segment that was there when the process started
+	bytes     int      // on disk, including what was skipped
 }
 
-// reader walks over what is durable in the spool, in order. It has one user: the
-// Shipper.
+// spoolReader reads what is durable in the spool, in order. Only the Shipper uses it.
 //
-// A frame that does not check out is damage (a bad disk, a file that somebody edited)
-// or, at the end of an old segment, a tail torn by a crash. Either way the reader goes
-// on at the next place that holds a valid frame, or with the next segment. A segment
-// that cannot be read at all may be readable soon (no file descriptor is free, a
-// network disk is away): it is tried for patience, then set aside.
-type reader struct {
+// Bytes that are not a valid frame are corrupt (a bad disk, an edited file) or, at the
+// end of a recovered segment, a tail torn by a crash. In both cases the reader goes on
+// at the next valid frame or with the next segment.
+//
+// A segment that cannot be read right now (no free file descriptor, network disk away)
+// is retried for readRetry, then renamed to *.unread.
+type spoolReader struct {
 	spool *Spool
-	at    position
-	// where the damage began that the reader is looking for the end of; 0: none (no
-	// frame begins at 0)
-	bad      int64
-	patience time.Duration // tests shorten it
-	failing  time.Time     // since when the segment cannot be read; zero: it can
+	next  position // of the next byte to read
+	// corruptFrom is the offset at which the current range of corrupt bytes began; 0:
+	// there is none (no frame begins at 0).
+	corruptFrom  int64
+	readRetry    time.Duration // tests shorten it
+	failingSince time.Time     // first failed read of the current segment; zero: the last one succeeded
 }
 
-// patience is for how long a segment that cannot be read holds up those behind it.
-const patience = time.Minute
-
-// newReader starts at the cut.
-func newReader(s *Spool) *reader {
+// newReader returns a reader that starts at the acknowledged position.
+func newReader(s *Spool) *spoolReader {
 	s.files.Lock()
 	defer s.files.Unlock()
-	return &reader{spool: s, at: s.cut, patience: patience}
+	return &spoolReader{spool: s, next: s.acknowledged, readRetry: readRetry}
 }
 
-// next returns the next frames, at most readSize bytes; ok is false if nothing more is
-// durable. A batch without frames still has an end to cut at. After an error the next
-// call may succeed.
-func (r *reader) next() (b batch, ok bool, err error) {
-	seg, size := r.segment()
+// nextChunk returns the next frames, at most readSize bytes. ok is false if no more
+// bytes are durable. A chunk without frames still has an end to acknowledge. After an
+// error the next call may succeed.
+func (r *spoolReader) nextChunk() (c chunk, ok bool, err error) {
+	seg, size := r.findSegment()
 	if seg == nil {
-		return batch{}, false, nil
+		return chunk{}, false, nil
 	}
-	if r.at.segment != seg.number {
-		r.at, r.bad = position{seg.number, segmentHead}, 0
+	if r.next.segment != seg.number {
+		r.next = position{seg.number, segmentHead}
+		r.corruptFrom = 0
 	}
-	r.at.offset = max(r.at.offset, segmentHead)
-	b = batch{old: seg.old}
-	buf, err := r.read(seg, size)
+	r.next.offset = max(r.next.offset, segmentHead)
+	c = chunk{recovered: seg.recovered}
+	buf, err := r.readSegment(seg, size)
 	if err != nil {
 		if err := r.setAside(seg, size, err); err != nil {
-			return batch{}, false, err
+			return chunk{}, false, err
 		}
 	} else {
-		r.failing = time.Time{}
-		b.bytes = len(buf)
-		r.scan(seg, buf, r.at.offset+int64(len(buf)) == size, &b)
+		r.failingSince = time.Time{}
+		c.bytes = len(buf)
+		last := r.next.offset+int64(len(buf)) == size
+		r.scanFrames(seg, buf, last, &c)
 	}
-	b.end = r.at
-	return b, true, nil
+	c.end = r.next
+	return c, true, nil
 }
 
-// setAside gives up a segment that has been unreadable for too long, and goes on behind
-// it. An error means not yet. The newest segment is never given up, as clicks still
-// come to it, and none is while its directory is away.
-func (r *reader) setAside(seg *segment, size int64, err error) error {
-	if r.failing.IsZero() {
-		r.failing = time.Now()
-		r.spool.log.Error("spool: a segment cannot be read; trying again", "error", err)
+// setAside gives up a segment that has been unreadable for readRetry: it renames the
+// file and moves on to the next segment. It returns readErr if the reader has to try
+// again instead. The newest segment is never given up, because clicks are still
+// appended to it, and no segment is while the spool directory itself is away.
+func (r *spoolReader) setAside(seg *segment, size int64, readErr error) error {
+	if r.failingSince.IsZero() {
+		r.failingSince = time.Now()
+		r.spool.log.Error("spool: cannot read a segment; trying again", "error", readErr)
 	}
 	if !seg.sealed.Load() {
-		return err
+		return readErr
 	}
-	if seg.file != nil { // a handle may be stale for good
+	if seg.file != nil { // the handle may be stale for good: reopen the file next time
 		seg.file.Close()
 		seg.file = nil
 	}
-	if time.Since(r.failing) < r.patience {
-		return err
+	if time.Since(r.failingSince) < r.readRetry {
+		return readErr
 	}
 	aside := seg.path + unreadExt
-	if renamed := os.Rename(seg.path, aside); renamed != nil {
-		if _, away := os.Stat(filepath.Join(r.spool.cfg.SpoolDir, lockName)); away != nil ||
-			!errors.Is(renamed, os.ErrNotExist) {
-			return err
+	if err := os.Rename(seg.path, aside); err != nil {
+		_, dirErr := os.Stat(filepath.Join(r.spool.cfg.SpoolDir, lockFile))
+		if dirErr != nil || !errors.Is(err, os.ErrNotExist) {
+			return readErr
 		}
-		aside = "" // somebody removed it
+		aside = "" // the file was removed
 	}
-	r.spool.log.Error("spool: a segment cannot be read and is set aside", "segment", seg.number, "offset", r.at.offset,
-		"bytes", size-r.at.offset, "kept", aside, "error", err)
-	r.damage(size - r.at.offset)
-	seg.unread.Store(true)
-	r.at.offset, r.bad, r.failing = size, 0, time.Time{}
+	r.spool.log.Error("spool: cannot read a segment; it is set aside and its clicks are not sent",
+		"segment", seg.number, "offset", r.next.offset, "bytes", size-r.next.offset, "kept", aside, "error", readErr)
+	r.countCorruptRange(size - r.next.offset)
+	seg.setAside.Store(true)
+	r.next.offset = size
+	r.corruptFrom = 0
+	r.failingSince = time.Time{}
 	return nil
 }
 
-// segment finds the first segment with something to read. An unsealed one is the last.
-func (r *reader) segment() (seg *segment, size int64) {
+// findSegment returns the first segment with something to read and the offset at which
+// its durable frames end. A segment that is not sealed is the last one.
+func (r *spoolReader) findSegment() (seg *segment, size int64) {
 	r.spool.files.Lock()
 	defer r.spool.files.Unlock()
 	for _, seg := range r.spool.segments {
 		size := seg.size.Load()
-		if seg.number > r.at.segment && size > segmentHead || seg.number == r.at.segment &&
-			size > max(r.at.offset, segmentHead) {
+		unread := segmentHead
+		if seg.number == r.next.segment {
+			unread = max(r.next.offset, segmentHead)
+		}
+		if seg.number >= r.next.segment && size > unread {
 			return seg, size
 		}
 	}
 	return nil, 0
 }
 
-func (r *reader) read(seg *segment, size int64) ([]byte, error) {
+func (r *spoolReader) readSegment(seg *segment, size int64) ([]byte, error) {
 	if seg.file == nil {
 		f, err := os.Open(seg.path)
 		if err != nil {
@@ -131,8 +141,8 @@ func (r *reader) read(seg *segment, size int64) ([]byte, error) {
 		}
 		seg.file = f
 	}
-	buf := make([]byte, min(readSize, size-r.at.offset))
-	if _, err := seg.file.ReadAt(buf, r.at.offset); err != nil {
+	buf := make([]byte, min(readSize, size-r.next.offset))
+	if _, err := seg.file.ReadAt(buf, r.next.offset); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
@@ -141,50 +151,53 @@ func (r *reader) read(seg *segment, size int64) ([]byte, error) {
 	return buf, nil
 }
 
-// scan moves r.at over buf. last: buf reaches the end of what is durable, which is the
-// end of a frame unless a crash tore it.
-func (r *reader) scan(seg *segment, buf []byte, last bool, b *batch) {
-	var p place
-	start := r.at.offset
+// scanFrames appends the frames of buf to c and moves r.next over them. last reports
+// that buf reaches the end of what is durable. A frame ends there, unless a crash tore
+// it.
+func (r *spoolReader) scanFrames(seg *segment, buf []byte, last bool, c *chunk) {
+	var sums checksumBuffer
+	start := r.next.offset
 	for i := 0; i < len(buf); {
 		at := start + int64(i)
-		f, size, short := p.parseFrame(buf[i:], seg.number, at)
+		f, size, short := sums.parseFrame(buf[i:], seg.number, at)
 		switch {
 		case short && !last:
-			r.at.offset = at
-			return // the next read begins here
+			r.next.offset = at // the next read begins here
+			return
 		case short || size == 0:
-			if r.bad == 0 {
-				r.bad = at
+			if r.corruptFrom == 0 {
+				r.corruptFrom = at
 			}
 			i++
 		default:
-			r.damageEnds(seg, at)
-			b.frames = append(b.frames, f)
+			r.endCorruptRange(seg, at)
+			c.frames = append(c.frames, f)
 			i += size
 		}
 	}
-	r.at.offset = start + int64(len(buf))
-	if last && seg.old && r.bad != 0 {
-		r.spool.log.Info("spool: a torn tail was dropped", "segment", seg.number, "offset", r.bad,
-			"bytes", r.at.offset-r.bad)
-		r.bad = 0
+	r.next.offset = start + int64(len(buf))
+	if last && seg.recovered && r.corruptFrom != 0 {
+		r.spool.log.Info("spool: dropped a tail torn by a crash",
+			"segment", seg.number, "offset", r.corruptFrom, "bytes", r.next.offset-r.corruptFrom)
+		r.corruptFrom = 0
 	} else if last {
-		r.damageEnds(seg, r.at.offset)
+		r.endCorruptRange(seg, r.next.offset)
 	}
 }
 
-func (r *reader) damageEnds(seg *segment, at int64) {
-	if r.bad == 0 {
+// endCorruptRange logs and counts the current range of corrupt bytes, if there is one.
+// The range ends at the offset end.
+func (r *spoolReader) endCorruptRange(seg *segment, end int64) {
+	if r.corruptFrom == 0 {
 		return
 	}
-	r.spool.log.Error("spool: damaged bytes were skipped, their clicks are lost",
-		"segment", seg.number, "offset", r.bad, "bytes", at-r.bad)
-	r.damage(at - r.bad)
-	r.bad = 0
+	r.spool.log.Error("spool: skipped corrupt bytes; their clicks are lost",
+		"segment", seg.number, "offset", r.corruptFrom, "bytes", end-r.corruptFrom)
+	r.countCorruptRange(end - r.corruptFrom)
+	r.corruptFrom = 0
 }
 
-func (r *reader) damage(bytes int64) {
-	r.spool.metrics.damaged.Inc()
-	r.spool.metrics.damagedBytes.Add(float64(bytes))
+func (r *spoolReader) countCorruptRange(bytes int64) {
+	r.spool.metrics.corruptRanges.Inc()
+	r.spool.metrics.corruptBytes.Add(float64(bytes))
 }

@@ -12,30 +12,33 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// refusal is what an error of a produce says about the record.
+// refusal classifies a produce error by what it says about the record.
 type refusal int
 
 const (
-	refusesNothing refusal = iota // another attempt may succeed
-	refusesRecord                 // no attempt will
-	refusesBatch                  // no attempt will for one or more records of the batch
+	retryable     refusal = iota // another attempt may succeed
+	refusedRecord                // no attempt can succeed for this record
+	refusedBatch                 // no attempt can succeed for at least one record of the batch
 )
 
-// refusalOf is the classifier of produce errors. Anything that is not known to be final
-// stalls the spool with back-off and loses nothing.
-func refusalOf(err error) refusal {
+// classifyRefusal classifies a produce error. Everything that is not known to be final
+// is retryable: it delays the spool but loses nothing.
+func classifyRefusal(err error) refusal {
 	switch {
-	case errors.Is(err, kerr.InvalidTimestamp), errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err,
-		kerr.ClusterAuthorizationFailed):
-		return refusesRecord // all records of a batch share timestamp and topic
-	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge), errors.Is(err,
-		kerr.InvalidRecord):
-		return refusesBatch
+	// All records of a batch share timestamp and topic, so these concern each of them.
+	case errors.Is(err, kerr.InvalidTimestamp),
+		errors.Is(err, kerr.TopicAuthorizationFailed),
+		errors.Is(err, kerr.ClusterAuthorizationFailed):
+		return refusedRecord
+	case errors.Is(err, kerr.MessageTooLarge),
+		errors.Is(err, kerr.RecordListTooLarge),
+		errors.Is(err, kerr.InvalidRecord):
+		return refusedBatch
 	}
-	return refusesNothing
+	return retryable
 }
 
-// errorCode is Kafka's name of an error, such as INVALID_TIMESTAMP.
+// errorCode returns Kafka's name of an error, such as INVALID_TIMESTAMP.
 func errorCode(err error) string {
 	if e, ok := errors.AsType[*kerr.Error](err); ok {
 		return e.Message
@@ -45,50 +48,54 @@ func errorCode(err error) string {
 
 const (
 	refusedDir = "refused"
-	// refusedFile is the size at which another file is begun.
-	refusedFile = 16 << 20
+	// maxRefusedFileBytes is the size at which the store begins another file.
+	maxRefusedFileBytes = 16 << 20
 )
 
-// refusals keeps what Kafka refused for good: files of JSON lines in refused/, named by
-// the time of their first line. They are for people; nothing reads them back, and
-// whoever has dealt with one removes it. They hold at most a quarter of what the spool
-// may.
-type refusals struct {
+// errRefusedFull: the files in refused/ have reached their limit.
+var errRefusedFull = errors.New("refused/ is full")
+
+// refusedStore keeps the records that Kafka refused for good: files of JSON lines in
+// refused/, each named by the time of its first line. They are for people. No program
+// reads them, and the operator removes them. They may take a quarter of the spool's
+// limit.
+type refusedStore struct {
 	dir   string
 	codec *event.Codec
-	limit int64
+	limit int64 // bytes of all files
 
-	used     int64 // bytes of all files
-	current  *os.File
-	written  int64
-	unsynced error // a file was closed without being synced: the next sync reports it
+	used     int64    // bytes of all files, as last measured plus what was written since
+	current  *os.File // nil: the next record begins another file
+	written  int64    // bytes written to current
+	unsynced error    // a file was closed but not synced: the next syncFile reports it
 }
 
-// refusedLine is one line.
+// refusedLine is one line in a file of refused records.
 type refusedLine struct {
 	RefusedAt time.Time       `json:"refused_at"`
-	Error     string          `json:"error"`
-	Detail    string          `json:"detail"`
-	Key       string          `json:"key"`
-	Partition int32           `json:"partition"`
-	Shown     bool            `json:"token_shown"` // header t
-	Click     json.RawMessage `json:"click,omitempty"`
-	Value     []byte          `json:"value"` // base64 of the record's value
+	Error     string          `json:"error"`           // Kafka's name of it
+	Detail    string          `json:"detail"`          // the error's text
+	Key       string          `json:"key"`             // the click token
+	Partition int32           `json:"partition"`       // where the record was sent
+	Shown     bool            `json:"token_shown"`     // header t
+	Click     json.RawMessage `json:"click,omitempty"` // the click as JSON, if its value can be decoded
+	Value     []byte          `json:"value"`           // the record's value; base64 in JSON
 }
 
-func openRefusals(cfg Config, codec *event.Codec) (*refusals, error) {
-	r := &refusals{dir: filepath.Join(cfg.SpoolDir, refusedDir), codec: codec, limit: cfg.MaxSpoolBytes / 4}
+func openRefusedStore(cfg Config, codec *event.Codec) (*refusedStore, error) {
+	r := &refusedStore{dir: filepath.Join(cfg.SpoolDir, refusedDir), codec: codec, limit: cfg.MaxSpoolBytes / 4}
 	if err := makeDir(r.dir); err != nil {
 		return nil, fmt.Errorf("opening refused records: %w", err)
 	}
-	if err := r.count(); err != nil {
+	if err := r.measureUsed(); err != nil {
 		return nil, fmt.Errorf("opening refused records: %w", err)
 	}
 	return r, nil
 }
 
-// count adds up what is there: people remove what they have dealt with.
-func (r *refusals) count() error {
+// measureUsed sums the sizes of all files again, because the operator may have removed
+// some.
+func (r *refusedStore) measureUsed() error {
 	entries, err := os.ReadDir(r.dir)
 	if err != nil {
 		return err
@@ -102,9 +109,9 @@ func (r *refusals) count() error {
 	return nil
 }
 
-// keep writes a refused record. It is durable after sync, which comes before the cut
-// moves over the record.
-func (r *refusals) keep(f failure, code string, partition int32, now time.Time) error {
+// storeRecord writes a refused record. It is durable after syncFile, which must succeed
+// before the acknowledged position moves past the record.
+func (r *refusedStore) storeRecord(f failure, code string, partition int32, now time.Time) error {
 	line := refusedLine{
 		RefusedAt: now.UTC(),
 		Error:     code,
@@ -119,35 +126,37 @@ func (r *refusals) keep(f failure, code string, partition int32, now time.Time) 
 	}
 	b, err := json.Marshal(line)
 	if err != nil {
-		return fmt.Errorf("keeping a refused record: %w", err)
+		return fmt.Errorf("storing a refused record: %w", err)
 	}
 	b = append(b, '\n')
 	if r.used+int64(len(b)) > r.limit {
-		if err := r.count(); err != nil {
-			return fmt.Errorf("keeping a refused record: %w", err)
+		if err := r.measureUsed(); err != nil {
+			return fmt.Errorf("storing a refused record: %w", err)
 		}
 	}
 	if r.used+int64(len(b)) > r.limit {
-		return fmt.Errorf("keeping a refused record: %w: %s holds %d bytes", ErrFull, r.dir, r.used)
+		return fmt.Errorf("storing a refused record: %s has %d bytes, its limit is %d (a quarter of "+
+			"-spool-max-bytes): %w", r.dir, r.used, r.limit, errRefusedFull)
 	}
-	if err := r.write(b, now); err != nil {
-		r.close() // a line may be torn: go on in another file
-		return fmt.Errorf("keeping a refused record: %w", err)
+	if err := r.writeLine(b, now); err != nil {
+		r.closeFile() // the line may be torn: continue in another file
+		return fmt.Errorf("storing a refused record: %w", err)
 	}
 	return nil
 }
 
-func (r *refusals) write(b []byte, now time.Time) error {
-	if r.current != nil && r.written+int64(len(b)) > refusedFile {
-		r.close()
+func (r *refusedStore) writeLine(b []byte, now time.Time) error {
+	if r.current != nil && r.written+int64(len(b)) > maxRefusedFileBytes {
+		r.closeFile()
 	}
 	if r.current == nil {
-		f, err := os.OpenFile(filepath.Join(r.dir, now.UTC().Format("20060102T150405.000000000Z")+".jsonl"),
-			os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		name := now.UTC().Format("20060102T150405.000000000Z") + ".jsonl"
+		f, err := os.OpenFile(filepath.Join(r.dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return err
 		}
-		r.current, r.written = f, 0
+		r.current = f
+		r.written = 0
 		if err := syncDir(r.dir); err != nil {
 			return err
 		}
@@ -158,7 +167,9 @@ func (r *refusals) write(b []byte, now time.Time) error {
 	return err
 }
 
-func (r *refusals) sync() error {
+// syncFile makes all stored records durable. It also fails if an earlier file was
+// closed without having been synced.
+func (r *refusedStore) syncFile() error {
 	err := r.unsynced
 	r.unsynced = nil
 	if r.current != nil {
@@ -167,7 +178,7 @@ func (r *refusals) sync() error {
 	return err
 }
 
-func (r *refusals) close() {
+func (r *refusedStore) closeFile() {
 	if r.current != nil {
 		r.unsynced = errors.Join(r.unsynced, r.current.Sync())
 		r.current.Close()

@@ -14,8 +14,8 @@ import (
 	"github.com/nimriz/partners/pipeline/token"
 )
 
-// A segment is a file NNNNNNNNNNNNNNNNNNNN.seg (its number in decimal): a magic, then
-// frames back to back.
+// A segment is a file NNNNNNNNNNNNNNNNNNNN.seg, named by its number in decimal. It
+// consists of a magic and of frames back to back:
 //
 //	+----------+   +-------------+-------------+-------+--------+-------------+
 //	| nimspl01 |   | n           | CRC32C      | flags | token  | value       |
@@ -24,41 +24,50 @@ import (
 //
 // n counts flags, token and value. The checksum covers the segment's number (8 B,
 // little), the frame's offset in the file (8 B, little), n, and the n bytes. So a frame
-// is valid in one place only: neither a block that the disk put elsewhere nor
-// frame-like bytes inside a value can be taken for one, and after damage the next valid
-// frame can be searched byte by byte.
+// is valid in one place only. A block that the disk wrote elsewhere cannot be taken for
+// a frame, nor can bytes inside a value that look like one. After corrupt bytes, the
+// reader can therefore search the next valid frame byte by byte.
 const (
 	segmentMagic = "nimspl01"
 	segmentExt   = ".seg"
-	unreadExt    = ".unread" // behind segmentExt
+	unreadExt    = ".unread" // follows segmentExt
 	segmentHead  = int64(len(segmentMagic))
 
 	frameHead = 8
 	frameMin  = 1 + token.Len
-	// a click is at most 517 bytes; n is below this, so a frame in doubt is decided by
-	// the next 4 kB
+	// frameMax bounds a frame with its head. A click takes at most 517 bytes. The bound
+	// is low so that 4 kB more are enough to decide whether a place holds a frame.
 	frameMax   = 4096
 	flagShown  = 1
 	flagsKnown = flagShown
 )
 
-var errFrame = errors.New("record does not fit the spool")
+// errFrameSize: the token or the value of a record does not fit a frame.
+var errFrameSize = errors.New("record does not fit the spool")
 
 // segment is one file of the spool.
 type segment struct {
 	number uint64
 	path   string
-	// old: found at start. All of it behind the cut may already have been sent.
-	old bool
-	// size is where the durable frames end. It grows until sealed.
+	// recovered: the segment was there when the process started. Everything in it after
+	// the acknowledged position may have been sent already.
+	recovered bool
+	// size is where the durable frames end. The writer raises it until it seals the
+	// segment.
 	size   atomic.Int64
 	sealed atomic.Bool
-	// unread: it could not be read to its end and has been set aside, under another
-	// name.
-	unread atomic.Bool
-	// file is open from creation, or from the first read of an old segment. The writer
-	// uses it until sealed, the reader opens and drops it.
+	// setAside: the reader could not read the segment to its end and renamed it to
+	// *.unread.
+	setAside atomic.Bool
+	// file is open from creation, or from the first read of a recovered segment. The
+	// writer uses it until the segment is sealed. Afterwards it belongs to the reader,
+	// which may close and reopen it.
 	file *os.File
+}
+
+// endsBefore reports whether the segment is complete and lies before p as a whole.
+func (seg *segment) endsBefore(p position) bool {
+	return seg.number < p.segment || seg.number == p.segment && seg.sealed.Load() && seg.size.Load() <= p.offset
 }
 
 func segmentPath(dir string, number uint64) string {
@@ -74,19 +83,20 @@ func segmentNumber(name string) (uint64, bool) {
 	return n, err == nil
 }
 
-// frame is one record in a segment. token and value point into the buffer it was read
-// from.
+// frame is one record in a segment. token and value point into the buffer that it was
+// read from.
 type frame struct {
-	shown bool
+	shown bool // the visitor got to see the token
 	token []byte
 	value []byte
 }
 
-// appendFrame appends a frame without checksum: its place is not known yet.
+// appendFrame appends a frame without its checksum, because its place in a segment is
+// not known yet.
 func appendFrame(dst []byte, clickToken string, shown bool, value []byte) ([]byte, error) {
 	n := frameMin + len(value)
 	if len(clickToken) != token.Len || frameHead+n > frameMax {
-		return dst, fmt.Errorf("%w: token of %d bytes, value of %d", errFrame, len(clickToken), len(value))
+		return dst, fmt.Errorf("%w: token of %d bytes, value of %d", errFrameSize, len(clickToken), len(value))
 	}
 	flags := byte(0)
 	if shown {
@@ -98,32 +108,34 @@ func appendFrame(dst []byte, clickToken string, shown bool, value []byte) ([]byt
 	return append(dst, value...), nil
 }
 
-// sealFrames writes the checksums of a run of frames that will stand at the given
-// offset of the segment.
-func sealFrames(buf []byte, number uint64, offset int64) {
-	var p place
+// checksumFrames fills in the checksums of consecutive frames that will be written to
+// the segment with this number at offset.
+func checksumFrames(buf []byte, number uint64, offset int64) {
+	var c checksumBuffer
 	for len(buf) > 0 {
-		end := frameHead + int(binary.LittleEndian.Uint32(buf))
-		binary.LittleEndian.PutUint32(buf[4:], p.sum(buf[:end], number, offset))
-		buf, offset = buf[end:], offset+int64(end)
+		size := frameHead + int(binary.LittleEndian.Uint32(buf))
+		binary.LittleEndian.PutUint32(buf[4:], c.frameChecksum(buf[:size], number, offset))
+		buf = buf[size:]
+		offset += int64(size)
 	}
-}
-
-// place is the memory in which the first part of a checksum's input is put together.
-type place [20]byte
-
-func (p *place) sum(f []byte, number uint64, offset int64) uint32 {
-	binary.LittleEndian.PutUint64(p[:], number)
-	binary.LittleEndian.PutUint64(p[8:], uint64(offset))
-	copy(p[16:], f[:4])
-	return crc32.Update(crc32.Checksum(p[:], castagnoli), castagnoli, f[frameHead:])
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// parseFrame reads the frame at the start of buf. size 0: there is none. short: there
-// may be one, but buf ends too early to say.
-func (p *place) parseFrame(buf []byte, number uint64, offset int64) (f frame, size int, short bool) {
+// checksumBuffer is memory for the part of a checksum's input that precedes the frame's
+// payload.
+type checksumBuffer [20]byte
+
+func (c *checksumBuffer) frameChecksum(f []byte, number uint64, offset int64) uint32 {
+	binary.LittleEndian.PutUint64(c[:], number)
+	binary.LittleEndian.PutUint64(c[8:], uint64(offset))
+	copy(c[16:], f[:4])
+	return crc32.Update(crc32.Checksum(c[:], castagnoli), castagnoli, f[frameHead:])
+}
+
+// parseFrame parses the frame at the start of buf. size is 0 if there is none. short
+// reports that there may be one, but that buf ends too early to tell.
+func (c *checksumBuffer) parseFrame(buf []byte, number uint64, offset int64) (f frame, size int, short bool) {
 	if len(buf) < frameHead {
 		return frame{}, 0, true
 	}
@@ -135,10 +147,14 @@ func (p *place) parseFrame(buf []byte, number uint64, offset int64) (f frame, si
 	if size > len(buf) {
 		return frame{}, 0, true
 	}
-	if binary.LittleEndian.Uint32(buf[4:]) != p.sum(buf[:size], number, offset) || buf[frameHead]&^flagsKnown != 0 {
+	flags := buf[frameHead]
+	if binary.LittleEndian.Uint32(buf[4:]) != c.frameChecksum(buf[:size], number, offset) || flags&^flagsKnown != 0 {
 		return frame{}, 0, false
 	}
-	return frame{shown: buf[frameHead]&flagShown != 0, token: buf[frameHead+1 : frameHead+frameMin : frameHead+
-		frameMin],
-		value: buf[frameHead+frameMin : size : size]}, size, false
+	const tokenEnd = frameHead + frameMin
+	return frame{
+		shown: flags&flagShown != 0,
+		token: buf[frameHead+1 : tokenEnd : tokenEnd],
+		value: buf[tokenEnd:size:size],
+	}, size, false
 }

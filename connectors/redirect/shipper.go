@@ -18,108 +18,113 @@ import (
 )
 
 const (
-	// deliveryTimeout is after how long a click is given up, to be sent again with a
-	// new timestamp.
+	// deliveryTimeout is how long the client tries to deliver a click. Then the click
+	// is sent again with a new timestamp.
 	deliveryTimeout = topic.DeliveryLimit / 2
-	// maxInFlight bounds what is with the Kafka client and not acknowledged. While
-	// Kafka is away, this much goes to and fro; the rest stays on disk.
+	// maxInFlight bounds the bytes that the Kafka client has and Kafka has not
+	// acknowledged. During an outage this much is sent again and again; the rest stays
+	// on disk.
 	maxInFlight = 8 << 20
-	// cutEvery is how often the cut is stored. What it lags is sent again after a
-	// crash.
-	cutEvery = 250 * time.Millisecond
-	// readAgain is after how long a segment that could not be read is tried again.
-	readAgain = 250 * time.Millisecond
-	// gather spares reads and wake-ups under load.
-	gather = 2 * time.Millisecond
-	// settle: after a start, what an earlier process left waits this long. A produce
-	// request of that process may still be in the broker's hands: its records have no
-	// header replay, so they must come first in the log.
-	settle = time.Second
-	// drain is how long a stopping shipper goes on, so that a planned restart leaves
-	// nothing to replay.
-	drain = 5 * time.Second
-	// Pauses after a failure.
-	firstPause, longestPause = 100 * time.Millisecond, 5 * time.Second
+	// checkpointInterval is how often the acknowledged position is stored. After a
+	// crash, what was acknowledged since then is sent again.
+	checkpointInterval = 250 * time.Millisecond
+	// readRetryPause is the pause between two attempts to read a segment.
+	readRetryPause = 250 * time.Millisecond
+	// linger delays reads and produce requests under load, so that each has more
+	// records.
+	linger = 2 * time.Millisecond
+	// replayDelay is how long a starting shipper waits before it sends what an earlier
+	// process left. The broker may still hold a produce request of that process. Its
+	// records have no header replay, so they must come first in the log.
+	replayDelay = time.Second
+	// drainTimeout is how long a stopping shipper goes on, so that a planned restart
+	// leaves nothing to replay.
+	drainTimeout = 5 * time.Second
+	// minPause and maxPause bound the pause after a failed attempt.
+	minPause = 100 * time.Millisecond
+	maxPause = 5 * time.Second
 )
 
-// ClientOptions are what the shipper's Kafka client needs beyond what all our clients
-// share.
+// ClientOptions returns what the shipper's Kafka client needs beyond the options that
+// all our clients share.
 //
-// A record whose outcome is not known after the delivery timeout comes back to us as
-// failed and is sent again with header replay; by default the client would hold it,
-// with its old timestamp, until Kafka is back. The client raises its producer epoch
-// after such a failure, so a late first attempt is fenced and cannot land behind the
-// replay.
+// By default, after the delivery timeout the client would keep a record whose outcome
+// is unknown, with its old timestamp, until Kafka is back. With these options it
+// returns the record as failed, and the shipper sends it again with header replay.
+// After such a failure the client raises its producer epoch, which fences a late first
+// attempt: it cannot land in the log after the replay.
 func ClientOptions() []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.ProducerLinger(gather),
+		kgo.ProducerLinger(linger),
 		kgo.RecordDeliveryTimeout(deliveryTimeout),
 		kgo.AllowIdempotentProduceCancellation(),
 		kgo.UnknownTopicRetries(-1),
-		kgo.MaxBufferedRecords(1 << 20), // the bound is maxInFlight
+		kgo.MaxBufferedRecords(1 << 20), // maxInFlight is the bound that counts
 	}
 }
 
-// Partitions returns the partition function for the given epochs: by a token's text and
-// its mint time.
+// Partitions returns the function that maps a click token to its partition in the given
+// epochs. It uses the token's text and its mint time.
 func Partitions(epochs topic.Epochs) func(clickToken string) int32 {
 	return func(clickToken string) int32 {
 		raw, err := token.Parse(clickToken)
 		if err != nil {
-			return 0 // a damaged spool could hold it, a valid frame cannot
+			return 0 // unreachable: a valid frame holds a valid token
 		}
 		return epochs.Partition(clickToken, token.Time(&raw))
 	}
 }
 
-// Shipper sends the spool to Kafka in order, and cuts the spool behind what Kafka has
-// acknowledged.
+// Shipper sends the spool to Kafka in order and moves the spool's acknowledged position
+// after what Kafka has acknowledged.
 //
-// A record of this process that is sent for the first time has no header replay: it is
-// certain that it is not in the log. Everything else (all of an old segment behind the
-// cut, and every second attempt) has it.
+// A record that this process wrote and sends for the first time has no header replay:
+// it is certain not to be in the log. All others have it: those that an earlier process
+// left unacknowledged, and every further attempt.
 type Shipper struct {
-	spool     *Spool
-	client    *kgo.Client
-	topic     string
-	partition func(clickToken string) int32
-	refusals  *refusals
-	watch     *outage.Watch
-	log       *slog.Logger
-	metrics   *shipperMetrics
-	settle    time.Duration // settle and longest: tests shorten them
-	longest   time.Duration
+	spool       *Spool
+	client      *kgo.Client
+	topic       string // full name of `clicks`
+	partition   func(clickToken string) int32
+	refused     *refusedStore
+	log         *slog.Logger
+	metrics     *shipperMetrics
+	replayDelay time.Duration // tests shorten it
+	maxPause    time.Duration // tests shorten it
 
 	// Owned by Run.
-	reader   *reader
-	queue    []*shipment // oldest first; the cut moves over its head
-	inFlight int         // bytes in queue
-	cut      position    // behind the last acknowledged shipment
-	stored   position
-	storedAt time.Time
-	pause    time.Duration
-	paused   time.Time // nothing is sent before
-	took     int64     // Unix nanoseconds: when Kafka last took a shipment
-	readAt   time.Time
-	cutFails bool
-	unkept   bool
+	reader       *spoolReader
+	queue        []*shipment // oldest first; only its head is ever acknowledged
+	inFlight     int         // bytes in queue
+	acknowledged position    // the end of the last acknowledged shipment
+	stored       position    // the acknowledged position in the checkpoint
+	storedAt     time.Time   // last attempt to write the checkpoint
+	pause        time.Duration
+	pausedUntil  time.Time // nothing is sent before
+	lastSuccess  int64     // when Kafka last acknowledged a shipment, in Unix nanoseconds
+	readAt       time.Time // last read of the spool
 
-	acked chan struct{} // holds a value when a shipment came to its end
+	// What was already logged, so that an outage is logged once.
+	watch             *outage.Watch // over Kafka; may be nil
+	checkpointFailing bool          // the checkpoint cannot be written
+	refusedFailing    bool          // refused/ cannot be written
+
+	finished chan struct{} // holds a value after a shipment got all its outcomes
 }
 
-// shipment is a batch that is with the Kafka client.
+// shipment is a chunk that the Kafka client has.
 type shipment struct {
-	batch
-	open atomic.Int32 // records without outcome
+	chunk
+	pending atomic.Int32 // records without outcome
 
-	again   []frame // owned by Run: to be sent once the pause is over
-	refused int     // owned by Run
+	resend  []frame // owned by Run: to be sent again after the pause
+	refused int     // owned by Run: records that are in refused/
 
 	mu       sync.Mutex // guards failed
 	failed   []failure
-	failedAt atomic.Int64 // Unix nanoseconds of the newest of them
+	failedAt atomic.Int64 // time of the newest failure, in Unix nanoseconds
 }
 
 type failure struct {
@@ -127,45 +132,56 @@ type failure struct {
 	err   error
 }
 
-// NewShipper makes the shipper of a spool. client was made with ClientOptions; topic is
-// the full name of `clicks`. codec prints refused records. watch, which may be nil, is
-// told when Kafka does not take clicks.
+// NewShipper returns the shipper of a spool. client must have been made with
+// ClientOptions. topicName is the full name of `clicks`. codec decodes refused clicks
+// for the files in refused/.
 func NewShipper(spool *Spool, client *kgo.Client, topicName string, partition func(clickToken string) int32,
 	codec *event.Codec, watch *outage.Watch, log *slog.Logger, reg prometheus.Registerer) (*Shipper, error) {
-	r, err := openRefusals(spool.cfg, codec)
+	refused, err := openRefusedStore(spool.cfg, codec)
 	if err != nil {
 		return nil, err
 	}
-	return &Shipper{spool: spool, client: client, topic: topicName, partition: partition, refusals: r, watch: watch,
-		log: log, metrics: newShipperMetrics(reg),
-		settle: settle, longest: longestPause, reader: newReader(spool), acked: make(chan struct{}, 1)}, nil
+	return &Shipper{
+		spool:       spool,
+		client:      client,
+		topic:       topicName,
+		partition:   partition,
+		refused:     refused,
+		watch:       watch,
+		log:         log,
+		metrics:     newShipperMetrics(reg),
+		replayDelay: replayDelay,
+		maxPause:    maxPause,
+		reader:      newReader(spool),
+		finished:    make(chan struct{}, 1),
+	}, nil
 }
 
-// Run ships until ctx ends, then until nothing is left or five seconds longer, and
-// returns nil. Only a client that was closed under it is an error.
+// Run ships until ctx ends, and then until nothing is left, for at most five seconds.
+// It returns an error only if the client was closed while it ran.
 func (s *Shipper) Run(ctx context.Context) error {
-	defer s.refusals.close()
-	s.cut = s.reader.at
-	s.stored = s.cut
-	if s.spool.hasOld() {
-		s.paused = time.Now().Add(s.settle)
+	defer s.refused.closeFile()
+	s.acknowledged = s.reader.next
+	s.stored = s.acknowledged
+	if s.spool.hasRecoveredSegment() {
+		s.pausedUntil = time.Now().Add(s.replayDelay)
 	}
-	last, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	draining, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(drain, cancel) })()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(drainTimeout, cancel) })()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	stop := ctx.Done()
+	stop := ctx.Done() // nil once it was seen
 	for {
-		if err := s.collect(last); err != nil {
+		if err := s.collectOutcomes(draining); err != nil {
 			return err
 		}
-		wake := s.fill()
-		if stop == nil && len(s.queue) == 0 && !s.more() {
-			s.store(true)
+		wake := s.readAndSend()
+		if stop == nil && len(s.queue) == 0 && !s.hasUnread() {
+			s.storeAcknowledged(true)
 			return nil
 		}
-		if due := s.store(false); !due.IsZero() && (wake.IsZero() || due.Before(wake)) {
+		if due := s.storeAcknowledged(false); !due.IsZero() && (wake.IsZero() || due.Before(wake)) {
 			wake = due
 		}
 		var tick <-chan time.Time
@@ -174,48 +190,48 @@ func (s *Shipper) Run(ctx context.Context) error {
 			tick = timer.C
 		}
 		select {
-		case <-s.acked:
+		case <-s.finished:
 		case <-s.spool.notify:
 		case <-tick:
 		case <-stop:
 			stop = nil
-		case <-last.Done():
+		case <-draining.Done():
 			s.log.Warn("shipper: stopping before Kafka has acknowledged everything; the rest is sent after " +
 				"the next start")
-			s.store(true)
+			s.storeAcknowledged(true)
 			return nil
 		}
 	}
 }
 
-func (s *Shipper) more() bool {
-	seg, _ := s.reader.segment()
+func (s *Shipper) hasUnread() bool {
+	seg, _ := s.reader.findSegment()
 	return seg != nil
 }
 
-// fill reads and sends while there is room, and returns when to look again; zero: when
-// something happens.
-func (s *Shipper) fill() (again time.Time) {
+// readAndSend reads and sends while there is room. It returns when to call it again;
+// zero: when something happens.
+func (s *Shipper) readAndSend() (wake time.Time) {
 	now := time.Now()
-	if now.Before(s.paused) {
-		return s.paused
+	if now.Before(s.pausedUntil) {
+		return s.pausedUntil
 	}
-	if next := s.readAt.Add(gather); now.Before(next) {
+	if next := s.readAt.Add(linger); now.Before(next) {
 		return next
 	}
 	for s.inFlight < maxInFlight {
-		b, ok, err := s.reader.next()
+		c, ok, err := s.reader.nextChunk()
 		if err != nil {
-			return now.Add(readAgain)
+			return now.Add(readRetryPause) // the reader has logged it
 		}
 		if !ok {
 			return time.Time{}
 		}
 		s.readAt = now
-		h := &shipment{batch: b}
+		h := &shipment{chunk: c}
 		s.queue = append(s.queue, h)
-		s.inFlight += b.bytes
-		s.send(h, b.frames, b.old)
+		s.inFlight += c.bytes
+		s.produceFrames(h, c.frames, c.recovered)
 	}
 	return time.Time{}
 }
@@ -225,108 +241,117 @@ var (
 	headerReplay = kgo.RecordHeader{Key: topic.HeaderReplay}
 )
 
-// headers are shared by all records: the client only reads them.
-var headers = [2][2][]kgo.RecordHeader{
-	{nil, {headerReplay}},
-	{{headerToken}, {headerToken, headerReplay}},
-}
+// The headers of a record, shared by all records. The client only reads them.
+var (
+	headersReplay      = []kgo.RecordHeader{headerReplay}
+	headersToken       = []kgo.RecordHeader{headerToken}
+	headersTokenReplay = []kgo.RecordHeader{headerToken, headerReplay}
+)
 
-func index(b bool) int {
-	if b {
-		return 1
+func recordHeaders(shown, replay bool) []kgo.RecordHeader {
+	switch {
+	case shown && replay:
+		return headersTokenReplay
+	case shown:
+		return headersToken
+	case replay:
+		return headersReplay
 	}
-	return 0
+	return nil
 }
 
-func (s *Shipper) record(f frame, replay bool, now time.Time) kgo.Record {
+func (s *Shipper) newRecord(f frame, replay bool, now time.Time) kgo.Record {
 	return kgo.Record{
 		Topic:     s.topic,
 		Key:       f.token,
 		Value:     f.value,
-		Headers:   headers[index(f.shown)][index(replay)],
+		Headers:   recordHeaders(f.shown, replay),
 		Partition: s.partition(string(f.token)),
 		Timestamp: now,
 	}
 }
 
-// send hands frames to the client. Their outcomes arrive on the client's goroutine.
-func (s *Shipper) send(h *shipment, frames []frame, replay bool) {
+// produceFrames hands frames to the client. Their outcomes arrive on the client's
+// goroutine.
+func (s *Shipper) produceFrames(h *shipment, frames []frame, replay bool) {
 	if len(frames) == 0 {
-		s.signal()
+		s.wakeRun()
 		return
 	}
 	if replay {
 		s.metrics.replayed.Add(float64(len(frames)))
 	}
-	h.open.Store(int32(len(frames)))
-	records, now := make([]kgo.Record, len(frames)), time.Now()
+	h.pending.Store(int32(len(frames)))
+	now := time.Now()
+	records := make([]kgo.Record, len(frames))
 	for i, f := range frames {
-		records[i] = s.record(f, replay, now)
+		records[i] = s.newRecord(f, replay, now)
 	}
+	note := func(r *kgo.Record, err error) { s.noteOutcome(h, r, err) }
 	for i := range records {
-		// No context: a stopping shipper waits for outcomes as long as it may.
-		s.client.Produce(context.Background(), &records[i], func(r *kgo.Record, err error) {
-			if err != nil {
-				h.mu.Lock()
-				h.failed = append(h.failed, failure{
-					frame{shown: len(r.Headers) > 0 && r.Headers[0].Key == topic.HeaderToken, token: r.Key,
-						value: r.Value},
-					err,
-				})
-				h.mu.Unlock()
-				h.failedAt.Store(time.Now().UnixNano())
-			}
-			if h.open.Add(-1) == 0 {
-				s.signal()
-			}
-		})
+		// Not Run's context: a stopping shipper waits for outcomes for drainTimeout.
+		s.client.Produce(context.Background(), &records[i], note)
 	}
 }
 
-func (s *Shipper) signal() {
+// noteOutcome is the client's callback for each record.
+func (s *Shipper) noteOutcome(h *shipment, r *kgo.Record, err error) {
+	if err != nil {
+		shown := len(r.Headers) > 0 && r.Headers[0].Key == topic.HeaderToken
+		h.mu.Lock()
+		h.failed = append(h.failed, failure{frame{shown: shown, token: r.Key, value: r.Value}, err})
+		h.mu.Unlock()
+		h.failedAt.Store(time.Now().UnixNano())
+	}
+	if h.pending.Add(-1) == 0 {
+		s.wakeRun()
+	}
+}
+
+func (s *Shipper) wakeRun() {
 	select {
-	case s.acked <- struct{}{}:
+	case s.finished <- struct{}{}:
 	default:
 	}
 }
 
-// collect takes finished shipments from the head of the queue. The head's failures are
-// sent again before anything behind it counts, so while Kafka is away one shipment
-// probes for all.
-func (s *Shipper) collect(ctx context.Context) error {
-	defer s.observe()
+// collectOutcomes removes finished shipments from the head of the queue. The head's
+// failures are sent again before anything after it counts, so during an outage only the
+// head probes whether Kafka is back.
+func (s *Shipper) collectOutcomes(ctx context.Context) error {
+	defer s.updateLag()
 	for len(s.queue) > 0 {
 		h := s.queue[0]
-		if h.open.Load() > 0 {
+		if h.pending.Load() > 0 {
 			return nil
 		}
-		failed := h.failed // no outcome is open, so nobody else looks
+		failed := h.failed // every outcome is known, so the callback does not run any more
 		h.failed = nil
 		if len(failed) > 0 {
-			again, err := s.judge(ctx, h, failed)
+			resend, err := s.sortFailures(ctx, h, failed)
 			if err != nil {
 				return err
 			}
-			// What failed before Kafka last took something says nothing about now:
-			// after an outage all shipments of it have failed, and go one after another
-			// without a pause each.
-			if len(again) > 0 && h.failedAt.Load() > s.took {
+			// A failure from before Kafka's last acknowledgement says nothing about
+			// now. After an outage all its shipments have failed; they are sent one
+			// after another, without a pause for each.
+			if len(resend) > 0 && h.failedAt.Load() > s.lastSuccess {
 				s.backOff(failed[0].err)
 			}
-			h.again = again
+			h.resend = resend
 		}
-		if len(h.again) > 0 {
-			if time.Now().Before(s.paused) {
+		if len(h.resend) > 0 {
+			if time.Now().Before(s.pausedUntil) {
 				return nil
 			}
-			frames := h.again
-			h.again = nil
-			s.send(h, frames, true)
+			frames := h.resend
+			h.resend = nil
+			s.produceFrames(h, frames, true)
 			return nil
 		}
-		s.recovered(h)
+		s.noteSuccess(h)
 		s.metrics.shipped.Add(float64(len(h.frames) - h.refused))
-		s.cut = h.end
+		s.acknowledged = h.end
 		s.inFlight -= h.bytes
 		s.queue[0] = nil
 		s.queue = s.queue[1:]
@@ -334,83 +359,88 @@ func (s *Shipper) collect(ctx context.Context) error {
 	return nil
 }
 
-// judge sorts failures: what Kafka refuses for good goes to refused/, the rest is to be
-// sent again.
-func (s *Shipper) judge(ctx context.Context, h *shipment, failed []failure) (again []frame, err error) {
-	s.metrics.failed.Add(float64(len(failed)))
+// sortFailures stores what Kafka refuses for good in refused/ and returns what has to
+// be sent again.
+func (s *Shipper) sortFailures(ctx context.Context, h *shipment, failed []failure) (resend []frame, err error) {
+	s.metrics.sendFailures.Add(float64(len(failed)))
 	reachable := true
 	var refused []frame
 	for _, f := range failed {
 		if errors.Is(f.err, kgo.ErrClientClosed) {
 			return nil, fmt.Errorf("shipping the spool: %w", f.err)
 		}
-		refusal := refusalOf(f.err)
-		if refusal == refusesBatch && reachable {
-			// Kafka answers for a batch: find out whether it means this record.
-			r := s.record(f.frame, true, time.Now())
+		class := classifyRefusal(f.err)
+		if class == refusedBatch && reachable {
+			// Kafka refused the batch: send the record alone to learn whether it is the
+			// cause.
+			r := s.newRecord(f.frame, true, time.Now())
 			s.metrics.replayed.Inc()
 			if f.err = s.client.ProduceSync(ctx, &r).FirstErr(); f.err == nil {
 				continue
 			}
-			s.metrics.failed.Inc()
-			refusal = refusalOf(f.err)
-			reachable = refusal != refusesNothing
+			s.metrics.sendFailures.Inc()
+			class = classifyRefusal(f.err)
+			reachable = class != retryable
 		}
-		if refusal == refusesNothing || !reachable || !s.keep(f) {
-			again = append(again, f.frame)
+		if class == retryable || !reachable || !s.storeRefused(f) {
+			resend = append(resend, f.frame)
 			continue
 		}
 		refused = append(refused, f.frame)
 	}
 	if len(refused) == 0 {
-		return again, nil
+		return resend, nil
 	}
-	if err := s.refusals.sync(); err != nil {
-		s.log.Error("shipper: syncing refused clicks; they stay in the spool", "error", err)
-		return append(again, refused...), nil
+	if err := s.refused.syncFile(); err != nil {
+		s.log.Error("shipper: cannot sync refused clicks; they stay in the spool", "error", err)
+		return append(resend, refused...), nil
 	}
 	h.refused += len(refused)
 	s.log.Error("shipper: Kafka refused clicks for good", "clicks", len(refused), "error", failed[0].err,
-		"kept", s.refusals.dir)
-	return again, nil
+		"kept", s.refused.dir)
+	return resend, nil
 }
 
-// keep puts a refused record into refused/. While that cannot be, the record stays in
-// the spool, and holds up what is behind it: its click was acknowledged.
-func (s *Shipper) keep(f failure) bool {
+// storeRefused writes a refused record to refused/ and reports whether that succeeded.
+// Otherwise the record stays in the spool and blocks those after it, because its click
+// was acknowledged to the visitor.
+func (s *Shipper) storeRefused(f failure) bool {
 	code := errorCode(f.err)
-	if err := s.refusals.keep(f, code, s.partition(string(f.frame.token)), time.Now()); err != nil {
-		if s.metrics.unkept.Inc(); !s.unkept {
+	if err := s.refused.storeRecord(f, code, s.partition(string(f.frame.token)), time.Now()); err != nil {
+		if s.metrics.storeFailures.Inc(); !s.refusedFailing {
 			s.log.Error("shipper: clicks that Kafka refused cannot be kept in refused/; nothing more is shipped "+
 				"until they can", "refusal", code, "error", err)
 		}
-		s.unkept = true
+		s.refusedFailing = true
 		return false
 	}
-	s.unkept = false
+	s.refusedFailing = false
 	s.metrics.refused.WithLabelValues(code).Inc()
 	return true
 }
 
-// shipping is what a Watch is told of.
+// shipping is what the Watch over Kafka is told about.
 const shipping = "shipping clicks, which stay in the spool"
 
 // backOff postpones the next attempt, longer each time.
 func (s *Shipper) backOff(err error) {
-	s.pause = min(max(2*s.pause, firstPause), s.longest)
-	s.paused = time.Now().Add(s.pause)
+	s.pause = min(max(2*s.pause, minPause), s.maxPause)
+	s.pausedUntil = time.Now().Add(s.pause)
 	s.watch.Failed(shipping, s.pause, err)
 }
 
-func (s *Shipper) recovered(h *shipment) {
+// noteSuccess ends the back-off after Kafka has acknowledged something of h.
+func (s *Shipper) noteSuccess(h *shipment) {
 	if len(h.frames) == h.refused {
 		return // says nothing about Kafka
 	}
-	s.pause, s.took = 0, time.Now().UnixNano()
+	s.pause = 0
+	s.lastSuccess = time.Now().UnixNano()
 	s.watch.Clear(shipping)
 }
 
-func (s *Shipper) observe() {
+// updateLag publishes the mint time of the oldest click in the queue.
+func (s *Shipper) updateLag() {
 	oldest := int64(0)
 	for _, h := range s.queue {
 		if len(h.frames) == 0 {
@@ -421,27 +451,29 @@ func (s *Shipper) observe() {
 		}
 		break
 	}
-	s.metrics.oldest.Store(oldest)
+	s.metrics.oldestMintedAt.Store(oldest)
 }
 
-// store makes the cut durable, at most every cutEvery unless forced, and returns when
-// that is due; zero: there is nothing to store.
-func (s *Shipper) store(force bool) (due time.Time) {
-	if s.cut == s.stored {
+// storeAcknowledged makes the acknowledged position durable, at most once per
+// checkpointInterval unless forced. It returns when the next attempt is due; zero:
+// there is nothing to store.
+func (s *Shipper) storeAcknowledged(force bool) (due time.Time) {
+	if s.acknowledged == s.stored {
 		return time.Time{}
 	}
-	if due := s.storedAt.Add(cutEvery); !force && time.Now().Before(due) {
+	if due := s.storedAt.Add(checkpointInterval); !force && time.Now().Before(due) {
 		return due
 	}
 	s.storedAt = time.Now()
-	if err := s.spool.advance(s.cut); err != nil {
-		if !s.cutFails {
-			s.log.Error("shipper: the cut cannot be stored; after a restart more is sent again", "error", err)
+	if err := s.spool.acknowledgeUpTo(s.acknowledged); err != nil {
+		if !s.checkpointFailing {
+			s.log.Error("shipper: cannot store the acknowledged position; a restart would send more again",
+				"error", err)
 		}
-		s.cutFails = true
-		return s.storedAt.Add(cutEvery)
+		s.checkpointFailing = true
+		return s.storedAt.Add(checkpointInterval)
 	}
-	s.cutFails = false
-	s.stored = s.cut
+	s.checkpointFailing = false
+	s.stored = s.acknowledged
 	return time.Time{}
 }

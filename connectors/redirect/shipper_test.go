@@ -32,28 +32,28 @@ import (
 
 var epochs = topic.OneEpoch(kafkatest.Partitions)
 
-// line is a spool with a shipper at work.
-type line struct {
+// runningShipper is a spool with a shipper at work.
+type runningShipper struct {
 	*Shipper
 	reg  *prometheus.Registry
 	stop func() // ends Run, waits for it, and closes client and spool
 }
 
-func startShipper(t testing.TB, cfg Config, brokers []string, opts ...kgo.Opt) *line {
+func startShipper(t testing.TB, cfg Config, brokers []string, opts ...kgo.Opt) *runningShipper {
 	t.Helper()
-	return startLoggedShipper(t, quiet(), cfg, brokers, opts...)
+	return startLoggedShipper(t, discardLog(), cfg, brokers, opts...)
 }
 
-func startLoggedShipper(t testing.TB, log *slog.Logger, cfg Config, brokers []string, opts ...kgo.Opt) *line {
+func startLoggedShipper(t testing.TB, log *slog.Logger, cfg Config, brokers []string, opts ...kgo.Opt) *runningShipper {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	spool, err := OpenSpool(cfg, quiet(), reg)
+	spool, err := OpenSpool(cfg, discardLog(), reg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	kcfg := kafka.DefaultConfig()
 	kcfg.Brokers = brokers
-	client, err := kafka.NewClient(kcfg, quiet(), nil, append(ClientOptions(), opts...)...)
+	client, err := kafka.NewClient(kcfg, discardLog(), nil, append(ClientOptions(), opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,12 +62,12 @@ func startLoggedShipper(t testing.TB, log *slog.Logger, cfg Config, brokers []st
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.settle, s.longest = 10*time.Millisecond, 100*time.Millisecond
+	s.replayDelay, s.maxPause = 10*time.Millisecond, 100*time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	ended := false
-	l := &line{Shipper: s, reg: reg}
+	l := &runningShipper{Shipper: s, reg: reg}
 	l.stop = func() {
 		if ended {
 			return
@@ -86,7 +86,7 @@ func startLoggedShipper(t testing.TB, log *slog.Logger, cfg Config, brokers []st
 	return l
 }
 
-func header(r *kgo.Record, key string) (string, bool) {
+func headerValue(r *kgo.Record, key string) (string, bool) {
 	for _, h := range r.Headers {
 		if h.Key == key {
 			return string(h.Value), true
@@ -95,17 +95,17 @@ func header(r *kgo.Record, key string) (string, bool) {
 	return "", false
 }
 
-func replays(records []*kgo.Record) (n int) {
+func countReplays(records []*kgo.Record) (n int) {
 	for _, r := range records {
-		if _, ok := header(r, topic.HeaderReplay); ok {
+		if _, ok := headerValue(r, topic.HeaderReplay); ok {
 			n++
 		}
 	}
 	return n
 }
 
-// shipped waits until Kafka has n clicks and returns them.
-func shipped(t testing.TB, brokers []string, n int) []*kgo.Record {
+// waitForClicks waits until Kafka has n clicks and returns them.
+func waitForClicks(t testing.TB, brokers []string, n int) []*kgo.Record {
 	t.Helper()
 	var records []*kgo.Record
 	eventually(t, fmt.Sprintf("%d clicks in Kafka", n), func() bool {
@@ -129,7 +129,7 @@ func TestShipping(t *testing.T) {
 			go l.spool.Append(context.Background(), r)
 		}
 	}
-	records := shipped(t, brokers, len(want))
+	records := waitForClicks(t, brokers, len(want))
 	if len(records) != len(want) {
 		t.Fatalf("%d records in Kafka, want %d", len(records), len(want))
 	}
@@ -146,38 +146,38 @@ func TestShipping(t *testing.T) {
 		if p := epochs.Partition(string(r.Key), token.Time(&raw)); r.Partition != p {
 			t.Errorf("%s went to partition %d, belongs to %d", r.Key, r.Partition, p)
 		}
-		if v, ok := header(r, topic.HeaderToken); ok != w.Shown || ok && v != "1" {
+		if v, ok := headerValue(r, topic.HeaderToken); ok != w.Shown || ok && v != "1" {
 			t.Errorf("%s: header t %q %v, shown %v", r.Key, v, ok, w.Shown)
 		}
-		if _, ok := header(r, topic.HeaderReplay); ok {
+		if _, ok := headerValue(r, topic.HeaderReplay); ok {
 			t.Errorf("%s: header replay on a first attempt", r.Key)
 		}
 		if r.Timestamp.Before(before) || r.Timestamp.After(time.Now()) {
 			t.Errorf("%s: timestamp %v", r.Key, r.Timestamp)
 		}
 	}
-	eventually(t, "an empty backlog", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
-	if got := metric(t, l.reg, "partners_shipper_records_total"); got != 300 {
+	eventually(t, "an empty backlog", func() bool { return metricValue(t, l.reg, "partners_spool_backlog_bytes") == 0 })
+	if got := metricValue(t, l.reg, "partners_shipper_records_total"); got != 300 {
 		t.Errorf("counted %v shipped", got)
 	}
-	if got := metric(t, l.reg, "partners_shipper_lag_seconds"); got != 0 {
-		t.Errorf("lag %v with nothing behind", got)
+	if got := metricValue(t, l.reg, "partners_shipper_lag_seconds"); got != 0 {
+		t.Errorf("lag %v with an empty backlog", got)
 	}
 	l.stop()
-	for path := range files(t, l.spool.cfg.SpoolDir) {
+	for path := range readFiles(t, l.spool.cfg.SpoolDir) {
 		if strings.HasSuffix(path, segmentExt) {
 			t.Errorf("%s is left although all was shipped", path)
 		}
 	}
 }
 
-// One click at a time must not wait for company. How long it takes is the machine's;
-// but one of many is quick, unless all wait.
+// A single click does not wait for others. How long it takes depends on the machine,
+// but one of a hundred is quick unless all of them wait.
 func TestShippingLatency(t *testing.T) {
 	brokers, keys := kafkatest.Broker(t), testKeys(t, "acme")
 	l := startShipper(t, testConfig(t), brokers)
 	mustAppend(t, l.spool, testRecord(t, keys, 0))
-	shipped(t, brokers, 1) // connected
+	waitForClicks(t, brokers, 1) // connected
 	best := time.Hour
 	for n := 1; best > 100*time.Millisecond; n++ {
 		if n == 100 {
@@ -186,18 +186,19 @@ func TestShippingLatency(t *testing.T) {
 		start := time.Now()
 		mustAppend(t, l.spool, testRecord(t, keys, n))
 		eventually(t, "the acknowledgement", func() bool {
-			return metric(t, l.reg, "partners_shipper_records_total") == float64(n+1)
+			return metricValue(t, l.reg, "partners_shipper_records_total") == float64(n+1)
 		})
 		best = min(best, time.Since(start))
 	}
 	t.Logf("a click took %v to Kafka", best)
 }
 
-// What an earlier process left behind its cut goes with a new timestamp and header
-// replay, and before anything new; what is new goes without.
+// What an earlier process left after its acknowledged position is sent with a new
+// timestamp and header replay, before anything new. New clicks are sent without.
 func TestReplayAfterRestart(t *testing.T) {
 	t.Parallel()
-	brokers, keys, cfg := kafkatest.Broker(t), testKeys(t, "acme"), testConfig(t)
+	brokers := kafkatest.Broker(t)
+	keys, cfg := testKeys(t, "acme"), testConfig(t)
 	s := openSpool(t, cfg)
 	var left []string
 	for n := range 20 {
@@ -205,14 +206,14 @@ func TestReplayAfterRestart(t *testing.T) {
 		mustAppend(t, s, r)
 		left = append(left, r.Token)
 	}
-	// The cut stands behind the first frames that were read: say, three records.
-	_, data := theSegment(t, cfg.SpoolDir)
+	// The earlier process has stored the acknowledgement of three records.
+	_, data := onlySegment(t, cfg.SpoolDir)
 	end := segmentHead
 	for range 3 {
-		_, size, _ := new(place).parseFrame(data[end:], 1, end)
+		_, size, _ := new(checksumBuffer).parseFrame(data[end:], 1, end)
 		end += int64(size)
 	}
-	if err := s.advance(position{1, end}); err != nil {
+	if err := s.acknowledgeUpTo(position{1, end}); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
@@ -221,35 +222,36 @@ func TestReplayAfterRestart(t *testing.T) {
 	l := startShipper(t, cfg, brokers)
 	fresh := testRecord(t, keys, 99)
 	mustAppend(t, l.spool, fresh)
-	for _, r := range shipped(t, brokers, 18) {
-		_, replay := header(r, topic.HeaderReplay)
+	for _, r := range waitForClicks(t, brokers, 18) {
+		_, replay := headerValue(r, topic.HeaderReplay)
 		old := slices.Contains(left[3:], string(r.Key))
 		if old != replay || !old && string(r.Key) != fresh.Token {
-			t.Errorf("%s: replay %v, left behind %v", r.Key, replay, old)
+			t.Errorf("%s: replay %v, from the earlier process %v", r.Key, replay, old)
 		}
 		if r.Timestamp.Before(start) {
 			t.Errorf("%s has an old timestamp %v", r.Key, r.Timestamp)
 		}
 	}
 	l.stop()
-	if got := metric(t, l.reg, "partners_shipper_replayed_total"); got != 17 {
+	if got := metricValue(t, l.reg, "partners_shipper_replayed_total"); got != 17 {
 		t.Errorf("counted %v replays, want 17", got)
 	}
 
-	// All is cut now: another start sends nothing.
+	// Everything is acknowledged now: another start sends nothing.
 	l = startShipper(t, cfg, brokers)
 	mustAppend(t, l.spool, testRecord(t, keys, 100))
-	if n := len(shipped(t, brokers, 19)); n != 19 {
+	if n := len(waitForClicks(t, brokers, 19)); n != 19 {
 		t.Errorf("%d records after a clean restart, want 19", n)
 	}
 	l.stop()
 }
 
-// Crash at any moment while shipping: nothing is lost, and of a click that is there
-// twice only the first lacks header replay.
+// After crashes at any moment while shipping nothing is lost, and of several copies of
+// a click only the first lacks header replay.
 func TestCrashWhileShipping(t *testing.T) {
 	t.Parallel()
-	brokers, keys, cfg := kafkatest.Broker(t), testKeys(t, "acme"), testConfig(t)
+	brokers := kafkatest.Broker(t)
+	keys, cfg := testKeys(t, "acme"), testConfig(t)
 	want := map[string]bool{}
 	n := 0
 	for round := range 5 {
@@ -261,10 +263,10 @@ func TestCrashWhileShipping(t *testing.T) {
 			mustAppend(t, l.spool, r)
 		}
 		if round > 0 {
-			shipped(t, brokers, n/2)
+			waitForClicks(t, brokers, n/2)
 		}
-		// The crash: what stands in the directory now is what the next process finds.
-		content := files(t, cfg.SpoolDir)
+		// The crash: the next process finds what is in the directory now.
+		content := readFiles(t, cfg.SpoolDir)
 		from := cfg.SpoolDir
 		l.stop()
 		cfg.SpoolDir = filepath.Join(memoryDir(t), "spool")
@@ -283,11 +285,11 @@ func TestCrashWhileShipping(t *testing.T) {
 	twice := 0
 	// a token stays in one partition, so its order is the log's
 	for _, r := range kafkatest.Consume(t, brokers, topic.Clicks) {
-		_, replay := header(r, topic.HeaderReplay)
+		_, replay := headerValue(r, topic.HeaderReplay)
 		if seen[string(r.Key)] {
 			twice++
 			if !replay {
-				t.Errorf("%s is there again without header replay", r.Key)
+				t.Errorf("%s was sent again without header replay", r.Key)
 			}
 		}
 		seen[string(r.Key)] = true
@@ -302,30 +304,29 @@ func TestCrashWhileShipping(t *testing.T) {
 	}
 }
 
-// Kafka is away at the start and comes later: redirects go on, the backlog waits on
-// disk, and all of it arrives.
+// While Kafka is away at the start, redirects go on and the backlog waits on disk. All
+// of it arrives later.
 func TestKafkaAway(t *testing.T) {
 	t.Parallel()
 	brokers := kafkatest.Broker(t)
 	gate := newGate(t, brokers[0])
 	keys := testKeys(t, "acme")
-	l := startShipper(t, testConfig(t), []string{gate.addr}, kgo.RecordDeliveryTimeout(time.Second),
-		kgo.Dialer(gate.dial), kgo.RetryBackoffFn(func(int) time.Duration {
-			return 20 * time.Millisecond
-		}))
+	l := startShipper(t, testConfig(t), []string{gate.addr}, gate.clientOptions()...)
 	want := map[string]bool{}
 	for n := range 100 {
 		r := testRecord(t, keys, n)
 		want[r.Token] = true
 		mustAppend(t, l.spool, r)
 	}
-	eventually(t, "a failed attempt", func() bool { return metric(t, l.reg, "partners_shipper_failed_total") > 0 })
-	eventually(t, "a lag", func() bool { return metric(t, l.reg, "partners_shipper_lag_seconds") > 0 })
-	if metric(t, l.reg, "partners_spool_backlog_bytes") == 0 {
+	eventually(t, "a failed attempt", func() bool {
+		return metricValue(t, l.reg, "partners_shipper_send_failures_total") > 0
+	})
+	eventually(t, "a lag", func() bool { return metricValue(t, l.reg, "partners_shipper_lag_seconds") > 0 })
+	if metricValue(t, l.reg, "partners_spool_backlog_bytes") == 0 {
 		t.Error("no backlog while Kafka is away")
 	}
 	gate.open()
-	eventually(t, "an empty backlog", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
+	eventually(t, "an empty backlog", func() bool { return metricValue(t, l.reg, "partners_spool_backlog_bytes") == 0 })
 	there := map[string]bool{}
 	for _, r := range kafkatest.Consume(t, brokers, topic.Clicks) {
 		there[string(r.Key)] = true
@@ -334,23 +335,23 @@ func TestKafkaAway(t *testing.T) {
 		t.Errorf("%d clicks are there, want %d", len(there), len(want))
 	}
 
-	// Away in the middle of things: the outcome of what is under way is not known.
+	// Kafka goes away under load: the outcome of what is in flight is not known.
 	gate.shut()
 	for n := range 100 {
 		r := testRecord(t, keys, 1000+n)
 		want[r.Token] = true
 		mustAppend(t, l.spool, r)
 	}
-	failed := metric(t, l.reg, "partners_shipper_failed_total")
+	failed := metricValue(t, l.reg, "partners_shipper_send_failures_total")
 	eventually(t, "more failed attempts", func() bool {
-		return metric(t, l.reg, "partners_shipper_failed_total") > failed
+		return metricValue(t, l.reg, "partners_shipper_send_failures_total") > failed
 	})
 	gate.open()
-	eventually(t, "an empty backlog", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
+	eventually(t, "an empty backlog", func() bool { return metricValue(t, l.reg, "partners_spool_backlog_bytes") == 0 })
 	seen := map[string]bool{}
 	for _, r := range kafkatest.Consume(t, brokers, topic.Clicks) {
-		if _, replay := header(r, topic.HeaderReplay); seen[string(r.Key)] && !replay {
-			t.Errorf("%s is there again without header replay", r.Key)
+		if _, replay := headerValue(r, topic.HeaderReplay); seen[string(r.Key)] && !replay {
+			t.Errorf("%s was sent again without header replay", r.Key)
 		}
 		seen[string(r.Key)] = true
 	}
@@ -359,49 +360,55 @@ func TestKafkaAway(t *testing.T) {
 			t.Errorf("%s is lost", tok)
 		}
 	}
-	if n := replays(kafkatest.Consume(t, brokers, topic.Clicks)); n == 0 {
+	if n := countReplays(kafkatest.Consume(t, brokers, topic.Clicks)); n == 0 {
 		t.Error("no record has header replay after delivery timeouts")
 	}
 }
 
-// After an outage everything that failed in it goes without a pause each: a thousand
-// small shipments are not held up by a thousand pauses.
+// After an outage the shipments that failed in it are sent without a pause for each: a
+// thousand small shipments do not wait for a thousand pauses.
 func TestCatchesUpAfterOutage(t *testing.T) {
 	t.Parallel()
 	brokers := kafkatest.Broker(t)
 	gate := newGate(t, brokers[0])
 	keys := testKeys(t, "acme")
 	var log safeBuffer
-	debug := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	l := startLoggedShipper(t, debug, testConfig(t), []string{gate.addr},
-		kgo.RecordDeliveryTimeout(time.Second), kgo.Dialer(gate.dial), kgo.RetryBackoffFn(func(int) time.Duration {
-			return 20 * time.Millisecond
-		}))
+	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	l := startLoggedShipper(t, logger, testConfig(t), []string{gate.addr}, gate.clientOptions()...)
 	const shipments = 150
 	for n := range shipments {
 		mustAppend(t, l.spool, testRecord(t, keys, n))
 		time.Sleep(2 * time.Millisecond) // each on its own
 	}
-	eventually(t, "the head to have failed again and again", func() bool {
-		return metric(t, l.reg, "partners_shipper_failed_total") >= 3
+	eventually(t, "repeated failures of the head", func() bool {
+		return metricValue(t, l.reg, "partners_shipper_send_failures_total") >= 3
 	})
 	opened := time.Now()
 	gate.open()
-	eventually(t, "an empty backlog", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
+	eventually(t, "an empty backlog", func() bool { return metricValue(t, l.reg, "partners_spool_backlog_bytes") == 0 })
 	t.Logf("%d shipments of an outage took %v", shipments, time.Since(opened).Round(time.Millisecond))
 	// A pause after a success is the shortest one.
-	if n := strings.Count(log.String(), fmt.Sprint(" in=", firstPause, " ")); n == 0 || n > 5 {
-		t.Errorf("in one outage of %d shipments it paused anew %d times", shipments, n)
+	if n := strings.Count(log.String(), fmt.Sprint(" in=", minPause, " ")); n == 0 || n > 5 {
+		t.Errorf("in one outage of %d shipments the back-off started %d times", shipments, n)
 	}
 }
 
-// gate is a way to a broker that can be shut: connections break and new ones are
+// gate leads to a broker and can be shut: then connections break and new ones are
 // refused.
 type gate struct {
 	addr   string
 	target string
 	isOpen atomic.Bool
 	conns  chan net.Conn
+}
+
+// clientOptions are those of a shipper whose way to Kafka is the gate.
+func (g *gate) clientOptions() []kgo.Opt {
+	return []kgo.Opt{
+		kgo.RecordDeliveryTimeout(time.Second),
+		kgo.Dialer(g.dial),
+		kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }),
+	}
 }
 
 func newGate(t testing.TB, target string) *gate {
@@ -440,19 +447,19 @@ func (g *gate) dial(ctx context.Context, network, _ string) (net.Conn, error) {
 	return c, err
 }
 
-// An answer that gets lost leaves the outcome unknown: the click is in the log without
-// header replay, and goes again with it.
+// A lost acknowledgement leaves the outcome unknown: the click is in the log without
+// header replay, and is sent again with it.
 func TestLostAcknowledgement(t *testing.T) {
 	t.Parallel()
 	cluster, brokers := kafkatest.Cluster(t)
 	gate := newGate(t, brokers[0])
 	gate.open()
 	keys := testKeys(t, "acme")
-	l := startShipper(t, testConfig(t), []string{gate.addr}, kgo.RecordDeliveryTimeout(time.Second), kgo.Dialer(gate.dial), kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }))
+	l := startShipper(t, testConfig(t), []string{gate.addr}, gate.clientOptions()...)
 	mustAppend(t, l.spool, testRecord(t, keys, 1))
-	shipped(t, brokers, 1)
+	waitForClicks(t, brokers, 1)
 
-	// The broker takes the next produce request; then the way back is cut.
+	// The broker takes the next produce request; then the connection breaks.
 	var once sync.Once
 	cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
 		once.Do(gate.shut)
@@ -460,30 +467,34 @@ func TestLostAcknowledgement(t *testing.T) {
 	})
 	lost := testRecord(t, keys, 2)
 	mustAppend(t, l.spool, lost)
-	eventually(t, "the failed attempt", func() bool { return metric(t, l.reg, "partners_shipper_failed_total") > 0 })
+	eventually(t, "the failed attempt", func() bool {
+		return metricValue(t, l.reg, "partners_shipper_send_failures_total") > 0
+	})
 	gate.open()
-	eventually(t, "the acknowledgement", func() bool { return metric(t, l.reg, "partners_shipper_records_total") == 2 })
+	eventually(t, "the acknowledgement", func() bool {
+		return metricValue(t, l.reg, "partners_shipper_records_total") == 2
+	})
 	var headers []bool
 	for _, r := range kafkatest.Consume(t, brokers, topic.Clicks) {
 		if string(r.Key) == lost.Token {
-			_, replay := header(r, topic.HeaderReplay)
+			_, replay := headerValue(r, topic.HeaderReplay)
 			headers = append(headers, replay)
 		}
 	}
 	// a slow machine may lose the second acknowledgement too
 	if len(headers) < 2 || headers[0] || slices.Contains(headers[1:], false) {
-		t.Errorf("the click stands in the log %d times, replay %v; want once without and then with",
+		t.Errorf("the click is in the log %d times, replay %v; want once without and then with",
 			len(headers), headers)
 	}
 }
 
-// controlled is the fake broker, as far as its answers are ours to make.
+// controlled is the part of the fake broker that replaces its responses.
 type controlled interface {
 	ControlKey(int16, func(kmsg.Request) (kmsg.Response, error, bool))
 	KeepControl()
 }
 
-// refuseBatchesWith makes the fake refuse whole batches that hold the bad record, as
+// refuseBatchesWith makes the fake refuse whole batches that contain the bad record, as
 // Kafka does.
 func refuseBatchesWith(cluster controlled, bad Record, refusal *kerr.Error) {
 	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
@@ -524,54 +535,54 @@ func TestRefusedCannotBeKept(t *testing.T) {
 	}
 	mustAppend(t, l.spool, bad)
 	eventually(t, "attempts to keep it", func() bool {
-		return metric(t, l.reg, "partners_shipper_refused_unkept_total") >= 2
+		return metricValue(t, l.reg, "partners_shipper_refused_store_failures_total") >= 2
 	})
-	if metric(t, l.reg, "partners_spool_backlog_bytes") == 0 ||
-		metric(t, l.reg, "partners_shipper_refused_total", "TOPIC_AUTHORIZATION_FAILED") != 0 {
-		t.Error("the spool was cut behind a click that nobody has")
+	if metricValue(t, l.reg, "partners_spool_backlog_bytes") == 0 ||
+		metricValue(t, l.reg, "partners_shipper_refused_total", "TOPIC_AUTHORIZATION_FAILED") != 0 {
+		t.Error("a click was acknowledged that is neither in Kafka nor in refused/")
 	}
 	if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the cut", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
+	eventually(t, "an empty backlog", func() bool { return metricValue(t, l.reg, "partners_spool_backlog_bytes") == 0 })
 	if lines := refusedLines(t, cfg); len(lines) != 1 || lines[0].Key != bad.Token {
 		t.Errorf("%d refused records", len(lines))
 	}
 }
 
-// Somebody who has dealt with a file makes room at once, and lines that were never
-// synced are not said to be kept.
+// Removing a file makes room at once, and lines that were never synced are not reported
+// as durable.
 func TestRefusedRoom(t *testing.T) {
 	cfg := testConfig(t)
-	r, err := openRefusals(cfg, codec)
+	r, err := openRefusedStore(cfg, codec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := failure{frame: frame{token: []byte("t"), value: make([]byte, 1000)}, err: kerr.InvalidTimestamp}
 	r.limit = 3000
-	keep := func() error { return r.keep(f, "X", 0, time.Now()) }
-	if err := keep(); err != nil {
+	store := func() error { return r.storeRecord(f, "X", 0, time.Now()) }
+	if err := store(); err != nil {
 		t.Fatal(err)
 	}
-	if err := keep(); !errors.Is(err, ErrFull) {
+	if err := store(); !errors.Is(err, errRefusedFull) {
 		t.Errorf("a second of 1.5 kB: %v", err)
 	}
-	r.current.Close() // what it holds cannot be synced
-	r.close()
-	if err := r.sync(); err == nil {
-		t.Error("what was not synced is said to be kept")
+	r.current.Close() // makes the sync fail
+	r.closeFile()
+	if err := r.syncFile(); err == nil {
+		t.Error("lines that were not synced are reported as durable")
 	}
-	for path := range files(t, r.dir) {
+	for path := range readFiles(t, r.dir) {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(keep(), r.sync()); err != nil {
+	if err := errors.Join(store(), r.syncFile()); err != nil {
 		t.Errorf("after its file was removed: %v", err)
 	}
 }
 
-// What Kafka refuses for good is kept in refused/ with the reason, and blocks nothing.
+// What Kafka refuses for good goes to refused/ with the reason, and blocks nothing.
 func TestRefusedRecords(t *testing.T) {
 	for _, refusal := range []*kerr.Error{kerr.InvalidTimestamp, kerr.TopicAuthorizationFailed, kerr.MessageTooLarge} {
 		t.Run(refusal.Message, func(t *testing.T) {
@@ -582,11 +593,11 @@ func TestRefusedRecords(t *testing.T) {
 			l := startShipper(t, cfg, brokers, kgo.ProducerBatchCompression(kgo.NoCompression()))
 			mustAppend(t, l.spool, bad)
 			eventually(t, "the refusal", func() bool {
-				return metric(t, l.reg, "partners_shipper_refused_total", refusal.Message) == 1
+				return metricValue(t, l.reg, "partners_shipper_refused_total", refusal.Message) == 1
 			})
 			good := testRecord(t, keys, 8)
 			mustAppend(t, l.spool, good)
-			if r := shipped(t, brokers, 1); len(r) != 1 || string(r[0].Key) != good.Token {
+			if r := waitForClicks(t, brokers, 1); len(r) != 1 || string(r[0].Key) != good.Token {
 				t.Errorf("%d records in Kafka, want the good one", len(r))
 			}
 			l.stop()
@@ -612,7 +623,7 @@ func TestRefusedRecords(t *testing.T) {
 
 func refusedLines(t testing.TB, cfg Config) (out []refusedLine) {
 	t.Helper()
-	for path, data := range files(t, filepath.Join(cfg.SpoolDir, refusedDir)) {
+	for path, data := range readFiles(t, filepath.Join(cfg.SpoolDir, refusedDir)) {
 		if !strings.HasSuffix(path, ".jsonl") {
 			t.Errorf("unexpected file %s", path)
 		}
@@ -656,7 +667,7 @@ func TestOneOfABatchIsRefused(t *testing.T) {
 		}
 		return nil, nil, false
 	})
-	s := openSpool(t, cfg) // so that all stand in one read, hence in few batches
+	s := openSpool(t, cfg) // filled first, so that one read and few batches contain all
 	mustAppend(t, s, bad)
 	want := map[string]bool{}
 	for n := range 60 {
@@ -667,9 +678,9 @@ func TestOneOfABatchIsRefused(t *testing.T) {
 	s.Close()
 	l := startShipper(t, cfg, brokers, kgo.ProducerBatchCompression(kgo.NoCompression()))
 	eventually(t, "the refusal", func() bool {
-		return metric(t, l.reg, "partners_shipper_refused_total", "MESSAGE_TOO_LARGE") == 1
+		return metricValue(t, l.reg, "partners_shipper_refused_total", "MESSAGE_TOO_LARGE") == 1
 	})
-	eventually(t, "an empty backlog", func() bool { return metric(t, l.reg, "partners_spool_backlog_bytes") == 0 })
+	eventually(t, "an empty backlog", func() bool { return metricValue(t, l.reg, "partners_spool_backlog_bytes") == 0 })
 	for _, r := range kafkatest.Consume(t, brokers, topic.Clicks) {
 		delete(want, string(r.Key))
 	}
@@ -681,22 +692,22 @@ func TestOneOfABatchIsRefused(t *testing.T) {
 	}
 }
 
-// Only what is known to be final is final.
+// Only errors that are known to be final are final.
 func TestRefusalClassifier(t *testing.T) {
 	f := func(err error, want refusal) {
 		t.Helper()
-		if got := refusalOf(err); got != want {
+		if got := classifyRefusal(err); got != want {
 			t.Errorf("%v: got %d, want %d", err, got, want)
 		}
 	}
-	f(kerr.InvalidTimestamp, refusesRecord)
-	f(fmt.Errorf("producing: %w", kerr.TopicAuthorizationFailed), refusesRecord)
-	f(kerr.ClusterAuthorizationFailed, refusesRecord)
-	f(kerr.MessageTooLarge, refusesBatch)
-	f(kerr.InvalidRecord, refusesBatch)
-	f(kgo.ErrRecordTimeout, refusesNothing)
-	f(kerr.UnknownTopicOrPartition, refusesNothing)
-	f(kerr.NotEnoughReplicas, refusesNothing)
-	f(context.DeadlineExceeded, refusesNothing)
-	f(kgo.ErrClientClosed, refusesNothing)
+	f(kerr.InvalidTimestamp, refusedRecord)
+	f(fmt.Errorf("producing: %w", kerr.TopicAuthorizationFailed), refusedRecord)
+	f(kerr.ClusterAuthorizationFailed, refusedRecord)
+	f(kerr.MessageTooLarge, refusedBatch)
+	f(kerr.InvalidRecord, refusedBatch)
+	f(kgo.ErrRecordTimeout, retryable)
+	f(kerr.UnknownTopicOrPartition, retryable)
+	f(kerr.NotEnoughReplicas, retryable)
+	f(context.DeadlineExceeded, retryable)
+	f(kgo.ErrClientClosed, retryable)
 }

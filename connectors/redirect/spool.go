@@ -13,93 +13,98 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
-	"github.com/google/renameio/v2"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Errors of Append. In all cases the visitor is redirected all the same.
+// Errors of Append. The visitor is redirected in all cases.
 var (
 	// ErrFull: the spool has reached its limit, the disk is full, or the disk is slower
 	// than the clicks. The record is lost.
 	ErrFull = errors.New("spool is full")
-	// ErrSpool: the disk refused the record. The record is lost.
+	// ErrSpool: writing the record to disk failed. The record is lost.
 	ErrSpool = errors.New("spool failed")
-	// ErrLate: the disk did not answer in time. The record may still become durable.
-	ErrLate = errors.New("spool is late")
-	// ErrClosed: the spool was closed. The record is lost.
+	// ErrTimeout: the disk did not confirm the record in time. The record may still
+	// become durable.
+	ErrTimeout = errors.New("spool: timeout waiting for fsync")
+	// ErrClosed: the spool is closed. The record is lost.
 	ErrClosed = errors.New("spool is closed")
 )
 
 // Record is one click on its way to Kafka.
 type Record struct {
-	Token string // 27 characters: the Kafka key
+	Token string // the click token, 27 characters: the Kafka key
 	Shown bool   // the visitor got to see the token
-	Value []byte // the click in wire form; not kept
+	Value []byte // the click in wire form; Append copies it
 }
 
-// position is a place in the spool: everything before it has been dealt with.
+// position is a place in the spool between two frames.
 type position struct {
 	segment uint64
-	offset  int64
+	offset  int64 // in the segment's file, in bytes
 }
+
+// lockFile is the file that a process locks while it owns the directory.
+const lockFile = "LOCK"
 
 // Spool is an append-only queue on disk with group commit: all records that arrive
 // while the disk is busy share the next write and fsync. Many goroutines append, one
 // Shipper reads.
 //
-// Locks: mu before files; neither is held over a system call of the write path.
+// Take mu before files. Neither lock is held during a system call of the write path.
 type Spool struct {
-	cfg     Config
-	log     *slog.Logger
-	metrics *spoolMetrics
-	lock    *flock.Flock
-	fsync   func(*os.File) error // a seam: tests make it fail or block
-	wait    time.Duration
+	cfg          Config
+	log          *slog.Logger
+	metrics      *spoolMetrics
+	lock         *flock.Flock         // on lockFile
+	fsync        func(*os.File) error // tests make it fail or block
+	fsyncTimeout time.Duration        // how long Append waits; tests shorten it
 
 	mu      sync.Mutex // guards pending and closed
-	arrived sync.Cond  // pending is no longer empty, or closed
-	pending *group
+	arrived sync.Cond  // signalled when pending gets its first record, and by Close
+	pending *commitGroup
 	closed  bool
-	done    chan struct{} // the writer has returned
+	done    chan struct{} // closed when the writer has returned
 
 	// Owned by the writer.
-	current *segment
-	next    uint64 // number of the next segment
-	spare   []byte
-	failing bool
+	current *segment // nil: the next write creates one
+	next    uint64   // number of the next segment
+	spare   []byte   // a buffer for the next group
+	failing bool     // the last write failed
 
-	files    sync.Mutex // guards what follows
-	segments []*segment // oldest first
-	bytes    int64      // on disk
-	cut      position   // as stored
+	files        sync.Mutex // guards the three fields below
+	segments     []*segment // oldest first
+	bytes        int64      // size of the segments on disk
+	acknowledged position   // as in the checkpoint; everything before it is in Kafka or in refused/
 
-	notify chan struct{} // holds a value when something became durable since the reader last looked
+	notify chan struct{} // holds a value if more became durable since the reader last looked
 }
 
-// group is the set of records that share one write and fsync.
-type group struct {
-	buf   []byte
-	n     int
-	once  sync.Once
-	done  chan struct{} // closed by finish
-	err   error         // valid after done
-	timer *time.Timer
+// commitGroup is a set of records that share one write and one fsync.
+type commitGroup struct {
+	buf     []byte // frames without checksums
+	records int
+	once    sync.Once
+	done    chan struct{} // closed by finish
+	err     error         // valid after done
+	timer   *time.Timer   // finishes the group with ErrTimeout; nil with CaptureAsync
 }
 
-func newGroup(buf []byte) *group { return &group{buf: buf[:0], done: make(chan struct{})} }
+func newCommitGroup(buf []byte) *commitGroup {
+	return &commitGroup{buf: buf[:0], done: make(chan struct{})}
+}
 
-// finish releases those who wait; only the first call counts.
-func (g *group) finish(err error) {
+// finish releases the Appends that wait for the group. Only the first call counts.
+func (g *commitGroup) finish(err error) {
 	g.once.Do(func() {
 		g.err = err
 		close(g.done)
 	})
 }
 
-// OpenSpool opens the spool in cfg.SpoolDir, makes it where there is none, and takes
-// its lock: a second process is refused. What an earlier process left behind the cut is
-// there to be shipped; new records go to a new segment, so a torn tail stays where it
-// is.
+// OpenSpool opens the spool in cfg.SpoolDir, creates it if there is none, and locks the
+// directory: a second process gets an error. What an earlier process left after its
+// acknowledged position is kept to be shipped. New records go to a new segment, so a
+// torn tail stays where it is.
 func OpenSpool(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Spool, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -107,7 +112,7 @@ func OpenSpool(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Spool,
 	if err := makeDir(cfg.SpoolDir); err != nil {
 		return nil, fmt.Errorf("opening spool: %w", err)
 	}
-	lock := flock.New(filepath.Join(cfg.SpoolDir, lockName))
+	lock := flock.New(filepath.Join(cfg.SpoolDir, lockFile))
 	switch ok, err := lock.TryLock(); {
 	case err != nil:
 		return nil, fmt.Errorf("opening spool: locking: %w", err)
@@ -115,37 +120,38 @@ func OpenSpool(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Spool,
 		return nil, fmt.Errorf("opening spool: -spool-dir %s is in use by another process", cfg.SpoolDir)
 	}
 	s := &Spool{
-		cfg:     cfg,
-		log:     log,
-		lock:    lock,
-		fsync:   (*os.File).Sync,
-		wait:    maxWait,
-		pending: newGroup(nil),
-		done:    make(chan struct{}),
-		notify:  make(chan struct{}, 1),
+		cfg:          cfg,
+		log:          log,
+		lock:         lock,
+		fsync:        (*os.File).Sync,
+		fsyncTimeout: fsyncTimeout,
+		pending:      newCommitGroup(nil),
+		done:         make(chan struct{}),
+		notify:       make(chan struct{}, 1),
 	}
 	s.arrived.L = &s.mu
-	if err := s.recover(); err != nil {
+	if err := s.recoverSegments(); err != nil {
 		lock.Unlock()
 		return nil, fmt.Errorf("opening spool: %w", err)
 	}
 	s.metrics = newSpoolMetrics(reg, s)
-	go s.run()
+	go s.runWriter()
 	return s, nil
 }
 
-// recover lists what is there and drops what lies before the cut.
-func (s *Spool) recover() error {
+// recoverSegments lists the segments of earlier processes and removes those that Kafka
+// has acknowledged as a whole.
+func (s *Spool) recoverSegments() error {
 	entries, err := os.ReadDir(s.cfg.SpoolDir) // sorted by name, hence by number
 	if err != nil {
 		return err
 	}
-	s.cut = s.loadCut()
-	s.next = s.cut.segment + 1
+	s.acknowledged = s.readCheckpoint()
+	s.next = s.acknowledged.segment + 1
 	for _, e := range entries {
 		path := filepath.Join(s.cfg.SpoolDir, e.Name())
-		if strings.HasPrefix(e.Name(), "."+cutName) || strings.HasPrefix(e.Name(), "."+catalogName) {
-			os.Remove(path) // a temporary file of a crash
+		if strings.HasPrefix(e.Name(), "."+checkpointFile) || strings.HasPrefix(e.Name(), "."+catalogFile) {
+			os.Remove(path) // a temporary file left by a crash
 			continue
 		}
 		number, ok := segmentNumber(e.Name())
@@ -157,10 +163,10 @@ func (s *Spool) recover() error {
 			return err
 		}
 		s.next = max(s.next, number+1)
-		seg := &segment{number: number, path: path, old: true}
+		seg := &segment{number: number, path: path, recovered: true}
 		seg.size.Store(info.Size())
 		seg.sealed.Store(true)
-		if s.before(seg, s.cut) {
+		if seg.endsBefore(s.acknowledged) {
 			if err := os.Remove(path); err != nil {
 				return err
 			}
@@ -172,14 +178,9 @@ func (s *Spool) recover() error {
 	return nil
 }
 
-// before reports whether all of seg lies before p.
-func (s *Spool) before(seg *segment, p position) bool {
-	return seg.number < p.segment || seg.number == p.segment && seg.sealed.Load() && seg.size.Load() <= p.offset
-}
-
-// Append adds a record. With CaptureDurable it returns nil when the record is fsynced,
-// otherwise when it is in memory. The wait is bounded by ctx and by five seconds
-// (ErrLate). A loss is counted here.
+// Append adds a record. With CaptureDurable it returns nil after the record was
+// fsynced, with CaptureAsync as soon as the record is in memory. It waits at most five
+// seconds or until ctx ends (ErrTimeout). Append counts each loss.
 func (s *Spool) Append(ctx context.Context, r Record) error {
 	durable := s.cfg.Capture == CaptureDurable
 	s.mu.Lock()
@@ -188,20 +189,21 @@ func (s *Spool) Append(ctx context.Context, r Record) error {
 	switch {
 	case s.closed:
 		err = ErrClosed
-	case len(g.buf) >= maxPending:
+	case len(g.buf) >= maxPendingBytes:
 		err = ErrFull
 	default:
 		g.buf, err = appendFrame(g.buf, r.Token, r.Shown, r.Value)
 	}
 	if err != nil {
 		s.mu.Unlock()
-		s.metrics.lose(err, 1)
+		s.metrics.countLost(err, 1)
 		return err
 	}
-	if g.n++; g.n == 1 {
+	if g.records++; g.records == 1 {
 		if durable {
-			// who joins it after that does not wait at all
-			g.timer = time.AfterFunc(s.wait, func() { g.finish(ErrLate) })
+			// The whole group shares the deadline of its first record. A record that
+			// joins after the deadline does not wait at all.
+			g.timer = time.AfterFunc(s.fsyncTimeout, func() { g.finish(ErrTimeout) })
 		}
 		s.arrived.Signal()
 	}
@@ -213,63 +215,65 @@ func (s *Spool) Append(ctx context.Context, r Record) error {
 	case <-g.done:
 		err = g.err
 	case <-ctx.Done():
-		err = fmt.Errorf("%w: %w", ErrLate, context.Cause(ctx))
+		err = fmt.Errorf("%w: %w", ErrTimeout, context.Cause(ctx))
 	}
-	if errors.Is(err, ErrLate) {
-		s.metrics.late.Inc()
+	if errors.Is(err, ErrTimeout) {
+		s.metrics.fsyncTimeouts.Inc()
 	}
 	return err
 }
 
-// run is the writer: one group after another.
-func (s *Spool) run() {
+// runWriter writes one group after another until the spool is closed and nothing is
+// pending.
+func (s *Spool) runWriter() {
 	defer close(s.done)
 	for {
 		s.mu.Lock()
-		for s.pending.n == 0 && !s.closed {
+		for s.pending.records == 0 && !s.closed {
 			s.arrived.Wait()
 		}
 		g := s.pending
-		if g.n == 0 {
+		if g.records == 0 {
 			s.mu.Unlock()
-			return // closed, and nothing is left
+			return
 		}
-		s.pending = newGroup(s.spare)
+		s.pending = newCommitGroup(s.spare)
 		s.mu.Unlock()
 
-		err := s.write(g.buf)
+		err := s.writeFrames(g.buf)
 		if err != nil {
-			s.metrics.lose(err, g.n)
+			s.metrics.countLost(err, g.records)
 		} else {
-			s.metrics.groups.Observe(float64(g.n))
+			s.metrics.groupRecords.Observe(float64(g.records))
 		}
-		s.report(err)
+		s.logStateChange(err)
 		if g.timer != nil {
 			g.timer.Stop()
 		}
 		g.finish(err)
 		s.spare = g.buf
 		if cap(s.spare) > 1<<20 {
-			s.spare = nil // a burst's memory is given back
+			s.spare = nil // do not keep the memory of a burst
 		}
 	}
 }
 
-// report logs a change between working and failing, not every loss.
-func (s *Spool) report(err error) {
+// logStateChange logs when writes begin to fail and when they succeed again, instead of
+// every loss.
+func (s *Spool) logStateChange(err error) {
 	switch {
 	case err != nil && !s.failing:
 		s.log.Error("spool: clicks are being lost", "error", err)
 	case err == nil && s.failing:
-		s.log.Info("spool: clicks are kept again")
+		s.log.Info("spool: clicks are durable again")
 	}
 	s.failing = err != nil
 }
 
-// write makes a run of frames durable. After an error the segment is closed where it
-// was last known to be good: what an fsync that failed left on disk cannot be known,
-// and a second fsync would not tell.
-func (s *Spool) write(buf []byte) error {
+// writeFrames makes frames durable. After an error it seals the segment where it was
+// last known to be good: what a failed fsync left on disk is unknown, and a second
+// fsync of the same file could report success without writing it.
+func (s *Spool) writeFrames(buf []byte) error {
 	s.files.Lock()
 	full := s.bytes+int64(len(buf)) > s.cfg.MaxSpoolBytes
 	s.files.Unlock()
@@ -281,23 +285,23 @@ func (s *Spool) write(buf []byte) error {
 		s.current = nil
 	}
 	if s.current == nil {
-		if err := s.create(); err != nil {
+		if err := s.createSegment(); err != nil {
 			return spoolError(err)
 		}
 	}
 	seg := s.current
 	offset := seg.size.Load()
-	sealFrames(buf, seg.number, offset)
+	checksumFrames(buf, seg.number, offset)
 	if _, err := seg.file.WriteAt(buf, offset); err != nil {
-		s.abandon()
+		s.abandonSegment()
 		return spoolError(err)
 	}
 	start := time.Now()
 	if err := s.fsync(seg.file); err != nil {
-		s.abandon()
+		s.abandonSegment()
 		return spoolError(err)
 	}
-	s.metrics.fsyncs.Observe(time.Since(start).Seconds())
+	s.metrics.fsyncSeconds.Observe(time.Since(start).Seconds())
 	s.files.Lock()
 	s.bytes += int64(len(buf))
 	s.files.Unlock()
@@ -309,8 +313,9 @@ func (s *Spool) write(buf []byte) error {
 	return nil
 }
 
-// create begins a segment. Its name is durable before any record in it is.
-func (s *Spool) create() error {
+// createSegment creates the next segment. Its name is durable before any record in it
+// is.
+func (s *Spool) createSegment() error {
 	seg := &segment{number: s.next, path: segmentPath(s.cfg.SpoolDir, s.next)}
 	f, err := os.OpenFile(seg.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -335,95 +340,101 @@ func (s *Spool) create() error {
 	return nil
 }
 
-// abandon closes the current segment after an error. What was not acknowledged is cut
-// off as well as the disk allows; records that survive are shipped after a restart,
-// which is better than their loss.
-func (s *Spool) abandon() {
+// abandonSegment seals the current segment after an error. It truncates what was not
+// confirmed, as far as the disk allows. Records that survive are shipped after a
+// restart, which is better than losing them.
+func (s *Spool) abandonSegment() {
 	seg := s.current
 	s.current = nil
 	if err := seg.file.Truncate(seg.size.Load()); err != nil {
-		s.log.Warn("spool: truncating a segment after an error", "segment", seg.number, "error", err)
+		s.log.Warn("spool: cannot truncate a segment after an error", "segment", seg.number, "error", err)
 	}
 	seg.sealed.Store(true)
 	if seg.size.Load() > segmentHead {
 		return
 	}
-	s.unlist(func(other *segment) bool { return other == seg })
-	s.drop(seg)
+	s.unlistSegments(func(other *segment) bool { return other == seg })
+	s.unlinkSegment(seg)
 }
 
-// unlist takes segments out of the list.
-func (s *Spool) unlist(gone func(*segment) bool) (dropped []*segment) {
+// unlistSegments removes the segments that match from the list and returns them.
+func (s *Spool) unlistSegments(match func(*segment) bool) (removed []*segment) {
 	s.files.Lock()
 	defer s.files.Unlock()
 	var kept []*segment
 	for _, seg := range s.segments {
-		if gone(seg) {
-			dropped = append(dropped, seg)
+		if match(seg) {
+			removed = append(removed, seg)
 			s.bytes -= seg.size.Load()
 		} else {
 			kept = append(kept, seg)
 		}
 	}
 	s.segments = kept
-	return dropped
+	return removed
 }
 
-// drop unlinks a segment that is no longer listed.
-func (s *Spool) drop(seg *segment) {
+// unlinkSegment removes the file of a segment that is no longer listed. It leaves the
+// file of a segment that was set aside.
+func (s *Spool) unlinkSegment(seg *segment) {
 	if seg.file != nil {
 		seg.file.Close()
 		seg.file = nil
 	}
-	if seg.unread.Load() {
-		return // it has another name
+	if seg.setAside.Load() {
+		return
 	}
 	if err := os.Remove(seg.path); err != nil {
-		s.log.Error("spool: removing a segment that was shipped", "segment", seg.number, "error", err)
+		s.log.Error("spool: cannot remove a segment that is no longer needed", "segment", seg.number, "error", err)
 	}
 }
 
-// advance makes p the durable cut and frees whole segments before it. Space is freed
-// first: on a full disk the cut cannot be written, and a segment that is gone is a cut
-// of its own. The cut only ever lags.
-func (s *Spool) advance(p position) error {
-	for _, seg := range s.unlist(func(seg *segment) bool { return s.before(seg, p) }) {
-		s.drop(seg)
+// acknowledgeUpTo makes p the durable acknowledged position and removes the segments
+// that lie before it.
+//
+// It frees space first: on a full disk the checkpoint cannot be written, and a removed
+// segment needs none. The checkpoint may lag what Kafka has acknowledged, but it never
+// leads.
+func (s *Spool) acknowledgeUpTo(p position) error {
+	for _, seg := range s.unlistSegments(func(seg *segment) bool { return seg.endsBefore(p) }) {
+		s.unlinkSegment(seg)
 	}
-	if err := s.storeCut(p); err != nil {
+	if err := s.writeCheckpoint(p); err != nil {
 		return err
 	}
 	s.files.Lock()
-	s.cut = p
+	s.acknowledged = p
 	s.files.Unlock()
 	return nil
 }
 
-// hasOld reports whether an earlier process left something behind the cut.
-func (s *Spool) hasOld() bool {
+// hasRecoveredSegment reports whether an earlier process left something that is not
+// acknowledged.
+func (s *Spool) hasRecoveredSegment() bool {
 	s.files.Lock()
 	defer s.files.Unlock()
-	return len(s.segments) > 0 && s.segments[0].old
+	return len(s.segments) > 0 && s.segments[0].recovered
 }
 
-// backlog is what lies behind the cut, in bytes.
-func (s *Spool) backlog() (onDisk, behind int64) {
+// measureBacklog returns the size of the spool on disk and how much of it lies after
+// the acknowledged position, both in bytes.
+func (s *Spool) measureBacklog() (onDisk, backlog int64) {
 	s.files.Lock()
 	defer s.files.Unlock()
 	for _, seg := range s.segments {
 		from := segmentHead
-		if seg.number == s.cut.segment {
-			from = max(from, s.cut.offset)
+		if seg.number == s.acknowledged.segment {
+			from = max(from, s.acknowledged.offset)
 		}
-		if seg.number >= s.cut.segment {
-			behind += max(0, seg.size.Load()-from)
+		if seg.number >= s.acknowledged.segment {
+			backlog += max(0, seg.size.Load()-from)
 		}
 	}
-	return s.bytes, behind
+	return s.bytes, backlog
 }
 
-// Close writes what is pending and releases the directory. The Shipper has returned
-// before.
+// Close writes what is pending and releases the directory. The Shipper must have
+// returned before.
 func (s *Spool) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -439,9 +450,10 @@ func (s *Spool) Close() error {
 		s.current.sealed.Store(true)
 	}
 	s.files.Lock()
-	cut := s.cut
+	acknowledged := s.acknowledged
 	s.files.Unlock()
-	err := s.advance(cut) // the last segment goes too if all of it was shipped
+	// The last segment is sealed now: this removes it too if all of it was shipped.
+	err := s.acknowledgeUpTo(acknowledged)
 	s.files.Lock()
 	for _, seg := range s.segments {
 		if seg.file != nil {
@@ -456,6 +468,7 @@ func (s *Spool) Close() error {
 	return nil
 }
 
+// spoolError wraps an error of the disk as ErrFull or ErrSpool.
 func spoolError(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fmt.Errorf("%w: %w", ErrFull, err)
@@ -463,7 +476,8 @@ func spoolError(err error) error {
 	return fmt.Errorf("%w: %w", ErrSpool, err)
 }
 
-// makeDir makes a directory whose name is durable, before anything in it is said to be.
+// makeDir creates a directory and makes its name durable, before any file in it is
+// reported as durable.
 func makeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -471,6 +485,7 @@ func makeDir(dir string) error {
 	return syncDir(filepath.Dir(dir))
 }
 
+// syncDir makes the names in a directory durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -478,37 +493,4 @@ func syncDir(dir string) error {
 	}
 	err = d.Sync()
 	return errors.Join(err, d.Close())
-}
-
-// lockName is the file that a process locks while the directory is its own.
-const lockName = "LOCK"
-
-// The cut is the text file "cut": version, segment, offset, and a checksum of the
-// three, such as `1 42 8193 7b0d1a52`.
-const cutName = "cut"
-
-func (s *Spool) storeCut(p position) error {
-	if err := renameio.WriteFile(filepath.Join(s.cfg.SpoolDir, cutName), []byte(cutText(p)), 0o600,
-		renameio.WithTempDir(s.cfg.SpoolDir)); err != nil {
-		return fmt.Errorf("storing the spool's cut: %w", err)
-	}
-	return nil
-}
-
-// loadCut returns the zero position if there is no usable cut: then everything is sent
-// again, which costs look-ups but no correctness.
-func (s *Spool) loadCut() position {
-	text, err := os.ReadFile(filepath.Join(s.cfg.SpoolDir, cutName))
-	if errors.Is(err, os.ErrNotExist) {
-		return position{}
-	}
-	var p position
-	if err == nil {
-		p, err = parseCut(string(text))
-	}
-	if err != nil {
-		s.log.Warn("spool: the cut is unusable, everything in the spool is sent again", "error", err)
-		return position{}
-	}
-	return p
 }

@@ -20,9 +20,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// reopen copies a spool directory into a fresh one, as a crash would leave it, and
+// openCopy copies a spool directory into a fresh one, as a crash would leave it, and
 // opens that.
-func reopen(t testing.TB, content map[string][]byte, from string) *Spool {
+func openCopy(t testing.TB, content map[string][]byte, from string) *Spool {
 	t.Helper()
 	dir := memoryDir(t)
 	for path, data := range content {
@@ -42,7 +42,7 @@ func reopen(t testing.TB, content map[string][]byte, from string) *Spool {
 	return openSpool(t, cfg)
 }
 
-func tokensOf(fs []frame) []string {
+func frameTokens(fs []frame) []string {
 	out := []string{}
 	for _, f := range fs {
 		out = append(out, string(f.token))
@@ -50,10 +50,10 @@ func tokensOf(fs []frame) []string {
 	return out
 }
 
-// theSegment returns path and content of the only segment.
-func theSegment(t testing.TB, dir string) (string, []byte) {
+// onlySegment returns path and content of the only segment.
+func onlySegment(t testing.TB, dir string) (string, []byte) {
 	t.Helper()
-	for path, data := range files(t, dir) {
+	for path, data := range readFiles(t, dir) {
 		if strings.HasSuffix(path, segmentExt) {
 			return path, data
 		}
@@ -81,14 +81,14 @@ func TestSpoolKeepsOrderAndBytes(t *testing.T) {
 			}
 		}
 	}
-	check(frames(s))
+	check(readFrames(s))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	check(frames(openSpool(t, cfg)))
+	check(readFrames(openSpool(t, cfg)))
 }
 
-// Frames lie across the borders of reads, and segments follow each other.
+// Frames cross the borders of reads, and segments follow each other.
 func TestManyReadsAndSegments(t *testing.T) {
 	cfg, keys := testConfig(t), testKeys(t, "acme")
 	cfg.Capture = CaptureAsync
@@ -101,23 +101,23 @@ func TestManyReadsAndSegments(t *testing.T) {
 		want = append(want, r.Token)
 		if n%1000 == 0 { // so that it does not all go into one group
 			eventually(t, "the group on disk", func() bool {
-				_, behind := s.backlog()
-				return behind > 0 && len(frames(s)) == len(want)
+				_, behind := s.measureBacklog()
+				return behind > 0 && len(readFrames(s)) == len(want)
 			})
 		}
 	}
 	s.Close()
 	again := openSpool(t, cfg)
-	if got := tokensOf(frames(again)); !slices.Equal(got, want) {
+	if got := frameTokens(readFrames(again)); !slices.Equal(got, want) {
 		t.Errorf("%d records, want %d in order", len(got), len(want))
 	}
 	if n := len(again.segments); n < 2 {
-		t.Errorf("all of it lies in %d segment", n)
+		t.Errorf("all records are in %d segment, want several", n)
 	}
 }
 
-// The crash model: a crash leaves any prefix of what was written. Whatever the prefix,
-// the records that fit into it come back, and nothing else.
+// The crash model: a crash leaves any prefix of what was written. For each prefix,
+// exactly the records that fit into it come back.
 func TestCrashAtEveryByte(t *testing.T) {
 	cfg, keys := testConfig(t), testKeys(t, "acme")
 	s := openSpool(t, cfg)
@@ -126,10 +126,11 @@ func TestCrashAtEveryByte(t *testing.T) {
 	for n := range 4 {
 		r := testRecord(t, keys, n)
 		mustAppend(t, s, r)
-		_, data := theSegment(t, cfg.SpoolDir)
-		all, ends = append(all, r.Token), append(ends, len(data))
+		_, data := onlySegment(t, cfg.SpoolDir)
+		all = append(all, r.Token)
+		ends = append(ends, len(data))
 	}
-	path, data := theSegment(t, cfg.SpoolDir)
+	path, data := onlySegment(t, cfg.SpoolDir)
 	for size := range len(data) + 1 {
 		whole := 0
 		for whole < len(ends) && ends[whole] <= size {
@@ -137,20 +138,21 @@ func TestCrashAtEveryByte(t *testing.T) {
 		}
 		got := reopenScan(t, path, data[:size])
 		if !slices.Equal(got, all[:whole]) {
-			t.Fatalf("cut at byte %d of %d: %d records, want %d", size, len(data), len(got), whole)
+			t.Fatalf("crash at byte %d of %d: %d records, want %d", size, len(data), len(got), whole)
 		}
 	}
 }
 
 // reopenScan writes one segment into a fresh directory, opens it as a spool, and
-// appends to that: old and new records must both be there.
+// appends to it. It returns the tokens of the old records, and fails unless the new one
+// follows.
 func reopenScan(t testing.TB, path string, data []byte) []string {
 	t.Helper()
-	s := reopen(t, map[string][]byte{path: data}, filepath.Dir(path))
-	got := tokensOf(frames(s))
+	s := openCopy(t, map[string][]byte{path: data}, filepath.Dir(path))
+	got := frameTokens(readFrames(s))
 	r := testRecord(t, testKeys(t, "acme"), 999)
 	mustAppend(t, s, r)
-	if after := tokensOf(frames(s)); !slices.Equal(after, append(slices.Clone(got), r.Token)) {
+	if after := frameTokens(readFrames(s)); !slices.Equal(after, append(slices.Clone(got), r.Token)) {
 		t.Fatalf("after an append: %d records, want %d and the new one", len(after), len(got))
 	}
 	if err := s.Close(); err != nil {
@@ -170,19 +172,22 @@ func TestCrashLeavesGarbage(t *testing.T) {
 		mustAppend(t, s, r)
 		all = append(all, r.Token)
 	}
-	path, data := theSegment(t, cfg.SpoolDir)
-	for name, tail := range map[string][]byte{"zeros": make([]byte, 20000), "ones": bytes.Repeat([]byte{0xff}, 20000),
+	path, data := onlySegment(t, cfg.SpoolDir)
+	for name, tail := range map[string][]byte{
+		"zeros":                       make([]byte, 20000),
+		"ones":                        bytes.Repeat([]byte{0xff}, 20000),
 		"small lengths":               bytes.Repeat([]byte{40, 0, 0, 0}, 5000),
-		"an earlier part of the file": data[len(segmentMagic):]} {
+		"an earlier part of the file": data[len(segmentMagic):],
+	} {
 		if got := reopenScan(t, path, append(slices.Clone(data), tail...)); !slices.Equal(got, all) {
 			t.Errorf("%s: %d records, want %d", name, len(got), len(all))
 		}
 	}
 }
 
-// Property: any damage to any bytes costs at most the records it touches; all others
-// come back, in order.
-func TestDamageCostsOnlyWhatItTouches(t *testing.T) {
+// Property: corrupt bytes cost at most the records that they touch. All others come
+// back, in order.
+func TestCorruptionCostsOnlyWhatItTouches(t *testing.T) {
 	cfg, keys := testConfig(t), testKeys(t, "acme")
 	s := openSpool(t, cfg)
 	var all []string
@@ -191,45 +196,46 @@ func TestDamageCostsOnlyWhatItTouches(t *testing.T) {
 		r := testRecord(t, keys, n)
 		_, before := segmentOrNothing(t, cfg.SpoolDir)
 		mustAppend(t, s, r)
-		all, starts = append(all, r.Token), append(starts, max(len(before), len(segmentMagic)))
+		all = append(all, r.Token)
+		starts = append(starts, max(len(before), len(segmentMagic)))
 	}
-	_, data := theSegment(t, cfg.SpoolDir)
+	_, data := onlySegment(t, cfg.SpoolDir)
 	starts = append(starts, len(data))
 	s.Close()
 	path := segmentPath(cfg.SpoolDir, 1)
 	rapid.Check(t, func(rt *rapid.T) {
-		damaged := slices.Clone(data)
+		corrupt := slices.Clone(data)
 		at := rapid.IntRange(len(segmentMagic), len(data)-1).Draw(rt, "at")
 		junk := rapid.SliceOfN(rapid.Byte(), 1, 600).Draw(rt, "junk")
-		n := copy(damaged[at:], junk)
+		n := copy(corrupt[at:], junk)
 		var want []string
 		for i, tok := range all {
-			if untouched := starts[i+1] <= at || starts[i] >= at+n; untouched ||
-				bytes.Equal(damaged[starts[i]:starts[i+1]], data[starts[i]:starts[i+1]]) {
+			start, end := starts[i], starts[i+1]
+			if end <= at || start >= at+n || bytes.Equal(corrupt[start:end], data[start:end]) {
 				want = append(want, tok)
 			}
 		}
-		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+		if err := os.WriteFile(path, corrupt, 0o600); err != nil {
 			rt.Fatal(err)
 		}
 		reg := prometheus.NewRegistry()
-		again, err := OpenSpool(cfg, quiet(), reg)
+		again, err := OpenSpool(cfg, discardLog(), reg)
 		if err != nil {
 			rt.Fatal(err)
 		}
 		defer again.Close()
-		if got := tokensOf(frames(again)); !slices.Equal(got, want) {
-			rt.Fatalf("damage at %d of %d bytes: %d records, want %d", at, n, len(got), len(want))
+		if got := frameTokens(readFrames(again)); !slices.Equal(got, want) {
+			rt.Fatalf("%d corrupt bytes at %d: %d records, want %d", n, at, len(got), len(want))
 		}
 		if lost := len(all) - len(want); lost > 0 && want != nil && want[len(want)-1] == all[len(all)-1] &&
-			metric(t, reg, "partners_spool_damaged_total") == 0 {
-			rt.Fatal("damage in the middle was not counted")
+			metricValue(t, reg, "partners_spool_corrupt_ranges_total") == 0 {
+			rt.Fatal("a corrupt range in the middle was not counted")
 		}
 	})
 }
 
 func segmentOrNothing(t testing.TB, dir string) (string, []byte) {
-	for path, data := range files(t, dir) {
+	for path, data := range readFiles(t, dir) {
 		if strings.HasSuffix(path, segmentExt) {
 			return path, data
 		}
@@ -237,9 +243,9 @@ func segmentOrNothing(t testing.TB, dir string) (string, []byte) {
 	return "", nil
 }
 
-// Damage may span many reads, and a segment that vanished or cannot be read does not
-// stop what follows.
-func TestDamageAcrossReads(t *testing.T) {
+// A corrupt range may span many reads, and a segment that vanished does not block those
+// after it.
+func TestCorruptRangeAcrossReads(t *testing.T) {
 	cfg, keys := testConfig(t), testKeys(t, "acme")
 	s := openSpool(t, cfg)
 	first, last := testRecord(t, keys, 1), testRecord(t, keys, 2)
@@ -255,22 +261,23 @@ func TestDamageAcrossReads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealFrames(frame, 1, int64(len(data)))
+	checksumFrames(frame, 1, int64(len(data)))
 	if err := os.WriteFile(path, append(data, frame...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	reg := prometheus.NewRegistry()
-	again, err := OpenSpool(cfg, quiet(), reg)
+	again, err := OpenSpool(cfg, discardLog(), reg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if got := tokensOf(frames(again)); !slices.Equal(got, []string{first.Token, last.Token}) {
+	if got := frameTokens(readFrames(again)); !slices.Equal(got, []string{first.Token, last.Token}) {
 		t.Errorf("%d records, want the first and the last", len(got))
 	}
-	if n, bytes := metric(t, reg, "partners_spool_damaged_total"), metric(t, reg,
-		"partners_spool_damaged_bytes_total"); n != 1 || bytes != 4*readSize {
-		t.Errorf("counted %v places of %v bytes, want 1 of %d", n, bytes, 4*readSize)
+	n := metricValue(t, reg, "partners_spool_corrupt_ranges_total")
+	size := metricValue(t, reg, "partners_spool_corrupt_bytes_total")
+	if n != 1 || size != 4*readSize {
+		t.Errorf("counted %v ranges of %v bytes, want 1 of %d", n, size, 4*readSize)
 	}
 	mustAppend(t, again, last)
 	if err := os.Remove(path); err != nil {
@@ -278,12 +285,13 @@ func TestDamageAcrossReads(t *testing.T) {
 	}
 	again.segments[0].file.Close()
 	again.segments[0].file = nil // so that it has to be opened again
-	if got := tokensOf(frames(again)); !slices.Equal(got, []string{last.Token}) {
+	if got := frameTokens(readFrames(again)); !slices.Equal(got, []string{last.Token}) {
 		t.Errorf("with a vanished segment: %d records, want the last", len(got))
 	}
 }
 
-// A segment that cannot be read just now costs nothing, and one that stays so is kept.
+// A segment that cannot be read for a moment costs nothing. One that stays unreadable
+// is set aside, and doc.go says how to send it later.
 func TestUnreadSegment(t *testing.T) {
 	cfg, keys := testConfig(t), testKeys(t, "acme")
 	s := openSpool(t, cfg)
@@ -308,42 +316,62 @@ func TestUnreadSegment(t *testing.T) {
 	}
 	hide()
 	r := newReader(s)
-	if b, ok, err := r.next(); ok || err == nil {
+	if b, ok, err := r.nextChunk(); ok || err == nil {
 		t.Fatalf("%d frames of a segment that cannot be read", len(b.frames))
 	}
 	show()
-	if got := tokensOf(frames(s)); !slices.Equal(got, []string{want.Token}) {
+	if got := frameTokens(readFrames(s)); !slices.Equal(got, []string{want.Token}) {
 		t.Errorf("%d records once it can be read, want 1", len(got))
 	}
 	s.segments[0].file.Close()
 	s.segments[0].file = nil
 	hide()
 	r = newReader(s)
-	r.patience = 0
-	b, ok, err := r.next()
+	r.readRetry = 0
+	b, ok, err := r.nextChunk()
 	if err != nil || !ok || len(b.frames) > 0 {
-		t.Fatalf("out of patience: %v, %v", ok, err)
+		t.Fatalf("after readRetry: %v, %v", ok, err)
 	}
-	// the file that stood for it
+	// replace the directory that took its place
 	if err := errors.Join(os.Remove(path+unreadExt), os.Rename(away, path+unreadExt)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.advance(b.end); err != nil {
+	if err := s.acknowledgeUpTo(b.end); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
-	// As doc.go says it is brought back.
+	// These are the steps in doc.go.
 	if err := errors.Join(os.Rename(path+unreadExt, path),
-		os.Remove(filepath.Join(cfg.SpoolDir, cutName))); err != nil {
+		os.Remove(filepath.Join(cfg.SpoolDir, checkpointFile))); err != nil {
 		t.Fatal(err)
 	}
-	if got := tokensOf(frames(openSpool(t, cfg))); !slices.Equal(got, []string{want.Token}) {
+	if got := frameTokens(readFrames(openSpool(t, cfg))); !slices.Equal(got, []string{want.Token}) {
 		t.Errorf("%d records of the segment that was set aside, want 1", len(got))
 	}
 }
 
-// A record's bytes that look like frames are never taken for frames: the checksum
-// covers the place.
+// The newest segment is never set aside, however long it is unreadable: clicks are still
+// appended to it.
+func TestUnreadableNewestSegmentStays(t *testing.T) {
+	cfg, keys := testConfig(t), testKeys(t, "acme")
+	s := openSpool(t, cfg)
+	mustAppend(t, s, testRecord(t, keys, 1))
+	path := segmentPath(cfg.SpoolDir, 1)
+	if err := os.Truncate(path, 0); err != nil { // every read reaches the end of the file
+		t.Fatal(err)
+	}
+	r := newReader(s)
+	r.readRetry = 0
+	if c, ok, err := r.nextChunk(); ok || err == nil {
+		t.Errorf("got %d frames of a segment that cannot be read", len(c.frames))
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the newest segment was set aside: %v", err)
+	}
+}
+
+// Bytes of a record that look like a frame are never taken for one: the checksum covers
+// the place.
 func TestFrameInsideAValue(t *testing.T) {
 	keys := testKeys(t, "acme")
 	r := testRecord(t, keys, 1)
@@ -351,30 +379,30 @@ func TestFrameInsideAValue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealFrames(inner, 1, segmentHead) // valid, elsewhere
+	checksumFrames(inner, 1, segmentHead) // valid at another place
 	outer, err := appendFrame(nil, r.Token, true, inner)
 	if err != nil {
 		t.Fatal(err)
 	}
-	outer[4] ^= 1 // the outer frame is damaged
+	outer[4] ^= 1 // corrupt the outer frame
 	dir := t.TempDir()
 	path := segmentPath(dir, 1)
 	if got := reopenScan(t, path, append([]byte(segmentMagic), outer...)); len(got) != 0 {
 		t.Errorf("got %d records out of a value", len(got))
 	}
-	if _, err := appendFrame(nil, r.Token, true, make([]byte, frameMax)); !errors.Is(err, errFrame) {
+	if _, err := appendFrame(nil, r.Token, true, make([]byte, frameMax)); !errors.Is(err, errFrameSize) {
 		t.Errorf("a record over the limit: %v", err)
 	}
 }
 
 func FuzzParseFrame(f *testing.F) {
 	good, _ := appendFrame(nil, strings.Repeat("a", 27), true, []byte("value"))
-	sealFrames(good, 3, 8)
+	checksumFrames(good, 3, 8)
 	f.Add(good, uint64(3), int64(8))
 	f.Add(good[:20], uint64(3), int64(8))
 	f.Add(make([]byte, 50), uint64(0), int64(0))
 	f.Fuzz(func(t *testing.T, data []byte, number uint64, offset int64) {
-		fr, size, short := new(place).parseFrame(data, number, offset)
+		fr, size, short := new(checksumBuffer).parseFrame(data, number, offset)
 		if size == 0 || short {
 			return
 		}
@@ -382,18 +410,18 @@ func FuzzParseFrame(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sealFrames(again, number, offset)
+		checksumFrames(again, number, offset)
 		if !bytes.Equal(again, data[:size]) {
 			t.Errorf("a frame that was read is not the one that would be written")
 		}
 	})
 }
 
-func FuzzParseCut(f *testing.F) {
-	f.Add(cutText(position{42, 8193}))
+func FuzzParseCheckpoint(f *testing.F) {
+	f.Add(formatCheckpoint(position{42, 8193}))
 	f.Add("1 42 8193 00000000\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		if p, err := parseCut(text); err == nil && cutText(p) != text {
+		if p, err := parseCheckpoint(text); err == nil && formatCheckpoint(p) != text {
 			t.Errorf("%q was read as %+v", text, p)
 		}
 	})
@@ -403,10 +431,10 @@ func FuzzParseCut(f *testing.F) {
 func TestGroupCommit(t *testing.T) {
 	cfg, keys := testConfig(t), testKeys(t, "acme")
 	s := openSpool(t, cfg)
-	s.wait = hang
-	var syncs, come atomic.Int64
+	s.fsyncTimeout = waitLimit
+	var syncs, arrived atomic.Int64
 	s.fsync = func(f *os.File) error {
-		for syncs.Load() == 0 && come.Load() < 200 { // so that the others gather behind the first
+		for syncs.Load() == 0 && arrived.Load() < 200 { // the first fsync waits for all records
 			time.Sleep(time.Millisecond)
 		}
 		syncs.Add(1)
@@ -416,11 +444,11 @@ func TestGroupCommit(t *testing.T) {
 	for n := range 200 {
 		r := testRecord(t, keys, n)
 		wg.Go(func() {
-			come.Add(1)
+			arrived.Add(1)
 			if err := s.Append(context.Background(), r); err != nil {
 				t.Error(err)
 			}
-			if !slices.Contains(tokensOf(frames(s)), r.Token) {
+			if !slices.Contains(frameTokens(readFrames(s)), r.Token) {
 				t.Errorf("record %d was acknowledged before it was durable", n)
 			}
 		})
@@ -431,62 +459,62 @@ func TestGroupCommit(t *testing.T) {
 	}
 }
 
-// While the fsync blocks, the response does not come; after it, it does.
-func TestAnswerWaitsForFsync(t *testing.T) {
-	s := newStage(t, testCatalog, nil)
+// The response does not come while the fsync blocks.
+func TestResponseWaitsForFsync(t *testing.T) {
+	s := newTestHandler(t, testCatalog, nil)
 	entered, release := make(chan struct{}), make(chan struct{})
 	s.spool.fsync = func(f *os.File) error {
 		entered <- struct{}{}
 		<-release
 		return f.Sync()
 	}
-	answered := make(chan int, 1)
-	go func() { answered <- s.do("GET", "http://go.acme.com/nomura", nil).Code }()
+	status := make(chan int, 1)
+	go func() { status <- s.serveRequest("GET", "http://go.acme.com/nomura", nil).Code }()
 	<-entered
 	select {
-	case code := <-answered:
+	case code := <-status:
 		t.Fatalf("answered %d before the fsync returned", code)
 	case <-time.After(50 * time.Millisecond):
 	}
 	close(release)
-	if code := <-answered; code != 302 {
+	if code := <-status; code != 302 {
 		t.Errorf("answered %d", code)
 	}
 }
 
-// A disk that hangs is a disk that failed: the visitor goes on, and that is counted.
+// A disk that hangs is treated as failed: the visitor is redirected, which is counted.
 func TestHangingFsync(t *testing.T) {
 	cfg := testConfig(t)
 	reg := prometheus.NewRegistry()
-	s, err := OpenSpool(cfg, quiet(), reg)
+	s, err := OpenSpool(cfg, discardLog(), reg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	s.wait = 20 * time.Millisecond
+	s.fsyncTimeout = 20 * time.Millisecond
 	release := make(chan struct{})
 	s.fsync = func(f *os.File) error { <-release; return f.Sync() }
 	keys := testKeys(t, "acme")
-	if err := s.Append(context.Background(), testRecord(t, keys, 1)); !errors.Is(err, ErrLate) {
+	if err := s.Append(context.Background(), testRecord(t, keys, 1)); !errors.Is(err, ErrTimeout) {
 		t.Errorf("got %v, want ErrLate", err)
 	}
-	// waits behind it
-	if err := s.Append(context.Background(), testRecord(t, keys, 2)); !errors.Is(err, ErrLate) {
+	// this one waits behind the first
+	if err := s.Append(context.Background(), testRecord(t, keys, 2)); !errors.Is(err, ErrTimeout) {
 		t.Errorf("got %v, want ErrLate", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := s.Append(ctx, testRecord(t, keys, 3)); !errors.Is(err, ErrLate) {
+	if err := s.Append(ctx, testRecord(t, keys, 3)); !errors.Is(err, ErrTimeout) {
 		t.Errorf("got %v, want ErrLate", err)
 	}
 	close(release)
-	eventually(t, "the late records", func() bool { return len(frames(s)) == 3 })
-	if got := metric(t, reg, "partners_spool_late_total"); got != 3 {
-		t.Errorf("counted %v late records, want 3", got)
+	eventually(t, "the records on disk", func() bool { return len(readFrames(s)) == 3 })
+	if got := metricValue(t, reg, "partners_spool_fsync_timeouts_total"); got != 3 {
+		t.Errorf("counted %v timeouts, want 3", got)
 	}
 }
 
-// With -capture=async nobody waits for the disk.
+// With -capture=async a visitor does not wait for the disk.
 func TestAsyncDoesNotWait(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Capture = CaptureAsync
@@ -495,70 +523,71 @@ func TestAsyncDoesNotWait(t *testing.T) {
 	s.fsync = func(f *os.File) error { <-release; return f.Sync() }
 	mustAppend(t, s, testRecord(t, testKeys(t, "acme"), 1))
 	close(release)
-	eventually(t, "the record on disk", func() bool { return len(frames(s)) == 1 })
+	eventually(t, "the record on disk", func() bool { return len(readFrames(s)) == 1 })
 }
 
-// A failing fsync loses the group, says so, and the next group goes to another segment:
-// a second fsync of the same file would not tell what became of the first.
+// A failed fsync loses the group and reports it, and the next group goes to another
+// segment: a second fsync of the same file could report success without writing it.
 func TestFailingFsync(t *testing.T) {
-	for _, test := range []struct {
-		err    error
-		want   error
-		reason string
-	}{{errors.New("I/O error"), ErrSpool, lostSpool}, {syscall.ENOSPC, ErrFull, lostFull}} {
+	f := func(fsyncErr, want error, reason string) {
+		t.Helper()
 		cfg, keys := testConfig(t), testKeys(t, "acme")
 		reg := prometheus.NewRegistry()
-		s, err := OpenSpool(cfg, quiet(), reg)
+		s, err := OpenSpool(cfg, discardLog(), reg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		before, lost, after := testRecord(t, keys, 1), testRecord(t, keys, 2), testRecord(t, keys, 3)
+		defer s.Close()
+		before := testRecord(t, keys, 1)
+		lost := testRecord(t, keys, 2)
+		after := testRecord(t, keys, 3)
 		mustAppend(t, s, before)
 		good := s.fsync
-		s.fsync = func(*os.File) error { return test.err }
-		if err := s.Append(context.Background(), lost); !errors.Is(err, test.want) || !errors.Is(err, test.err) {
-			t.Errorf("got %v, want %v", err, test.want)
+		s.fsync = func(*os.File) error { return fsyncErr }
+		if err := s.Append(context.Background(), lost); !errors.Is(err, want) || !errors.Is(err, fsyncErr) {
+			t.Errorf("got %v, want %v", err, want)
 		}
-		if err := s.Append(context.Background(), lost); !errors.Is(err, test.want) {
-			t.Errorf("got %v, want %v", err, test.want)
+		if err := s.Append(context.Background(), lost); !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
 		}
 		s.fsync = good
 		mustAppend(t, s, after)
 		if s.current.number < 3 {
 			t.Errorf("after two failures the spool writes to segment %d", s.current.number)
 		}
-		if got := tokensOf(frames(s)); !slices.Equal(got, []string{before.Token, after.Token}) {
-			t.Errorf("%d records in the spool, want the two that were acknowledged", len(got))
+		if got := frameTokens(readFrames(s)); !slices.Equal(got, []string{before.Token, after.Token}) {
+			t.Errorf("%d records in the spool, want the two that were confirmed", len(got))
 		}
-		if got := metric(t, reg, "partners_redirect_clicks_lost_total", test.reason); got != 2 {
+		if got := metricValue(t, reg, "partners_redirect_clicks_lost_total", reason); got != 2 {
 			t.Errorf("counted %v lost, want 2", got)
 		}
-		s.Close()
 	}
+	f(errors.New("I/O error"), ErrSpool, lostSpool)
+	f(syscall.ENOSPC, ErrFull, lostFull)
 }
 
 func TestRedirectGoesOnWithoutSpool(t *testing.T) {
-	s := newStage(t, testCatalog, nil)
+	s := newTestHandler(t, testCatalog, nil)
 	s.spool.fsync = func(*os.File) error { return errors.New("I/O error") }
-	if w := s.do("GET", "http://go.acme.com/nomura", nil); w.Code != 302 ||
+	if w := s.serveRequest("GET", "http://go.acme.com/nomura", nil); w.Code != 302 ||
 		!strings.Contains(w.Header().Get("Location"), "nim_ct=") {
 		t.Errorf("%d %s", w.Code, w.Header().Get("Location"))
 	}
 	s.spool.Close()
-	if w := s.do("GET", "http://go.acme.com/nomura", nil); w.Code != 302 {
+	if w := s.serveRequest("GET", "http://go.acme.com/nomura", nil); w.Code != 302 {
 		t.Errorf("with a closed spool: %d", w.Code)
 	}
-	if n := len(s.clicks(t)); n != 0 {
+	if n := len(s.durableClicks(t)); n != 0 {
 		t.Errorf("%d clicks", n)
 	}
 }
 
-// The limit holds, segments are closed in time, and cut segments give their space back.
+// The limit holds, segments are sealed in time, and acknowledging frees their space.
 func TestSpoolLimit(t *testing.T) {
 	cfg, keys := testConfig(t), testKeys(t, "acme")
 	cfg.MaxSpoolBytes = 1 << 20
 	reg := prometheus.NewRegistry()
-	s, err := OpenSpool(cfg, quiet(), reg)
+	s, err := OpenSpool(cfg, discardLog(), reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -575,31 +604,31 @@ func TestSpoolLimit(t *testing.T) {
 	if !errors.Is(err, ErrFull) {
 		t.Fatalf("got %v, want ErrFull", err)
 	}
-	if onDisk, behind := s.backlog(); onDisk > cfg.MaxSpoolBytes || behind < cfg.MaxSpoolBytes/2 ||
+	if onDisk, behind := s.measureBacklog(); onDisk > cfg.MaxSpoolBytes || behind < cfg.MaxSpoolBytes/2 ||
 		onDisk != dirSize(t, cfg.SpoolDir, segmentExt) {
-		t.Errorf("%d bytes on disk, %d behind the cut, the files have %d",
+		t.Errorf("%d bytes on disk, backlog of %d, the files have %d",
 			onDisk, behind, dirSize(t, cfg.SpoolDir, segmentExt))
 	}
-	if got := metric(t, reg, "partners_redirect_clicks_lost_total", lostFull); got != 1 {
+	if got := metricValue(t, reg, "partners_redirect_clicks_lost_total", lostFull); got != 1 {
 		t.Errorf("counted %v lost", got)
 	}
 	reader := newReader(s)
-	for b, ok, _ := reader.next(); ok; b, ok, _ = reader.next() {
-		if err := s.advance(b.end); err != nil {
+	for b, ok, _ := reader.nextChunk(); ok; b, ok, _ = reader.nextChunk() {
+		if err := s.acknowledgeUpTo(b.end); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if onDisk, behind := s.backlog(); behind != 0 || onDisk > cfg.MaxSpoolBytes/4 {
-		t.Errorf("all is cut: %d bytes on disk, %d behind the cut", onDisk, behind)
+	if onDisk, behind := s.measureBacklog(); behind != 0 || onDisk > cfg.MaxSpoolBytes/4 {
+		t.Errorf("all is acknowledged: %d bytes on disk, backlog of %d", onDisk, behind)
 	}
 	mustAppend(t, s, r)
-	if got := frames(s); len(got) != 1 {
-		t.Errorf("%d records behind the cut, want 1", len(got))
+	if got := readFrames(s); len(got) != 1 {
+		t.Errorf("%d records in the backlog, want 1", len(got))
 	}
 }
 
 func dirSize(t testing.TB, dir, ext string) (n int64) {
-	for path, data := range files(t, dir) {
+	for path, data := range readFiles(t, dir) {
 		if strings.HasSuffix(path, ext) {
 			n += int64(len(data))
 		}
@@ -607,8 +636,8 @@ func dirSize(t testing.TB, dir, ext string) (n int64) {
 	return n
 }
 
-// Model: whatever is appended, cut, closed and reopened, what comes back is exactly
-// what was acknowledged and not cut.
+// Model: after any sequence of appends, acknowledgements and restarts, the spool
+// returns exactly the records that it confirmed and that were not acknowledged.
 func TestSpoolModel(t *testing.T) {
 	keys, parent := testKeys(t, "acme"), memoryDir(t)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -621,7 +650,7 @@ func TestSpoolModel(t *testing.T) {
 		defer os.RemoveAll(dir)
 		cfg.SpoolDir = dir
 		open := func() *Spool {
-			s, err := OpenSpool(cfg, quiet(), nil)
+			s, err := OpenSpool(cfg, discardLog(), nil)
 			if err != nil {
 				rt.Fatal(err)
 			}
@@ -641,15 +670,15 @@ func TestSpoolModel(t *testing.T) {
 					model = append(model, r.Token)
 				}
 			},
-			"cut": func(rt *rapid.T) {
+			"acknowledge": func(rt *rapid.T) {
 				r := newReader(s)
 				for range rapid.IntRange(0, 3).Draw(rt, "batches") {
-					b, ok, _ := r.next()
+					b, ok, _ := r.nextChunk()
 					if !ok {
 						break
 					}
 					model = model[len(b.frames):]
-					if err := s.advance(b.end); err != nil {
+					if err := s.acknowledgeUpTo(b.end); err != nil {
 						rt.Fatal(err)
 					}
 				}
@@ -661,7 +690,7 @@ func TestSpoolModel(t *testing.T) {
 				s = open()
 			},
 			"": func(rt *rapid.T) {
-				if got := tokensOf(frames(s)); !slices.Equal(got, append([]string{}, model...)) {
+				if got := frameTokens(readFrames(s)); !slices.Equal(got, append([]string{}, model...)) {
 					rt.Fatalf("%d records, want %d", len(got), len(model))
 				}
 			},
@@ -672,37 +701,37 @@ func TestSpoolModel(t *testing.T) {
 func TestSpoolBelongsToOneProcess(t *testing.T) {
 	cfg := testConfig(t)
 	openSpool(t, cfg)
-	if _, err := OpenSpool(cfg, quiet(), nil); err == nil || !strings.Contains(err.Error(), "-spool-dir") {
+	if _, err := OpenSpool(cfg, discardLog(), nil); err == nil || !strings.Contains(err.Error(), "-spool-dir") {
 		t.Errorf("second open: %v", err)
 	}
 }
 
-// A cut that cannot be used costs replays, not clicks; one from a newer segment than
-// there is does not swallow new ones.
-func TestCutFile(t *testing.T) {
+// A checkpoint that cannot be used costs replays, not clicks. One from a newer segment
+// than there is does not hide new clicks.
+func TestCheckpointFile(t *testing.T) {
 	cfg, keys := testConfig(t), testKeys(t, "acme")
 	s := openSpool(t, cfg)
 	r := testRecord(t, keys, 1)
 	mustAppend(t, s, r)
 	s.Close()
-	cut := filepath.Join(cfg.SpoolDir, cutName)
+	checkpoint := filepath.Join(cfg.SpoolDir, "cut") // the name that earlier versions use
 	for _, text := range []string{"", "1 1 8", "1 99 8 00000000\n", "garbage\n"} {
-		if err := os.WriteFile(cut, []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(checkpoint, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		s := openSpool(t, cfg)
-		if got := tokensOf(frames(s)); !slices.Equal(got, []string{r.Token}) {
-			t.Errorf("cut %q: %d records", text, len(got))
+		if got := frameTokens(readFrames(s)); !slices.Equal(got, []string{r.Token}) {
+			t.Errorf("checkpoint %q: %d records", text, len(got))
 		}
 		s.Close()
 	}
-	if err := os.WriteFile(cut, []byte(cutText(position{7, 123})), 0o600); err != nil {
+	if err := os.WriteFile(checkpoint, []byte(formatCheckpoint(position{7, 123})), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s = openSpool(t, cfg)
 	mustAppend(t, s, r)
-	if got := tokensOf(frames(s)); !slices.Equal(got, []string{r.Token}) {
-		t.Errorf("after a cut at segment 7: %d records, want the new one", len(got))
+	if got := frameTokens(readFrames(s)); !slices.Equal(got, []string{r.Token}) {
+		t.Errorf("after a checkpoint at segment 7: %d records, want the new one", len(got))
 	}
 	if s.current.number != 8 {
 		t.Errorf("the new segment has number %d, want 8", s.current.number)
@@ -726,14 +755,14 @@ func TestConfigValidate(t *testing.T) {
 	f(func(c *Config) { c.MaxSpoolBytes = 1 }, "-spool-max-bytes")
 }
 
-// The format on disk, byte by byte: a change here makes the spools of running
-// redirectors unreadable.
+// The format on disk, byte by byte. A change makes the spools of running redirectors
+// unreadable.
 func TestSegmentFormat(t *testing.T) {
 	got, err := appendFrame(nil, strings.Repeat("t", 27), true, []byte("v"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealFrames(got, 1, 8)
+	checksumFrames(got, 1, 8)
 	want := binary.LittleEndian.AppendUint32(nil, 29)
 	want = append(want, 0x6a, 0xbd, 0xb3, 0x46) // CRC-32C, computed with another implementation
 	want = append(want, 1)
@@ -741,8 +770,8 @@ func TestSegmentFormat(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("got  %x\nwant %x", got, want)
 	}
-	if got, want := cutText(position{42, 8193}), "1 42 8193 4d12c147"; got != want+"\n" {
-		t.Errorf("cut %q, want %q", got, want)
+	if got, want := formatCheckpoint(position{42, 8193}), "1 42 8193 4d12c147"; got != want+"\n" {
+		t.Errorf("checkpoint %q, want %q", got, want)
 	}
 	if got := filepath.Base(segmentPath("d", 7)); got != fmt.Sprintf("%020d.seg", 7) {
 		t.Errorf("segment is named %s", got)

@@ -23,13 +23,13 @@ import (
 	"github.com/nimriz/partners/schemas/topic"
 )
 
-func TestAgents(t *testing.T) {
-	a := testAgents(t)
+func TestUserAgents(t *testing.T) {
+	a := newTestAgentParser(t)
 	f := func(userAgent, device, os, browser, bot string) {
 		t.Helper()
-		want := agent{device, os, browser, bot}
+		want := agentInfo{device, os, browser, bot}
 		for _, how := range []string{"parsed", "cached"} {
-			if got := a.of(userAgent); got != want {
+			if got := a.lookUpAgent(userAgent); got != want {
 				t.Errorf("%s (%s)\n got %+v\nwant %+v", userAgent, how, got, want)
 			}
 		}
@@ -70,11 +70,11 @@ func TestAgents(t *testing.T) {
 }
 
 func TestBots(t *testing.T) {
-	s := newStage(t, testCatalog, nil)
+	s := newTestHandler(t, testCatalog, nil)
 	f := func(name, value, reason string) {
 		t.Helper()
-		s.do("GET", "http://go.acme.com/plain", func(r *http.Request) { r.Header.Set(name, value) })
-		if c := s.last(t); c.BotReason != reason || c.IsBot != (reason != "") {
+		s.serveRequest("GET", "http://go.acme.com/plain", func(r *http.Request) { r.Header.Set(name, value) })
+		if c := s.lastClick(t); c.BotReason != reason || c.IsBot != (reason != "") {
 			t.Errorf("%s: %s: bot %v %q, want %q", name, value, c.IsBot, c.BotReason, reason)
 		}
 	}
@@ -90,43 +90,45 @@ func TestBots(t *testing.T) {
 	f("User-Agent", "curl/8.5.0", "tool")
 }
 
-// The cache is bounded, whatever is thrown at it.
-func TestAgentCacheIsBounded(t *testing.T) {
-	var s agentShard
-	s.young = make(map[agentKey]agent)
+// The cache stays within its bound under a flood of User-Agents, and keeps those in
+// use.
+func TestUserAgentCacheIsBounded(t *testing.T) {
+	cache := newTestAgentParser(t).cache
 	hot := agentKey{1, 1}
-	s.put(hot, agent{os: "hot"})
-	for i := range uint64(20 * shardAgents) {
-		s.put(agentKey{i, 2}, agent{})
-		if v, ok := s.get(hot); !ok || v.os != "hot" {
-			t.Fatalf("what is in use was forgotten after %d others", i)
+	cache.Add(hot, agentInfo{os: "hot"})
+	for i := range uint64(3 * maxCachedAgents) {
+		cache.Add(agentKey{i, 2}, agentInfo{})
+		if info, ok := cache.Get(hot); !ok || info.os != "hot" {
+			t.Fatalf("an entry in use was evicted after %d others", i)
 		}
-		if n := len(s.young) + len(s.old); n > 2*shardAgents {
-			t.Fatalf("%d entries", n)
+		if n := cache.Len(); n > maxCachedAgents {
+			t.Fatalf("%d entries, the bound is %d", n, maxCachedAgents)
 		}
 	}
-	if _, ok := s.get(agentKey{0, 2}); ok {
-		t.Error("what was not used for long is still there")
+	if _, ok := cache.Get(agentKey{0, 2}); ok {
+		t.Error("an entry that was not used for long is still there")
 	}
 }
 
-// When all parsers are busy, a request waits a moment and then does without; robots are
-// still known by their words.
+// When all parsers are busy, a request waits for parseWait and then does without. Bots
+// are still recognized by their words.
 func TestBusyParsers(t *testing.T) {
-	a := testAgents(t)
+	a := newTestAgentParser(t)
 	synctest.Test(t, func(t *testing.T) {
-		a.parsers = make(chan struct{}, 1)
-		a.parsers <- struct{}{}
+		a.parsing = make(chan struct{}, 1)
+		a.parsing <- struct{}{}
 		start := time.Now()
-		if got, want := a.of("NewBot/1.0"), (agent{"other", "Other", "Other", "crawler"}); got != want {
+		// A parser would name the browser.
+		want := agentInfo{deviceOther, otherName, otherName, botCrawler}
+		if got := a.lookUpAgent("UptimeRobot/2.0"); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 		if waited := time.Since(start); waited != parseWait {
 			t.Errorf("waited %v", waited)
 		}
 	})
-	a.parsers = make(chan struct{}, 1)
-	if got := a.of(chromeAgent); got.browser != "Chrome" {
+	a.parsing = make(chan struct{}, 1)
+	if got := a.lookUpAgent(chromeAgent); got.browser != "Chrome" {
 		t.Errorf("later: %+v", got)
 	}
 }
@@ -179,11 +181,11 @@ func TestCountry(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer countries.Close()
-	s := newStage(t, testCatalog, countries)
+	s := newTestHandler(t, testCatalog, countries)
 	f := func(remote, want string) {
 		t.Helper()
-		s.do("GET", "http://go.acme.com/plain", func(r *http.Request) { r.RemoteAddr = remote })
-		if got := s.last(t).Country; got != want {
+		s.serveRequest("GET", "http://go.acme.com/plain", func(r *http.Request) { r.RemoteAddr = remote })
+		if got := s.lastClick(t).Country; got != want {
 			t.Errorf("%s: country %q, want %q", remote, got, want)
 		}
 	}
@@ -218,23 +220,23 @@ func countryDB() []byte {
 	b = append(b, text("BR")...)
 	b = append(b, "\xab\xcd\xefMaxMind.com"...)
 	b = append(b, object(9)...)
-	for _, field := range []struct {
-		name  string
-		value []byte
-	}{
-		{"node_count", []byte{6<<5 | 1, 1}}, {"record_size", []byte{5<<5 | 1, 24}}, {"ip_version", []byte{5<<5 | 1,
-			4}}, {"database_type", text("Test")},
-		{"languages", []byte{0, 11 - 7}}, {"binary_format_major_version", []byte{5<<5 | 1,
-			2}}, {"binary_format_minor_version", []byte{5 << 5}},
-		{"build_epoch", binary.BigEndian.AppendUint32([]byte{4, 9 - 7}, 1790000000)}, {"description", object(0)},
-	} {
-		b = append(append(b, text(field.name)...), field.value...)
+	addField := func(name string, value []byte) {
+		b = append(append(b, text(name)...), value...)
 	}
+	addField("node_count", []byte{6<<5 | 1, 1})
+	addField("record_size", []byte{5<<5 | 1, 24})
+	addField("ip_version", []byte{5<<5 | 1, 4})
+	addField("database_type", text("Test"))
+	addField("languages", []byte{0, 11 - 7})
+	addField("binary_format_major_version", []byte{5<<5 | 1, 2})
+	addField("binary_format_minor_version", []byte{5 << 5})
+	addField("build_epoch", binary.BigEndian.AppendUint32([]byte{4, 9 - 7}, 1790000000))
+	addField("description", object(0))
 	return b
 }
 
-// Promise: no IP address and no full User-Agent in the spool, in Kafka, in refused
-// records or in a log, whatever way it comes.
+// Promise: no IP address and no User-Agent gets into the spool, into Kafka, into
+// refused records or into a log, by whichever header it arrives.
 func TestPrivacy(t *testing.T) {
 	brokers, cfg := kafkatest.Broker(t), testConfig(t)
 	var logged safeBuffer
@@ -247,9 +249,14 @@ func TestPrivacy(t *testing.T) {
 	}
 	const marker = "Zx81Marker"
 	addresses := []string{"203.0.113.77", "2001:db8:77::99"}
-	agents := []string{chromeAgent, "Mozilla/5.0 (" + marker + "; rv:1) Gecko " + marker + "/3.0", marker +
-		"bot/1.0", marker, strings.Repeat(marker+" ", 300)}
-	kept := newSecretSpool(t, l.spool)
+	agents := []string{
+		chromeAgent,
+		"Mozilla/5.0 (" + marker + "; rv:1) Gecko " + marker + "/3.0",
+		marker + "bot/1.0",
+		marker,
+		strings.Repeat(marker+" ", 300),
+	}
+	scanSpool := collectSpoolBytes(t, l.spool)
 	n := 0
 	for _, address := range addresses {
 		for _, userAgent := range agents {
@@ -270,7 +277,7 @@ func TestPrivacy(t *testing.T) {
 			n++
 		}
 	}
-	look := func(where string, data []byte) {
+	scan := func(where string, data []byte) {
 		t.Helper()
 		secrets := append([]string{marker, chromeAgent, "AppleWebKit"}, addresses...)
 		for _, a := range addresses {
@@ -283,22 +290,22 @@ func TestPrivacy(t *testing.T) {
 			}
 		}
 	}
-	kept(look)
-	for _, r := range shipped(t, brokers, n) {
-		look("a record in Kafka", bytes.Join([][]byte{r.Key, r.Value, fmt.Append(nil, r.Headers)}, nil))
+	scanSpool(scan)
+	for _, r := range waitForClicks(t, brokers, n) {
+		scan("a record in Kafka", bytes.Join([][]byte{r.Key, r.Value, fmt.Append(nil, r.Headers)}, nil))
 	}
-	for path, data := range files(t, cfg.SpoolDir) {
-		look(path, data)
+	for path, data := range readFiles(t, cfg.SpoolDir) {
+		scan(path, data)
 	}
-	look("the log", []byte(logged.String()))
+	scan("the log", []byte(logged.String()))
 	if topicName := topic.Clicks; len(kafkatest.Consume(t, brokers, topicName)) != n {
 		t.Error("not all clicks are in Kafka")
 	}
 }
 
-// newSecretSpool collects every byte that is written to the spool, also what is cut
-// again at once.
-func newSecretSpool(t testing.TB, s *Spool) func(look func(string, []byte)) {
+// collectSpoolBytes collects every byte that is written to the spool, including those
+// that are removed again at once. The function that it returns passes them to scan.
+func collectSpoolBytes(t testing.TB, s *Spool) func(scan func(string, []byte)) {
 	var mu sync.Mutex
 	var all []byte
 	s.mu.Lock() // the writer reads fsync only after it has seen a record under this lock
@@ -310,32 +317,32 @@ func newSecretSpool(t testing.TB, s *Spool) func(look func(string, []byte)) {
 		return errors.Join(err, f.Sync())
 	}
 	s.mu.Unlock()
-	return func(look func(string, []byte)) {
+	return func(scan func(string, []byte)) {
 		mu.Lock()
 		defer mu.Unlock()
 		if len(all) == 0 {
 			t.Error("nothing was written")
 		}
-		look("the spool", all)
+		scan("the spool", all)
 	}
 }
 
-func TestKeepCatalog(t *testing.T) {
+func TestStoreCatalogChanges(t *testing.T) {
 	cfg := testConfig(t)
 	if err := os.MkdirAll(cfg.SpoolDir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	view, err := LoadCatalog(cfg, quiet())
+	view, err := LoadCatalog(cfg, discardLog())
 	if err != nil || view.Offset() != -1 {
 		t.Fatalf("without a file: offset %d, %v", view.Offset(), err)
 	}
-	path := filepath.Join(cfg.SpoolDir, catalogName)
+	path := filepath.Join(cfg.SpoolDir, catalogFile)
 	source := testView(t, testCatalog)
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- KeepCatalog(ctx, cfg, view, quiet()) }()
-		time.Sleep(2 * keepEvery)
+		go func() { done <- StoreCatalogChanges(ctx, cfg, view, discardLog()) }()
+		time.Sleep(2 * catalogStoreInterval)
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("an empty catalog was stored: %v", err)
 		}
@@ -347,8 +354,8 @@ func TestKeepCatalog(t *testing.T) {
 			}
 		}
 		apply(0)
-		time.Sleep(keepEvery + time.Second)
-		first, err := LoadCatalog(cfg, quiet())
+		time.Sleep(catalogStoreInterval + time.Second)
+		first, err := LoadCatalog(cfg, discardLog())
 		if err != nil || first.Offset() != view.Offset() {
 			t.Errorf("stored offset %d, want %d: %v", first.Offset(), view.Offset(), err)
 		}
@@ -358,16 +365,16 @@ func TestKeepCatalog(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	// A view that was full before the start is stored as well.
+	// A view that has a catalog before the start is stored as well.
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := KeepCatalog(ctx, cfg, view, quiet()); err != nil {
+	if err := StoreCatalogChanges(ctx, cfg, view, discardLog()); err != nil {
 		t.Fatal(err)
 	}
-	again, err := LoadCatalog(cfg, quiet())
+	again, err := LoadCatalog(cfg, discardLog())
 	if err != nil || again.Offset() != view.Offset() {
 		t.Errorf("after the end: stored offset %d, want %d: %v", again.Offset(), view.Offset(), err)
 	}
@@ -382,7 +389,7 @@ func TestKeepCatalog(t *testing.T) {
 	if err := os.WriteFile(path, data[:len(data)/2], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if view, err := LoadCatalog(cfg, quiet()); err != nil || view.Offset() != -1 {
+	if view, err := LoadCatalog(cfg, discardLog()); err != nil || view.Offset() != -1 {
 		t.Errorf("a damaged file: %v", err)
 	}
 }

@@ -110,7 +110,7 @@ func (c *Redirector) Run(ctx context.Context) error {
 	var g daemon.Group
 	g.Go("shipper", func(ctx context.Context) error { return c.shipSpool(ctx, d, spool, producer) })
 	g.Go("catalog on disk", func(ctx context.Context) error {
-		return redirect.KeepCatalog(ctx, c.Config, view, d.Log)
+		return redirect.StoreCatalogChanges(ctx, c.Config, view, d.Log)
 	})
 	g.Go("catalog", func(ctx context.Context) error {
 		return followCatalog(ctx, d, view, func() {

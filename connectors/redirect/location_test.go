@@ -10,10 +10,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestExtend(t *testing.T) {
+func TestAddParameters(t *testing.T) {
 	f := func(destination, want string, parameters ...string) {
 		t.Helper()
-		if got := extend(destination, parameters...); got != want {
+		if got := addParameters(destination, parameters...); got != want {
 			t.Errorf("extend(%q, %q)\n got %s\nwant %s", destination, parameters, got, want)
 		}
 	}
@@ -41,13 +41,13 @@ func TestExtend(t *testing.T) {
 	f("https://a.com/?a#f", "https://a.com/?a&nim_ct=T#f", "", tok)
 }
 
-// Property: take the parameter and its separator out again, and every byte of the
-// destination is back, in place.
-func TestExtendPreservesEveryByte(t *testing.T) {
+// Property: without the added parameter and its separator, every byte of the
+// destination is there, in its place.
+func TestAddParametersPreservesEveryByte(t *testing.T) {
 	part := rapid.StringOfN(rapid.RuneFrom([]rune("ab/%?&=#+;:@ü~.[]'\"<>€")), 0, 12, -1)
 	rapid.Check(t, func(t *rapid.T) {
 		destination := "https://a.com" + part.Draw(t, "path") + part.Draw(t, "query") + part.Draw(t, "fragment")
-		got := extend(destination, "nim_ct=TOKEN")
+		got := addParameters(destination, "nim_ct=TOKEN")
 		at := strings.Index(got, "nim_ct=TOKEN")
 		before, after := got[:at], got[at+len("nim_ct=TOKEN"):]
 		head, fragment := destination, ""
@@ -55,7 +55,7 @@ func TestExtendPreservesEveryByte(t *testing.T) {
 			head, fragment = destination[:i], destination[i:]
 		}
 		if after != fragment {
-			t.Fatalf("%q became %q: behind the token stands %q, not the fragment", destination, got, after)
+			t.Fatalf("%q became %q: the token is followed by %q, not by the fragment", destination, got, after)
 		}
 		added := strings.TrimPrefix(before, head)
 		if !strings.HasPrefix(before, head) || added != "" && added != "?" && added != "&" {
@@ -64,11 +64,11 @@ func TestExtendPreservesEveryByte(t *testing.T) {
 		if last := before[len(before)-1]; last != '?' && last != '&' {
 			t.Fatalf("%q became %q: the token is no parameter", destination, got)
 		}
-		if ends := strings.HasSuffix(head, "?") || strings.HasSuffix(head, "&") &&
-			strings.Contains(head, "?"); ends != (added == "") {
+		joined := strings.HasSuffix(head, "?") || strings.HasSuffix(head, "&") && strings.Contains(head, "?")
+		if joined != (added == "") {
 			t.Fatalf("%q became %q: separator %q", destination, got, added)
 		}
-		// A server reads the token, but where a ? ends the query's last value.
+		// A server reads the token, unless the query's last value ends with ?.
 		if q := strings.Index(head, "?"); strings.HasSuffix(head, "?") && q < len(head)-1 {
 			return
 		}
@@ -80,19 +80,20 @@ func TestExtendPreservesEveryByte(t *testing.T) {
 	})
 }
 
-// Property: what is forwarded are whole parameters of the visitor's, in their order and
-// bytes, and none of them names what it must not.
+// Property: only whole parameters of the visitor are forwarded, in their order and with
+// their bytes, and none of them has a forbidden name.
 func TestForwarded(t *testing.T) {
-	name := rapid.OneOf(rapid.SampledFrom([]string{"nr", "sub1", "sub5", "sub6", "nim_ct", "n%69m_ct", "own", "%6fwn",
-		"x", "", "%zz", "NIM_CT", "a;nim_ct", "a;b"}), rapid.StringMatching(`[a-z%+]{0,5}`))
+	name := rapid.OneOf(rapid.SampledFrom([]string{
+		"nr", "sub1", "sub5", "sub6", "nim_ct", "n%69m_ct", "own", "%6fwn", "x", "", "%zz", "NIM_CT", "a;nim_ct", "a;b",
+	}), rapid.StringMatching(`[a-z%+]{0,5}`))
+	value := rapid.SampledFrom([]string{"", "=", "=1", "=a=b", "=%20"})
 	rapid.Check(t, func(t *rapid.T) {
 		var parts []string
 		for range rapid.IntRange(0, 6).Draw(t, "n") {
-			parts = append(parts, name.Draw(t, "name")+rapid.SampledFrom([]string{"", "=", "=1", "=a=b", "=%20"}).Draw(
-				t, "value"))
+			parts = append(parts, name.Draw(t, "name")+value.Draw(t, "value"))
 		}
 		query := strings.Join(parts, "&")
-		got := forwarded(query, "https://a.com/?own=1#x=1", "nim_ct")
+		got := forwardedQuery(query, "https://a.com/?own=1#x=1", "nim_ct")
 		rest := strings.Split(query, "&")
 		for _, p := range strings.Split(got, "&") {
 			if got == "" {
@@ -103,7 +104,7 @@ func TestForwarded(t *testing.T) {
 				i++
 			}
 			if i == len(rest) {
-				t.Fatalf("%q of %q: %q is not the visitor's, or not in order", got, query, p)
+				t.Fatalf("%q of %q: %q is not one of the visitor's parameters, or not in order", got, query, p)
 			}
 			rest = rest[i+1:]
 			for _, piece := range strings.Split(p, ";") {
@@ -111,8 +112,7 @@ func TestForwarded(t *testing.T) {
 				if d, err := url.QueryUnescape(n); err == nil {
 					n = d
 				}
-				switch strings.ToLower(n) {
-				case "nim_ct":
+				if strings.EqualFold(n, "nim_ct") {
 					t.Fatalf("%q of %q: the token parameter", got, query)
 				}
 				switch n {
@@ -125,38 +125,38 @@ func TestForwarded(t *testing.T) {
 }
 
 func TestVisit(t *testing.T) {
-	f := func(query string, want visit) {
+	f := func(query string, want visitQuery) {
 		t.Helper()
-		if got := parseVisit(query); got != want {
+		if got := parseVisitQuery(query); got != want {
 			t.Errorf("%q: got %+v, want %+v", query, got, want)
 		}
 	}
-	f("", visit{})
-	f("nr=qr", visit{qr: true})
-	f("nr=QR", visit{})
-	f("nr=x&nr=qr", visit{qr: true})
-	f("%6er=%71r", visit{qr: true})
-	f("sub1=a&sub2=b&sub3=c&sub4=d&sub5=e&sub6=f&sub=g&Sub1=h", visit{sub: [5]string{"a", "b", "c", "d", "e"}})
-	f("sub1=&sub1=late", visit{})
-	f("sub1", visit{})
-	f("sub1=a%20b+c%2B", visit{sub: [5]string{"a b c+"}})
-	f("sub1=%zz", visit{sub: [5]string{"%zz"}})
-	f("sub1=a%00%0d%0a%7f%e2%80%aeb%ff", visit{sub: [5]string{"ab"}})
-	f("sub1="+strings.Repeat("%C3%BC", 70), visit{sub: [5]string{strings.Repeat("ü", 64)}})
+	f("", visitQuery{})
+	f("nr=qr", visitQuery{qr: true})
+	f("nr=QR", visitQuery{})
+	f("nr=x&nr=qr", visitQuery{qr: true})
+	f("%6er=%71r", visitQuery{qr: true})
+	f("sub1=a&sub2=b&sub3=c&sub4=d&sub5=e&sub6=f&sub=g&Sub1=h", visitQuery{sub: [5]string{"a", "b", "c", "d", "e"}})
+	f("sub1=&sub1=late", visitQuery{})
+	f("sub1", visitQuery{})
+	f("sub1=a%20b+c%2B", visitQuery{sub: [5]string{"a b c+"}})
+	f("sub1=%zz", visitQuery{sub: [5]string{"%zz"}})
+	f("sub1=a%00%0d%0a%7f%e2%80%aeb%ff", visitQuery{sub: [5]string{"ab"}})
+	f("sub1="+strings.Repeat("%C3%BC", 70), visitQuery{sub: [5]string{strings.Repeat("ü", 64)}})
 }
 
 func FuzzVisit(f *testing.F) {
 	f.Add("nr=qr&sub1=a%00b&sub2=%ff&nim_ct=x")
 	f.Add("&&=;=%")
 	f.Fuzz(func(t *testing.T, query string) {
-		for _, s := range parseVisit(query).sub {
-			if utf8.RuneCountInString(s) > maxSub || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool {
-				return !unicode.IsPrint(r)
-			}) {
+		notPrintable := func(r rune) bool { return !unicode.IsPrint(r) }
+		for _, s := range parseVisitQuery(query).sub {
+			if utf8.RuneCountInString(s) > maxSubLength || !utf8.ValidString(s) ||
+				strings.ContainsFunc(s, notPrintable) {
 				t.Errorf("%q gave %q", query, s)
 			}
 		}
-		got := forwarded(query, "https://a.com/?own=1", "nim_ct")
+		got := forwardedQuery(query, "https://a.com/?own=1", "nim_ct")
 		if strings.Contains(got, "#") || len(got) > len(query) {
 			t.Errorf("%q forwarded as %q", query, got)
 		}

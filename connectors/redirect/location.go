@@ -1,0 +1,53 @@
+package redirect
+
+import "strings"
+
+// stripQuery returns a destination without query and fragment, as the click records it.
+func stripQuery(destination string) string {
+	if i := strings.IndexAny(destination, "?#"); i >= 0 {
+		return destination[:i]
+	}
+	return destination
+}
+
+// addParameters adds parameters to a destination before its first #. It joins them with
+// ? or &, and with nothing after a final ? or &. All bytes of the destination stay as
+// they are. Empty parameters are ignored; without any, it returns the destination.
+func addParameters(destination string, parameters ...string) string {
+	head, fragment := destination, ""
+	if i := strings.IndexByte(destination, '#'); i >= 0 {
+		head, fragment = destination[:i], destination[i:]
+	}
+	size := len(destination)
+	for _, p := range parameters {
+		size += 1 + len(p)
+	}
+	if size == len(destination) {
+		return destination
+	}
+	var b strings.Builder
+	b.Grow(size)
+	b.WriteString(head)
+	separator := separatorAfter(head)
+	for _, p := range parameters {
+		if p == "" {
+			continue
+		}
+		b.WriteString(separator)
+		b.WriteString(p)
+		separator = "&"
+	}
+	b.WriteString(fragment)
+	return b.String()
+}
+
+// separatorAfter returns what must precede another parameter after head.
+func separatorAfter(head string) string {
+	switch {
+	case !strings.Contains(head, "?"):
+		return "?"
+	case strings.HasSuffix(head, "?"), strings.HasSuffix(head, "&"):
+		return ""
+	}
+	return "&"
+}

@@ -1,0 +1,154 @@
+package redirect
+
+import (
+	"net/url"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	triggerParameter = "nr"
+	triggerQR        = "qr"
+	// maxSubLength bounds sub1 … sub5, in characters.
+	maxSubLength = 64
+)
+
+// visitQuery is what the redirector itself reads from the query of a short URL.
+type visitQuery struct {
+	qr  bool // nr=qr: the visitor scanned a QR code
+	sub [5]string
+}
+
+// parseVisitQuery reads nr and sub1 … sub5 and ignores all other parameters. The first
+// of several parameters with the same name counts.
+func parseVisitQuery(query string) (v visitQuery) {
+	var seen [5]bool
+	for query != "" {
+		var part string
+		part, query, _ = strings.Cut(query, "&")
+		name, value, _ := strings.Cut(part, "=")
+		name = unescapeOnce(name)
+		if name == triggerParameter {
+			v.qr = v.qr || unescapeOnce(value) == triggerQR
+			continue
+		}
+		if i, ok := subIndex(name); ok && !seen[i] {
+			seen[i] = true
+			v.sub[i] = printablePrefix(unescapeOnce(value), maxSubLength)
+		}
+	}
+	return v
+}
+
+// subIndex returns 0 for sub1 to 4 for sub5.
+func subIndex(name string) (int, bool) {
+	if len(name) == 4 && name[:3] == "sub" && '1' <= name[3] && name[3] <= '5' {
+		return int(name[3] - '1'), true
+	}
+	return 0, false
+}
+
+// unescapeOnce decodes text of a query once. Text with an invalid escape is returned
+// unchanged.
+func unescapeOnce(s string) string {
+	if !strings.ContainsAny(s, "%+") {
+		return s
+	}
+	if decoded, err := url.QueryUnescape(s); err == nil {
+		return decoded
+	}
+	return s
+}
+
+// printablePrefix drops what is not printable (including bytes that are not UTF-8) and
+// returns the first limit characters of the rest.
+func printablePrefix(s string, limit int) string {
+	clean := len(s) <= limit
+	for i := 0; clean && i < len(s); i++ {
+		clean = 0x20 <= s[i] && s[i] < 0x7f
+	}
+	if clean {
+		return s
+	}
+	var b strings.Builder
+	n := 0
+	for i := 0; i < len(s) && n < limit; {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		if unicode.IsPrint(r) && !(r == utf8.RuneError && size == 1) {
+			b.WriteString(s[i : i+size])
+			n++
+		}
+		i += size
+	}
+	return b.String()
+}
+
+// forwardedQuery returns the part of the visitor's query that goes into the
+// destination: whole parameters, in their order and with their bytes. It never returns
+// nr, sub1 … sub5, the token parameter, or a name that the destination has. Names are
+// compared decoded; only the token parameter matches in any case.
+//
+// Some servers also separate parameters by semicolons, which could smuggle a token in.
+// So the text after each semicolon is checked as a name too, and one forbidden name
+// drops the whole parameter.
+func forwardedQuery(query, destination, tokenParameter string) string {
+	// A client may send a fragment. Forwarded, it would hide the token behind it.
+	query, _, _ = strings.Cut(query, "#")
+	var b strings.Builder
+	var taken map[string]bool // the destination's names; read when first needed
+	for query != "" {
+		var part string
+		part, query, _ = strings.Cut(query, "&")
+		if part == "" {
+			continue
+		}
+		if taken == nil {
+			taken = parameterNames(destination)
+		}
+		if hasForbiddenName(part, tokenParameter, taken) {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte('&')
+		}
+		b.WriteString(part)
+	}
+	return b.String()
+}
+
+// hasForbiddenName reports whether a piece of part, as separated by semicolons, has a
+// name that must not be forwarded.
+func hasForbiddenName(part, tokenParameter string, taken map[string]bool) bool {
+	for piece := range strings.SplitSeq(part, ";") {
+		name := parameterName(piece)
+		if _, sub := subIndex(name); sub || name == triggerParameter {
+			return true
+		}
+		if strings.EqualFold(name, tokenParameter) || taken[name] {
+			return true
+		}
+	}
+	return false
+}
+
+// parameterName returns the decoded name of a parameter `name=value`.
+func parameterName(part string) string {
+	name, _, _ := strings.Cut(part, "=")
+	return unescapeOnce(name)
+}
+
+// parameterNames returns the names of a destination's parameters. It need not split at
+// semicolons: a destination whose query has one is not safe to modify, and nothing is
+// forwarded to it.
+func parameterNames(destination string) map[string]bool {
+	destination, _, _ = strings.Cut(destination, "#")
+	_, query, _ := strings.Cut(destination, "?")
+	names := make(map[string]bool)
+	for part := range strings.SplitSeq(query, "&") {
+		if part != "" {
+			names[parameterName(part)] = true
+		}
+	}
+	return names
+}
