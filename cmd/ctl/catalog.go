@@ -12,12 +12,12 @@ import (
 
 func catalogCommands() []command {
 	return []command{
-		{"catalog check", "FILE…", "reads catalog files as apply would, and reports every problem as FILE:LINE:COL",
+		{"catalog check", "FILE…", "checks catalog files as apply would, and reports every problem as FILE:LINE:COL",
 			func(*flag.FlagSet) func(context.Context, *call) error {
 				return checkCatalog
 			}},
-		{"catalog apply", "FILE…", "writes what differs between the files and the catalog topic, and prints it; " +
-			"touches only the workspaces in the files", applyCatalog},
+		{"catalog apply", "FILE…", "writes the difference between the files and the catalog topic, and prints it; " +
+			"changes only the workspaces in the files", applyCatalog},
 		{"catalog show", "", "prints the catalog topic as a catalog file", showCatalog},
 	}
 }
@@ -41,12 +41,13 @@ func applyCatalog(fs *flag.FlagSet) func(context.Context, *call) error {
 	cfg := kafka.DefaultConfig()
 	cfg.ClientID = "partners-ctl"
 	daemon.KafkaFlags(fs, &cfg)
-	archive := fs.Bool("archive-missing", false, "archive what these workspaces have in the topic but not in the files")
+	archive := fs.Bool("archive-missing", false, "archive what is in the topic for these workspaces but not "+
+		"in the files")
 	return func(ctx context.Context, c *call) error {
 		if len(c.args) == 0 {
 			return usagef("at least one FILE is required")
 		}
-		if _, err := catalog.Load(c.args...); err != nil { // a typing mistake needs no broker to be found
+		if _, err := catalog.Load(c.args...); err != nil { // find mistakes without a broker
 			return err
 		}
 		return withBrokers(ctx, cfg, func(ctx context.Context) error {

@@ -29,13 +29,13 @@ import (
 	"github.com/twmb/franz-go/pkg/sr/srfake"
 )
 
-// In the scripts `exec ctl` is a process of its own: this test binary, with main as its
+// In the scripts `exec ctl` starts a process of its own: this test binary, running
 // main.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"ctl": main})
 }
 
-// warehouseScripts need a ClickHouse.
+// warehouseScripts are the scripts that need ClickHouse.
 var warehouseScripts = []string{filepath.Join("testdata", "script", "migrate.txtar"),
 	filepath.Join("testdata", "script", "answers.txtar"), filepath.Join("testdata", "script", "rollup.txtar"),
 	filepath.Join("testdata", "script", "letters_counted.txtar")}
@@ -58,7 +58,7 @@ func TestScripts(t *testing.T) {
 		}})
 }
 
-// The server is this process's; ctl reaches it over HTTP.
+// The server runs in this process; ctl reaches it over HTTP.
 func TestWarehouse(t *testing.T) {
 	for _, file := range warehouseScripts {
 		dsn := clickhousetest.ForTest(t)
@@ -90,8 +90,8 @@ func insertRows(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// status CODE ARGS… runs ctl and wants that exit code; stdout and stderr are compared
-// after it.
+// status CODE ARGS… runs ctl and wants that exit status. The script compares stdout and
+// stderr afterwards.
 func wantStatus(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: status CODE ARGS…")
@@ -106,8 +106,8 @@ func wantStatus(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// captureStdout NAME puts the last standard output into the variable NAME, without its line
-// end.
+// captureStdout NAME puts the last standard output into the variable NAME, without its
+// line end.
 func captureStdout(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: capture NAME")
@@ -123,13 +123,13 @@ func startBroker(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("BROKERS", strings.Join(b.Addrs(), ","))
 }
 
-// member joins the sinks' group, as a sink does.
+// member joins the sinks' consumer group, as a sink does.
 func joinSinks(ts *testscript.TestScript, _ bool, _ []string) {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(ts.Getenv("BROKERS")), kgo.ConsumerGroup(topic.SinkGroup),
 		kgo.ConsumeTopics(topic.Clicks), kgo.DisableAutoCommit())
 	ts.Check(err)
 	ts.Defer(cl.Close)
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // for what never comes
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // bounds a hang
 	defer cancel()
 	for ctx.Err() == nil {
 		if _, generation := cl.GroupMetadata(); generation > 0 {
@@ -179,9 +179,9 @@ func startGateway(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("GATEWAY", srv.URL)
 }
 
-// registry [crowded] [incompatible] starts a schema registry at $REGISTRY: one that has
-// given ids to others, one that refuses the outcomes. (The fake finds everything
-// compatible unless it is told not to.)
+// registry [crowded] [incompatible] starts a schema registry at $REGISTRY. A crowded
+// one has assigned ids to other subjects; an incompatible one refuses the outcomes.
+// (The fake accepts everything by default.)
 func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	reg := srfake.New()
 	ts.Defer(reg.Close)
@@ -202,9 +202,9 @@ func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // letter TOPIC KIND writes a dead letter as the daemons do, from partition 3, offset 41
-// of TOPIC. KIND: garbage; good, a conversion that can be read; stray, the same under
-// another key; long, more than a letter holds; real, a good one that is in TOPIC, and
-// which the letter names.
+// of TOPIC. KIND is garbage; good, a readable conversion; stray, the same under another
+// key; long, more than a dead letter holds; real, a good one that is in TOPIC at the
+// offset that the dead letter names.
 func writeLetter(ts *testscript.TestScript, _ bool, args []string) {
 	const tok = "3MWgyD5yf6kfC92HIBeU6RXBUYB"
 	good, err := event.DefaultCodec().AppendConversion(nil, &event.Conversion{

@@ -19,8 +19,8 @@ import (
 )
 
 func printOverview(w io.Writer, group string) {
-	fmt.Fprintf(w, "ctl: sets the pipeline up and looks into it. Flags stand before arguments; each command "+
-		"explains its own with -h.\n\n")
+	fmt.Fprintf(w, "ctl: sets up the pipeline and inspects it. Flags come before arguments; -h after a command "+
+		"explains its flags.\n\n")
 	for _, c := range commands() {
 		if strings.HasPrefix(c.name, group) {
 			fmt.Fprintf(w, "  ctl %-20s %s\n", c.name, c.about)
@@ -41,7 +41,7 @@ func (c command) parseAndRun(args []string, stdout, stderr io.Writer, environ fu
 	case err != nil:
 		err = usageError{err}
 	case slices.ContainsFunc(rest, func(a string) bool { return strings.HasPrefix(a, "-") }):
-		err = usagef("flags stand before arguments: %q", rest)
+		err = usagef("flags come before arguments: %q", rest)
 	case c.args == "" && len(rest) > 0:
 		err = usagef("unexpected argument %q", rest[0])
 	default:
@@ -63,7 +63,7 @@ func (c command) parseAndRun(args []string, stdout, stderr io.Writer, environ fu
 		fmt.Fprintf(stderr, "ctl %s: %v (-h lists all flags)\n", c.name, err)
 		return 2
 	case errors.As(err, &problem), errors.As(err, &claim):
-		// lines that begin with FILE:LINE:COL, as editors want them
+		// lines that begin with FILE:LINE:COL, as editors read them
 		fmt.Fprintln(stderr, err)
 	default:
 		fmt.Fprintf(stderr, "ctl %s: %v\n", c.name, err)

@@ -22,8 +22,8 @@ func disputeCommands() []command {
 		"known) line by line, and sums it by currency on stderr"
 	return []command{{"dispute", "FILE.csv", about, func(fs *flag.FlagSet) func(context.Context, *call) error {
 		w := defineWarehouse(fs)
-		partner := fs.String("partner", "", "`id` of the partner whose list it is: only what is attributed to "+
-			"this partner is \"attributed here\"; any partner of the workspace if empty")
+		partner := fs.String("partner", "", "`id` of the partner who sent the list: only events of this partner "+
+			"count as \"attributed here\"; any partner of the workspace if empty")
 		return func(ctx context.Context, c *call) error {
 			if len(c.args) != 1 {
 				return usagef("exactly one FILE.csv is required")
@@ -44,8 +44,8 @@ func disputeCommands() []command {
 	}}}
 }
 
-// answerClaims writes the answers batch by batch. The answers to the lines before a bad
-// line are written.
+// answerClaims writes the answers in batches. If a line is bad, it still writes the
+// answers to the lines before it.
 func (c *call) answerClaims(ctx context.Context, d *dispute.Dispute, claims *dispute.Claims) error {
 	added, err := addedColumns(claims)
 	if err != nil {
@@ -82,8 +82,8 @@ func (c *call) answerClaims(ctx context.Context, d *dispute.Dispute, claims *dis
 	return nil
 }
 
-// addedColumns are the columns that an answer adds to the list. A column that the list
-// has itself gets the ending _here.
+// addedColumns returns the columns that an answer adds to the list. A name that the
+// list has already gets the suffix _here.
 func addedColumns(claims *dispute.Claims) ([]string, error) {
 	columnOf := func(name string) int {
 		return slices.IndexFunc(claims.Header(), func(h string) bool {

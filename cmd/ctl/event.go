@@ -22,11 +22,11 @@ import (
 	"github.com/nimriz/partners/schemas/secretdir"
 )
 
-// sendTimeout bounds one request; the gateway answers sooner, or not at all.
+// sendTimeout bounds one request. It is longer than any answer of the gateway takes.
 const sendTimeout = 30 * time.Second
 
-// eventBody is one event as the events API takes it. Nothing is judged here but what could
-// not be sent: to see the gateway's refusals is a use of this command.
+// eventBody is one event in the form of the events API. This command checks only what
+// it needs to send a request, so that users can see the gateway's refusals.
 type eventBody struct {
 	EventID       string            `json:"event_id"`
 	Type          string            `json:"type"`
@@ -45,19 +45,21 @@ type eventBody struct {
 
 // sendCommand is the command line of event send.
 type sendCommand struct {
-	gateway, workspace, secretFile string
-	event                          eventBody
+	gateway    string    // base URL
+	workspace  string    // id
+	secretFile string    // with the workspace's signing secrets
+	event      eventBody // from the other flags
 }
 
 func eventCommands() []command {
 	return []command{{"event send", "", "signs one event, posts it to the gateway, and prints the answer; " +
-		"succeeds only with 202", func(fs *flag.FlagSet) func(context.Context, *call) error {
+		"only 202 is a success", func(fs *flag.FlagSet) func(context.Context, *call) error {
 		var s sendCommand
 		e := &s.event
 		fs.StringVar(&s.gateway, "gateway", "", "`URL` of the gateway (required)")
 		fs.StringVar(&s.workspace, "workspace", "", "`id` (required)")
 		fs.StringVar(&s.secretFile, "secret-file", "", "`file` with the workspace's signing secrets, one a line; "+
-			"the first signs (required)")
+			"the first one signs (required)")
 		fs.StringVar(&e.ClickToken, "token", "", "click token (required)")
 		fs.StringVar(&e.Type, "type", "", "one of "+strings.Join(event.Texts(event.Types()), ", ")+" (required)")
 		fs.StringVar(&e.EventID, "event-id", "", "idempotency key; random if empty")
@@ -89,17 +91,26 @@ func eventCommands() []command {
 	}}}
 }
 
-func (s *sendCommand) sendEvent(ctx context.Context, c *call) error {
-	for _, f := range [][2]string{
+func (s *sendCommand) checkRequired() error {
+	required := []struct{ flag, value string }{
 		{"gateway", s.gateway},
 		{"workspace", s.workspace},
 		{"secret-file", s.secretFile},
 		{"token", s.event.ClickToken},
 		{"type", s.event.Type},
-	} {
-		if f[1] == "" {
-			return usagef("-%s is required", f[0])
+	}
+	for _, r := range required {
+		if r.value == "" {
+			return usagef("-%s is required", r.flag)
 		}
+	}
+	return nil
+}
+
+// sendEvent posts the event and prints the gateway's answer.
+func (s *sendCommand) sendEvent(ctx context.Context, c *call) error {
+	if err := s.checkRequired(); err != nil {
+		return err
 	}
 	base, err := url.Parse(s.gateway)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
@@ -130,8 +141,8 @@ func (s *sendCommand) sendEvent(ctx context.Context, c *call) error {
 	if err := signature.SignRequest(req, "msg_"+rand.Text(), time.Now(), text, secret); err != nil {
 		return err
 	}
-	// A redirect is an answer: the signed event goes to the named gateway and nowhere
-	// else.
+	// A redirect is an answer: the signed event is sent only to the gateway of the
+	// flag.
 	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	res, err := client.Do(req)
 	if err != nil {
@@ -149,8 +160,8 @@ func (s *sendCommand) sendEvent(ctx context.Context, c *call) error {
 	return nil
 }
 
-// firstSecret reads the first secret of a file as the gateway has it; blank lines and
-// lines that begin with # are skipped. Errors never contain the secret.
+// firstSecret reads the first secret of a file in the gateway's format: it skips blank
+// lines and lines that begin with #. Errors never contain the secret.
 func firstSecret(file string) (signature.Secret, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -158,7 +169,7 @@ func firstSecret(file string) (signature.Secret, error) {
 	}
 	lines := secretdir.Lines(text)
 	if len(lines) == 0 {
-		return signature.Secret{}, fmt.Errorf("-secret-file %s: no secret in it", file)
+		return signature.Secret{}, fmt.Errorf("-secret-file %s: the file has no secret", file)
 	}
 	secret, err := signature.ParseSecret(lines[0].Text)
 	if err != nil {

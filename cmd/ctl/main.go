@@ -1,5 +1,5 @@
-// Command ctl sets the pipeline up and looks into it: topics, tables, catalog, click
-// tokens, test events, why an event counts, dead letters, and a rollup that is wrong.
+// Command ctl sets up the pipeline and inspects it: topics, tables, catalog, click
+// tokens, test events, the reasons for a verdict, dead letters, and rollups.
 package main
 
 import (
@@ -13,25 +13,26 @@ import (
 	"strings"
 )
 
-// command is one thing that ctl can do.
+// command is one command of ctl.
 type command struct {
 	name  string // the words that select it
-	args  string // what follows the flags, for the usage
-	about string
-	// define declares the flags and returns what to do once they are parsed.
+	args  string // the arguments after the flags, for the usage; "" for none
+	about string // one sentence for the usage
+	// define declares the flags and returns the function that runs once they are
+	// parsed.
 	define func(fs *flag.FlagSet) func(ctx context.Context, c *call) error
 }
 
 // call is one run of a command.
 type call struct {
-	args           []string
+	args           []string // after the flags
 	stdout, stderr io.Writer
 	log            *slog.Logger
 }
 
 func (c *call) say(format string, a ...any) { fmt.Fprintf(c.stdout, format+"\n", a...) }
 
-// usageError is a command line that cannot be right, whatever the state of the world.
+// usageError is an error in the command line, whatever the state of the pipeline.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
@@ -45,7 +46,8 @@ func commands() []command {
 
 func main() { os.Exit(runCommand(os.Args[1:], os.Stdout, os.Stderr, os.LookupEnv)) }
 
-// runCommand returns the exit code: 0 done, 1 failed, 2 wrong command line.
+// runCommand runs the command that args select. It returns the exit status: 0 done, 1
+// failed, 2 wrong command line.
 func runCommand(args []string, stdout, stderr io.Writer, environ func(string) (string, bool)) int {
 	for _, c := range commands() {
 		if words := strings.Fields(c.name); len(args) >= len(words) && slices.Equal(args[:len(words)], words) {
@@ -56,7 +58,8 @@ func runCommand(args []string, stdout, stderr io.Writer, environ func(string) (s
 	if len(args) > 0 && slices.ContainsFunc(commands(), func(c command) bool {
 		return strings.HasPrefix(c.name, args[0]+" ")
 	}) {
-		group, args = args[0]+" ", args[1:]
+		group = args[0] + " "
+		args = args[1:]
 	}
 	if len(args) > 0 && slices.Contains([]string{"-h", "-help", "--help"}, args[0]) {
 		printOverview(stdout, group)

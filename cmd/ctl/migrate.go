@@ -10,7 +10,7 @@ import (
 )
 
 func migrateCommands() []command {
-	return []command{{"migrate", "", "makes the ClickHouse database and brings tables, views and roles up to date",
+	return []command{{"migrate", "", "creates the ClickHouse database and brings tables, views and roles up to date",
 		func(fs *flag.FlagSet) func(context.Context, *call) error {
 			var cfg clickhouse.Config
 			daemon.ClickHouseFlag(fs, &cfg)

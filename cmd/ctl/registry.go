@@ -19,15 +19,15 @@ import (
 	"github.com/twmb/franz-go/pkg/sr"
 )
 
-// registry is a Confluent-compatible schema registry. Only ctl ever calls one: daemons
-// read ids from a file.
+// registry is a Confluent-compatible schema registry. Only ctl calls one; daemons read
+// schema ids from a file.
 type registry struct{ cl *sr.Client }
 
-// subjectSchema is one of our schemas and its place in the registry.
+// subjectSchema is one of our schemas and its registration.
 type subjectSchema struct {
 	event.Schema
-	subject string
-	id      int // 0: not registered
+	subject string // of the registry
+	id      int    // the registry's; 0 if not registered
 }
 
 func (s subjectSchema) String() string {
@@ -44,7 +44,7 @@ func newRegistry(url string) (*registry, error) {
 	return &registry{cl}, nil
 }
 
-// topicsBySchema says in which topic the records of each schema are.
+// topicsBySchema returns the topic that holds the records of each schema.
 func topicsBySchema() map[string]string {
 	return map[string]string{
 		"Click":      topic.Clicks,
@@ -55,8 +55,8 @@ func topicsBySchema() map[string]string {
 	}
 }
 
-// planRegistration looks all schemas up, and checks those that are missing against what their
-// subjects hold. It changes nothing.
+// planRegistration looks up all schemas. It checks that missing ones are compatible
+// with the newest version of their subject. It changes nothing.
 func (r *registry) planRegistration(ctx context.Context, cfg kafka.Config) (plan []subjectSchema, err error) {
 	var refused []error
 	for _, schema := range event.Schemas() {
@@ -88,7 +88,7 @@ func (r *registry) checkCompatible(ctx context.Context, s subjectSchema) error {
 	case err != nil:
 		return fmt.Errorf("-schema-registry: checking %s against %s: %w", s, s.subject, err)
 	case !result.Is:
-		return fmt.Errorf("-schema-registry: %s is not compatible with what %s holds: %s",
+		return fmt.Errorf("-schema-registry: %s is not compatible with the newest version of %s: %s",
 			s, s.subject, strings.Join(append(result.Messages, "nothing was changed"), "; "))
 	}
 	return nil
@@ -99,8 +99,8 @@ func isNotFound(err error) bool {
 	return errors.As(err, &response) && response.StatusCode == http.StatusNotFound
 }
 
-// registerMissing registers what is missing, and writes the registry's ids to file. Without a
-// file the built-in ids must be the registry's.
+// registerMissing registers the schemas that have no id yet, and writes all ids to
+// file. Without a file, the ids must equal the built-in ones.
 func (r *registry) registerMissing(ctx context.Context, plan []subjectSchema, file string) (lines []string, err error) {
 	var ids []event.ID
 	for _, s := range plan {
@@ -126,9 +126,8 @@ func (r *registry) registerMissing(ctx context.Context, plan []subjectSchema, fi
 	return lines, err
 }
 
-// writeIDs puts ids into a lock file. Ids that the file already has stay in it, before
-// the new ones: records that were written with them must stay readable, and the last id
-// of a record is the one that is written from now on.
+// writeIDs adds ids to a lock file. Ids that the file has already stay before the new
+// ones: their records must stay readable, and writers use the last id of a record.
 func writeIDs(file string, ids []event.ID) (written bool, err error) {
 	old, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -143,8 +142,8 @@ func writeIDs(file string, ids []event.ID) (written bool, err error) {
 		for _, id := range have {
 			i := slices.IndexFunc(ids, func(x event.ID) bool { return x.ID == id.ID })
 			if i >= 0 && ids[i] != id {
-				return false, fmt.Errorf("-schema-ids %s: id %d is %s version %d there and %s version %d in the "+
-					"registry: records with this id could not be told apart",
+				return false, fmt.Errorf("-schema-ids %s: id %d is %s version %d in the file and %s version %d in the "+
+					"registry: records with this id would be ambiguous",
 					file, id.ID, id.Record, id.Version, ids[i].Record, ids[i].Version)
 			}
 			if i < 0 {
@@ -166,7 +165,7 @@ func writeIDs(file string, ids []event.ID) (written bool, err error) {
 	return true, nil
 }
 
-// encodeLockFile writes one id a line.
+// encodeLockFile returns a lock file with one id per line.
 func encodeLockFile(ids []event.ID) ([]byte, error) {
 	lines := make([]string, len(ids))
 	for i, id := range ids {
@@ -179,7 +178,8 @@ func encodeLockFile(ids []event.ID) ([]byte, error) {
 	return []byte("[\n" + strings.Join(lines, ",\n") + "\n]\n"), nil
 }
 
-// checkRegistry returns what publish would have to do.
+// checkRegistry returns an error for each schema that is not registered, and for each
+// whose id is not in file.
 func checkRegistry(ctx context.Context, url string, cfg kafka.Config, file string) error {
 	reg, err := newRegistry(url)
 	if err != nil {

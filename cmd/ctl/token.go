@@ -16,7 +16,8 @@ import (
 
 func tokenCommands() []command {
 	return []command{
-		{"token inspect", "TOKEN", "says what is in a click token, and with -token-keys whose it is", inspectToken},
+		{"token inspect", "TOKEN", "prints the contents of a click token, and with -token-keys its workspace",
+			inspectToken},
 		{"token mint", "", "mints a click token; no click belongs to it", mintToken},
 	}
 }
@@ -33,7 +34,7 @@ func loadKeys(dir string) (*token.Keyring, error) {
 
 func inspectToken(flags *flag.FlagSet) func(context.Context, *call) error {
 	dir := flags.String("token-keys", "", keysUsage)
-	workspace := flags.String("workspace", "", "the `id` to try the MAC with; all that have keys if empty")
+	workspace := flags.String("workspace", "", "`id` of the workspace whose key is tried; all that have keys if empty")
 	partitions := int32(topic.DefaultPartitions)
 	intVar(flags, &partitions, 32, "partitions", "`count` of the co-partitioned topics, as for topics apply")
 	return func(_ context.Context, c *call) error {
@@ -77,8 +78,8 @@ func inspectToken(flags *flag.FlagSet) func(context.Context, *call) error {
 	}
 }
 
-// tryKeys returns the workspace whose key minted the token, "" for none, and in words
-// which were tried.
+// tryKeys returns the workspace whose key minted the token ("" for none), and a
+// description of the keys that were tried.
 func tryKeys(keys *token.Keyring, dir, workspace, text string) (owner, tried string, err error) {
 	candidates, tried := []string{workspace}, "workspace "+workspace
 	if workspace == "" {
@@ -103,7 +104,7 @@ func tryKeys(keys *token.Keyring, dir, workspace, text string) (owner, tried str
 
 func mintToken(flags *flag.FlagSet) func(context.Context, *call) error {
 	dir := flags.String("token-keys", "", keysUsage+"; the first key mints (required)")
-	workspace := flags.String("workspace", "", "the `id` whose token it is to be (required)")
+	workspace := flags.String("workspace", "", "`id` of the workspace (required)")
 	at := flags.String("at", "", "mint `time`, RFC 3339; now if empty")
 	return func(_ context.Context, c *call) error {
 		if *workspace == "" {

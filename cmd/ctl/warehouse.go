@@ -10,7 +10,7 @@ import (
 	"github.com/nimriz/partners/connectors/report"
 )
 
-// warehouse is the command line of what asks the warehouse for one workspace.
+// warehouse holds the flags of a command that queries the warehouse for one workspace.
 type warehouse struct {
 	clickhouse clickhouse.Config
 	workspace  string
@@ -23,7 +23,7 @@ func defineWarehouse(fs *flag.FlagSet) *warehouse {
 	return &w
 }
 
-// checkDSN checks -clickhouse where it is required.
+// checkDSN validates -clickhouse, which is required.
 func checkDSN(cfg clickhouse.Config) error {
 	if cfg.DSN == "" {
 		return usagef("-clickhouse is required")
@@ -34,7 +34,7 @@ func checkDSN(cfg clickhouse.Config) error {
 	return nil
 }
 
-// withReader calls do with a connection.
+// withReader checks the flags, connects, and calls do.
 func (w *warehouse) withReader(ctx context.Context, do func(*report.Reader) error) error {
 	if err := checkDSN(w.clickhouse); err != nil {
 		return err

@@ -12,13 +12,13 @@ import (
 	"github.com/nimriz/partners/schemas/ledger"
 )
 
-// maxLinks is how many events of one chain are printed. Standing amounts are computed
-// over all.
+// maxLinks is how many events of one chain are printed. Standing amounts take all
+// events into account.
 const maxLinks = 50
 
 func whyCommands() []command {
-	about := "says why an event counts as it does: click, verdict and reason in words, the chain from its root " +
-		"down, what stands, offsets"
+	about := "explains why an event counts as it does: click, verdict and reason in words, the chain from its " +
+		"root down, standing amounts, offsets"
 	return []command{{"why", "EVENT_ID", about, func(fs *flag.FlagSet) func(context.Context, *call) error {
 		w := defineWarehouse(fs)
 		return func(ctx context.Context, c *call) error {
@@ -37,8 +37,8 @@ func whyCommands() []command {
 	}}}
 }
 
-// printField prints a line of name and value. Merchants wrote parts of it, so control
-// characters are replaced: a terminal must not obey them.
+// printField prints a line of name and value. Parts of the value come from merchants,
+// so it replaces control characters: a terminal must not execute them.
 func (c *call) printField(name, format string, a ...any) {
 	c.say("  %-9s %s", name, replaceControls(fmt.Sprintf(format, a...)))
 }
@@ -99,10 +99,10 @@ func (c *call) printRecord(e *report.Record) {
 		e.OutcomeOffset, ledger.FormatTime(e.DecidedAt))
 }
 
-// verdictWords is a verdict with its reason, as the tables have them.
+// verdictWords returns a verdict and its reason as stored in the tables.
 func verdictWords(e *report.Event) string { return strings.TrimSuffix(e.Verdict+" "+e.Reason, " ") }
 
-// describeEvent is the type of an event with its amount and order.
+// describeEvent returns the type of an event with its amount and order.
 func describeEvent(e *report.Event) string {
 	text := e.Type
 	if m := e.Amount(); m != nil {
@@ -131,7 +131,7 @@ func (c *call) printClick(e *report.Record) {
 	}
 }
 
-// printChain prints the tree if there is more in it than the event itself.
+// printChain prints the tree of events if it has more than one.
 func (c *call) printChain(e *report.Record) {
 	if len(e.Chain) == 1 && e.Chain[0].Standing != nil {
 		if m := e.Chain[0].Standing.Money; m != nil {
@@ -166,7 +166,7 @@ func (c *call) printChain(e *report.Record) {
 		name = ""
 	}
 	if e.ChainCut {
-		c.printField("", "the chain is longer than can be followed (%d events, %d steps): standing amounts are unknown",
+		c.printField("", "the chain exceeds the limits (%d events, %d steps): standing amounts are unknown",
 			report.MaxChain, report.MaxDepth)
 	}
 }
