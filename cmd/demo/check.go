@@ -18,29 +18,27 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// oracleFunc is the oracle, or what a test puts in its place.
+// oracleFunc is oracle.Judge, or a test's replacement.
 type oracleFunc func(oracle.Config, []oracle.Click, []oracle.Event, event.Millis) oracle.Result
 
-var oracleJudge oracleFunc = oracle.Judge
-
-// maxSettleTime is how long the pipeline may take to come to rest after the traffic.
+// maxSettleTime bounds the wait, after the traffic, until everything is judged and in
+// the tables.
 const maxSettleTime = 2 * time.Minute
 
-// topicContents is what Kafka holds: the input of the oracle, read with nothing but the
-// decoder.
+// topicContents are the records in Kafka, among them the input of the oracle.
 type topicContents struct {
-	clicks     []oracle.Click
-	events     []oracle.Event
-	unreadable int
-	outcomes   []event.Outcome
-	rejections []event.Rejection
+	clicks     []oracle.Click    // each copy that the spool sent
+	events     []oracle.Event    // readable conversions
+	outcomes   []event.Outcome   // committed ones
+	rejections []event.Rejection // in order
 }
 
 // trafficAndCheck drives the traffic, waits until everything is judged and in the
-// tables, and holds Kafka and ClickHouse against the oracle and the traffic's own
-// memory.
+// tables, and compares Kafka and ClickHouse with the oracle and with the answers that
+// the traffic got.
 func (d *demo) trafficAndCheck(ctx context.Context) error {
 	before, err := d.readTopics(ctx)
 	if err != nil {
@@ -61,16 +59,11 @@ func (d *demo) trafficAndCheck(ctx context.Context) error {
 	}
 	cfg := oracle.DefaultConfig()
 	cfg.Grace = d.grace
-	// Every wait has ended: the pipeline came to rest with nothing waiting.
-	truth := d.judge(cfg, f.clicks, f.events, event.MillisOf(time.Now().Add(d.grace)))
+	// No event waits any more, so judge at a time when every wait has ended.
+	truth := d.runOracle(cfg, f.clicks, f.events, event.MillisOf(time.Now().Add(d.grace)))
 	var problems []string
 	found := func(what string, lines []string) {
-		for _, l := range lines[:min(len(lines), 10)] {
-			problems = append(problems, what+": "+l)
-		}
-		if len(lines) > 10 {
-			problems = append(problems, fmt.Sprintf("%s: and %d more", what, len(lines)-10))
-		}
+		problems = append(problems, limitLines(what, lines)...)
 	}
 	found("outcomes in Kafka", oracle.Diff(truth.Outcomes, f.outcomes))
 	tabled, err := tableOutcomes(ctx, wh)
@@ -87,19 +80,32 @@ func (d *demo) trafficAndCheck(ctx context.Context) error {
 	found("clicks", ledger.CheckClicks(clicks))
 	found("conversions", ledger.CheckConversions(conversions))
 	found("rejections", ledger.CheckRejections(rejections))
-	found("stories", ledger.CheckScenarios(f.outcomes))
+	found("scenarios", ledger.CheckScenarios(f.outcomes))
 	if len(problems) > 0 {
-		return fmt.Errorf("the ledger is not the oracle's:\n  %s", strings.Join(problems, "\n  "))
+		return fmt.Errorf("the ledger differs from the oracle's:\n  %s", strings.Join(problems, "\n  "))
 	}
 	if err := d.printTables(ctx, wh); err != nil {
 		return err
 	}
-	d.printLine("ledger = oracle: %d clicks, %d events, %d rows compared in Kafka, in ClickHouse and in the rollup; %d "+
-		"refusals as expected", len(f.clicks), len(f.events), len(truth.Outcomes), ledger.Refused())
+	d.printLine(
+		"ledger = oracle: %d clicks, %d events, %d rows compared in Kafka, in ClickHouse and in the rollup; %d "+
+			"refusals as expected", len(f.clicks), len(f.events), len(truth.Outcomes), ledger.Refused())
 	return nil
 }
 
-// driveTraffic runs the traffic.
+// limitLines prefixes lines, and leaves out all but the first ten.
+func limitLines(prefix string, lines []string) (limited []string) {
+	const maxLines = 10
+	for _, l := range lines[:min(len(lines), maxLines)] {
+		limited = append(limited, prefix+": "+l)
+	}
+	if len(lines) > maxLines {
+		limited = append(limited, fmt.Sprintf("%s: and %d more", prefix, len(lines)-maxLines))
+	}
+	return limited
+}
+
+// driveTraffic runs the traffic and prints its progress.
 func (d *demo) driveTraffic(ctx context.Context) (*traffic.Ledger, error) {
 	c, err := catalog.Load(d.dataPath("catalog.yaml"))
 	if err != nil {
@@ -110,7 +116,10 @@ func (d *demo) driveTraffic(ctx context.Context) (*traffic.Ledger, error) {
 		return nil, err
 	}
 	cfg := traffic.DefaultConfig()
-	cfg.Seed, cfg.Clicks, cfg.Redirector, cfg.Gateway, cfg.Grace, cfg.Keys = d.seed, d.clicks, d.endpoints.Redirector, d.endpoints.Gateway, d.grace, keys
+	cfg.Seed, cfg.Clicks = d.seed, d.clicks
+	cfg.Redirector, cfg.Gateway = d.endpoints.Redirector, d.endpoints.Gateway
+	cfg.Grace = d.grace
+	cfg.Keys = keys
 	cfg.Secrets = func(workspace string) string {
 		b, err := os.ReadFile(d.dataPath("signing-secrets/" + workspace))
 		if err != nil {
@@ -142,8 +151,8 @@ func (d *demo) driveTraffic(ctx context.Context) (*traffic.Ledger, error) {
 	return ledger, nil
 }
 
-// awaitSettled waits until every event has its row, nothing waits, and the tables hold what
-// the topics hold; then it reads the topics.
+// awaitSettled waits until every event has its outcome, none waits, and the tables hold
+// what the topics hold. It then returns the contents of the topics.
 func (d *demo) awaitSettled(ctx context.Context, wh *clickhouse.Conn) (*topicContents, error) {
 	bar := newProgressLine(d.stdout, "settling", "rows")
 	defer bar.clearLine()
@@ -158,9 +167,9 @@ func (d *demo) awaitSettled(ctx context.Context, wh *clickhouse.Conn) (*topicCon
 		ends, err := adm.ListEndOffsets(ctx, d.kafka.Topic(topic.Clicks), d.kafka.Topic(topic.Conversions),
 			d.kafka.Topic(topic.Rejections))
 		if err = errors.Join(err, ends.Error()); err != nil {
-			return nil, fmt.Errorf("listing the ends of the topics: %w", err)
+			return nil, fmt.Errorf("listing end offsets: %w", err)
 		}
-		records := make(map[string]uint64) // topics begin at 0, and only the processor writes transactions
+		records := make(map[string]uint64) // by topic: their offsets begin at 0 and have no markers
 		ends.Each(func(o kadm.ListedOffset) {
 			records[strings.TrimPrefix(o.Topic, d.kafka.TopicPrefix)] += uint64(o.Offset)
 		})
@@ -174,7 +183,7 @@ func (d *demo) awaitSettled(ctx context.Context, wh *clickhouse.Conn) (*topicCon
 			return d.readTopics(ctx)
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("not at rest after %v: Kafka holds %v; ClickHouse says %+v",
+			return nil, fmt.Errorf("not settled after %v: Kafka holds %v; ClickHouse says %+v",
 				maxSettleTime, records, at)
 		}
 		bar.update(int(at.Outcomes), int(records[topic.Conversions]))
@@ -186,30 +195,36 @@ func (d *demo) awaitSettled(ctx context.Context, wh *clickhouse.Conn) (*topicCon
 	}
 }
 
-// tableState is how far the tables are.
+// tableState is the progress of processor and sink, as the tables show it.
 type tableState struct {
-	Read          uint64 `ch:"read"`
-	Waiting       uint64 `ch:"waiting"`
-	Unreadable    uint64 `ch:"unreadable"`
-	Conversions   uint64 `ch:"conversions"`
-	Outcomes      uint64 `ch:"outcomes"`
-	ClicksEnd     uint64 `ch:"clicks_end"`
-	RejectionsEnd uint64 `ch:"rejections_end"`
+	Read          uint64 `ch:"read"`           // conversions that the processor has read
+	Waiting       uint64 `ch:"waiting"`        // events
+	Unreadable    uint64 `ch:"unreadable"`     // conversions
+	Conversions   uint64 `ch:"conversions"`    // rows
+	Outcomes      uint64 `ch:"outcomes"`       // rows
+	ClicksEnd     uint64 `ch:"clicks_end"`     // sum of the offsets up to which clicks are complete
+	RejectionsEnd uint64 `ch:"rejections_end"` // the same of rejections
 }
 
 func readTableState(ctx context.Context, wh *clickhouse.Conn) (tableState, error) {
 	var rows []tableState
-	err := wh.Select(ctx, &rows, `SELECT (SELECT toUInt64(sum(read)) FROM conservation) AS read, (SELECT toUInt64(sum(waiting)) FROM conservation) AS waiting,
-		(SELECT toUInt64(sum(unreadable)) FROM conservation) AS unreadable, (SELECT count() FROM conversions) AS conversions, (SELECT count() FROM outcomes) AS outcomes,
-		(SELECT toUInt64(sum(end_offset)) FROM tiled_ends WHERE topic = 'clicks') AS clicks_end, (SELECT toUInt64(sum(end_offset)) FROM tiled_ends WHERE topic = 'rejections') AS rejections_end`)
+	err := wh.Select(ctx, &rows, `
+SELECT
+	(SELECT toUInt64(sum(read)) FROM conservation) AS read,
+	(SELECT toUInt64(sum(waiting)) FROM conservation) AS waiting,
+	(SELECT toUInt64(sum(unreadable)) FROM conservation) AS unreadable,
+	(SELECT count() FROM conversions) AS conversions,
+	(SELECT count() FROM outcomes) AS outcomes,
+	(SELECT toUInt64(sum(end_offset)) FROM tiled_ends WHERE topic = 'clicks') AS clicks_end,
+	(SELECT toUInt64(sum(end_offset)) FROM tiled_ends WHERE topic = 'rejections') AS rejections_end`)
 	if err != nil {
 		return tableState{}, err
 	}
 	return rows[0], nil
 }
 
-// recordsSince returns what is in f and was not in before: one run's own doing, in a data
-// directory that has seen others.
+// recordsSince returns the records of f that are not in before: those of this run, in a
+// data directory that earlier runs have used.
 func (f *topicContents) recordsSince(before *topicContents) (clicks []event.Click, conversions []event.Conversion,
 	rejections []event.Rejection) {
 	seen := make(map[string]bool, len(f.clicks))
@@ -217,7 +232,7 @@ func (f *topicContents) recordsSince(before *topicContents) (clicks []event.Clic
 		seen[before.clicks[i].ClickToken] = true
 	}
 	for i := range f.clicks {
-		if k := &f.clicks[i].Click; !seen[k.ClickToken] { // once, though the spool may have sent it twice
+		if k := &f.clicks[i].Click; !seen[k.ClickToken] { // once, although the spool may have sent it twice
 			seen[k.ClickToken] = true
 			clicks = append(clicks, *k)
 		}
@@ -234,49 +249,51 @@ func (f *topicContents) recordsSince(before *topicContents) (clicks []event.Clic
 	return clicks, conversions, f.rejections[len(before.rejections):]
 }
 
+// readTopics reads all records of the topics. It skips unreadable conversions, as the
+// processor does.
 func (d *demo) readTopics(ctx context.Context) (*topicContents, error) {
 	f := &topicContents{}
 	var errs []error
-	read := func(name string) {
+	for _, name := range []string{topic.Clicks, topic.Conversions, topic.Outcomes, topic.Rejections} {
 		records, err := kafka.ReadAll(ctx, d.kafka, d.log, d.kafka.Topic(name))
 		errs = append(errs, err)
 		for _, r := range records {
-			var err error
-			switch name {
-			case topic.Clicks:
-				k := oracle.Click{At: event.MillisOf(r.Timestamp)}
-				if err = d.codec.DecodeClick(r.Value, &k.Click); err == nil {
-					f.clicks = append(f.clicks, k)
-				}
-			case topic.Conversions:
-				e := oracle.Event{Partition: r.Partition, Offset: r.Offset}
-				if err = d.codec.DecodeConversion(r.Value, &e.Conversion); err == nil && string(r.Key) == e.ClickToken {
-					f.events = append(f.events, e)
-				} else {
-					f.unreadable++
-					err = nil
-				}
-			case topic.Outcomes:
-				var o event.Outcome
-				if err = d.codec.DecodeOutcome(r.Value, &o); err == nil {
-					f.outcomes = append(f.outcomes, o)
-				}
-			case topic.Rejections:
-				var x event.Rejection
-				if err = d.codec.DecodeRejection(r.Value, &x); err == nil {
-					f.rejections = append(f.rejections, x)
-				}
-			}
-			errs = append(errs, err)
+			errs = append(errs, f.addRecord(d.codec, name, r))
 		}
-	}
-	for _, name := range []string{topic.Clicks, topic.Conversions, topic.Outcomes, topic.Rejections} {
-		read(name)
 	}
 	return f, errors.Join(errs...)
 }
 
-// diffDaily compares two sorted rollups.
+func (f *topicContents) addRecord(codec *event.Codec, name string, r *kgo.Record) error {
+	switch name {
+	case topic.Clicks:
+		c := oracle.Click{At: event.MillisOf(r.Timestamp)}
+		if err := codec.DecodeClick(r.Value, &c.Click); err != nil {
+			return err
+		}
+		f.clicks = append(f.clicks, c)
+	case topic.Conversions:
+		e := oracle.Event{Partition: r.Partition, Offset: r.Offset}
+		if codec.DecodeConversion(r.Value, &e.Conversion) == nil && string(r.Key) == e.ClickToken {
+			f.events = append(f.events, e)
+		}
+	case topic.Outcomes:
+		var o event.Outcome
+		if err := codec.DecodeOutcome(r.Value, &o); err != nil {
+			return err
+		}
+		f.outcomes = append(f.outcomes, o)
+	case topic.Rejections:
+		var x event.Rejection
+		if err := codec.DecodeRejection(r.Value, &x); err != nil {
+			return err
+		}
+		f.rejections = append(f.rejections, x)
+	}
+	return nil
+}
+
+// diffDaily returns the differences between two rollups, sorted.
 func diffDaily(want, got []oracle.DailyRow) (lines []string) {
 	have := make(map[oracle.DailyKey]oracle.DailySums)
 	for _, r := range got {

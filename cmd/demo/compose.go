@@ -25,52 +25,53 @@ import (
 	"github.com/nimriz/partners/connectors/sink"
 	"github.com/nimriz/partners/pipeline/kafka"
 	broker "github.com/nimriz/partners/pipeline/kafka/embedded"
+	"github.com/nimriz/partners/pipeline/oracle"
 	"github.com/nimriz/partners/pipeline/processor"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// endpoints are where the parts listen; written to endpoints.json.
+// endpoints are the addresses of the components, as written to endpoints.json.
 type endpoints struct {
-	Redirector string `json:"redirector"`
-	Gateway    string `json:"gateway"`
-	Report     string `json:"report"`
-	ClickHouse string `json:"clickhouse"`
-	Brokers    string `json:"brokers"` // as -brokers takes them: host:port,…
+	Redirector string `json:"redirector"` // base URL
+	Gateway    string `json:"gateway"`    // base URL
+	Report     string `json:"report"`     // base URL
+	ClickHouse string `json:"clickhouse"` // base URL, or -clickhouse without the password
+	Brokers    string `json:"brokers"`    // as -brokers takes them: host:port,…
 }
 
 // demo is one run.
 type demo struct {
 	options
 	stdout, stderr io.Writer
-	judge          oracleFunc
+	runOracle      oracleFunc // judges the recorded events
 
 	dataDir    string
 	log        *slog.Logger
 	kafka      kafka.Config
 	warehouse  clickhouse.Config
 	endpoints  endpoints
-	listeners  map[string]net.Listener // by part
+	listeners  map[string]net.Listener // by component
 	clickLife  time.Duration           // at least the longest window of the catalog
-	group      daemon.Group
-	components []daemon.Component
+	group      daemon.Group            // runs the components
+	components []daemon.Component      // those that must become ready
 
-	registry *prometheus.Registry
+	registry *prometheus.Registry // of all components
 }
 
 func newDemo(o options, stdout, stderr io.Writer, j oracleFunc) *demo {
 	if j == nil {
-		j = oracleJudge
+		j = oracle.Judge
 	}
 	k := kafka.DefaultConfig()
 	k.TopicPrefix = o.topicPrefix
 	return &demo{
-		options: o,
-		stdout:  stdout,
-		stderr:  stderr,
-		judge:   j,
-		log:     slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		kafka:   k,
+		options:   o,
+		stdout:    stdout,
+		stderr:    stderr,
+		runOracle: j,
+		log:       slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		kafka:     k,
 	}
 }
 
@@ -109,7 +110,8 @@ func (d *demo) runDemo(ctx context.Context) (err error) {
 	return rootCause(ctx, nil)
 }
 
-// rootCause prefers why a part ended over what that broke elsewhere; a signal is no error.
+// rootCause returns why a component stopped, if one did, instead of the errors that
+// this caused elsewhere. A signal is no error.
 func rootCause(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err
@@ -122,18 +124,20 @@ func rootCause(ctx context.Context, err error) error {
 
 func (d *demo) printLine(format string, a ...any) { fmt.Fprintf(d.stdout, format+"\n", a...) }
 
-func (d *demo) runsHere(part string) bool { return slices.Contains(d.runNames, part) }
+// runsHere reports whether -run names a component.
+func (d *demo) runsHere(component string) bool { return slices.Contains(d.runNames, component) }
 
-// listenAddress returns the address of the n-th listener.
-func (d *demo) listenAddress(n int, usual int) string {
+// listenAddress returns the address of the n-th listener; usual is its port without
+// -port-base.
+func (d *demo) listenAddress(n, usual int) string {
 	if d.portBase != 0 {
 		usual = d.portBase + n
 	}
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(usual))
 }
 
-// bindListeners takes the ports of all parts that run here. That is the first thing that
-// happens: a connection of ours may get as its own any port that is not taken yet.
+// bindListeners binds the ports of all components that run here. It comes first: an
+// outgoing connection of this process could otherwise get one of them as its own port.
 func (d *demo) bindListeners() error {
 	addresses := map[string]string{
 		"redirector": d.listenAddress(0, 8080),
@@ -142,22 +146,26 @@ func (d *demo) bindListeners() error {
 		"warehouse":  d.listenAddress(3, 8123),
 		"broker":     d.listenAddress(4, 9092),
 	}
-	d.endpoints = endpoints{Redirector: "http://" + addresses["redirector"], Gateway: "http://" + addresses["gateway"],
+	d.endpoints = endpoints{
+		Redirector: "http://" + addresses["redirector"],
+		Gateway:    "http://" + addresses["gateway"],
 		Report:     "http://" + addresses["report"],
-		ClickHouse: "http://" + addresses["warehouse"], Brokers: addresses["broker"]}
+		ClickHouse: "http://" + addresses["warehouse"],
+		Brokers:    addresses["broker"],
+	}
 	d.listeners = make(map[string]net.Listener)
 	var taken []error
-	for _, part := range componentNames {
-		elsewhere := part == "broker" && len(d.brokers) > 0 || part == "warehouse" && d.clickhouse != ""
-		if addresses[part] == "" || !d.runsHere(part) || elsewhere { // processor and sink listen nowhere
+	for _, name := range componentNames {
+		elsewhere := name == "broker" && len(d.brokers) > 0 || name == "warehouse" && d.clickhouse != ""
+		if addresses[name] == "" || !d.runsHere(name) || elsewhere { // processor and sink do not listen
 			continue
 		}
-		ln, err := net.Listen("tcp", addresses[part])
+		ln, err := net.Listen("tcp", addresses[name])
 		if err != nil {
-			taken = append(taken, fmt.Errorf("%s: %w", part, err))
+			taken = append(taken, fmt.Errorf("%s: %w", name, err))
 			continue
 		}
-		d.listeners[part] = ln
+		d.listeners[name] = ln
 	}
 	if len(taken) > 0 {
 		return fmt.Errorf("%w (-port-base moves all ports)", errors.Join(taken...))
@@ -165,15 +173,15 @@ func (d *demo) bindListeners() error {
 	return nil
 }
 
-// closeListeners closes the listeners of parts that never got theirs; those that serve close
-// their own before.
+// closeListeners closes the listeners of components that were not started. The others
+// have closed theirs.
 func (d *demo) closeListeners() {
 	for _, ln := range d.listeners {
 		ln.Close()
 	}
 }
 
-// startComponents starts the parts that -run names and waits until they serve.
+// startComponents starts the components that -run names and waits until they serve.
 func (d *demo) startComponents(ctx context.Context) error {
 	if err := d.bindListeners(); err != nil {
 		return err
@@ -188,8 +196,8 @@ func (d *demo) startComponents(ctx context.Context) error {
 	deps := components.Deps{Kafka: d.kafka, Codec: d.codec, Log: d.log, Registry: d.registry}
 	if d.runsHere("processor") {
 		cfg := processor.DefaultConfig()
-		cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickLife = filepath.Join(d.dataDir,
-			"processor"), "demo-0", d.grace, d.clickLife
+		cfg.StateDir, cfg.Instance = d.dataPath("processor"), "demo-0"
+		cfg.Grace, cfg.ClickLife = d.grace, d.clickLife
 		cfg.ClickMemory, cfg.JourneyCache = 64<<20, 64<<20
 		k := d.kafka
 		k.ClientID = "partners-processor"
@@ -204,7 +212,7 @@ func (d *demo) startComponents(ctx context.Context) error {
 	}
 	if d.runsHere("gateway") {
 		cfg := ingest.DefaultConfig()
-		cfg.Rate, cfg.Burst = 50_000, 100_000 // one generator is all of the demo's merchants
+		cfg.Rate, cfg.Burst = 50_000, 100_000 // one generator plays all merchants
 		d.startComponent("gateway", &components.Gateway{
 			Deps:           deps,
 			Config:         cfg,
@@ -244,8 +252,8 @@ func (d *demo) startComponent(name string, p daemon.Component) {
 	d.group.Go(name, p.Run)
 }
 
-// startBroker starts the embedded broker, or takes the one that was given, and sees to
-// topics and catalog.
+// startBroker starts the embedded broker or uses that of -brokers, then applies topics
+// and catalog.
 func (d *demo) startBroker(ctx context.Context) error {
 	switch {
 	case len(d.brokers) > 0:
@@ -269,7 +277,7 @@ func (d *demo) startBroker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// of a catalog that was applied before, or of a cluster that is not ours
+	// Keep clicks as long as an earlier catalog or a foreign cluster required.
 	d.clickLife = max(d.clickLife, kept)
 	want := kafka.DefaultTopicsConfig()
 	want.Replication, want.ClickLife = 1, d.clickLife
@@ -283,8 +291,8 @@ func (d *demo) startBroker(ctx context.Context) error {
 	return nil
 }
 
-// startWarehouse starts the embedded ClickHouse, fetching its library first if need be,
-// or takes the one that was given, and migrates.
+// startWarehouse starts the embedded ClickHouse, after fetching its library if needed,
+// or uses that of -clickhouse. It then migrates the database.
 func (d *demo) startWarehouse(ctx context.Context) error {
 	d.warehouse.DSN = d.clickhouse
 	if d.clickhouse != "" {
@@ -297,9 +305,13 @@ func (d *demo) startWarehouse(ctx context.Context) error {
 	}
 	if d.clickhouse == "" {
 		cfg := warehouse.DefaultConfig()
-		cfg.Library, cfg.DataDir, cfg.Listener = d.library, d.dataPath("clickhouse"), d.listeners["warehouse"]
+		cfg.Library = d.library
+		cfg.DataDir = d.dataPath("clickhouse")
+		cfg.Listener = d.listeners["warehouse"]
 		bar := newProgressLine(d.stdout, "fetching libchdb (once)", "MB")
-		library, err := warehouse.Prepare(ctx, cfg, func(done, total int64) { bar.update(int(done>>20), int(total>>20)) })
+		library, err := warehouse.Prepare(ctx, cfg, func(done, total int64) {
+			bar.update(int(done>>20), int(total>>20))
+		})
 		bar.clearLine()
 		if err != nil {
 			return err
@@ -321,8 +333,8 @@ func (d *demo) startWarehouse(ctx context.Context) error {
 	return nil
 }
 
-// withoutPassword returns a DSN that may be written down: clickhouse-go reads passwords
-// in three places, and lists of hosts that url.Parse does not.
+// withoutPassword removes the password from a DSN. clickhouse-go accepts passwords in
+// three places, and lists of hosts that url.Parse rejects.
 func withoutPassword(dsn string) string {
 	scheme, rest, _ := strings.Cut(dsn, "://")
 	rest, query, _ := strings.Cut(rest, "?")
@@ -357,7 +369,7 @@ func (d *demo) waitReady(ctx context.Context) error {
 	return nil
 }
 
-// publishEndpoints writes endpoints.json and says where everything is.
+// publishEndpoints writes endpoints.json and prints the addresses.
 func (d *demo) publishEndpoints() error {
 	b, err := json.MarshalIndent(d.endpoints, "", "  ")
 	if err != nil {
@@ -366,16 +378,20 @@ func (d *demo) publishEndpoints() error {
 	if err := os.WriteFile(d.dataPath("endpoints.json"), append(b, '\n'), 0o644); err != nil {
 		return fmt.Errorf("writing endpoints: %w", err)
 	}
-	for _, x := range [][2]string{{"redirector", d.endpoints.Redirector}, {"gateway", d.endpoints.Gateway}, {"report", d.endpoints.Report}} {
-		if d.runsHere(x[0]) {
-			d.printLine("%-11s %s", x[0], x[1])
-		}
-	}
+	d.printEndpoint("redirector", d.endpoints.Redirector)
+	d.printEndpoint("gateway", d.endpoints.Gateway)
+	d.printEndpoint("report", d.endpoints.Report)
 	d.printLine("ready       data in %s", d.dataDir)
 	return nil
 }
 
-// printReportLogins says how to look at the report.
+func (d *demo) printEndpoint(component, address string) {
+	if d.runsHere(component) {
+		d.printLine("%-11s %s", component, address)
+	}
+}
+
+// printReportLogins prints the reader token of each workspace.
 func (d *demo) printReportLogins() error {
 	if !d.runsHere("report") {
 		return nil

@@ -42,8 +42,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestMain also is the demo: the embedded ClickHouse can be opened once in a process,
-// so each test runs demos of its own.
+// TestMain runs the demo in a child process of these tests: a process can open the
+// embedded ClickHouse only once.
 func TestMain(m *testing.M) {
 	if os.Getenv("PARTNERS_DEMO_CHILD") == "" {
 		os.Exit(m.Run())
@@ -67,8 +67,8 @@ func TestMain(m *testing.M) {
 	os.Exit(realMain(os.Args[1:], os.Stdout, os.Stderr, j))
 }
 
-// listMetrics starts a demo, lets happen what alerts look for by a label's value, and
-// prints all metrics that its parts register, and their series.
+// listMetrics starts a demo, provokes what alerts select by a label's value, and prints
+// all metrics that its components register, with their series.
 func listMetrics() int {
 	o, err := parseOptions(os.Args[1:], os.Stdout)
 	if err != nil {
@@ -97,8 +97,8 @@ func listMetrics() int {
 	return 0
 }
 
-// provokeRefusals sends the gateway each kind of request whose signature is refused, and visits
-// a link.
+// provokeRefusals sends the gateway a request for each refusal of a signature, and
+// follows a link.
 func provokeRefusals(d *demo) error {
 	own, err := os.ReadFile(d.dataPath("signing-secrets/acme"))
 	if err != nil {
@@ -133,7 +133,7 @@ func provokeRefusals(d *demo) error {
 		}
 		resp.Body.Close()
 		if resp.StatusCode != http.StatusUnauthorized {
-			return fmt.Errorf("a request that nobody signed: %s", resp.Status)
+			return fmt.Errorf("a request with a bad signature: %s", resp.Status)
 		}
 	}
 	req, err := http.NewRequest("GET", d.endpoints.Redirector+"/nomura", nil)
@@ -148,8 +148,8 @@ func provokeRefusals(d *demo) error {
 	return resp.Body.Close()
 }
 
-// listSeries prints all series, one a line as NAME LABEL=VALUE …, once there is one of
-// the metric that comes last.
+// listSeries prints all series, one per line as NAME LABEL=VALUE …, as soon as the
+// metric last has one.
 func listSeries(reg *prometheus.Registry, last string) error {
 	for deadline := time.Now().Add(maxWait); ; time.Sleep(100 * time.Millisecond) {
 		families, err := reg.Gather()
@@ -182,9 +182,9 @@ func listSeries(reg *prometheus.Registry, last string) error {
 	}
 }
 
-// Every metric that is registered is documented in a package's doc.go; every metric
-// that a doc, a dashboard, the runbook, an alert or its test names is registered, and a
-// value that an alert wants of a label is one that the metric has.
+// Each registered metric is documented in a doc.go. Each metric that a doc.go, a
+// dashboard, the runbook, an alert or its test names is registered, and each label
+// value that an alert selects exists.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	cmd := demoCommand(t, []string{"PARTNERS_DEMO_METRICS=1"}, "-traffic", "0", "-data", t.TempDir(),
@@ -220,7 +220,7 @@ func TestMetrics(t *testing.T) {
 	maps.Copy(documented, named("../../connectors/*/*/doc.go"))
 	maps.Copy(documented, named("../../pipeline/*/doc.go"))
 	for n := range registered {
-		// the client's own, described as a family
+		// those of the Kafka client are documented as a family
 		if documented[n] == "" && !strings.HasPrefix(n, "partners_kafka_") {
 			t.Errorf("%s is in no doc.go", n)
 		}
@@ -241,7 +241,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s names %s, which nothing registers", file, n)
 		}
 	}
-	// Labels that an expression names are those of a metric in it.
+	// An expression names only labels of its metrics.
 	labels := map[string]string{}
 	for _, line := range regexp.MustCompile(
 		`fqName: "(partners_[a-z0-9_]+)".*variableLabels: \{([^}]*)\}`).FindAllStringSubmatch(string(out), -1) {
@@ -253,8 +253,8 @@ func TestMetrics(t *testing.T) {
 			series[line[1]+" "+pair] = true
 		}
 	}
-	selector, matcher := regexp.MustCompile(`(partners_[a-z0-9_]+)\{([^}]*)\}`), regexp.MustCompile(
-		`([a-z_]+)(?:=|=~|!=|!~)"([^"]*)"`)
+	selector := regexp.MustCompile(`(partners_[a-z0-9_]+)\{([^}]*)\}`)
+	matcher := regexp.MustCompile(`([a-z_]+)(?:=|=~|!=|!~)"([^"]*)"`)
 	for _, pattern := range []string{"../../dashboards/alerts/partners.yaml",
 		"../../dashboards/alerts/partners_test.yaml", "../../dashboards/pipeline.json"} {
 		b, err := os.ReadFile(pattern)
@@ -262,8 +262,7 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, line := range strings.Split(string(b), "\n") {
-			// the values too: a selector that selects nothing is an alert that never
-			// fires
+			// Check values too: an alert whose selector matches nothing never fires.
 			if strings.HasSuffix(pattern, "partners.yaml") {
 				for _, s := range selector.FindAllStringSubmatch(line, -1) {
 					for _, m := range matcher.FindAllStringSubmatch(s[2], -1) {
@@ -298,7 +297,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// The lines of deploy/README.md that create secrets create such as the programs read.
+// The commands of deploy/README.md create secrets that the programs can read.
 func TestReadmeSecrets(t *testing.T) {
 	t.Parallel()
 	for _, tool := range []string{"bash", "openssl"} {
@@ -332,11 +331,11 @@ func TestReadmeSecrets(t *testing.T) {
 	}
 }
 
-// maxWait is when a demo that does not answer, start or stop counts as stuck: on a busy
-// machine each may take a minute.
+// maxWait bounds each start, stop and answer of a demo. On a busy machine each may take
+// a minute.
 const maxWait = 4 * time.Minute
 
-// runningDemo is a demo in a process of its own.
+// runningDemo is a demo in its own process.
 type runningDemo struct {
 	t    *testing.T
 	cmd  *exec.Cmd
@@ -346,16 +345,16 @@ type runningDemo struct {
 	done chan error
 }
 
-// nextBase counts from anywhere: another process may run these tests too.
+// nextBase starts at random: another process may run these tests at the same time.
 var nextBase = func() *atomic.Int64 {
 	var n atomic.Int64
 	n.Store(mathrand.Int64N(2000))
 	return &n
 }()
 
-// freeBase finds five free ports in a row, below the kernel's range for outgoing
-// connections: a port within it may be some client's before the demo takes it. No two
-// calls find the same.
+// freeBase returns the first of five free ports in a row. They lie below the kernel's
+// range for outgoing connections, or a client could take one before the demo does. No
+// two calls return the same port.
 func freeBase(t *testing.T) int {
 	t.Helper()
 	for range 100 {
@@ -385,11 +384,12 @@ func demoCommand(t *testing.T, env []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// startServing starts a demo that just serves and waits until it is ready.
+// startServing starts a demo without traffic and waits until it is ready.
 func startServing(t *testing.T, dir string, base int, args ...string) *runningDemo {
 	t.Helper()
 	r := &runningDemo{t: t, base: base, dir: dir, out: &bytes.Buffer{}, done: make(chan error, 1)}
-	r.cmd = demoCommand(t, nil, append([]string{"-traffic", "0", "-data", dir, "-port-base", strconv.Itoa(base)}, args...)...)
+	common := []string{"-traffic", "0", "-data", dir, "-port-base", strconv.Itoa(base)}
+	r.cmd = demoCommand(t, nil, append(common, args...)...)
 	stdout, err := r.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -414,7 +414,7 @@ func startServing(t *testing.T, dir string, base int, args ...string) *runningDe
 	case err := <-r.done:
 		t.Fatalf("the demo ended: %v\n%s", err, r.out)
 	case <-time.After(maxWait):
-		t.Fatal("the demo is not ready")
+		t.Fatalf("the demo is not ready after %v", maxWait)
 	}
 	return r
 }
@@ -429,7 +429,7 @@ func (r *runningDemo) interrupt() {
 			r.t.Fatalf("after Ctrl-C: %v\n%s", err, r.out)
 		}
 	case <-time.After(maxWait):
-		r.t.Fatal("the demo does not stop")
+		r.t.Fatalf("the demo has not stopped after %v", maxWait)
 	}
 }
 
@@ -448,7 +448,7 @@ func (r *runningDemo) queryWarehouse(q string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// awaitResult waits for an answer.
+// awaitResult repeats a query until it returns want.
 func (r *runningDemo) awaitResult(q, want string) {
 	r.t.Helper()
 	got := ""
@@ -460,7 +460,7 @@ func (r *runningDemo) awaitResult(q, want string) {
 	r.t.Fatalf("%s: %q after %v, want %q", q, got, maxWait, want)
 }
 
-// followLink follows no redirect; it returns the location and the token in it.
+// followLink returns the redirect's location and the token in it.
 func (r *runningDemo) followLink(slug string) (location, tok string) {
 	r.t.Helper()
 	req, err := http.NewRequest("GET", fmt.Sprintf("http://127.0.0.1:%d%s", r.base, slug), nil)
@@ -522,13 +522,15 @@ func (r *runningDemo) postEvent(fields map[string]any) {
 	}
 }
 
-// A stranger's first command: real traffic, a table, the conservation line, exit 0.
+// The first command of the README: real traffic, a table, the conservation line, exit
+// status 0.
 func TestOnce(t *testing.T) {
 	t.Parallel()
-	// as the README exports them for daemons
+	// variables for daemons, as deploy/README.md exports them
 	shell := []string{"PARTNERS_CLICKHOUSE=http://user@127.0.0.1:1/partners", "PARTNERS_BROKERS=127.0.0.1:1",
 		"PARTNERS_TOKEN_KEYS=/nowhere", "PARTNERS_GRACE=1ms"}
-	out, err := demoCommand(t, shell, "-once", "-clicks", "3000", "-port-base", strconv.Itoa(freeBase(t))).CombinedOutput()
+	cmd := demoCommand(t, shell, "-once", "-clicks", "3000", "-port-base", strconv.Itoa(freeBase(t)))
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -540,13 +542,14 @@ func TestOnce(t *testing.T) {
 	}
 }
 
-// The check can fail: one wrong row in the oracle, and the demo says which and exits 1.
+// The check can fail: with one wrong row of the oracle the demo names it and exits with
+// status 1.
 func TestWrongOracle(t *testing.T) {
 	t.Parallel()
 	out, err := demoCommand(t, []string{"PARTNERS_DEMO_WRONG_ORACLE=1"},
 		"-once", "-clicks", "300", "-port-base", strconv.Itoa(freeBase(t))).CombinedOutput()
 	if err == nil || err.(*exec.ExitError).ExitCode() != 1 ||
-		!strings.Contains(string(out), "the ledger is not the oracle's") ||
+		!strings.Contains(string(out), "the ledger differs from the oracle's") ||
 		!strings.Contains(string(out), "outcomes in ClickHouse: conversions ") {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -569,7 +572,7 @@ func TestFlags(t *testing.T) {
 	f("unexpected argument", 2, "now")
 	f("-port-base", 0, "-h")
 	f("-once: with -traffic 0 there is nothing to check", 2, "-once", "-traffic", "0")
-	f("-once: only all parts together can be checked, and -run lacks processor, gateway, redirector, report",
+	f("-once: the check needs all components, and -run lacks processor, gateway, redirector, report",
 		2, "-once", "-run", "broker,warehouse,sink")
 	f("-run lacks sink", 2, "-once", "-run", "broker,broker,warehouse,processor,gateway,redirector,report")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -583,8 +586,8 @@ func TestFlags(t *testing.T) {
 		1, "-run", "broker", "-port-base", strconv.Itoa(n-4))
 }
 
-// Variables that a shell has for the daemons do not steer the demo. Where the machine
-// has its libchdb is for everybody.
+// Variables for daemons do not affect the demo. PARTNERS_LIBCHDB, which belongs to the
+// machine, does.
 func TestEnvironment(t *testing.T) {
 	var usage bytes.Buffer
 	if _, err := parseOptions([]string{"-h"}, &usage); !errors.Is(err, flag.ErrHelp) {
@@ -609,8 +612,8 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// All ports are taken before anything connects: a connection of the demo's own could
-// get one of them. Those that somebody has are named, and nothing has begun.
+// All ports are bound before any connection is made: an outgoing connection could get
+// one of them. Ports in use are named, and then no component starts.
 func TestPortsFirst(t *testing.T) {
 	t.Parallel()
 	base := freeBase(t)
@@ -630,7 +633,7 @@ func TestPortsFirst(t *testing.T) {
 		}
 	}
 	d.closeListeners()
-	for _, n := range []int{2, 3} { // report and warehouse come late
+	for _, n := range []int{2, 3} { // report and warehouse are bound late
 		ln, err := net.Listen("tcp", at(n))
 		if err != nil {
 			t.Fatal(err)
@@ -648,7 +651,7 @@ func TestPortsFirst(t *testing.T) {
 		!strings.Contains(said, "(-port-base moves all ports)") {
 		t.Errorf("exit %d, %v: %s%s", code, err, &stdout, &stderr)
 	}
-	for _, n := range []int{0, 1, 4} { // nothing is left behind
+	for _, n := range []int{0, 1, 4} { // all other ports are free again
 		ln, err := net.Listen("tcp", at(n))
 		if err != nil {
 			t.Error(err)
@@ -658,8 +661,8 @@ func TestPortsFirst(t *testing.T) {
 	}
 }
 
-// A catalog may have windows of up to 90 days: topics and processor keep clicks as
-// long, also when the catalog is exchanged for one with shorter windows.
+// A catalog may have windows of up to 90 days. Topics and processor then keep clicks as
+// long, even after the catalog is replaced by one with shorter windows.
 func TestLongWindow(t *testing.T) {
 	t.Parallel()
 	dir, base := t.TempDir(), freeBase(t)
@@ -672,7 +675,8 @@ func TestLongWindow(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"-catalog", long}, {"-catalog", "catalog.yaml"}} {
-		r := startServing(t, dir, base, append([]string{"-run", "broker,processor", "-topic-prefix", "eu."}, args...)...)
+		args = append([]string{"-run", "broker,processor", "-topic-prefix", "eu."}, args...)
+		r := startServing(t, dir, base, args...)
 		cfg := kafka.DefaultConfig()
 		cfg.Brokers, cfg.TopicPrefix = []string{fmt.Sprint("127.0.0.1:", base+4)}, "eu."
 		life, err := setup.KeptClickLife(t.Context(), cfg, slog.New(slog.DiscardHandler))
@@ -683,7 +687,7 @@ func TestLongWindow(t *testing.T) {
 	}
 }
 
-// A password of -clickhouse is for ClickHouse alone.
+// The password of -clickhouse appears only in connections to ClickHouse.
 func TestNoPassword(t *testing.T) {
 	t.Parallel()
 	f := func(dsn, want string) {
@@ -704,8 +708,8 @@ func TestNoPassword(t *testing.T) {
 	f("http://host:8123/?http_proxy=http%3A%2F%2Fu%3AS3CRET%40proxy&secure=true", "http://host:8123/?secure=true")
 
 	dir := t.TempDir()
-	o, err := parseOptions([]string{"-clickhouse", "http://default:S3CRET@127.0.0.1:1/partners", "-run", "report", "-data",
-		dir}, io.Discard)
+	o, err := parseOptions([]string{"-clickhouse", "http://default:S3CRET@127.0.0.1:1/partners", "-run", "report",
+		"-data", dir}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -721,7 +725,7 @@ func TestNoPassword(t *testing.T) {
 		t.Errorf("%v: %s %s", err, written, &out)
 	}
 	if !strings.Contains(d.warehouse.DSN, "S3CRET") {
-		t.Errorf("the parts connect to %s", d.warehouse.DSN)
+		t.Errorf("the components connect to %s", d.warehouse.DSN)
 	}
 }
 
@@ -731,8 +735,8 @@ const (
 		"sum(net_minor), sum(reward_minor) FROM partner_daily WHERE partner_id = 'prt_nomura'"
 )
 
-// checkReport asks the report for what it must say after the first sale, with the reader
-// token that the demo made.
+// checkReport compares the report's figures after the first sale, read with the demo's
+// reader token.
 func (r *runningDemo) checkReport() {
 	r.t.Helper()
 	token, err := os.ReadFile(filepath.Join(r.dir, "reader-token-acme.txt"))
@@ -757,8 +761,8 @@ func (r *runningDemo) checkReport() {
 	}
 }
 
-// One visitor, one sale, one refund, watched from outside; then Ctrl-C and a start on
-// the same data; then harm, which conservation must see.
+// One visitor, one sale and one refund, seen from outside. Then Ctrl-C and a start on
+// the same data. Then rows are deleted and duplicated, and conservation must show it.
 func TestLedgerLivesOn(t *testing.T) {
 	t.Parallel()
 	dir, base := t.TempDir(), freeBase(t)
@@ -824,14 +828,15 @@ func TestLedgerLivesOn(t *testing.T) {
 	r.awaitResult(perWorkspace, "0")
 	r.queryWarehouse("ALTER TABLE outcomes DELETE WHERE event_id = 'e4' SETTINGS mutations_sync = 1")
 	r.awaitResult(difference, "1\t0")
-	r.queryWarehouse("INSERT INTO outcomes SELECT * FROM outcomes WHERE event_id = 'e3' SETTINGS insert_deduplicate = 0, " +
+	r.queryWarehouse("INSERT INTO outcomes SELECT * FROM outcomes WHERE event_id = 'e3' SETTINGS " +
+		"insert_deduplicate = 0, " +
 		"deduplicate_insert = 'disable'")
 	r.awaitResult(perWorkspace, "1")
 	r.interrupt()
 }
 
-// A waiting event that vanishes from state is seen: what was read is no longer what was
-// judged and what waits.
+// Conservation shows a waiting event that vanished from the state: fewer events are
+// judged or waiting than were read.
 func TestConservationSeesALostWaitingEvent(t *testing.T) {
 	t.Parallel()
 	dir, base := t.TempDir(), freeBase(t)

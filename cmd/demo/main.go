@@ -1,6 +1,6 @@
 // Command demo runs the whole pipeline in one process: real HTTP, an embedded broker
-// and an embedded ClickHouse in between, seeded traffic, and a ledger that is checked
-// against an oracle.
+// and an embedded ClickHouse, seeded traffic, and a ledger that is compared with an
+// oracle.
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 
 func main() { os.Exit(realMain(os.Args[1:], os.Stdout, os.Stderr, nil)) }
 
-// realMain is main for tests too: judge, if given, takes the oracle's place.
+// realMain is main without the exit. judge replaces the oracle in tests; nil keeps it.
 func realMain(args []string, stdout, stderr io.Writer, judge oracleFunc) int {
 	o, err := parseOptions(args, stdout)
 	if errors.Is(err, flag.ErrHelp) {

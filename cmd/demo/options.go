@@ -17,29 +17,30 @@ import (
 
 // options are the command line.
 type options struct {
-	once, traffic bool
-	keepDir       string
-	seed          uint64
-	clicks        int
-	grace         time.Duration
-	runNames      []string
-	brokers       []string
-	topicPrefix   string
-	codec         *event.Codec
-	clickhouse    string
-	catalog       string
-	portBase      int
-	library       string
+	once        bool          // exit after the check
+	traffic     bool          // drive traffic and check the ledger
+	keepDir     string        // -data; "" for a temporary directory
+	seed        uint64        // of the traffic
+	clicks      int           // visits
+	grace       time.Duration // of the processor
+	runNames    []string      // -run: the components to run here
+	brokers     []string      // empty for the embedded broker
+	topicPrefix string
+	codec       *event.Codec // of -schema-ids
+	clickhouse  string       // DSN; "" for the embedded ClickHouse
+	catalog     string       // file; "" for the demo's own
+	portBase    int          // 0 for the usual ports
+	library     string       // libchdb.so; "" to fetch it
 }
 
-// parts that -run may name, in the order in which they start.
+// componentNames are the components that -run may name, in the order of their start.
 var componentNames = []string{"broker", "warehouse", "processor", "sink", "gateway", "redirector", "report"}
 
-const usageSummary = "demo: the whole pipeline in one process, with seeded traffic and a ledger checked against an oracle"
+const usageSummary = "demo: the whole pipeline in one process, with seeded traffic and a ledger that is compared " +
+	"with an oracle"
 
-// lookupEnvironment is all that the demo takes of it: where this machine has its libchdb,
-// which the tests ask for too. PARTNERS_CLICKHOUSE, PARTNERS_BROKERS and their like are
-// exported for daemons, and a shell that has them must not send the demo elsewhere.
+// lookupEnvironment returns PARTNERS_LIBCHDB only. A shell may export variables such as
+// PARTNERS_CLICKHOUSE for daemons; they must not make the demo use another warehouse.
 func lookupEnvironment(name string) (string, bool) {
 	if name != "PARTNERS_LIBCHDB" {
 		return "", false
@@ -51,27 +52,28 @@ func parseOptions(args []string, usage io.Writer) (o options, err error) {
 	f := flag.NewFlagSet("demo", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.Usage = func() {
-		fmt.Fprintf(f.Output(), "%s\n\nOf the environment it takes PARTNERS_LIBCHDB alone, for -libchdb.\n\n", usageSummary)
+		fmt.Fprintf(f.Output(), "%s\n\nIt reads one environment variable: PARTNERS_LIBCHDB, for -libchdb.\n\n",
+			usageSummary)
 		f.PrintDefaults()
 	}
-	traffic := f.Int("traffic", 1, "0 just serves")
+	traffic := f.Int("traffic", 1, "0 serves without traffic")
 	run := f.String("run", strings.Join(componentNames, ","),
-		"the `parts` to run here, so that others can run as processes of their own")
-	brokers := f.String("brokers", "", "use these `host:port,…` in place of the embedded broker")
-	f.BoolVar(&o.once, "once", false, "exit after the check: 0 only if the ledger is the oracle's")
-	f.StringVar(&o.keepDir, "data", "", "keep data in this `directory` (else a temporary one that is removed)")
+		"the `components` to run here; the others may run as processes of their own")
+	brokers := f.String("brokers", "", "use these `host:port,…` instead of the embedded broker")
+	f.BoolVar(&o.once, "once", false, "exit after the check, with status 0 only if the ledger equals the oracle's")
+	f.StringVar(&o.keepDir, "data", "", "keep data in this `directory`; a temporary one, removed at the end, if empty")
 	f.Uint64Var(&o.seed, "seed", 1, "seed of the traffic")
 	f.IntVar(&o.clicks, "clicks", 20_000, "visits to short links")
 	o.grace = 5 * time.Second
 	daemon.DaysFlag(f, &o.grace, "grace", "how long an event may wait for its click or parent, such as `5s` or 3d")
-	f.StringVar(&o.topicPrefix, "topic-prefix", "", "stands before every topic, group and transactional id")
+	f.StringVar(&o.topicPrefix, "topic-prefix", "", "prefix of every topic, group and transactional id")
 	schemaIDs := ""
 	daemon.SchemaIDsFlag(f, &schemaIDs)
-	f.StringVar(&o.clickhouse, "clickhouse", "", "use this `DSN` in place of the embedded warehouse")
-	f.StringVar(&o.catalog, "catalog", "", "`file` to use in place of the demo's catalog")
+	f.StringVar(&o.clickhouse, "clickhouse", "", "use this `DSN` instead of the embedded warehouse")
+	f.StringVar(&o.catalog, "catalog", "", "`file` to use instead of the demo's catalog")
 	f.IntVar(&o.portBase, "port-base", 0, "move the ports to N … N+4: redirector, gateway, report, ClickHouse, "+
 		"Kafka (default 8080, 8081, 8082, 8123, 9092)")
-	f.StringVar(&o.library, "libchdb", "", "a libchdb.so to use in place of the one that is fetched")
+	f.StringVar(&o.library, "libchdb", "", "a libchdb.so to use instead of fetching one")
 	if err := daemon.Parse(f, args, lookupEnvironment); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			f.SetOutput(usage)
@@ -108,15 +110,17 @@ func parseOptions(args []string, usage io.Writer) (o options, err error) {
 	case o.grace < time.Second:
 		return o, fmt.Errorf("-grace: %v is under a second", o.grace)
 	}
-	missing := slices.DeleteFunc(slices.Clone(componentNames), func(p string) bool { return slices.Contains(o.runNames, p) })
+	missing := slices.DeleteFunc(slices.Clone(componentNames), func(p string) bool {
+		return slices.Contains(o.runNames, p)
+	})
 	switch {
 	case o.once && !o.traffic:
 		return o, errors.New("-once: with -traffic 0 there is nothing to check")
 	case o.once && len(missing) > 0:
-		return o, fmt.Errorf("-once: only all parts together can be checked, and -run lacks %s",
+		return o, fmt.Errorf("-once: the check needs all components, and -run lacks %s",
 			strings.Join(missing, ", "))
 	case len(missing) > 0:
-		o.traffic = false // the other parts are somebody else's: what arrives here is not ours to judge
+		o.traffic = false // other processes may write to these topics, so no check is possible
 	}
 	return o, nil
 }

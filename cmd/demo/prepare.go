@@ -21,8 +21,8 @@ import (
 //go:embed catalog.yaml
 var demoCatalog []byte
 
-// prepareData lays out the data directory: the catalog, and secrets for the workspaces that
-// have none.
+// prepareData writes the data directory: the catalog, and secrets for workspaces
+// without.
 func (d *demo) prepareData() error {
 	for _, dir := range []string{"", "signing-secrets", "token-keys", "reader-tokens"} {
 		if err := os.MkdirAll(d.dataPath(dir), 0o700); err != nil {
@@ -55,8 +55,8 @@ func (d *demo) prepareData() error {
 	return nil
 }
 
-// makeSecrets writes what a workspace lacks: a signing secret, a token key, a reader
-// token.
+// makeSecrets writes those that a workspace lacks: a signing secret, a token key and a
+// reader token.
 func (d *demo) makeSecrets(workspace string) error {
 	if err := d.writeIfMissing("signing-secrets/"+workspace, func() (string, error) {
 		s, err := signature.NewSecret(rand.Reader)
@@ -64,7 +64,9 @@ func (d *demo) makeSecrets(workspace string) error {
 	}); err != nil {
 		return err
 	}
-	if err := d.writeIfMissing("token-keys/"+workspace, func() (string, error) { return token.NewKey(rand.Reader) }); err != nil {
+	if err := d.writeIfMissing("token-keys/"+workspace, func() (string, error) {
+		return token.NewKey(rand.Reader)
+	}); err != nil {
 		return err
 	}
 	clear := "reader-token-" + workspace + ".txt"
@@ -82,7 +84,7 @@ func (d *demo) makeSecrets(workspace string) error {
 	})
 }
 
-// writeIfMissing writes a file of one line unless it is there.
+// writeIfMissing writes a file of one line unless the file exists.
 func (d *demo) writeIfMissing(name string, line func() (string, error)) error {
 	if _, err := os.Stat(d.dataPath(name)); !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// progressLine is one line that grows on a terminal, and a line every few seconds
-// elsewhere. It prints nothing for what is done at once.
+// progressLine shows progress: one line that is rewritten on a terminal, or a line
+// every few seconds elsewhere. It prints nothing for short work.
 type progressLine struct {
 	out      io.Writer
-	what     string
-	unit     string
-	terminal bool
+	what     string // the work, such as settling
+	unit     string // what is counted, such as rows
+	terminal bool   // whether out is one
 
 	mu        sync.Mutex
 	startedAt time.Time
 	printedAt time.Time
-	lineOpen  bool
+	lineOpen  bool // the terminal's cursor is behind the line
 }
 
 func newProgressLine(out io.Writer, what, unit string) *progressLine {
@@ -56,7 +56,7 @@ func (p *progressLine) update(done, total int) {
 	fmt.Fprintln(p.out, line)
 }
 
-// clearLine closes the line.
+// clearLine removes the line from the terminal.
 func (p *progressLine) clearLine() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -16,9 +16,8 @@ import (
 	"github.com/nimriz/partners/schemas/ledger"
 )
 
-// tableOutcomes reads the table outcomes back into the records that the oracle speaks,
-// snapshot included. It reads every field that a record has, so none is left out of the
-// comparison.
+// tableOutcomes reads the table outcomes into records, with their click snapshots. It
+// reads every field of a record, so that the comparison omits none.
 func tableOutcomes(ctx context.Context, wh *clickhouse.Conn) (out []event.Outcome, err error) {
 	fields := ledger.OutcomeFields()
 	var columns []string
@@ -42,7 +41,7 @@ func tableOutcomes(ctx context.Context, wh *clickhouse.Conn) (out []event.Outcom
 		if len(o.Flags) == 0 {
 			o.Flags = nil
 		}
-		if o.Click.ClickedAt == 0 { // no snapshot may be shown
+		if o.Click.ClickedAt == 0 { // the outcome has no snapshot
 			o.Click = nil
 		} else {
 			o.Click.WorkspaceID = o.WorkspaceID
@@ -53,7 +52,7 @@ func tableOutcomes(ctx context.Context, wh *clickhouse.Conn) (out []event.Outcom
 	return out, rows.Err()
 }
 
-// fieldSQL is the expression for a field's column, in the type of the field.
+// fieldSQL returns the SQL expression that reads a field's column in the field's type.
 func fieldSQL(f ledger.Field) string {
 	switch t := f.Type(); {
 	case t == reflect.TypeFor[event.Millis]():
@@ -66,8 +65,8 @@ func fieldSQL(f ledger.Field) string {
 	return f.Name
 }
 
-// scanTarget is a pointer to a field as ClickHouse's client knows its type: *string for
-// a field of type event.Verdict.
+// scanTarget returns a pointer to a field in a type that the ClickHouse client knows:
+// *string for a field of type event.Verdict.
 func scanTarget(field reflect.Value) any {
 	basic := map[reflect.Kind]reflect.Type{
 		reflect.String: reflect.TypeFor[*string](),
@@ -79,8 +78,8 @@ func scanTarget(field reflect.Value) any {
 	return field.Addr().Interface()
 }
 
-// tableDaily reads partner_daily into the oracle's rows, without the rows that say
-// nothing. It reads every column that such a row has.
+// tableDaily reads partner_daily into the oracle's rows, without rows that are all
+// zero. It reads every column of such a row.
 func tableDaily(ctx context.Context, wh *clickhouse.Conn) (out []oracle.DailyRow, err error) {
 	var columns []string
 	fields := reflect.VisibleFields(reflect.TypeFor[oracle.DailyRow]())
@@ -116,17 +115,17 @@ func tableDaily(ctx context.Context, wh *clickhouse.Conn) (out []oracle.DailyRow
 
 var wordEnd = regexp.MustCompile(`([a-z])([A-Z])`)
 
-// columnName is the column of a field: partner_id of PartnerID.
+// columnName returns the column of a field: partner_id for PartnerID.
 func columnName(field string) string {
 	return strings.ToLower(wordEnd.ReplaceAllString(field, "${1}_${2}"))
 }
 
-// partnerRow is a line of the partner table.
+// partnerRow is a line of the partner table; the counts are sums over all days.
 type partnerRow struct {
-	Workspace    string `ch:"workspace_id"`
-	Partner      string `ch:"partner"`
-	Relationship string `ch:"relationship"`
-	Program      string `ch:"program"`
+	Workspace    string `ch:"workspace_id"` // id
+	Partner      string `ch:"partner"`      // name, "" without a partner
+	Relationship string `ch:"relationship"` // as in the catalog
+	Program      string `ch:"program"`      // name
 	Clicks       uint64 `ch:"clicks"`
 	Leads        int64  `ch:"leads"`
 	Sales        int64  `ch:"sales"`
@@ -136,7 +135,7 @@ type partnerRow struct {
 	Money        string `ch:"money"` // lines of currency, exponent, net in minor units
 }
 
-// moneyLines prints exact amounts, a currency a line: they are never added up.
+// moneyLines formats exact amounts, one currency per line. Currencies are never added.
 func (p *partnerRow) moneyLines() string {
 	var lines []string
 	for line := range strings.Lines(p.Money) {
@@ -150,7 +149,7 @@ func (p *partnerRow) moneyLines() string {
 	return strings.Join(lines, "\n")
 }
 
-// statusWords are the words of the relationship on the page.
+// statusWords are the words for a relationship, as on the report's page.
 var statusWords = map[string]string{
 	"approved":    "Approved",
 	"review":      "Review",
@@ -160,8 +159,7 @@ var statusWords = map[string]string{
 	"deactivated": "Deactivated",
 }
 
-// printTables prints the partners, the conservation of each workspace, and the line
-// that says it all.
+// printTables prints the partner table and the conservation line.
 func (d *demo) printTables(ctx context.Context, wh *clickhouse.Conn) error {
 	var partners []partnerRow
 	if err := wh.Select(ctx, &partners, `

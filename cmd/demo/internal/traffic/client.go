@@ -23,19 +23,18 @@ import (
 
 const (
 	requestTimeout = 30 * time.Second
-	// A request that the gateway puts off (429, 503) is sent again this often at most.
-	maxAttempts  = 20
-	maxRetryWait = 5 * time.Second
+	maxAttempts    = 20              // of a request that the gateway answers with 429 or 503
+	maxRetryWait   = 5 * time.Second // between two attempts, whatever Retry-After says
 )
 
-// client speaks HTTP with the two servers and writes down what they answered.
+// client sends requests to the two servers and records their answers in the ledger.
 type client struct {
 	transport           *http.Transport
 	redirector, gateway *url.URL
 	secrets             map[string]secret // by workspace
-	keys                *token.Keyring
-	now                 func() time.Time
-	ledger              *Ledger
+	keys                *token.Keyring    // verifies the redirector's tokens; may be nil
+	now                 func() time.Time  // the clock of signatures
+	ledger              *Ledger           // gets every answer
 }
 
 // secret is a Standard Webhooks signing secret.
@@ -45,9 +44,17 @@ type secret struct {
 }
 
 func newClient(cfg Config, workspaces []catalog.Workspace, ledger *Ledger) (*client, error) {
-	c := &client{secrets: make(map[string]secret), keys: cfg.Keys, now: cfg.Now, ledger: ledger,
-		transport: &http.Transport{MaxIdleConnsPerHost: cfg.Workers + 1, DisableCompression: true,
-			ResponseHeaderTimeout: requestTimeout}}
+	c := &client{
+		secrets: make(map[string]secret),
+		keys:    cfg.Keys,
+		now:     cfg.Now,
+		ledger:  ledger,
+		transport: &http.Transport{
+			MaxIdleConnsPerHost:   cfg.Workers + 1,
+			DisableCompression:    true,
+			ResponseHeaderTimeout: requestTimeout,
+		},
+	}
 	c.redirector, _ = url.Parse(cfg.Redirector) // both were parsed by Validate
 	c.gateway, _ = url.Parse(cfg.Gateway)
 	for i := range workspaces {
@@ -68,7 +75,8 @@ func newClient(cfg Config, workspaces []catalog.Workspace, ledger *Ledger) (*cli
 
 func (c *client) closeConnections() { c.transport.CloseIdleConnections() }
 
-// followLink makes the visit and returns the token that the visitor sees, "" if none.
+// followLink makes the visit and returns the token that the visitor sees, "" if there
+// is none.
 func (c *client) followLink(ctx context.Context, v *visit) (string, error) {
 	header := make(http.Header, 2)
 	header["User-Agent"] = []string{v.agent}
@@ -79,47 +87,50 @@ func (c *client) followLink(ctx context.Context, v *visit) (string, error) {
 	if v.head {
 		method = http.MethodHead
 	}
+	query := v.queryString()
 	status, answer, _, err := c.roundTrip(ctx, &http.Request{Method: method, Host: v.link.Domain, Header: header,
-		URL: &url.URL{Scheme: c.redirector.Scheme, Host: c.redirector.Host, Opaque: v.path, RawQuery: v.queryString()}})
+		URL: &url.URL{Scheme: c.redirector.Scheme, Host: c.redirector.Host, Opaque: v.path, RawQuery: query}})
 	if err != nil {
 		return "", err
 	}
 	location := answer.Get("Location")
 	if status != http.StatusFound {
-		return "", fmt.Errorf("%s %s%s?%s: status %d, want 302", method, v.link.Domain, v.path, v.queryString(), status)
+		return "", fmt.Errorf("%s %s%s?%s: status %d, want 302", method, v.link.Domain, v.path, query, status)
 	}
 	tok, err := v.tokenInLocation(location)
 	if err == nil && tok != "" && c.keys != nil {
 		_, err = c.keys.Verify(v.workspace.ID, tok)
 	}
 	if err != nil {
-		return "", fmt.Errorf("%s %s%s?%s: %w", method, v.link.Domain, v.path, v.queryString(), err)
+		return "", fmt.Errorf("%s %s%s?%s: %w", method, v.link.Domain, v.path, query, err)
 	}
 	return tok, c.ledger.recordVisit(tok, v.expectedClick())
 }
 
-// roundTrip sends a request, without following redirects, and reads the whole answer.
+// roundTrip sends a request and reads the whole answer. It does not follow redirects.
 func (c *client) roundTrip(ctx context.Context, req *http.Request) (int, http.Header, []byte, error) {
-	req.Proto, req.ProtoMajor, req.ProtoMinor = "HTTP/1.1", 1, 1
+	req.Proto = "HTTP/1.1"
+	req.ProtoMajor, req.ProtoMinor = 1, 1
 	res, err := c.transport.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		return 0, nil, nil, fmt.Errorf("%s http://%s%s: %w", req.Method, req.URL.Host, req.URL.RequestURI(), err)
 	}
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusFound {
-		// a line of HTML; a connection that breaks in it is found by the next request
+		// The body is a line of HTML. If it breaks off, the next request fails.
 		io.Copy(io.Discard, res.Body)
 		return res.StatusCode, res.Header, nil, nil
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
 	if err != nil {
-		return 0, nil, nil, fmt.Errorf("reading the answer of http://%s%s: %w", req.URL.Host, req.URL.RequestURI(), err)
+		return 0, nil, nil, fmt.Errorf("reading the answer of http://%s%s: %w",
+			req.URL.Host, req.URL.RequestURI(), err)
 	}
 	return res.StatusCode, res.Header, body, nil
 }
 
-// signatureHeaders makes the headers of a signed request: Standard Webhooks 1.0.0, HMAC-SHA256
-// over id.timestamp.body.
+// signatureHeaders returns the headers of a signed request by Standard Webhooks 1.0.0:
+// HMAC-SHA256 over id.timestamp.body.
 func signatureHeaders(key []byte, id string, at time.Time, body []byte) http.Header {
 	stamp := strconv.FormatInt(at.Unix(), 10)
 	mac := hmac.New(sha256.New, key)
@@ -130,44 +141,50 @@ func signatureHeaders(key []byte, id string, at time.Time, body []byte) http.Hea
 }
 
 // postOnce sends a request to the events API.
-func (c *client) postOnce(ctx context.Context, method, workspace, route string, header http.Header, body []byte) (int,
-	http.Header, []byte, error) {
-	req := &http.Request{Method: method, Host: c.gateway.Host, Header: header, ContentLength: int64(len(body)),
-		Body:    io.NopCloser(bytes.NewReader(body)),
-		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
-		URL: &url.URL{Scheme: c.gateway.Scheme, Host: c.gateway.Host, Path: "/v1/workspaces/" + workspace + "/" +
-			route}}
-	return c.roundTrip(ctx, req)
+func (c *client) postOnce(ctx context.Context, method, workspace, route string, header http.Header,
+	body []byte) (status int, answerHeader http.Header, answer []byte, err error) {
+	path := "/v1/workspaces/" + workspace + "/" + route
+	return c.roundTrip(ctx, &http.Request{
+		Method:        method,
+		URL:           &url.URL{Scheme: c.gateway.Scheme, Host: c.gateway.Host, Path: path},
+		Host:          c.gateway.Host,
+		Header:        header,
+		Body:          io.NopCloser(bytes.NewReader(body)),
+		GetBody:       func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
+		ContentLength: int64(len(body)),
+	})
 }
 
-// postUntilAnswered posts a request again while the gateway puts it off; sign makes its headers,
-// each time anew. unsure counts the attempts whose outcome is unknown: the event may
-// have been recorded.
+// postUntilAnswered repeats a request while the gateway answers 429 or 503. sign
+// returns the headers of each attempt. unknown counts the attempts after which the
+// event may or may not have been recorded.
 func (c *client) postUntilAnswered(ctx context.Context, method, workspace, route string, body []byte,
-	sign func() http.Header) (status int, answer []byte, unsure int, err error) {
+	sign func() http.Header) (status int, answer []byte, unknown int, err error) {
 	for range maxAttempts {
 		var header http.Header
 		status, header, answer, err = c.postOnce(ctx, method, workspace, route, sign(), body)
 		if err != nil {
-			return 0, nil, unsure, err
+			return 0, nil, unknown, err
 		}
 		switch status {
 		case http.StatusTooManyRequests:
 			c.ledger.recordRateLimited()
 		case http.StatusServiceUnavailable:
-			unsure++
+			unknown++
 		default:
-			return status, answer, unsure, nil
+			return status, answer, unknown, nil
 		}
 		seconds, _ := strconv.Atoi(header.Get("Retry-After"))
-		if err := waitOrDone(ctx, min(max(time.Duration(seconds)*time.Second, 100*time.Millisecond), maxRetryWait)); err != nil {
-			return 0, nil, unsure, err
+		wait := min(max(time.Duration(seconds)*time.Second, 100*time.Millisecond), maxRetryWait)
+		if err := waitOrDone(ctx, wait); err != nil {
+			return 0, nil, unknown, err
 		}
 	}
-	return status, answer, unsure, nil
+	return status, answer, unknown, nil
 }
 
-// headerSigner signs a body for a workspace with the time of the moment.
+// headerSigner returns a function that signs a body for a workspace with the present
+// time.
 func (c *client) headerSigner(workspace, id string, body []byte) func() http.Header {
 	return func() http.Header { return signatureHeaders(c.secrets[workspace].key, id, c.now(), body) }
 }
@@ -183,10 +200,10 @@ func waitOrDone(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// sendEvent posts one event and checks that it is accepted, or refused as it says.
+// sendEvent posts one event and checks that it is accepted, or refused if it must be.
 func (c *client) sendEvent(ctx context.Context, m *message, webhookID string) error {
 	body := m.appendJSON(nil)
-	status, answer, unsure, err := c.postUntilAnswered(ctx, http.MethodPost, m.WorkspaceID, "events", body,
+	status, answer, unknown, err := c.postUntilAnswered(ctx, http.MethodPost, m.WorkspaceID, "events", body,
 		c.headerSigner(m.WorkspaceID, webhookID, body))
 	if err != nil {
 		return err
@@ -213,7 +230,7 @@ func (c *client) sendEvent(ctx context.Context, m *message, webhookID string) er
 		accepted.Status != "accepted" || accepted.ID != m.EventID {
 		return fmt.Errorf("posting %s for %s: status %d %s, want 202", body, m.WorkspaceID, status, answer)
 	}
-	c.ledger.recordAccepted(&m.Conversion, c.secrets[m.WorkspaceID].keyID, unsure)
+	c.ledger.recordAccepted(&m.Conversion, c.secrets[m.WorkspaceID].keyID, unknown)
 	return nil
 }
 
@@ -223,7 +240,7 @@ type expectedRefusal struct {
 	code   string
 }
 
-// checkRefusal checks an answer against the refusal that was expected.
+// checkRefusal compares an answer with the expected refusal.
 func (c *client) checkRefusal(want expectedRefusal, workspace string, status int, answer, body []byte) error {
 	var problem struct {
 		Code string `json:"code"`
@@ -236,10 +253,10 @@ func (c *client) checkRefusal(want expectedRefusal, workspace string, status int
 	return nil
 }
 
-// sendBatch posts events together and checks the result of each. Items that the gateway
-// put off are sent again.
+// sendBatch posts events in one request and checks the result of each. It repeats the
+// items for which the gateway was unavailable or the rate exceeded.
 func (c *client) sendBatch(ctx context.Context, workspace, webhookID string, events []*message) error {
-	unsure := make(map[*message]int)
+	unknown := make(map[*message]int)
 	for attempt := range maxAttempts {
 		body := []byte(`{"events":[`)
 		for i, m := range events {
@@ -250,7 +267,7 @@ func (c *client) sendBatch(ctx context.Context, workspace, webhookID string, eve
 		}
 		body = append(body, "]}"...)
 		id := fmt.Sprint(webhookID, "-", attempt)
-		status, answer, again, err := c.postUntilAnswered(ctx, http.MethodPost, workspace, "events:batch", body,
+		status, answer, more, err := c.postUntilAnswered(ctx, http.MethodPost, workspace, "events:batch", body,
 			c.headerSigner(workspace, id, body))
 		if err != nil {
 			return err
@@ -268,23 +285,23 @@ func (c *client) sendBatch(ctx context.Context, workspace, webhookID string, eve
 			return fmt.Errorf("posting a batch of %d for %s: status %d %s, want 202 and as many results",
 				len(events), workspace, status, answer)
 		}
-		var putOff []*message
+		var retry []*message
 		for i, r := range results.Results {
 			m := events[i]
-			unsure[m] += again
+			unknown[m] += more
 			switch {
 			case r.Index != i || r.ID != m.EventID:
 				return fmt.Errorf("posting a batch for %s: result %d is for index %d, event %q, want %q",
 					workspace, i, r.Index, r.ID, m.EventID)
 			case r.Status == "refused" && (r.Code == "unavailable" || r.Code == "rate_limited"):
 				if r.Code == "unavailable" {
-					unsure[m]++
+					unknown[m]++
 				} else {
 					c.ledger.recordRateLimited()
 				}
-				putOff = append(putOff, m)
+				retry = append(retry, m)
 			case m.wantRefusal == nil && r.Status == "accepted":
-				c.ledger.recordAccepted(&m.Conversion, c.secrets[workspace].keyID, unsure[m])
+				c.ledger.recordAccepted(&m.Conversion, c.secrets[workspace].keyID, unknown[m])
 			case m.wantRefusal != nil && r.Status == "refused" && r.Code == m.wantRefusal.code:
 				c.ledger.recordRefusal(expectedRejection{
 					workspace: workspace,
@@ -297,29 +314,30 @@ func (c *client) sendBatch(ctx context.Context, workspace, webhookID string, eve
 				return fmt.Errorf("posting a batch for %s: %s: %s %s", workspace, m.appendJSON(nil), r.Status, r.Code)
 			}
 		}
-		if events = putOff; len(events) == 0 {
+		if events = retry; len(events) == 0 {
 			return nil
 		}
 		if err := waitOrDone(ctx, 500*time.Millisecond); err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("posting a batch for %s: %d events were put off %d times", workspace, len(events), maxAttempts)
+	return fmt.Errorf("posting a batch for %s: %d events are not answered after %d attempts",
+		workspace, len(events), maxAttempts)
 }
 
-// message is an event on its way to the gateway.
+// message is an event to be sent to the gateway.
 type message struct {
 	event.Conversion
-	twin        bool // written in another way, with the same content
-	wantRefusal *expectedRefusal
+	twin        bool             // same content, other JSON form
+	wantRefusal *expectedRefusal // nil if the event must be accepted
 }
 
 const timeLayout = "2006-01-02T15:04:05.000Z07:00"
 
-// appendJSON writes the event as a merchant would.
+// appendJSON appends the event as a merchant would write it.
 func (m *message) appendJSON(dst []byte) []byte {
 	type field struct{ name, value string }
-	quote := func(s string) string { b, _ := json.Marshal(s); return string(b) } // a string always marshals
+	quote := func(s string) string { b, _ := json.Marshal(s); return string(b) } // strings always marshal
 	fields := []field{
 		{"event_id", quote(m.EventID)},
 		{"type", quote(string(m.Type))},

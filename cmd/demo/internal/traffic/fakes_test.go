@@ -34,7 +34,7 @@ import (
 	standard "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// fakeServers is a redirector and a gateway that fit on a page, and what they recorded.
+// fakeServers are a minimal redirector and a minimal gateway, and what they recorded.
 type fakeServers struct {
 	workspaces          []catalog.Workspace
 	keys                *token.Keyring
@@ -44,14 +44,14 @@ type fakeServers struct {
 	clicks     []oracle.Click
 	events     []oracle.Event
 	rejections []event.Rejection
-	requests   []string // normalised
+	requests   []string // normalized
 	visits     int
 	posts      int
-	// faults: each may answer a request in place of the fake
+	// breakVisit and breakPost may answer the nth request in place of the fake.
 	breakVisit, breakPost func(n int, w http.ResponseWriter) bool
-	// putOff says whether to answer the nth post with 429 or 503 (0: neither), and
-	// whether it is recorded all the same
-	putOff func(n int) (status int, recorded bool)
+	// deferPost returns the status of the nth post, 429 or 503 (0: neither), and
+	// whether the event is recorded nevertheless.
+	deferPost func(n int) (status int, recorded bool)
 }
 
 func secretOf(workspace string) string {
@@ -86,10 +86,14 @@ func newFakeServers(t testing.TB) *fakeServers {
 
 func (w *fakeServers) trafficConfig() traffic.Config {
 	cfg := traffic.DefaultConfig()
-	cfg.Clicks, cfg.Workers, cfg.Grace = 1500, 8, 500*time.Millisecond
-	cfg.Redirector, cfg.Gateway, cfg.Secrets, cfg.Keys = w.redirector.URL, w.gateway.URL, secretOf, w.keys
+	cfg.Clicks, cfg.Workers = 1500, 8
+	cfg.Grace = 500 * time.Millisecond
+	cfg.Redirector, cfg.Gateway = w.redirector.URL, w.gateway.URL
+	cfg.Secrets, cfg.Keys = secretOf, w.keys
 	return cfg
 }
+
+var botAgent = regexp.MustCompile(`(?i)bot|externalhit`)
 
 func (w *fakeServers) serveRedirect(rw http.ResponseWriter, req *http.Request) {
 	w.mu.Lock()
@@ -124,12 +128,25 @@ func (w *fakeServers) serveRedirect(rw http.ResponseWriter, req *http.Request) {
 		panic(err)
 	}
 	q := req.URL.Query()
-	c := event.Click{WorkspaceID: space.ID, ClickToken: token.Text(&raw), ClickedAt: event.MillisOf(time.Now()),
-		LinkID: link.ID, Trigger: event.TriggerLink,
-		WindowMs: (30 * 24 * time.Hour).Milliseconds(), TokenStatus: event.TokenAppended, PartnerID: link.Partner, RewardTerms: "10%",
-		PartnerRelationship: "approved", PartnerLifecycle: "active",
-		Sub1: q.Get("sub1"), Sub2: q.Get("sub2"), Sub3: q.Get("sub3"), Sub4: q.Get("sub4"), Sub5: q.Get("sub5"),
-		IsBot: req.Method == http.MethodHead || regexp.MustCompile(`(?i)bot|externalhit`).MatchString(req.UserAgent())}
+	c := event.Click{
+		WorkspaceID:         space.ID,
+		ClickToken:          token.Text(&raw),
+		ClickedAt:           event.MillisOf(time.Now()),
+		LinkID:              link.ID,
+		Trigger:             event.TriggerLink,
+		WindowMs:            (30 * 24 * time.Hour).Milliseconds(),
+		TokenStatus:         event.TokenAppended,
+		PartnerID:           link.Partner,
+		RewardTerms:         "10%",
+		PartnerRelationship: "approved",
+		PartnerLifecycle:    "active",
+		Sub1:                q.Get("sub1"),
+		Sub2:                q.Get("sub2"),
+		Sub3:                q.Get("sub3"),
+		Sub4:                q.Get("sub4"),
+		Sub5:                q.Get("sub5"),
+		IsBot:               req.Method == http.MethodHead || botAgent.MatchString(req.UserAgent()),
+	}
 	if q.Get("nr") == "qr" {
 		c.Trigger = event.TriggerQR
 	}
@@ -188,7 +205,8 @@ func (w *fakeServers) serveEvents(rw http.ResponseWriter, req *http.Request) {
 		return
 	}
 	path := eventsPath.FindStringSubmatch(req.URL.Path)
-	w.requests = append(w.requests, normalizeRequest(fmt.Sprintln(req.Method, req.URL.Path, req.Header.Get("Webhook-Id"),
+	w.requests = append(w.requests, normalizeRequest(fmt.Sprintln(req.Method, req.URL.Path,
+		req.Header.Get("Webhook-Id"),
 		string(body))))
 	refuse := func(r problem) {
 		if r.status != 401 && r.status != 405 && r.status != 415 {
@@ -209,8 +227,8 @@ func (w *fakeServers) serveEvents(rw http.ResponseWriter, req *http.Request) {
 		return
 	}
 	status, recorded := 0, true
-	if w.putOff != nil {
-		status, recorded = w.putOff(w.posts)
+	if w.deferPost != nil {
+		status, recorded = w.deferPost(w.posts)
 	}
 	if status != 0 {
 		rw.Header().Set("Retry-After", "0")
@@ -254,7 +272,7 @@ func (w *fakeServers) serveBatch(rw http.ResponseWriter, req *http.Request, work
 		c, err := w.readEvent(workspace, b)
 		r := result{Index: i, ID: c.EventID, Status: "accepted"}
 		switch {
-		case w.putOff != nil && w.posts%2 == 0 && i%3 == 1:
+		case w.deferPost != nil && w.posts%2 == 0 && i%3 == 1:
 			r.Status, r.Code = "refused", "unavailable"
 			if i%2 == 0 && err == (problem{}) {
 				w.recordEvent(c)
@@ -312,7 +330,8 @@ func (w *fakeServers) checkRequest(workspace string, req *http.Request, body []b
 	return problem{}
 }
 
-// readEvent is a gateway's reading of one event, as far as the traffic tries it.
+// readEvent decodes and checks one event as a gateway would, as far as the traffic
+// needs it.
 func (w *fakeServers) readEvent(workspace string, body []byte) (event.Conversion, problem) {
 	var e struct {
 		ID         string            `json:"event_id"`
@@ -331,10 +350,23 @@ func (w *fakeServers) readEvent(workspace string, body []byte) (event.Conversion
 	}
 	err := json.Unmarshal(body, &e, json.RejectUnknownMembers(true))
 	sum := sha256.Sum256([]byte(secretOf(workspace)))
-	c := event.Conversion{WorkspaceID: workspace, EventID: e.ID, ClickToken: e.Token, Type: e.Type, EventName: e.Name,
-		OccurredAt: event.MillisOf(e.OccurredAt), ReceivedAt: event.MillisOf(time.Now()),
-		Currency: e.Currency, Quantity: e.Quantity, OrderID: e.Order, ParentEventID: e.Parent, ReasonText: e.Reason,
-		CustomerRef: e.Customer, Metadata: e.Metadata, KeyID: hex.EncodeToString(sum[:])[:8]}
+	c := event.Conversion{
+		WorkspaceID:   workspace,
+		EventID:       e.ID,
+		ClickToken:    e.Token,
+		Type:          e.Type,
+		EventName:     e.Name,
+		OccurredAt:    event.MillisOf(e.OccurredAt),
+		ReceivedAt:    event.MillisOf(time.Now()),
+		Currency:      e.Currency,
+		Quantity:      e.Quantity,
+		OrderID:       e.Order,
+		ParentEventID: e.Parent,
+		ReasonText:    e.Reason,
+		CustomerRef:   e.Customer,
+		Metadata:      e.Metadata,
+		KeyID:         hex.EncodeToString(sum[:])[:8],
+	}
 	if err != nil {
 		var semantic *json.SemanticError
 		if errors.As(err, &semantic) && strings.Contains(err.Error(), "unknown") {
@@ -345,8 +377,9 @@ func (w *fakeServers) readEvent(workspace string, body []byte) (event.Conversion
 	switch digits, known := map[string]int{"EUR": 2, "USD": 2, "JPY": 0, "": 0}[e.Currency]; {
 	case !known:
 		return c, problem{422, "bad_currency"}
-	case !slices.Contains(event.Types(), e.Type), e.Type.Positive() &&
-		e.Parent != "", (e.Currency == "") != (e.Amount == nil):
+	case !slices.Contains(event.Types(), e.Type),
+		e.Type.Positive() && e.Parent != "",
+		(e.Currency == "") != (e.Amount == nil):
 		return c, problem{422, "invalid_field"}
 	case e.Amount != nil:
 		text := strings.Trim(string(e.Amount), `"`)
@@ -379,7 +412,7 @@ func (w *fakeServers) recordEvent(c event.Conversion) {
 	w.events = append(w.events, oracle.Event{Conversion: c, Offset: int64(len(w.events))})
 }
 
-// normalizeRequest takes out of a request what the redirector or the clock put in.
+// normalizeRequest removes from a request what the redirector or the clock decided.
 func normalizeRequest(request string) string {
 	request = regexp.MustCompile(`"click_token":"[^"]*"`).ReplaceAllString(request, `"click_token":"T"`)
 	request = regexp.MustCompile(`"occurred_at":"[^"]*"`).ReplaceAllString(request, `"occurred_at":"D"`)

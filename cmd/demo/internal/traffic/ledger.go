@@ -11,45 +11,49 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// Ledger is what a run did, as far as it was answered.
+// Ledger records the answers of a run.
 type Ledger struct {
 	mu             sync.Mutex
-	visibleTokens  map[string]clickFacts // by token
-	hiddenTokens   map[clickFacts]int    // visits that saw no token
+	visibleTokens  map[string]clickFacts // by token: visits that showed one
+	hiddenTokens   map[clickFacts]int    // visits that showed no token
 	accepted       map[delivery]*answerCounts
 	refused        []expectedRejection
-	rateLimited    int // times that the gateway said 429
-	expectedRows   []expectedRow
-	scenarioEvents int // events of stories, one by one
-	visitCount     int
-	acceptedCount  int
+	rateLimited    int           // answers 429
+	expectedRows   []expectedRow // of the scenarios
+	scenarioEvents int           // events of scenarios that were sent one by one
+	visitCount     int           // redirected visits
+	acceptedCount  int           // accepted events, duplicates included
 }
 
-// delivery is what identifies an accepted event on record.
+// delivery identifies an accepted event among the records.
 type delivery struct {
 	workspace, token, eventID string
-	content                   [32]byte
+	content                   [32]byte // SHA-256, see event.Conversion.ContentHash
 }
 
-// answerCounts counts what the gateway said about one delivery.
+// answerCounts counts the answers to one delivery.
 type answerCounts struct {
 	accepted int
-	unknown  int // attempts that may have been recorded all the same
-	keyID    string
+	unknown  int    // attempts that may have been recorded although they failed
+	keyID    string // of the signing secret
 }
 
-// expectedRejection is a refusal that must be on record.
+// expectedRejection is a refusal that must be recorded.
 type expectedRejection struct {
-	workspace, webhookID, code string
-	status                     int
-	eventID                    string   // "" if it could not be read
-	body                       [32]byte // zero for an item of a batch
-	unrecorded                 bool     // refused before, or by, its signature: not on record
-	either                     bool     // may be on record or not
+	workspace, webhookID, code string   // as in the rejection's record
+	status                     int      // HTTP status
+	eventID                    string   // "" if the gateway could not read it
+	body                       [32]byte // SHA-256; zero for an item of a batch
+	unrecorded                 bool     // refused before or by its signature: never recorded
+	either                     bool     // may be recorded or not
 }
 
 func newLedger() *Ledger {
-	return &Ledger{visibleTokens: make(map[string]clickFacts), hiddenTokens: make(map[clickFacts]int), accepted: make(map[delivery]*answerCounts)}
+	return &Ledger{
+		visibleTokens: make(map[string]clickFacts),
+		hiddenTokens:  make(map[clickFacts]int),
+		accepted:      make(map[delivery]*answerCounts),
+	}
 }
 
 func (l *Ledger) recordVisit(token string, f clickFacts) error {
@@ -67,7 +71,7 @@ func (l *Ledger) recordVisit(token string, f clickFacts) error {
 	return nil
 }
 
-func (l *Ledger) recordAccepted(c *event.Conversion, keyID string, unsure int) {
+func (l *Ledger) recordAccepted(c *event.Conversion, keyID string, unknown int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.acceptedCount++
@@ -78,7 +82,7 @@ func (l *Ledger) recordAccepted(c *event.Conversion, keyID string, unsure int) {
 		l.accepted[d] = a
 	}
 	a.accepted++
-	a.unknown += unsure
+	a.unknown += unknown
 }
 
 func (l *Ledger) recordRefusal(e expectedRejection) {
@@ -93,22 +97,23 @@ func (l *Ledger) recordRateLimited() {
 	l.rateLimited++
 }
 
-// Visits is how many requests were redirected: each is a click on record.
+// Visits returns how many requests were redirected. Each must be a recorded click.
 func (l *Ledger) Visits() int { return l.visitCount }
 
-// Accepted is how many events were answered with accepted, duplicates included.
+// Accepted returns how many events were accepted, duplicates included.
 func (l *Ledger) Accepted() int { return l.acceptedCount }
 
-// Refused is how many requests and items of batches were refused, as they had to be.
+// Refused returns how many requests and items of batches were refused as expected.
 func (l *Ledger) Refused() int { return len(l.refused) }
 
-// LinkCount is how often a link was followed.
+// LinkCount counts the visits of one link. Humans, QR and WithToken are parts of
+// Visits.
 type LinkCount struct {
-	Workspace, Link               string
+	Workspace, Link               string // ids
 	Visits, Humans, QR, WithToken int
 }
 
-// Links counts the redirected visits of each link, by workspace and link.
+// Links returns the redirected visits of each link, sorted by workspace and link.
 func (l *Ledger) Links() []LinkCount {
 	counts := make(map[[2]string]*LinkCount)
 	add := func(f clickFacts, n int, shown bool) {
@@ -145,10 +150,10 @@ func (l *Ledger) Links() []LinkCount {
 	return rows
 }
 
-// maxFindings is how many findings a check tells of.
+// maxFindings bounds the findings that a check returns.
 const maxFindings = 20
 
-// findings gathers what a check found.
+// findings collects the mistakes that a check finds.
 type findings struct {
 	lines []string
 	more  int
@@ -169,9 +174,9 @@ func (f *findings) limited() []string {
 	return f.lines
 }
 
-// CheckClicks compares the clicks on record with the visits: each redirect is there
-// exactly once, with the right link, trigger, bot flag, sub-ids and referrer, and
-// nothing else is. It returns nil if all is well.
+// CheckClicks compares the recorded clicks with the visits. Each redirect must be
+// recorded exactly once, with the right link, trigger, bot flag, sub-ids and referrer,
+// and no other click may be recorded. It returns nil if all clicks are right.
 func (l *Ledger) CheckClicks(clicks []event.Click) []string {
 	var f findings
 	seen := make(map[string]bool, len(clicks))
@@ -189,32 +194,33 @@ func (l *Ledger) CheckClicks(clicks []event.Click) []string {
 		case shown && c.TokenStatus != event.TokenAppended:
 			f.addFinding("click %s: token_status is %s, but a visitor saw the token", c.ClickToken, c.TokenStatus)
 		case shown && want != got:
-			f.addFinding("click %s is of %v; the visit was of %v", c.ClickToken, got, want)
+			f.addFinding("click %s says %v; the visit was %v", c.ClickToken, got, want)
 		case shown:
 		case c.TokenStatus == event.TokenAppended:
-			f.addFinding("click %s of %v: token_status is appended, but no visitor saw the token", c.ClickToken, got)
+			f.addFinding("click %s, %v: token_status is appended, but no visitor saw the token", c.ClickToken, got)
 		default:
 			hidden[got]--
 		}
 	}
 	for token, want := range l.visibleTokens {
 		if !seen[token] {
-			f.addFinding("click %s of %v is not on record", token, want)
+			f.addFinding("click %s, %v, is not on record", token, want)
 		}
 	}
 	for want, n := range hidden {
 		if n > 0 {
 			f.addFinding("%d clicks without a visible token are not on record: %v", n, want)
 		} else if n < 0 {
-			f.addFinding("%d clicks without a visible token are on record and never happened: %v", -n, want)
+			f.addFinding("%d clicks without a visible token are on record but never happened: %v", -n, want)
 		}
 	}
 	return f.limited()
 }
 
-// CheckConversions compares the conversions on record with the answers: each accepted
-// event is there as often as it was accepted, with its content and the id of the key
-// that signed it, and nothing else is. It returns nil if all is well.
+// CheckConversions compares the recorded conversions with the answers. Each accepted
+// event must be recorded as often as it was accepted, with its content and the id of
+// the secret that signed it, and nothing else may be recorded. It returns nil if all
+// conversions are right.
 func (l *Ledger) CheckConversions(conversions []event.Conversion) []string {
 	var f findings
 	found := make(map[delivery]int)
@@ -225,27 +231,27 @@ func (l *Ledger) CheckConversions(conversions []event.Conversion) []string {
 		a := l.accepted[d]
 		switch {
 		case a == nil:
-			f.addFinding("%s of %s with token %s is on record with content %x…, and was not accepted like that",
+			f.addFinding("%s of %s with token %s is on record with content %x…, which was not accepted",
 				c.EventID, c.WorkspaceID, c.ClickToken, c.ContentSHA256[:4])
 		case a.keyID != c.KeyID:
 			f.addFinding("%s of %s: key_id is %q, want %q", c.EventID, c.WorkspaceID, c.KeyID, a.keyID)
 		case c.ContentHash() != c.ContentSHA256:
-			f.addFinding("%s of %s: its fields do not give its content_sha256", c.EventID, c.WorkspaceID)
+			f.addFinding("%s of %s: content_sha256 does not match the fields", c.EventID, c.WorkspaceID)
 		}
 	}
 	for d, a := range l.accepted {
 		if n := found[d]; n < a.accepted || n > a.accepted+a.unknown {
-			f.addFinding("%s of %s with token %s was accepted %d times (unsure: %d) and is on record %d times",
+			f.addFinding("%s of %s with token %s was accepted %d times (unknown: %d) and is on record %d times",
 				d.eventID, d.workspace, d.token, a.accepted, a.unknown, n)
 		}
 	}
 	return f.limited()
 }
 
-// CheckRejections compares the rejections on record with the refusals: each refused
-// request with a genuine signature is there once, each refused item of a batch too,
-// with its code, status, ids and hash, and nothing else is. It returns nil if all is
-// well.
+// CheckRejections compares the recorded rejections with the refusals. Each refused
+// request with a valid signature, and each refused item of a batch, must be recorded
+// once, with its code, status, ids and hash. Nothing else may be recorded. It returns
+// nil if all rejections are right.
 func (l *Ledger) CheckRejections(rejections []event.Rejection) []string {
 	var f findings
 	name := func(workspace, webhookID, code string) string {
@@ -258,15 +264,15 @@ func (l *Ledger) CheckRejections(rejections []event.Rejection) []string {
 			expected[k] = append(expected[k], e)
 		}
 	}
-	putOffs := l.rateLimited
+	rateLimited := l.rateLimited
 	for _, r := range rejections {
 		k := name(r.WorkspaceID, r.WebhookID, r.Code)
 		i := slices.IndexFunc(expected[k], func(e expectedRejection) bool {
 			return e.eventID == r.EventID || e.eventID == "" || r.EventID == ""
 		})
 		if i < 0 {
-			if putOffs--; r.Code != "rate_limited" || putOffs < 0 {
-				f.addFinding("a rejection is on record that did not happen: %s, event %q, %s", k, r.EventID, r.Detail)
+			if rateLimited--; r.Code != "rate_limited" || rateLimited < 0 {
+				f.addFinding("a rejection that did not happen is on record: %s, event %q, %s", k, r.EventID, r.Detail)
 			}
 			continue
 		}

@@ -15,8 +15,16 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// sendRefused makes the requests that must not succeed: links that are not there, and
-// events that are not signed, not readable or not allowed.
+// Refusals that several requests must get.
+var (
+	malformed    = expectedRefusal{400, "malformed_json"}
+	badAmount    = expectedRefusal{422, "bad_amount"}
+	invalid      = expectedRefusal{422, "invalid_field"}
+	tokenInvalid = expectedRefusal{422, "token_invalid"}
+)
+
+// sendRefused sends the requests that must fail: links that do not exist, and events
+// that are unsigned, unreadable or not allowed.
 func (r *generator) sendRefused(ctx context.Context) error {
 	if err := r.requestDeadLinks(ctx); err != nil {
 		return err
@@ -36,7 +44,7 @@ func (r *generator) sendRefused(ctx context.Context) error {
 	return r.sendNotEntitled(ctx, tok)
 }
 
-// requestDeadLinks asks the redirector for what it must not redirect.
+// requestDeadLinks sends the requests that the redirector must not redirect.
 func (r *generator) requestDeadLinks(ctx context.Context) error {
 	first := r.targets[0]
 	ask := func(method, host, path string, want int) error {
@@ -74,15 +82,15 @@ func (r *generator) requestDeadLinks(ctx context.Context) error {
 	return nil
 }
 
-// A case of a refusal: one thing wrong in a request that is otherwise good.
+// refusalCase is a request with exactly one mistake.
 type refusalCase struct {
-	name      string
+	name      string // part of the event id and of errors
 	want      expectedRefusal
 	onRecord  string // yes, no or either
-	body      string // "" for a good one
+	body      string // "" for a valid one; $ID becomes the event id
 	change    func(header http.Header, body []byte)
 	method    string // "" for POST
-	workspace string // "" for the token's workspace
+	workspace string // "" for the token's
 }
 
 func (r *generator) sendBadSignatures(ctx context.Context, workspace, tok string) error {
@@ -92,21 +100,30 @@ func (r *generator) sendBadSignatures(ctx context.Context, workspace, tok string
 	}
 	key := r.client.secrets[workspace].key
 	return r.sendRefusalCases(ctx, workspace, tok, []refusalCase{
-		{name: "no-signature", want: expectedRefusal{401, "missing_signature"}, onRecord: "no", change: func(h http.Header,
-			_ []byte) {
-			h.Del("Webhook-Signature")
-		}},
+		{
+			name:     "no-signature",
+			want:     expectedRefusal{401, "missing_signature"},
+			onRecord: "no",
+			change:   func(h http.Header, _ []byte) { h.Del("Webhook-Signature") },
+		},
 		{
 			name:     "wrong-key",
 			want:     expectedRefusal{401, "bad_signature"},
 			onRecord: "no",
-			change:   resign([]byte("this is not the secret of anybody"), now),
+			change:   resign([]byte("no workspace has this secret"), now),
 		},
-		{name: "no-such-workspace", want: expectedRefusal{401, "bad_signature"}, onRecord: "no", workspace: "no-such-workspace"},
-		{name: "changed-on-the-way", want: expectedRefusal{401, "bad_signature"}, onRecord: "no", change: func(h http.Header,
-			_ []byte) {
-			h.Set("Webhook-Id", h.Get("Webhook-Id")+"x")
-		}},
+		{
+			name:      "no-such-workspace",
+			want:      expectedRefusal{401, "bad_signature"},
+			onRecord:  "no",
+			workspace: "no-such-workspace",
+		},
+		{
+			name:     "changed-on-the-way",
+			want:     expectedRefusal{401, "bad_signature"},
+			onRecord: "no",
+			change:   func(h http.Header, _ []byte) { h.Set("Webhook-Id", h.Get("Webhook-Id")+"x") },
+		},
 		{
 			name:     "stale",
 			want:     expectedRefusal{401, "stale_timestamp"},
@@ -119,10 +136,12 @@ func (r *generator) sendBadSignatures(ctx context.Context, workspace, tok string
 			onRecord: "either",
 			change:   resign(key, now.Add(10*time.Minute)),
 		},
-		{name: "form", want: expectedRefusal{415, "unsupported_media_type"}, onRecord: "no", change: func(h http.Header,
-			_ []byte) {
-			h.Set("Content-Type", "text/plain")
-		}},
+		{
+			name:     "form",
+			want:     expectedRefusal{415, "unsupported_media_type"},
+			onRecord: "no",
+			change:   func(h http.Header, _ []byte) { h.Set("Content-Type", "text/plain") },
+		},
 		{name: "put", want: expectedRefusal{405, "method_not_allowed"}, onRecord: "no", method: http.MethodPut},
 	})
 }
@@ -138,25 +157,26 @@ func (r *generator) sendBadEvents(ctx context.Context, workspace, tok string) er
 	}
 	raw[19] ^= 0x80
 	forged := token.Text(&raw)
+	swap := func(old, new string) string { return strings.Replace(with(""), old, new, 1) }
 	cases := []refusalCase{
-		{name: "cut", want: expectedRefusal{400, "malformed_json"}, body: `{"event_id":"$ID","type":"sa`},
-		{name: "twice", want: expectedRefusal{400, "malformed_json"}, body: with(`,"event_id":"$ID"`)},
+		{name: "cut", want: malformed, body: `{"event_id":"$ID","type":"sa`},
+		{name: "twice", want: malformed, body: with(`,"event_id":"$ID"`)},
 		{name: "unknown-field", want: expectedRefusal{400, "unknown_field"}, body: with(`,"amonut":"10.00"`)},
-		{name: "number", want: expectedRefusal{422, "bad_amount"}, body: with(`,"amount":10.00,"currency":"EUR"`)},
-		{name: "half-a-yen", want: expectedRefusal{422, "bad_amount"}, body: with(`,"amount":"10.5","currency":"JPY"`)},
-		{name: "negative", want: expectedRefusal{422, "bad_amount"}, body: with(`,"amount":"-10.00","currency":"EUR"`)},
-		{name: "no-such-currency", want: expectedRefusal{422, "bad_currency"},
-			body: with(`,"amount":"10.00","currency":"EUX"`)},
-		{name: "amount-alone", want: expectedRefusal{422, "invalid_field"}, body: with(`,"amount":"10.00"`)},
-		{name: "sale-with-parent", want: expectedRefusal{422, "invalid_field"}, body: with(`,"parent_event_id":"x"`)},
-		{name: "no-such-type", want: expectedRefusal{422, "invalid_field"}, body: strings.Replace(with(""),
-			`"sale"`, `"gift"`, 1)},
-		{name: "short-token", want: expectedRefusal{422, "token_malformed"}, body: strings.Replace(with(""), tok, tok[1:], 1)},
-		{name: "forged-token", want: expectedRefusal{422, "token_invalid"}, body: strings.Replace(with(""), tok, forged, 1)},
-		{name: "tomorrow", want: expectedRefusal{422, "occurred_in_future"}, body: strings.Replace(with(""), at(0),
-			at(24*time.Hour), 1)},
-		{name: "long-ago", want: expectedRefusal{422, "occurred_too_old"}, body: strings.Replace(with(""), at(0),
-			at(-401*24*time.Hour), 1)},
+		{name: "number", want: badAmount, body: with(`,"amount":10.00,"currency":"EUR"`)},
+		{name: "half-a-yen", want: badAmount, body: with(`,"amount":"10.5","currency":"JPY"`)},
+		{name: "negative", want: badAmount, body: with(`,"amount":"-10.00","currency":"EUR"`)},
+		{
+			name: "no-such-currency",
+			want: expectedRefusal{422, "bad_currency"},
+			body: with(`,"amount":"10.00","currency":"EUX"`),
+		},
+		{name: "amount-alone", want: invalid, body: with(`,"amount":"10.00"`)},
+		{name: "sale-with-parent", want: invalid, body: with(`,"parent_event_id":"x"`)},
+		{name: "no-such-type", want: invalid, body: swap(`"sale"`, `"gift"`)},
+		{name: "short-token", want: expectedRefusal{422, "token_malformed"}, body: swap(tok, tok[1:])},
+		{name: "forged-token", want: tokenInvalid, body: swap(tok, forged)},
+		{name: "tomorrow", want: expectedRefusal{422, "occurred_in_future"}, body: swap(at(0), at(24*time.Hour))},
+		{name: "long-ago", want: expectedRefusal{422, "occurred_too_old"}, body: swap(at(0), at(-401*24*time.Hour))},
 	}
 	for i := range cases {
 		cases[i].onRecord = "yes"
@@ -164,7 +184,7 @@ func (r *generator) sendBadEvents(ctx context.Context, workspace, tok string) er
 	return r.sendRefusalCases(ctx, workspace, tok, cases)
 }
 
-// validEventBody is the body of a request whose headers are wrong.
+// validEventBody returns a valid event, for requests whose headers are wrong.
 func (r *generator) validEventBody(tok, id string) string {
 	m := message{Conversion: event.Conversion{
 		EventID:    id,
@@ -203,16 +223,23 @@ func (r *generator) sendRefusalCases(ctx context.Context, workspace, tok string,
 		if err := r.client.checkRefusal(c.want, space, status, answer, body); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		r.ledger.recordRefusal(expectedRejection{workspace: space, webhookID: header.Get("Webhook-Id"), code: c.want.code,
-			status: c.want.status,
-			body:   sha256.Sum256(body), unrecorded: c.onRecord == "no", either: c.onRecord == "either"})
+		r.ledger.recordRefusal(expectedRejection{
+			workspace:  space,
+			webhookID:  header.Get("Webhook-Id"),
+			code:       c.want.code,
+			status:     c.want.status,
+			body:       sha256.Sum256(body),
+			unrecorded: c.onRecord == "no",
+			either:     c.onRecord == "either",
+		})
 	}
 	return nil
 }
 
-// sendNotEntitled posts for the workspaces that see no tokens. Without conversion tracking
-// events are refused; a smaller plan alone refuses nothing, there is only no token to
-// send. tok is another workspace's token, "" if there is none.
+// sendNotEntitled sends events of the workspaces whose visitors see no tokens. Without
+// conversion tracking the gateway refuses them. A smaller plan alone refuses nothing:
+// its merchants only have no token to send. tok is another workspace's token, "" if
+// there is none.
 func (r *generator) sendNotEntitled(ctx context.Context, tok string) error {
 	seen := make(map[string]bool)
 	for i := range r.targets {
@@ -223,7 +250,7 @@ func (r *generator) sendNotEntitled(ctx context.Context, tok string) error {
 		seen[w.ID] = true
 		t := r.newPlayer(r.eventIDPrefix+"-"+w.ID, w.ID, tok, nil)
 		if tok != "" && w.Access.ConversionTracking {
-			m, err := t.nextEvent(step{id: "stolen", typ: event.Lead, refused: &expectedRefusal{422, "token_invalid"}})
+			m, err := t.nextEvent(step{id: "stolen", typ: event.Lead, refused: &tokenInvalid})
 			if err == nil {
 				err = r.client.sendEvent(ctx, m, "msg-"+m.EventID)
 			}

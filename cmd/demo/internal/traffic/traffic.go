@@ -15,37 +15,37 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Phases of a run, as progress hears them.
+// Phases of a run, as passed to progress.
 const (
-	PhaseScenarios = "stories"
+	PhaseScenarios = "scenarios"
 	PhaseVolume    = "traffic"
 	PhaseLate      = "late events"
 )
 
 // Config says what to drive, and how much.
 type Config struct {
-	Seed       uint64
-	Clicks     int    // visits of the volume; the stories add a few dozen
+	Seed       uint64 // decides everything but the tokens
+	Clicks     int    // visits of the volume; the scenarios add a few dozen
 	Redirector string // base URL
 	Gateway    string // base URL
-	// Grace is the processor's. If it is at most MaxGrace, the run ends with events
-	// that come after it.
+	// Grace is the processor's. If it is at most MaxGrace, the run waits for it and
+	// ends with late events.
 	Grace   time.Duration
 	Workers int // connections to each server, in the volume
-	// Secrets returns the signing secret ("whsec_…") of a workspace, "" if it has none:
-	// then it posts no events.
+	// Secrets returns the signing secret ("whsec_…") of a workspace. Workspaces without
+	// one ("") post no events.
 	Secrets func(workspace string) string
 	// Keys mints tokens of clicks that never happened or are long gone. nil leaves out
-	// the stories that need them.
+	// the scenarios that need them.
 	Keys *token.Keyring
-	Now  func() time.Time
+	Now  func() time.Time // the clock
 }
 
-// MaxGrace is the longest grace that a run waits for.
+// MaxGrace is the longest grace for which a run sends late events.
 const MaxGrace = 30 * time.Second
 
-// DefaultConfig is what the demo starts from. Redirector, Gateway and Secrets are to be
-// filled in.
+// DefaultConfig returns the settings of the demo. The caller fills in Redirector,
+// Gateway and Secrets.
 func DefaultConfig() Config {
 	return Config{Seed: 1, Clicks: 2000, Grace: 5 * time.Second, Workers: 48, Now: time.Now}
 }
@@ -53,11 +53,7 @@ func DefaultConfig() Config {
 // Validate reports every setting that cannot work.
 func (c *Config) Validate() error {
 	var errs []error
-	for _, base := range []struct{ field, text string }{{"redirector", c.Redirector}, {"gateway", c.Gateway}} {
-		if u, err := url.Parse(base.text); err != nil || u.Scheme != "http" || u.Host == "" || u.Path != "" {
-			errs = append(errs, fmt.Errorf("%s: want http://host:port, not %q", base.field, base.text))
-		}
-	}
+	errs = append(errs, checkBaseURL("redirector", c.Redirector), checkBaseURL("gateway", c.Gateway))
 	if c.Clicks < 0 {
 		errs = append(errs, fmt.Errorf("clicks: %d is negative", c.Clicks))
 	}
@@ -76,39 +72,51 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+func checkBaseURL(field, text string) error {
+	if u, err := url.Parse(text); err != nil || u.Scheme != "http" || u.Host == "" || u.Path != "" {
+		return fmt.Errorf("%s: want http://host:port, not %q", field, text)
+	}
+	return nil
+}
+
 // generator is one call of Run.
 type generator struct {
 	cfg           Config
 	client        *client
-	targets       []target
-	workspaces    map[string]*catalog.Workspace
+	targets       []target                      // the active links
+	workspaces    map[string]*catalog.Workspace // by id
 	ledger        *Ledger
-	eventIDPrefix string // of event ids: two runs over the same data do not meet in them
+	eventIDPrefix string // unique to this run, so that runs over the same data do not share ids
 	templates     []journeyTemplate
 
-	progress   func(done, total int, phase string)
-	progressMu sync.Mutex
-	visitsDone atomic.Int64
+	progress   func(done, total int, phase string) // may be nil
+	progressMu sync.Mutex                          // held during a call of progress
+	visitsDone atomic.Int64                        // of the volume
 }
 
-// Run drives the traffic and returns what it did; with an error, what it did until
-// then. progress may be nil; its calls do not overlap.
-func Run(ctx context.Context, cfg Config, workspaces []catalog.Workspace, progress func(done, total int,
-	phase string)) (*Ledger, error) {
+// Run generates the traffic and returns what was answered, also together with an error.
+// progress may be nil; its calls do not overlap.
+func Run(ctx context.Context, cfg Config, workspaces []catalog.Workspace,
+	progress func(done, total int, phase string)) (*Ledger, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("driving traffic: %w", err)
 	}
-	shapes, err := loadTemplates()
+	templates, err := loadTemplates()
 	if err != nil {
 		return nil, err
 	}
-	stories, err := loadScenarios()
+	scenarios, err := loadScenarios()
 	if err != nil {
 		return nil, err
 	}
-	r := &generator{cfg: cfg, ledger: newLedger(), workspaces: make(map[string]*catalog.Workspace), templates: shapes,
+	r := &generator{
+		cfg:           cfg,
+		ledger:        newLedger(),
+		workspaces:    make(map[string]*catalog.Workspace),
+		templates:     templates,
 		progress:      progress,
-		eventIDPrefix: "evt-" + strconv.FormatInt(cfg.Now().Unix(), 36)}
+		eventIDPrefix: "evt-" + strconv.FormatInt(cfg.Now().Unix(), 36),
+	}
 	if r.client, err = newClient(cfg, workspaces, r.ledger); err != nil {
 		return nil, fmt.Errorf("driving traffic: %w", err)
 	}
@@ -120,12 +128,12 @@ func Run(ctx context.Context, cfg Config, workspaces []catalog.Workspace, progre
 		return nil, errors.New("driving traffic: the catalog has no active link")
 	}
 
-	late, err := r.playScenarios(ctx, stories)
+	late, err := r.playScenarios(ctx, scenarios)
 	if err != nil {
-		return r.ledger, fmt.Errorf("telling stories: %w", err)
+		return r.ledger, fmt.Errorf("playing scenarios: %w", err)
 	}
 	if err := r.sendRefused(ctx); err != nil {
-		return r.ledger, fmt.Errorf("making requests that must be refused: %w", err)
+		return r.ledger, fmt.Errorf("sending requests that must be refused: %w", err)
 	}
 	if err := r.driveVolume(ctx); err != nil {
 		return r.ledger, fmt.Errorf("driving volume: %w", err)
@@ -145,8 +153,8 @@ func (r *generator) reportProgress(done, total int, phase string) {
 	r.progress(done, total, phase)
 }
 
-// chunkVisits is how many visits are drawn from one random source and made one after the
-// other.
+// chunkVisits is how many visits share one random source. They are made one after
+// another.
 const chunkVisits = 500
 
 func (r *generator) driveVolume(ctx context.Context) error {

@@ -42,7 +42,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{"stories true", "traffic true", "late events true"}, phases); d != "" {
+	if d := cmp.Diff([]string{"scenarios true", "traffic true", "late events true"}, phases); d != "" {
 		t.Error(d)
 	}
 	wantNoFindings(t, "clicks", ledger.CheckClicks(w.clickRecords()))
@@ -51,7 +51,7 @@ func TestRun(t *testing.T) {
 	judge := oracle.DefaultConfig()
 	judge.Grace = cfg.Grace
 	truth := oracle.Judge(judge, w.clicks, w.events, event.MillisOf(time.Now().Add(time.Hour)))
-	wantNoFindings(t, "stories", ledger.CheckScenarios(truth.Outcomes))
+	wantNoFindings(t, "scenarios", ledger.CheckScenarios(truth.Outcomes))
 
 	if ledger.Visits() != len(w.clicks) || ledger.Accepted() != len(w.events) || ledger.Refused() < 20 {
 		t.Errorf("%d visits, %d accepted, %d refused", ledger.Visits(), ledger.Accepted(), ledger.Refused())
@@ -63,10 +63,11 @@ func TestRun(t *testing.T) {
 		counts[string(o.Type)]++
 		counts[o.Currency]++
 	}
-	for _, must := range []string{"attributed", "reversed", "duplicate", "conflict", "expired", "click_not_found",
-		"before_click", "wrong_parent", "parent_ambiguous",
-		"parent_not_found", "parent_unattributed", "lead", "sale", "refund", "cancellation", "reversal", "EUR", "USD",
-		"JPY"} {
+	for _, must := range []string{"attributed", "reversed", "duplicate", "conflict", "expired",
+		"click_not_found", "before_click",
+		"wrong_parent", "parent_ambiguous", "parent_not_found", "parent_unattributed",
+		"lead", "sale", "refund", "cancellation", "reversal",
+		"EUR", "USD", "JPY"} {
 		if counts[must] == 0 {
 			t.Errorf("nothing is %s", must)
 		}
@@ -84,7 +85,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// A check that cannot find anything is worth nothing.
+// Each check finds the mistake that it is for.
 func TestChecksFindMistakes(t *testing.T) {
 	w := newFakeServers(t)
 	cfg := w.trafficConfig()
@@ -170,7 +171,9 @@ func TestSameSeedSameRequests(t *testing.T) {
 	requests := func(seed uint64, workers int) []string {
 		w := newFakeServers(t)
 		cfg := w.trafficConfig()
-		cfg.Seed, cfg.Workers, cfg.Clicks, cfg.Grace, cfg.Now = seed, workers, 1200, 0, func() time.Time { return now }
+		cfg.Seed, cfg.Workers = seed, workers
+		cfg.Clicks, cfg.Grace = 1200, 0
+		cfg.Now = func() time.Time { return now }
 		if _, err := traffic.Run(t.Context(), cfg, w.workspaces, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -221,15 +224,14 @@ func TestUnexpectedAnswers(t *testing.T) {
 	f("another event is acknowledged", func(w *fakeServers) {
 		w.breakPost = answer(202, "", `{"status":"accepted","event_id":"other"}`)
 	}, "want 202")
-	f("nobody is there", func(w *fakeServers) { w.redirector.Close() }, "connection refused")
+	f("the redirector is down", func(w *fakeServers) { w.redirector.Close() }, "connection refused")
 }
 
-// What is put off is sent again, and what may have been recorded by the way is no
-// error.
+// Deferred events are sent again. One that was recorded nevertheless is no mistake.
 func TestDeferredEventsAreSentAgain(t *testing.T) {
 	w := newFakeServers(t)
 	rng := rand.New(rand.NewPCG(1, 1))
-	w.putOff = func(int) (int, bool) {
+	w.deferPost = func(int) (int, bool) {
 		switch rng.IntN(20) {
 		case 0:
 			return http.StatusTooManyRequests, false
@@ -249,7 +251,7 @@ func TestDeferredEventsAreSentAgain(t *testing.T) {
 	}
 	wantNoFindings(t, "conversions", ledger.CheckConversions(w.conversionRecords()))
 	if ledger.Accepted() >= len(w.events) {
-		t.Error("no event was recorded and put off: the test tests nothing")
+		t.Error("no event was recorded and deferred: the test shows nothing")
 	}
 }
 
@@ -278,8 +280,8 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// BenchmarkVolume is a run per visit, the servers included: a redirector that does
-// nothing but mint tokens, and the gateway of the tests.
+// BenchmarkVolume measures a run per visit, including the servers: a redirector that
+// only mints tokens, and the gateway of the tests.
 func BenchmarkVolume(b *testing.B) {
 	w := newFakeServers(b)
 	full := w.redirector.Config.Handler
@@ -303,7 +305,8 @@ func BenchmarkVolume(b *testing.B) {
 		}
 	}
 	cfg := w.trafficConfig()
-	cfg.Clicks, cfg.Workers, cfg.Grace = b.N, traffic.DefaultConfig().Workers, 0
+	cfg.Clicks, cfg.Workers = b.N, traffic.DefaultConfig().Workers
+	cfg.Grace = 0
 	b.ReportAllocs()
 	b.ResetTimer()
 	if _, err := traffic.Run(b.Context(), cfg, w.workspaces, nil); err != nil {
@@ -312,7 +315,7 @@ func BenchmarkVolume(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "visits/s")
 }
 
-// The generator would repeat the mistakes of what it tests if it used its code.
+// The generator shares no code with the pipeline, or it would repeat its mistakes.
 func TestImports(t *testing.T) {
 	files, err := os.ReadDir(".")
 	if err != nil {

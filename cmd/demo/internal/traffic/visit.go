@@ -17,14 +17,14 @@ type target struct {
 	link      *catalog.Link
 	program   *catalog.Program // nil if none
 	partner   *catalog.Partner // nil if none
-	path      string           // escaped
-	// hidden: no visitor may see a token. plain: the destination has nothing that could
-	// forbid one, so every visitor of a link that is not hidden sees one.
-	hidden, plain bool
-	weight        int
+	path      string           // of the short link, escaped
+	hidden    bool             // no visitor may see a token
+	// nothing in the destination forbids a token: if not hidden, all visitors see one
+	plain  bool
+	weight int // popularity
 }
 
-// activeTargets lists the active links, the first more popular than the next.
+// activeTargets returns the active links, each more popular than the next.
 func activeTargets(workspaces []catalog.Workspace) []target {
 	var targets []target
 	for i := range workspaces {
@@ -62,14 +62,14 @@ func activeTargets(workspaces []catalog.Workspace) []target {
 // visit is one request to the redirector.
 type visit struct {
 	*target
-	head      bool
-	agent     string
-	bot       bool
-	referrer  string // a URL, or ""
-	qr        bool
-	subs      [5]string
-	extra     string // further query parameters, as sent
-	forwarded string // those of extra that the destination gets
+	head      bool      // HEAD instead of GET
+	agent     string    // User-Agent
+	bot       bool      // the click must be flagged as one of a bot
+	referrer  string    // a URL, or ""
+	qr        bool      // the visitor scanned a QR code
+	subs      [5]string // sub1 to sub5
+	extra     string    // further query parameters, as sent
+	forwarded string    // those of extra that the destination must get
 }
 
 var browsers = []string{
@@ -95,7 +95,7 @@ var crawlers = []string{
 var referrers = []string{"https://news.example.com/spring?id=7", "https://www.example.org/",
 	"https://blog.example.net/reviews/best-of", "https://t.example/x"}
 
-// drawVisit draws who comes, from where, to which link.
+// drawVisit draws a visitor, a referrer and a link.
 func (r *generator) drawVisit(rng *rand.Rand) visit {
 	total := 0
 	for i := range r.targets {
@@ -125,7 +125,7 @@ func (r *generator) drawVisit(rng *rand.Rand) visit {
 		}
 	}
 	if rng.IntN(20) == 0 {
-		// somebody copied a link with its token
+		// a link that was copied with its token
 		v.extra = v.workspace.TokenParameter + "=" + token.Text(&token.Raw{1})
 	}
 	return v
@@ -147,13 +147,13 @@ func (v *visit) queryString() string {
 	return strings.Join(parts, "&")
 }
 
-// clickFacts is what a click record must say about its visit.
+// clickFacts is the part of a click record that a visit decides.
 type clickFacts struct {
-	workspace, link string
-	trigger         event.Trigger
-	bot             bool
-	subs            [5]string
-	referrer        string
+	workspace, link string        // ids
+	trigger         event.Trigger // link or QR code
+	bot             bool          // is_bot
+	subs            [5]string     // sub1 to sub5
+	referrer        string        // host, or ""
 }
 
 func (v *visit) expectedClick() clickFacts {
@@ -180,8 +180,8 @@ func (f clickFacts) String() string {
 	return s
 }
 
-// tokenInLocation returns the token in a Location, "" if the Location is the destination alone.
-// All else must be the destination, byte for byte.
+// tokenInLocation returns the token in a Location, "" if the Location is just the
+// destination. Everything but the token must equal the destination byte for byte.
 func (v *visit) tokenInLocation(location string) (string, error) {
 	head, fragment := v.link.Destination, ""
 	if i := strings.IndexByte(head, '#'); i >= 0 {

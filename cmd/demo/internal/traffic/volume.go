@@ -6,18 +6,20 @@ import (
 	"math/rand/v2"
 )
 
-// journeyEvery is how many visits bring one journey.
+// journeyEvery is the mean number of visits per journey.
 const journeyEvery = 60
 
-// driveChunk makes visits one after the other, with the journeys that follow from them. All
-// that it does is drawn before it is done, so it does not depend on what the servers
-// answer.
+// driveChunk makes visits one after another, and the journeys that follow from them. It
+// draws everything in advance, so that the servers' answers do not influence it.
 func (r *generator) driveChunk(ctx context.Context, n, visits int) error {
 	rng := rand.New(rand.NewPCG(r.cfg.Seed, uint64(n)+1))
 	batches := make(map[string][]*message)
 	for i := range visits {
 		v := r.drawVisit(rng)
-		converts, atOnce, with, own := rng.IntN(journeyEvery) == 0, rng.IntN(3) == 0, r.drawTemplate(rng), rng.Uint64()
+		converts := rng.IntN(journeyEvery) == 0
+		atOnce := rng.IntN(3) == 0 // else with others, in a batch
+		template := r.drawTemplate(rng)
+		seed := rng.Uint64()
 		tok, err := r.client.followLink(ctx, &v)
 		if err != nil {
 			return err
@@ -26,8 +28,9 @@ func (r *generator) driveChunk(ctx context.Context, n, visits int) error {
 		if _, merchant := r.client.secrets[v.workspace.ID]; !converts || !merchant || tok == "" {
 			continue
 		}
-		t := r.newPlayer(fmt.Sprintf("%s-%d-%d", r.eventIDPrefix, n, i), v.workspace.ID, tok, rand.New(rand.NewPCG(own, 0)))
-		for k, s := range with.steps {
+		t := r.newPlayer(fmt.Sprintf("%s-%d-%d", r.eventIDPrefix, n, i), v.workspace.ID, tok,
+			rand.New(rand.NewPCG(seed, 0)))
+		for k, s := range template.steps {
 			m, err := t.nextEvent(s)
 			if err != nil {
 				return err
@@ -38,13 +41,13 @@ func (r *generator) driveChunk(ctx context.Context, n, visits int) error {
 				return err
 			}
 		}
-		if !atOnce && own%8 == 0 { // somebody tries
+		if !atOnce && seed%8 == 0 { // add an event with a forged token
 			m, err := t.nextEvent(step{
 				id:      "F",
 				typ:     "sale",
 				amount:  "any",
 				token:   "forged",
-				refused: &expectedRefusal{422, "token_invalid"},
+				refused: &tokenInvalid,
 			})
 			if err != nil {
 				return err
@@ -52,12 +55,13 @@ func (r *generator) driveChunk(ctx context.Context, n, visits int) error {
 			batches[t.workspace] = append(batches[t.workspace], m)
 		}
 	}
-	for i := range r.targets { // in an order that does not change
+	for i := range r.targets { // in a fixed order
 		w := r.targets[i].workspace.ID
 		if len(batches[w]) == 0 {
 			continue
 		}
-		if err := r.client.sendBatch(ctx, w, fmt.Sprintf("msg-%s-%d-%s", r.eventIDPrefix, n, w), batches[w]); err != nil {
+		id := fmt.Sprintf("msg-%s-%d-%s", r.eventIDPrefix, n, w)
+		if err := r.client.sendBatch(ctx, w, id, batches[w]); err != nil {
 			return err
 		}
 		delete(batches, w)

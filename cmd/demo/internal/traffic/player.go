@@ -15,20 +15,20 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// player turns the steps of one token's journey into messages.
+// player turns the steps of one token's journey into events.
 type player struct {
 	generator *generator
-	prefix    string // of its ids
-	workspace string
-	foreign   string // another workspace whose merchant posts, "" if none
-	token     string
-	clicked   event.Millis
-	rng       *rand.Rand
+	prefix    string       // of the journey's ids
+	workspace string       // of the click
+	foreign   string       // another workspace whose merchant may send events, "" if none
+	token     string       // of the click
+	clicked   event.Millis // when the click was made
+	rng       *rand.Rand   // draws amounts and tokens
 
-	steps    int
-	minor    int64 // the amount drawn last
-	currency string
-	occurred map[string]event.Millis // by event id: sent again, it happened at the same time
+	steps    int                     // played so far
+	minor    int64                   // amount drawn last, in minor units
+	currency string                  // of minor; "" before the first draw
+	occurred map[string]event.Millis // by event id: a repeated event keeps its occurred_at
 }
 
 func (r *generator) newPlayer(prefix, workspace, tok string, rng *rand.Rand) *player {
@@ -43,7 +43,7 @@ func (r *generator) newPlayer(prefix, workspace, tok string, rng *rand.Rand) *pl
 	}
 }
 
-// nextEvent makes the next event.
+// nextEvent returns the event of a step.
 func (t *player) nextEvent(s step) (*message, error) {
 	t.steps++
 	name := func(prefix, id string) string {
@@ -52,9 +52,15 @@ func (t *player) nextEvent(s step) (*message, error) {
 		}
 		return t.prefix + "-" + prefix + id
 	}
-	m := &message{twin: s.twin, wantRefusal: s.refused, Conversion: event.Conversion{WorkspaceID: t.workspace,
-		EventID: name("", s.id), ClickToken: t.token, Type: s.typ, EventName: s.name,
-		OrderID: name("o", s.order), ParentEventID: name("", s.parent)}}
+	m := &message{twin: s.twin, wantRefusal: s.refused, Conversion: event.Conversion{
+		WorkspaceID:   t.workspace,
+		EventID:       name("", s.id),
+		ClickToken:    t.token,
+		Type:          s.typ,
+		EventName:     s.name,
+		OrderID:       name("o", s.order),
+		ParentEventID: name("", s.parent),
+	}}
 	if s.typ == event.Sale {
 		m.EventName = cmp.Or(s.name, "checkout")
 		m.CustomerRef = t.prefix + "-käufer"
@@ -80,15 +86,15 @@ func (t *player) setOccurredAt(m *message, s step) {
 	case s.at != nil:
 		at = t.clicked.Add(*s.at)
 	case !again:
-		// At most 5 minutes from now: what a gateway lets pass. Later than a second:
-		// what people do.
+		// At most 5 minutes from now, or the gateway refuses it; more than a second, or
+		// the processor flags it as too fast.
 		at = t.clicked.Add(2*time.Second + time.Duration(t.steps)*20*time.Second)
 	}
 	t.occurred[m.EventID], m.OccurredAt = at, at
 }
 
-// setAmount sets the amount. Words in its place mean the amount drawn last, or one that is
-// drawn now.
+// setAmount sets amount and currency: those of the step, or for its words those drawn
+// last or now.
 func (t *player) setAmount(m *message, s step) error {
 	if s.amount == "" {
 		return nil
@@ -114,10 +120,13 @@ func (t *player) setAmount(m *message, s step) error {
 		}
 		currency = s.currency
 	}
-	m.AmountMinor, m.Currency, m.Exponent = &minor, currency, exponents[currency]
+	m.AmountMinor = &minor
+	m.Currency = currency
+	m.Exponent = exponents[currency]
 	return nil
 }
 
+// replaceToken gives the event another token than the journey's if the step says so.
 func (t *player) replaceToken(m *message, s step) error {
 	switch s.token {
 	case "":
@@ -137,33 +146,35 @@ func (t *player) replaceToken(m *message, s step) error {
 	return err
 }
 
-// newTokenSource gives the random bytes of tokens that are minted here.
+// newTokenSource returns the random bytes of tokens that are minted here.
 func newTokenSource(seed uint64) *rand.ChaCha8 {
 	var key [32]byte
 	binary.BigEndian.PutUint64(key[:], seed)
 	return rand.NewChaCha8(key)
 }
 
-// expectedRow is a row that a story expects.
+// expectedRow is a row that a scenario expects.
 type expectedRow struct {
-	scenario, workspace, token, eventID string
-	want                                string
-	mayWait                             bool
+	scenario                  string // its name
+	workspace, token, eventID string // which event
+	want                      string // as formatRow prints it
+	mayWait                   bool   // the event may have no row yet
 }
 
-// lateScenario is what is left of a story until its waits are over.
+// lateScenario is a scenario whose late steps have not been played.
 type lateScenario struct {
 	scenario *scenario
 	player   *player
-	due      time.Time
+	due      time.Time // when all waits of the other steps have ended
 }
 
-// playScenarios tells each story on a link that fits it. A story is left out if the catalog has
-// no such link, or if it needs keys or a second workspace that are not there.
-func (r *generator) playScenarios(ctx context.Context, stories []scenario) (late []lateScenario, err error) {
-	for i := range stories {
-		r.reportProgress(i, len(stories), PhaseScenarios)
-		s := &stories[i]
+// playScenarios plays each scenario on a link of its kind. It leaves out a scenario if
+// the catalog has no such link, or if the scenario needs keys or a second workspace
+// that do not exist.
+func (r *generator) playScenarios(ctx context.Context, scenarios []scenario) (late []lateScenario, err error) {
+	for i := range scenarios {
+		r.reportProgress(i, len(scenarios), PhaseScenarios)
+		s := &scenarios[i]
 		rng := rand.New(rand.NewPCG(r.cfg.Seed, uint64(i)<<32))
 		if s.needsKeys && r.cfg.Keys == nil {
 			continue
@@ -186,7 +197,7 @@ func (r *generator) playScenarios(ctx context.Context, stories []scenario) (late
 			late = append(late, lateScenario{s, t, r.cfg.Now().Add(r.cfg.Grace + 50*time.Millisecond)})
 		}
 	}
-	r.reportProgress(len(stories), len(stories), PhaseScenarios)
+	r.reportProgress(len(scenarios), len(scenarios), PhaseScenarios)
 	return late, nil
 }
 
@@ -238,7 +249,7 @@ func (t *target) fitsKind(kind string) bool {
 	return false
 }
 
-// otherMerchant returns a workspace that may post events and is not the given one.
+// otherMerchant returns another workspace that may post events, "" if there is none.
 func (r *generator) otherMerchant(workspace string) string {
 	for i := range r.targets {
 		w := r.targets[i].workspace
@@ -258,8 +269,14 @@ func (r *generator) playSteps(ctx context.Context, s *scenario, t *player, steps
 		}
 		events = append(events, m)
 		if st.refused == nil && st.want != "" {
-			r.ledger.expectedRows = append(r.ledger.expectedRows, expectedRow{s.name, m.WorkspaceID, m.ClickToken, m.EventID, st.want,
-				r.cfg.Grace > MaxGrace && strings.HasSuffix(st.want, "_not_found")})
+			r.ledger.expectedRows = append(r.ledger.expectedRows, expectedRow{
+				scenario:  s.name,
+				workspace: m.WorkspaceID,
+				token:     m.ClickToken,
+				eventID:   m.EventID,
+				want:      st.want,
+				mayWait:   r.cfg.Grace > MaxGrace && strings.HasSuffix(st.want, "_not_found"),
+			})
 		}
 	}
 	if s.batch {
@@ -267,16 +284,17 @@ func (r *generator) playSteps(ctx context.Context, s *scenario, t *player, steps
 	}
 	for _, m := range events {
 		r.ledger.scenarioEvents++
-		if err := r.client.sendEvent(ctx, m, fmt.Sprintf("msg-%s-%d", t.prefix, r.ledger.scenarioEvents)); err != nil {
+		id := fmt.Sprintf("msg-%s-%d", t.prefix, r.ledger.scenarioEvents)
+		if err := r.client.sendEvent(ctx, m, id); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// CheckScenarios compares the verdicts of the stories with what a person expects of them.
-// It holds as long as each click reached the processor within the grace. It returns nil
-// if all is well.
+// CheckScenarios compares the verdicts of the scenarios with what a person expects. It
+// presumes that each click reached the processor within the grace. It returns nil if
+// all verdicts are as expected.
 func (l *Ledger) CheckScenarios(outcomes []event.Outcome) []string {
 	type key struct{ workspace, token, eventID string }
 	rows := make(map[key][]*event.Outcome)
@@ -289,23 +307,23 @@ func (l *Ledger) CheckScenarios(outcomes []event.Outcome) []string {
 		slices.SortFunc(r, func(a, b *event.Outcome) int { return cmp.Compare(a.EventOffset, b.EventOffset) })
 	}
 	var f findings
-	for _, told := range l.expectedRows {
-		k := key{told.workspace, told.token, told.eventID}
+	for _, want := range l.expectedRows {
+		k := key{want.workspace, want.token, want.eventID}
 		if len(rows[k]) == 0 {
-			if !told.mayWait {
-				f.addFinding("%s: %s has no row, want %s", told.scenario, told.eventID, told.want)
+			if !want.mayWait {
+				f.addFinding("%s: %s has no row, want %s", want.scenario, want.eventID, want.want)
 			}
 			continue
 		}
-		if got := formatRow(rows[k][0]); got != told.want {
-			f.addFinding("%s: %s is %q, want %q", told.scenario, told.eventID, got, told.want)
+		if got := formatRow(rows[k][0]); got != want.want {
+			f.addFinding("%s: %s is %q, want %q", want.scenario, want.eventID, got, want.want)
 		}
 		rows[k] = rows[k][1:]
 	}
 	return f.limited()
 }
 
-// formatRow prints what a story expects of a row.
+// formatRow prints the part of a row that scenarios expect.
 func formatRow(o *event.Outcome) string {
 	words := []string{string(o.Verdict)}
 	if o.Reason != "" {
