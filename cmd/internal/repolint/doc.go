@@ -1,11 +1,11 @@
-// Package repolint is a test of the repository itself: which package may import which,
-// through which one door a library comes in, and what must be nowhere. It has no code
-// but tests:
+// Package repolint tests the repository itself: which package may import which, which
+// one package may import a library, how wide lines and how short names may be, and what
+// no file may contain. It has no code but tests:
 //
 //	go test ./cmd/internal/repolint
 //
-// A failure names the file and says the fix. Every rule is a function over what was
-// read from the tree (repo), so that a second test can hold a tiny bad sample against
-// each of them and see it fail. Files are parsed, not built: build tags do not hide
-// anything, and a package that does not compile is still judged.
+// A failure names the file and the fix. Each rule is a function of the files that were
+// read (repo), so that a second test can apply it to a small bad sample and see it fail.
+// Files are parsed, not built: build tags hide nothing, and a package that does not
+// compile is checked all the same.
 package repolint

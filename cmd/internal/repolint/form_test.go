@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// packageNames refuses names that say nothing about what is in a package.
+// packageNames refuses package names that do not describe the contents.
 func packageNames(r repo) (bad []string) {
 	for _, p := range r.pkgs {
 		if slices.Contains([]string{"util", "utils", "common", "helper", "helpers", "misc", "model", "models",
 			"types"}, p.name) {
-			bad = append(bad, fmt.Sprintf("package %s: the name says nothing; name it after what it provides", p.path))
+			bad = append(bad, fmt.Sprintf("package %s: the name does not describe it; name it after what it provides", p.path))
 		}
 	}
 	return bad
@@ -32,15 +32,15 @@ func noInit(r repo) (bad []string) {
 	for _, p := range r.pkgs {
 		for _, f := range p.files {
 			if f.inits > 0 {
-				bad = append(bad, f.name+" has an init function: nothing happens at import; do it in a function "+
-					"that somebody calls")
+				bad = append(bad, f.name+" has an init function: an import must have no effect; move the code into "+
+					"a function that a caller needs")
 			}
 		}
 	}
 	return bad
 }
 
-// maxMain is the length of a file with func main, in lines.
+// maxMain bounds the length of a file with func main, in lines.
 const maxMain = 120
 
 func shortMains(r repo) (bad []string) {
@@ -55,11 +55,13 @@ func shortMains(r repo) (bad []string) {
 	return bad
 }
 
-// linesPerInterface: an interface is for two real implementations, and those are rare.
+// linesPerInterface bounds the number of interfaces: each needs two real
+// implementations, and those are rare.
 const linesPerInterface = 1000
 
 func fewInterfaces(r repo) []string {
-	lines, where := 0, []string{}
+	lines := 0
+	var where []string
 	for _, p := range r.pkgs {
 		for _, f := range p.files {
 			if f.test {
@@ -78,7 +80,7 @@ func fewInterfaces(r repo) []string {
 		"function (%s)", len(where), lines, linesPerInterface, strings.Join(where, ", "))}
 }
 
-// eachFile collects what see has to say about each text file.
+// eachFile collects the findings of see about each text file.
 func eachFile(r repo, see func(f textFile) string) (bad []string) {
 	for _, f := range r.files {
 		if text := see(f); text != "" {
@@ -88,29 +90,28 @@ func eachFile(r repo, see func(f textFile) string) (bad []string) {
 	return bad
 }
 
-// registryHosts are hosts of package registries. They are put together here so that this
-// file is not its own finding.
+// registryHosts are hosts of package registries. The strings are split so that this file
+// is no finding.
 func registryHosts() []string {
 	return []string{"npm" + "js.", "pypi" + ".org", "pypi" + ".python", "pythonhosted" + ".", "repo1.mav" +
 		"en", "repo.mav" + "en", "search.mav" + "en", "crates" + ".io", "proxy.golang" + ".org", "sum.golang" + ".org",
 		"deb.deb" + "ian", "rubygems" + ".org"}
 }
 
-// noRegistries: where packages come from is the business of each machine's own
-// configuration.
+// noRegistries: each machine's own configuration decides where packages come from.
 func noRegistries(r repo) []string {
 	return eachFile(r, func(f textFile) string {
 		for _, host := range registryHosts() {
 			if strings.Contains(strings.ToLower(f.text), host) {
-				return fmt.Sprintf("names the package registry %q: call the package manager by its name, and let "+
-					"its configuration say where from", host)
+				return fmt.Sprintf("names the package registry %q: call the package manager by its name, and and leave "+
+					"the host to its configuration", host)
 			}
 		}
 		return ""
 	})
 }
 
-// selfContained: nothing points to a folder outside the repository.
+// selfContained: no file refers to a folder outside the repository.
 func selfContained(r repo) []string {
 	return eachFile(r, func(f textFile) string {
 		if isWithin(f.path, ".ci") {
@@ -118,7 +119,7 @@ func selfContained(r repo) []string {
 		}
 		for _, outside := range []string{".." + "/shared", "/wo" + "rk/"} {
 			if strings.Contains(f.text, outside) {
-				return fmt.Sprintf("names %q, which is not in this repository: say here what is to be known", outside)
+				return fmt.Sprintf("names %q, which is not in this repository: describe here what readers need", outside)
 			}
 		}
 		return ""

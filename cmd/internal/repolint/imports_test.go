@@ -7,8 +7,7 @@ import (
 	"strings"
 )
 
-// eachImport calls see for every import of every Go file, and collects what it has to
-// say.
+// eachImport collects the findings of see about each import of each Go file.
 func eachImport(r repo, see func(p pkg, f goFile, target string) string) (bad []string) {
 	for _, p := range r.pkgs {
 		for _, f := range p.files {
@@ -22,7 +21,8 @@ func eachImport(r repo, see func(p pkg, f goFile, target string) string) (bad []
 	return bad
 }
 
-// eachOwnImport is eachImport for imports of this module, given from its root.
+// eachOwnImport is eachImport for imports of this module. target is the path from its
+// root.
 func eachOwnImport(r repo, see func(p pkg, f goFile, target string) string) []string {
 	return eachImport(r, func(p pkg, f goFile, target string) string {
 		if own, ok := strings.CutPrefix(target, module+"/"); ok {
@@ -32,7 +32,7 @@ func eachOwnImport(r repo, see func(p pkg, f goFile, target string) string) []st
 	})
 }
 
-// isWithin says whether path is dir or below it.
+// isWithin reports whether path is one of dirs or below one.
 func isWithin(path string, dirs ...string) bool {
 	return slices.ContainsFunc(dirs, func(dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") })
 }
@@ -46,7 +46,7 @@ func importLadder(r repo) []string {
 		case isWithin(p.path, "schemas") && !isWithin(target, "schemas"):
 			return "schemas imports nothing above it: move the type that is needed into schemas"
 		case isWithin(p.path, "pipeline") && isWithin(target, "connectors"):
-			return "the engine knows nothing of the outside world: pass in what it needs from cmd"
+			return "the engine does not know the connectors: pass in from cmd what it needs"
 		}
 		return ""
 	})
@@ -77,7 +77,7 @@ func connectorImports(r repo) []string {
 	})
 }
 
-// connectorName is the name of the connector that a path belongs to.
+// connectorName returns the connector that a path belongs to, "" for none.
 func connectorName(path string) string {
 	below, ok := strings.CutPrefix(path, "connectors/")
 	if !ok {
@@ -87,13 +87,13 @@ func connectorName(path string) string {
 	return name
 }
 
-// independentJudges: the oracle is an opinion of its own, and the traffic knows the pipeline only
-// from outside.
+// independentJudges: the oracle is a second implementation, and the traffic knows the
+// pipeline only from outside.
 func independentJudges(r repo) []string {
 	return eachOwnImport(r, func(p pkg, _ goFile, target string) string {
 		switch {
 		case isWithin(p.path, "pipeline/oracle") && !isWithin(target, "schemas/event", "pipeline/oracle"):
-			return "the oracle may share nothing with what it judges but schemas/event"
+			return "the oracle may share nothing with the pipeline but schemas/event"
 		case isWithin(p.path, "cmd/demo/internal/traffic") &&
 			!isWithin(target, "schemas", "pipeline/oracle", "pipeline/token", "cmd/demo/internal/traffic"):
 			return "the traffic may use schemas, pipeline/oracle and pipeline/token alone, and HTTP for the rest"
@@ -104,15 +104,15 @@ func independentJudges(r repo) []string {
 
 // door is where a library may be imported.
 type door struct {
-	library string
-	in      []string // packages
-	tests   []string // packages whose _test.go may import it too, with all below them
+	library string   // import path, including all below it
+	in      []string // packages that may import it
+	tests   []string // packages whose _test.go may import it too, including all below them
 }
 
-// doors: the first that matches decides.
+// doors lists the libraries with a door. The first match decides.
 var doors = []door{
-	{"github.com/cockroachdb/pebble/v2/vfs", []string{"pipeline/state", "pipeline/clicklog", "pipeline/engine", "pipeline/processor",
-		"pipeline/simtest"}, nil},
+	{"github.com/cockroachdb/pebble/v2/vfs", []string{"pipeline/state", "pipeline/clicklog", "pipeline/engine",
+		"pipeline/processor", "pipeline/simtest"}, nil},
 	{"github.com/cockroachdb/pebble/v2", []string{"pipeline/state"}, []string{"pipeline/clicklog"}},
 	{"github.com/cockroachdb/pebble", nil, nil}, // version 1
 	{"github.com/ClickHouse/clickhouse-go", []string{"connectors/clickhouse"}, nil},
@@ -124,7 +124,7 @@ var doors = []door{
 	{"github.com/linkedin/goavro", []string{"schemas/event"}, nil},
 }
 
-// oneDoor: one third-party thing, one place that knows it.
+// oneDoor: one place knows each third-party library.
 func oneDoor(r repo) []string {
 	return eachImport(r, func(p pkg, f goFile, target string) string {
 		i := slices.IndexFunc(doors, func(d door) bool { return isWithin(target, d.library) })
@@ -134,12 +134,12 @@ func oneDoor(r repo) []string {
 		if len(doors[i].in) == 0 {
 			return "not in this repository"
 		}
-		return "its door is " + strings.Join(doors[i].in, ", ") + ": ask there for what is missing"
+		return "its door is " + strings.Join(doors[i].in, ", ") + ": add there what is missing"
 	})
 }
 
-// processAccess: only a program decides about exit codes, flags and environment. Packages for
-// tests, named …test, are as _test.go.
+// processAccess: only programs exit, declare flags and read the environment. Packages
+// named …test count as tests.
 func processAccess(r repo) (bad []string) {
 	for _, p := range r.pkgs {
 		if isWithin(p.path, "cmd") || strings.HasSuffix(path.Base(p.path), "test") {

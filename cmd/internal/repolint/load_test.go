@@ -34,16 +34,19 @@ type pkg struct {
 
 // goFile is what the rules need of a Go file.
 type goFile struct {
-	name       string // from the root
+	name       string // path from the root
 	test       bool   // _test.go
 	lines      int
+	wide       []wideLine // lines over the limits
+	unexported int        // functions and methods
+	oneWord    []string   // those of unexported with a name of one word
 	imports    []string
-	uses       []string // of package os, as os.Exit
+	uses       []string // of package os, such as os.Exit
 	inits      int      // functions named init
 	main       bool     // has func main of package main
-	interfaces []string
-	tests      []string // functions that go test knows
-	variables  []string // environment variables for tests, in its strings
+	interfaces []string // names of types
+	tests      []string // functions that go test runs
+	variables  []string // environment variables of tests, in its strings
 }
 
 // textFile is any file that git would keep.
@@ -67,12 +70,12 @@ func loadRepo(t *testing.T) repo {
 	for _, name := range all {
 		text, err := os.ReadFile(filepath.Join(root, name))
 		if os.IsNotExist(err) {
-			continue // deleted, and git has not been told
+			continue // deleted, but not in git yet
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if bytes.IndexByte(text[:min(len(text), 8000)], 0) < 0 { // what git takes for text
+		if bytes.IndexByte(text[:min(len(text), 8000)], 0) < 0 { // text by git's rule
 			r.files = append(r.files, textFile{name, string(text)})
 		}
 		if !strings.HasSuffix(name, ".go") || strings.Contains("/"+name, "/testdata/") {
@@ -95,8 +98,8 @@ func loadRepo(t *testing.T) repo {
 	return r
 }
 
-// readDirs reads the directories of the files: go test then knows that a new file makes a
-// remembered result of this test stale.
+// readDirs reads the directories of the files. go test then reruns this test when a file
+// is added, instead of printing the cached result.
 func readDirs(t *testing.T, root string, names []string) {
 	t.Helper()
 	seen := map[string]bool{}
@@ -110,7 +113,7 @@ func readDirs(t *testing.T, root string, names []string) {
 	}
 }
 
-// listFiles lists the files that git has or would take; without git, all.
+// listFiles lists the files that git tracks or would add; without git, all files.
 func listFiles(t *testing.T, root string) []string {
 	t.Helper()
 	git := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
@@ -135,16 +138,20 @@ func listFiles(t *testing.T, root string) []string {
 	return out
 }
 
-// testName is a function that go test takes for a test.
+// testName matches a function that go test runs.
 var testName = regexp.MustCompile(`^(Test|Fuzz|Benchmark)[A-Z]`)
 
 func (p *pkg) addFile(t *testing.T, name string, text []byte) {
 	t.Helper()
-	f, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments|parser.SkipObjectResolution)
+	fset := token.NewFileSet()
+	f, err := parser.ParseFile(fset, name, text, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
 		t.Fatal(err)
 	}
 	g := goFile{name: name, test: strings.HasSuffix(name, "_test.go"), lines: bytes.Count(text, []byte("\n"))}
+	if !ast.IsGenerated(f) {
+		g.wide = wideLines(fset, f, text, g.test)
+	}
 	if !g.test {
 		p.doc = p.doc || f.Doc != nil
 	}
@@ -165,6 +172,12 @@ func (p *pkg) addFile(t *testing.T, name string, text []byte) {
 	ast.Inspect(f, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.FuncDecl:
+			if !n.Name.IsExported() {
+				g.unexported++
+				if isOneWord(n.Name.Name) {
+					g.oneWord = append(g.oneWord, n.Name.Name)
+				}
+			}
 			if n.Recv == nil && n.Name.Name == "init" {
 				g.inits++
 			}

@@ -8,12 +8,11 @@ import (
 	"strings"
 )
 
-// namedTest is a test in a document, with the package that stands before it, as in
+// namedTest matches a test in a document, with the package before it, as in
 // `sink`: `TestKills`.
 var namedTest = regexp.MustCompile("(?:`([a-z0-9]+)`: )?`((?:Test|Fuzz|Benchmark)[A-Z][A-Za-z0-9_]*)`")
 
-// namedTests: a document that says which test guards a promise is believed; the test
-// must be there.
+// namedTests: a test that a document names as the guard of a promise must exist.
 func namedTests(r repo) (bad []string) {
 	where := map[string][]string{} // by test, the names of packages
 	for _, p := range r.pkgs {
@@ -31,8 +30,8 @@ func namedTests(r repo) (bad []string) {
 			for _, m := range namedTest.FindAllStringSubmatch(line, -1) {
 				switch found := where[m[2]]; {
 				case len(found) == 0:
-					bad = append(bad, fmt.Sprintf("%s:%d names %s, which no package has: name the test that shows "+
-						"it now, or write one", f.path, i+1, m[2]))
+					bad = append(bad, fmt.Sprintf("%s:%d names %s, which no package has: name the test that guards "+
+						"this promise, or write one", f.path, i+1, m[2]))
 				case m[1] != "" && !slices.Contains(found, m[1]):
 					bad = append(bad, fmt.Sprintf("%s:%d names %s of package %s, which is in %s",
 						f.path, i+1, m[2], m[1], strings.Join(found, ", ")))

@@ -1,18 +1,17 @@
 package repolint
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
 
-// rule finds what is wrong in a repository; each finding says the fix.
+// rule returns the findings about a repository. Each finding names the fix.
 type rule struct {
 	name  string
 	check func(repo) []string
-	// bad are samples, each of which must give one finding with the text that is its
-	// key; good must give none.
-	bad  map[string]repo
-	good []repo
+	bad   map[string]repo // by sample, a part of the one finding that it must give
+	good  []repo          // samples without a finding
 }
 
 // sourceSample is a repository of one package with one file that imports targets.
@@ -40,8 +39,8 @@ func designSample(text string) repo {
 	return r
 }
 
-// guideSample is a repository whose package pipeline/state has a test, TestKills, that
-// reads variables, and with a guide.
+// guideSample is a repository with a guide. Its package pipeline/state has a test,
+// TestKills, that reads variables.
 func guideSample(guided string, variables ...string) repo {
 	r := designSample("")
 	r.pkgs[0].files[0].variables = variables
@@ -49,11 +48,25 @@ func guideSample(guided string, variables ...string) repo {
 	return r
 }
 
-// variableName is put together so that this file is not a finding.
+// variableName adds the prefix, so that this file is no finding.
 func variableName(name string) string { return "PARTNERS_" + name }
 
 // textSample is a repository of one file.
 func textSample(path, content string) repo { return repo{files: []textFile{{path, content}}} }
+
+// wideSample is a repository with one file that has a wide line.
+func wideSample(w wideLine) repo {
+	return changeFile(sourceSample("pipeline/state/a.go"), func(f *goFile) { f.wide = []wideLine{w} })
+}
+
+// namesSample is a repository with one file that has so many unexported functions, among
+// them oneWord.
+func namesSample(file string, unexported int, oneWord ...string) repo {
+	return changeFile(sourceSample(file), func(f *goFile) {
+		f.unexported = unexported
+		f.oneWord = oneWord
+	})
+}
 
 func allRules() []rule {
 	own := func(path string) string { return module + "/" + path }
@@ -134,11 +147,22 @@ func allRules() []rule {
 				f.lines, f.interfaces = 1000, []string{"Thing"}
 			}),
 				changeFile(sourceSample("pipeline/state/a_test.go"), func(f *goFile) { f.interfaces = []string{"Fake"} })}},
+		{"narrow lines", narrowLines, map[string]repo{
+			"a.go:7: 101 columns of comment are more than 100": wideSample(wideLine{7, 101, true}),
+			"a.go:9: 121 columns of code are more than 120":    wideSample(wideLine{9, 121, false}),
+		}, []repo{sourceSample("pipeline/state/a.go")}},
+		{"full names", fullNames, map[string]repo{
+			"4 of 13 unexported functions": namesSample("pipeline/state/a.go", 13, "run", "close", "take", "keep"),
+			"a.go: stand)":                 namesSample("pipeline/state/a.go", 1, "stand"),
+		}, []repo{
+			namesSample("pipeline/state/a.go", 14, "run", "close", "take", "keep"),
+			namesSample("pipeline/state/a_test.go", 1, "stand"),
+		}},
 		{"no registries", noRegistries, map[string]repo{`"crates` +
 			`.io"`: textSample("deploy/Dockerfile", "RUN fetch https://Crates"+".io/x"), `"proxy.golang` +
 			`.org"`: textSample("README.md", "GOPROXY=https://proxy.golang"+".org")},
 			[]repo{textSample("README.md", "npm pack")}},
-		{"stands alone", selfContained, map[string]repo{"README.md: names": textSample("README.md", "see .."+
+		{"self-contained", selfContained, map[string]repo{"README.md: names": textSample("README.md", "see .."+
 			"/shared/DESIGN.md"), "pipeline/DESIGN.md: names": textSample("pipeline/DESIGN.md", "in /wo"+"rk/main")},
 			[]repo{textSample(".ci/run", "cd /wo"+"rk/main"), textSample("README.md", "shared state, network/x")}},
 		{"named tests", namedTests, map[string]repo{
@@ -168,7 +192,7 @@ func allRules() []rule {
 	}
 }
 
-// TestRepository holds the rules against this repository.
+// TestRepository applies the rules to this repository.
 func TestRepository(t *testing.T) {
 	r := loadRepo(t)
 	for _, rule := range allRules() {
@@ -180,7 +204,7 @@ func TestRepository(t *testing.T) {
 	}
 }
 
-// TestRulesCanFail holds samples against the rules.
+// TestRulesCanFail applies the rules to the samples.
 func TestRulesCanFail(t *testing.T) {
 	for _, rule := range allRules() {
 		t.Run(rule.name, func(t *testing.T) {
@@ -201,7 +225,7 @@ func TestRulesCanFail(t *testing.T) {
 	}
 }
 
-// TestReading checks what the rules are given, on a file that has one of everything.
+// TestReading checks what addFile reads, on a file that has one of everything.
 func TestReading(t *testing.T) {
 	var p pkg
 	p.addFile(t, "cmd/x/main.go", []byte(`// Command x is a sample.
@@ -232,5 +256,29 @@ func main() { process.Exit(1) }
 		"main_test\n\nfunc TestA() {}\n\nfunc (other) TestB() {}\n\nfunc Testing() {}\n"))
 	if !p.files[1].test || strings.Join(p.files[1].tests, " ") != "TestA" || p.files[1].main || p.name != "main" {
 		t.Errorf("read %+v", p)
+	}
+}
+
+// TestReadingStyle checks which lines are wide and which names have one word.
+func TestReadingStyle(t *testing.T) {
+	comment, code := strings.Repeat("c", maxCommentColumns-2), strings.Repeat("1", maxCodeColumns-13)
+	text := "package a\n\n//" + comment + "\n//ü" + comment + "\nfunc f() {\n\t_ = `" + code + "`\n\t_ = `" + code +
+		"111`\n\t// c\n\t_ = `\n" + code + code + "`\n}\n\nfunc openFile() {}\n\nfunc (a) run_now() {}\n"
+	read := func(name, header string) goFile {
+		t.Helper()
+		var p pkg
+		p.addFile(t, name, []byte(header+text))
+		return p.files[0]
+	}
+	f := read("a/a.go", "")
+	want := []wideLine{{4, 101, true}, {7, 121, false}, {10, 215, false}}
+	if !slices.Equal(f.wide, want) || f.unexported != 3 || strings.Join(f.oneWord, " ") != "f" {
+		t.Errorf("read %+v", f)
+	}
+	if f := read("a/a_test.go", ""); !slices.Equal(f.wide, want[:1]) {
+		t.Errorf("in a test: %+v", f.wide)
+	}
+	if f := read("a/a.go", "// Code generated by x. DO NOT EDIT.\n\n"); f.wide != nil {
+		t.Errorf("in generated code: %+v", f.wide)
 	}
 }

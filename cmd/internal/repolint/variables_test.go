@@ -10,15 +10,15 @@ import (
 // guide is the document that has the tables of tests and of their variables.
 const guide = "CONTRIBUTING.md"
 
-// testVariable is an environment variable that steers tests or benchmarks.
+// testVariable matches an environment variable that controls tests or benchmarks.
 var testVariable = regexp.MustCompile(`PARTNERS_(?:TEST|REQUIRE|BENCH)_[A-Z0-9_]*[A-Z0-9]`)
 
-// longForm asks for the long form of tests. It is put together so that this file is not
-// its own finding.
+// longForm asks for the long form of tests. The string is split so that this file is no
+// finding.
 const longForm = "PARTNERS_TEST_" + "LONG"
 
-// testVariables holds the guide's table of variables to the code, both ways, and wants
-// a line on each package whose tests have a long form.
+// testVariables compares the guide's table of variables with the code, both ways. It
+// requires a line for each package whose tests have a long form.
 func testVariables(r repo) (bad []string) {
 	tabled := map[string]bool{} // variables in the first cell of a line
 	packages := map[string]bool{}
@@ -44,22 +44,22 @@ func testVariables(r repo) (bad []string) {
 			for _, v := range f.variables {
 				read[v] = true
 				if v == longForm && !packages[p.path[strings.LastIndexByte(p.path, '/')+1:]] {
-					bad = append(bad, fmt.Sprintf("%s reads %s, and no line of %s has a test of its package: say "+
-						"what the short form is, and what makes it fail", f.name, v, guide))
+					bad = append(bad, fmt.Sprintf("%s reads %s, and no line of %s has a test of its package: describe "+
+						"the short form, and what makes it fail", f.name, v, guide))
 				}
 			}
 		}
 	}
 	for v := range tabled {
 		if !read[v] {
-			bad = append(bad, fmt.Sprintf("%s has a line on %s, which no code reads: take it out", guide, v))
+			bad = append(bad, fmt.Sprintf("%s has a line on %s, which no code reads: remove it", guide, v))
 		}
 	}
-	told := map[string]bool{}
+	reported := map[string]bool{}
 	for _, f := range r.files {
 		for _, v := range testVariable.FindAllString(f.text, -1) {
-			if !tabled[v] && !told[v] {
-				told[v] = true
+			if !tabled[v] && !reported[v] {
+				reported[v] = true
 				bad = append(bad, fmt.Sprintf("%s names %s, on which %s has no line: add one, or use a "+
 					"variable that has", f.path, v, guide))
 			}
