@@ -95,9 +95,9 @@ func TestForm(t *testing.T) {
 
 var conditional = regexp.MustCompile(`\$__conditionalAll\(((?:[^()]|\([^()]*\))*),\s*\$(\w+)\)`)
 
-// expandMacros does what the ClickHouse data source does with a query's macros and variables
-// (grafana/clickhouse-datasource, README "Macros"), for March 2026. With all, every
-// variable that may is at All.
+// expandMacros does what the ClickHouse data source does with a query's macros and
+// variables (grafana/clickhouse-datasource, README "Macros"), for March 2026. With all,
+// every variable that may is at All.
 func expandMacros(query string, all bool) string {
 	query = conditional.ReplaceAllStringFunc(query, func(m string) string {
 		if all {

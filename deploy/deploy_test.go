@@ -194,8 +194,8 @@ func checkFlags(t *testing.T, where, bin string, command []string) string {
 	return string(usage)
 }
 
-// checkReadme wants the commands in deploy/README.md to have their flags, all daemons to be
-// among them, and no two of those to share an address.
+// checkReadme wants the commands in deploy/README.md to have their flags, all daemons
+// to be among them, and no two of those to share an address.
 func checkReadme(t *testing.T, bin string) {
 	t.Helper()
 	text, err := os.ReadFile("README.md")

@@ -13,8 +13,8 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// The tables are read back into the records that went in: every field, null and present,
-// and no click where no snapshot may be shown.
+// The tables are read back into the records that went in: every field, null and
+// present, and no click where no snapshot may be shown.
 func TestTablesAreReadBack(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)}, quiet)
@@ -97,7 +97,8 @@ VALUES
 		t.Fatal(err)
 	}
 	wantDaily := []oracle.DailyRow{{
-		DailyKey: oracle.DailyKey{WorkspaceID: "acme", Day: "2026-03-14", PartnerID: "p1", LinkID: "l1", Currency: "EUR",
+		DailyKey: oracle.DailyKey{WorkspaceID: "acme", Day: "2026-03-14", PartnerID: "p1", LinkID: "l1",
+			Currency: "EUR",
 			Exponent: 2},
 		DailySums: oracle.DailySums{Sales: 1, GrossMinor: 1050, NetMinor: 1050},
 	}}

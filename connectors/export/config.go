@@ -41,12 +41,12 @@ var (
 	// ErrBusy means that another run writes into the same directory.
 	ErrBusy = errors.New("another export is running in this directory")
 
-	// ErrUnknown means that the catalog has no such workspace, partner, program or link.
-	// It may come later: the tables of a fresh installation are still filling.
+	// ErrUnknown means that the catalog has no such workspace, partner, program or
+	// link. It may come later: the tables of a fresh installation are still filling.
 	ErrUnknown = errors.New("the catalog does not have it")
 
-	// ErrRowsMissing means that a table lacks rows which finished batches inserted: this
-	// replica is behind, or rows were removed.
+	// ErrRowsMissing means that a table lacks rows which finished batches inserted:
+	// this replica is behind, or rows were removed.
 	ErrRowsMissing = errors.New("rows are missing")
 
 	// errWatermarkBehind means that an export would be provisional and may not be.
@@ -58,8 +58,8 @@ func DefaultVerdicts() []string {
 	return event.Texts([]event.Verdict{event.Attributed, event.Reversed})
 }
 
-// Validate reports the first value that cannot be, by its flag. It fills in the verdicts:
-// none are the default, "all" are all.
+// Validate reports the first value that cannot be, by its flag. It fills in the
+// verdicts: none are the default, "all" are all.
 func (c *Config) Validate() error {
 	if c.Workspace == "" {
 		return errors.New("-workspace is required")

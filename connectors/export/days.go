@@ -98,9 +98,9 @@ func resolveDays(f Filters) (start, end time.Time, err error) {
 }
 
 // firstInstant returns the first instant of a day in a zone. Where clocks go forward at
-// midnight, time.Date may return an instant of the day before; the day then begins after
-// the change. Where clocks go back over midnight, midnight comes twice and time.Date may
-// return the second.
+// midnight, time.Date may return an instant of the day before; the day then begins
+// after the change. Where clocks go back over midnight, midnight comes twice and
+// time.Date may return the second.
 func firstInstant(day time.Time, loc *time.Location) time.Time {
 	t := time.Date(day.Year(), day.Month(), day.Day(), 0, 0, 0, 0, loc)
 	if changed, _ := t.ZoneBounds(); !changed.IsZero() {

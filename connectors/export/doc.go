@@ -1,6 +1,6 @@
-// Package export writes the judged events of a workspace into a CSV that two parties can
-// trust: a file that is whole or absent, a manifest that says what is in it, and the
-// means to write the same bytes again later.
+// Package export writes the judged events of a workspace into a CSV that two parties
+// can trust: a file that is whole or absent, a manifest that says what is in it, and
+// the means to write the same bytes again later.
 //
 //	config, manifests ──┐
 //	how far tables go ──┴─▶ plan ──▶ one query, bounded by as_of ──▶ NAME.csv, NAME.manifest.json
@@ -8,8 +8,8 @@
 // # Promises
 //
 //   - A file holds exactly the rows that had arrived when the run began: those below
-//     as_of, in every partition. Rows that the sink inserts meanwhile are in neither the
-//     file, its sums nor its flags.
+//     as_of, in every partition. Rows that the sink inserts meanwhile are in neither
+//     the file, its sums nor its flags.
 //   - If a table has fewer rows than the batches of the last day inserted, as on a
 //     replica that is behind, a run waits a minute and ends in ErrRowsMissing; a
 //     schedule tries again. A user who sees only some workspaces cannot check this, and
@@ -18,11 +18,12 @@
 //     since. A partner's status now is also read as it was at as_of.
 //   - -since MANIFEST writes only rows that arrived after that manifest. A file and its
 //     deltas have no row in common and leave none out, so a delta has the filters, days
-//     and zone of what it continues. Two deltas of one manifest have rows in common: the
-//     next delta continues the manifest of the one before.
+//     and zone of what it continues. Two deltas of one manifest have rows in common:
+//     the next delta continues the manifest of the one before.
 //   - NAME.csv appears at once and whole; NAME.manifest.json after it. A run that fails
-//     leaves neither. A run that is killed leaves hidden temporary files, which the next
-//     run removes; or, between the last two steps, a whole CSV without its manifest.
+//     leaves neither. A run that is killed leaves hidden temporary files, which the
+//     next run removes; or, between the last two steps, a whole CSV without its
+//     manifest.
 //   - A workspace that has neither events nor an entry in the catalog is an error
 //     (ErrUnknown), and so is an empty file because of a partner, program or link that
 //     the catalog does not have: nothing is written. A schedule waits for the catalog.
@@ -46,13 +47,13 @@
 // Days are those of the workspace's timezone, each from its first instant, so a day on
 // which the clocks change has 23 or 25 hours. The zone is part of the manifest. A
 // schedule goes on in the zone of the newest day in its directory, and warns if the
-// workspace has another zone now. Between a day of Berlin and the next of New York hours
-// would be in no file; between one of Berlin and one of Tokyo, in two. Days of a new zone
-// begin in a directory of their own.
+// workspace has another zone now. Between a day of Berlin and the next of New York
+// hours would be in no file; between one of Berlin and one of Tokyo, in two. Days of a
+// new zone begin in a directory of their own.
 //
 // A night's file has what was judged until then. Refunds that are received later, and
-// events whose wait ends later, are in no scheduled file: -since with the day's manifest
-// writes them.
+// events whose wait ends later, are in no scheduled file: -since with the day's
+// manifest writes them.
 //
 // # Manifest
 //

@@ -75,8 +75,8 @@ type bounds struct {
 	watermark time.Time // joined; zero in a repeated export, which does not ask
 }
 
-// readBounds reads how far the tables go, and waits until they have all rows below those
-// ends. A repeated export has the ends of the export that it repeats.
+// readBounds reads how far the tables go, and waits until they have all rows below
+// those ends. A repeated export has the ends of the export that it repeats.
 func (e *exporter) readBounds(ctx context.Context) (b bounds, err error) {
 	if e.cfg.AsOf != nil {
 		return bounds{ends: e.cfg.AsOf.AsOf}, nil

@@ -634,7 +634,8 @@ func TestDaily(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, day := range []int{15, 17, 17} { // the run of the 16th was missed
-		if err := newSchedule(r.conn, "0 2 * * *", cfg).exportMissing(t.Context(), time.Date(2026, 3, day, 2, 0, 0, 0, berlin),
+		if err := newSchedule(r.conn, "0 2 * * *", cfg).exportMissing(t.Context(), time.Date(2026, 3, day, 2, 0, 0, 0,
+			berlin),
 			false); err != nil {
 			t.Fatal(err)
 		}
@@ -651,7 +652,8 @@ func TestDaily(t *testing.T) {
 		"'progress', number, 0, 1, 1 FROM numbers(2)")
 	cfg.Provisional = false
 	for _, day := range []int{17, 20} { // the runs of the 18th and 19th were missed
-		if err := newSchedule(r.conn, "0 2 * * *", cfg).exportMissing(t.Context(), time.Date(2026, 3, day, 2, 0, 0, 0, berlin), false); err != nil {
+		if err := newSchedule(r.conn, "0 2 * * *", cfg).exportMissing(t.Context(), time.Date(2026, 3, day, 2, 0, 0, 0,
+			berlin), false); err != nil {
 			t.Fatal(err)
 		}
 	}

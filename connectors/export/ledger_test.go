@@ -111,7 +111,8 @@ func TestConservationIsTheViews(t *testing.T) {
 	for i, row := range []string{"'conflict', 0", "'conflict', 1", "'duplicate', 2", "'attributed', 2",
 		"'reversed', 4", "'unattributed', 5", "'attributed', 6", "'attributed', 8"} {
 		r.exec("INSERT INTO outcomes (workspace_id, verdict, received_at, event_partition, event_offset, "+
-			"src_partition, src_offset) SELECT 'acme', c1, "+at+"c2, 1, c2, 1, %d FROM VALUES('c1 String, c2 UInt64', (%s))", i, row)
+			"src_partition, src_offset) SELECT 'acme', c1, "+at+
+			"c2, 1, c2, 1, %d FROM VALUES('c1 String, c2 UInt64', (%s))", i, row)
 	}
 	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES " +
 		"('x', 'conversions', 1, 0, 9, 9), ('x', 'outcomes', 1, 0, 8, 8)")
@@ -121,7 +122,8 @@ func TestConservationIsTheViews(t *testing.T) {
 		" FROM workspace_conservation AS v WHERE v.workspace_id = 'acme'"); err != nil {
 		t.Fatal(err)
 	}
-	if m.Conservation != view[0] || m.Conservation.Received != 9 || m.Conservation.Waiting != 2 || m.Conservation.Difference != 1 {
+	if m.Conservation != view[0] || m.Conservation.Received != 9 || m.Conservation.Waiting != 2 ||
+		m.Conservation.Difference != 1 {
 		t.Errorf("the manifest says %s\nthe view says     %s", m.Conservation, view[0])
 	}
 }

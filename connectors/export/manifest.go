@@ -44,21 +44,28 @@ type AsOf struct {
 
 // Manifest is NAME.manifest.json.
 type Manifest struct {
-	SHA256         string                       `json:"sha256"`       // of NAME.csv, in hex
-	Rows           int64                        `json:"rows"`         // of NAME.csv, header not counted
-	Sums           map[string]map[string]string `json:"sums"`         // of net_amount, by currency, then type
+	SHA256 string `json:"sha256"` // of NAME.csv, in hex
+	Rows   int64  `json:"rows"`   // of NAME.csv, header not counted
+	// of net_amount, by currency, then type
+	Sums           map[string]map[string]string `json:"sums"`
 	Conservation   ledger.Conservation          `json:"conservation"` // of the whole workspace within AsOf
 	ReusedEventIDs []string                     `json:"reused_event_ids"`
-	ReusedTotal    uint64                       `json:"reused_event_ids_total"` // ReusedEventIDs has the first 1000
-	Filters        Filters                      `json:"filters"`                // of the command, with the timezone
-	AsOf           AsOf                         `json:"as_of"`                  // how far the tables went
-	Since          *AsOf                        `json:"since,omitempty"`        // of the export that this one continues
-	SchemaVersion  int                          `json:"schema_version"`
-	RulesVersion   uint16                       `json:"rules_version"`  // the newest by which a row was judged
-	RulesVersions  []uint16                     `json:"rules_versions"` // all of them, ascending
-	ToolVersion    string                       `json:"tool_version"`   // of the program that wrote the file
-	Provisional    bool                         `json:"provisional"`    // events that still wait may add rows
-	Raw            bool                         `json:"raw"`            // no formula is escaped
+	// ReusedEventIDs has the first 1000
+	ReusedTotal uint64 `json:"reused_event_ids_total"`
+	// of the command, with the timezone
+	Filters Filters `json:"filters"`
+	AsOf    AsOf    `json:"as_of"` // how far the tables went
+	// of the export that this one continues
+	Since         *AsOf `json:"since,omitempty"`
+	SchemaVersion int   `json:"schema_version"`
+	// the newest by which a row was judged
+	RulesVersion  uint16   `json:"rules_version"`
+	RulesVersions []uint16 `json:"rules_versions"` // all of them, ascending
+	// of the program that wrote the file
+	ToolVersion string `json:"tool_version"`
+	// events that still wait may add rows
+	Provisional bool `json:"provisional"`
+	Raw         bool `json:"raw"` // no formula is escaped
 }
 
 // ErrManifest means that a file is no manifest, or not one of this command.
@@ -102,8 +109,8 @@ func (m *Manifest) check() error {
 
 var unsafeInName = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 
-// fileName is the name of an export's files without ending. It has the workspace and the
-// days, and a hash of the other filters; a delta's also has the times of what it
+// fileName is the name of an export's files without ending. It has the workspace and
+// the days, and a hash of the other filters; a delta's also has the times of what it
 // continues and of its own as_of.
 func fileName(f Filters, since, asOf *AsOf, provisional, raw bool) string {
 	n := unsafeInName.ReplaceAllString(f.Workspace, "-") + "_" + f.From + "_" + f.To

@@ -9,8 +9,8 @@ import (
 	"github.com/nimriz/partners/schemas/ledger"
 )
 
-// endsByPartition lays out offsets by partition, for a parameter of a query. A partition
-// that is missing has 0.
+// endsByPartition lays out offsets by partition, for a parameter of a query. A
+// partition that is missing has 0.
 func endsByPartition(ends map[uint32]uint64) []uint64 {
 	out := []uint64{}
 	for p, end := range ends {
@@ -105,8 +105,8 @@ func (s *selection) addFilters(p plan) {
 	}
 }
 
-// columnSQL is the expression for a column over o, a row of outcomes, and n, its partner
-// now.
+// columnSQL is the expression for a column over o, a row of outcomes, and n, its
+// partner now.
 func columnSQL(c ledger.Column) string {
 	switch c.Name {
 	case "partner_relationship_now":

@@ -48,8 +48,8 @@ WHERE topic IN ('outcomes', 'conversions', 'catalog')`
 }
 
 // waitForReplica waits until the tables have all rows of the batches below the ends.
-// Each table of a replica catches up on its own, so the table of batches may be ahead of
-// the rows that it counts.
+// Each table of a replica catches up on its own, so the table of batches may be ahead
+// of the rows that it counts.
 func (e *exporter) waitForReplica(ctx context.Context, ends AsOf) error {
 	all, err := e.seesEveryWorkspace(ctx)
 	if err != nil {
@@ -105,9 +105,9 @@ type recentBatches struct {
 	Rows      uint64 `ch:"rows"`  // that they inserted
 }
 
-// checkTable reports the first partition that has fewer rows in a table than its batches
-// of the last day. A replica lags by less than that, and rows that were removed on
-// purpose long ago do not block exports.
+// checkTable reports the first partition that has fewer rows in a table than its
+// batches of the last day. A replica lags by less than that, and rows that were removed
+// on purpose long ago do not block exports.
 func (e *exporter) checkTable(ctx context.Context, topic, table string, ends map[uint32]uint64) error {
 	batches, err := e.readRecentBatches(ctx, topic, ends)
 	if err != nil || len(batches) == 0 {

@@ -34,13 +34,14 @@ func CheckSchedule(expr string) error {
 	return nil
 }
 
-// Schedule exports, at each time of a cron expression, all days up to yesterday that the
-// directory lacks: yesterday, and of the last 31 days those after the first that was
-// exported. Days that were missed while no process ran are made up at once. A time that
-// the clocks skip comes when it would have come had they not changed. Times and days are
-// those of the workspace's zone when the series began, whatever its zone is now. A run
-// waits until the joined watermark has passed its day, unless cfg.Provisional. Runs
-// follow one another; a run that fails is repeated. Schedule returns when ctx ends.
+// Schedule exports, at each time of a cron expression, all days up to yesterday that
+// the directory lacks: yesterday, and of the last 31 days those after the first that
+// was exported. Days that were missed while no process ran are made up at once. A time
+// that the clocks skip comes when it would have come had they not changed. Times and
+// days are those of the workspace's zone when the series began, whatever its zone is
+// now. A run waits until the joined watermark has passed its day, unless
+// cfg.Provisional. Runs follow one another; a run that fails is repeated. Schedule
+// returns when ctx ends.
 func Schedule(ctx context.Context, conn *clickhouse.Conn, expr string, cfg Config) error {
 	return newSchedule(conn, expr, cfg).run(ctx)
 }
@@ -226,8 +227,9 @@ func sleepContext(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// exportMissing exports the days that are missing at a time, in its zone. At the start of
-// a process it does so only if the series has begun: a new series has missed nothing.
+// exportMissing exports the days that are missing at a time, in its zone. At the start
+// of a process it does so only if the series has begun: a new series has missed
+// nothing.
 func (s *schedule) exportMissing(ctx context.Context, at time.Time, atStart bool) error {
 	c := s.cfg
 	c.From = at.Format(time.DateOnly)
@@ -260,8 +262,8 @@ func (s *schedule) exportMissing(ctx context.Context, at time.Time, atStart bool
 	return nil
 }
 
-// exportWhenJoined exports a day that ends at an instant as soon as the joined watermark
-// has passed the end; a provisional day at once.
+// exportWhenJoined exports a day that ends at an instant as soon as the joined
+// watermark has passed the end; a provisional day at once.
 func (s *schedule) exportWhenJoined(ctx context.Context, c Config, end time.Time) error {
 	c.finalOnly = !c.Provisional
 	for {

@@ -156,7 +156,8 @@ func TestWatermarkFallsBack(t *testing.T) {
 	cfg := config(t.TempDir())
 	cfg.From, cfg.To = "", ""
 	s := newSchedule(r.conn, "0 2 * * *", cfg)
-	s.isJoined = func(context.Context, time.Time) (bool, error) { return true, nil } // as it was a moment ago
+	// as it was a moment ago
+	s.isJoined = func(context.Context, time.Time) (bool, error) { return true, nil }
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	runs, write := 0, s.export

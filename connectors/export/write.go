@@ -29,11 +29,12 @@ type written struct {
 	sums   map[string]map[string]string // of net_amount, by currency, then type
 }
 
-// linesQuery is the query for the lines of a CSV, in order, with what is summed of each.
+// linesQuery is the query for the lines of a CSV, in order, with what is summed of
+// each.
 //
 // Lines are made before they are sorted, by all threads; after it, one thread would
-// make them all. They come in blocks of 8192 rows, some 5 MB, because the client holds a
-// few blocks. With the usual 65,536 rows an exporter's memory depended on the garbage
+// make them all. They come in blocks of 8192 rows, some 5 MB, because the client holds
+// a few blocks. With the usual 65,536 rows an exporter's memory depended on the garbage
 // collector, and reached 416 MB.
 func linesQuery(selected selection, raw bool) string {
 	return `
@@ -202,9 +203,9 @@ func (e *exporter) createFile(name string) (*renameio.PendingFile, error) {
 	return f, nil
 }
 
-// replaceFiles puts the finished files in place. The order is what a reader relies on: a
-// manifest is never beside a CSV that it does not describe, and a final day is complete
-// only when its provisional file is gone, so that no row is counted twice.
+// replaceFiles puts the finished files in place. The order is what a reader relies on:
+// a manifest is never beside a CSV that it does not describe, and a final day is
+// complete only when its provisional file is gone, so that no row is counted twice.
 func replaceFiles(dir, base string, provisional bool, csv, manifest *renameio.PendingFile) error {
 	if err := removeIfExists(base + ".manifest.json"); err != nil { // of an earlier run
 		return err

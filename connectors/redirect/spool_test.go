@@ -350,8 +350,8 @@ func TestUnreadSegment(t *testing.T) {
 	}
 }
 
-// The newest segment is never set aside, however long it is unreadable: clicks are still
-// appended to it.
+// The newest segment is never set aside, however long it is unreadable: clicks are
+// still appended to it.
 func TestUnreadableNewestSegmentStays(t *testing.T) {
 	cfg, keys := testConfig(t), testKeys(t, "acme")
 	s := openSpool(t, cfg)

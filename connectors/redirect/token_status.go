@@ -26,7 +26,8 @@ func decideTokenStatus(r *catalog.Resolved) (status event.TokenStatus, reason st
 		return event.TokenWithheld, reasonLinkSetting
 	case r.WithholdReason == "":
 		return event.TokenAppended, ""
-	case l.Token == catalog.TokenAlways && (r.WithholdReason == catalog.ReasonSignedURL || r.WithholdReason == catalog.ReasonOAuth):
+	case l.Token == catalog.TokenAlways && (r.WithholdReason == catalog.ReasonSignedURL ||
+		r.WithholdReason == catalog.ReasonOAuth):
 		return event.TokenAppended, ""
 	default:
 		return event.TokenWithheld, r.WithholdReason

@@ -9,8 +9,8 @@ import (
 	"github.com/nimriz/partners/schemas/catalog"
 )
 
-// Workspace returns a workspace as the newest catalog has it, nil if the catalog does not
-// have it.
+// Workspace returns a workspace as the newest catalog has it, nil if the catalog does
+// not have it.
 func (r *Reader) Workspace(ctx context.Context, id string) (*catalog.Workspace, error) {
 	var found []struct {
 		JSON string `ch:"json"`

@@ -8,8 +8,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The standing amount, against its definition: max(0, amount − Σ standing of the reversed
-// children in the same currency), whatever the order of the events.
+// The standing amount, against its definition: max(0, amount − Σ standing of the
+// reversed children in the same currency), whatever the order of the events.
 func TestStandingIsItsDefinition(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		events := []*Event{{EventID: "0"}}

@@ -160,8 +160,8 @@ func addAfterConversion(c *condition, key []string) error {
 }
 
 // ConversionLines calls each for the lines of a CSV with the judged events that f
-// selects, without their ends, the oldest first. An export of the same rows has the same
-// bytes.
+// selects, without their ends, the oldest first. An export of the same rows has the
+// same bytes.
 func (r *Reader) ConversionLines(ctx context.Context, workspace string, f Filter, each func(line string) error) error {
 	c := f.ofEvents(workspace)
 	query := `

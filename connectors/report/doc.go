@@ -1,7 +1,7 @@
-// Package report answers questions from the warehouse: how partners perform, what became
-// of events, and why an event counts as it does. It has the queries and their rows.
-// Package web below it shows them over HTTP; package dispute judges a partner's list of
-// orders with them.
+// Package report answers questions from the warehouse: how partners perform, what
+// became of events, and why an event counts as it does. It has the queries and their
+// rows. Package web below it shows them over HTTP; package dispute judges a partner's
+// list of orders with them.
 //
 //	views, tables ──▶ Reader ──┬──▶ web: pages, JSON, CSV
 //	                           ├──▶ dispute: one verdict per claimed order
@@ -9,26 +9,27 @@
 //
 // # Promises
 //
-//   - Every query names its workspace; no answer contains anything of another workspace.
-//     The two exceptions are Freshness and Grace, which are of partitions.
-//   - Nothing is written, and no verdict is judged again: verdicts are those of the rows.
-//     Standing amounts are computed from the rows, as the rules define them.
+//   - Every query names its workspace; no answer contains anything of another
+//     workspace. The two exceptions are Freshness and Grace, which are of partitions.
+//   - Nothing is written, and no verdict is judged again: verdicts are those of the
+//     rows. Standing amounts are computed from the rows, as the rules define them.
 //   - Two currencies are never added, and money is exact.
-//   - An answer stays small in memory. Its bounds are named constants, and an answer that
-//     met one says so. Lists are read row by row.
-//   - A query names the columns that it reads, so a running process survives a migration
-//     that adds a column to a view (TestViewWithOneMoreColumn).
+//   - An answer stays small in memory. Its bounds are named constants, and an answer
+//     that met one says so. Lists are read row by row.
+//   - A query names the columns that it reads, so a running process survives a
+//     migration that adds a column to a view (TestViewWithOneMoreColumn).
 //
 // # Parts
 //
-// Reader.Performance, Conversions, Conservation and Coverage are lists, by a Filter and a
-// Page of them; their rows are those of the views. The columns of a Conversion are those
-// of package ledger.
+// Reader.Performance, Conversions, Conservation and Coverage are lists, by a Filter and
+// a Page of them; their rows are those of the views. The columns of a Conversion are
+// those of package ledger.
 //
-// Reader.Why collects every record with an event id: where it is in the log, its verdict
-// or what it waits for, the click as it was frozen, and the chain from the root down with
-// the standing amount of each event. Words for people are in words.go.
+// Reader.Why collects every record with an event id: where it is in the log, its
+// verdict or what it waits for, the click as it was frozen, and the chain from the root
+// down with the standing amount of each event. Words for people are in words.go.
 //
-// The standing amount of an event is its amount less the standing amounts of its reversed
-// children in the same currency, never below 0; an event without an amount is one unit.
+// The standing amount of an event is its amount less the standing amounts of its
+// reversed children in the same currency, never below 0; an event without an amount is
+// one unit.
 package report

@@ -31,19 +31,20 @@ type Event struct {
 	Partition     uint32    `ch:"event_partition"` // of the record in `conversions`
 	Offset        uint64    `ch:"event_offset"`    // of the record in `conversions`
 
-	Verdict          string    `ch:"verdict"`                // see event.Verdicts
-	Reason           string    `ch:"reason"`                 // of Unattributed
-	Flags            []string  `ch:"flags"`                  // see event.Flags
-	Review           string    `ch:"review"`                 // see event.Reviews
-	Effect           int8      `ch:"effect"`                 // +1, 0 or −1
-	DecidedAt        time.Time `ch:"decided_at"`             // by the processor's clock
-	RewardMinor      *int64    `ch:"estimated_reward_minor"` // nil: none
-	RewardCurrency   string    `ch:"reward_currency"`        // ISO 4217
-	RewardExponent   uint8     `ch:"reward_exponent"`        // digits of the reward's currency
-	FirstOffset      *uint64   `ch:"first_offset"`           // duplicate, conflict: of the first event with this id
-	OutcomePartition uint32    `ch:"src_partition"`          // of the record in `outcomes`
-	OutcomeOffset    uint64    `ch:"src_offset"`             // of the record in `outcomes`
-	Click                      // of the verdict
+	Verdict        string    `ch:"verdict"`                // see event.Verdicts
+	Reason         string    `ch:"reason"`                 // of Unattributed
+	Flags          []string  `ch:"flags"`                  // see event.Flags
+	Review         string    `ch:"review"`                 // see event.Reviews
+	Effect         int8      `ch:"effect"`                 // +1, 0 or −1
+	DecidedAt      time.Time `ch:"decided_at"`             // by the processor's clock
+	RewardMinor    *int64    `ch:"estimated_reward_minor"` // nil: none
+	RewardCurrency string    `ch:"reward_currency"`        // ISO 4217
+	RewardExponent uint8     `ch:"reward_exponent"`        // digits of the reward's currency
+	// duplicate, conflict: of the first event with this id
+	FirstOffset      *uint64 `ch:"first_offset"`
+	OutcomePartition uint32  `ch:"src_partition"` // of the record in `outcomes`
+	OutcomeOffset    uint64  `ch:"src_offset"`    // of the record in `outcomes`
+	Click                    // of the verdict
 }
 
 // Click is a click as it was frozen.
@@ -145,7 +146,8 @@ FROM outcomes
 WHERE workspace_id = {w:String} AND `+condition, args)
 }
 
-// readConversions reads received events, judged or not. condition is as in readOutcomes.
+// readConversions reads received events, judged or not. condition is as in
+// readOutcomes.
 func (r *Reader) readConversions(ctx context.Context, workspace, condition string, args ...any) ([]*Event, error) {
 	return r.readEvents(ctx, workspace, `
 SELECT `+conversionColumns+`

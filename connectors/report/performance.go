@@ -59,10 +59,11 @@ type Performance struct {
 	Currency            string `ch:"currency" json:"currency"` // ISO 4217, or ""
 	Exponent            uint8  `ch:"exponent" json:"exponent"` // digits of the currency
 	Counts
-	GrossMinor    *big.Int `ch:"gross_minor" json:"gross_minor"`       // of attributed events
-	NegativeMinor *big.Int `ch:"negative_minor" json:"negative_minor"` // of reversed; > 0 where chargebacks were won
-	NetMinor      *big.Int `ch:"net_minor" json:"net_minor"`           // the sum of both
-	RewardMinor   *big.Int `ch:"reward_minor" json:"reward_minor"`     // estimated
+	GrossMinor *big.Int `ch:"gross_minor" json:"gross_minor"` // of attributed events
+	// of reversed; > 0 where chargebacks were won
+	NegativeMinor *big.Int `ch:"negative_minor" json:"negative_minor"`
+	NetMinor      *big.Int `ch:"net_minor" json:"net_minor"`       // the sum of both
+	RewardMinor   *big.Int `ch:"reward_minor" json:"reward_minor"` // estimated
 }
 
 // Key is the row's place in the list, for Page.After.
@@ -261,14 +262,14 @@ ORDER BY partner_id, program_id, currency, exponent
 SETTINGS join_use_nulls = 0`, args, each)
 }
 
-// DayTotals returns the sums of each day that f selects, in order. Only Day and the sums
-// are set.
+// DayTotals returns the sums of each day that f selects, in order. Only Day and the
+// sums are set.
 func (r *Reader) DayTotals(ctx context.Context, workspace string, f Filter) ([]*Performance, error) {
 	return r.totalsBy(ctx, workspace, f, "day", "toString(x.day) AS day")
 }
 
-// LinkTotals returns the sums of each link that f selects, in order. Only LinkID and the
-// sums are set.
+// LinkTotals returns the sums of each link that f selects, in order. Only LinkID and
+// the sums are set.
 func (r *Reader) LinkTotals(ctx context.Context, workspace string, f Filter) ([]*Performance, error) {
 	return r.totalsBy(ctx, workspace, f, "link_id", "link_id")
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 )
 
-// condition is the WHERE clause of a query with its arguments. Its clauses are constants
-// of this package: nothing of a request is ever in them.
+// condition is the WHERE clause of a query with its arguments. Its clauses are
+// constants of this package: nothing of a request is ever in them.
 type condition struct {
 	clauses []string
 	args    []any // named, and bound by the server

@@ -72,7 +72,8 @@ func writeAnswer(out *strings.Builder, a *report.Answer) {
 	for _, e := range a.Records {
 		fmt.Fprintf(out, "  %d/%d %s %s: %s\n", e.Partition, e.Offset, e.Verdict, e.Reason, e.Words())
 		if e.Snapshot != nil {
-			fmt.Fprintf(out, "    click %s link %q partner %q program %q\n", ledger.FormatTime(*e.Snapshot.At), e.Snapshot.LinkID,
+			fmt.Fprintf(out, "    click %s link %q partner %q program %q\n", ledger.FormatTime(*e.Snapshot.At),
+				e.Snapshot.LinkID,
 				e.Snapshot.PartnerID, e.Snapshot.ProgramID)
 		}
 		if e.Wait != nil {

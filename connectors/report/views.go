@@ -12,11 +12,15 @@ import (
 
 // Freshness says how far the tables go.
 type Freshness struct {
-	JoinedWatermark time.Time  `ch:"joined_watermark" json:"joined_watermark"`         // up to which all events are joined
-	Waiting         uint64     `ch:"waiting" json:"waiting"`                           // events, of all workspaces
-	Partitions      uint64     `ch:"partitions" json:"partitions"`                     // of the topics
-	Behind          uint64     `ch:"partitions_behind" json:"partitions_behind"`       // that have not caught up
-	OldestWaiting   *time.Time `ch:"oldest_waiting" json:"oldest_waiting_received_at"` // nil: no event waits
+	// up to which all events are joined
+	JoinedWatermark time.Time `ch:"joined_watermark" json:"joined_watermark"`
+	// events, of all workspaces
+	Waiting    uint64 `ch:"waiting" json:"waiting"`
+	Partitions uint64 `ch:"partitions" json:"partitions"` // of the topics
+	// that have not caught up
+	Behind uint64 `ch:"partitions_behind" json:"partitions_behind"`
+	// nil: no event waits
+	OldestWaiting *time.Time `ch:"oldest_waiting" json:"oldest_waiting_received_at"`
 }
 
 // Freshness reads the view of that name.
@@ -73,7 +77,8 @@ ORDER BY v.day`
 	return scanRows(ctx, r.conn, "conservation", query, c.args, each)
 }
 
-// TotalConservation sums the days of receipt that f selects. days is how many there are.
+// TotalConservation sums the days of receipt that f selects. days is how many there
+// are.
 func (r *Reader) TotalConservation(ctx context.Context, workspace string, f Filter) (total ledger.Conservation,
 	days int, err error) {
 	err = r.Conservation(ctx, workspace, Filter{From: f.From, To: f.To}, Page{}, func(c *Conservation) error {
@@ -87,16 +92,17 @@ func (r *Reader) TotalConservation(ctx context.Context, workspace string, f Filt
 // Coverage is a row of the view token_coverage: how many clicks of a link carried a
 // token to the merchant.
 type Coverage struct {
-	WorkspaceID string            `ch:"workspace_id" json:"workspace_id"`
-	LinkID      string            `ch:"link_id" json:"link_id"`
-	Domain      string            `ch:"domain" json:"domain"`                   // of the link
-	Slug        string            `ch:"slug" json:"slug"`                       // of the link
-	Clicks      uint64            `ch:"clicks" json:"clicks"`                   // all
-	Tokened     uint64            `ch:"tokened_clicks" json:"tokened_clicks"`   // whose token was appended
-	Coverage    float64           `ch:"coverage" json:"coverage"`               // Tokened / Clicks
-	Withheld    uint64            `ch:"withheld_clicks" json:"withheld_clicks"` // whose token was withheld
-	Off         uint64            `ch:"off_clicks" json:"off_clicks"`           // of links without tracking
-	Reasons     map[string]uint64 `ch:"reasons" json:"reasons"`                 // clicks without token by token_reason
+	WorkspaceID string  `ch:"workspace_id" json:"workspace_id"`
+	LinkID      string  `ch:"link_id" json:"link_id"`
+	Domain      string  `ch:"domain" json:"domain"`                   // of the link
+	Slug        string  `ch:"slug" json:"slug"`                       // of the link
+	Clicks      uint64  `ch:"clicks" json:"clicks"`                   // all
+	Tokened     uint64  `ch:"tokened_clicks" json:"tokened_clicks"`   // whose token was appended
+	Coverage    float64 `ch:"coverage" json:"coverage"`               // Tokened / Clicks
+	Withheld    uint64  `ch:"withheld_clicks" json:"withheld_clicks"` // whose token was withheld
+	Off         uint64  `ch:"off_clicks" json:"off_clicks"`           // of links without tracking
+	// clicks without token by token_reason
+	Reasons map[string]uint64 `ch:"reasons" json:"reasons"`
 }
 
 // Key is the row's place in the list, for Page.After.

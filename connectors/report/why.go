@@ -99,8 +99,8 @@ func (r *Reader) Why(ctx context.Context, workspace, eventID string) (*Answer, e
 	return answer, nil
 }
 
-// readSameID reads the records with an event id, judged or not, in the order of receipt:
-// of each at most MaxSame + 1.
+// readSameID reads the records with an event id, judged or not, in the order of
+// receipt: of each at most MaxSame + 1.
 func (r *Reader) readSameID(ctx context.Context, workspace, eventID string) ([]*Event, error) {
 	args := []any{clickhouse.Named("id", eventID), clickhouse.Named("n", MaxSame+1)}
 	judged, err := r.readOutcomes(ctx, workspace, `event_id = {id:String}

@@ -12,8 +12,8 @@ import (
 	"github.com/nimriz/partners/schemas/ledger"
 )
 
-// The sink fills every column of its tables that does not fill itself, and no others, on
-// a database that has run all migrations.
+// The sink fills every column of its tables that does not fill itself, and no others,
+// on a database that has run all migrations.
 func TestColumnsMatchMigrations(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)}, quiet)

@@ -495,7 +495,9 @@ func TestOracle(t *testing.T) {
 		for _, o := range want.Outcomes {
 			got, ok := p.outcomes[o.EventOffset]
 			if !ok && s.noDues {
-				continue // a click wait that an event found ended is written by ApplyClick or CloseWaits only
+				// a click wait that an event found ended is written by ApplyClick or
+				// CloseWaits only
+				continue
 			}
 			for _, flags := range []*[]string{&o.Flags, &got.Flags} {
 				if len(*flags) == 0 {

@@ -36,7 +36,8 @@ func (s *session) initTransactionalID(ctx context.Context, id string) error {
 // newTransactionalClient makes a client that takes the transactional id with its first
 // request.
 func (s *session) newTransactionalClient(id string) (*kgo.Client, error) {
-	return kafka.NewClient(s.kafka, s.log, nil, kgo.TransactionalID(id), kgo.TransactionTimeout(s.env.TransactionTimeout))
+	return kafka.NewClient(s.kafka, s.log, nil, kgo.TransactionalID(id),
+		kgo.TransactionTimeout(s.env.TransactionTimeout))
 }
 
 // blockingTxn is a transaction of our group that holds partitions back and is not over
@@ -91,7 +92,8 @@ const (
 
 // waitForBlockers looks at partitions until nothing is left there that matters. It
 // never gives up: what a person has to do is in the log, once a minute.
-func (s *session) waitForBlockers(ctx context.Context, partitions kadm.TopicsSet, owned bool, matters func(blockingTxn) bool) error {
+func (s *session) waitForBlockers(ctx context.Context, partitions kadm.TopicsSet, owned bool,
+	matters func(blockingTxn) bool) error {
 	var began, loggedAt time.Time
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, lookPause) {
 		blockers, err := s.lookForBlockers(ctx, partitions, owned)
@@ -141,7 +143,8 @@ func (s *session) waitForBlockers(ctx context.Context, partitions kadm.TopicsSet
 // were assigned to us: then the owner of a transaction that is open there is dead or a
 // zombie, because a live member gives partitions back only between transactions. In
 // other partitions a running transaction may belong to a live process.
-func (s *session) lookForBlockers(ctx context.Context, partitions kadm.TopicsSet, owned bool) (blockers []blockingTxn, err error) {
+func (s *session) lookForBlockers(ctx context.Context, partitions kadm.TopicsSet, owned bool) (blockers []blockingTxn,
+	err error) {
 	select { // restores run side by side, and one transaction is open in several partitions
 	case s.healing <- struct{}{}:
 		defer func() { <-s.healing }()

@@ -15,9 +15,10 @@ import (
 // connectionWatch ends a session one of whose clients lost a connection.
 //
 // A broker that was away may have lost the markers of our last transaction, whether End
-// was answered or not. The client would reconnect and continue, and its next transaction
-// would close the last one with a marker of its own. So the session ends, and the next
-// one first looks for hanging transactions and reads the committed offsets.
+// was answered or not. The client would reconnect and continue, and its next
+// transaction would close the last one with a marker of its own. So the session ends,
+// and the next one first looks for hanging transactions and reads the committed
+// offsets.
 //
 // It is a hook of the session's clients, which franz-go calls before a client can have
 // dialled again.

@@ -268,7 +268,8 @@ func (s *session) listSpans(ctx context.Context, name string, since time.Time) (
 // readUncommitted hands records of partitions to do until all are read or it returns
 // false: those of open and aborted transactions and the markers too. Where nothing more
 // comes below an end, because the last records were compacted away, it stops at ctx.
-func (s *session) readUncommitted(ctx context.Context, spans map[string]map[int32]offsetSpan, do func(*kgo.Record) bool) error {
+func (s *session) readUncommitted(ctx context.Context, spans map[string]map[int32]offsetSpan,
+	do func(*kgo.Record) bool) error {
 	from, left := make(map[string]map[int32]kgo.Offset), 0
 	for name, partitions := range spans {
 		for p, x := range partitions {

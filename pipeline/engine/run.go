@@ -32,7 +32,8 @@ func (s *session) runTransactions(ctx context.Context) error {
 func (s *session) runTransaction(ctx context.Context) error {
 	tx := &Tx{session: s, deadline: time.Now().Add(s.cfg.CommitInterval)}
 	defer s.gts.AllowRebalance()
-	for first := true; first || time.Now().Before(tx.deadline) && tx.records < maxRows && ctx.Err() == nil; first = false {
+	for first := true; first || time.Now().Before(tx.deadline) && tx.records < maxRows &&
+		ctx.Err() == nil; first = false {
 		if err := s.pollInputs(ctx, tx); err != nil {
 			return err
 		}

@@ -167,7 +167,9 @@ func (e *Engine) newSession(ctx context.Context) (*session, error) {
 		kgo.OnOffsetsFetched(func(_ context.Context, _ *kgo.Client, r *kmsg.OffsetFetchResponse) error {
 			return s.offsetsFetched(r)
 		}),
-		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { s.partitionsRevoked(m) }),
+		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, m map[string][]int32) {
+			s.partitionsRevoked(m)
+		}),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { s.partitionsRevoked(m) }),
 	)...)
 	if err != nil {
@@ -291,7 +293,8 @@ func (s *session) partitionsAssigned(ctx context.Context, cl *kgo.Client, m map[
 	leading := slices.Sorted(slices.Values(m[s.leading]))
 	following := slices.Sorted(slices.Values(m[s.following]))
 	if !slices.Equal(leading, following) {
-		s.failSession(fmt.Errorf("assigned %s %v but %s %v: the group's leader saw other metadata, or is another program "+
+		s.failSession(fmt.Errorf("assigned %s %v but %s %v: the group's leader saw other metadata, or is "+
+			"another program "+
 			"in group %s? %w", s.leading, leading, s.following, following, s.groupName(), errSession))
 		return
 	}
@@ -391,7 +394,8 @@ func (s *session) offsetsFetched(r *kmsg.OffsetFetchResponse) error {
 		following, ok2 := at[s.following][id]
 		if ok1 && ok2 {
 			if leading < 0 || following < 0 {
-				s.failSessionLocked(fmt.Errorf("%w: partition %d has no committed offset any more", kafka.ErrOffsets, id))
+				s.failSessionLocked(fmt.Errorf("%w: partition %d has no committed offset any more",
+					kafka.ErrOffsets, id))
 				continue
 			}
 			select {

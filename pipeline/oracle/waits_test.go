@@ -187,7 +187,8 @@ func TestExpiry(t *testing.T) {
 }
 
 func TestTokenFull(t *testing.T) {
-	checkScript(t, "kept and waiting events count, events without a trace do not; a known id is a duplicate or conflict",
+	checkScript(t,
+		"kept and waiting events count, events without a trace do not; a known id is a duplicate or conflict",
 		`max=3
 		A sale 1
 		A sale 1

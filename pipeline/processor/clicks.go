@@ -16,8 +16,8 @@ type clickStore struct {
 	wire []byte // scratch of lookup
 }
 
-// lookupClick returns a click's wire bytes, valid until the next call, and when it reached
-// Kafka. It is an attribution.ClickLookup.
+// lookupClick returns a click's wire bytes, valid until the next call, and when it
+// reached Kafka. It is an attribution.ClickLookup.
 func (c *clickStore) lookupClick(t *[20]byte) (wire []byte, at event.Millis, ok bool, err error) {
 	wire, ms, err := c.log.Get(t, c.wire[:0])
 	c.wire = wire
@@ -27,14 +27,15 @@ func (c *clickStore) lookupClick(t *[20]byte) (wire []byte, at event.Millis, ok 
 	return wire, event.Millis(ms), err == nil, err
 }
 
-// keepClick stores a click. It returns the key's token and whether the click was shown and can
-// be used: no event can carry a token that was not shown.
+// keepClick stores a click. It returns the key's token and whether the click was shown
+// and can be used: no event can carry a token that was not shown.
 func (c *clickStore) keepClick(r *kgo.Record) (t [20]byte, shown bool, err error) {
 	if r.Attrs.IsControl() { // another program writes clicks in transactions
 		c.log.Skip(r.Offset)
 		return t, false, nil
 	}
-	if shown, _ := headerValue(r, topic.HeaderToken); shown != "1" || len(r.Value) < event.FramingLen || r.Value[0] != 0 {
+	if shown, _ := headerValue(r, topic.HeaderToken); shown != "1" || len(r.Value) < event.FramingLen ||
+		r.Value[0] != 0 {
 		c.log.Skip(r.Offset)
 		return t, false, nil
 	}
@@ -61,8 +62,8 @@ func (c *clickStore) keepClick(r *kgo.Record) (t [20]byte, shown bool, err error
 	return t, true, err
 }
 
-// headerValue returns a header's value, and whether it is there: `replay` and `waited` carry no
-// value, their presence is the message.
+// headerValue returns a header's value, and whether it is there: `replay` and `waited`
+// carry no value, their presence is the message.
 func headerValue(r *kgo.Record, key string) (value string, ok bool) {
 	for i := range r.Headers {
 		if r.Headers[i].Key == key {

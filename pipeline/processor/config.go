@@ -17,21 +17,21 @@ type Config struct {
 	// StateDir holds a directory for each partition that was ever owned here. It may be
 	// lost: it is rebuilt from Kafka.
 	StateDir string
-	// Instance is the stable name of this slot: static group member and transactional id.
-	// Two processes with one name fence each other.
+	// Instance is the stable name of this slot: static group member and transactional
+	// id. Two processes with one name fence each other.
 	Instance string
 	// CommitInterval is how long a transaction stays open.
 	CommitInterval time.Duration
 	// Grace is how long an event may wait for its click or parent.
 	Grace time.Duration
-	// ClickLife is how long a click can bring conversions; the retention of clicks must be
-	// longer.
+	// ClickLife is how long a click can bring conversions; the retention of clicks must
+	// be longer.
 	ClickLife time.Duration
-	// ClickMemory is the memory in bytes for clicks that are not on disk yet, split over
-	// the owned partitions.
+	// ClickMemory is the memory in bytes for clicks that are not on disk yet, split
+	// over the owned partitions.
 	ClickMemory int64
-	// JourneyCache is the memory in bytes for blocks of journeys that were read from disk,
-	// shared by all partitions.
+	// JourneyCache is the memory in bytes for blocks of journeys that were read from
+	// disk, shared by all partitions.
 	JourneyCache int64
 	// SessionTimeout is after how long without a heartbeat the group gives this slot's
 	// partitions away.
@@ -78,8 +78,8 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// watermarkMargin is for what is under way when end offsets are listed: clocks that differ,
-// a request between its timestamp and its acknowledgement.
+// watermarkMargin is for what is under way when end offsets are listed: clocks that
+// differ, a request between its timestamp and its acknowledgement.
 func (c Config) watermarkMargin() time.Duration { return min(c.Grace/10, topic.DeliveryLimit) }
 
 // Errors that end Run: a person has to change something.
@@ -90,12 +90,13 @@ var (
 	ErrRetention = engine.ErrRetention
 	// ErrStateDir: another process uses this state directory.
 	ErrStateDir = engine.ErrStateDir
-	// ErrStuck: the Kafka client did not come back from a call. Only a new process helps.
+	// ErrStuck: the Kafka client did not come back from a call. Only a new process
+	// helps.
 	ErrStuck = engine.ErrStuck
 )
 
-// Fatal reports whether err needs a person, or a new process: trying again here would not
-// help.
+// Fatal reports whether err needs a person, or a new process: trying again here would
+// not help.
 func Fatal(err error) bool { return engine.Fatal(err) }
 
 // markCorrupt marks an error that says that a click or a journey on disk is damaged.

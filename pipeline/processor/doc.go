@@ -1,15 +1,15 @@
-// Package processor joins clicks with conversions and writes one verdict for each event,
-// exactly once. It is a topology on package engine: clicks lead, conversions follow. The
-// rules are pipeline/attribution, which knows nothing of Kafka; ../DESIGN.md is the
-// protocol of both.
+// Package processor joins clicks with conversions and writes one verdict for each
+// event, exactly once. It is a topology on package engine: clicks lead, conversions
+// follow. The rules are pipeline/attribution, which knows nothing of Kafka;
+// ../DESIGN.md is the protocol of both.
 //
 // # Shape
 //
-// A task joins one partition. It stores each click in the partition's click log and judges
-// the events that wait for it; it gives each conversion its verdict, its place among the
-// waiting, or its dead letter; on a watermark it closes the waits that have ended and
-// deletes journeys that no event can reach; at the end of a transaction it writes totals
-// and progress; behind a commit it deletes old clicks.
+// A task joins one partition. It stores each click in the partition's click log and
+// judges the events that wait for it; it gives each conversion its verdict, its place
+// among the waiting, or its dead letter; on a watermark it closes the waits that have
+// ended and deletes journeys that no event can reach; at the end of a transaction it
+// writes totals and progress; behind a commit it deletes old clicks.
 //
 //	task.go      apply, tick, finish, committed
 //	clicks.go    the click log by token; late.go: out-of-order clicks in the store

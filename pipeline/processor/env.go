@@ -5,8 +5,8 @@ import "github.com/nimriz/partners/pipeline/engine"
 // Env is the machine that a processor runs on. A simulation replaces it.
 type Env struct {
 	engine.Env
-	// SlabBytes is how much of a partition's clicks gathers in memory before it becomes a
-	// segment; 0 is its share of Config.ClickMemory.
+	// SlabBytes is how much of a partition's clicks gathers in memory before it becomes
+	// a segment; 0 is its share of Config.ClickMemory.
 	SlabBytes int64
 }
 

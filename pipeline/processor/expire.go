@@ -12,8 +12,8 @@ import (
 )
 
 // Clicks and journeys are deleted a day after the rules stopped asking for them, every
-// hour. The clock of that is the log's: the older of both inputs' newest times, so that a
-// stopped redirector or a wrong wall clock deletes nothing.
+// hour. The clock of that is the log's: the older of both inputs' newest times, so that
+// a stopped redirector or a wrong wall clock deletes nothing.
 
 const (
 	// maxExpire is how many journeys one transaction deletes.
@@ -24,10 +24,10 @@ const (
 	expiryInterval = event.Millis(time.Hour / time.Millisecond)
 )
 
-// expiryTable is the expiry index, which lists journeys by the day of their last event: key
-// 'X', days since 1970 (4 B, big-endian), raw token. Its rows are only written, so a journey
-// has one for each day on which it had an event; readers then ask the journey's head. They
-// are not in the changelog: a restore writes them again.
+// expiryTable is the expiry index, which lists journeys by the day of their last event:
+// key 'X', days since 1970 (4 B, big-endian), raw token. Its rows are only written, so
+// a journey has one for each day on which it had an event; readers then ask the
+// journey's head. They are not in the changelog: a restore writes them again.
 const expiryTable = 'X'
 
 const dayMs = 24 * 60 * 60 * 1000
@@ -75,8 +75,8 @@ func (t *task) expireClicks() error {
 	return errors.Join(b.DeleteRange([]byte{lateTable}, upper), b.Commit())
 }
 
-// expireJourneys deletes journeys within the transaction: their rows become tombstones in
-// the changelog.
+// expireJourneys deletes journeys within the transaction: their rows become tombstones
+// in the changelog.
 func (t *task) expireJourneys(tx *engine.Tx) error {
 	now := t.logTime()
 	if now-t.journeysExpired < expiryInterval {
@@ -89,8 +89,8 @@ func (t *task) expireJourneys(tx *engine.Tx) error {
 	return err
 }
 
-// dropOldJourneys deletes journeys whose last event is older than cutoff, at most maxExpire
-// in one transaction. It reports whether none is left.
+// dropOldJourneys deletes journeys whose last event is older than cutoff, at most
+// maxExpire in one transaction. It reports whether none is left.
 func (t *task) dropOldJourneys(tx *engine.Tx, cutoff event.Millis) (done bool, err error) {
 	if cutoff <= 0 {
 		return true, nil

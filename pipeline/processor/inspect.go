@@ -13,8 +13,8 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// Inspection answers from one partition's files what a processor would, without a broker.
-// No processor may have them open meanwhile.
+// Inspection answers from one partition's files what a processor would, without a
+// broker. No processor may have them open meanwhile.
 type Inspection struct {
 	store  *state.Store
 	clicks *clickStore

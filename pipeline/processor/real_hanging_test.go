@@ -343,7 +343,8 @@ func TestRealHanging(t *testing.T) {
 				return strings.Count(log.String(), "partition restored") == kafkatest.Partitions
 			})
 			stop()
-			// The markers of the processor's own last transaction may still be on their way.
+			// The markers of the processor's own last transaction may still be on their
+			// way.
 			eventually(t, "no transaction is open anywhere", func() bool { return !h.anyOpen(t) })
 			if got := h.visible(t, changelog, key); got != c.commit {
 				t.Errorf("its rows are visible: %v", got)

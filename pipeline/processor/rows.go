@@ -8,8 +8,8 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// journeyRows are the rows that the rules see. Beside the rows themselves it remembers what
-// is needed about waiting events at every click and every tick. It implements
+// journeyRows are the rows that the rules see. Beside the rows themselves it remembers
+// what is needed about waiting events at every click and every tick. It implements
 // attribution.Rows.
 type journeyRows struct {
 	*engine.Rows
@@ -17,8 +17,8 @@ type journeyRows struct {
 	waiting int64
 	// earliest is a lower bound of the first end among the waiting events.
 	earliest event.Millis
-	// clickWaits holds at least the tokens that have an event waiting for its click. It may
-	// hold more: one wrong look-up is all that costs.
+	// clickWaits holds at least the tokens that have an event waiting for its click. It
+	// may hold more: one wrong look-up is all that costs.
 	clickWaits map[[20]byte]struct{}
 }
 
@@ -62,8 +62,8 @@ func (o *journeyRows) waitsForClick(t *[20]byte) bool {
 
 func (o *journeyRows) forgetClickWait(t *[20]byte) { delete(o.clickWaits, *t) }
 
-// recheckClickWait drops a token from clickWaits when no event of it waits for its click any
-// more.
+// recheckClickWait drops a token from clickWaits when no event of it waits for its
+// click any more.
 func (o *journeyRows) recheckClickWait(t *[20]byte) error {
 	waits := false
 	err := o.Scan(event.AppendJourneyKey(nil, t, event.KindWaitClick, ""), func(_, _ []byte) bool {
@@ -107,7 +107,8 @@ func (o *journeyRows) firstDeadline() (end event.Millis, ok bool, err error) {
 	return end, ok, err
 }
 
-// readWaiting reads what the deadline rows of a restored store say about waiting events.
+// readWaiting reads what the deadline rows of a restored store say about waiting
+// events.
 func (o *journeyRows) readWaiting(store *state.Store) error {
 	var damaged error
 	err := store.Scan(deadlinePrefix, state.PrefixEnd(deadlinePrefix), func(key, value []byte) bool {

@@ -13,8 +13,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The count of waiting events is the number of deadline rows, whatever is put or deleted
-// twice, and whatever a commit has moved to the store.
+// The count of waiting events is the number of deadline rows, whatever is put or
+// deleted twice, and whatever a commit has moved to the store.
 func TestWaitingCountsDeadlines(t *testing.T) {
 	cache := state.NewCache(1 << 20)
 	defer cache.Close()

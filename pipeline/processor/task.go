@@ -27,7 +27,8 @@ type task struct {
 
 	lastProgress  time.Time
 	progressDirty bool // there is something new to report
-	// expired clocks are how far, in the log's time, clicks and journeys were last expired.
+	// expired clocks are how far, in the log's time, clicks and journeys were last
+	// expired.
 	clicksExpired   event.Millis
 	journeysExpired event.Millis
 
@@ -65,8 +66,8 @@ func (p *Processor) openClickLog(part *engine.Partition) (*clicklog.Log, error) 
 	return clicklog.Open(p.env.FS, clickDir(p.env.FS, part.Dir), id, cfg, lateClicks{part.Store}, p.env.Now)
 }
 
-// slabBytes is a partition's share of the memory for clicks: one slab gathers while another
-// is written.
+// slabBytes is a partition's share of the memory for clicks: one slab gathers while
+// another is written.
 func (p *Processor) slabBytes(owned int64) int64 {
 	if p.env.SlabBytes > 0 {
 		return p.env.SlabBytes
@@ -103,9 +104,9 @@ func (t *task) keepClick(r *kgo.Record) error {
 	return markCorrupt(err)
 }
 
-// applyClick stores a click and judges the events that wait for it. The look-up runs for
-// every click read, stored or not: an aborted transaction reads again, and its verdicts
-// were dropped.
+// applyClick stores a click and judges the events that wait for it. The look-up runs
+// for every click read, stored or not: an aborted transaction reads again, and its
+// verdicts were dropped.
 func (t *task) applyClick(tx *engine.Tx, r *kgo.Record) error {
 	tok, shown, err := t.clicks.keepClick(r)
 	if err != nil {
@@ -115,8 +116,8 @@ func (t *task) applyClick(tx *engine.Tx, r *kgo.Record) error {
 	if !shown || !t.rows.waitsForClick(&tok) {
 		return nil
 	}
-	// Events that go on waiting for the click are noted again by their rows; an abort ends
-	// the session.
+	// Events that go on waiting for the click are noted again by their rows; an abort
+	// ends the session.
 	t.rows.forgetClickWait(&tok)
 	wire, at, ok, err := t.clicks.lookupClick(&tok)
 	if err == nil && ok {
@@ -128,8 +129,8 @@ func (t *task) applyClick(tx *engine.Tx, r *kgo.Record) error {
 	return nil
 }
 
-// applyConversion gives one record of conversions its verdict, its place among the waiting,
-// or its dead letter.
+// applyConversion gives one record of conversions its verdict, its place among the
+// waiting, or its dead letter.
 func (t *task) applyConversion(tx *engine.Tx, r *kgo.Record) error {
 	t.totals.read++
 	t.progressDirty = true
@@ -157,8 +158,9 @@ const noOffset = -1
 
 var waitedHeader = []kgo.RecordHeader{{Key: topic.HeaderWaited}}
 
-// emitTo returns the function that writes the outcomes that the rules decide. The outcome
-// of the event at offset read is decided on its arrival; every other event waited.
+// emitTo returns the function that writes the outcomes that the rules decide. The
+// outcome of the event at offset read is decided on its arrival; every other event
+// waited.
 func (t *task) emitTo(tx *engine.Tx, read int64) attribution.Emit {
 	name := t.kafka.Topic(topic.Outcomes)
 	return func(o *event.Outcome, click []byte) error {
@@ -209,8 +211,8 @@ func (t *task) actOnWatermark(tx *engine.Tx) error {
 // maxDue is how many tokens one transaction closes waits of.
 const maxDue = 2000
 
-// closeEndedWaits closes waits that ended before the watermark, found through the deadline
-// index.
+// closeEndedWaits closes waits that ended before the watermark, found through the
+// deadline index.
 func (t *task) closeEndedWaits(tx *engine.Tx) error {
 	watermark := t.part.Watermark()
 	tokens, err := t.rows.endedWaits(watermark, maxDue)
@@ -221,7 +223,8 @@ func (t *task) closeEndedWaits(tx *engine.Tx) error {
 		return err
 	}
 	for i := range tokens {
-		err := t.rules.CloseWaits(t.rows, t.clicks.lookupClick, &tokens[i], watermark, watermark, t.emitTo(tx, noOffset))
+		err := t.rules.CloseWaits(t.rows, t.clicks.lookupClick, &tokens[i], watermark, watermark,
+			t.emitTo(tx, noOffset))
 		if err != nil {
 			return err
 		}
@@ -233,8 +236,8 @@ func (t *task) closeEndedWaits(tx *engine.Tx) error {
 	return nil
 }
 
-// finishTransaction adds the totals to the rows of the running transaction, if they changed, and
-// reports progress. The outcomes are acknowledged, so their end is known.
+// finishTransaction adds the totals to the rows of the running transaction, if they
+// changed, and reports progress. The outcomes are acknowledged, so their end is known.
 func (t *task) finishTransaction(tx *engine.Tx) error {
 	t.totals.outcomesEnd = max(t.totals.outcomesEnd, t.part.OwnedEnd())
 	if t.totals != t.committed {
@@ -248,9 +251,9 @@ func (t *task) finishTransaction(tx *engine.Tx) error {
 	return nil
 }
 
-// afterCommit deletes old clicks. A transaction that fails is read again, over days of log
-// if no processor ran for so long, and its events must find their clicks again: so clicks
-// are deleted only behind a commit.
+// afterCommit deletes old clicks. A transaction that fails is read again, over days of
+// log if no processor ran for so long, and its events must find their clicks again: so
+// clicks are deleted only behind a commit.
 func (t *task) afterCommit() error {
 	t.committed = t.totals
 	t.m.waiting.WithLabelValues(t.part.Label).Set(float64(t.rows.waiting))

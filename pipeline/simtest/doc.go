@@ -13,10 +13,10 @@
 //
 // # A seed
 //
-// Two slots share three partitions; journeys of every kind (../internal/scenario) arrive
-// all the time. Then, twenty times, a fault is injected at a step of the processor's
-// life, while records lie unprocessed. Steps are those of processor.Env, and "disk":
-// before an operation on a file that changes it. Faults:
+// Two slots share three partitions; journeys of every kind (../internal/scenario)
+// arrive all the time. Then, twenty times, a fault is injected at a step of the
+// processor's life, while records lie unprocessed. Steps are those of processor.Env,
+// and "disk": before an operation on a file that changes it. Faults:
 //
 //	kill         the process is gone; its disk keeps what a power cut would leave; it starts again within two seconds
 //	kill, lost   … without its state directory

@@ -11,7 +11,8 @@ func Verdicts() []Verdict {
 // Reviews lists the values of Review. A row without effect has none.
 func Reviews() []Review { return []Review{ReviewClear, ReviewNeeded} }
 
-// Reasons lists all reasons of Unattributed, in the order in which the rules check them.
+// Reasons lists all reasons of Unattributed, in the order in which the rules check
+// them.
 func Reasons() []string {
 	return []string{
 		ReasonExpired,

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// Each list has every constant of its kind: one that is declared and
-// forgotten in its list fails here.
+// Each list has every constant of its kind: one that is declared and forgotten in its
+// list fails here.
 func TestListsAreComplete(t *testing.T) {
 	declared := declaredConstants(t)
 	lists := map[string][]string{

@@ -21,8 +21,8 @@ import (
 //	wait index  'J' | token 20 B | 'p', 's' or 'a' | n | id | offset  end of the wait
 //	deadline    'D' | end | token 20 B | offset                       'c' or 'w'
 //
-// One row belongs to no journey and is in the changelog alone: what a hanging transaction
-// wrote from an offset on was aborted afterwards.
+// One row belongs to no journey and is in the changelog alone: what a hanging
+// transaction wrote from an offset on was aborted afterwards.
 //
 //	void        'V' | offset                                          nothing more
 //

@@ -14,8 +14,8 @@ func EscapeFormula(text string) string {
 	return text
 }
 
-// CleanText makes a text valid UTF-8 without NUL: a run of bytes that are none, and each
-// NUL, becomes U+FFFD.
+// CleanText makes a text valid UTF-8 without NUL: a run of bytes that are none, and
+// each NUL, becomes U+FFFD.
 func CleanText(text string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }

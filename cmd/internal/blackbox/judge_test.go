@@ -62,7 +62,8 @@ func (r *rig) readTopics() *topicContents {
 			case topic.Outcomes:
 				var o event.Outcome
 				err = codec.DecodeOutcome(rec.Value, &o)
-				f.outcomes, f.outcomesAt = append(f.outcomes, o), append(f.outcomesAt, recordPosition{rec.Partition, rec.Offset})
+				f.outcomes, f.outcomesAt = append(f.outcomes, o), append(f.outcomesAt, recordPosition{rec.Partition,
+					rec.Offset})
 			}
 			if err != nil {
 				r.t.Fatalf("%s: %v", spot, err)
@@ -79,8 +80,8 @@ func (f *topicContents) oracleResult() oracle.Result {
 	return oracle.Judge(cfg, f.clicks, f.events, 0)
 }
 
-// awaitSettled waits until all clicks are in Kafka, every event has its row or waits as it
-// must, and the tables hold what the topics hold.
+// awaitSettled waits until all clicks are in Kafka, every event has its row or waits as
+// it must, and the tables hold what the topics hold.
 func (r *rig) awaitSettled() {
 	r.t.Helper()
 	began := time.Now()
@@ -122,8 +123,8 @@ func (r *rig) awaitSettled() {
 			r.t.Logf("settled in %v", time.Since(began).Round(100*time.Millisecond))
 			return
 		}
-		// More rows than Kafka has records: no waiting makes them fewer. Progress is no measure
-		// of that, it comes after the rows.
+		// More rows than Kafka has records: no waiting makes them fewer. Progress is no
+		// measure of that, it comes after the rows.
 		if all := records[topic.Conversions]; err == nil && (at[0].Outcomes > all || at[0].Events > all) {
 			return
 		}
@@ -136,8 +137,8 @@ func (r *rig) awaitSettled() {
 	}
 }
 
-// checkLedger waits until all is at rest and holds Kafka, ClickHouse and what the loads were
-// told against each other.
+// checkLedger waits until all is at rest and holds Kafka, ClickHouse and what the loads
+// were told against each other.
 func (r *rig) checkLedger(loads ...*trafficLoad) {
 	r.t.Helper()
 	r.awaitSettled()
@@ -218,7 +219,8 @@ func (r *rig) compareTables(f *topicContents) {
 		clicks[name(at)] = token
 	}
 	for _, e := range f.events {
-		events[name(recordPosition{e.Partition, e.Offset})] = fmt.Sprintf("%s %s %s %x", e.ClickToken, e.EventID, e.Type,
+		events[name(recordPosition{e.Partition, e.Offset})] = fmt.Sprintf("%s %s %s %x",
+			e.ClickToken, e.EventID, e.Type,
 			e.ContentSHA256)
 	}
 	for i, o := range f.outcomes {
@@ -289,8 +291,8 @@ func (r *rig) readDaily() (out []oracle.DailyRow) {
 	return out
 }
 
-// compareCounts compares counts of different origin, and what the loads were told with what
-// is there.
+// compareCounts compares counts of different origin, and what the loads were told with
+// what is there.
 func (r *rig) compareCounts(f *topicContents, loads []*trafficLoad) {
 	r.t.Helper()
 	var sums []struct {

@@ -126,8 +126,8 @@ func (v *victim) killAndRestart(between func()) {
 	}
 }
 
-// pollBriefly waits for a condition, at most 20 s: a kill that finds nothing is one that does
-// not count.
+// pollBriefly waits for a condition, at most 20 s: a kill that finds nothing is one
+// that does not count.
 func pollBriefly(ctx context.Context, every time.Duration, ok func() bool) bool {
 	for deadline := time.Now().Add(20 * time.Second); ctx.Err() == nil && time.Now().Before(deadline); sleepContext(ctx,
 		every) {

@@ -27,8 +27,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// trafficLoad is visitors and merchants. A visitor whose request breaks goes away. A merchant
-// sends an event again until it is accepted, as long as the load runs.
+// trafficLoad is visitors and merchants. A visitor whose request breaks goes away. A
+// merchant sends an event again until it is accepted, as long as the load runs.
 type trafficLoad struct {
 	t                   *testing.T
 	redirector, gateway string // host:port
@@ -117,8 +117,8 @@ func sleepContext(ctx context.Context, d time.Duration) {
 // answeredCount is the number of visits and events that were answered well.
 func (l *trafficLoad) answeredCount() int64 { return l.redirects.Load() + l.accepts.Load() }
 
-// visitRandomLink follows a link and reports whether it was answered. Nothing cuts it short: a
-// request that was sent is a click that may be there.
+// visitRandomLink follows a link and reports whether it was answered. Nothing cuts it
+// short: a request that was sent is a click that may be there.
 func (l *trafficLoad) visitRandomLink() bool {
 	link := links[rand.IntN(len(links))]
 	if l.longLinks.Load() {
@@ -178,8 +178,8 @@ func (l *trafficLoad) followLink(workspace, host, path string) (token string, ok
 	return token, true
 }
 
-// drawEvent makes an event about a token of the last seconds: a sale, a lead, a refund of a
-// sale, or something that was sent before.
+// drawEvent makes an event about a token of the last seconds: a sale, a lead, a refund
+// of a sale, or something that was sent before.
 func (l *trafficLoad) drawEvent() (of visibleToken, id string, body []byte, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -300,7 +300,8 @@ func (l *trafficLoad) onRedirect(f func()) (off func()) {
 	return func() { set(nil) }
 }
 
-// checkAnswers compares what the load was told with the clicks and events that are there.
+// checkAnswers compares what the load was told with the clicks and events that are
+// there.
 func (l *trafficLoad) checkAnswers(clicks map[string]recordPosition, events map[eventID]bool) {
 	l.t.Helper()
 	missing := 0
@@ -319,5 +320,6 @@ func (l *trafficLoad) checkAnswers(clicks map[string]recordPosition, events map[
 		}
 	}
 	l.t.Logf("%d requests to the redirector, %d answered 302; %d events accepted, %d put off, %d requests to the "+
-		"gateway broke off", l.visits.Load(), l.redirects.Load(), l.accepts.Load(), l.unavailable.Load(), l.unanswered.Load())
+		"gateway broke off", l.visits.Load(), l.redirects.Load(), l.accepts.Load(), l.unavailable.Load(),
+		l.unanswered.Load())
 }

@@ -145,7 +145,8 @@ func (m *matrix) runCell(name string, run func()) {
 		sleepContext(m.t.Context(), 100*time.Millisecond)
 	}
 	m.t.Logf("%-18s %6d records in %3.0f s, %d bounces, to the next outcome in every partition %v",
-		name, m.writer.records.Load()-written, time.Since(began).Seconds(), m.kills-kills, roundDurations(m.recoveries[seen:]))
+		name, m.writer.records.Load()-written, time.Since(began).Seconds(), m.kills-kills,
+		roundDurations(m.recoveries[seen:]))
 }
 
 func roundDurations(ds []time.Duration) []time.Duration {
@@ -221,8 +222,8 @@ func (m *matrix) bounceBroker(clean bool) {
 	}
 }
 
-// awaitInSync waits until every partition has all its replicas, so that the next node may
-// go.
+// awaitInSync waits until every partition has all its replicas, so that the next node
+// may go.
 func (m *matrix) awaitInSync() {
 	m.t.Helper()
 	for deadline := time.Now().Add(maxWait); ; sleepContext(m.t.Context(), 100*time.Millisecond) {
@@ -242,9 +243,9 @@ func (m *matrix) awaitInSync() {
 	}
 }
 
-// pauseAsZombie stops a processor in the middle of a transaction for longer than its session
-// lasts. The other takes over; the first, when it goes on, changes nothing and gets its
-// share again.
+// pauseAsZombie stops a processor in the middle of a transaction for longer than its
+// session lasts. The other takes over; the first, when it goes on, changes nothing and
+// gets its share again.
 func (m *matrix) pauseAsZombie() {
 	m.t.Helper()
 	z := m.processors[0]
@@ -334,12 +335,13 @@ func (m *matrix) churnMembers() {
 	took := m.watcher.awaitRecovery(calm)
 	m.awaitShared(2)
 	m.t.Logf("%-18s a third member came, got partitions and left %d times within %v; %d outcomes meanwhile; next "+
-		"outcome in every partition %v after the last", "churn", m.memberChanges, calm.Sub(began).Round(time.Second), during,
+		"outcome in every partition %v after the last", "churn", m.memberChanges, calm.Sub(began).Round(
+		time.Second), during,
 		took.Round(10*time.Millisecond))
 }
 
-// checkResults waits until every event has its row that needs no more waiting, and holds
-// what was seen against the oracle and the log.
+// checkResults waits until every event has its row that needs no more waiting, and
+// holds what was seen against the oracle and the log.
 func (m *matrix) checkResults() {
 	m.t.Helper()
 	began := time.Now()

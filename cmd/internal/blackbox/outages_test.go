@@ -119,7 +119,8 @@ func (r *rig) writeUnreadable() {
 			})
 		}
 	}
-	cl := kafkatest.Client(r.t, r.broker.Brokers(), kgo.ProducerBatchMaxBytes(maxMessageBytes), kgo.MaxBufferedBytes(1<<30),
+	cl := kafkatest.Client(r.t, r.broker.Brokers(), kgo.ProducerBatchMaxBytes(maxMessageBytes),
+		kgo.MaxBufferedBytes(1<<30),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	if err := cl.ProduceSync(r.t.Context(), records...).FirstErr(); err != nil {
 		r.t.Fatal(err)
@@ -129,7 +130,8 @@ func (r *rig) writeUnreadable() {
 	}
 }
 
-// checkDeadLetters compares the dead letters with what was poisoned: each is there once.
+// checkDeadLetters compares the dead letters with what was poisoned: each is there
+// once.
 func (r *rig) checkDeadLetters() {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), maxWait)
@@ -158,8 +160,8 @@ func (r *rig) checkDeadLetters() {
 	r.t.Logf("%d unreadable records in %d topics, each a dead letter once", len(want), 6)
 }
 
-// interruptClickHouse kills the process that holds ClickHouse in the middle of an insert.
-// Visitors and merchants do not notice.
+// interruptClickHouse kills the process that holds ClickHouse in the middle of an
+// insert. Visitors and merchants do not notice.
 func (r *rig) interruptClickHouse(l *trafficLoad) {
 	r.t.Helper()
 	if !r.proxies[0].awaitInsert(time.Minute) && !r.proxies[1].awaitInsert(time.Minute) {
@@ -172,7 +174,9 @@ func (r *rig) interruptClickHouse(l *trafficLoad) {
 	}
 	gone, answered, off := time.Now(), l.answeredCount(), l.unavailable.Load()
 	sleepContext(r.t.Context(), outageLength())
-	r.awaitCount("requests answered while ClickHouse is away", func() int64 { return l.answeredCount() - answered }, 200)
+	r.awaitCount("requests answered while ClickHouse is away", func() int64 {
+		return l.answeredCount() - answered
+	}, 200)
 	if l.unavailable.Load() > off {
 		r.t.Errorf("while ClickHouse was away %d events were put off", l.unavailable.Load()-off)
 	}
@@ -221,8 +225,8 @@ func (r *rig) awaitCaughtUp(name string) {
 	}
 }
 
-// restartEverything ends each daemon by SIGTERM under load and starts it again, one after
-// another.
+// restartEverything ends each daemon by SIGTERM under load and starts it again, one
+// after another.
 func (r *rig) restartEverything(l *trafficLoad) {
 	r.t.Helper()
 	gaps := r.watchOutcomes()
@@ -286,8 +290,8 @@ func (r *rig) watchOutcomes() (longest func() time.Duration) {
 	}
 }
 
-// interruptKafka kills the broker for a while, and the redirector in the middle. A second
-// redirector has a spool that is too small for this. Its load is returned.
+// interruptKafka kills the broker for a while, and the redirector in the middle. A
+// second redirector has a spool that is too small for this. Its load is returned.
 func (r *rig) interruptKafka(l *trafficLoad) *trafficLoad {
 	r.t.Helper()
 	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePorts(r.t, 1)))
@@ -337,7 +341,8 @@ func (r *rig) interruptKafka(l *trafficLoad) *trafficLoad {
 		l.unavailable.Load())
 	// Not before its spool is in Kafka has it room for more, and only then may the
 	// topic's limit shrink: a batch that is above it goes record by record.
-	for deadline := time.Now().Add(maxWait); r.readMetric(other, "partners_spool_backlog_bytes") > 0; sleepContext(r.t.Context(),
+	for deadline := time.Now().Add(maxWait); r.readMetric(other, "partners_spool_backlog_bytes") > 0; sleepContext(
+		r.t.Context(),
 		50*time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("the small spool is not in Kafka %v after the broker was back", maxWait)

@@ -89,7 +89,13 @@ func newChildProcess(t *testing.T, dir, name, program string, args ...string) *c
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &childProcess{t: t, name: name, path: filepath.Join(bin, program), args: args, log: filepath.Join(dir, name+".log")}
+	p := &childProcess{
+		t:    t,
+		name: name,
+		path: filepath.Join(bin, program),
+		args: args,
+		log:  filepath.Join(dir, name+".log"),
+	}
 	t.Cleanup(func() {
 		p.kill()
 		if t.Failed() {
@@ -150,8 +156,8 @@ func (p *childProcess) launch() error {
 
 var adminAddress = regexp.MustCompile(` msg=ready .*\badmin=(\S+)`)
 
-// copyOutput copies what the process says to its log until it ends, and looks for the line
-// that says that it serves.
+// copyOutput copies what the process says to its log until it ends, and looks for the
+// line that says that it serves.
 func (l *processRun) copyOutput(r io.ReadCloser, log io.WriteCloser) {
 	defer r.Close()
 	defer log.Close()

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// warehouseProxy relays connections to ClickHouse's HTTP port. It sees inserts into base tables
-// begin and end, and can be severed.
+// warehouseProxy relays connections to ClickHouse's HTTP port. It sees inserts into
+// base tables begin and end, and can be severed.
 type warehouseProxy struct {
 	addr, target string
 
@@ -31,7 +31,12 @@ type relay struct {
 
 func newWarehouseProxy(t *testing.T, addr, target string) *warehouseProxy {
 	t.Helper()
-	p := &warehouseProxy{addr: addr, target: target, insertBegan: make(chan struct{}, 1), relays: make(map[*relay]struct{})}
+	p := &warehouseProxy{
+		addr:        addr,
+		target:      target,
+		insertBegan: make(chan struct{}, 1),
+		relays:      make(map[*relay]struct{}),
+	}
 	if err := p.restore(); err != nil {
 		t.Fatal(err)
 	}

@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// maxProblems is how many warnings and errors a process may log of an outage, beside one a
-// minute: that it waits, and what comes of it. There were hundreds.
+// maxProblems is how many warnings and errors a process may log of an outage, beside
+// one a minute: that it waits, and what comes of it. There were hundreds.
 const maxProblems = 4
 
 // problemLine is a line that counts.
 var problemLine = regexp.MustCompile(`level=(WARN|ERROR) msg=("[^"]*"|\S+)`)
 
-// expectedMessages are messages that are no matter of an outage: what the test itself did wrong on
-// purpose, and lost markers, one for each partition that Kafka left open.
+// expectedMessages are messages that are no matter of an outage: what the test itself
+// did wrong on purpose, and lost markers, one for each partition that Kafka left open.
 var expectedMessages = []string{`"a catalog record is refused"`, `"an unreadable record went to the dead letters"`,
 	`"spool: clicks are being lost"`, `"Kafka had lost the marker of a transaction; it is written now"`}
 
@@ -37,8 +37,8 @@ func (r *rig) readProblems(p *childProcess) (lines []string) {
 	return lines
 }
 
-// watchLogs begins to watch the logs; the function that it returns, to be called when the
-// outage is over, complains of processes that logged a line for each attempt.
+// watchLogs begins to watch the logs; the function that it returns, to be called when
+// the outage is over, complains of processes that logged a line for each attempt.
 func (r *rig) watchLogs(what string, others ...*childProcess) (over func()) {
 	r.t.Helper()
 	began, before := time.Now(), map[*childProcess]int{}

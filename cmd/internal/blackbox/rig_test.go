@@ -32,8 +32,8 @@ const (
 	// shorter one would make verdicts depend on how fast the machine is. That waits end
 	// is shown where a test holds the clock: by processor and simtest.
 	grace = time.Hour
-	// sessionTimeout is the session timeout of processors and sinks: the shortest that Kafka
-	// allows by default.
+	// sessionTimeout is the session timeout of processors and sinks: the shortest that
+	// Kafka allows by default.
 	sessionTimeout = 6 * time.Second
 )
 

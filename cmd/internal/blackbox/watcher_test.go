@@ -18,8 +18,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// outcomeWatcher reads the outcomes that are committed, from the first on and as they become
-// visible, whatever is down.
+// outcomeWatcher reads the outcomes that are committed, from the first on and as they
+// become visible, whatever is down.
 type outcomeWatcher struct {
 	t       *testing.T
 	brokers []string
@@ -100,8 +100,8 @@ func (w *outcomeWatcher) recordOutcomes(records []*kgo.Record) {
 	}
 }
 
-// awaitRows waits until ok, which is called with the lock held, after each row that becomes
-// visible.
+// awaitRows waits until ok, which is called with the lock held, after each row that
+// becomes visible.
 func (w *outcomeWatcher) awaitRows(limit time.Duration, ok func() bool) bool {
 	for deadline := time.After(limit); ; {
 		w.mu.Lock()
@@ -118,8 +118,8 @@ func (w *outcomeWatcher) awaitRows(limit time.Duration, ok func() bool) bool {
 	}
 }
 
-// awaitRecovery waits until every partition shows an outcome that was decided after since,
-// and returns how long after that it was.
+// awaitRecovery waits until every partition shows an outcome that was decided after
+// since, and returns how long after that it was.
 func (w *outcomeWatcher) awaitRecovery(since time.Time) time.Duration {
 	w.t.Helper()
 	if !w.awaitRows(maxWait, func() bool {
@@ -151,10 +151,10 @@ type transactionID struct {
 	epoch    int16
 }
 
-// auditMarkers reads the log without isolation. The markers of a transaction must say the same
-// in every partition that it wrote, and each closes rows of one transaction alone:
-// where Kafka loses a marker, the next transaction of that producer would close, and so
-// show, what was aborted.
+// auditMarkers reads the log without isolation. The markers of a transaction must say
+// the same in every partition that it wrote, and each closes rows of one transaction
+// alone: where Kafka loses a marker, the next transaction of that producer would close,
+// and so show, what was aborted.
 func (w *outcomeWatcher) auditMarkers(adm *kadm.Client) (a markerAudit) {
 	w.t.Helper()
 	fate := make(map[transactionID]map[bool]string) // committed or not: where its marker says so
@@ -220,8 +220,8 @@ func (w *outcomeWatcher) auditMarkers(adm *kadm.Client) (a markerAudit) {
 	return a
 }
 
-// readWholeTopic calls do for all that a topic holds now, markers and aborted rows included,
-// in order of each partition.
+// readWholeTopic calls do for all that a topic holds now, markers and aborted rows
+// included, in order of each partition.
 func (w *outcomeWatcher) readWholeTopic(adm *kadm.Client, name string, do func(*kgo.Record)) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), maxWait)

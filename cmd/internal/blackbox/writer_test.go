@@ -32,9 +32,9 @@ type recordWriter struct {
 	records, events atomic.Int64 // acknowledged
 	journeys        atomic.Int64
 
-	// lateness is held for reading while a story is under way whose click or parent comes
-	// after the event that waits for it, and for writing while a broker is away. In an
-	// outage what was to come a moment later comes when the grace is over, with a
+	// lateness is held for reading while a story is under way whose click or parent
+	// comes after the event that waits for it, and for writing while a broker is away.
+	// In an outage what was to come a moment later comes when the grace is over, with a
 	// timestamp from before: redirector and gateway do not do that (their delivery
 	// timeouts and the margin of the horizon see to it), so it would show nothing.
 	lateness sync.RWMutex
@@ -87,8 +87,8 @@ func (w *recordWriter) writePartition(ctx context.Context, partition int32) {
 	}
 }
 
-// journeyBatch are written together: the clicks, then the events, then what comes after its
-// time.
+// journeyBatch are written together: the clicks, then the events, then what comes after
+// its time.
 type journeyBatch struct {
 	*recordWriter
 	partition          int32
@@ -102,9 +102,9 @@ func (s *journeyBatch) recordCount() int {
 	return len(s.clicks) + len(s.events) + len(s.lateClicks) + len(s.lateEvents) + len(s.replayed)
 }
 
-// addJourney tells one journey: a sale with refunds, mostly; now and then nothing but a click,
-// a duplicate and a conflict, a click that a spool sends twice, or something that comes
-// late or never.
+// addJourney tells one journey: a sale with refunds, mostly; now and then nothing but a
+// click, a duplicate and a conflict, a click that a spool sends twice, or something
+// that comes late or never.
 func (s *journeyBatch) addJourney() {
 	n := s.journeys.Add(1)
 	k, click := s.newClick()
@@ -205,8 +205,8 @@ func (s *journeyBatch) writeAll() {
 	s.recordWriter.events.Add(int64(len(s.events) + len(s.lateEvents)))
 }
 
-// conversionRecords makes records of events: they are received when they are sent, not when they
-// were made up.
+// conversionRecords makes records of events: they are received when they are sent, not
+// when they were made up.
 func (s *journeyBatch) conversionRecords(events []*event.Conversion) (records []*kgo.Record) {
 	now := event.MillisOf(time.Now())
 	for _, c := range events {

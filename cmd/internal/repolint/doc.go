@@ -5,7 +5,7 @@
 //	go test ./cmd/internal/repolint
 //
 // A failure names the file and the fix. Each rule is a function of the files that were
-// read (repo), so that a second test can apply it to a small bad sample and see it fail.
-// Files are parsed, not built: build tags hide nothing, and a package that does not
-// compile is checked all the same.
+// read (repo), so that a second test can apply it to a small bad sample and see it
+// fail. Files are parsed, not built: build tags hide nothing, and a package that does
+// not compile is checked all the same.
 package repolint

@@ -11,7 +11,8 @@ func packageNames(r repo) (bad []string) {
 	for _, p := range r.pkgs {
 		if slices.Contains([]string{"util", "utils", "common", "helper", "helpers", "misc", "model", "models",
 			"types"}, p.name) {
-			bad = append(bad, fmt.Sprintf("package %s: the name does not describe it; name it after what it provides", p.path))
+			bad = append(bad, fmt.Sprintf("package %s: the name does not describe it; name it after what it provides",
+				p.path))
 		}
 	}
 	return bad
@@ -90,8 +91,8 @@ func eachFile(r repo, see func(f textFile) string) (bad []string) {
 	return bad
 }
 
-// registryHosts are hosts of package registries. The strings are split so that this file
-// is no finding.
+// registryHosts are hosts of package registries. The strings are split so that this
+// file is no finding.
 func registryHosts() []string {
 	return []string{"npm" + "js.", "pypi" + ".org", "pypi" + ".python", "pythonhosted" + ".", "repo1.mav" +
 		"en", "repo.mav" + "en", "search.mav" + "en", "crates" + ".io", "proxy.golang" + ".org", "sum.golang" + ".org",
@@ -103,8 +104,9 @@ func noRegistries(r repo) []string {
 	return eachFile(r, func(f textFile) string {
 		for _, host := range registryHosts() {
 			if strings.Contains(strings.ToLower(f.text), host) {
-				return fmt.Sprintf("names the package registry %q: call the package manager by its name, and and leave "+
-					"the host to its configuration", host)
+				return fmt.Sprintf(
+					"names the package registry %q: call the package manager by its name, and and leave "+
+						"the host to its configuration", host)
 			}
 		}
 		return ""
@@ -119,7 +121,8 @@ func selfContained(r repo) []string {
 		}
 		for _, outside := range []string{".." + "/shared", "/wo" + "rk/"} {
 			if strings.Contains(f.text, outside) {
-				return fmt.Sprintf("names %q, which is not in this repository: describe here what readers need", outside)
+				return fmt.Sprintf("names %q, which is not in this repository: describe here what readers need",
+					outside)
 			}
 		}
 		return ""

@@ -98,8 +98,8 @@ func loadRepo(t *testing.T) repo {
 	return r
 }
 
-// readDirs reads the directories of the files. go test then reruns this test when a file
-// is added, instead of printing the cached result.
+// readDirs reads the directories of the files. go test then reruns this test when a
+// file is added, instead of printing the cached result.
 func readDirs(t *testing.T, root string, names []string) {
 	t.Helper()
 	seen := map[string]bool{}

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// namedTest matches a test in a document, with the package before it, as in
-// `sink`: `TestKills`.
+// namedTest matches a test in a document, with the package before it, as in `sink`:
+// `TestKills`.
 var namedTest = regexp.MustCompile("(?:`([a-z0-9]+)`: )?`((?:Test|Fuzz|Benchmark)[A-Z][A-Za-z0-9_]*)`")
 
 // namedTests: a test that a document names as the guard of a promise must exist.

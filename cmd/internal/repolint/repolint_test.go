@@ -59,8 +59,8 @@ func wideSample(w wideLine) repo {
 	return changeFile(sourceSample("pipeline/state/a.go"), func(f *goFile) { f.wide = []wideLine{w} })
 }
 
-// namesSample is a repository with one file that has so many unexported functions, among
-// them oneWord.
+// namesSample is a repository with one file that has so many unexported functions,
+// among them oneWord.
 func namesSample(file string, unexported int, oneWord ...string) repo {
 	return changeFile(sourceSample(file), func(f *goFile) {
 		f.unexported = unexported
@@ -72,7 +72,8 @@ func allRules() []rule {
 	own := func(path string) string { return module + "/" + path }
 	return []rule{
 		{"ladder", importLadder, map[string]repo{
-			"schemas/event/a.go imports " + own("pipeline/token"): sourceSample("schemas/event/a.go", own("pipeline/token")),
+			"schemas/event/a.go imports " + own("pipeline/token"): sourceSample("schemas/event/a.go",
+				own("pipeline/token")),
 			"pass in what it needs": sourceSample("pipeline/state/a.go",
 				own("connectors/sink")),
 			"nothing imports cmd": sourceSample("connectors/sink/a_test.go", own("cmd/internal/daemon")),
@@ -86,7 +87,8 @@ func allRules() []rule {
 			"a_test.go imports " + module: sourceSample("connectors/ingest/a_test.go",
 				own("connectors/clickhouse/clickhousetest")),
 		}, []repo{sourceSample("connectors/sink/a_test.go", own("pipeline/kafka/kafkatest"),
-			own("connectors/clickhouse/clickhousetest")), sourceSample("connectors/ingest/a.go", own("connectors/signature"),
+			own("connectors/clickhouse/clickhousetest")), sourceSample("connectors/ingest/a.go",
+			own("connectors/signature"),
 			own("pipeline/token"), own("pipeline/kafka"), own("pipeline/outage")),
 			sourceSample("connectors/clickhouse/embedded/a.go", own("connectors/clickhouse"))}},
 		{"judges", independentJudges, map[string]repo{
@@ -112,12 +114,15 @@ func allRules() []rule {
 			"its door is schemas/event": sourceSample("connectors/sink/a.go", "github.com/linkedin/goavro/v2"),
 		}, []repo{sourceSample("pipeline/clicklog/a.go", "github.com/cockroachdb/pebble/v2/vfs"),
 			sourceSample("pipeline/clicklog/bench_test.go", "github.com/cockroachdb/pebble/v2"),
-			sourceSample("pipeline/processor/a_test.go", "github.com/twmb/franz-go/pkg/kfake"), sourceSample("pipeline/state/a.go",
+			sourceSample("pipeline/processor/a_test.go", "github.com/twmb/franz-go/pkg/kfake"), sourceSample(
+				"pipeline/state/a.go",
 				"github.com/cockroachdb/pebble/v2", "github.com/cockroachdb/pebble/v2/sstable"),
 			sourceSample("cmd/ctl/a.go", "github.com/twmb/franz-go/pkg/kgo")}},
 		{"process", processAccess, map[string]repo{
 			"imports flag": sourceSample("pipeline/state/a.go", "flag"),
-			"uses os.Exit": changeFile(sourceSample("schemas/event/a.go"), func(f *goFile) { f.uses = []string{"os.Exit"} }),
+			"uses os.Exit": changeFile(sourceSample("schemas/event/a.go"), func(f *goFile) {
+				f.uses = []string{"os.Exit"}
+			}),
 			"uses os.Getenv": changeFile(sourceSample("connectors/sink/a.go"), func(f *goFile) {
 				f.uses = []string{"os.ReadFile", "os.Getenv"}
 			}),
@@ -130,12 +135,14 @@ func allRules() []rule {
 		{"package comments", packageComments,
 			map[string]repo{"package pipeline/state has no": sourceSample("pipeline/state/a.go")},
 			[]repo{sourceSample("cmd/a/a_test.go")}},
-		{"no init", noInit, map[string]repo{"a.go has an init": changeFile(sourceSample("pipeline/state/a.go"), func(f *goFile) {
-			f.inits = 1
-		})}, []repo{sourceSample("pipeline/state/a.go")}},
-		{"short mains", shortMains, map[string]repo{"has 121 lines": changeFile(sourceSample("cmd/sink/main.go"), func(f *goFile) {
-			f.main, f.lines = true, 121
-		})},
+		{"no init", noInit, map[string]repo{"a.go has an init": changeFile(sourceSample("pipeline/state/a.go"),
+			func(f *goFile) {
+				f.inits = 1
+			})}, []repo{sourceSample("pipeline/state/a.go")}},
+		{"short mains", shortMains, map[string]repo{"has 121 lines": changeFile(sourceSample("cmd/sink/main.go"),
+			func(f *goFile) {
+				f.main, f.lines = true, 121
+			})},
 			[]repo{changeFile(sourceSample("cmd/sink/main.go"), func(f *goFile) {
 				f.main, f.lines = true, 120
 			}), changeFile(sourceSample("cmd/sink/more.go"), func(f *goFile) { f.lines = 500 })}},
@@ -146,7 +153,9 @@ func allRules() []rule {
 			[]repo{changeFile(sourceSample("pipeline/state/a.go"), func(f *goFile) {
 				f.lines, f.interfaces = 1000, []string{"Thing"}
 			}),
-				changeFile(sourceSample("pipeline/state/a_test.go"), func(f *goFile) { f.interfaces = []string{"Fake"} })}},
+				changeFile(sourceSample("pipeline/state/a_test.go"), func(f *goFile) {
+					f.interfaces = []string{"Fake"}
+				})}},
 		{"narrow lines", narrowLines, map[string]repo{
 			"a.go:7: 101 columns of comment are more than 100": wideSample(wideLine{7, 101, true}),
 			"a.go:9: 121 columns of code are more than 120":    wideSample(wideLine{9, 121, false}),
@@ -178,16 +187,20 @@ func allRules() []rule {
 		{"test variables", testVariables, map[string]repo{
 			"a_test.go names " + variableName("BENCH_ROWS") + ", on which": guideSample("| `state`: `TestKills` | "+
 				variableName("BENCH_ROWS")+" |", variableName("BENCH_ROWS")),
-			"has a line on " + variableName("REQUIRE_NPM") + ", which no": guideSample("| `" + variableName("REQUIRE_NPM") +
+			"has a line on " + variableName("REQUIRE_NPM") + ", which no": guideSample("| `" +
+				variableName("REQUIRE_NPM") +
 				"` | what |"),
 			"a_test.go reads " + longForm + ", and no line": guideSample("| `"+longForm+
 				"` | what |\n| `sink`: `TestKills` |", longForm),
-			"CONTRIBUTING.md names " + variableName("TEST_X") + ", on which": guideSample("say " + variableName("TEST_X") + "=1"),
+			"CONTRIBUTING.md names " + variableName("TEST_X") + ", on which": guideSample("say " +
+				variableName("TEST_X") + "=1"),
 		}, []repo{guideSample("| `"+longForm+"`, `"+variableName("TEST_SEED")+"` | what |\n| `state`: `TestKills` |",
-			longForm, variableName("TEST_SEED")), textSample("README.md", "PARTNERS_TEST_* and "+variableName("BROKERS"))}},
+			longForm, variableName("TEST_SEED")), textSample("README.md", "PARTNERS_TEST_* and "+
+			variableName("BROKERS"))}},
 		{"top level", topLevel, map[string]repo{"internal: the top level is": textSample("internal/x.go", ""),
 			"NOTES.md: the top level is": textSample("NOTES.md", ""), "cmd: the top level is": textSample("cmd", "")},
-			[]repo{textSample("cmd/x.go", ""), textSample(".ci/run", ""), textSample(".gitignore", ""), textSample("go.mod", ""),
+			[]repo{textSample("cmd/x.go", ""), textSample(".ci/run", ""), textSample(".gitignore", ""),
+				textSample("go.mod", ""),
 				textSample(guide, "")}},
 	}
 }

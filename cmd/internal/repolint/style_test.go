@@ -17,8 +17,8 @@ const (
 	maxCodeColumns    = 120
 )
 
-// maxOneWordPercent is how many of the unexported functions may have a name of one word.
-// The projects that we compared with have 11 to 29.
+// maxOneWordPercent is how many of the unexported functions may have a name of one
+// word. The projects that we compared with have 11 to 29.
 const maxOneWordPercent = 30
 
 // wideLine is a line over its limit.

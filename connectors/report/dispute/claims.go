@@ -43,8 +43,8 @@ func (b *BadClaim) Error() string {
 	return fmt.Sprintf("%s:%d:%d: %s%s", b.File, b.Line, b.Column, field, b.Text)
 }
 
-// The columns of a list that mean something. Their names are read in any case; all other
-// columns are kept.
+// The columns of a list that mean something. Their names are read in any case; all
+// other columns are kept.
 const (
 	columnOrder    = "order_id"
 	columnEvent    = "event_id"

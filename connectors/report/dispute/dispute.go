@@ -22,8 +22,9 @@ type Verdict string
 
 // The verdicts on a claim. The first that applies counts.
 const (
-	Attributed    Verdict = "attributed here"
-	Reversed      Verdict = "reversed"                      // attributed, and taken back until nothing is left
+	Attributed Verdict = "attributed here"
+	// attributed, and taken back until nothing is left
+	Reversed      Verdict = "reversed"
 	Duplicate     Verdict = "duplicate"                     // of an earlier line, or of another event
 	OtherPartner  Verdict = "attributed to another partner" // or to none
 	Waiting       Verdict = "waiting"                       // no verdict yet

@@ -7,8 +7,8 @@ import (
 	"github.com/nimriz/partners/schemas/catalog"
 )
 
-// feature is what a route shows, by the access flag that it needs beside the plan. Flags
-// decide who may look, never what is stored.
+// feature is what a route shows, by the access flag that it needs beside the plan.
+// Flags decide who may look, never what is stored.
 type feature string
 
 const (
@@ -17,8 +17,8 @@ const (
 	exports             feature = "exports"
 )
 
-// missingFeature is the first of the features that a workspace does not have, or "plan";
-// empty if it has all.
+// missingFeature is the first of the features that a workspace does not have, or
+// "plan"; empty if it has all.
 func missingFeature(w *catalog.Workspace, need ...feature) string {
 	if w == nil || !w.Entitled() {
 		return "plan"

@@ -22,17 +22,17 @@
 // not select everything.
 //
 // A request carries a reader token of the workspace, as bearer or in a session (see
-// signin.go for the cookie). A feature that the workspace's plan or flags do not include
-// is 403: performance, conservation and coverage need partner_reporting, outcomes and
-// events also conversion_reporting, a CSV also exports. They are read from the newest
-// catalog and never decide what is stored.
+// signin.go for the cookie). A feature that the workspace's plan or flags do not
+// include is 403: performance, conservation and coverage need partner_reporting,
+// outcomes and events also conversion_reporting, a CSV also exports. They are read from
+// the newest catalog and never decide what is stored.
 //
 // # Promises
 //
 //   - No answer contains anything of another workspace.
 //   - Pages have no script, and load nothing from elsewhere.
-//   - A query takes at most 30 s, a CSV 15 minutes. A CSV that fails on the way, or whose
-//     reader stops reading, breaks the connection: what ends properly is whole.
+//   - A query takes at most 30 s, a CSV 15 minutes. A CSV that fails on the way, or
+//     whose reader stops reading, breaks the connection: what ends properly is whole.
 //   - outcomes.csv has the bytes of an export of the same rows.
 //
 // # Metrics

@@ -47,9 +47,9 @@ func parseFilter(q url.Values) (report.Filter, error) {
 	return parseParameters(q, func(string, string) (bool, error) { return false, nil })
 }
 
-// parseParameters reads a filter. more reads the parameters that are none of a filter's;
-// what it does not know is refused, so that a misspelt parameter does not quietly select
-// everything.
+// parseParameters reads a filter. more reads the parameters that are none of a
+// filter's; what it does not know is refused, so that a misspelt parameter does not
+// quietly select everything.
 func parseParameters(q url.Values, more func(name, value string) (known bool, err error)) (f report.Filter,
 	err error) {
 	for name, values := range q {

@@ -355,7 +355,8 @@ func TestSession(t *testing.T) {
 	}
 	value := strings.TrimPrefix(cookie, cookieName+"=")
 	for _, forged := range []string{value[:len(value)-2],
-		value + "A", "AAAA", readerToken{workspace: "acme", name: "alice"}.encodeCookie(time.Now().Add(time.Hour)), (*r.server.tokens.byWorkspace.Load())["acme"][0].encodeCookie(r.server.now().Add(-time.Second))} {
+		value + "A", "AAAA", readerToken{workspace: "acme", name: "alice"}.encodeCookie(time.Now().Add(time.Hour)),
+		(*r.server.tokens.byWorkspace.Load())["acme"][0].encodeCookie(r.server.now().Add(-time.Second))} {
 		if code := with(cookieName+"="+forged, "/"); code != 401 {
 			t.Errorf("cookie %.20s…: %d", forged, code)
 		}
@@ -492,7 +493,8 @@ func TestFiltersAgree(t *testing.T) {
 		}
 	}
 	sales := uint64(0)
-	for _, p := range rowsOf[report.Performance](r, "performance?limit=1000&type=sale&verdict=attributed&review=review").Rows {
+	for _, p := range rowsOf[report.Performance](r,
+		"performance?limit=1000&type=sale&verdict=attributed&review=review").Rows {
 		sales += p.Sales
 		if p.Leads+p.Refunds+p.Cancellations+p.Reversals > 0 {
 			t.Errorf("other types: %+v", p)
@@ -504,7 +506,8 @@ func TestFiltersAgree(t *testing.T) {
 		t.Errorf("%d sales in review, want %d", sales, want)
 	}
 	byClick := uint64(0)
-	for _, p := range rowsOf[report.Performance](r, "performance?limit=1000&basis=click&from=2026-03-02&to=2026-03-02").Rows {
+	for _, p := range rowsOf[report.Performance](r,
+		"performance?limit=1000&basis=click&from=2026-03-02&to=2026-03-02").Rows {
 		byClick += p.Sales
 	}
 	if want := count(func(c *conversion) bool {

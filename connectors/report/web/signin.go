@@ -45,8 +45,8 @@ func LoadReaderTokens(dir fs.FS) (*ReaderTokens, error) {
 	return r, nil
 }
 
-// Reload reads the directory again, as LoadReaderTokens does, and replaces all tokens at
-// once. On an error the tokens from before stay valid.
+// Reload reads the directory again, as LoadReaderTokens does, and replaces all tokens
+// at once. On an error the tokens from before stay valid.
 func (r *ReaderTokens) Reload(dir fs.FS) error {
 	byWorkspace, err := readTokenFiles(dir)
 	if err != nil {
@@ -113,8 +113,8 @@ const (
 // errNoSession is a request without a valid token or session.
 var errNoSession = errors.New("no session")
 
-// encodeCookie says who is signed in until when, with a MAC whose key is the hash of the
-// reader's token, which is secret.
+// encodeCookie says who is signed in until when, with a MAC whose key is the hash of
+// the reader's token, which is secret.
 //
 //	base64url( WORKSPACE "." NAME "." UNIX-SECONDS "." HEX-HMAC-SHA-256 )
 func (t readerToken) encodeCookie(until time.Time) string {
@@ -177,8 +177,8 @@ func isEncrypted(req *http.Request) bool {
 	return req.TLS != nil || strings.EqualFold(req.Header.Get("X-Forwarded-Proto"), "https")
 }
 
-// isSameSite reports whether a form comes from a page of this site: browsers say where a
-// request comes from. A program that says nothing has no cookie either.
+// isSameSite reports whether a form comes from a page of this site: browsers say where
+// a request comes from. A program that says nothing has no cookie either.
 func isSameSite(req *http.Request) bool {
 	if site := req.Header.Get("Sec-Fetch-Site"); site != "" {
 		return site == "same-origin" || site == "none"

@@ -104,8 +104,8 @@ func (s *Server) renderPage(w http.ResponseWriter, code int, name string, data p
 	io.Copy(w, &out)
 }
 
-// admitVisitor admits a visitor to a page. If it returns false it has answered: with the
-// sign-in form, or with what the workspace lacks.
+// admitVisitor admits a visitor to a page. If it returns false it has answered: with
+// the sign-in form, or with what the workspace lacks.
 func (s *Server) admitVisitor(w http.ResponseWriter, req *http.Request, title string,
 	need ...feature) (*catalog.Workspace, bool) {
 	ws, err := s.admit(req, "", need...)
