@@ -52,7 +52,8 @@ func TestCompose(t *testing.T) {
 	loadYAML(t, "compose.yaml", &c)
 	bin := t.TempDir()
 	if out, err := exec.Command("go", "build", "-o", bin+"/", "github.com/nimriz/partners/cmd/redirector",
-		"github.com/nimriz/partners/cmd/gateway", "github.com/nimriz/partners/cmd/processor", "github.com/nimriz/partners/cmd/sink",
+		"github.com/nimriz/partners/cmd/gateway", "github.com/nimriz/partners/cmd/processor",
+		"github.com/nimriz/partners/cmd/sink",
 		"github.com/nimriz/partners/cmd/report", "github.com/nimriz/partners/cmd/export",
 		"github.com/nimriz/partners/cmd/ctl").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -238,8 +239,11 @@ func TestComposeSchema(t *testing.T) {
 		t.Error(err)
 	}
 	for old, mistake := range map[string]string{
-		"restart: unless-stopped": "restarts: unless-stopped", "service_completed_successfully": "service_completed", "retries: 24": "retries: [24]", "depends_on: *after": "depends_on: after",
-		"ports: [": "port: [", "\nvolumes: {": "\nvolume: {", "ulimits: {nofile: 262144}": "ulimits: {nofile: [262144]}",
+		"restart: unless-stopped":        "restarts: unless-stopped",
+		"service_completed_successfully": "service_completed", "retries: 24": "retries: [24]",
+		"depends_on: *after": "depends_on: after",
+		"ports: [":           "port: [", "\nvolumes: {": "\nvolume: {",
+		"ulimits: {nofile: 262144}": "ulimits: {nofile: [262144]}",
 	} {
 		if !strings.Contains(string(text), old) {
 			t.Errorf("the file has no %q to change", old)

@@ -40,7 +40,7 @@ type MigrateConfig struct {
 // goose_db_version records what was applied), with unqualified table names. The files
 // are text/templates with two functions:
 //
-//	{{engine "ReplacingMergeTree" "version"}}    ReplacingMergeTree(version), or its Replicated form
+//	{{engine "ReplacingMergeTree" "version"}}  ReplacingMergeTree(version), or Replicated…
 //	{{database}}                                 the quoted name of the database
 //
 // Migrate renders all files before it runs the first. ClickHouse has no transactions: a

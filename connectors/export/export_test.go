@@ -176,7 +176,8 @@ func TestSaysWhatTheViewSays(t *testing.T) {
 		}
 		return strings.Join(pairs, ", ")
 	}()+")) AS line FROM conversion_rows WHERE workspace_id = 'acme' AND occurred_at >= '2026-03-13 23:00:00' AND "+
-		"occurred_at < '2026-03-31 22:00:00' ORDER BY occurred_at, event_id, event_partition, event_offset"); err != nil {
+		"occurred_at < '2026-03-31 22:00:00' "+
+		"ORDER BY occurred_at, event_id, event_partition, event_offset"); err != nil {
 		t.Fatal(err)
 	}
 	if len(view) != len(rows) || len(rows) < 400 || int(m.Rows) != len(rows) {

@@ -93,28 +93,32 @@
 //
 // # Metrics
 //
-//	partners_redirect_responses_total{status}       302, 404, 405, 410, 503 (no catalog yet)
-//	partners_redirect_duration_seconds              server time of a redirect, with the wait for the disk
-//	partners_redirect_clicks_lost_total{reason}     redirected but not kept: full, spool, closed,
-//	                                                token (no key), encode
-//	partners_redirect_texts_truncated_total         texts truncated so that a click fits its record
-//	partners_redirect_user_agents_parsed_total      User-Agents that were not in the cache
-//	partners_redirect_user_agents_unparsed_total    left unparsed because all parsers were busy
-//	partners_spool_bytes                            size on disk
-//	partners_spool_limit_bytes                      size at which it accepts no more clicks
-//	partners_spool_backlog_bytes                    bytes that Kafka has not acknowledged
-//	partners_spool_fsync_seconds                    time of one fsync
-//	partners_spool_group_commit_records             clicks that shared one fsync
-//	partners_spool_fsync_timeouts_total             visitors redirected before the disk confirmed
-//	partners_spool_corrupt_ranges_total             ranges without a valid record, skipped or set aside
-//	partners_spool_corrupt_bytes_total              bytes in these ranges
-//	partners_shipper_records_total                  clicks acknowledged by Kafka
-//	partners_shipper_replayed_total                 clicks sent with header replay
-//	partners_shipper_send_failures_total            attempts without acknowledgement
-//	partners_shipper_refused_total{error}           clicks refused for good, now in refused/
-//	partners_shipper_refused_store_failures_total   failed writes of a refused click to refused/; it
-//	                                                stays in the spool
-//	partners_shipper_lag_seconds                    age of the oldest click without acknowledgement
+//	partners_redirect_responses_total{status}      302, 404, 405, 410, 503 (no catalog yet)
+//	partners_redirect_duration_seconds             server time of a redirect, with the wait for
+//	                                               the disk
+//	partners_redirect_clicks_lost_total{reason}    redirected but not kept: full, spool, closed,
+//	                                               token (no key), encode
+//	partners_redirect_texts_truncated_total        texts truncated so that a click fits its
+//	                                               record
+//	partners_redirect_user_agents_parsed_total     User-Agents that were not in the cache
+//	partners_redirect_user_agents_unparsed_total   left unparsed because all parsers were busy
+//	partners_spool_bytes                           size on disk
+//	partners_spool_limit_bytes                     size at which it accepts no more clicks
+//	partners_spool_backlog_bytes                   bytes that Kafka has not acknowledged
+//	partners_spool_fsync_seconds                   time of one fsync
+//	partners_spool_group_commit_records            clicks that shared one fsync
+//	partners_spool_fsync_timeouts_total            visitors redirected before the disk confirmed
+//	partners_spool_corrupt_ranges_total            ranges without a valid record, skipped or set
+//	                                               aside
+//	partners_spool_corrupt_bytes_total             bytes in these ranges
+//	partners_shipper_records_total                 clicks acknowledged by Kafka
+//	partners_shipper_replayed_total                clicks sent with header replay
+//	partners_shipper_send_failures_total           attempts without acknowledgement
+//	partners_shipper_refused_total{error}          clicks refused for good, now in refused/
+//	partners_shipper_refused_store_failures_total  failed writes of a refused click to refused/;
+//	                                               it stays in the spool
+//	partners_shipper_lag_seconds                   age of the oldest click without
+//	                                               acknowledgement
 //
 // # Shape
 //

@@ -30,7 +30,8 @@ func TestWords(t *testing.T) {
 
 func TestSpan(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		0: "0s", time.Millisecond: "1ms", 90 * time.Second: "1m30s", 24 * time.Hour: "1d", 26 * time.Hour: "1d2h", 30*24*time.Hour + time.Minute: "30d1m", 10 * time.Minute: "10m",
+		0: "0s", time.Millisecond: "1ms", 90 * time.Second: "1m30s", 24 * time.Hour: "1d", 26 * time.Hour: "1d2h",
+		30*24*time.Hour + time.Minute: "30d1m", 10 * time.Minute: "10m",
 		20 * time.Hour: "20h", time.Second + 1: "1s",
 	} {
 		if got := Span(d); got != want {

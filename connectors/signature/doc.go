@@ -45,14 +45,16 @@
 // testdata holds complete senders that the tests run against Verify: sign.sh (curl and
 // openssl), sign.mjs (Node) and sign.py (Python). Their core, in shell:
 //
-//	key=$(printf %s "${PARTNERS_SECRET#whsec_}" | openssl base64 -d -A | od -An -v -tx1 | tr -d ' \n')
+//	key=$(printf %s "${PARTNERS_SECRET#whsec_}" |
+//	  openssl base64 -d -A | od -An -v -tx1 | tr -d ' \n')
 //	signature=$({ printf '%s.%s.' "$id" "$timestamp"; cat "$file"; } |
 //	  openssl dgst -sha256 -mac HMAC -macopt "hexkey:$key" -binary | openssl base64 -A)
 //
 // in Node:
 //
 //	const key = Buffer.from(process.env.PARTNERS_SECRET.replace(/^whsec_/, ""), "base64");
-//	const signature = createHmac("sha256", key).update(`${id}.${timestamp}.`).update(body).digest("base64");
+//	const signature = createHmac("sha256", key)
+//	  .update(`${id}.${timestamp}.`).update(body).digest("base64");
 //
 // and in Python:
 //

@@ -175,8 +175,10 @@ func (r *rig) click(i int) *event.Click {
 			"s%d", i%7), Destination: "https://shop.acme.com/landing/page", Trigger: event.TriggerLink,
 		PartnerID: fmt.Sprintf(
 			"prt_%d",
-			i%5), PartnerKey: "nomura", PartnerName: "Nomura Studio", PartnerRelationship: "approved", PartnerLifecycle: "active",
-		ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners", ProgramStatus: "active", AssignmentID: "asg_1", AssignedAt: event.MillisOf(epoch.Add(-240 * time.Hour)),
+			i%5), PartnerKey: "nomura", PartnerName: "Nomura Studio",
+		PartnerRelationship: "approved", PartnerLifecycle: "active",
+		ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners",
+		ProgramStatus: "active", AssignmentID: "asg_1", AssignedAt: event.MillisOf(epoch.Add(-240 * time.Hour)),
 		RewardTerms: "10%", UTMSource: "partner", UTMMedium: "agency", ReferrerHost: "news.example.com", Country: "DE",
 		Device: "phone", OS: "Android", Browser: "Chrome Mobile", CatalogOffset: 17}
 	if i%10 == 3 {
@@ -221,8 +223,9 @@ func (r *rig) pair(i int, partition int32) (*kgo.Record, *event.Outcome) {
 	}
 	reward := amount / 10
 	o := &event.Outcome{WorkspaceID: v.WorkspaceID, EventID: v.EventID, ClickToken: v.ClickToken,
-		Verdict: event.Attributed, Flags: []string{event.FlagTooFast}, Review: event.ReviewClear, Type: v.Type, EventName: v.EventName,
-		Effect: 1, OccurredAt: v.OccurredAt, ReceivedAt: v.ReceivedAt, DecidedAt: v.ReceivedAt +
+		Verdict: event.Attributed, Flags: []string{event.FlagTooFast}, Review: event.ReviewClear, Type: v.Type,
+		EventName: v.EventName,
+		Effect:    1, OccurredAt: v.OccurredAt, ReceivedAt: v.ReceivedAt, DecidedAt: v.ReceivedAt +
 			5, AmountMinor: &amount, Currency: "EUR", Exponent: 2, OrderID: v.OrderID,
 		EstimatedRewardMinor: &reward, RewardCurrency: "EUR", ContentSHA256: v.ContentSHA256,
 		EventPartition: partition, RulesVersion: event.RulesVersion, Click: c}

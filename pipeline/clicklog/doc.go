@@ -48,15 +48,15 @@
 //
 //	segment  block … │ index entry … │ cluster id │ footer
 //	block    crc32c 4 │ length of the records 4, top bit: not compressed │ records, s2
-//	                                                 about 4 kB of records; crc over all that follows
+//	         about 4 kB of records; crc over all that follows
 //	record   token 20 │ at 8 │ length 4 │ value      ascending by token, each token once
 //	index    first 8 bytes of the block's first token 8, as a number │ block's offset 4
-//	                                                 the sparse index, in memory: 1 B per click
+//	         the sparse index, in memory: 1 B per click
 //
-//	footer   0        8       16       24       32       36      40     44     48     52     56
-//	         │ first  │ next  │ id     │ data   │ blocks │ count │ min  │ max  │ start│ part │ topic id …
-//	         72       76      80       84       88       96
-//	         │ index  │ clus  │ version│ crc    │ magic  │
+//	footer   0       8      16     24     32       36      40    44    48      52     56
+//	         │ first │ next │ id   │ data │ blocks │ count │ min │ max │ start │ part │ topic id …
+//	         72      76     80     84     88       96
+//	         │ index │ clus │ version │ crc │ magic │
 //
 //	first, next  offsets: the segment vouches for [first, next), whether the clicks are stored
 //	             here, out of order or skipped

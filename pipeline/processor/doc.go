@@ -20,23 +20,28 @@
 //
 // # Metrics
 //
-//	partners_processor_events_total{verdict}         rows written; unreadable counts dead letters
-//	partners_processor_clicks_total                  clicks read, shown or not
-//	partners_processor_waiting_events{partition}     events that wait for their click or parent
-//	partners_processor_event_seconds                 histogram: from an event's receipt to its verdict
+//	partners_processor_events_total{verdict}      rows written; unreadable counts dead letters
+//	partners_processor_clicks_total               clicks read, shown or not
+//	partners_processor_waiting_events{partition}  events that wait for their click or parent
+//	partners_processor_event_seconds              histogram: from an event's receipt to its
+//	                                              verdict
 //
 // and those of the engine:
 //
-//	partners_processor_transactions_total{result}        committed, aborted, unknown
-//	partners_processor_transaction_seconds_total{phase}  poll, rules, produce, commit, apply
-//	partners_processor_sessions_total                    sessions begun; each after the first is a recovery
-//	partners_processor_hanging_transactions_total        partitions that got a marker that Kafka had lost
-//	partners_processor_waiting_for_markers               partitions that a transaction holds back
-//	partners_processor_partitions{state}                 partitions restoring or running here
-//	partners_processor_restored_records_total{topic}     records read by restores
-//	partners_processor_restore_seconds                   histogram: a partition's restore
-//	partners_processor_next_offset{topic,partition}      next offset to judge
-//	partners_processor_lag_records{topic,partition}      records behind the newest end offset
-//	partners_processor_buffered_records{partition}       conversions read ahead of their clicks
-//	partners_processor_watermark_timestamp_seconds{partition}  everything before this unix time was read
+//	partners_processor_transactions_total{result}     committed, aborted, unknown
+//	partners_processor_transaction_seconds_total{phase}
+//	                                                  poll, rules, produce, commit, apply
+//	partners_processor_sessions_total                 sessions begun; each after the first is a
+//	                                                  recovery
+//	partners_processor_hanging_transactions_total     partitions that got a marker that Kafka
+//	                                                  had lost
+//	partners_processor_waiting_for_markers            partitions that a transaction holds back
+//	partners_processor_partitions{state}              partitions restoring or running here
+//	partners_processor_restored_records_total{topic}  records read by restores
+//	partners_processor_restore_seconds                histogram: a partition's restore
+//	partners_processor_next_offset{topic,partition}   next offset to judge
+//	partners_processor_lag_records{topic,partition}   records behind the newest end offset
+//	partners_processor_buffered_records{partition}    conversions read ahead of their clicks
+//	partners_processor_watermark_timestamp_seconds{partition}
+//	                                                  everything before this unix time was read
 package processor

@@ -207,7 +207,11 @@ func (w *world) conserved() {
 
 func config(dir string) processor.Config {
 	cfg := processor.DefaultConfig()
-	cfg.StateDir, cfg.Instance, cfg.Grace, cfg.ClickMemory, cfg.CommitInterval = dir, "slot-0", grace, 8<<20, 20*time.Millisecond
+	cfg.StateDir = dir
+	cfg.Instance = "slot-0"
+	cfg.Grace = grace
+	cfg.ClickMemory = 8 << 20
+	cfg.CommitInterval = 20 * time.Millisecond
 	cfg.SessionTimeout = 6 * time.Second
 	return cfg
 }

@@ -14,7 +14,8 @@ import (
 // its start to its end in peace, is compared with that of a consumer that reads the
 // same topics and does nothing with them.
 //
-//	PARTNERS_BENCH_CLICKS=10000000 go test -run - -bench Join -benchtime 1x -timeout 30m ./pipeline/processor
+//	PARTNERS_BENCH_CLICKS=10000000 go test -run - -bench Join \
+//	    -benchtime 1x -timeout 30m ./pipeline/processor
 //
 // Nothing is printed unless the ledger is the oracle's.
 func BenchmarkJoin(b *testing.B) {

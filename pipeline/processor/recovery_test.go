@@ -36,7 +36,8 @@ import (
 // How long a processor takes to come back, with its state on disk and without, on
 // Apache Kafka and with the settings a processor has by default:
 //
-//	PARTNERS_BENCH_CLICKS=10000000 go test -run - -bench Recovery -benchtime 1x -timeout 30m ./pipeline/processor
+//	PARTNERS_BENCH_CLICKS=10000000 go test -run - -bench Recovery \
+//	    -benchtime 1x -timeout 30m ./pipeline/processor
 //
 // What is compared with is measured in the same run: a plain consumer that reads the
 // topics a rebuild reads and does nothing with them, and a file that is written from

@@ -11,10 +11,10 @@ import (
 // are a row of the state, written in every transaction that changes them, and so exact
 // across any crash; Progress carries them to where they are compared with the tables.
 //
-//	+---------+------+------------+----------+-----------+----------+--------------+------------+--------------+
-//	| version | read | attributed | reversed | duplicate | conflict | unattributed | unreadable | outcomes end |
-//	| 1 B = 1 | uvarint each                                                                                  |
-//	+---------+------+------------+----------+-----------+----------+--------------+------------+--------------+
+//	+---------+------------------------------------------------------------------+
+//	| 1 B = 1 | uvarint each: read, attributed, reversed, duplicate, conflict,   |
+//	| version | unattributed, unreadable, end of outcomes                        |
+//	+---------+------------------------------------------------------------------+
 type totals struct {
 	read, attributed, reversed, duplicate, conflict, unattributed, unreadable int64
 	// outcomesEnd is the offset behind the last row in outcomes. No listing can tell

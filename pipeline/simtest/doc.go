@@ -15,19 +15,21 @@
 //
 // Two slots share three partitions; journeys of every kind (../internal/scenario)
 // arrive all the time. Then, twenty times, a fault is injected at a step of the
-// processor's life, while records lie unprocessed. Steps are those of processor.Env,
+// processor's life, while records lie unprocessed. Steps are those of engine.Env,
 // and "disk": before an operation on a file that changes it. Faults:
 //
-//	kill         the process is gone; its disk keeps what a power cut would leave; it starts again within two seconds
+//	kill         the process is gone; its disk keeps what a power cut would leave; it
+//	             starts again within two seconds
 //	kill, lost   … without its state directory
 //	kill, older  … with a state directory of some time ago
 //	kill, other  … with two partitions' directories exchanged
 //	network      no connection for a while
-//	stop         the process is stopped beyond its session's end, while another takes over, and then goes on (SIGSTOP, SIGCONT)
+//	stop         the process is stopped (SIGSTOP) beyond its session's end, while the
+//	             other takes over, and then continues (SIGCONT)
 //	rebalance    the other slot joins or leaves
 //	abort        the broker refuses the transaction's offsets, its end, or its records, once
 //	request lost EndTxn does not arrive, however often it is sent
-//	answer lost  EndTxn is applied, and nobody hears of it
+//	answer lost  EndTxn is applied, and its answers are lost
 //	clock        the wall clock goes back by two hours, for some seconds
 //
 // Every third seed has waits of two minutes instead of two seconds: there, before any
@@ -37,16 +39,16 @@
 //
 // When everything has come to rest, outcomes must be the oracle's, row by row; progress
 // must account for every record; each unreadable record must have one dead letter; and
-// three state directories, those of both slots and one made anew from the log, must
-// give the same rows, the clicks that the log has, and what the oracle says stands of
-// each event.
+// three state directories, those of both slots and one rebuilt from the log, must
+// give the same rows, the clicks that the log has, and the standing amount that the oracle
+// computes for each event.
 //
 // # Running
 //
-//	go test ./pipeline/simtest                                             30 seeds, and three mutations
-//	PARTNERS_TEST_LONG=1 go test -timeout 1h ./pipeline/simtest            300 seeds, and all mutations
-//	PARTNERS_TEST_SEEDS=10000 go test -timeout 24h -run TestSimulation ./pipeline/simtest   more
-//	PARTNERS_TEST_SEED=17 go test -v -run TestSimulation ./pipeline/simtest   one again; with PARTNERS_TEST_SEEDS, so many from that one on
+//	go test ./pipeline/simtest                                   30 seeds, three mutations
+//	PARTNERS_TEST_LONG=1 go test -timeout 1h ./pipeline/simtest  300 seeds, all mutations
+//	PARTNERS_TEST_SEED=17 go test -v -run TestSimulation ./pipeline/simtest  seed 17 alone
+//	PARTNERS_TEST_SEEDS=10000 go test -timeout 24h -run TestSimulation ./pipeline/simtest
 //
 // Thirty seeds or more fail if a fault, a step or a refusal never came about, a hundred
 // or more if a cell of the matrix did not.

@@ -4,7 +4,7 @@
 //	topics ──sink──▶ base tables ──materialized views──▶ partner_hourly_state
 //	                 clicks conversions outcomes              │
 //	                 rejections progress                      ▼
-//	                 catalog_versions batches ──────────▶ views: partner_daily, partner_performance,
+//	                 catalog_versions batches ──────────▶ views: partner_daily,
 //	                                                      conversion_rows, conservation …
 //
 // What the tables promise, together with the sink that fills them:

@@ -28,10 +28,14 @@ func ptr[T any](v T) *T { return &v }
 func sampleClick() *event.Click {
 	return &event.Click{WorkspaceID: "acme", ClickToken: "2ABCdefGhIjKlMnOpQrStUvWxYz", ClickedAt: 1790000000123,
 		WindowMs:    30 * 86400_000,
-		TokenStatus: event.TokenAppended, LinkID: "lnk_nomura", Domain: "go.acme.com", Slug: "nomura", Destination: "https://shop.acme.com/", Trigger: event.TriggerQR,
-		PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio", PartnerRelationship: "approved", PartnerLifecycle: "active",
-		ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners", ProgramStatus: "active", AssignmentID: "asg_1", AssignedAt: 1767571200000,
-		RewardTerms: "10%", UTMSource: "partner", UTMMedium: "agency", Sub1: "pub-77", ReferrerHost: "news.example.com", Country: "DE", Device: "mobile", OS: "iOS", Browser: "Safari",
+		TokenStatus: event.TokenAppended, LinkID: "lnk_nomura", Domain: "go.acme.com", Slug: "nomura",
+		Destination: "https://shop.acme.com/", Trigger: event.TriggerQR,
+		PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio",
+		PartnerRelationship: "approved", PartnerLifecycle: "active",
+		ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners",
+		ProgramStatus: "active", AssignmentID: "asg_1", AssignedAt: 1767571200000,
+		RewardTerms: "10%", UTMSource: "partner", UTMMedium: "agency", Sub1: "pub-77",
+		ReferrerHost: "news.example.com", Country: "DE", Device: "mobile", OS: "iOS", Browser: "Safari",
 		IsBot: true, BotReason: "head", CatalogOffset: 41}
 }
 
@@ -49,7 +53,8 @@ func sampleOutcome() *event.Outcome {
 	c := sampleConversion()
 	return &event.Outcome{WorkspaceID: c.WorkspaceID, EventID: "evt_2", ClickToken: c.ClickToken,
 		Verdict: event.Reversed, Flags: []string{event.FlagOverReversed}, Review: event.ReviewNeeded,
-		Type: event.Refund, Effect: -1, OccurredAt: 1790000200000, ReceivedAt: 1790000200001, DecidedAt: 1790000200002, AmountMinor: ptr(int64(6000)), Currency: "EUR", Exponent: 2,
+		Type: event.Refund, Effect: -1, OccurredAt: 1790000200000, ReceivedAt: 1790000200001, DecidedAt: 1790000200002,
+		AmountMinor: ptr(int64(6000)), Currency: "EUR", Exponent: 2,
 		OrderID: "o-1", ParentEventID: "evt_1", ParentType: "sale", ReasonText: "broken", EstimatedRewardMinor: ptr(
 			int64(-400)), RewardCurrency: "EUR", ContentSHA256: c.ContentSHA256,
 		EventPartition: 3, EventOffset: 77, FirstOffset: ptr(int64(5)), RulesVersion: 1, Click: sampleClick()}
@@ -287,8 +292,10 @@ func TestFit(t *testing.T) {
 	id := strings.Repeat("x", 40)
 	k := &event.Click{WorkspaceID: strings.Repeat("w", 64), ClickToken: strings.Repeat("t", 27), ClickedAt: 1 << 44,
 		WindowMs: 1 << 40, TokenStatus: event.TokenOff, TokenReason: "reserved_present",
-		LinkID: id, Trigger: event.TriggerQR, PartnerID: id, PartnerKey: id, PartnerRelationship: "deactivated", PartnerLifecycle: "archived", ProgramID: id, ProgramKey: id, ProgramStatus: "archived",
-		AssignmentID: id, AssignedAt: 1 << 44, RewardTerms: "9223372036854775807 USD",
+		LinkID: id, Trigger: event.TriggerQR, PartnerID: id, PartnerKey: id,
+		PartnerRelationship: "deactivated", PartnerLifecycle: "archived", ProgramID: id, ProgramKey: id,
+		ProgramStatus: "archived",
+		AssignmentID:  id, AssignedAt: 1 << 44, RewardTerms: "9223372036854775807 USD",
 		Country: "DE", CatalogOffset: 1 << 60, Destination: strings.Repeat("d", 2048)}
 	k.Fit()
 	b, err := c.AppendClick(nil, k)

@@ -192,8 +192,10 @@ func TestLimitsAreWritten(t *testing.T) {
 	text := string(Events())
 	for _, limit := range []string{
 		"256 kB", "1 MB", "500 events", `"maxItems": 500`, "1 to 128 characters without a dot", "1 to 10 signatures",
-		"at most 5 minutes from the gateway's clock", "up to 8 active secrets", "400 days", "at most 2 kB", "Up to 20 pairs",
-		"27 base62", "500 a second and bursts of 2000", "webhook-id", "whsec_", "in-sync replicas", "RFC 9457", "Retry-After",
+		"at most 5 minutes from the gateway's clock", "up to 8 active secrets", "400 days", "at most 2 kB",
+		"Up to 20 pairs",
+		"27 base62", "500 a second and bursts of 2000", "webhook-id", "whsec_", "in-sync replicas", "RFC 9457",
+		"Retry-After",
 		"method, content type, size, signature, JSON, fields, token",
 	} {
 		if !strings.Contains(text, limit) {

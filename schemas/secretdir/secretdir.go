@@ -4,9 +4,9 @@
 // operator, ctl and the daemons, so it lives below all of them.
 //
 //	signing-secrets/
-//	├── ..data      ignored: names that begin with a dot (this is how Kubernetes mounts a secret)
-//	├── acme        "# old\nwhsec_…\n\nwhsec_…\n"    → two lines: blank lines and comments do not count
-//	└── globex      "whsec_…\n"
+//	├── ..data      ignored: names with a dot in front (Kubernetes mounts secrets so)
+//	├── acme        two secrets; blank lines and lines that begin with # do not count
+//	└── globex      one secret
 //
 // The package knows nothing of what a line means; the caller parses it. Errors name the
 // file and the line, never what the line contains.

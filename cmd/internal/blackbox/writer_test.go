@@ -180,7 +180,8 @@ func (s *journeyBatch) newClick() (*event.Click, *kgo.Record) {
 	}
 	k := &event.Click{WorkspaceID: "acme", ClickToken: text, ClickedAt: event.MillisOf(now), WindowMs: 30 * 86400_000,
 		TokenStatus: event.TokenAppended, LinkID: "lnk_nomura", Domain: "go.acme.com", Slug: "nomura",
-		Trigger: event.TriggerLink, PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio", PartnerRelationship: "approved", PartnerLifecycle: "active",
+		Trigger: event.TriggerLink, PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio",
+		PartnerRelationship: "approved", PartnerLifecycle: "active",
 		ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners",
 		ProgramStatus: "active", RewardTerms: "10%", CatalogOffset: 1}
 	value, err := s.codec.AppendClick(nil, k)

@@ -380,10 +380,17 @@ func TestSession(t *testing.T) {
 func TestBadParameters(t *testing.T) {
 	r := newRig(t)
 	for path, field := range map[string]string{
-		"performance?from=yesterday": "from", "performance?to=2026-13-01": "to", "performance?from=2026-03-02&to=2026-03-01": "to", "outcomes?type=purchase": "type", "outcomes?verdict=all": "verdict", "outcomes?review=maybe": "review",
-		"outcomes?limit=0": "limit", "outcomes?limit=1001": "limit", "outcomes?limit=ten": "limit", "outcomes?cursor=x": "cursor", "outcomes?cursor=WyJhIl0": "cursor", "performance?cursor=WyJhIl0": "cursor", "performance?colour=red": "colour",
-		"performance?partner=%00": "partner", "performance?partner=a&partner=b": "partner", "performance?basis=month": "basis", "events": "event_id", "events?event_id=": "event_id", "events?event_id=a&x=1": "x",
-		"conservation?partner=p0": "partner", "coverage?from=2026-03-01": "from", "outcomes.csv?limit=3": "limit", "coverage?cursor=WyJhIiwiYiJd": "cursor", "conservation?cursor=WyJhIl0": "cursor",
+		"performance?from=yesterday": "from", "performance?to=2026-13-01": "to",
+		"performance?from=2026-03-02&to=2026-03-01": "to", "outcomes?type=purchase": "type",
+		"outcomes?verdict=all": "verdict", "outcomes?review=maybe": "review",
+		"outcomes?limit=0": "limit", "outcomes?limit=1001": "limit", "outcomes?limit=ten": "limit",
+		"outcomes?cursor=x": "cursor", "outcomes?cursor=WyJhIl0": "cursor", "performance?cursor=WyJhIl0": "cursor",
+		"performance?colour=red":  "colour",
+		"performance?partner=%00": "partner", "performance?partner=a&partner=b": "partner",
+		"performance?basis=month": "basis", "events": "event_id", "events?event_id=": "event_id",
+		"events?event_id=a&x=1":   "x",
+		"conservation?partner=p0": "partner", "coverage?from=2026-03-01": "from", "outcomes.csv?limit=3": "limit",
+		"coverage?cursor=WyJhIiwiYiJd": "cursor", "conservation?cursor=WyJhIl0": "cursor",
 	} {
 		code, h, body := r.get("acme", "/v1/workspaces/acme/"+path)
 		var p problem

@@ -322,7 +322,8 @@ broker.heartbeat.interval.ms=500
 func (b *RealBroker) command(n *node, out io.Writer, class string, args ...string) *exec.Cmd {
 	cmd := exec.Command(b.java, append([]string{"-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
 		"-Xshare:auto",
-		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients.NetworkClient=error",
+		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+		"-Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients.NetworkClient=error",
 		"-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 		"-cp", b.classPath, class}, args...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = n.dir, out, out
