@@ -228,7 +228,7 @@ func writeLetter(ts *testscript.TestScript, _ bool, args []string) {
 	case "stray":
 		r.Key = []byte("another")
 	case "long":
-		r.Value = make([]byte, 2*kafka.MaxLetterBytes)
+		r.Value = make([]byte, 2*kafka.MaxDeadLetterBytes)
 	}
 	cfg := kafka.DefaultConfig()
 	cfg.Brokers = []string{ts.Getenv("BROKERS")}
@@ -238,7 +238,7 @@ func writeLetter(ts *testscript.TestScript, _ bool, args []string) {
 	if args[1] == "real" {
 		ts.Check(cl.ProduceSync(context.Background(), r).FirstErr())
 	}
-	ts.Check(cl.ProduceSync(context.Background(), kafka.DeadLetter(topic.DeadLetters, r,
+	ts.Check(cl.ProduceSync(context.Background(), kafka.NewDeadLetter(topic.DeadLetters, r,
 		errors.New("somebody stumbled"), time.UnixMilli(1_700_000_000_000))).FirstErr())
 }
 

@@ -41,7 +41,7 @@ func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format
 
 func commands() []command {
 	return slices.Concat(topicsCommands(), migrateCommands(), catalogCommands(), tokenCommands(), eventCommands(),
-		whyCommands(), disputeCommands(), lettersCommands(), rollupCommands())
+		whyCommands(), disputeCommands(), deadLetterCommands(), rollupCommands())
 }
 
 func main() { os.Exit(runCommand(os.Args[1:], os.Stdout, os.Stderr, os.LookupEnv)) }

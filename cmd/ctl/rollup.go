@@ -15,8 +15,8 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka"
 )
 
-// rollup is the command line of the one repair that the sink leaves to an operator.
-type rollup struct {
+// rollupFlags is the command line of the one repair that the sink leaves to an operator.
+type rollupFlags struct {
 	kafka      kafka.Config
 	clickhouse clickhouse.Config
 	schemaIDs  string
@@ -28,7 +28,7 @@ type rollup struct {
 func rollupCommands() []command {
 	return []command{{"rollup rebuild", "", "makes base tables whole where a sink did not dare, and computes the " +
 		"rollup anew from them; stop the sinks first", func(fs *flag.FlagSet) func(context.Context, *call) error {
-		r := &rollup{kafka: kafka.DefaultConfig()}
+		r := &rollupFlags{kafka: kafka.DefaultConfig()}
 		r.kafka.ClientID = "partners-ctl"
 		daemon.KafkaFlags(fs, &r.kafka)
 		daemon.ClickHouseFlag(fs, &r.clickhouse)
@@ -37,12 +37,12 @@ func rollupCommands() []command {
 		fs.StringVar(&r.to, "to", "", "last `day` of the rollup to compute, in UTC; all days after too if empty")
 		fs.BoolVar(&r.dropMissing, "drop-missing", false, "drop the sums of days that have no rows in the base "+
 			"tables; kept and refused otherwise: the rows may have been dropped as too old")
-		return r.rebuild
+		return r.rebuildRollup
 	}}}
 }
 
-func (r *rollup) rebuild(ctx context.Context, c *call) error {
-	work, err := r.parse()
+func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) error {
+	work, err := r.parseDays()
 	if err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func (r *rollup) rebuild(ctx context.Context, c *call) error {
 		return usageError{err}
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	idle := func(ctx context.Context) error { return sink.Idle(ctx, r.kafka, quiet) }
+	idle := func(ctx context.Context) error { return sink.CheckIdle(ctx, r.kafka, quiet) }
 	if err := withBrokers(ctx, r.kafka, idle); err != nil {
 		return err
 	}
@@ -101,8 +101,8 @@ func (r *rollup) rebuild(ctx context.Context, c *call) error {
 	return nil
 }
 
-// parse checks the flags.
-func (r *rollup) parse() (work clickhouse.Rebuild, err error) {
+// parseDays checks the flags.
+func (r *rollupFlags) parseDays() (work clickhouse.Rebuild, err error) {
 	work = clickhouse.Rebuild{Table: "partner_hourly_state", TimeColumn: "hour", DropMissing: r.dropMissing}
 	if err := checkDSN(r.clickhouse); err != nil {
 		return work, err

@@ -25,7 +25,7 @@ type topicsFlags struct {
 	clickhouse clickhouse.Config
 }
 
-func defineTopics(fs *flag.FlagSet) *topicsFlags {
+func defineTopicsFlags(fs *flag.FlagSet) *topicsFlags {
 	t := &topicsFlags{kafka: kafka.DefaultConfig(), want: kafka.DefaultTopicsConfig()}
 	t.kafka.ClientID = "partners-ctl"
 	daemon.KafkaFlags(fs, &t.kafka)
@@ -46,28 +46,28 @@ func topicsCommands() []command {
 	return []command{
 		{"topics apply", "", "creates topics that are missing, sets what differs, commits the start of both " +
 			"groups on a fresh install", func(fs *flag.FlagSet) func(context.Context, *call) error {
-			return defineTopics(fs).apply
+			return defineTopicsFlags(fs).applyTopics
 		}},
 		{"topics check", "", "says what differs, and where a group has lost its place; changes nothing",
 			func(fs *flag.FlagSet) func(context.Context, *call) error {
-				t := defineTopics(fs)
+				t := defineTopicsFlags(fs)
 				fs.StringVar(&t.clickhouse.DSN,
 					"clickhouse", "", "`DSN` of the warehouse, whose deduplication windows are checked too if "+
 						"it is given")
-				return t.check
+				return t.checkTopics
 			}},
 	}
 }
 
-func (t *topicsFlags) validate() error {
+func (t *topicsFlags) validateFlags() error {
 	if err := t.want.Validate(); err != nil {
 		return usageError{err}
 	}
 	return nil
 }
 
-func (t *topicsFlags) apply(ctx context.Context, c *call) error {
-	if err := t.validate(); err != nil {
+func (t *topicsFlags) applyTopics(ctx context.Context, c *call) error {
+	if err := t.validateFlags(); err != nil {
 		return err
 	}
 	return withBrokers(ctx, t.kafka, func(ctx context.Context) error {
@@ -98,8 +98,8 @@ func (t *topicsFlags) apply(ctx context.Context, c *call) error {
 	})
 }
 
-func (t *topicsFlags) check(ctx context.Context, c *call) error {
-	if err := t.validate(); err != nil {
+func (t *topicsFlags) checkTopics(ctx context.Context, c *call) error {
+	if err := t.validateFlags(); err != nil {
 		return err
 	}
 	return withBrokers(ctx, t.kafka, func(ctx context.Context) error {

@@ -40,13 +40,13 @@ func (r *rig) clickRecords(n int) []*kgo.Record {
 func BenchmarkCollectClicks(b *testing.B) {
 	r := newRig(b)
 	records := r.clickRecords(benchRows)
-	set := r.sink(r.wh).feeds[topic.Clicks].newRows()
+	set := r.sink(r.wh).mappings[topic.Clicks].newRows()
 	b.ReportAllocs()
 	began := cpu(b)
 	for b.Loop() {
-		set.reset()
+		set.resetRows()
 		for _, rec := range records {
-			if err := set.add(rec, nil); err != nil {
+			if err := set.appendRow(rec, nil); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -64,16 +64,16 @@ func BenchmarkInsertClicks(b *testing.B) {
 		b.Fatal(err)
 	}
 	records := r.clickRecords(benchRows)
-	set := r.sink(r.wh).feeds[topic.Clicks].newRows()
+	set := r.sink(r.wh).mappings[topic.Clicks].newRows()
 	ours := func(n int) {
-		set.reset()
+		set.resetRows()
 		for _, rec := range records {
-			if err := set.add(rec, nil); err != nil {
+			if err := set.appendRow(rec, nil); err != nil {
 				b.Fatal(err)
 			}
 		}
-		if err := r.wh.Insert(b.Context(), clickhouse.Insert{Table: "clicks", Columns: set.names(),
-			Token: fmt.Sprint("bench", n)}, set.fill); err != nil {
+		if err := r.wh.Insert(b.Context(), clickhouse.Insert{Table: "clicks", Columns: set.columnNames(),
+			Token: fmt.Sprint("bench", n)}, set.fillBatch); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -6,185 +6,195 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// A row on its way into a table is appended to slices, one for each column, which go to
-// the client as they are: several times cheaper than rows of values.
+// Rows on their way into a table are appended to slices, one for each column. The
+// client takes the slices as they are, which is several times cheaper than rows of
+// values.
 
-// column collects one column of rows that are made of an R.
-type column[R any] interface {
-	add(*R)
-	values() any // as Batch.Column takes them
-	reset()
+// columnBuffer collects the values of one column for rows that are made from an R.
+type columnBuffer[R any] interface {
+	appendValue(*R)
+	// columnValues returns what was collected, as Batch.Column takes it.
+	columnValues() any
+	resetColumn()
 }
 
-// list is a column of Vs.
-type list[R, V any] struct {
-	of func(*R) V
-	v  []V
+// valueBuffer is a column of Vs.
+type valueBuffer[R, V any] struct {
+	valueOf   func(*R) V
+	collected []V
 }
 
-func (l *list[R, V]) add(r *R)    { l.v = append(l.v, l.of(r)) }
-func (l *list[R, V]) values() any { return l.v }
-func (l *list[R, V]) reset() {
-	clear(l.v) // the texts of a batch must not live until the next one is as long
-	l.v = l.v[:0]
+func (b *valueBuffer[R, V]) appendValue(r *R)  { b.collected = append(b.collected, b.valueOf(r)) }
+func (b *valueBuffer[R, V]) columnValues() any { return b.collected }
+func (b *valueBuffer[R, V]) resetColumn() {
+	clear(b.collected) // release the texts now, not when a batch of the same length comes
+	b.collected = b.collected[:0]
 }
 
-// texts is a column whose texts recur: a LowCardinality(String).
-type texts[R any] struct {
-	of func(*R) string
-	v  *clickhouse.Texts
+// textBuffer is a column of recurring texts: a LowCardinality(String).
+type textBuffer[R any] struct {
+	valueOf   func(*R) string
+	collected *clickhouse.Texts
 }
 
-func (t *texts[R]) add(r *R)    { t.v.Add(t.of(r)) }
-func (t *texts[R]) values() any { return t.v }
-func (t *texts[R]) reset()      { t.v.Reset() }
+func (b *textBuffer[R]) appendValue(r *R)  { b.collected.Add(b.valueOf(r)) }
+func (b *textBuffer[R]) columnValues() any { return b.collected }
+func (b *textBuffer[R]) resetColumn()      { b.collected.Reset() }
 
-// named is a column with its name in the table.
-type named[R any] struct {
+// namedColumn is a column with its name in the table.
+type namedColumn[R any] struct {
 	name string
-	column[R]
+	columnBuffer[R]
 }
 
-func of[R, V any](name string, get func(*R) V) named[R] {
-	return named[R]{name, &list[R, V]{of: get}}
+func valueColumn[R, V any](name string, valueOf func(*R) V) namedColumn[R] {
+	return namedColumn[R]{name, &valueBuffer[R, V]{valueOf: valueOf}}
 }
 
-func recurring[R any](name string, get func(*R) string) named[R] {
-	return named[R]{name, &texts[R]{of: get, v: clickhouse.NewTexts()}}
+// textColumn is valueColumn for texts that recur.
+func textColumn[R any](name string, valueOf func(*R) string) namedColumn[R] {
+	return namedColumn[R]{name, &textBuffer[R]{valueOf: valueOf, collected: clickhouse.NewTexts()}}
 }
 
-// inner is a column of something that hangs below an S.
-type inner[S, R any] struct {
-	of func(*S) *R
-	c  column[R]
+// nestedBuffer is a column of an R that is a part of an S.
+type nestedBuffer[S, R any] struct {
+	partOf func(*S) *R
+	nested columnBuffer[R]
 }
 
-func (i inner[S, R]) add(s *S)    { i.c.add(i.of(s)) }
-func (i inner[S, R]) values() any { return i.c.values() }
-func (i inner[S, R]) reset()      { i.c.reset() }
+func (b nestedBuffer[S, R]) appendValue(s *S)  { b.nested.appendValue(b.partOf(s)) }
+func (b nestedBuffer[S, R]) columnValues() any { return b.nested.columnValues() }
+func (b nestedBuffer[S, R]) resetColumn()      { b.nested.resetColumn() }
 
-func below[S, R any](get func(*S) *R, columns []named[R]) []named[S] {
-	out := make([]named[S], len(columns))
+// nestColumns makes columns of S from the columns of a part of S.
+func nestColumns[S, R any](partOf func(*S) *R, columns []namedColumn[R]) []namedColumn[S] {
+	out := make([]namedColumn[S], len(columns))
 	for i, c := range columns {
-		out[i] = named[S]{c.name, inner[S, R]{get, c.column}}
+		out[i] = namedColumn[S]{c.name, nestedBuffer[S, R]{partOf, c.columnBuffer}}
 	}
 	return out
 }
 
-// rows collects the rows of one batch. It is made once and reused.
-type rows interface {
-	// add decodes a record and appends its row, unless skip, asked once the record has
-	// turned out readable, says no. An error means that the record is unreadable.
-	add(record *kgo.Record, skip func() bool) error
-	// result says what came together; fill sends it.
-	result() summary
-	fill(*clickhouse.Batch) error
-	reset()
-	names() []string
+// rowBuffer collects the rows of one batch. It is reused for the next one.
+type rowBuffer interface {
+	// appendRow decodes a record and appends its row. If skip is not nil, it is called
+	// once the record has turned out to be readable; if it returns true, the row is
+	// left out. An error means that the record is unreadable.
+	appendRow(record *kgo.Record, skip func() bool) error
+	// summarize describes the rows collected so far.
+	summarize() batchSummary
+	fillBatch(*clickhouse.Batch) error
+	resetRows()
+	columnNames() []string
 }
 
-// summary is what a batch holds.
-type summary struct {
-	rows   int
-	oldest event.Millis // of the rows' own times
-	// since are the rows' times from which the way to the tables is measured, where it
-	// is.
-	since []event.Millis
+// batchSummary describes the rows of a batch.
+type batchSummary struct {
+	rows int
+	// oldestRow is the least of the rows' own times.
+	oldestRow event.Millis
+	// latencyStarts are the times from which the latency of rows is measured. Rows
+	// whose latency is not measured have none.
+	latencyStarts []event.Millis
 }
 
-// rowsOf is rows made of Ts.
-type rowsOf[T any] struct {
-	decode  func(*kgo.Record, *T) error
-	at      func(*T) event.Millis
-	since   func(*kgo.Record, *T) (at event.Millis, ok bool) // nil: not measured
-	source  []named[kgo.Record]
-	columns []named[T]
+// typedRows is a rowBuffer for records that decode to a T.
+type typedRows[T any] struct {
+	decode        func(*kgo.Record, *T) error
+	timeOf        func(*T) event.Millis                                  // of a row
+	latencyStart  func(*kgo.Record, *T) (start event.Millis, isSet bool) // nil: not measured
+	sourceColumns []namedColumn[kgo.Record]                              // where the record was in Kafka
+	columns       []namedColumn[T]
 
-	value T
-	sum   summary
+	value   T // of the record that was decoded last
+	summary batchSummary
 }
 
-func newRows[T any](decode func(*kgo.Record, *T) error, at func(*T) event.Millis, columns ...[]named[T]) *rowsOf[T] {
-	r := &rowsOf[T]{decode: decode, at: at, source: sourceColumns()}
-	for _, c := range columns {
-		r.columns = append(r.columns, c...)
+func newTypedRows[T any](decode func(*kgo.Record, *T) error, timeOf func(*T) event.Millis,
+	columns []namedColumn[T]) *typedRows[T] {
+	return &typedRows[T]{
+		decode:        decode,
+		timeOf:        timeOf,
+		sourceColumns: newSourceColumns(),
+		columns:       columns,
 	}
+}
+
+// measureLatency sets the time from which the latency of a row is measured, for rows for
+// which start returns true.
+func (r *typedRows[T]) measureLatency(start func(*kgo.Record, *T) (event.Millis, bool)) *typedRows[T] {
+	r.latencyStart = start
 	return r
 }
 
-// measured also notes from when on a row is on its way, if it says so.
-func (r *rowsOf[T]) measured(since func(*kgo.Record, *T) (event.Millis, bool)) *rowsOf[T] {
-	r.since = since
-	return r
-}
-
-func (r *rowsOf[T]) add(record *kgo.Record, skip func() bool) error {
+func (r *typedRows[T]) appendRow(record *kgo.Record, skip func() bool) error {
 	if err := r.decode(record, &r.value); err != nil {
 		return err
 	}
 	if skip != nil && skip() {
 		return nil
 	}
-	for i := range r.source {
-		r.source[i].add(record)
+	for i := range r.sourceColumns {
+		r.sourceColumns[i].appendValue(record)
 	}
 	for i := range r.columns {
-		r.columns[i].add(&r.value)
+		r.columns[i].appendValue(&r.value)
 	}
-	if at := r.at(&r.value); r.sum.rows == 0 || at < r.sum.oldest {
-		r.sum.oldest = at
+	if at := r.timeOf(&r.value); r.summary.rows == 0 || at < r.summary.oldestRow {
+		r.summary.oldestRow = at
 	}
-	if r.since != nil {
-		if at, ok := r.since(record, &r.value); ok {
-			r.sum.since = append(r.sum.since, at)
+	if r.latencyStart != nil {
+		if at, ok := r.latencyStart(record, &r.value); ok {
+			r.summary.latencyStarts = append(r.summary.latencyStarts, at)
 		}
 	}
-	r.sum.rows++
+	r.summary.rows++
 	return nil
 }
 
-func (r *rowsOf[T]) result() summary { return r.sum }
+func (r *typedRows[T]) summarize() batchSummary { return r.summary }
 
-func (r *rowsOf[T]) fill(b *clickhouse.Batch) error {
-	for i, c := range r.source {
-		if err := b.Column(i, c.values()); err != nil {
+func (r *typedRows[T]) fillBatch(b *clickhouse.Batch) error {
+	for i, c := range r.sourceColumns {
+		if err := b.Column(i, c.columnValues()); err != nil {
 			return err
 		}
 	}
 	for i, c := range r.columns {
-		if err := b.Column(len(r.source)+i, c.values()); err != nil {
+		if err := b.Column(len(r.sourceColumns)+i, c.columnValues()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *rowsOf[T]) reset() {
-	for _, c := range r.source {
-		c.reset()
+func (r *typedRows[T]) resetRows() {
+	for _, c := range r.sourceColumns {
+		c.resetColumn()
 	}
 	for _, c := range r.columns {
-		c.reset()
+		c.resetColumn()
 	}
 	var zero T
-	r.value, r.sum = zero, summary{}
+	r.value = zero
+	r.summary = batchSummary{}
 }
 
-func (r *rowsOf[T]) names() []string {
-	var out []string
-	for _, c := range r.source {
-		out = append(out, c.name)
+func (r *typedRows[T]) columnNames() []string {
+	var names []string
+	for _, c := range r.sourceColumns {
+		names = append(names, c.name)
 	}
 	for _, c := range r.columns {
-		out = append(out, c.name)
+		names = append(names, c.name)
 	}
-	return out
+	return names
 }
 
-func sourceColumns() []named[kgo.Record] {
-	return []named[kgo.Record]{
-		of("src_partition", func(r *kgo.Record) uint32 { return uint32(r.Partition) }),
-		of("src_offset", func(r *kgo.Record) uint64 { return uint64(r.Offset) }),
-		of("arrived_at", func(r *kgo.Record) int64 { return r.Timestamp.UnixMilli() }),
+func newSourceColumns() []namedColumn[kgo.Record] {
+	return []namedColumn[kgo.Record]{
+		valueColumn("src_partition", func(r *kgo.Record) uint32 { return uint32(r.Partition) }),
+		valueColumn("src_offset", func(r *kgo.Record) uint64 { return uint64(r.Offset) }),
+		valueColumn("arrived_at", func(r *kgo.Record) int64 { return r.Timestamp.UnixMilli() }),
 	}
 }

@@ -24,7 +24,7 @@ func TestColumnsMatchMigrations(t *testing.T) {
 	if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: quiet}); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range feeds(event.DefaultCodec()) {
+	for _, f := range topicMappings(event.DefaultCodec()) {
 		var columns []struct {
 			Name string `ch:"name"`
 		}
@@ -39,7 +39,7 @@ WHERE database = currentDatabase() AND table = {table:String} AND default_kind I
 		for _, c := range columns {
 			want = append(want, c.Name)
 		}
-		got := f.newRows().names()
+		got := f.newRows().columnNames()
 		slices.Sort(want)
 		slices.Sort(got)
 		if len(want) < 5 || !slices.Equal(got, want) {

@@ -32,9 +32,9 @@ type Completed struct {
 	Lost int64
 }
 
-// Idle returns ErrBusy if the sinks' group has members. A sink that was killed stays
+// CheckIdle returns ErrBusy if the sinks' group has members. A sink that was killed stays
 // one until its session times out.
-func Idle(ctx context.Context, cfg kafka.Config, log *slog.Logger) error {
+func CheckIdle(ctx context.Context, cfg kafka.Config, log *slog.Logger) error {
 	client, err := kafka.NewClient(cfg, log, nil)
 	if err != nil {
 		return err
@@ -74,31 +74,31 @@ func Complete(ctx context.Context, cfg Config, k kafka.Config, codec *event.Code
 		return err
 	}
 	defer s.client.Close()
-	if s.topicIDs, s.partitions, err = s.topics(ctx); err != nil {
+	if s.topicIDs, s.partitionCounts, err = s.readTopics(ctx); err != nil {
 		return fmt.Errorf("completing the tables: %w", err)
 	}
-	partitions, err := s.everything(ctx)
+	partitions, err := s.readPartitionStates(ctx)
 	if err != nil {
 		return fmt.Errorf("completing the tables: %w", err)
 	}
 	for _, t := range partitions {
-		if err := s.complete(ctx, t, report); err != nil {
-			return fmt.Errorf("completing table %s, partition %d of %s: %w", t.feed.table, t.partition, t.feed.topic,
+		if err := s.completePartition(ctx, t, report); err != nil {
+			return fmt.Errorf("completing table %s, partition %d of %s: %w", t.mapping.table, t.partition, t.mapping.topic,
 				err)
 		}
 	}
 	return nil
 }
 
-// everything returns the situation of all partitions of all topics.
-func (s *Sink) everything(ctx context.Context) (out []*taking, err error) {
+// readPartitionStates returns the situation of all partitions of all topics.
+func (s *Sink) readPartitionStates(ctx context.Context) (out []*partitionClaim, err error) {
 	commits, err := kadm.NewClient(s.client).FetchOffsets(ctx, s.kafka.Group(topic.SinkGroup))
 	if err != nil {
 		return nil, fmt.Errorf("reading the group's commits: %w", err)
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.feeds)) {
-		for id := range int32(s.partitions[name]) {
-			t := &taking{feed: s.feeds[name], partition: id, situation: situation{topicID: s.topicIDs[name],
+	for _, name := range slices.Sorted(maps.Keys(s.mappings)) {
+		for id := range int32(s.partitionCounts[name]) {
+			t := &partitionClaim{mapping: s.mappings[name], partition: id, recoveredState: recoveredState{topicID: s.topicIDs[name],
 				committed: -1}}
 			if c, ok := commits.Lookup(s.kafka.Topic(name), id); ok {
 				t.committed = c.At
@@ -109,37 +109,37 @@ func (s *Sink) everything(ctx context.Context) (out []*taking, err error) {
 			out = append(out, t)
 		}
 	}
-	if err := s.logRanges(ctx, out); err != nil {
+	if err := s.readLogRanges(ctx, out); err != nil {
 		return nil, err
 	}
-	return out, s.tiled(ctx, out)
+	return out, s.readFinishedBatches(ctx, out)
 }
 
-// span is [start, end) of a log.
-type span struct {
+// offsetRange is [start, end) of a log.
+type offsetRange struct {
 	Start uint64 `ch:"start_offset"`
 	End   uint64 `ch:"end_offset"`
 }
 
-func (s *Sink) complete(ctx context.Context, t *taking, report func(Completed)) error {
-	at, err := t.origin()
+func (s *Sink) completePartition(ctx context.Context, t *partitionClaim, report func(Completed)) error {
+	at, err := t.resumeOffset()
 	if errors.Is(err, ErrNoCommit) {
 		at = 0 // rows without a batch and without a commit: nothing says that anything was left out
 	} else if err != nil {
 		return err
 	}
-	var batches []span
+	var batches []offsetRange
 	if err := s.wh.Select(ctx, &batches, "SELECT DISTINCT start_offset, end_offset FROM batches WHERE topic = "+
 		"{topic:String} AND partition = {partition:UInt32} AND end_offset > {at:UInt64} ORDER BY "+
 		"start_offset, end_offset",
-		clickhouse.Named("topic", t.feed.topic), clickhouse.Named("partition", t.partition),
+		clickhouse.Named("topic", t.mapping.topic), clickhouse.Named("partition", t.partition),
 		clickhouse.Named("at", uint64(at))); err != nil {
 		return fmt.Errorf("reading the finished batches: %w", err)
 	}
 	var last []struct {
 		End uint64 `ch:"end"`
 	}
-	if err := s.wh.Select(ctx, &last, "SELECT if(count() = 0, 0, max(src_offset) + 1) AS end FROM "+t.feed.table+
+	if err := s.wh.Select(ctx, &last, "SELECT if(count() = 0, 0, max(src_offset) + 1) AS end FROM "+t.mapping.table+
 		" WHERE src_partition = {partition:UInt32}", clickhouse.Named("partition", t.partition)); err != nil {
 		return fmt.Errorf("looking for the last row: %w", err)
 	}
@@ -151,10 +151,10 @@ func (s *Sink) complete(ctx context.Context, t *taking, report func(Completed)) 
 		return fmt.Errorf("%w: the table goes to offset %d, the log ends at %d: this is another cluster, or it "+
 			"lost records", ErrLostRange, end, t.logEnd)
 	}
-	if len(t.tiledIDs) > 0 || t.committed >= 0 || end > 0 { // else nothing ever came here
+	if len(t.batchTopicIDs) > 0 || t.committed >= 0 || end > 0 { // else nothing ever came here
 		end = max(end, min(t.logStart, t.logEnd))
 	}
-	for _, gap := range gaps(at, end, batches) {
+	for _, gap := range findGaps(at, end, batches) {
 		if err := s.closeGap(ctx, t, gap, report); err != nil {
 			return err
 		}
@@ -162,30 +162,30 @@ func (s *Sink) complete(ctx context.Context, t *taking, report func(Completed)) 
 	return nil
 }
 
-// gaps returns what of [at, end) no batch covers. Batches are in order.
-func gaps(at, end int64, batches []span) (out []span) {
+// findGaps returns what of [at, end) no batch covers. Batches are in order.
+func findGaps(at, end int64, batches []offsetRange) (out []offsetRange) {
 	for _, b := range batches {
 		if int64(b.Start) > at {
-			out = append(out, span{uint64(at), b.Start})
+			out = append(out, offsetRange{uint64(at), b.Start})
 		}
 		at = max(at, int64(b.End))
 	}
 	if at < end {
-		out = append(out, span{uint64(at), uint64(end)})
+		out = append(out, offsetRange{uint64(at), uint64(end)})
 	}
 	return out
 }
 
 // closeGap records a range as batches: what the log lost as one, the rest in batches of
 // the usual size.
-func (s *Sink) closeGap(ctx context.Context, t *taking, gap span, report func(Completed)) error {
+func (s *Sink) closeGap(ctx context.Context, t *partitionClaim, gap offsetRange, report func(Completed)) error {
 	start, end := int64(gap.Start), int64(gap.End)
-	p := s.newPartition(t.feed, t.partition, start, nil)
+	p := s.newPartition(t.mapping, t.partition, start, nil)
 	defer p.kill()
 	if start < t.logStart {
-		lost := Completed{Topic: t.feed.topic, Partition: t.partition, Start: start, End: min(end, t.logStart)}
+		lost := Completed{Topic: t.mapping.topic, Partition: t.partition, Start: start, End: min(end, t.logStart)}
 		lost.Lost = lost.End - lost.Start
-		have, err := p.stored(ctx, lost.Start, lost.End)
+		have, err := p.readPresentOffsets(ctx, lost.Start, lost.End)
 		if err != nil {
 			return err
 		}
@@ -193,7 +193,7 @@ func (s *Sink) closeGap(ctx context.Context, t *taking, gap span, report func(Co
 		err = s.wh.Insert(ctx, clickhouse.Insert{Table: "batches", Columns: []string{"topic_id", "topic", "partition",
 			"start_offset", "end_offset", "rows", "dropped_replays", "dead_lettered", "lost"}},
 			func(row *clickhouse.Batch) error {
-				return row.Append(t.topicID, t.feed.topic, uint32(t.partition), uint64(lost.Start), uint64(lost.End),
+				return row.Append(t.topicID, t.mapping.topic, uint32(t.partition), uint64(lost.Start), uint64(lost.End),
 					uint64(lost.Had), uint64(0), uint64(0), uint64(lost.Lost))
 			})
 		if err != nil {
@@ -206,7 +206,7 @@ func (s *Sink) closeGap(ctx context.Context, t *taking, gap span, report func(Co
 	size := 0
 	flush := func(until int64) error {
 		b.batchID = batchID{topicID: t.topicID, partition: t.partition, start: start, end: until}
-		done, err := p.finish(ctx, b)
+		done, err := p.completeBatch(ctx, b)
 		if err != nil {
 			return fmt.Errorf("[%d, %d): %w", start, until, err)
 		}
@@ -214,7 +214,7 @@ func (s *Sink) closeGap(ctx context.Context, t *taking, gap span, report func(Co
 		b, size, start = &batch{}, 0, until
 		return nil
 	}
-	err := kafka.ReadRange(ctx, s.kafka, s.log, s.kafka.Topic(t.feed.topic), t.partition, start, end,
+	err := kafka.ReadRange(ctx, s.kafka, s.log, s.kafka.Topic(t.mapping.topic), t.partition, start, end,
 		func(r *kgo.Record) error {
 			if len(b.records) >= s.cfg.BatchRows || size >= s.cfg.BatchBytes {
 				if err := flush(b.records[len(b.records)-1].Offset + 1); err != nil {
@@ -231,13 +231,13 @@ func (s *Sink) closeGap(ctx context.Context, t *taking, gap span, report func(Co
 	return flush(end)
 }
 
-// stored returns the offsets in [start, end) that have a row.
-func (p *partition) stored(ctx context.Context, start, end int64) (map[int64]bool, error) {
+// readPresentOffsets returns the offsets in [start, end) that have a row.
+func (p *partition) readPresentOffsets(ctx context.Context, start, end int64) (map[int64]bool, error) {
 	var rows []struct {
 		Offset uint64 `ch:"src_offset"`
 		Count  uint64 `ch:"n"`
 	}
-	err := p.sink.wh.Select(ctx, &rows, "SELECT src_offset, count() AS n FROM "+p.feed.table+
+	err := p.sink.wh.Select(ctx, &rows, "SELECT src_offset, count() AS n FROM "+p.mapping.table+
 		" WHERE src_partition = {partition:UInt32} AND src_offset >= {start:UInt64} AND src_offset < {end:UInt64} "+
 		"GROUP BY src_offset",
 		clickhouse.Named("partition", p.id), clickhouse.Named("start", uint64(start)),
@@ -249,50 +249,50 @@ func (p *partition) stored(ctx context.Context, start, end int64) (map[int64]boo
 	for _, r := range rows {
 		if r.Count > 1 {
 			return nil, fmt.Errorf("offset %d has %d rows: something else than the sink inserted into %s",
-				r.Offset, r.Count, p.feed.table)
+				r.Offset, r.Count, p.mapping.table)
 		}
 		have[int64(r.Offset)] = true
 	}
 	return have, nil
 }
 
-// finish inserts the rows of a batch that are missing, and records it.
-func (p *partition) finish(ctx context.Context, b *batch) (done Completed, err error) {
+// completeBatch inserts the rows of a batch that are missing, and records it.
+func (p *partition) completeBatch(ctx context.Context, b *batch) (done Completed, err error) {
 	// its dead letters may be of any age
-	b.again, b.intent.at = true, time.UnixMilli(clockSkew.Milliseconds())
-	if b.have, err = p.stored(ctx, b.start, b.end); err != nil {
+	b.again, b.intent.declaredAt = true, time.UnixMilli(clockSkew.Milliseconds())
+	if b.presentOffsets, err = p.readPresentOffsets(ctx, b.start, b.end); err != nil {
 		return done, err
 	}
-	had := len(b.have)
-	done = Completed{Topic: p.feed.topic, Partition: p.id, Start: b.start, End: b.end, Had: had}
+	had := len(b.presentOffsets)
+	done = Completed{Topic: p.mapping.topic, Partition: p.id, Start: b.start, End: b.end, Had: had}
 	// First under the batch's own token: should the insert that was broken off still be
 	// on its way, only one of both gets in. If a token that the table remembers
 	// swallows rows that are not there, then under another, which names just these
 	// rows.
 	for attempt := 0; ; attempt++ {
-		if err := p.insert(ctx, b); err != nil {
+		if err := p.insertRows(ctx, b); err != nil {
 			return done, err
 		}
-		missing := b.sum.rows
-		if b.have, err = p.stored(ctx, b.start, b.end); err != nil {
+		missing := b.summary.rows
+		if b.presentOffsets, err = p.readPresentOffsets(ctx, b.start, b.end); err != nil {
 			return done, err
 		}
 		want := had + missing
-		if len(b.have) == want {
+		if len(b.presentOffsets) == want {
 			break
 		}
-		if attempt == 2 || len(b.have) > want {
-			return done, fmt.Errorf("%d rows are in the table, should be %d", len(b.have), want)
+		if attempt == 2 || len(b.presentOffsets) > want {
+			return done, fmt.Errorf("%d rows are in the table, should be %d", len(b.presentOffsets), want)
 		}
-		had, b.inserted = len(b.have), false
-		b.suffix = fmt.Sprintf("/rest-of-%d", had)
+		had, b.inserted = len(b.presentOffsets), false
+		b.tokenSuffix = fmt.Sprintf("/rest-of-%d", had)
 	}
-	if err := p.bury(ctx, b); err != nil {
+	if err := p.produceDeadLetters(ctx, b); err != nil {
 		return done, err
 	}
-	done.Inserted = len(b.have) - done.Had
-	b.sum.rows = len(b.have)
+	done.Inserted = len(b.presentOffsets) - done.Had
+	b.summary.rows = len(b.presentOffsets)
 	// its row may have been there and be gone
-	b.suffix = fmt.Sprintf("/completed-%d", time.Now().UnixNano())
-	return done, p.record(ctx, b)
+	b.tokenSuffix = fmt.Sprintf("/completed-%d", time.Now().UnixNano())
+	return done, p.recordBatch(ctx, b)
 }

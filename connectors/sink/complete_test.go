@@ -17,7 +17,7 @@ func (r *rig) complete() []Completed {
 	r.t.Helper()
 	var done []Completed
 	s := r.sink(r.wh)
-	if err := Idle(r.t.Context(), s.kafka, discard()); err != nil {
+	if err := CheckIdle(r.t.Context(), s.kafka, discard()); err != nil {
 		r.t.Fatal(err)
 	}
 	if err := Complete(r.t.Context(), s.cfg, s.kafka, r.codec, r.wh, discard(), func(c Completed) {
@@ -166,17 +166,17 @@ func TestCompleteGaps(t *testing.T) {
 }
 
 // The tables are not touched while a sink runs.
-func TestIdle(t *testing.T) {
+func TestCheckIdle(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	s := r.sink(r.wh)
 	run := r.start(s)
 	<-run.Ready()
-	if err := Idle(t.Context(), s.kafka, discard()); !errors.Is(err, ErrBusy) {
+	if err := CheckIdle(t.Context(), s.kafka, discard()); !errors.Is(err, ErrBusy) {
 		t.Errorf("while one runs: %v", err)
 	}
 	run.stop(t)
-	for deadline := time.Now().Add(hang); Idle(t.Context(), s.kafka, discard()) != nil; time.Sleep(
+	for deadline := time.Now().Add(hang); CheckIdle(t.Context(), s.kafka, discard()) != nil; time.Sleep(
 		20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the group still has members after its sink left")

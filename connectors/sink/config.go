@@ -53,20 +53,20 @@ const (
 	// and falls behind if that is in crumbs.
 	insertsPerSecond = 20
 	// Clicks are many and nobody waits for one of them.
-	minClickPace, maxClickPace = time.Second, 5 * time.Second
-	// drainTime is how long a running batch may take to finish once the sink, or the
+	minClickInterval, maxClickInterval = time.Second, 5 * time.Second
+	// drainTimeout is how long a running batch may take to finish once the sink, or the
 	// partition's stay with it, ends.
-	drainTime = 10 * time.Second
-	// attemptTime bounds one attempt at a batch, so that a connection that hangs
+	drainTimeout = 10 * time.Second
+	// attemptTimeout bounds one attempt at a batch, so that a connection that hangs
 	// becomes one that failed.
-	attemptTime = time.Minute
-	// intentFresh is how old the newest successful commit may be when an insert is
+	attemptTimeout = time.Minute
+	// maxCommitAge is how old the newest successful commit may be when an insert is
 	// sent: it shows that the partition is still ours.
-	intentFresh = 10 * time.Second
+	maxCommitAge = 10 * time.Second
 )
 
-// budgetPace is the shortest time between two inserts of one of a topic's partitions
+// minInsertInterval is the shortest time between two inserts of one of a topic's partitions
 // that keeps within the table's budget.
-func budgetPace(partitions int) time.Duration {
+func minInsertInterval(partitions int) time.Duration {
 	return time.Duration(partitions) * time.Second / insertsPerSecond
 }

@@ -59,16 +59,16 @@
 //	partners_sink_rows_total{topic}               rows inserted into base tables
 //	partners_sink_batches_total{topic}            finished batches
 //	partners_sink_insert_seconds{topic}           duration of one insert with all its views
-//	partners_sink_ingest_seconds{topic}           from the time in a batch's oldest row until it is visible
+//	partners_sink_oldest_row_visible_seconds{topic}           from the time in a batch's oldest row until it is visible
 //	partners_sink_visible_seconds{from}           of each row, from=click: from the click until it is visible; from=receipt: from the receipt of an event until its
 //	                                              verdict is, if it did not have to wait for its click or parent
-//	partners_sink_lag_offsets{topic,partition}    end of the log minus end of the finished batches
+//	partners_sink_lag_records{topic,partition}    end of the log minus end of the finished batches
 //	partners_sink_dead_letters_total{topic}       unreadable records sent to the dead letters
 //	partners_sink_replays_dropped_total{topic}    clicks that were sent again and dropped
-//	partners_sink_stalls_total{topic}             attempts that failed and are repeated
-//	partners_books_conservation_difference        what the view conservation does not account for: 0, always; the books are read every five minutes
-//	partners_books_waiting_events                 events that wait for their click or parent
-//	partners_books_reused_event_ids               event ids with effect under several click tokens
-//	partners_books_token_coverage_ratio           share of the clicks of the last day, on links that track, whose token was shown
-//	partners_books_joined_watermark_timestamp_seconds  the time up to which clicks and events are joined and in the tables
+//	partners_sink_retries_total{topic}             attempts that failed and are repeated
+//	partners_ledger_conservation_difference        what the view conservation does not account for: 0, always; the books are read every five minutes
+//	partners_ledger_waiting_events                 events that wait for their click or parent
+//	partners_ledger_reused_event_ids               event ids with effect under several click tokens
+//	partners_ledger_token_coverage_ratio           share of the clicks of the last day, on links that track, whose token was shown
+//	partners_ledger_joined_watermark_timestamp_seconds  the time up to which clicks and events are joined and in the tables
 package sink

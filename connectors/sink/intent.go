@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// maxMetadata is what a broker accepts as commit metadata by default
+// maxMetadataBytes is what a broker accepts as commit metadata by default
 // (offset.metadata.max.bytes). More is refused, and far more closes the connection.
-const maxMetadata = 4096
+const maxMetadataBytes = 4096
 
 // batchID is [start, end) of one partition of one topic: what one insert holds.
 type batchID struct {
@@ -19,9 +19,9 @@ type batchID struct {
 	start, end int64
 }
 
-// token is the batch's insert_deduplication_token. It names exactly these records: the
+// deduplicationToken is the batch's insert_deduplication_token. It names exactly these records: the
 // same token with other records would lose them.
-func (b batchID) token() string {
+func (b batchID) deduplicationToken() string {
 	return fmt.Sprintf("%s/%d/%d/%d", b.topicID, b.partition, b.start, b.end)
 }
 
@@ -33,11 +33,11 @@ func (b batchID) token() string {
 type intent struct {
 	topicID    string
 	start, end int64
-	at         time.Time
+	declaredAt time.Time
 }
 
-func (i intent) text() string {
-	return fmt.Sprintf("v1 %s %d %d %d", i.topicID, i.start, i.end, i.at.UnixMilli())
+func (i intent) encodeMetadata() string {
+	return fmt.Sprintf("v1 %s %d %d %d", i.topicID, i.start, i.end, i.declaredAt.UnixMilli())
 }
 
 // parseIntent reads metadata; none was declared if it is empty, as in the commit of a
@@ -62,7 +62,7 @@ func parseIntent(metadata string) (*intent, error) {
 		}
 		numbers[n] = v
 	}
-	i := &intent{topicID: words[1], start: numbers[0], end: numbers[1], at: time.UnixMilli(numbers[2]).UTC()}
+	i := &intent{topicID: words[1], start: numbers[0], end: numbers[1], declaredAt: time.UnixMilli(numbers[2]).UTC()}
 	if i.start >= i.end {
 		return bad()
 	}

@@ -14,41 +14,41 @@ import (
 
 // Steps of a batch, in order, for tests that die at each of them.
 const (
-	stepCommitted     = "committed"      // the commit that acknowledges the batch before
-	stepIntentWritten = "intent-written" // the same commit declares this batch
-	stepInsertSent    = "insert-sent"    // all rows are with the client, nothing has gone out
-	stepInsertDone    = "insert-done"
-	stepLettersSent   = "letters-sent" // only where a batch has dead letters
-	stepBatchRecorded = "batch-recorded"
+	stepAcknowledged    = "committed"      // the commit that acknowledges the batch before
+	stepIntentWritten   = "intent-written" // the same commit declares this batch
+	stepInsertSent      = "insert-sent"    // all rows are with the client, nothing has gone out
+	stepInsertDone      = "insert-done"
+	stepDeadLettersSent = "letters-sent" // only where a batch has dead letters
+	stepBatchRecorded   = "batch-recorded"
 )
 
 // partition is one partition of one topic while it is assigned to this sink. One
 // goroutine inserts its batches, strictly one after another.
 type partition struct {
-	sink  *Sink
-	feed  *feed
-	id    int32
-	queue *queue
-	log   *slog.Logger
+	sink    *Sink
+	mapping *topicMapping
+	id      int32
+	queue   *queue
+	log     *slog.Logger
 
-	stop   chan struct{} // closed: finish the running batch and end
-	kill   context.CancelFunc
-	ctx    context.Context // ends with kill, drainTime after stop
-	exited chan struct{}
+	stop chan struct{} // closed: finish the running batch and end
+	kill context.CancelFunc
+	ctx  context.Context // ends with kill, drainTime after stop
+	done chan struct{}
 
 	// Of the goroutine.
-	next       int64 // start of the next batch
-	redo       *intent
-	unacked    bool // a batch was finished since the last commit
-	lastInsert time.Time
-	lastTook   time.Duration
+	next           int64 // start of the next batch
+	declaredIntent *intent
+	ackPending     bool // a batch was finished since the last commit
+	lastInsert     time.Time
+	lastInsertTook time.Duration
 }
 
-func (s *Sink) newPartition(f *feed, id int32, at int64, redo *intent) *partition {
+func (s *Sink) newPartition(f *topicMapping, id int32, at int64, redo *intent) *partition {
 	ctx, kill := context.WithCancel(context.Background())
-	return &partition{sink: s, feed: f, id: id, queue: newQueue(at, s.cfg), log: s.log.With("topic", f.topic,
+	return &partition{sink: s, mapping: f, id: id, queue: newQueue(at, s.cfg), log: s.log.With("topic", f.topic,
 		"partition", id),
-		stop: make(chan struct{}), kill: kill, ctx: ctx, exited: make(chan struct{}), next: at, redo: redo}
+		stop: make(chan struct{}), kill: kill, ctx: ctx, done: make(chan struct{}), next: at, declaredIntent: redo}
 }
 
 // batch is what is being inserted.
@@ -59,76 +59,76 @@ type batch struct {
 	again  bool
 	intent intent
 	// when a commit of the intent last succeeded: this batch's, not the one's before
-	declared time.Time
-	have     map[int64]bool // offsets whose rows are in the table: see Complete
-	suffix   string         // of the tokens of inserts that are not the batch as it was declared
+	declared       time.Time
+	presentOffsets map[int64]bool // offsets whose rows are in the table: see Complete
+	tokenSuffix    string         // of the tokens of inserts that are not the batch as it was declared
 
 	inserted, letters bool // the rows are in, the dead letters are out: known by an answer
 
-	sum       summary
-	dropped   int
-	poisoned  []poison
-	attempted int
+	summary        batchSummary
+	replaysDropped int
+	unreadable     []unreadableRecord
+	attempted      int
 }
 
 var errStopped = errors.New("stopped")
 
 // run inserts batches until the partition is stopped or an error stops the sink.
 func (p *partition) run() {
-	defer close(p.exited)
+	defer close(p.done)
 	defer p.kill()
 	for {
-		b, err := p.form()
+		b, err := p.formBatch()
 		if err == nil {
-			err = p.write(b)
+			err = p.writeBatch(b)
 		}
 		if err == nil {
 			continue
 		}
 		if !errors.Is(err, errStopped) {
-			p.sink.fail(fmt.Errorf("%s partition %d, batch at offset %d: %w", p.feed.topic, p.id, p.next, err))
+			p.sink.stopWithError(fmt.Errorf("%s partition %d, batch at offset %d: %w", p.mapping.topic, p.id, p.next, err))
 		}
 		return
 	}
 }
 
-// halt ends the partition: at once if its goroutine is not in a batch, else when that
+// stopAndWait ends the partition: at once if its goroutine is not in a batch, else when that
 // is finished, but after drainTime in any case.
-func (p *partition) halt() {
+func (p *partition) stopAndWait() {
 	select {
 	case <-p.stop:
 	default:
 		close(p.stop)
 	}
-	patience := time.NewTimer(drainTime)
-	defer patience.Stop()
+	drain := time.NewTimer(drainTimeout)
+	defer drain.Stop()
 	select {
-	case <-p.exited:
-	case <-patience.C:
+	case <-p.done:
+	case <-drain.C:
 		p.log.Warn("the running batch did not finish in time and is left to whoever takes the partition up",
-			"waited", drainTime)
+			"waited", drainTimeout)
 		p.kill()
-		<-p.exited
+		<-p.done
 	}
 }
 
-// form waits for the next batch: for the records of a declared one, else for as many as
+// formBatch waits for the next batch: for the records of a declared one, else for as many as
 // come until it is time to insert.
-func (p *partition) form() (*batch, error) {
-	id := batchID{topicID: p.sink.topicIDs[p.feed.topic], partition: p.id, start: p.next}
-	if p.redo != nil {
-		records, err := p.await(p.redo.end)
+func (p *partition) formBatch() (*batch, error) {
+	id := batchID{topicID: p.sink.topicIDs[p.mapping.topic], partition: p.id, start: p.next}
+	if p.declaredIntent != nil {
+		records, err := p.awaitRecords(p.declaredIntent.end)
 		if err != nil {
 			return nil, err
 		}
-		id.end = p.redo.end
-		b := &batch{batchID: id, records: records, again: true, intent: *p.redo}
-		p.redo = nil
+		id.end = p.declaredIntent.end
+		b := &batch{batchID: id, records: records, again: true, intent: *p.declaredIntent}
+		p.declaredIntent = nil
 		return b, nil
 	}
 	for {
-		records, full := p.queue.level()
-		wait := time.Until(p.lastInsert.Add(p.pace(full)))
+		records, full := p.queue.fillLevel()
+		wait := time.Until(p.lastInsert.Add(p.insertInterval(full)))
 		if records > 0 && wait <= 0 {
 			break
 		}
@@ -145,20 +145,20 @@ func (p *partition) form() (*batch, error) {
 		case <-due:
 		}
 	}
-	records, resume := p.queue.take()
+	records, resume := p.queue.takeBatch()
 	if resume {
-		p.sink.resume(p)
+		p.sink.resumeFetching(p)
 	}
 	id.end = records[len(records)-1].Offset + 1
 	return &batch{batchID: id, records: records, intent: intent{topicID: id.topicID, start: id.start, end: id.end}}, nil
 }
 
-// await waits until all records below end were fetched.
-func (p *partition) await(end int64) ([]*kgo.Record, error) {
+// awaitRecords waits until all records below end were fetched.
+func (p *partition) awaitRecords(end int64) ([]*kgo.Record, error) {
 	for {
-		records, resume, complete := p.queue.takeTo(end)
+		records, resume, complete := p.queue.takeBelow(end)
 		if resume {
-			p.sink.resume(p)
+			p.sink.resumeFetching(p)
 		}
 		if complete {
 			return records, nil
@@ -171,42 +171,42 @@ func (p *partition) await(end int64) ([]*kgo.Record, error) {
 	}
 }
 
-// pace is the shortest time from one insert to the next.
-func (p *partition) pace(full bool) time.Duration {
-	budget := budgetPace(p.sink.partitions[p.feed.topic])
+// insertInterval is the shortest time from one insert to the next.
+func (p *partition) insertInterval(full bool) time.Duration {
+	budget := minInsertInterval(p.sink.partitionCounts[p.mapping.topic])
 	if full {
 		return budget
 	}
 	pace := max(p.sink.cfg.Linger, budget)
-	if p.feed.slow && p.sink.cfg.Linger >= DefaultConfig().Linger {
-		pace = max(pace, min(max(minClickPace, 5*p.lastTook), maxClickPace))
+	if p.mapping.largeBatches && p.sink.cfg.Linger >= DefaultConfig().Linger {
+		pace = max(pace, min(max(minClickInterval, 5*p.lastInsertTook), maxClickInterval))
 	}
 	return pace
 }
 
-// write does all steps of a batch and repeats them until they succeed: it ends with an
+// writeBatch does all steps of a batch and repeats them until they succeed: it ends with an
 // error only if the partition is stopped, or if the error is one that repeating cannot
 // heal.
-func (p *partition) write(b *batch) error {
-	inserting := fmt.Sprintf("inserting %s partition %d", p.feed.topic, p.id)
-	defer p.sink.cleared(inserting)
+func (p *partition) writeBatch(b *batch) error {
+	inserting := fmt.Sprintf("inserting %s partition %d", p.mapping.topic, p.id)
+	defer p.sink.clearFailure(inserting)
 	delay := 100 * time.Millisecond
 	for {
-		err := p.attempt(b)
+		err := p.attemptBatch(b)
 		if err == nil {
-			p.next, p.unacked = b.end, true
-			p.sink.metrics.position(p.feed.topic, p.id, b.end)
+			p.next, p.ackPending = b.end, true
+			p.sink.metrics.setTableEnd(p.mapping.topic, p.id, b.end)
 			return nil
 		}
 		if p.ctx.Err() != nil {
 			return errStopped
 		}
-		if !passing(err) {
+		if !retryable(err) {
 			return err
 		}
 		b.again = true
-		p.sink.metrics.stalls.WithLabelValues(p.feed.topic).Inc()
-		p.sink.failed(inserting, delay, fmt.Errorf("batch [%d, %d), which is repeated as it is: %w",
+		p.sink.metrics.retries.WithLabelValues(p.mapping.topic).Inc()
+		p.sink.reportFailure(inserting, delay, fmt.Errorf("batch [%d, %d), which is repeated as it is: %w",
 			b.start, b.end, err))
 		select {
 		case <-p.stop:
@@ -217,147 +217,147 @@ func (p *partition) write(b *batch) error {
 	}
 }
 
-// attempt runs the steps once, but for those that are known to be done. Running one
+// attemptBatch runs the steps once, but for those that are known to be done. Running one
 // again changes nothing: commits and tokens are the same.
-func (p *partition) attempt(b *batch) error {
-	ctx, cancel := context.WithTimeout(p.ctx, attemptTime)
+func (p *partition) attemptBatch(b *batch) error {
+	ctx, cancel := context.WithTimeout(p.ctx, attemptTimeout)
 	defer cancel()
 	b.attempted++
-	if err := p.declare(ctx, b); err != nil {
+	if err := p.declareIntent(ctx, b); err != nil {
 		return err
 	}
-	if err := p.sink.slot(ctx); err != nil {
+	if err := p.sink.acquireSlot(ctx); err != nil {
 		return err
 	}
-	defer p.sink.release()
+	defer p.sink.releaseSlot()
 	if b.attempted > 1 && !b.inserted {
-		if err := p.repeatable(ctx, b); err != nil {
+		if err := p.checkRepeatable(ctx, b); err != nil {
 			return err
 		}
 	}
-	if err := p.insert(ctx, b); err != nil {
+	if err := p.insertRows(ctx, b); err != nil {
 		return err
 	}
-	if err := p.bury(ctx, b); err != nil {
+	if err := p.produceDeadLetters(ctx, b); err != nil {
 		return err
 	}
-	if err := p.record(ctx, b); err != nil {
+	if err := p.recordBatch(ctx, b); err != nil {
 		return err
 	}
-	p.sink.metrics.done(p.feed, b)
+	p.sink.metrics.countBatch(p.mapping, b)
 	return nil
 }
 
-// repeatable returns an error if an earlier attempt may have inserted the batch and its
+// checkRepeatable returns an error if an earlier attempt may have inserted the batch and its
 // token may be forgotten by now.
-func (p *partition) repeatable(ctx context.Context, b *batch) error {
-	young, err := p.sink.young(ctx, p.feed, &b.intent)
+func (p *partition) checkRepeatable(ctx context.Context, b *batch) error {
+	young, err := p.sink.dedupTokenStillKnown(ctx, p.mapping, &b.intent)
 	if err != nil || young {
 		return err
 	}
-	return p.sink.free(ctx, p.feed, []*taking{{feed: p.feed, partition: p.id, from: b.start}})
+	return p.sink.checkNoUnrecordedRows(ctx, p.mapping, []*partitionClaim{{mapping: p.mapping, partition: p.id, unrecordedFrom: b.start}})
 }
 
-// declare commits the batch's start with the batch as metadata: that acknowledges the
+// declareIntent commits the batch's start with the batch as metadata: that acknowledges the
 // batch before and says, to whoever comes after a crash, what is about to be inserted.
 // A member that lost the partition is refused here.
-func (p *partition) declare(ctx context.Context, b *batch) error {
-	if time.Since(b.declared) < min(intentFresh, p.sink.cfg.SessionTimeout) {
+func (p *partition) declareIntent(ctx context.Context, b *batch) error {
+	if time.Since(b.declared) < min(maxCommitAge, p.sink.cfg.SessionTimeout) {
 		return nil
 	}
-	if b.intent.at.IsZero() {
-		b.intent.at = time.Now().UTC()
+	if b.intent.declaredAt.IsZero() {
+		b.intent.declaredAt = time.Now().UTC()
 	}
-	if err := p.sink.commit(ctx, p, b.intent); err != nil {
+	if err := p.sink.commitIntent(ctx, p, b.intent); err != nil {
 		return err
 	}
 	b.declared = time.Now()
-	if p.unacked {
-		p.unacked = false
-		if err := p.sink.step(stepCommitted, p); err != nil {
+	if p.ackPending {
+		p.ackPending = false
+		if err := p.sink.afterStep(stepAcknowledged, p); err != nil {
 			return err
 		}
 	}
-	return p.sink.step(stepIntentWritten, p)
+	return p.sink.afterStep(stepIntentWritten, p)
 }
 
-// insert sends the rows of the batch.
-func (p *partition) insert(ctx context.Context, b *batch) error {
+// insertRows sends the rows of the batch.
+func (p *partition) insertRows(ctx context.Context, b *batch) error {
 	if b.inserted {
 		return nil
 	}
-	set := p.sink.takeRows(p.feed)
-	defer p.sink.giveRows(p.feed, set)
-	if err := p.collect(ctx, b, set); err != nil {
+	set := p.sink.acquireRows(p.mapping)
+	defer p.sink.releaseRows(p.mapping, set)
+	if err := p.collectRows(ctx, b, set); err != nil {
 		return err
 	}
-	if b.sum.rows == 0 {
+	if b.summary.rows == 0 {
 		b.inserted = true
 		return nil
 	}
 	began := time.Now()
-	err := p.sink.wh.Insert(ctx, clickhouse.Insert{Table: p.feed.table, Columns: set.names(), Token: b.token() +
-		b.suffix}, func(block *clickhouse.Batch) error {
-		if err := set.fill(block); err != nil {
+	err := p.sink.wh.Insert(ctx, clickhouse.Insert{Table: p.mapping.table, Columns: set.columnNames(), Token: b.deduplicationToken() +
+		b.tokenSuffix}, func(block *clickhouse.Batch) error {
+		if err := set.fillBatch(block); err != nil {
 			return err
 		}
-		return p.sink.step(stepInsertSent, p)
+		return p.sink.afterStep(stepInsertSent, p)
 	})
-	p.lastInsert, p.lastTook = began, time.Since(began)
-	p.sink.metrics.insertSeconds.WithLabelValues(p.feed.topic).Observe(p.lastTook.Seconds())
+	p.lastInsert, p.lastInsertTook = began, time.Since(began)
+	p.sink.metrics.insertSeconds.WithLabelValues(p.mapping.topic).Observe(p.lastInsertTook.Seconds())
 	if err != nil {
 		return err
 	}
 	b.inserted = true
-	return p.sink.step(stepInsertDone, p)
+	return p.sink.afterStep(stepInsertDone, p)
 }
 
-// collect decodes the batch's records into set.
-func (p *partition) collect(ctx context.Context, b *batch, set rows) error {
-	skip, err := p.replays(ctx, b)
+// collectRows decodes the batch's records into set.
+func (p *partition) collectRows(ctx context.Context, b *batch, set rowBuffer) error {
+	skip, err := p.findReplays(ctx, b)
 	if err != nil {
 		return err
 	}
-	b.dropped, b.poisoned = 0, b.poisoned[:0]
+	b.replaysDropped, b.unreadable = 0, b.unreadable[:0]
 	for _, r := range b.records {
 		ask := func() bool {
 			if skip != nil && skip(r) {
-				b.dropped++
+				b.replaysDropped++
 				return true
 			}
-			return b.have[r.Offset]
+			return b.presentOffsets[r.Offset]
 		}
-		if err := set.add(r, ask); err != nil {
-			if !unreadable(err) {
+		if err := set.appendRow(r, ask); err != nil {
+			if !isUnreadable(err) {
 				return fmt.Errorf("decoding offset %d: %w", r.Offset, err)
 			}
-			if !p.feed.silent {
-				b.poisoned = append(b.poisoned, poison{r, err})
+			if !p.mapping.deadLetteredElsewhere {
+				b.unreadable = append(b.unreadable, unreadableRecord{r, err})
 			}
 		}
 	}
-	b.sum = set.result()
+	b.summary = set.summarize()
 	return nil
 }
 
-// record writes the finished batch into table batches. With it, the batch is done. It
+// recordBatch writes the finished batch into table batches. With it, the batch is done. It
 // has no token: a second row for a batch is as good as one, while a ClickHouse that was
 // killed in the midst of an insert may have noted the token and not have the row, and
 // would then swallow every repetition (seen once in TestOutages: all later sinks
 // stopped at the gap).
-func (p *partition) record(ctx context.Context, b *batch) error {
+func (p *partition) recordBatch(ctx context.Context, b *batch) error {
 	into := clickhouse.Insert{Table: "batches",
 		Columns: []string{"topic_id", "topic", "partition", "start_offset", "end_offset", "rows", "dropped_replays",
 			"dead_lettered"}}
 	err := p.sink.wh.Insert(ctx, into, func(row *clickhouse.Batch) error {
-		return row.Append(b.topicID, p.feed.topic, uint32(b.partition), uint64(b.start), uint64(b.end),
-			uint64(b.sum.rows), uint64(b.dropped), uint64(len(b.poisoned)))
+		return row.Append(b.topicID, p.mapping.topic, uint32(b.partition), uint64(b.start), uint64(b.end),
+			uint64(b.summary.rows), uint64(b.replaysDropped), uint64(len(b.unreadable)))
 	})
 	if err != nil {
 		return err
 	}
-	if b.sum.rows == 0 {
+	if b.summary.rows == 0 {
 		p.lastInsert = time.Now() // the insert into batches has its budget too
 	}
-	return p.sink.step(stepBatchRecorded, p)
+	return p.sink.afterStep(stepBatchRecorded, p)
 }

@@ -41,17 +41,17 @@ func TestIntentRoundTrip(t *testing.T) {
 		id := [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))
 		start := rapid.Int64Range(0, 1<<62).Draw(t, "start")
 		want := intent{
-			topicID: topicIDText(id),
-			start:   start,
-			end:     start + rapid.Int64Range(1, 1<<61).Draw(t, "n"),
-			at:      time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(t, "at")).UTC(),
+			topicID:    topicIDText(id),
+			start:      start,
+			end:        start + rapid.Int64Range(1, 1<<61).Draw(t, "n"),
+			declaredAt: time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(t, "at")).UTC(),
 		}
-		got, err := parseIntent(want.text())
+		got, err := parseIntent(want.encodeMetadata())
 		if err != nil || *got != want {
-			t.Fatalf("%q: got %+v, %v, want %+v", want.text(), got, err, want)
+			t.Fatalf("%q: got %+v, %v, want %+v", want.encodeMetadata(), got, err, want)
 		}
-		if len(want.text()) > maxMetadata/8 {
-			t.Fatalf("%d bytes of metadata", len(want.text()))
+		if len(want.encodeMetadata()) > maxMetadataBytes/8 {
+			t.Fatalf("%d bytes of metadata", len(want.encodeMetadata()))
 		}
 	})
 }
@@ -74,79 +74,79 @@ func FuzzIntent(f *testing.F) {
 			if metadata != "" {
 				t.Errorf("%q was taken for no intent", metadata)
 			}
-		case got.text() != metadata || got.start >= got.end:
-			t.Errorf("%q was read as %q", metadata, got.text())
+		case got.encodeMetadata() != metadata || got.start >= got.end:
+			t.Errorf("%q was read as %q", metadata, got.encodeMetadata())
 		}
 	})
 }
 
 // Where a partition is taken up, by hand.
-func TestBegin(t *testing.T) {
+func TestFindResumePoint(t *testing.T) {
 	in := func(start, end int64) *intent { return &intent{topicID: "T", start: start, end: end} }
-	f := func(name string, s situation, wantAt int64, wantRedo bool, wantErr error) {
+	f := func(name string, s recoveredState, wantAt int64, wantRedo bool, wantErr error) {
 		t.Helper()
 		if s.topicID == "" {
 			s.topicID = "T"
 		}
-		at, redo, err := s.begin()
+		at, redo, err := s.findResumePoint()
 		if !errors.Is(err, wantErr) || err == nil && (at != wantAt || (redo != nil) != wantRedo) {
 			t.Errorf("%s: at %d, redo %v, %v", name, at, redo, err)
 		}
 	}
 	none := int64(-1)
 	ids := []string{"T"}
-	f("fresh install", situation{committed: 0, tiledEnd: none, logEnd: 9}, 0, false, nil)
-	f("first batch in doubt", situation{committed: 0, intent: in(0, 5), tiledEnd: none, logEnd: 9}, 0, true, nil)
-	f("no commit", situation{committed: none, tiledEnd: none, logEnd: 9}, 0, false, ErrNoCommit)
-	f("no commit, but batches", situation{committed: none, tiledIDs: ids, tiledEnd: 7, logEnd: 9}, 7, false, nil)
-	f("the last batch is recorded, not acknowledged", situation{
-		committed: 3,
-		intent:    in(3, 7),
-		tiledIDs:  ids,
-		tiledEnd:  7,
-		logEnd:    9,
+	f("fresh install", recoveredState{committed: 0, contiguousEnd: none, logEnd: 9}, 0, false, nil)
+	f("first batch in doubt", recoveredState{committed: 0, intent: in(0, 5), contiguousEnd: none, logEnd: 9}, 0, true, nil)
+	f("no commit", recoveredState{committed: none, contiguousEnd: none, logEnd: 9}, 0, false, ErrNoCommit)
+	f("no commit, but batches", recoveredState{committed: none, batchTopicIDs: ids, contiguousEnd: 7, logEnd: 9}, 7, false, nil)
+	f("the last batch is recorded, not acknowledged", recoveredState{
+		committed:     3,
+		intent:        in(3, 7),
+		batchTopicIDs: ids,
+		contiguousEnd: 7,
+		logEnd:        9,
 	}, 7, false, nil)
-	f("the last batch is in doubt", situation{
-		committed: 7,
-		intent:    in(7, 9),
-		tiledIDs:  ids,
-		tiledEnd:  7,
-		logEnd:    9,
+	f("the last batch is in doubt", recoveredState{
+		committed:     7,
+		intent:        in(7, 9),
+		batchTopicIDs: ids,
+		contiguousEnd: 7,
+		logEnd:        9,
 	}, 7, true, nil)
-	f("restored from a backup", situation{
-		committed: 70,
-		intent:    in(70, 90),
-		tiledIDs:  ids,
-		tiledEnd:  7,
-		logEnd:    99,
+	f("restored from a backup", recoveredState{
+		committed:     70,
+		intent:        in(70, 90),
+		batchTopicIDs: ids,
+		contiguousEnd: 7,
+		logEnd:        99,
 	}, 7, false, nil)
-	f("the log lost its beginning", situation{
-		committed: 7,
-		tiledIDs:  ids,
-		tiledEnd:  7,
-		logStart:  8,
-		logEnd:    9,
+	f("the log lost its beginning", recoveredState{
+		committed:     7,
+		batchTopicIDs: ids,
+		contiguousEnd: 7,
+		logStart:      8,
+		logEnd:        9,
 	}, 0, false, ErrLostRange)
-	f("the log lost its end", situation{committed: 7, tiledIDs: ids, tiledEnd: 7, logEnd: 6}, 0, false, ErrLostRange)
-	f("the log lost a declared batch", situation{
-		committed: 7,
-		intent:    in(7, 12),
-		tiledIDs:  ids,
-		tiledEnd:  7,
-		logEnd:    9,
+	f("the log lost its end", recoveredState{committed: 7, batchTopicIDs: ids, contiguousEnd: 7, logEnd: 6}, 0, false, ErrLostRange)
+	f("the log lost a declared batch", recoveredState{
+		committed:     7,
+		intent:        in(7, 12),
+		batchTopicIDs: ids,
+		contiguousEnd: 7,
+		logEnd:        9,
 	}, 0, false, ErrLostRange)
-	f("another topic's batches", situation{
-		committed: 0,
-		tiledIDs:  []string{"T", "U"},
-		tiledEnd:  7,
-		logEnd:    9,
+	f("another topic's batches", recoveredState{
+		committed:     0,
+		batchTopicIDs: []string{"T", "U"},
+		contiguousEnd: 7,
+		logEnd:        9,
 	}, 0, false, ErrTopicChanged)
-	f("another topic's intent", situation{
-		topicID:   "U",
-		committed: 0,
-		intent:    in(0, 3),
-		tiledEnd:  none,
-		logEnd:    9,
+	f("another topic's intent", recoveredState{
+		topicID:       "U",
+		committed:     0,
+		intent:        in(0, 3),
+		contiguousEnd: none,
+		logEnd:        9,
 	}, 0, false, ErrTopicChanged)
 }
 
@@ -177,8 +177,8 @@ func TestTilesWhateverDies(t *testing.T) {
 		}
 		for range rapid.IntRange(1, 12).Draw(t, "sinks") {
 			logEnd += rapid.Int64Range(0, 5).Draw(t, "new")
-			s := situation{topicID: "T", committed: committed, intent: declared, tiledEnd: tiledEnd(), logEnd: logEnd}
-			at, redo, err := s.begin()
+			s := recoveredState{topicID: "T", committed: committed, intent: declared, contiguousEnd: tiledEnd(), logEnd: logEnd}
+			at, redo, err := s.findResumePoint()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -198,8 +198,8 @@ func TestTilesWhateverDies(t *testing.T) {
 				if steps--; steps < 0 {
 					break
 				}
-				if !tokens[id.token()] {
-					tokens[id.token()] = true
+				if !tokens[id.deduplicationToken()] {
+					tokens[id.deduplicationToken()] = true
 					for o := at; o < end; o++ {
 						inserted[o]++
 					}
@@ -207,7 +207,7 @@ func TestTilesWhateverDies(t *testing.T) {
 				if steps--; steps < 0 {
 					break
 				}
-				recorded[id.token()] = [2]int64{at, end}
+				recorded[id.deduplicationToken()] = [2]int64{at, end}
 				at = end
 			}
 		}
@@ -248,14 +248,14 @@ func TestQueue(t *testing.T) {
 					pushed = append(pushed, next)
 					next++
 				}
-				if q.push(records) {
+				if q.pushRecords(records) {
 					if paused {
 						t.Fatal("paused twice")
 					}
 					paused = true
 				}
 			case 1:
-				records, resume := q.take()
+				records, resume := q.takeBatch()
 				bytes := 0
 				for _, r := range records {
 					taken = append(taken, r.Offset)
@@ -270,7 +270,7 @@ func TestQueue(t *testing.T) {
 				paused = paused && !resume
 			case 2:
 				end := rapid.Int64Range(0, next+3).Draw(t, "end")
-				records, resume, complete := q.takeTo(end)
+				records, resume, complete := q.takeBelow(end)
 				if !complete && len(records) > 0 || complete != (q.next >= end) {
 					t.Fatalf("to %d: %d records, complete %t, pushed to %d", end, len(records), complete, q.next)
 				}
@@ -282,7 +282,7 @@ func TestQueue(t *testing.T) {
 				}
 				paused = paused && !resume
 			}
-			if n, full := q.level(); n == 0 && (full || paused) {
+			if n, full := q.fillLevel(); n == 0 && (full || paused) {
 				t.Fatal("an empty queue is full or paused: nobody would wake it")
 			}
 		}
@@ -295,17 +295,17 @@ func TestQueue(t *testing.T) {
 // What every record's bytes can be, the sink takes or calls unreadable: it never panics
 // and never takes another error for poison.
 func FuzzDecode(f *testing.F) {
-	all := feeds(event.DefaultCodec())
+	all := topicMappings(event.DefaultCodec())
 	f.Add(0, []byte("key"), []byte("\x00\x00\x00\x00\x01\x00"))
 	f.Add(5, []byte("partner/w/p"), []byte(`{"id":"p"}`))
 	f.Add(5, []byte("/"), []byte(`[]`))
 	f.Fuzz(func(t *testing.T, n int, key, value []byte) {
 		set := all[uint(n)%uint(len(all))].newRows()
-		err := set.add(&kgo.Record{Key: key, Value: value}, nil)
-		if err != nil && !unreadable(err) {
+		err := set.appendRow(&kgo.Record{Key: key, Value: value}, nil)
+		if err != nil && !isUnreadable(err) {
 			t.Errorf("%v is an error of another kind", err)
 		}
-		if rows := set.result().rows; (err == nil) != (rows == 1) {
+		if rows := set.summarize().rows; (err == nil) != (rows == 1) {
 			t.Errorf("%d rows and error %v", rows, err)
 		}
 	})
@@ -314,8 +314,8 @@ func FuzzDecode(f *testing.F) {
 func TestDecodeVersion(t *testing.T) {
 	f := func(key, value, workspace, kind string, ok bool) {
 		t.Helper()
-		var v version
-		err := decodeVersion(&kgo.Record{Key: []byte(key), Value: []byte(value)}, &v)
+		var v catalogVersion
+		err := decodeCatalogVersion(&kgo.Record{Key: []byte(key), Value: []byte(value)}, &v)
 		if (err == nil) != ok || ok && (v.workspace != workspace || v.kind != kind || v.key != key || v.json != value) {
 			t.Errorf("%s: %+v, %v", key, v, err)
 		}
@@ -332,31 +332,31 @@ func TestDecodeVersion(t *testing.T) {
 }
 
 // Passing errors are repeated, the sink's own never.
-func TestPassing(t *testing.T) {
+func TestRetryable(t *testing.T) {
 	for _, err := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrLostRange, ErrHalfDone, ErrWindow,
 		ErrIntent} {
-		if passing(fmt.Errorf("%w: %w", errKafka, err)) || !NeedsOperator(fmt.Errorf("x: %w", err)) {
+		if retryable(fmt.Errorf("%w: %w", errKafka, err)) || !NeedsOperator(fmt.Errorf("x: %w", err)) {
 			t.Errorf("%v is repeated", err)
 		}
 	}
 	for _, err := range []error{errKafka, context.DeadlineExceeded} {
-		if !passing(fmt.Errorf("x: %w", err)) || NeedsOperator(err) {
+		if !retryable(fmt.Errorf("x: %w", err)) || NeedsOperator(err) {
 			t.Errorf("%v is not repeated", err)
 		}
 	}
-	if passing(errors.New("syntax error")) {
+	if retryable(errors.New("syntax error")) {
 		t.Error("a refusal is repeated")
 	}
 }
 
 // Clicks are slow, a budget of 20 inserts a second holds for every partition count, and
 // a full batch waits no longer than the budget.
-func TestPace(t *testing.T) {
+func TestInsertInterval(t *testing.T) {
 	f := func(name string, partitions int, took time.Duration, full bool, want time.Duration) {
 		t.Helper()
-		s := &Sink{cfg: DefaultConfig(), partitions: map[string]int{name: partitions}}
-		p := &partition{sink: s, feed: &feed{topic: name, slow: name == topic.Clicks}, lastTook: took}
-		if got := p.pace(full); got != want {
+		s := &Sink{cfg: DefaultConfig(), partitionCounts: map[string]int{name: partitions}}
+		p := &partition{sink: s, mapping: &topicMapping{topic: name, largeBatches: name == topic.Clicks}, lastInsertTook: took}
+		if got := p.insertInterval(full); got != want {
 			t.Errorf("%s, %d partitions, took %v, full %t: %v, want %v", name, partitions, took, full, got, want)
 		}
 	}
@@ -378,7 +378,7 @@ func TestVisibleSeconds(t *testing.T) {
 	codec, now := event.DefaultCodec(), time.Now()
 	ago := func(d time.Duration) event.Millis { return event.MillisOf(now.Add(-d)) }
 	m := newMetrics(nil)
-	for i, f := range feeds(codec) {
+	for i, f := range topicMappings(codec) {
 		var value []byte
 		var err error
 		set := f.newRows()
@@ -408,18 +408,18 @@ func TestVisibleSeconds(t *testing.T) {
 				continue
 			}
 			if err == nil {
-				err = set.add(&kgo.Record{Key: []byte("t"), Value: value}, nil)
+				err = set.appendRow(&kgo.Record{Key: []byte("t"), Value: value}, nil)
 			}
 			// what waited for its click is not late
 			if err == nil && f.topic == topic.Outcomes && age > time.Second {
-				err = set.add(&kgo.Record{Key: []byte("t"), Value: value,
+				err = set.appendRow(&kgo.Record{Key: []byte("t"), Value: value,
 					Headers: []kgo.RecordHeader{{Key: topic.HeaderWaited}}}, nil)
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
 		}
-		m.done(&feeds(codec)[i], &batch{sum: set.result()})
+		m.countBatch(&topicMappings(codec)[i], &batch{summary: set.summarize()})
 	}
 	for from, within := range measured(t, m) {
 		// From a clock that is ahead nothing took negative time; two days are beyond
@@ -435,7 +435,7 @@ func TestVisibleSeconds(t *testing.T) {
 func measured(t *testing.T, m *metrics) map[string]map[float64]uint64 {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(m.visibleSeconds)
+	reg.MustRegister(m.rowVisible)
 	families, err := reg.Gather()
 	if err != nil || len(families) != 1 || len(families[0].Metric) != 2 {
 		t.Fatalf("%v, %v; want rows from click and from receipt", err, families)

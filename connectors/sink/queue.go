@@ -23,9 +23,9 @@ func newQueue(at int64, cfg Config) *queue {
 	return &queue{limitRows: cfg.BatchRows, limitBytes: cfg.BatchBytes, changed: make(chan struct{}, 1), next: at}
 }
 
-// push appends records in the order of their offsets and reports whether fetching
+// pushRecords appends records in the order of their offsets and reports whether fetching
 // should pause: two batches are waiting. Records that were pushed before are ignored.
-func (q *queue) push(records []*kgo.Record) (pause bool) {
+func (q *queue) pushRecords(records []*kgo.Record) (pause bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, r := range records {
@@ -47,16 +47,16 @@ func (q *queue) push(records []*kgo.Record) (pause bool) {
 	return false
 }
 
-// level says how much is waiting: the number of records and whether they fill a batch.
-func (q *queue) level() (records int, full bool) {
+// fillLevel says how much is waiting: the number of records and whether they fill a batch.
+func (q *queue) fillLevel() (records int, full bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.records), len(q.records) >= q.limitRows || q.bytes >= q.limitBytes
 }
 
-// take removes the records of the next batch: as many as the limits allow, at least one
+// takeBatch removes the records of the next batch: as many as the limits allow, at least one
 // if there is any. resume says that a paused partition should be fetched again.
-func (q *queue) take() (records []*kgo.Record, resume bool) {
+func (q *queue) takeBatch() (records []*kgo.Record, resume bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n, bytes := 0, 0
@@ -64,12 +64,12 @@ func (q *queue) take() (records []*kgo.Record, resume bool) {
 		bytes += len(q.records[n].Value)
 		n++
 	}
-	return q.cut(n, bytes)
+	return q.removeFirst(n, bytes)
 }
 
-// takeTo removes all records below end. It does nothing until they are known to be
+// takeBelow removes all records below end. It does nothing until they are known to be
 // complete: until the last record before end, or one behind it, was pushed.
-func (q *queue) takeTo(end int64) (records []*kgo.Record, resume, complete bool) {
+func (q *queue) takeBelow(end int64) (records []*kgo.Record, resume, complete bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.next < end {
@@ -83,12 +83,12 @@ func (q *queue) takeTo(end int64) (records []*kgo.Record, resume, complete bool)
 		bytes += len(q.records[n].Value)
 		n++
 	}
-	records, resume = q.cut(n, bytes)
+	records, resume = q.removeFirst(n, bytes)
 	return records, resume, true
 }
 
-// cut removes the first n records, which have so many bytes. q.mu is held.
-func (q *queue) cut(n, bytes int) (records []*kgo.Record, resume bool) {
+// removeFirst removes the first n records, which have so many bytes. q.mu is held.
+func (q *queue) removeFirst(n, bytes int) (records []*kgo.Record, resume bool) {
 	records = q.records[:n:n]
 	q.records = q.records[n:]
 	q.bytes -= bytes

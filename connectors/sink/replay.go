@@ -9,17 +9,17 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// lookup is how many tokens one query asks for: a token of 27 characters takes 37 bytes
+// tokensPerQuery is how many tokens one query asks for: a token of 27 characters takes 37 bytes
 // of a URL, and ClickHouse takes parameters of 128 KiB (http_max_field_value_size).
-const lookup = 3_000
+const tokensPerQuery = 3_000
 
-// replays returns the test by which a click that was sent again is dropped: the same
+// findReplays returns the test by which a click that was sent again is dropped: the same
 // token stands earlier in this batch, or in the table at an offset before it. Never at
 // or behind its start: rows of this batch that an earlier attempt inserted must not
 // change what a repetition forms. It returns nil if nothing in the batch was sent
 // again. The test is asked once for each readable record, in order.
-func (p *partition) replays(ctx context.Context, b *batch) (func(*kgo.Record) bool, error) {
-	if !p.feed.replays {
+func (p *partition) findReplays(ctx context.Context, b *batch) (func(*kgo.Record) bool, error) {
+	if !p.mapping.mayReplay {
 		return nil, nil
 	}
 	var asked []string
@@ -33,11 +33,11 @@ func (p *partition) replays(ctx context.Context, b *batch) (func(*kgo.Record) bo
 	}
 	seen := make(map[string]bool, len(b.records))
 	for tokens := asked; len(tokens) > 0; {
-		n := min(len(tokens), lookup)
+		n := min(len(tokens), tokensPerQuery)
 		var stored []struct {
 			Token string `ch:"click_token"`
 		}
-		err := p.sink.wh.Select(ctx, &stored, "SELECT DISTINCT click_token FROM "+p.feed.table+
+		err := p.sink.wh.Select(ctx, &stored, "SELECT DISTINCT click_token FROM "+p.mapping.table+
 			" WHERE click_token IN {tokens:Array(String)} AND src_partition = {partition:UInt32} AND src_offset < "+
 			"{start:UInt64}",
 			clickhouse.Named("tokens", tokens[:n]), clickhouse.Named("partition", b.partition),

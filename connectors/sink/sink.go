@@ -26,23 +26,23 @@ import (
 // errKafka is a request to Kafka that failed and is repeated.
 var errKafka = errors.New("kafka")
 
-// passing tells errors that time can heal.
-func passing(err error) bool {
+// retryable tells errors that time can heal.
+func retryable(err error) bool {
 	return !NeedsOperator(err) && (errors.Is(err, errKafka) || clickhouse.Unreachable(err))
 }
 
 // Sink copies topics into tables.
 type Sink struct {
-	cfg     Config
-	kafka   kafka.Config
-	wh      *clickhouse.Conn
-	watch   *outage.Watch // over ClickHouse; Kafka's is in kafka
-	log     *slog.Logger
-	reg     prometheus.Registerer
-	metrics *metrics
-	books   *books
-	feeds   map[string]*feed // by topic, without prefix
-	ready   chan struct{}
+	cfg             Config
+	kafka           kafka.Config
+	wh              *clickhouse.Conn
+	clickHouseWatch *outage.Watch // over ClickHouse; Kafka's is in kafka
+	log             *slog.Logger
+	registry        prometheus.Registerer
+	metrics         *metrics
+	ledger          *ledgerMetrics
+	mappings        map[string]*topicMapping // by topic, without prefix
+	ready           chan struct{}
 
 	// hook is called after each step; an error of it ends the sink as if it were
 	// killed.
@@ -53,23 +53,23 @@ type Sink struct {
 	heartbeat time.Duration
 
 	// Set when Run begins.
-	client     *kgo.Client
-	topicIDs   map[string]string
-	partitions map[string]int
-	windows    map[string]window // by topic: the smallest of its chain
-	slots      chan struct{}
+	client          *kgo.Client
+	topicIDs        map[string]string
+	partitionCounts map[string]int
+	windows         map[string]dedupWindow // by topic: the smallest of its chain
+	memorySlots     chan struct{}
 
-	mu       sync.Mutex
-	owned    map[string]map[int32]*partition // by topic, without prefix
-	metadata map[string]map[int32]string     // of the commits of partitions about to be taken up
-	spare    map[string][]rows
-	err      error
-	end      context.CancelFunc
+	mu             sync.Mutex
+	owned          map[string]map[int32]*partition // by topic, without prefix
+	intentMetadata map[string]map[int32]string     // of the commits of partitions about to be taken up
+	spareRows      map[string][]rowBuffer
+	err            error
+	cancel         context.CancelFunc
 }
 
-// window is what a deduplication window holds: so many blocks and, if age is not zero,
+// dedupWindow is what a deduplication window holds: so many blocks and, if age is not zero,
 // nothing older.
-type window struct {
+type dedupWindow struct {
 	blocks uint64
 	age    time.Duration
 }
@@ -83,15 +83,15 @@ func New(cfg Config, kafka kafka.Config, codec *event.Codec, wh *clickhouse.Conn
 	if kafka.Watch == nil {
 		kafka.Watch = outage.New(log, "Kafka")
 	}
-	s := &Sink{cfg: cfg, kafka: kafka, wh: wh, watch: outage.New(log, "ClickHouse"), log: log, reg: reg,
-		metrics: newMetrics(reg), books: newBooks(reg), feeds: map[string]*feed{}, ready: make(
+	s := &Sink{cfg: cfg, kafka: kafka, wh: wh, clickHouseWatch: outage.New(log, "ClickHouse"), log: log, registry: reg,
+		metrics: newMetrics(reg), ledger: newLedgerMetrics(reg), mappings: map[string]*topicMapping{}, ready: make(
 			chan struct{}), topicCheck: 5 * time.Second, heartbeat: min(cfg.SessionTimeout/3, time.Second),
-		slots: make(chan struct{}, max(4, runtime.GOMAXPROCS(0))), owned: map[string]map[int32]*partition{},
-		metadata: map[string]map[int32]string{}, spare: map[string][]rows{}}
-	for _, f := range feeds(codec) {
-		s.feeds[f.topic] = &f
+		memorySlots: make(chan struct{}, max(4, runtime.GOMAXPROCS(0))), owned: map[string]map[int32]*partition{},
+		intentMetadata: map[string]map[int32]string{}, spareRows: map[string][]rowBuffer{}}
+	for _, f := range topicMappings(codec) {
+		s.mappings[f.topic] = &f
 		// a counter that begins at its first count has no increase
-		s.metrics.letters.WithLabelValues(f.topic)
+		s.metrics.deadLetters.WithLabelValues(f.topic)
 	}
 	return s, nil
 }
@@ -104,20 +104,20 @@ func (s *Sink) Ready() <-chan struct{} { return s.ready }
 // seconds. It returns nil then, and an error if something stops it: see NeedsOperator.
 // It runs once.
 func (s *Sink) Run(ctx context.Context) error {
-	ctx, s.end = context.WithCancel(ctx)
-	defer s.end()
+	ctx, s.cancel = context.WithCancel(ctx)
+	defer s.cancel()
 	if err := s.checkWindows(ctx); err != nil {
-		return quiet(ctx, fmt.Errorf("starting the sink: %w", err))
+		return ignoreCanceled(ctx, fmt.Errorf("starting the sink: %w", err))
 	}
 	var err error
-	if s.client, err = s.connect(); err != nil {
+	if s.client, err = s.newGroupClient(); err != nil {
 		return fmt.Errorf("starting the sink: %w", err)
 	}
 	defer s.client.CloseAllowingRebalance()
-	if s.topicIDs, s.partitions, err = s.topics(ctx); err != nil {
-		return quiet(ctx, fmt.Errorf("starting the sink: %w", err))
+	if s.topicIDs, s.partitionCounts, err = s.readTopics(ctx); err != nil {
+		return ignoreCanceled(ctx, fmt.Errorf("starting the sink: %w", err))
 	}
-	s.join()
+	s.startConsuming()
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
@@ -126,12 +126,12 @@ func (s *Sink) Run(ctx context.Context) error {
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		s.watchBooks(ctx)
+		s.refreshLedgerMetrics(ctx)
 	}()
 	for ctx.Err() == nil {
-		s.poll(ctx)
+		s.pollRecords(ctx)
 	}
-	s.haltAll()
+	s.stopAllPartitions()
 	<-watched
 	<-read
 	s.mu.Lock()
@@ -142,17 +142,17 @@ func (s *Sink) Run(ctx context.Context) error {
 	return nil
 }
 
-// quiet hides an error that is only the end of ctx.
-func quiet(ctx context.Context, err error) error {
+// ignoreCanceled hides an error that is only the end of ctx.
+func ignoreCanceled(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
 }
 
-// connect makes the client, which belongs to the group but reads nothing until join.
-func (s *Sink) connect() (*kgo.Client, error) {
-	return kafka.NewClient(s.kafka, s.log, s.reg,
+// newGroupClient makes the client, which belongs to the group but reads nothing until join.
+func (s *Sink) newGroupClient() (*kgo.Client, error) {
+	return kafka.NewClient(s.kafka, s.log, s.registry,
 		kgo.ConsumerGroup(s.kafka.Group(topic.SinkGroup)),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(s.cfg.SessionTimeout),
@@ -164,28 +164,28 @@ func (s *Sink) connect() (*kgo.Client, error) {
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchMaxWait(250*time.Millisecond),
 		kgo.FetchMaxPartitionBytes(4<<20),
-		kgo.OnOffsetsFetched(s.offsetsFetched),
-		kgo.AdjustFetchOffsetsFn(s.takeUp),
-		kgo.OnPartitionsRevoked(s.giveUp),
-		kgo.OnPartitionsLost(s.giveUp),
+		kgo.OnOffsetsFetched(s.saveCommitMetadata),
+		kgo.AdjustFetchOffsetsFn(s.claimPartitions),
+		kgo.OnPartitionsRevoked(s.releasePartitions),
+		kgo.OnPartitionsLost(s.releasePartitions),
 	)
 }
 
-// join begins to consume: the ids of the topics are known now.
-func (s *Sink) join() {
-	for name := range s.feeds {
+// startConsuming begins to consume: the ids of the topics are known now.
+func (s *Sink) startConsuming() {
+	for name := range s.mappings {
 		s.client.AddConsumeTopics(s.kafka.Topic(name))
 	}
 }
 
-// topics reads the topics' ids and partition counts.
-func (s *Sink) topics(ctx context.Context) (ids map[string]string, partitions map[string]int, err error) {
+// readTopics reads the topics' ids and partition counts.
+func (s *Sink) readTopics(ctx context.Context) (ids map[string]string, partitions map[string]int, err error) {
 	ids, partitions = map[string]string{}, map[string]int{}
 	names := map[string]string{}
-	for name := range s.feeds {
+	for name := range s.mappings {
 		names[s.kafka.Topic(name)] = name
 	}
-	details, err := s.metadataOf(ctx, names)
+	details, err := s.listTopics(ctx, names)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: listing the topics: %w", errKafka, err)
 	}
@@ -202,7 +202,7 @@ func (s *Sink) topics(ctx context.Context) (ids map[string]string, partitions ma
 	return ids, partitions, nil
 }
 
-func (s *Sink) metadataOf(ctx context.Context, names map[string]string) (kadm.TopicDetails, error) {
+func (s *Sink) listTopics(ctx context.Context, names map[string]string) (kadm.TopicDetails, error) {
 	full := make([]string, 0, len(names))
 	for name := range maps.Keys(names) {
 		full = append(full, name)
@@ -230,25 +230,25 @@ func (s *Sink) watchTopics(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		ids, _, err := s.topics(ctx)
+		ids, _, err := s.readTopics(ctx)
 		if err != nil {
 			if NeedsOperator(err) {
-				s.fail(err)
+				s.stopWithError(err)
 			}
 			continue
 		}
 		for name, id := range ids {
 			if id != s.topicIDs[name] {
-				s.fail(fmt.Errorf("%w: %s was %s when the sink began, and is %s", ErrTopicChanged, s.kafka.Topic(name),
+				s.stopWithError(fmt.Errorf("%w: %s was %s when the sink began, and is %s", ErrTopicChanged, s.kafka.Topic(name),
 					s.topicIDs[name], id))
 			}
 		}
 	}
 }
 
-// poll hands what was fetched to the partitions. Rebalances wait meanwhile, so nothing
+// pollRecords hands what was fetched to the partitions. Rebalances wait meanwhile, so nothing
 // is handed to a partition that is no longer ours.
-func (s *Sink) poll(ctx context.Context) {
+func (s *Sink) pollRecords(ctx context.Context) {
 	fetches := s.client.PollFetches(ctx)
 	defer s.client.AllowRebalance()
 	fetches.EachError(func(name string, id int32, err error) {
@@ -257,7 +257,7 @@ func (s *Sink) poll(ctx context.Context) {
 		}
 		var loss *kgo.ErrDataLoss
 		if errors.Is(err, kerr.OffsetOutOfRange) || errors.As(err, &loss) {
-			s.fail(fmt.Errorf("%w: %s partition %d while reading: %w", ErrLostRange, name, id, err))
+			s.stopWithError(fmt.Errorf("%w: %s partition %d while reading: %w", ErrLostRange, name, id, err))
 			return
 		}
 		s.kafka.Watch.Failed(readingRecords, 0, err)
@@ -267,35 +267,35 @@ func (s *Sink) poll(ctx context.Context) {
 		if fetched.Err == nil {
 			s.kafka.Watch.Clear(readingRecords)
 		}
-		s.metrics.end(name, fetched.Partition, fetched.HighWatermark)
-		p := s.partition(name, fetched.Partition)
+		s.metrics.setLogEnd(name, fetched.Partition, fetched.HighWatermark)
+		p := s.ownedPartition(name, fetched.Partition)
 		if p == nil || len(fetched.Records) == 0 {
 			return
 		}
-		if p.queue.push(fetched.Records) {
+		if p.queue.pushRecords(fetched.Records) {
 			s.client.PauseFetchPartitions(map[string][]int32{fetched.Topic: {fetched.Partition}})
 			// The worker may have drained the queue between the two: then its resume
 			// came too early.
-			if records, full := p.queue.level(); records == 0 || !full {
-				s.resume(p)
+			if records, full := p.queue.fillLevel(); records == 0 || !full {
+				s.resumeFetching(p)
 			}
 		}
 	})
 }
 
-func (s *Sink) partition(name string, id int32) *partition {
+func (s *Sink) ownedPartition(name string, id int32) *partition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.owned[name][id]
 }
 
-// resume fetches a partition again.
-func (s *Sink) resume(p *partition) {
-	s.client.ResumeFetchPartitions(map[string][]int32{s.kafka.Topic(p.feed.topic): {p.id}})
+// resumeFetching fetches a partition again.
+func (s *Sink) resumeFetching(p *partition) {
+	s.client.ResumeFetchPartitions(map[string][]int32{s.kafka.Topic(p.mapping.topic): {p.id}})
 }
 
-// offsetsFetched notes the metadata of commits: the intents.
-func (s *Sink) offsetsFetched(_ context.Context, client *kgo.Client, response *kmsg.OffsetFetchResponse) error {
+// saveCommitMetadata notes the metadata of commits: the intents.
+func (s *Sink) saveCommitMetadata(_ context.Context, client *kgo.Client, response *kmsg.OffsetFetchResponse) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, group := range response.Groups {
@@ -310,13 +310,13 @@ func (s *Sink) offsetsFetched(_ context.Context, client *kgo.Client, response *k
 				}
 			}
 			name = strings.TrimPrefix(name, s.kafka.TopicPrefix)
-			if s.metadata[name] == nil {
-				s.metadata[name] = map[int32]string{}
+			if s.intentMetadata[name] == nil {
+				s.intentMetadata[name] = map[int32]string{}
 			}
 			for _, p := range t.Partitions {
-				s.metadata[name][p.Partition] = ""
+				s.intentMetadata[name][p.Partition] = ""
 				if p.Metadata != nil {
-					s.metadata[name][p.Partition] = *p.Metadata
+					s.intentMetadata[name][p.Partition] = *p.Metadata
 				}
 			}
 		}
@@ -324,44 +324,44 @@ func (s *Sink) offsetsFetched(_ context.Context, client *kgo.Client, response *k
 	return nil
 }
 
-// takeUp is called with partitions that were assigned and their committed offsets, and
+// claimPartitions is called with partitions that were assigned and their committed offsets, and
 // returns where to read on. While ClickHouse is away it waits: heartbeats go on, other
 // partitions are served, and a rebalance cancels ctx.
-func (s *Sink) takeUp(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset,
+func (s *Sink) claimPartitions(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset,
 	error) {
-	var partitions []*taking
+	var partitions []*partitionClaim
 	for full, committed := range offsets {
-		f := s.feeds[strings.TrimPrefix(full, s.kafka.TopicPrefix)]
+		f := s.mappings[strings.TrimPrefix(full, s.kafka.TopicPrefix)]
 		if f == nil {
 			continue
 		}
 		for id, offset := range committed {
-			t := &taking{feed: f, partition: id, situation: situation{topicID: s.topicIDs[f.topic],
+			t := &partitionClaim{mapping: f, partition: id, recoveredState: recoveredState{topicID: s.topicIDs[f.topic],
 				committed: offset.EpochOffset().Offset}}
 			var err error
 			if t.intent, err = parseIntent(s.commitMetadata(f.topic, id)); err != nil {
-				s.fail(fmt.Errorf("taking up %s partition %d: %w", f.topic, id, err))
+				s.stopWithError(fmt.Errorf("taking up %s partition %d: %w", f.topic, id, err))
 				return nil, err
 			}
 			partitions = append(partitions, t)
 		}
 	}
-	if err := s.placeAll(ctx, partitions); err != nil {
+	if err := s.resolveClaimsWithRetry(ctx, partitions); err != nil {
 		return nil, err
 	}
 	out := map[string]map[int32]kgo.Offset{}
 	for _, t := range partitions {
-		if t.redo != nil {
-			s.log.Info("repeating the batch that was declared last", "topic", t.feed.topic, "partition", t.partition,
-				"start", t.redo.start, "end", t.redo.end)
+		if t.declaredIntent != nil {
+			s.log.Info("repeating the batch that was declared last", "topic", t.mapping.topic, "partition", t.partition,
+				"start", t.declaredIntent.start, "end", t.declaredIntent.end)
 		}
-		s.metrics.position(t.feed.topic, t.partition, t.at)
-		full := s.kafka.Topic(t.feed.topic)
+		s.metrics.setTableEnd(t.mapping.topic, t.partition, t.resumeAt)
+		full := s.kafka.Topic(t.mapping.topic)
 		if out[full] == nil {
 			out[full] = map[int32]kgo.Offset{}
 		}
-		out[full][t.partition] = kgo.NewOffset().At(t.at)
-		if err := s.own(s.newPartition(t.feed, t.partition, t.at, t.redo)); err != nil {
+		out[full][t.partition] = kgo.NewOffset().At(t.resumeAt)
+		if err := s.startPartition(s.newPartition(t.mapping, t.partition, t.resumeAt, t.declaredIntent)); err != nil {
 			return nil, err
 		}
 	}
@@ -376,46 +376,46 @@ func (s *Sink) takeUp(ctx context.Context, offsets map[string]map[int32]kgo.Offs
 func (s *Sink) commitMetadata(name string, partition int32) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.metadata[name][partition]
+	return s.intentMetadata[name][partition]
 }
 
 // What a Watch is told of.
 const (
-	readingRecords = "reading records"
-	takingUp       = "taking up partitions"
-	readingWindows = "reading deduplication windows"
+	readingRecords     = "reading records"
+	claimingPartitions = "taking up partitions"
+	readingWindows     = "reading deduplication windows"
 )
 
-// failed tells the Watch whose an error is, and cleared both.
-func (s *Sink) failed(trying string, again time.Duration, err error) {
+// reportFailure tells the Watch whose an error is, and cleared both.
+func (s *Sink) reportFailure(trying string, again time.Duration, err error) {
 	if errors.Is(err, errKafka) {
 		s.kafka.Watch.Failed(trying, again, err)
 	} else {
-		s.watch.Failed(trying, again, err)
+		s.clickHouseWatch.Failed(trying, again, err)
 	}
 }
 
-func (s *Sink) cleared(trying string) {
+func (s *Sink) clearFailure(trying string) {
 	s.kafka.Watch.Clear(trying)
-	s.watch.Clear(trying)
+	s.clickHouseWatch.Clear(trying)
 }
 
-// placeAll is place, repeated until it succeeds or can be known not to.
-func (s *Sink) placeAll(ctx context.Context, partitions []*taking) error {
-	defer s.cleared(takingUp)
+// resolveClaimsWithRetry is place, repeated until it succeeds or can be known not to.
+func (s *Sink) resolveClaimsWithRetry(ctx context.Context, partitions []*partitionClaim) error {
+	defer s.clearFailure(claimingPartitions)
 	for delay := 100 * time.Millisecond; ; delay = min(2*delay, 5*time.Second) {
-		attempt, cancel := context.WithTimeout(ctx, attemptTime)
-		err := s.place(attempt, partitions)
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		err := s.resolveClaims(attempt, partitions)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return firstError(ctx.Err(), err)
 		}
 		err = fmt.Errorf("taking up partitions: %w", err)
-		if !passing(err) {
-			s.fail(err)
+		if !retryable(err) {
+			s.stopWithError(err)
 			return err
 		}
-		s.failed(takingUp, delay, err)
+		s.reportFailure(claimingPartitions, delay, err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -424,23 +424,23 @@ func (s *Sink) placeAll(ctx context.Context, partitions []*taking) error {
 	}
 }
 
-// own starts a partition's goroutine.
-func (s *Sink) own(p *partition) error {
+// startPartition starts a partition's goroutine.
+func (s *Sink) startPartition(p *partition) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.owned[p.feed.topic] == nil {
-		s.owned[p.feed.topic] = map[int32]*partition{}
+	if s.owned[p.mapping.topic] == nil {
+		s.owned[p.mapping.topic] = map[int32]*partition{}
 	}
-	if old := s.owned[p.feed.topic][p.id]; old != nil {
-		return fmt.Errorf("%s partition %d was assigned twice", p.feed.topic, p.id)
+	if old := s.owned[p.mapping.topic][p.id]; old != nil {
+		return fmt.Errorf("%s partition %d was assigned twice", p.mapping.topic, p.id)
 	}
-	s.owned[p.feed.topic][p.id] = p
+	s.owned[p.mapping.topic][p.id] = p
 	go p.run()
 	return nil
 }
 
-// giveUp is called when partitions go elsewhere, before they are there.
-func (s *Sink) giveUp(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
+// releasePartitions is called when partitions go elsewhere, before they are there.
+func (s *Sink) releasePartitions(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
 	var gone []*partition
 	s.mu.Lock()
 	for full, ids := range lost {
@@ -453,14 +453,14 @@ func (s *Sink) giveUp(_ context.Context, _ *kgo.Client, lost map[string][]int32)
 		}
 	}
 	s.mu.Unlock()
-	haltEach(gone)
+	stopPartitions(gone)
 	for _, p := range gone {
-		s.resume(p) // whoever takes it up here again must not find it paused
-		s.metrics.forget(p.feed.topic, p.id)
+		s.resumeFetching(p) // whoever takes it up here again must not find it paused
+		s.metrics.forgetPartition(p.mapping.topic, p.id)
 	}
 }
 
-func (s *Sink) haltAll() {
+func (s *Sink) stopAllPartitions() {
 	var all []*partition
 	s.mu.Lock()
 	for _, partitions := range s.owned {
@@ -470,41 +470,41 @@ func (s *Sink) haltAll() {
 	}
 	clear(s.owned)
 	s.mu.Unlock()
-	haltEach(all)
+	stopPartitions(all)
 }
 
-func haltEach(partitions []*partition) {
+func stopPartitions(partitions []*partition) {
 	var wait sync.WaitGroup
 	for _, p := range partitions {
-		wait.Go(p.halt)
+		wait.Go(p.stopAndWait)
 	}
 	wait.Wait()
 }
 
-// fail stops the sink with its first error.
-func (s *Sink) fail(err error) {
+// stopWithError stops the sink with its first error.
+func (s *Sink) stopWithError(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err == nil {
 		s.err = err
 	}
-	s.end()
+	s.cancel()
 }
 
 // errKilled is the end that a hook asked for.
 var errKilled = errors.New("killed")
 
-// step calls the hook. If that returns an error, everything ends where it stands.
-func (s *Sink) step(name string, p *partition) error {
+// afterStep calls the hook. If that returns an error, everything ends where it stands.
+func (s *Sink) afterStep(name string, p *partition) error {
 	if s.hook == nil {
 		return nil
 	}
-	err := s.hook(name, p.feed.topic, p.id)
+	err := s.hook(name, p.mapping.topic, p.id)
 	if err == nil {
 		return nil
 	}
 	err = fmt.Errorf("%w after %s: %w", errKilled, name, err)
-	s.fail(err)
+	s.stopWithError(err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, partitions := range s.owned {
@@ -515,10 +515,10 @@ func (s *Sink) step(name string, p *partition) error {
 	return err
 }
 
-// commit commits the start of a batch with its intent.
-func (s *Sink) commit(ctx context.Context, p *partition, i intent) error {
-	metadata := i.text()
-	if len(metadata) > maxMetadata {
+// commitIntent commits the start of a batch with its intent.
+func (s *Sink) commitIntent(ctx context.Context, p *partition, i intent) error {
+	metadata := i.encodeMetadata()
+	if len(metadata) > maxMetadataBytes {
 		return fmt.Errorf("%w: %d bytes of metadata are more than brokers take", ErrIntent, len(metadata))
 	}
 	ctx = kgo.PreCommitFnContext(ctx, func(r *kmsg.OffsetCommitRequest) error {
@@ -530,7 +530,7 @@ func (s *Sink) commit(ctx context.Context, p *partition, i intent) error {
 		return nil
 	})
 	var failed error
-	name := s.kafka.Topic(p.feed.topic)
+	name := s.kafka.Topic(p.mapping.topic)
 	s.client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{name: {p.id: {Epoch: -1, Offset: i.start}}},
 		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, response *kmsg.OffsetCommitResponse, err error) {
 			failed = err
@@ -554,34 +554,34 @@ func (s *Sink) commit(ctx context.Context, p *partition, i intent) error {
 	return nil
 }
 
-// slot waits for the right to hold a batch's rows in memory; release gives it back.
-func (s *Sink) slot(ctx context.Context) error {
+// acquireSlot waits for the right to hold a batch's rows in memory; release gives it back.
+func (s *Sink) acquireSlot(ctx context.Context) error {
 	select {
-	case s.slots <- struct{}{}:
+	case s.memorySlots <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (s *Sink) release() { <-s.slots }
+func (s *Sink) releaseSlot() { <-s.memorySlots }
 
-// takeRows returns an empty collector of a topic's rows; giveRows keeps it for the next
+// acquireRows returns an empty collector of a topic's rows; giveRows keeps it for the next
 // batch. There are at most as many as slots.
-func (s *Sink) takeRows(f *feed) rows {
+func (s *Sink) acquireRows(f *topicMapping) rowBuffer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	spare := s.spare[f.topic]
+	spare := s.spareRows[f.topic]
 	if len(spare) == 0 {
 		return f.newRows()
 	}
-	s.spare[f.topic] = spare[:len(spare)-1]
+	s.spareRows[f.topic] = spare[:len(spare)-1]
 	return spare[len(spare)-1]
 }
 
-func (s *Sink) giveRows(f *feed, set rows) {
-	set.reset()
+func (s *Sink) releaseRows(f *topicMapping, set rowBuffer) {
+	set.resetRows()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.spare[f.topic] = append(s.spare[f.topic], set)
+	s.spareRows[f.topic] = append(s.spareRows[f.topic], set)
 }

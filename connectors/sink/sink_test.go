@@ -147,7 +147,7 @@ func killedAtEachStep(t *testing.T, r *rig) {
 		{stepInsertSent, topic.Clicks},
 		{stepInsertDone, topic.Clicks},
 		{stepBatchRecorded, topic.Clicks},
-		{stepCommitted, topic.Clicks},
+		{stepAcknowledged, topic.Clicks},
 		{stepInsertDone, topic.Outcomes},
 	}
 	if long {
@@ -348,8 +348,8 @@ func TestManyReplays(t *testing.T) {
 	for i := range 8000 {
 		b.records = append(b.records, r.clickRecord(r.click(i), 0, true))
 	}
-	first := s.feeds[topic.Clicks]
-	drop, err := s.newPartition(first, 0, 0, nil).replays(t.Context(), b)
+	first := s.mappings[topic.Clicks]
+	drop, err := s.newPartition(first, 0, 0, nil).findReplays(t.Context(), b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -360,7 +360,7 @@ func TestManyReplays(t *testing.T) {
 
 // Unreadable records are skipped, and dead-lettered once, whatever happens in between;
 // those of conversions are left to the processor.
-func TestPoison(t *testing.T) {
+func TestUnreadable(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	good, wrongKey := r.clickRecord(r.click(0), 3, false), r.clickRecord(r.click(10), 3, false)
@@ -390,7 +390,7 @@ func TestPoison(t *testing.T) {
 	kill := func(of string) {
 		t.Helper()
 		s := r.sink(r.wh)
-		killAt(s, stepLettersSent, of, 1) // the letters are out, but the batch is not recorded
+		killAt(s, stepDeadLettersSent, of, 1) // the letters are out, but the batch is not recorded
 		r.start(s).killed(t)
 	}
 	kill(topic.Clicks)

@@ -58,7 +58,7 @@ var ErrUnclean = errors.New("unclean leader election")
 
 const uncleanElection = "unclean.leader.election.enable"
 
-func unclean(name string) error {
+func uncleanElectionError(name string) error {
 	return fmt.Errorf("%w: topic %s: unclean.leader.election.enable is true: a replica that lacks acknowledged "+
 		"records may become leader, and they are gone; set it to false with kafka-configs.sh", ErrUnclean, name)
 }
@@ -80,15 +80,15 @@ func CheckElections(ctx context.Context, adm *kadm.Client, log *slog.Logger, nam
 		if slices.ContainsFunc(c.Configs, func(x kadm.Config) bool {
 			return x.Key == uncleanElection && x.MaybeValue() == "true"
 		}) {
-			return unclean(c.Name)
+			return uncleanElectionError(c.Name)
 		}
 	}
 	return nil
 }
 
-// checkConfig compares what a topic is set to with what it must be. What is merely
+// checkTopicConfig compares what a topic is set to with what it must be. What is merely
 // unwise is a warning.
-func checkConfig(s topic.Spec, current kadm.ResourceConfig, replicas int, log *slog.Logger) (problems []error) {
+func checkTopicConfig(s topic.Spec, current kadm.ResourceConfig, replicas int, log *slog.Logger) (problems []error) {
 	value := func(key string) string {
 		if i := slices.IndexFunc(current.Configs, func(c kadm.Config) bool { return c.Key == key }); i >= 0 {
 			return current.Configs[i].MaybeValue()
@@ -102,12 +102,12 @@ func checkConfig(s topic.Spec, current kadm.ResourceConfig, replicas int, log *s
 				"apply` or shorten -click-life", s.Name, got, need))
 		}
 	}
-	if want, got := s.Config["cleanup.policy"], value("cleanup.policy"); got != "" && !samePolicy(got, want) {
+	if want, got := s.Config["cleanup.policy"], value("cleanup.policy"); got != "" && !sameCleanupPolicy(got, want) {
 		problems = append(problems, fmt.Errorf("topic %s: cleanup.policy is %q, must be %q: run `ctl topics apply`",
 			s.Name, got, want))
 	}
 	if value(uncleanElection) == "true" {
-		problems = append(problems, unclean(s.Name))
+		problems = append(problems, uncleanElectionError(s.Name))
 	}
 	if least, err := strconv.Atoi(value("min.insync.replicas")); err == nil && (least < 2 || least > replicas) {
 		log.Warn("a topic's acknowledgements do not survive a broker, or cannot be given: min.insync.replicas "+

@@ -25,7 +25,7 @@ func TestChecks(t *testing.T) {
 	want.Partitions, want.Replication = kafkatest.Partitions, 1
 	check := func() (string, error) {
 		var said bytes.Buffer
-		err := kafka.Check(t.Context(), cl, cfg, want, slog.New(slog.NewTextHandler(&said, nil)))
+		err := kafka.CheckTopics(t.Context(), cl, cfg, want, slog.New(slog.NewTextHandler(&said, nil)))
 		return said.String(), err
 	}
 	set := func(name, key, value string) {

@@ -85,10 +85,10 @@ func Options(cfg Config, log *slog.Logger, reg prometheus.Registerer) ([]kgo.Opt
 		kgo.ClientID(cfg.ClientID),
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.WithLogger(kslog.New(slog.New(warnings{log.With("client", cfg.ClientID).Handler(), cfg.Watch != nil}))),
+		kgo.WithLogger(kslog.New(slog.New(quietHandler{log.With("client", cfg.ClientID).Handler(), cfg.Watch != nil}))),
 	}
 	if cfg.Watch != nil {
-		opts = append(opts, kgo.WithHooks(reaching{cfg.Watch}))
+		opts = append(opts, kgo.WithHooks(reachability{cfg.Watch}))
 	}
 	if cfg.Dial != nil {
 		opts = append(opts, kgo.Dialer(cfg.Dial))
@@ -101,20 +101,20 @@ func Options(cfg Config, log *slog.Logger, reg prometheus.Registerer) ([]kgo.Opt
 	return opts, nil
 }
 
-// warnings drops what franz-go says at level info: several lines for each transaction.
+// quietHandler drops what franz-go says at level info: several lines for each transaction.
 // An operator who runs with debug logs gets everything.
-type warnings struct {
+type quietHandler struct {
 	slog.Handler
 	watched bool // somebody tells of outages: what the client repeats by itself goes to level debug
 }
 
-func (w warnings) Enabled(ctx context.Context, level slog.Level) bool {
+func (w quietHandler) Enabled(ctx context.Context, level slog.Level) bool {
 	return w.Handler.Enabled(ctx, level) && (level != slog.LevelInfo || w.Handler.Enabled(ctx, slog.LevelDebug))
 }
 
 // Handle implements slog.Handler.
-func (w warnings) Handle(ctx context.Context, r slog.Record) error {
-	if w.watched && r.Level >= slog.LevelWarn && repeated(r) {
+func (w quietHandler) Handle(ctx context.Context, r slog.Record) error {
+	if w.watched && r.Level >= slog.LevelWarn && isRetried(r) {
 		if !w.Handler.Enabled(ctx, slog.LevelDebug) {
 			return nil
 		}
@@ -124,18 +124,18 @@ func (w warnings) Handle(ctx context.Context, r slog.Record) error {
 }
 
 // WithAttrs implements slog.Handler.
-func (w warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return warnings{w.Handler.WithAttrs(attrs), w.watched}
+func (w quietHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return quietHandler{w.Handler.WithAttrs(attrs), w.watched}
 }
 
 // WithGroup implements slog.Handler.
-func (w warnings) WithGroup(name string) slog.Handler {
-	return warnings{w.Handler.WithGroup(name), w.watched}
+func (w quietHandler) WithGroup(name string) slog.Handler {
+	return quietHandler{w.Handler.WithGroup(name), w.watched}
 }
 
-// repeated reports whether the client speaks of an error that it meets by trying again,
+// isRetried reports whether the client speaks of an error that it meets by trying again,
 // as it does for each connection and partition while brokers are away.
-func repeated(r slog.Record) (is bool) {
+func isRetried(r slog.Record) (is bool) {
 	r.Attrs(func(a slog.Attr) bool {
 		if err, ok := a.Value.Any().(error); ok {
 			is = Retryable(err)
@@ -159,13 +159,13 @@ func Retryable(err error) bool {
 	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err) || errors.As(err, &operation)
 }
 
-// reaching tells a Watch whether brokers can be reached.
-type reaching struct{ watch *outage.Watch }
+// reachability tells a Watch whether brokers can be reached.
+type reachability struct{ watch *outage.Watch }
 
 const reachingBrokers = "reaching brokers"
 
 // OnBrokerConnect implements kgo.HookBrokerConnect.
-func (r reaching) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+func (r reachability) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
 	// else the client is closing
 	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, kgo.ErrClientClosed) {
 		r.watch.Failed(reachingBrokers, 0, err)
@@ -173,7 +173,7 @@ func (r reaching) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.C
 }
 
 // OnBrokerRead implements kgo.HookBrokerRead: any answer of any broker will do.
-func (r reaching) OnBrokerRead(_ kgo.BrokerMetadata, _ int16, _ int, _, _ time.Duration, err error) {
+func (r reachability) OnBrokerRead(_ kgo.BrokerMetadata, _ int16, _ int, _, _ time.Duration, err error) {
 	if err == nil {
 		r.watch.Clear(reachingBrokers)
 	}

@@ -12,25 +12,25 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// MaxLetterBytes is what of an unreadable record goes into its dead letter. A broker's
+// MaxDeadLetterBytes is what of an unreadable record goes into its dead letter. A broker's
 // limit, usually 1 MB, holds for the letter as for the record, and the headers that say
 // where it was come on top.
-const MaxLetterBytes = 900_000
+const MaxDeadLetterBytes = 900_000
 
-// DeadLetter is the record that keeps an unreadable record's bytes where a person can
+// NewDeadLetter is the record that keeps an unreadable record's bytes where a person can
 // look at them: original key, value and headers, and before those the headers error,
 // source-topic, source-partition, source-offset and failed-at. name is the topic of the
 // dead letters. What is too long is cut; then the error tells the lengths and the hash.
-func DeadLetter(name string, r *kgo.Record, why error, now time.Time) *kgo.Record {
+func NewDeadLetter(name string, r *kgo.Record, why error, now time.Time) *kgo.Record {
 	key, value, headers := r.Key, r.Value, r.Headers
 	size := len(key) + len(value)
 	for _, h := range headers {
 		size += len(h.Key) + len(h.Value)
 	}
-	if size > MaxLetterBytes {
-		why = fmt.Errorf("%w"+cutMark+"%d bytes, value of %d bytes with SHA-256 %x, %d headers",
+	if size > MaxDeadLetterBytes {
+		why = fmt.Errorf("%w"+truncationMark+"%d bytes, value of %d bytes with SHA-256 %x, %d headers",
 			why, len(key), len(value), sha256.Sum256(value), len(headers))
-		key, value, headers = key[:min(len(key), 1024)], value[:min(len(value), MaxLetterBytes)], nil
+		key, value, headers = key[:min(len(key), 1024)], value[:min(len(value), MaxDeadLetterBytes)], nil
 	}
 	return &kgo.Record{Topic: name, Partition: 0, Key: key, Value: value, Headers: append([]kgo.RecordHeader{
 		{Key: topic.HeaderError, Value: []byte(why.Error())},
@@ -41,10 +41,10 @@ func DeadLetter(name string, r *kgo.Record, why error, now time.Time) *kgo.Recor
 	}, headers...)}
 }
 
-// Letter is a dead letter that was read back.
-type Letter struct {
-	// At is the letter's own offset.
-	At     int64
+// DeadLetter is a dead letter that was read back.
+type DeadLetter struct {
+	// Offset is the letter's own offset.
+	Offset int64
 	Source struct {
 		Topic     string
 		Partition int32
@@ -52,28 +52,28 @@ type Letter struct {
 	}
 	Error    string
 	FailedAt string
-	// Cut: the letter holds only the beginning of the record.
-	Cut bool
+	// Truncated: the letter holds only the beginning of the record.
+	Truncated bool
 	// Record is the record as it was: key, value and its own headers, bound for the
 	// topic and partition that it came from.
 	Record *kgo.Record
 }
 
-// ErrNoLetter is a record that is no dead letter of ours.
-var ErrNoLetter = errors.New("not a dead letter")
+// ErrNotDeadLetter is a record that is no dead letter of ours.
+var ErrNotDeadLetter = errors.New("not a dead letter")
 
-// ParseLetter reads what DeadLetter wrote.
-func ParseLetter(r *kgo.Record) (l Letter, err error) {
+// ParseDeadLetter reads what DeadLetter wrote.
+func ParseDeadLetter(r *kgo.Record) (l DeadLetter, err error) {
 	names := []string{topic.HeaderError, topic.HeaderSourceTopic, topic.HeaderSourcePartition,
 		topic.HeaderSourceOffset, topic.HeaderFailedAt}
 	if len(r.Headers) < len(names) {
-		return l, fmt.Errorf("reading dead letter %d: %w: it has %d headers", r.Offset, ErrNoLetter, len(r.Headers))
+		return l, fmt.Errorf("reading dead letter %d: %w: it has %d headers", r.Offset, ErrNotDeadLetter, len(r.Headers))
 	}
 	text := make([]string, len(names))
 	for i, name := range names { // ours come first: the record's own may have the same names
 		if r.Headers[i].Key != name {
 			return l, fmt.Errorf("reading dead letter %d: %w: header %d is %q, not %q",
-				r.Offset, ErrNoLetter, i, r.Headers[i].Key, name)
+				r.Offset, ErrNotDeadLetter, i, r.Headers[i].Key, name)
 		}
 		text[i] = string(r.Headers[i].Value)
 	}
@@ -82,11 +82,11 @@ func ParseLetter(r *kgo.Record) (l Letter, err error) {
 		l.Source.Offset, err = strconv.ParseInt(text[3], 10, 64)
 	}
 	if err != nil {
-		return l, fmt.Errorf("reading dead letter %d: %w: %w", r.Offset, ErrNoLetter, err)
+		return l, fmt.Errorf("reading dead letter %d: %w: %w", r.Offset, ErrNotDeadLetter, err)
 	}
-	l.At, l.Source.Topic, l.Source.Partition, l.Error, l.FailedAt = r.Offset, text[1], int32(
+	l.Offset, l.Source.Topic, l.Source.Partition, l.Error, l.FailedAt = r.Offset, text[1], int32(
 		partition), text[0], text[4]
-	l.Cut = strings.Contains(l.Error, cutMark)
+	l.Truncated = strings.Contains(l.Error, truncationMark)
 	l.Record = &kgo.Record{
 		Topic:     l.Source.Topic,
 		Partition: l.Source.Partition,
@@ -97,5 +97,5 @@ func ParseLetter(r *kgo.Record) (l Letter, err error) {
 	return l, nil
 }
 
-// cutMark stands in the error of a letter that was cut.
-const cutMark = "; cut: key of "
+// truncationMark stands in the error of a letter that was cut.
+const truncationMark = "; cut: key of "

@@ -20,18 +20,18 @@ func TestLetterRoundTrip(t *testing.T) {
 		Value:     []byte("v"),
 		Headers:   []kgo.RecordHeader{{Key: topic.HeaderError, Value: []byte("its own")}},
 	}
-	letter := kafka.DeadLetter(topic.DeadLetters, r, errors.New("why"), time.Now())
-	l, err := kafka.ParseLetter(letter)
+	letter := kafka.NewDeadLetter(topic.DeadLetters, r, errors.New("why"), time.Now())
+	l, err := kafka.ParseDeadLetter(letter)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.Source.Topic != r.Topic || l.Source.Partition != 5 || l.Source.Offset != 77 || l.Error != "why" || l.Cut ||
+	if l.Source.Topic != r.Topic || l.Source.Partition != 5 || l.Source.Offset != 77 || l.Error != "why" || l.Truncated ||
 		string(l.Record.Key) != "k" || string(l.Record.Value) != "v" ||
 		len(l.Record.Headers) != 1 || string(l.Record.Headers[0].Value) != "its own" {
 		t.Errorf("got %+v, record %+v", l, l.Record)
 	}
 	letter.Headers = letter.Headers[1:]
-	if _, err := kafka.ParseLetter(letter); !errors.Is(err, kafka.ErrNoLetter) {
+	if _, err := kafka.ParseDeadLetter(letter); !errors.Is(err, kafka.ErrNotDeadLetter) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -46,7 +46,7 @@ func Follow(ctx context.Context, cfg Config, log *slog.Logger, topic string, app
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f := &Follower{client: cl, cancel: cancel, done: make(chan struct{})}
 	caught := make(chan struct{})
-	go f.run(run, topic, end.Offset, caught, apply)
+	go f.readRecords(run, topic, end.Offset, caught, apply)
 	select {
 	case <-caught:
 		return f, nil
@@ -58,7 +58,7 @@ func Follow(ctx context.Context, cfg Config, log *slog.Logger, topic string, app
 	}
 }
 
-func (f *Follower) run(ctx context.Context, topic string, end int64, caught chan<- struct{},
+func (f *Follower) readRecords(ctx context.Context, topic string, end int64, caught chan<- struct{},
 	apply func(*kgo.Record) error) {
 	defer close(f.done)
 	defer f.client.Close()
@@ -73,7 +73,7 @@ func (f *Follower) run(ctx context.Context, topic string, end int64, caught chan
 			return
 		}
 		if err := fetches.Err(); err != nil { // what franz-go retries by itself is not reported
-			f.fail(fmt.Errorf("reading %s: %w", topic, err))
+			f.stopWithError(fmt.Errorf("reading %s: %w", topic, err))
 			return
 		}
 		for _, r := range fetches.Records() {
@@ -82,14 +82,14 @@ func (f *Follower) run(ctx context.Context, topic string, end int64, caught chan
 				continue
 			}
 			if err := apply(r); err != nil {
-				f.fail(fmt.Errorf("applying %s offset %d: %w", topic, r.Offset, err))
+				f.stopWithError(fmt.Errorf("applying %s offset %d: %w", topic, r.Offset, err))
 				return
 			}
 		}
 	}
 }
 
-func (f *Follower) fail(err error) {
+func (f *Follower) stopWithError(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.err = err

@@ -58,26 +58,26 @@ func TestBrokers(t *testing.T) {
 
 func applyIsRepeatable(t *testing.T, in kafkatest.Install) {
 	cl := kafkatest.Client(t, in.Brokers)
-	changes, err := kafka.Apply(t.Context(), cl, in.Config(), want())
+	changes, err := kafka.ApplyTopics(t.Context(), cl, in.Config(), want())
 	if err != nil || len(changes) != 0 {
 		t.Errorf("the second apply changed %v, %v", changes, err)
 	}
-	if err := kafka.Check(t.Context(), cl, in.Config(), want(), discard); err != nil {
+	if err := kafka.CheckTopics(t.Context(), cl, in.Config(), want(), discard); err != nil {
 		t.Errorf("a fresh install has problems: %v", err)
 	}
 	longer := want()
 	longer.ClickLife += 24 * time.Hour
-	if err := kafka.Check(t.Context(), cl, in.Config(), longer, discard); err == nil ||
+	if err := kafka.CheckTopics(t.Context(), cl, in.Config(), longer, discard); err == nil ||
 		!strings.Contains(err.Error(), "topic "+in.Topic(topic.Clicks)+
 			": retention.ms is 3888000000, needed is 3974400000") {
 		t.Errorf("short retention: %v", err)
 	}
-	if changes, err = kafka.Apply(t.Context(), cl, in.Config(), longer); err != nil || len(changes) != 2 {
+	if changes, err = kafka.ApplyTopics(t.Context(), cl, in.Config(), longer); err != nil || len(changes) != 2 {
 		t.Errorf("longer retention: %v, %v", changes, err)
 	}
 	// What a controller answered, a broker's metadata shows a moment later.
 	eventually(t, func() error {
-		if err := kafka.Check(t.Context(), cl, in.Config(), longer, discard); err != nil {
+		if err := kafka.CheckTopics(t.Context(), cl, in.Config(), longer, discard); err != nil {
 			return fmt.Errorf("after a longer retention was applied: %w", err)
 		}
 		return nil
@@ -91,7 +91,7 @@ func tooFewBrokers(t *testing.T, in kafkatest.Install) {
 	cl := kafkatest.Client(t, in.Brokers)
 	cfg := in.Config()
 	cfg.TopicPrefix += "three."
-	changes, err := kafka.Apply(t.Context(), cl, cfg, kafka.DefaultTopicsConfig())
+	changes, err := kafka.ApplyTopics(t.Context(), cl, cfg, kafka.DefaultTopicsConfig())
 	if err == nil || len(changes) > 0 || !strings.Contains(err.Error(),
 		"-replication is 3 and the cluster has 1 broker(s): give -replication 1,") {
 		t.Errorf("changed %q, %v", changes, err)
@@ -102,7 +102,7 @@ func partitionMismatch(t *testing.T, in kafkatest.Install) {
 	cl := kafkatest.Client(t, in.Brokers)
 	other := want()
 	other.Partitions = 12
-	if _, err := kafka.Apply(t.Context(), cl, in.Config(), other); !errors.Is(err, kafka.ErrPartitions) ||
+	if _, err := kafka.ApplyTopics(t.Context(), cl, in.Config(), other); !errors.Is(err, kafka.ErrPartitions) ||
 		!strings.Contains(err.Error(), "it has 6, -partitions says 12") {
 		t.Errorf("apply: %v", err)
 	}
@@ -115,7 +115,7 @@ func partitionMismatch(t *testing.T, in kafkatest.Install) {
 	}
 	eventually(t, func() error {
 		fresh := kafkatest.Client(t, in.Brokers) // a client may answer from metadata that is a moment old
-		if err := kafka.Check(t.Context(), fresh, in.Config(), want(), discard); !errors.Is(err,
+		if err := kafka.CheckTopics(t.Context(), fresh, in.Config(), want(), discard); !errors.Is(err,
 			kafka.ErrPartitions) || !strings.Contains(err.Error(), "topic "+in.Topic(topic.Conversions)) {
 			return fmt.Errorf("check: %w", err)
 		}
@@ -154,7 +154,7 @@ func lostOffsets(t *testing.T, in kafkatest.Install) {
 		t.Fatal(err)
 	}
 	check(clicks + " partition 2: no committed offset while the log holds [4, 10)")
-	changes, err := kafka.Apply(t.Context(), cl, in.Config(), want())
+	changes, err := kafka.ApplyTopics(t.Context(), cl, in.Config(), want())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +314,7 @@ func TestWatch(t *testing.T) {
 	}
 	defer cl.Close()
 	apply := want()
-	if _, err := kafka.Apply(t.Context(), cl, cfg, apply); err != nil {
+	if _, err := kafka.ApplyTopics(t.Context(), cl, cfg, apply); err != nil {
 		t.Fatal(err)
 	}
 	produce := func() {

@@ -9,8 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Partitions returns the partition count of a topic.
-func Partitions(ctx context.Context, cl *kgo.Client, name string) (int32, error) {
+// ReadPartitionCount returns the partition count of a topic.
+func ReadPartitionCount(ctx context.Context, cl *kgo.Client, name string) (int32, error) {
 	have, err := kadm.NewClient(cl).ListTopics(ctx, name)
 	if err == nil {
 		err = have.Error()

@@ -45,19 +45,19 @@ func (c TopicsConfig) Validate() error {
 // siblings.
 var ErrPartitions = errors.New("partition count differs")
 
-// Apply creates the topics that are missing, sets the configuration of those that
+// ApplyTopics creates the topics that are missing, sets the configuration of those that
 // exist, waits until all are visible, and commits offset 0 for both groups where a
 // partition is fresh. It is repeatable, and returns a line for each change. It refuses
 // a partition count that differs, and a retention that is shortened by nobody's
 // decision is simply set to what it should be.
-func Apply(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig) (changes []string, err error) {
+func ApplyTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig) (changes []string, err error) {
 	if err := want.Validate(); err != nil {
 		return nil, err
 	}
 	adm := kadm.NewClient(cl)
 	specs := topic.Specs(cfg.TopicPrefix, want.Partitions, want.ClickLife)
 	created := make(map[string]bool)
-	have, err := adm.ListTopics(ctx, names(specs)...)
+	have, err := adm.ListTopics(ctx, specNames(specs)...)
 	if err != nil {
 		return nil, fmt.Errorf("listing topics: %w", err)
 	}
@@ -84,15 +84,15 @@ func Apply(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig) (
 		created[s.Name] = true
 		changes = append(changes, fmt.Sprintf("created topic %s with %d partitions", s.Name, s.Partitions))
 	}
-	if err := waitVisible(ctx, adm, specs); err != nil {
+	if err := waitForLeaders(ctx, adm, specs); err != nil {
 		return changes, err
 	}
-	altered, err := alter(ctx, adm, specs, created)
+	altered, err := alterConfigs(ctx, adm, specs, created)
 	changes = append(changes, altered...)
 	if err != nil {
 		return changes, err
 	}
-	committed, err := commitFresh(ctx, adm, cfg, created)
+	committed, err := commitFreshOffsets(ctx, adm, cfg, created)
 	return append(changes, committed...), err
 }
 
@@ -110,7 +110,7 @@ func explainReplication(ctx context.Context, adm *kadm.Client, err error, want i
 	return err
 }
 
-func names(specs []topic.Spec) []string {
+func specNames(specs []topic.Spec) []string {
 	out := make([]string, len(specs))
 	for i, s := range specs {
 		out[i] = s.Name
@@ -118,11 +118,11 @@ func names(specs []topic.Spec) []string {
 	return out
 }
 
-// waitVisible waits until every partition has a leader: a client that looks earlier
+// waitForLeaders waits until every partition has a leader: a client that looks earlier
 // waits for its next metadata refresh.
-func waitVisible(ctx context.Context, adm *kadm.Client, specs []topic.Spec) error {
+func waitForLeaders(ctx context.Context, adm *kadm.Client, specs []topic.Spec) error {
 	for {
-		have, err := adm.ListTopics(ctx, names(specs)...)
+		have, err := adm.ListTopics(ctx, specNames(specs)...)
 		if err != nil {
 			return fmt.Errorf("waiting for topics: %w", err)
 		}
@@ -150,10 +150,10 @@ func waitVisible(ctx context.Context, adm *kadm.Client, specs []topic.Spec) erro
 	}
 }
 
-// alter sets what differs on topics that existed.
-func alter(ctx context.Context, adm *kadm.Client, specs []topic.Spec, created map[string]bool) (changes []string,
+// alterConfigs sets what differs on topics that existed.
+func alterConfigs(ctx context.Context, adm *kadm.Client, specs []topic.Spec, created map[string]bool) (changes []string,
 	err error) {
-	have, err := adm.DescribeTopicConfigs(ctx, names(specs)...)
+	have, err := adm.DescribeTopicConfigs(ctx, specNames(specs)...)
 	if err != nil {
 		return nil, fmt.Errorf("reading topic configurations: %w", err)
 	}
@@ -184,8 +184,8 @@ func alter(ctx context.Context, adm *kadm.Client, specs []topic.Spec, created ma
 	return changes, nil
 }
 
-// groups says which topics each consumer group reads.
-func groups(cfg Config) map[string][]string {
+// topicsByGroup says which topics each consumer group reads.
+func topicsByGroup(cfg Config) map[string][]string {
 	t := cfg.Topic
 	return map[string][]string{
 		cfg.Group(topic.ProcessorGroup): {t(topic.Clicks), t(topic.Conversions)},
@@ -194,13 +194,13 @@ func groups(cfg Config) map[string][]string {
 	}
 }
 
-// commitFresh commits offset 0 where a group has no commit and the partition was
+// commitFreshOffsets commits offset 0 where a group has no commit and the partition was
 // created just now or is still empty. Anything else without a commit has lost it: that
 // is for a person to decide.
-func commitFresh(ctx context.Context, adm *kadm.Client, cfg Config, created map[string]bool) (changes []string,
+func commitFreshOffsets(ctx context.Context, adm *kadm.Client, cfg Config, created map[string]bool) (changes []string,
 	err error) {
-	for group, topics := range groups(cfg) {
-		committed, err := fetchOffsets(ctx, adm, group)
+	for group, topics := range topicsByGroup(cfg) {
+		committed, err := fetchGroupOffsets(ctx, adm, group)
 		if err != nil {
 			return changes, fmt.Errorf("reading the offsets of group %s: %w", group, err)
 		}
@@ -232,13 +232,13 @@ func commitFresh(ctx context.Context, adm *kadm.Client, cfg Config, created map[
 	return changes, nil
 }
 
-// Check compares the cluster with what it and the topics must be, and returns every
+// CheckTopics compares the cluster with what it and the topics must be, and returns every
 // problem it finds, each with what to change. Problems of one topic do not hide
 // another's. What is unwise, or cannot be seen, is logged as a warning.
-func Check(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig, log *slog.Logger) error {
+func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig, log *slog.Logger) error {
 	adm := kadm.NewClient(cl)
 	specs := topic.Specs(cfg.TopicPrefix, want.Partitions, want.ClickLife)
-	have, err := adm.ListTopics(ctx, names(specs)...)
+	have, err := adm.ListTopics(ctx, specNames(specs)...)
 	if err != nil {
 		return fmt.Errorf("listing topics: %w", err)
 	}
@@ -258,7 +258,7 @@ func Check(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig, l
 		return errors.Join(append(problems, transactions)...)
 	}
 	problems = append(problems, transactions)
-	configs, err := adm.DescribeTopicConfigs(ctx, names(specs)...)
+	configs, err := adm.DescribeTopicConfigs(ctx, specNames(specs)...)
 	if err != nil {
 		return fmt.Errorf("reading topic configurations: %w", errors.Join(err, transactions))
 	}
@@ -275,19 +275,21 @@ func Check(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig, l
 		for _, p := range have[s.Name].Partitions {
 			replicas = len(p.Replicas)
 		}
-		problems = append(problems, checkConfig(s, current, replicas, log)...)
+		problems = append(problems, checkTopicConfig(s, current, replicas, log)...)
 	}
-	problems = append(problems, checkOffsets(ctx, adm, cfg))
+	problems = append(problems, checkAllGroups(ctx, adm, cfg))
 	return errors.Join(problems...)
 }
 
-func samePolicy(a, b string) bool { return a == b || a == "delete,compact" && b == "compact,delete" }
+func sameCleanupPolicy(a, b string) bool {
+	return a == b || a == "delete,compact" && b == "compact,delete"
+}
 
-// checkOffsets reports groups that have no commit on a partition, or one outside the
+// checkAllGroups reports groups that have no commit on a partition, or one outside the
 // log.
-func checkOffsets(ctx context.Context, adm *kadm.Client, cfg Config) error {
+func checkAllGroups(ctx context.Context, adm *kadm.Client, cfg Config) error {
 	var problems []error
-	for group, topics := range groups(cfg) {
+	for group, topics := range topicsByGroup(cfg) {
 		if err := CheckOffsets(ctx, adm, group, topics); err != nil {
 			problems = append(problems, err)
 		}
@@ -299,10 +301,10 @@ func checkOffsets(ctx context.Context, adm *kadm.Client, cfg Config) error {
 // silently.
 var ErrOffsets = errors.New("lost offsets")
 
-// fetchOffsets reads a group's offsets; a group that does not exist has none. It waits
+// fetchGroupOffsets reads a group's offsets; a group that does not exist has none. It waits
 // for a coordinator: a cluster that was born a moment ago has none for about a second,
 // and franz-go does not try COORDINATOR_NOT_AVAILABLE again.
-func fetchOffsets(ctx context.Context, adm *kadm.Client, group string) (kadm.OffsetResponses, error) {
+func fetchGroupOffsets(ctx context.Context, adm *kadm.Client, group string) (kadm.OffsetResponses, error) {
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		committed, err := adm.FetchOffsets(ctx, group)
 		switch {
@@ -322,7 +324,7 @@ func fetchOffsets(ctx context.Context, adm *kadm.Client, group string) (kadm.Off
 // CheckOffsets returns an ErrOffsets that names each partition of topics on which group
 // has no committed offset, or one outside the log.
 func CheckOffsets(ctx context.Context, adm *kadm.Client, group string, topics []string) error {
-	committed, err := fetchOffsets(ctx, adm, group)
+	committed, err := fetchGroupOffsets(ctx, adm, group)
 	if err != nil {
 		return fmt.Errorf("reading the offsets of group %s: %w", group, err)
 	}

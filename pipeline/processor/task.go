@@ -146,7 +146,7 @@ func (t *task) applyConversion(tx *engine.Tx, r *kgo.Record) error {
 	if err != nil {
 		t.totals.unreadable++
 		t.m.events.WithLabelValues("unreadable").Inc()
-		tx.Produce(kafka.DeadLetter(t.kafka.Topic(topic.DeadLetters), r, err, tx.Now()))
+		tx.Produce(kafka.NewDeadLetter(t.kafka.Topic(topic.DeadLetters), r, err, tx.Now()))
 		return nil
 	}
 	source := attribution.Source{Partition: t.part.ID, Offset: r.Offset}

@@ -142,13 +142,13 @@ func (r *rig) checkDeadLetters() {
 	}
 	got := make(map[string]string)
 	for _, rec := range letters {
-		l, err := kafka.ParseLetter(rec)
+		l, err := kafka.ParseDeadLetter(rec)
 		if err != nil {
 			r.t.Error(err)
 			continue
 		}
 		got[fmt.Sprintf("%s %d/%d", l.Source.Topic, l.Source.Partition, l.Source.Offset)] += "once"
-		if !l.Cut && (len(l.Record.Headers) != 1 || string(l.Record.Key) != "somebody else") {
+		if !l.Truncated && (len(l.Record.Headers) != 1 || string(l.Record.Key) != "somebody else") {
 			r.t.Errorf("the letter of %+v is not the record: %q %v", l.Source, l.Record.Key, l.Record.Headers)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // ErrWindow marks an attribution window that is longer than clicks are kept.
 var ErrWindow = errors.New("window longer than clicks are kept")
 
-// Topics creates and configures the topics, see [kafka.Apply]. It returns one line per
+// Topics creates and configures the topics, see [kafka.ApplyTopics]. It returns one line per
 // change, including the changes before an error. If the click life is shorter than the
 // longest window of the catalog, it changes nothing and returns [ErrWindow].
 func Topics(ctx context.Context, cfg kafka.Config, want kafka.TopicsConfig, log *slog.Logger) (lines []string,
@@ -35,7 +35,7 @@ func Topics(ctx context.Context, cfg kafka.Config, want kafka.TopicsConfig, log 
 		return nil, err
 	}
 	defer cl.Close()
-	return kafka.Apply(ctx, cl, cfg, want)
+	return kafka.ApplyTopics(ctx, cl, cfg, want)
 }
 
 // CheckTopics reports everything that Topics would change or refuse, and consumer
@@ -50,7 +50,7 @@ func CheckTopics(ctx context.Context, cfg kafka.Config, want kafka.TopicsConfig,
 		return err
 	}
 	defer cl.Close()
-	return errors.Join(kafka.Check(ctx, cl, cfg, want, log), checkClickLife(ctx, cfg, want, log))
+	return errors.Join(kafka.CheckTopics(ctx, cl, cfg, want, log), checkClickLife(ctx, cfg, want, log))
 }
 
 // checkClickLife compares want with the windows of the catalog topic, if there is one.

@@ -6,16 +6,16 @@ import (
 	"syscall"
 )
 
-// child is a process that ends when ours does.
-type child struct {
+// childProcess is a process that ends when ours does.
+type childProcess struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended; err is then how
 	err  error
 }
 
-func startChild(cmd *exec.Cmd) (*child, error) {
+func startChild(cmd *exec.Cmd) (*childProcess, error) {
 	cmd.SysProcAttr = dieWithParent()
-	c := &child{cmd: cmd, done: make(chan struct{})}
+	c := &childProcess{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
 		// Linux ends the child when the thread that started it ends, not the process:
@@ -32,8 +32,8 @@ func startChild(cmd *exec.Cmd) (*child, error) {
 	return c, <-started
 }
 
-// kill ends the child at once, and waits for that.
-func (c *child) kill() {
+// killAndWait ends the child at once, and waits for that.
+func (c *childProcess) killAndWait() {
 	_ = c.cmd.Process.Signal(syscall.SIGKILL) // it may be gone already
 	<-c.done
 }

@@ -24,7 +24,7 @@ type Install struct {
 // "apache".
 func Each(t *testing.T, test func(t *testing.T, in Install)) {
 	t.Run("kfake", func(t *testing.T) {
-		test(t, Install{Brokers: fake(t).ListenAddrs()}.Fresh(t))
+		test(t, Install{Brokers: startFake(t).ListenAddrs()}.Fresh(t))
 	})
 	t.Run("apache", func(t *testing.T) {
 		in := Install{shared: true}
@@ -43,15 +43,15 @@ func (in Install) Fresh(t testing.TB) Install {
 	t.Helper()
 	in.Prefix = "test-" + strings.ToLower(rand.Text()[:8]) + "."
 	if in.shared {
-		t.Cleanup(func() { in.remove(t) })
+		t.Cleanup(func() { in.deleteTopicsAndGroups(t) })
 	}
-	makeTopics(t, in.Config(), 1)
+	createTopics(t, in.Config(), 1)
 	return in
 }
 
 // Config is the install as a program would be told of it.
 func (in Install) Config() kafka.Config {
-	cfg := config(in.Brokers)
+	cfg := clientConfig(in.Brokers)
 	cfg.TopicPrefix = in.Prefix
 	return cfg
 }
@@ -62,15 +62,15 @@ func (in Install) Topic(name string) string { return in.Config().Topic(name) }
 // Group is the full name of a consumer group.
 func (in Install) Group(name string) string { return in.Config().Group(name) }
 
-// remove deletes what the install left on a cluster that stays.
-func (in Install) remove(t testing.TB) {
-	cl, err := kafka.NewClient(in.Config(), discard(), nil)
+// deleteTopicsAndGroups deletes what the install left on a cluster that stays.
+func (in Install) deleteTopicsAndGroups(t testing.TB) {
+	cl, err := kafka.NewClient(in.Config(), discardLogger(), nil)
 	if err != nil {
 		t.Errorf("removing the topics with prefix %s: %v", in.Prefix, err)
 		return
 	}
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), hang)
+	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
 	adm := kadm.NewClient(cl)
 	var names []string

@@ -21,9 +21,9 @@ import (
 
 const kafkaVersion = "4.3.1"
 
-// project is what Maven is asked for. A new version goes here, into kafkaVersion and,
+// mavenProject is what Maven is asked for. A new version goes here, into kafkaVersion and,
 // from `sha256sum *.jar`, into kafka.sha256.
-const project = `<project>
+const mavenProject = `<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>local</groupId><artifactId>kafka</artifactId><version>1</version>
   <dependencies>
@@ -33,26 +33,26 @@ const project = `<project>
 </project>
 `
 
-// manifest is `sha256sum` of all jars of a broker.
+// jarSums is `sha256sum` of all jars of a broker.
 //
 //go:embed kafka.sha256
-var manifest string
+var jarSums string
 
 // errUnavailable: this machine cannot run, or cannot get, Apache Kafka; the text says
 // what to install.
 var errUnavailable = errors.New("no Apache Kafka")
 
-// fetch lets a package manager copy the jars into dir.
-type fetch func(ctx context.Context, dir string) error
+// jarFetcher lets a package manager copy the jars into dir.
+type jarFetcher func(ctx context.Context, dir string) error
 
-// jars returns the files of a broker's class path below cacheDir, fetching them first
+// ensureJars returns the files of a broker's class path below cacheDir, fetching them first
 // if need be. Several processes may call it at once: one fetches, the others wait. The
 // finished directory appears by a rename, and each file is compared with sums, whoever
 // put it there.
-func jars(ctx context.Context, cacheDir, sums string, get fetch) ([]string, error) {
+func ensureJars(ctx context.Context, cacheDir, sums string, get jarFetcher) ([]string, error) {
 	dir := filepath.Join(cacheDir, "kafka-"+kafkaVersion)
 	if _, err := os.Stat(dir); err == nil {
-		return verified(dir, sums)
+		return verifyJars(dir, sums)
 	}
 	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the cache directory: %w", err)
@@ -63,7 +63,7 @@ func jars(ctx context.Context, cacheDir, sums string, get fetch) ([]string, erro
 	}
 	defer lock.Unlock()
 	if _, err := os.Stat(dir); err == nil {
-		return verified(dir, sums)
+		return verifyJars(dir, sums)
 	}
 	old, err := filepath.Glob(filepath.Join(cacheDir, "kafka-fetch-*"))
 	for _, left := range old { // by a process that was killed: we hold the lock
@@ -80,24 +80,24 @@ func jars(ctx context.Context, cacheDir, sums string, get fetch) ([]string, erro
 	if err := get(ctx, tmp); err != nil {
 		return nil, err
 	}
-	if _, err := verified(tmp, sums); err != nil {
+	if _, err := verifyJars(tmp, sums); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(os.Chmod(tmp, 0o755), os.Rename(tmp, dir)); err != nil {
 		return nil, fmt.Errorf("installing the jars: %w", err)
 	}
-	return verified(dir, sums)
+	return verifyJars(dir, sums)
 }
 
-// verified returns the files that sums names, all of which are there as it says.
-func verified(dir, sums string) (paths []string, err error) {
+// verifyJars returns the files that sums names, all of which are there as it says.
+func verifyJars(dir, sums string) (paths []string, err error) {
 	for lines := bufio.NewScanner(strings.NewReader(sums)); lines.Scan(); {
 		want, name, ok := strings.Cut(lines.Text(), "  ")
 		if !ok {
 			return nil, fmt.Errorf("kafka.sha256: %q is not a line of sha256sum", lines.Text())
 		}
 		path := filepath.Join(dir, name)
-		got, err := sum(path)
+		got, err := fileSHA256(path)
 		if err != nil {
 			return nil, fmt.Errorf("checking the jars of Apache Kafka: %w (remove %s to fetch them again)", err, dir)
 		}
@@ -110,7 +110,7 @@ func verified(dir, sums string) (paths []string, err error) {
 	return paths, nil
 }
 
-func sum(path string) (string, error) {
+func fileSHA256(path string) (string, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return "", err
@@ -123,8 +123,8 @@ func sum(path string) (string, error) {
 	return hex.EncodeToString(hash.Sum(nil)), nil
 }
 
-// maven fetches with the mvn command.
-func maven(ctx context.Context, dir string) error {
+// fetchWithMaven fetches with the mvn command.
+func fetchWithMaven(ctx context.Context, dir string) error {
 	mvn, err := exec.LookPath("mvn")
 	if err != nil {
 		return fmt.Errorf("%w: its jars are fetched with mvn, which is not in PATH: install Maven", errUnavailable)
@@ -135,7 +135,7 @@ func maven(ctx context.Context, dir string) error {
 	}
 	defer os.RemoveAll(work)
 	pom := filepath.Join(work, "pom.xml")
-	if err := os.WriteFile(pom, []byte(project), 0o644); err != nil {
+	if err := os.WriteFile(pom, []byte(mavenProject), 0o644); err != nil {
 		return fmt.Errorf("writing Maven's project: %w", err)
 	}
 	fmt.Fprintf(os.Stderr, "kafkatest: fetching Apache Kafka %s (44 MB, once) with Maven into %s\n",
@@ -149,7 +149,7 @@ func maven(ctx context.Context, dir string) error {
 		case <-child.done:
 			err = child.err
 		case <-ctx.Done():
-			child.kill()
+			child.killAndWait()
 			err = context.Cause(ctx)
 		}
 	}

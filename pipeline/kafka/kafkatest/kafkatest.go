@@ -15,9 +15,9 @@ import (
 // Partitions is the partition count of the topics that this package makes.
 const Partitions = 6
 
-// hang is how long this package waits for a broker: it is for what never comes, far
+// waitLimit is how long this package waits for a broker: it is for what never comes, far
 // beyond what a slow machine takes.
-const hang = 3 * time.Minute
+const waitLimit = 3 * time.Minute
 
 // Broker starts a kfake with all our topics and fresh consumer groups, and stops it
 // when the test ends.
@@ -30,13 +30,13 @@ func Broker(t testing.TB) (brokers []string) {
 // Cluster is Broker for tests that inject faults into the fake.
 func Cluster(t testing.TB, opts ...kfake.Opt) (*kfake.Cluster, []string) {
 	t.Helper()
-	c := fake(t, opts...)
+	c := startFake(t, opts...)
 	Topics(t, c.ListenAddrs())
 	return c, c.ListenAddrs()
 }
 
-// fake starts a kfake without topics.
-func fake(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
+// startFake starts a kfake without topics.
+func startFake(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
 	t.Helper()
 	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(time.Second),
 		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"})}, opts...)...)
@@ -51,16 +51,16 @@ func fake(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
 // all nodes whose addresses are given.
 func Topics(t testing.TB, brokers []string) {
 	t.Helper()
-	makeTopics(t, config(brokers), len(brokers))
+	createTopics(t, clientConfig(brokers), len(brokers))
 }
 
-func makeTopics(t testing.TB, cfg kafka.Config, replicas int) {
+func createTopics(t testing.TB, cfg kafka.Config, replicas int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	want := kafka.DefaultTopicsConfig()
 	want.Partitions, want.Replication = Partitions, int16(replicas)
-	if _, err := kafka.Apply(ctx, Client(t, cfg.Brokers), cfg, want); err != nil {
+	if _, err := kafka.ApplyTopics(ctx, Client(t, cfg.Brokers), cfg, want); err != nil {
 		t.Fatalf("making topics: %v", err)
 	}
 }
@@ -68,7 +68,7 @@ func makeTopics(t testing.TB, cfg kafka.Config, replicas int) {
 // Client makes a client that is closed when the test ends.
 func Client(t testing.TB, brokers []string, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
-	cl, err := kafka.NewClient(config(brokers), discard(), nil, opts...)
+	cl, err := kafka.NewClient(clientConfig(brokers), discardLogger(), nil, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,19 +89,19 @@ func Produce(t testing.TB, brokers []string, records ...*kgo.Record) {
 // when it is called.
 func Consume(t testing.TB, brokers []string, topicName string) []*kgo.Record {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
-	records, err := kafka.ReadAll(ctx, config(brokers), discard(), topicName)
+	records, err := kafka.ReadAll(ctx, clientConfig(brokers), discardLogger(), topicName)
 	if err != nil {
 		t.Fatalf("consuming %s: %v", topicName, err)
 	}
 	return records
 }
 
-func config(brokers []string) kafka.Config {
+func clientConfig(brokers []string) kafka.Config {
 	cfg := kafka.DefaultConfig()
 	cfg.Brokers = brokers
 	return cfg
 }
 
-func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func discardLogger() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }

@@ -34,17 +34,17 @@ type RealBroker struct {
 	classPath string
 	settings  []string
 	dir       string
-	cluster   string // its id
+	clusterID string // its id
 	nodes     []*node
 }
 
 // node is one JVM, broker and controller at once.
 type node struct {
-	id      int // from 1
-	dir     string
-	port    int    // clients; the controller listens on the next one
-	logDir  string // the id of its log directory, which the quorum knows it by
-	running *child // nil while it is down
+	id       int // from 1
+	dir      string
+	port     int           // clients; the controller listens on the next one
+	logDirID string        // the id of its log directory, which the quorum knows it by
+	running  *childProcess // nil while it is down
 }
 
 // Real starts Apache Kafka without topics, and ends it with the test. settings are
@@ -52,28 +52,28 @@ type node struct {
 // Maven is missing, or fails it if PARTNERS_REQUIRE_KAFKA=1.
 func Real(t testing.TB, settings ...string) *RealBroker {
 	t.Helper()
-	return start(t, 1, (*flock.Flock).TryRLockContext, settings)
+	return startReal(t, 1, (*flock.Flock).TryRLockContext, settings)
 }
 
 // Alone is Real for a test that needs the whole machine: no other broker of this user's
 // tests runs beside it, in whatever package.
 func Alone(t testing.TB, settings ...string) *RealBroker {
 	t.Helper()
-	return start(t, 1, (*flock.Flock).TryLockContext, settings)
+	return startReal(t, 1, (*flock.Flock).TryLockContext, settings)
 }
 
 // Three is Alone with three nodes: three replicas of everything, of which two must
 // acknowledge.
 func Three(t testing.TB, settings ...string) *RealBroker {
 	t.Helper()
-	return start(t, 3, (*flock.Flock).TryLockContext, settings)
+	return startReal(t, 3, (*flock.Flock).TryLockContext, settings)
 }
 
-func start(t testing.TB, nodes int, lock func(*flock.Flock, context.Context, time.Duration) (bool, error),
+func startReal(t testing.TB, nodes int, lock func(*flock.Flock, context.Context, time.Duration) (bool, error),
 	settings []string) *RealBroker {
 	t.Helper()
 	b := &RealBroker{t: t, settings: settings}
-	b.require()
+	b.requireKafka()
 	file := flock.New(filepath.Join(os.TempDir(), fmt.Sprintf("kafkatest-%d.lock", os.Getuid())))
 	if _, err := lock(file, t.Context(), 100*time.Millisecond); err != nil {
 		t.Fatalf("waiting for the tests that use Apache Kafka beside this one: %v", err)
@@ -87,26 +87,26 @@ func start(t testing.TB, nodes int, lock func(*flock.Flock, context.Context, tim
 	for i := range nodes {
 		b.nodes = append(b.nodes, &node{id: i + 1, dir: filepath.Join(dir, fmt.Sprint("node-", i+1))})
 	}
-	t.Cleanup(b.cleanup)
+	t.Cleanup(b.removeData)
 	for attempt := 1; ; attempt++ {
-		err := b.format()
+		err := b.formatNodes()
 		if err == nil {
-			err = b.boot(b.nodes)
+			err = b.bootNodes(b.nodes)
 		}
 		if err == nil {
 			return b
 		}
-		b.end()
-		if attempt == 3 || !strings.Contains(b.logged(), "Address already in use") {
+		b.killAllNodes()
+		if attempt == 3 || !strings.Contains(b.readLogs(), "Address already in use") {
 			t.Fatalf("starting Apache Kafka: %v", err)
 		}
 	}
 }
 
-// require ends the test where Apache Kafka cannot run.
-func (b *RealBroker) require() {
+// requireKafka ends the test where Apache Kafka cannot run.
+func (b *RealBroker) requireKafka() {
 	b.t.Helper()
-	err := b.prepare(b.t.Context())
+	err := b.findJavaAndJars(b.t.Context())
 	switch {
 	case errors.Is(err, errUnavailable) && os.Getenv("PARTNERS_REQUIRE_KAFKA") != "1":
 		b.t.Skipf("SKIP: %v", err)
@@ -147,9 +147,9 @@ func (b *RealBroker) Stop() {
 func (b *RealBroker) Start() {
 	b.t.Helper()
 	for _, n := range b.nodes {
-		b.down(n, false)
+		b.requireState(n, false)
 	}
-	if err := b.boot(b.nodes); err != nil {
+	if err := b.bootNodes(b.nodes); err != nil {
 		b.t.Fatalf("starting Apache Kafka again: %v", err)
 	}
 }
@@ -157,64 +157,64 @@ func (b *RealBroker) Start() {
 // KillNode is Kill for one node, counted from 0.
 func (b *RealBroker) KillNode(i int) {
 	b.t.Helper()
-	b.down(b.nodes[i], true)
-	b.nodes[i].end()
+	b.requireState(b.nodes[i], true)
+	b.nodes[i].killProcess()
 }
 
 // StopNode is Stop for one node.
 func (b *RealBroker) StopNode(i int) {
 	b.t.Helper()
 	n := b.nodes[i]
-	b.down(n, true)
+	b.requireState(n, true)
 	_ = n.running.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-n.running.done:
-	case <-time.After(hang):
+	case <-time.After(waitLimit):
 		b.t.Errorf("node %d of Apache Kafka does not stop: killing it", n.id)
 	}
-	n.end()
+	n.killProcess()
 }
 
 // StartNode is Start for one node.
 func (b *RealBroker) StartNode(i int) {
 	b.t.Helper()
-	b.down(b.nodes[i], false)
-	if err := b.boot(b.nodes[i : i+1]); err != nil {
+	b.requireState(b.nodes[i], false)
+	if err := b.bootNodes(b.nodes[i : i+1]); err != nil {
 		b.t.Fatalf("starting node %d of Apache Kafka again: %v", i+1, err)
 	}
 }
 
-// down ends the test unless a node runs as it must.
-func (b *RealBroker) down(n *node, running bool) {
+// requireState ends the test unless a node runs as it must.
+func (b *RealBroker) requireState(n *node, running bool) {
 	b.t.Helper()
 	if (n.running != nil) != running {
 		b.t.Fatalf("node %d of Apache Kafka runs: %v", n.id, !running)
 	}
 }
 
-// end makes sure that it is gone.
-func (n *node) end() {
+// killProcess makes sure that it is gone.
+func (n *node) killProcess() {
 	if n.running != nil {
-		n.running.kill()
+		n.running.killAndWait()
 		n.running = nil
 	}
 }
 
-func (b *RealBroker) end() {
+func (b *RealBroker) killAllNodes() {
 	for _, n := range b.nodes {
-		n.end()
+		n.killProcess()
 	}
 }
 
-// cleanup keeps the logs of a test that failed, and nothing else.
-func (b *RealBroker) cleanup() {
-	b.end()
+// removeData keeps the logs of a test that failed, and nothing else.
+func (b *RealBroker) removeData() {
+	b.killAllNodes()
 	remove := []string{b.dir}
 	if b.t.Failed() {
 		remove = nil
 		for _, n := range b.nodes {
-			remove = append(remove, n.data())
-			b.t.Logf("the log of Apache Kafka is %s; it ends:\n%s", n.logFile(), lastLines(n.logged(), 30))
+			remove = append(remove, n.dataDir())
+			b.t.Logf("the log of Apache Kafka is %s; it ends:\n%s", n.logFile(), lastLines(n.readLog(), 30))
 		}
 	}
 	for _, dir := range remove {
@@ -224,11 +224,11 @@ func (b *RealBroker) cleanup() {
 	}
 }
 
-func (n *node) data() string { return filepath.Join(n.dir, "data") }
+func (n *node) dataDir() string { return filepath.Join(n.dir, "data") }
 
 func (n *node) logFile() string { return filepath.Join(n.dir, "broker.log") }
 
-func (n *node) logged() string {
+func (n *node) readLog() string {
 	text, err := os.ReadFile(n.logFile())
 	if err != nil {
 		return err.Error()
@@ -236,15 +236,15 @@ func (n *node) logged() string {
 	return string(text)
 }
 
-func (b *RealBroker) logged() (text string) {
+func (b *RealBroker) readLogs() (text string) {
 	for _, n := range b.nodes {
-		text += n.logged()
+		text += n.readLog()
 	}
 	return text
 }
 
-// prepare finds Java and the jars.
-func (b *RealBroker) prepare(ctx context.Context) error {
+// findJavaAndJars finds Java and the jars.
+func (b *RealBroker) findJavaAndJars(ctx context.Context) error {
 	java, err := exec.LookPath("java")
 	if err != nil {
 		return fmt.Errorf("%w: java is not in PATH: install a Java runtime, version 17 or newer", errUnavailable)
@@ -262,7 +262,7 @@ func (b *RealBroker) prepare(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("not done after 5 minutes"))
 	defer cancel()
-	files, err := jars(ctx, filepath.Join(cache, "nimriz-partners"), manifest, maven)
+	files, err := ensureJars(ctx, filepath.Join(cache, "nimriz-partners"), jarSums, fetchWithMaven)
 	if err != nil {
 		return err
 	}
@@ -283,10 +283,10 @@ func javaVersion(said string) int {
 	return v
 }
 
-// properties are the settings of a node whose clients and tests are all on this machine
+// serverProperties are the settings of a node whose clients and tests are all on this machine
 // and in a hurry. Everything about transactions and messages that is not here is
 // Kafka's default.
-func (b *RealBroker) properties(n *node) string {
+func (b *RealBroker) serverProperties(n *node) string {
 	var controllers []string
 	for _, other := range b.nodes {
 		controllers = append(controllers, fmt.Sprintf("127.0.0.1:%d", other.port+1))
@@ -314,12 +314,12 @@ auto.create.topics.enable=false
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 %[8]s
-`, n.id, strings.Join(controllers, ","), n.port, n.port+1, n.data(), replicas, max(1, replicas-1), strings.Join(b.settings, "\n"))
+`, n.id, strings.Join(controllers, ","), n.port, n.port+1, n.dataDir(), replicas, max(1, replicas-1), strings.Join(b.settings, "\n"))
 }
 
-// command runs one of Kafka's programs for a node, whose settings are in
+// javaCommand runs one of Kafka's programs for a node, whose settings are in
 // server.properties.
-func (b *RealBroker) command(n *node, out io.Writer, class string, args ...string) *exec.Cmd {
+func (b *RealBroker) javaCommand(n *node, out io.Writer, class string, args ...string) *exec.Cmd {
 	cmd := exec.Command(b.java, append([]string{"-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
 		"-Xshare:auto",
 		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
@@ -330,12 +330,12 @@ func (b *RealBroker) command(n *node, out io.Writer, class string, args ...strin
 	return cmd
 }
 
-// format picks ports and makes empty log directories for them.
-func (b *RealBroker) format() error {
-	b.cluster = newID()
+// formatNodes picks ports and makes empty log directories for them.
+func (b *RealBroker) formatNodes() error {
+	b.clusterID = newID()
 	var voters []string
 	for _, n := range b.nodes {
-		if err := os.RemoveAll(n.data()); err != nil {
+		if err := os.RemoveAll(n.dataDir()); err != nil {
 			return fmt.Errorf("removing the data of a failed start: %w", err)
 		}
 		if err := os.MkdirAll(n.dir, 0o755); err != nil {
@@ -346,12 +346,12 @@ func (b *RealBroker) format() error {
 			if err != nil {
 				return err
 			}
-			n.port, n.logDir = port, newID()
+			n.port, n.logDirID = port, newID()
 			taken = slices.ContainsFunc(b.nodes, func(other *node) bool {
 				return other.id < n.id && other.port == port
 			})
 		}
-		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d:%s", n.id, n.port+1, n.logDir))
+		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d:%s", n.id, n.port+1, n.logDirID))
 	}
 	failed := make(chan error, len(b.nodes))
 	for _, n := range b.nodes {
@@ -365,12 +365,12 @@ func (b *RealBroker) format() error {
 }
 
 func (b *RealBroker) formatNode(n *node, voters string) error {
-	if err := os.WriteFile(filepath.Join(n.dir, "server.properties"), []byte(b.properties(n)), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(n.dir, "server.properties"), []byte(b.serverProperties(n)), 0o644); err != nil {
 		return fmt.Errorf("writing the settings: %w", err)
 	}
 	var said bytes.Buffer
-	c, err := startChild(b.command(n, &said, "kafka.tools.StorageTool", "format", "--initial-controllers", voters,
-		"-t", b.cluster, "-c", "server.properties"))
+	c, err := startChild(b.javaCommand(n, &said, "kafka.tools.StorageTool", "format", "--initial-controllers", voters,
+		"-t", b.clusterID, "-c", "server.properties"))
 	if err != nil {
 		return fmt.Errorf("formatting its log directory: %w", err)
 	}
@@ -408,18 +408,18 @@ func freePorts() (int, error) {
 	return 0, errors.New("no two free ports in a row between 20000 and 32000")
 }
 
-// boot starts nodes and waits until the cluster counts them in.
-func (b *RealBroker) boot(nodes []*node) error {
+// bootNodes starts nodes and waits until the cluster counts them in.
+func (b *RealBroker) bootNodes(nodes []*node) error {
 	for _, n := range nodes {
-		if err := b.launch(n); err != nil {
+		if err := b.launchNode(n); err != nil {
 			return err
 		}
 	}
-	deadline := time.Now().Add(hang)
+	deadline := time.Now().Add(waitLimit)
 	for _, n := range nodes {
-		for !b.answers(n) {
+		for !b.isReady(n) {
 			if time.Now().After(deadline) {
-				return fmt.Errorf("node %d does not answer after %v", n.id, hang)
+				return fmt.Errorf("node %d does not answer after %v", n.id, waitLimit)
 			}
 			select {
 			case <-n.running.done:
@@ -433,29 +433,29 @@ func (b *RealBroker) boot(nodes []*node) error {
 	return nil
 }
 
-func (b *RealBroker) launch(n *node) error {
+func (b *RealBroker) launchNode(n *node) error {
 	log, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("opening its log: %w", err)
 	}
 	defer log.Close() // the child has its own
 	fmt.Fprintf(log, "%s starting on port %d\n", time.Now().Format("15:04:05.000"), n.port)
-	n.running, err = startChild(b.command(n, log, "kafka.Kafka", "server.properties"))
+	n.running, err = startChild(b.javaCommand(n, log, "kafka.Kafka", "server.properties"))
 	if err != nil {
 		n.running = nil
 	}
 	return err
 }
 
-// answers reports whether our node is there and belongs to the cluster: on its port
+// isReady reports whether our node is there and belongs to the cluster: on its port
 // another test's might be.
-func (b *RealBroker) answers(n *node) bool {
+func (b *RealBroker) isReady(n *node) bool {
 	conn, err := net.DialTimeout("tcp", n.address(), time.Second)
 	if err != nil {
 		return false
 	}
 	conn.Close()
-	cl, err := kafka.NewClient(config([]string{n.address()}), discard(), nil)
+	cl, err := kafka.NewClient(clientConfig([]string{n.address()}), discardLogger(), nil)
 	if err != nil {
 		return false
 	}
@@ -463,7 +463,7 @@ func (b *RealBroker) answers(n *node) bool {
 	ctx, cancel := context.WithTimeout(b.t.Context(), 5*time.Second)
 	defer cancel()
 	meta, err := kadm.NewClient(cl).BrokerMetadata(ctx)
-	return err == nil && meta.Cluster == b.cluster && slices.ContainsFunc(meta.Brokers, func(d kadm.BrokerDetail) bool {
+	return err == nil && meta.Cluster == b.clusterID && slices.ContainsFunc(meta.Brokers, func(d kadm.BrokerDetail) bool {
 		return int(d.NodeID) == n.id
 	})
 }

@@ -34,7 +34,7 @@ func TestRealKeepsItsLog(t *testing.T) {
 	put("a")
 	port := b.Brokers()[0]
 	b.Kill()
-	if b.answers(b.nodes[0]) {
+	if b.isReady(b.nodes[0]) {
 		t.Error("a killed broker answers")
 	}
 	began = time.Now()
@@ -112,19 +112,19 @@ func TestRealDiesWithTheTest(t *testing.T) {
 		}
 		select {}
 	}
-	(&RealBroker{t: t}).require()
+	(&RealBroker{t: t}).requireKafka()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "pid")
-	cmd := exec.Command(self, "-test.run=^TestRealDiesWithTheTest$", "-test.timeout="+hang.String())
+	cmd := exec.Command(self, "-test.run=^TestRealDiesWithTheTest$", "-test.timeout="+waitLimit.String())
 	cmd.Env = append(os.Environ(), "PARTNERS_TEST_ORPHAN="+path)
 	c, err := startChild(cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.kill()
+	defer c.killAndWait()
 	eventually(t, func() bool { b, err := os.ReadFile(path); return err == nil && len(b) > 0 })
 	said, err := os.ReadFile(path)
 	if err != nil {
@@ -139,7 +139,7 @@ func TestRealDiesWithTheTest(t *testing.T) {
 	if err := syscall.Kill(pid, 0); err != nil {
 		t.Fatalf("the broker is not there before the kill: %v", err)
 	}
-	c.kill()
+	c.killAndWait()
 	// The orphan is a zombie until whoever adopted it looks.
 	eventually(t, func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -149,9 +149,9 @@ func TestRealDiesWithTheTest(t *testing.T) {
 
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(hang); !ok(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not after %v", hang)
+			t.Fatalf("not after %v", waitLimit)
 		}
 	}
 }
@@ -167,7 +167,7 @@ func TestJars(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	get := func(t *testing.T, calls *atomic.Int64, b string) fetch {
+	get := func(t *testing.T, calls *atomic.Int64, b string) jarFetcher {
 		return func(_ context.Context, dir string) error {
 			calls.Add(1)
 			write(t, dir, "a.jar", "A")
@@ -182,7 +182,7 @@ func TestJars(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				got, err := jars(t.Context(), cache, sums, get(t, &calls, "B"))
+				got, err := ensureJars(t.Context(), cache, sums, get(t, &calls, "B"))
 				if err != nil || len(got) != 2 || filepath.Base(got[1]) != "b.jar" {
 					t.Errorf("got %v, %v", got, err)
 				}
@@ -197,7 +197,7 @@ func TestJars(t *testing.T) {
 			t.Errorf("left behind: %v", left)
 		}
 		write(t, filepath.Join(cache, "kafka-"+kafkaVersion), "a.jar", "x")
-		if _, err := jars(t.Context(), cache, sums, nil); err == nil ||
+		if _, err := ensureJars(t.Context(), cache, sums, nil); err == nil ||
 			!strings.Contains(err.Error(), "not the published file") {
 			t.Errorf("a damaged copy: %v", err)
 		}
@@ -205,7 +205,7 @@ func TestJars(t *testing.T) {
 	t.Run("another file", func(t *testing.T) {
 		var calls atomic.Int64
 		cache := t.TempDir()
-		_, err := jars(t.Context(), cache, sums, get(t, &calls, "other"))
+		_, err := ensureJars(t.Context(), cache, sums, get(t, &calls, "other"))
 		if err == nil || errors.Is(err, errUnavailable) || !strings.Contains(err.Error(), "b.jar has the SHA-256") {
 			t.Errorf("got %v", err)
 		}
@@ -215,7 +215,7 @@ func TestJars(t *testing.T) {
 	})
 	t.Run("no network", func(t *testing.T) {
 		broken := errors.New("broken")
-		if _, err := jars(t.Context(), t.TempDir(), sums, func(context.Context, string) error {
+		if _, err := ensureJars(t.Context(), t.TempDir(), sums, func(context.Context, string) error {
 			return broken
 		}); !errors.Is(err, broken) {
 			t.Errorf("got %v", err)
@@ -227,7 +227,7 @@ func TestJars(t *testing.T) {
 		if err := os.Mkdir(left, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := jars(t.Context(), cache, sums, get(t, &calls, "B")); err != nil {
+		if _, err := ensureJars(t.Context(), cache, sums, get(t, &calls, "B")); err != nil {
 			t.Error(err)
 		}
 		if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {

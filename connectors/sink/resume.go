@@ -16,22 +16,22 @@ import (
 // intent are counted.
 const clockSkew = 5 * time.Minute
 
-// situation is all that decides where a partition is taken up.
-type situation struct {
+// recoveredState is all that decides where a partition is taken up.
+type recoveredState struct {
 	topicID   string
 	committed int64   // of the consumer group; -1: none
 	intent    *intent // in the commit's metadata; nil: none
 	// From table batches.
-	tiledIDs []string // topic ids of the partition's batches
-	tiledEnd int64    // end of the gapless run of finished batches; -1: no batch
+	batchTopicIDs []string // topic ids of the partition's batches
+	contiguousEnd int64    // end of the gapless run of finished batches; -1: no batch
 	// The log holds [logStart, logEnd).
 	logStart, logEnd int64
 }
 
-// origin returns the offset of the first record that is not known to be in the tables,
+// resumeOffset returns the offset of the first record that is not known to be in the tables,
 // whether the log still has it or not.
-func (s situation) origin() (at int64, err error) {
-	for _, id := range s.tiledIDs {
+func (s recoveredState) resumeOffset() (at int64, err error) {
+	for _, id := range s.batchTopicIDs {
 		if id != s.topicID {
 			return 0, fmt.Errorf("%w: the finished batches in ClickHouse are of topic id %s, the topic now has "+
 				"%s: it was deleted and created again, or this is another cluster; give the new topic a new "+
@@ -44,8 +44,8 @@ func (s situation) origin() (at int64, err error) {
 			ErrTopicChanged, s.intent.topicID, s.topicID)
 	}
 	switch {
-	case s.tiledEnd >= 0:
-		return s.tiledEnd, nil // whatever is committed: the tables know best what is in them
+	case s.contiguousEnd >= 0:
+		return s.contiguousEnd, nil // whatever is committed: the tables know best what is in them
 	case s.committed >= 0:
 		return s.committed, nil
 	default:
@@ -55,10 +55,10 @@ func (s situation) origin() (at int64, err error) {
 	}
 }
 
-// begin returns the origin, which must be in the log, and the batch that has to be
+// findResumePoint returns the origin, which must be in the log, and the batch that has to be
 // formed there if an intent names it.
-func (s situation) begin() (at int64, redo *intent, err error) {
-	if at, err = s.origin(); err != nil {
+func (s recoveredState) findResumePoint() (at int64, redo *intent, err error) {
+	if at, err = s.resumeOffset(); err != nil {
 		return 0, nil, err
 	}
 	if at < s.logStart {
@@ -80,61 +80,61 @@ func (s situation) begin() (at int64, redo *intent, err error) {
 	return at, redo, nil
 }
 
-// taking is a partition about to be taken up.
-type taking struct {
-	feed      *feed
+// partitionClaim is a partition about to be taken up.
+type partitionClaim struct {
+	mapping   *topicMapping
 	partition int32
-	situation
-	at   int64
-	redo *intent
-	from int64 // the base table must have no row at or behind it
+	recoveredState
+	resumeAt       int64
+	declaredIntent *intent
+	unrecordedFrom int64 // the base table must have no row at or behind it
 }
 
-// place finds out where each partition is taken up, with a fixed number of questions
+// resolveClaims finds out where each partition is taken up, with a fixed number of questions
 // for all of them together. An error is either one that time can heal, or one of this
 // package's.
-func (s *Sink) place(ctx context.Context, partitions []*taking) error {
-	if err := s.logRanges(ctx, partitions); err != nil {
+func (s *Sink) resolveClaims(ctx context.Context, partitions []*partitionClaim) error {
+	if err := s.readLogRanges(ctx, partitions); err != nil {
 		return err
 	}
-	if err := s.tiled(ctx, partitions); err != nil {
+	if err := s.readFinishedBatches(ctx, partitions); err != nil {
 		return err
 	}
-	byFeed := map[*feed][]*taking{}
+	byFeed := map[*topicMapping][]*partitionClaim{}
 	for _, t := range partitions {
 		var err error
-		if t.at, t.redo, err = t.begin(); err != nil {
-			return fmt.Errorf("%s partition %d: %w", t.feed.topic, t.partition, err)
+		if t.resumeAt, t.declaredIntent, err = t.findResumePoint(); err != nil {
+			return fmt.Errorf("%s partition %d: %w", t.mapping.topic, t.partition, err)
 		}
 		// What lies behind must be free of rows, or an insert got through that was not
 		// recorded. The one exception is the batch of an intent that is young enough to
 		// be repeated: its token is still known.
-		t.from = t.at
-		if t.redo != nil {
-			young, err := s.young(ctx, t.feed, t.redo)
+		t.unrecordedFrom = t.resumeAt
+		if t.declaredIntent != nil {
+			young, err := s.dedupTokenStillKnown(ctx, t.mapping, t.declaredIntent)
 			if err != nil {
 				return err
 			}
 			if young {
-				t.from = t.redo.end
+				t.unrecordedFrom = t.declaredIntent.end
 			}
 		}
-		byFeed[t.feed] = append(byFeed[t.feed], t)
+		byFeed[t.mapping] = append(byFeed[t.mapping], t)
 	}
 	for f, partitions := range byFeed {
-		if err := s.free(ctx, f, partitions); err != nil {
+		if err := s.checkNoUnrecordedRows(ctx, f, partitions); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// free returns ErrHalfDone if the base table has a row of a partition at or behind the
+// checkNoUnrecordedRows returns ErrHalfDone if the base table has a row of a partition at or behind the
 // partition's from.
-func (s *Sink) free(ctx context.Context, f *feed, partitions []*taking) error {
+func (s *Sink) checkNoUnrecordedRows(ctx context.Context, f *topicMapping, partitions []*partitionClaim) error {
 	var behind []string // numbers only
 	for _, t := range partitions {
-		behind = append(behind, fmt.Sprintf("(src_partition = %d AND src_offset >= %d)", t.partition, t.from))
+		behind = append(behind, fmt.Sprintf("(src_partition = %d AND src_offset >= %d)", t.partition, t.unrecordedFrom))
 	}
 	var found []struct {
 		Partition uint32 `ch:"src_partition"`
@@ -153,11 +153,11 @@ func (s *Sink) free(ctx context.Context, f *feed, partitions []*taking) error {
 	return nil
 }
 
-// logRanges notes the first offset of each log and the one behind its last record.
-func (s *Sink) logRanges(ctx context.Context, partitions []*taking) error {
+// readLogRanges notes the first offset of each log and the one behind its last record.
+func (s *Sink) readLogRanges(ctx context.Context, partitions []*partitionClaim) error {
 	var names []string
 	for _, t := range partitions {
-		if name := s.kafka.Topic(t.feed.topic); !slices.Contains(names, name) {
+		if name := s.kafka.Topic(t.mapping.topic); !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
@@ -171,7 +171,7 @@ func (s *Sink) logRanges(ctx context.Context, partitions []*taking) error {
 		return fmt.Errorf("%w: listing the ends of the logs: %w", errKafka, err)
 	}
 	for _, t := range partitions {
-		name := s.kafka.Topic(t.feed.topic)
+		name := s.kafka.Topic(t.mapping.topic)
 		first, ok1 := starts.Lookup(name, t.partition)
 		last, ok2 := ends.Lookup(name, t.partition)
 		switch {
@@ -186,8 +186,8 @@ func (s *Sink) logRanges(ctx context.Context, partitions []*taking) error {
 	return nil
 }
 
-// tiled notes what table batches says.
-func (s *Sink) tiled(ctx context.Context, partitions []*taking) error {
+// readFinishedBatches notes what table batches says.
+func (s *Sink) readFinishedBatches(ctx context.Context, partitions []*partitionClaim) error {
 	type key struct {
 		topic     string
 		partition uint32
@@ -216,20 +216,20 @@ func (s *Sink) tiled(ctx context.Context, partitions []*taking) error {
 		endOf[key{x.Topic, x.Partition}] = int64(x.End)
 	}
 	for _, t := range partitions {
-		k := key{t.feed.topic, uint32(t.partition)}
-		t.tiledIDs, t.tiledEnd = idsOf[k], -1
+		k := key{t.mapping.topic, uint32(t.partition)}
+		t.batchTopicIDs, t.contiguousEnd = idsOf[k], -1
 		if end, ok := endOf[k]; ok {
-			t.tiledEnd = end
+			t.contiguousEnd = end
 		}
 	}
 	return nil
 }
 
-// young reports whether the tables still know the token of a batch that was declared
+// dedupTokenStillKnown reports whether the tables still know the token of a batch that was declared
 // but not recorded: less than half of their windows has gone by since.
-func (s *Sink) young(ctx context.Context, f *feed, i *intent) (bool, error) {
+func (s *Sink) dedupTokenStillKnown(ctx context.Context, f *topicMapping, i *intent) (bool, error) {
 	window := s.windows[f.topic]
-	if window.age > 0 && time.Since(i.at) > window.age/2 {
+	if window.age > 0 && time.Since(i.declaredAt) > window.age/2 {
 		return false, nil
 	}
 	var followed []struct {
@@ -237,7 +237,7 @@ func (s *Sink) young(ctx context.Context, f *feed, i *intent) (bool, error) {
 	}
 	err := s.wh.Select(ctx, &followed, "SELECT count() AS batches FROM batches WHERE has({topics:Array(String)}, "+
 		"topic) AND rows > 0 AND inserted_at >= fromUnixTimestamp64Milli({since:Int64})",
-		clickhouse.Named("topics", f.fellows), clickhouse.Named("since", i.at.Add(-clockSkew).UnixMilli()))
+		clickhouse.Named("topics", f.dedupGroup), clickhouse.Named("since", i.declaredAt.Add(-clockSkew).UnixMilli()))
 	if err != nil {
 		return false, fmt.Errorf("counting the batches since the last intent: %w", err)
 	}

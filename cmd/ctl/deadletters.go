@@ -22,17 +22,17 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// lettersFlags are the same for all three commands; force and clickhouse are replay's.
-type lettersFlags struct {
+// deadLetterFlags are the same for all three commands; force and clickhouse are replay's.
+type deadLetterFlags struct {
 	kafka      kafka.Config
 	schemaIDs  string
 	force      bool
 	clickhouse clickhouse.Config
 }
 
-func lettersCommands() []command {
-	define := func(fs *flag.FlagSet) *lettersFlags {
-		l := &lettersFlags{kafka: kafka.DefaultConfig()}
+func deadLetterCommands() []command {
+	define := func(fs *flag.FlagSet) *deadLetterFlags {
+		l := &deadLetterFlags{kafka: kafka.DefaultConfig()}
 		l.kafka.ClientID = "partners-ctl"
 		daemon.KafkaFlags(fs, &l.kafka)
 		daemon.SchemaIDsFlag(fs, &l.schemaIDs)
@@ -41,11 +41,11 @@ func lettersCommands() []command {
 	return []command{
 		{"dead-letters list", "", "lists the records that nobody could read, and where they came from",
 			func(fs *flag.FlagSet) func(context.Context, *call) error {
-				return define(fs).list
+				return define(fs).listDeadLetters
 			}},
 		{"dead-letters show", "OFFSET…", "prints dead letters whole",
 			func(fs *flag.FlagSet) func(context.Context, *call) error {
-				return define(fs).show
+				return define(fs).showDeadLetters
 			}},
 		{"dead-letters replay", "OFFSET…", "sends dead letters again to the partition that they came from; each " +
 			"becomes a new record there", func(fs *flag.FlagSet) func(context.Context, *call) error {
@@ -55,14 +55,14 @@ func lettersCommands() []command {
 			fs.StringVar(&l.clickhouse.DSN, "clickhouse", "",
 				"`DSN` of the warehouse; required for letters of outcomes and rejections, which would count twice "+
 					"if they were there already")
-			return l.replay
+			return l.replayDeadLetters
 		}},
 	}
 }
 
-// read returns the letters with the given offsets, in that order; all of them if none
+// readDeadLetters returns the letters with the given offsets, in that order; all of them if none
 // is given.
-func (f *lettersFlags) read(ctx context.Context, offsets []string) (letters []kafka.Letter, err error) {
+func (f *deadLetterFlags) readDeadLetters(ctx context.Context, offsets []string) (letters []kafka.DeadLetter, err error) {
 	var want []int64
 	for _, text := range offsets {
 		n, err := strconv.ParseInt(text, 10, 64)
@@ -88,7 +88,7 @@ func (f *lettersFlags) read(ctx context.Context, offsets []string) (letters []ka
 				return fmt.Errorf("%s has no letter at offset %d: `ctl dead-letters list` shows what is there",
 					name, offset)
 			}
-			l, err := kafka.ParseLetter(records[i])
+			l, err := kafka.ParseDeadLetter(records[i])
 			if err != nil {
 				return err
 			}
@@ -99,12 +99,12 @@ func (f *lettersFlags) read(ctx context.Context, offsets []string) (letters []ka
 	return letters, err
 }
 
-func (f *lettersFlags) list(ctx context.Context, c *call) error {
+func (f *deadLetterFlags) listDeadLetters(ctx context.Context, c *call) error {
 	codec, err := daemon.Codec(f.schemaIDs)
 	if err != nil {
 		return usageError{err}
 	}
-	letters, err := f.read(ctx, nil)
+	letters, err := f.readDeadLetters(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -117,17 +117,17 @@ func (f *lettersFlags) list(ctx context.Context, c *call) error {
 	t.AppendHeader(table.Row{"Offset", "Failed at", "Source", "Bytes", "Error", "Now"})
 	for _, l := range letters {
 		now := "readable"
-		if _, err := f.readable(codec, l); err != nil {
+		if _, err := f.describeRecord(codec, l); err != nil {
 			now = "unreadable"
 		}
-		t.AppendRow(table.Row{l.At, l.FailedAt, fmt.Sprintf("%s %d/%d", l.Source.Topic, l.Source.Partition,
+		t.AppendRow(table.Row{l.Offset, l.FailedAt, fmt.Sprintf("%s %d/%d", l.Source.Topic, l.Source.Partition,
 			l.Source.Offset), len(l.Record.Value), fmt.Sprintf("%.120s", l.Error), now})
 	}
 	c.say("%s", t.Render())
 	return nil
 }
 
-func (f *lettersFlags) show(ctx context.Context, c *call) error {
+func (f *deadLetterFlags) showDeadLetters(ctx context.Context, c *call) error {
 	if len(c.args) == 0 {
 		return usagef("which one? give the OFFSET of a letter")
 	}
@@ -135,12 +135,12 @@ func (f *lettersFlags) show(ctx context.Context, c *call) error {
 	if err != nil {
 		return usageError{err}
 	}
-	letters, err := f.read(ctx, c.args)
+	letters, err := f.readDeadLetters(ctx, c.args)
 	if err != nil {
 		return err
 	}
 	for _, l := range letters {
-		c.say("letter     %d", l.At)
+		c.say("letter     %d", l.Offset)
 		c.say("source     %s partition %d offset %d", l.Source.Topic, l.Source.Partition, l.Source.Offset)
 		c.say("failed at  %s", l.FailedAt)
 		c.say("error      %s", l.Error)
@@ -149,7 +149,7 @@ func (f *lettersFlags) show(ctx context.Context, c *call) error {
 		}
 		c.say("key        %q", l.Record.Key)
 		c.say("value      %d bytes\n%s", len(l.Record.Value), strings.TrimSuffix(hex.Dump(l.Record.Value), "\n"))
-		text, err := f.readable(codec, l)
+		text, err := f.describeRecord(codec, l)
 		if err != nil {
 			text = "unreadable: " + err.Error()
 		}
@@ -158,7 +158,7 @@ func (f *lettersFlags) show(ctx context.Context, c *call) error {
 	return nil
 }
 
-func (f *lettersFlags) replay(ctx context.Context, c *call) error {
+func (f *deadLetterFlags) replayDeadLetters(ctx context.Context, c *call) error {
 	if len(c.args) == 0 {
 		return usagef("which one? give the OFFSET of a letter")
 	}
@@ -166,19 +166,19 @@ func (f *lettersFlags) replay(ctx context.Context, c *call) error {
 	if err != nil {
 		return usageError{err}
 	}
-	letters, err := f.read(ctx, c.args)
+	letters, err := f.readDeadLetters(ctx, c.args)
 	if err != nil {
 		return err
 	}
 	for i, l := range letters { // before anything is sent
-		if err := f.replayable(codec, l); err != nil {
+		if err := f.checkReplayable(codec, l); err != nil {
 			return err
 		}
-		if twin := slices.IndexFunc(letters[:i], func(o kafka.Letter) bool { return o.Source == l.Source }); twin >= 0 {
-			return fmt.Errorf("letters %d and %d hold the same record: send one of them", letters[twin].At, l.At)
+		if twin := slices.IndexFunc(letters[:i], func(o kafka.DeadLetter) bool { return o.Source == l.Source }); twin >= 0 {
+			return fmt.Errorf("letters %d and %d hold the same record: send one of them", letters[twin].Offset, l.Offset)
 		}
 	}
-	wh, err := f.warehouse(ctx, letters)
+	wh, err := f.openWarehouse(ctx, letters)
 	if err != nil {
 		return err
 	}
@@ -192,8 +192,8 @@ func (f *lettersFlags) replay(ctx context.Context, c *call) error {
 		}
 		defer cl.Close()
 		for _, l := range letters {
-			if f.counted(l) {
-				if err := f.uncounted(ctx, cl, wh, l); err != nil {
+			if f.becomesRow(l) {
+				if err := f.checkNotInTable(ctx, cl, wh, l); err != nil {
 					return err
 				}
 			}
@@ -207,47 +207,47 @@ func (f *lettersFlags) replay(ctx context.Context, c *call) error {
 				r.Headers = append(slices.Clone(r.Headers), kgo.RecordHeader{Key: topic.HeaderReplay})
 			}
 			if err := cl.ProduceSync(ctx, r).FirstErr(); err != nil {
-				return fmt.Errorf("sending letter %d to %s partition %d: %w", l.At, r.Topic, r.Partition, err)
+				return fmt.Errorf("sending letter %d to %s partition %d: %w", l.Offset, r.Topic, r.Partition, err)
 			}
-			c.say("letter %d is now %s partition %d offset %d", l.At, r.Topic, r.Partition, r.Offset)
+			c.say("letter %d is now %s partition %d offset %d", l.Offset, r.Topic, r.Partition, r.Offset)
 		}
 		return nil
 	})
 }
 
-// replayable says why a letter cannot be sent again.
-func (f *lettersFlags) replayable(codec *event.Codec, l kafka.Letter) error {
+// checkReplayable says why a letter cannot be sent again.
+func (f *deadLetterFlags) checkReplayable(codec *event.Codec, l kafka.DeadLetter) error {
 	switch l.Source.Topic {
 	case f.kafka.Topic(topic.Clicks), f.kafka.Topic(topic.Conversions), f.kafka.Topic(topic.Outcomes), f.kafka.Topic(
 		topic.Rejections):
 	default:
-		return fmt.Errorf("letter %d comes from %s, where a newer record has taken its place", l.At, l.Source.Topic)
+		return fmt.Errorf("letter %d comes from %s, where a newer record has taken its place", l.Offset, l.Source.Topic)
 	}
-	if l.Cut {
-		return fmt.Errorf("letter %d holds only a part of its record: %s", l.At, l.Error)
+	if l.Truncated {
+		return fmt.Errorf("letter %d holds only a part of its record: %s", l.Offset, l.Error)
 	}
-	if _, err := f.readable(codec, l); err != nil && !f.force {
-		return fmt.Errorf("letter %d would come back: %w (-force sends it all the same)", l.At, err)
+	if _, err := f.describeRecord(codec, l); err != nil && !f.force {
+		return fmt.Errorf("letter %d would come back: %w (-force sends it all the same)", l.Offset, err)
 	}
 	return nil
 }
 
-// counted reports whether each record of a letter's topic becomes a row that counts. Of
+// becomesRow reports whether each record of a letter's topic becomes a row that counts. Of
 // the others the processor recognises a conversion, and the sink a click, that it had
 // before.
-func (f *lettersFlags) counted(l kafka.Letter) bool {
+func (f *deadLetterFlags) becomesRow(l kafka.DeadLetter) bool {
 	return l.Source.Topic == f.kafka.Topic(topic.Outcomes) || l.Source.Topic == f.kafka.Topic(topic.Rejections)
 }
 
-// warehouse connects if a letter is to be looked up there; nil if none is.
-func (f *lettersFlags) warehouse(ctx context.Context, letters []kafka.Letter) (*clickhouse.Conn, error) {
-	i := slices.IndexFunc(letters, f.counted)
+// openWarehouse connects if a letter is to be looked up there; nil if none is.
+func (f *deadLetterFlags) openWarehouse(ctx context.Context, letters []kafka.DeadLetter) (*clickhouse.Conn, error) {
+	i := slices.IndexFunc(letters, f.becomesRow)
 	if i < 0 {
 		return nil, nil
 	}
 	if f.clickhouse.DSN == "" {
 		return nil, usagef("-clickhouse is required: letter %d comes from %s, and must not be in the table yet",
-			letters[i].At, letters[i].Source.Topic)
+			letters[i].Offset, letters[i].Source.Topic)
 	}
 	if err := checkDSN(f.clickhouse); err != nil {
 		return nil, err
@@ -255,9 +255,9 @@ func (f *lettersFlags) warehouse(ctx context.Context, letters []kafka.Letter) (*
 	return clickhouse.Open(ctx, f.clickhouse, slog.New(slog.DiscardHandler))
 }
 
-// uncounted says why a record must not be sent again: its row is there, may still come,
+// checkNotInTable says why a record must not be sent again: its row is there, may still come,
 // or it was sent before. Two replays at the same moment are not kept apart.
-func (f *lettersFlags) uncounted(ctx context.Context, cl *kgo.Client, wh *clickhouse.Conn, l kafka.Letter) error {
+func (f *deadLetterFlags) checkNotInTable(ctx context.Context, cl *kgo.Client, wh *clickhouse.Conn, l kafka.DeadLetter) error {
 	name, partition := l.Source.Topic, l.Source.Partition
 	table := strings.TrimPrefix(name, f.kafka.TopicPrefix)
 	var found []struct {
@@ -271,17 +271,17 @@ func (f *lettersFlags) uncounted(ctx context.Context, cl *kgo.Client, wh *clickh
 		"{offset:UInt64}) AS rows",
 		clickhouse.Named("topic", table), clickhouse.Named("partition", partition),
 		clickhouse.Named("offset", l.Source.Offset)); err != nil {
-		return fmt.Errorf("looking for letter %d in table %s: %w", l.At, table, err)
+		return fmt.Errorf("looking for letter %d in table %s: %w", l.Offset, table, err)
 	}
 	if found[0].Rows > 0 {
-		return fmt.Errorf("letter %d is in table %s already: a sink that can read it came back to it", l.At, table)
+		return fmt.Errorf("letter %d is in table %s already: a sink that can read it came back to it", l.Offset, table)
 	}
 	if found[0].Finished == 0 { // a newer sink could repeat the batch, and read the record
-		return fmt.Errorf("letter %d is of a batch that the sink has not finished: start the sink, and try again", l.At)
+		return fmt.Errorf("letter %d is of a batch that the sink has not finished: start the sink, and try again", l.Offset)
 	}
 	start, end, err := bounds(ctx, cl, name, partition)
 	if err != nil {
-		return fmt.Errorf("looking for letter %d in %s: %w", l.At, name, err)
+		return fmt.Errorf("looking for letter %d in %s: %w", l.Offset, name, err)
 	}
 	// What was sent again has the same bytes, and is kept at least as long as its
 	// letter.
@@ -289,7 +289,7 @@ func (f *lettersFlags) uncounted(ctx context.Context, cl *kgo.Client, wh *clickh
 		end, func(r *kgo.Record) error {
 			if bytes.Equal(r.Key, l.Record.Key) && bytes.Equal(r.Value, l.Record.Value) {
 				return fmt.Errorf("letter %d was sent before: it is %s partition %d offset %d",
-					l.At, name, partition, r.Offset)
+					l.Offset, name, partition, r.Offset)
 			}
 			return nil
 		})
@@ -317,9 +317,9 @@ func bounds(ctx context.Context, cl *kgo.Client, name string, partition int32) (
 	return first.Offset, last.Offset, nil
 }
 
-// readable returns what a letter says, or why this program, too, calls its record
+// describeRecord returns what a letter says, or why this program, too, calls its record
 // unreadable.
-func (f *lettersFlags) readable(codec *event.Codec, l kafka.Letter) (text string, err error) {
+func (f *deadLetterFlags) describeRecord(codec *event.Codec, l kafka.DeadLetter) (text string, err error) {
 	record, fields, err := codec.Text(l.Record.Value)
 	if err != nil {
 		return "", err

@@ -12,51 +12,51 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// poison is a record that is useless by its bytes alone.
-type poison struct {
+// unreadableRecord is a record that is useless by its bytes alone.
+type unreadableRecord struct {
 	record *kgo.Record
 	reason error
 }
 
-// bury sends the unreadable records of a batch to the dead letters, before the batch is
+// produceDeadLetters sends the unreadable records of a batch to the dead letters, before the batch is
 // recorded as finished. A batch that is repeated first looks which of its letters are
 // there already. Two sinks that repeat one batch at the same moment can still send a
 // letter twice: it has the same key and the same source headers.
-func (p *partition) bury(ctx context.Context, b *batch) error {
-	if len(b.poisoned) == 0 || b.letters {
+func (p *partition) produceDeadLetters(ctx context.Context, b *batch) error {
+	if len(b.unreadable) == 0 || b.letters {
 		return nil
 	}
 	var sent map[int64]bool
 	if b.again {
 		var err error
-		if sent, err = p.buried(ctx, b); err != nil {
+		if sent, err = p.readExistingDeadLetters(ctx, b); err != nil {
 			return err
 		}
 	}
 	var letters []*kgo.Record
 	now := time.Now()
-	for _, x := range b.poisoned {
+	for _, x := range b.unreadable {
 		if sent[x.record.Offset] {
 			continue
 		}
-		letters = append(letters, kafka.DeadLetter(p.sink.kafka.Topic(topic.DeadLetters), x.record, x.reason, now))
+		letters = append(letters, kafka.NewDeadLetter(p.sink.kafka.Topic(topic.DeadLetters), x.record, x.reason, now))
 	}
 	if err := p.sink.client.ProduceSync(ctx, letters...).FirstErr(); err != nil {
 		return fmt.Errorf("%w: sending dead letters: %w", errKafka, err)
 	}
-	for _, x := range b.poisoned {
+	for _, x := range b.unreadable {
 		p.log.Warn("an unreadable record went to the dead letters", "offset", x.record.Offset, "error", x.reason)
 	}
 	b.letters = true
-	return p.sink.step(stepLettersSent, p)
+	return p.sink.afterStep(stepDeadLettersSent, p)
 }
 
-// buried returns the offsets of the batch's records that stand in the dead letters,
+// readExistingDeadLetters returns the offsets of the batch's records that stand in the dead letters,
 // looking at those that were written since the batch was declared.
-func (p *partition) buried(ctx context.Context, b *batch) (map[int64]bool, error) {
+func (p *partition) readExistingDeadLetters(ctx context.Context, b *batch) (map[int64]bool, error) {
 	name := p.sink.kafka.Topic(topic.DeadLetters)
 	admin := kadm.NewClient(p.sink.client)
-	starts, err := admin.ListOffsetsAfterMilli(ctx, b.intent.at.Add(-clockSkew).UnixMilli(), name)
+	starts, err := admin.ListOffsetsAfterMilli(ctx, b.intent.declaredAt.Add(-clockSkew).UnixMilli(), name)
 	if err == nil {
 		err = starts.Error()
 	}
@@ -96,7 +96,7 @@ func (p *partition) buried(ctx context.Context, b *batch) (map[int64]bool, error
 			if r.Offset+1 >= left[r.Partition] {
 				delete(left, r.Partition)
 			}
-			if header(r, topic.HeaderSourceTopic) == p.sink.kafka.Topic(p.feed.topic) &&
+			if header(r, topic.HeaderSourceTopic) == p.sink.kafka.Topic(p.mapping.topic) &&
 				header(r, topic.HeaderSourcePartition) == strconv.Itoa(int(b.partition)) {
 				if offset, err := strconv.ParseInt(header(r, topic.HeaderSourceOffset), 10, 64); err == nil {
 					found[offset] = true

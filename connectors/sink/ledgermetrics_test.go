@@ -8,17 +8,17 @@ import (
 
 // The books say what the views say: here a missing verdict, an id that counts twice,
 // and clicks of which half can bring events.
-func TestBooks(t *testing.T) {
+func TestLedgerMetrics(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	reg := prometheus.NewRegistry()
-	b := newBooks(reg)
+	b := newLedgerMetrics(reg)
 	if families, err := reg.Gather(); err != nil || len(families) > 0 {
 		t.Errorf("before the first reading there are %d gauges, %v", len(families), err)
 	}
 	value := func(name string) float64 {
 		t.Helper()
-		if err := b.read(t.Context(), r.wh); err != nil {
+		if err := b.readViews(t.Context(), r.wh); err != nil {
 			t.Fatal(err)
 		}
 		families, err := reg.Gather()
@@ -26,7 +26,7 @@ func TestBooks(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, f := range families {
-			if f.GetName() == "partners_books_"+name {
+			if f.GetName() == "partners_ledger_"+name {
 				return f.GetMetric()[0].GetGauge().GetValue()
 			}
 		}

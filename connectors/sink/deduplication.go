@@ -17,14 +17,14 @@ const minWindowAge = time.Hour
 // checkWindows reads back the deduplication windows of all tables that inserts reach,
 // and refuses one that is too small. It waits for a ClickHouse that is away.
 func (s *Sink) checkWindows(ctx context.Context) error {
-	s.windows = map[string]window{}
-	defer s.cleared(readingWindows)
+	s.windows = map[string]dedupWindow{}
+	defer s.clearFailure(readingWindows)
 	for delay := 100 * time.Millisecond; ; delay = min(2*delay, 5*time.Second) {
 		err := s.readWindows(ctx)
-		if err == nil || !passing(err) || ctx.Err() != nil {
+		if err == nil || !retryable(err) || ctx.Err() != nil {
 			return err
 		}
-		s.failed(readingWindows, delay, err)
+		s.reportFailure(readingWindows, delay, err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -36,9 +36,9 @@ func (s *Sink) checkWindows(ctx context.Context) error {
 // CheckWindows refuses a database in which a repeated insert may not be recognised: a
 // deduplication window is too small.
 func CheckWindows(ctx context.Context, wh *clickhouse.Conn) error {
-	s := &Sink{wh: wh, feeds: map[string]*feed{}, windows: map[string]window{}}
-	for _, f := range feeds(event.DefaultCodec()) {
-		s.feeds[f.topic] = &f
+	s := &Sink{wh: wh, mappings: map[string]*topicMapping{}, windows: map[string]dedupWindow{}}
+	for _, f := range topicMappings(event.DefaultCodec()) {
+		s.mappings[f.topic] = &f
 	}
 	return s.readWindows(ctx)
 }
@@ -46,33 +46,33 @@ func CheckWindows(ctx context.Context, wh *clickhouse.Conn) error {
 func (s *Sink) readWindows(ctx context.Context) error {
 	chain, err := s.wh.Windows(ctx, "batches")
 	if err == nil {
-		_, err = smallest(chain)
+		_, err = smallestWindow(chain)
 	}
 	if err != nil {
 		return err
 	}
-	for _, f := range s.feeds {
+	for _, f := range s.mappings {
 		if chain, err = s.wh.Windows(ctx, f.table); err != nil {
 			return err
 		}
-		if s.windows[f.topic], err = smallest(chain); err != nil {
+		if s.windows[f.topic], err = smallestWindow(chain); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// smallest is what all tables of a chain remember.
-func smallest(chain []clickhouse.Window) (window, error) {
-	var out window
+// smallestWindow is what all tables of a chain remember.
+func smallestWindow(chain []clickhouse.Window) (dedupWindow, error) {
+	var out dedupWindow
 	for n, w := range chain {
 		if w.Blocks < ddl.MinDeduplicationWindow {
-			return window{}, fmt.Errorf("%w: table %s (%s) remembers %d blocks, needed are %d: set its "+
+			return dedupWindow{}, fmt.Errorf("%w: table %s (%s) remembers %d blocks, needed are %d: set its "+
 				"(non_)replicated_deduplication_window", ErrWindow, w.Table, w.Engine, w.Blocks,
 				ddl.MinDeduplicationWindow)
 		}
 		if w.Age > 0 && w.Age < minWindowAge {
-			return window{}, fmt.Errorf("%w: table %s (%s) remembers blocks for %v, needed is %v: set its "+
+			return dedupWindow{}, fmt.Errorf("%w: table %s (%s) remembers blocks for %v, needed is %v: set its "+
 				"replicated_deduplication_window_seconds", ErrWindow, w.Table, w.Engine, w.Age, minWindowAge)
 		}
 		if n == 0 || w.Blocks < out.blocks {
