@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// brokerTimeout is how long the first answer of a broker may take: our Kafka
-	// clients would go on trying.
+	// brokerTimeout is how long the first answer of a broker may take. Our Kafka clients
+	// would retry without end.
 	brokerTimeout = 10 * time.Second
-	// workTimeout bounds what comes after it.
+	// workTimeout bounds the work that follows it.
 	workTimeout = 2 * time.Minute
 )
 

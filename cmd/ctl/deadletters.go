@@ -22,12 +22,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// deadLetterFlags are the same for all three commands; force and clickhouse are replay's.
+// deadLetterFlags are the flags of the three commands.
 type deadLetterFlags struct {
 	kafka      kafka.Config
-	schemaIDs  string
-	force      bool
-	clickhouse clickhouse.Config
+	schemaIDs  string            // file with the registry's schema ids; empty: built-in ids
+	force      bool              // replay: send also what this program cannot read
+	clickhouse clickhouse.Config // replay: where to look for rows of dead letters
 }
 
 func deadLetterCommands() []command {
@@ -39,29 +39,29 @@ func deadLetterCommands() []command {
 		return l
 	}
 	return []command{
-		{"dead-letters list", "", "lists the records that nobody could read, and where they came from",
+		{"dead-letters list", "", "lists the records that could not be read, and where they came from",
 			func(fs *flag.FlagSet) func(context.Context, *call) error {
 				return define(fs).listDeadLetters
 			}},
-		{"dead-letters show", "OFFSET…", "prints dead letters whole",
+		{"dead-letters show", "OFFSET…", "prints dead letters with key, headers and all bytes of the value",
 			func(fs *flag.FlagSet) func(context.Context, *call) error {
 				return define(fs).showDeadLetters
 			}},
-		{"dead-letters replay", "OFFSET…", "sends dead letters again to the partition that they came from; each " +
-			"becomes a new record there", func(fs *flag.FlagSet) func(context.Context, *call) error {
-			l := define(fs)
-			fs.BoolVar(&l.force, "force", false, "send also what this program cannot read: it comes back as a "+
-				"dead letter unless the daemons are newer")
-			fs.StringVar(&l.clickhouse.DSN, "clickhouse", "",
-				"`DSN` of the warehouse; required for letters of outcomes and rejections, which would count twice "+
-					"if they were there already")
-			return l.replayDeadLetters
-		}},
+		{"dead-letters replay", "OFFSET…",
+			"sends dead letters again to the partition that they came from; each becomes a new record there",
+			func(fs *flag.FlagSet) func(context.Context, *call) error {
+				f := define(fs)
+				fs.BoolVar(&f.force, "force", false, "send also what this program cannot read: it comes back as a "+
+					"dead letter unless the daemons are newer")
+				fs.StringVar(&f.clickhouse.DSN, "clickhouse", "", "`DSN` of the warehouse; required for dead letters "+
+					"of outcomes and rejections, which would count twice if they were there already")
+				return f.replayDeadLetters
+			}},
 	}
 }
 
-// readDeadLetters returns the letters with the given offsets, in that order; all of them if none
-// is given.
+// readDeadLetters returns the dead letters with the given offsets, in that order, or all if
+// none is given.
 func (f *deadLetterFlags) readDeadLetters(ctx context.Context, offsets []string) (letters []kafka.DeadLetter, err error) {
 	var want []int64
 	for _, text := range offsets {
@@ -120,8 +120,8 @@ func (f *deadLetterFlags) listDeadLetters(ctx context.Context, c *call) error {
 		if _, err := f.describeRecord(codec, l); err != nil {
 			now = "unreadable"
 		}
-		t.AppendRow(table.Row{l.Offset, l.FailedAt, fmt.Sprintf("%s %d/%d", l.Source.Topic, l.Source.Partition,
-			l.Source.Offset), len(l.Record.Value), fmt.Sprintf("%.120s", l.Error), now})
+		source := fmt.Sprintf("%s %d/%d", l.Source.Topic, l.Source.Partition, l.Source.Offset)
+		t.AppendRow(table.Row{l.Offset, l.FailedAt, source, len(l.Record.Value), fmt.Sprintf("%.120s", l.Error), now})
 	}
 	c.say("%s", t.Render())
 	return nil
@@ -170,7 +170,7 @@ func (f *deadLetterFlags) replayDeadLetters(ctx context.Context, c *call) error 
 	if err != nil {
 		return err
 	}
-	for i, l := range letters { // before anything is sent
+	for i, l := range letters { // check all of them before one is sent
 		if err := f.checkReplayable(codec, l); err != nil {
 			return err
 		}
@@ -200,10 +200,9 @@ func (f *deadLetterFlags) replayDeadLetters(ctx context.Context, c *call) error 
 		}
 		for _, l := range letters {
 			r := l.Record
-			if r.Topic == f.kafka.Topic(topic.Clicks) && !slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool {
-				return h.Key == topic.HeaderReplay
-			}) {
-				// the processor, which does not decode clicks, may have it
+			_, isReplay := kafka.Header(r, topic.HeaderReplay)
+			if r.Topic == f.kafka.Topic(topic.Clicks) && !isReplay {
+				// The processor does not decode clicks and may have kept this one.
 				r.Headers = append(slices.Clone(r.Headers), kgo.RecordHeader{Key: topic.HeaderReplay})
 			}
 			if err := cl.ProduceSync(ctx, r).FirstErr(); err != nil {
@@ -215,11 +214,11 @@ func (f *deadLetterFlags) replayDeadLetters(ctx context.Context, c *call) error 
 	})
 }
 
-// checkReplayable says why a letter cannot be sent again.
+// checkReplayable returns an error that says why a dead letter cannot be sent again.
 func (f *deadLetterFlags) checkReplayable(codec *event.Codec, l kafka.DeadLetter) error {
 	switch l.Source.Topic {
-	case f.kafka.Topic(topic.Clicks), f.kafka.Topic(topic.Conversions), f.kafka.Topic(topic.Outcomes), f.kafka.Topic(
-		topic.Rejections):
+	case f.kafka.Topic(topic.Clicks), f.kafka.Topic(topic.Conversions), f.kafka.Topic(topic.Outcomes),
+		f.kafka.Topic(topic.Rejections):
 	default:
 		return fmt.Errorf("letter %d comes from %s, where a newer record has taken its place", l.Offset, l.Source.Topic)
 	}
@@ -232,14 +231,15 @@ func (f *deadLetterFlags) checkReplayable(codec *event.Codec, l kafka.DeadLetter
 	return nil
 }
 
-// becomesRow reports whether each record of a letter's topic becomes a row that counts. Of
-// the others the processor recognises a conversion, and the sink a click, that it had
-// before.
+// becomesRow reports whether each record of a dead letter's topic becomes a row that counts.
+// Conversions and clicks do not: the processor recognises the former, the sink the latter,
+// if they had them before.
 func (f *deadLetterFlags) becomesRow(l kafka.DeadLetter) bool {
 	return l.Source.Topic == f.kafka.Topic(topic.Outcomes) || l.Source.Topic == f.kafka.Topic(topic.Rejections)
 }
 
-// openWarehouse connects if a letter is to be looked up there; nil if none is.
+// openWarehouse connects to ClickHouse if a dead letter has to be looked up there, else it
+// returns nil.
 func (f *deadLetterFlags) openWarehouse(ctx context.Context, letters []kafka.DeadLetter) (*clickhouse.Conn, error) {
 	i := slices.IndexFunc(letters, f.becomesRow)
 	if i < 0 {
@@ -255,70 +255,78 @@ func (f *deadLetterFlags) openWarehouse(ctx context.Context, letters []kafka.Dea
 	return clickhouse.Open(ctx, f.clickhouse, slog.New(slog.DiscardHandler))
 }
 
-// checkNotInTable says why a record must not be sent again: its row is there, may still come,
-// or it was sent before. Two replays at the same moment are not kept apart.
-func (f *deadLetterFlags) checkNotInTable(ctx context.Context, cl *kgo.Client, wh *clickhouse.Conn, l kafka.DeadLetter) error {
-	name, partition := l.Source.Topic, l.Source.Partition
+// checkNotInTable returns an error if a record must not be sent again: its row is in the
+// table, may still come, or the record was sent before. Two replays at the same moment do
+// not see each other.
+func (f *deadLetterFlags) checkNotInTable(ctx context.Context, cl *kgo.Client, wh *clickhouse.Conn,
+	l kafka.DeadLetter) error {
+	name := l.Source.Topic
+	partition := l.Source.Partition
 	table := strings.TrimPrefix(name, f.kafka.TopicPrefix)
 	var found []struct {
 		Finished uint64 `ch:"finished"`
 		Rows     uint64 `ch:"rows"`
 	}
-	if err := wh.Select(ctx, &found, "SELECT (SELECT count() FROM batches WHERE topic = {topic:String} AND "+
-		"partition = {partition:UInt32} AND start_offset <= {offset:UInt64} AND end_offset > {offset:UInt64}) "+
-		"AS finished, "+
-		"(SELECT count() FROM "+table+" WHERE src_partition = {partition:UInt32} AND src_offset = "+
-		"{offset:UInt64}) AS rows",
-		clickhouse.Named("topic", table), clickhouse.Named("partition", partition),
-		clickhouse.Named("offset", l.Source.Offset)); err != nil {
+	err := wh.Select(ctx, &found, `
+		SELECT
+			(
+				SELECT count()
+				FROM batches
+				WHERE topic = {topic:String}
+					AND partition = {partition:UInt32}
+					AND start_offset <= {offset:UInt64}
+					AND end_offset > {offset:UInt64}
+			) AS finished,
+			(
+				SELECT count()
+				FROM `+table+`
+				WHERE src_partition = {partition:UInt32}
+					AND src_offset = {offset:UInt64}
+			) AS rows`,
+		clickhouse.Named("topic", table),
+		clickhouse.Named("partition", partition),
+		clickhouse.Named("offset", l.Source.Offset))
+	if err != nil {
 		return fmt.Errorf("looking for letter %d in table %s: %w", l.Offset, table, err)
 	}
 	if found[0].Rows > 0 {
-		return fmt.Errorf("letter %d is in table %s already: a sink that can read it came back to it", l.Offset, table)
+		return fmt.Errorf("letter %d is in table %s already: a sink that can read it has inserted it", l.Offset, table)
 	}
 	if found[0].Finished == 0 { // a newer sink could repeat the batch, and read the record
 		return fmt.Errorf("letter %d is of a batch that the sink has not finished: start the sink, and try again", l.Offset)
 	}
-	start, end, err := bounds(ctx, cl, name, partition)
+	at, err := readLogOffsets(ctx, cl, name, partition)
 	if err != nil {
 		return fmt.Errorf("looking for letter %d in %s: %w", l.Offset, name, err)
 	}
-	// What was sent again has the same bytes, and is kept at least as long as its
-	// letter.
-	return kafka.ReadRange(ctx, f.kafka, slog.New(slog.DiscardHandler), name, partition, max(start, l.Source.Offset+1),
-		end, func(r *kgo.Record) error {
+	// A replayed record has the same bytes, and is kept at least as long as its letter.
+	reader := kafka.RangeReader{Kafka: f.kafka, Log: slog.New(slog.DiscardHandler), Isolation: kgo.ReadCommitted()}
+	return reader.Each(ctx, func(records []*kgo.Record) error {
+		for _, r := range records {
 			if bytes.Equal(r.Key, l.Record.Key) && bytes.Equal(r.Value, l.Record.Value) {
 				return fmt.Errorf("letter %d was sent before: it is %s partition %d offset %d",
 					l.Offset, name, partition, r.Offset)
 			}
-			return nil
-		})
+		}
+		return nil
+	}, kafka.Range{
+		Topic:     name,
+		Partition: partition,
+		From:      max(at.Start, l.Source.Offset+1),
+		To:        at.End,
+	})
 }
 
-// bounds returns where the log of a partition begins and ends.
-func bounds(ctx context.Context, cl *kgo.Client, name string, partition int32) (start, end int64, err error) {
-	admin := kadm.NewClient(cl)
-	starts, err := admin.ListStartOffsets(ctx, name)
-	if err == nil {
-		err = starts.Error()
-	}
+func readLogOffsets(ctx context.Context, cl *kgo.Client, name string, partition int32) (kafka.LogOffsets, error) {
+	offsets, err := kafka.ListOffsets(ctx, kadm.NewClient(cl), name)
 	if err != nil {
-		return 0, 0, err
+		return kafka.LogOffsets{}, err
 	}
-	ends, err := admin.ListEndOffsets(ctx, name)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		return 0, 0, err
-	}
-	first, _ := starts.Lookup(name, partition)
-	last, _ := ends.Lookup(name, partition)
-	return first.Offset, last.Offset, nil
+	return offsets.Of(name, partition)
 }
 
-// describeRecord returns what a letter says, or why this program, too, calls its record
-// unreadable.
+// describeRecord returns the record of a dead letter as text, or the reason why this program
+// cannot read it either.
 func (f *deadLetterFlags) describeRecord(codec *event.Codec, l kafka.DeadLetter) (text string, err error) {
 	record, fields, err := codec.Text(l.Record.Value)
 	if err != nil {
@@ -326,14 +334,13 @@ func (f *deadLetterFlags) describeRecord(codec *event.Codec, l kafka.DeadLetter)
 	}
 	switch l.Source.Topic {
 	case f.kafka.Topic(topic.Clicks), f.kafka.Topic(topic.Conversions), f.kafka.Topic(topic.Outcomes):
-		// their key is the token
-		var of struct {
+		var key struct { // is the token
 			Token string `json:"click_token"`
 		}
-		if err := json.Unmarshal(fields, &of); err != nil {
+		if err := json.Unmarshal(fields, &key); err != nil {
 			return "", err
 		}
-		if string(l.Record.Key) != of.Token {
+		if string(l.Record.Key) != key.Token {
 			return "", fmt.Errorf("key %.64q is not the record's click_token", l.Record.Key)
 		}
 	}

@@ -15,19 +15,19 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka"
 )
 
-// rollupFlags is the command line of the one repair that the sink leaves to an operator.
+// rollupFlags are the flags of the one repair that the sink leaves to an operator.
 type rollupFlags struct {
-	kafka      kafka.Config
-	clickhouse clickhouse.Config
-	schemaIDs  string
-	from, to   string
-	// dropMissing: sums of days whose rows are gone are dropped.
-	dropMissing bool
+	kafka       kafka.Config
+	clickhouse  clickhouse.Config
+	schemaIDs   string // file with the registry's schema ids; empty: built-in ids
+	from        string // first day, 2006-01-02; empty: from the beginning
+	to          string // last day; empty: to the end
+	dropMissing bool   // drop the sums of days whose rows are gone
 }
 
 func rollupCommands() []command {
-	return []command{{"rollup rebuild", "", "makes base tables whole where a sink did not dare, and computes the " +
-		"rollup anew from them; stop the sinks first", func(fs *flag.FlagSet) func(context.Context, *call) error {
+	return []command{{"rollup rebuild", "", "inserts rows that a sink could not safely insert again, and rebuilds the " +
+		"rollup from the base tables; stop the sinks first", func(fs *flag.FlagSet) func(context.Context, *call) error {
 		r := &rollupFlags{kafka: kafka.DefaultConfig()}
 		r.kafka.ClientID = "partners-ctl"
 		daemon.KafkaFlags(fs, &r.kafka)
@@ -68,7 +68,7 @@ func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) error {
 				d.Topic, d.Partition, d.Start, d.End, d.Had)
 			return
 		}
-		c.say("%s %d: [%d, %d) is whole: %d rows were there, %d inserted", d.Topic, d.Partition, d.Start, d.End, d.Had,
+		c.say("%s %d: [%d, %d) is complete: %d rows were there, %d inserted", d.Topic, d.Partition, d.Start, d.End, d.Had,
 			d.Inserted)
 	}); err != nil {
 		return err
@@ -83,7 +83,7 @@ func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) error {
 		err = fmt.Errorf("%w; nothing was replaced: give the days that are to be computed with -from and -to, or "+
 			"drop these sums with -drop-missing", err)
 		if ranges > 0 {
-			err = fmt.Errorf("%w; the ranges above are whole now, so choose days that hold all of them", err)
+			err = fmt.Errorf("%w; the ranges above are complete now, so choose days that contain all of them", err)
 		}
 	}
 	if err != nil {
@@ -93,15 +93,15 @@ func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) error {
 	if len(found.Months) > 0 {
 		months = "months " + strings.Join(found.Months, ", ")
 	}
-	c.say("rollup: %s; %d lines were wrong or too many, %d are new or put right", months, found.Wrong, found.Missing)
+	c.say("rollup: %s; %d lines were wrong or too many, %d are new or corrected", months, found.Wrong, found.Missing)
 	if err := idle(ctx); err != nil {
-		return fmt.Errorf("%w; it came while the rollup was computed, so what it inserted may be missing there: "+
-			"stop it and run this again", err)
+		return fmt.Errorf("%w; it joined while the rollup was rebuilt, so rows that it inserted may be missing there: "+
+			"stop it and run this command again", err)
 	}
 	return nil
 }
 
-// parseDays checks the flags.
+// parseDays turns the flags into the days to rebuild.
 func (r *rollupFlags) parseDays() (work clickhouse.Rebuild, err error) {
 	work = clickhouse.Rebuild{Table: "partner_hourly_state", TimeColumn: "hour", DropMissing: r.dropMissing}
 	if err := checkDSN(r.clickhouse); err != nil {

@@ -15,14 +15,13 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka"
 )
 
-// topicsFlags are the same for apply and check.
+// topicsFlags are the flags of apply and check.
 type topicsFlags struct {
-	kafka     kafka.Config
-	want      kafka.TopicsConfig
-	registry  string
-	schemaIDs string
-	// clickhouse is check's.
-	clickhouse clickhouse.Config
+	kafka      kafka.Config
+	want       kafka.TopicsConfig // what the topics are compared with
+	registry   string             // URL of a schema registry; empty: none
+	schemaIDs  string             // file with its schema ids; empty: built-in ids
+	clickhouse clickhouse.Config  // check only; empty: not checked
 }
 
 func defineTopicsFlags(fs *flag.FlagSet) *topicsFlags {
@@ -48,7 +47,7 @@ func topicsCommands() []command {
 			"groups on a fresh install", func(fs *flag.FlagSet) func(context.Context, *call) error {
 			return defineTopicsFlags(fs).applyTopics
 		}},
-		{"topics check", "", "says what differs, and where a group has lost its place; changes nothing",
+		{"topics check", "", "says what differs, and which consumer groups have lost their offsets; changes nothing",
 			func(fs *flag.FlagSet) func(context.Context, *call) error {
 				t := defineTopicsFlags(fs)
 				fs.StringVar(&t.clickhouse.DSN,

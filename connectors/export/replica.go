@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/schemas/ddl"
 )
 
@@ -66,7 +67,7 @@ func (e *exporter) waitForReplica(ctx context.Context, ends AsOf) error {
 			return err
 		}
 		e.cfg.Log.Info("waiting for rows that this replica does not have yet", "error", err)
-		if !sleepContext(ctx, replicaPoll) {
+		if !outage.Sleep(ctx, replicaPoll) {
 			return context.Cause(ctx)
 		}
 	}

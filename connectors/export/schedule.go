@@ -100,7 +100,7 @@ func (s *schedule) run(ctx context.Context) error {
 		}
 		s.cfg.Log.Info("waiting for the next run", "at", next.Format(time.RFC3339))
 		// It does not sleep at all if the run before took longer than to the next tick.
-		if !sleepContext(ctx, time.Until(next)) {
+		if !outage.Sleep(ctx, time.Until(next)) {
 			return nil
 		}
 		at = next
@@ -195,7 +195,8 @@ func retryable(err error) bool {
 func retryRun(ctx context.Context, cfg Config, do func() error) error {
 	const asking = "asking for what is to be exported"
 	defer cfg.watch.Clear(asking)
-	for delay := firstRetry; ; delay = min(2*delay, longestRetry) {
+	pauses := outage.Backoff{Min: firstRetry, Max: longestRetry}
+	for {
 		err := do()
 		if err == nil || ctx.Err() != nil {
 			return nil
@@ -203,33 +204,21 @@ func retryRun(ctx context.Context, cfg Config, do func() error) error {
 		if !retryable(err) {
 			return err
 		}
+		delay := pauses.Next()
 		if clickhouse.Unreachable(err) {
 			cfg.watch.Failed(asking, delay, err)
 		} else {
 			cfg.watch.Clear(asking)
 			cfg.Log.Warn("trying again", "in", delay.String(), "error", err)
 		}
-		if !sleepContext(ctx, delay) {
+		if !outage.Sleep(ctx, delay) {
 			return nil
 		}
 	}
 }
 
-// sleepContext reports whether it slept for all of d.
-func sleepContext(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
-
-// exportMissing exports the days that are missing at a time, in its zone. At the start
-// of a process it does so only if the series has begun: a new series has missed
-// nothing.
+// exportMissing exports the days that are missing at a time, in its zone. At the start of
+// a process it does so only if the series has begun: a new series has missed nothing.
 func (s *schedule) exportMissing(ctx context.Context, at time.Time, atStart bool) error {
 	c := s.cfg
 	c.From = at.Format(time.DateOnly)
@@ -286,7 +275,7 @@ func (s *schedule) exportWhenJoined(ctx context.Context, c Config, end time.Time
 		}
 		c.Log.Info("waiting until the joined watermark has passed the day",
 			"day", c.From, "end", end.Format(time.RFC3339))
-		if !sleepContext(ctx, watermarkPoll) {
+		if !outage.Sleep(ctx, watermarkPoll) {
 			return nil
 		}
 	}

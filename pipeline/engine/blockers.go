@@ -72,7 +72,7 @@ func (s *session) endBlockers(ctx context.Context, p *Partition) error {
 		if err != nil {
 			return err
 		}
-		if at.stable < at.end {
+		if at.Stable < at.End {
 			held.Add(s.kafka.Topic(name), p.ID)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/pipeline/state"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -77,7 +78,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer lock.Close()
 	e.cache = state.NewCache(e.cfg.StateCache)
 	defer e.cache.Close()
-	for pause := minRestartPause; ; pause = min(2*pause, maxRestartPause) {
+	pauses := outage.Backoff{Min: minRestartPause, Max: maxRestartPause}
+	for {
 		began := time.Now()
 		err := e.runSession(ctx)
 		if ctx.Err() != nil {
@@ -92,13 +94,12 @@ func (e *Engine) Run(ctx context.Context) error {
 			return err
 		}
 		if time.Since(began) > stableSession {
-			pause = minRestartPause
+			pauses.Reset()
 		}
+		pause := pauses.Next()
 		e.logEndOfSession(err, pause)
-		select {
-		case <-ctx.Done():
+		if !outage.Sleep(ctx, pause) {
 			return nil
-		case <-time.After(pause):
 		}
 	}
 }

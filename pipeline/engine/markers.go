@@ -94,7 +94,7 @@ func (s *session) belongsToGroup(ctx context.Context, t hangingTxn) bool {
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
 	at, group := t.open[0].CurrentTxnStartOffset, ""
-	first := map[string]map[int32]offsetSpan{offsetsTopic: {t.open[0].Partition: {at, at + 1}}}
+	first := []kafka.Range{{Topic: offsetsTopic, Partition: t.open[0].Partition, From: at, To: at + 1}}
 	err := s.readUncommitted(ctx, first, func(r *kgo.Record) bool {
 		key := kmsg.NewOffsetCommitKey()
 		if r.Offset == at && key.ReadFrom(r.Key) == nil {
@@ -117,16 +117,16 @@ func (s *session) readCoordinatorLog(ctx context.Context, t *hangingTxn) (txnOut
 	if err != nil {
 		return txnUndecided, err
 	}
-	spans, err := s.listSpans(ctx, transactionsTopic, t.notBefore().Add(-clockMargin))
+	ranges, err := s.listRanges(ctx, transactionsTopic, t.notBefore().Add(-clockMargin))
 	if err != nil {
 		return txnUndecided, err
 	}
 	if t.id != "" {
 		only := GroupPartition(t.id, n)
-		maps.DeleteFunc(spans, func(p int32, _ offsetSpan) bool { return p != only })
+		ranges = slices.DeleteFunc(ranges, func(x kafka.Range) bool { return x.Partition != only })
 	}
 	outcome := txnUndecided
-	err = s.readUncommitted(ctx, map[string]map[int32]offsetSpan{transactionsTopic: spans}, func(r *kgo.Record) bool {
+	err = s.readUncommitted(ctx, ranges, func(r *kgo.Record) bool {
 		value := kmsg.NewTxnMetadataValue()
 		if value.ReadFrom(r.Value) != nil || !t.markedBy(value.ProducerID, value.ProducerEpoch) {
 			return true // a tombstone, or another transaction
@@ -152,7 +152,7 @@ func (s *session) readCoordinatorLog(ctx context.Context, t *hangingTxn) (txnOut
 func (s *session) searchMarkers(ctx context.Context, t *hangingTxn) (txnOutcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
-	all := make(map[string]map[int32]offsetSpan)
+	var all []kafka.Range
 	runs := make(map[string]map[int32]*contiguousRun)
 	var incomplete error
 	set := s.transactionPartitions()
@@ -160,19 +160,19 @@ func (s *session) searchMarkers(ctx context.Context, t *hangingTxn) (txnOutcome,
 		incomplete = fmt.Errorf("%s cannot be seen", offsetsTopic)
 	}
 	for _, name := range slices.Sorted(maps.Keys(set)) {
-		spans, err := s.listSpans(ctx, name, t.notBefore().Add(-clockMargin))
+		ranges, err := s.listRanges(ctx, name, t.notBefore().Add(-clockMargin))
 		if err != nil {
 			incomplete = errors.Join(incomplete, err)
 			continue
 		}
-		all[name], runs[name] = make(map[int32]offsetSpan), make(map[int32]*contiguousRun)
+		runs[name] = make(map[int32]*contiguousRun)
 		for p := range set[name] {
-			x, ok := spans[p]
-			if !ok {
+			i := slices.IndexFunc(ranges, func(x kafka.Range) bool { return x.Partition == p })
+			if i < 0 {
 				incomplete = errors.Join(incomplete, fmt.Errorf("%s partition %d cannot be read", name, p))
 				continue
 			}
-			all[name][p] = x
+			all = append(all, ranges[i])
 			runs[name][p] = &contiguousRun{next: -1}
 		}
 	}
@@ -193,12 +193,10 @@ func (s *session) searchMarkers(ctx context.Context, t *hangingTxn) (txnOutcome,
 		return outcome, nil
 	}
 	incomplete = errors.Join(incomplete, err)
-	for name, partitions := range runs {
-		for p, run := range partitions {
-			if end := all[name][p].end; end > 0 && !run.reachesBack(end, t.notBefore()) {
-				incomplete = errors.Join(incomplete,
-					fmt.Errorf("%s partition %d does not reach back to the transaction's start any more", name, p))
-			}
+	for _, x := range all {
+		if x.To > 0 && !runs[x.Topic][x.Partition].reachesBack(x.To, t.notBefore()) {
+			incomplete = errors.Join(incomplete, fmt.Errorf(
+				"%s partition %d does not reach back to the transaction's start any more", x.Topic, x.Partition))
 		}
 	}
 	if t.id == "" {
@@ -235,87 +233,40 @@ func (u *contiguousRun) reachesBack(end int64, since time.Time) bool {
 	return u.next >= end && (u.from == 0 || !u.began.After(since))
 }
 
-// offsetSpan is what to read of a partition.
-type offsetSpan struct{ from, end int64 }
-
-// listSpans lists the partitions of a topic, each from the last record before a time to
-// its end.
-func (s *session) listSpans(ctx context.Context, name string, since time.Time) (map[int32]offsetSpan, error) {
-	starts, err1 := s.adm.ListStartOffsets(ctx, name)
-	after, err2 := s.adm.ListOffsetsAfterMilli(ctx, max(since.UnixMilli(), 0), name)
-	ends, err3 := s.adm.ListEndOffsets(ctx, name)
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return nil, fmt.Errorf("listing offsets of %s: %w", name, err)
+// listRanges lists the partitions of a topic, each from the last record before a time
+// to its end.
+func (s *session) listRanges(ctx context.Context, name string, since time.Time) ([]kafka.Range, error) {
+	ranges, err := kafka.ListRangesSince(ctx, s.adm, name, since)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, errSlow)
 	}
-	spans := make(map[int32]offsetSpan)
-	var err error
-	ends.Each(func(end kadm.ListedOffset) {
-		start, ok1 := starts.Lookup(name, end.Partition)
-		from, ok2 := after.Lookup(name, end.Partition)
-		if e := errors.Join(start.Err, from.Err, end.Err); e != nil || !ok1 || !ok2 {
-			err = errors.Join(err,
-				fmt.Errorf("listing offsets of %s partition %d: %w", name, end.Partition, errors.Join(e, errSlow)))
-			return
-		}
-		spans[end.Partition] = offsetSpan{max(from.Offset-1, start.Offset), end.Offset}
-	})
-	if len(spans) == 0 && err == nil {
-		err = fmt.Errorf("%s has no partition to be seen", name)
-	}
-	return spans, err
+	return ranges, nil
 }
 
-// readUncommitted hands records of partitions to do until all are read or it returns
+// errStopReading ends readRaw before the end of its ranges.
+var errStopReading = errors.New("stop reading")
+
+// readUncommitted calls do with the records of ranges until all are read or it returns
 // false: those of open and aborted transactions and the markers too. Where nothing more
 // comes below an end, because the last records were compacted away, it stops at ctx.
-func (s *session) readUncommitted(ctx context.Context, spans map[string]map[int32]offsetSpan,
-	do func(*kgo.Record) bool) error {
-	from, left := make(map[string]map[int32]kgo.Offset), 0
-	for name, partitions := range spans {
-		for p, x := range partitions {
-			if x.from >= x.end {
-				continue
-			}
-			if from[name] == nil {
-				from[name] = make(map[int32]kgo.Offset)
-			}
-			from[name][p] = kgo.NewOffset().At(x.from)
-			left++
-		}
+func (s *session) readUncommitted(ctx context.Context, ranges []kafka.Range, do func(*kgo.Record) bool) error {
+	reader := kafka.RangeReader{
+		Kafka:     s.kafka,
+		Log:       s.log,
+		Isolation: kgo.ReadUncommitted(),
+		Markers:   true,
 	}
-	if left == 0 {
+	reader.Kafka.ClientID += "-markers"
+	err := reader.Each(ctx, func(records []*kgo.Record) error {
+		for _, r := range records {
+			if !do(r) {
+				return errStopReading
+			}
+		}
+		return nil
+	}, ranges...)
+	if errors.Is(err, errStopReading) {
 		return nil
 	}
-	cfg := s.kafka
-	cfg.ClientID += "-markers"
-	cl, err := kafka.NewClient(cfg, s.log, nil, kgo.KeepControlRecords(),
-		kgo.FetchIsolationLevel(kgo.ReadUncommitted()), kgo.FetchMaxWait(100*time.Millisecond),
-		kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.ConsumePartitions(from))
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	read := make(map[string]map[int32]bool)
-	for left > 0 {
-		fetches := cl.PollFetches(ctx)
-		if err := fetches.Err(); err != nil {
-			return fmt.Errorf("reading logs: %w", err)
-		}
-		for it := fetches.RecordIter(); !it.Done(); {
-			r := it.Next()
-			x := spans[r.Topic][r.Partition]
-			if r.Offset < x.end && !do(r) {
-				return nil
-			}
-			if r.Offset+1 < x.end || read[r.Topic][r.Partition] {
-				continue
-			}
-			if read[r.Topic] == nil {
-				read[r.Topic] = make(map[int32]bool)
-			}
-			read[r.Topic][r.Partition] = true
-			left--
-		}
-	}
-	return nil
+	return err
 }

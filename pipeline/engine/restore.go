@@ -10,7 +10,6 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/state"
 	"github.com/nimriz/partners/schemas/event"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -145,30 +144,17 @@ func (s *session) catchUp(ctx context.Context, p *Partition, committed inputOffs
 	return nil
 }
 
-// partitionOffsets are a partition's offsets as the broker lists them.
-type partitionOffsets struct{ start, stable, end int64 }
-
 // listOffsets lists a partition's offsets. An error of another partition is not
 // reported.
-func (s *session) listOffsets(ctx context.Context, name string, id int32) (e partitionOffsets, err error) {
-	if e.start, err = listedOffset(ctx, s.adm.ListStartOffsets, name, id); err != nil {
-		return e, err
+func (s *session) listOffsets(ctx context.Context, name string, id int32) (at kafka.LogOffsets, err error) {
+	offsets, err := kafka.ListOffsets(ctx, s.adm, name)
+	if err == nil {
+		at, err = offsets.Of(name, id)
 	}
-	if e.stable, err = listedOffset(ctx, s.adm.ListCommittedOffsets, name, id); err != nil {
-		return e, err
+	if err != nil {
+		return at, fmt.Errorf("%w: %w", err, errSession)
 	}
-	e.end, err = listedOffset(ctx, s.adm.ListEndOffsets, name, id)
-	return e, err
-}
-
-func listedOffset(ctx context.Context, list func(context.Context, ...string) (kadm.ListedOffsets, error),
-	name string, id int32) (int64, error) {
-	listed, err := list(ctx, name)
-	o, ok := listed.Lookup(name, id)
-	if !ok || o.Err != nil {
-		return 0, fmt.Errorf("listing offsets of %s partition %d: %w", name, id, errors.Join(err, o.Err, errSession))
-	}
-	return o.Offset, nil
+	return at, nil
 }
 
 // catchUpChangelog applies the changelog from the state's position to its high
@@ -182,19 +168,19 @@ func (s *session) catchUpChangelog(ctx context.Context, p *Partition, committed 
 		return err
 	}
 	switch {
-	case p.identity.Position < at.start && !p.fresh:
-		return fmt.Errorf("%w: its position is %d, the changelog begins at %d", errStale, p.identity.Position, at.start)
-	case p.identity.Position > at.end:
-		return fmt.Errorf("%w: its position is %d, the changelog ends at %d", errStale, p.identity.Position, at.end)
+	case p.identity.Position < at.Start && !p.fresh:
+		return fmt.Errorf("%w: its position is %d, the changelog begins at %d", errStale, p.identity.Position, at.Start)
+	case p.identity.Position > at.End:
+		return fmt.Errorf("%w: its position is %d, the changelog ends at %d", errStale, p.identity.Position, at.End)
 	}
-	p.identity.Position = max(p.identity.Position, at.start)
+	p.identity.Position = max(p.identity.Position, at.Start)
 	p.changelogEnd.Store(p.identity.Position)
-	if p.identity.Position >= at.end {
+	if p.identity.Position >= at.End {
 		p.identity.Input = &committed
 		return nil
 	}
 	start := p.identity.Position
-	return s.readRange(ctx, name, p.ID, p.identity.Position, at.end, func(records []*kgo.Record) error {
+	return s.readRange(ctx, name, p.ID, p.identity.Position, at.End, func(records []*kgo.Record) error {
 		b := p.Store.NewBatch()
 		for _, r := range records {
 			p.identity.Position = r.Offset + 1
@@ -213,7 +199,7 @@ func (s *session) catchUpChangelog(ctx context.Context, p *Partition, committed 
 			}
 			s.m.restored.WithLabelValues(s.topo.Changelog).Inc()
 		}
-		if p.identity.Position >= at.end {
+		if p.identity.Position >= at.End {
 			// Only now: until the end is reached the state is as old as it was, and
 			// rows may be missing whose tombstones are gone next time.
 			p.identity.At = listed.UnixMilli()
@@ -237,12 +223,12 @@ func (s *session) catchUpSideLog(ctx context.Context, p *Partition, committed in
 	}
 	from := p.task.SideLog.Next()
 	switch {
-	case from > at.end:
-		return fmt.Errorf("%w: the side log's next offset is %d, %s ends at %d", errStale, from, name, at.end)
-	case from >= 0 && from < at.start:
-		return fmt.Errorf("%w: the side log's next offset is %d, %s begins at %d", errStale, from, name, at.start)
+	case from > at.End:
+		return fmt.Errorf("%w: the side log's next offset is %d, %s ends at %d", errStale, from, name, at.End)
+	case from >= 0 && from < at.Start:
+		return fmt.Errorf("%w: the side log's next offset is %d, %s begins at %d", errStale, from, name, at.Start)
 	}
-	from = max(from, at.start)
+	from = max(from, at.Start)
 	if from >= committed {
 		return nil
 	}
@@ -257,48 +243,16 @@ func (s *session) catchUpSideLog(ctx context.Context, p *Partition, committed in
 	})
 }
 
-// readRange hands all records of [from, to) to apply, in order, control records
+// readRange calls apply with all records of [from, to), in order, control records
 // included: only they show that an aborted end has been passed.
 func (s *session) readRange(ctx context.Context, name string, id int32, from, to int64,
 	apply func([]*kgo.Record) error) error {
-	cfg := s.kafka
-	cfg.ClientID += "-restore"
-	cl, err := kafka.NewClient(cfg, s.log, nil,
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(),
-		kgo.FetchMaxWait(100*time.Millisecond),
-		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {id: kgo.NewOffset().At(from)}}))
-	if err != nil {
-		return err
+	reader := kafka.RangeReader{
+		Kafka:     s.kafka,
+		Log:       s.log,
+		Isolation: kgo.ReadCommitted(),
+		Markers:   true,
 	}
-	defer cl.Close()
-	began := time.Now()
-	loggedAt := began
-	for at := from; at < to; {
-		fetches := cl.PollFetches(ctx)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err := fetches.Err(); err != nil {
-			return fmt.Errorf("reading %s partition %d from %d: %w", name, id, at, err)
-		}
-		records := fetches.Records()
-		for len(records) > 0 && records[len(records)-1].Offset >= to {
-			records = records[:len(records)-1]
-			at = to // the log has passed the end
-		}
-		if len(records) > 0 {
-			if err := apply(records); err != nil {
-				return err
-			}
-			at = max(at, records[len(records)-1].Offset+1)
-		}
-		if time.Since(loggedAt) > 5*time.Second {
-			loggedAt = time.Now()
-			s.log.Info("restoring", "topic", name, "partition", id, "offset", at, "of", to,
-				"per_second", int64(float64(at-from)/time.Since(began).Seconds()))
-		}
-	}
-	return nil
+	reader.Kafka.ClientID += "-restore"
+	return reader.Each(ctx, apply, kafka.Range{Topic: name, Partition: id, From: from, To: to})
 }

@@ -15,19 +15,20 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// ErrTransactions is a cluster whose transactions do not keep a zombie out.
+// ErrTransactions: transactions of the cluster do not fence zombies reliably.
 var ErrTransactions = errors.New("transaction.version is too low")
 
-// transactionVersion is the level at which brokers give every transaction an epoch of
-// its own (KIP-890): below it, a write that was delayed on its way may land in the next
-// transaction of the same id and be committed with it.
+// transactionVersion is the level at which brokers give every transaction its own epoch
+// (KIP-890). Below it, a delayed write may end up in the next transaction of the same id
+// and be committed with it.
 const transactionVersion = 2
 
-// CheckTransactions refuses a cluster whose finalized transaction.version is below 2. A
-// cluster that tells no features (a proxy, a managed Kafka) is warned of, not refused.
+// CheckTransactions refuses a cluster whose finalized transaction.version is below 2. It
+// only warns of a cluster that does not report its features (a proxy, a managed Kafka).
 func CheckTransactions(ctx context.Context, cl *kgo.Client, log *slog.Logger) error {
 	req := kmsg.NewPtrApiVersionsRequest()
-	req.ClientSoftwareName, req.ClientSoftwareVersion = "partners", "1"
+	req.ClientSoftwareName = "partners"
+	req.ClientSoftwareVersion = "1"
 	resp, err := req.RequestWith(ctx, cl)
 	if err == nil {
 		err = kerr.ErrorForCode(resp.ErrorCode)
@@ -36,7 +37,7 @@ func CheckTransactions(ctx context.Context, cl *kgo.Client, log *slog.Logger) er
 		return fmt.Errorf("reading the cluster's features: %w", err)
 	}
 	if resp.FinalizedFeaturesEpoch < 0 {
-		log.Warn("the cluster tells no features, so transaction.version is not checked; it must be 2")
+		log.Warn("the cluster does not report its features, so transaction.version is not checked; it must be 2")
 		return nil
 	}
 	level := int16(0) // a feature that is not finalized is at level 0
@@ -53,7 +54,7 @@ func CheckTransactions(ctx context.Context, cl *kgo.Client, log *slog.Logger) er
 	return nil
 }
 
-// ErrUnclean is a topic that may lose records that were acknowledged.
+// ErrUnclean: a topic may lose records that were acknowledged.
 var ErrUnclean = errors.New("unclean leader election")
 
 const uncleanElection = "unclean.leader.election.enable"
@@ -64,7 +65,7 @@ func uncleanElectionError(name string) error {
 }
 
 // CheckElections refuses topics whose leader may be a replica that lacks acknowledged
-// records. Where the cluster does not let us read configurations, it warns.
+// records. It only warns if the cluster does not let us read configurations.
 func CheckElections(ctx context.Context, adm *kadm.Client, log *slog.Logger, names ...string) error {
 	configs, err := adm.DescribeTopicConfigs(ctx, names...)
 	for _, c := range configs {
@@ -86,8 +87,8 @@ func CheckElections(ctx context.Context, adm *kadm.Client, log *slog.Logger, nam
 	return nil
 }
 
-// checkTopicConfig compares what a topic is set to with what it must be. What is merely
-// unwise is a warning.
+// checkTopicConfig compares a topic's configuration with its Spec. A setting that is
+// merely unwise is logged as a warning.
 func checkTopicConfig(s topic.Spec, current kadm.ResourceConfig, replicas int, log *slog.Logger) (problems []error) {
 	value := func(key string) string {
 		if i := slices.IndexFunc(current.Configs, func(c kadm.Config) bool { return c.Key == key }); i >= 0 {

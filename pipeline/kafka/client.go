@@ -19,17 +19,17 @@ import (
 	"github.com/twmb/franz-go/plugin/kslog"
 )
 
-// Config says which cluster, and under which names.
+// Config selects a cluster and the names that are used in it.
 type Config struct {
 	// Brokers are the seed brokers, host:port.
 	Brokers []string
-	// TopicPrefix stands before every topic, consumer group and transactional id.
+	// TopicPrefix is prepended to every topic, consumer group and transactional id.
 	TopicPrefix string
 	// ClientID names the program in the brokers' logs and in our metrics.
 	ClientID string
-	// Watch is told whether brokers can be reached; what the client says of that and of
-	// its own repetitions is then at level debug. nil: the client's warnings are logged
-	// as they come.
+	// Watch follows whether brokers can be reached; the client's own warnings about
+	// that and about its retries are then logged at level debug. nil: they are logged
+	// as warnings.
 	Watch *outage.Watch
 	// Dial opens connections to brokers; nil is plain TCP.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -57,8 +57,8 @@ func (c Config) Topic(name string) string { return c.TopicPrefix + name }
 // Group returns the name of a consumer group in this cluster.
 func (c Config) Group(name string) string { return c.TopicPrefix + name }
 
-// NewClient makes a client with the settings that all our clients share; opts come
-// after them. reg may be nil.
+// NewClient makes a client with the settings that all our clients share, then opts. reg
+// may be nil.
 //
 // MetadataMinAge is 250 ms instead of 5 s: that is how long a client takes to notice a
 // new leader, or a topic that was created a moment ago.
@@ -74,8 +74,8 @@ func NewClient(cfg Config, log *slog.Logger, reg prometheus.Registerer, opts ...
 	return cl, nil
 }
 
-// Options are the settings that all our clients share, for sessions that franz-go makes
-// itself.
+// Options returns the settings that all our clients share. It is for sessions, whose client
+// franz-go makes itself.
 func Options(cfg Config, log *slog.Logger, reg prometheus.Registerer) ([]kgo.Opt, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -101,11 +101,11 @@ func Options(cfg Config, log *slog.Logger, reg prometheus.Registerer) ([]kgo.Opt
 	return opts, nil
 }
 
-// quietHandler drops what franz-go says at level info: several lines for each transaction.
-// An operator who runs with debug logs gets everything.
+// quietHandler drops what franz-go logs at level info, several lines for each transaction,
+// unless the level is debug.
 type quietHandler struct {
 	slog.Handler
-	watched bool // somebody tells of outages: what the client repeats by itself goes to level debug
+	watched bool // a Watch reports outages: warnings about retries go to level debug
 }
 
 func (w quietHandler) Enabled(ctx context.Context, level slog.Level) bool {
@@ -133,8 +133,8 @@ func (w quietHandler) WithGroup(name string) slog.Handler {
 	return quietHandler{w.Handler.WithGroup(name), w.watched}
 }
 
-// isRetried reports whether the client speaks of an error that it meets by trying again,
-// as it does for each connection and partition while brokers are away.
+// isRetried reports whether a log record is about an error that the client retries. While
+// brokers are away there is one for each connection and partition.
 func isRetried(r slog.Record) (is bool) {
 	r.Attrs(func(a slog.Attr) bool {
 		if err, ok := a.Value.Any().(error); ok {
@@ -147,7 +147,7 @@ func isRetried(r slog.Record) (is bool) {
 }
 
 // Retryable reports whether repeating can cure an error of a client: brokers cannot be
-// reached, do not answer, or say so themselves; or the attempt was ended.
+// reached, do not answer, or ask for a retry; or the attempt was canceled.
 func Retryable(err error) bool {
 	for _, lost := range []error{context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF,
 		net.ErrClosed, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, kgo.ErrClientClosed} {
@@ -159,20 +159,20 @@ func Retryable(err error) bool {
 	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err) || errors.As(err, &operation)
 }
 
-// reachability tells a Watch whether brokers can be reached.
+// reachability reports to a Watch whether brokers can be reached.
 type reachability struct{ watch *outage.Watch }
 
 const reachingBrokers = "reaching brokers"
 
 // OnBrokerConnect implements kgo.HookBrokerConnect.
 func (r reachability) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
-	// else the client is closing
+	// A canceled connection only shows that the client is closing.
 	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, kgo.ErrClientClosed) {
 		r.watch.Failed(reachingBrokers, 0, err)
 	}
 }
 
-// OnBrokerRead implements kgo.HookBrokerRead: any answer of any broker will do.
+// OnBrokerRead implements kgo.HookBrokerRead: any answer shows that brokers can be reached.
 func (r reachability) OnBrokerRead(_ kgo.BrokerMetadata, _ int16, _ int, _, _ time.Duration, err error) {
 	if err == nil {
 		r.watch.Clear(reachingBrokers)

@@ -12,17 +12,19 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// MaxDeadLetterBytes is what of an unreadable record goes into its dead letter. A broker's
-// limit, usually 1 MB, holds for the letter as for the record, and the headers that say
-// where it was come on top.
+// MaxDeadLetterBytes is how much of an unreadable record goes into its dead letter. A
+// broker's limit, usually 1 MB, applies to the dead letter, too, and the headers that say
+// where the record was come on top.
 const MaxDeadLetterBytes = 900_000
 
-// NewDeadLetter is the record that keeps an unreadable record's bytes where a person can
-// look at them: original key, value and headers, and before those the headers error,
-// source-topic, source-partition, source-offset and failed-at. name is the topic of the
-// dead letters. What is too long is cut; then the error tells the lengths and the hash.
+// NewDeadLetter returns the record that keeps an unreadable record's bytes, for a person to
+// look at: its key, value and headers, after the headers error, source-topic,
+// source-partition, source-offset and failed-at. name is the topic of the dead letters. A
+// record that is too long is truncated; the error then says its lengths and its hash.
 func NewDeadLetter(name string, r *kgo.Record, why error, now time.Time) *kgo.Record {
-	key, value, headers := r.Key, r.Value, r.Headers
+	key := r.Key
+	value := r.Value
+	headers := r.Headers
 	size := len(key) + len(value)
 	for _, h := range headers {
 		size += len(h.Key) + len(h.Value)
@@ -30,39 +32,43 @@ func NewDeadLetter(name string, r *kgo.Record, why error, now time.Time) *kgo.Re
 	if size > MaxDeadLetterBytes {
 		why = fmt.Errorf("%w"+truncationMark+"%d bytes, value of %d bytes with SHA-256 %x, %d headers",
 			why, len(key), len(value), sha256.Sum256(value), len(headers))
-		key, value, headers = key[:min(len(key), 1024)], value[:min(len(value), MaxDeadLetterBytes)], nil
+		key = key[:min(len(key), 1024)]
+		value = value[:min(len(value), MaxDeadLetterBytes)]
+		headers = nil
 	}
-	return &kgo.Record{Topic: name, Partition: 0, Key: key, Value: value, Headers: append([]kgo.RecordHeader{
+	source := []kgo.RecordHeader{
 		{Key: topic.HeaderError, Value: []byte(why.Error())},
 		{Key: topic.HeaderSourceTopic, Value: []byte(r.Topic)},
 		{Key: topic.HeaderSourcePartition, Value: strconv.AppendInt(nil, int64(r.Partition), 10)},
 		{Key: topic.HeaderSourceOffset, Value: strconv.AppendInt(nil, r.Offset, 10)},
 		{Key: topic.HeaderFailedAt, Value: now.UTC().AppendFormat(nil, time.RFC3339Nano)},
-	}, headers...)}
+	}
+	return &kgo.Record{Topic: name, Partition: 0, Key: key, Value: value, Headers: append(source, headers...)}
 }
 
 // DeadLetter is a dead letter that was read back.
 type DeadLetter struct {
-	// Offset is the letter's own offset.
-	Offset int64
-	Source struct {
-		Topic     string
-		Partition int32
-		Offset    int64
-	}
-	Error    string
-	FailedAt string
-	// Truncated: the letter holds only the beginning of the record.
-	Truncated bool
-	// Record is the record as it was: key, value and its own headers, bound for the
+	Offset    int64     // of the dead letter itself
+	Source    RecordPos // where the record was
+	Error     string    // why it could not be read
+	FailedAt  string    // RFC 3339
+	Truncated bool      // only the beginning of the record was kept
+	// Record is the record as it was: key, value and its own headers, addressed to the
 	// topic and partition that it came from.
 	Record *kgo.Record
 }
 
-// ErrNotDeadLetter is a record that is no dead letter of ours.
+// RecordPos is where a record is: one offset of one partition.
+type RecordPos struct {
+	Topic     string // full name
+	Partition int32
+	Offset    int64
+}
+
+// ErrNotDeadLetter: a record was not written by NewDeadLetter.
 var ErrNotDeadLetter = errors.New("not a dead letter")
 
-// ParseDeadLetter reads what DeadLetter wrote.
+// ParseDeadLetter reads a record that NewDeadLetter made. Else it returns ErrNotDeadLetter.
 func ParseDeadLetter(r *kgo.Record) (l DeadLetter, err error) {
 	names := []string{topic.HeaderError, topic.HeaderSourceTopic, topic.HeaderSourcePartition,
 		topic.HeaderSourceOffset, topic.HeaderFailedAt}
@@ -84,8 +90,11 @@ func ParseDeadLetter(r *kgo.Record) (l DeadLetter, err error) {
 	if err != nil {
 		return l, fmt.Errorf("reading dead letter %d: %w: %w", r.Offset, ErrNotDeadLetter, err)
 	}
-	l.Offset, l.Source.Topic, l.Source.Partition, l.Error, l.FailedAt = r.Offset, text[1], int32(
-		partition), text[0], text[4]
+	l.Offset = r.Offset
+	l.Source.Topic = text[1]
+	l.Source.Partition = int32(partition)
+	l.Error = text[0]
+	l.FailedAt = text[4]
 	l.Truncated = strings.Contains(l.Error, truncationMark)
 	l.Record = &kgo.Record{
 		Topic:     l.Source.Topic,
@@ -97,5 +106,5 @@ func ParseDeadLetter(r *kgo.Record) (l DeadLetter, err error) {
 	return l, nil
 }
 
-// truncationMark stands in the error of a letter that was cut.
+// truncationMark is part of the error of a dead letter that was truncated.
 const truncationMark = "; cut: key of "

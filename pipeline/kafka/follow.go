@@ -20,9 +20,9 @@ type Follower struct {
 	err error
 }
 
-// Follow reads topic from its start and hands each record to apply, in order, from one
-// goroutine. It returns when the end that was listed at its start has been read, and
-// goes on in the background until Close. If apply fails, the follower stops: Err tells.
+// Follow reads topic from its start and calls apply with each record, in order, from one
+// goroutine. It returns when everything that the topic held at the call has been applied,
+// and goes on in the background until Close. If apply fails, the follower stops: see Err.
 func Follow(ctx context.Context, cfg Config, log *slog.Logger, topic string, apply func(*kgo.Record) error) (*Follower,
 	error) {
 	cl, err := NewClient(cfg, log, nil, kgo.ConsumePartitions(
@@ -30,23 +30,19 @@ func Follow(ctx context.Context, cfg Config, log *slog.Logger, topic string, app
 	if err != nil {
 		return nil, err
 	}
-	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, topic)
+	offsets, err := ListOffsets(ctx, kadm.NewClient(cl), topic)
+	var at LogOffsets
 	if err == nil {
-		err = ends.Error()
+		at, err = offsets.Of(topic, 0)
 	}
 	if err != nil {
 		cl.Close()
-		return nil, fmt.Errorf("following %s: listing its end: %w", topic, err)
-	}
-	end, ok := ends.Lookup(topic, 0)
-	if !ok {
-		cl.Close()
-		return nil, fmt.Errorf("following %s: the topic does not exist", topic)
+		return nil, fmt.Errorf("following %s: %w", topic, err)
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f := &Follower{client: cl, cancel: cancel, done: make(chan struct{})}
 	caught := make(chan struct{})
-	go f.readRecords(run, topic, end.Offset, caught, apply)
+	go f.readRecords(run, topic, at.End, caught, apply)
 	select {
 	case <-caught:
 		return f, nil
@@ -62,7 +58,8 @@ func (f *Follower) readRecords(ctx context.Context, topic string, end int64, cau
 	apply func(*kgo.Record) error) {
 	defer close(f.done)
 	defer f.client.Close()
-	position, open := int64(0), true
+	position := int64(0)
+	open := true // caught is not closed yet
 	for {
 		if open && position >= end {
 			close(caught)
@@ -95,14 +92,14 @@ func (f *Follower) stopWithError(err error) {
 	f.err = err
 }
 
-// Err is why the follower stopped, nil while it runs.
+// Err returns why the follower stopped, nil while it runs.
 func (f *Follower) Err() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.err
 }
 
-// Done is closed when the follower has stopped.
+// Done returns a channel that is closed when the follower has stopped.
 func (f *Follower) Done() <-chan struct{} { return f.done }
 
 // Close stops the follower.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -15,20 +16,20 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// TopicsConfig says what Apply and Check compare the cluster with.
+// TopicsConfig is what ApplyTopics and CheckTopics compare the cluster with.
 type TopicsConfig struct {
-	Partitions  int32
-	Replication int16
-	ClickLife   time.Duration
+	Partitions  int32         // of the co-partitioned topics
+	Replication int16         // replicas of a topic that is created
+	ClickLife   time.Duration // retention of clicks: how long one may bring its first event
 }
 
-// DefaultTopicsConfig is a production install: six partitions, three replicas of which
-// two must acknowledge.
+// DefaultTopicsConfig is a production installation: six partitions, three replicas of
+// which two must acknowledge.
 func DefaultTopicsConfig() TopicsConfig {
 	return TopicsConfig{Partitions: topic.DefaultPartitions, Replication: 3, ClickLife: topic.DefaultClickLife}
 }
 
-// Validate reports a setting that cannot be, by flag.
+// Validate reports a setting that cannot work, by flag.
 func (c TopicsConfig) Validate() error {
 	switch {
 	case c.Partitions < 1:
@@ -41,15 +42,13 @@ func (c TopicsConfig) Validate() error {
 	return nil
 }
 
-// ErrPartitions is a co-partitioned topic with another partition count than its
-// siblings.
+// ErrPartitions: a co-partitioned topic has another partition count than its siblings.
 var ErrPartitions = errors.New("partition count differs")
 
 // ApplyTopics creates the topics that are missing, sets the configuration of those that
-// exist, waits until all are visible, and commits offset 0 for both groups where a
-// partition is fresh. It is repeatable, and returns a line for each change. It refuses
-// a partition count that differs, and a retention that is shortened by nobody's
-// decision is simply set to what it should be.
+// exist, waits until all have leaders, and commits offset 0 for both groups where a
+// partition is fresh. It can be repeated. It returns a line for each change, also if it
+// fails later. A partition count that differs is refused with ErrPartitions.
 func ApplyTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig) (changes []string, err error) {
 	if err := want.Validate(); err != nil {
 		return nil, err
@@ -96,8 +95,8 @@ func ApplyTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 	return append(changes, committed...), err
 }
 
-// explainReplication says what is to be given where a cluster refuses a topic because
-// it has too few brokers for its replicas.
+// explainReplication adds the flag to change to an error of a cluster that has too few
+// brokers for the replicas of a topic.
 func explainReplication(ctx context.Context, adm *kadm.Client, err error, want int16) error {
 	if !errors.Is(err, kerr.InvalidReplicationFactor) {
 		return err
@@ -118,8 +117,8 @@ func specNames(specs []topic.Spec) []string {
 	return out
 }
 
-// waitForLeaders waits until every partition has a leader: a client that looks earlier
-// waits for its next metadata refresh.
+// waitForLeaders waits until every partition has a leader. A client that asks earlier has
+// to wait for its next metadata refresh.
 func waitForLeaders(ctx context.Context, adm *kadm.Client, specs []topic.Spec) error {
 	for {
 		have, err := adm.ListTopics(ctx, specNames(specs)...)
@@ -150,7 +149,7 @@ func waitForLeaders(ctx context.Context, adm *kadm.Client, specs []topic.Spec) e
 	}
 }
 
-// alterConfigs sets what differs on topics that existed.
+// alterConfigs corrects the configuration of topics that existed before.
 func alterConfigs(ctx context.Context, adm *kadm.Client, specs []topic.Spec, created map[string]bool) (changes []string,
 	err error) {
 	have, err := adm.DescribeTopicConfigs(ctx, specNames(specs)...)
@@ -184,7 +183,7 @@ func alterConfigs(ctx context.Context, adm *kadm.Client, specs []topic.Spec, cre
 	return changes, nil
 }
 
-// topicsByGroup says which topics each consumer group reads.
+// topicsByGroup returns the topics that each consumer group reads.
 func topicsByGroup(cfg Config) map[string][]string {
 	t := cfg.Topic
 	return map[string][]string{
@@ -195,8 +194,8 @@ func topicsByGroup(cfg Config) map[string][]string {
 }
 
 // commitFreshOffsets commits offset 0 where a group has no commit and the partition was
-// created just now or is still empty. Anything else without a commit has lost it: that
-// is for a person to decide.
+// created just now or is still empty. Any other group without a commit has lost it: an
+// operator must decide where it goes on.
 func commitFreshOffsets(ctx context.Context, adm *kadm.Client, cfg Config, created map[string]bool) (changes []string,
 	err error) {
 	for group, topics := range topicsByGroup(cfg) {
@@ -204,22 +203,24 @@ func commitFreshOffsets(ctx context.Context, adm *kadm.Client, cfg Config, creat
 		if err != nil {
 			return changes, fmt.Errorf("reading the offsets of group %s: %w", group, err)
 		}
-		ends, err := adm.ListEndOffsets(ctx, topics...)
+		offsets, err := ListOffsets(ctx, adm, topics...)
 		if err == nil {
-			err = ends.Error()
+			err = offsets.Error()
 		}
 		if err != nil {
-			return changes, fmt.Errorf("listing the ends of %v: %w", topics, err)
+			return changes, fmt.Errorf("reading the logs that group %s reads: %w", group, err)
 		}
 		var fresh kadm.Offsets
 		n := 0
-		ends.Each(func(end kadm.ListedOffset) {
-			if _, ok := committed.Lookup(end.Topic, end.Partition); ok || !created[end.Topic] && end.Offset > 0 {
-				return
+		for _, name := range topics {
+			for id, log := range offsets.Partitions(name) {
+				if _, ok := committed.Lookup(name, id); ok || !created[name] && log.End > 0 {
+					continue
+				}
+				fresh.AddOffset(name, id, 0, -1)
+				n++
 			}
-			fresh.AddOffset(end.Topic, end.Partition, 0, -1)
-			n++
-		})
+		}
 		if n == 0 {
 			continue
 		}
@@ -232,9 +233,9 @@ func commitFreshOffsets(ctx context.Context, adm *kadm.Client, cfg Config, creat
 	return changes, nil
 }
 
-// CheckTopics compares the cluster with what it and the topics must be, and returns every
-// problem it finds, each with what to change. Problems of one topic do not hide
-// another's. What is unwise, or cannot be seen, is logged as a warning.
+// CheckTopics checks the cluster and the topics, and returns every problem with what to
+// change. Problems of one topic do not hide those of another. Settings that are unwise, or
+// that the cluster does not show, are logged as warnings.
 func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig, log *slog.Logger) error {
 	adm := kadm.NewClient(cl)
 	specs := topic.Specs(cfg.TopicPrefix, want.Partitions, want.ClickLife)
@@ -265,8 +266,7 @@ func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 	for _, s := range specs {
 		current, err := configs.On(s.Name, nil)
 		if err != nil || current.Err != nil {
-			// A managed Kafka may deny DescribeConfigs: what cannot be read is not a
-			// reason to refuse.
+			// A managed Kafka may deny DescribeConfigs. That is no reason to refuse it.
 			log.Warn("a topic's configuration cannot be read, so it is not checked",
 				"topic", s.Name, "error", errors.Join(err, current.Err))
 			continue
@@ -285,8 +285,7 @@ func sameCleanupPolicy(a, b string) bool {
 	return a == b || a == "delete,compact" && b == "compact,delete"
 }
 
-// checkAllGroups reports groups that have no commit on a partition, or one outside the
-// log.
+// checkAllGroups is CheckOffsets for all consumer groups.
 func checkAllGroups(ctx context.Context, adm *kadm.Client, cfg Config) error {
 	var problems []error
 	for group, topics := range topicsByGroup(cfg) {
@@ -297,13 +296,13 @@ func checkAllGroups(ctx context.Context, adm *kadm.Client, cfg Config) error {
 	return errors.Join(problems...)
 }
 
-// ErrOffsets is a consumer group that has lost its place: nothing here resets it
-// silently.
+// ErrOffsets: a consumer group has no committed offset, or one outside the log. Nothing in
+// this project resets it silently.
 var ErrOffsets = errors.New("lost offsets")
 
 // fetchGroupOffsets reads a group's offsets; a group that does not exist has none. It waits
-// for a coordinator: a cluster that was born a moment ago has none for about a second,
-// and franz-go does not try COORDINATOR_NOT_AVAILABLE again.
+// for a coordinator: a new cluster has none for about a second, and franz-go does not
+// retry COORDINATOR_NOT_AVAILABLE.
 func fetchGroupOffsets(ctx context.Context, adm *kadm.Client, group string) (kadm.OffsetResponses, error) {
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		committed, err := adm.FetchOffsets(ctx, group)
@@ -328,37 +327,43 @@ func CheckOffsets(ctx context.Context, adm *kadm.Client, group string, topics []
 	if err != nil {
 		return fmt.Errorf("reading the offsets of group %s: %w", group, err)
 	}
-	starts, err := adm.ListStartOffsets(ctx, topics...)
+	offsets, err := ListOffsets(ctx, adm, topics...)
 	if err == nil {
-		err = starts.Error()
+		err = offsets.Error()
 	}
 	if err != nil {
-		return fmt.Errorf("listing the starts of %v: %w", topics, err)
-	}
-	ends, err := adm.ListEndOffsets(ctx, topics...)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		return fmt.Errorf("listing the ends of %v: %w", topics, err)
+		return fmt.Errorf("reading the logs that group %s reads: %w", group, err)
 	}
 	var problems []error
-	starts.Each(func(start kadm.ListedOffset) {
-		end, _ := ends.Lookup(start.Topic, start.Partition)
-		at, ok := committed.Lookup(start.Topic, start.Partition)
-		where := fmt.Sprintf("group %s, %s partition %d", group, start.Topic, start.Partition)
-		switch {
-		case !ok || at.At < 0:
-			problems = append(problems, fmt.Errorf("%w: %s: no committed offset while the log holds [%d, %d): on "+
-				"a fresh install run `ctl topics apply`; else set it with kafka-consumer-groups --reset-offsets "+
-				"to where the group stood", ErrOffsets, where, start.Offset, end.Offset))
-		case at.At < start.Offset:
-			problems = append(problems, fmt.Errorf("%w: %s: committed %d, but the log begins at %d: records [%d, "+
-				"%d) are gone; set the offset to %d with kafka-consumer-groups --reset-offsets if that loss is accepted", ErrOffsets, where, at.At, start.Offset, at.At, start.Offset, start.Offset))
-		case at.At > end.Offset:
-			problems = append(problems, fmt.Errorf("%w: %s: committed %d, but the log ends at %d: was the topic "+
-				"recreated? records are missing or this is another cluster", ErrOffsets, where, at.At, end.Offset))
+	for _, name := range topics {
+		partitions := offsets.Partitions(name)
+		for _, id := range slices.Sorted(maps.Keys(partitions)) {
+			at := int64(-1)
+			if o, ok := committed.Lookup(name, id); ok {
+				at = o.At
+			}
+			if err := checkCommit(at, partitions[id]); err != nil {
+				problems = append(problems, fmt.Errorf("%w: group %s, %s partition %d: %w", ErrOffsets, group, name, id,
+					err))
+			}
 		}
-	})
+	}
 	return errors.Join(problems...)
+}
+
+// checkCommit compares a committed offset, -1 for none, with a partition's log.
+func checkCommit(at int64, log LogOffsets) error {
+	switch {
+	case at < 0:
+		return fmt.Errorf("no committed offset while the log holds [%d, %d): on a fresh install run `ctl topics "+
+			"apply`; else set it with kafka-consumer-groups --reset-offsets to where the group was", log.Start, log.End)
+	case at < log.Start:
+		return fmt.Errorf("committed %d, but the log begins at %d: records [%d, %d) are gone; set the offset to %d "+
+			"with kafka-consumer-groups --reset-offsets if that loss is accepted", at, log.Start, at, log.Start,
+			log.Start)
+	case at > log.End:
+		return fmt.Errorf("committed %d, but the log ends at %d: was the topic recreated? records are missing or "+
+			"this is another cluster", at, log.End)
+	}
+	return nil
 }

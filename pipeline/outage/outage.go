@@ -1,8 +1,8 @@
-// Package outage keeps a log readable while something that a process depends on is
-// away. What would be a line for each attempt, each partition and each connection,
-// hundreds in a minute, becomes a warning when it begins, one a minute while attempts
-// go on failing, and a line when it is over. The attempts themselves are logged at
-// level debug.
+// Package outage keeps a log readable while something that a process depends on is away,
+// and spaces the attempts to reach it. Instead of a line for each attempt, partition and
+// connection, hundreds in a minute, there is a warning when the outage begins, one a
+// minute while attempts go on failing, and a line when it is over. The attempts are
+// logged at level debug.
 package outage
 
 import (
@@ -17,30 +17,29 @@ import (
 )
 
 const (
-	// repeatInterval is how often an outage is told of while it lasts.
+	// repeatInterval is how often an outage is logged while it lasts.
 	repeatInterval = time.Minute
-	// settleTime is how long nothing may fail before an outage counts as over: what fails
-	// again sooner is the same outage.
+	// settleTime is how long nothing must fail before an outage counts as over. If
+	// something fails sooner, it is the same outage.
 	settleTime = 5 * time.Second
-	// silenceLimit is how long an attempt that was announced may stay out, before nobody
-	// knows whether it is still tried.
+	// silenceLimit is how long after its announced time an attempt may be missing before
+	// the Watch assumes that it is no longer made.
 	silenceLimit = time.Minute
-	// maxNames is how many of the things that fail a line names.
+	// maxNames is how many of the failing things a line names.
 	maxNames = 3
 )
 
-// state is where a Watch stands.
+// state is the state of a Watch.
 type state int
 
 const (
-	working  state = iota // nothing fails, as far as anybody knows
-	away                  // an outage: the last attempt of something failed
-	settling              // nothing fails any more, for less than settle
+	working  state = iota // no failure was reported
+	away                  // an outage: the last attempt at something failed
+	settling              // nothing has failed since, for less than settleTime
 )
 
-// Watch follows one thing that a process depends on. Everything that depends on it
-// reports here, under a name for what it tries. It is safe for concurrent use; a nil
-// Watch says nothing.
+// Watch follows one dependency of a process. Everything that needs it reports here, under
+// a name for what it tries. It is safe for concurrent use. A nil Watch does nothing.
 type Watch struct {
 	dependency string
 	log        *slog.Logger
@@ -49,29 +48,29 @@ type Watch struct {
 
 	mu             sync.Mutex
 	state          state
-	began          time.Time
-	due            time.Time // of the next line
-	ended          time.Time // while settling: since when nothing fails
-	failing        map[string]failure
-	failures       int   // since it began
-	loggedFailures int   // failures at the last line
-	last           error // the newest
+	began          time.Time          // of the outage
+	due            time.Time          // of the next line
+	ended          time.Time          // of the last failure to clear, while settling
+	failing        map[string]failure // by name
+	failures       int                // since it began
+	loggedFailures int                // failures at the last line
+	last           error              // the newest
 	timer          *time.Timer
 }
 
-// failure is the last attempt of something that is tried.
+// failure is the last attempt at something.
 type failure struct {
 	err     error
-	staleAt time.Time // until then somebody is known to try
+	staleAt time.Time // without another report until then, it counts as given up
 }
 
-// New makes a Watch of what, as in "waiting for WHAT".
-func New(log *slog.Logger, what string) *Watch {
-	return &Watch{dependency: what, log: log, failing: make(map[string]failure)}
+// New makes a Watch of a dependency, as in "waiting for DEPENDENCY".
+func New(log *slog.Logger, dependency string) *Watch {
+	return &Watch{dependency: dependency, log: log, failing: make(map[string]failure)}
 }
 
-// Failed reports that trying failed, and in how long it is tried again; 0 where nobody
-// knows.
+// Failed reports that an attempt failed. trying names it. again is how long it is until
+// the next attempt, 0 if that is unknown.
 func (w *Watch) Failed(trying string, again time.Duration, err error) {
 	if w == nil {
 		return
@@ -85,7 +84,11 @@ func (w *Watch) Failed(trying string, again time.Duration, err error) {
 	w.last = err
 	switch w.state {
 	case working:
-		w.state, w.began, w.due, w.failures, w.loggedFailures = away, now, now.Add(repeatInterval), 1, 1
+		w.state = away
+		w.began = now
+		w.due = now.Add(repeatInterval)
+		w.failures = 1
+		w.loggedFailures = 1
 		w.active.Store(true)
 		w.log.Warn("waiting for "+w.dependency, "since", w.began.UTC().Format(time.RFC3339), "trying", trying, "error", err)
 		w.scheduleTimer(now)
@@ -95,7 +98,7 @@ func (w *Watch) Failed(trying string, again time.Duration, err error) {
 	}
 }
 
-// Clear takes back that trying fails: it worked, or nobody tries it any more. It costs
+// Clear reports that what was tried succeeded or is no longer tried. It costs next to
 // nothing while nothing fails.
 func (w *Watch) Clear(trying string) {
 	if w == nil || !w.active.Load() {
@@ -113,7 +116,7 @@ func (w *Watch) Clear(trying string) {
 	}
 }
 
-// scheduleTimer sets the timer to when the state has something to say.
+// scheduleTimer sets the timer to the next time at which the state may change or be logged.
 func (w *Watch) scheduleTimer(now time.Time) {
 	at := w.due
 	if w.state == settling {
@@ -126,7 +129,7 @@ func (w *Watch) scheduleTimer(now time.Time) {
 	w.timer.Reset(at.Sub(now))
 }
 
-// handleTimer says what is due. It may come for a state that is gone.
+// handleTimer logs what is due. The state may have changed since the timer was set.
 func (w *Watch) handleTimer() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -138,7 +141,7 @@ func (w *Watch) handleTimer() {
 		maps.DeleteFunc(w.failing, func(_ string, f failure) bool { return now.After(f.staleAt) })
 		if len(w.failing) == 0 {
 			w.ended = now
-			w.endOutage("nobody waits for " + w.dependency + " any more")
+			w.endOutage("gave up waiting for " + w.dependency)
 			return
 		}
 		if w.failures > w.loggedFailures {
@@ -156,7 +159,7 @@ func (w *Watch) handleTimer() {
 	}
 }
 
-// endOutage ends an outage.
+// endOutage logs the end of an outage.
 func (w *Watch) endOutage(message string) {
 	w.log.Info(message, "since", w.began.UTC().Format(time.RFC3339),
 		"lasted", w.ended.Sub(w.began).Round(time.Millisecond).String(), "failures", w.failures)
@@ -164,7 +167,7 @@ func (w *Watch) endOutage(message string) {
 	w.active.Store(false)
 }
 
-// failingNames lists what fails.
+// failingNames lists what fails, at most maxNames of them.
 func (w *Watch) failingNames() string {
 	all := slices.Sorted(maps.Keys(w.failing))
 	if more := len(all) - maxNames; more > 0 {

@@ -65,7 +65,7 @@ const (
 	begun = `level=WARN msg="waiting for Kafka" since=2000-01-01T00:00:00Z trying=committing error=refused`
 	still = `level=WARN msg="still waiting for Kafka" since=2000-01-01T00:00:00Z for=%s trying=%s failures=%d error=refused`
 	ended = `level=INFO msg="no longer waiting for Kafka" since=2000-01-01T00:00:00Z lasted=%s failures=%d`
-	given = `level=INFO msg="nobody waits for Kafka any more" since=2000-01-01T00:00:00Z lasted=%s failures=%d`
+	given = `level=INFO msg="gave up waiting for Kafka" since=2000-01-01T00:00:00Z lasted=%s failures=%d`
 )
 
 // One line when it begins, one a minute, one at its end, however many attempts of

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/nimriz/partners/pipeline/clicklog"
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
@@ -34,8 +35,7 @@ func (c *clickStore) keepClick(r *kgo.Record) (t [20]byte, shown bool, err error
 		c.log.Skip(r.Offset)
 		return t, false, nil
 	}
-	if shown, _ := headerValue(r, topic.HeaderToken); shown != "1" || len(r.Value) < event.FramingLen ||
-		r.Value[0] != 0 {
+	if shown, _ := kafka.Header(r, topic.HeaderToken); shown != "1" || len(r.Value) < event.FramingLen || r.Value[0] != 0 {
 		c.log.Skip(r.Offset)
 		return t, false, nil
 	}
@@ -44,7 +44,7 @@ func (c *clickStore) keepClick(r *kgo.Record) (t [20]byte, shown bool, err error
 		c.log.Skip(r.Offset) // the sink, which decodes every click, dead-letters it
 		return t, false, nil
 	}
-	if _, replay := headerValue(r, topic.HeaderReplay); replay && (c.log.Next() < 0 || r.Offset >= c.log.Next()) {
+	if _, replay := kafka.Header(r, topic.HeaderReplay); replay && (c.log.Next() < 0 || r.Offset >= c.log.Next()) {
 		_, _, found, err := c.lookupClick(&t)
 		if err != nil {
 			return t, false, err
@@ -60,15 +60,4 @@ func (c *clickStore) keepClick(r *kgo.Record) (t [20]byte, shown bool, err error
 		return t, false, nil
 	}
 	return t, true, err
-}
-
-// headerValue returns a header's value, and whether it is there: `replay` and `waited`
-// carry no value, their presence is the message.
-func headerValue(r *kgo.Record, key string) (value string, ok bool) {
-	for i := range r.Headers {
-		if r.Headers[i].Key == key {
-			return string(r.Headers[i].Value), true
-		}
-	}
-	return "", false
 }

@@ -37,8 +37,8 @@ var mutations = []struct {
 		return nil
 	case !ok:`}},
 	{"a restore reads what is not committed",
-		mutant.Edit{File: "../engine/restore.go", Old: `kgo.FetchIsolationLevel(kgo.ReadCommitted())`,
-			New: `kgo.FetchIsolationLevel(kgo.ReadUncommitted())`}},
+		mutant.Edit{File: "../engine/restore.go", Old: `kgo.ReadCommitted()`,
+			New: `kgo.ReadUncommitted()`}},
 	{"a transaction of timers carries no offsets", mutant.Edit{File: "../engine/commit.go",
 		Old: `		ok, err := s.gts.End(kgo.PreTxnCommitFnContext(ctx, s.replaceOffsets), kgo.TryCommit)
 `, New: `		moved := false
@@ -56,9 +56,9 @@ var mutations = []struct {
 		ok, err := s.gts.End(kgo.PreTxnCommitFnContext(ctx, s.replaceOffsets), kgo.TryCommit)
 `}},
 	{"a restore reads to the last stable offset", mutant.Edit{File: "../engine/restore.go", Old: `	switch {
-	case p.identity.Position < at.start && !p.fresh:`, New: `	at.end = max(at.stable, p.identity.Position)
+	case p.identity.Position < at.Start && !p.fresh:`, New: `	at.End = max(at.Stable, p.identity.Position)
 	switch {
-	case p.identity.Position < at.start && !p.fresh:`}},
+	case p.identity.Position < at.Start && !p.fresh:`}},
 	// The flush between the two batches may come at any time; here it comes each time.
 	{"the changelog position is in a batch of its own", mutant.Edit{File: "../engine/partition.go",
 		Old: `		p.identity.Position, p.identity.At = p.changelogEnd.Load(), now.UnixMilli()
@@ -69,10 +69,10 @@ var mutations = []struct {
 		}
 `}},
 	{"a click that is read again ends no wait", mutant.Edit{File: "../processor/clicks.go",
-		Old: `	if _, replay := headerValue(r, topic.HeaderReplay); replay`, New: `	if r.Offset < c.log.Next() {
+		Old: `	if _, replay := kafka.Header(r, topic.HeaderReplay); replay`, New: `	if r.Offset < c.log.Next() {
 		return t, false, nil
 	}
-	if _, replay := headerValue(r, topic.HeaderReplay); replay`}},
+	if _, replay := kafka.Header(r, topic.HeaderReplay); replay`}},
 	{"a segment is visible before what it vouches for is durable",
 		mutant.Edit{File: "../clicklog/seal.go", Old: `	if err == nil && w.slab.hasOutOfOrder {`,
 			New: `	if err == nil && false {`}},

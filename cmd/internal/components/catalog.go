@@ -22,7 +22,8 @@ const attemptTimeout = 10 * time.Second
 // progressed.
 func retryUntilDone(ctx context.Context, watch *outage.Watch, what string,
 	try func(ctx context.Context, progressed func()) error) error {
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+	pauses := outage.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}
+	for {
 		attempt, cancel := context.WithCancel(ctx)
 		timeout := time.AfterFunc(attemptTimeout, cancel)
 		err := try(attempt, func() { timeout.Reset(attemptTimeout) })
@@ -32,11 +33,10 @@ func retryUntilDone(ctx context.Context, watch *outage.Watch, what string,
 			watch.Clear(what)
 			return err
 		}
-		watch.Failed(what, wait, err)
-		select {
-		case <-ctx.Done():
+		pause := pauses.Next()
+		watch.Failed(what, pause, err)
+		if !outage.Sleep(ctx, pause) {
 			return ctx.Err()
-		case <-time.After(wait):
 		}
 	}
 }
