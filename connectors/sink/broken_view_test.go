@@ -56,8 +56,8 @@ func TestBrokenView(t *testing.T) {
 		r.fill(300)
 		s := small()
 		var declared atomic.Int64
-		s.hook = func(step, name string, _ int32) error {
-			if step == stepIntentWritten && name == c.of && declared.Add(1) == c.batch {
+		s.env.AfterStep = func(reached step, name string, _ int32) error {
+			if reached == stepIntentWritten && name == c.of && declared.Add(1) == c.batch {
 				alter("SELECT * FROM (" + sound + ") WHERE NOT throwIf(" + c.throws + ", 'broken on purpose')")
 			}
 			return nil

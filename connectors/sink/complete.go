@@ -18,22 +18,21 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Completed is a range of one partition that was made whole and recorded as a finished
+// Completed is a range of one partition that Complete repaired and recorded as a finished
 // batch.
 type Completed struct {
 	Topic      string // without prefix
 	Partition  int32
-	Start, End int64
-	// Had and Inserted are rows of the base table: those that were there, and those
-	// that were not.
-	Had, Inserted int
-	// Lost is set instead if the log no longer holds the range: its number of offsets.
-	// What of it is in the table stays there.
+	Start, End int64 // offsets: [Start, End)
+	Had        int   // rows that the base table had before
+	Inserted   int   // rows that were missing
+	// Lost is the number of offsets of a range that the log no longer holds, else 0.
+	// Rows of the range that are in the table stay there.
 	Lost int64
 }
 
-// CheckIdle returns ErrBusy if the sinks' group has members. A sink that was killed stays
-// one until its session times out.
+// CheckIdle returns ErrBusy if the sinks' consumer group has members. A sink that was
+// killed remains a member until its session times out.
 func CheckIdle(ctx context.Context, cfg kafka.Config, log *slog.Logger) error {
 	client, err := kafka.NewClient(cfg, log, nil)
 	if err != nil {
@@ -56,14 +55,15 @@ func CheckIdle(ctx context.Context, cfg kafka.Config, log *slog.Logger) error {
 	return nil
 }
 
-// Complete makes the base tables whole wherever an operator is needed because a sink
-// does not dare: where a batch is half-done and its token may be forgotten, where a
-// batch is missing between others, and where the log no longer reaches back to the end
-// of the tables. It reads the records again, inserts those that have no row, and
-// records the ranges as finished batches; what Kafka no longer has is recorded as lost.
-// Rollups are not to be trusted afterwards: rebuild them. No sink may run meanwhile
-// (see Idle). It can be repeated, also when it was broken off. The ranges are reported
-// as they are finished.
+// Complete repairs ranges that a sink refuses to insert on its own because it cannot tell
+// whether an earlier insert succeeded: half-done batches whose deduplication token may be
+// forgotten, gaps between finished batches, and records that Kafka has already deleted.
+// It reads the records of such a range again, inserts those that have no row, and records
+// the range as finished batches; what Kafka no longer has is recorded as lost.
+//
+// No sink may run meanwhile (see CheckIdle). Rollups must be rebuilt afterwards. Complete
+// can be repeated, also after it was interrupted. It calls report for each range as it is
+// finished.
 func Complete(ctx context.Context, cfg Config, k kafka.Config, codec *event.Codec, wh *clickhouse.Conn,
 	log *slog.Logger, report func(Completed)) error {
 	s, err := New(cfg, k, codec, wh, log, nil)
@@ -77,42 +77,45 @@ func Complete(ctx context.Context, cfg Config, k kafka.Config, codec *event.Code
 	if s.topicIDs, s.partitionCounts, err = s.readTopics(ctx); err != nil {
 		return fmt.Errorf("completing the tables: %w", err)
 	}
-	partitions, err := s.readPartitionStates(ctx)
+	claims, err := s.readPartitionStates(ctx)
 	if err != nil {
 		return fmt.Errorf("completing the tables: %w", err)
 	}
-	for _, t := range partitions {
-		if err := s.completePartition(ctx, t, report); err != nil {
-			return fmt.Errorf("completing table %s, partition %d of %s: %w", t.mapping.table, t.partition, t.mapping.topic,
-				err)
+	for _, c := range claims {
+		if err := s.completePartition(ctx, c, report); err != nil {
+			return fmt.Errorf("completing table %s, partition %d of %s: %w", c.mapping.table, c.partition,
+				c.mapping.topic, err)
 		}
 	}
 	return nil
 }
 
-// readPartitionStates returns the situation of all partitions of all topics.
-func (s *Sink) readPartitionStates(ctx context.Context) (out []*partitionClaim, err error) {
+// readPartitionStates returns the state of all partitions of all topics.
+func (s *Sink) readPartitionStates(ctx context.Context) (claims []*partitionClaim, err error) {
 	commits, err := kadm.NewClient(s.client).FetchOffsets(ctx, s.kafka.Group(topic.SinkGroup))
 	if err != nil {
 		return nil, fmt.Errorf("reading the group's commits: %w", err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.mappings)) {
 		for id := range int32(s.partitionCounts[name]) {
-			t := &partitionClaim{mapping: s.mappings[name], partition: id, recoveredState: recoveredState{topicID: s.topicIDs[name],
-				committed: -1}}
-			if c, ok := commits.Lookup(s.kafka.Topic(name), id); ok {
-				t.committed = c.At
-				if t.intent, err = parseIntent(c.Metadata); err != nil {
+			c := &partitionClaim{
+				mapping:        s.mappings[name],
+				partition:      id,
+				recoveredState: recoveredState{topicID: s.topicIDs[name], committed: -1},
+			}
+			if commit, ok := commits.Lookup(s.kafka.Topic(name), id); ok {
+				c.committed = commit.At
+				if c.intent, err = parseIntent(commit.Metadata); err != nil {
 					return nil, fmt.Errorf("%s partition %d: %w", name, id, err)
 				}
 			}
-			out = append(out, t)
+			claims = append(claims, c)
 		}
 	}
-	if err := s.readLogRanges(ctx, out); err != nil {
+	if err := s.readLogRanges(ctx, claims); err != nil {
 		return nil, err
 	}
-	return out, s.readFinishedBatches(ctx, out)
+	return claims, s.readFinishedBatches(ctx, claims)
 }
 
 // offsetRange is [start, end) of a log.
@@ -121,114 +124,155 @@ type offsetRange struct {
 	End   uint64 `ch:"end_offset"`
 }
 
-func (s *Sink) completePartition(ctx context.Context, t *partitionClaim, report func(Completed)) error {
-	at, err := t.resumeOffset()
+// completePartition closes all gaps between the finished batches of a partition, and the
+// one between them and the last row of its table.
+func (s *Sink) completePartition(ctx context.Context, c *partitionClaim, report func(Completed)) error {
+	from, err := c.resumeOffset()
 	if errors.Is(err, ErrNoCommit) {
-		at = 0 // rows without a batch and without a commit: nothing says that anything was left out
+		from = 0 // neither batch nor commit: nothing says that records were left out on purpose
 	} else if err != nil {
 		return err
 	}
-	var batches []offsetRange
-	if err := s.wh.Select(ctx, &batches, "SELECT DISTINCT start_offset, end_offset FROM batches WHERE topic = "+
-		"{topic:String} AND partition = {partition:UInt32} AND end_offset > {at:UInt64} ORDER BY "+
-		"start_offset, end_offset",
-		clickhouse.Named("topic", t.mapping.topic), clickhouse.Named("partition", t.partition),
-		clickhouse.Named("at", uint64(at))); err != nil {
-		return fmt.Errorf("reading the finished batches: %w", err)
+	batches, err := s.readBatchesFrom(ctx, c, from)
+	if err != nil {
+		return err
 	}
-	var last []struct {
-		End uint64 `ch:"end"`
+	end, err := s.readEndOfRows(ctx, c)
+	if err != nil {
+		return err
 	}
-	if err := s.wh.Select(ctx, &last, "SELECT if(count() = 0, 0, max(src_offset) + 1) AS end FROM "+t.mapping.table+
-		" WHERE src_partition = {partition:UInt32}", clickhouse.Named("partition", t.partition)); err != nil {
-		return fmt.Errorf("looking for the last row: %w", err)
-	}
-	end := int64(last[0].End)
 	for _, b := range batches {
 		end = max(end, int64(b.End))
 	}
-	if end > t.logEnd {
+	if end > c.logEnd {
 		return fmt.Errorf("%w: the table goes to offset %d, the log ends at %d: this is another cluster, or it "+
-			"lost records", ErrLostRange, end, t.logEnd)
+			"lost records", ErrLostRange, end, c.logEnd)
 	}
-	if len(t.batchTopicIDs) > 0 || t.committed >= 0 || end > 0 { // else nothing ever came here
-		end = max(end, min(t.logStart, t.logEnd))
+	if len(c.batchTopicIDs) > 0 || c.committed >= 0 || end > 0 { // else nothing was ever inserted
+		end = max(end, min(c.logStart, c.logEnd))
 	}
-	for _, gap := range findGaps(at, end, batches) {
-		if err := s.closeGap(ctx, t, gap, report); err != nil {
+	for _, gap := range findGaps(from, end, batches) {
+		if err := s.closeGap(ctx, c, gap, report); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// findGaps returns what of [at, end) no batch covers. Batches are in order.
-func findGaps(at, end int64, batches []offsetRange) (out []offsetRange) {
-	for _, b := range batches {
-		if int64(b.Start) > at {
-			out = append(out, offsetRange{uint64(at), b.Start})
-		}
-		at = max(at, int64(b.End))
+// readBatchesFrom returns the finished batches that end behind an offset, in order.
+func (s *Sink) readBatchesFrom(ctx context.Context, c *partitionClaim, from int64) ([]offsetRange, error) {
+	var batches []offsetRange
+	err := s.wh.Select(ctx, &batches, `
+		SELECT DISTINCT start_offset, end_offset
+		FROM batches
+		WHERE topic = {topic:String}
+			AND partition = {partition:UInt32}
+			AND end_offset > {from:UInt64}
+		ORDER BY start_offset, end_offset`,
+		clickhouse.Named("topic", c.mapping.topic),
+		clickhouse.Named("partition", c.partition),
+		clickhouse.Named("from", uint64(from)))
+	if err != nil {
+		return nil, fmt.Errorf("reading the finished batches: %w", err)
 	}
-	if at < end {
-		out = append(out, offsetRange{uint64(at), uint64(end)})
-	}
-	return out
+	return batches, nil
 }
 
-// closeGap records a range as batches: what the log lost as one, the rest in batches of
-// the usual size.
-func (s *Sink) closeGap(ctx context.Context, t *partitionClaim, gap offsetRange, report func(Completed)) error {
-	start, end := int64(gap.Start), int64(gap.End)
-	p := s.newPartition(t.mapping, t.partition, start, nil)
-	defer p.kill()
-	if start < t.logStart {
-		lost := Completed{Topic: t.mapping.topic, Partition: t.partition, Start: start, End: min(end, t.logStart)}
-		lost.Lost = lost.End - lost.Start
-		have, err := p.readPresentOffsets(ctx, lost.Start, lost.End)
-		if err != nil {
-			return err
+// readEndOfRows returns the offset behind the last row of a partition; 0 if it has none.
+func (s *Sink) readEndOfRows(ctx context.Context, c *partitionClaim) (int64, error) {
+	var last []struct {
+		End uint64 `ch:"end"`
+	}
+	err := s.wh.Select(ctx, &last, `
+		SELECT if(count() = 0, 0, max(src_offset) + 1) AS end
+		FROM `+c.mapping.table+`
+		WHERE src_partition = {partition:UInt32}`,
+		clickhouse.Named("partition", c.partition))
+	if err != nil {
+		return 0, fmt.Errorf("looking for the last row: %w", err)
+	}
+	return int64(last[0].End), nil
+}
+
+// findGaps returns the parts of [from, end) that no batch covers. Batches are in order.
+func findGaps(from, end int64, batches []offsetRange) (gaps []offsetRange) {
+	for _, b := range batches {
+		if int64(b.Start) > from {
+			gaps = append(gaps, offsetRange{uint64(from), b.Start})
 		}
-		lost.Had = len(have)
-		err = s.wh.Insert(ctx, clickhouse.Insert{Table: "batches", Columns: []string{"topic_id", "topic", "partition",
-			"start_offset", "end_offset", "rows", "dropped_replays", "dead_lettered", "lost"}},
-			func(row *clickhouse.Batch) error {
-				return row.Append(t.topicID, t.mapping.topic, uint32(t.partition), uint64(lost.Start), uint64(lost.End),
-					uint64(lost.Had), uint64(0), uint64(0), uint64(lost.Lost))
-			})
+		from = max(from, int64(b.End))
+	}
+	if from < end {
+		gaps = append(gaps, offsetRange{uint64(from), uint64(end)})
+	}
+	return gaps
+}
+
+// closeGap records a range as finished batches: what the log has lost as one batch, the
+// rest as batches of the usual size.
+func (s *Sink) closeGap(ctx context.Context, c *partitionClaim, gap offsetRange, report func(Completed)) error {
+	start := int64(gap.Start)
+	end := int64(gap.End)
+	p := s.newPartition(c.mapping, c.partition, start, nil)
+	defer p.kill()
+	if start < c.logStart {
+		lost, err := p.recordLostRange(ctx, c.topicID, start, min(end, c.logStart))
 		if err != nil {
 			return err
 		}
 		report(lost)
 		start = lost.End
 	}
-	b := &batch{}
+	var pending []*kgo.Record
 	size := 0
-	flush := func(until int64) error {
-		b.batchID = batchID{topicID: t.topicID, partition: t.partition, start: start, end: until}
-		done, err := p.completeBatch(ctx, b)
+	completePending := func(until int64) error {
+		id := batchID{topicID: c.topicID, partition: c.partition, start: start, end: until}
+		done, err := p.completeBatch(ctx, id, pending)
 		if err != nil {
 			return fmt.Errorf("[%d, %d): %w", start, until, err)
 		}
 		report(done)
-		b, size, start = &batch{}, 0, until
+		pending = nil
+		size = 0
+		start = until
 		return nil
 	}
-	err := kafka.ReadRange(ctx, s.kafka, s.log, s.kafka.Topic(t.mapping.topic), t.partition, start, end,
-		func(r *kgo.Record) error {
-			if len(b.records) >= s.cfg.BatchRows || size >= s.cfg.BatchBytes {
-				if err := flush(b.records[len(b.records)-1].Offset + 1); err != nil {
+	reader := kafka.RangeReader{Kafka: s.kafka, Log: s.log, Isolation: kgo.ReadCommitted()}
+	err := reader.Each(ctx, func(records []*kgo.Record) error {
+		for _, r := range records {
+			if len(pending) >= s.cfg.BatchRows || size >= s.cfg.BatchBytes {
+				if err := completePending(pending[len(pending)-1].Offset + 1); err != nil {
 					return err
 				}
 			}
-			b.records = append(b.records, r)
+			pending = append(pending, r)
 			size += len(r.Value)
-			return nil
-		})
+		}
+		return nil
+	}, kafka.Range{Topic: s.kafka.Topic(c.mapping.topic), Partition: c.partition, From: start, To: end})
 	if err != nil || start == end {
 		return err
 	}
-	return flush(end)
+	return completePending(end)
+}
+
+// recordLostRange records that the log no longer holds [start, end).
+func (p *partition) recordLostRange(ctx context.Context, topicID string, start, end int64) (Completed, error) {
+	lost := Completed{Topic: p.mapping.topic, Partition: p.id, Start: start, End: end, Lost: end - start}
+	present, err := p.readPresentOffsets(ctx, start, end)
+	if err != nil {
+		return lost, err
+	}
+	lost.Had = len(present)
+	into := clickhouse.Insert{
+		Table: "batches",
+		Columns: []string{"topic_id", "topic", "partition", "start_offset", "end_offset", "rows", "dropped_replays",
+			"dead_lettered", "lost"},
+	}
+	return lost, p.sink.wh.Insert(ctx, into, func(row *clickhouse.Batch) error {
+		return row.Append(topicID, p.mapping.topic, uint32(p.id), uint64(start), uint64(end), uint64(lost.Had),
+			uint64(0), uint64(0), uint64(lost.Lost))
+	})
 }
 
 // readPresentOffsets returns the offsets in [start, end) that have a row.
@@ -237,62 +281,73 @@ func (p *partition) readPresentOffsets(ctx context.Context, start, end int64) (m
 		Offset uint64 `ch:"src_offset"`
 		Count  uint64 `ch:"n"`
 	}
-	err := p.sink.wh.Select(ctx, &rows, "SELECT src_offset, count() AS n FROM "+p.mapping.table+
-		" WHERE src_partition = {partition:UInt32} AND src_offset >= {start:UInt64} AND src_offset < {end:UInt64} "+
-		"GROUP BY src_offset",
-		clickhouse.Named("partition", p.id), clickhouse.Named("start", uint64(start)),
+	err := p.sink.wh.Select(ctx, &rows, `
+		SELECT src_offset, count() AS n
+		FROM `+p.mapping.table+`
+		WHERE src_partition = {partition:UInt32}
+			AND src_offset >= {start:UInt64}
+			AND src_offset < {end:UInt64}
+		GROUP BY src_offset`,
+		clickhouse.Named("partition", p.id),
+		clickhouse.Named("start", uint64(start)),
 		clickhouse.Named("end", uint64(end)))
 	if err != nil {
 		return nil, fmt.Errorf("looking for the rows of [%d, %d): %w", start, end, err)
 	}
-	have := make(map[int64]bool, len(rows))
+	present := make(map[int64]bool, len(rows))
 	for _, r := range rows {
 		if r.Count > 1 {
 			return nil, fmt.Errorf("offset %d has %d rows: something else than the sink inserted into %s",
 				r.Offset, r.Count, p.mapping.table)
 		}
-		have[int64(r.Offset)] = true
+		present[int64(r.Offset)] = true
 	}
-	return have, nil
+	return present, nil
 }
 
-// completeBatch inserts the rows of a batch that are missing, and records it.
-func (p *partition) completeBatch(ctx context.Context, b *batch) (done Completed, err error) {
-	// its dead letters may be of any age
-	b.again, b.intent.declaredAt = true, time.UnixMilli(clockSkew.Milliseconds())
+// maxCompleteInserts bounds the inserts that completeBatch tries for one batch.
+const maxCompleteInserts = 3
+
+// completeBatch inserts the missing rows of a batch, and resumes it behind that step.
+//
+// The first insert has the batch's own token: if the interrupted insert is still on its
+// way, ClickHouse accepts only one of the two. If the table remembers that token without
+// having the rows, it drops the insert; the next one has a token that names just the
+// rows that are still missing.
+func (p *partition) completeBatch(ctx context.Context, id batchID, records []*kgo.Record) (Completed, error) {
+	b := &batch{
+		batchID:        id,
+		records:        records,
+		intent:         intent{declaredAt: time.UnixMilli(clockSkew.Milliseconds())}, // dead letters of any age
+		reached:        stepIntentWritten,
+		mayHaveReached: stepBatchRecorded,
+	}
+	done := Completed{Topic: p.mapping.topic, Partition: p.id, Start: b.start, End: b.end}
+	var err error
 	if b.presentOffsets, err = p.readPresentOffsets(ctx, b.start, b.end); err != nil {
 		return done, err
 	}
-	had := len(b.presentOffsets)
-	done = Completed{Topic: p.mapping.topic, Partition: p.id, Start: b.start, End: b.end, Had: had}
-	// First under the batch's own token: should the insert that was broken off still be
-	// on its way, only one of both gets in. If a token that the table remembers
-	// swallows rows that are not there, then under another, which names just these
-	// rows.
-	for attempt := 0; ; attempt++ {
+	done.Had = len(b.presentOffsets)
+	for inserts := 1; ; inserts++ {
+		had := len(b.presentOffsets)
 		if err := p.insertRows(ctx, b); err != nil {
 			return done, err
 		}
-		missing := b.summary.rows
+		want := had + b.summary.rows
 		if b.presentOffsets, err = p.readPresentOffsets(ctx, b.start, b.end); err != nil {
 			return done, err
 		}
-		want := had + missing
-		if len(b.presentOffsets) == want {
+		has := len(b.presentOffsets)
+		if has == want {
 			break
 		}
-		if attempt == 2 || len(b.presentOffsets) > want {
-			return done, fmt.Errorf("%d rows are in the table, should be %d", len(b.presentOffsets), want)
+		if inserts == maxCompleteInserts || has > want {
+			return done, fmt.Errorf("%d rows are in the table, should be %d", has, want)
 		}
-		had, b.inserted = len(b.presentOffsets), false
-		b.tokenSuffix = fmt.Sprintf("/rest-of-%d", had)
-	}
-	if err := p.produceDeadLetters(ctx, b); err != nil {
-		return done, err
+		b.reached = stepIntentWritten
+		b.tokenSuffix = fmt.Sprintf("/rest-of-%d", has)
 	}
 	done.Inserted = len(b.presentOffsets) - done.Had
 	b.summary.rows = len(b.presentOffsets)
-	// its row may have been there and be gone
-	b.tokenSuffix = fmt.Sprintf("/completed-%d", time.Now().UnixNano())
-	return done, p.recordBatch(ctx, b)
+	return done, p.resumeBatch(ctx, b)
 }

@@ -7,23 +7,24 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 )
 
-// Config says how large inserts grow and how often they come.
+// Config bounds the size of inserts and the time between them.
 type Config struct {
-	// BatchRows is the most records of one insert.
+	// BatchRows is the maximum number of records of one insert.
 	BatchRows int
-	// BatchBytes is about the most bytes of record values of one insert. A partition
-	// that is behind holds up to twice this in memory.
+	// BatchBytes is roughly the maximum size of one insert, in bytes of record values.
+	// A partition that is behind holds up to twice this in memory.
 	BatchBytes int
 	// Linger is the shortest time between two inserts of one partition while it keeps
 	// up. It is raised where needed so that a table gets at most 20 inserts a second,
 	// and to between one and five seconds for clicks.
 	Linger time.Duration
-	// SessionTimeout is after how long without a heartbeat the group gives this sink's
-	// partitions away, also to itself if it was killed and started again.
+	// SessionTimeout is how long the group waits for a heartbeat before it reassigns
+	// this sink's partitions. A sink that was killed waits as long when it starts again.
 	SessionTimeout time.Duration
 }
 
-// DefaultConfig is right unless memory is short or parts pile up in ClickHouse.
+// DefaultConfig suits an installation with enough memory, whose ClickHouse keeps up with
+// its merges.
 func DefaultConfig() Config {
 	return Config{
 		BatchRows:      50_000,
@@ -49,24 +50,26 @@ func (c Config) Validate() error {
 }
 
 const (
-	// insertsPerSecond is the budget of a table: ClickHouse merges what is inserted,
-	// and falls behind if that is in crumbs.
+	// insertsPerSecond is the budget of a table. ClickHouse merges what is inserted, and
+	// falls behind if inserts are many and small.
 	insertsPerSecond = 20
-	// Clicks are many and nobody waits for one of them.
-	minClickInterval, maxClickInterval = time.Second, 5 * time.Second
-	// drainTimeout is how long a running batch may take to finish once the sink, or the
-	// partition's stay with it, ends.
+	// Clicks are many, and the latency of a single one does not matter: their inserts
+	// are rarer and larger.
+	minClickInterval = time.Second
+	maxClickInterval = 5 * time.Second
+	// drainTimeout is how long a running batch may take to finish once the sink ends or
+	// the partition is revoked.
 	drainTimeout = 10 * time.Second
 	// attemptTimeout bounds one attempt at a batch, so that a connection that hangs
 	// becomes one that failed.
 	attemptTimeout = time.Minute
 	// maxCommitAge is how old the newest successful commit may be when an insert is
-	// sent: it shows that the partition is still ours.
+	// sent. The commit proves that the partition still belongs to this sink.
 	maxCommitAge = 10 * time.Second
 )
 
-// minInsertInterval is the shortest time between two inserts of one of a topic's partitions
-// that keeps within the table's budget.
+// minInsertInterval is the shortest time between two inserts of one of a topic's
+// partitions that keeps all of them within the table's budget.
 func minInsertInterval(partitions int) time.Duration {
 	return time.Duration(partitions) * time.Second / insertsPerSecond
 }

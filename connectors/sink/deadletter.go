@@ -2,41 +2,60 @@ package sink
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// unreadableRecord is a record that is useless by its bytes alone.
+// The reasons for a dead letter are those of the codec (event.Unreadable), text that is
+// no click token (token.ErrMalformed), and these.
+var (
+	errKey     = errors.New("key differs from click token")
+	errCatalog = errors.New("malformed catalog record")
+)
+
+// isUnreadable reports whether err is a reason for a dead letter: the record's bytes alone
+// make it useless, and decoding it again would fail again.
+func isUnreadable(err error) bool {
+	return event.Unreadable(err) || errors.Is(err, errKey) || errors.Is(err, token.ErrMalformed) ||
+		errors.Is(err, errCatalog)
+}
+
+// unreadableRecord is a record that goes to the dead letters.
 type unreadableRecord struct {
 	record *kgo.Record
 	reason error
 }
 
-// produceDeadLetters sends the unreadable records of a batch to the dead letters, before the batch is
-// recorded as finished. A batch that is repeated first looks which of its letters are
-// there already. Two sinks that repeat one batch at the same moment can still send a
-// letter twice: it has the same key and the same source headers.
+// produceDeadLetters sends the unreadable records of a batch to the dead letters, before
+// the batch is recorded as finished. If an earlier attempt or process may have sent some,
+// it first reads which of them are there. Two sinks that repeat one batch at the same
+// moment can still send a dead letter twice: both have the same key and the same source
+// headers.
 func (p *partition) produceDeadLetters(ctx context.Context, b *batch) error {
-	if len(b.unreadable) == 0 || b.letters {
+	if len(b.unreadable) == 0 {
+		b.reached = stepDeadLettersSent
 		return nil
 	}
-	var sent map[int64]bool
-	if b.again {
+	var existing map[int64]bool
+	if b.mayHaveReached >= stepDeadLettersSent {
 		var err error
-		if sent, err = p.readExistingDeadLetters(ctx, b); err != nil {
+		if existing, err = p.readExistingDeadLetters(ctx, b); err != nil {
 			return err
 		}
 	}
+	b.beginStep(stepDeadLettersSent)
 	var letters []*kgo.Record
 	now := time.Now()
 	for _, x := range b.unreadable {
-		if sent[x.record.Offset] {
+		if existing[x.record.Offset] {
 			continue
 		}
 		letters = append(letters, kafka.NewDeadLetter(p.sink.kafka.Topic(topic.DeadLetters), x.record, x.reason, now))
@@ -47,72 +66,35 @@ func (p *partition) produceDeadLetters(ctx context.Context, b *batch) error {
 	for _, x := range b.unreadable {
 		p.log.Warn("an unreadable record went to the dead letters", "offset", x.record.Offset, "error", x.reason)
 	}
-	b.letters = true
-	return p.sink.afterStep(stepDeadLettersSent, p)
+	return p.reachStep(b, stepDeadLettersSent)
 }
 
-// readExistingDeadLetters returns the offsets of the batch's records that stand in the dead letters,
-// looking at those that were written since the batch was declared.
+// readExistingDeadLetters returns the offsets of the batch's records that are in the dead
+// letters already. It reads those that were written since the batch was declared.
 func (p *partition) readExistingDeadLetters(ctx context.Context, b *batch) (map[int64]bool, error) {
 	name := p.sink.kafka.Topic(topic.DeadLetters)
-	admin := kadm.NewClient(p.sink.client)
-	starts, err := admin.ListOffsetsAfterMilli(ctx, b.intent.declaredAt.Add(-clockSkew).UnixMilli(), name)
-	if err == nil {
-		err = starts.Error()
-	}
+	since := b.intent.declaredAt.Add(-clockSkew)
+	ranges, err := kafka.ListRangesSince(ctx, kadm.NewClient(p.sink.client), name, since)
 	if err != nil {
-		return nil, fmt.Errorf("%w: listing the dead letters: %w", errKafka, err)
+		return nil, fmt.Errorf("%w: looking for dead letters of the batch: %w", errKafka, err)
 	}
-	ends, err := admin.ListEndOffsets(ctx, name)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: listing the dead letters: %w", errKafka, err)
-	}
-	from, left := map[int32]kgo.Offset{}, map[int32]int64{}
-	starts.Each(func(start kadm.ListedOffset) {
-		if end, ok := ends.Lookup(name, start.Partition); ok && start.Offset >= 0 && start.Offset < end.Offset {
-			from[start.Partition] = kgo.NewOffset().At(start.Offset)
-			left[start.Partition] = end.Offset
-		}
-	})
-	found := map[int64]bool{}
-	if len(from) == 0 {
-		return found, nil
-	}
-	reader, err := kafka.NewClient(p.sink.kafka, p.sink.log, nil, kgo.KeepControlRecords(),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: from}))
-	if err != nil {
-		return nil, err
-	}
-	defer reader.Close()
-	for len(left) > 0 {
-		fetches := reader.PollFetches(ctx)
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("%w: reading the dead letters: %w", errKafka, ctx.Err())
-		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			if r.Offset+1 >= left[r.Partition] {
-				delete(left, r.Partition)
+	source := p.sink.kafka.Topic(p.mapping.topic)
+	existing := make(map[int64]bool)
+	reader := kafka.RangeReader{Kafka: p.sink.kafka, Log: p.sink.log}
+	err = reader.Each(ctx, func(records []*kgo.Record) error {
+		for _, r := range records {
+			letter, err := kafka.ParseDeadLetter(r)
+			if err != nil {
+				continue // not written by this project
 			}
-			if header(r, topic.HeaderSourceTopic) == p.sink.kafka.Topic(p.mapping.topic) &&
-				header(r, topic.HeaderSourcePartition) == strconv.Itoa(int(b.partition)) {
-				if offset, err := strconv.ParseInt(header(r, topic.HeaderSourceOffset), 10, 64); err == nil {
-					found[offset] = true
-				}
+			if letter.Source.Topic == source && letter.Source.Partition == b.partition {
+				existing[letter.Source.Offset] = true
 			}
-		})
-	}
-	return found, nil
-}
-
-// header returns the value of the first header with this key.
-func header(r *kgo.Record, key string) string {
-	for _, h := range r.Headers {
-		if h.Key == key {
-			return string(h.Value)
 		}
+		return nil
+	}, ranges...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: looking for dead letters of the batch: %w", errKafka, err)
 	}
-	return ""
+	return existing, nil
 }

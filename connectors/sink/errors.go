@@ -1,12 +1,16 @@
 package sink
 
-import "errors"
+import (
+	"errors"
 
-// Errors that stop the sink. None of them heals with time: each says that
-// effectively-once can no longer be shown, or cannot begin, and what to do.
+	"github.com/nimriz/partners/connectors/clickhouse"
+)
+
+// Errors that stop the sink. Repeating cures none of them: each means that
+// effectively-once can no longer be proven, or cannot begin, and its text says what to do.
 var (
 	// ErrTopicChanged: the topic was deleted and created again, or this is another
-	// cluster. Its offsets say nothing about the tables.
+	// cluster. Its offsets have no relation to the tables.
 	ErrTopicChanged = errors.New("topic id changed")
 	// ErrNoTopic: a topic is missing.
 	ErrNoTopic = errors.New("topic does not exist")
@@ -19,14 +23,14 @@ var (
 	ErrHalfDone = errors.New("half-done batch")
 	// ErrWindow: a table's deduplication window is too small to repeat inserts.
 	ErrWindow = errors.New("deduplication window too small")
-	// ErrIntent: the commit's metadata is not this program's.
+	// ErrIntent: the commit's metadata was not written by this program.
 	ErrIntent = errors.New("unreadable intent")
 	// ErrBusy: a sink runs while Complete needs the tables for itself.
 	ErrBusy = errors.New("a sink is running")
 )
 
-// NeedsOperator reports whether err is one of those above: starting again changes
-// nothing.
+// NeedsOperator reports whether err is one of those above, ErrBusy excepted: starting the
+// sink again changes nothing.
 func NeedsOperator(err error) bool {
 	for _, stop := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrLostRange, ErrHalfDone, ErrWindow,
 		ErrIntent} {
@@ -35,4 +39,12 @@ func NeedsOperator(err error) bool {
 		}
 	}
 	return false
+}
+
+// errKafka is a request to Kafka that failed and is repeated.
+var errKafka = errors.New("kafka")
+
+// retryable reports whether repeating can succeed without an operator.
+func retryable(err error) bool {
+	return !NeedsOperator(err) && (errors.Is(err, errKafka) || clickhouse.Unreachable(err))
 }

@@ -3,44 +3,51 @@ package sink
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// tokensPerQuery is how many tokens one query asks for: a token of 27 characters takes 37 bytes
-// of a URL, and ClickHouse takes parameters of 128 KiB (http_max_field_value_size).
+// tokensPerQuery bounds the tokens of one query. A token of 27 characters takes 37 bytes
+// of a URL, and ClickHouse accepts parameters of 128 KiB (http_max_field_value_size).
 const tokensPerQuery = 3_000
 
-// findReplays returns the test by which a click that was sent again is dropped: the same
-// token stands earlier in this batch, or in the table at an offset before it. Never at
-// or behind its start: rows of this batch that an earlier attempt inserted must not
-// change what a repetition forms. It returns nil if nothing in the batch was sent
-// again. The test is asked once for each readable record, in order.
+// findReplays returns a function that reports whether a click is a replay that must be
+// dropped: the same token occurs earlier in this batch, or in the table at an offset
+// below the batch's start. Rows at or behind the start are ignored: those that an earlier
+// attempt inserted must not change what a repetition forms.
+//
+// The function must be called once for each readable record, in order. It is nil if no
+// record of the batch was sent again.
 func (p *partition) findReplays(ctx context.Context, b *batch) (func(*kgo.Record) bool, error) {
 	if !p.mapping.mayReplay {
 		return nil, nil
 	}
-	var asked []string
+	var replayed []string
 	for _, r := range b.records {
 		if isReplay(r) {
-			asked = append(asked, string(r.Key))
+			replayed = append(replayed, string(r.Key))
 		}
 	}
-	if len(asked) == 0 {
+	if len(replayed) == 0 {
 		return nil, nil
 	}
 	seen := make(map[string]bool, len(b.records))
-	for tokens := asked; len(tokens) > 0; {
-		n := min(len(tokens), tokensPerQuery)
+	for tokens := range slices.Chunk(replayed, tokensPerQuery) {
 		var stored []struct {
 			Token string `ch:"click_token"`
 		}
-		err := p.sink.wh.Select(ctx, &stored, "SELECT DISTINCT click_token FROM "+p.mapping.table+
-			" WHERE click_token IN {tokens:Array(String)} AND src_partition = {partition:UInt32} AND src_offset < "+
-			"{start:UInt64}",
-			clickhouse.Named("tokens", tokens[:n]), clickhouse.Named("partition", b.partition),
+		err := p.sink.wh.Select(ctx, &stored, `
+			SELECT DISTINCT click_token
+			FROM `+p.mapping.table+`
+			WHERE click_token IN {tokens:Array(String)}
+				AND src_partition = {partition:UInt32}
+				AND src_offset < {start:UInt64}`,
+			clickhouse.Named("tokens", tokens),
+			clickhouse.Named("partition", b.partition),
 			clickhouse.Named("start", uint64(b.start)))
 		if err != nil {
 			return nil, fmt.Errorf("looking up clicks that were sent again: %w", err)
@@ -48,7 +55,6 @@ func (p *partition) findReplays(ctx context.Context, b *batch) (func(*kgo.Record
 		for _, s := range stored {
 			seen[s.Token] = true
 		}
-		tokens = tokens[n:]
 	}
 	return func(r *kgo.Record) bool {
 		token := string(r.Key)
@@ -61,10 +67,6 @@ func (p *partition) findReplays(ctx context.Context, b *batch) (func(*kgo.Record
 }
 
 func isReplay(r *kgo.Record) bool {
-	for _, h := range r.Headers {
-		if h.Key == topic.HeaderReplay {
-			return true
-		}
-	}
-	return false
+	_, ok := kafka.Header(r, topic.HeaderReplay)
+	return ok
 }

@@ -2,35 +2,35 @@ package sink
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// clockSkew is how far ClickHouse's clock may be from this one when batches since an
-// intent are counted.
+// clockSkew is by how much ClickHouse's clock may differ from this one when batches since
+// an intent are counted.
 const clockSkew = 5 * time.Minute
 
-// recoveredState is all that decides where a partition is taken up.
+// recoveredState is what decides where a sink resumes in a partition.
 type recoveredState struct {
-	topicID   string
-	committed int64   // of the consumer group; -1: none
+	topicID   string  // the topic's id now
+	committed int64   // offset of the consumer group; -1: none
 	intent    *intent // in the commit's metadata; nil: none
-	// From table batches.
-	batchTopicIDs []string // topic ids of the partition's batches
+
+	batchTopicIDs []string // topic ids of the partition's rows in table batches
 	contiguousEnd int64    // end of the gapless run of finished batches; -1: no batch
-	// The log holds [logStart, logEnd).
-	logStart, logEnd int64
+
+	logStart int64 // the log holds [logStart, logEnd)
+	logEnd   int64
 }
 
-// resumeOffset returns the offset of the first record that is not known to be in the tables,
-// whether the log still has it or not.
-func (s recoveredState) resumeOffset() (at int64, err error) {
+// resumeOffset returns the offset of the first record that is not known to be in the
+// tables, whether the log still has it or not.
+func (s recoveredState) resumeOffset() (int64, error) {
 	for _, id := range s.batchTopicIDs {
 		if id != s.topicID {
 			return 0, fmt.Errorf("%w: the finished batches in ClickHouse are of topic id %s, the topic now has "+
@@ -45,19 +45,19 @@ func (s recoveredState) resumeOffset() (at int64, err error) {
 	}
 	switch {
 	case s.contiguousEnd >= 0:
-		return s.contiguousEnd, nil // whatever is committed: the tables know best what is in them
+		return s.contiguousEnd, nil // whatever is committed: only the tables know what is in them
 	case s.committed >= 0:
 		return s.committed, nil
 	default:
 		return 0, fmt.Errorf("%w, and no finished batch in ClickHouse, while the log holds [%d, %d): on a fresh "+
 			"install run `ctl topics apply`; else set the offset with kafka-consumer-groups --reset-offsets to "+
-			"where the group stood", ErrNoCommit, s.logStart, s.logEnd)
+			"where the group was", ErrNoCommit, s.logStart, s.logEnd)
 	}
 }
 
-// findResumePoint returns the origin, which must be in the log, and the batch that has to be
-// formed there if an intent names it.
-func (s recoveredState) findResumePoint() (at int64, redo *intent, err error) {
+// findResumePoint returns the resume offset, which must be in the log, and the batch that
+// has to be formed there if it was declared.
+func (s recoveredState) findResumePoint() (at int64, declared *intent, err error) {
 	if at, err = s.resumeOffset(); err != nil {
 		return 0, nil, err
 	}
@@ -70,134 +70,129 @@ func (s recoveredState) findResumePoint() (at int64, redo *intent, err error) {
 		return 0, nil, fmt.Errorf("%w: the tables end at offset %d, the log ends at %d: records were lost or this "+
 			"is another cluster", ErrLostRange, at, s.logEnd)
 	}
-	if s.intent != nil && s.intent.start == at {
-		redo = s.intent
-		if redo.end > s.logEnd {
-			return 0, nil, fmt.Errorf("%w: batch [%d, %d) was begun, but the log ends at %d",
-				ErrLostRange, redo.start, redo.end, s.logEnd)
-		}
+	if s.intent == nil || s.intent.start != at {
+		return at, nil, nil
 	}
-	return at, redo, nil
+	if s.intent.end > s.logEnd {
+		return 0, nil, fmt.Errorf("%w: batch [%d, %d) was declared, but the log ends at %d",
+			ErrLostRange, s.intent.start, s.intent.end, s.logEnd)
+	}
+	return at, s.intent, nil
 }
 
-// partitionClaim is a partition about to be taken up.
+// partitionClaim is a partition that this sink is about to own.
 type partitionClaim struct {
 	mapping   *topicMapping
 	partition int32
 	recoveredState
-	resumeAt       int64
-	declaredIntent *intent
-	unrecordedFrom int64 // the base table must have no row at or behind it
+
+	resumeAt       int64   // where it is read from
+	declaredIntent *intent // the batch to form there; nil: any
+	unrecordedFrom int64   // the base table must have no row at or behind this offset
 }
 
-// resolveClaims finds out where each partition is taken up, with a fixed number of questions
-// for all of them together. An error is either one that time can heal, or one of this
-// package's.
-func (s *Sink) resolveClaims(ctx context.Context, partitions []*partitionClaim) error {
-	if err := s.readLogRanges(ctx, partitions); err != nil {
+// resolveClaims finds out where each partition is resumed. The number of its queries does
+// not depend on the number of partitions. An error is either retryable, or needs an
+// operator.
+func (s *Sink) resolveClaims(ctx context.Context, claims []*partitionClaim) error {
+	if err := s.readLogRanges(ctx, claims); err != nil {
 		return err
 	}
-	if err := s.readFinishedBatches(ctx, partitions); err != nil {
+	if err := s.readFinishedBatches(ctx, claims); err != nil {
 		return err
 	}
-	byFeed := map[*topicMapping][]*partitionClaim{}
-	for _, t := range partitions {
+	byMapping := map[*topicMapping][]*partitionClaim{}
+	for _, c := range claims {
 		var err error
-		if t.resumeAt, t.declaredIntent, err = t.findResumePoint(); err != nil {
-			return fmt.Errorf("%s partition %d: %w", t.mapping.topic, t.partition, err)
+		if c.resumeAt, c.declaredIntent, err = c.findResumePoint(); err != nil {
+			return fmt.Errorf("%s partition %d: %w", c.mapping.topic, c.partition, err)
 		}
-		// What lies behind must be free of rows, or an insert got through that was not
-		// recorded. The one exception is the batch of an intent that is young enough to
-		// be repeated: its token is still known.
-		t.unrecordedFrom = t.resumeAt
-		if t.declaredIntent != nil {
-			young, err := s.dedupTokenStillKnown(ctx, t.mapping, t.declaredIntent)
+		// A row behind the finished batches comes from an insert that was not recorded.
+		// Only the declared batch may have rows, while the tables still know its token:
+		// then it can be repeated.
+		c.unrecordedFrom = c.resumeAt
+		if c.declaredIntent != nil {
+			known, err := s.dedupTokenStillKnown(ctx, c.mapping, c.declaredIntent)
 			if err != nil {
 				return err
 			}
-			if young {
-				t.unrecordedFrom = t.declaredIntent.end
+			if known {
+				c.unrecordedFrom = c.declaredIntent.end
 			}
 		}
-		byFeed[t.mapping] = append(byFeed[t.mapping], t)
+		byMapping[c.mapping] = append(byMapping[c.mapping], c)
 	}
-	for f, partitions := range byFeed {
-		if err := s.checkNoUnrecordedRows(ctx, f, partitions); err != nil {
+	for m, claims := range byMapping {
+		if err := s.checkNoUnrecordedRows(ctx, m, claims); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// checkNoUnrecordedRows returns ErrHalfDone if the base table has a row of a partition at or behind the
-// partition's from.
-func (s *Sink) checkNoUnrecordedRows(ctx context.Context, f *topicMapping, partitions []*partitionClaim) error {
-	var behind []string // numbers only
-	for _, t := range partitions {
-		behind = append(behind, fmt.Sprintf("(src_partition = %d AND src_offset >= %d)", t.partition, t.unrecordedFrom))
+// checkNoUnrecordedRows returns ErrHalfDone if the base table has a row of a partition at
+// or behind its unrecordedFrom.
+func (s *Sink) checkNoUnrecordedRows(ctx context.Context, mapping *topicMapping, claims []*partitionClaim) error {
+	var behind []string // only numbers are formatted into the SQL
+	for _, c := range claims {
+		behind = append(behind, fmt.Sprintf("(src_partition = %d AND src_offset >= %d)", c.partition, c.unrecordedFrom))
 	}
 	var found []struct {
 		Partition uint32 `ch:"src_partition"`
 		First     uint64 `ch:"first"`
 		Rows      uint64 `ch:"rows"`
 	}
-	err := s.wh.Select(ctx, &found, "SELECT src_partition, min(src_offset) AS first, count() AS rows FROM "+f.table+
-		" WHERE "+strings.Join(behind, " OR ")+" GROUP BY src_partition")
+	err := s.wh.Select(ctx, &found, `
+		SELECT
+			src_partition,
+			min(src_offset) AS first,
+			count() AS rows
+		FROM `+mapping.table+`
+		WHERE `+strings.Join(behind, " OR ")+`
+		GROUP BY src_partition`)
 	if err != nil {
-		return fmt.Errorf("looking for rows of %s that no batch records: %w", f.table, err)
+		return fmt.Errorf("looking for rows of %s that no batch records: %w", mapping.table, err)
 	}
 	for _, x := range found {
 		return fmt.Errorf("%w: table %s has %d rows of partition %d, from offset %d, that no finished batch "+
-			"records, and a repeated insert would no longer be recognised: stop the sinks and run `ctl rollup rebuild`", ErrHalfDone, f.table, x.Rows, x.Partition, x.First)
+			"records, and a repeated insert would no longer be recognised: stop the sinks and run `ctl rollup "+
+			"rebuild`", ErrHalfDone, mapping.table, x.Rows, x.Partition, x.First)
 	}
 	return nil
 }
 
-// readLogRanges notes the first offset of each log and the one behind its last record.
-func (s *Sink) readLogRanges(ctx context.Context, partitions []*partitionClaim) error {
+// readLogRanges sets logStart and logEnd of each claim.
+func (s *Sink) readLogRanges(ctx context.Context, claims []*partitionClaim) error {
 	var names []string
-	for _, t := range partitions {
-		if name := s.kafka.Topic(t.mapping.topic); !slices.Contains(names, name) {
+	for _, c := range claims {
+		if name := s.kafka.Topic(c.mapping.topic); !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
-	admin := kadm.NewClient(s.client)
-	starts, err := admin.ListStartOffsets(ctx, names...)
+	offsets, err := kafka.ListOffsets(ctx, kadm.NewClient(s.client), names...)
 	if err != nil {
-		return fmt.Errorf("%w: listing the starts of the logs: %w", errKafka, err)
+		return fmt.Errorf("%w: %w", errKafka, err)
 	}
-	ends, err := admin.ListEndOffsets(ctx, names...)
-	if err != nil {
-		return fmt.Errorf("%w: listing the ends of the logs: %w", errKafka, err)
-	}
-	for _, t := range partitions {
-		name := s.kafka.Topic(t.mapping.topic)
-		first, ok1 := starts.Lookup(name, t.partition)
-		last, ok2 := ends.Lookup(name, t.partition)
-		switch {
-		case !ok1 || !ok2:
-			return fmt.Errorf("%w: listing the log of %s partition %d: no answer", errKafka, name, t.partition)
-		case first.Err != nil || last.Err != nil:
-			return fmt.Errorf("%w: listing the log of %s partition %d: %w",
-				errKafka, name, t.partition, errors.Join(first.Err, last.Err))
+	for _, c := range claims {
+		log, err := offsets.Of(s.kafka.Topic(c.mapping.topic), c.partition)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errKafka, err)
 		}
-		t.logStart, t.logEnd = first.Offset, last.Offset
+		c.logStart = log.Start
+		c.logEnd = log.End
 	}
 	return nil
 }
 
-// readFinishedBatches notes what table batches says.
-func (s *Sink) readFinishedBatches(ctx context.Context, partitions []*partitionClaim) error {
-	type key struct {
-		topic     string
-		partition uint32
-	}
+// readFinishedBatches sets what table batches says about each claim.
+func (s *Sink) readFinishedBatches(ctx context.Context, claims []*partitionClaim) error {
 	var ids []struct {
 		Topic     string `ch:"topic"`
 		Partition uint32 `ch:"partition"`
 		ID        string `ch:"topic_id"`
 	}
-	if err := s.wh.Select(ctx, &ids, "SELECT DISTINCT topic, partition, topic_id FROM batches"); err != nil {
+	err := s.wh.Select(ctx, &ids, "SELECT DISTINCT topic, partition, topic_id FROM batches")
+	if err != nil {
 		return fmt.Errorf("reading the finished batches: %w", err)
 	}
 	var ends []struct {
@@ -205,41 +200,26 @@ func (s *Sink) readFinishedBatches(ctx context.Context, partitions []*partitionC
 		Partition uint32 `ch:"partition"`
 		End       uint64 `ch:"end_offset"`
 	}
-	if err := s.wh.Select(ctx, &ends, "SELECT topic, partition, end_offset FROM tiled_ends"); err != nil {
+	err = s.wh.Select(ctx, &ends, "SELECT topic, partition, end_offset FROM tiled_ends")
+	if err != nil {
 		return fmt.Errorf("reading the ends of the finished batches: %w", err)
 	}
-	idsOf, endOf := map[key][]string{}, map[key]int64{}
+	idsOf := map[topicPartition][]string{}
 	for _, x := range ids {
-		idsOf[key{x.Topic, x.Partition}] = append(idsOf[key{x.Topic, x.Partition}], x.ID)
+		at := topicPartition{x.Topic, int32(x.Partition)}
+		idsOf[at] = append(idsOf[at], x.ID)
 	}
+	endOf := map[topicPartition]int64{}
 	for _, x := range ends {
-		endOf[key{x.Topic, x.Partition}] = int64(x.End)
+		endOf[topicPartition{x.Topic, int32(x.Partition)}] = int64(x.End)
 	}
-	for _, t := range partitions {
-		k := key{t.mapping.topic, uint32(t.partition)}
-		t.batchTopicIDs, t.contiguousEnd = idsOf[k], -1
-		if end, ok := endOf[k]; ok {
-			t.contiguousEnd = end
+	for _, c := range claims {
+		at := topicPartition{c.mapping.topic, c.partition}
+		c.batchTopicIDs = idsOf[at]
+		c.contiguousEnd = -1
+		if end, ok := endOf[at]; ok {
+			c.contiguousEnd = end
 		}
 	}
 	return nil
-}
-
-// dedupTokenStillKnown reports whether the tables still know the token of a batch that was declared
-// but not recorded: less than half of their windows has gone by since.
-func (s *Sink) dedupTokenStillKnown(ctx context.Context, f *topicMapping, i *intent) (bool, error) {
-	window := s.windows[f.topic]
-	if window.age > 0 && time.Since(i.declaredAt) > window.age/2 {
-		return false, nil
-	}
-	var followed []struct {
-		Batches uint64 `ch:"batches"`
-	}
-	err := s.wh.Select(ctx, &followed, "SELECT count() AS batches FROM batches WHERE has({topics:Array(String)}, "+
-		"topic) AND rows > 0 AND inserted_at >= fromUnixTimestamp64Milli({since:Int64})",
-		clickhouse.Named("topics", f.dedupGroup), clickhouse.Named("since", i.declaredAt.Add(-clockSkew).UnixMilli()))
-	if err != nil {
-		return false, fmt.Errorf("counting the batches since the last intent: %w", err)
-	}
-	return len(followed) == 1 && followed[0].Batches < window.blocks/2, nil
 }

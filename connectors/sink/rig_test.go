@@ -121,7 +121,7 @@ func (r *rig) sink(wh *clickhouse.Conn) *Sink {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	s.heartbeat = 50 * time.Millisecond
+	s.env.HeartbeatInterval = 50 * time.Millisecond
 	return s
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,55 +24,54 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// errKafka is a request to Kafka that failed and is repeated.
-var errKafka = errors.New("kafka")
-
-// retryable tells errors that time can heal.
-func retryable(err error) bool {
-	return !NeedsOperator(err) && (errors.Is(err, errKafka) || clickhouse.Unreachable(err))
-}
-
 // Sink copies topics into tables.
 type Sink struct {
 	cfg             Config
 	kafka           kafka.Config
 	wh              *clickhouse.Conn
-	clickHouseWatch *outage.Watch // over ClickHouse; Kafka's is in kafka
+	clickHouseWatch *outage.Watch // Kafka's is in kafka
 	log             *slog.Logger
-	registry        prometheus.Registerer
+	registry        prometheus.Registerer // may be nil
+	env             Env
 	metrics         *metrics
 	ledger          *ledgerMetrics
 	mappings        map[string]*topicMapping // by topic, without prefix
-	ready           chan struct{}
+	ready           chan struct{}            // closed when partitions were claimed for the first time
 
-	// hook is called after each step; an error of it ends the sink as if it were
-	// killed.
-	hook func(step, topic string, partition int32) error
-	// topicCheck is how often the topics' ids are compared with those of the start.
-	topicCheck time.Duration
-	// heartbeat is how often the group is asked whether it rebalances.
-	heartbeat time.Duration
-
-	// Set when Run begins.
+	// Set when Run begins; maps by topic, without prefix.
 	client          *kgo.Client
 	topicIDs        map[string]string
 	partitionCounts map[string]int
-	windows         map[string]dedupWindow // by topic: the smallest of its chain
-	memorySlots     chan struct{}
+	windows         map[string]dedupWindow // the smallest that an insert reaches
+	memorySlots     chan struct{}          // one for each batch that holds rows in memory
 
 	mu             sync.Mutex
 	owned          map[string]map[int32]*partition // by topic, without prefix
-	intentMetadata map[string]map[int32]string     // of the commits of partitions about to be taken up
-	spareRows      map[string][]rowBuffer
-	err            error
-	cancel         context.CancelFunc
+	intentMetadata map[string]map[int32]string     // of the commits of partitions about to be claimed
+	spareRows      map[string][]rowBuffer          // by topic: empty buffers for reuse
+	err            error                           // what stopped the sink
+	cancel         context.CancelFunc              // ends Run
 }
 
-// dedupWindow is what a deduplication window holds: so many blocks and, if age is not zero,
-// nothing older.
-type dedupWindow struct {
-	blocks uint64
-	age    time.Duration
+// Env is what tests replace in a Sink.
+type Env struct {
+	// AfterStep is called after each step of a batch. If it returns an error, the sink
+	// ends at once, as if it were killed.
+	AfterStep func(s step, topic string, partition int32) error
+	// TopicCheckInterval is how often the topics' ids are compared with those at the
+	// start.
+	TopicCheckInterval time.Duration
+	// HeartbeatInterval is how often the group is asked whether it rebalances.
+	HeartbeatInterval time.Duration
+}
+
+// DefaultEnv is the production environment.
+func DefaultEnv(cfg Config) Env {
+	return Env{
+		AfterStep:          func(step, string, int32) error { return nil },
+		TopicCheckInterval: 5 * time.Second,
+		HeartbeatInterval:  min(cfg.SessionTimeout/3, time.Second),
+	}
 }
 
 // New makes a sink. It connects to Kafka when it runs. reg may be nil.
@@ -83,26 +83,39 @@ func New(cfg Config, kafka kafka.Config, codec *event.Codec, wh *clickhouse.Conn
 	if kafka.Watch == nil {
 		kafka.Watch = outage.New(log, "Kafka")
 	}
-	s := &Sink{cfg: cfg, kafka: kafka, wh: wh, clickHouseWatch: outage.New(log, "ClickHouse"), log: log, registry: reg,
-		metrics: newMetrics(reg), ledger: newLedgerMetrics(reg), mappings: map[string]*topicMapping{}, ready: make(
-			chan struct{}), topicCheck: 5 * time.Second, heartbeat: min(cfg.SessionTimeout/3, time.Second),
-		memorySlots: make(chan struct{}, max(4, runtime.GOMAXPROCS(0))), owned: map[string]map[int32]*partition{},
-		intentMetadata: map[string]map[int32]string{}, spareRows: map[string][]rowBuffer{}}
-	for _, f := range topicMappings(codec) {
-		s.mappings[f.topic] = &f
-		// a counter that begins at its first count has no increase
-		s.metrics.deadLetters.WithLabelValues(f.topic)
+	s := &Sink{
+		cfg:             cfg,
+		kafka:           kafka,
+		wh:              wh,
+		clickHouseWatch: outage.New(log, "ClickHouse"),
+		log:             log,
+		registry:        reg,
+		env:             DefaultEnv(cfg),
+		metrics:         newMetrics(reg),
+		ledger:          newLedgerMetrics(reg),
+		mappings:        map[string]*topicMapping{},
+		ready:           make(chan struct{}),
+		memorySlots:     make(chan struct{}, max(4, runtime.GOMAXPROCS(0))),
+		owned:           map[string]map[int32]*partition{},
+		intentMetadata:  map[string]map[int32]string{},
+		spareRows:       map[string][]rowBuffer{},
+	}
+	for _, m := range topicMappings(codec) {
+		s.mappings[m.topic] = &m
+		// Create the series now: increase() misses the first increment of a series that
+		// did not exist before.
+		s.metrics.deadLetters.WithLabelValues(m.topic)
 	}
 	return s, nil
 }
 
-// Ready is closed when the sink has joined its group and been given partitions for the
-// first time.
+// Ready returns a channel that is closed when the sink has joined its group and claimed
+// partitions for the first time.
 func (s *Sink) Ready() <-chan struct{} { return s.ready }
 
-// Run inserts until ctx is done, and then finishes the running batches, for at most ten
-// seconds. It returns nil then, and an error if something stops it: see NeedsOperator.
-// It runs once.
+// Run inserts until ctx is done, then finishes the running batches, for at most ten
+// seconds, and returns nil. It returns an error if something else stops it: see
+// NeedsOperator. It must be called only once.
 func (s *Sink) Run(ctx context.Context) error {
 	ctx, s.cancel = context.WithCancel(ctx)
 	defer s.cancel()
@@ -118,22 +131,14 @@ func (s *Sink) Run(ctx context.Context) error {
 		return ignoreCanceled(ctx, fmt.Errorf("starting the sink: %w", err))
 	}
 	s.startConsuming()
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		s.watchTopics(ctx)
-	}()
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		s.refreshLedgerMetrics(ctx)
-	}()
+	var background sync.WaitGroup
+	background.Go(func() { s.watchTopics(ctx) })
+	background.Go(func() { s.refreshLedgerMetrics(ctx) })
 	for ctx.Err() == nil {
 		s.pollRecords(ctx)
 	}
 	s.stopAllPartitions()
-	<-watched
-	<-read
+	background.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -142,7 +147,7 @@ func (s *Sink) Run(ctx context.Context) error {
 	return nil
 }
 
-// ignoreCanceled hides an error that is only the end of ctx.
+// ignoreCanceled returns nil if ctx has ended: err is then only a consequence.
 func ignoreCanceled(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
@@ -150,17 +155,18 @@ func ignoreCanceled(ctx context.Context, err error) error {
 	return err
 }
 
-// newGroupClient makes the client, which belongs to the group but reads nothing until join.
+// newGroupClient makes the client. It is a member of the group, but reads nothing until
+// startConsuming.
 func (s *Sink) newGroupClient() (*kgo.Client, error) {
 	return kafka.NewClient(s.kafka, s.log, s.registry,
 		kgo.ConsumerGroup(s.kafka.Group(topic.SinkGroup)),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(s.cfg.SessionTimeout),
-		kgo.HeartbeatInterval(s.heartbeat),
+		kgo.HeartbeatInterval(s.env.HeartbeatInterval),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.DisableAutoCommit(),
 		kgo.BlockRebalanceOnPoll(),
-		// An offset outside of the log is an error, never a reason to begin elsewhere.
+		// An offset outside the log is an error, never a reason to begin elsewhere.
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchMaxWait(250*time.Millisecond),
 		kgo.FetchMaxPartitionBytes(4<<20),
@@ -180,7 +186,8 @@ func (s *Sink) startConsuming() {
 
 // readTopics reads the topics' ids and partition counts.
 func (s *Sink) readTopics(ctx context.Context) (ids map[string]string, partitions map[string]int, err error) {
-	ids, partitions = map[string]string{}, map[string]int{}
+	ids = map[string]string{}
+	partitions = map[string]int{}
 	names := map[string]string{}
 	for name := range s.mappings {
 		names[s.kafka.Topic(name)] = name
@@ -197,32 +204,20 @@ func (s *Sink) readTopics(ctx context.Context) (ids map[string]string, partition
 		if d.Err != nil {
 			return nil, nil, fmt.Errorf("%w: listing topic %s: %w", errKafka, full, d.Err)
 		}
-		ids[name], partitions[name] = topicIDText(d.ID), len(d.Partitions)
+		ids[name] = topicIDText(d.ID)
+		partitions[name] = len(d.Partitions)
 	}
 	return ids, partitions, nil
 }
 
 func (s *Sink) listTopics(ctx context.Context, names map[string]string) (kadm.TopicDetails, error) {
-	full := make([]string, 0, len(names))
-	for name := range maps.Keys(names) {
-		full = append(full, name)
-	}
+	full := slices.Collect(maps.Keys(names))
 	return kadm.NewClient(s.client).ListTopics(ctx, full...)
-}
-
-// firstError returns the first that is not nil.
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // watchTopics stops the sink when a topic is deleted and created again while it runs.
 func (s *Sink) watchTopics(ctx context.Context) {
-	tick := time.NewTicker(s.topicCheck)
+	tick := time.NewTicker(s.env.TopicCheckInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -239,15 +234,15 @@ func (s *Sink) watchTopics(ctx context.Context) {
 		}
 		for name, id := range ids {
 			if id != s.topicIDs[name] {
-				s.stopWithError(fmt.Errorf("%w: %s was %s when the sink began, and is %s", ErrTopicChanged, s.kafka.Topic(name),
-					s.topicIDs[name], id))
+				s.stopWithError(fmt.Errorf("%w: %s was %s when the sink began, and is %s",
+					ErrTopicChanged, s.kafka.Topic(name), s.topicIDs[name], id))
 			}
 		}
 	}
 }
 
-// pollRecords hands what was fetched to the partitions. Rebalances wait meanwhile, so nothing
-// is handed to a partition that is no longer ours.
+// pollRecords fetches once and queues the records of each partition. Rebalances wait
+// until it returns, so that no record is queued for a partition that this sink has lost.
 func (s *Sink) pollRecords(ctx context.Context) {
 	fetches := s.client.PollFetches(ctx)
 	defer s.client.AllowRebalance()
@@ -274,8 +269,8 @@ func (s *Sink) pollRecords(ctx context.Context) {
 		}
 		if p.queue.pushRecords(fetched.Records) {
 			s.client.PauseFetchPartitions(map[string][]int32{fetched.Topic: {fetched.Partition}})
-			// The worker may have drained the queue between the two: then its resume
-			// came too early.
+			// The partition may have emptied the queue between the two calls above:
+			// then its request to resume came before the pause.
 			if records, full := p.queue.fillLevel(); records == 0 || !full {
 				s.resumeFetching(p)
 			}
@@ -289,12 +284,12 @@ func (s *Sink) ownedPartition(name string, id int32) *partition {
 	return s.owned[name][id]
 }
 
-// resumeFetching fetches a partition again.
+// resumeFetching ends the pause of a partition whose queue was full.
 func (s *Sink) resumeFetching(p *partition) {
 	s.client.ResumeFetchPartitions(map[string][]int32{s.kafka.Topic(p.mapping.topic): {p.id}})
 }
 
-// saveCommitMetadata notes the metadata of commits: the intents.
+// saveCommitMetadata keeps the metadata of the group's commits: the intents.
 func (s *Sink) saveCommitMetadata(_ context.Context, client *kgo.Client, response *kmsg.OffsetFetchResponse) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -324,44 +319,31 @@ func (s *Sink) saveCommitMetadata(_ context.Context, client *kgo.Client, respons
 	return nil
 }
 
-// claimPartitions is called with partitions that were assigned and their committed offsets, and
-// returns where to read on. While ClickHouse is away it waits: heartbeats go on, other
-// partitions are served, and a rebalance cancels ctx.
-func (s *Sink) claimPartitions(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset,
-	error) {
-	var partitions []*partitionClaim
-	for full, committed := range offsets {
-		f := s.mappings[strings.TrimPrefix(full, s.kafka.TopicPrefix)]
-		if f == nil {
-			continue
-		}
-		for id, offset := range committed {
-			t := &partitionClaim{mapping: f, partition: id, recoveredState: recoveredState{topicID: s.topicIDs[f.topic],
-				committed: offset.EpochOffset().Offset}}
-			var err error
-			if t.intent, err = parseIntent(s.commitMetadata(f.topic, id)); err != nil {
-				s.stopWithError(fmt.Errorf("taking up %s partition %d: %w", f.topic, id, err))
-				return nil, err
-			}
-			partitions = append(partitions, t)
-		}
+// claimPartitions is called with partitions that were assigned and their committed
+// offsets, and returns where to read on. While ClickHouse is away it waits: heartbeats go
+// on, other partitions are served, and a rebalance cancels ctx.
+func (s *Sink) claimPartitions(ctx context.Context, committed map[string]map[int32]kgo.Offset) (
+	map[string]map[int32]kgo.Offset, error) {
+	claims, err := s.newClaims(committed)
+	if err == nil {
+		err = s.resolveClaimsWithRetry(ctx, claims)
 	}
-	if err := s.resolveClaimsWithRetry(ctx, partitions); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	out := map[string]map[int32]kgo.Offset{}
-	for _, t := range partitions {
-		if t.declaredIntent != nil {
-			s.log.Info("repeating the batch that was declared last", "topic", t.mapping.topic, "partition", t.partition,
-				"start", t.declaredIntent.start, "end", t.declaredIntent.end)
+	for _, c := range claims {
+		if declared := c.declaredIntent; declared != nil {
+			s.log.Info("repeating the batch that was declared last", "topic", c.mapping.topic, "partition", c.partition,
+				"start", declared.start, "end", declared.end)
 		}
-		s.metrics.setTableEnd(t.mapping.topic, t.partition, t.resumeAt)
-		full := s.kafka.Topic(t.mapping.topic)
+		s.metrics.setTableEnd(c.mapping.topic, c.partition, c.resumeAt)
+		full := s.kafka.Topic(c.mapping.topic)
 		if out[full] == nil {
 			out[full] = map[int32]kgo.Offset{}
 		}
-		out[full][t.partition] = kgo.NewOffset().At(t.resumeAt)
-		if err := s.startPartition(s.newPartition(t.mapping, t.partition, t.resumeAt, t.declaredIntent)); err != nil {
+		out[full][c.partition] = kgo.NewOffset().At(c.resumeAt)
+		if err := s.startPartition(s.newPartition(c.mapping, c.partition, c.resumeAt, c.declaredIntent)); err != nil {
 			return nil, err
 		}
 	}
@@ -373,53 +355,85 @@ func (s *Sink) claimPartitions(ctx context.Context, offsets map[string]map[int32
 	return out, nil
 }
 
-func (s *Sink) commitMetadata(name string, partition int32) string {
+// newClaims returns a claim for each partition with its committed offset and intent.
+func (s *Sink) newClaims(committed map[string]map[int32]kgo.Offset) (claims []*partitionClaim, err error) {
+	for full, offsets := range committed {
+		m := s.mappings[strings.TrimPrefix(full, s.kafka.TopicPrefix)]
+		if m == nil {
+			continue
+		}
+		for id, offset := range offsets {
+			c := &partitionClaim{mapping: m, partition: id, recoveredState: recoveredState{
+				topicID:   s.topicIDs[m.topic],
+				committed: offset.EpochOffset().Offset,
+			}}
+			if c.intent, err = parseIntent(s.savedMetadata(m.topic, id)); err != nil {
+				s.stopWithError(fmt.Errorf("claiming %s partition %d: %w", m.topic, id, err))
+				return nil, err
+			}
+			claims = append(claims, c)
+		}
+	}
+	return claims, nil
+}
+
+func (s *Sink) savedMetadata(name string, partition int32) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.intentMetadata[name][partition]
 }
 
-// What a Watch is told of.
+// What a Watch reports as being tried.
 const (
 	readingRecords     = "reading records"
-	claimingPartitions = "taking up partitions"
+	claimingPartitions = "claiming partitions"
 	readingWindows     = "reading deduplication windows"
 )
 
-// reportFailure tells the Watch whose an error is, and cleared both.
-func (s *Sink) reportFailure(trying string, again time.Duration, err error) {
+// reportFailure reports a failed attempt to the Watch over Kafka or ClickHouse, whichever
+// err comes from. pause is how long it is until the next attempt.
+func (s *Sink) reportFailure(trying string, pause time.Duration, err error) {
 	if errors.Is(err, errKafka) {
-		s.kafka.Watch.Failed(trying, again, err)
+		s.kafka.Watch.Failed(trying, pause, err)
 	} else {
-		s.clickHouseWatch.Failed(trying, again, err)
+		s.clickHouseWatch.Failed(trying, pause, err)
 	}
 }
 
+// clearFailure reports to both Watches that an attempt succeeded or was given up.
 func (s *Sink) clearFailure(trying string) {
 	s.kafka.Watch.Clear(trying)
 	s.clickHouseWatch.Clear(trying)
 }
 
-// resolveClaimsWithRetry is place, repeated until it succeeds or can be known not to.
-func (s *Sink) resolveClaimsWithRetry(ctx context.Context, partitions []*partitionClaim) error {
+// newStartBackoff spaces the attempts at what has to succeed before batches are formed.
+func newStartBackoff() outage.Backoff {
+	return outage.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}
+}
+
+// resolveClaimsWithRetry repeats resolveClaims until it succeeds or repeating cannot help.
+func (s *Sink) resolveClaimsWithRetry(ctx context.Context, claims []*partitionClaim) error {
 	defer s.clearFailure(claimingPartitions)
-	for delay := 100 * time.Millisecond; ; delay = min(2*delay, 5*time.Second) {
+	pauses := newStartBackoff()
+	for {
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
-		err := s.resolveClaims(attempt, partitions)
+		err := s.resolveClaims(attempt, claims)
 		cancel()
-		if err == nil || ctx.Err() != nil {
-			return firstError(ctx.Err(), err)
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		err = fmt.Errorf("taking up partitions: %w", err)
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("claiming partitions: %w", err)
 		if !retryable(err) {
 			s.stopWithError(err)
 			return err
 		}
-		s.reportFailure(claimingPartitions, delay, err)
-		select {
-		case <-ctx.Done():
+		pause := pauses.Next()
+		s.reportFailure(claimingPartitions, pause, err)
+		if !outage.Sleep(ctx, pause) {
 			return ctx.Err()
-		case <-time.After(delay):
 		}
 	}
 }
@@ -439,7 +453,8 @@ func (s *Sink) startPartition(p *partition) error {
 	return nil
 }
 
-// releasePartitions is called when partitions go elsewhere, before they are there.
+// releasePartitions is called when partitions are revoked, before another member gets
+// them, and when they were lost.
 func (s *Sink) releasePartitions(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
 	var gone []*partition
 	s.mu.Lock()
@@ -455,7 +470,7 @@ func (s *Sink) releasePartitions(_ context.Context, _ *kgo.Client, lost map[stri
 	s.mu.Unlock()
 	stopPartitions(gone)
 	for _, p := range gone {
-		s.resumeFetching(p) // whoever takes it up here again must not find it paused
+		s.resumeFetching(p) // the client would keep the pause if the partition came back
 		s.metrics.forgetPartition(p.mapping.topic, p.id)
 	}
 }
@@ -481,7 +496,7 @@ func stopPartitions(partitions []*partition) {
 	wait.Wait()
 }
 
-// stopWithError stops the sink with its first error.
+// stopWithError stops the sink. Run returns the first error.
 func (s *Sink) stopWithError(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -491,19 +506,17 @@ func (s *Sink) stopWithError(err error) {
 	s.cancel()
 }
 
-// errKilled is the end that a hook asked for.
+// errKilled ends a sink because Env.AfterStep returned an error.
 var errKilled = errors.New("killed")
 
-// afterStep calls the hook. If that returns an error, everything ends where it stands.
-func (s *Sink) afterStep(name string, p *partition) error {
-	if s.hook == nil {
-		return nil
-	}
-	err := s.hook(name, p.mapping.topic, p.id)
+// afterStep calls Env.AfterStep. If that returns an error, it stops all partitions where
+// they are.
+func (s *Sink) afterStep(reached step, p *partition) error {
+	err := s.env.AfterStep(reached, p.mapping.topic, p.id)
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("%w after %s: %w", errKilled, name, err)
+	err = fmt.Errorf("%w after %s: %w", errKilled, reached, err)
 	s.stopWithError(err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -515,11 +528,11 @@ func (s *Sink) afterStep(name string, p *partition) error {
 	return err
 }
 
-// commitIntent commits the start of a batch with its intent.
+// commitIntent commits the start of a batch, with its intent as metadata.
 func (s *Sink) commitIntent(ctx context.Context, p *partition, i intent) error {
 	metadata := i.encodeMetadata()
 	if len(metadata) > maxMetadataBytes {
-		return fmt.Errorf("%w: %d bytes of metadata are more than brokers take", ErrIntent, len(metadata))
+		return fmt.Errorf("%w: %d bytes of metadata are more than brokers accept", ErrIntent, len(metadata))
 	}
 	ctx = kgo.PreCommitFnContext(ctx, func(r *kmsg.OffsetCommitRequest) error {
 		for t := range r.Topics {
@@ -529,23 +542,14 @@ func (s *Sink) commitIntent(ctx context.Context, p *partition, i intent) error {
 		}
 		return nil
 	})
+	offsets := map[string]map[int32]kgo.EpochOffset{
+		s.kafka.Topic(p.mapping.topic): {p.id: {Epoch: -1, Offset: i.start}},
+	}
 	var failed error
-	name := s.kafka.Topic(p.mapping.topic)
-	s.client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{name: {p.id: {Epoch: -1, Offset: i.start}}},
+	s.client.CommitOffsetsSync(ctx, offsets,
 		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, response *kmsg.OffsetCommitResponse, err error) {
-			failed = err
-			if err != nil || response == nil {
-				return
-			}
-			answered := false
-			for _, t := range response.Topics {
-				for _, n := range t.Partitions {
-					answered = true
-					failed = firstError(failed, kerr.ErrorForCode(n.ErrorCode))
-				}
-			}
-			if !answered && failed == nil {
-				failed = errors.New("the answer names no partition")
+			if failed = err; err == nil {
+				failed = commitError(response)
 			}
 		})
 	if failed != nil {
@@ -554,7 +558,29 @@ func (s *Sink) commitIntent(ctx context.Context, p *partition, i intent) error {
 	return nil
 }
 
-// acquireSlot waits for the right to hold a batch's rows in memory; release gives it back.
+// commitError returns the first error in the response to a commit. A nil response is that
+// of a commit of nothing.
+func commitError(response *kmsg.OffsetCommitResponse) error {
+	if response == nil {
+		return nil
+	}
+	answered := false
+	for _, t := range response.Topics {
+		for _, p := range t.Partitions {
+			answered = true
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				return err
+			}
+		}
+	}
+	if !answered {
+		return errors.New("the response names no partition")
+	}
+	return nil
+}
+
+// acquireSlot waits for the right to hold a batch's rows in memory. The caller must call
+// releaseSlot.
 func (s *Sink) acquireSlot(ctx context.Context) error {
 	select {
 	case s.memorySlots <- struct{}{}:
@@ -566,22 +592,22 @@ func (s *Sink) acquireSlot(ctx context.Context) error {
 
 func (s *Sink) releaseSlot() { <-s.memorySlots }
 
-// acquireRows returns an empty collector of a topic's rows; giveRows keeps it for the next
-// batch. There are at most as many as slots.
-func (s *Sink) acquireRows(f *topicMapping) rowBuffer {
+// acquireRows returns an empty buffer for a topic's rows. releaseRows keeps it for the
+// next batch. There are at most as many as memory slots.
+func (s *Sink) acquireRows(mapping *topicMapping) rowBuffer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	spare := s.spareRows[f.topic]
+	spare := s.spareRows[mapping.topic]
 	if len(spare) == 0 {
-		return f.newRows()
+		return mapping.newRows()
 	}
-	s.spareRows[f.topic] = spare[:len(spare)-1]
+	s.spareRows[mapping.topic] = spare[:len(spare)-1]
 	return spare[len(spare)-1]
 }
 
-func (s *Sink) releaseRows(f *topicMapping, set rowBuffer) {
-	set.resetRows()
+func (s *Sink) releaseRows(mapping *topicMapping, buffer rowBuffer) {
+	buffer.resetRows()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.spareRows[f.topic] = append(s.spareRows[f.topic], set)
+	s.spareRows[mapping.topic] = append(s.spareRows[mapping.topic], buffer)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/event"
@@ -56,10 +57,10 @@ func TestEndToEnd(t *testing.T) {
 }
 
 // killAt makes a sink die at the nth occurrence of a step of a topic.
-func killAt(s *Sink, step, of string, n int64) {
+func killAt(s *Sink, last step, of string, n int64) {
 	var seen atomic.Int64
-	s.hook = func(at, name string, _ int32) error {
-		if at == step && name == of && seen.Add(1) == n {
+	s.env.AfterStep = func(at step, name string, _ int32) error {
+		if at == last && name == of && seen.Add(1) == n {
 			return errors.New("kill -9")
 		}
 		return nil
@@ -93,8 +94,8 @@ func TestNothingUndeclaredIsInserted(t *testing.T) {
 	adm := kadm.NewClient(kafkatest.Client(t, r.brokers))
 	s := r.sink(r.wh)
 	var inserted atomic.Int64
-	s.hook = func(step, name string, partition int32) error {
-		if step != stepInsertSent {
+	s.env.AfterStep = func(reached step, name string, partition int32) error {
+		if reached != stepInsertSent {
 			return nil
 		}
 		inserted.Add(1)
@@ -141,7 +142,10 @@ func TestRealKilledAtEachStep(t *testing.T) {
 
 func killedAtEachStep(t *testing.T, r *rig) {
 	r.spread = 2
-	type kill struct{ step, of string }
+	type kill struct {
+		step step
+		of   string
+	}
 	kills := []kill{
 		{stepIntentWritten, topic.Clicks},
 		{stepInsertSent, topic.Clicks},
@@ -358,6 +362,11 @@ func TestManyReplays(t *testing.T) {
 	}
 }
 
+func headerValue(r *kgo.Record, key string) string {
+	value, _ := kafka.Header(r, key)
+	return value
+}
+
 // Unreadable records are skipped, and dead-lettered once, whatever happens in between;
 // those of conversions are left to the processor.
 func TestUnreadable(t *testing.T) {
@@ -409,17 +418,17 @@ func TestUnreadable(t *testing.T) {
 	r.check()
 	got := map[string]string{}
 	for _, letter := range kafkatest.Consume(t, r.brokers, topic.DeadLetters) {
-		at := header(letter, topic.HeaderSourceTopic) + "/" + header(letter, topic.HeaderSourcePartition) + "/" +
-			header(letter, topic.HeaderSourceOffset)
+		at := headerValue(letter, topic.HeaderSourceTopic) + "/" + headerValue(letter, topic.HeaderSourcePartition) + "/" +
+			headerValue(letter, topic.HeaderSourceOffset)
 		if got[at] != "" {
 			t.Errorf("%s is twice in the dead letters", at)
 		}
-		got[at] = header(letter, topic.HeaderError)
-		if _, err := time.Parse(time.RFC3339Nano, header(letter, topic.HeaderFailedAt)); err != nil {
+		got[at] = headerValue(letter, topic.HeaderError)
+		if _, err := time.Parse(time.RFC3339Nano, headerValue(letter, topic.HeaderFailedAt)); err != nil {
 			t.Error(err)
 		}
-		if header(letter, topic.HeaderSourceTopic) == topic.Outcomes && (string(letter.Value) != "nothing" ||
-			string(letter.Key) != "k" || header(letter, "trace") != "1") {
+		if headerValue(letter, topic.HeaderSourceTopic) == topic.Outcomes && (string(letter.Value) != "nothing" ||
+			string(letter.Key) != "k" || headerValue(letter, "trace") != "1") {
 			t.Errorf("the letter is not the original: %+v", letter)
 		}
 	}
@@ -519,7 +528,7 @@ func TestTopicRecreated(t *testing.T) {
 	r := newRig(t)
 	r.fill(100)
 	s := r.sink(r.wh)
-	s.topicCheck = 50 * time.Millisecond
+	s.env.TopicCheckInterval = 50 * time.Millisecond
 	run := r.start(s)
 	r.arrived()
 	adm := kadm.NewClient(kafkatest.Client(t, r.brokers))
@@ -545,10 +554,10 @@ func TestTopicRecreated(t *testing.T) {
 func TestHalfDoneAndOld(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		step string
+		step step
 		ok   bool
 	}{{stepInsertDone, false}, {stepIntentWritten, true}} {
-		t.Run(c.step, func(t *testing.T) {
+		t.Run(c.step.String(), func(t *testing.T) {
 			r := newRig(t)
 			var outcomes []*event.Outcome
 			// of one partition and nothing else: a batch of another topic that the kill
@@ -623,8 +632,8 @@ func TestDrain(t *testing.T) {
 	r.fill(200)
 	s := r.sink(r.wh)
 	entered, ctx := make(chan struct{}, 100), context.Background()
-	s.hook = func(step, _ string, _ int32) error {
-		if step == stepIntentWritten {
+	s.env.AfterStep = func(reached step, _ string, _ int32) error {
+		if reached == stepIntentWritten {
 			entered <- struct{}{}
 			time.Sleep(200 * time.Millisecond)
 		}
