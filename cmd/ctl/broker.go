@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// brokerTimeout is how long the first answer of a broker may take. Our Kafka clients
-	// would retry without end.
+	// brokerTimeout is how long the first answer of a broker may take. Our Kafka
+	// clients would retry without end.
 	brokerTimeout = 10 * time.Second
 	// workTimeout bounds the work that follows it.
 	workTimeout = 2 * time.Minute

@@ -60,9 +60,9 @@ func deadLetterCommands() []command {
 	}
 }
 
-// readDeadLetters returns the dead letters with the given offsets, in that order, or all if
-// none is given.
-func (f *deadLetterFlags) readDeadLetters(ctx context.Context, offsets []string) (letters []kafka.DeadLetter, err error) {
+// readDeadLetters returns the dead letters with the given offsets, in that order, or
+// all if none is given.
+func (f *deadLetterFlags) readDeadLetters(ctx context.Context, offsets []string) ([]kafka.DeadLetter, error) {
 	var want []int64
 	for _, text := range offsets {
 		n, err := strconv.ParseInt(text, 10, 64)
@@ -71,7 +71,8 @@ func (f *deadLetterFlags) readDeadLetters(ctx context.Context, offsets []string)
 		}
 		want = append(want, n)
 	}
-	err = withBrokers(ctx, f.kafka, func(ctx context.Context) error {
+	var letters []kafka.DeadLetter
+	err := withBrokers(ctx, f.kafka, func(ctx context.Context) error {
 		name := f.kafka.Topic(topic.DeadLetters)
 		records, err := kafka.ReadAll(ctx, f.kafka, slog.New(slog.DiscardHandler), name)
 		if err != nil {
@@ -174,8 +175,10 @@ func (f *deadLetterFlags) replayDeadLetters(ctx context.Context, c *call) error 
 		if err := f.checkReplayable(codec, l); err != nil {
 			return err
 		}
-		if twin := slices.IndexFunc(letters[:i], func(o kafka.DeadLetter) bool { return o.Source == l.Source }); twin >= 0 {
-			return fmt.Errorf("letters %d and %d hold the same record: send one of them", letters[twin].Offset, l.Offset)
+		sameSource := func(o kafka.DeadLetter) bool { return o.Source == l.Source }
+		if twin := slices.IndexFunc(letters[:i], sameSource); twin >= 0 {
+			return fmt.Errorf("letters %d and %d hold the same record: send one of them",
+				letters[twin].Offset, l.Offset)
 		}
 	}
 	wh, err := f.openWarehouse(ctx, letters)
@@ -231,15 +234,15 @@ func (f *deadLetterFlags) checkReplayable(codec *event.Codec, l kafka.DeadLetter
 	return nil
 }
 
-// becomesRow reports whether each record of a dead letter's topic becomes a row that counts.
-// Conversions and clicks do not: the processor recognises the former, the sink the latter,
-// if they had them before.
+// becomesRow reports whether each record of a dead letter's topic becomes a row that
+// counts. Conversions and clicks do not: the processor recognises the former, the sink
+// the latter, if they had them before.
 func (f *deadLetterFlags) becomesRow(l kafka.DeadLetter) bool {
 	return l.Source.Topic == f.kafka.Topic(topic.Outcomes) || l.Source.Topic == f.kafka.Topic(topic.Rejections)
 }
 
-// openWarehouse connects to ClickHouse if a dead letter has to be looked up there, else it
-// returns nil.
+// openWarehouse connects to ClickHouse if a dead letter has to be looked up there, else
+// it returns nil.
 func (f *deadLetterFlags) openWarehouse(ctx context.Context, letters []kafka.DeadLetter) (*clickhouse.Conn, error) {
 	i := slices.IndexFunc(letters, f.becomesRow)
 	if i < 0 {
@@ -255,9 +258,9 @@ func (f *deadLetterFlags) openWarehouse(ctx context.Context, letters []kafka.Dea
 	return clickhouse.Open(ctx, f.clickhouse, slog.New(slog.DiscardHandler))
 }
 
-// checkNotInTable returns an error if a record must not be sent again: its row is in the
-// table, may still come, or the record was sent before. Two replays at the same moment do
-// not see each other.
+// checkNotInTable returns an error if a record must not be sent again: its row is in
+// the table, may still come, or the record was sent before. Two replays at the same
+// moment do not see each other.
 func (f *deadLetterFlags) checkNotInTable(ctx context.Context, cl *kgo.Client, wh *clickhouse.Conn,
 	l kafka.DeadLetter) error {
 	name := l.Source.Topic
@@ -293,7 +296,8 @@ func (f *deadLetterFlags) checkNotInTable(ctx context.Context, cl *kgo.Client, w
 		return fmt.Errorf("letter %d is in table %s already: a sink that can read it has inserted it", l.Offset, table)
 	}
 	if found[0].Finished == 0 { // a newer sink could repeat the batch, and read the record
-		return fmt.Errorf("letter %d is of a batch that the sink has not finished: start the sink, and try again", l.Offset)
+		return fmt.Errorf("letter %d is of a batch that the sink has not finished: start the sink, and try again",
+			l.Offset)
 	}
 	at, err := readLogOffsets(ctx, cl, name, partition)
 	if err != nil {
@@ -325,8 +329,8 @@ func readLogOffsets(ctx context.Context, cl *kgo.Client, name string, partition 
 	return offsets.Of(name, partition)
 }
 
-// describeRecord returns the record of a dead letter as text, or the reason why this program
-// cannot read it either.
+// describeRecord returns the record of a dead letter as text, or the reason why this
+// program cannot read it either.
 func (f *deadLetterFlags) describeRecord(codec *event.Codec, l kafka.DeadLetter) (text string, err error) {
 	record, fields, err := codec.Text(l.Record.Value)
 	if err != nil {

@@ -26,19 +26,25 @@ type rollupFlags struct {
 }
 
 func rollupCommands() []command {
-	return []command{{"rollup rebuild", "", "inserts rows that a sink could not safely insert again, and rebuilds the " +
-		"rollup from the base tables; stop the sinks first", func(fs *flag.FlagSet) func(context.Context, *call) error {
-		r := &rollupFlags{kafka: kafka.DefaultConfig()}
-		r.kafka.ClientID = "partners-ctl"
-		daemon.KafkaFlags(fs, &r.kafka)
-		daemon.ClickHouseFlag(fs, &r.clickhouse)
-		daemon.SchemaIDsFlag(fs, &r.schemaIDs)
-		fs.StringVar(&r.from, "from", "", "first `day` of the rollup to compute, in UTC; all days before too if empty")
-		fs.StringVar(&r.to, "to", "", "last `day` of the rollup to compute, in UTC; all days after too if empty")
-		fs.BoolVar(&r.dropMissing, "drop-missing", false, "drop the sums of days that have no rows in the base "+
-			"tables; kept and refused otherwise: the rows may have been dropped as too old")
-		return r.rebuildRollup
-	}}}
+	const summary = "inserts rows that a sink could not safely insert again, and rebuilds the rollup from the base " +
+		"tables; stop the sinks first"
+	return []command{{"rollup rebuild", "", summary, defineRollupFlags}}
+}
+
+func defineRollupFlags(fs *flag.FlagSet) func(context.Context, *call) error {
+	r := &rollupFlags{kafka: kafka.DefaultConfig()}
+	r.kafka.ClientID = "partners-ctl"
+	daemon.KafkaFlags(fs, &r.kafka)
+	daemon.ClickHouseFlag(fs, &r.clickhouse)
+	daemon.SchemaIDsFlag(fs, &r.schemaIDs)
+	fs.StringVar(&r.from, "from", "",
+		"first `day` of the rollup to compute, in UTC; all days before too if empty")
+	fs.StringVar(&r.to, "to", "",
+		"last `day` of the rollup to compute, in UTC; all days after too if empty")
+	fs.BoolVar(&r.dropMissing, "drop-missing", false,
+		"drop the sums of days that have no rows in the base tables; kept and refused otherwise: the rows may "+
+			"have been dropped as too old")
+	return r.rebuildRollup
 }
 
 func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) error {
@@ -68,8 +74,8 @@ func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) error {
 				d.Topic, d.Partition, d.Start, d.End, d.Had)
 			return
 		}
-		c.say("%s %d: [%d, %d) is complete: %d rows were there, %d inserted", d.Topic, d.Partition, d.Start, d.End, d.Had,
-			d.Inserted)
+		c.say("%s %d: [%d, %d) is complete: %d rows were there, %d inserted",
+			d.Topic, d.Partition, d.Start, d.End, d.Had, d.Inserted)
 	}); err != nil {
 		return err
 	}

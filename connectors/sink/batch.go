@@ -73,8 +73,9 @@ type batch struct {
 // beginStep notes that a step is about to be taken, whatever becomes of it.
 func (b *batch) beginStep(s step) { b.mayHaveReached = max(b.mayHaveReached, s) }
 
-// writeBatch takes all steps of a batch, and repeats those that fail until they succeed.
-// It ends with an error only if the partition is stopped, or if repeating cannot help.
+// writeBatch takes all steps of a batch, and repeats those that fail until they
+// succeed. It ends with an error only if the partition is stopped, or if repeating
+// cannot help.
 func (p *partition) writeBatch(b *batch) error {
 	inserting := fmt.Sprintf("inserting %s partition %d", p.mapping.topic, p.id)
 	defer p.sink.clearFailure(inserting)
@@ -128,8 +129,8 @@ func (p *partition) attemptBatch(b *batch) error {
 	return nil
 }
 
-// resumeBatch takes the steps behind the one that a declared batch has reached. Taking a
-// step twice changes nothing: the tokens are the same.
+// resumeBatch takes the steps behind the one that a declared batch has reached. Taking
+// a step twice changes nothing: the tokens are the same.
 func (p *partition) resumeBatch(ctx context.Context, b *batch) error {
 	for b.reached < stepBatchRecorded {
 		var err error
@@ -155,8 +156,8 @@ func (p *partition) reachStep(b *batch, s step) error {
 	return p.sink.afterStep(s, p)
 }
 
-// checkRepeatable returns an error if an earlier attempt may have inserted the batch and
-// the tables may have forgotten its token.
+// checkRepeatable returns an error if an earlier attempt may have inserted the batch
+// and the tables may have forgotten its token.
 func (p *partition) checkRepeatable(ctx context.Context, b *batch) error {
 	known, err := p.sink.dedupTokenStillKnown(ctx, p.mapping, &b.intent)
 	if err != nil || known {

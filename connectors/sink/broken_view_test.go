@@ -13,8 +13,8 @@ import (
 // and again fails at it, and then it is repaired: the batch is in the base table, in
 // the tables of the views beside it and above it already, and comes into the rest
 // without coming into those twice. Broken are, in turn, both views that feed the
-// rollup, a view that somebody else put beside them, and one that reads what they
-// write; in the short form one of each kind.
+// rollup, a foreign view beside them, and one that reads what they write; in the short
+// form one of each kind.
 func TestBrokenView(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -120,8 +120,8 @@ func newTypedRows[T any](decode func(*kgo.Record, *T) error, timeOf func(*T) eve
 	}
 }
 
-// measureLatency sets the time from which the latency of a row is measured, for rows for
-// which start returns true.
+// measureLatency sets the time from which the latency of a row is measured, for rows
+// for which start returns true.
 func (r *typedRows[T]) measureLatency(start func(*kgo.Record, *T) (event.Millis, bool)) *typedRows[T] {
 	r.latencyStart = start
 	return r

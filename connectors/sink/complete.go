@@ -18,8 +18,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Completed is a range of one partition that Complete repaired and recorded as a finished
-// batch.
+// Completed is a range of one partition that Complete repaired and recorded as a
+// finished batch.
 type Completed struct {
 	Topic      string // without prefix
 	Partition  int32
@@ -55,15 +55,16 @@ func CheckIdle(ctx context.Context, cfg kafka.Config, log *slog.Logger) error {
 	return nil
 }
 
-// Complete repairs ranges that a sink refuses to insert on its own because it cannot tell
-// whether an earlier insert succeeded: half-done batches whose deduplication token may be
-// forgotten, gaps between finished batches, and records that Kafka has already deleted.
-// It reads the records of such a range again, inserts those that have no row, and records
-// the range as finished batches; what Kafka no longer has is recorded as lost.
+// Complete repairs ranges that a sink refuses to insert on its own because it cannot
+// tell whether an earlier insert succeeded: half-done batches whose deduplication token
+// may be forgotten, gaps between finished batches, and records that Kafka has already
+// deleted. It reads the records of such a range again, inserts those that have no row,
+// and records the range as finished batches; what Kafka no longer has is recorded as
+// lost.
 //
-// No sink may run meanwhile (see CheckIdle). Rollups must be rebuilt afterwards. Complete
-// can be repeated, also after it was interrupted. It calls report for each range as it is
-// finished.
+// No sink may run meanwhile (see CheckIdle). Rollups must be rebuilt afterwards.
+// Complete can be repeated, also after it was interrupted. It calls report for each
+// range as it is finished.
 func Complete(ctx context.Context, cfg Config, k kafka.Config, codec *event.Codec, wh *clickhouse.Conn,
 	log *slog.Logger, report func(Completed)) error {
 	s, err := New(cfg, k, codec, wh, log, nil)
@@ -124,8 +125,8 @@ type offsetRange struct {
 	End   uint64 `ch:"end_offset"`
 }
 
-// completePartition closes all gaps between the finished batches of a partition, and the
-// one between them and the last row of its table.
+// completePartition closes all gaps between the finished batches of a partition, and
+// the one between them and the last row of its table.
 func (s *Sink) completePartition(ctx context.Context, c *partitionClaim, report func(Completed)) error {
 	from, err := c.resumeOffset()
 	if errors.Is(err, ErrNoCommit) {
@@ -178,7 +179,8 @@ func (s *Sink) readBatchesFrom(ctx context.Context, c *partitionClaim, from int6
 	return batches, nil
 }
 
-// readEndOfRows returns the offset behind the last row of a partition; 0 if it has none.
+// readEndOfRows returns the offset behind the last row of a partition; 0 if it has
+// none.
 func (s *Sink) readEndOfRows(ctx context.Context, c *partitionClaim) (int64, error) {
 	var last []struct {
 		End uint64 `ch:"end"`
@@ -311,17 +313,17 @@ const maxCompleteInserts = 3
 // completeBatch inserts the missing rows of a batch, and resumes it behind that step.
 //
 // The first insert has the batch's own token: if the interrupted insert is still on its
-// way, ClickHouse accepts only one of the two. If the table remembers that token without
-// having the rows, it drops the insert; the next one has a token that names just the
-// rows that are still missing.
+// way, ClickHouse accepts only one of the two. If the table remembers that token
+// without having the rows, it drops the insert; the next one has a token that names
+// just the rows that are still missing.
 func (p *partition) completeBatch(ctx context.Context, id batchID, records []*kgo.Record) (Completed, error) {
 	b := &batch{
 		batchID:        id,
 		records:        records,
-		intent:         intent{declaredAt: time.UnixMilli(clockSkew.Milliseconds())}, // dead letters of any age
 		reached:        stepIntentWritten,
 		mayHaveReached: stepBatchRecorded,
 	}
+	b.intent.declaredAt = time.UnixMilli(clockSkew.Milliseconds()) // its dead letters may be of any age
 	done := Completed{Topic: p.mapping.topic, Partition: p.id, Start: b.start, End: b.end}
 	var err error
 	if b.presentOffsets, err = p.readPresentOffsets(ctx, b.start, b.end); err != nil {

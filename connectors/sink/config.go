@@ -19,12 +19,13 @@ type Config struct {
 	// and to between one and five seconds for clicks.
 	Linger time.Duration
 	// SessionTimeout is how long the group waits for a heartbeat before it reassigns
-	// this sink's partitions. A sink that was killed waits as long when it starts again.
+	// this sink's partitions. A sink that was killed waits as long when it starts
+	// again.
 	SessionTimeout time.Duration
 }
 
-// DefaultConfig suits an installation with enough memory, whose ClickHouse keeps up with
-// its merges.
+// DefaultConfig suits an installation with enough memory, whose ClickHouse keeps up
+// with its merges.
 func DefaultConfig() Config {
 	return Config{
 		BatchRows:      50_000,
@@ -50,8 +51,8 @@ func (c Config) Validate() error {
 }
 
 const (
-	// insertsPerSecond is the budget of a table. ClickHouse merges what is inserted, and
-	// falls behind if inserts are many and small.
+	// insertsPerSecond is the budget of a table. ClickHouse merges what is inserted,
+	// and falls behind if inserts are many and small.
 	insertsPerSecond = 20
 	// Clicks are many, and the latency of a single one does not matter: their inserts
 	// are rarer and larger.

@@ -21,8 +21,8 @@ var (
 	errCatalog = errors.New("malformed catalog record")
 )
 
-// isUnreadable reports whether err is a reason for a dead letter: the record's bytes alone
-// make it useless, and decoding it again would fail again.
+// isUnreadable reports whether err is a reason for a dead letter: the record's bytes
+// alone make it useless, and decoding it again would fail again.
 func isUnreadable(err error) bool {
 	return event.Unreadable(err) || errors.Is(err, errKey) || errors.Is(err, token.ErrMalformed) ||
 		errors.Is(err, errCatalog)
@@ -34,11 +34,11 @@ type unreadableRecord struct {
 	reason error
 }
 
-// produceDeadLetters sends the unreadable records of a batch to the dead letters, before
-// the batch is recorded as finished. If an earlier attempt or process may have sent some,
-// it first reads which of them are there. Two sinks that repeat one batch at the same
-// moment can still send a dead letter twice: both have the same key and the same source
-// headers.
+// produceDeadLetters sends the unreadable records of a batch to the dead letters,
+// before the batch is recorded as finished. If an earlier attempt or process may have
+// sent some, it first reads which of them are there. Two sinks that repeat one batch at
+// the same moment can still send a dead letter twice: both have the same key and the
+// same source headers.
 func (p *partition) produceDeadLetters(ctx context.Context, b *batch) error {
 	if len(b.unreadable) == 0 {
 		b.reached = stepDeadLettersSent
@@ -69,8 +69,8 @@ func (p *partition) produceDeadLetters(ctx context.Context, b *batch) error {
 	return p.reachStep(b, stepDeadLettersSent)
 }
 
-// readExistingDeadLetters returns the offsets of the batch's records that are in the dead
-// letters already. It reads those that were written since the batch was declared.
+// readExistingDeadLetters returns the offsets of the batch's records that are in the
+// dead letters already. It reads those that were written since the batch was declared.
 func (p *partition) readExistingDeadLetters(ctx context.Context, b *batch) (map[int64]bool, error) {
 	name := p.sink.kafka.Topic(topic.DeadLetters)
 	since := b.intent.declaredAt.Add(-clockSkew)

@@ -16,9 +16,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// A repeated batch finds its own dead letters, and not those of another partition. If the
-// broker refuses to let it read them, the error says so, at once: it does not look like
-// a broker that is slow.
+// A repeated batch finds its own dead letters, and not those of another partition. If
+// the broker refuses to let it read them, the error says so, at once: it does not look
+// like a broker that is slow.
 func TestExistingDeadLetters(t *testing.T) {
 	t.Parallel()
 	cluster, brokers := kafkatest.Cluster(t)
@@ -48,7 +48,8 @@ func TestExistingDeadLetters(t *testing.T) {
 	}
 	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.TopicAuthorizationFailed, Count: -1})
 	existing, err = p.readExistingDeadLetters(ctx, b)
-	if !errors.Is(err, kerr.TopicAuthorizationFailed) || !errors.Is(err, errKafka) || errors.Is(err, context.DeadlineExceeded) {
+	if !errors.Is(err, kerr.TopicAuthorizationFailed) || !errors.Is(err, errKafka) ||
+		errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a refused fetch: %v, %v", existing, err)
 	}
 }

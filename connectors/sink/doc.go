@@ -1,5 +1,6 @@
 // Package sink copies Kafka topics into ClickHouse, effectively once: however often a
-// record is redelivered, it has one row in its base table and counts once in every rollup.
+// record is redelivered, it has one row in its base table and counts once in every
+// rollup.
 //
 //	clicks conversions outcomes rejections progress catalog
 //	        │ read_committed, group clickhouse-sink
@@ -10,40 +11,41 @@
 //
 // # Why a crash duplicates nothing
 //
-// A batch is [start, end) of one partition of one topic. Before its rows are sent, it is
-// declared in the metadata of the commit of its start:
+// A batch is [start, end) of one partition of one topic. Before its rows are sent, it
+// is declared in the metadata of the commit of its start:
 //
 //	v1 TOPIC-ID START END UNIX-MILLISECONDS        (brokers accept at most 4096 bytes)
 //
-// After a crash the next owner of the partition reads this, forms exactly the same batch,
-// and inserts it with the same insert_deduplication_token,
+// After a crash the next owner of the partition reads this, forms exactly the same
+// batch, and inserts it with the same insert_deduplication_token,
 // TOPIC-ID/PARTITION/START/END. ClickHouse drops what it already has: in the base table
-// and, view by view, in every table that the views feed. Every commit carries an intent.
-// The last batch of an idle partition therefore stays unacknowledged; its row in `batches`
-// says that it is finished.
+// and, view by view, in every table that the views feed. Every commit carries an
+// intent. The last batch of an idle partition therefore stays unacknowledged; its row
+// in `batches` says that it is finished.
 //
 // An assigned partition is resumed where the gapless run of its finished batches ends,
-// whatever is committed: a ClickHouse that was restored from yesterday's backup is filled
-// up again. If it has no finished batch, it is resumed at the committed offset. A batch
-// that was declared there is repeated under its token if the tables still remember the
-// token: fewer than half a window of batches followed, and less than half of the window's
-// time has passed. Otherwise it is inserted if the base table has no row of it. In every
-// other case the sink stops with an error that says what to do, for which NeedsOperator is
-// true. It never guesses.
+// whatever is committed: a ClickHouse that was restored from yesterday's backup is
+// filled up again. If it has no finished batch, it is resumed at the committed offset.
+// A batch that was declared there is repeated under its token if the tables still
+// remember the token: fewer than half a window of batches followed, and less than half
+// of the window's time has passed. Otherwise it is inserted if the base table has no
+// row of it. In every other case the sink stops with an error that says what to do, for
+// which NeedsOperator is true. It never guesses.
 //
-// Complete repairs such a range for the operator, while no sink runs: it reads the records
-// again, inserts those without a row, and records what Kafka has lost. The rollup has to
-// be rebuilt afterwards.
+// Complete repairs such a range for the operator, while no sink runs: it reads the
+// records again, inserts those without a row, and records what Kafka has lost. The
+// rollup has to be rebuilt afterwards.
 //
 // # What else it promises
 //
-//   - A click that the redirector's spool sent twice (header `replay`) is dropped if the
-//     same token occurs before it, in its batch or in the table.
-//   - A record whose bytes alone are unreadable goes to `dead-letters`, with headers that
-//     say where it was, and is counted in `batches`. The reasons are in deadletter.go. The
-//     processor dead-letters unreadable conversions; here they are only left out. A
-//     repeated batch looks up which of its dead letters exist. Two sinks that repeat one
-//     batch at the same moment may still send a dead letter twice.
+//   - A click that the redirector's spool sent twice (header `replay`) is dropped if
+//     the same token occurs before it, in its batch or in the table.
+//   - A record whose bytes alone are unreadable goes to `dead-letters`, with headers
+//     that say where it was, and is counted in `batches`. The reasons are in
+//     deadletter.go. The processor dead-letters unreadable conversions; here they are
+//     only left out. A repeated batch looks up which of its dead letters exist. Two
+//     sinks that repeat one batch at the same moment may still send a dead letter
+//     twice.
 //   - While ClickHouse or Kafka is away, slow or full, the partition repeats the same
 //     batch, with back-off.
 //   - Inserts into one table stay within 20 a second.
@@ -51,13 +53,13 @@
 //
 // # Shape
 //
-// One client polls for all partitions and pushes records into their queues; fetching of a
-// partition pauses while two batches wait (queue.go). Each partition has a goroutine that
-// forms batches (partition.go) and takes each through the steps above (batch.go). A batch
-// that failed is resumed behind the last step that was confirmed. Only a few batches at a
-// time hold rows in memory. resume.go decides where a partition is resumed,
-// deduplication.go makes the tokens and knows how long they are remembered, mapping.go
-// says which topic becomes which table.
+// One client polls for all partitions and pushes records into their queues; fetching of
+// a partition pauses while two batches wait (queue.go). Each partition has a goroutine
+// that forms batches (partition.go) and takes each through the steps above (batch.go).
+// A batch that failed is resumed behind the last step that was confirmed. Only a few
+// batches at a time hold rows in memory. resume.go decides where a partition is
+// resumed, deduplication.go makes the tokens and knows how long they are remembered,
+// mapping.go says which topic becomes which table.
 //
 // # Metrics
 //

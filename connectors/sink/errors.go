@@ -7,7 +7,8 @@ import (
 )
 
 // Errors that stop the sink. Repeating cures none of them: each means that
-// effectively-once can no longer be proven, or cannot begin, and its text says what to do.
+// effectively-once can no longer be proven, or cannot begin, and its text says what to
+// do.
 var (
 	// ErrTopicChanged: the topic was deleted and created again, or this is another
 	// cluster. Its offsets have no relation to the tables.
@@ -29,8 +30,8 @@ var (
 	ErrBusy = errors.New("a sink is running")
 )
 
-// NeedsOperator reports whether err is one of those above, ErrBusy excepted: starting the
-// sink again changes nothing.
+// NeedsOperator reports whether err is one of those above, ErrBusy excepted: starting
+// the sink again changes nothing.
 func NeedsOperator(err error) bool {
 	for _, stop := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrLostRange, ErrHalfDone, ErrWindow,
 		ErrIntent} {

@@ -12,9 +12,9 @@ import (
 // (offset.metadata.max.bytes). It refuses more, and closes the connection at far more.
 const maxMetadataBytes = 4096
 
-// intent declares which batch is inserted next (a write intent). It is the metadata of the
-// commit of the batch's start, and is written before the insert, so that after a crash
-// the next owner of the partition forms exactly this batch again.
+// intent declares which batch is inserted next (a write intent). It is the metadata of
+// the commit of the batch's start, and is written before the insert, so that after a
+// crash the next owner of the partition forms exactly this batch again.
 //
 //	v1 TOPIC-ID START END UNIX-MILLISECONDS
 type intent struct {
@@ -27,8 +27,8 @@ func (i intent) encodeMetadata() string {
 	return fmt.Sprintf("v1 %s %d %d %d", i.topicID, i.start, i.end, i.declaredAt.UnixMilli())
 }
 
-// parseIntent reads the metadata of a commit. It returns nil if the metadata is empty, as
-// after a fresh install or an operator's reset.
+// parseIntent reads the metadata of a commit. It returns nil if the metadata is empty,
+// as after a fresh install or an operator's reset.
 func parseIntent(metadata string) (*intent, error) {
 	if metadata == "" {
 		return nil, nil

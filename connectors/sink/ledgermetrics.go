@@ -72,8 +72,8 @@ func (m *ledgerMetrics) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// refreshLedgerMetrics reads the views until ctx ends. While ClickHouse does not answer,
-// the metrics keep their values; retries and lag show the outage.
+// refreshLedgerMetrics reads the views until ctx ends. While ClickHouse does not
+// answer, the metrics keep their values; retries and lag show the outage.
 func (s *Sink) refreshLedgerMetrics(ctx context.Context) {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)

@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The books say what the views say: here a missing verdict, an id that counts twice,
-// and clicks of which half can bring events.
+// The ledger metrics are what the views say: here a missing verdict, an id that counts
+// twice, and clicks of which half can bring events.
 func TestLedgerMetrics(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -34,7 +34,7 @@ func TestLedgerMetrics(t *testing.T) {
 		return 0
 	}
 	if value("conservation_difference") != 0 || value("reused_event_ids") != 0 || value("token_coverage_ratio") != 1 {
-		t.Error("an empty ledger has something in its books")
+		t.Error("an empty ledger has metrics other than zero")
 	}
 	r.exec("INSERT INTO outcomes (workspace_id, event_id, click_token, effect, event_partition, event_offset, " +
 		"src_partition, src_offset) SELECT 'acme', 'e', toString(number), 1, 0, number, 0, number FROM numbers(2)")

@@ -102,8 +102,8 @@ func newConversionRows(codec *event.Codec) *typedRows[event.Conversion] {
 		if err := checkKey(r, v.ClickToken); err != nil {
 			return err
 		}
-		// The processor keys journeys by the raw bytes of the token, so text that is
-		// no token is unreadable to it. Both must leave out the same records.
+		// The processor keys journeys by the raw bytes of the token, so text that is no
+		// token is unreadable to it. Both must leave out the same records.
 		_, err := token.Parse(v.ClickToken)
 		return err
 	}

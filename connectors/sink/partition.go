@@ -71,14 +71,15 @@ func (p *partition) run() {
 			continue
 		}
 		if !errors.Is(err, errStopped) {
-			p.sink.stopWithError(fmt.Errorf("%s partition %d, batch at offset %d: %w", p.mapping.topic, p.id, p.next, err))
+			p.sink.stopWithError(fmt.Errorf("%s partition %d, batch at offset %d: %w",
+				p.mapping.topic, p.id, p.next, err))
 		}
 		return
 	}
 }
 
-// stopAndWait ends the partition: at once between batches, else when the running batch is
-// finished, but after drainTimeout in any case.
+// stopAndWait ends the partition: at once between batches, else when the running batch
+// is finished, but after drainTimeout in any case.
 func (p *partition) stopAndWait() {
 	select {
 	case <-p.stop:
@@ -97,8 +98,8 @@ func (p *partition) stopAndWait() {
 	}
 }
 
-// formBatch waits for the next batch: for all records of a batch that was declared, else
-// for the records that come until the next insert is due.
+// formBatch waits for the next batch: for all records of a batch that was declared,
+// else for the records that come until the next insert is due.
 func (p *partition) formBatch() (*batch, error) {
 	id := batchID{topicID: p.sink.topicIDs[p.mapping.topic], partition: p.id, start: p.next}
 	if declared := p.declaredIntent; declared != nil {

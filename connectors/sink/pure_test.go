@@ -56,8 +56,8 @@ func TestIntentRoundTrip(t *testing.T) {
 	})
 }
 
-// Whatever stands in a commit, it is either exactly what an intent is written as, or
-// nothing, or refused.
+// Whatever the metadata of a commit is, it is either exactly what an intent is written
+// as, or nothing, or refused.
 func FuzzIntent(f *testing.F) {
 	for _, s := range []string{"", "v1 AAAAAAAAAAAAAAAAAAAAAA 0 1 0", "v1 x 5 5 0", "v1 x 5 4 0", "v1 x -1 4 0",
 		"v1 x 01 4 0", "v1 x 1 4 0 ", "v2 x 1 4 0", "v1  1 4 0", "v1 x 1 99999999999999999999 0"} {
@@ -80,7 +80,7 @@ func FuzzIntent(f *testing.F) {
 	})
 }
 
-// Where a partition is taken up, by hand.
+// Where a partition is resumed, by hand.
 func TestFindResumePoint(t *testing.T) {
 	in := func(start, end int64) *intent { return &intent{topicID: "T", start: start, end: end} }
 	f := func(name string, s recoveredState, wantAt int64, wantRedo bool, wantErr error) {
@@ -96,9 +96,19 @@ func TestFindResumePoint(t *testing.T) {
 	none := int64(-1)
 	ids := []string{"T"}
 	f("fresh install", recoveredState{committed: 0, contiguousEnd: none, logEnd: 9}, 0, false, nil)
-	f("first batch in doubt", recoveredState{committed: 0, intent: in(0, 5), contiguousEnd: none, logEnd: 9}, 0, true, nil)
+	f("first batch in doubt", recoveredState{
+		committed:     0,
+		intent:        in(0, 5),
+		contiguousEnd: none,
+		logEnd:        9,
+	}, 0, true, nil)
 	f("no commit", recoveredState{committed: none, contiguousEnd: none, logEnd: 9}, 0, false, ErrNoCommit)
-	f("no commit, but batches", recoveredState{committed: none, batchTopicIDs: ids, contiguousEnd: 7, logEnd: 9}, 7, false, nil)
+	f("no commit, but batches", recoveredState{
+		committed:     none,
+		batchTopicIDs: ids,
+		contiguousEnd: 7,
+		logEnd:        9,
+	}, 7, false, nil)
 	f("the last batch is recorded, not acknowledged", recoveredState{
 		committed:     3,
 		intent:        in(3, 7),
@@ -127,7 +137,12 @@ func TestFindResumePoint(t *testing.T) {
 		logStart:      8,
 		logEnd:        9,
 	}, 0, false, ErrLostRange)
-	f("the log lost its end", recoveredState{committed: 7, batchTopicIDs: ids, contiguousEnd: 7, logEnd: 6}, 0, false, ErrLostRange)
+	f("the log lost its end", recoveredState{
+		committed:     7,
+		batchTopicIDs: ids,
+		contiguousEnd: 7,
+		logEnd:        6,
+	}, 0, false, ErrLostRange)
 	f("the log lost a declared batch", recoveredState{
 		committed:     7,
 		intent:        in(7, 12),
@@ -151,7 +166,7 @@ func TestFindResumePoint(t *testing.T) {
 }
 
 // world is a trivial model of one partition: a log, a table, and what a sink knows of
-// both. Sinks of the model follow `begin` and die between any two steps.
+// both. Sinks of the model follow findResumePoint and die between any two steps.
 func TestTilesWhateverDies(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		logEnd, committed := int64(0), int64(0)
@@ -159,7 +174,7 @@ func TestTilesWhateverDies(t *testing.T) {
 		inserted := map[int64]int{}       // offset → rows
 		tokens := map[string]bool{}       // of the table
 		recorded := map[string][2]int64{} // batches by token
-		tiledEnd := func() int64 {
+		contiguousEnd := func() int64 {
 			end, found := int64(0), true
 			for found {
 				found = false
@@ -177,7 +192,13 @@ func TestTilesWhateverDies(t *testing.T) {
 		}
 		for range rapid.IntRange(1, 12).Draw(t, "sinks") {
 			logEnd += rapid.Int64Range(0, 5).Draw(t, "new")
-			s := recoveredState{topicID: "T", committed: committed, intent: declared, contiguousEnd: tiledEnd(), logEnd: logEnd}
+			s := recoveredState{
+				topicID:       "T",
+				committed:     committed,
+				intent:        declared,
+				contiguousEnd: contiguousEnd(),
+				logEnd:        logEnd,
+			}
 			at, redo, err := s.findResumePoint()
 			if err != nil {
 				t.Fatal(err)
@@ -216,7 +237,7 @@ func TestTilesWhateverDies(t *testing.T) {
 				t.Fatalf("offset %d is in the table %d times", o, n)
 			}
 		}
-		for o := range max(tiledEnd(), 0) {
+		for o := range max(contiguousEnd(), 0) {
 			if inserted[o] != 1 {
 				t.Fatalf("offset %d is recorded but not in the table", o)
 			}
@@ -283,7 +304,7 @@ func TestQueue(t *testing.T) {
 				paused = paused && !resume
 			}
 			if n, full := q.fillLevel(); n == 0 && (full || paused) {
-				t.Fatal("an empty queue is full or paused: nobody would wake it")
+				t.Fatal("an empty queue is full or paused: no push would wake it")
 			}
 		}
 		if !slices.Equal(taken, pushed[:len(taken)]) {
@@ -293,7 +314,7 @@ func TestQueue(t *testing.T) {
 }
 
 // What every record's bytes can be, the sink takes or calls unreadable: it never panics
-// and never takes another error for poison.
+// and never takes another error for an unreadable record.
 func FuzzDecode(f *testing.F) {
 	all := topicMappings(event.DefaultCodec())
 	f.Add(0, []byte("key"), []byte("\x00\x00\x00\x00\x01\x00"))
@@ -331,7 +352,7 @@ func TestDecodeVersion(t *testing.T) {
 	f("partner/a/b", `{`, "", "", false)
 }
 
-// Passing errors are repeated, the sink's own never.
+// Retryable errors are repeated, the sink's own never.
 func TestRetryable(t *testing.T) {
 	for _, err := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrLostRange, ErrHalfDone, ErrWindow,
 		ErrIntent} {
@@ -349,13 +370,14 @@ func TestRetryable(t *testing.T) {
 	}
 }
 
-// Clicks are slow, a budget of 20 inserts a second holds for every partition count, and
-// a full batch waits no longer than the budget.
+// Inserts of clicks are rare, a budget of 20 inserts a second holds for every partition
+// count, and a full batch waits no longer than the budget.
 func TestInsertInterval(t *testing.T) {
 	f := func(name string, partitions int, took time.Duration, full bool, want time.Duration) {
 		t.Helper()
 		s := &Sink{cfg: DefaultConfig(), partitionCounts: map[string]int{name: partitions}}
-		p := &partition{sink: s, mapping: &topicMapping{topic: name, largeBatches: name == topic.Clicks}, lastInsertTook: took}
+		p := &partition{sink: s, mapping: &topicMapping{topic: name, largeBatches: name == topic.Clicks},
+			lastInsertTook: took}
 		if got := p.insertInterval(full); got != want {
 			t.Errorf("%s, %d partitions, took %v, full %t: %v, want %v", name, partitions, took, full, got, want)
 		}

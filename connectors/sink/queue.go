@@ -24,9 +24,9 @@ func newQueue(at int64, cfg Config) *queue {
 	return &queue{limitRows: cfg.BatchRows, limitBytes: cfg.BatchBytes, changed: make(chan struct{}, 1), next: at}
 }
 
-// pushRecords appends records in the order of their offsets. It returns true if fetching
-// must pause because two batches are waiting. Records that were pushed before are
-// ignored.
+// pushRecords appends records in the order of their offsets. It returns true if
+// fetching must pause because two batches are waiting. Records that were pushed before
+// are ignored.
 func (q *queue) pushRecords(records []*kgo.Record) (pause bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -69,8 +69,8 @@ func (q *queue) takeBatch() (records []*kgo.Record, resume bool) {
 	return q.removeFirst(n, bytes)
 }
 
-// takeBelow removes all records below end. It does nothing until they are complete: until
-// the last record below end, or one behind it, was pushed.
+// takeBelow removes all records below end. It does nothing until they are complete:
+// until the last record below end, or one behind it, was pushed.
 func (q *queue) takeBelow(end int64) (records []*kgo.Record, resume, complete bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

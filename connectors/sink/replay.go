@@ -11,14 +11,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// tokensPerQuery bounds the tokens of one query. A token of 27 characters takes 37 bytes
-// of a URL, and ClickHouse accepts parameters of 128 KiB (http_max_field_value_size).
+// tokensPerQuery bounds the tokens of one query. A token of 27 characters takes 37
+// bytes of a URL, and ClickHouse accepts parameters of 128 KiB
+// (http_max_field_value_size).
 const tokensPerQuery = 3_000
 
 // findReplays returns a function that reports whether a click is a replay that must be
 // dropped: the same token occurs earlier in this batch, or in the table at an offset
-// below the batch's start. Rows at or behind the start are ignored: those that an earlier
-// attempt inserted must not change what a repetition forms.
+// below the batch's start. Rows at or behind the start are ignored: those that an
+// earlier attempt inserted must not change what a repetition forms.
 //
 // The function must be called once for each readable record, in order. It is nil if no
 // record of the batch was sent again.

@@ -11,8 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// clockSkew is by how much ClickHouse's clock may differ from this one when batches since
-// an intent are counted.
+// clockSkew is by how much ClickHouse's clock may differ from this one when batches
+// since an intent are counted.
 const clockSkew = 5 * time.Minute
 
 // recoveredState is what decides where a sink resumes in a partition.
@@ -55,8 +55,8 @@ func (s recoveredState) resumeOffset() (int64, error) {
 	}
 }
 
-// findResumePoint returns the resume offset, which must be in the log, and the batch that
-// has to be formed there if it was declared.
+// findResumePoint returns the resume offset, which must be in the log, and the batch
+// that has to be formed there if it was declared.
 func (s recoveredState) findResumePoint() (at int64, declared *intent, err error) {
 	if at, err = s.resumeOffset(); err != nil {
 		return 0, nil, err
@@ -91,9 +91,9 @@ type partitionClaim struct {
 	unrecordedFrom int64   // the base table must have no row at or behind this offset
 }
 
-// resolveClaims finds out where each partition is resumed. The number of its queries does
-// not depend on the number of partitions. An error is either retryable, or needs an
-// operator.
+// resolveClaims finds out where each partition is resumed. The number of its queries
+// does not depend on the number of partitions. An error is either retryable, or needs
+// an operator.
 func (s *Sink) resolveClaims(ctx context.Context, claims []*partitionClaim) error {
 	if err := s.readLogRanges(ctx, claims); err != nil {
 		return err
@@ -130,8 +130,8 @@ func (s *Sink) resolveClaims(ctx context.Context, claims []*partitionClaim) erro
 	return nil
 }
 
-// checkNoUnrecordedRows returns ErrHalfDone if the base table has a row of a partition at
-// or behind its unrecordedFrom.
+// checkNoUnrecordedRows returns ErrHalfDone if the base table has a row of a partition
+// at or behind its unrecordedFrom.
 func (s *Sink) checkNoUnrecordedRows(ctx context.Context, mapping *topicMapping, claims []*partitionClaim) error {
 	var behind []string // only numbers are formatted into the SQL
 	for _, c := range claims {

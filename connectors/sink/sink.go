@@ -242,7 +242,8 @@ func (s *Sink) watchTopics(ctx context.Context) {
 }
 
 // pollRecords fetches once and queues the records of each partition. Rebalances wait
-// until it returns, so that no record is queued for a partition that this sink has lost.
+// until it returns, so that no record is queued for a partition that this sink has
+// lost.
 func (s *Sink) pollRecords(ctx context.Context) {
 	fetches := s.client.PollFetches(ctx)
 	defer s.client.AllowRebalance()
@@ -320,8 +321,8 @@ func (s *Sink) saveCommitMetadata(_ context.Context, client *kgo.Client, respons
 }
 
 // claimPartitions is called with partitions that were assigned and their committed
-// offsets, and returns where to read on. While ClickHouse is away it waits: heartbeats go
-// on, other partitions are served, and a rebalance cancels ctx.
+// offsets, and returns where to read on. While ClickHouse is away it waits: heartbeats
+// go on, other partitions are served, and a rebalance cancels ctx.
 func (s *Sink) claimPartitions(ctx context.Context, committed map[string]map[int32]kgo.Offset) (
 	map[string]map[int32]kgo.Offset, error) {
 	claims, err := s.newClaims(committed)
@@ -390,8 +391,8 @@ const (
 	readingWindows     = "reading deduplication windows"
 )
 
-// reportFailure reports a failed attempt to the Watch over Kafka or ClickHouse, whichever
-// err comes from. pause is how long it is until the next attempt.
+// reportFailure reports a failed attempt to the Watch over Kafka or ClickHouse,
+// whichever err comes from. pause is how long it is until the next attempt.
 func (s *Sink) reportFailure(trying string, pause time.Duration, err error) {
 	if errors.Is(err, errKafka) {
 		s.kafka.Watch.Failed(trying, pause, err)
@@ -411,7 +412,8 @@ func newStartBackoff() outage.Backoff {
 	return outage.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}
 }
 
-// resolveClaimsWithRetry repeats resolveClaims until it succeeds or repeating cannot help.
+// resolveClaimsWithRetry repeats resolveClaims until it succeeds or repeating cannot
+// help.
 func (s *Sink) resolveClaimsWithRetry(ctx context.Context, claims []*partitionClaim) error {
 	defer s.clearFailure(claimingPartitions)
 	pauses := newStartBackoff()
@@ -509,8 +511,8 @@ func (s *Sink) stopWithError(err error) {
 // errKilled ends a sink because Env.AfterStep returned an error.
 var errKilled = errors.New("killed")
 
-// afterStep calls Env.AfterStep. If that returns an error, it stops all partitions where
-// they are.
+// afterStep calls Env.AfterStep. If that returns an error, it stops all partitions
+// where they are.
 func (s *Sink) afterStep(reached step, p *partition) error {
 	err := s.env.AfterStep(reached, p.mapping.topic, p.id)
 	if err == nil {
@@ -558,8 +560,8 @@ func (s *Sink) commitIntent(ctx context.Context, p *partition, i intent) error {
 	return nil
 }
 
-// commitError returns the first error in the response to a commit. A nil response is that
-// of a commit of nothing.
+// commitError returns the first error in the response to a commit. A nil response is
+// that of a commit of nothing.
 func commitError(response *kmsg.OffsetCommitResponse) error {
 	if response == nil {
 		return nil
@@ -579,8 +581,8 @@ func commitError(response *kmsg.OffsetCommitResponse) error {
 	return nil
 }
 
-// acquireSlot waits for the right to hold a batch's rows in memory. The caller must call
-// releaseSlot.
+// acquireSlot waits for the right to hold a batch's rows in memory. The caller must
+// call releaseSlot.
 func (s *Sink) acquireSlot(ctx context.Context) error {
 	select {
 	case s.memorySlots <- struct{}{}:

@@ -81,8 +81,9 @@ func TestKilledAtEachStep(t *testing.T) {
 	killedAtEachStep(t, newRig(t))
 }
 
-// Kafka refuses a commit now and then. What is inserted was declared all the same: that
-// the batch before was, a moment ago, says nothing to whoever comes after a crash.
+// Kafka refuses a commit now and then. A batch is inserted only once it was declared
+// itself: a recent commit for the batch before it would not help the next owner after a
+// crash.
 func TestNothingUndeclaredIsInserted(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -130,8 +131,8 @@ func TestNothingUndeclaredIsInserted(t *testing.T) {
 	r.check()
 }
 
-// TestKilledAtEachStep on Apache Kafka, and after it a rebalance, clicks that are sent
-// again, and records that nobody can read.
+// TestKilledAtEachStep on Apache Kafka, and after it a rebalance and clicks that are
+// sent again.
 func TestRealKilledAtEachStep(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
@@ -213,8 +214,7 @@ func (f *faulty) start(t *testing.T, dsn string) (through string) {
 	return to.String()
 }
 
-// Half of the inserts happen but their answer is lost: they are repeated and change
-// nothing.
+// Half of the inserts succeed but their answer is lost: repeating them changes nothing.
 func TestReplyLost(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -323,8 +323,8 @@ func replayedClicks(t *testing.T, r *rig, base int) {
 		return records
 	}
 	send(100, false, 0, 100)
-	// 50 that stand before, and 20 that were never sent: a replay without first copy
-	// counts
+	// 50 that were sent before, and 20 that were not: a replay without a first copy
+	// counts.
 	send(20, true, 50, 70)
 	send(0, true, 100, 20) // the same 20 again
 	s := r.sink(r.wh)
@@ -418,8 +418,11 @@ func TestUnreadable(t *testing.T) {
 	r.check()
 	got := map[string]string{}
 	for _, letter := range kafkatest.Consume(t, r.brokers, topic.DeadLetters) {
-		at := headerValue(letter, topic.HeaderSourceTopic) + "/" + headerValue(letter, topic.HeaderSourcePartition) + "/" +
-			headerValue(letter, topic.HeaderSourceOffset)
+		at := strings.Join([]string{
+			headerValue(letter, topic.HeaderSourceTopic),
+			headerValue(letter, topic.HeaderSourcePartition),
+			headerValue(letter, topic.HeaderSourceOffset),
+		}, "/")
 		if got[at] != "" {
 			t.Errorf("%s is twice in the dead letters", at)
 		}
@@ -549,8 +552,8 @@ func TestTopicRecreated(t *testing.T) {
 	r.stops(t, ErrTopicChanged, "finished batches in ClickHouse")
 }
 
-// A batch that is in the tables without being recorded, and whose token may be
-// forgotten, cannot be repeated; if nothing of it is there, it can.
+// A batch that is in the tables but not recorded, and whose token may be forgotten,
+// cannot be repeated. If none of its rows is there, it can.
 func TestHalfDoneAndOld(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

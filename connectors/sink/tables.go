@@ -176,7 +176,9 @@ func progressColumns() []namedColumn[event.Progress] {
 		valueColumn("unattributed", func(p *event.Progress) uint64 { return uint64(p.Unattributed) }),
 		valueColumn("unreadable", func(p *event.Progress) uint64 { return uint64(p.Unreadable) }),
 		valueColumn("waiting", func(p *event.Progress) uint64 { return uint64(p.Waiting) }),
-		valueColumn("oldest_waiting_received_at", func(p *event.Progress) *int64 { return (*int64)(p.OldestWaitingReceivedAt) }),
+		valueColumn("oldest_waiting_received_at", func(p *event.Progress) *int64 {
+			return (*int64)(p.OldestWaitingReceivedAt)
+		}),
 		valueColumn("caught_up", func(p *event.Progress) bool { return p.CaughtUp }),
 		valueColumn("grace_ms", func(p *event.Progress) uint64 { return uint64(p.GraceMs) }),
 	}

@@ -19,12 +19,13 @@ import (
 var ErrTransactions = errors.New("transaction.version is too low")
 
 // transactionVersion is the level at which brokers give every transaction its own epoch
-// (KIP-890). Below it, a delayed write may end up in the next transaction of the same id
-// and be committed with it.
+// (KIP-890). Below it, a delayed write may end up in the next transaction of the same
+// id and be committed with it.
 const transactionVersion = 2
 
-// CheckTransactions refuses a cluster whose finalized transaction.version is below 2. It
-// only warns of a cluster that does not report its features (a proxy, a managed Kafka).
+// CheckTransactions refuses a cluster whose finalized transaction.version is below 2.
+// It only warns of a cluster that does not report its features (a proxy, a managed
+// Kafka).
 func CheckTransactions(ctx context.Context, cl *kgo.Client, log *slog.Logger) error {
 	req := kmsg.NewPtrApiVersionsRequest()
 	req.ClientSoftwareName = "partners"

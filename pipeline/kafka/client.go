@@ -74,8 +74,8 @@ func NewClient(cfg Config, log *slog.Logger, reg prometheus.Registerer, opts ...
 	return cl, nil
 }
 
-// Options returns the settings that all our clients share. It is for sessions, whose client
-// franz-go makes itself.
+// Options returns the settings that all our clients share. It is for sessions, whose
+// client franz-go makes itself.
 func Options(cfg Config, log *slog.Logger, reg prometheus.Registerer) ([]kgo.Opt, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -101,8 +101,8 @@ func Options(cfg Config, log *slog.Logger, reg prometheus.Registerer) ([]kgo.Opt
 	return opts, nil
 }
 
-// quietHandler drops what franz-go logs at level info, several lines for each transaction,
-// unless the level is debug.
+// quietHandler drops what franz-go logs at level info, several lines for each
+// transaction, unless the level is debug.
 type quietHandler struct {
 	slog.Handler
 	watched bool // a Watch reports outages: warnings about retries go to level debug
@@ -133,8 +133,8 @@ func (w quietHandler) WithGroup(name string) slog.Handler {
 	return quietHandler{w.Handler.WithGroup(name), w.watched}
 }
 
-// isRetried reports whether a log record is about an error that the client retries. While
-// brokers are away there is one for each connection and partition.
+// isRetried reports whether a log record is about an error that the client retries.
+// While brokers are away there is one for each connection and partition.
 func isRetried(r slog.Record) (is bool) {
 	r.Attrs(func(a slog.Attr) bool {
 		if err, ok := a.Value.Any().(error); ok {
@@ -172,7 +172,8 @@ func (r reachability) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ n
 	}
 }
 
-// OnBrokerRead implements kgo.HookBrokerRead: any answer shows that brokers can be reached.
+// OnBrokerRead implements kgo.HookBrokerRead: any answer shows that brokers can be
+// reached.
 func (r reachability) OnBrokerRead(_ kgo.BrokerMetadata, _ int16, _ int, _, _ time.Duration, err error) {
 	if err == nil {
 		r.watch.Clear(reachingBrokers)

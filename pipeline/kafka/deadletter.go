@@ -13,14 +13,14 @@ import (
 )
 
 // MaxDeadLetterBytes is how much of an unreadable record goes into its dead letter. A
-// broker's limit, usually 1 MB, applies to the dead letter, too, and the headers that say
-// where the record was come on top.
+// broker's limit, usually 1 MB, applies to the dead letter, too, and the headers that
+// say where the record was come on top.
 const MaxDeadLetterBytes = 900_000
 
-// NewDeadLetter returns the record that keeps an unreadable record's bytes, for a person to
-// look at: its key, value and headers, after the headers error, source-topic,
-// source-partition, source-offset and failed-at. name is the topic of the dead letters. A
-// record that is too long is truncated; the error then says its lengths and its hash.
+// NewDeadLetter returns the record that keeps an unreadable record's bytes, for a
+// person to look at: its key, value and headers, after the headers error, source-topic,
+// source-partition, source-offset and failed-at. name is the topic of the dead letters.
+// A record that is too long is truncated; the error then says its lengths and its hash.
 func NewDeadLetter(name string, r *kgo.Record, why error, now time.Time) *kgo.Record {
 	key := r.Key
 	value := r.Value
@@ -68,12 +68,14 @@ type RecordPos struct {
 // ErrNotDeadLetter: a record was not written by NewDeadLetter.
 var ErrNotDeadLetter = errors.New("not a dead letter")
 
-// ParseDeadLetter reads a record that NewDeadLetter made. Else it returns ErrNotDeadLetter.
+// ParseDeadLetter reads a record that NewDeadLetter made. Else it returns
+// ErrNotDeadLetter.
 func ParseDeadLetter(r *kgo.Record) (l DeadLetter, err error) {
 	names := []string{topic.HeaderError, topic.HeaderSourceTopic, topic.HeaderSourcePartition,
 		topic.HeaderSourceOffset, topic.HeaderFailedAt}
 	if len(r.Headers) < len(names) {
-		return l, fmt.Errorf("reading dead letter %d: %w: it has %d headers", r.Offset, ErrNotDeadLetter, len(r.Headers))
+		return l, fmt.Errorf("reading dead letter %d: %w: it has %d headers",
+			r.Offset, ErrNotDeadLetter, len(r.Headers))
 	}
 	text := make([]string, len(names))
 	for i, name := range names { // ours come first: the record's own may have the same names

@@ -25,7 +25,7 @@ func TestLetterRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.Source.Topic != r.Topic || l.Source.Partition != 5 || l.Source.Offset != 77 || l.Error != "why" || l.Truncated ||
+	if l.Source != (kafka.RecordPos{Topic: r.Topic, Partition: 5, Offset: 77}) || l.Error != "why" || l.Truncated ||
 		string(l.Record.Key) != "k" || string(l.Record.Value) != "v" ||
 		len(l.Record.Headers) != 1 || string(l.Record.Headers[0].Value) != "its own" {
 		t.Errorf("got %+v, record %+v", l, l.Record)

@@ -1,22 +1,23 @@
-// Package kafka makes clients from a Config, creates and checks our topics, reads ranges of
-// logs, follows compacted topics, and writes and parses dead letters. It does not wrap
-// franz-go: callers get a *kgo.Client and use it directly.
+// Package kafka makes clients from a Config, creates and checks our topics, reads
+// ranges of logs, follows compacted topics, and writes and parses dead letters. It does
+// not wrap franz-go: callers get a *kgo.Client and use it directly.
 //
-// Provisioning is ApplyTopics and CheckTopics: both compare the cluster with topic.Specs.
-// A partition count that differs on a co-partitioned topic is refused, never repaired: it
-// would send new tokens to partitions where their clicks are not.
+// Provisioning is ApplyTopics and CheckTopics: both compare the cluster with
+// topic.Specs. A partition count that differs on a co-partitioned topic is refused,
+// never repaired: it would send new tokens to partitions where their clicks are not.
 //
-// Offsets begin with a commit: ApplyTopics commits offset 0 for both consumer groups where
-// a topic is fresh. Nothing in this project ever resets an offset by itself. A group
-// without a commit, or with one outside the log, is an error that names the lost range.
+// Offsets begin with a commit: ApplyTopics commits offset 0 for both consumer groups
+// where a topic is fresh. Nothing in this project ever resets an offset by itself. A
+// group without a commit, or with one outside the log, is an error that names the lost
+// range.
 //
-// RangeReader reads from offset A to offset B, ListOffsets lists where logs begin and end.
-// Everything in this project that reads a bounded part of a log uses the two. They never
-// turn a refused request into a timeout.
+// RangeReader reads from offset A to offset B, ListOffsets lists where logs begin and
+// end. Everything in this project that reads a bounded part of a log uses the two. They
+// never turn a refused request into a timeout.
 //
 // A Watch in the Config follows whether brokers can be reached. A client's own warnings
-// about what it repeats are then at level debug: while brokers are away there are hundreds
-// a minute.
+// about what it repeats are then at level debug: while brokers are away there are
+// hundreds a minute.
 //
 // Metrics: those of franz-go's kprom under partners_kafka_, with the label client.
 package kafka

@@ -20,9 +20,10 @@ type Follower struct {
 	err error
 }
 
-// Follow reads topic from its start and calls apply with each record, in order, from one
-// goroutine. It returns when everything that the topic held at the call has been applied,
-// and goes on in the background until Close. If apply fails, the follower stops: see Err.
+// Follow reads topic from its start and calls apply with each record, in order, from
+// one goroutine. It returns when everything that the topic held at the call has been
+// applied, and goes on in the background until Close. If apply fails, the follower
+// stops: see Err.
 func Follow(ctx context.Context, cfg Config, log *slog.Logger, topic string, apply func(*kgo.Record) error) (*Follower,
 	error) {
 	cl, err := NewClient(cfg, log, nil, kgo.ConsumePartitions(

@@ -123,7 +123,7 @@ func partitionMismatch(t *testing.T, in kafkatest.Install) {
 	})
 }
 
-// A group that lost its place is an error that names the range; nothing resets it.
+// A group without a valid offset is an error that names the range; nothing resets it.
 func lostOffsets(t *testing.T, in kafkatest.Install) {
 	cl := kafkatest.Client(t, in.Brokers)
 	clicks, group := in.Topic(topic.Clicks), in.Group(topic.ProcessorGroup)

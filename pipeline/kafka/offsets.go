@@ -60,8 +60,8 @@ func ListOffsets(ctx context.Context, adm *kadm.Client, topics ...string) (Offse
 
 var errNoAnswer = errors.New("no broker lists it")
 
-// listed keeps the error of a listing that was answered in part, and returns that of one
-// that was not answered.
+// listed keeps the error of a listing that was answered in part, and returns that of
+// one that was not answered.
 func (o *Offsets) listed(list kadm.ListedOffsets, err error) (kadm.ListedOffsets, error) {
 	if err != nil && len(list) == 0 {
 		return nil, err
@@ -110,8 +110,8 @@ func (o Offsets) Error() error {
 }
 
 // ListRangesSince returns for each partition of a topic the range from the last record
-// before a time to the end of the log: all that was written since, and one record to show
-// that it is all. A partition that cannot be listed is left out of the ranges and
+// before a time to the end of the log: all that was written since, and one record to
+// show that it is all. A partition that cannot be listed is left out of the ranges and
 // reported in the error.
 func ListRangesSince(ctx context.Context, adm *kadm.Client, topic string, since time.Time) ([]Range, error) {
 	offsets, err := ListOffsets(ctx, adm, topic)

@@ -34,8 +34,8 @@ const progressInterval = 5 * time.Second
 
 // Each reads all ranges at once and calls do with their records, as they were fetched:
 // records of one partition, in order. It returns when every range has been read, or the
-// first error: of do as it is, of a refused fetch, or of ctx. Errors that repeating cures
-// are retried by the client and not returned.
+// first error: of do as it is, of a refused fetch, or of ctx. Errors that repeating
+// cures are retried by the client and not returned.
 //
 // A range counts as read when its last offset, or one behind it, has been seen. If
 // compaction took all records from there on, Each waits for new ones until ctx ends.
@@ -57,7 +57,8 @@ func (r RangeReader) Each(ctx context.Context, do func([]*kgo.Record) error, ran
 	}
 	cl, err := NewClient(r.Kafka, r.Log, nil,
 		kgo.ConsumePartitions(from),
-		// An offset that the log no longer has is an error, not a reason to skip records.
+		// An offset that the log no longer has is an error, not a reason to skip
+		// records.
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(r.Isolation),
 		// Only markers show that an aborted end has been passed.
@@ -143,8 +144,8 @@ func describeRanges(left map[topicPartition]Range) string {
 }
 
 // ReadAll returns the committed records of a topic from its start to the last stable
-// offset at the call, in order within each partition. It holds them in memory: it is for
-// the catalog, for tools and for checks.
+// offset at the call, in order within each partition. It holds them in memory: it is
+// for the catalog, for tools and for checks.
 func ReadAll(ctx context.Context, cfg Config, log *slog.Logger, topic string) ([]*kgo.Record, error) {
 	cl, err := NewClient(cfg, log, nil)
 	if err != nil {

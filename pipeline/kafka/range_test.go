@@ -101,13 +101,15 @@ func TestRangesOfSeveralPartitions(t *testing.T) {
 		t.Errorf("read %s, %v", text, err)
 	}
 	errFull := errors.New("the disk is full")
-	if err := reader.Each(t.Context(), func([]*kgo.Record) error { return errFull }, ranges...); !errors.Is(err, errFull) {
+	if err := reader.Each(t.Context(), func([]*kgo.Record) error {
+		return errFull
+	}, ranges...); !errors.Is(err, errFull) {
 		t.Errorf("the function's error came back as %v", err)
 	}
 }
 
-// A fetch that a broker refuses is an error that names the range and the reason, at once.
-// So is a range that the log no longer has.
+// A fetch that a broker refuses is an error that names the range and the reason, at
+// once. So is a range that the log no longer has.
 func TestRefusedFetch(t *testing.T) {
 	cluster, brokers := kafkatest.Cluster(t)
 	for range 4 {

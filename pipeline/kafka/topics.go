@@ -117,8 +117,8 @@ func specNames(specs []topic.Spec) []string {
 	return out
 }
 
-// waitForLeaders waits until every partition has a leader. A client that asks earlier has
-// to wait for its next metadata refresh.
+// waitForLeaders waits until every partition has a leader. A client that asks earlier
+// has to wait for its next metadata refresh.
 func waitForLeaders(ctx context.Context, adm *kadm.Client, specs []topic.Spec) error {
 	for {
 		have, err := adm.ListTopics(ctx, specNames(specs)...)
@@ -234,8 +234,8 @@ func commitFreshOffsets(ctx context.Context, adm *kadm.Client, cfg Config, creat
 }
 
 // CheckTopics checks the cluster and the topics, and returns every problem with what to
-// change. Problems of one topic do not hide those of another. Settings that are unwise, or
-// that the cluster does not show, are logged as warnings.
+// change. Problems of one topic do not hide those of another. Settings that are unwise,
+// or that the cluster does not show, are logged as warnings.
 func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig, log *slog.Logger) error {
 	adm := kadm.NewClient(cl)
 	specs := topic.Specs(cfg.TopicPrefix, want.Partitions, want.ClickLife)
@@ -296,13 +296,13 @@ func checkAllGroups(ctx context.Context, adm *kadm.Client, cfg Config) error {
 	return errors.Join(problems...)
 }
 
-// ErrOffsets: a consumer group has no committed offset, or one outside the log. Nothing in
-// this project resets it silently.
+// ErrOffsets: a consumer group has no committed offset, or one outside the log. Nothing
+// in this project resets it silently.
 var ErrOffsets = errors.New("lost offsets")
 
-// fetchGroupOffsets reads a group's offsets; a group that does not exist has none. It waits
-// for a coordinator: a new cluster has none for about a second, and franz-go does not
-// retry COORDINATOR_NOT_AVAILABLE.
+// fetchGroupOffsets reads a group's offsets; a group that does not exist has none. It
+// waits for a coordinator: a new cluster has none for about a second, and franz-go does
+// not retry COORDINATOR_NOT_AVAILABLE.
 func fetchGroupOffsets(ctx context.Context, adm *kadm.Client, group string) (kadm.OffsetResponses, error) {
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		committed, err := adm.FetchOffsets(ctx, group)

@@ -1,8 +1,8 @@
-// Package outage keeps a log readable while something that a process depends on is away,
-// and spaces the attempts to reach it. Instead of a line for each attempt, partition and
-// connection, hundreds in a minute, there is a warning when the outage begins, one a
-// minute while attempts go on failing, and a line when it is over. The attempts are
-// logged at level debug.
+// Package outage keeps a log readable while something that a process depends on is
+// away, and spaces the attempts to reach it. Instead of a line for each attempt,
+// partition and connection, hundreds in a minute, there is a warning when the outage
+// begins, one a minute while attempts go on failing, and a line when it is over. The
+// attempts are logged at level debug.
 package outage
 
 import (
@@ -22,8 +22,8 @@ const (
 	// settleTime is how long nothing must fail before an outage counts as over. If
 	// something fails sooner, it is the same outage.
 	settleTime = 5 * time.Second
-	// silenceLimit is how long after its announced time an attempt may be missing before
-	// the Watch assumes that it is no longer made.
+	// silenceLimit is how long after its announced time an attempt may be missing
+	// before the Watch assumes that it is no longer made.
 	silenceLimit = time.Minute
 	// maxNames is how many of the failing things a line names.
 	maxNames = 3
@@ -38,8 +38,9 @@ const (
 	settling              // nothing has failed since, for less than settleTime
 )
 
-// Watch follows one dependency of a process. Everything that needs it reports here, under
-// a name for what it tries. It is safe for concurrent use. A nil Watch does nothing.
+// Watch follows one dependency of a process. Everything that needs it reports here,
+// under a name for what it tries. It is safe for concurrent use. A nil Watch does
+// nothing.
 type Watch struct {
 	dependency string
 	log        *slog.Logger
@@ -90,7 +91,8 @@ func (w *Watch) Failed(trying string, again time.Duration, err error) {
 		w.failures = 1
 		w.loggedFailures = 1
 		w.active.Store(true)
-		w.log.Warn("waiting for "+w.dependency, "since", w.began.UTC().Format(time.RFC3339), "trying", trying, "error", err)
+		w.log.Warn("waiting for "+w.dependency, "since", w.began.UTC().Format(time.RFC3339), "trying", trying,
+			"error", err)
 		w.scheduleTimer(now)
 	case settling:
 		w.state = away
@@ -116,7 +118,8 @@ func (w *Watch) Clear(trying string) {
 	}
 }
 
-// scheduleTimer sets the timer to the next time at which the state may change or be logged.
+// scheduleTimer sets the timer to the next time at which the state may change or be
+// logged.
 func (w *Watch) scheduleTimer(now time.Time) {
 	at := w.due
 	if w.state == settling {

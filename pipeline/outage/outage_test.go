@@ -135,8 +135,8 @@ func TestFlapping(t *testing.T) {
 	})
 }
 
-// What nobody tries any more keeps no outage alive: an idle gateway, a partition that
-// went elsewhere. What is tried again late does.
+// What is no longer tried keeps no outage alive: an idle gateway, a partition that went
+// elsewhere. What is tried again late does.
 func TestGivenUp(t *testing.T) {
 	scenario(t, func(w *outage.Watch, sleep func(time.Duration), want func(...string)) {
 		w.Failed("committing", 0, errRefused)

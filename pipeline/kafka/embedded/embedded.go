@@ -1,9 +1,9 @@
 // Package embedded runs a Kafka broker inside this process, for the demo and for tests:
 // franz-go's kfake with a data directory.
 //
-// It is a fake. It keeps its promises while its process lives and across a clean stop;
-// a crash of its process is a crash of the broker and may lose what was committed.
-// Nothing here claims exactly-once for such a crash.
+// It is a fake. It keeps its log while its process runs and across a clean stop. A
+// crash of its process is a crash of the broker and may lose what was committed:
+// exactly-once is not claimed for it.
 package embedded
 
 import (
@@ -19,8 +19,8 @@ import (
 type Config struct {
 	// Port on 127.0.0.1; 0 picks a free one.
 	Port int
-	// Listener takes the place of Port, for a caller who binds his ports before
-	// anything connects. The broker closes it.
+	// Listener replaces Port, for a caller that binds its ports before anything
+	// connects. The broker closes it.
 	Listener net.Listener
 	// DataDir keeps the log; created if missing. The heap holds the log if it is empty.
 	DataDir string
@@ -53,7 +53,7 @@ func Start(cfg Config) (*Broker, error) {
 	return &Broker{cluster: c}, nil
 }
 
-// Addrs are the broker's addresses, host:port.
+// Addrs returns the broker's addresses, host:port.
 func (b *Broker) Addrs() []string { return b.cluster.ListenAddrs() }
 
 // Close stops the broker after writing what it holds.

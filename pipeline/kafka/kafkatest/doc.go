@@ -26,8 +26,8 @@
 //     instead of skipping it with the reason.
 //   - PARTNERS_TEST_LONG=1: Three is tested too.
 //   - PARTNERS_TEST_KAFKA=host:port,…: Each uses this running cluster instead of a
-//     child, under a prefix of its own that is deleted afterwards. Real does not:
-//     nobody kills a cluster that others use.
+//     child, under a prefix of its own that is deleted afterwards. Real does not: it
+//     never kills a cluster that others use.
 //
 // # Non-obvious
 //
@@ -38,7 +38,7 @@
 //     in the dead one until broker.session.timeout.ms (3 s here, 9 s by default) is
 //     over.
 //   - A kill within milliseconds after the answer to EndTxn may lose that transaction:
-//     it hangs in the log for ever (LSO stands still, OffsetFetch answers
+//     it hangs in the log (the last stable offset stops, OffsetFetch answers
 //     UNSTABLE_OFFSET_COMMIT). Kafka 4.3 drops the markers of partitions that have no
 //     leader for a moment, and in a cluster of one node all of them have none when the
 //     dead registration is fenced. It logs "likely deleted already". With a live

@@ -49,17 +49,17 @@ func (in Install) Fresh(t testing.TB) Install {
 	return in
 }
 
-// Config is the install as a program would be told of it.
+// Config returns the configuration of a program that uses the install.
 func (in Install) Config() kafka.Config {
 	cfg := clientConfig(in.Brokers)
 	cfg.TopicPrefix = in.Prefix
 	return cfg
 }
 
-// Topic is the full name of a topic.
+// Topic returns the full name of a topic.
 func (in Install) Topic(name string) string { return in.Config().Topic(name) }
 
-// Group is the full name of a consumer group.
+// Group returns the full name of a consumer group.
 func (in Install) Group(name string) string { return in.Config().Group(name) }
 
 // deleteTopicsAndGroups deletes what the install left on a cluster that stays.

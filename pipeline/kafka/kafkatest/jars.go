@@ -21,8 +21,8 @@ import (
 
 const kafkaVersion = "4.3.1"
 
-// mavenProject is what Maven is asked for. A new version goes here, into kafkaVersion and,
-// from `sha256sum *.jar`, into kafka.sha256.
+// mavenProject is what Maven is asked for. A new version goes here, into kafkaVersion
+// and, from `sha256sum *.jar`, into kafka.sha256.
 const mavenProject = `<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>local</groupId><artifactId>kafka</artifactId><version>1</version>
@@ -45,10 +45,10 @@ var errUnavailable = errors.New("no Apache Kafka")
 // jarFetcher lets a package manager copy the jars into dir.
 type jarFetcher func(ctx context.Context, dir string) error
 
-// ensureJars returns the files of a broker's class path below cacheDir, fetching them first
-// if need be. Several processes may call it at once: one fetches, the others wait. The
-// finished directory appears by a rename, and each file is compared with sums, whoever
-// put it there.
+// ensureJars returns the files of a broker's class path below cacheDir, fetching them
+// first if need be. Several processes may call it at once: one fetches, the others
+// wait. The finished directory appears by a rename, and each file is compared with
+// sums, whoever put it there.
 func ensureJars(ctx context.Context, cacheDir, sums string, get jarFetcher) ([]string, error) {
 	dir := filepath.Join(cacheDir, "kafka-"+kafkaVersion)
 	if _, err := os.Stat(dir); err == nil {
@@ -142,7 +142,10 @@ func fetchWithMaven(ctx context.Context, dir string) error {
 		kafkaVersion, filepath.Dir(dir))
 	var said bytes.Buffer
 	cmd := exec.Command(mvn, "-q", "-B", "-f", pom, "dependency:copy-dependencies", "-DoutputDirectory="+dir)
-	cmd.Stdout, cmd.Stderr, cmd.Dir, cmd.WaitDelay = &said, &said, work, 5*time.Second
+	cmd.Dir = work
+	cmd.Stdout = &said
+	cmd.Stderr = &said
+	cmd.WaitDelay = 5 * time.Second
 	child, err := startChild(cmd)
 	if err == nil {
 		select {

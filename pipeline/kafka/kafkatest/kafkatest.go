@@ -15,8 +15,8 @@ import (
 // Partitions is the partition count of the topics that this package makes.
 const Partitions = 6
 
-// waitLimit is how long this package waits for a broker: it is for what never comes, far
-// beyond what a slow machine takes.
+// waitLimit is how long this package waits for a broker: it is for what never comes,
+// far beyond what a slow machine takes.
 const waitLimit = 3 * time.Minute
 
 // Broker starts a kfake with all our topics and fresh consumer groups, and stops it
@@ -85,8 +85,8 @@ func Produce(t testing.TB, brokers []string, records ...*kgo.Record) {
 	}
 }
 
-// Consume reads a topic, committed records only, from its start to the end that stands
-// when it is called.
+// Consume returns the committed records of a topic, from its start to its end at the
+// call.
 func Consume(t testing.TB, brokers []string, topicName string) []*kgo.Record {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)

@@ -27,23 +27,23 @@ import (
 )
 
 // RealBroker is an Apache Kafka of one or three nodes that a test owns. Its methods end
-// the test if they fail: call them from its goroutine.
+// the test if they fail, so they must be called from the test's goroutine.
 type RealBroker struct {
 	t         testing.TB
-	java      string
-	classPath string
-	settings  []string
-	dir       string
-	clusterID string // its id
+	java      string   // path of the command
+	classPath string   // the jars
+	settings  []string // lines of server.properties that come after ours
+	dir       string   // of all nodes
+	clusterID string
 	nodes     []*node
 }
 
 // node is one JVM, broker and controller at once.
 type node struct {
-	id       int // from 1
-	dir      string
-	port     int           // clients; the controller listens on the next one
-	logDirID string        // the id of its log directory, which the quorum knows it by
+	id       int           // from 1
+	dir      string        // settings, data and log
+	port     int           // of clients; the controller listens on the next one
+	logDirID string        // id of its log directory, by which the quorum knows it
 	running  *childProcess // nil while it is down
 }
 
@@ -56,7 +56,7 @@ func Real(t testing.TB, settings ...string) *RealBroker {
 }
 
 // Alone is Real for a test that needs the whole machine: no other broker of this user's
-// tests runs beside it, in whatever package.
+// tests runs at the same time, in any package.
 func Alone(t testing.TB, settings ...string) *RealBroker {
 	t.Helper()
 	return startReal(t, 1, (*flock.Flock).TryLockContext, settings)
@@ -103,7 +103,7 @@ func startReal(t testing.TB, nodes int, lock func(*flock.Flock, context.Context,
 	}
 }
 
-// requireKafka ends the test where Apache Kafka cannot run.
+// requireKafka skips or fails the test if Apache Kafka cannot run on this machine.
 func (b *RealBroker) requireKafka() {
 	b.t.Helper()
 	err := b.findJavaAndJars(b.t.Context())
@@ -115,7 +115,7 @@ func (b *RealBroker) requireKafka() {
 	}
 }
 
-// Brokers is where its nodes listen, also while they are down.
+// Brokers returns the addresses of its nodes, also of those that are down.
 func (b *RealBroker) Brokers() (addresses []string) {
 	for _, n := range b.nodes {
 		addresses = append(addresses, n.address())
@@ -125,8 +125,8 @@ func (b *RealBroker) Brokers() (addresses []string) {
 
 func (n *node) address() string { return fmt.Sprintf("127.0.0.1:%d", n.port) }
 
-// Kill ends it as a crash would, by SIGKILL. What it acknowledged is kept: it is the
-// machine that does not crash.
+// Kill ends it by SIGKILL, as a crash of the process would. The machine does not crash,
+// so what it acknowledged is kept.
 func (b *RealBroker) Kill() {
 	b.t.Helper()
 	for i := range b.nodes {
@@ -184,7 +184,7 @@ func (b *RealBroker) StartNode(i int) {
 	}
 }
 
-// requireState ends the test unless a node runs as it must.
+// requireState fails the test unless a node is running, or is not, as it should be.
 func (b *RealBroker) requireState(n *node, running bool) {
 	b.t.Helper()
 	if (n.running != nil) != running {
@@ -192,7 +192,7 @@ func (b *RealBroker) requireState(n *node, running bool) {
 	}
 }
 
-// killProcess makes sure that it is gone.
+// killProcess kills the node if it runs.
 func (n *node) killProcess() {
 	if n.running != nil {
 		n.running.killAndWait()
@@ -206,7 +206,7 @@ func (b *RealBroker) killAllNodes() {
 	}
 }
 
-// removeData keeps the logs of a test that failed, and nothing else.
+// removeData removes all data. It keeps the logs of a test that failed.
 func (b *RealBroker) removeData() {
 	b.killAllNodes()
 	remove := []string{b.dir}
@@ -283,9 +283,9 @@ func javaVersion(said string) int {
 	return v
 }
 
-// serverProperties are the settings of a node whose clients and tests are all on this machine
-// and in a hurry. Everything about transactions and messages that is not here is
-// Kafka's default.
+// serverProperties are the settings of a node whose clients and tests are all on this
+// machine and in a hurry. Everything about transactions and messages that is not here
+// is Kafka's default.
 func (b *RealBroker) serverProperties(n *node) string {
 	var controllers []string
 	for _, other := range b.nodes {
@@ -326,7 +326,9 @@ func (b *RealBroker) javaCommand(n *node, out io.Writer, class string, args ...s
 		"-Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients.NetworkClient=error",
 		"-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 		"-cp", b.classPath, class}, args...)...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = n.dir, out, out
+	cmd.Dir = n.dir
+	cmd.Stdout = out
+	cmd.Stderr = out
 	return cmd
 }
 
@@ -365,7 +367,8 @@ func (b *RealBroker) formatNodes() error {
 }
 
 func (b *RealBroker) formatNode(n *node, voters string) error {
-	if err := os.WriteFile(filepath.Join(n.dir, "server.properties"), []byte(b.serverProperties(n)), 0o644); err != nil {
+	settings := filepath.Join(n.dir, "server.properties")
+	if err := os.WriteFile(settings, []byte(b.serverProperties(n)), 0o644); err != nil {
 		return fmt.Errorf("writing the settings: %w", err)
 	}
 	var said bytes.Buffer
@@ -463,7 +466,6 @@ func (b *RealBroker) isReady(n *node) bool {
 	ctx, cancel := context.WithTimeout(b.t.Context(), 5*time.Second)
 	defer cancel()
 	meta, err := kadm.NewClient(cl).BrokerMetadata(ctx)
-	return err == nil && meta.Cluster == b.clusterID && slices.ContainsFunc(meta.Brokers, func(d kadm.BrokerDetail) bool {
-		return int(d.NodeID) == n.id
-	})
+	isNode := func(d kadm.BrokerDetail) bool { return int(d.NodeID) == n.id }
+	return err == nil && meta.Cluster == b.clusterID && slices.ContainsFunc(meta.Brokers, isNode)
 }

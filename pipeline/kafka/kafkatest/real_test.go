@@ -140,7 +140,7 @@ func TestRealDiesWithTheTest(t *testing.T) {
 		t.Fatalf("the broker is not there before the kill: %v", err)
 	}
 	c.killAndWait()
-	// The orphan is a zombie until whoever adopted it looks.
+	// The orphan is a zombie until its new parent reaps it.
 	eventually(t, func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err != nil || bytes.Contains(stat, []byte(") Z "))
