@@ -181,6 +181,7 @@ func killedAtEachStep(t *testing.T, r *rig) {
 type faulty struct {
 	down      atomic.Bool
 	loseReply func() bool
+	refuse    func(*http.Request) bool // before it reaches ClickHouse
 	inserts   atomic.Int64
 }
 
@@ -201,7 +202,7 @@ func (f *faulty) start(t *testing.T, dsn string) (through string) {
 	}
 	proxy.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if f.down.Load() {
+		if f.down.Load() || f.refuse != nil && f.refuse(req) {
 			panic(http.ErrAbortHandler)
 		}
 		if req.URL.Query().Has("insert_deduplication_token") {
@@ -655,5 +656,33 @@ func TestDrain(t *testing.T) {
 	if err := r.wh.Select(t.Context(), &recorded, "SELECT sum(rows) AS n FROM batches FINAL"); err != nil ||
 		int(recorded[0].N) != inserted || inserted == 0 {
 		t.Errorf("%d rows are in the tables, %v are recorded, %v", inserted, recorded, err)
+	}
+}
+
+// A batch whose row in `batches` cannot be written is not inserted again: the next attempt
+// resumes behind the insert.
+func TestResumesBehindTheInsert(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.spread = 1
+	var refused atomic.Int64
+	f := &faulty{refuse: func(req *http.Request) bool {
+		query := req.URL.Query().Get("query")
+		return strings.Contains(query, "INSERT INTO") && strings.Contains(query, "batches") && refused.Add(1) <= 4
+	}}
+	r.fill(100)
+	run := r.start(r.sink(r.open(f.start(t, r.dsn))))
+	r.arrived()
+	run.stop(t)
+	r.check()
+	var batches []struct {
+		N uint64 `ch:"n"`
+	}
+	if err := r.wh.Select(t.Context(), &batches, "SELECT count() AS n FROM batches FINAL WHERE rows > 0"); err != nil {
+		t.Fatal(err)
+	}
+	if inserts := f.inserts.Load(); refused.Load() <= 4 || inserts != int64(batches[0].N) {
+		t.Errorf("%d batches took %d inserts, while %d records of a finished batch were tried",
+			batches[0].N, inserts, refused.Load())
 	}
 }
