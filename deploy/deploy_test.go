@@ -221,7 +221,7 @@ func checkReadme(t *testing.T, bin string) {
 	}
 }
 
-// The composition is valid by the official Compose schema, which sees a mistake in it.
+// compose.yaml is valid by the official Compose schema, and the schema rejects mistakes.
 func TestComposeSchema(t *testing.T) {
 	text, err := os.ReadFile("compose.yaml")
 	if err != nil {
@@ -240,10 +240,12 @@ func TestComposeSchema(t *testing.T) {
 	}
 	for old, mistake := range map[string]string{
 		"restart: unless-stopped":        "restarts: unless-stopped",
-		"service_completed_successfully": "service_completed", "retries: 24": "retries: [24]",
-		"depends_on: *after": "depends_on: after",
-		"ports: [":           "port: [", "\nvolumes: {": "\nvolume: {",
-		"ulimits: {nofile: 262144}": "ulimits: {nofile: [262144]}",
+		"service_completed_successfully": "service_completed",
+		"retries: 24":                    "retries: [24]",
+		"depends_on: *after":             "depends_on: after",
+		"ports: [":                       "port: [",
+		"\nvolumes: {":                   "\nvolume: {",
+		"ulimits: {nofile: 262144}":      "ulimits: {nofile: [262144]}",
 	} {
 		if !strings.Contains(string(text), old) {
 			t.Errorf("the file has no %q to change", old)

@@ -218,6 +218,7 @@ func TestMetrics(t *testing.T) {
 	}
 	documented := named("../../connectors/*/doc.go")
 	maps.Copy(documented, named("../../connectors/*/*/doc.go"))
+	maps.Copy(documented, named("../../connectors/*/*/doc.go"))
 	maps.Copy(documented, named("../../pipeline/*/doc.go"))
 	for n := range registered {
 		// those of the Kafka client are documented as a family
@@ -237,7 +238,8 @@ func TestMetrics(t *testing.T) {
 			}
 		}
 		if n != "partners_kafka_" && !registered[base] &&
-			!slices.Contains([]string{"partners_session", "partners_writer", "partners_reader"}, n) {
+			!slices.Contains([]string{"partners_session", "partners_writer", "partners_reader", // roles
+				"partners_workspace_"}, n) {
 			t.Errorf("%s names %s, which nothing registers", file, n)
 		}
 	}

@@ -1,47 +1,47 @@
-// Package blackbox is a test of what people run: each daemon a process of its own, as
-// `go build` makes it, on Apache Kafka, with real HTTP in front. It has no code but
+// Package blackbox tests the programs as operators run them: each daemon is a process,
+// built by `go build`, on Apache Kafka, with real HTTP in front. It has no code but
 // tests:
 //
 //	go test -v ./cmd/internal/blackbox
 //
-// A rig is a broker (kafkatest.Alone), an embedded ClickHouse in a process of its own
-// (demo -run warehouse), two processors, two sinks, a gateway and a redirector. A load
-// of visits and signed events runs against it and remembers what it was told: the token
-// of every 302, every event that was answered 202. Then something is killed or cut off.
-// At the end the judge reads Kafka and ClickHouse and compares:
+// A rig is a broker (kafkatest.Alone), an embedded ClickHouse in its own process (demo
+// -run warehouse), two processors, two sinks, a gateway and a redirector. A load of
+// visits and signed events runs against it and records the answers: the token of every
+// 302, every event that was answered 202. Then something is killed or disconnected. At
+// the end judge_test.go reads Kafka and ClickHouse and compares:
 //
-//   - outcomes are those of the oracle (pipeline/oracle), and nothing waits;
-//   - base tables hold what the topics hold, each record once, of a click that was sent
-//     twice the first;
-//   - partner_daily is the oracle's; both conservation views say 0;
-//   - every token of a 302 and every accepted event is there, and there are no more
-//     clicks than requests were sent.
+//   - the outcomes equal those of the oracle (pipeline/oracle), and the same events wait;
+//   - the base tables hold each record of the topics once, and of a click that was sent
+//     twice the first record;
+//   - partner_daily equals the oracle's, and both conservation views show 0;
+//   - every token of a 302 and every accepted event is recorded, and there are no more
+//     clicks than requests.
 //
-// TestMatrix has no outside: it writes clicks and conversions to Kafka itself, and
-// looks at two processors and the broker alone. It is Kafka's own matrix of kills, with
-// a reader of committed outcomes throughout; the markers in the log are held against
-// what that reader saw.
+// TestMatrix has neither gateway nor redirector: it writes clicks and conversions to
+// Kafka itself, and tests two processors on one broker. It is Kafka's own matrix of
+// kills. A reader of committed outcomes runs throughout, and the markers in the log are
+// compared with what it saw.
 //
-// A kill shows something only if it hits work that is under way. So the tests wait for
-// such a moment, go on until they had enough of them, and count by what was left
-// behind, not by what they aimed at: a transaction that the broker still calls Ongoing,
-// an insert and a request that were never answered, a click whose first record in Kafka
-// is a replay.
+// A kill proves something only if it hits work that is under way. The tests therefore
+// wait for such a moment and repeat until enough kills have hit. They count hits by the
+// traces, not by the intention: a transaction that the broker still calls Ongoing, an
+// insert or a request without an answer, a click whose first record in Kafka is a
+// replay.
 //
-// No verdict depends on how fast the machine is: an event may wait for an hour here, so
-// no wait ends.
+// No verdict depends on the speed of the machine: the grace is an hour, so no wait ends.
 //
-// While something is away no process logs a line for each attempt, partition or
-// connection: TestOutages counts warnings and errors.
+// During an outage no process may log a line per attempt, partition or connection:
+// TestOutages counts warnings and errors.
 //
-// Logs of all processes are kept, and their ends printed, if a test fails; nothing is
-// left otherwise. It runs where Apache Kafka (see kafkatest) and the embedded
-// ClickHouse run: on Linux.
+// If a test fails, the logs of all processes are kept and their last lines printed.
+// Otherwise nothing remains. The tests run where Apache Kafka (see kafkatest) and the
+// embedded ClickHouse run: on Linux.
 //
 // # Environment
 //
-// PARTNERS_TEST_LONG=1: each process is killed with work under way ten times, Kafka and
-// ClickHouse are away for half a minute, and the matrix has Kafka's size, 100,000
-// records in each cell and three nodes (about 20 minutes in all, so with -timeout 40m).
-// Otherwise twice, no longer than it takes to see it, and one node and fewer records.
+// With PARTNERS_TEST_LONG=1 each process is killed with work under way ten times, Kafka
+// and ClickHouse are down for half a minute, and the matrix has Kafka's size: 100,000
+// records in each cell and three nodes. This takes about 20 minutes (use -timeout 40m).
+// Without it, each process is killed twice, outages last two seconds, and the matrix
+// has one node and fewer records.
 package blackbox

@@ -19,18 +19,18 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// recordPosition is where a record lies.
+// recordPosition is the position of a record in its topic.
 type recordPosition struct {
 	Partition int32
 	Offset    int64
 }
 
-// topicContents is what Kafka holds.
+// topicContents are the records in Kafka.
 type topicContents struct {
-	clickRecords []*kgo.Record
-	clicks       []oracle.Click
-	events       []oracle.Event
-	outcomes     []event.Outcome
+	clickRecords []*kgo.Record    // of clicks, in the same order
+	clicks       []oracle.Click   // each copy that the spool sent
+	events       []oracle.Event   // readable ones
+	outcomes     []event.Outcome  // committed ones
 	outcomesAt   []recordPosition // of outcomes, in the same order
 }
 
@@ -54,7 +54,8 @@ func (r *rig) readTopics() *topicContents {
 			case topic.Clicks:
 				k := oracle.Click{At: event.MillisOf(rec.Timestamp)}
 				err = codec.DecodeClick(rec.Value, &k.Click)
-				f.clicks, f.clickRecords = append(f.clicks, k), append(f.clickRecords, rec)
+				f.clicks = append(f.clicks, k)
+				f.clickRecords = append(f.clickRecords, rec)
 			case topic.Conversions:
 				e := oracle.Event{Partition: rec.Partition, Offset: rec.Offset}
 				err = codec.DecodeConversion(rec.Value, &e.Conversion)
@@ -62,8 +63,8 @@ func (r *rig) readTopics() *topicContents {
 			case topic.Outcomes:
 				var o event.Outcome
 				err = codec.DecodeOutcome(rec.Value, &o)
-				f.outcomes, f.outcomesAt = append(f.outcomes, o), append(f.outcomesAt, recordPosition{rec.Partition,
-					rec.Offset})
+				f.outcomes = append(f.outcomes, o)
+				f.outcomesAt = append(f.outcomesAt, recordPosition{rec.Partition, rec.Offset})
 			}
 			if err != nil {
 				r.t.Fatalf("%s: %v", spot, err)
@@ -73,15 +74,15 @@ func (r *rig) readTopics() *topicContents {
 	return f
 }
 
-// oracleResult is the oracle's word about facts, while no wait is over.
+// oracleResult returns the oracle's verdicts, at a time before any wait has ended.
 func (f *topicContents) oracleResult() oracle.Result {
 	cfg := oracle.DefaultConfig()
 	cfg.Grace = grace
 	return oracle.Judge(cfg, f.clicks, f.events, 0)
 }
 
-// awaitSettled waits until all clicks are in Kafka, every event has its row or waits as
-// it must, and the tables hold what the topics hold.
+// awaitSettled waits until all clicks are in Kafka, every event has its outcome or waits
+// as it must, and the tables hold what the topics hold.
 func (r *rig) awaitSettled() {
 	r.t.Helper()
 	began := time.Now()
@@ -103,7 +104,7 @@ func (r *rig) awaitSettled() {
 		records := make(map[string]uint64)
 		ends, err := r.adm.ListEndOffsets(ctx, topic.Clicks, topic.Conversions)
 		err = errors.Join(err, ends.Error())
-		// they begin at 0, and nobody writes them in transactions
+		// their offsets begin at 0 and have no markers
 		ends.Each(func(o kadm.ListedOffset) { records[o.Topic] += uint64(o.Offset) })
 		var at []struct {
 			Read      uint64 `ch:"read"`
@@ -113,8 +114,13 @@ func (r *rig) awaitSettled() {
 			ClicksEnd uint64 `ch:"clicks_end"`
 		}
 		if err == nil {
-			err = r.wh.Select(ctx, &at, `SELECT (SELECT toUInt64(sum(read)) FROM conservation) AS read, (SELECT toUInt64(sum(waiting)) FROM conservation) AS waiting,
-				(SELECT count() FROM conversions) AS events, (SELECT count() FROM outcomes) AS outcomes, (SELECT toUInt64(sum(end_offset)) FROM tiled_ends WHERE topic = 'clicks') AS clicks_end`)
+			err = r.wh.Select(ctx, &at, `
+SELECT
+	(SELECT toUInt64(sum(read)) FROM conservation) AS read,
+	(SELECT toUInt64(sum(waiting)) FROM conservation) AS waiting,
+	(SELECT count() FROM conversions) AS events,
+	(SELECT count() FROM outcomes) AS outcomes,
+	(SELECT toUInt64(sum(end_offset)) FROM tiled_ends WHERE topic = 'clicks') AS clicks_end`)
 		}
 		cancel()
 		if err == nil && at[0].Read == records[topic.Conversions] && at[0].Waiting == uint64(len(truth.Waiting)) &&
@@ -123,22 +129,22 @@ func (r *rig) awaitSettled() {
 			r.t.Logf("settled in %v", time.Since(began).Round(100*time.Millisecond))
 			return
 		}
-		// More rows than Kafka has records: no waiting makes them fewer. Progress is no
-		// measure of that, it comes after the rows.
+		// With more rows than records in Kafka, waiting is pointless. Compare rows, since
+		// progress arrives after them.
 		if all := records[topic.Conversions]; err == nil && (at[0].Outcomes > all || at[0].Events > all) {
 			return
 		}
 		if time.Since(began) > maxWait {
-			r.t.Errorf("not at rest after %v: Kafka holds %v, of which %d events have rows and %d wait; "+
+			r.t.Errorf("not settled after %v: Kafka holds %v, of which %d events have rows and %d wait; "+
 				"ClickHouse says %+v; %v", maxWait, records, len(truth.Outcomes), len(truth.Waiting), at, err)
-			return // what differs says more
+			return // the comparison that follows shows more
 		}
 		sleepContext(r.t.Context(), 200*time.Millisecond)
 	}
 }
 
-// checkLedger waits until all is at rest and holds Kafka, ClickHouse and what the loads
-// were told against each other.
+// checkLedger waits until everything is settled. It then compares Kafka and ClickHouse
+// with the oracle and with the answers that the loads got.
 func (r *rig) checkLedger(loads ...*trafficLoad) {
 	r.t.Helper()
 	r.awaitSettled()
@@ -180,7 +186,7 @@ func dailyText(row oracle.DailyRow) (key, value string) {
 	return fmt.Sprintf("%+v", row.DailyKey), fmt.Sprintf("%+v", row.DailySums)
 }
 
-// diffRows tells what differs between what there must be and what there is.
+// diffRows returns the differences between two sets of rows, sorted.
 func diffRows(want, got map[string]string) (lines []string) {
 	for key, value := range want {
 		if have, ok := got[key]; !ok {
@@ -198,8 +204,8 @@ func diffRows(want, got map[string]string) (lines []string) {
 	return lines
 }
 
-// firstPositions is where the first record of each click lies. A token is always in the
-// same partition.
+// firstPositions returns the position of each click's first record. All records of a
+// token are in one partition.
 func (r *rig) firstPositions(f *topicContents) map[string]recordPosition {
 	at := make(map[string]recordPosition)
 	for i, rec := range f.clickRecords {
@@ -210,18 +216,19 @@ func (r *rig) firstPositions(f *topicContents) map[string]recordPosition {
 	return at
 }
 
-// compareTables compares the base tables with the topics, record by record.
+// compareTables compares the base tables with the topics record by record.
 func (r *rig) compareTables(f *topicContents) {
 	r.t.Helper()
 	name := func(p recordPosition) string { return fmt.Sprintf("%d/%d", p.Partition, p.Offset) }
-	clicks, events, outcomes := make(map[string]string), make(map[string]string), make(map[string]string)
+	clicks := make(map[string]string)
+	events := make(map[string]string)
+	outcomes := make(map[string]string)
 	for token, at := range r.firstPositions(f) {
 		clicks[name(at)] = token
 	}
 	for _, e := range f.events {
 		events[name(recordPosition{e.Partition, e.Offset})] = fmt.Sprintf("%s %s %s %x",
-			e.ClickToken, e.EventID, e.Type,
-			e.ContentSHA256)
+			e.ClickToken, e.EventID, e.Type, e.ContentSHA256)
 	}
 	for i, o := range f.outcomes {
 		amount := "none"
@@ -239,11 +246,13 @@ func (r *rig) compareTables(f *topicContents) {
 	r.wantNoFindings("table conversions", diffRows(events,
 		r.readTable("conversions", "concatWithSeparator(' ', toString(click_token), toString(event_id), "+
 			"toString(type), lower(hex(content_sha256)))")))
-	r.wantNoFindings("table outcomes", diffRows(outcomes, r.readTable("outcomes", `concatWithSeparator(' ', toString(click_token), toString(event_id), concat(toString(event_partition), '/', toString(event_offset)),
-		toString(verdict), toString(reason), toString(effect), ifNull(toString(amount_minor), 'none'), toString(link_id))`)))
+	r.wantNoFindings("table outcomes", diffRows(outcomes, r.readTable("outcomes", `
+	concatWithSeparator(' ', toString(click_token), toString(event_id),
+		concat(toString(event_partition), '/', toString(event_offset)), toString(verdict), toString(reason),
+		toString(effect), ifNull(toString(amount_minor), 'none'), toString(link_id))`)))
 }
 
-// readTable reads a base table by place. A place that is there twice fails the test.
+// readTable reads a base table by position. A duplicate position fails the test.
 func (r *rig) readTable(name, row string) map[string]string {
 	r.t.Helper()
 	var all []struct {
@@ -266,9 +275,13 @@ func (r *rig) readTable(name, row string) map[string]string {
 
 func (r *rig) readDaily() (out []oracle.DailyRow) {
 	r.t.Helper()
-	rows, err := r.wh.Rows(r.t.Context(), `SELECT workspace_id, toString(day), partner_id, program_id, link_id, currency, toInt32(exponent), toInt64(clicks), toInt64(human_clicks), toInt64(tokened_clicks),
-		toInt64(leads), toInt64(sales), toInt64(refunds), toInt64(cancellations), toInt64(reversals), toInt64(gross_minor), toInt64(negative_minor), toInt64(net_minor), toInt64(reward_minor)
-		FROM partner_daily`)
+	rows, err := r.wh.Rows(r.t.Context(), `
+SELECT
+	workspace_id, toString(day), partner_id, program_id, link_id, currency, toInt32(exponent),
+	toInt64(clicks), toInt64(human_clicks), toInt64(tokened_clicks),
+	toInt64(leads), toInt64(sales), toInt64(refunds), toInt64(cancellations), toInt64(reversals),
+	toInt64(gross_minor), toInt64(negative_minor), toInt64(net_minor), toInt64(reward_minor)
+FROM partner_daily`)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -291,8 +304,8 @@ func (r *rig) readDaily() (out []oracle.DailyRow) {
 	return out
 }
 
-// compareCounts compares counts of different origin, and what the loads were told with
-// what is there.
+// compareCounts compares counts from different sources, and the answers that the loads
+// got with the records.
 func (r *rig) compareCounts(f *topicContents, loads []*trafficLoad) {
 	r.t.Helper()
 	var sums []struct {
@@ -302,8 +315,13 @@ func (r *rig) compareCounts(f *topicContents, loads []*trafficLoad) {
 		Difference int64  `ch:"difference"`
 		Workspaces int64  `ch:"workspaces"`
 	}
-	if err := r.wh.Select(r.t.Context(), &sums, `SELECT (SELECT count() FROM clicks) AS rows, (SELECT uniqExact(click_token) FROM clicks) AS tokens, (SELECT toUInt64(sum(clicks)) FROM partner_daily) AS clicks,
-		(SELECT toInt64(sum(abs(difference))) FROM conservation) AS difference, (SELECT toInt64(sum(abs(difference))) FROM workspace_conservation) AS workspaces`); err != nil {
+	if err := r.wh.Select(r.t.Context(), &sums, `
+SELECT
+	(SELECT count() FROM clicks) AS rows,
+	(SELECT uniqExact(click_token) FROM clicks) AS tokens,
+	(SELECT toUInt64(sum(clicks)) FROM partner_daily) AS clicks,
+	(SELECT toInt64(sum(abs(difference))) FROM conservation) AS difference,
+	(SELECT toInt64(sum(abs(difference))) FROM workspace_conservation) AS workspaces`); err != nil {
 		r.t.Fatal(err)
 	}
 	s := sums[0]

@@ -17,16 +17,16 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// killsPerHit is how many kills there may be for one that hits. It is for a load that
-// leaves nothing under way.
+// killsPerHit bounds the kills per hit, for a load that leaves no work under way.
 const killsPerHit = 5
 
-// campaign is how often each process must be killed with work under way, and under
+// campaign says how often each process must be killed with work under way, and under
 // which load.
 type campaign struct {
-	hits                             int
-	visitsPerSecond, eventsPerSecond int
-	between                          time.Duration // kills of one kind
+	hits            int           // kills of each process that must hit work
+	visitsPerSecond int           // load
+	eventsPerSecond int           // load
+	between         time.Duration // two kills of one kind, on average
 }
 
 func killCampaign() campaign {
@@ -36,19 +36,20 @@ func killCampaign() campaign {
 	return campaign{hits: 2, visitsPerSecond: 100, eventsPerSecond: 40, between: time.Second}
 }
 
-// victim is a process that is killed again and again, and how often that hit.
+// victim is a process that is killed repeatedly.
 type victim struct {
 	*childProcess
-	killed, hit int
+	killed, hit int // kills, and those that met work under way
 }
 
-// hasEnoughHits: it was hit often enough, or will not be.
+// hasEnoughHits reports whether the victim was hit often enough, or too many kills have
+// missed.
 func (v *victim) hasEnoughHits(c campaign) bool {
 	return v.hit >= c.hits || v.killed >= killsPerHit*c.hits
 }
 
-// Each process is SIGKILLed under load until that has met work under way so often, and
-// started again at once. No row is lost or doubled.
+// Each process is killed by SIGKILL under load, and started again at once, until enough
+// kills have met work under way. No row is lost or duplicated.
 func TestKills(t *testing.T) {
 	t.Parallel()
 	r, c := newRig(t), killCampaign()
@@ -59,8 +60,8 @@ func TestKills(t *testing.T) {
 	sinks := []*victim{{childProcess: r.sinks[0]}, {childProcess: r.sinks[1]}}
 	gateway, redirector := &victim{childProcess: r.gateway}, &victim{childProcess: r.redirector}
 
-	// A group waits for a dead sink until its session times out: so both are killed
-	// within one such time. The others are killed meanwhile.
+	// A consumer group waits for a dead sink until its session times out, so both sinks
+	// are killed within one timeout. The others are killed meanwhile.
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for !sinks[0].hasEnoughHits(c) || !sinks[1].hasEnoughHits(c) {
@@ -111,12 +112,12 @@ func TestKills(t *testing.T) {
 	t.Logf("%.0f visits and events a second were answered during %v", perSecond, took.Round(time.Second))
 }
 
-// pauseAbout pauses for about d.
+// pauseAbout sleeps for d/2 to 3d/2.
 func pauseAbout(ctx context.Context, d time.Duration) {
 	sleepContext(ctx, d/2+time.Duration(rand.Int64N(int64(d))))
 }
 
-// killAndRestart kills a victim; between comes before its next start.
+// killAndRestart kills a victim and starts it again. It calls between after the kill.
 func (v *victim) killAndRestart(between func()) {
 	v.kill()
 	v.killed++
@@ -126,8 +127,7 @@ func (v *victim) killAndRestart(between func()) {
 	}
 }
 
-// pollBriefly waits for a condition, at most 20 s: a kill that finds nothing is one
-// that does not count.
+// pollBriefly waits for a condition for at most 20 s. A kill after that counts as a miss.
 func pollBriefly(ctx context.Context, every time.Duration, ok func() bool) bool {
 	for deadline := time.Now().Add(20 * time.Second); ctx.Err() == nil && time.Now().Before(deadline); sleepContext(ctx,
 		every) {
@@ -138,8 +138,8 @@ func pollBriefly(ctx context.Context, every time.Duration, ok func() bool) bool 
 	return false
 }
 
-// transactionOpen asks the broker whether a processor's transaction is open. A dead
-// process cannot end one: it stays Ongoing until somebody initialises the id.
+// transactionOpen asks the broker whether a processor's transaction is open. That of a
+// dead process stays Ongoing until its transactional id is initialised again.
 func (r *rig) transactionOpen(p *childProcess) bool {
 	id := topic.ProcessorGroup + "-" + strings.TrimPrefix(p.name, "processor-")
 	ctx, cancel := context.WithTimeout(r.t.Context(), maxWait)
@@ -157,8 +157,8 @@ func (r *rig) killInTransaction(v *victim) {
 	})
 }
 
-// killInInsert kills a sink at some moment of an insert: its data is on the way, or
-// there, or the answer was about to arrive.
+// killInInsert kills a sink at a random moment of an insert: while data is sent, is being
+// stored, or while the answer is on its way.
 func (r *rig) killInInsert(v *victim, p *warehouseProxy) {
 	if p.awaitInsert(time.Minute) {
 		v.hit++
@@ -177,8 +177,8 @@ func (r *rig) killInRequest(v *victim, l *trafficLoad) {
 }
 
 // killUnshipped kills the redirector when it has just answered one of many visitors:
-// clicks are on disk, and Kafka has not acknowledged them. It hits if one of those
-// comes to Kafka after the kill for the first time.
+// clicks are on disk, and Kafka has not acknowledged them. The kill hits if one of these
+// reaches Kafka only after it.
 func (r *rig) killUnshipped(v *victim, l *trafficLoad, a *clickArrivals) {
 	answered := make(chan struct{}, 1)
 	off := l.onRedirect(func() {
@@ -194,13 +194,13 @@ func (r *rig) killUnshipped(v *victim, l *trafficLoad, a *clickArrivals) {
 	select {
 	case <-answered:
 	case <-time.After(maxWait):
-		r.t.Errorf("none of 50 visitors is answered")
+		r.t.Errorf("none of 50 visitors was answered")
 	}
 	off()
 	before := a.spooled.Load()
 	v.killAndRestart(func() {})
 	wg.Wait()
-	// What the dead process left is sent before anything new.
+	// The redirector sends the clicks of the dead process before new ones.
 	token, ok := l.followLink("acme", "go.acme.com", "/plain")
 	if !ok || !a.awaitToken(r.t.Context(), token) {
 		r.t.Errorf("a click after the redirector's restart is not in Kafka (answered: %v)", ok)
@@ -210,12 +210,12 @@ func (r *rig) killUnshipped(v *victim, l *trafficLoad, a *clickArrivals) {
 	}
 }
 
-// clickArrivals are the clicks that are in Kafka.
+// clickArrivals records the clicks that reach Kafka.
 type clickArrivals struct {
 	mu   sync.Mutex
 	seen map[string]bool
-	// clicks whose first record has the header replay: the process that took them had
-	// not sent them
+	// spooled counts clicks whose first record has the header replay: the process that
+	// accepted them did not send them.
 	spooled atomic.Int64
 }
 
@@ -248,7 +248,7 @@ func (a *clickArrivals) recordClicks(records []*kgo.Record) {
 	}
 }
 
-// awaitToken waits until a click is there.
+// awaitToken waits until a click is in Kafka.
 func (a *clickArrivals) awaitToken(ctx context.Context, token string) bool {
 	for deadline := time.Now().Add(maxWait); ctx.Err() == nil && time.Now().Before(deadline); sleepContext(ctx,
 		10*time.Millisecond) {

@@ -27,32 +27,32 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// trafficLoad is visitors and merchants. A visitor whose request breaks goes away. A
-// merchant sends an event again until it is accepted, as long as the load runs.
+// trafficLoad is a load of visitors and merchants. A visitor does not repeat a failed
+// request. A merchant repeats an event until it is accepted, while the load runs.
 type trafficLoad struct {
 	t                   *testing.T
 	redirector, gateway string // host:port
 	secrets             map[string]signature.Secret
 	transport           *http.Transport
-	longLinks           atomic.Bool // visitors bring long sub-ids, so that a spool is full sooner
+	longLinks           atomic.Bool // visitors send long sub-ids, to fill a spool sooner
 
 	visits, redirects atomic.Int64 // requests that were sent to the redirector; 302s
 	accepts           atomic.Int64 // 202s
-	inFlight          atomic.Int64 // posts that are on the wire and not answered
-	unanswered        atomic.Int64 // posts that were on the wire and never answered
+	inFlight          atomic.Int64 // posts that were sent and have no answer yet
+	unanswered        atomic.Int64 // posts that were sent and never answered
 	unavailable       atomic.Int64 // 503s
-	lost              int          // clicks that the redirector said it lost
+	lost              int          // clicks that the redirector counted as lost
 
 	mu          sync.Mutex
 	tokens      map[string]bool  // of 302s
-	recent      []visibleToken   // the newest of them
+	recent      []visibleToken   // the newest tokens
 	accepted    map[eventID]bool // answered 202
-	sales       []sale           // accepted, to be taken back
+	sales       []sale           // accepted ones, for refunds
 	eventNumber int              // number of the next event
-	redirected  func()           // called at a 302, if not nil
+	redirected  func()           // called at each 302, if not nil
 }
 
-// visibleToken is a token that a visitor got to see.
+// visibleToken is a token that a visitor has seen.
 type visibleToken struct{ workspace, token string }
 
 type eventID struct{ token, id string }
@@ -62,10 +62,12 @@ type sale struct {
 	id string
 }
 
-// links of the rig's catalog: all of them show tokens.
+// links are those of the rig's catalog. All of them show tokens.
 var links = []struct{ workspace, host, path string }{
-	{"acme", "go.acme.com", "/nomura"}, {"acme", "go.acme.com", "/creator?sub1=a"}, {"acme", "go.acme.com",
-		"/plain"}, {"globex", "go.globex.com", "/hank?nr=qr"},
+	{"acme", "go.acme.com", "/nomura"},
+	{"acme", "go.acme.com", "/creator?sub1=a"},
+	{"acme", "go.acme.com", "/plain"},
+	{"globex", "go.globex.com", "/hank?nr=qr"},
 }
 
 func newTrafficLoad(t *testing.T, redirector, gateway string, secrets map[string]signature.Secret) *trafficLoad {
@@ -81,8 +83,8 @@ func newTrafficLoad(t *testing.T, redirector, gateway string, secrets map[string
 	return l
 }
 
-// start sends so many requests a second, as far as they are answered, until stop is
-// called. stop returns when the last answer is there.
+// start sends up to so many requests per second until stop is called. stop returns after
+// the last answer.
 func (l *trafficLoad) start(visits, events int) (stop func()) {
 	ctx, cancel := context.WithCancel(l.t.Context())
 	var wg sync.WaitGroup
@@ -114,11 +116,11 @@ func sleepContext(ctx context.Context, d time.Duration) {
 	}
 }
 
-// answeredCount is the number of visits and events that were answered well.
+// answeredCount returns the number of redirected visits and accepted events.
 func (l *trafficLoad) answeredCount() int64 { return l.redirects.Load() + l.accepts.Load() }
 
-// visitRandomLink follows a link and reports whether it was answered. Nothing cuts it
-// short: a request that was sent is a click that may be there.
+// visitRandomLink follows a link and reports whether it was redirected. The request is
+// never cancelled: once it is sent, its click may be recorded.
 func (l *trafficLoad) visitRandomLink() bool {
 	link := links[rand.IntN(len(links))]
 	if l.longLinks.Load() {
@@ -129,7 +131,7 @@ func (l *trafficLoad) visitRandomLink() bool {
 	return ok
 }
 
-// longPath is a link with the longest sub-ids that there may be.
+// longPath returns a link with the longest allowed sub-ids.
 func longPath() string {
 	path := links[0].path + "?"
 	for n := range 5 {
@@ -178,8 +180,8 @@ func (l *trafficLoad) followLink(workspace, host, path string) (token string, ok
 	return token, true
 }
 
-// drawEvent makes an event about a token of the last seconds: a sale, a lead, a refund
-// of a sale, or something that was sent before.
+// drawEvent draws an event for a recent token: a sale, a lead, a refund of a sale, or an
+// event that was sent before.
 func (l *trafficLoad) drawEvent() (of visibleToken, id string, body []byte, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -213,8 +215,8 @@ func (l *trafficLoad) drawEvent() (of visibleToken, id string, body []byte, ok b
 	case kind < 53: // a refund without a sale: it waits, and its parent never comes
 		fields = map[string]any{"type": "refund", "parent_event_id": "none", "amount": "1.00", "currency": "EUR"}
 	}
-	fields["event_id"], fields["click_token"], fields["occurred_at"] = id, of.token, time.Now().UTC().Format(
-		"2006-01-02T15:04:05.000Z")
+	fields["event_id"], fields["click_token"] = id, of.token
+	fields["occurred_at"] = time.Now().UTC().Format("2006-01-02T15:04:05.000Z")
 	body, err := json.Marshal(fields)
 	if err != nil {
 		l.t.Error(err)
@@ -259,7 +261,7 @@ func (l *trafficLoad) sendEvent(ctx context.Context) bool {
 	}
 }
 
-// postOnce sends one request, signed anew.
+// postOnce signs and sends one request.
 func (l *trafficLoad) postOnce(workspace string, body []byte) (status int, header http.Header, err error) {
 	var wrote atomic.Bool
 	trace := &httptrace.ClientTrace{WroteRequest: func(info httptrace.WroteRequestInfo) {
@@ -272,7 +274,7 @@ func (l *trafficLoad) postOnce(workspace string, body []byte) (status int, heade
 	if err != nil {
 		return 0, nil, err
 	}
-	req.GetBody = nil // or the transport would send it again by itself
+	req.GetBody = nil // so that the transport does not repeat the request
 	req.Header.Set("Content-Type", "application/json")
 	if err := signature.SignRequest(req, fmt.Sprintf("m-%d", rand.Uint64()), time.Now(), body,
 		l.secrets[workspace]); err != nil {
@@ -300,8 +302,7 @@ func (l *trafficLoad) onRedirect(f func()) (off func()) {
 	return func() { set(nil) }
 }
 
-// checkAnswers compares what the load was told with the clicks and events that are
-// there.
+// checkAnswers compares the answers with the recorded clicks and events.
 func (l *trafficLoad) checkAnswers(clicks map[string]recordPosition, events map[eventID]bool) {
 	l.t.Helper()
 	missing := 0
@@ -311,15 +312,15 @@ func (l *trafficLoad) checkAnswers(clicks map[string]recordPosition, events map[
 		}
 	}
 	if missing != l.lost {
-		l.t.Errorf("%d clicks of %d that were answered 302 are nowhere; the redirector says that it lost %d",
+		l.t.Errorf("%d of %d clicks that were answered 302 are not recorded; the redirector counts %d as lost",
 			missing, len(l.tokens), l.lost)
 	}
 	for id := range l.accepted {
 		if !events[id] {
-			l.t.Errorf("event %s of %s was accepted and is nowhere", id.id, id.token)
+			l.t.Errorf("event %s of %s was accepted and is not recorded", id.id, id.token)
 		}
 	}
-	l.t.Logf("%d requests to the redirector, %d answered 302; %d events accepted, %d put off, %d requests to the "+
-		"gateway broke off", l.visits.Load(), l.redirects.Load(), l.accepts.Load(), l.unavailable.Load(),
-		l.unanswered.Load())
+	l.t.Logf("%d requests to the redirector, %d answered 302", l.visits.Load(), l.redirects.Load())
+	l.t.Logf("%d events accepted, %d requests to the gateway answered 503, %d never answered",
+		l.accepts.Load(), l.unavailable.Load(), l.unanswered.Load())
 }

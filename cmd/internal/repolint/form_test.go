@@ -104,9 +104,8 @@ func noRegistries(r repo) []string {
 	return eachFile(r, func(f textFile) string {
 		for _, host := range registryHosts() {
 			if strings.Contains(strings.ToLower(f.text), host) {
-				return fmt.Sprintf(
-					"names the package registry %q: call the package manager by its name, and and leave "+
-						"the host to its configuration", host)
+				return fmt.Sprintf("names the package registry %q: call the package manager by its name, and leave "+
+					"the host to its configuration", host)
 			}
 		}
 		return ""
@@ -121,8 +120,7 @@ func selfContained(r repo) []string {
 		}
 		for _, outside := range []string{".." + "/shared", "/wo" + "rk/"} {
 			if strings.Contains(f.text, outside) {
-				return fmt.Sprintf("names %q, which is not in this repository: describe here what readers need",
-					outside)
+				return fmt.Sprintf("names %q, which is not in this repository: write here what readers need", outside)
 			}
 		}
 		return ""
