@@ -10,7 +10,8 @@
 // 302, every event that was answered 202. Then something is killed or disconnected. At
 // the end judge_test.go reads Kafka and ClickHouse and compares:
 //
-//   - the outcomes equal those of the oracle (pipeline/oracle), and the same events wait;
+//   - the outcomes equal those of the oracle (pipeline/oracle), and the same events
+//     wait;
 //   - the base tables hold each record of the topics once, and of a click that was sent
 //     twice the first record;
 //   - partner_daily equals the oracle's, and both conservation views show 0;
@@ -28,7 +29,8 @@
 // insert or a request without an answer, a click whose first record in Kafka is a
 // replay.
 //
-// No verdict depends on the speed of the machine: the grace is an hour, so no wait ends.
+// No verdict depends on the speed of the machine: the grace is an hour, so no wait
+// ends.
 //
 // During an outage no process may log a line per attempt, partition or connection:
 // TestOutages counts warnings and errors.

@@ -81,8 +81,8 @@ func (f *topicContents) oracleResult() oracle.Result {
 	return oracle.Judge(cfg, f.clicks, f.events, 0)
 }
 
-// awaitSettled waits until all clicks are in Kafka, every event has its outcome or waits
-// as it must, and the tables hold what the topics hold.
+// awaitSettled waits until all clicks are in Kafka, every event has its outcome or
+// waits as it must, and the tables hold what the topics hold.
 func (r *rig) awaitSettled() {
 	r.t.Helper()
 	began := time.Now()
@@ -129,8 +129,8 @@ SELECT
 			r.t.Logf("settled in %v", time.Since(began).Round(100*time.Millisecond))
 			return
 		}
-		// With more rows than records in Kafka, waiting is pointless. Compare rows, since
-		// progress arrives after them.
+		// With more rows than records in Kafka, waiting is pointless. Compare rows,
+		// since progress arrives after them.
 		if all := records[topic.Conversions]; err == nil && (at[0].Outcomes > all || at[0].Events > all) {
 			return
 		}

@@ -127,7 +127,8 @@ func (v *victim) killAndRestart(between func()) {
 	}
 }
 
-// pollBriefly waits for a condition for at most 20 s. A kill after that counts as a miss.
+// pollBriefly waits for a condition for at most 20 s. A kill after that counts as a
+// miss.
 func pollBriefly(ctx context.Context, every time.Duration, ok func() bool) bool {
 	for deadline := time.Now().Add(20 * time.Second); ctx.Err() == nil && time.Now().Before(deadline); sleepContext(ctx,
 		every) {
@@ -157,8 +158,8 @@ func (r *rig) killInTransaction(v *victim) {
 	})
 }
 
-// killInInsert kills a sink at a random moment of an insert: while data is sent, is being
-// stored, or while the answer is on its way.
+// killInInsert kills a sink at a random moment of an insert: while data is sent, is
+// being stored, or while the answer is on its way.
 func (r *rig) killInInsert(v *victim, p *warehouseProxy) {
 	if p.awaitInsert(time.Minute) {
 		v.hit++
@@ -177,8 +178,8 @@ func (r *rig) killInRequest(v *victim, l *trafficLoad) {
 }
 
 // killUnshipped kills the redirector when it has just answered one of many visitors:
-// clicks are on disk, and Kafka has not acknowledged them. The kill hits if one of these
-// reaches Kafka only after it.
+// clicks are on disk, and Kafka has not acknowledged them. The kill hits if one of
+// these reaches Kafka only after it.
 func (r *rig) killUnshipped(v *victim, l *trafficLoad, a *clickArrivals) {
 	answered := make(chan struct{}, 1)
 	off := l.onRedirect(func() {

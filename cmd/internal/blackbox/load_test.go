@@ -83,8 +83,8 @@ func newTrafficLoad(t *testing.T, redirector, gateway string, secrets map[string
 	return l
 }
 
-// start sends up to so many requests per second until stop is called. stop returns after
-// the last answer.
+// start sends up to so many requests per second until stop is called. stop returns
+// after the last answer.
 func (l *trafficLoad) start(visits, events int) (stop func()) {
 	ctx, cancel := context.WithCancel(l.t.Context())
 	var wg sync.WaitGroup
@@ -180,8 +180,8 @@ func (l *trafficLoad) followLink(workspace, host, path string) (token string, ok
 	return token, true
 }
 
-// drawEvent draws an event for a recent token: a sale, a lead, a refund of a sale, or an
-// event that was sent before.
+// drawEvent draws an event for a recent token: a sale, a lead, a refund of a sale, or
+// an event that was sent before.
 func (l *trafficLoad) drawEvent() (of visibleToken, id string, body []byte, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

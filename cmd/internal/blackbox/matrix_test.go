@@ -24,18 +24,16 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// matrixScale is how much of it there is.
+// matrixScale is the size of the matrix.
 type matrixScale struct {
-	nodes     int
-	bounces   int   // of each processor in a cell
-	outages   int   // of the broker in a cell; of three nodes each once
-	records   int64 // written in each cell, at least
-	perSecond int
-	session   time.Duration
-	// of the zombie: longer than session and, in the long version, a transaction's
-	// timeout
-	zombieStop    time.Duration
-	memberChanges int // how often a third member comes and goes
+	nodes         int           // brokers
+	bounces       int           // of each processor in a cell
+	outages       int           // of the broker in a cell; of three nodes, one each
+	records       int64         // written in each cell, at least
+	perSecond     int           // records written
+	session       time.Duration // session timeout of the processors
+	zombieStop    time.Duration // longer than session; in the long form also than a transaction's timeout
+	memberChanges int           // how often a third member comes and goes
 }
 
 func matrixSize() matrixScale {
@@ -63,23 +61,23 @@ func matrixSize() matrixScale {
 	}
 }
 
-// matrix is two processors on Apache Kafka, what is written for them, and who watches
-// what they write.
+// matrix is two processors on Apache Kafka, with a writer of their inputs and a reader
+// of their outcomes.
 type matrix struct {
 	*rig
 	matrixScale
 	writer  *recordWriter
 	watcher *outcomeWatcher
 
-	kills      int
-	recoveries []time.Duration
+	kills      int             // so far
+	recoveries []time.Duration // from each kill to new outcomes in all partitions
 }
 
-// Kafka's own matrix (tests/kafkatest/tests/core/transactions_test.py), with our
-// processor in the place of its copier: {SIGKILL, SIGTERM} × {processor, broker}, then
-// a zombie, then members that come and go. A reader of committed records runs
-// throughout and sees one row for each event. The long form is Kafka's size: 100,000
-// records in each cell, three nodes.
+// Kafka's own matrix (tests/kafkatest/tests/core/transactions_test.py) with our
+// processor instead of Kafka's copier: {SIGKILL, SIGTERM} × {processor, broker}, then a
+// zombie, then members that come and go. A reader of committed records runs throughout
+// and must see one outcome per event. The long form has Kafka's size: 100,000 records
+// in each cell, three nodes.
 func TestMatrix(t *testing.T) {
 	t.Parallel()
 	m := newMatrix(t)
@@ -135,11 +133,12 @@ func (m *matrix) newProcessor(n int) *childProcess {
 		"-click-memory", strconv.Itoa(16<<20), "-session-timeout", m.session.String())
 }
 
-// runCell runs bounces while records are written, and goes on until there are enough of
-// them.
+// runCell runs bounces while records are written, and continues until enough are
+// written.
 func (m *matrix) runCell(name string, run func()) {
 	m.t.Helper()
-	began, written, seen, kills := time.Now(), m.writer.records.Load(), len(m.recoveries), m.kills
+	began, written := time.Now(), m.writer.records.Load()
+	seen, kills := len(m.recoveries), m.kills
 	run()
 	for m.writer.records.Load()-written < m.records && !m.t.Failed() {
 		sleepContext(m.t.Context(), 100*time.Millisecond)
@@ -162,8 +161,8 @@ func (m *matrix) noteRecovery(since time.Time) {
 	m.recoveries = append(m.recoveries, m.watcher.awaitRecovery(since))
 }
 
-// bounceProcessors ends each processor a few times, in the middle of a transaction, and
-// starts it again at once. A SIGKILL that met none does not count.
+// bounceProcessors stops each processor a few times in the middle of a transaction and
+// starts it again at once. A SIGKILL outside a transaction does not count.
 func (m *matrix) bounceProcessors(clean bool) {
 	m.t.Helper()
 	for _, p := range m.processors {
@@ -195,8 +194,8 @@ func (m *matrix) bounceProcessors(clean bool) {
 	}
 }
 
-// bounceBroker ends the broker a few times; of three nodes each once, and the next when
-// all are in sync again.
+// bounceBroker stops the broker a few times. Of three nodes it stops each once, the
+// next when all are in sync again.
 func (m *matrix) bounceBroker(clean bool) {
 	m.t.Helper()
 	for n := range m.outages {
@@ -214,7 +213,7 @@ func (m *matrix) bounceBroker(clean bool) {
 			m.broker.StartNode(node)
 		}
 		m.noteRecovery(began)
-		if m.nodes > 1 { // the others went on; now it comes back
+		if m.nodes > 1 { // the other nodes have continued; start this one again
 			m.broker.StartNode(node)
 		}
 		m.writer.lateness.Unlock()
@@ -222,8 +221,8 @@ func (m *matrix) bounceBroker(clean bool) {
 	}
 }
 
-// awaitInSync waits until every partition has all its replicas, so that the next node
-// may go.
+// awaitInSync waits until all replicas of every partition are in sync, so that the next
+// node may stop.
 func (m *matrix) awaitInSync() {
 	m.t.Helper()
 	for deadline := time.Now().Add(maxWait); ; sleepContext(m.t.Context(), 100*time.Millisecond) {
@@ -243,9 +242,9 @@ func (m *matrix) awaitInSync() {
 	}
 }
 
-// pauseAsZombie stops a processor in the middle of a transaction for longer than its
-// session lasts. The other takes over; the first, when it goes on, changes nothing and
-// gets its share again.
+// pauseAsZombie stops a processor by SIGSTOP in the middle of a transaction, for longer
+// than its session. The other processor takes over. The first one, when it continues,
+// changes nothing and gets its share of partitions back.
 func (m *matrix) pauseAsZombie() {
 	m.t.Helper()
 	z := m.processors[0]
@@ -258,22 +257,22 @@ func (m *matrix) pauseAsZombie() {
 		m.signalProcess(z, syscall.SIGCONT)
 	}
 	stopped := time.Now()
-	over := m.watcher.awaitRecovery(stopped)
+	takeover := m.watcher.awaitRecovery(stopped)
 	sleepContext(m.t.Context(), m.zombieStop-time.Since(stopped))
 	m.signalProcess(z, syscall.SIGCONT)
-	went := time.Now()
-	again := m.watcher.awaitRecovery(went)
+	continued := time.Now()
+	recovery := m.watcher.awaitRecovery(continued)
 	m.awaitShared(2)
-	m.t.Logf("%-18s stopped for %v in a transaction; the other had taken over after %v; next outcome in every "+
-		"partition %v after it went on, its share again after %v", "zombie", went.Sub(stopped).Round(
-		time.Second), over.Round(10*time.Millisecond),
-		again.Round(10*time.Millisecond), time.Since(went).Round(10*time.Millisecond))
-	if over < m.session/2 {
-		m.t.Errorf("the other took over after %v: the processor was not stopped", over)
+	m.t.Logf("%-18s stopped for %v in a transaction; the other had taken over after %v", "zombie",
+		continued.Sub(stopped).Round(time.Second), takeover.Round(10*time.Millisecond))
+	m.t.Logf("%-18s next outcome in every partition %v after it continued, its share again after %v", "zombie",
+		recovery.Round(10*time.Millisecond), time.Since(continued).Round(10*time.Millisecond))
+	if takeover < m.session/2 {
+		m.t.Errorf("the other took over after %v: the processor was not stopped", takeover)
 	}
 }
 
-// awaitShared waits until n processors run partitions, and together all.
+// awaitShared waits until n processors run partitions, and all partitions together.
 func (m *matrix) awaitShared(n int) {
 	m.t.Helper()
 	for deadline := time.Now().Add(maxWait); ; sleepContext(m.t.Context(), 50*time.Millisecond) {
@@ -296,13 +295,14 @@ func (m *matrix) awaitShared(n int) {
 	}
 }
 
-// churnMembers lets a third member come, and go when it has partitions, one of both
-// every two seconds. A static member that goes is taken out of the group at once, or
-// nobody would notice before its session is over.
+// churnMembers starts a third member, and stops it when it has partitions, each every
+// two seconds. A stopped static member is removed from the group at once, or the group
+// would wait until its session times out.
 func (m *matrix) churnMembers() {
 	m.t.Helper()
 	const every = 2 * time.Second
-	third, began, seen := m.newProcessor(2), time.Now(), m.watcher.rowCount()
+	third := m.newProcessor(2)
+	began, seen := time.Now(), m.watcher.rowCount()
 	rest := func(since time.Time) { sleepContext(m.t.Context(), every-time.Since(since)) }
 	for n := range m.memberChanges {
 		since := time.Now()
@@ -310,7 +310,7 @@ func (m *matrix) churnMembers() {
 			m.t.Fatal(err)
 		}
 		m.awaitCount("partitions of a third member", func() int64 {
-			// it has no such metric before its first
+			// the metric does not exist before the first partition
 			owned, _ := third.readMetric("partners_processor_partitions", `state="running"`)
 			return int64(owned)
 		}, 1)
@@ -327,21 +327,20 @@ func (m *matrix) churnMembers() {
 			"churn").InstanceIDs(strings.TrimPrefix(third.name, "processor-")))
 		cancel()
 		if err != nil {
-			m.t.Errorf("taking the third member out of the group: %v", err)
+			m.t.Errorf("removing the third member from the group: %v", err)
 		}
 		rest(since)
 	}
 	during, calm := m.watcher.rowCount()-seen, time.Now()
 	took := m.watcher.awaitRecovery(calm)
 	m.awaitShared(2)
-	m.t.Logf("%-18s a third member came, got partitions and left %d times within %v; %d outcomes meanwhile; next "+
-		"outcome in every partition %v after the last", "churn", m.memberChanges, calm.Sub(began).Round(
-		time.Second), during,
-		took.Round(10*time.Millisecond))
+	m.t.Logf("%-18s a third member came, got partitions and left %d times within %v; %d outcomes meanwhile", "churn",
+		m.memberChanges, calm.Sub(began).Round(time.Second), during)
+	m.t.Logf("%-18s next outcome in every partition %v after the last change", "churn", took.Round(10*time.Millisecond))
 }
 
-// checkResults waits until every event has its row that needs no more waiting, and
-// holds what was seen against the oracle and the log.
+// checkResults waits until every event that needs no more waiting has its outcome. It
+// then compares what the reader saw with the oracle and with the log.
 func (m *matrix) checkResults() {
 	m.t.Helper()
 	began := time.Now()
@@ -362,11 +361,11 @@ func (m *matrix) checkResults() {
 	}
 	for _, at := range f.outcomesAt {
 		if !m.watcher.shown[at] {
-			m.t.Errorf("the row at %v was never shown to the reader that ran throughout", at)
+			m.t.Errorf("the reader that ran throughout never saw the row at %v", at)
 		}
 	}
 	if len(f.outcomesAt) != len(m.watcher.shown) {
-		m.t.Errorf("%d rows were shown, %d are there", len(m.watcher.shown), len(f.outcomesAt))
+		m.t.Errorf("the reader saw %d rows, the topic has %d", len(m.watcher.shown), len(f.outcomesAt))
 	}
 	a := m.watcher.auditMarkers(m.adm)
 	m.wantNoFindings("markers", a.problems)
@@ -376,14 +375,13 @@ func (m *matrix) checkResults() {
 	}
 	m.t.Logf("settled in %v; %d events wait", settled.Round(100*time.Millisecond), len(truth.Waiting))
 	m.t.Logf("matrix: %d records (%d events), %d kills, lost %d, duplicated %d, aborted-visible %d (of %d aborted "+
-		"rows), recovery p50 %v p99 %v", m.writer.records.Load(), len(
-		f.events), m.kills, lost, m.watcher.twice, a.visible, a.aborted,
-		quantile(0.5), quantile(0.99))
+		"rows), recovery p50 %v p99 %v", m.writer.records.Load(), len(f.events), m.kills,
+		lost, m.watcher.twice, a.visible, a.aborted, quantile(0.5), quantile(0.99))
 	if lost > 0 || m.watcher.twice > 0 || a.visible > 0 || a.hidden > 0 {
 		m.t.Errorf("lost %d, duplicated %d, aborted and visible %d, committed and hidden %d",
 			lost, m.watcher.twice, a.visible, a.hidden)
 	}
 	if a.aborted == 0 {
-		m.t.Error("no row was aborted: that shows nothing")
+		m.t.Error("no row was aborted: the test shows nothing")
 	}
 }

@@ -28,7 +28,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// outageLength is how long something is away at least.
+// outageLength returns the minimum length of an outage.
 func outageLength() time.Duration {
 	if long {
 		return 30 * time.Second
@@ -36,8 +36,8 @@ func outageLength() time.Duration {
 	return 2 * time.Second
 }
 
-// awaitCount waits until a count is there while something is away: requests that are
-// answered, or are not.
+// awaitCount waits until a count reaches want, such as the requests answered during an
+// outage.
 func (r *rig) awaitCount(what string, count func() int64, want int64) {
 	r.t.Helper()
 	for deadline := time.Now().Add(maxWait); count() < want; sleepContext(r.t.Context(), 20*time.Millisecond) {
@@ -47,9 +47,9 @@ func (r *rig) awaitCount(what string, count func() int64, want int64) {
 	}
 }
 
-// ClickHouse and Kafka go away under load and come back, a spool fills up, a broker
-// refuses a record for good, everything is restarted in order: nothing ends that was
-// not ended, nothing needs a hand, and the books are right.
+// ClickHouse and Kafka fail under load and recover, a spool fills up, a broker refuses
+// a record permanently, and every program is restarted. No program stops by itself, no
+// operator is needed, and the ledger is right.
 func TestOutages(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -67,12 +67,12 @@ func TestOutages(t *testing.T) {
 	r.checkDeadLetters()
 }
 
-// writeUnreadable writes records into every topic that nobody can read.
+// writeUnreadable writes unreadable records into every topic.
 func (r *rig) writeUnreadable() {
 	r.t.Helper()
 	noise := make([]byte, 5<<20)
 	rand.Read(noise)
-	// of a token that is not the key
+	// records whose token differs from their key
 	stranger := func(codec *event.Codec) (click, conversion, outcome []byte, err error) {
 		k := event.Click{
 			WorkspaceID: "acme",
@@ -113,15 +113,15 @@ func (r *rig) writeUnreadable() {
 		for _, value := range values {
 			records = append(records, &kgo.Record{
 				Topic:   name,
-				Key:     []byte("somebody else"),
+				Key:     []byte("another token"),
 				Value:   value,
 				Headers: []kgo.RecordHeader{{Key: "trace", Value: []byte("42")}},
 			})
 		}
 	}
 	cl := kafkatest.Client(r.t, r.broker.Brokers(), kgo.ProducerBatchMaxBytes(maxMessageBytes),
-		kgo.MaxBufferedBytes(1<<30),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()))
+		kgo.MaxBufferedBytes(1<<30), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerBatchCompression(kgo.NoCompression()))
 	if err := cl.ProduceSync(r.t.Context(), records...).FirstErr(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -130,8 +130,8 @@ func (r *rig) writeUnreadable() {
 	}
 }
 
-// checkDeadLetters compares the dead letters with what was poisoned: each is there
-// once.
+// checkDeadLetters compares the dead letters with the unreadable records: each must be
+// there once.
 func (r *rig) checkDeadLetters() {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), maxWait)
@@ -148,8 +148,9 @@ func (r *rig) checkDeadLetters() {
 			continue
 		}
 		got[fmt.Sprintf("%s %d/%d", l.Source.Topic, l.Source.Partition, l.Source.Offset)] += "once"
-		if !l.Truncated && (len(l.Record.Headers) != 1 || string(l.Record.Key) != "somebody else") {
-			r.t.Errorf("the letter of %+v is not the record: %q %v", l.Source, l.Record.Key, l.Record.Headers)
+		if !l.Cut && (len(l.Record.Headers) != 1 || string(l.Record.Key) != "another token") {
+			r.t.Errorf("the dead letter of %+v differs from the record: %q %v",
+				l.Source, l.Record.Key, l.Record.Headers)
 		}
 	}
 	want := make(map[string]string)
@@ -160,12 +161,12 @@ func (r *rig) checkDeadLetters() {
 	r.t.Logf("%d unreadable records in %d topics, each a dead letter once", len(want), 6)
 }
 
-// interruptClickHouse kills the process that holds ClickHouse in the middle of an
-// insert. Visitors and merchants do not notice.
+// interruptClickHouse kills the ClickHouse process in the middle of an insert. Visitors
+// and merchants must not notice.
 func (r *rig) interruptClickHouse(l *trafficLoad) {
 	r.t.Helper()
 	if !r.proxies[0].awaitInsert(time.Minute) && !r.proxies[1].awaitInsert(time.Minute) {
-		r.t.Error("no insert is under way that could be cut off")
+		r.t.Error("no insert is under way")
 	}
 	over := r.watchLogs("without ClickHouse")
 	r.warehouse.kill()
@@ -178,7 +179,7 @@ func (r *rig) interruptClickHouse(l *trafficLoad) {
 		return l.answeredCount() - answered
 	}, 200)
 	if l.unavailable.Load() > off {
-		r.t.Errorf("while ClickHouse was away %d events were put off", l.unavailable.Load()-off)
+		r.t.Errorf("while ClickHouse was away %d events were answered 503", l.unavailable.Load()-off)
 	}
 	began := time.Now()
 	if err := r.warehouse.start(); err != nil {
@@ -192,7 +193,7 @@ func (r *rig) interruptClickHouse(l *trafficLoad) {
 		time.Since(back).Round(time.Millisecond))
 }
 
-// awaitCaughtUp waits until what is in a topic now is in ClickHouse.
+// awaitCaughtUp waits until ClickHouse has the present records of a topic.
 func (r *rig) awaitCaughtUp(name string) {
 	r.t.Helper()
 	ends, err := r.adm.ListCommittedOffsets(r.t.Context(), name)
@@ -211,7 +212,7 @@ func (r *rig) awaitCaughtUp(name string) {
 			have[int32(x.Partition)] = int64(x.End)
 		}
 		ends.Each(func(o kadm.ListedOffset) {
-			// The last offset of a log may be a transaction's marker, which is no row.
+			// The last record may be a transaction marker, which has no row.
 			if have[o.Partition] < o.Offset-1 {
 				behind++
 			}
@@ -248,7 +249,7 @@ func (r *rig) restartEverything(l *trafficLoad) {
 				"(aim: 2 s): %v", gaps().Round(time.Millisecond))
 		}
 	}
-	r.t.Logf("events put off during restarts (none if the gateway's takes less than its listener waits): %d",
+	r.t.Logf("events answered 503 during restarts (none if the gateway restarts faster than its listener's wait): %d",
 		l.unavailable.Load()-off)
 }
 
@@ -290,8 +291,9 @@ func (r *rig) watchOutcomes() (longest func() time.Duration) {
 	}
 }
 
-// interruptKafka kills the broker for a while, and the redirector in the middle. A
-// second redirector has a spool that is too small for this. Its load is returned.
+// interruptKafka stops the broker for a while, and kills the redirector meanwhile. A
+// second redirector has a spool that is too small for this outage. It returns that
+// redirector's load.
 func (r *rig) interruptKafka(l *trafficLoad) *trafficLoad {
 	r.t.Helper()
 	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePorts(r.t, 1)))
@@ -316,7 +318,7 @@ func (r *rig) interruptKafka(l *trafficLoad) *trafficLoad {
 	if err := r.redirector.start(); err != nil {
 		r.t.Fatal(err)
 	}
-	r.t.Logf("redirector killed and serving again without Kafka, from the catalog it kept, %v into the outage",
+	r.t.Logf("redirector killed and serving again without Kafka, from the stored catalog, %v into the outage",
 		time.Since(began).Round(time.Millisecond))
 	restarted := l.redirects.Load()
 	sleepContext(r.t.Context(), outageLength()/2)
@@ -337,16 +339,15 @@ func (r *rig) interruptKafka(l *trafficLoad) *trafficLoad {
 	back := time.Now()
 	r.awaitCaughtUp(topic.Outcomes)
 	r.t.Logf("Kafka killed and away for %v; the sinks had caught up with the outcomes %v after it was back; %d "+
-		"events were put off", back.Sub(began).Round(time.Millisecond), time.Since(back).Round(time.Millisecond),
+		"events were answered 503", back.Sub(began).Round(time.Millisecond), time.Since(back).Round(time.Millisecond),
 		l.unavailable.Load())
-	// Not before its spool is in Kafka has it room for more, and only then may the
-	// topic's limit shrink: a batch that is above it goes record by record.
-	for deadline := time.Now().Add(maxWait); r.readMetric(other, "partners_spool_backlog_bytes") > 0; sleepContext(
-		r.t.Context(),
-		50*time.Millisecond) {
+	// Wait until the small spool has room again. Only then may refuseRecord lower the
+	// topic's limit: a batch above the limit is sent record by record.
+	for deadline := time.Now().Add(maxWait); r.readMetric(other, "partners_spool_backlog_bytes") > 0; {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("the small spool is not in Kafka %v after the broker was back", maxWait)
 		}
+		sleepContext(r.t.Context(), 50*time.Millisecond)
 	}
 	r.t.Logf("the small spool was in Kafka %v after the broker was back", time.Since(back).Round(time.Millisecond))
 	answered := l.answeredCount()
@@ -364,10 +365,10 @@ func (r *rig) readMetric(p *childProcess, name string) float64 {
 	return v
 }
 
-// killBroker kills it while no transaction is between the answer to its end and its
-// last marker. The only node of a cluster that is killed there may lose the markers for
-// ever (Kafka 4.3: "likely deleted already and hence can be skipped"), which three
-// nodes do not.
+// killBroker kills the broker while no transaction is between the answer to EndTxn and
+// its last marker. A cluster of one node that is killed there may lose the markers
+// permanently (Kafka 4.3: "likely deleted already and hence can be skipped"). A cluster
+// of three nodes does not.
 func (r *rig) killBroker() {
 	r.t.Helper()
 	for _, p := range r.processors {
@@ -395,8 +396,9 @@ func (r *rig) signalProcess(p *childProcess, s syscall.Signal) {
 	}
 }
 
-// refuseRecord makes the broker refuse one click for good: it is too large for the
-// topic. It lands in refused/, those before and after it in Kafka.
+// refuseRecord makes the broker refuse one click permanently: it is too large for the
+// topic. The click must be kept in refused/, and the clicks before and after it must
+// reach Kafka.
 func (r *rig) refuseRecord(small *trafficLoad) {
 	r.t.Helper()
 	limit := func(value string) {
@@ -424,13 +426,13 @@ func (r *rig) refuseRecord(small *trafficLoad) {
 		return lines
 	}
 	small.visitRandomLink()
-	// The topic's new limit reaches the broker's log some time after it was
-	// acknowledged: a click that is quicker is none too many.
+	// The topic's new limit takes effect some time after its acknowledgement, so clicks
+	// sent before that are accepted.
 	var sent []string
 	deadline, next := time.Now().Add(maxWait), time.Time{}
 	for ; len(refused()) == 0; sleepContext(r.t.Context(), 50*time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("of %d clicks that are too large none is in refused/", len(sent))
+			r.t.Fatalf("none of %d clicks that are too large is in refused/", len(sent))
 		}
 		if time.Now().After(next) {
 			next = time.Now().Add(time.Second)
@@ -452,5 +454,5 @@ func (r *rig) refuseRecord(small *trafficLoad) {
 		}
 		delete(small.tokens, sent[i])
 	}
-	r.t.Logf("refused for good: %d of %d clicks that are too large: %.200s…", len(lines), len(sent), lines[0])
+	r.t.Logf("refused permanently: %d of %d clicks that are too large: %.200s…", len(lines), len(sent), lines[0])
 }

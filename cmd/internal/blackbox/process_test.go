@@ -23,12 +23,11 @@ import (
 	"time"
 )
 
-// long runs everything in full, not only as much of it as shows that a promise is
-// broken.
+// long selects the long form of the tests.
 var long = os.Getenv("PARTNERS_TEST_LONG") == "1"
 
-// maxWait is how long a test waits for what must come: it is for what never comes, far
-// beyond what a slow machine takes.
+// maxWait bounds each wait of a test. It is far longer than a slow machine needs, so
+// that only a hang reaches it.
 const maxWait = 3 * time.Minute
 
 // binaries builds the programs, once for all tests of this process. TestMain removes
@@ -58,7 +57,7 @@ func TestMain(m *testing.M) {
 
 var built atomic.Bool
 
-// childProcess is one of our programs, which a test starts, ends and starts again. Its
+// childProcess is one of our programs, which a test starts and stops repeatedly. Its
 // methods return errors, so that any goroutine may call them.
 type childProcess struct {
 	t    *testing.T
@@ -71,15 +70,15 @@ type childProcess struct {
 	current *processRun
 }
 
-// processRun is a process from its start to its end.
+// processRun is one run of a program, from its start to its end.
 type processRun struct {
 	cmd      *exec.Cmd
-	ready    chan struct{} // closed when it says that it serves
-	done     chan struct{} // closed when it has ended; err is then how
+	ready    chan struct{} // closed when it reports that it serves
+	done     chan struct{} // closed when it has ended; err is valid then
 	err      error
 	admin    string // address of its admin listener, valid after ready
 	expected atomic.Bool
-	output   bytes.Buffer // what it logged since it began, valid after done
+	output   bytes.Buffer // what it logged, valid after done
 }
 
 func newChildProcess(t *testing.T, dir, name, program string, args ...string) *childProcess {
@@ -107,7 +106,7 @@ func newChildProcess(t *testing.T, dir, name, program string, args ...string) *c
 	return p
 }
 
-// launch starts it and does not wait for it.
+// launch starts the program without waiting until it serves.
 func (p *childProcess) launch() error {
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -123,8 +122,8 @@ func (p *childProcess) launch() error {
 	l.cmd.Stdout, l.cmd.Stderr = w, w
 	started := make(chan error)
 	go func() {
-		// Linux ends the child when the thread that started it ends, not the process:
-		// this thread stays until the child is gone.
+		// Pdeathsig fires when the thread that started the child ends, not the process,
+		// so this goroutine keeps its thread until the child has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := l.cmd.Start()
@@ -142,7 +141,7 @@ func (p *childProcess) launch() error {
 		l.err = l.cmd.Wait()
 		close(l.done)
 		if !l.expected.Load() {
-			p.t.Errorf("%s ended by itself: %v", p.name, l.err)
+			p.t.Errorf("%s stopped unexpectedly: %v", p.name, l.err)
 		}
 	}()
 	if err := <-started; err != nil {
@@ -156,8 +155,8 @@ func (p *childProcess) launch() error {
 
 var adminAddress = regexp.MustCompile(` msg=ready .*\badmin=(\S+)`)
 
-// copyOutput copies what the process says to its log until it ends, and looks for the
-// line that says that it serves.
+// copyOutput copies the output of the program to its log until it ends. It watches for
+// the line that reports that the program serves.
 func (l *processRun) copyOutput(r io.ReadCloser, log io.WriteCloser) {
 	defer r.Close()
 	defer log.Close()
@@ -186,7 +185,7 @@ func (p *childProcess) currentRun() *processRun {
 	return p.current
 }
 
-// awaitReady waits until it serves.
+// awaitReady waits until the program serves.
 func (p *childProcess) awaitReady() error {
 	l := p.currentRun()
 	select {
@@ -206,7 +205,7 @@ func (p *childProcess) start() error {
 	return p.awaitReady()
 }
 
-// kill ends it by SIGKILL, if it runs.
+// kill sends SIGKILL, if the program runs, and waits for its end.
 func (p *childProcess) kill() {
 	l := p.currentRun()
 	if l == nil {
@@ -217,8 +216,8 @@ func (p *childProcess) kill() {
 	<-l.done
 }
 
-// terminate sends SIGTERM and returns how long the end took. An exit status other than
-// 0 is an error.
+// terminate sends SIGTERM and returns how long the program took to stop. An exit status
+// other than 0 is an error.
 func (p *childProcess) terminate() (time.Duration, error) {
 	l := p.currentRun()
 	l.expected.Store(true)
@@ -237,7 +236,7 @@ func (p *childProcess) terminate() (time.Duration, error) {
 	return time.Since(began), nil
 }
 
-// readMetric is the sum over the series of a metric whose labels contain the text.
+// readMetric returns the sum over the series of a metric whose labels contain a text.
 func (p *childProcess) readMetric(name, labels string) (sum float64, err error) {
 	l := p.currentRun()
 	client := http.Client{Timeout: maxWait}

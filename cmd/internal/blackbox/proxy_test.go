@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// warehouseProxy relays connections to ClickHouse's HTTP port. It sees inserts into
-// base tables begin and end, and can be severed.
+// warehouseProxy relays connections to ClickHouse's HTTP port. It notices the begin and
+// the end of inserts into base tables, and can cut the connections.
 type warehouseProxy struct {
 	addr, target string
 
-	insertBegan chan struct{} // holds a value when an insert began since somebody looked
+	insertBegan chan struct{} // has a value if an insert began since the last receive
 
 	mu       sync.Mutex
 	ln       net.Listener // nil while severed
 	relays   map[*relay]struct{}
-	dropping bool // answers go nowhere
+	dropping bool // answers are dropped
 }
 
 type relay struct {
@@ -44,7 +44,7 @@ func newWarehouseProxy(t *testing.T, addr, target string) *warehouseProxy {
 	return p
 }
 
-// restore makes it relay.
+// restore starts to relay connections.
 func (p *warehouseProxy) restore() error {
 	ln, err := net.Listen("tcp", p.addr)
 	if err != nil {
@@ -104,7 +104,7 @@ func (p *warehouseProxy) relayConnection(client net.Conn) {
 	delete(p.relays, r)
 }
 
-// copyDirection relays one direction; see may swallow what it is shown.
+// copyDirection relays one direction. It drops the bytes for which see returns false.
 func (p *warehouseProxy) copyDirection(r *relay, to, from net.Conn, see func(*relay, []byte) (pass bool)) {
 	defer r.close()
 	buffer := make([]byte, 64<<10)
@@ -123,7 +123,7 @@ func (p *warehouseProxy) copyDirection(r *relay, to, from net.Conn, see func(*re
 	}
 }
 
-// noteRequest: a request begins with its line, which holds the statement of an insert.
+// noteRequest notices inserts: the statement is in the first line of a request.
 func (p *warehouseProxy) noteRequest(r *relay, b []byte) bool {
 	line, _, _ := bytes.Cut(b, []byte("\r\n"))
 	if !bytes.HasPrefix(line, []byte("POST ")) || !bytes.Contains(line, []byte("INSERT+INTO")) ||
@@ -150,8 +150,8 @@ func (p *warehouseProxy) noteAnswer(r *relay, _ []byte) bool {
 	return true
 }
 
-// dropAnswers makes answers go nowhere, if an insert is waiting for one: its sink will
-// never know what became of it.
+// dropAnswers drops all answers from now on if an insert waits for one, so that its
+// sink never learns the result.
 func (p *warehouseProxy) dropAnswers() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -161,7 +161,7 @@ func (p *warehouseProxy) dropAnswers() bool {
 	return p.dropping
 }
 
-// passAnswers ends silence, and what is left of the connections that had it.
+// passAnswers ends dropAnswers and closes the connections.
 func (p *warehouseProxy) passAnswers() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -171,7 +171,7 @@ func (p *warehouseProxy) passAnswers() {
 	}
 }
 
-// awaitInsert waits until an insert is under way, and then silences its answer.
+// awaitInsert waits until an insert is under way, then drops its answer.
 func (p *warehouseProxy) awaitInsert(limit time.Duration) bool {
 	for deadline := time.After(limit); !p.dropAnswers(); {
 		select {

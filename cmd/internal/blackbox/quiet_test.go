@@ -10,19 +10,19 @@ import (
 	"time"
 )
 
-// maxProblems is how many warnings and errors a process may log of an outage, beside
-// one a minute: that it waits, and what comes of it. There were hundreds.
+// maxProblems is how many warnings and errors a process may log during an outage,
+// besides one a minute. There used to be hundreds.
 const maxProblems = 4
 
-// problemLine is a line that counts.
+// problemLine matches a warning or an error.
 var problemLine = regexp.MustCompile(`level=(WARN|ERROR) msg=("[^"]*"|\S+)`)
 
-// expectedMessages are messages that are no matter of an outage: what the test itself
-// did wrong on purpose, and lost markers, one for each partition that Kafka left open.
+// expectedMessages do not count: they report what the test itself does wrong, and lost
+// markers, one per partition with a hanging transaction.
 var expectedMessages = []string{`"a catalog record is refused"`, `"an unreadable record went to the dead letters"`,
 	`"spool: clicks are being lost"`, `"Kafka had lost the marker of a transaction; it is written now"`}
 
-// readProblems are the warnings and errors in a process's log.
+// readProblems returns the warnings and errors in a process's log.
 func (r *rig) readProblems(p *childProcess) (lines []string) {
 	r.t.Helper()
 	text, err := os.ReadFile(p.log)
@@ -37,8 +37,8 @@ func (r *rig) readProblems(p *childProcess) (lines []string) {
 	return lines
 }
 
-// watchLogs begins to watch the logs; the function that it returns, to be called when
-// the outage is over, complains of processes that logged a line for each attempt.
+// watchLogs starts to watch the logs. The test calls the returned function after the
+// outage; it fails the test if a process has logged a line per attempt.
 func (r *rig) watchLogs(what string, others ...*childProcess) (over func()) {
 	r.t.Helper()
 	began, before := time.Now(), map[*childProcess]int{}

@@ -26,21 +26,20 @@ import (
 )
 
 const (
-	// grace is how long an event may wait: longer than a test lasts, so that what waits
-	// in the end is as sure as what does not. Its margin is that of production, and no
-	// click that was under way for as long as a producer may have it comes too late: a
-	// shorter one would make verdicts depend on how fast the machine is. That waits end
-	// is shown where a test holds the clock: by processor and simtest.
+	// grace is longer than a test lasts, so that no wait ends. With a shorter one,
+	// verdicts would depend on the speed of the machine: a producer may hold a click
+	// for minutes. Tests with a clock of their own, in processor and simtest, show that
+	// waits end.
 	grace = time.Hour
-	// sessionTimeout is the session timeout of processors and sinks: the shortest that
-	// Kafka allows by default.
+	// sessionTimeout of processors and sinks is the shortest that Kafka allows by
+	// default.
 	sessionTimeout = 6 * time.Second
 )
 
-// maxMessageBytes is what the broker takes.
+// maxMessageBytes is the largest record that the broker accepts.
 const maxMessageBytes = 6 << 20
 
-// rig is the whole pipeline as processes.
+// rig is the whole pipeline as separate processes.
 type rig struct {
 	t     *testing.T
 	dir   string
@@ -55,7 +54,7 @@ type rig struct {
 	gateway, redirector   *childProcess
 	gatewayAt, redirectAt string // host:port
 	secrets               map[string]signature.Secret
-	unreadable            map[string]bool // "topic partition/offset" of records that nobody can read
+	unreadable            map[string]bool // "topic partition/offset" of unreadable records
 }
 
 const rigCatalog = `workspaces:
@@ -87,8 +86,8 @@ const rigCatalog = `workspaces:
       - {id: lnk_hank, domain: go.globex.com, slug: hank, destination: "https://globex.com/start", conversion_tracking: true, partner: prt_hank, program: prg_resellers, assignment_id: asg_3}
 `
 
-// newRig starts everything and waits until it serves. redirectorArgs come after the
-// redirector's own.
+// newRig starts all programs and waits until they serve. redirectorArgs follow the
+// redirector's usual arguments.
 func newRig(t *testing.T, redirectorArgs ...string) *rig {
 	t.Helper()
 	clickhousetest.Need(t)
@@ -146,8 +145,8 @@ func (r *rig) daemons() []*childProcess {
 	return []*childProcess{r.processors[0], r.processors[1], r.sinks[0], r.sinks[1], r.gateway, r.redirector}
 }
 
-// startWarehouse starts the embedded ClickHouse, which also makes secrets and keys, and
-// writes the catalog to Kafka.
+// startWarehouse starts the embedded ClickHouse, whose program also creates secrets and
+// keys, and writes the catalog to Kafka.
 func (r *rig) startWarehouse(base int) {
 	r.t.Helper()
 	file := filepath.Join(r.dir, "rig.yaml")
@@ -182,7 +181,7 @@ func (r *rig) startWarehouse(base int) {
 	}
 }
 
-// cleanup keeps the logs of a test that failed, and nothing else.
+// cleanup keeps the logs if the test has failed, and removes everything else.
 func (r *rig) cleanup() {
 	if !r.t.Failed() {
 		if err := os.RemoveAll(r.dir); err != nil {
@@ -205,9 +204,9 @@ func (r *rig) newLoad() *trafficLoad {
 	return newTrafficLoad(r.t, r.redirectAt, r.gatewayAt, r.secrets)
 }
 
-// freePorts returns the first of n free ports in a row. They are below the kernel's
-// range for outgoing connections, or a client that dials a killed server could be given
-// the very port as its own.
+// freePorts returns the first of n free ports in a row. They lie below the kernel's
+// range for outgoing connections, or a client that dials a killed server could get that
+// port as its own.
 func freePorts(t *testing.T, n int) int {
 	t.Helper()
 	for range 100 {

@@ -18,8 +18,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// outcomeWatcher reads the outcomes that are committed, from the first on and as they
-// become visible, whatever is down.
+// outcomeWatcher reads committed outcomes from the first on, as they become visible,
+// through all outages.
 type outcomeWatcher struct {
 	t       *testing.T
 	brokers []string
@@ -50,7 +50,7 @@ func newOutcomeWatcher(t *testing.T, brokers []string) (w *outcomeWatcher, stop 
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			// errors are outages: what counts is what is there in the end
+			// errors are outages; only the outcomes read by the end count
 			w.recordOutcomes(cl.PollFetches(ctx).Records())
 		}
 	})
@@ -74,7 +74,7 @@ func (w *outcomeWatcher) recordOutcomes(records []*kgo.Record) {
 	for _, rec := range records {
 		at := recordPosition{rec.Partition, rec.Offset}
 		if rec.Offset < w.next[rec.Partition] {
-			w.t.Errorf("the reader of outcomes was given %v again", at)
+			w.t.Errorf("the reader of outcomes got %v twice", at)
 		}
 		w.next[rec.Partition] = rec.Offset + 1
 		w.shown[at] = true
@@ -100,8 +100,8 @@ func (w *outcomeWatcher) recordOutcomes(records []*kgo.Record) {
 	}
 }
 
-// awaitRows waits until ok, which is called with the lock held, after each row that
-// becomes visible.
+// awaitRows waits until ok returns true. It calls ok, with the lock held, after each
+// new row.
 func (w *outcomeWatcher) awaitRows(limit time.Duration, ok func() bool) bool {
 	for deadline := time.After(limit); ; {
 		w.mu.Lock()
@@ -118,8 +118,8 @@ func (w *outcomeWatcher) awaitRows(limit time.Duration, ok func() bool) bool {
 	}
 }
 
-// awaitRecovery waits until every partition shows an outcome that was decided after
-// since, and returns how long after that it was.
+// awaitRecovery waits until every partition has an outcome that was decided after
+// since. It returns the time from since until then.
 func (w *outcomeWatcher) awaitRecovery(since time.Time) time.Duration {
 	w.t.Helper()
 	if !w.awaitRows(maxWait, func() bool {
@@ -136,25 +136,25 @@ func (w *outcomeWatcher) awaitRecovery(since time.Time) time.Duration {
 	return time.Since(since)
 }
 
-// markerAudit is what the markers in the log say about the rows in front of them.
+// markerAudit is the result of auditMarkers.
 type markerAudit struct {
 	aborted  int // rows of outcomes
-	visible  int // rows that were aborted and that the watcher saw all the same
-	hidden   int // rows that were committed and that it never saw
+	visible  int // aborted rows that the watcher saw
+	hidden   int // committed rows that the watcher did not see
 	problems []string
 }
 
-// transactionID names one transaction: at transaction.version 2 the producer's epoch
-// grows with each.
+// transactionID identifies one transaction: with transaction.version 2 each has an
+// epoch of its own.
 type transactionID struct {
 	producer int64
 	epoch    int16
 }
 
-// auditMarkers reads the log without isolation. The markers of a transaction must say
-// the same in every partition that it wrote, and each closes rows of one transaction
-// alone: where Kafka loses a marker, the next transaction of that producer would close,
-// and so show, what was aborted.
+// auditMarkers reads the log without isolation and compares the markers with the rows
+// before them. The markers of a transaction must agree in all its partitions, and each
+// must close rows of only one transaction: if Kafka loses a marker, the marker of the
+// producer's next transaction would close, and perhaps show, aborted rows.
 func (w *outcomeWatcher) auditMarkers(adm *kadm.Client) (a markerAudit) {
 	w.t.Helper()
 	fate := make(map[transactionID]map[bool]string) // committed or not: where its marker says so
@@ -220,15 +220,15 @@ func (w *outcomeWatcher) auditMarkers(adm *kadm.Client) (a markerAudit) {
 	return a
 }
 
-// readWholeTopic calls do for all that a topic holds now, markers and aborted rows
-// included, in order of each partition.
+// readWholeTopic calls do for all present records of a topic, including markers and
+// aborted records, in the order of each partition.
 func (w *outcomeWatcher) readWholeTopic(adm *kadm.Client, name string, do func(*kgo.Record)) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), maxWait)
 	defer cancel()
 	ends, err := adm.ListEndOffsets(ctx, name)
 	if err = errors.Join(err, ends.Error()); err != nil {
-		w.t.Fatalf("listing the ends of %s: %v", name, err)
+		w.t.Fatalf("listing the end offsets of %s: %v", name, err)
 	}
 	left := make(map[int32]int64)
 	ends.Each(func(o kadm.ListedOffset) {
@@ -256,7 +256,7 @@ func (w *outcomeWatcher) readWholeTopic(adm *kadm.Client, name string, do func(*
 	}
 }
 
-// rowCount is how many events have a row by now.
+// rowCount returns how many events have a row.
 func (w *outcomeWatcher) rowCount() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -20,9 +20,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// recordWriter writes clicks and conversions to Kafka itself, as redirector and gateway
-// would: a conversion is sent when its click is acknowledged, as a visitor converts
-// after a click. Only stories that are about lateness turn that around.
+// recordWriter writes clicks and conversions to Kafka as redirector and gateway would:
+// it sends a conversion after its click was acknowledged, since visitors convert after
+// a click. Only journeys about lateness have the reverse order.
 type recordWriter struct {
 	t         *testing.T
 	client    *kgo.Client
@@ -32,11 +32,11 @@ type recordWriter struct {
 	records, events atomic.Int64 // acknowledged
 	journeys        atomic.Int64
 
-	// lateness is held for reading while a story is under way whose click or parent
-	// comes after the event that waits for it, and for writing while a broker is away.
-	// In an outage what was to come a moment later comes when the grace is over, with a
-	// timestamp from before: redirector and gateway do not do that (their delivery
-	// timeouts and the margin of the horizon see to it), so it would show nothing.
+	// lateness is held for reading while a journey is written whose click or parent
+	// comes late, and for writing during an outage of the broker. In an outage such a
+	// click would arrive after the grace with a timestamp from before. Redirector and
+	// gateway prevent that by their delivery timeouts and the margin of the watermark,
+	// so the test would prove nothing.
 	lateness sync.RWMutex
 }
 
@@ -49,9 +49,9 @@ func newRecordWriter(t *testing.T, brokers []string, perSecond int) *recordWrite
 	}
 }
 
-// start writes until stop is called; stop returns when all is acknowledged. Each
-// partition has a goroutine of its own: one that cannot be written holds up nobody
-// else.
+// start writes until stop is called. stop returns when everything is acknowledged. Each
+// partition has its own goroutine, so that an unavailable partition does not delay the
+// others.
 func (w *recordWriter) start() (stop func()) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var wg sync.WaitGroup
@@ -87,12 +87,12 @@ func (w *recordWriter) writePartition(ctx context.Context, partition int32) {
 	}
 }
 
-// journeyBatch are written together: the clicks, then the events, then what comes after
-// its time.
+// journeyBatch holds records that are written together: the clicks, then the events,
+// then late clicks and late events.
 type journeyBatch struct {
 	*recordWriter
 	partition          int32
-	mayBeLate          bool // stories about lateness may be told
+	mayBeLate          bool // may add journeys about lateness
 	clicks, lateClicks []*kgo.Record
 	events, lateEvents []*event.Conversion
 	replayed           []*kgo.Record
@@ -102,9 +102,9 @@ func (s *journeyBatch) recordCount() int {
 	return len(s.clicks) + len(s.events) + len(s.lateClicks) + len(s.lateEvents) + len(s.replayed)
 }
 
-// addJourney tells one journey: a sale with refunds, mostly; now and then nothing but a
-// click, a duplicate and a conflict, a click that a spool sends twice, or something
-// that comes late or never.
+// addJourney adds one journey. Most are a sale with refunds. The others are a click
+// alone, a duplicate and a conflict, a click that a spool sends twice, or a click or
+// parent that is late or missing.
 func (s *journeyBatch) addJourney() {
 	n := s.journeys.Add(1)
 	k, click := s.newClick()
@@ -166,7 +166,7 @@ func (s *journeyBatch) addJourney() {
 	}
 }
 
-// newClick makes a click whose token belongs to the partition.
+// newClick returns a click whose token belongs to the partition.
 func (s *journeyBatch) newClick() (*event.Click, *kgo.Record) {
 	now := time.Now()
 	epochs := topic.OneEpoch(kafkatest.Partitions)
@@ -178,12 +178,28 @@ func (s *journeyBatch) newClick() (*event.Click, *kgo.Record) {
 		binary.BigEndian.PutUint64(raw[12:], rand.Uint64())
 		text = token.Text(&raw)
 	}
-	k := &event.Click{WorkspaceID: "acme", ClickToken: text, ClickedAt: event.MillisOf(now), WindowMs: 30 * 86400_000,
-		TokenStatus: event.TokenAppended, LinkID: "lnk_nomura", Domain: "go.acme.com", Slug: "nomura",
-		Trigger: event.TriggerLink, PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio",
-		PartnerRelationship: "approved", PartnerLifecycle: "active",
-		ProgramID: "prg_agency", ProgramKey: "agency", ProgramName: "Agency partners",
-		ProgramStatus: "active", RewardTerms: "10%", CatalogOffset: 1}
+	k := &event.Click{
+		WorkspaceID:         "acme",
+		ClickToken:          text,
+		ClickedAt:           event.MillisOf(now),
+		WindowMs:            30 * 86400_000,
+		TokenStatus:         event.TokenAppended,
+		LinkID:              "lnk_nomura",
+		Domain:              "go.acme.com",
+		Slug:                "nomura",
+		Trigger:             event.TriggerLink,
+		PartnerID:           "prt_nomura",
+		PartnerKey:          "nomura",
+		PartnerName:         "Nomura Studio",
+		PartnerRelationship: "approved",
+		PartnerLifecycle:    "active",
+		ProgramID:           "prg_agency",
+		ProgramKey:          "agency",
+		ProgramName:         "Agency partners",
+		ProgramStatus:       "active",
+		RewardTerms:         "10%",
+		CatalogOffset:       1,
+	}
 	value, err := s.codec.AppendClick(nil, k)
 	if err != nil {
 		s.t.Error(err)
@@ -206,8 +222,8 @@ func (s *journeyBatch) writeAll() {
 	s.recordWriter.events.Add(int64(len(s.events) + len(s.lateEvents)))
 }
 
-// conversionRecords makes records of events: they are received when they are sent, not
-// when they were made up.
+// conversionRecords returns the records of events, with the present time as
+// received_at.
 func (s *journeyBatch) conversionRecords(events []*event.Conversion) (records []*kgo.Record) {
 	now := event.MillisOf(time.Now())
 	for _, c := range events {
@@ -227,7 +243,7 @@ func (s *journeyBatch) conversionRecords(events []*event.Conversion) (records []
 	return records
 }
 
-// produceSync waits for the acknowledgement.
+// produceSync writes records and waits for their acknowledgement.
 func (s *journeyBatch) produceSync(records []*kgo.Record) {
 	if len(records) == 0 {
 		return
