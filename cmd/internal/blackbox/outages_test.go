@@ -148,7 +148,7 @@ func (r *rig) checkDeadLetters() {
 			continue
 		}
 		got[fmt.Sprintf("%s %d/%d", l.Source.Topic, l.Source.Partition, l.Source.Offset)] += "once"
-		if !l.Cut && (len(l.Record.Headers) != 1 || string(l.Record.Key) != "another token") {
+		if !l.Truncated && (len(l.Record.Headers) != 1 || string(l.Record.Key) != "another token") {
 			r.t.Errorf("the dead letter of %+v differs from the record: %q %v",
 				l.Source, l.Record.Key, l.Record.Headers)
 		}

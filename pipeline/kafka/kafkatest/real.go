@@ -314,7 +314,8 @@ auto.create.topics.enable=false
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 %[8]s
-`, n.id, strings.Join(controllers, ","), n.port, n.port+1, n.dataDir(), replicas, max(1, replicas-1), strings.Join(b.settings, "\n"))
+`, n.id, strings.Join(controllers, ","), n.port, n.port+1, n.dataDir(), replicas, max(1, replicas-1),
+		strings.Join(b.settings, "\n"))
 }
 
 // javaCommand runs one of Kafka's programs for a node, whose settings are in
