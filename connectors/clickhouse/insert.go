@@ -28,10 +28,11 @@ type Insert struct {
 	// Columns are the columns of the rows, in this order; all other columns take their
 	// defaults.
 	Columns []string
-	// Token names exactly these rows, in this order. A second Insert with a token that
-	// the table's deduplication window still holds changes nothing, whatever its rows
-	// are, neither in the table nor in anything that its materialized views feed. With
-	// an empty token every call inserts.
+	// Token names exactly these rows, in this order. The sink's is made in
+	// connectors/sink, deduplication.go. A second Insert with a token that the table's
+	// deduplication window still holds changes nothing, whatever its rows are, neither
+	// in the table nor in anything that its materialized views feed. With an empty
+	// token every call inserts.
 	Token string
 }
 

@@ -46,9 +46,11 @@ type position struct {
 // lockFile is the file that a process locks while it owns the directory.
 const lockFile = "LOCK"
 
-// Spool is an append-only queue on disk with group commit: all records that arrive
-// while the disk is busy share the next write and fsync. Many goroutines append, one
-// Shipper reads.
+// Spool keeps clicks on disk until Kafka has them: while Kafka is down visitors are
+// still redirected, their clicks stay here, and the Shipper sends them later.
+//
+// It is an append-only queue with group commit: all records that arrive while the disk
+// is busy share the next write and fsync. Many goroutines append, one Shipper reads.
 //
 // Take mu before files. Neither lock is held during a system call of the write path.
 type Spool struct {

@@ -7,7 +7,7 @@ import (
 
 // Reasons for not showing the token that come from the catalog's settings. The reasons
 // that come from the destination's address (signed_url, oauth, …) are those of
-// catalog.WithholdReason, in schemas/catalog/destination.go.
+// catalog.WithholdReason, in schemas/catalog/withhold.go.
 const (
 	reasonTrackingOff = "tracking_off"
 	reasonNotEntitled = "not_entitled"

@@ -19,34 +19,6 @@ const (
 	botTool     = "tool"          // an HTTP library or command
 )
 
-// botReason returns the reason for which a request is not a person's, or "".
-func botReason(r *http.Request, userAgent string, info agentInfo) string {
-	switch {
-	case r.Method == http.MethodHead:
-		return botHead
-	case isPrefetch(r.Header):
-		return botPrefetch
-	case strings.TrimSpace(userAgent) == "":
-		return botNoAgent
-	}
-	return info.bot
-}
-
-func isPrefetch(h http.Header) bool {
-	if len(h) == 0 {
-		return false
-	}
-	if saysPrefetch(h["Sec-Purpose"]) || saysPrefetch(h["Purpose"]) || saysPrefetch(h["X-Moz"]) {
-		return true
-	}
-	purpose := h["X-Purpose"]
-	return len(purpose) > 0 && strings.EqualFold(purpose[0], "preview")
-}
-
-func saysPrefetch(values []string) bool {
-	return len(values) > 0 && strings.Contains(strings.ToLower(values[0]), "prefetch")
-}
-
 // referrerHost returns the host of a Referer, in lower case and without its port, or
 // "". It never returns an IP address, whether the visitor's or a server's.
 func referrerHost(referer string) string {

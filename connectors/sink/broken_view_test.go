@@ -24,7 +24,8 @@ func TestBrokenView(t *testing.T) {
 	for _, statement := range []string{
 		"CREATE TABLE own (clicks SimpleAggregateFunction(sum, UInt64))" + window,
 		"CREATE MATERIALIZED VIEW own_from_clicks TO own AS SELECT count() AS clicks FROM clicks",
-		"CREATE TABLE total (clicks SimpleAggregateFunction(sum, UInt64), sales SimpleAggregateFunction(sum, UInt64))" + window,
+		"CREATE TABLE total (clicks SimpleAggregateFunction(sum, UInt64), " +
+			"sales SimpleAggregateFunction(sum, UInt64))" + window,
 		"CREATE MATERIALIZED VIEW total_from_rollup TO total AS SELECT sum(clicks) AS clicks, sum(sales) AS sales " +
 			"FROM partner_hourly_state",
 	} {

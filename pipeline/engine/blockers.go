@@ -191,6 +191,9 @@ func (s *session) lookForBlockers(ctx context.Context, partitions kadm.TopicsSet
 			if owned {
 				blockers = append(blockers, blockingTxn{t, false, errors.New("its markers are on their way")})
 			}
+		case !known && !s.mustHaveEnded(t.txnKey):
+			blockers = append(blockers, blockingTxn{t, true,
+				errors.New("no transactional id is seen to have its producer; it may still be running")})
 		default:
 			if b := s.healTransaction(ctx, t); b != nil {
 				blockers = append(blockers, *b)
@@ -198,6 +201,18 @@ func (s *session) lookForBlockers(ctx context.Context, partitions kadm.TopicsSet
 		}
 	}
 	return blockers, nil
+}
+
+// abortDelay is how much later than its timeout a broker may abort a transaction: it looks
+// every ten seconds (transaction.abort.timed.out.transaction.cleanup.interval.ms).
+const abortDelay = 10 * time.Second
+
+// mustHaveEnded reports whether a transaction has been seen open for longer than any
+// transaction of ours can run. A listing may lack the id of a transaction that runs: ids
+// that we may not describe are left out, and so are those of a coordinator that has not
+// loaded its log yet. Only an id that rolled over to another producer is really gone.
+func (s *session) mustHaveEnded(k txnKey) bool {
+	return time.Since(s.ended.firstSeenOpen(k)) > s.env.TransactionTimeout+abortDelay
 }
 
 // errSlow: looking took too long. The next look starts over.

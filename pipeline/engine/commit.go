@@ -38,16 +38,24 @@ func (tx *Tx) Begin() error {
 func (tx *Tx) Now() time.Time { return tx.session.env.Now() }
 
 // Produce writes a record to an output that every slot writes, named with its prefix.
-func (tx *Tx) Produce(r *kgo.Record) {
+func (tx *Tx) Produce(r *kgo.Record) error {
+	if err := tx.Begin(); err != nil {
+		return err
+	}
 	tx.records++
 	tx.produceRecord(r, nil)
+	return nil
 }
 
 // ProduceOwned writes a record to the first owned output. p's OwnedEnd covers it once
 // it is acknowledged.
-func (tx *Tx) ProduceOwned(p *Partition, r *kgo.Record) {
+func (tx *Tx) ProduceOwned(p *Partition, r *kgo.Record) error {
+	if err := tx.Begin(); err != nil {
+		return err
+	}
 	tx.records++
 	tx.produceRecord(r, func(r *kgo.Record) { raiseTo(&p.ownedEnd, r.Offset+1) })
+	return nil
 }
 
 // produceRecord produces within the transaction; acked runs on the client's goroutine.

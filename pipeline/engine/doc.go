@@ -31,7 +31,7 @@
 //	engine.go       sessions, restarts, watchdog
 //	session.go      joining, assignment, revocation, closing
 //	restore.go      a partition's way from disk to what is committed
-//	run.go          the loop: poll, apply, tick
+//	loop.go         the loop: poll, apply, tick
 //	commit.go       the end of a transaction, and applying it to the state
 //	endoffsets.go   end offsets of both inputs, from which watermarks follow
 //	hanging.go      transactions that are over and still open in a partition;

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -82,6 +83,21 @@ type txnOutcomes struct {
 	mu     sync.Mutex
 	known  map[txnKey]txnOutcome
 	voided map[voidRow]bool // written
+	// open has when a transaction was first seen open whose id is unknown.
+	open map[txnKey]time.Time
+}
+
+// firstSeenOpen returns when this was first called for the transaction.
+func (o *txnOutcomes) firstSeenOpen(k txnKey) time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.open == nil {
+		o.open = make(map[txnKey]time.Time)
+	}
+	if _, seen := o.open[k]; !seen {
+		o.open[k] = time.Now()
+	}
+	return o.open[k]
 }
 
 // noteDescription keeps what a coordinator's state says of the newest transaction of an
@@ -295,13 +311,17 @@ func (s *session) idIsUnused(ctx context.Context, id string) (bool, error) {
 var errRolledOver = errors.New("the transactional id has another producer id")
 
 // abortAs writes one record into each partition in a transaction of the id, and aborts
-// it. Nobody who reads committed records sees one of them.
+// it. Readers of committed records see none of them.
 func (s *session) abortAs(ctx context.Context, t *hangingTxn) error {
 	cl, err := s.newTransactionalClient(t.id)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
+	// From here on the coordinator no longer knows of the id's newest transaction.
+	if d, err := s.adm.DescribeTransactions(ctx, t.id); err == nil && d[t.id].Err == nil {
+		s.ended.noteDescription(d[t.id])
+	}
 	producer, epoch, err := cl.ProducerID(ctx)
 	if err != nil {
 		return fmt.Errorf("initialising %s: %w", t.id, err)

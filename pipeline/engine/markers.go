@@ -243,7 +243,7 @@ func (s *session) listRanges(ctx context.Context, name string, since time.Time) 
 	return ranges, nil
 }
 
-// errStopReading ends readRaw before the end of its ranges.
+// errStopReading ends readUncommitted before the end of its ranges.
 var errStopReading = errors.New("stop reading")
 
 // readUncommitted calls do with the records of ranges until all are read or it returns

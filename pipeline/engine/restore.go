@@ -104,7 +104,7 @@ func (s *session) rebuildPartition(p *Partition) error {
 		_ = p.task.Close() // its files are deleted next
 	}
 	store := p.Store
-	p.Store = nil // closed once, whatever comes of it
+	p.task, p.Store = Task{}, nil // closed once, whatever comes of it
 	if store != nil {
 		if err := store.Close(); err != nil {
 			return err

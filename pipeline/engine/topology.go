@@ -78,7 +78,7 @@ type Task struct {
 // It needs no changelog: its topic is one. It rejects nothing: a record that cannot be
 // used only moves Next.
 type SideLog struct {
-	// Next is the offset after the newest durable record, or −1 if there is none.
+	// Next is the offset after the newest record that it has, or −1 if there is none.
 	Next func() int64
 	// Keep stores a record, unless it is stored already. Control records are passed
 	// too.

@@ -21,6 +21,11 @@ const MaxDeadLetterBytes = 900_000
 // person to look at: its key, value and headers, after the headers error, source-topic,
 // source-partition, source-offset and failed-at. name is the topic of the dead letters.
 // A record that is too long is truncated; the error then says its lengths and its hash.
+//
+// Which records are dead letters is decided by their readers: of conversions the
+// processor (applyConversion: unreadable, or the key is not the token), of other topics
+// the sink (mapping.go); event.Unreadable tells an unreadable record from a failure of
+// ours.
 func NewDeadLetter(name string, r *kgo.Record, why error, now time.Time) *kgo.Record {
 	key := r.Key
 	value := r.Value

@@ -12,7 +12,7 @@
 // writes totals and progress; behind a commit it deletes old clicks.
 //
 //	task.go      apply, tick, finish, committed
-//	clicks.go    the click log by token; late.go: out-of-order clicks in the store
+//	clicks.go    the click log by token; outoforder.go: out-of-order clicks in the store
 //	rows.go      journey rows, and what is remembered about waiting events
 //	expire.go    deleting clicks and journeys by the log's time
 //	progress.go  how far a partition has come

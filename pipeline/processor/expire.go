@@ -71,8 +71,8 @@ func (t *task) expireClicks() error {
 		return err
 	}
 	b := t.part.Store.NewBatch()
-	upper := binary.BigEndian.AppendUint32([]byte{lateTable}, seconds)
-	return errors.Join(b.DeleteRange([]byte{lateTable}, upper), b.Commit())
+	upper := binary.BigEndian.AppendUint32([]byte{outOfOrderTable}, seconds)
+	return errors.Join(b.DeleteRange([]byte{outOfOrderTable}, upper), b.Commit())
 }
 
 // expireJourneys deletes journeys within the transaction: their rows become tombstones

@@ -41,7 +41,7 @@ func (i *Inspection) open(fs vfs.FS, dir string, log *slog.Logger) (err error) {
 	id := clicklog.Identity{Cluster: have.Cluster, Topic: have.Leading, Partition: have.Partition}
 	cfg := clicklog.DefaultConfig()
 	cfg.SlabBytes = 1 << 20 // nothing will be put
-	clicks, err := clicklog.Open(fs, clickDir(fs, dir), id, cfg, lateClicks{i.store}, time.Now)
+	clicks, err := clicklog.Open(fs, clickDir(fs, dir), id, cfg, outOfOrderClicks{i.store}, time.Now)
 	if err != nil {
 		return err
 	}

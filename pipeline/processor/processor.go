@@ -71,7 +71,7 @@ func NewIn(env Env, cfg Config, kafkaConfig kafka.Config, codec *event.Codec, lo
 
 // Run judges until ctx is done, then ends the running transaction, closes the state and
 // returns nil. Any other return is a condition that a person, or a new process, has to
-// end (Fatal). It runs once.
+// end (Fatal). It runs once. The loop is the engine's: loop.go.
 func (p *Processor) Run(ctx context.Context) error {
 	e, err := engine.New(p.env.Env, p.cfg.engine(), p.topology(), p.kafka, p.log, p.reg)
 	if err != nil {

@@ -50,14 +50,14 @@ func (t *task) writeProgress(tx *engine.Tx) error {
 	if err != nil {
 		return err
 	}
-	tx.Produce(&kgo.Record{
+	err = tx.Produce(&kgo.Record{
 		Topic:     t.kafka.Topic(topic.Progress),
 		Partition: t.part.ID,
 		Key:       []byte(t.part.Label),
 		Value:     b,
 	})
 	t.lastProgress, t.progressDirty = time.Now(), false
-	return nil
+	return err
 }
 
 // oldestWaiting is the receipt of the event that has waited longest.

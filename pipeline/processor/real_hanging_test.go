@@ -205,11 +205,13 @@ func (h *hangingRig) process(t *testing.T, dir string) (p *processor.Processor, 
 		out = io.MultiWriter(log, os.Stderr)
 	}
 	logger := slog.New(slog.NewTextHandler(out, nil))
-	p, err := processor.New(config(dir), k, codec, logger, prometheus.NewRegistry())
+	env := processor.DefaultEnv()
+	env.TransactionTimeout = 2 * time.Second // what is open for longer, and 10 s, must have ended
+	env.Now = clockOf(h.brokers).now
+	p, err := processor.NewIn(env, config(dir), k, codec, logger, prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.SetNow(clockOf(h.brokers).now)
 	return p, log, start(t, p)
 }
 

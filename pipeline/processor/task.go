@@ -32,13 +32,20 @@ type task struct {
 	clicksExpired   event.Millis
 	journeysExpired event.Millis
 
-	slabOwners int64  // partitions owned when the slab was last sized
-	buffer     []byte // of the encoder
+	clicksTopic string // full name
+	clicksRead  int    // not in the metric yet
+	slabOwners  int64  // partitions owned when the slab was last sized
+	buffer      []byte // of the encoder
 }
 
 // openTask opens a partition's click log.
 func (p *Processor) openTask(part *engine.Partition) (engine.Task, error) {
-	t := &task{Processor: p, part: part, rows: newJourneyRows(part.Rows)}
+	t := &task{
+		Processor:   p,
+		part:        part,
+		rows:        newJourneyRows(part.Rows),
+		clicksTopic: p.kafka.Topic(topic.Clicks),
+	}
 	log, err := p.openClickLog(part)
 	if err != nil {
 		return engine.Task{}, markCorrupt(err)
@@ -63,7 +70,7 @@ func (p *Processor) openClickLog(part *engine.Partition) (*clicklog.Log, error) 
 		Topic:     part.Identity.Leading,
 		Partition: part.ID,
 	}
-	return clicklog.Open(p.env.FS, clickDir(p.env.FS, part.Dir), id, cfg, lateClicks{part.Store}, p.env.Now)
+	return clicklog.Open(p.env.FS, clickDir(p.env.FS, part.Dir), id, cfg, outOfOrderClicks{part.Store}, p.env.Now)
 }
 
 // slabBytes is a partition's share of the memory for clicks: one slab gathers while
@@ -92,7 +99,7 @@ func (t *task) readCounters() error {
 }
 
 func (t *task) applyRecord(tx *engine.Tx, r *kgo.Record) error {
-	if r.Topic == t.kafka.Topic(topic.Clicks) {
+	if r.Topic == t.clicksTopic {
 		return t.applyClick(tx, r)
 	}
 	return t.applyConversion(tx, r)
@@ -112,7 +119,7 @@ func (t *task) applyClick(tx *engine.Tx, r *kgo.Record) error {
 	if err != nil {
 		return fmt.Errorf("keeping the click: %w", err)
 	}
-	t.m.clicks.Inc()
+	t.clicksRead++
 	if !shown || !t.rows.waitsForClick(&tok) {
 		return nil
 	}
@@ -146,8 +153,7 @@ func (t *task) applyConversion(tx *engine.Tx, r *kgo.Record) error {
 	if err != nil {
 		t.totals.unreadable++
 		t.m.events.WithLabelValues("unreadable").Inc()
-		tx.Produce(kafka.NewDeadLetter(t.kafka.Topic(topic.DeadLetters), r, err, tx.Now()))
-		return nil
+		return tx.Produce(kafka.NewDeadLetter(t.kafka.Topic(topic.DeadLetters), r, err, tx.Now()))
 	}
 	source := attribution.Source{Partition: t.part.ID, Offset: r.Offset}
 	return t.rules.JudgeEvent(t.rows, t.clicks.lookupClick, &ev, source, t.emitTo(tx, r.Offset))
@@ -184,14 +190,15 @@ func (t *task) emitTo(tx *engine.Tx, read int64) attribution.Emit {
 		if o.EventOffset != read {
 			r.Headers = waitedHeader
 		}
-		tx.ProduceOwned(t.part, r)
-		return nil
+		return tx.ProduceOwned(t.part, r)
 	}
 }
 
 // actOnWatermark closes waits that ended, deletes journeys that no event can reach any
 // more, and opens a transaction if there is something to report.
 func (t *task) actOnWatermark(tx *engine.Tx) error {
+	t.m.clicks.Add(float64(t.clicksRead))
+	t.clicksRead = 0
 	if owned := t.part.Owned(); owned != t.slabOwners {
 		t.slabOwners = owned
 		t.clicks.log.Resize(t.slabBytes(owned))

@@ -64,7 +64,7 @@ var mutations = []struct {
 		Old: `		p.identity.Position, p.identity.At = p.changelogEnd.Load(), now.UnixMilli()
 `, New: `		p.identity.Position, p.identity.At = p.changelogEnd.Load(), now.UnixMilli()
 		early := p.Store.NewBatch()
-		if err := errors.Join(p.identity.put(early), early.Commit(), p.Store.Flush()); err != nil {
+		if err := errors.Join(p.identity.putRow(early), early.Commit(), p.Store.Flush()); err != nil {
 			return err
 		}
 `}},
@@ -76,7 +76,7 @@ var mutations = []struct {
 	{"a segment is visible before what it vouches for is durable",
 		mutant.Edit{File: "../clicklog/seal.go", Old: `	if err == nil && w.slab.hasOutOfOrder {`,
 			New: `	if err == nil && false {`}},
-	{"a wait ends before both inputs were read to their ends", mutant.Edit{File: "../engine/run.go",
+	{"a wait ends before both inputs were read to their ends", mutant.Edit{File: "../engine/loop.go",
 		Old: `	reached := hasReached(latest.leading, p.ID, p.leading.next) &&
 		hasReached(latest.following, p.ID, p.following.next)
 `, New: `	reached := true

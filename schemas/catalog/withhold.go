@@ -7,7 +7,8 @@ import (
 )
 
 // Reasons why the click token is withheld from a destination. The click records them as
-// token_reason.
+// token_reason. The settings of link and workspace add three more reasons:
+// connectors/redirect, token_status.go.
 const (
 	// ReasonScheme: the destination is not http or https.
 	ReasonScheme = "scheme"

@@ -87,7 +87,7 @@ func Columns() []Column {
 		{Name: "destination", Source: Click, Example: "https://shop.acme.com/",
 			Doc: "As configured, without query and fragment."},
 		{Name: "clicked_at", Kind: Time, Source: Click, Nullable: true, Example: "2026-03-13T20:11:09.120Z",
-			Doc: "Null: no click is known."},
+			Doc: "When the visitor clicked, by the redirector's clock. Null: no click is known."},
 		{Name: "occurred_at", Kind: Time, Example: "2026-03-14T09:30:00.000Z",
 			Doc: "When it happened, as its sender says."},
 		{Name: "received_at", Kind: Time, Example: "2026-03-14T09:30:01.482Z",

@@ -9,7 +9,8 @@ import (
 
 // Conservation counts what became of the events of a workspace. Received is the sum of
 // the verdicts and of what waits, as long as Difference is 0. Each verdict counts its
-// rows in the table outcomes.
+// rows in the table outcomes. The metric partners_ledger_conservation_difference is in
+// connectors/sink, ledgermetrics.go.
 type Conservation struct {
 	Received     uint64 `ch:"received" json:"received"` // events in the table conversions
 	Attributed   uint64 `ch:"attributed" json:"attributed"`

@@ -8,6 +8,9 @@
 //	├── acme        two secrets; blank lines and lines that begin with # do not count
 //	└── globex      one secret
 //
+// Daemons read a directory again every five seconds: cmd/internal/components,
+// reload_secrets.go.
+//
 // The package knows nothing of what a line means; the caller parses it. Errors name the
 // file and the line, never what the line contains.
 package secretdir

@@ -4,7 +4,7 @@
 //
 //	components.go  one type per component, with its configuration and Run
 //	catalog.go     following the catalog topic, and retrying until Kafka answers
-//	secrets.go     reloading directories of secrets
+//	reload_secrets.go  reloading directories of secrets
 //	readiness.go   the gate that holds requests until a component can serve
 package components
 

@@ -9,7 +9,8 @@ const body = readFileSync(file); // sign and send the same bytes
 const id = `msg_${randomUUID()}`;
 const timestamp = Math.floor(Date.now() / 1000);
 const key = Buffer.from(process.env.PARTNERS_SECRET.replace(/^whsec_/, ""), "base64");
-const signature = createHmac("sha256", key).update(`${id}.${timestamp}.`).update(body).digest("base64");
+const signature = createHmac("sha256", key)
+  .update(`${id}.${timestamp}.`).update(body).digest("base64");
 
 const response = await fetch(url, {
   method: "POST",

@@ -7,7 +7,8 @@ url=$1 file=$2
 
 id=msg_$(openssl rand -hex 16)
 timestamp=$(date +%s)
-key=$(printf %s "${PARTNERS_SECRET#whsec_}" | openssl base64 -d -A | od -An -v -tx1 | tr -d ' \n')
+key=$(printf %s "${PARTNERS_SECRET#whsec_}" |
+  openssl base64 -d -A | od -An -v -tx1 | tr -d ' \n')
 signature=$({ printf '%s.%s.' "$id" "$timestamp"; cat "$file"; } |
   openssl dgst -sha256 -mac HMAC -macopt "hexkey:$key" -binary | openssl base64 -A)
 

@@ -1,0 +1,79 @@
+package signature
+
+import (
+	"crypto/hmac"
+	"net/http"
+	"time"
+)
+
+// Verified is what a matching signature proves.
+type Verified struct {
+	KeyID     string    // of the secret that matched; the first in file order if several did
+	WebhookID string    // 1 to MaxIDLength characters, valid UTF-8
+	Timestamp time.Time // webhook-timestamp in UTC, clamped to the years 1 to 9999
+}
+
+type trialSecrets struct {
+	secrets []Secret // ring.width of them
+	active  int      // the first active ones are real, the rest decoys
+}
+
+// Verify checks that body and headers were signed with an active secret of the
+// workspace, and recently. It checks first the form of the headers (ErrMissing), then
+// the signatures (ErrBad), and only then the clock (ErrStale, ErrFuture): a client
+// without secret learns nothing about time or workspace.
+//
+// With ErrStale and ErrFuture the result is filled in, because the request is genuine
+// and its refusal can be recorded; with any other error it is zero.
+func (k *Keyring) Verify(workspace string, h http.Header, body []byte, now time.Time) (Verified, error) {
+	c, err := parseClaim(h)
+	if err != nil {
+		return Verified{}, err
+	}
+	key, _, ok := k.current.Load().secretsOf(workspace).matchSignature(c, body)
+	if !ok {
+		return Verified{}, ErrBad
+	}
+	v := Verified{KeyID: key.KeyID(), WebhookID: c.id, Timestamp: clampedUnix(c.timestamp)}
+	seconds, tolerance := now.Unix(), int64(Tolerance/time.Second)
+	switch {
+	case c.timestamp < seconds-tolerance:
+		return v, ErrStale
+	case c.timestamp > seconds+tolerance:
+		return v, ErrFuture
+	}
+	return v, nil
+}
+
+// secretsOf never fails: an unknown workspace has decoys only.
+func (r *ring) secretsOf(workspace string) trialSecrets {
+	if c, ok := r.workspaces[workspace]; ok {
+		return c
+	}
+	return r.unknown
+}
+
+// matchSignature returns the first active secret that made one of the claim's
+// signatures, and the number of MACs it computed: width of them unless one matches. A
+// decoy never matches, whatever the bytes.
+func (c trialSecrets) matchSignature(signed claim, body []byte) (key Secret, macs int, ok bool) {
+	for i, secret := range c.secrets {
+		sum := secret.computeMAC(signed.head, body)
+		macs++
+		equal := false
+		for _, signature := range signed.signatures {
+			equal = hmac.Equal(sum[:], signature[:]) || equal
+		}
+		if equal && i < c.active {
+			return secret, macs, true
+		}
+	}
+	return Secret{}, macs, false
+}
+
+// clampedUnix converts a timestamp to a time that formats without overflow, even if it
+// is genuine but absurd (in milliseconds, or MaxInt64).
+func clampedUnix(seconds int64) time.Time {
+	const year1, year9999 = -62135596800, 253402300799
+	return time.Unix(min(max(seconds, year1), year9999), 0).UTC()
+}
