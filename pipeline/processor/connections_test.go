@@ -70,7 +70,7 @@ func TestLostConnection(t *testing.T) {
 	}
 	w.settle(grace)
 	w.conserved()
-	if n := strings.Count(log.String(), "was lost: EOF"); n != 3 {
+	if n := strings.Count(log.String(), "was lost: "); n != 3 {
 		t.Errorf("%d sessions ended for their connection:\n%s", n, &log)
 	}
 }

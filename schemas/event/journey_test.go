@@ -107,11 +107,12 @@ func TestJourneyPrefixes(t *testing.T) {
 	token := [20]byte{0: 0x17, 1: 0x3F, 19: 0xAA}
 	for _, r := range journeyRows() {
 		isDeadline := r.name == "deadline"
+		isJourney := !isDeadline && r.name != "void"
 		if bytes.HasPrefix(r.key, event.DeadlinePrefix()) != isDeadline {
 			t.Errorf("%s: key %x, deadlines begin with %x", r.name, r.key, event.DeadlinePrefix())
 		}
-		if bytes.HasPrefix(r.key, event.JourneysPrefix()) == isDeadline ||
-			bytes.HasPrefix(r.key, event.JourneyPrefix(&token)) == isDeadline {
+		if bytes.HasPrefix(r.key, event.JourneysPrefix()) != isJourney ||
+			bytes.HasPrefix(r.key, event.JourneyPrefix(&token)) != isJourney {
 			t.Errorf("%s: key %x, journeys begin with %x", r.name, r.key, event.JourneysPrefix())
 		}
 	}
