@@ -19,8 +19,12 @@ var problemLine = regexp.MustCompile(`level=(WARN|ERROR) msg=("[^"]*"|\S+)`)
 
 // expectedMessages do not count: they report what the test itself does wrong, and lost
 // markers, one per partition with a hanging transaction.
-var expectedMessages = []string{`"a catalog record is refused"`, `"an unreadable record went to the dead letters"`,
-	`"spool: clicks are being lost"`, `"Kafka had lost the marker of a transaction; it is written now"`}
+var expectedMessages = []string{
+	`"a catalog record is refused"`,
+	`"an unreadable record went to the dead letters"`,
+	`"spool: clicks are being lost"`,
+	`"Kafka had lost markers of a transaction; they are written now"`,
+}
 
 // readProblems returns the warnings and errors in a process's log.
 func (r *rig) readProblems(p *childProcess) (lines []string) {
