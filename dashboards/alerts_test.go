@@ -12,7 +12,8 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// runPromtool runs a command of it where it is, and fails where it must be.
+// runPromtool runs a command of promtool. Without promtool it skips the test, or fails
+// it if PARTNERS_REQUIRE_PROMTOOL is 1.
 func runPromtool(t *testing.T, args ...string) {
 	t.Helper()
 	path, err := exec.LookPath("promtool")
@@ -93,7 +94,7 @@ func TestRunbook(t *testing.T) {
 	if n < 10 || len(sections) > 0 {
 		t.Errorf("%d alerts; sections without an alert: %v", n, sections)
 	}
-	// Commands that it names exist.
+	// The commands in the runbook exist.
 	sources, err := filepath.Glob("../cmd/ctl/*.go")
 	if err != nil || len(sources) == 0 {
 		t.Fatalf("reading the sources of ctl: %d files, %v", len(sources), err)
@@ -109,8 +110,7 @@ func TestRunbook(t *testing.T) {
 	}
 }
 
-// The rules about processes know every job that deploy/prometheus.yaml scrapes, and no
-// other.
+// The rules about processes cover exactly the jobs that deploy/prometheus.yaml scrapes.
 func TestJobs(t *testing.T) {
 	var conf struct {
 		ScrapeConfigs []struct {

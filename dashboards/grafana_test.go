@@ -8,8 +8,8 @@ import (
 	grafana "github.com/grafana/grafana-foundation-sdk/go/dashboard"
 )
 
-// Grafana's own types take every dashboard, with the options of each kind of panel: no
-// field that it would ignore, none of the wrong kind, no value that its schema forbids.
+// Grafana's own types accept every dashboard with the options of each kind of panel: no
+// unknown field, no wrong type, no value that its schema forbids.
 func TestGrafanaReadsThem(t *testing.T) {
 	plugins.RegisterDefaultPlugins()
 	for file, want := range loadDashboards(t) {
@@ -19,7 +19,7 @@ func TestGrafanaReadsThem(t *testing.T) {
 		}
 		//lint:ignore SA1019 the form of Grafana 10 and 11; the newer one is only for its API of 12
 		var d grafana.Dashboard
-		// an empty list of errors comes as an error
+		// the library returns an empty list of errors as an error
 		if err := d.UnmarshalJSONStrict(b); err != nil && err.Error() != "" {
 			t.Errorf("%s: %v", file, err)
 		}

@@ -45,8 +45,8 @@ func loadYAML(t *testing.T, file string, into any) {
 	}
 }
 
-// Everything that the composition names is there: our programs with their flags, what
-// is mounted, who is waited for; and everything has a version.
+// Everything that the composition names exists: our programs and their flags, mounted
+// paths, services that others wait for. All images have a version.
 func TestCompose(t *testing.T) {
 	var c composition
 	loadYAML(t, "compose.yaml", &c)
@@ -82,7 +82,7 @@ func TestCompose(t *testing.T) {
 					t.Errorf("%s: volume %s is not declared", name, from)
 				}
 			} else if _, err := os.Stat(from); err != nil && from != "./secrets" && from != "./catalog.yaml" {
-				// those two are the operator's
+				// the operator creates these two
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -177,7 +177,7 @@ func TestCompose(t *testing.T) {
 	}
 }
 
-// checkFlags wants a program to have the flags of a command line, and returns its
+// checkFlags checks that a program has the flags of a command line. It returns the
 // usage.
 func checkFlags(t *testing.T, where, bin string, command []string) string {
 	t.Helper()
@@ -195,8 +195,8 @@ func checkFlags(t *testing.T, where, bin string, command []string) string {
 	return string(usage)
 }
 
-// checkReadme wants the commands in deploy/README.md to have their flags, all daemons
-// to be among them, and no two of those to share an address.
+// checkReadme checks that the flags of the commands in deploy/README.md exist, that all
+// daemons are among the commands, and that no two daemons share an address.
 func checkReadme(t *testing.T, bin string) {
 	t.Helper()
 	text, err := os.ReadFile("README.md")
@@ -221,7 +221,8 @@ func checkReadme(t *testing.T, bin string) {
 	}
 }
 
-// compose.yaml is valid by the official Compose schema, and the schema rejects mistakes.
+// compose.yaml is valid by the official Compose schema, and the schema rejects
+// mistakes.
 func TestComposeSchema(t *testing.T) {
 	text, err := os.ReadFile("compose.yaml")
 	if err != nil {
