@@ -32,6 +32,10 @@ type recordWriter struct {
 	records, events atomic.Int64 // acknowledged
 	journeys        atomic.Int64
 
+	// sales came after their click, by partition; each list is owned by its partition's
+	// goroutine.
+	sales [kafkatest.Partitions][]*event.Conversion
+
 	// lateness is held for reading while a journey is written whose click or parent
 	// comes late, and for writing during an outage of the broker. In an outage such a
 	// click would arrive after the grace with a timestamp from before. Redirector and
@@ -102,9 +106,13 @@ func (s *journeyBatch) recordCount() int {
 	return len(s.clicks) + len(s.events) + len(s.lateClicks) + len(s.lateEvents) + len(s.replayed)
 }
 
+// maxSales is how many sales of a partition are kept to come back to.
+const maxSales = 1000
+
 // addJourney adds one journey. Most are a sale with refunds. The others are a click
 // alone, a duplicate and a conflict, a click that a spool sends twice, or a click or
-// parent that is late or missing.
+// parent that is late or missing. Some come back to an earlier sale: only these show
+// whether a processor still has clicks and sales of transactions before the last kill.
 func (s *journeyBatch) addJourney() {
 	n := s.journeys.Add(1)
 	k, click := s.newClick()
@@ -135,10 +143,11 @@ func (s *journeyBatch) addJourney() {
 		}
 	}
 	kind := rand.IntN(20)
-	if !s.mayBeLate && kind < 4 {
-		kind = 19
+	sales := s.sales[s.partition]
+	if !s.mayBeLate && kind < 4 || kind > 16 && len(sales) == 0 {
+		kind = 11
 	}
-	if kind > 1 && kind != 4 { // these have no click, or a late one
+	if kind > 1 && kind != 4 && kind < 17 { // these have no click, a late or an old one
 		s.clicks = append(s.clicks, click)
 	}
 	switch kind {
@@ -161,9 +170,28 @@ func (s *journeyBatch) addJourney() {
 		again := *click
 		again.Headers = append(slices.Clone(click.Headers), kgo.RecordHeader{Key: topic.HeaderReplay})
 		s.events, s.replayed = append(s.events, sale), append(s.replayed, &again)
+	case 17, 18, 19: // a refund of an earlier sale, and another sale of its click
+		earlier := sales[rand.IntN(len(sales))]
+		sale.ClickToken = earlier.ClickToken
+		r := refund("r")
+		r.ClickToken, r.ParentEventID = earlier.ClickToken, earlier.EventID
+		s.events = append(s.events, sale, r)
 	default:
 		s.events = append(s.events, sale, refund("r"), refund("s"))
 	}
+	if kind > 7 && kind < 17 {
+		s.keepSale(sale)
+	}
+}
+
+// keepSale keeps a sale that a later journey comes back to.
+func (s *journeyBatch) keepSale(sale *event.Conversion) {
+	sales := s.sales[s.partition]
+	if len(sales) == maxSales {
+		sales[rand.IntN(maxSales)] = sale
+		return
+	}
+	s.sales[s.partition] = append(sales, sale)
 }
 
 // newClick returns a click whose token belongs to the partition.
