@@ -58,8 +58,8 @@ func loadDashboards(t *testing.T) map[string]*dashboard {
 	return all
 }
 
-// Every dashboard and panel says what it is about and in which unit, names its data
-// source by a variable, and stands where nothing else stands.
+// Every dashboard and panel has a description and a unit, names its data source by a
+// variable, and covers no other panel.
 func TestForm(t *testing.T) {
 	uids := map[string]bool{}
 	for file, d := range loadDashboards(t) {
@@ -84,7 +84,7 @@ func TestForm(t *testing.T) {
 			for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
 				for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
 					if other := taken[[2]int{x, y}]; other != "" || x >= 24 {
-						t.Fatalf("%s: panel %q covers %q, or stands outside", file, p.Title, other)
+						t.Fatalf("%s: panel %q covers %q, or lies outside the grid", file, p.Title, other)
 					}
 					taken[[2]int{x, y}] = p.Title
 				}

@@ -88,7 +88,7 @@ func TestCompose(t *testing.T) {
 		}
 		for _, p := range s.Ports {
 			if public := name == "redirector" || name == "gateway"; public == strings.HasPrefix(p, "127.0.0.1:") {
-				t.Errorf("%s: port %s; redirector and gateway are for everybody, all others for this machine", name, p)
+				t.Errorf("%s: port %s; redirector and gateway are public, all others local", name, p)
 			}
 		}
 		if s.Build == nil {

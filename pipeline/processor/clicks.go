@@ -35,8 +35,8 @@ func (c *clickStore) keepClick(r *kgo.Record) (t [20]byte, shown bool, err error
 		c.log.Skip(r.Offset)
 		return t, false, nil
 	}
-	if shown, _ := kafka.Header(r, topic.HeaderToken); shown != "1" || len(r.Value) < event.FramingLen ||
-		r.Value[0] != 0 {
+	tokenHeader, _ := kafka.Header(r, topic.HeaderToken)
+	if tokenHeader != "1" || len(r.Value) < event.FramingLen || r.Value[0] != 0 {
 		c.log.Skip(r.Offset)
 		return t, false, nil
 	}

@@ -18,7 +18,7 @@ import (
 
 const module = "github.com/nimriz/partners"
 
-// repo is what the rules look at.
+// repo is the input of the rules.
 type repo struct {
 	pkgs  []pkg
 	files []textFile
@@ -32,7 +32,7 @@ type pkg struct {
 	files []goFile
 }
 
-// goFile is what the rules need of a Go file.
+// goFile is a Go file, as far as the rules need it.
 type goFile struct {
 	name       string // path from the root
 	test       bool   // _test.go

@@ -56,14 +56,14 @@ func importRules() []rule {
 				"github.com/cockroachdb/pebble"),
 			"its door is connectors/clickhouse:": sourceSample("connectors/sink/a.go",
 				"github.com/ClickHouse/clickhouse-go/v2/lib/driver"),
-			"ch-go/proto": sourceSample("connectors/export/a_test.go",
-				"github.com/ClickHouse/ch-go/proto"),
-			"goose/v3": sourceSample("schemas/ddl/a.go", "github.com/pressly/goose/v3"),
-			"purego": sourceSample("connectors/clickhouse/a.go",
-				"github.com/ebitengine/purego"),
-			"kafkatest: add there":             sourceSample("cmd/demo/main.go", kfake),
-			"connectors/ingest/a_test.go impo": sourceSample("connectors/ingest/a_test.go", kfake),
-			"its door is schemas/event":        sourceSample("connectors/sink/a.go", "github.com/linkedin/goavro/v2"),
+			"ch-go/proto": sourceSample("connectors/export/a_test.go", "github.com/ClickHouse/ch-go/proto"),
+			"goose/v3":    sourceSample("schemas/ddl/a.go", "github.com/pressly/goose/v3"),
+			"purego":      sourceSample("connectors/clickhouse/a.go", "github.com/ebitengine/purego"),
+
+			"kafkatest: add there":                sourceSample("cmd/demo/main.go", kfake),
+			"connectors/ingest/a_test.go imports": sourceSample("connectors/ingest/a_test.go", kfake),
+
+			"its door is schemas/event": sourceSample("connectors/sink/a.go", "github.com/linkedin/goavro/v2"),
 		}, []repo{
 			sourceSample("pipeline/clicklog/a.go", pebble+"/vfs"),
 			sourceSample("pipeline/clicklog/bench_test.go", pebble),
@@ -193,9 +193,9 @@ func guideRules() []rule {
 		{"named tests", namedTests, map[string]repo{
 			"a/DESIGN.md:2 names TestGone, which no package has": designSample("see\n`TestGone`"),
 			"names TestKills of package sink, which is in state": designSample("`sink`: `TestKills`"),
+			"CONTRIBUTING.md:1 names TestGone, which no package": guideSample("| `state`: `TestGone` |"),
 			"names BenchmarkGone": designSample(
 				"| trap | `state`: `TestKills`, `BenchmarkGone` |"),
-			"CONTRIBUTING.md:1 names TestGone, which no package has:": guideSample("| `state`: `TestGone` |"),
 		}, []repo{
 			designSample("`TestKills`, `state`: `TestKills`, TestGone, `Tests`, `sink`: replay tests"),
 			textSample("README.md", "`TestGone`"),
