@@ -72,8 +72,8 @@ func (id Identity) String() string {
 // The log's owner calls PutClick and GetClick; the log's writer calls Flush, at the
 // same time.
 type OutOfOrderStore interface {
-	// PutClick stores a click; at is its Kafka record's time in milliseconds. t and
-	// value remain the caller's.
+	// PutClick stores a click; at is its Kafka record's time in milliseconds. It must
+	// not retain t or value.
 	PutClick(t *token.Raw, at int64, value []byte) error
 	// GetClick appends the value to buf; ok is false if there is none.
 	GetClick(t *token.Raw, buf []byte) (value []byte, at int64, ok bool, err error)

@@ -71,8 +71,8 @@ func (s *slab) reset(limitBytes int64, startMint uint32) {
 	s.hasOutOfOrder = false
 }
 
-// isFull reports whether a value of n bytes no longer fits. A value that fits no slab
-// gets one for itself, which grows.
+// isFull reports whether the slab has no room for a value of n bytes. An empty slab is
+// never full: it grows for a value above limitBytes.
 func (s *slab) isFull(n int) bool {
 	return s.crowded || len(s.entries) > 0 && len(s.data)-firstRecord+recordHeadLen+n > s.limitBytes
 }

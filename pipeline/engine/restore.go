@@ -243,8 +243,9 @@ func (s *session) catchUpSideLog(ctx context.Context, p *Partition, committed in
 	})
 }
 
-// readRange calls apply with all records of [from, to), in order, control records
-// included: only they show that an aborted end has been passed.
+// readRange calls apply with all records of [from, to), in order, with control records:
+// if the range ends in an aborted transaction, only its marker shows that the end has
+// been reached.
 func (s *session) readRange(ctx context.Context, name string, id int32, from, to int64,
 	apply func([]*kgo.Record) error) error {
 	reader := kafka.RangeReader{

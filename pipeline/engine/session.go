@@ -355,8 +355,8 @@ func (s *session) awaitOffsets(ctx context.Context, r *restore) error {
 	}
 }
 
-// offsetsFetched hands the committed offsets to the restores. They are the very offsets
-// that fetching will begin at: another request might be answered from before a
+// offsetsFetched hands the committed offsets to the restores. Fetching begins at
+// exactly these. A request of their own could return older ones, from before a
 // transaction that was still completing.
 func (s *session) offsetsFetched(r *kmsg.OffsetFetchResponse) error {
 	if s.closing.Load() {

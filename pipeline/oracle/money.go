@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// amountOrUnit is what an event takes from its parent, and what its children can take
-// from it: its amount, or one unit if it has none.
+// amountOrUnit returns an event's amount, or one unit if it has none. The event takes
+// that much from its parent, and its children can take that much from it.
 func (k *judgedEvent) amountOrUnit() int64 {
 	if k.AmountMinor == nil {
 		return 1

@@ -258,9 +258,9 @@ func (t *task) finishTransaction(tx *engine.Tx) error {
 	return nil
 }
 
-// afterCommit deletes old clicks. A transaction that fails is read again, over days of
-// log if no processor ran for so long, and its events must find their clicks again: so
-// clicks are deleted only behind a commit.
+// afterCommit deletes old clicks, and only here: the events of a failed transaction are
+// read again, over days of log if no processor ran for so long, and must still find
+// their clicks.
 func (t *task) afterCommit() error {
 	t.committed = t.totals
 	t.m.waiting.WithLabelValues(t.part.Label).Set(float64(t.rows.waiting))

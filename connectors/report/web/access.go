@@ -36,9 +36,9 @@ func missingFeature(w *catalog.Workspace, need ...feature) string {
 	return ""
 }
 
-// admit checks a request: its token must be of this workspace, or of any if workspace
-// is "", and the workspace must have the features. If it lacks one, admit returns the
-// workspace's id with the error.
+// admit checks a request: its token must belong to workspace (to any workspace, if that
+// is ""), and the workspace must have all features in need. If it lacks one, admit
+// returns the workspace's id with the error.
 func (s *Server) admit(req *http.Request, workspace string, need ...feature) (*catalog.Workspace, error) {
 	token, err := s.tokens.authenticate(req, s.now())
 	if err != nil {

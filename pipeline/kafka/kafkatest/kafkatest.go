@@ -47,8 +47,8 @@ func startFake(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
 	return c
 }
 
-// Topics makes all our topics on a running broker, without a prefix, each replicated to
-// all nodes whose addresses are given.
+// Topics creates the project's topics, without a prefix, on running brokers. Each has
+// one replica on each of the given brokers.
 func Topics(t testing.TB, brokers []string) {
 	t.Helper()
 	createTopics(t, clientConfig(brokers), len(brokers))
