@@ -41,11 +41,11 @@ import (
 // from a processor: it connects from an address of its own.
 type hangingRig struct {
 	*world
-	adm             *kadm.Client
-	known, unknown  *kgo.Client // what they produce is known to the coordinator, or not
-	producer        int64
-	epoch, sequence int16
-	id              string
+	adm            *kadm.Client
+	known, unknown *kgo.Client // what they produce is known to the coordinator, or not
+	producer       int64
+	epoch          int16
+	id             string
 }
 
 const deniedHost = "127.0.0.2"
