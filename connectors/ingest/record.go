@@ -82,6 +82,8 @@ func (h *Handler) produceEvents(workspace, keyID string, list []validEvent) (rec
 		c := &list[i]
 		c.WorkspaceID, c.KeyID = workspace, keyID
 		c.ReceivedAt = receivedAt
+		c.EnteredAt = receivedAt
+		c.ResolvedBy = event.ResolvedByToken
 		c.ContentSHA256 = c.ContentHash()
 		value, err := h.codec.AppendConversion(nil, &c.Conversion)
 		if err != nil {

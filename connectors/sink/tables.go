@@ -46,6 +46,8 @@ func contextColumns() []namedColumn[event.Click] {
 		textColumn("assignment_id", func(c *event.Click) string { return c.AssignmentID }),
 		valueColumn("assigned_at", func(c *event.Click) *int64 { return nullIfZero(int64(c.AssignedAt)) }),
 		valueColumn("window_ms", func(c *event.Click) uint64 { return uint64(max(c.WindowMs, 0)) }),
+		valueColumn("follow_ms", func(c *event.Click) uint64 { return uint64(max(c.FollowMs, 0)) }),
+		valueColumn("one_sale_per_order", func(c *event.Click) bool { return c.OneSalePerOrder }),
 		textColumn("reward_terms", func(c *event.Click) string { return c.RewardTerms }),
 		textColumn("utm_source", func(c *event.Click) string { return c.UTMSource }),
 		textColumn("utm_medium", func(c *event.Click) string { return c.UTMMedium }),
@@ -90,6 +92,11 @@ func conversionColumns() []namedColumn[event.Conversion] {
 		valueColumn("metadata", func(v *event.Conversion) map[string]string { return v.Metadata }),
 		valueColumn("content_sha256", func(v *event.Conversion) string { return string(v.ContentSHA256[:]) }),
 		textColumn("key_id", func(v *event.Conversion) string { return v.KeyID }),
+		valueColumn("entered_at", func(v *event.Conversion) int64 { return int64(v.EnteredAt) }),
+		valueColumn("customer_hash", func(v *event.Conversion) string { return string(v.CustomerHash) }),
+		valueColumn("references", func(v *event.Conversion) []string { return v.References }),
+		textColumn("resolved_by", func(v *event.Conversion) string { return string(v.ResolvedBy) }),
+		valueColumn("reference_ambiguous", func(v *event.Conversion) bool { return v.ReferenceAmbiguous }),
 	}
 }
 
@@ -131,6 +138,9 @@ func outcomeColumns() []namedColumn[event.Outcome] {
 		valueColumn("event_offset", func(o *event.Outcome) uint64 { return uint64(o.EventOffset) }),
 		valueColumn("first_offset", func(o *event.Outcome) *uint64 { return toUnsigned(o.FirstOffset) }),
 		valueColumn("rules_version", func(o *event.Outcome) uint16 { return uint16(o.RulesVersion) }),
+		valueColumn("standing_change_minor", func(o *event.Outcome) *int64 { return o.StandingChangeMinor }),
+		valueColumn("metadata", func(o *event.Outcome) map[string]string { return o.Metadata }),
+		textColumn("resolved_by", func(o *event.Outcome) string { return string(o.ResolvedBy) }),
 		valueColumn("clicked_at", func(o *event.Outcome) *int64 { return nullIfZero(int64(snapshot(o).ClickedAt)) }),
 	}, nestColumns(snapshot, contextColumns())...)
 }
@@ -156,6 +166,10 @@ func rejectionColumns() []namedColumn[event.Rejection] {
 		valueColumn("detail", func(r *event.Rejection) string { return r.Detail }),
 		valueColumn("body_sha256", func(r *event.Rejection) string { return string(r.BodySHA256[:]) }),
 		textColumn("key_id", func(r *event.Rejection) string { return r.KeyID }),
+		textColumn("type", func(r *event.Rejection) string { return r.Type }),
+		valueColumn("order_id", func(r *event.Rejection) string { return r.OrderID }),
+		valueColumn("parent_event_id", func(r *event.Rejection) string { return r.ParentEventID }),
+		valueColumn("customer_hash", func(r *event.Rejection) string { return string(r.CustomerHash) }),
 	}
 }
 
@@ -181,6 +195,9 @@ func progressColumns() []namedColumn[event.Progress] {
 		}),
 		valueColumn("caught_up", func(p *event.Progress) bool { return p.CaughtUp }),
 		valueColumn("grace_ms", func(p *event.Progress) uint64 { return uint64(p.GraceMs) }),
+		valueColumn("watermark", func(p *event.Progress) int64 { return int64(p.Watermark) }),
+		valueColumn("click_life_ms", func(p *event.Progress) uint64 { return uint64(p.ClickLifeMs) }),
+		valueColumn("journey_life_ms", func(p *event.Progress) uint64 { return uint64(p.JourneyLifeMs) }),
 	}
 }
 

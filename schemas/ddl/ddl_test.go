@@ -27,7 +27,7 @@ func TestMigrations(t *testing.T) {
 		t.Fatal(names, err)
 	}
 	repeatable := regexp.MustCompile(
-		`^(CREATE (TABLE IF NOT EXISTS|MATERIALIZED VIEW IF NOT EXISTS|OR REPLACE VIEW)|ALTER TABLE [a-z_]+ (ADD COLUMN IF NOT EXISTS|MODIFY QUERY))\s`)
+		`^(CREATE (TABLE IF NOT EXISTS|MATERIALIZED VIEW IF NOT EXISTS|OR REPLACE VIEW)|ALTER TABLE [a-z_]+\s+(ADD COLUMN IF NOT EXISTS|MODIFY QUERY))\s`)
 	for i, name := range names {
 		if !strings.HasPrefix(name, "000"+string(rune('1'+i))+"_") {
 			t.Errorf("file %d is %s", i+1, name)
@@ -42,7 +42,8 @@ func TestMigrations(t *testing.T) {
 			if !ok || strings.Contains(statement, ";") || strings.Contains(after, "CREATE") {
 				t.Errorf("%s: a statement does not end where goose thinks: %.80s", name, s)
 			}
-			if !repeatable.MatchString(statement) {
+			if !repeatable.MatchString(statement) ||
+				strings.Count(statement, "ADD COLUMN ") != strings.Count(statement, "ADD COLUMN IF NOT EXISTS ") {
 				t.Errorf("%s: cannot be run again: %.80s", name, statement)
 			}
 			if strings.Contains(statement, "ENGINE =") && (!strings.Contains(statement, "ENGINE = {{engine ") ||

@@ -239,7 +239,13 @@ func (c *Codec) DecodeConversion(b []byte, v *Conversion) error {
 	if len(b) > MaxConversionBytes {
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(b), MaxConversionBytes)
 	}
-	return c.decodeTyped(b, "Conversion", v)
+	if err := c.decodeTyped(b, "Conversion", v); err != nil {
+		return err
+	}
+	if v.EnteredAt == 0 { // version 1
+		v.EnteredAt = v.ReceivedAt
+	}
+	return nil
 }
 
 // AppendOutcome appends o in wire form. If click is not nil, it is the wire form of the

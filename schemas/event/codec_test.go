@@ -27,7 +27,7 @@ func ptr[T any](v T) *T { return &v }
 
 func sampleClick() *event.Click {
 	return &event.Click{WorkspaceID: "acme", ClickToken: "2ABCdefGhIjKlMnOpQrStUvWxYz", ClickedAt: 1790000000123,
-		WindowMs:    30 * 86400_000,
+		WindowMs: 30 * 86400_000, FollowMs: 365 * 86400_000, OneSalePerOrder: true,
 		TokenStatus: event.TokenAppended, LinkID: "lnk_nomura", Domain: "go.acme.com", Slug: "nomura",
 		Destination: "https://shop.acme.com/", Trigger: event.TriggerQR,
 		PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio",
@@ -44,7 +44,9 @@ func sampleConversion() *event.Conversion {
 		Type: event.Sale, EventName: "checkout", OccurredAt: 1790000100000,
 		ReceivedAt: 1790000100250, AmountMinor: ptr(int64(10000)), Currency: "EUR", Exponent: 2, Quantity: ptr(
 			int32(3)), OrderID: "o-1", CustomerRef: "c-9",
-		Metadata: map[string]string{"store": "eu-1"}, KeyID: "0a1b2c3d"}
+		Metadata: map[string]string{"store": "eu-1"}, KeyID: "0a1b2c3d",
+		EnteredAt: 1790000100250, CustomerHash: []byte("0123456789abcdef"), References: []string{"order", "customer"},
+		ResolvedBy: event.ResolvedByCustomer, ReferenceAmbiguous: true}
 	c.ContentSHA256 = c.ContentHash()
 	return c
 }
@@ -57,20 +59,24 @@ func sampleOutcome() *event.Outcome {
 		AmountMinor: ptr(int64(6000)), Currency: "EUR", Exponent: 2,
 		OrderID: "o-1", ParentEventID: "evt_1", ParentType: "sale", ReasonText: "broken", EstimatedRewardMinor: ptr(
 			int64(-400)), RewardCurrency: "EUR", ContentSHA256: c.ContentSHA256,
-		EventPartition: 3, EventOffset: 77, FirstOffset: ptr(int64(5)), RulesVersion: 1, Click: sampleClick()}
+		EventPartition: 3, EventOffset: 77, FirstOffset: ptr(int64(5)), RulesVersion: 1,
+		StandingChangeMinor: ptr(int64(-4000)), Metadata: map[string]string{"store": "eu-1"},
+		ResolvedBy: event.ResolvedByOrder, Click: sampleClick()}
 }
 
 func sampleProgress() *event.Progress {
 	return &event.Progress{Partition: 3, At: 1790000300000, ClicksPosition: 100, ConversionsPosition: 20,
 		ClicksMaxAt: 1790000299000, ConversionsMaxAt: 1790000298000, OutcomesEnd: 24,
 		Read: 20, Attributed: 11, Reversed: 3, Duplicate: 2, Conflict: 1, Unattributed: 1, Unreadable: 1, Waiting: 1,
-		OldestWaitingReceivedAt: ptr(event.Millis(1790000298000)), CaughtUp: true, GraceMs: 259200000}
+		OldestWaitingReceivedAt: ptr(event.Millis(1790000298000)), CaughtUp: true, GraceMs: 259200000,
+		Watermark: 1790000298500, ClickLifeMs: 40 * 86400_000, JourneyLifeMs: 400 * 86400_000}
 }
 
 func sampleRejection() *event.Rejection {
 	return &event.Rejection{WorkspaceID: "acme", WebhookID: "msg_1", EventID: "evt_3", ClickToken: "x",
 		ReceivedAt: 1790000400000, Status: 422, Code: "bad_amount", Field: "amount",
-		Detail: "three digits", BodySHA256: [32]byte{1, 2, 3}, KeyID: "0a1b2c3d"}
+		Detail: "three digits", BodySHA256: [32]byte{1, 2, 3}, KeyID: "0a1b2c3d",
+		Type: "refund", OrderID: "o-1", ParentEventID: "evt_1", CustomerHash: []byte("0123456789abcdef")}
 }
 
 func encodeAll(t testing.TB, c *event.Codec) map[string][]byte {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/twmb/avro"
 )
@@ -144,5 +146,57 @@ func TestGoldenIsRead(t *testing.T) {
 		if record, _, err := c.Text(b); err != nil || record != s.Record {
 			t.Errorf("%s: %q, %v", s.Record, record, err)
 		}
+	}
+}
+
+// A record of version 1 has the defaults that its fields had then: an event entered the
+// log when it was received, by a token that it named; nothing follows.
+func TestFirstVersionsAreRead(t *testing.T) {
+	c := event.DefaultCodec()
+	click, conversion, outcome := sampleClick(), sampleConversion(), sampleOutcome()
+	progress, rejection := sampleProgress(), sampleRejection()
+	click.FollowMs, click.OneSalePerOrder = 0, false
+	conversion.EnteredAt = conversion.ReceivedAt
+	conversion.CustomerHash, conversion.References = nil, nil
+	conversion.ResolvedBy, conversion.ReferenceAmbiguous = event.ResolvedByToken, false
+	outcome.StandingChangeMinor, outcome.Metadata, outcome.ResolvedBy = nil, nil, event.ResolvedByToken
+	outcome.Click = click
+	progress.Watermark, progress.ClickLifeMs, progress.JourneyLifeMs = 0, 0, 0
+	rejection.Type, rejection.OrderID, rejection.ParentEventID, rejection.CustomerHash = "", "", "", nil
+
+	check := func(record string, want, got any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", record, err)
+		}
+		if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
+			t.Errorf("%s version 1:\n%s", record, d)
+		}
+	}
+	var k event.Click
+	check("Click", click, &k, c.DecodeClick(golden(t, "Click", 1), &k))
+	var v event.Conversion
+	check("Conversion", conversion, &v, c.DecodeConversion(golden(t, "Conversion", 1), &v))
+	var o event.Outcome
+	check("Outcome", outcome, &o, c.DecodeOutcome(golden(t, "Outcome", 1), &o))
+	var p event.Progress
+	check("Progress", progress, &p, c.DecodeProgress(golden(t, "Progress", 1), &p))
+	var r event.Rejection
+	check("Rejection", rejection, &r, c.DecodeRejection(golden(t, "Rejection", 1), &r))
+}
+
+// An outcome embeds a click that was stored under version 1 in today's form.
+func TestOutcomeOfFirstClick(t *testing.T) {
+	c := event.DefaultCodec()
+	wire := golden(t, "Click", 1)
+	b, err := c.AppendOutcome(nil, sampleOutcome(), wire)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := sampleOutcome()
+	want.Click.FollowMs, want.Click.OneSalePerOrder = 0, false
+	var got event.Outcome
+	if err := c.DecodeOutcome(b, &got); err != nil || !cmp.Equal(want, &got) {
+		t.Errorf("%v\n%s", err, cmp.Diff(want, &got))
 	}
 }

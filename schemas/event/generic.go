@@ -41,6 +41,15 @@ func (f genericFields) textOf(name string) string { s, _ := f[name].(string); re
 func (f genericFields) longOf(name string) int64  { v, _ := f[name].(int64); return v }
 func (f genericFields) intOf(name string) int32   { v, _ := f[name].(int32); return v }
 func (f genericFields) flagOf(name string) bool   { v, _ := f[name].(bool); return v }
+
+// bytesOf returns nil for an empty field.
+func (f genericFields) bytesOf(name string) []byte {
+	if b, _ := f[name].([]byte); len(b) > 0 {
+		return b
+	}
+	return nil
+}
+
 func (f genericFields) timeOf(name string) Millis {
 	t, ok := f[name].(time.Time)
 	if !ok {
@@ -74,6 +83,9 @@ func (c *Codec) AppendProgress(dst []byte, p *Progress) ([]byte, error) {
 		"oldest_waiting_received_at": oldest,
 		"caught_up":                  p.CaughtUp,
 		"grace_ms":                   p.GraceMs,
+		"watermark":                  p.Watermark.Time(),
+		"click_life_ms":              p.ClickLifeMs,
+		"journey_life_ms":            p.JourneyLifeMs,
 	})
 }
 
@@ -101,6 +113,9 @@ func (c *Codec) DecodeProgress(b []byte, p *Progress) error {
 		Waiting:             f.longOf("waiting"),
 		CaughtUp:            f.flagOf("caught_up"),
 		GraceMs:             f.longOf("grace_ms"),
+		Watermark:           f.timeOf("watermark"),
+		ClickLifeMs:         f.longOf("click_life_ms"),
+		JourneyLifeMs:       f.longOf("journey_life_ms"),
 	}
 	if u, ok := f["oldest_waiting_received_at"].(map[string]any); ok {
 		at := genericFields(u).timeOf("long.timestamp-millis")
@@ -123,6 +138,11 @@ func (c *Codec) AppendRejection(dst []byte, r *Rejection) ([]byte, error) {
 		"detail":       r.Detail,
 		"body_sha256":  r.BodySHA256[:],
 		"key_id":       r.KeyID,
+
+		"type":            r.Type,
+		"order_id":        r.OrderID,
+		"parent_event_id": r.ParentEventID,
+		"customer_hash":   r.CustomerHash,
 	})
 }
 
@@ -143,6 +163,11 @@ func (c *Codec) DecodeRejection(b []byte, r *Rejection) error {
 		Field:       f.textOf("field"),
 		Detail:      f.textOf("detail"),
 		KeyID:       f.textOf("key_id"),
+
+		Type:          f.textOf("type"),
+		OrderID:       f.textOf("order_id"),
+		ParentEventID: f.textOf("parent_event_id"),
+		CustomerHash:  f.bytesOf("customer_hash"),
 	}
 	sum, _ := f["body_sha256"].([]byte)
 	copy(r.BodySHA256[:], sum)

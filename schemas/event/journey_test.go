@@ -42,6 +42,8 @@ func sampleWait() *event.JourneyWait {
 	c := sampleConversion()
 	c.Type, c.ParentEventID, c.ReasonText = event.Reversal, "evt_0", "chargeback"
 	c.ClickToken, c.Metadata, c.KeyID = "", nil, ""
+	c.EnteredAt, c.CustomerHash, c.References = 0, nil, nil
+	c.ResolvedBy, c.ReferenceAmbiguous = "", false
 	return &event.JourneyWait{Event: *c, Partition: 3, Behind: true}
 }
 

@@ -98,6 +98,17 @@ const (
 	TokenOff      TokenStatus = "off"
 )
 
+// ResolvedBy is how the click token of an event was found.
+type ResolvedBy string
+
+// The values of ResolvedBy.
+const (
+	ResolvedByToken    ResolvedBy = "token"    // the event named it
+	ResolvedByOrder    ResolvedBy = "order"    // by its order id
+	ResolvedByCustomer ResolvedBy = "customer" // by its customer
+	ResolvedByNone     ResolvedBy = "none"     // not found
+)
+
 // Trigger is how the visitor reached the short link.
 type Trigger string
 
@@ -110,54 +121,59 @@ const (
 // Click is one redirect with the commercial context frozen at that moment. The
 // redirector writes it; partner, program and link fields are the catalog's of then.
 type Click struct {
-	WorkspaceID string      `avro:"workspace_id"` // owner of the host
+	// of the visit
+
 	ClickToken  string      `avro:"click_token"`  // 27 base62 characters; the record's key
 	ClickedAt   Millis      `avro:"clicked_at"`   // the redirector's clock
-	WindowMs    int64       `avro:"window_ms"`    // attribution window of a positive
 	TokenStatus TokenStatus `avro:"token_status"` // whether the visitor got the token
 	TokenReason string      `avro:"token_reason"` // why not; empty if they did
-	LinkID      string      `avro:"link_id"`      // in the workspace
-	// of the link, also if visited by an alias
-	Domain string `avro:"domain"`
-	Slug   string `avro:"slug"` // of the link
-	// as configured, without query and fragment
-	Destination         string  `avro:"destination"`
-	Trigger             Trigger `avro:"trigger"`              // link or QR code
-	PartnerID           string  `avro:"partner_id"`           // empty: the link has no partner
-	PartnerKey          string  `avro:"partner_key"`          // the workspace's own name for it
-	PartnerName         string  `avro:"partner_name"`         // for people
-	PartnerRelationship string  `avro:"partner_relationship"` // other than approved: review
-	PartnerLifecycle    string  `avro:"partner_lifecycle"`    // other than active: review
-	ProgramID           string  `avro:"program_id"`           // empty: the link has no program
-	ProgramKey          string  `avro:"program_key"`          // the workspace's own name for it
-	ProgramName         string  `avro:"program_name"`         // for people
-	ProgramStatus       string  `avro:"program_status"`       // active, paused, archived
-	AssignmentID        string  `avro:"assignment_id"`        // of the link to the partner
-	AssignedAt          Millis  `avro:"assigned_at"`          // 0 if there is no assignment
-	RewardTerms         string  `avro:"reward_terms"`         // "10%" or "5.00 USD"; empty: none
-	UTMSource           string  `avro:"utm_source"`           // this and the next four: the program's
-	UTMMedium           string  `avro:"utm_medium"`
-	UTMCampaign         string  `avro:"utm_campaign"`
-	UTMTerm             string  `avro:"utm_term"`
-	UTMContent          string  `avro:"utm_content"`
+	Trigger     Trigger     `avro:"trigger"`      // link or QR code
 	// this and the next four: query parameters of the visited URL
 	Sub1         string `avro:"sub1"`
 	Sub2         string `avro:"sub2"`
 	Sub3         string `avro:"sub3"`
 	Sub4         string `avro:"sub4"`
 	Sub5         string `avro:"sub5"`
-	Experiment   string `avro:"experiment"`    // the link's
-	Variant      string `avro:"variant"`       // the link's
 	ReferrerHost string `avro:"referrer_host"` // host of the Referer header
-	// of the address, ISO 3166 alpha-2; empty: unknown
-	Country string `avro:"country"`
+	Country      string `avro:"country"`       // of the address, ISO 3166 alpha-2; empty: unknown
 	// this and the next two: parsed from the User-Agent
-	Device        string `avro:"device"`
-	OS            string `avro:"os"`
-	Browser       string `avro:"browser"`
-	IsBot         bool   `avro:"is_bot"`         // its conversions need review
-	BotReason     string `avro:"bot_reason"`     // how it was recognized
-	CatalogOffset int64  `avro:"catalog_offset"` // newest catalog record this was resolved from
+	Device    string `avro:"device"`
+	OS        string `avro:"os"`
+	Browser   string `avro:"browser"`
+	IsBot     bool   `avro:"is_bot"`     // its conversions need review
+	BotReason string `avro:"bot_reason"` // how it was recognized
+
+	// of the link: the same for all visits that one catalog record resolves
+
+	WorkspaceID string `avro:"workspace_id"` // owner of the host
+	WindowMs    int64  `avro:"window_ms"`    // attribution window of a positive
+	// how long after its origin a positive that follows another counts; 0: none does
+	FollowMs            int64  `avro:"follow_ms"`
+	OneSalePerOrder     bool   `avro:"one_sale_per_order"`   // a second sale of one order is unattributed
+	LinkID              string `avro:"link_id"`              // in the workspace
+	Domain              string `avro:"domain"`               // of the link, also if visited by an alias
+	Slug                string `avro:"slug"`                 // of the link
+	Destination         string `avro:"destination"`          // as configured, without query and fragment
+	PartnerID           string `avro:"partner_id"`           // empty: the link has no partner
+	PartnerKey          string `avro:"partner_key"`          // the workspace's own name for it
+	PartnerName         string `avro:"partner_name"`         // for people
+	PartnerRelationship string `avro:"partner_relationship"` // other than approved: review
+	PartnerLifecycle    string `avro:"partner_lifecycle"`    // other than active: review
+	ProgramID           string `avro:"program_id"`           // empty: the link has no program
+	ProgramKey          string `avro:"program_key"`          // the workspace's own name for it
+	ProgramName         string `avro:"program_name"`         // for people
+	ProgramStatus       string `avro:"program_status"`       // active, paused, archived
+	AssignmentID        string `avro:"assignment_id"`        // of the link to the partner
+	AssignedAt          Millis `avro:"assigned_at"`          // 0 if there is no assignment
+	RewardTerms         string `avro:"reward_terms"`         // "10%" or "5.00 USD"; empty: none
+	UTMSource           string `avro:"utm_source"`           // this and the next four: the program's
+	UTMMedium           string `avro:"utm_medium"`
+	UTMCampaign         string `avro:"utm_campaign"`
+	UTMTerm             string `avro:"utm_term"`
+	UTMContent          string `avro:"utm_content"`
+	Experiment          string `avro:"experiment"`     // the link's
+	Variant             string `avro:"variant"`        // the link's
+	CatalogOffset       int64  `avro:"catalog_offset"` // newest catalog record this was resolved from
 }
 
 // truncatableTexts returns the fields that Fit may truncate. Ids, keys, statuses and
@@ -202,7 +218,7 @@ func (c *Click) Fit() (truncated int) {
 // encodedSize returns the length of c's Avro binary form, framing not counted. A test
 // compares it with the encoder.
 func (c *Click) encodedSize() int {
-	n := 3 // token_status, trigger and is_bot, a byte each
+	n := 4 // token_status, trigger, is_bot and one_sale_per_order, a byte each
 	for _, s := range []string{
 		c.WorkspaceID, c.ClickToken, c.TokenReason, c.LinkID,
 		c.PartnerID, c.PartnerKey, c.PartnerRelationship, c.PartnerLifecycle,
@@ -213,7 +229,7 @@ func (c *Click) encodedSize() int {
 	for _, s := range c.truncatableTexts() {
 		n += encodedTextSize(*s)
 	}
-	for _, v := range []int64{int64(c.ClickedAt), c.WindowMs, int64(c.AssignedAt), c.CatalogOffset} {
+	for _, v := range []int64{int64(c.ClickedAt), c.WindowMs, c.FollowMs, int64(c.AssignedAt), c.CatalogOffset} {
 		n += encodedLongSize(v)
 	}
 	return n
@@ -251,6 +267,13 @@ type Conversion struct {
 	Metadata      map[string]string `avro:"metadata"`        // at most 20 pairs
 	ContentSHA256 [32]byte          `avro:"content_sha256"`  // ContentHash
 	KeyID         string            `avro:"key_id"`          // of the secret that signed the request
+	// EnteredAt is when the event entered the log: ReceivedAt or, if it was forwarded for
+	// a reference, the time of forwarding. Waits and lives are measured from it.
+	EnteredAt          Millis     `avro:"entered_at"`
+	CustomerHash       []byte     `avro:"customer_hash"`       // of CustomerRef, 16 bytes; nil: none
+	References         []string   `avro:"references"`          // kinds that were on at receipt: order, customer
+	ResolvedBy         ResolvedBy `avro:"resolved_by"`         // how ClickToken was found
+	ReferenceAmbiguous bool       `avro:"reference_ambiguous"` // several tokens made the reference
 }
 
 // Outcome is the verdict on one record of `conversions`. The processor writes it, once.
@@ -284,7 +307,12 @@ type Outcome struct {
 	EventOffset          int64    `avro:"event_offset"`           // where the event is in conversions
 	FirstOffset          *int64   `avro:"first_offset"`           // of a repeat: of the first event
 	RulesVersion         int32    `avro:"rules_version"`          // of the rules that judged it
-	Click                *Click   `avro:"click"`                  // nil if it may not be shown
+	// StandingChangeMinor is what the row changes of its root's standing amount, in the
+	// root's currency. Nil: no effect, rules version 1, or a root without amount.
+	StandingChangeMinor *int64            `avro:"standing_change_minor"`
+	Metadata            map[string]string `avro:"metadata"`    // of the event
+	ResolvedBy          ResolvedBy        `avro:"resolved_by"` // of the event
+	Click               *Click            `avro:"click"`       // nil if it may not be shown
 }
 
 // Progress says how far one partition is processed. The processor writes it with each
@@ -308,6 +336,11 @@ type Progress struct {
 	OldestWaitingReceivedAt *Millis // smallest received_at of waiting events; nil if none waits
 	CaughtUp                bool    // both inputs were read to their ends a moment ago
 	GraceMs                 int64   // how long an event waits for its click or parent
+	// Watermark: every event and click that reached Kafka before it is judged or waits.
+	// 0: unknown.
+	Watermark     Millis
+	ClickLifeMs   int64 // how long a click may bring its first event; 0: unknown
+	JourneyLifeMs int64 // how long a journey accepts more events; 0: unknown
 }
 
 // Rejection is a signed request, or one event of a batch, that the gateway refused. It
@@ -324,6 +357,12 @@ type Rejection struct {
 	Detail      string   // for people, in the gateway's own words
 	BodySHA256  [32]byte // of the whole body
 	KeyID       string   // of the secret that signed the request
+	// The following are of the event, as far as they could be read.
+
+	Type          string
+	OrderID       string // truncated to 128 characters
+	ParentEventID string // truncated to 128 characters
+	CustomerHash  []byte // as in Conversion
 }
 
 // Decimal prints minor units with the given number of digits after the point:

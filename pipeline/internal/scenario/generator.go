@@ -70,6 +70,8 @@ func (g *Generator) Sale(k *event.Click, minor int64) *event.Conversion {
 		Type:        event.Sale,
 		OccurredAt:  k.ClickedAt + 5000,
 		ReceivedAt:  event.MillisOf(g.Now()),
+		EnteredAt:   event.MillisOf(g.Now()),
+		ResolvedBy:  event.ResolvedByToken,
 		AmountMinor: &minor,
 		Currency:    "EUR",
 		Exponent:    2,
@@ -89,6 +91,8 @@ func (g *Generator) Refund(of *event.Conversion, minor int64) *event.Conversion 
 		Type:          event.Refund,
 		OccurredAt:    of.OccurredAt + 1000,
 		ReceivedAt:    event.MillisOf(g.Now()),
+		EnteredAt:     event.MillisOf(g.Now()),
+		ResolvedBy:    event.ResolvedByToken,
 		AmountMinor:   &minor,
 		Currency:      "EUR",
 		Exponent:      2,
@@ -170,6 +174,7 @@ func (g *Generator) Record(s Step) (*kgo.Record, error) {
 	}
 	c := *s.Event
 	c.ReceivedAt = event.MillisOf(g.Now())
+	c.EnteredAt = c.ReceivedAt
 	r, err := g.EventRecord(&c)
 	if err == nil && s.Truncated {
 		r.Value = r.Value[:len(r.Value)/2]
