@@ -134,11 +134,7 @@ func (c *call) printClick(e *report.Record) {
 // printChain prints the tree of events if it has more than one.
 func (c *call) printChain(e *report.Record) {
 	if len(e.Chain) == 1 && e.Chain[0].Standing != nil {
-		if m := e.Chain[0].Standing.Money; m != nil {
-			c.printField("stands", "%s: nothing was taken back", m)
-		} else {
-			c.printField("stands", "yes, without amount: nothing was taken back")
-		}
+		c.printField("standing", "%s: nothing was taken back", e.Chain[0].Standing.Left())
 	}
 	if len(e.Chain) < 2 {
 		return

@@ -20,7 +20,7 @@ const (
 	deviceOther   = "other"
 )
 
-// otherName stands for every OS and browser that is not in the fixed lists.
+// otherName names every OS and browser that is not in the fixed lists.
 const otherName = "Other"
 
 const (

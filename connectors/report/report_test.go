@@ -80,16 +80,16 @@ func writeAnswer(out *strings.Builder, a *report.Answer) {
 			fmt.Fprintf(out, "    wait %s\n", e.Wait.Words())
 		}
 		for _, l := range e.Chain {
-			stands := "no effect"
+			standing := "no effect"
 			if l.Standing != nil {
-				stands = l.Standing.String()
+				standing = l.Standing.String()
 			}
 			this := ""
 			if l.Event == e.Event {
 				this = " ← this"
 			}
 			fmt.Fprintf(out, "    %s%s %s %s: %s%s\n", strings.Repeat("  ", l.Depth), l.EventID, l.Type, l.Verdict,
-				stands, this)
+				standing, this)
 		}
 	}
 }

@@ -182,13 +182,17 @@ func (w *Wait) Words() string {
 	return text
 }
 
-// String is 70.00 EUR stands, or the like for an event without amount.
-func (s *Standing) String() string {
+// String is such as 70.00 EUR standing, or the like for an event without an amount.
+func (s *Standing) String() string { return s.Left() + " standing" }
+
+// Left is what is left: an amount such as 70.00 EUR, or, of an event without an amount,
+// all or nothing.
+func (s *Standing) Left() string {
 	switch {
 	case s.Money != nil:
-		return s.Money.String() + " stands"
+		return s.Money.String()
 	case s.Unit:
-		return "stands"
+		return "all"
 	}
-	return "nothing stands"
+	return "nothing"
 }

@@ -39,10 +39,10 @@ func (n *notes) String() string {
 	return n.buf.String()
 }
 
-// State that the log can no longer bring up to date is made anew, and what is newer
-// than it is judged all the same: state so old that tombstones may be gone, and state
-// that stands where the log no longer begins. State that is merely some transactions
-// behind is kept.
+// State that the log can no longer bring up to date is rebuilt, and what is newer than
+// it is judged all the same: state so old that tombstones may be gone, and state whose
+// position the log no longer reaches. State that is merely some transactions behind is
+// kept.
 func TestStaleState(t *testing.T) {
 	forget := func(name string) func(*testing.T, *kfake.Cluster, *world) {
 		return func(t *testing.T, c *kfake.Cluster, w *world) {

@@ -18,7 +18,7 @@ import (
 type totals struct {
 	read, attributed, reversed, duplicate, conflict, unattributed, unreadable int64
 	// outcomesEnd is the offset behind the last row in outcomes. No listing can tell
-	// it: markers of transactions stand in the log too.
+	// it: markers of transactions are in the log too.
 	outcomesEnd int64
 }
 

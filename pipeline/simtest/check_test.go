@@ -177,7 +177,7 @@ func same(what string, got, want map[string]string) error {
 	return nil
 }
 
-// standing compares what stands of each event, and that nothing waits, with the oracle.
+// standing compares what is left of each event, and that nothing waits, with the oracle.
 func standing(states map[int32]answers, want oracle.Result) error {
 	got := make(map[oracle.Position]oracle.Money)
 	for id, a := range states {
@@ -207,12 +207,12 @@ func standing(states map[int32]answers, want oracle.Result) error {
 	}
 	for p, m := range want.Standing {
 		if g, ok := got[p]; !ok || g != m {
-			return fmt.Errorf("of the event at partition %d offset %d stands %v (there: %v), the oracle says %v",
+			return fmt.Errorf("of the event at partition %d offset %d %v is left (there: %v), the oracle says %v",
 				p.Partition, p.Offset, g, ok, m)
 		}
 	}
 	if len(got) != len(want.Standing) {
-		return fmt.Errorf("%d events stand, the oracle says %d", len(got), len(want.Standing))
+		return fmt.Errorf("%d events have something left, the oracle says %d", len(got), len(want.Standing))
 	}
 	return nil
 }

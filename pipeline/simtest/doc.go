@@ -3,7 +3,7 @@
 //
 // # What is real and what is not
 //
-// Real: the processor, franz-go, Pebble, the click log, the rules. Stood in for: the
+// Real: the processor, franz-go, Pebble, the click log, the rules. Replaced: the
 // broker (kfake, over its virtual network), the disk (Pebble's crash-able memory file
 // system: a crash keeps what was synced and a random part of the rest), the clock
 // (testing/synctest: hours pass in milliseconds). kfake writes a transaction's markers

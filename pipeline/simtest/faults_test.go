@@ -73,7 +73,7 @@ var faults = []fault{
 		l.cable.freeze()
 		// Now and then every deadline passes but that of the watchdog, whose process
 		// leaves goroutines behind when it goes. Not where others wait for the stopped
-		// goroutine with a lock: virtual time would stand still.
+		// goroutine with a lock: virtual time would not move.
 		longest := 3 * time.Second
 		if inTransaction[step] && w.below(4) == 0 {
 			longest = 45 * time.Second

@@ -149,7 +149,7 @@ func (m *machine) bury(l *life) {
 	l.cancel()
 }
 
-// crash ends a process where it stands. next says what the disk holds when it starts
+// crash ends a process where it is. next says what the disk holds when it starts
 // again, of what a power cut leaves.
 func (m *machine) crash(l *life, keep int, next func(crashed *vfs.MemFS) *vfs.MemFS) {
 	m.mu.Lock()

@@ -26,7 +26,7 @@ func TestMurmur2(t *testing.T) {
 }
 
 // Kafka's own producers, which an operator may use to repair a topic, must put a token
-// where the daemons put it. franz-go's default partitioner stands for them.
+// where the daemons put it. franz-go's default partitioner takes their place.
 func TestPartitionIsKafkas(t *testing.T) {
 	kafkas := kgo.StickyKeyPartitioner(nil).ForTopic(Clicks)
 	for i := range 1000 {

@@ -91,7 +91,7 @@ func TestBrokenDownload(t *testing.T) {
 			t.Error("it is not logged, or counted as answered too")
 		}
 	})
-	t.Run("its reader stands still until the time is over", func(t *testing.T) {
+	t.Run("its reader stops until the time is over", func(t *testing.T) {
 		// How much time brings the first bytes but not the last depends on the machine.
 		r := big(t)
 		limit := 2 * time.Second

@@ -156,11 +156,11 @@ type eventRow struct {
 }
 
 type chainLink struct {
-	EventID string `json:"event_id"`
-	Type    string `json:"type"`
-	Verdict string `json:"verdict"`          // empty: it waits
-	Depth   int    `json:"depth"`            // below the root
-	Stands  string `json:"stands,omitempty"` // its standing amount, in words
+	EventID  string `json:"event_id"`
+	Type     string `json:"type"`
+	Verdict  string `json:"verdict"`            // empty: it waits
+	Depth    int    `json:"depth"`              // below the root
+	Standing string `json:"standing,omitempty"` // what is left of it, such as 70.00 EUR
 }
 
 func (s *Server) listEvents(w http.ResponseWriter, req *http.Request, workspace string) error {
@@ -240,7 +240,7 @@ func newEventRow(r *report.Record) eventRow {
 	for _, step := range r.Chain {
 		link := chainLink{EventID: step.EventID, Type: step.Type, Verdict: step.Verdict, Depth: step.Depth}
 		if step.Standing != nil {
-			link.Stands = step.Standing.String()
+			link.Standing = step.Standing.Left()
 		}
 		row.Chain = append(row.Chain, link)
 	}
