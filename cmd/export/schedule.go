@@ -10,8 +10,9 @@ import (
 	"github.com/nimriz/partners/connectors/export"
 )
 
-// runSchedule exports on a schedule, as a daemon. hasManifests reports whether -as-of
-// or -since is set.
+// runSchedule exports on a schedule, as a daemon: export.Schedule in
+// connectors/export decides which days are due. hasManifests reports whether -as-of or
+// -since is set.
 func runSchedule(ctx context.Context, d *daemon.Daemon, wh clickhouse.Config, schedule string, cfg export.Config,
 	hasManifests bool) error {
 	if cfg.From+cfg.To != "" || hasManifests || cfg.Dir == "-" {

@@ -5,6 +5,19 @@ import (
 	"strings"
 )
 
+// Reasons for which a click does not count as a person's: the values of bot_reason. A
+// request gets the first that applies.
+const (
+	botHead = "head" // a HEAD request
+	// botPrefetch: the browser fetches ahead. Sec-Purpose, Purpose or X-Moz says
+	// prefetch, or X-Purpose says preview.
+	botPrefetch = "prefetch"
+	botNoAgent  = "no_user_agent" // no User-Agent, or a blank one
+	botCrawler  = "crawler"       // a search engine, a link preview, a monitor
+	botHeadless = "headless"      // a browser without a screen
+	botTool     = "tool"          // an HTTP library or command
+)
+
 // botReason returns the reason for which a request is not a person's, or "".
 func botReason(r *http.Request, userAgent string, info agentInfo) string {
 	switch {

@@ -19,9 +19,13 @@ type trialSecrets struct {
 }
 
 // Verify checks that body and headers were signed with an active secret of the
-// workspace, and recently. It checks first the form of the headers (ErrMissing), then
-// the signatures (ErrBad), and only then the clock (ErrStale, ErrFuture): a client
-// without secret learns nothing about time or workspace.
+// workspace (HMAC-SHA256, computeMAC in secret.go), and within Tolerance, five minutes,
+// of now. A request that is repeated within this window is genuine too: the processor
+// judges a repeated event as a duplicate.
+//
+// Verify checks first the form of the headers (ErrMissing), then the signatures
+// (ErrBad), and only then the clock (ErrStale, ErrFuture): a client without secret
+// learns nothing about time or workspace.
 //
 // With ErrStale and ErrFuture the result is filled in, because the request is genuine
 // and its refusal can be recorded; with any other error it is zero.

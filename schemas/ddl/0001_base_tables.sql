@@ -3,7 +3,7 @@
 --
 -- arrived_at is the record's timestamp in Kafka, never the clock of the insert: the
 -- month of a row, and with it the part it goes to, is the same when an insert is
--- repeated.
+-- repeated. clicked_at is the redirector's clock when the visitor clicked.
 --
 -- The deduplication windows let the sink repeat an insert: every table of a chain,
 -- targets of materialized views included, needs its own. They count blocks (one for
