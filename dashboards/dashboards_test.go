@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -13,9 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
-	"github.com/nimriz/partners/schemas/ddl"
 )
 
 type dashboard struct {
@@ -148,15 +145,7 @@ func TestPromQL(t *testing.T) {
 // and with a selection.
 func TestSQL(t *testing.T) {
 	dsn := clickhousetest.ForTest(t)
-	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: dsn}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if err := conn.Migrate(t.Context(), ddl.Migrations(),
-		clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
-		t.Fatal(err)
-	}
+	conn := clickhousetest.OpenMigrated(t, dsn)
 	rowsSQL, err := os.ReadFile("testdata/rows.sql")
 	if err != nil {
 		t.Fatal(err)

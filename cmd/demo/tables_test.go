@@ -1,30 +1,19 @@
 package main
 
 import (
-	"log/slog"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/pipeline/oracle"
-	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/event"
 )
 
 // The tables are read back into the records that went in: every field, null and
 // present, and no click where no snapshot may be shown.
 func TestTablesAreReadBack(t *testing.T) {
-	quiet := slog.New(slog.DiscardHandler)
-	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)}, quiet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: quiet}); err != nil {
-		t.Fatal(err)
-	}
+	conn := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
 	if err := conn.Exec(t.Context(), `
 INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, flags, type, effect, occurred_at, received_at,
 	decided_at, amount_minor, currency, exponent, quantity, content_sha256, event_partition, event_offset, first_offset,

@@ -19,7 +19,6 @@ import (
 	"github.com/nimriz/partners/connectors/sink"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
-	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/segmentio/ksuid"
@@ -43,14 +42,7 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 	brokers := kafkatest.Broker(t)
 	k := kafka.DefaultConfig()
 	k.Brokers = brokers
-	wh, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)}, quiet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer wh.Close()
-	if err := wh.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: quiet}); err != nil {
-		t.Fatal(err)
-	}
+	wh := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
 	codec := event.DefaultCodec()
 	cfg := sink.DefaultConfig()
 	cfg.Linger, cfg.BatchRows = 200*time.Millisecond, 200

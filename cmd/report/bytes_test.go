@@ -17,7 +17,6 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/connectors/export"
 	"github.com/nimriz/partners/connectors/report/web"
-	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/ledger"
 )
 
@@ -56,14 +55,7 @@ FROM numbers(200)`
 // columns have the same names and order, and cells have the same format.
 func TestReportHasTheBytesOfAnExport(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
-	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)}, quiet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: quiet}); err != nil {
-		t.Fatal(err)
-	}
+	conn := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
 	for _, statement := range []string{nastyRows, `
 INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_offset) VALUES
 	('acme', 'workspace', 'workspace/acme', '{"plan":"enterprise","access":

@@ -24,7 +24,6 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
-	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/ledger"
 )
 
@@ -42,15 +41,7 @@ func newRig(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: dsn}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	if err := conn.Migrate(t.Context(), ddl.Migrations(),
-		clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
-		t.Fatal(err)
-	}
+	conn := clickhousetest.OpenMigrated(t, dsn)
 	r := &rig{TB: t, conn: conn, at: at}
 	r.catalog(0, "workspace", "workspace/acme", `{"name":"Acme","timezone":"Europe/Berlin"}`)
 	r.catalog(1, "partner", "partner/acme/p0", `{"id":"p0","relationship":"approved"}`)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
-	"github.com/nimriz/partners/schemas/ddl"
 )
 
 // Rows of the last day, and the watermark that passes it, arrive right after the ends
@@ -24,15 +23,7 @@ func TestWatermarkPassesWhileAnExportBegins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: dsn}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	if err := conn.Migrate(t.Context(), ddl.Migrations(),
-		clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
-		t.Fatal(err)
-	}
+	conn := clickhousetest.OpenMigrated(t, dsn)
 	r := &rig{TB: t, conn: conn}
 	r.catalog(0, "workspace", "workspace/acme", `{"name":"Acme","timezone":"Europe/Berlin"}`)
 	r.rows(50, true)

@@ -3,14 +3,12 @@ package report
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
-	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/ledger"
 )
 
@@ -18,15 +16,7 @@ import (
 // and click, e2.
 func openMigrated(t *testing.T) *clickhouse.Conn {
 	t.Helper()
-	quiet := slog.New(slog.DiscardHandler)
-	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)}, quiet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: quiet}); err != nil {
-		t.Fatal(err)
-	}
+	conn := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
 	if err := conn.Exec(t.Context(), `
 INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, review, flags, type, effect, amount_minor,
 	currency, exponent, quantity, utm_term, utm_content, is_bot, occurred_at, received_at, clicked_at,

@@ -4,16 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"strings"
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
-	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/connectors/report/dispute"
-	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/ledger"
 	"github.com/shopspring/decimal"
 )
@@ -22,16 +19,7 @@ import (
 // statements, `why` and `dispute` print an answer's structure.
 func TestAnswers(t *testing.T) {
 	datadriven.Walk(t, "testdata/answers", func(t *testing.T, path string) {
-		conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)},
-			slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if err := conn.Migrate(t.Context(), ddl.Migrations(),
-			clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
-			t.Fatal(err)
-		}
+		conn := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
 		reader := report.New(conn)
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			var out strings.Builder

@@ -1,13 +1,11 @@
 package sink
 
 import (
-	"log/slog"
 	"slices"
 	"testing"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
-	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/ledger"
 )
@@ -15,15 +13,7 @@ import (
 // The sink fills every column of its tables that does not fill itself, and no others,
 // on a database that has run all migrations.
 func TestColumnsMatchMigrations(t *testing.T) {
-	quiet := slog.New(slog.DiscardHandler)
-	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)}, quiet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: quiet}); err != nil {
-		t.Fatal(err)
-	}
+	conn := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
 	for _, f := range topicMappings(event.DefaultCodec()) {
 		var columns []struct {
 			Name string `ch:"name"`

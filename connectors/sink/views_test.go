@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
-	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/schemas/ddl"
 )
@@ -19,14 +18,7 @@ import (
 func TestViews(t *testing.T) {
 	datadriven.Walk(t, "testdata/views", func(t *testing.T, path string) {
 		dsn := clickhousetest.ForTest(t)
-		conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: dsn}, discard())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: discard()}); err != nil {
-			t.Fatal(err)
-		}
+		conn := clickhousetest.OpenMigrated(t, dsn)
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			switch d.Cmd {
 			case "exec":

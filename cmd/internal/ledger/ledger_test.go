@@ -19,7 +19,6 @@ import (
 	"github.com/nimriz/partners/pipeline/oracle"
 	"github.com/nimriz/partners/pipeline/processor"
 	"github.com/nimriz/partners/pipeline/token"
-	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
@@ -233,15 +232,7 @@ func TestViewsSayWhatTheOracleSays(t *testing.T) {
 	brokers := kafkatest.Broker(t)
 	k := kafka.DefaultConfig()
 	k.Brokers = brokers
-	dsn := clickhousetest.ForTest(t)
-	wh, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: dsn}, quiet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer wh.Close()
-	if err := wh.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: quiet}); err != nil {
-		t.Fatal(err)
-	}
+	wh := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
 	codec := event.DefaultCodec()
 	cfg := processor.DefaultConfig()
 	cfg.StateDir, cfg.Instance = t.TempDir(), "slot-0"

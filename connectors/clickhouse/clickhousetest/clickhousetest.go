@@ -20,7 +20,9 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/embedded"
+	"github.com/nimriz/partners/schemas/ddl"
 )
 
 // server is the process's server. The lock says that its data is in use; an
@@ -54,6 +56,26 @@ func ForTest(t testing.TB) (dsn string) {
 		}
 	})
 	return running.DSN(database)
+}
+
+// OpenMigrated connects to a database, usually a new one of [ForTest], runs all
+// migrations of the project in it, and closes the connection when the test ends.
+func OpenMigrated(t testing.TB, dsn string) *clickhouse.Conn {
+	t.Helper()
+	quiet := slog.New(slog.DiscardHandler)
+	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: dsn}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: quiet}); err != nil {
+		t.Fatal(err)
+	}
+	return conn
 }
 
 // Need is for a test that starts ClickHouse as a process of its own: it skips, or

@@ -30,7 +30,6 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/connectors/report"
-	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/ledger"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -75,16 +74,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)},
-		slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	if err := conn.Migrate(t.Context(), ddl.Migrations(),
-		clickhouse.MigrateConfig{Log: slog.New(slog.DiscardHandler)}); err != nil {
-		t.Fatal(err)
-	}
+	conn := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
 	for _, statement := range strings.Split(seed, ";\n") {
 		if err := conn.Exec(t.Context(), statement); err != nil {
 			t.Fatalf("%v: %.100s", err, statement)
