@@ -61,18 +61,23 @@ func deadLetterCommands() []command {
 }
 
 // readDeadLetters returns the dead letters with the given offsets, in that order, or
-// all if none is given.
-func (f *deadLetterFlags) readDeadLetters(ctx context.Context, offsets []string) ([]kafka.DeadLetter, error) {
+// all if none is given, and the codec that may read their records now.
+func (f *deadLetterFlags) readDeadLetters(ctx context.Context, offsets []string) (*event.Codec, []kafka.DeadLetter,
+	error) {
+	codec, err := daemon.Codec(f.schemaIDs)
+	if err != nil {
+		return nil, nil, usageError{err}
+	}
 	var want []int64
 	for _, text := range offsets {
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || n < 0 {
-			return nil, usagef("%q is not the offset of a dead letter", text)
+			return nil, nil, usagef("%q is not the offset of a dead letter", text)
 		}
 		want = append(want, n)
 	}
 	var letters []kafka.DeadLetter
-	err := withBrokers(ctx, f.kafka, func(ctx context.Context) error {
+	err = withBrokers(ctx, f.kafka, func(ctx context.Context) error {
 		name := f.kafka.Topic(topic.DeadLetters)
 		records, err := kafka.ReadAll(ctx, f.kafka, slog.New(slog.DiscardHandler), name)
 		if err != nil {
@@ -97,15 +102,11 @@ func (f *deadLetterFlags) readDeadLetters(ctx context.Context, offsets []string)
 		}
 		return nil
 	})
-	return letters, err
+	return codec, letters, err
 }
 
 func (f *deadLetterFlags) listDeadLetters(ctx context.Context, c *call) error {
-	codec, err := daemon.Codec(f.schemaIDs)
-	if err != nil {
-		return usageError{err}
-	}
-	letters, err := f.readDeadLetters(ctx, nil)
+	codec, letters, err := f.readDeadLetters(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -132,11 +133,7 @@ func (f *deadLetterFlags) showDeadLetters(ctx context.Context, c *call) error {
 	if len(c.args) == 0 {
 		return usagef("which one? give the OFFSET of a letter")
 	}
-	codec, err := daemon.Codec(f.schemaIDs)
-	if err != nil {
-		return usageError{err}
-	}
-	letters, err := f.readDeadLetters(ctx, c.args)
+	codec, letters, err := f.readDeadLetters(ctx, c.args)
 	if err != nil {
 		return err
 	}
@@ -163,11 +160,7 @@ func (f *deadLetterFlags) replayDeadLetters(ctx context.Context, c *call) error 
 	if len(c.args) == 0 {
 		return usagef("which one? give the OFFSET of a letter")
 	}
-	codec, err := daemon.Codec(f.schemaIDs)
-	if err != nil {
-		return usageError{err}
-	}
-	letters, err := f.readDeadLetters(ctx, c.args)
+	codec, letters, err := f.readDeadLetters(ctx, c.args)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,14 @@ func registerCollectors(reg prometheus.Registerer, collectors ...prometheus.Coll
 	}
 }
 
+func newCounter(name, help string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+}
+
+func newCounterVec(name, label, help string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+}
+
 type spoolMetrics struct {
 	lost          map[string]prometheus.Counter // clicks by reason
 	fsyncTimeouts prometheus.Counter            // visitors redirected before the disk confirmed
@@ -37,16 +45,12 @@ type spoolMetrics struct {
 }
 
 func newSpoolMetrics(reg prometheus.Registerer, s *Spool) *spoolMetrics {
-	lost := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "partners_redirect_clicks_lost_total",
-		Help: "Clicks whose visitor was redirected but that are not, or may not be, in the spool.",
-	}, []string{"reason"})
+	lost := newCounterVec("partners_redirect_clicks_lost_total", "reason",
+		"Clicks whose visitor was redirected but that are not, or may not be, in the spool.")
 	m := &spoolMetrics{
 		lost: make(map[string]prometheus.Counter),
-		fsyncTimeouts: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "partners_spool_fsync_timeouts_total",
-			Help: "Clicks whose visitor was redirected before the disk confirmed the fsync.",
-		}),
+		fsyncTimeouts: newCounter("partners_spool_fsync_timeouts_total",
+			"Clicks whose visitor was redirected before the disk confirmed the fsync."),
 		fsyncSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "partners_spool_fsync_seconds",
 			Help:    "Time of one fsync.",
@@ -57,14 +61,10 @@ func newSpoolMetrics(reg prometheus.Registerer, s *Spool) *spoolMetrics {
 			Help:    "Clicks that shared one fsync.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 12),
 		}),
-		corruptRanges: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "partners_spool_corrupt_ranges_total",
-			Help: "Ranges of the spool without a valid record, which were skipped or set aside.",
-		}),
-		corruptBytes: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "partners_spool_corrupt_bytes_total",
-			Help: "Bytes in these ranges.",
-		}),
+		corruptRanges: newCounter("partners_spool_corrupt_ranges_total",
+			"Ranges of the spool without a valid record, which were skipped or set aside."),
+		corruptBytes: newCounter("partners_spool_corrupt_bytes_total",
+			"Bytes in these ranges."),
 	}
 	// Create all label values now: increase() misses the first increment of a series
 	// that did not exist before.
@@ -119,27 +119,17 @@ type shipperMetrics struct {
 
 func newShipperMetrics(reg prometheus.Registerer) *shipperMetrics {
 	m := &shipperMetrics{
-		shipped: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "partners_shipper_records_total",
-			Help: "Clicks that Kafka acknowledged.",
-		}),
-		replayed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "partners_shipper_replayed_total",
-			Help: "Clicks that were sent to Kafka with header replay.",
-		}),
-		sendFailures: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "partners_shipper_send_failures_total",
-			Help: "Attempts to ship a click that Kafka did not acknowledge.",
-		}),
-		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "partners_shipper_refused_total",
-			Help: "Clicks that Kafka refused for good, by Kafka's error; they are in refused/.",
-		}, []string{"error"}),
-		storeFailures: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "partners_shipper_refused_store_failures_total",
-			Help: "Failed attempts to write a refused click to refused/. The click stays in the spool and " +
-				"blocks those after it.",
-		}),
+		shipped: newCounter("partners_shipper_records_total",
+			"Clicks that Kafka acknowledged."),
+		replayed: newCounter("partners_shipper_replayed_total",
+			"Clicks that were sent to Kafka with header replay."),
+		sendFailures: newCounter("partners_shipper_send_failures_total",
+			"Attempts to ship a click that Kafka did not acknowledge."),
+		refused: newCounterVec("partners_shipper_refused_total", "error",
+			"Clicks that Kafka refused for good, by Kafka's error; they are in refused/."),
+		storeFailures: newCounter("partners_shipper_refused_store_failures_total",
+			"Failed attempts to write a refused click to refused/. The click stays in the spool and blocks those "+
+				"after it."),
 	}
 	lag := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "partners_shipper_lag_seconds",
@@ -164,10 +154,8 @@ type handlerMetrics struct {
 }
 
 func newHandlerMetrics(reg prometheus.Registerer, statuses ...int) *handlerMetrics {
-	responses := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "partners_redirect_responses_total",
-		Help: "Responses by HTTP status.",
-	}, []string{"status"})
+	responses := newCounterVec("partners_redirect_responses_total", "status",
+		"Responses by HTTP status.")
 	m := &handlerMetrics{
 		responses: make(map[int]prometheus.Counter),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -175,18 +163,12 @@ func newHandlerMetrics(reg prometheus.Registerer, statuses ...int) *handlerMetri
 			Help:    "Server time of a redirect, including the wait for the disk.",
 			Buckets: prometheus.ExponentialBuckets(0.00005, 2, 18),
 		}),
-		textsTruncated: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "partners_redirect_texts_truncated_total",
-			Help: "Texts that were truncated so that a click fits its record.",
-		}),
-		userAgentsParsed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "partners_redirect_user_agents_parsed_total",
-			Help: "User-Agents that were not in the cache.",
-		}),
-		userAgentsUnparsed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "partners_redirect_user_agents_unparsed_total",
-			Help: "User-Agents that were left unparsed because all parsers were busy.",
-		}),
+		textsTruncated: newCounter("partners_redirect_texts_truncated_total",
+			"Texts that were truncated so that a click fits its record."),
+		userAgentsParsed: newCounter("partners_redirect_user_agents_parsed_total",
+			"User-Agents that were not in the cache."),
+		userAgentsUnparsed: newCounter("partners_redirect_user_agents_unparsed_total",
+			"User-Agents that were left unparsed because all parsers were busy."),
 	}
 	for _, status := range statuses {
 		m.responses[status] = responses.WithLabelValues(strconv.Itoa(status))

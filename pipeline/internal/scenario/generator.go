@@ -62,44 +62,36 @@ func (g *Generator) clickMintedAt(at time.Time) *event.Click {
 
 // Sale makes a sale for the click. minor is its amount in cents.
 func (g *Generator) Sale(k *event.Click, minor int64) *event.Conversion {
-	g.events++
-	c := &event.Conversion{
-		WorkspaceID: "acme",
-		EventID:     fmt.Sprint("e", g.events),
-		ClickToken:  k.ClickToken,
-		Type:        event.Sale,
-		OccurredAt:  k.ClickedAt + 5000,
-		ReceivedAt:  event.MillisOf(g.Now()),
-		EnteredAt:   event.MillisOf(g.Now()),
-		ResolvedBy:  event.ResolvedByToken,
-		AmountMinor: &minor,
-		Currency:    "EUR",
-		Exponent:    2,
-		OrderID:     fmt.Sprint("o", g.events),
-	}
+	c := g.newEvent(event.Sale, k.ClickToken, k.ClickedAt+5000, minor)
+	c.OrderID = fmt.Sprint("o", g.events)
 	c.ContentSHA256 = c.ContentHash()
 	return c
 }
 
 // Refund makes a refund of the event. minor is its amount in cents.
 func (g *Generator) Refund(of *event.Conversion, minor int64) *event.Conversion {
-	g.events++
-	c := &event.Conversion{
-		WorkspaceID:   "acme",
-		EventID:       fmt.Sprint("e", g.events),
-		ClickToken:    of.ClickToken,
-		Type:          event.Refund,
-		OccurredAt:    of.OccurredAt + 1000,
-		ReceivedAt:    event.MillisOf(g.Now()),
-		EnteredAt:     event.MillisOf(g.Now()),
-		ResolvedBy:    event.ResolvedByToken,
-		AmountMinor:   &minor,
-		Currency:      "EUR",
-		Exponent:      2,
-		ParentEventID: of.EventID,
-	}
+	c := g.newEvent(event.Refund, of.ClickToken, of.OccurredAt+1000, minor)
+	c.ParentEventID = of.EventID
 	c.ContentSHA256 = c.ContentHash()
 	return c
+}
+
+// newEvent makes an event with an id of its own; its content has no hash yet.
+func (g *Generator) newEvent(kind event.Type, tok string, occurredAt event.Millis, minor int64) *event.Conversion {
+	g.events++
+	return &event.Conversion{
+		WorkspaceID: "acme",
+		EventID:     fmt.Sprint("e", g.events),
+		ClickToken:  tok,
+		Type:        kind,
+		OccurredAt:  occurredAt,
+		ReceivedAt:  event.MillisOf(g.Now()),
+		EnteredAt:   event.MillisOf(g.Now()),
+		ResolvedBy:  event.ResolvedByToken,
+		AmountMinor: &minor,
+		Currency:    "EUR",
+		Exponent:    2,
+	}
 }
 
 // Partition returns the partition of a token's records.
