@@ -22,14 +22,6 @@ func (p *Processor) Hanging() float64 {
 	return 0
 }
 
-// WaitingForMarkers is how many partitions are held back by transactions.
-func (p *Processor) WaitingForMarkers() float64 {
-	if e := p.engine.Load(); e != nil {
-		return value(e.HeldBack())
-	}
-	return 0
-}
-
 // value reads a counter or gauge.
 func value(c prometheus.Collector) float64 {
 	reg := prometheus.NewRegistry()
@@ -40,11 +32,6 @@ func value(c prometheus.Collector) float64 {
 	}
 	m := families[0].GetMetric()[0]
 	return m.GetCounter().GetValue() + m.GetGauge().GetValue()
-}
-
-// GroupPartition is the partition of __consumer_offsets that holds a group.
-func GroupPartition(group string, partitions int) int32 {
-	return engine.GroupPartition(group, partitions)
 }
 
 // SetHook calls fn at each named step of a transaction.

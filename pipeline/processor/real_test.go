@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,9 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/pipeline/processor"
 	"github.com/nimriz/partners/schemas/topic"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -96,7 +101,6 @@ func TestRealKills(t *testing.T) {
 	w.conserved()
 	stop()
 	w.kills(dir)
-	w.groupPartitions()
 }
 
 // On Apache Kafka: the changelog takes no record for a while. Nothing is lost.
@@ -236,6 +240,88 @@ func markersWritten(w *world) {
 	}
 }
 
+// On Apache Kafka: the only node of a cluster is SIGKILLed again and again, in
+// transactions of two seconds that it aborts within a second when it is back: whatever
+// markers it loses, nobody has to do anything.
+func TestRealBrokerKills(t *testing.T) {
+	t.Parallel()
+	kills := 3
+	if long {
+		kills = 50
+	}
+	w, b := realWorld(t)
+	env := processor.DefaultEnv()
+	env.TransactionTimeout = 2 * time.Second
+	env.Now = clockOf(w.brokers).now
+	var die atomic.Pointer[string]
+	reached, goOn := make(chan struct{}), make(chan struct{})
+	env.Step = func(step string) {
+		if at := die.Load(); at != nil && *at == step && die.CompareAndSwap(at, nil) {
+			reached <- struct{}{}
+			<-goOn
+		}
+	}
+	ended := make(chan error, 2)
+	var slots []*processor.Processor
+	ctx, cancel := context.WithCancel(t.Context())
+	for i := range 2 {
+		cfg := config(t.TempDir())
+		cfg.Instance = fmt.Sprint("slot-", i)
+		k := kafka.DefaultConfig()
+		k.Brokers = w.brokers
+		var out io.Writer = io.Discard
+		if os.Getenv("PARTNERS_TEST_LOG") != "" {
+			out = os.Stderr
+		}
+		logger := slog.New(slog.NewTextHandler(out, nil)).With("slot", i)
+		p, err := processor.NewIn(env, cfg, k, codec, logger, prometheus.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		slots = append(slots, p)
+		go func() { ended <- p.Run(ctx) }()
+	}
+	rows := tail(w)
+	// Not under way while the broker is away: see brokenBroker.
+	stopTraffic := w.traffic(10, 50*time.Millisecond)
+	rows.everywhere(rows.mark())
+	steps := []string{processor.StepEnded, processor.StepProduced, processor.StepApplied,
+		processor.StepFlushed, processor.StepJudged}
+	var took []time.Duration
+	for i := range kills {
+		die.Store(&steps[i%len(steps)])
+		<-reached
+		stopTraffic()
+		time.Sleep(time.Duration(rand.IntN(15)) * time.Millisecond)
+		b.Kill()
+		goOn <- struct{}{}
+		b.Start()
+		back, mark := time.Now(), rows.mark()
+		stopTraffic = w.traffic(10, 50*time.Millisecond)
+		rows.everywhere(mark)
+		took = append(took, time.Since(back).Round(time.Millisecond))
+		t.Logf("kill %d, at %s: a new outcome in every partition %v after the broker was back",
+			i+1, steps[i%len(steps)], took[i])
+		select {
+		case err := <-ended:
+			t.Fatalf("a processor ended by itself: %v", err)
+		default:
+		}
+	}
+	stopTraffic()
+	w.settle(grace)
+	w.conserved()
+	slices.Sort(took)
+	t.Logf("%d kills: a new outcome in every partition after %v (median), %v (worst); markers written: %v and %v",
+		kills, took[len(took)/2], took[len(took)-1], slots[0].Hanging(), slots[1].Hanging())
+	cancel()
+	for range slots {
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}
+}
+
 // On Apache Kafka: what a SIGKILLed processor left open is ended by whoever comes next,
 // itself or another slot. Nobody waits for its timeout, which this broker does not look
 // at for ten minutes.
@@ -346,36 +432,5 @@ func (o *outcomeTail) wait(mark map[int32]int64, partitions int) {
 		case <-deadline:
 			o.w.Fatalf("no new outcome in %v", hang)
 		}
-	}
-}
-
-// groupPartitions: the partition of a group is the one that Kafka itself takes: its
-// coordinator leads it.
-func (w *world) groupPartitions() {
-	w.Helper()
-	adm := kadm.NewClient(w.client)
-	for _, group := range []string{"attribution-processor", "a", "test-with.a-prefix_attribution-processor",
-		"some group", "attribution-processor-slot-9"} {
-		var at kadm.Offsets
-		at.AddOffset(topic.Clicks, 0, 0, -1)
-		if group != topic.ProcessorGroup { // its own are there already
-			if err := adm.CommitAllOffsets(w.Context(), group, at); err != nil {
-				w.Fatal(err)
-			}
-		}
-		from := map[int32]kgo.Offset{processor.GroupPartition(group, 4): kgo.NewOffset().AtStart()}
-		cl := kafkatest.Client(w, w.brokers, kgo.ConsumePartitions(
-			map[string]map[int32]kgo.Offset{"__consumer_offsets": from}))
-		ctx, cancel := context.WithTimeout(w.Context(), hang)
-		for found := false; !found; {
-			for _, r := range cl.PollFetches(ctx).Records() {
-				found = found || strings.Contains(string(r.Key), group)
-			}
-			if ctx.Err() != nil {
-				w.Fatalf("the offsets of group %q are not in partition %d", group, processor.GroupPartition(group, 4))
-			}
-		}
-		cancel()
-		cl.Close()
 	}
 }

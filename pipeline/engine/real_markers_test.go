@@ -1,4 +1,4 @@
-package processor_test
+package engine_test
 
 import (
 	"context"
@@ -33,7 +33,7 @@ func readLog(t *testing.T, brokers []string, name string, partition int32, from 
 	cl := kafkatest.Client(t, brokers, kgo.KeepControlRecords(),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {partition: kgo.NewOffset().At(from)}}))
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
 	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, name)
 	end, ok := ends.Lookup(name, partition)
@@ -68,7 +68,7 @@ func coordinatorLog(t *testing.T, brokers []string, id string) (states []kmsg.Tx
 	}
 	cl := kafkatest.Client(t, brokers, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: from}))
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
 	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, name)
 	if err != nil {
@@ -107,6 +107,7 @@ func coordinatorLog(t *testing.T, brokers []string, id string) (states []kmsg.Tx
 // that it closes. What an operator's kafka-transactions.sh writes carries the epoch of
 // the records themselves.
 func TestRealMarkerEpochs(t *testing.T) {
+	t.Parallel()
 	b := kafkatest.Real(t)
 	kafkatest.Topics(t, b.Brokers())
 	const id = "measured"
@@ -128,7 +129,7 @@ func TestRealMarkerEpochs(t *testing.T) {
 	settled := func(what, state, marker string) {
 		t.Helper()
 		var d kadm.DescribedTransaction
-		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(hang); ; time.Sleep(20 * time.Millisecond) {
 			described, err := adm.DescribeTransactions(t.Context(), id)
 			if err != nil {
 				t.Fatal(err)
@@ -219,7 +220,7 @@ func TestRealMarkerEpochs(t *testing.T) {
 // the next epoch.
 func initProducerID(t *testing.T, cl *kgo.Client, id string) (producer int64, epoch int16) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(hang); ; time.Sleep(time.Millisecond) {
 		req := kmsg.NewPtrInitProducerIDRequest()
 		req.TransactionalID, req.TransactionTimeoutMillis = &id, 60_000
 		resp, err := req.RequestWith(t.Context(), cl)
