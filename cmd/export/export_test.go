@@ -111,9 +111,7 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 			grew++
 		}
 		rows = m.Rows
-		if exports%10 == 0 {
-			time.Sleep(200 * time.Millisecond)
-		}
+		awaitMoreRows(t, wh, m.Rows) // the repetition has something to leave out
 		second := base
 		second.Dir, second.AsOf = filepath.Join(dir, fmt.Sprint(exports, "b")), m
 		again, err := export.Run(t.Context(), wh, second)
@@ -150,6 +148,25 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 	}
 	t.Logf("%d events were produced meanwhile; %d of %d exports had more rows than the one before",
 		produced.Load(), grew, exports)
+}
+
+// awaitMoreRows waits until the warehouse has more than n outcomes.
+func awaitMoreRows(t *testing.T, wh *clickhouse.Conn, n int64) {
+	t.Helper()
+	for end := time.Now().Add(maxWait); ; time.Sleep(20 * time.Millisecond) {
+		var got []struct {
+			Rows uint64 `ch:"n"`
+		}
+		if err := wh.Select(t.Context(), &got, "SELECT count() AS n FROM outcomes"); err != nil {
+			t.Fatal(err)
+		}
+		if int64(got[0].Rows) > n {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d outcomes, and no more come", n)
+		}
+	}
 }
 
 func readCSV(t *testing.T, dir string) []byte {

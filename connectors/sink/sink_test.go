@@ -1,7 +1,6 @@
 package sink
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -183,6 +182,7 @@ type faulty struct {
 	loseReply func() bool
 	refuse    func(*http.Request) bool // before it reaches ClickHouse
 	inserts   atomic.Int64
+	failed    atomic.Int64 // inserts that did not reach ClickHouse
 }
 
 func (f *faulty) start(t *testing.T, dsn string) (through string) {
@@ -202,10 +202,14 @@ func (f *faulty) start(t *testing.T, dsn string) (through string) {
 	}
 	proxy.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		insert := req.URL.Query().Has("insert_deduplication_token")
 		if f.down.Load() || f.refuse != nil && f.refuse(req) {
+			if insert {
+				f.failed.Add(1)
+			}
 			panic(http.ErrAbortHandler)
 		}
-		if req.URL.Query().Has("insert_deduplication_token") {
+		if insert {
 			f.inserts.Add(1)
 		}
 		proxy.ServeHTTP(w, req)
@@ -249,7 +253,11 @@ func TestUnreachableAndBack(t *testing.T) {
 	<-run.Ready()
 	f.down.Store(true)
 	r.fill(1000)
-	time.Sleep(500 * time.Millisecond)
+	for deadline := time.Now().Add(hang); f.failed.Load() == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no insert is tried")
+		}
+	}
 	if got := len(r.places("clicks")); got != 0 {
 		t.Fatalf("%d rows came through a connection that is down", got)
 	}
@@ -635,16 +643,18 @@ func TestDrain(t *testing.T) {
 	r := newRig(t)
 	r.fill(200)
 	s := r.sink(r.wh)
-	entered, ctx := make(chan struct{}, 100), context.Background()
+	entered, stopping := make(chan struct{}, 100), make(chan struct{})
 	s.env.AfterStep = func(reached step, _ string, _ int32) error {
 		if reached == stepIntentWritten {
 			entered <- struct{}{}
-			time.Sleep(200 * time.Millisecond)
+			<-stopping
 		}
-		return ctx.Err()
+		return nil
 	}
 	run := r.start(s)
 	<-entered
+	run.cancel()
+	close(stopping)
 	run.stop(t)
 	inserted := 0
 	for table := range r.want {

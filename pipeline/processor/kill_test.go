@@ -22,6 +22,7 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -65,9 +66,9 @@ func child(brokers string) {
 	p.SetHook(func(at string) {
 		if at == step {
 			if n--; n == 0 {
-				if step == processor.StepProduced {
-					// what was produced arrives: there is something to abort
-					time.Sleep(100 * time.Millisecond)
+				if step == processor.StepProduced && !hasOpenTransaction(k.Brokers) {
+					n = 1 // nothing to abort: the next time
+					return
 				}
 				syscall.Kill(os.Getpid(), syscall.SIGKILL)
 				select {}
@@ -83,6 +84,30 @@ func child(brokers string) {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// hasOpenTransaction reports whether a transaction is open in a topic that processors
+// write. What was just produced may be under way, so it looks for a second.
+func hasOpenTransaction(brokers []string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	if err != nil {
+		panic(err)
+	}
+	defer cl.Close()
+	for adm := kadm.NewClient(cl); ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+		described, err := adm.DescribeProducers(ctx, kadm.TopicsSet{topic.Outcomes: nil, topic.Changelog: nil})
+		if err != nil {
+			continue
+		}
+		for _, p := range described.SortedProducers() {
+			if p.CurrentTxnStartOffset >= 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // SIGKILL at every named step of a transaction, under load, changes no row.

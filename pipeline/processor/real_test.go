@@ -198,11 +198,13 @@ func (w *world) brokenBroker(b *kafkatest.RealBroker, away time.Duration, steps 
 	for _, step := range steps {
 		die.Store(&step)
 		<-reached
+		for away > 0 && !hasOpenTransaction(w.brokers) { // nothing that could time out
+			die.Store(&step)
+			gone <- struct{}{}
+			<-reached
+		}
 		stopTraffic()
 		markersWritten(w)
-		if away > 0 {
-			time.Sleep(100 * time.Millisecond) // some of what was produced arrives
-		}
 		b.Kill()
 		gone <- struct{}{}
 		killed := time.Now()

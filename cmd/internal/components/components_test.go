@@ -53,6 +53,30 @@ func applyLink(t *testing.T, k kafka.Config, slug string) {
 	}
 }
 
+// logLines receives the lines of a log.
+type logLines chan string
+
+// Write implements io.Writer.
+func (l logLines) Write(b []byte) (int, error) {
+	l <- string(b)
+	return len(b), nil
+}
+
+// await waits for a line that has text in it.
+func (l logLines) await(t *testing.T, text string) {
+	t.Helper()
+	for deadline := time.After(maxWait); ; {
+		select {
+		case line := <-l:
+			if strings.Contains(line, text) {
+				return
+			}
+		case <-deadline:
+			t.Fatalf("not logged: %s", text)
+		}
+	}
+}
+
 // While the catalog topic is empty, or was deleted and created again, the previous
 // catalog stays in use. The next catalog replaces it although its offsets are smaller.
 func TestFollowCatalog(t *testing.T) {
@@ -60,7 +84,8 @@ func TestFollowCatalog(t *testing.T) {
 	brokers := kafkatest.Broker(t)
 	k := kafka.DefaultConfig()
 	k.Brokers = brokers
-	log := slog.New(slog.DiscardHandler)
+	lines := make(logLines, 1000)
+	log := slog.New(slog.NewTextHandler(lines, nil))
 	apply := func(slug string) {
 		t.Helper()
 		applyLink(t, k, slug)
@@ -109,7 +134,7 @@ func TestFollowCatalog(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	time.Sleep(2 * emptyCatalogWait)
+	lines.await(t, "the catalog topic is empty")
 	if len(caught) > 0 || !serves("old") {
 		t.Errorf("with an empty topic caughtUp is called %d times; the old link is served: %v",
 			len(caught), serves("old"))
@@ -119,7 +144,6 @@ func TestFollowCatalog(t *testing.T) {
 	<-caught
 
 	recreate()
-	time.Sleep(100 * time.Millisecond)
 	apply("third")
 	within("the catalog of the recreated topic is not in use", func() bool {
 		return serves("third") && !serves("new")

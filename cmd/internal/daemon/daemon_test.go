@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -49,32 +50,34 @@ func TestParse(t *testing.T) {
 // Tasks stop in the reverse order of their start, one after another. The error of the
 // first that fails is returned.
 func TestGroupStopsInReverse(t *testing.T) {
-	var mu sync.Mutex
-	var stopped []string
-	var g Group
-	for _, name := range []string{"broker", "warehouse", "gateway"} {
-		g.Go(name, func(ctx context.Context) error {
-			<-ctx.Done()
-			time.Sleep(5 * time.Millisecond)
-			mu.Lock()
-			defer mu.Unlock()
-			stopped = append(stopped, name)
-			return nil
-		})
-	}
-	broken := errors.New("disk full")
-	g.Go("sink", func(context.Context) error { return broken })
-	ctx := g.Watch(t.Context())
-	<-ctx.Done()
-	if c := context.Cause(ctx); !errors.Is(c, broken) || !strings.Contains(c.Error(), "sink stopped unexpectedly") {
-		t.Errorf("cause: %v", c)
-	}
-	if err := g.Wait(t.Context()); !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "sink: ") {
-		t.Errorf("Wait: %v", err)
-	}
-	if want := []string{"gateway", "warehouse", "broker"}; !slices.Equal(stopped, want) {
-		t.Errorf("stopped in the order %v, want %v", stopped, want)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var stopped []string
+		var g Group
+		for i, name := range []string{"broker", "warehouse", "gateway"} {
+			g.Go(name, func(ctx context.Context) error {
+				<-ctx.Done()
+				time.Sleep(time.Duration(i) * time.Second) // stopped all at once, they would end in another order
+				mu.Lock()
+				defer mu.Unlock()
+				stopped = append(stopped, name)
+				return nil
+			})
+		}
+		broken := errors.New("disk full")
+		g.Go("sink", func(context.Context) error { return broken })
+		ctx := g.Watch(t.Context())
+		<-ctx.Done()
+		if c := context.Cause(ctx); !errors.Is(c, broken) || !strings.Contains(c.Error(), "sink stopped unexpectedly") {
+			t.Errorf("cause: %v", c)
+		}
+		if err := g.Wait(t.Context()); !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "sink: ") {
+			t.Errorf("Wait: %v", err)
+		}
+		if want := []string{"gateway", "warehouse", "broker"}; !slices.Equal(stopped, want) {
+			t.Errorf("stopped in the order %v, want %v", stopped, want)
+		}
+	})
 }
 
 // A request under way is finished, not aborted.
