@@ -3,12 +3,61 @@ package web
 import (
 	"bytes"
 	"encoding/csv"
+	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
+	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/schemas/ledger"
 )
+
+// A CSV has the rows of the list, money as bare numbers, and no text that a spreadsheet
+// would run.
+func TestCSV(t *testing.T) {
+	r := newRig(t)
+	code, h, body := r.get("acme", "/v1/workspaces/acme/outcomes.csv")
+	records, err := csv.NewReader(strings.NewReader(body)).ReadAll()
+	if code != 200 || err != nil || !strings.HasPrefix(h.Get("Content-Type"), "text/csv") || len(records) != 1+160 ||
+		!slices.Equal(records[0], ledger.Names()) {
+		t.Fatalf("%d %v %d records", code, err, len(records))
+	}
+	at := func(name string) int { return slices.Index(records[0], name) }
+	net := new(big.Rat)
+	for _, rec := range records[1:] {
+		if rec[at("event_id")] == "e0" {
+			t.Error("a row of globex")
+		}
+		if rec[at("currency")] == "EUR" && rec[at("net_amount")] != "" {
+			v, ok := new(big.Rat).SetString(rec[at("net_amount")])
+			if !ok {
+				t.Errorf("net_amount %q", rec[at("net_amount")])
+			} else {
+				net.Add(net, v)
+			}
+		}
+	}
+	want := new(big.Int)
+	for _, p := range rowsOf[report.Performance](r, "performance?limit=1000").Rows {
+		if p.Currency == "EUR" {
+			want.Add(want, p.NetMinor)
+		}
+	}
+	if got := new(big.Rat).Mul(net, big.NewRat(100, 1)); got.Cmp(new(big.Rat).SetInt(want)) != 0 {
+		t.Errorf("the CSV nets %v, the rollup %v", got, want)
+	}
+	_, _, body = r.get("globex", "/v1/workspaces/globex/outcomes.csv")
+	if !strings.Contains(body, ",'=cmd(),") {
+		t.Error("a formula got through")
+	}
+	_, _, body = r.get("acme", "/v1/workspaces/acme/performance.csv")
+	if records, err := csv.NewReader(strings.NewReader(body)).ReadAll(); err != nil ||
+		!slices.Equal(records[0], report.ColumnNames[report.Performance]()) ||
+		len(records) != 1+len(rowsOf[report.Performance](r, "performance?limit=1000").Rows) {
+		t.Errorf("performance.csv: %v, %d records", err, len(records))
+	}
+}
 
 // A text becomes a cell that a CSV reader gives back as it was, but for the guard and
 // what is no UTF-8.

@@ -1,0 +1,224 @@
+package web
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+)
+
+var routes = []string{"performance", "outcomes", "conservation", "coverage", "events?event_id=e1", "performance.csv",
+	"outcomes.csv"}
+
+// Nobody gets anything of a workspace that is not theirs, or that may not look, by any
+// route and any way of showing who they are.
+func TestAccess(t *testing.T) {
+	r := newRig(t)
+	for _, route := range routes {
+		for as, want := range map[string]int{"": 401, "mallory": 401, "globex": 403, "initech": 403, "acme": 200} {
+			code, h, body := r.get(as, "/v1/workspaces/acme/"+route)
+			if code != want {
+				t.Errorf("%s as %q: %d, want %d: %.200s", route, as, code, want, body)
+			}
+			if code != 200 && (h.Get("Content-Type") != "application/problem+json" || strings.Contains(body, "tok1")) {
+				t.Errorf("%s as %q: %s %.200s", route, as, h.Get("Content-Type"), body)
+			}
+		}
+		// The own workspace without plan, without flags, without being in the catalog.
+		if code, _, body := r.get("initech", "/v1/workspaces/initech/"+route); code != 403 ||
+			!strings.Contains(body, "not_entitled") {
+			t.Errorf("%s of a workspace without plan: %d %s", route, code, body)
+		}
+		if code, _, _ := r.get("nowhere", "/v1/workspaces/nowhere/"+route); code != 403 {
+			t.Errorf("%s of a workspace that the catalog does not have: %d", route, code)
+		}
+		want := 200
+		if strings.HasPrefix(route, "outcomes") || strings.HasPrefix(route, "events") ||
+			strings.HasSuffix(route, ".csv") {
+			want = 403
+		}
+		if code, _, body := r.get("noexport", "/v1/workspaces/noexport/"+route); code != want {
+			t.Errorf("%s with partner_reporting only: %d, want %d: %s", route, code, want, body)
+		}
+		if code, _, _ := r.get("nocsv", "/v1/workspaces/nocsv/"+route); (code == 403) != strings.HasSuffix(route,
+			".csv") {
+			t.Errorf("%s with everything but exports: %d", route, code)
+		}
+		// No parameter leads elsewhere.
+		for _, trick := range []string{"workspace=acme", "w=acme", "workspace_id=acme"} {
+			path := "/v1/workspaces/globex/" + route
+			if strings.Contains(path, "?") {
+				path += "&" + trick
+			} else {
+				path += "?" + trick
+			}
+			if code, _, _ := r.get("globex", path); code != 400 {
+				t.Errorf("%s: %d", path, code)
+			}
+		}
+	}
+	// What globex sees is globex's, whatever ids of acme it names.
+	for _, path := range []string{"performance", "outcomes?limit=1000", "conservation", "coverage",
+		"outcomes?partner=p0&link=l0&program=g0", "events?event_id=e1"} {
+		_, _, body := r.get("globex", "/v1/workspaces/globex/"+path)
+		if strings.Contains(body, `"workspace_id":"acme"`) || strings.Contains(body, "Nomura") ||
+			strings.Contains(path, "events") && !strings.Contains(body, `"rows":[]`) {
+			t.Errorf("%s shows another workspace: %.300s", path, body)
+		}
+	}
+	// The pages, too: a page explains itself with counts, and lists names, of its own
+	// workspace only. What waits is counted per partition, over all workspaces, so no
+	// page says it.
+	page := "/?from=2026-03-01&to=2026-03-20&verdict=conflict"
+	if _, _, body := r.get("acme", page); !strings.Contains(body, "amount_invalid") ||
+		!strings.Contains(body, "240 clicks in these days") || !strings.Contains(body, "go.acme.com/s0") {
+		t.Error("acme's page lacks what it should say of acme")
+	}
+	if _, _, body := r.get("globex", page); strings.Contains(body, "amount_invalid") ||
+		!strings.Contains(body, "60 clicks in these days") || strings.Contains(body, "go.acme.com/s0") {
+		t.Error("globex's page says what is acme's")
+	}
+	for _, as := range []string{"acme", "globex"} {
+		if _, _, body := r.get(as, "/"); !strings.Contains(body, "Joined up to") ||
+			strings.Contains(strings.ReplaceAll(body, "\u202f", ""), "9173") {
+			t.Errorf("%s sees how much waits in all workspaces", as)
+		}
+	}
+	for as, want := range map[string]int{
+		"":         401,
+		"mallory":  401,
+		"noexport": 403,
+		"initech":  403,
+		"nowhere":  403,
+		"globex":   200,
+		"acme":     200,
+	} {
+		code, _, _ := r.get(as, "/why?event_id=e1")
+		posted, body := r.dispute(as, "p0", "order_id,amount,currency\no4,10.04,EUR\n", "")
+		if code != want || posted != want || strings.Contains(body, "attributed here") != (as == "acme") {
+			t.Errorf("pages as %q: why %d, dispute %d, want %d", as, code, posted, want)
+		}
+	}
+	for _, path := range []string{"/why?event_id=e1", "/"} {
+		if _, _, body := r.get("globex", path); strings.Contains(body, "tok1<") || strings.Contains(body, "Nomura") {
+			t.Errorf("%s shows another workspace", path)
+		}
+	}
+	// A scheme that is not Bearer, and a cookie beside a bad token.
+	req, _ := http.NewRequest(http.MethodGet, r.URL+"/v1/workspaces/acme/performance", nil)
+	req.Header.Set("Authorization", "Basic secret of acme")
+	if code, _, _ := r.do(req); code != 401 {
+		t.Errorf("Basic: %d", code)
+	}
+}
+
+// Sign-in: a form without a session, a cookie that no script sees, an end; cookies that
+// were made up, changed or have run out are nobody's.
+func TestSession(t *testing.T) {
+	r := newRig(t)
+	code, h, body := r.get("", "/")
+	if code != 401 || !strings.Contains(body, `name="workspace"`) || !strings.Contains(body, `name="token"`) ||
+		!strings.Contains(h.Get("Content-Security-Policy"), "default-src 'none'") {
+		t.Fatalf("without a session: %d, policy %q", code, h.Get("Content-Security-Policy"))
+	}
+	signIn := func(workspace, token string, change func(*http.Request)) (int, http.Header, string) {
+		req, _ := http.NewRequest(http.MethodPost,
+			r.URL+"/session", strings.NewReader(url.Values{"workspace": {workspace}, "token": {token}}.Encode()))
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		if change != nil {
+			change(req)
+		}
+		return r.do(req)
+	}
+	for _, bad := range [][2]string{
+		{"acme", "wrong"},
+		{"acme", "secret of globex"},
+		{"globex", "secret of acme"},
+		{"", ""},
+	} {
+		if code, h, _ := signIn(bad[0], bad[1], nil); code != 401 || h.Get("Set-Cookie") != "" {
+			t.Errorf("signing in as %v: %d %s", bad, code, h.Get("Set-Cookie"))
+		}
+	}
+	if code, h, _ := signIn("acme", "secret of acme", func(q *http.Request) {
+		q.Header.Set("Origin", "https://evil.example")
+	}); code != 403 || h.Get("Set-Cookie") != "" {
+		t.Errorf("from another site: %d", code)
+	}
+	code, h, _ = signIn("acme", "secret of acme", nil)
+	set := h.Get("Set-Cookie")
+	if code != 303 || !strings.Contains(set, "HttpOnly") || !strings.Contains(set, "SameSite=Lax") ||
+		strings.Contains(set, "Secure") {
+		t.Fatalf("signing in: %d %s", code, set)
+	}
+	if _, h, _ := signIn("acme", "secret of acme", func(q *http.Request) {
+		q.Header.Set("X-Forwarded-Proto", "https")
+	}); !strings.Contains(h.Get("Set-Cookie"), "Secure") {
+		t.Error("the cookie is not Secure behind TLS")
+	}
+	cookie, _, _ := strings.Cut(set, ";")
+	with := func(cookie, path string) int {
+		req, _ := http.NewRequest(http.MethodGet, r.URL+path, nil)
+		req.Header.Set("Cookie", cookie)
+		code, _, _ := r.do(req)
+		return code
+	}
+	for path, want := range map[string]int{
+		"/":                              200,
+		"/v1/workspaces/acme/outcomes":   200,
+		"/v1/workspaces/globex/outcomes": 403,
+		"/why":                           200,
+		"/dispute":                       200,
+	} {
+		if code := with(cookie, path); code != want {
+			t.Errorf("%s with the cookie: %d, want %d", path, code, want)
+		}
+	}
+	value := strings.TrimPrefix(cookie, cookieName+"=")
+	for _, forged := range []string{value[:len(value)-2],
+		value + "A", "AAAA", readerToken{workspace: "acme", name: "alice"}.encodeCookie(time.Now().Add(time.Hour)),
+		(*r.server.tokens.byWorkspace.Load())["acme"][0].encodeCookie(r.server.now().Add(-time.Second))} {
+		if code := with(cookieName+"="+forged, "/"); code != 401 {
+			t.Errorf("cookie %.20s…: %d", forged, code)
+		}
+	}
+	req, _ := http.NewRequest(http.MethodPost, r.URL+"/session/end", nil)
+	req.Header.Set("Cookie", cookie)
+	req.Header.Set("Origin", "https://evil.example")
+	if code, h, _ := r.do(req); code != 403 || h.Get("Set-Cookie") != "" {
+		t.Errorf("signing out from another site: %d", code)
+	}
+	if code, body := r.dispute("acme", "p0", "order_id\no4\n", "https://evil.example"); code != 403 ||
+		strings.Contains(body, "attributed here") {
+		t.Errorf("a list from another site: %d", code)
+	}
+	req.Header.Del("Origin")
+	if code, h, _ := r.do(req); code != 303 || !strings.Contains(h.Get("Set-Cookie"), "Max-Age=0") {
+		t.Errorf("signing out: %d %s", code, h.Get("Set-Cookie"))
+	}
+}
+
+func TestLoadReaderTokens(t *testing.T) {
+	sum := strings.Repeat("ab", 32)
+	for text, want := range map[string]string{
+		"alice:" + sum:                  "",
+		"alice:" + sum + "\nbob:" + sum: "",
+		"alice":                         "line 1",
+		"alice:" + sum[2:]:              "line 1",
+		"# x\nal ice:" + sum:            "line 2",
+		"a:" + sum + "\na:" + sum:       "twice",
+	} {
+		_, err := LoadReaderTokens(fstest.MapFS{"acme": {Data: []byte(text)}})
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), "acme")) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	if _, err := LoadReaderTokens(fstest.MapFS{"acme": {Data: []byte("alice:" + sum)},
+		"globex": {Data: []byte("bob:" + sum)}}); err == nil ||
+		!strings.Contains(err.Error(), "globex line 1: the token of bob is also in acme") {
+		t.Errorf("one token for two workspaces: %v", err)
+	}
+}

@@ -1,0 +1,145 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/connectors/report"
+)
+
+func TestBadParameters(t *testing.T) {
+	r := newRig(t)
+	for path, field := range map[string]string{
+		"performance?from=yesterday": "from", "performance?to=2026-13-01": "to",
+		"performance?from=2026-03-02&to=2026-03-01": "to", "outcomes?type=purchase": "type",
+		"outcomes?verdict=all": "verdict", "outcomes?review=maybe": "review",
+		"outcomes?limit=0": "limit", "outcomes?limit=1001": "limit", "outcomes?limit=ten": "limit",
+		"outcomes?cursor=x": "cursor", "outcomes?cursor=WyJhIl0": "cursor", "performance?cursor=WyJhIl0": "cursor",
+		"performance?colour=red":  "colour",
+		"performance?partner=%00": "partner", "performance?partner=a&partner=b": "partner",
+		"performance?basis=month": "basis", "events": "event_id", "events?event_id=": "event_id",
+		"events?event_id=a&x=1":   "x",
+		"conservation?partner=p0": "partner", "coverage?from=2026-03-01": "from", "outcomes.csv?limit=3": "limit",
+		"coverage?cursor=WyJhIiwiYiJd": "cursor", "conservation?cursor=WyJhIl0": "cursor",
+	} {
+		code, h, body := r.get("acme", "/v1/workspaces/acme/"+path)
+		var p problem
+		if err := json.Unmarshal([]byte(body), &p); code != 400 ||
+			h.Get("Content-Type") != "application/problem+json" || err != nil || p.Field != field ||
+			!strings.HasPrefix(p.Detail, field) {
+			t.Errorf("%s: %d %s, want field %s", path, code, body, field)
+		}
+	}
+	if code, _, body := r.get("acme", "/?from=x"); code != 400 || !strings.Contains(body, "is not a day") ||
+		!strings.Contains(body, "Partner performance") {
+		t.Errorf("the page with a bad day: %d", code)
+	}
+}
+
+// Pages of any size are together the whole list, once, in its order.
+func TestPages(t *testing.T) {
+	r := newRig(t)
+	for _, list := range []string{"performance", "outcomes", "conservation", "coverage", "performance?type=sale,lead",
+		"performance?basis=click"} {
+		sep := "?"
+		if strings.Contains(list, "?") {
+			sep = "&"
+		}
+		whole := rowsOf[json.RawMessage](r, list+sep+"limit=1000")
+		if whole.Next != "" || len(whole.Rows) < 3 {
+			t.Errorf("%s: %d rows, next %q", list, len(whole.Rows), whole.Next)
+		}
+		var paged []json.RawMessage
+		for next := ""; ; {
+			a := rowsOf[json.RawMessage](r, list+sep+"limit=7&cursor="+next)
+			paged = append(paged, a.Rows...)
+			if next = a.Next; next == "" {
+				break
+			}
+		}
+		if !slices.EqualFunc(whole.Rows, paged, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }) {
+			t.Errorf("%s: %d rows in pages, %d at once", list, len(paged), len(whole.Rows))
+		}
+	}
+}
+
+// The rows, added up as the report does for filters, are what the rollup says; and each
+// filter selects what its name says.
+func TestFiltersAgree(t *testing.T) {
+	r := newRig(t)
+	rollup := rowsOf[report.Performance](r, "performance?limit=1000")
+	rows := rowsOf[report.Performance](r, "performance?limit=1000&type=lead,sale,refund,cancellation,reversal")
+	if a, b := fmt.Sprint(texts(rollup.Rows)), fmt.Sprint(texts(rows.Rows)); a != b {
+		t.Errorf("the rollup and the rows differ:\n%s\n%s", a, b)
+	}
+	all := rowsOf[conversion](r, "outcomes?limit=1000").Rows
+	count := func(keep func(*conversion) bool) (n int) {
+		for i := range all {
+			if keep(&all[i]) {
+				n++
+			}
+		}
+		return n
+	}
+	for query, keep := range map[string]func(*conversion) bool{
+		"partner=p1": func(c *conversion) bool {
+			return c.PartnerID == "p1"
+		}, "program=g0": func(c *conversion) bool {
+			return c.ProgramID == "g0"
+		}, "link=l2": func(c *conversion) bool { return c.LinkID == "l2" },
+		"type=refund,reversal": func(c *conversion) bool {
+			return c.Type == "refund" || c.Type == "reversal"
+		}, "verdict=unattributed": func(c *conversion) bool {
+			return c.Verdict == "unattributed"
+		}, "review=review": func(c *conversion) bool { return c.Review == "review" },
+		"from=2026-03-05&to=2026-03-06": func(c *conversion) bool {
+			d := c.OccurredAt.UTC().Format(time.DateOnly)
+			return d >= "2026-03-05" && d <= "2026-03-06"
+		}, "partner=nobody": func(*conversion) bool { return false },
+	} {
+		if got, want := len(rowsOf[conversion](r, "outcomes?limit=1000&"+query).Rows), count(keep); got != want ||
+			want == 0 && query != "partner=nobody" {
+			t.Errorf("%s selects %d, want %d", query, got, want)
+		}
+	}
+	sales := uint64(0)
+	for _, p := range rowsOf[report.Performance](r,
+		"performance?limit=1000&type=sale&verdict=attributed&review=review").Rows {
+		sales += p.Sales
+		if p.Leads+p.Refunds+p.Cancellations+p.Reversals > 0 {
+			t.Errorf("other types: %+v", p)
+		}
+	}
+	if want := count(func(c *conversion) bool {
+		return c.Type == "sale" && c.Verdict == "attributed" && c.Review == "review"
+	}); sales != uint64(want) || want == 0 {
+		t.Errorf("%d sales in review, want %d", sales, want)
+	}
+	byClick := uint64(0)
+	for _, p := range rowsOf[report.Performance](r,
+		"performance?limit=1000&basis=click&from=2026-03-02&to=2026-03-02").Rows {
+		byClick += p.Sales
+	}
+	if want := count(func(c *conversion) bool {
+		return c.Type == "sale" && c.Verdict == "attributed" && c.ClickedAt.UTC().Format(time.DateOnly) == "2026-03-02"
+	}); byClick != uint64(want) || want == 0 {
+		t.Errorf("%d sales of the clicks of a day, want %d", byClick, want)
+	}
+	if a := rowsOf[eventRow](r, "events?event_id=e7"); len(a.Rows) != 1 || a.Rows[0].Verdict != "reversed" ||
+		a.Rows[0].Why == "" {
+		t.Errorf("events: %+v", a.Rows)
+	}
+}
+
+func texts(rows []report.Performance) (out []string) {
+	for _, p := range rows {
+		b, _ := json.Marshal(p)
+		out = append(out, string(b))
+	}
+	return out
+}
