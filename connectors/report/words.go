@@ -58,9 +58,11 @@ func ReasonWords(reason string) string {
 	case event.ReasonParentAmbiguous:
 		return "it names no parent, and several events could be it"
 	case event.ReasonParentNotFound:
-		return "the event that it takes back did not come in time"
+		return "the event that it names did not come in time"
 	case event.ReasonParentUnattributed:
-		return "the event that it takes back is itself not attributed"
+		return "the event that it names is itself not attributed"
+	case event.ReasonOrderRepeated:
+		return "its order has a sale already, and the program counts one for each order"
 	}
 	return reason
 }
@@ -114,6 +116,15 @@ func FlagWords(flag string) string {
 		return "it came without amount: it takes back what was left"
 	case event.FlagParentInferred:
 		return "it did not name what it takes back: that was inferred"
+	case event.FlagWithoutEffect:
+		return "something was taken back, and the ledger did not take it"
+	case event.FlagMoneyDiffers:
+		return "it differs from the first event of this id in type, amount, currency, order, parent or day"
+	case event.FlagOrderRepeated:
+		return "its order has an earlier sale that still stands: it may be counted twice"
+	case event.FlagDatedBack:
+		return "it is dated before the day of what it takes back, or more than 35 days before it was received: " +
+			"a closed month may have changed"
 	}
 	return flag
 }

@@ -11,8 +11,8 @@ func Verdicts() []Verdict {
 // Reviews lists the values of Review. A row without effect has none.
 func Reviews() []Review { return []Review{ReviewClear, ReviewNeeded} }
 
-// Reasons lists all reasons of Unattributed, in the order in which the rules check
-// them.
+// Reasons lists all reasons of Unattributed: in the order in which the rules check them,
+// and then those of later versions of the rules.
 func Reasons() []string {
 	return []string{
 		ReasonExpired,
@@ -25,6 +25,7 @@ func Reasons() []string {
 		ReasonParentAmbiguous,
 		ReasonParentNotFound,
 		ReasonParentUnattributed,
+		ReasonOrderRepeated,
 	}
 }
 
@@ -39,6 +40,10 @@ func Flags() []string {
 		FlagCurrencyMismatch,
 		FlagAmountMissing,
 		FlagParentInferred,
+		FlagWithoutEffect,
+		FlagMoneyDiffers,
+		FlagOrderRepeated,
+		FlagDatedBack,
 	}
 }
 

@@ -65,6 +65,7 @@ const (
 	ReasonParentAmbiguous    = "parent_ambiguous"
 	ReasonParentNotFound     = "parent_not_found"
 	ReasonParentUnattributed = "parent_unattributed"
+	ReasonOrderRepeated      = "order_repeated"
 )
 
 // Flags of an Outcome, in the order in which a row lists them.
@@ -77,6 +78,10 @@ const (
 	FlagCurrencyMismatch = "currency_mismatch"
 	FlagAmountMissing    = "amount_missing"
 	FlagParentInferred   = "parent_inferred"
+	FlagWithoutEffect    = "without_effect"
+	FlagMoneyDiffers     = "money_differs"
+	FlagOrderRepeated    = "order_repeated"
+	FlagDatedBack        = "dated_back"
 )
 
 // Review says whether a person should look at a row.
