@@ -70,6 +70,9 @@ func diffRows(want, got []*event.Outcome) string {
 		if len(w.Flags) == 0 && len(g.Flags) == 0 {
 			w.Flags, g.Flags = nil, nil
 		}
+		if len(w.Metadata) == 0 && len(g.Metadata) == 0 {
+			w.Metadata, g.Metadata = nil, nil
+		}
 		wc, gc := w.Click, g.Click
 		if (wc == nil) == (gc == nil) {
 			w.Click, g.Click = nil, nil

@@ -19,8 +19,9 @@ var (
 	currencies = []string{"EUR", "EUR", "EUR", "JPY"}
 )
 
-// drawLimits says what drawn histories are limited to.
-type drawLimits struct{ ownIDs, namedParents, amounts, inLife bool }
+// drawLimits says what drawn histories are limited to. With ownOrders, no two sales have
+// the same order id.
+type drawLimits struct{ ownIDs, ownOrders, namedParents, amounts, inLife bool }
 
 // drawHistory makes up to a dozen events of one token, a minute apart, few ids and
 // orders among them so that they meet.
@@ -28,6 +29,8 @@ func drawHistory(t *rapid.T, limit drawLimits) (oracle.Click, []oracle.Event) {
 	click := parseClick(noFail{}, nil)
 	click.RewardTerms = rapid.SampledFrom(terms).Draw(t, "terms")
 	click.IsBot = rapid.Bool().Draw(t, "bot")
+	click.FollowMs = rapid.SampledFrom([]int64{0, day.Milliseconds(), (365 * day).Milliseconds()}).Draw(t, "follow")
+	click.OneSalePerOrder = rapid.Bool().Draw(t, "one sale")
 	var events []oracle.Event
 	for i := range rapid.IntRange(1, 12).Draw(t, "events") {
 		at := t0.Add(time.Duration(i+1) * time.Minute)
@@ -36,6 +39,7 @@ func drawHistory(t *rapid.T, limit drawLimits) (oracle.Click, []oracle.Event) {
 		}
 		e := oracle.Event{Offset: int64(i), Conversion: event.Conversion{ClickToken: click.ClickToken, OccurredAt: at,
 			ReceivedAt:  at,
+			EnteredAt:   at,
 			WorkspaceID: rapid.SampledFrom(workspaces).Draw(t, "workspace"),
 			Type:        rapid.SampledFrom(event.Types()).Draw(t, "type")}}
 		id := rapid.IntRange(0, 6)
@@ -43,13 +47,21 @@ func drawHistory(t *rapid.T, limit drawLimits) (oracle.Click, []oracle.Event) {
 		if limit.ownIDs {
 			e.EventID = fmt.Sprintf("e%02d", i)
 		}
-		if e.Type.Positive() && rapid.IntRange(0, 5).Draw(t, "early") == 0 {
-			e.OccurredAt = t0.Add(-time.Hour)
+		if e.Type.Positive() {
+			switch rapid.IntRange(0, 5).Draw(t, "date") {
+			case 0:
+				e.OccurredAt = t0.Add(-time.Hour)
+			case 1, 2: // after the window
+				e.OccurredAt = t0.Add(30*day + 2*time.Hour)
+			}
 		}
-		if !e.Type.Positive() && (limit.namedParents || rapid.Bool().Draw(t, "named")) {
+		if !e.Type.Positive() && limit.namedParents || rapid.Bool().Draw(t, "named") {
 			e.ParentEventID = fmt.Sprintf("e%02d", id.Draw(t, "parent"))
 		}
 		e.OrderID = rapid.SampledFrom([]string{"", "o", "p"}).Draw(t, "order")
+		if limit.ownOrders && e.Type == event.Sale {
+			e.OrderID = fmt.Sprintf("o%02d", i)
+		}
 		if limit.amounts || rapid.IntRange(0, 2).Draw(t, "amount") > 0 {
 			minor := rapid.Int64Range(0, 40).Draw(t, "minor")
 			e.AmountMinor, e.Currency = &minor, rapid.SampledFrom(currencies).Draw(t, "currency")
@@ -88,11 +100,11 @@ func TestLateClickChangesNothing(t *testing.T) {
 }
 
 // "A late positive changes nothing where all negatives name their parent, all events
-// were received within the click life and no wait ended." Ids are unique here: of two
-// events with one id it is the first that counts.
+// were received within the click life and no wait ended." Ids are unique here, of events
+// and of the sales' orders: of two with one id it is the first that counts.
 func TestLatePositiveChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		click, events := drawHistory(t, drawLimits{ownIDs: true, namedParents: true, inLife: true})
+		click, events := drawHistory(t, drawLimits{ownIDs: true, ownOrders: true, namedParents: true, inLife: true})
 		before := oracle.Judge(longGraceConfig(), []oracle.Click{click}, events, 0)
 		moved := rapid.IntRange(0, len(events)-1).Draw(t, "moved")
 		if !events[moved].Type.Positive() {
@@ -107,12 +119,15 @@ func TestLatePositiveChangesNothing(t *testing.T) {
 }
 
 // "For a token whose event ids are unique and whose negatives name their parent and
-// carry an amount … verdict, reason, parent, effect, amount and snapshot of every row,
-// net per currency, the standing amount of every event and the sum of rewards are the
-// same in every order, click included."
+// carry an amount, and no two of its sales have one order id and no follower waits …
+// verdict, reason, parent, effect, amount and snapshot of every row, net per currency,
+// the standing amount of every event and the sum of rewards are the same in every order,
+// click included." Here followers do wait: as long as no wait ends, that changes nothing
+// either.
 func TestOrderDoesNotMatter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		click, events := drawHistory(t, drawLimits{ownIDs: true, namedParents: true, amounts: true, inLife: true})
+		click, events := drawHistory(t,
+			drawLimits{ownIDs: true, ownOrders: true, namedParents: true, amounts: true, inLife: true})
 		before := oracle.Judge(longGraceConfig(), []oracle.Click{click}, events, 0)
 		order := slices.Clone(events)
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
@@ -120,7 +135,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 		click.At = t0.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "minute")) * time.Minute)
 		after := oracle.Judge(longGraceConfig(), []oracle.Click{click}, renumber(order), 0)
 		compareByID(t, before, after, func(o *event.Outcome) {
-			o.EstimatedRewardMinor = nil
+			o.EstimatedRewardMinor, o.StandingChangeMinor = nil, nil
 			o.Flags = slices.DeleteFunc(slices.Clone(o.Flags), func(f string) bool {
 				return f == event.FlagOverReversed
 			})
@@ -184,6 +199,68 @@ func TestChainsAddUp(t *testing.T) {
 			if rewards[id] != want {
 				t.Fatalf("rewards of %s are %d, want %d of %d", id, rewards[id], want, standing)
 			}
+		}
+	})
+}
+
+// "The sum of the changes over any set of whole chains is what stands of their roots; it
+// is never negative", in whatever order the events came.
+func TestStandingChangesAddUp(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		click, events := drawHistory(t, drawLimits{})
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
+		r.Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
+		result := oracle.Judge(longGraceConfig(), []oracle.Click{click}, renumber(events), 0)
+		rows := make(map[string]event.Outcome) // with effect, by event id
+		for _, o := range result.Outcomes {
+			if o.Effect != 0 {
+				rows[o.EventID] = o
+			} else if o.StandingChangeMinor != nil {
+				t.Fatalf("%s has no effect and changes what stands", o.EventID)
+			}
+		}
+		sums := make(map[string]int64) // by root
+		for _, o := range rows {
+			root := o
+			for root.Verdict == event.Reversed {
+				root = rows[root.ParentEventID]
+			}
+			if (o.StandingChangeMinor == nil) != (root.AmountMinor == nil) {
+				t.Fatalf("%s: a change is wanted where the root has an amount, and only there", o.EventID)
+			}
+			if o.StandingChangeMinor == nil {
+				continue
+			}
+			if o.Currency != root.Currency && *o.StandingChangeMinor != 0 {
+				t.Fatalf("%s in %s changes what stands of %s", o.EventID, o.Currency, root.Currency)
+			}
+			sums[root.EventID] += *o.StandingChangeMinor
+		}
+		for id, sum := range sums {
+			stands := result.Standing[oracle.Position{Offset: rows[id].EventOffset}].Minor
+			if sum != stands || sum < 0 {
+				t.Fatalf("the changes of %s add up to %d, and %d stands", id, sum, stands)
+			}
+		}
+	})
+}
+
+// "A follower is a root of its own": what is taken back of the others changes nothing of
+// it, and of those who follow it.
+func TestTakingBackChangesNoFollower(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		click, events := drawHistory(t, drawLimits{ownIDs: true, ownOrders: true, inLife: true})
+		click.FollowMs = (365 * day).Milliseconds()
+		all := oracle.Judge(longGraceConfig(), []oracle.Click{click}, events, 0)
+		positives := slices.DeleteFunc(slices.Clone(events), func(e oracle.Event) bool { return !e.Type.Positive() })
+		alone := oracle.Judge(longGraceConfig(), []oracle.Click{click}, positives, 0)
+		attributed := func(rows []event.Outcome) []event.Outcome {
+			return slices.DeleteFunc(slices.Clone(rows), func(o event.Outcome) bool {
+				return o.Verdict != event.Attributed
+			})
+		}
+		if d := oracle.Diff(attributed(all.Outcomes), attributed(alone.Outcomes)); d != nil {
+			t.Fatal(strings.Join(d, "\n"))
 		}
 	})
 }

@@ -42,7 +42,7 @@ func (j *journey) standingAmount(e *judgedEvent) int64 {
 
 // estimateReward returns the reward of a root with the given standing amount, in minor
 // units of currency. ok is false if no event of the chain has a reward. Terms are
-// "10%", "5.00 USD" or "".
+// "10%", "5.00 USD" or "". A root after the window has no flat reward.
 func estimateReward(terms string, root *judgedEvent, standing int64) (minor int64, currency string, ok bool) {
 	if percent, is := strings.CutSuffix(terms, "%"); is {
 		p, valid := new(big.Rat).SetString(percent)
@@ -54,7 +54,7 @@ func estimateReward(terms string, root *judgedEvent, standing int64) (minor int6
 	}
 	amount, currency, is := strings.Cut(terms, " ")
 	flat, valid := new(big.Rat).SetString(amount)
-	if !is || !valid {
+	if !is || !valid || root.follows != nil {
 		return 0, "", false
 	}
 	if standing == 0 {

@@ -4,6 +4,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -105,9 +106,42 @@ func TestDiff(t *testing.T) {
 	}
 }
 
+// A row shows what the merchant said beyond the rules, whatever its verdict.
+func TestCopiedFields(t *testing.T) {
+	s := parseScript(t, `S sale 100
+		S sale 100
+		Q sale 1 ws=globex
+		R refund of=S`)
+	for i := range s.events {
+		s.events[i].Metadata = map[string]string{"store": strconv.Itoa(i)}
+		s.events[i].ResolvedBy = event.ResolvedByOrder
+	}
+	got := oracle.Judge(s.cfg, s.clicks, s.events, 0).Outcomes
+	for i, o := range got {
+		if o.Metadata["store"] != strconv.Itoa(i) || o.ResolvedBy != event.ResolvedByOrder ||
+			o.RulesVersion != event.RulesVersion {
+			t.Errorf("%s: %v, resolved by %s, rules version %d", o.EventID, o.Metadata, o.ResolvedBy, o.RulesVersion)
+		}
+	}
+	if len(got) != len(s.events) {
+		t.Errorf("%d rows", len(got))
+	}
+	got[0].Metadata, got[1].Metadata = nil, map[string]string{}
+	want := slices.Clone(got)
+	want[0].Metadata, want[1].Metadata = map[string]string{}, nil
+	if d := oracle.Diff(want, got); d != nil {
+		t.Errorf("no metadata: %q", d)
+	}
+	want[3].Metadata = map[string]string{"store": "x"}
+	d := oracle.Diff(want, got)
+	if len(d) != 1 || !strings.Contains(d[0], "metadata is map[store:3], want map[store:x]") {
+		t.Errorf("other metadata: %q", d)
+	}
+}
+
 func TestMintTimeOfBadTokens(t *testing.T) {
 	for _, tok := range []string{"", "x", strings.Repeat("z", 27), strings.Repeat("-", 27)} {
-		e := oracle.Event{Conversion: event.Conversion{ClickToken: tok, ReceivedAt: t0}}
+		e := oracle.Event{Conversion: event.Conversion{ClickToken: tok, ReceivedAt: t0, EnteredAt: t0}}
 		got := oracle.Judge(oracle.DefaultConfig(), nil, []oracle.Event{e}, 0).Outcomes
 		if len(got) != 1 || got[0].Reason != event.ReasonExpired {
 			t.Errorf("%q: %v", tok, got)

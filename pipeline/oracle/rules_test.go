@@ -37,20 +37,25 @@ func mintToken(at event.Millis, n uint64) string {
 
 // script is an example in words. A line of it is one of
 //
-//	click [at=DURATION] [ws=ID] [terms=5.00_USD] [window=DURATION] [status=off] [bot]
-//	      [nopartner] [relationship=review] [lifecycle=paused]
+//	click [at=DURATION] [ws=ID] [terms=5.00_USD] [window=DURATION] [follow=DURATION]
+//	      [onesale] [status=off] [bot] [nopartner] [relationship=review] [lifecycle=paused]
 //	noclick
 //	grace=DURATION | life=DURATION | journey=DURATION | max=N | through=DURATION
-//	ID TYPE [AMOUNT[CUR]] [at=DURATION] [rx=DURATION] [of=ID] [order=ID] [ws=ID] [name=TEXT]
+//	changes
+//	ID TYPE [AMOUNT[CUR]] [at=DURATION] [rx=DURATION] [in=DURATION] [of=ID] [order=ID]
+//	      [ws=ID] [name=TEXT] [reason=TEXT]
 //
 // Durations count from the click, with d for days. Without a click line the click
 // reaches Kafka as it happens, without a currency the amount is in EUR, and without a
-// time the events come a minute after each other, the first at one minute.
+// time the events come a minute after each other, the first at one minute. at is when an
+// event occurs, is received and enters the log; rx changes the last two, in the last.
+// changes asks for the changes of what stands, in order of record.
 type script struct {
 	cfg     oracle.Config
 	clicks  []oracle.Click
 	events  []oracle.Event
 	through event.Millis
+	changes bool
 }
 
 func parseScript(t testing.TB, text string) *script {
@@ -66,6 +71,8 @@ func parseScript(t testing.TB, text string) *script {
 		switch {
 		case words[0] == "noclick":
 			noclick = true
+		case words[0] == "changes":
+			s.changes = true
 		case words[0] == "click":
 			s.clicks = append(s.clicks, parseClick(t, words[1:]))
 		case setting && key == "grace":
@@ -114,6 +121,10 @@ func parseClick(t testing.TB, words []string) oracle.Click {
 			c.RewardTerms = strings.ReplaceAll(value, "_", " ")
 		case "window":
 			c.WindowMs = parseDuration(t, value).Milliseconds()
+		case "follow":
+			c.FollowMs = parseDuration(t, value).Milliseconds()
+		case "onesale":
+			c.OneSalePerOrder = true
 		case "status":
 			c.TokenStatus = event.TokenStatus(value)
 		case "link":
@@ -143,6 +154,8 @@ func parseEvent(t testing.TB, words []string, offset int64) oracle.Event {
 		Type:        event.Type(words[1]),
 		OccurredAt:  at,
 		ReceivedAt:  at,
+		EnteredAt:   at,
+		ResolvedBy:  event.ResolvedByToken,
 	}}
 	if !slices.Contains(event.Types(), e.Type) {
 		t.Fatalf("unknown type in %q", words)
@@ -164,9 +177,13 @@ func parseEvent(t testing.TB, words []string, offset int64) oracle.Event {
 			}
 			e.AmountMinor = &minor
 		case key == "at":
-			e.OccurredAt, e.ReceivedAt = t0.Add(parseDuration(t, value)), t0.Add(parseDuration(t, value))
+			e.OccurredAt = t0.Add(parseDuration(t, value))
+			e.ReceivedAt, e.EnteredAt = e.OccurredAt, e.OccurredAt
 		case key == "rx":
 			e.ReceivedAt = t0.Add(parseDuration(t, value))
+			e.EnteredAt = e.ReceivedAt
+		case key == "in":
+			e.EnteredAt = t0.Add(parseDuration(t, value))
 		case key == "of":
 			e.ParentEventID = value
 		case key == "order":
@@ -175,6 +192,8 @@ func parseEvent(t testing.TB, words []string, offset int64) oracle.Event {
 			e.WorkspaceID = value
 		case key == "name":
 			e.EventName = value
+		case key == "reason":
+			e.ReasonText = value
 		default:
 			t.Fatalf("unknown word %q", w)
 		}
@@ -261,6 +280,21 @@ func formatResult(r oracle.Result) string {
 	return b.String()
 }
 
+// formatChanges prints what each row changes of what stands of its root, "no" where the
+// row says nothing of it.
+func formatChanges(r oracle.Result) string {
+	words := []string{"changes"}
+	for _, o := range r.Outcomes {
+		word := "no"
+		if o.StandingChangeMinor != nil {
+			// exponents are those of EUR
+			word = event.Decimal(*o.StandingChangeMinor, 2)
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, " ") + "\n"
+}
+
 func normalizeSpace(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -275,7 +309,12 @@ func normalizeSpace(text string) string {
 func checkScript(t *testing.T, name, in, want string) {
 	t.Helper()
 	s := parseScript(t, in)
-	if got := formatResult(oracle.Judge(s.cfg, s.clicks, s.events, s.through)); got != normalizeSpace(want) {
+	result := oracle.Judge(s.cfg, s.clicks, s.events, s.through)
+	got := formatResult(result)
+	if s.changes {
+		got += formatChanges(result)
+	}
+	if got != normalizeSpace(want) {
 		t.Errorf("%s:\n%s\ngot\n%s\nwant\n%s", name, normalizeSpace(in), got, normalizeSpace(want))
 	}
 }
@@ -343,7 +382,7 @@ func TestWorkedExamples(t *testing.T) {
 	checkScript(t, "9", `S sale 100 at=31d
 		R refund 100 of=S at=32d`,
 		`S unattributed outside_window
-		 R unattributed parent_unattributed of sale S`)
+		 R unattributed parent_unattributed of sale S without_effect !`)
 	checkScript(t, "10", `A sale 1 at=30d
 		B sale 1 at=30d1ms
 		C sale 1 at=-4m
@@ -376,13 +415,13 @@ func TestWorkedExamples(t *testing.T) {
 		R refund 10`,
 		`S1 attributed +100.00EUR reward 10.00EUR
 		 S2 attributed +50.00EUR reward 5.00EUR
-		 R unattributed parent_ambiguous
+		 R unattributed parent_ambiguous without_effect !
 		 standing 100.00 50.00`)
 	checkScript(t, "14", `S1 sale 100 order=o
 		S2 sale 50 order=o
 		R refund 10 order=o`,
 		`S1 attributed +100.00EUR reward 10.00EUR
-		 S2 attributed +50.00EUR reward 5.00EUR
+		 S2 attributed +50.00EUR reward 5.00EUR order_repeated !
 		 R reversed -10.00EUR reward -1.00EUR of sale S2 parent_inferred !
 		 standing 100.00 40.00 10.00`)
 	checkScript(t, "14, the other order", `S1 sale 100 order=o
@@ -390,7 +429,7 @@ func TestWorkedExamples(t *testing.T) {
 		S2 sale 50 order=o`,
 		`S1 attributed +100.00EUR reward 10.00EUR
 		 R reversed -10.00EUR reward -1.00EUR of sale S1
-		 S2 attributed +50.00EUR reward 5.00EUR
+		 S2 attributed +50.00EUR reward 5.00EUR order_repeated !
 		 standing 90.00 10.00 50.00`)
 	checkScript(t, "15", `x sale 1 name=a
 		x sale 1 name=b
@@ -450,8 +489,8 @@ func TestWorkedExamples(t *testing.T) {
 	checkScript(t, "21", `V1 reversal of=V2
 		V2 reversal of=V1
 		through=73h`,
-		`V1 unattributed parent_not_found
-		 V2 unattributed parent_not_found`)
+		`V1 unattributed parent_not_found without_effect !
+		 V2 unattributed parent_not_found without_effect !`)
 	checkScript(t, "22, the click in time", `click at=71h
 		S sale 100 at=0h`,
 		`S attributed +100.00EUR reward 10.00EUR too_fast
@@ -464,7 +503,7 @@ func TestWorkedExamples(t *testing.T) {
 		 standing 100.00`)
 	checkScript(t, "22, a refund", `R refund 30 of=S at=0h
 		S sale 100 at=74h`,
-		`R unattributed parent_not_found too_fast
+		`R unattributed parent_not_found too_fast without_effect !
 		 S attributed +100.00EUR reward 10.00EUR
 		 standing 100.00`)
 	checkScript(t, "23", `x sale 100 ws=globex
@@ -478,7 +517,7 @@ func TestWorkedExamples(t *testing.T) {
 		V reversal 10 of=R`,
 		`S attributed +100.00EUR reward 10.00EUR
 		 R reversed -30.00EUR reward -3.00EUR of sale S
-		 R2 unattributed wrong_parent of refund R
+		 R2 unattributed wrong_parent of refund R without_effect !
 		 V reversed +10.00EUR reward 1.00EUR of refund R
 		 standing 80.00 20.00 10.00`)
 }

@@ -12,12 +12,12 @@ func TestWaits(t *testing.T) {
 		`S unattributed click_not_found bare`)
 	checkScript(t, "an event received in the last millisecond of a wait finds it open", `R refund of=S at=1m
 		S sale 100 at=72h1m`,
-		`R reversed -100.00EUR reward -10.00EUR of sale S amount_missing
+		`R reversed -100.00EUR reward -10.00EUR of sale S amount_missing dated_back !
 		 S attributed +100.00EUR reward 10.00EUR
 		 standing 100.00 0.00`)
 	checkScript(t, "a millisecond later it is closed", `R refund of=S at=1m
 		S sale 100 at=72h1m0.001s`,
-		`R unattributed parent_not_found
+		`R unattributed parent_not_found without_effect !
 		 S attributed +100.00EUR reward 10.00EUR
 		 standing 100.00`)
 	checkScript(t, "through closes the waits that ended before it, not those that end with it", `noclick
@@ -52,7 +52,7 @@ func TestWaits(t *testing.T) {
 		R refund of=S at=1m
 		Z sale 1 ws=globex at=73h
 		S sale 9 at=73.1h`,
-		`R unattributed parent_not_found
+		`R unattributed parent_not_found without_effect !
 		 Z unattributed workspace_mismatch bare
 		 S attributed +9.00EUR reward 0.90EUR
 		 standing 9.00`)
@@ -72,14 +72,14 @@ func TestWaits(t *testing.T) {
 		S sale 6`,
 		`S attributed +5.00EUR reward 0.50EUR
 		 S duplicate first 0
-		 S conflict first 0
+		 S conflict first 0 money_differs !
 		 standing 5.00`)
 	checkScript(t, "an event that found no parent left no trace: sent again it is judged as a new one",
 		`R refund of=S at=1m
 		S sale 5 at=73h
 		R refund of=S at=74h
 		R refund of=S at=75h`,
-		`R unattributed parent_not_found
+		`R unattributed parent_not_found without_effect !
 		 S attributed +5.00EUR reward 0.50EUR
 		 R reversed -5.00EUR reward -0.50EUR of sale S amount_missing
 		 R duplicate first 2
@@ -111,7 +111,7 @@ func TestWaits(t *testing.T) {
 		`R reversed -10.00EUR reward -1.00EUR of sale S1 amount_missing parent_inferred !
 		 S1 attributed +10.00EUR reward 1.00EUR
 		 S2 attributed +20.00EUR reward 2.00EUR
-		 R2 unattributed parent_ambiguous
+		 R2 unattributed parent_ambiguous without_effect !
 		 standing 10.00 0.00 20.00`)
 	checkScript(t, "a token that was not shown attributes nothing", `click status=off
 		S sale 5
@@ -124,9 +124,54 @@ func TestWaits(t *testing.T) {
 		 standing 5.00`)
 }
 
+// Waits and lives are measured from the time at which an event entered the log, which
+// may be later than its receipt.
+func TestEnteredAt(t *testing.T) {
+	checkScript(t, "a wait begins when the event enters the log", `R refund of=S at=1h in=10h
+		S sale 100 at=2h in=82h`,
+		`R reversed -100.00EUR reward -10.00EUR of sale S amount_missing
+		 S attributed +100.00EUR reward 10.00EUR
+		 standing 100.00 0.00`)
+	checkScript(t, "and ends a grace later, whenever the next one was received", `R refund of=S at=1h in=10h
+		S sale 100 at=2h in=82h1ms`,
+		`R unattributed parent_not_found without_effect !
+		 S attributed +100.00EUR reward 10.00EUR
+		 standing 100.00`)
+	checkScript(t, "the click stands before the first event that entered after it", `click at=73h
+		A sale 1 at=1h in=74h
+		B sale 1 at=74h in=75h`,
+		`A attributed +1.00EUR reward 0.10EUR
+		 B attributed +1.00EUR reward 0.10EUR
+		 standing 1.00 1.00`)
+	checkScript(t, "through closes waits by it", `noclick
+		A sale 1 at=1h in=2h
+		through=74h`,
+		`A waits`)
+	checkScript(t, "the lives", `journey=10d
+		A sale 1 at=1d rx=40d in=40d1ms
+		B sale 1 at=1d rx=20d in=40d
+		C refund 1 of=B at=45d in=50d
+		D refund 1 of=B at=50d in=60d
+		E refund 1 of=B at=61d in=70d1ms`,
+		`A unattributed expired bare
+		 B attributed +1.00EUR reward 0.10EUR
+		 C reversed -1.00EUR reward -0.10EUR of sale B
+		 D reversed -1.00EUR reward 0.00EUR of sale B over_reversed !
+		 E unattributed expired bare without_effect !
+		 standing 0.00 1.00 1.00`)
+	checkScript(t, "the largest counts, not the latest in order of record", `journey=10d
+		A sale 1 at=1d rx=20d in=25d
+		B sale 1 at=1d rx=20d
+		C sale 1 at=2d rx=35d`,
+		`A attributed +1.00EUR reward 0.10EUR
+		 B attributed +1.00EUR reward 0.10EUR
+		 C attributed +1.00EUR reward 0.10EUR
+		 standing 1.00 1.00 1.00`)
+}
+
 func TestExpiry(t *testing.T) {
 	checkScript(t, "the last millisecond of the click life", `A sale 1 at=2d rx=40d`,
-		`A attributed +1.00EUR reward 0.10EUR
+		`A attributed +1.00EUR reward 0.10EUR dated_back !
 		 standing 1.00`)
 	checkScript(t, "a millisecond later", `A sale 1 at=2d rx=40d1ms`,
 		`A unattributed expired bare`)
@@ -142,7 +187,7 @@ func TestExpiry(t *testing.T) {
 		`S attributed +100.00EUR reward 10.00EUR
 		 R1 reversed -10.00EUR reward -1.00EUR of sale S
 		 R2 reversed -10.00EUR reward -1.00EUR of sale S
-		 R3 unattributed expired bare
+		 R3 unattributed expired bare without_effect !
 		 standing 80.00 10.00 10.00`)
 	checkScript(t, "duplicates, conflicts and events that leave no trace do not extend a journey", `S sale 100 at=0h
 		S sale 100 at=300d
@@ -152,15 +197,15 @@ func TestExpiry(t *testing.T) {
 		R refund 10 of=S at=401d`,
 		`S attributed +100.00EUR reward 10.00EUR too_fast
 		 S duplicate first 0
-		 S conflict first 0
+		 S conflict first 0 money_differs !
 		 Z unattributed workspace_mismatch bare
-		 E unattributed parent_not_found
-		 R unattributed expired bare
+		 E unattributed parent_not_found without_effect !
+		 R unattributed expired bare without_effect !
 		 standing 100.00`)
 	checkScript(t, "an unattributed event with a trace is a journey", `S sale 100 at=31d
 		S2 sale 100 at=5d rx=50d`,
 		`S unattributed outside_window
-		 S2 attributed +100.00EUR reward 10.00EUR
+		 S2 attributed +100.00EUR reward 10.00EUR dated_back !
 		 standing 100.00`)
 	checkScript(t, "an event that waits is a journey", `noclick
 		A sale 1 at=39d12h
@@ -213,7 +258,7 @@ func TestTokenFull(t *testing.T) {
 		A sale 1 at=1h
 		A sale 1 at=73h
 		B sale 1 at=74h`,
-		`W unattributed parent_not_found
+		`W unattributed parent_not_found without_effect !
 		 A unattributed token_full
 		 A attributed +1.00EUR reward 0.10EUR
 		 B unattributed token_full
@@ -234,17 +279,17 @@ func TestTokenFull(t *testing.T) {
 func TestParents(t *testing.T) {
 	checkScript(t, "an event that names itself does not wait", `R refund of=R
 		V reversal of=V`,
-		`R unattributed wrong_parent
-		 V unattributed wrong_parent`)
+		`R unattributed wrong_parent without_effect !
+		 V unattributed wrong_parent without_effect !`)
 	checkScript(t, "a refund of a negative is wrong whatever its verdict; a reversal of an unattributed one is not",
 		`S sale 5 at=31d
 		R refund of=S at=31d1h
 		R2 refund of=R at=31d2h
 		V reversal of=R at=31d3h`,
 		`S unattributed outside_window
-		 R unattributed parent_unattributed of sale S
-		 R2 unattributed wrong_parent of refund R
-		 V unattributed parent_unattributed of refund R`)
+		 R unattributed parent_unattributed of sale S without_effect !
+		 R2 unattributed wrong_parent of refund R without_effect !
+		 V unattributed parent_unattributed of refund R without_effect !`)
 	checkScript(t, "an event waits for an order id that no sale has, although there is one sale", `S sale 5 order=a
 		R refund order=b
 		through=1h`,
@@ -260,32 +305,32 @@ func TestParents(t *testing.T) {
 		`L1 attributed +1
 		 L2 attributed +1
 		 X reversed -1 of lead L2 parent_inferred !
-		 X2 unattributed parent_ambiguous
+		 X2 unattributed parent_ambiguous without_effect !
 		 R waits
 		 standing 1 0 1`)
 	checkScript(t, "unattributed sales are candidates", `S sale 5 at=31d
 		R refund at=32d`,
 		`S unattributed outside_window
-		 R unattributed parent_unattributed of sale S`)
-	checkScript(t, "two sales, one of them outside the window: still ambiguous", `S sale 5
+		 R unattributed parent_unattributed of sale S without_effect !`)
+	checkScript(t, "two sales, one of them outside the window: the other is meant", `S sale 5
 		S2 sale 5 at=31d
 		R refund at=32d`,
 		`S attributed +5.00EUR reward 0.50EUR
 		 S2 unattributed outside_window
-		 R unattributed parent_ambiguous
-		 standing 5.00`)
+		 R reversed -5.00EUR reward -0.50EUR of sale S amount_missing parent_inferred !
+		 standing 0.00 5.00`)
 	checkScript(t, "the latest of an order is the latest in order of record", `S1 sale 5 order=o at=2h
 		S2 sale 6 order=o at=1h
 		R refund order=o at=3h`,
 		`S1 attributed +5.00EUR reward 0.50EUR
-		 S2 attributed +6.00EUR reward 0.60EUR
+		 S2 attributed +6.00EUR reward 0.60EUR order_repeated !
 		 R reversed -6.00EUR reward -0.60EUR of sale S2 amount_missing parent_inferred !
 		 standing 5.00 0.00 6.00`)
 	checkScript(t, "of two events with the parent's id the first is meant", `S sale 5
 		S sale 6
 		R refund of=S`,
 		`S attributed +5.00EUR reward 0.50EUR
-		 S conflict first 0
+		 S conflict first 0 money_differs !
 		 R reversed -5.00EUR reward -0.50EUR of sale S amount_missing
 		 standing 0.00 5.00`)
 	checkScript(t, "a refund of a lead", `L lead 20
