@@ -83,14 +83,15 @@ func (j *journey) hasWaitingSale(order string) bool {
 
 // isReversed reports whether a reversal that names nothing may be meant for another than
 // parent: something stands of a reversal directly below it, or nothing of parent stands
-// any more. A parent that is unattributed or worth 0 never had anything that stood.
+// any more. Nothing ever stood of a sale of 0; from one that is unattributed nothing is
+// ever taken.
 func (j *journey) isReversed(parent *judgedEvent) bool {
 	for _, k := range j.kept {
 		if k.parent == parent && k.Type == event.Reversal && j.standingAmount(k) > 0 {
 			return true
 		}
 	}
-	return parent.Effect != 0 && parent.amountOrUnit() > 0 && j.standingAmount(parent) == 0
+	return parent.amountOrUnit() > 0 && j.standingAmount(parent) == 0
 }
 
 // reverseParent is line 14.

@@ -137,9 +137,9 @@ func TestEnteredAt(t *testing.T) {
 		`R unattributed parent_not_found without_effect !
 		 S attributed +100.00EUR reward 10.00EUR
 		 standing 100.00`)
-	checkScript(t, "the click stands before the first event that entered after it", `click at=73h
-		A sale 1 at=1h in=74h
-		B sale 1 at=74h in=75h`,
+	checkScript(t, "the click stands before the first event that entered after it", `click at=71h
+		A sale 1 at=0.5h
+		B sale 1 at=1h in=73h`,
 		`A attributed +1.00EUR reward 0.10EUR
 		 B attributed +1.00EUR reward 0.10EUR
 		 standing 1.00 1.00`)
