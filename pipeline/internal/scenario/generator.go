@@ -174,10 +174,21 @@ func (g *Generator) Record(s Step) (*kgo.Record, error) {
 	return r, err
 }
 
-// Journey makes the steps of one journey: sales and refunds, duplicates, conflicts,
-// clicks that are missing, late or sent twice, refunds before their sale or without
-// one, and unreadable records.
+// Journey makes the steps of one journey: every second time a plain one, else one of
+// the stories in which the rules have to choose.
 func (g *Generator) Journey() []Step {
+	if g.Rand.IntN(2) == 0 {
+		return g.plainJourney()
+	}
+	s := g.newStory()
+	stories[g.Rand.IntN(len(stories))](s)
+	return s.steps()
+}
+
+// plainJourney makes the steps of one journey: sales and refunds, duplicates, conflicts,
+// clicks that are missing, late or sent twice, refunds before their sale or without one,
+// and unreadable records.
+func (g *Generator) plainJourney() []Step {
 	k := g.Click()
 	s := g.Sale(k, 1000+g.Rand.Int64N(9000))
 	click, sale := Step{Click: k}, Step{Event: s}
