@@ -250,6 +250,8 @@ func fillFromCatalog(c *event.Click, r *catalog.Resolved) {
 		c.ProgramKey = p.Key
 		c.ProgramName = p.Name
 		c.ProgramStatus = p.Status
+		c.FollowMs = p.FollowMs
+		c.OneSalePerOrder = p.OneSalePerOrder
 	}
 	c.UTMSource = r.UTM.Source
 	c.UTMMedium = r.UTM.Medium

@@ -23,6 +23,7 @@ workspaces:
     aliases: {127.0.0.1: go.acme.com}
     programs:
       - {id: prg_agency, key: agency, name: Agency partners, status: paused, window: 7d,
+         follow: 365d, one_sale_per_order: true,
          reward: {percent: "10"}, utm: {source: partner, medium: agency, campaign: c, term: t, content: k}}
     partners:
       - {id: prt_nomura, key: nomura, name: Nomura Studio, relationship: review, lifecycle: paused}
@@ -226,6 +227,7 @@ func TestClickSnapshot(t *testing.T) {
 	want := event.Click{
 		WorkspaceID: "acme", ClickToken: got.ClickToken, ClickedAt: event.MillisOf(at),
 		WindowMs: (7 * 24 * time.Hour).Milliseconds(), TokenStatus: event.TokenAppended,
+		FollowMs: (365 * 24 * time.Hour).Milliseconds(), OneSalePerOrder: true,
 		LinkID: "lnk_nomura", Domain: "go.acme.com", Slug: "nomura", Destination: "https://shop.acme.com/",
 		Trigger:   event.TriggerQR,
 		PartnerID: "prt_nomura", PartnerKey: "nomura", PartnerName: "Nomura Studio",
@@ -246,7 +248,7 @@ func TestClickSnapshot(t *testing.T) {
 		t.Errorf("catalog offset %d", got.CatalogOffset)
 	}
 
-	// without partner and program: the default window, no terms
+	// without partner and program: the default window, no terms, nothing follows
 	s.serveRequest("GET", "http://two.acme.com/nomura?nr=QR", nil)
 	got = s.lastClick(t)
 	want = event.Click{

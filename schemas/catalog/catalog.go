@@ -51,6 +51,9 @@ const (
 	DefaultWindow = 30 * 24 * time.Hour
 	// MaxWindow is the longest attribution window: clicks are kept that long.
 	MaxWindow = 90 * 24 * time.Hour
+	// MaxFollow is the longest that positives may follow an origin. It is shorter than
+	// the life of a journey.
+	MaxFollow = 390 * 24 * time.Hour
 )
 
 // Workspace is one merchant's account with everything it owns. In the topic, programs,
@@ -94,8 +97,12 @@ type Program struct {
 	Name     string `json:"name"`      // for people; at most 200 characters
 	Status   string `json:"status"`    // active, paused, archived
 	WindowMs int64  `json:"window_ms"` // milliseconds from click to a positive's occurred_at, inclusive
-	Reward   Reward `json:"reward"`
-	UTM      UTM    `json:"utm"`
+	// milliseconds from an origin's occurred_at to that of a positive that follows it
+	// after the window, inclusive; 0: none does
+	FollowMs        int64  `json:"follow_ms,omitzero"`
+	OneSalePerOrder bool   `json:"one_sale_per_order,omitzero"` // a second sale of one order is unattributed
+	Reward          Reward `json:"reward"`
+	UTM             UTM    `json:"utm"`
 }
 
 // Reward is a share of the amount or a flat sum, as decimal strings. The zero value is

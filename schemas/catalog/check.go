@@ -209,6 +209,9 @@ func (c *checker) checkProgram(p *Program, at *fieldPath) {
 	if text := windowProblem(p.WindowMs); text != "" {
 		c.addProblem(at.field("window"), "%s", text)
 	}
+	if text := followProblem(p.FollowMs); text != "" {
+		c.addProblem(at.field("follow"), "%s", text)
+	}
 	if where, text := rewardProblem(p.Reward); text != "" {
 		here := at.field("reward")
 		if where != "" {
@@ -330,6 +333,18 @@ func windowProblem(ms int64) string {
 		return "window is longer than 90d"
 	case ms%1000 != 0:
 		return "window must be whole seconds"
+	}
+	return ""
+}
+
+func followProblem(ms int64) string {
+	switch limit := MaxFollow.Milliseconds(); {
+	case ms < 0:
+		return "follow must not be negative"
+	case ms > limit:
+		return "follow is longer than 390d"
+	case ms%1000 != 0:
+		return "follow must be whole seconds"
 	}
 	return ""
 }

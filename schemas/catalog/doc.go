@@ -36,7 +36,7 @@
 //	                       "domains":[…],"aliases":{…}}
 //	domain/{host}         {"host","domain","workspace","status"}
 //	program/{w}/{id}      {"workspace","id","key","name","status","window_ms",
-//	                       "reward":{…},"utm":{…}}
+//	                       "follow_ms","one_sale_per_order","reward":{…},"utm":{…}}
 //	partner/{w}/{id}      {"workspace","id","key","name","relationship","lifecycle"}
 //	link/{domain}/{slug}  {"workspace","id","domain","slug","destination",
 //	                       "conversion_tracking","token","forward_query","status",
@@ -44,15 +44,16 @@
 //	                       "experiment","variant"}
 //
 // In domain/{host}, domain is the host itself, or the domain that it is an alias of.
-// Every record has all of its fields, except the three reward fields and assigned_at,
-// which are left out if they are not set. Readers ignore unknown fields, so fields can
-// be added; the meaning of a field never changes. An empty value (a tombstone) removes
-// the record; this package never writes one.
+// Every record has all of its fields, except the three reward fields, assigned_at,
+// follow_ms and one_sale_per_order, which are left out if they are not set. Readers
+// ignore unknown fields, so fields can be added; the meaning of a field never changes.
+// An empty value (a tombstone) removes the record; this package never writes one.
 //
 // # Statuses
 //
 // A link that is archived, or whose host is archived, answers 410 ([Archived]). A link
 // that never existed or was removed answers 404 ([Unknown]). A link keeps working when
 // its partner or program is paused or archived. A link can have no partner, or a
-// partner and no program: such a click has the default window of 30 days and no reward.
+// partner and no program: such a click has the default window of 30 days, no reward,
+// no followers, and each sale of an order counts.
 package catalog

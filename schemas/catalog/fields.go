@@ -57,7 +57,9 @@ func programFields(p *Program) fieldTable {
 		textField("key", &p.Key),
 		textField("name", &p.Name),
 		nonEmptyTextField("status", &p.Status),
-		valueField("window", &p.WindowMs, (*decoder).readWindow, formatWindow),
+		valueField("window", &p.WindowMs, (*decoder).readWindow, formatDuration),
+		valueField("follow", &p.FollowMs, (*decoder).readFollow, formatOptionalDuration),
+		flagField("one_sale_per_order", &p.OneSalePerOrder),
 		rewardField("reward", &p.Reward),
 		mappingField("utm", utmFields(&p.UTM)),
 	}

@@ -33,8 +33,15 @@ func Format(workspaces []Workspace) []byte {
 	return []byte(b.String())
 }
 
-// formatWindow uses the largest unit that gives a whole number.
-func formatWindow(ms int64) string {
+func formatOptionalDuration(ms int64) string {
+	if ms == 0 {
+		return ""
+	}
+	return formatDuration(ms)
+}
+
+// formatDuration uses the largest unit that gives a whole number.
+func formatDuration(ms int64) string {
 	s := ms / 1000
 	switch {
 	case s%86400 == 0:

@@ -49,7 +49,9 @@ func drawWorkspace(t *rapid.T, id string) Workspace {
 			w.Programs = append(w.Programs, Program{
 				ID: p, Key: p, Name: text.Draw(t, "name"), WindowMs: 1000 * rapid.Int64Range(0, 90*86400).Draw(t,
 					"window"),
-				Status: rapid.SampledFrom([]string{StatusActive, StatusPaused}).Draw(t, "status"),
+				FollowMs:        1000 * rapid.Int64Range(0, 390*86400).Draw(t, "follow"),
+				OneSalePerOrder: rapid.Bool().Draw(t, "one sale per order"),
+				Status:          rapid.SampledFrom([]string{StatusActive, StatusPaused}).Draw(t, "status"),
 				Reward: rapid.SampledFrom([]Reward{
 					{},
 					{Percent: "10"},

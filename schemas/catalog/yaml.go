@@ -287,23 +287,32 @@ func (d *decoder) readFlag(n ast.Node, at *fieldPath) bool {
 	return false
 }
 
-var windowForm = regexp.MustCompile(`^(0|[1-9][0-9]{0,8})([dhms])$`)
+var durationForm = regexp.MustCompile(`^(0|[1-9][0-9]{0,8})([dhms])$`)
 
-// readWindow reads a number and d, h, m or s, and returns milliseconds.
 func (d *decoder) readWindow(n ast.Node, at *fieldPath) int64 {
+	return d.readDuration(n, at, "window", windowProblem)
+}
+
+func (d *decoder) readFollow(n ast.Node, at *fieldPath) int64 {
+	return d.readDuration(n, at, "follow", followProblem)
+}
+
+// readDuration reads a number and d, h, m or s, and returns milliseconds. problem says
+// what is wrong with them.
+func (d *decoder) readDuration(n ast.Node, at *fieldPath, name string, problem func(ms int64) string) int64 {
 	s := d.readText(n, at)
 	if s == "" && d.bad[at.String()] {
 		return 0
 	}
-	m := windowForm.FindStringSubmatch(s)
+	m := durationForm.FindStringSubmatch(s)
 	if m == nil {
-		d.addProblem(at, nodePosition(n), `window %q is not a whole number and d, h, m or s, such as "30d"`, s)
+		d.addProblem(at, nodePosition(n), `%s %q is not a whole number and d, h, m or s, such as "30d"`, name, s)
 		return 0
 	}
 	count, _ := strconv.ParseInt(m[1], 10, 64) // at most nine digits
 	unit := map[string]time.Duration{"d": 24 * time.Hour, "h": time.Hour, "m": time.Minute, "s": time.Second}[m[2]]
 	ms := count * unit.Milliseconds()
-	if text := windowProblem(ms); text != "" {
+	if text := problem(ms); text != "" {
 		d.addProblem(at, nodePosition(n), "%s", text)
 		return 0
 	}

@@ -13,8 +13,10 @@ import (
 	"github.com/nimriz/partners/cmd/internal/setup"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
+	"github.com/nimriz/partners/pipeline/attribution"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/schemas/catalog"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -143,6 +145,15 @@ func TestWindowAndClickLife(t *testing.T) {
 	want.ClickLife = 41 * day
 	if err := setup.CheckTopics(t.Context(), cfg, want, quiet); err != nil {
 		t.Errorf("a refused Topics must change nothing: %v", err)
+	}
+}
+
+// A journey outlives everything that may follow in it: its life is fixed, so the
+// catalog's bound on follow is enough.
+func TestJourneyOutlivesFollowers(t *testing.T) {
+	rules := attribution.DefaultConfig()
+	if longest := catalog.MaxFollow + rules.Grace; rules.JourneyLife < longest {
+		t.Errorf("a journey lives %v, its last follower can come after %v", rules.JourneyLife, longest)
 	}
 }
 
