@@ -134,7 +134,7 @@ func (w *fakeServers) serveRedirect(rw http.ResponseWriter, req *http.Request) {
 		ClickedAt:           event.MillisOf(time.Now()),
 		LinkID:              link.ID,
 		Trigger:             event.TriggerLink,
-		WindowMs:            (30 * 24 * time.Hour).Milliseconds(),
+		WindowMs:            (30 * 24 * time.Hour).Milliseconds(), // unless the program has its own
 		TokenStatus:         event.TokenAppended,
 		PartnerID:           link.Partner,
 		RewardTerms:         "10%",
@@ -146,6 +146,11 @@ func (w *fakeServers) serveRedirect(rw http.ResponseWriter, req *http.Request) {
 		Sub4:                q.Get("sub4"),
 		Sub5:                q.Get("sub5"),
 		IsBot:               req.Method == http.MethodHead || botAgent.MatchString(req.UserAgent()),
+	}
+	for _, p := range space.Programs {
+		if p.ID == link.Program {
+			c.WindowMs, c.FollowMs, c.OneSalePerOrder = p.WindowMs, p.FollowMs, p.OneSalePerOrder
+		}
 	}
 	if q.Get("nr") == "qr" {
 		c.Trigger = event.TriggerQR
@@ -350,6 +355,7 @@ func (w *fakeServers) readEvent(workspace string, body []byte) (event.Conversion
 	}
 	err := json.Unmarshal(body, &e, json.RejectUnknownMembers(true))
 	sum := sha256.Sum256([]byte(secretOf(workspace)))
+	now := event.MillisOf(time.Now())
 	c := event.Conversion{
 		WorkspaceID:   workspace,
 		EventID:       e.ID,
@@ -357,7 +363,9 @@ func (w *fakeServers) readEvent(workspace string, body []byte) (event.Conversion
 		Type:          e.Type,
 		EventName:     e.Name,
 		OccurredAt:    event.MillisOf(e.OccurredAt),
-		ReceivedAt:    event.MillisOf(time.Now()),
+		ReceivedAt:    now,
+		EnteredAt:     now,
+		ResolvedBy:    event.ResolvedByToken,
 		Currency:      e.Currency,
 		Quantity:      e.Quantity,
 		OrderID:       e.Order,
@@ -378,7 +386,7 @@ func (w *fakeServers) readEvent(workspace string, body []byte) (event.Conversion
 	case !known:
 		return c, problem{422, "bad_currency"}
 	case !slices.Contains(event.Types(), e.Type),
-		e.Type.Positive() && e.Parent != "",
+		strings.TrimSpace(e.Order) != e.Order,
 		(e.Currency == "") != (e.Amount == nil):
 		return c, problem{422, "invalid_field"}
 	case e.Amount != nil:

@@ -171,7 +171,7 @@ func (r *generator) sendBadEvents(ctx context.Context, workspace, tok string) er
 			body: with(`,"amount":"10.00","currency":"EUX"`),
 		},
 		{name: "amount-alone", want: invalid, body: with(`,"amount":"10.00"`)},
-		{name: "sale-with-parent", want: invalid, body: with(`,"parent_event_id":"x"`)},
+		{name: "order-with-blank", want: invalid, body: with(`,"order_id":" o"`)},
 		{name: "no-such-type", want: invalid, body: swap(`"sale"`, `"gift"`)},
 		{name: "short-token", want: expectedRefusal{422, "token_malformed"}, body: swap(tok, tok[1:])},
 		{name: "forged-token", want: tokenInvalid, body: swap(tok, forged)},

@@ -66,6 +66,7 @@ func TestRun(t *testing.T) {
 	for _, must := range []string{"attributed", "reversed", "duplicate", "conflict", "expired",
 		"click_not_found", "before_click",
 		"wrong_parent", "parent_ambiguous", "parent_not_found", "parent_unattributed",
+		"outside_window", "order_repeated",
 		"lead", "sale", "refund", "cancellation", "reversal",
 		"EUR", "USD", "JPY"} {
 		if counts[must] == 0 {
