@@ -14,9 +14,11 @@
 // # A seed
 //
 // Two slots share three partitions; journeys of every kind (../internal/scenario)
-// arrive all the time. Then, twenty times, a fault is injected at a step of the
-// processor's life, while records lie unprocessed. Steps are those of engine.Env,
-// and "disk": before an operation on a file that changes it. Faults:
+// arrive all the time, every second one a story in which the rules have to choose:
+// followers, repeated orders, won chargebacks, one id for two facts. Then, twenty
+// times, a fault is injected at a step of the processor's life, while records lie
+// unprocessed. Steps are those of engine.Env, and "disk": before an operation on a file
+// that changes it. Faults:
 //
 //	kill         the process is gone; its disk keeps what a power cut would leave; it
 //	             starts again within two seconds
@@ -50,8 +52,8 @@
 //	PARTNERS_TEST_SEED=17 go test -v -run TestSimulation ./pipeline/simtest  seed 17 alone
 //	PARTNERS_TEST_SEEDS=10000 go test -timeout 24h -run TestSimulation ./pipeline/simtest
 //
-// Thirty seeds or more fail if a fault, a step or a refusal never came about, a hundred
-// or more if a cell of the matrix did not.
+// Thirty seeds or more fail if a fault, a step, a refusal or a situation of the rules
+// never came about, a hundred or more if a cell of the matrix did not.
 //
 // A seed decides what is told and what is injected where. It does not decide in which
 // order goroutines run that are ready at the same instant, so a seed that failed may

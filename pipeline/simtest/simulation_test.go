@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -12,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/nimriz/partners/pipeline/internal/scenario"
 )
 
 // Seeds of a plain go test, and of PARTNERS_TEST_LONG=1.
@@ -43,6 +47,7 @@ type result struct {
 	faults, missed, events, rows int
 	restarts                     int64
 	virtual                      time.Duration
+	situations                   map[string]int // rows in which the rules had to choose, see scenario
 }
 
 func (r *result) add(x result) {
@@ -52,6 +57,9 @@ func (r *result) add(x result) {
 	r.rows += x.rows
 	r.restarts += x.restarts
 	r.virtual += x.virtual
+	for name, n := range x.situations {
+		r.situations[name] += n
+	}
 }
 
 // tally is what the lanes came to together.
@@ -78,7 +86,8 @@ func (t *tally) add(r result, hits matrix, refused map[string]int) {
 
 // missing are the things that so many seeds must have met and did not: a simulation in
 // which they never happen shows nothing. Each fault and each step comes up fifty times
-// in thirty seeds, each refusal eight times; of fewer seeds nothing is wanted.
+// in thirty seeds, each refusal eight times, each situation thirty times or more; of
+// fewer seeds nothing is wanted.
 func (t *tally) missing(seeds uint64) (none []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -88,6 +97,11 @@ func (t *tally) missing(seeds uint64) (none []string) {
 	for _, r := range refusals {
 		if t.refused[r.name] == 0 {
 			none = append(none, "a request refused for "+r.name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.situations)) {
+		if t.situations[name] == 0 {
+			none = append(none, name)
 		}
 	}
 	if seeds >= cellSeeds {
@@ -131,7 +145,7 @@ func TestSimulation(t *testing.T) {
 		seeds = longSeeds
 	}
 	seeds = number(t, "PARTNERS_TEST_SEEDS", seeds)
-	all := &tally{hits: make(matrix), refused: make(map[string]int)}
+	all := &tally{hits: make(matrix), refused: make(map[string]int), result: result{situations: make(map[string]int)}}
 	var failed atomic.Bool // one that fails ends them all
 	t.Run("lane", func(t *testing.T) {
 		width := min(lanes, seeds)
@@ -168,8 +182,9 @@ func TestSimulation(t *testing.T) {
 		all.seeds, all.faults, all.missed, all.events, all.rows, all.restarts, all.virtual.Round(time.Minute))
 	t.Logf("faults by step\n%v", all.hits)
 	t.Logf("requests refused: %v", all.refused)
+	t.Logf("rows by situation: %v", all.situations)
 	if none := all.missing(seeds); len(none) > 0 {
-		t.Errorf("%d seeds, and never injected: %s", all.seeds, strings.Join(none, "; "))
+		t.Errorf("%d seeds, and never came about: %s", all.seeds, strings.Join(none, "; "))
 	}
 }
 
@@ -225,6 +240,7 @@ func simulate(ctx context.Context, seed uint64, hits matrix, refused map[string]
 	l, err := w.settle(ctx)
 	if l != nil {
 		r.events, r.rows = l.Conversions, len(l.Outcomes)
+		r.situations = scenario.CountSituations(l.Outcomes)
 	}
 	if err != nil {
 		return r, err
