@@ -33,6 +33,7 @@ func (j *journey) takeFromParent(ev *event.Conversion, o *event.Outcome, e *even
 		o.Flags = appendFlag(o.Flags, event.FlagCurrencyMismatch, !e.Takes)
 	}
 	o.Flags = appendFlag(o.Flags, event.FlagParentInferred, p.inferred)
+	o.Flags = appendFlag(o.Flags, event.FlagDatedBack, isDatedBack(ev, p))
 	o.Effect = e.Effect
 	if e.HasAmount {
 		j.amountMinor = e.Amount
@@ -44,8 +45,18 @@ func (j *journey) takeFromParent(ev *event.Conversion, o *event.Outcome, e *even
 	if err != nil {
 		return err
 	}
-	j.setReward(o, &change.root, change.before, change.after)
+	j.setChanges(o, &change)
 	return nil
+}
+
+// setChanges sets what a row with effect changes of its root: the standing amount, if
+// the root has an amount, and the reward.
+func (j *journey) setChanges(o *event.Outcome, change *rootChange) {
+	if change.root.HasAmount {
+		j.standingMinor = change.after - change.before
+		o.StandingChangeMinor = &j.standingMinor
+	}
+	j.setReward(o, &change.root, change.before, change.after)
 }
 
 func setAmount(e *event.JourneyEvent, minor int64, currency string, exponent int32) {
@@ -55,10 +66,40 @@ func setAmount(e *event.JourneyEvent, minor int64, currency string, exponent int
 	e.Exponent = exponent
 }
 
-// rootChange is what a negative changes at the root of its chain.
+// rootChange is what a row with effect changes at the root of its chain.
 type rootChange struct {
 	root          event.JourneyEvent
 	before, after int64 // the root's standing amount, minor units
+}
+
+// linkChange is a change of one event's standing amount, as its parent sees it.
+type linkChange struct {
+	typ           event.Type
+	takes         bool // it takes from the parent's standing amount
+	before, after int64
+}
+
+// isTaken reports whether the change is one of the parent's standing amount, too.
+func (c *linkChange) isTaken() bool { return c.takes && c.before != c.after }
+
+// reversals is the change of the parent's number of reversals of which anything stands.
+func (c *linkChange) reversals() int64 {
+	if c.typ != event.Reversal {
+		return 0
+	}
+	return changeOfWhether(c.before, c.after)
+}
+
+// changeOfWhether is 1 if something stands that did not before, and −1 if nothing does
+// any more.
+func changeOfWhether(before, after int64) int64 {
+	switch {
+	case before == 0 && after > 0:
+		return 1
+	case before > 0 && after == 0:
+		return -1
+	}
+	return 0
 }
 
 // propagateStanding adds the standing amount of the new child e to the sum of its
@@ -66,28 +107,29 @@ type rootChange struct {
 // It ends at the root, or at a link of the chain that changes nothing.
 func (j *journey) propagateStanding(e *event.JourneyEvent, p *parent) (rootChange, error) {
 	id, node := p.id, p.event
-	childBefore, childAfter := int64(0), e.Standing()
-	takes := e.Takes
+	child := linkChange{typ: e.Type, takes: e.Takes, after: e.Standing()}
 	for {
 		if node.Effect == 0 {
 			return rootChange{}, fmt.Errorf("%w: event %q is in a chain but has no effect", event.ErrJourney, id)
 		}
 		before := node.Standing()
-		after := before
-		if takes && childBefore != childAfter {
-			node.Sum = node.Sum.Replace(childBefore, childAfter)
-			after = node.Standing()
+		if child.isTaken() {
+			node.Sum = node.Sum.Replace(child.before, child.after)
+		}
+		node.Reversals += child.reversals()
+		after := node.Standing()
+		if child.isTaken() || child.reversals() != 0 {
 			if err := j.writeEvent(id, &node); err != nil {
 				return rootChange{}, err
 			}
 		}
 		if node.Type.Positive() {
-			return rootChange{root: node, before: before, after: after}, nil
+			change := rootChange{root: node, before: before, after: after}
+			return change, j.countStanding(&change)
 		}
-		childBefore, childAfter = before, after
-		takes = node.Takes
+		child = linkChange{typ: node.Type, takes: node.Takes, before: before, after: after}
 		id = node.Parent
-		if !takes || childBefore == childAfter {
+		if !child.isTaken() && child.reversals() == 0 {
 			id = e.RootID() // nothing changes above: only the root is needed, for the reward
 		}
 		atRoot := id == node.RootID()
@@ -98,4 +140,19 @@ func (j *journey) propagateStanding(e *event.JourneyEvent, p *parent) (rootChang
 			return rootChange{}, fmt.Errorf("%w: root %q is a negative", event.ErrJourney, id)
 		}
 	}
+}
+
+// countStanding keeps the count of an order's sales of which something stands, if its
+// order row has one.
+func (j *journey) countStanding(change *rootChange) error {
+	by := changeOfWhether(change.before, change.after)
+	if !change.root.SharesOrder || by == 0 {
+		return nil
+	}
+	var o event.JourneyOrder
+	if err := j.readOrder(event.Sale, change.root.Order, &o); err != nil {
+		return err
+	}
+	o.Standing += by
+	return j.writeOrder(event.Sale, change.root.Order, &o)
 }

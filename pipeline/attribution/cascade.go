@@ -3,33 +3,48 @@ package attribution
 import (
 	"container/heap"
 	"fmt"
+	"slices"
 
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// The cascade: a negative waits for its parent (waitForParent), a judged event wakes
+// The cascade: an event waits for its parent (waitForParent), a judged event wakes
 // those that wait for it (wakeForPositive, wakeWaiting), and judgeWoken judges them.
 // Each of them may wake others.
 
-// waitForParent is line 12: the negative takes its id and a place in the journey, and
-// waits.
+// waitForParent is lines 8c and 12: the event takes its id and a place in the journey,
+// and waits.
 func (j *journey) waitForParent(ev *event.Conversion, src Source) error {
-	end := j.waitEnd(ev.ReceivedAt)
+	end := j.waitEnd(ev.EnteredAt)
 	if err := j.writeWait(event.KindWaitParent, end, ev, src, false); err != nil {
 		return err
 	}
-	if err := j.writeEvent(ev.EventID, &event.JourneyEvent{
-		Waiting: true,
-		Type:    ev.Type,
-		Offset:  src.Offset,
-		Content: ev.ContentSHA256,
-		End:     end,
-	}); err != nil {
+	e := newRow(ev, src)
+	e.Waiting = true
+	e.End = end
+	if err := j.writeEvent(ev.EventID, &e); err != nil {
 		return err
 	}
 	j.head.WaitParent++
 	j.headChanged = true
+	if ev.Type == event.Sale {
+		if err := j.countWaitingSale(ev.OrderID, 1); err != nil {
+			return err
+		}
+	}
 	return j.writeParentIndex(ev, src.Offset, end)
+}
+
+// leaveParentWait undoes waitForParent, but for the wait's rows and the event's own.
+func (j *journey) leaveParentWait(ev *event.Conversion, offset int64) error {
+	j.head.WaitParent--
+	j.headChanged = true
+	if ev.Type == event.Sale {
+		if err := j.countWaitingSale(ev.OrderID, -1); err != nil {
+			return err
+		}
+	}
+	return j.deleteParentIndex(ev, offset)
 }
 
 // wakeForPositive wakes the events that wait for this positive: for its id, for its
@@ -60,6 +75,33 @@ func (j *journey) wakeForOrder(typ event.Type, order string) error {
 		return nil
 	}
 	return j.wakeWaiting(event.KindForSale, order)
+}
+
+// wakeForEndedSale wakes the cancellations that may turn to the leads, because the last
+// sale that might have been theirs has ended its wait.
+func (j *journey) wakeForEndedSale(ev *event.Conversion) error {
+	if ev.Type != event.Sale || j.head.Leads.Count() == 0 {
+		return nil
+	}
+	if j.head.WaitSales == 0 {
+		if err := j.wakeWaiting(event.KindForPositive, ""); err != nil {
+			return err
+		}
+	}
+	if ev.OrderID == "" {
+		return nil
+	}
+	if j.head.WaitSales > 0 {
+		var sales event.JourneyOrder
+		if err := j.readOrder(event.Sale, ev.OrderID, &sales); err != nil || sales.Waiting > 0 {
+			return err
+		}
+	}
+	var lead parent
+	if _, err := j.findLatestOfOrder(event.Lead, ev.OrderID, &lead); err != nil || lead.state == parentAbsent {
+		return err
+	}
+	return j.wakeWaiting(event.KindForPositive, ev.OrderID)
 }
 
 // wakeWaiting adds the events of one parent index to those that judgeWoken will judge.
@@ -96,6 +138,9 @@ func (j *journey) judgeWoken() error {
 		if err != nil {
 			return err
 		}
+		if row == nil && slices.Contains(j.judged, w.offset) {
+			continue
+		}
 		var waited event.JourneyWait
 		if err := event.DecodeWait(row, &waited); err != nil {
 			return err
@@ -112,12 +157,17 @@ func (j *journey) judgeWoken() error {
 		if err := j.deleteWait(event.KindWaitParent, w.end, w.offset); err != nil {
 			return err
 		}
-		if err := j.deleteParentIndex(ev, w.offset); err != nil {
+		if err := j.leaveParentWait(ev, w.offset); err != nil {
 			return err
 		}
-		j.head.WaitParent--
+		j.judged = append(j.judged, w.offset)
 		src := Source{Partition: waited.Partition, Offset: w.offset}
-		if err := j.judgeWithParent(ev, src, &p); err != nil {
+		if ev.Type.Positive() {
+			err = j.settlePositive(ev, src, &p)
+		} else {
+			err = j.settleNegative(ev, src, &p, true)
+		}
+		if err != nil {
 			return err
 		}
 	}

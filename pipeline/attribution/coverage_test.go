@@ -21,38 +21,51 @@ import (
 //
 // Parents: known comes before the event in the order of record, late after it; both are
 // named. missing is named and never arrives. inferred was found although none was
-// named. none is a positive, a row that is decided before a parent is looked for, an
-// event that names itself, or one that names nothing and finds nothing.
+// named. none is a positive inside the window, a row that is decided before a parent is
+// looked for, an event that names itself, or one that names nothing and finds nothing.
 //
 // Flags: "-" is a row without any flag. click means the flags that follow from the
-// click, or none of them. taken means those of reversed rows. Combinations that cannot
-// occur:
-//   - expired, click_not_found and workspace_mismatch show no snapshot, so they have no
-//     flags
+// click, or none of them; later means those of an event after the window. taken means
+// those of reversed rows. Combinations that cannot occur:
+//   - expired, click_not_found and workspace_mismatch show no snapshot, so no flag
+//     follows from it
 //   - an event before the click is always too fast; one after the window never is (the
-//     shortest window is a second)
+//     shortest window is a second), and so no follower is
+//   - every unattributed negative is without effect, every sale with the reason
+//     order_repeated has the flag, and so has no such row no flag
 //   - the parent of a refund of a refund is named: by order, or without any id, only
 //     positives are found
 //   - only a parent that was not named can be inferred; with an order of one sale it is
 //     found and not flagged
 const allowedCells = `
-unattributed expired             | any          | none                | -
-unattributed click_not_found     | any          | none                | -
-unattributed workspace_mismatch  | any          | none                | -
+unattributed expired             | positive     | none                | -
+unattributed expired             | negative     | none                | without_effect
+unattributed click_not_found     | positive     | none                | -
+unattributed click_not_found     | negative     | none                | without_effect
+unattributed workspace_mismatch  | positive     | none                | -
+unattributed workspace_mismatch  | negative     | none                | without_effect
 duplicate                        | any          | none                | click
-conflict                         | any          | none                | click
-unattributed token_full          | any          | none                | click
-unattributed before_click        | positive     | none                | bot_click partner_review no_partner too_fast
-unattributed outside_window      | positive     | none                | - bot_click partner_review no_partner
-attributed                       | positive     | none                | click
-unattributed wrong_parent        | refund       | known late          | click
-unattributed wrong_parent        | cancellation | known late          | click
-unattributed wrong_parent        | negative     | none                | click
-unattributed parent_ambiguous    | negative     | none                | click
-unattributed parent_not_found    | negative     | missing none        | click
-unattributed parent_unattributed | negative     | known late inferred | click
-reversed                         | negative     | known late          | click taken
-reversed                         | negative     | inferred            | click taken parent_inferred
+conflict                         | any          | none                | click money_differs
+unattributed token_full          | positive     | none                | click
+unattributed token_full          | negative     | none                | clicked without_effect
+unattributed before_click        | positive     | none                | clicked
+unattributed outside_window      | positive     | none known late     | later
+unattributed wrong_parent        | positive     | none known late     | later
+unattributed parent_not_found    | positive     | missing             | later
+unattributed parent_unattributed | positive     | known late          | later
+unattributed order_repeated      | sale         | none                | clicked order_repeated
+unattributed order_repeated      | sale         | known late          | bot_click partner_review no_partner order_repeated
+attributed                       | positive     | none                | click dated_back
+attributed                       | positive     | known late          | later dated_back
+attributed                       | sale         | none known late     | order_repeated
+unattributed wrong_parent        | refund       | known late          | clicked without_effect
+unattributed wrong_parent        | cancellation | known late          | clicked without_effect
+unattributed wrong_parent        | negative     | none                | clicked without_effect
+unattributed parent_ambiguous    | negative     | none                | clicked without_effect
+unattributed parent_not_found    | negative     | missing none        | clicked without_effect
+unattributed parent_unattributed | negative     | known late inferred | clicked without_effect
+reversed                         | negative     | known late          | click taken dated_back
+reversed                         | negative     | inferred            | click taken parent_inferred dated_back
 `
 
 var shorthand = map[string]string{
@@ -60,12 +73,12 @@ var shorthand = map[string]string{
 	"positive": "lead sale",
 	"negative": "refund cancellation reversal",
 	"click":    "- bot_click partner_review no_partner too_fast",
+	"clicked":  "bot_click partner_review no_partner too_fast",
+	"later":    "- bot_click partner_review no_partner",
 	"taken":    "over_reversed currency_mismatch amount_missing",
 }
 
-var allFlags = []string{"-", event.FlagBotClick, event.FlagPartnerReview, event.FlagNoPartner, event.FlagTooFast,
-	event.FlagOverReversed, event.FlagCurrencyMismatch, event.FlagAmountMissing,
-	event.FlagParentInferred}
+var allFlags = append([]string{"-"}, event.Flags()...)
 
 // coverageRow is a row of a scenario. All but its flags name a line of the matrix.
 type coverageRow struct {

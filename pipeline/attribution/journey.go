@@ -1,6 +1,7 @@
 package attribution
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/nimriz/partners/pipeline/token"
@@ -28,11 +29,16 @@ type journey struct {
 
 	woken wokenHeap // waits whose parent may be known now; wakeWaiting adds them
 
-	outcome     event.Outcome // under construction; it points to the fields below
-	flags       [8]string     // room for outcome.Flags
-	amountMinor int64         // of a reversed event; set by takeFromParent
-	rewardMinor int64         // set by setReward
-	firstOffset int64         // of a duplicate or conflict; set by judgeRepeat
+	// judged are the offsets of woken events that judgeWoken has judged: an event can be
+	// woken twice before its turn.
+	judged []int64
+
+	outcome       event.Outcome // under construction; it points to the fields below
+	flags         [12]string    // room for outcome.Flags
+	amountMinor   int64         // of a reversed event; set by takeFromParent
+	rewardMinor   int64         // set by setReward
+	standingMinor int64         // set by setStandingChange
+	firstOffset   int64         // of a duplicate or conflict; set by judgeRepeat
 
 	key   []byte // scratch for the key of the current row
 	value []byte // scratch for the value of the current row
@@ -40,7 +46,13 @@ type journey struct {
 
 // reset clears the journey but keeps the buffers for the next call.
 func (j *journey) reset() {
-	*j = journey{clickWire: j.clickWire[:0], woken: j.woken[:0], key: j.key[:0], value: j.value[:0]}
+	*j = journey{
+		clickWire: j.clickWire[:0],
+		woken:     j.woken[:0],
+		judged:    j.judged[:0],
+		key:       j.key[:0],
+		value:     j.value[:0],
+	}
 }
 
 func (j *journey) readHead() error {
@@ -56,6 +68,9 @@ func (j *journey) readHead() error {
 		j.clickWire = append(j.clickWire[:0], j.head.Click...) // the next Get invalidates the row
 		j.head.Click = j.clickWire
 	}
+	if j.head.Old {
+		return j.indexAnew()
+	}
 	return nil
 }
 
@@ -70,8 +85,7 @@ func (j *journey) writeHead() error {
 	if !j.headChanged {
 		return nil
 	}
-	j.head.Click, j.head.ClickArrivedAt = nil, 0
-	if j.clickKnown {
+	if j.clickKnown { // otherwise the head keeps its click, if it has one
 		j.head.Click, j.head.ClickArrivedAt = j.clickWire, j.clickArrivedAt
 	}
 	j.value = event.AppendHead(j.value[:0], &j.head)
@@ -87,7 +101,7 @@ func (j *journey) findClick(clicks ClickLookup) (known bool, err error) {
 	}
 	if j.head.Click != nil {
 		if err := j.rules.codec.DecodeClick(j.head.Click, &j.click); err != nil {
-			return false, fmt.Errorf("decoding the journey's click: %w", err)
+			return false, fmt.Errorf("decoding the journey's click: %w", markNewer(err))
 		}
 		j.setClick(j.head.ClickArrivedAt)
 		return true, nil
@@ -105,10 +119,10 @@ func (j *journey) findClick(clicks ClickLookup) (known bool, err error) {
 		return false, nil
 	}
 	if err := j.rules.codec.DecodeClick(wire, &j.click); err != nil {
-		if event.Unreadable(err) {
+		if event.Unreadable(err) && !errors.Is(err, event.ErrUnknownSchema) {
 			return false, nil // the sink writes its dead letter
 		}
-		return false, fmt.Errorf("decoding the click: %w", err)
+		return false, fmt.Errorf("decoding the click: %w", markNewer(err))
 	}
 	if j.click.TokenStatus != event.TokenAppended || j.click.ClickToken != j.tokenText() {
 		return false, nil
@@ -116,6 +130,15 @@ func (j *journey) findClick(clicks ClickLookup) (known bool, err error) {
 	j.clickWire = append(j.clickWire[:0], wire...)
 	j.setClick(at)
 	return true, nil
+}
+
+// markNewer marks the error of a click whose schema id is unknown. Without the click
+// its events would be judged as if there were none, for good.
+func markNewer(err error) error {
+	if errors.Is(err, event.ErrUnknownSchema) {
+		return fmt.Errorf("%w, neither built in nor in the file of -schema-ids: %w", err, event.ErrNewer)
+	}
+	return err
 }
 
 func (j *journey) setClick(arrivedAt event.Millis) {
@@ -136,18 +159,29 @@ func (j *journey) clickLifeEnd() event.Millis {
 	return event.MillisOf(token.Time(&j.token)).Add(j.rules.cfg.ClickLife)
 }
 
-// waitEnd is the last moment of the wait of an event received at the given time. It is
-// never negative, because wait keys sort by it.
-func (j *journey) waitEnd(received event.Millis) event.Millis {
-	return max(0, received.Add(j.rules.cfg.Grace))
+// waitEnd is the last moment of the wait of an event that entered the log at the given
+// time. It is never negative, because wait keys sort by it.
+func (j *journey) waitEnd(entered event.Millis) event.Millis {
+	return max(0, entered.Add(j.rules.cfg.Grace))
+}
+
+// newRow begins the row of an event with what the merchant sent.
+func newRow(ev *event.Conversion, src Source) event.JourneyEvent {
+	return event.JourneyEvent{
+		Type:       ev.Type,
+		Offset:     src.Offset,
+		Content:    ev.ContentSHA256,
+		OccurredAt: ev.OccurredAt,
+		Money:      ev.MoneyHash(),
+	}
 }
 
 // recordEvent makes a judged event part of the journey.
 func (j *journey) recordEvent(ev *event.Conversion, e *event.JourneyEvent) error {
 	if j.head.Kept == 0 {
-		j.head.LastKept = ev.ReceivedAt
+		j.head.LastKept = ev.EnteredAt
 	}
-	j.head.LastKept = max(j.head.LastKept, ev.ReceivedAt)
+	j.head.LastKept = max(j.head.LastKept, ev.EnteredAt)
 	j.head.Kept++
 	j.headChanged = true
 	return j.writeEvent(ev.EventID, e)

@@ -73,11 +73,14 @@ func powerOfTen(n int) uint64 {
 }
 
 // estimate returns the reward of a root with the given standing amount, both in minor
-// units. ok is false if the events of the chain have no reward.
+// units. ok is false if the events of the chain have no reward; so it is where terms
+// are flat and the root is a follower after the window.
 func (t *rewardTerms) estimate(root *event.JourneyEvent, standing int64) (minor int64, currency string, ok bool) {
 	switch {
 	case t.percent && root.HasAmount:
 		return shareOf(standing, t.number, t.divisor), root.Currency, true
+	case root.Follows:
+		return 0, "", false
 	case t.flat && standing > 0:
 		return t.minor, t.currency, true
 	case t.flat:

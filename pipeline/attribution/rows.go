@@ -46,19 +46,36 @@ func (j *journey) deleteEvent(id string) error {
 	return j.rows.Put(j.journeyKey(event.KindEvent, id), nil)
 }
 
-// readOrder reads the order index: the latest sale, or lead, of an order.
-func (j *journey) readOrder(typ event.Type, order string, o *event.JourneyOrder) (ok bool, err error) {
+// readOrder reads the order row of the sales, or the leads, of an order. The journey's
+// only sale, or lead, is not in it. Without a row, o is empty.
+func (j *journey) readOrder(typ event.Type, order string, o *event.JourneyOrder) error {
+	*o = event.JourneyOrder{}
 	j.key = event.AppendOrderKey(j.key[:0], &j.token, typ, order)
 	row, err := j.rows.Get(j.key)
 	if err != nil || row == nil {
-		return false, err
+		return err
 	}
-	return true, event.DecodeOrder(row, o)
+	if err := event.DecodeOrder(row, o); err != nil || !o.Old {
+		return err
+	}
+	// indexAnew has left the row: the order has one sale, or lead.
+	id := o.Attributed.Latest
+	var e event.JourneyEvent
+	if err := j.readReferencedEvent(id, &e); err != nil {
+		return err
+	}
+	*o = event.JourneyOrder{}
+	o.Class(e.Effect).Add(id, e.Offset)
+	return nil
 }
 
-func (j *journey) writeOrder(typ event.Type, order string, o event.JourneyOrder) error {
+// writeOrder writes an order row, or deletes it if it says nothing.
+func (j *journey) writeOrder(typ event.Type, order string, o *event.JourneyOrder) error {
 	j.key = event.AppendOrderKey(j.key[:0], &j.token, typ, order)
-	j.value = event.AppendOrder(j.value[:0], &o)
+	if *o == (event.JourneyOrder{}) {
+		return j.rows.Put(j.key, nil)
+	}
+	j.value = event.AppendOrder(j.value[:0], o)
 	return j.rows.Put(j.key, j.value)
 }
 
@@ -140,8 +157,8 @@ func decodeWait(key, value []byte, w *waitingEvent) (err error) {
 	return nil
 }
 
-// parentIndexKey is the key of the index row of a negative that waits for a parent.
-// There is one row for each such negative: it names what would end the wait.
+// parentIndexKey is the key of the index row of an event that waits for a parent. There
+// is one row for each such event: it names what would end the wait.
 func parentIndexKey(dst []byte, raw *[20]byte, ev *event.Conversion, offset int64) []byte {
 	kind, id := event.KindForSale, ev.OrderID
 	switch {

@@ -39,7 +39,8 @@ func TestConfig(t *testing.T) {
 
 // The package is pure: its imports do no input or output, and it reads no clock.
 func TestPure(t *testing.T) {
-	allowed := []string{"container/heap", "fmt", "math", "math/bits", "slices", "strconv", "strings", "sync", "time",
+	allowed := []string{"cmp", "container/heap", "errors", "fmt", "maps", "math", "math/bits", "slices", "strconv",
+		"strings", "sync", "time",
 		"github.com/Rhymond/go-money",
 		"github.com/nimriz/partners/pipeline/token", "github.com/nimriz/partners/schemas/event"}
 	files, err := filepath.Glob("*.go")
@@ -163,11 +164,13 @@ func (b *ruleBench) newEvent(typ event.Type, id, of string) *event.Conversion {
 		Type:          typ,
 		OccurredAt:    at(time.Hour),
 		ReceivedAt:    at(time.Hour),
+		EnteredAt:     at(time.Hour),
 		AmountMinor:   &amount,
 		Currency:      "EUR",
 		Exponent:      2,
 		OrderID:       "o-" + id,
 		ParentEventID: of,
+		ResolvedBy:    event.ResolvedByToken,
 	}
 }
 
@@ -215,7 +218,7 @@ func TestFullJourney(t *testing.T) {
 	}
 	// ended waits no longer count towards the limit
 	late := b.newEvent(event.Sale, "one too many", "")
-	late.ReceivedAt = at(80 * time.Hour)
+	late.ReceivedAt, late.EnteredAt = at(80*time.Hour), at(80*time.Hour)
 	b.judgeEvent(late)
 	if b.last.Verdict != event.Attributed || len(b.rows.deadlines()) != 0 || b.outcomes != attribution.MaxEvents+3 {
 		t.Errorf("got %s %s, %d deadlines, %d rows", b.last.Verdict, b.last.Reason, len(b.rows.deadlines()), b.outcomes)
@@ -294,7 +297,7 @@ func TestErrorsAreReturned(t *testing.T) {
 	}
 }
 
-// A damaged store is an error, never a guess.
+// A damaged store is an error, never a guess. A row of a newer version is another one.
 func TestDamagedRows(t *testing.T) {
 	build := func() *ruleBench {
 		b := newBench(t)
@@ -307,7 +310,7 @@ func TestDamagedRows(t *testing.T) {
 	keys := build().rows.values
 	found := 0
 	for k := range keys {
-		for _, damage := range [][]byte{{9}, {1}, nil} {
+		for _, damage := range [][]byte{{9}, {0}, {1}, {2}, nil} {
 			b := build()
 			if damage == nil {
 				delete(b.rows.values, k)
@@ -330,14 +333,15 @@ func TestDamagedRows(t *testing.T) {
 			}
 			if err != nil {
 				found++
-				if !errors.Is(err, event.ErrJourney) {
+				isNewer := len(damage) == 1 && damage[0] == 9
+				if isNewer != errors.Is(err, event.ErrNewer) || isNewer == errors.Is(err, event.ErrJourney) {
 					t.Errorf("%q %v: %v", k, damage, err)
 				}
 			}
 		}
 	}
 	if found < len(keys) {
-		t.Errorf("of %d rows damaged three ways each, %d were noticed", len(keys), found)
+		t.Errorf("of %d rows damaged five ways each, %d were noticed", len(keys), found)
 	}
 	b := newBench(t)
 	ev := b.newEvent(event.Sale, "s", "")

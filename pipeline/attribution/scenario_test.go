@@ -21,22 +21,26 @@ import (
 //
 //	play          one token's script; its lines are read in this order
 //	limit 98      the journey may have this many events, instead of 100,000
-//	click [at=1s] [clicked=0s] [window=30d] [reward=10%] [partner=none|review|paused]
-//	      [workspace=acme] [status=appended] [bot]
+//	click [at=1s] [clicked=0s] [window=30d] [follow=0d] [one_sale_per_order] [reward=10%]
+//	      [partner=none|review|paused] [workspace=acme] [status=appended] [bot]
 //	              a click; at is when it reached Kafka. A second line reads the same click
 //	              once more
-//	sale S 100 [EUR] [of=ID] [order=ID] [at=…] [occurred=…] [workspace=acme] [body=…]
+//	sale S 100 [EUR] [of=ID] [order=ID] [at=…] [entered=…] [occurred=…] [workspace=acme]
+//	      [body=…] [reason=…] [note=…]
 //	              an event: type, id, amount and currency. at is when the gateway received
-//	              it: a minute after the one before unless given, the first at 1h;
-//	              occurred is the same unless given
+//	              it: a minute after the one before unless given, the first at 1h; entered
+//	              and occurred are the same unless given. body is its name, note an entry
+//	              of its metadata
 //	due 4d [clicks=4d]
-//	              time passes: all events (and clicks) received up to then have been read,
-//	              and the rows of ended waits are written
+//	              time passes: all events (and clicks) that entered up to then have been
+//	              read, and the rows of ended waits are written
+//	upgrade       what is stored becomes what version 1 of the rules would have stored
 //
 // Times count from the click: 31d, 90m, 30d+1ms, -4m. The answer lists the rows as they
-// are written: verdict, signed amount, parent, reward, and the root's standing amount
-// at that moment; after a semicolon the flags. Then it lists what still waits, the
-// sums, and how many events the journey keeps.
+// are written: verdict, signed amount, parent, reward, the root's standing amount at
+// that moment, and in parentheses what the row has changed of it; after a semicolon the
+// flags. Then it lists what still waits, the sums, and how many events the journey
+// keeps.
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		if filepath.Ext(path) != ".txt" {
@@ -93,6 +97,7 @@ type scriptPlayer struct {
 	events         map[int64]*event.Conversion // by offset
 	answer         []string                    // its lines so far
 	net            map[string]int64            // by currency, minor units
+	standing       map[string]int64            // changes by currency, minor units
 	reward         map[string]int64            // by currency, minor units
 	coverage       []coverageRow
 }
@@ -112,6 +117,7 @@ func newScriptPlayer(t testing.TB, cfg attribution.Config) *scriptPlayer {
 		now:       59 * time.Minute,
 		events:    map[int64]*event.Conversion{},
 		net:       map[string]int64{},
+		standing:  map[string]int64{},
 		reward:    map[string]int64{},
 	}
 }
@@ -194,6 +200,10 @@ func (s *scriptPlayer) runLine(l *scriptLine) error {
 		}
 		return s.rules.CloseWaits(s.rows, s.findClick, &s.token, at(clicks), at(through), s.printOutcome)
 	}
+	if l.command == "upgrade" {
+		writeVersion1(s.t, s.rows)
+		return l.checkRead()
+	}
 	ev, err := s.parseEvent(l)
 	if err != nil {
 		return err
@@ -210,6 +220,7 @@ func (s *scriptPlayer) runClick(l *scriptLine) error {
 		ClickToken:          s.tokenText,
 		ClickedAt:           at(l.timeOption("clicked", 0)),
 		WindowMs:            l.timeOption("window", 30*24*time.Hour).Milliseconds(),
+		FollowMs:            l.timeOption("follow", 0).Milliseconds(),
 		TokenStatus:         event.TokenStatus(l.textOption("status", "appended")),
 		Trigger:             event.TriggerLink,
 		LinkID:              "lnk_1",
@@ -234,10 +245,14 @@ func (s *scriptPlayer) runClick(l *scriptLine) error {
 		c.RewardTerms = ""
 	}
 	for _, w := range l.words {
-		if w != "bot" {
+		switch w {
+		case "bot":
+			c.IsBot = true
+		case "one_sale_per_order":
+			c.OneSalePerOrder = true
+		default:
 			return fmt.Errorf("unknown word %q", w)
 		}
-		c.IsBot = true
 	}
 	arrivedAt := at(l.timeOption("at", time.Second))
 	if err := l.checkRead(); err != nil {
@@ -258,7 +273,7 @@ var currencyDigits = map[string]int32{"EUR": 2, "USD": 2, "JPY": 0, "KWD": 3}
 
 func (s *scriptPlayer) parseEvent(l *scriptLine) (*event.Conversion, error) {
 	if !slices.Contains(event.Types(), event.Type(l.command)) || len(l.words) < 1 || len(l.words) > 3 {
-		return nil, fmt.Errorf("want limit, click, due, or an event's type, id, amount and currency")
+		return nil, fmt.Errorf("want limit, click, due, upgrade, or an event's type, id, amount and currency")
 	}
 	s.now = l.timeOption("at", s.now+time.Minute)
 	ev := &event.Conversion{
@@ -268,9 +283,15 @@ func (s *scriptPlayer) parseEvent(l *scriptLine) (*event.Conversion, error) {
 		Type:          event.Type(l.command),
 		EventName:     l.textOption("body", ""),
 		ReceivedAt:    at(s.now),
+		EnteredAt:     at(l.timeOption("entered", s.now)),
 		OccurredAt:    at(l.timeOption("occurred", s.now)),
 		OrderID:       l.textOption("order", ""),
 		ParentEventID: l.textOption("of", ""),
+		ReasonText:    l.textOption("reason", ""),
+		ResolvedBy:    event.ResolvedByToken,
+	}
+	if note := l.textOption("note", ""); note != "" {
+		ev.Metadata = map[string]string{"note": note}
 	}
 	if len(l.words) > 1 {
 		ev.Currency = append(l.words, "EUR")[2]
@@ -315,7 +336,10 @@ func (s *scriptPlayer) printOutcome(o *event.Outcome, click []byte) error {
 			fmt.Fprintf(b, ", reward %s", formatMoney(*o.EstimatedRewardMinor, o.RewardCurrency))
 			s.reward[o.RewardCurrency] += *o.EstimatedRewardMinor
 		}
-		fmt.Fprintf(b, ", standing %s", s.rootStanding(o.EventID))
+		fmt.Fprintf(b, ", standing %s", s.rootStanding(o))
+	}
+	if note := o.Metadata["note"]; note != "" {
+		fmt.Fprintf(b, ", note %s", note)
 	}
 	if len(o.Flags) > 0 {
 		fmt.Fprintf(b, "; %s", strings.Join(o.Flags, " "))
@@ -350,16 +374,26 @@ func (s *scriptPlayer) storedEvent(id string) (e event.JourneyEvent) {
 	return e
 }
 
-// rootStanding prints the standing amount of an event's root.
-func (s *scriptPlayer) rootStanding(id string) string {
-	e := s.storedEvent(id)
+// rootStanding prints the standing amount of an event's root, and what the row says to
+// have changed of it.
+func (s *scriptPlayer) rootStanding(o *event.Outcome) string {
+	e := s.storedEvent(o.EventID)
 	for e.Parent != "" {
 		e = s.storedEvent(e.Parent)
 	}
-	if !e.HasAmount {
+	if e.HasAmount != (o.StandingChangeMinor != nil) {
+		s.t.Errorf("%s: standing change %v, the root's amount is %v", o.EventID, o.StandingChangeMinor, e.HasAmount)
+	}
+	if o.StandingChangeMinor == nil {
 		return strconv.FormatInt(e.Standing(), 10)
 	}
-	return formatMoney(e.Standing(), e.Currency)
+	change := *o.StandingChangeMinor
+	s.standing[e.Currency] += change
+	text := event.Decimal(change, currencyDigits[e.Currency])
+	if change >= 0 {
+		text = "+" + text
+	}
+	return fmt.Sprintf("%s (%s)", formatMoney(e.Standing(), e.Currency), text)
 }
 
 // finishAnswer completes the answer: what waits, the sums, and what is kept.
@@ -368,6 +402,9 @@ func (s *scriptPlayer) finishAnswer() string {
 	lines := append(s.answer, waits...)
 	if len(s.net) > 0 {
 		lines = append(lines, "net "+formatSums(s.net, formatSignedMoney))
+	}
+	if len(s.standing) > 0 {
+		lines = append(lines, "standing "+formatSums(s.standing, formatMoney))
 	}
 	if len(s.reward) > 0 {
 		lines = append(lines, "rewards "+formatSums(s.reward, formatMoney))

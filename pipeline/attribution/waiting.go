@@ -14,14 +14,14 @@ import (
 // has really ended is known only when the clicks have been read past its end. Until
 // then, an event that would find no journey waits behind it.
 func (j *journey) judgeWithoutClick(ev *event.Conversion, src Source) error {
-	late := ev.ReceivedAt > j.clickLifeEnd()
+	late := ev.EnteredAt > j.clickLifeEnd()
 	if late && j.head.WaitClick == 0 {
 		return j.emitWithoutClick(j.newOutcome(ev, src, event.Unattributed, event.ReasonExpired))
 	}
-	if ev.ReceivedAt > j.head.WaitsTo {
+	if ev.EnteredAt > j.head.WaitsTo {
 		j.head.WaitsTo = 0 // without a click, this event finds that all of them have ended
 	}
-	end := j.waitEnd(ev.ReceivedAt)
+	end := j.waitEnd(ev.EnteredAt)
 	behind := late && j.head.WaitsTo == 0
 	if err := j.writeWait(event.KindWaitClick, end, ev, src, behind); err != nil {
 		return err
@@ -78,29 +78,54 @@ func (j *journey) endClickWaits(through event.Millis) error {
 
 // endParentWaits closes the parent waits that ended before the given time. They leave
 // no trace.
+//
+// The end of a waiting sale may tell a waiting cancellation that it may turn to the
+// leads. That happens between the ends of waits, so they are closed in that order: the
+// cancellation is judged if its own wait ends later, whenever both are closed.
 func (j *journey) endParentWaits(through event.Millis) error {
-	if j.head.WaitParent == 0 {
-		return nil
-	}
-	ended := func(w *waitingEvent) bool { return w.end < through }
-	waits, err := j.takeWaits(event.KindWaitParent, ended)
-	if err != nil {
-		return err
-	}
-	for i := range waits {
-		w := &waits[i]
-		if err := j.deleteParentIndex(&w.Event, w.src.Offset); err != nil {
+	for j.head.WaitParent > 0 {
+		saleEnd := event.Millis(-1)
+		ended := func(w *waitingEvent) bool {
+			if w.end >= through || saleEnd >= 0 && w.end > saleEnd {
+				return false
+			}
+			if w.Event.Type == event.Sale {
+				saleEnd = w.end
+			}
+			return true
+		}
+		waits, err := j.takeWaits(event.KindWaitParent, ended)
+		if err != nil {
 			return err
 		}
-		if err := j.deleteEvent(w.Event.EventID); err != nil {
-			return err
+		for i := range waits {
+			if err := j.endParentWait(&waits[i]); err != nil {
+				return err
+			}
 		}
-		j.head.WaitParent--
-		j.headChanged = true
-		o := j.newOutcome(&w.Event, w.src, event.Unattributed, event.ReasonParentNotFound)
-		if err := j.emitWithClick(o); err != nil {
+		if saleEnd < 0 {
+			return nil
+		}
+		for i := range waits {
+			if err := j.wakeForEndedSale(&waits[i].Event); err != nil {
+				return err
+			}
+		}
+		if err := j.judgeWoken(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// endParentWait closes a wait whose row takeWaits has taken out.
+func (j *journey) endParentWait(w *waitingEvent) error {
+	if err := j.deleteEvent(w.Event.EventID); err != nil {
+		return err
+	}
+	if err := j.leaveParentWait(&w.Event, w.src.Offset); err != nil {
+		return err
+	}
+	o := j.newOutcome(&w.Event, w.src, event.Unattributed, event.ReasonParentNotFound)
+	return j.emitWithClick(o)
 }

@@ -50,4 +50,25 @@ func (c *Conversion) ContentHash() [32]byte {
 	return sha256.Sum256(b)
 }
 
+// MoneyHash returns 8 bytes of the SHA-256 of what the merchant said about money: type,
+// amount, currency, order_id and parent_event_id. It tells whether two events with one
+// id differ in that.
+//
+// Form, version 1: the byte 1, then each field as length (uvarint) and bytes, as in
+// ContentHash.
+func (c *Conversion) MoneyHash() (short [8]byte) {
+	amount := ""
+	if c.AmountMinor != nil {
+		amount = formatInt(*c.AmountMinor)
+	}
+	b := make([]byte, 1, 256)
+	b[0] = 1
+	for _, s := range [...]string{string(c.Type), amount, c.Currency, c.OrderID, c.ParentEventID} {
+		b = appendText(b, s)
+	}
+	hash := sha256.Sum256(b)
+	copy(short[:], hash[:])
+	return short
+}
+
 func formatInt(v int64) string { return Decimal(v, 0) }

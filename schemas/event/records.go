@@ -21,7 +21,7 @@ func (m Millis) Time() time.Time { return time.UnixMilli(int64(m)).UTC() }
 func (m Millis) Add(d time.Duration) Millis { return m + Millis(d.Milliseconds()) }
 
 // RulesVersion is the version of the attribution rules. Each Outcome records it.
-const RulesVersion = 1
+const RulesVersion = 2
 
 // MaxClickBytes is the largest size of an encoded Click, without framing.
 const MaxClickBytes = 512
