@@ -108,6 +108,11 @@ func newBench(t testing.TB) *ruleBench {
 func (b *ruleBench) useToken(n uint64) {
 	b.raw = testToken(n)
 	b.text = clicktoken.Text(&b.raw)
+	b.useTerms(func(*event.Click) {})
+}
+
+// useTerms makes the token's click, with a change.
+func (b *ruleBench) useTerms(change func(*event.Click)) {
 	k := &event.Click{
 		WorkspaceID:         "acme",
 		ClickToken:          b.text,
@@ -138,6 +143,7 @@ func (b *ruleBench) useToken(n uint64) {
 		Browser:             "Safari",
 		CatalogOffset:       41,
 	}
+	change(k)
 	var err error
 	if b.wire, err = codec.AppendClick(b.wire[:0], k); err != nil {
 		b.t.Fatal(err)
@@ -222,6 +228,54 @@ func TestFullJourney(t *testing.T) {
 	b.judgeEvent(late)
 	if b.last.Verdict != event.Attributed || len(b.rows.deadlines()) != 0 || b.outcomes != attribution.MaxEvents+3 {
 		t.Errorf("got %s %s, %d deadlines, %d rows", b.last.Verdict, b.last.Reason, len(b.rows.deadlines()), b.outcomes)
+	}
+}
+
+// Many sales of one order, and much that waits: the next sale, its refund, a reversal by
+// order, a follower that waits and a cancellation beside it touch as many rows as the
+// first ones.
+func TestSharedOrder(t *testing.T) {
+	b := newBench(t)
+	b.useTerms(func(k *event.Click) { k.FollowMs = (365 * 24 * time.Hour).Milliseconds() })
+	most := 0
+	for i := range 1000 {
+		id := strconv.Itoa(1000 + i)
+		was := b.rows.puts + b.rows.gets + b.rows.visited
+		for _, ev := range []*event.Conversion{
+			b.newEvent(event.Sale, "s"+id, ""),
+			b.newEvent(event.Refund, "r"+id, "s"+id),
+			b.newEvent(event.Reversal, "v"+id, ""),
+			b.newEvent(event.Lead, "l"+id, ""),
+			b.newEvent(event.Sale, "f"+id, "missing"+id),
+			b.newEvent(event.Cancellation, "x"+id, ""),
+		} {
+			if ev.OrderID = "o"; ev.EventID[0] == 'f' || ev.EventID[0] == 'x' {
+				ev.OrderID = "of followers"
+			}
+			ev.EnteredAt += event.Millis(i)
+			if ev.EventID[0] == 'f' {
+				ev.OccurredAt = at(31 * 24 * time.Hour)
+			}
+			b.judgeEvent(ev)
+		}
+		touched := b.rows.puts + b.rows.gets + b.rows.visited - was
+		if i == 10 {
+			most = touched
+		}
+		if i > 10 && touched > most {
+			t.Fatalf("round %d touched %d rows, round 10 touched %d", i, touched, most)
+		}
+	}
+	if n := len(b.rows.deadlines()); n != 2000 {
+		t.Errorf("%d events wait, want 2000", n)
+	}
+	// each of the 1,000 moments closes two waits, and looks at one more
+	was := b.rows.visited
+	if err := b.rules.CloseWaits(b.rows, nil, &b.raw, forever, forever, b.emit); err != nil {
+		t.Fatal(err)
+	}
+	if visited := b.rows.visited - was; visited > 3000 || len(b.rows.deadlines()) > 0 {
+		t.Errorf("closing 2000 waits visited %d rows, %d are left", visited, len(b.rows.deadlines()))
 	}
 }
 
@@ -366,6 +420,37 @@ func TestDamagedChain(t *testing.T) {
 	if !errors.Is(err, event.ErrJourney) {
 		t.Errorf("got %v, want %v", err, event.ErrJourney)
 	}
+}
+
+// A click whose schema id is unknown is not judged as if there were none: the partition
+// has to stop. It may be in the click log or in the journey already.
+func TestNewerClick(t *testing.T) {
+	b := newBench(t)
+	b.wire[4] = 99
+	ev := b.newEvent(event.Sale, "s", "")
+	const want = "unknown schema id 99, neither built in nor in the file of -schema-ids: "
+	check := func(where string, err error) {
+		t.Helper()
+		if !errors.Is(err, event.ErrNewer) || errors.Is(err, event.ErrJourney) ||
+			!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "upgrade the processor") {
+			t.Errorf("%s: %v", where, err)
+		}
+	}
+	check("in the click log", b.rules.JudgeEvent(b.rows, b.clicks, ev, attribution.Source{Offset: 1}, b.emit))
+	none := func(*[20]byte) ([]byte, event.Millis, bool, error) { return nil, 0, false, nil }
+	if err := b.rules.JudgeEvent(b.rows, none, ev, attribution.Source{Offset: 1}, b.emit); err != nil {
+		t.Fatal(err)
+	}
+	check("in the log", b.rules.ApplyClick(b.rows, &b.raw, b.wire, at(0), b.emit))
+	check("when the wait ends", b.rules.CloseWaits(b.rows, b.clicks, &b.raw, forever, forever, b.emit))
+
+	b = newBench(t)
+	b.judgeEvent(b.newEvent(event.Refund, "r", "missing"))
+	key := string(event.HeadKey(&b.raw))
+	b.rows.values[key] = []byte(strings.Replace(string(b.rows.values[key]), "\x00\x00\x00\x00\x06",
+		"\x00\x00\x00\x00\x63", 1))
+	check("in the journey", b.rules.JudgeEvent(b.rows, b.clicks, ev, attribution.Source{Offset: 2}, b.emit))
+	check("when a parent's wait ends", b.rules.CloseWaits(b.rows, b.clicks, &b.raw, forever, forever, b.emit))
 }
 
 // For the events, a click that cannot be used is unknown: its bytes cannot be decoded,

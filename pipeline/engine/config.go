@@ -103,6 +103,9 @@ var (
 	// ErrStuck: the client did not come back from a call long after its deadline. Only
 	// a new process helps.
 	ErrStuck = errors.New("the Kafka client is stuck")
+	// ErrNewer marks what a newer version of the program has written and this one
+	// cannot read. It is no damage: to rebuild the state would bring it back.
+	ErrNewer = errors.New("this version of the program is too old")
 )
 
 // ErrCorrupt marks files of a partition that cannot be used and can be rebuilt.
@@ -118,7 +121,7 @@ var errStale = errors.New("state cannot be continued from the log")
 // Fatal reports whether err needs a person, or a new process: trying again here would
 // not help.
 func Fatal(err error) bool {
-	for _, f := range []error{ErrInstance, ErrRetention, ErrStateDir, ErrStuck, kafka.ErrOffsets,
+	for _, f := range []error{ErrInstance, ErrRetention, ErrStateDir, ErrStuck, ErrNewer, kafka.ErrOffsets,
 		kafka.ErrPartitions, kafka.ErrTransactions, kafka.ErrUnclean, kerr.TopicAuthorizationFailed,
 		kerr.GroupAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed,
 		kerr.ClusterAuthorizationFailed, kerr.SaslAuthenticationFailed, kerr.InvalidSessionTimeout,

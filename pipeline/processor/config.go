@@ -93,15 +93,21 @@ var (
 	// ErrStuck: the Kafka client did not come back from a call. Only a new process
 	// helps.
 	ErrStuck = engine.ErrStuck
+	// ErrNewer: a newer version of the program wrote a click or a journey row.
+	ErrNewer = engine.ErrNewer
 )
 
 // Fatal reports whether err needs a person, or a new process: trying again here would
 // not help.
 func Fatal(err error) bool { return engine.Fatal(err) }
 
-// markCorrupt marks an error that says that a click or a journey on disk is damaged.
+// markCorrupt marks an error that says that a click or a journey on disk is damaged, or
+// that a newer version of the program wrote it.
 func markCorrupt(err error) error {
-	if clicklog.NeedsRebuild(err) || errors.Is(err, event.ErrJourney) {
+	switch {
+	case errors.Is(err, event.ErrNewer):
+		return fmt.Errorf("%w: %w", engine.ErrNewer, err)
+	case clicklog.NeedsRebuild(err) || errors.Is(err, event.ErrJourney):
 		return fmt.Errorf("%w: %w", engine.ErrCorrupt, err)
 	}
 	return err

@@ -54,8 +54,11 @@ func (t *totals) appendRow(b []byte) []byte {
 }
 
 func (t *totals) parseRow(b []byte) error {
-	if len(b) == 0 || b[0] != 1 {
-		return fmt.Errorf("totals row of unknown version: %x", b)
+	if len(b) == 0 || b[0] == 0 {
+		return fmt.Errorf("malformed totals row: %x", b)
+	}
+	if b[0] > 1 {
+		return fmt.Errorf("totals row of version %d: %w", b[0], event.ErrNewer)
 	}
 	b = b[1:]
 	for _, f := range t.counterFields() {
