@@ -12,14 +12,14 @@
 //   - Each event gets exactly one outcome: at once, or when its wait ends.
 //   - One event touches a number of rows that depends on its children and its chain of
 //     parents, not on the size of the journey. The only scan over waiting events visits
-//     those that it closes, and one more.
-//   - The rewards of a root and of all events below it add up to the reward of the
-//     root's standing amount.
+//     those that it closes, and one more. A journey of version 1 is scanned once.
+//   - The standing changes of a root and of all events below it add up to the root's
+//     standing amount, and their rewards to the reward of that.
 //
 // # The logical timeline
 //
 // A token's events are in order of record. Its click comes before the first event that
-// was received after the click reached Kafka. So an early click is the normal case: the
+// entered after the click reached Kafka. So an early click is the normal case: the
 // click is known when an event arrives, and the event is judged from line 1 of the
 // table of verdicts. A late click is reduced to that case: the events that waited for
 // it are taken out and judged as if they arrived now, one by one. A late click
@@ -33,6 +33,10 @@
 //	          ended parent waits are closed ─▶ lines 1 … 14 ─▶ outcome ─▶ cascade
 //	                                              └─▶ waits for a parent
 //	                                                    └◀── cascade, a later event, CloseWaits
+//
+// The ends of waits are events of this timeline, too: a cancellation may wait beside a
+// sale that waits for what it follows, and take a lead when that wait has ended. So ends
+// are worked off in their order, whenever they are found.
 //
 // An event without a known click finds a journey as long as the wait of an earlier
 // event lasts. Whether a wait that seems to have ended found its click in time is known
@@ -51,18 +55,21 @@
 //
 //	JudgeEvent(sale)                                                    rules.go
 //	└ judgeEvent                                                        verdicts.go
-//	  ├ judgePositive                                                   verdicts.go
+//	  ├ judgePositive → settlePositive                                  verdicts.go
+//	  │ ├ readOwnOrder, repeatsOrder, indexPositive                     parent.go
 //	  │ ├ recordEvent                                                   journey.go
-//	  │ ├ indexPositive                                                 parent.go
 //	  │ ├ emitWithClick(the sale)                                       outcome.go
 //	  │ └ wakeForPositive → wakeForOrder, wakeWaiting: the refund       cascade.go
 //	  └ judgeWoken: first in order of record, until none is left        cascade.go
 //	    ├ findParent: found                                             parent.go
-//	    ├ deleteWait, deleteParentIndex                                 rows.go
-//	    └ judgeWithParent                                               verdicts.go
+//	    ├ deleteWait, leaveParentWait                                   rows.go, cascade.go
+//	    └ settleNegative                                                verdicts.go
 //	      ├ takeFromParent → propagateStanding, setReward               amounts.go, reward.go
 //	      ├ recordEvent, emitWithClick(the refund)                      journey.go, outcome.go
 //	      └ wakeWaiting: what waits for the refund                      cascade.go
+//
+// A sale after the window that comes before what it follows takes the same path, by
+// settlePositive.
 //
 // If the sale never comes, endParentWaits (waiting.go) closes the wait: CloseWaits
 // calls it, and judgeEvent before it judges any later event.
@@ -92,7 +99,8 @@
 // Rules (rules.go) has three entries, JudgeEvent, ApplyClick and CloseWaits. Each reads
 // the head of the token's journey (journey.go), judges, and writes the head back. The
 // rules are in the files that bear the names of the sections of RULES.md: waiting.go,
-// verdicts.go, parent.go, amounts.go, reward.go, and outcome.go for the flags.
-// cascade.go decides which waiting events are judged next. rows.go reads and writes all
-// other rows; their formats are in schemas/event (journey.go).
+// verdicts.go, parent.go, amounts.go, reward.go, and outcome.go and repeats.go for the
+// flags. cascade.go decides which waiting events are judged next. upgrade.go takes over
+// the journeys of version 1. rows.go reads and writes all other rows; their formats are
+// in schemas/event (journeyrows.go, journeywait.go).
 package attribution

@@ -23,11 +23,11 @@ var mutations = []struct{ broken, file, old, new string }{
 			// ApplyClick`, `if false {
 			// ApplyClick`},
 	// verdicts.go: the table of verdicts
-	{"an event in the click's millisecond comes after it", "verdicts.go", `ev.ReceivedAt > j.clickArrivedAt {`,
-		`ev.ReceivedAt >= j.clickArrivedAt {`},
+	{"an event in the click's millisecond comes after it", "verdicts.go", `ev.EnteredAt > j.clickArrivedAt {`,
+		`ev.EnteredAt >= j.clickArrivedAt {`},
 	{"a click in the last millisecond of the wait is too late",
-		"verdicts.go", `j.clickArrivedAt > j.waitEnd(ev.ReceivedAt)`,
-		`j.clickArrivedAt >= j.waitEnd(ev.ReceivedAt)`},
+		"verdicts.go", `j.clickArrivedAt > j.waitEnd(ev.EnteredAt)`,
+		`j.clickArrivedAt >= j.waitEnd(ev.EnteredAt)`},
 	{"foreign events are judged", "verdicts.go", `case j.click.WorkspaceID != ev.WorkspaceID:`, `case false:`},
 	{"no event id is ever taken", "verdicts.go", `if taken {`, `if taken && false {`},
 	{"one event more than the limit", "verdicts.go", `>= j.rules.maxEvents`, `> j.rules.maxEvents`},
@@ -36,20 +36,110 @@ var mutations = []struct{ broken, file, old, new string }{
 		return false
 	}
 	if j.head.Kept`, `if j.head.Kept`},
-	{"the last millisecond of the click life", "verdicts.go", `received > j.clickLifeEnd()`,
-		`received >= j.clickLifeEnd()`},
-	{"the first millisecond after the journey life", "verdicts.go", `received > j.head.LastKept`,
-		`received-1 > j.head.LastKept`},
+	{"the last millisecond of the click life", "verdicts.go", `entered > j.clickLifeEnd()`,
+		`entered >= j.clickLifeEnd()`},
+	{"the first millisecond after the journey life", "verdicts.go", `entered > j.head.LastKept`,
+		`entered-1 > j.head.LastKept`},
 	{"other content is a duplicate", "verdicts.go", `first.Content == ev.ContentSHA256`, `true`},
-	{"the window excludes its end", "verdicts.go", `since > event.Millis(j.click.WindowMs)`,
-		`since >= event.Millis(j.click.WindowMs)`},
+	{"the window excludes its end", "verdicts.go", `since <= event.Millis(j.click.WindowMs)`,
+		`since < event.Millis(j.click.WindowMs)`},
 	{"the window is measured from receipt", "verdicts.go", `since := ev.OccurredAt -`, `since := ev.ReceivedAt -`},
+	// verdicts.go: followers
+	{"what names a parent waits inside the window, too", "verdicts.go",
+		`ev.OccurredAt-j.click.ClickedAt > event.Millis(j.click.WindowMs) && j.click.FollowMs > 0`,
+		`j.click.FollowMs > 0`},
+	{"every program has follow", "verdicts.go", `j.click.FollowMs > 0 &&`, `true &&`},
+	{"a positive follows itself", "verdicts.go", `case p.state == parentIsItself || !p.event.Type.Positive(): // line 8b`,
+		`case p.state == parentFound && !p.event.Type.Positive():`},
+	{"a positive follows a negative", "verdicts.go", `p.state == parentIsItself || !p.event.Type.Positive(): // line 8b`,
+		`p.state == parentIsItself:`},
+	{"a positive follows an unattributed one", "verdicts.go", `case p.event.Effect == 0: // line 8d`, `case false:`},
+	{"follow excludes its end", "verdicts.go", `> event.Millis(j.click.FollowMs)`, `>= event.Millis(j.click.FollowMs)`},
+	{"follow is measured from the one that is named", "verdicts.go", `e.Origin = p.event.OriginAt()`,
+		`e.Origin = p.event.OccurredAt`},
+	{"follow is measured from the click", "verdicts.go", `ev.OccurredAt-p.event.OriginAt() >`,
+		`ev.OccurredAt-j.click.ClickedAt >`},
+	{"a follower waits for no parent", "verdicts.go", `return j.waitForParent(ev, src) // line 8c`,
+		`return j.settlePositive(ev, src, &parent{event: event.JourneyEvent{Type: event.Sale}})`},
+	{"a follower has a flat reward", "reward.go", `case root.Follows:`, `case false:`},
+	{"a follower inside the window says what it follows", "verdicts.go", `	var p parent
+	if j.follows(ev) {
+		if err`, `	var p parent
+	if j.follows(ev) || ev.ParentEventID != "" {
+		if err`},
+	// verdicts.go: repeats
+	{"a repeated order is never refused", "verdicts.go", `if repeated && j.click.OneSalePerOrder {`, `if false {`},
+	{"a repeated order is always refused", "verdicts.go", `if repeated && j.click.OneSalePerOrder {`, `if repeated {`},
+	{"a repeated order is not flagged", "verdicts.go", `event.FlagOrderRepeated, repeated)`,
+		`event.FlagOrderRepeated, false)`},
+	{"a lead repeats an order", "parent.go", `if ev.Type != event.Sale || o.Attributed.Count == 0 {`,
+		`if o.Attributed.Count == 0 {`},
+	{"an order is repeated though nothing of it stands", "parent.go", `stands = only.Standing() > 0`, `stands = true`},
+	{"of several sales of an order something always stands", "parent.go", `stands := o.Standing > 0`, `stands := true`},
+	{"an order's sale that is given back does not stand again", "amounts.go",
+		`if !change.root.SharesOrder || by == 0 {`, `if !change.root.SharesOrder || by >= 0 {`},
+	{"an order's sale that is taken back stands", "amounts.go",
+		`if !change.root.SharesOrder || by == 0 {`, `if !change.root.SharesOrder || by <= 0 {`},
+	{"the first of an order is not counted", "parent.go", `		if first.Standing() > 0 {
+			o.Standing++
+		}
+`, ``},
+	{"a named parent always excuses a repeat", "parent.go", `return !isOfOrder, err`, `return !ok, err`},
+	{"a named parent never excuses a repeat", "parent.go", `return !isOfOrder, err`, `return true, err`},
+	{"a parent of another order excuses a repeat", "parent.go", ` && named.Order == ev.OrderID`, ``},
+	{"an unattributed parent excuses a repeat", "parent.go", ` && named.Effect != 0`, ``},
+	{"a conflict never differs in money", "repeats.go",
+		`return first.Money != ev.MoneyHash() || isAnotherDay(first.OccurredAt, ev.OccurredAt), nil`, `return false, nil`},
+	{"a conflict that is dated otherwise does not differ", "repeats.go",
+		`return first.Money != ev.MoneyHash() || isAnotherDay(first.OccurredAt, ev.OccurredAt), nil`,
+		`return first.Money != ev.MoneyHash(), nil`},
+	{"exactly a day is another one", "repeats.go", `a-b > dayMs || b-a > dayMs`, `a-b >= dayMs || b-a >= dayMs`},
+	{"a duplicate may differ in money", "verdicts.go", `	if verdict == event.Conflict {
+		differs`, `	if true {
+		differs`},
+	{"nothing is dated before its parent's day", "repeats.go", `return beforeParent || `, `return `},
+	{"the same day is before the parent's", "repeats.go", `dayOf(ev.OccurredAt) < dayOf(p.event.OccurredAt)`,
+		`ev.OccurredAt < p.event.OccurredAt`},
+	{"35 days are long ago", "repeats.go", `ev.ReceivedAt-ev.OccurredAt > longAgo`,
+		`ev.ReceivedAt-ev.OccurredAt >= longAgo`},
+	{"what has no effect is dated back", "verdicts.go", `reason == "" && isDatedBack(ev, p)`, `isDatedBack(ev, p)`},
+	{"what came to nothing is not flagged", "outcome.go", `verdict == event.Unattributed && !ev.Type.Positive()`,
+		`false`},
+	{"a positive can be without effect", "outcome.go", `verdict == event.Unattributed && !ev.Type.Positive()`,
+		`verdict == event.Unattributed`},
+	{"a row without click needs no review", "outcome.go", `	setReview(o)
+	return j.emit(o, nil)`, `	return j.emit(o, nil)`},
+	{"the outcome has no metadata", "outcome.go", `		Metadata:       ev.Metadata,
+`, ``},
+	// verdicts.go: reversals that name no parent
+	{"a second reversal takes on a guess", "verdicts.go", `return p.event.Reversals > 0 || hadAnything`,
+		`return hadAnything`},
+	{"a reversal of nothing takes on a guess", "verdicts.go", ` || hadAnything && p.event.Standing() == 0`, ``},
+	{"of a sale of nothing something stood", "verdicts.go", `hadAnything && p.event.Standing() == 0`,
+		`p.event.Standing() == 0`},
+	{"a named reversal is a guess", "verdicts.go", ` || ev.ParentEventID != "" || p.state != parentFound`,
+		` || p.state != parentFound`},
+	{"a refund is a guess", "verdicts.go", `ev.Type != event.Reversal || ev.ParentEventID`, `ev.ParentEventID`},
+	{"a reversal of what is unattributed is a guess", "verdicts.go", ` || p.event.Effect == 0 {
+		return false`, ` {
+		return false`},
+	{"a reversal that was taken back stands", "amounts.go", `case before > 0 && after == 0:`, `case false:`},
+	{"a refund counts as a reversal", "amounts.go", `if c.typ != event.Reversal {
+		return 0`, `if false {
+		return 0`},
+	{"a reversal that takes nothing is not counted", "amounts.go", `if child.isTaken() || child.reversals() != 0 {`,
+		`if child.isTaken() {`},
+	{"ambiguous and wrong negatives are kept", "verdicts.go",
+		`if reason == event.ReasonWrongParent || reason == event.ReasonParentAmbiguous {`, `if false {`},
+	{"a wrong negative that waited keeps its id", "verdicts.go", `	if waited {
+		if err := j.deleteEvent`, `	if false {
+		if err := j.deleteEvent`},
 	{"a reversal of a refund is wrong", "verdicts.go", ` && ev.Type != event.Reversal`, ``},
 	{"a refund of a refund is right", "verdicts.go", `p.state == parentFound && !p.event.Type.Positive()`,
 		`false && !p.event.Type.Positive()`},
 	{"something is taken from what was not attributed", "verdicts.go", `case p.event.Effect == 0:`, `case false:`},
-	{"the last event is the last in order of record", "journey.go", `max(j.head.LastKept, ev.ReceivedAt)`,
-		`ev.ReceivedAt`},
+	{"the last event is the last in order of record", "journey.go", `max(j.head.LastKept, ev.EnteredAt)`,
+		`ev.EnteredAt`},
 	{"a link without partner has one under review", "outcome.go", `c.PartnerID != "" &&
 		(`, `(`},
 	{"a missing amount is reviewed", "outcome.go", `flag != event.FlagAmountMissing`, `true`},
@@ -59,12 +149,46 @@ var mutations = []struct{ broken, file, old, new string }{
 	{"a refund takes the order's lead", "parent.go", `p.state == parentAbsent && ev.Type == event.Cancellation {`,
 		`p.state == parentAbsent {`},
 	{"the order does not matter where there is one sale", "parent.go", `p.event.Order == order`, `true`},
-	{"of two sales the parent is not ambiguous", "parent.go", `case j.head.Sales > 1, j.head.Sales == 0`,
-		`case j.head.Sales == 0`},
-	{"the latest of an order is not said to be inferred", "parent.go", `p.inferred = latest.Several`,
+	{"of two sales the parent is not ambiguous", "parent.go", `	p.state = parentAmbiguous
+	return nil`, `	return nil`},
+	{"the latest of an order is not said to be inferred", "parent.go", `p.inferred = class.Count > 1`,
 		`p.inferred = false`},
-	{"the first of an order is the parent", "parent.go", `event.JourneyOrder{Latest: ev.EventID, Several: several}`,
-		`event.JourneyOrder{Latest: map[bool]string{true: before.Latest, false: ev.EventID}[several], Several: several}`},
+	{"the first of an order is the parent", "parent.go", `	o.Class(e.Effect).Add(ev.EventID, e.Offset)
+	return j.writeOrder(ev.Type`, `	first := *o.Class(e.Effect)
+	o.Class(e.Effect).Add(ev.EventID, e.Offset)
+	if first.Count > 0 {
+		o.Class(e.Effect).Latest = first.Latest
+	}
+	return j.writeOrder(ev.Type`},
+	{"of an order unattributed sales count first", "parent.go", `	class := &o.Attributed
+	if class.Count == 0 {
+		class = &o.Unattributed`, `	class := &o.Unattributed
+	if class.Count == 0 {
+		class = &o.Attributed`},
+	{"without an order unattributed sales count first", "parent.go", `	class := &from.Attributed
+	if class.Count == 0 {
+		class = &from.Unattributed`, `	class := &from.Unattributed
+	if class.Count == 0 {
+		class = &from.Attributed`},
+	{"beside an unattributed sale a cancellation takes a lead", "parent.go", `from.Count() == 0 && j.head.WaitSales`,
+		`from.Attributed.Count == 0 && j.head.WaitSales`},
+	{"beside a waiting sale a cancellation takes a lead", "parent.go", ` && j.head.WaitSales == 0 {
+		from`, ` {
+		from`},
+	{"beside a waiting sale of its order a cancellation takes a lead", "parent.go",
+		`ev.Type == event.Cancellation && !saleWaits {`, `ev.Type == event.Cancellation {`},
+	{"a waiting sale's end wakes no cancellation", "waiting.go",
+		`if err := j.wakeForEndedSale(&waits[i].Event); err != nil {`, `var err error
+			if err != nil {`},
+	{"a cancellation without order is not woken", "cascade.go", `	if j.head.WaitSales == 0 {
+		if err := j.wakeWaiting`, `	if false {
+		if err := j.wakeWaiting`},
+	{"ends of waits are not told apart", "waiting.go", `w.end >= through || saleEnd >= 0 && w.end > saleEnd`,
+		`w.end >= through`},
+	{"a sale's end comes before others of its millisecond", "waiting.go", `saleEnd >= 0 && w.end > saleEnd`,
+		`saleEnd >= 0`},
+	{"a sale that has ended goes on waiting for others", "cascade.go", `j.countWaitingSale(ev.OrderID, -1)`,
+		`j.countWaitingSale(ev.OrderID, 0)`},
 	{"a lead ends no wait of a cancellation", "cascade.go",
 		`if err := j.wakeWaiting(event.KindForPositive, order); err != nil {`, `if typ == event.Lead {
 		return nil
@@ -74,6 +198,9 @@ var mutations = []struct{ broken, file, old, new string }{
 		`h[a].offset > h[b].offset`},
 	// amounts.go
 	{"every reversal is negative", "amounts.go", `= -p.event.Effect`, `= -1`},
+	{"a root's change is not that of its standing amount", "amounts.go", `j.standingMinor = change.after - change.before`,
+		`j.standingMinor = change.after`},
+	{"a chain without amounts has standing changes", "amounts.go", `if change.root.HasAmount {`, `if true {`},
 	{"a refund without amount takes the whole sum again", "amounts.go", `setAmount(e, standing,`,
 		`setAmount(e, p.event.Amount,`},
 	{"nothing taken from a sale of nothing is too much", "amounts.go", `standing == 0 && p.event.Amount > 0`,
@@ -82,10 +209,10 @@ var mutations = []struct{ broken, file, old, new string }{
 	{"dollars are taken from euros",
 		"amounts.go", ` && p.event.Currency == e.Currency && p.event.Exponent == e.Exponent`,
 		``},
-	{"a mismatch takes from the standing amount", "amounts.go", `if takes && childBefore != childAfter {`,
-		`if childBefore != childAfter {`},
-	{"a child's old share is not given back", "amounts.go", `node.Sum.Replace(childBefore, childAfter)`,
-		`node.Sum.Replace(0, childAfter)`},
+	{"a mismatch takes from the standing amount", "amounts.go", `return c.takes && c.before != c.after`,
+		`return c.before != c.after`},
+	{"a child's old share is not given back", "amounts.go", `node.Sum.Replace(child.before, child.after)`,
+		`node.Sum.Replace(0, child.after)`},
 	// reward.go
 	{"half a cent is rounded up", "reward.go", `rest == up && q&1 == 1`, `rest == up`},
 	{"a flat reward stays at a standing amount of 0", "reward.go", `case t.flat && standing > 0:`, `case t.flat:`},
@@ -94,6 +221,7 @@ var mutations = []struct{ broken, file, old, new string }{
 		`rewardAfter - 0*rewardBefore`},
 	// journey.go, waiting.go: waits
 	{"a click whose token was not shown counts", "journey.go", `j.click.TokenStatus != event.TokenAppended || `, ``},
+	{"a click of an unknown schema id is none", "journey.go", ` && !errors.Is(err, event.ErrUnknownSchema) {`, ` {`},
 	{"a click that can bring nothing is found", "journey.go", `if !ok || at > j.waitEnd(j.clickLifeEnd()) {`,
 		`if !ok {`},
 	{"an event after the click life begins a journey", "waiting.go", `if late && j.head.WaitClick == 0 {`,
@@ -102,10 +230,34 @@ var mutations = []struct{ broken, file, old, new string }{
 	{"click waits end a millisecond early", "waiting.go", `w.end < through || w.Behind`,
 		`w.end <= through || w.Behind`},
 	{"parent waits end a millisecond early", "waiting.go", `return w.end < through }`, `return w.end <= through }`},
-	{"parent_not_found keeps its id", "waiting.go", `if err := j.deleteEvent(w.Event.EventID); err != nil {
-			return err
-		}
+	{"parent_not_found keeps its id", "waiting.go", `	if err := j.deleteEvent(w.Event.EventID); err != nil {
+		return err
+	}
 `, ``},
+	{"waits begin at receipt", "cascade.go", `end := j.waitEnd(ev.EnteredAt)`, `end := j.waitEnd(ev.ReceivedAt)`},
+	{"a journey's life is measured from receipt", "journey.go", `max(j.head.LastKept, ev.EnteredAt)`,
+		`max(j.head.LastKept, ev.ReceivedAt)`},
+	{"waits end by receipt", "verdicts.go", `j.endParentWaits(ev.EnteredAt)`, `j.endParentWaits(ev.ReceivedAt)`},
+	// upgrade.go
+	{"the reversals of version 1 are forgotten", "upgrade.go", `			parent.Reversals++
+`, ``},
+	{"the positives of version 1 are forgotten", "upgrade.go",
+		`			j.headPositives(e.Type).Class(e.Effect).Add(e.id)
+`, ``},
+	{"the orders of version 1 are not told apart", "upgrade.go", `		for _, e := range list {
+			o.Class(e.Effect).Add(e.id, e.Offset)`, `		for _, e := range list {
+			o.Attributed.Add(e.id, e.Offset)`},
+	{"what stands of the orders of version 1 is forgotten", "upgrade.go", `			if e.Standing() > 0 {
+				o.Standing++
+			}
+`, ``},
+	{"an old order row tells the verdict", "rows.go", `	o.Class(e.Effect).Add(id, e.Offset)
+	return nil`, `	o.Attributed.Add(id, e.Offset)
+	return nil`},
+	{"what version 1 kept differs in all that is unknown", "repeats.go", `return surelyDiffers(ev, first), nil`,
+		`return true, nil`},
+	{"what version 1 kept never differs", "repeats.go", `return surelyDiffers(ev, first), nil`, `return false, nil`},
+	{"version 1 dates everything to 1970", "repeats.go", ` && !p.event.Old && `, ` && `},
 	{"waits are closed in the order of their ends", "rows.go", `slices.SortFunc(waits, compareOffsets)`,
 		`slices.SortFunc(waits, func(a, b waitingEvent) int { return int(a.end - b.end) })`},
 }
