@@ -385,6 +385,33 @@ func TestContent(t *testing.T) {
 	}
 }
 
+func TestMoney(t *testing.T) {
+	base := sampleConversion().MoneyHash()
+	same := func(what string, want bool, change func(*event.Conversion)) {
+		t.Helper()
+		c := sampleConversion()
+		change(c)
+		if (c.MoneyHash() == base) != want {
+			t.Errorf("%s: same money is %v, want %v", what, !want, want)
+		}
+	}
+	same("another id, reason, quantity and time", true, func(c *event.Conversion) {
+		c.EventID, c.ReasonText, c.Quantity, c.OccurredAt = "other", "other", nil, 1
+	})
+	same("type", false, func(c *event.Conversion) { c.Type = event.Lead })
+	same("amount", false, func(c *event.Conversion) { c.AmountMinor = ptr(int64(10001)) })
+	same("no amount", false, func(c *event.Conversion) { c.AmountMinor = nil })
+	same("currency", false, func(c *event.Conversion) { c.Currency = "USD" })
+	same("order", false, func(c *event.Conversion) { c.OrderID = "other" })
+	same("parent", false, func(c *event.Conversion) { c.ParentEventID = "other" })
+	same("a field moved into its neighbour", false, func(c *event.Conversion) {
+		c.OrderID, c.ParentEventID = "", c.OrderID
+	})
+	if got, want := hex.EncodeToString(base[:]), "d35b266e08d2e5e8"; got != want {
+		t.Errorf("form changed: %s", got)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	c := event.DefaultCodec()
 	for _, b := range encodeAll(f, c) {

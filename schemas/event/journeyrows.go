@@ -182,15 +182,14 @@ func (r *journeyReader) skipOldPositives() {
 // JourneyEvent is the row of an event that is kept (its verdict stays in the journey),
 // or that waits for a parent and has reserved its id.
 //
-//	+---+-------+------+--------+---------+--------------------------------+
-//	| 2 | flags | type | offset | SHA-256 | occurred, money, if not flag 32 |
-//	+---+-------+------+--------+---------+--------------------------------+
-//	| of a waiting event: end                                               |
-//	| of a kept one: amount, currency, exponent, if flag 2 |                |
-//	|   order | parent | root | sum high, low | reversals | origin, if flag 64 |
-//	+------------------------------------------------------------------------+
+//	+---+-------+------+--------+---------+------------------+-----------------------+
+//	| 2 | flags | type | offset | SHA-256 | occurred | money | of a waiting one: end |
+//	+---+-------+------+--------+---------+------------------+-----------------------+
+//	| of a kept one: amount, currency, exponent, if flag 2 | order | parent | root    |
+//	|   sum high, low | reversals | origin, if flag 64                               |
+//	+--------------------------------------------------------------------------------+
 //	flags (a varint): 1 waiting, 2 has an amount, 4 takes, 8 effect +1, 16 effect −1,
-//	  32 old, 64 follows, 128 shares its order
+//	  32 old (no occurred, no money), 64 follows, 128 shares its order
 //	type: index in Types
 //
 // Version 1 has no occurred, money, reversals and origin, and no flag from 32 on.
@@ -374,7 +373,7 @@ func DecodeEvent(b []byte, e *JourneyEvent) error {
 
 // JourneyOrder is what the sales, or the leads, of an order are to other events.
 //
-//	+---+-------+------------------+---------+------------+--------------+
+//	+---+-------+------------------------------+------------+--------------+
 //	| 2 | flags | standing, waiting, if flag 1 | attributed | unattributed |
 //	+---+-------+------------------------------+------------+--------------+
 //	flags: 1 something stands of several, or waits

@@ -10,15 +10,15 @@ import (
 // JourneyWait is a waiting event with everything that its verdict and its outcome need.
 // The token is in the key, not in the row; the key id is not stored.
 //
-//	+---+-------+------+-----------+----------+----------+-------------------+
-//	| 2 | flags | type | partition | received | occurred | entered, if flag 8 |
-//	+---+-------+------+-----------+----------+----------+-------------------+
-//	| amount, currency, exponent (flag 1) | quantity (flag 2) | SHA-256 |
-//	+-----------+----------+------+-------+--------+--------+----------+
+//	+---+-------+------+-----------+----------+----------+------------------+
+//	| 2 | flags | type | partition | received | occurred | entered (flag 8) |
+//	+---+-------+------+-----------+----------+----------+------------------+
+//	| amount, currency, exponent (flag 1) | quantity (flag 2) | SHA-256     |
+//	+-----------+----------+------+-------+--------+--------+----------+----+
 //	| workspace | event id | name | order | parent | reason | customer |
-//	+-----------+----------+------+-------+--------+--------+----------+
-//	| resolved by | customer hash | n | n references | n | n keys and values of metadata |
-//	+-------------+---------------+---+--------------+---+-------------------------------+
+//	+-----------+----------+------+-------+--------+--------+----------+------------+
+//	| resolved by | customer hash | n, n references | n, n keys, values of metadata |
+//	+-------------+---------------+-----------------+-------------------------------+
 //	flags: 1 has an amount, 2 has a quantity, 4 behind, 8 entered is not received,
 //	  16 the reference is ambiguous
 //
