@@ -13,9 +13,9 @@ const (
 )
 
 // isDatedBack reports whether a row with effect may change a closed month. What version
-// 1 wrote does not say when it occurred, so nothing is dated before that.
+// 1 wrote is as if it had occurred in 1970: nothing is dated before that.
 func isDatedBack(ev *event.Conversion, p *parent) bool {
-	beforeParent := !ev.Type.Positive() && !p.event.Old && dayOf(ev.OccurredAt) < dayOf(p.event.OccurredAt)
+	beforeParent := !ev.Type.Positive() && dayOf(ev.OccurredAt) < dayOf(p.event.OccurredAt)
 	return beforeParent || ev.ReceivedAt-ev.OccurredAt > longAgo
 }
 

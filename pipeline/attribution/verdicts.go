@@ -243,8 +243,10 @@ func (j *journey) dropNegative(ev *event.Conversion, o *event.Outcome, waited bo
 
 // isReversalByGuess reports whether a reversal names no parent and may be the second of
 // the one that was found: a second chargeback, a won one and a failed refund look alike.
+// The row of an unattributed parent has no amount, so its unit stands, and nothing is
+// below it.
 func isReversalByGuess(ev *event.Conversion, p *parent) bool {
-	if ev.Type != event.Reversal || ev.ParentEventID != "" || p.state != parentFound || p.event.Effect == 0 {
+	if ev.Type != event.Reversal || ev.ParentEventID != "" || p.state != parentFound {
 		return false
 	}
 	hadAnything := !p.event.HasAmount || p.event.Amount > 0
