@@ -186,78 +186,134 @@ type generator struct {
 	latest   int // hours after which no click reaches Kafka; 0: 80
 }
 
+// eventIDs are those of a history: the i-th event's own, or an earlier one's.
+var eventIDs = []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"}
+
+// draw draws a history. A close one has its click early and few events that come to
+// nothing by their times and workspaces, so that those that are left meet each other.
 func (g generator) draw(t *rapid.T) *history {
 	h := &history{}
-	raw := testToken(1)
-	text := token.Text(&raw)
-	if rapid.IntRange(0, 9).Draw(t, "click?") > 0 {
-		h.click = &event.Click{WorkspaceID: "acme", ClickToken: text, ClickedAt: at(0),
-			TokenStatus: event.TokenAppended, Trigger: event.TriggerLink, IsBot: rapid.Bool().Draw(t, "bot"),
-			WindowMs: (time.Duration(rapid.SampledFrom([]int{1, 20, 100}).Draw(t,
-				"window")) * time.Hour).Milliseconds(),
-			RewardTerms: rapid.SampledFrom([]string{"10%", "12.5%", "5.00 USD", "7 EUR", "300 JPY",
-				"", "33.3333%"}).Draw(t, "terms"),
-			FollowMs: (time.Duration(rapid.SampledFrom([]int{0, 0, 20, 1000}).Draw(t, "follow")) *
-				time.Hour).Milliseconds(),
-			OneSalePerOrder:     rapid.IntRange(0, 3).Draw(t, "one sale") == 0,
-			PartnerID:           rapid.SampledFrom([]string{"", "prt_1"}).Draw(t, "partner"),
-			PartnerRelationship: "approved", PartnerLifecycle: rapid.SampledFrom([]string{"active", "paused"}).Draw(t,
-				"lifecycle")}
+	close := !g.together && rapid.SampledFrom([]bool{true, true, false}).Draw(t, "close")
+	if rapid.IntRange(0, 9).Draw(t, "click?") > 0 || close {
+		h.click = drawClick(t)
 		h.at = at(time.Duration(rapid.IntRange(0, cmp.Or(g.latest, 80)).Draw(t, "at")) * time.Hour)
 	}
-	if g.together {
+	switch {
+	case close:
+		h.at = at(time.Duration(rapid.IntRange(0, 3).Draw(t, "at")) * time.Hour)
+		h.click.WindowMs = time.Hour.Milliseconds()
+	case g.together:
 		h.at = at(time.Duration(rapid.IntRange(0, 4).Draw(t, "at in half hours")) * 30 * time.Minute)
-	} else if rapid.IntRange(0, 3).Draw(t, "limit?") == 0 {
+	case rapid.IntRange(0, 3).Draw(t, "limit?") == 0:
 		h.limit = rapid.IntRange(1, 3).Draw(t, "limit")
 	}
 	var now time.Duration
-	ids := []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"}
 	for i := range rapid.IntRange(1, g.max).Draw(t, "events") {
-		ev := event.Conversion{WorkspaceID: "acme", ClickToken: text, ResolvedBy: event.ResolvedByToken,
-			Type: rapid.SampledFrom([]event.Type{event.Sale, event.Sale, event.Lead, event.Refund, event.Cancellation,
-				event.Reversal, event.Reversal}).Draw(t, "type")}
-		ev.EventID = ids[i]
-		if !g.unique {
-			ev.EventID = rapid.SampledFrom(ids[:5]).Draw(t, "id")
-			ev.EventName = rapid.SampledFrom([]string{"", "", "", "other"}).Draw(t, "body")
-			if rapid.IntRange(0, 7).Draw(t, "workspace?") == 0 {
-				ev.WorkspaceID = "other"
-			}
+		if close && i > 0 && rapid.SampledFrom([]int{0, 1, 2, 3, 4, 5, 6, 7}).Draw(t, "again?") == 7 {
+			h.events = append(h.events, drawRepeat(t, h, at(now)))
+			continue
 		}
-		if !ev.Type.Positive() && (g.named || rapid.Bool().Draw(t, "named")) {
-			ev.ParentEventID = rapid.SampledFrom(ids[:g.max]).Draw(t, "parent")
-		}
-		if ev.Type.Positive() && rapid.Bool().Draw(t, "follows?") {
-			ev.ParentEventID = rapid.SampledFrom(ids[:g.max]).Draw(t, "followed")
-		}
-		ev.OrderID = rapid.SampledFrom([]string{"", "o", "p"}).Draw(t, "order")
-		if g.together && ev.OrderID != "" && ev.Type == event.Sale {
-			ev.OrderID = ev.EventID // no two of one order
-		}
-		if rapid.IntRange(0, 3).Draw(t, "metadata?") == 0 {
-			ev.Metadata = map[string]string{"k": "v", "a": "b"}
-		}
-		if rapid.Bool().Draw(t, "amount?") || g.amounts && !ev.Type.Positive() {
-			amount := rapid.SampledFrom([]int64{0, 1, 5, 45, 100, 155, 1<<63 - 1}).Draw(t, "amount")
-			ev.AmountMinor, ev.Currency, ev.Exponent = &amount, rapid.SampledFrom(
-				[]string{"EUR", "EUR", "EUR", "USD"}).Draw(t, "currency"), 2
-		}
-		if g.together {
+		ev := g.drawEvent(t, i, close)
+		switch {
+		case g.together:
 			ev.ReceivedAt = at(time.Duration(rapid.IntRange(0, 4).Draw(t, "received")) * 30 * time.Minute)
-		} else {
+		case close:
+			now += time.Duration(rapid.SampledFrom([]int{0, 0, 1, 2, 4, 6, 9, 10}).Draw(t, "later")) * time.Hour
+			ev.ReceivedAt = at(now)
+		default:
 			now += time.Duration(rapid.SampledFrom([]int{0, 1, 1, 2, 5, 9, 11, 30, 59}).Draw(t, "later")) * time.Hour
 			ev.ReceivedAt = at(now + time.Duration(rapid.IntRange(-2, 2).Draw(t, "skew"))*time.Hour)
 		}
 		ev.EnteredAt = ev.ReceivedAt
-		if !g.together && rapid.IntRange(0, 3).Draw(t, "forwarded?") == 0 {
+		if !g.together && rapid.SampledFrom([]int{0, 1, 2, 3}).Draw(t, "forwarded?") == 3 {
 			ev.EnteredAt += event.Millis(rapid.SampledFrom([]int{1, 3600_000, 5 * 3600_000}).Draw(t, "entered"))
 		}
-		ev.OccurredAt = at(time.Duration(rapid.SampledFrom([]int{-3000, -6, -4, 0, 1, 30, 60, 61, 1201, 1202, 1260,
-			2460, 99999}).Draw(t, "occurred")) * time.Minute)
-		ev.ContentSHA256 = ev.ContentHash()
 		h.events = append(h.events, ev)
 	}
 	return h
+}
+
+func drawClick(t *rapid.T) *event.Click {
+	hours := func(n int) int64 { return (time.Duration(n) * time.Hour).Milliseconds() }
+	raw := testToken(1)
+	return &event.Click{
+		WorkspaceID:     "acme",
+		ClickToken:      token.Text(&raw),
+		ClickedAt:       at(0),
+		TokenStatus:     event.TokenAppended,
+		Trigger:         event.TriggerLink,
+		IsBot:           rapid.Bool().Draw(t, "bot"),
+		WindowMs:        hours(rapid.SampledFrom([]int{1, 20, 100}).Draw(t, "window")),
+		FollowMs:        hours(rapid.SampledFrom([]int{0, 20, 1000}).Draw(t, "follow")),
+		OneSalePerOrder: rapid.SampledFrom([]bool{false, false, true}).Draw(t, "one sale"),
+		RewardTerms: rapid.SampledFrom([]string{"10%", "12.5%", "5.00 USD", "7 EUR", "300 JPY",
+			"", "33.3333%"}).Draw(t, "terms"),
+		PartnerID:           rapid.SampledFrom([]string{"", "prt_1"}).Draw(t, "partner"),
+		PartnerRelationship: "approved",
+		PartnerLifecycle:    rapid.SampledFrom([]string{"active", "paused"}).Draw(t, "lifecycle"),
+	}
+}
+
+// drawRepeat draws an earlier event once more, as it was or with another name, amount,
+// parent or time.
+func drawRepeat(t *rapid.T, h *history, received event.Millis) event.Conversion {
+	ev := rapid.SampledFrom(h.events).Draw(t, "repeated")
+	ev.ReceivedAt, ev.EnteredAt = received, received
+	switch rapid.SampledFrom([]string{"", "name", "amount", "parent", "time"}).Draw(t, "change") {
+	case "name":
+		ev.EventName = "repeated"
+	case "amount":
+		amount := int64(45)
+		ev.AmountMinor, ev.Currency, ev.Exponent = &amount, "EUR", 2
+	case "parent":
+		ev.ParentEventID = rapid.SampledFrom(eventIDs[:len(h.events)]).Draw(t, "parent")
+	case "time":
+		ev.OccurredAt += event.Millis(rapid.SampledFrom([]int{1, 24 * 3600_000, 24*3600_000 + 1}).Draw(t, "by"))
+	}
+	ev.ContentSHA256 = ev.ContentHash()
+	return ev
+}
+
+// drawEvent draws the i-th event without the times at which it was received and
+// entered.
+func (g generator) drawEvent(t *rapid.T, i int, close bool) event.Conversion {
+	raw := testToken(1)
+	ev := event.Conversion{WorkspaceID: "acme", ClickToken: token.Text(&raw), EventID: eventIDs[i],
+		ResolvedBy: event.ResolvedByToken,
+		Type: rapid.SampledFrom([]event.Type{event.Sale, event.Sale, event.Lead, event.Refund, event.Cancellation,
+			event.Reversal, event.Reversal}).Draw(t, "type")}
+	if !g.unique && !close {
+		ev.EventID = rapid.SampledFrom(eventIDs[:5]).Draw(t, "id")
+		ev.EventName = rapid.SampledFrom([]string{"", "", "", "other"}).Draw(t, "body")
+		if rapid.IntRange(0, 7).Draw(t, "workspace?") == 0 {
+			ev.WorkspaceID = "other"
+		}
+	}
+	if !ev.Type.Positive() && g.named || rapid.Bool().Draw(t, "named") {
+		ev.ParentEventID = rapid.SampledFrom(eventIDs[:g.max]).Draw(t, "parent")
+		if close {
+			ev.ParentEventID = rapid.SampledFrom(eventIDs[:min(i+2, g.max)]).Draw(t, "close parent")
+		}
+	}
+	ev.OrderID = rapid.SampledFrom([]string{"", "o", "o", "p"}).Draw(t, "order")
+	if g.together && ev.OrderID != "" && ev.Type == event.Sale {
+		ev.OrderID = ev.EventID // no two of one order
+	}
+	if rapid.SampledFrom([]int{0, 1, 2, 3}).Draw(t, "metadata?") == 3 {
+		ev.Metadata = map[string]string{"k": "v", "a": "b"}
+	}
+	if rapid.Bool().Draw(t, "amount?") || g.amounts && !ev.Type.Positive() {
+		amount := rapid.SampledFrom([]int64{0, 1, 5, 45, 100, 155, 1<<63 - 1}).Draw(t, "amount")
+		ev.AmountMinor, ev.Currency, ev.Exponent = &amount, rapid.SampledFrom(
+			[]string{"EUR", "EUR", "EUR", "USD"}).Draw(t, "currency"), 2
+	}
+	minutes := []int{-3000, -6, -4, 0, 1, 30, 60, 61, 1201, 1202, 1260, 2460, 99999}
+	if close { // inside the window, after it, and around the end of follow
+		minutes = []int{0, 1, 30, 60, 61, 61, 90, 1200, 1201, 1260, 1261}
+	}
+	ev.OccurredAt = at(time.Duration(rapid.SampledFrom(minutes).Draw(t, "occurred")) * time.Minute)
+	ev.ContentSHA256 = ev.ContentHash()
+	return ev
 }
 
 func (h *history) String() string {
@@ -575,6 +631,7 @@ func TestUpgrade(t *testing.T) {
 		for i := range h.events {
 			h.events[i].EnteredAt = h.events[i].ReceivedAt
 			h.events[i].Metadata = nil
+			h.events[i].ContentSHA256 = h.events[i].ContentHash()
 		}
 		s := drawSchedule(t, h)
 		want := play(t, short, h, s)
