@@ -193,13 +193,13 @@ var eventIDs = []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "
 // nothing by their times and workspaces, so that those that are left meet each other.
 func (g generator) draw(t *rapid.T) *history {
 	h := &history{}
-	close := !g.together && rapid.SampledFrom([]bool{true, true, false}).Draw(t, "close")
-	if rapid.IntRange(0, 9).Draw(t, "click?") > 0 || close {
+	isClose := !g.together && rapid.SampledFrom([]bool{true, true, false}).Draw(t, "close")
+	if rapid.IntRange(0, 9).Draw(t, "click?") > 0 || isClose {
 		h.click = drawClick(t)
 		h.at = at(time.Duration(rapid.IntRange(0, cmp.Or(g.latest, 80)).Draw(t, "at")) * time.Hour)
 	}
 	switch {
-	case close:
+	case isClose:
 		h.at = at(time.Duration(rapid.IntRange(0, 3).Draw(t, "at")) * time.Hour)
 		h.click.WindowMs = time.Hour.Milliseconds()
 	case g.together:
@@ -209,15 +209,15 @@ func (g generator) draw(t *rapid.T) *history {
 	}
 	var now time.Duration
 	for i := range rapid.IntRange(1, g.max).Draw(t, "events") {
-		if close && i > 0 && rapid.SampledFrom([]int{0, 1, 2, 3, 4, 5, 6, 7}).Draw(t, "again?") == 7 {
+		if isClose && i > 0 && rapid.SampledFrom([]int{0, 1, 2, 3, 4, 5, 6, 7}).Draw(t, "again?") == 7 {
 			h.events = append(h.events, drawRepeat(t, h, at(now)))
 			continue
 		}
-		ev := g.drawEvent(t, i, close)
+		ev := g.drawEvent(t, i, isClose)
 		switch {
 		case g.together:
 			ev.ReceivedAt = at(time.Duration(rapid.IntRange(0, 4).Draw(t, "received")) * 30 * time.Minute)
-		case close:
+		case isClose:
 			now += time.Duration(rapid.SampledFrom([]int{0, 0, 1, 2, 4, 6, 9, 10}).Draw(t, "later")) * time.Hour
 			ev.ReceivedAt = at(now)
 		default:
@@ -276,13 +276,13 @@ func drawRepeat(t *rapid.T, h *history, received event.Millis) event.Conversion 
 
 // drawEvent draws the i-th event without the times at which it was received and
 // entered.
-func (g generator) drawEvent(t *rapid.T, i int, close bool) event.Conversion {
+func (g generator) drawEvent(t *rapid.T, i int, isClose bool) event.Conversion {
 	raw := testToken(1)
 	ev := event.Conversion{WorkspaceID: "acme", ClickToken: token.Text(&raw), EventID: eventIDs[i],
 		ResolvedBy: event.ResolvedByToken,
 		Type: rapid.SampledFrom([]event.Type{event.Sale, event.Sale, event.Lead, event.Refund, event.Cancellation,
 			event.Reversal, event.Reversal}).Draw(t, "type")}
-	if !g.unique && !close {
+	if !g.unique && !isClose {
 		ev.EventID = rapid.SampledFrom(eventIDs[:5]).Draw(t, "id")
 		ev.EventName = rapid.SampledFrom([]string{"", "", "", "other"}).Draw(t, "body")
 		if rapid.IntRange(0, 7).Draw(t, "workspace?") == 0 {
@@ -291,7 +291,7 @@ func (g generator) drawEvent(t *rapid.T, i int, close bool) event.Conversion {
 	}
 	if !ev.Type.Positive() && g.named || rapid.Bool().Draw(t, "named") {
 		ev.ParentEventID = rapid.SampledFrom(eventIDs[:g.max]).Draw(t, "parent")
-		if close {
+		if isClose {
 			ev.ParentEventID = rapid.SampledFrom(eventIDs[:min(i+2, g.max)]).Draw(t, "close parent")
 		}
 	}
@@ -308,7 +308,7 @@ func (g generator) drawEvent(t *rapid.T, i int, close bool) event.Conversion {
 			[]string{"EUR", "EUR", "EUR", "USD"}).Draw(t, "currency"), 2
 	}
 	minutes := []int{-3000, -6, -4, 0, 1, 30, 60, 61, 1201, 1202, 1260, 2460, 99999}
-	if close { // inside the window, after it, and around the end of follow
+	if isClose { // inside the window, after it, and around the end of follow
 		minutes = []int{0, 1, 30, 60, 61, 61, 90, 1200, 1201, 1260, 1261}
 	}
 	ev.OccurredAt = at(time.Duration(rapid.SampledFrom(minutes).Draw(t, "occurred")) * time.Minute)
