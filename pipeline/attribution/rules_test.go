@@ -279,6 +279,34 @@ func TestSharedOrder(t *testing.T) {
 	}
 }
 
+// The first event of version 2 scans a journey of version 1 once, and rewrites only the
+// rows that say too little: not those of thousands of orders with one sale.
+func TestUpgradeOfLargeJourney(t *testing.T) {
+	b := newBench(t)
+	const sales = 5000
+	for i := range sales {
+		id := strconv.Itoa(i)
+		b.judgeEvent(b.newEvent(event.Sale, "s"+id, ""))
+		b.judgeEvent(b.newEvent(event.Refund, "r"+id, "s"+id))
+	}
+	b.judgeEvent(b.newEvent(event.Reversal, "v", "s1"))
+	writeVersion1(t, b.rows)
+	for i, want := range []struct{ visited, puts int }{{2*sales + 1, 4}, {0, 3}} {
+		puts, visited := b.rows.puts, b.rows.visited
+		b.judgeEvent(b.newEvent(event.Refund, "late"+strconv.Itoa(i), "s2"))
+		puts, visited = b.rows.puts-puts, b.rows.visited-visited
+		if b.last.Verdict != event.Reversed || visited != want.visited || puts > want.puts {
+			t.Errorf("event %d after the upgrade is %s: %d rows visited, %d written; want %d and at most %d", i,
+				b.last.Verdict, visited, puts, want.visited, want.puts)
+		}
+	}
+	var s1 event.JourneyEvent
+	row := b.rows.values[string(event.AppendJourneyKey(nil, &b.raw, event.KindEvent, "s1"))]
+	if err := event.DecodeEvent(row, &s1); err != nil || s1.Reversals != 1 {
+		t.Errorf("%d reversals of s1 stand, want 1; %v", s1.Reversals, err)
+	}
+}
+
 // failingRows fails after a number of calls.
 type failingRows struct {
 	*memoryRows
