@@ -1,6 +1,8 @@
 package processor
 
 import (
+	"encoding/binary"
+	"fmt"
 	"time"
 
 	"github.com/nimriz/partners/pipeline/engine"
@@ -23,8 +25,20 @@ func (t *task) wantsProgress() bool {
 
 // writeProgress reports how far the partition has come.
 func (t *task) writeProgress(tx *engine.Tx) error {
-	oldest, err := t.oldestWaiting()
+	first, waits, err := t.rows.firstDeadline()
 	if err != nil {
+		return err
+	}
+	var oldest *event.Millis
+	watermark := max(t.part.Watermark(), t.reported)
+	if waits {
+		received := first.Add(-t.cfg.Grace)
+		oldest = &received
+		// A wait that has ended is closed within a few transactions, not always in the
+		// first. Until then nothing is said of what ended later.
+		watermark = min(watermark, first)
+	}
+	if err := t.keepWatermark(watermark); err != nil {
 		return err
 	}
 	b, err := t.codec.AppendProgress(nil, &event.Progress{
@@ -34,6 +48,7 @@ func (t *task) writeProgress(tx *engine.Tx) error {
 		ConversionsPosition:     t.part.FollowingNext(),
 		ClicksMaxAt:             t.part.LeadingNewest(),
 		ConversionsMaxAt:        t.part.FollowingNewest(),
+		Watermark:               watermark,
 		OutcomesEnd:             t.totals.outcomesEnd,
 		Read:                    t.totals.read,
 		Attributed:              t.totals.attributed,
@@ -46,6 +61,8 @@ func (t *task) writeProgress(tx *engine.Tx) error {
 		OldestWaitingReceivedAt: oldest,
 		CaughtUp:                t.part.CaughtUp(),
 		GraceMs:                 t.cfg.Grace.Milliseconds(),
+		ClickLifeMs:             t.cfg.ClickLife.Milliseconds(),
+		JourneyLifeMs:           t.journeyLife.Milliseconds(),
 	})
 	if err != nil {
 		return err
@@ -60,15 +77,36 @@ func (t *task) writeProgress(tx *engine.Tx) error {
 	return err
 }
 
-// oldestWaiting is the receipt of the event that has waited longest.
-func (t *task) oldestWaiting() (*event.Millis, error) {
-	if t.rows.waiting == 0 {
-		return nil, nil
+// watermarkKey is the key of the watermark that was reported last, a table of one row:
+//
+//	+---------+---------------------------+
+//	| 1 B = 1 | 8 B big-endian,           |
+//	| version | milliseconds since 1970   |
+//	+---------+---------------------------+
+//
+// The engine's watermark ends with its session. One that was committed stays true: the
+// positions below it were committed with it. So a report after a restart does not fall
+// behind those before it, while the new session has not read to an end yet.
+var watermarkKey = []byte{'W'}
+
+// keepWatermark writes the row of the watermark, if it rose.
+func (t *task) keepWatermark(watermark event.Millis) error {
+	if watermark <= t.reported {
+		return nil
 	}
-	end, ok, err := t.rows.firstDeadline()
+	t.reported = watermark
+	return t.rows.Put(watermarkKey, binary.BigEndian.AppendUint64([]byte{1}, uint64(watermark)))
+}
+
+// readWatermark reads the watermark that was committed last.
+func (t *task) readWatermark() error {
+	v, ok, err := t.part.Store.Get(watermarkKey, nil)
 	if err != nil || !ok {
-		return nil, err
+		return err
 	}
-	received := end.Add(-t.cfg.Grace)
-	return &received, nil
+	if len(v) != 9 || v[0] != 1 {
+		return fmt.Errorf("watermark row of unknown version: %x", v)
+	}
+	t.reported = event.Millis(binary.BigEndian.Uint64(v[1:]))
+	return nil
 }

@@ -27,6 +27,8 @@ type task struct {
 
 	lastProgress  time.Time
 	progressDirty bool // there is something new to report
+	// reported is the largest watermark of a Progress, with the running transaction.
+	reported event.Millis
 	// expired clocks are how far, in the log's time, clicks and journeys were last
 	// expired.
 	clicksExpired   event.Millis
@@ -95,6 +97,9 @@ func (t *task) readCounters() error {
 		return fmt.Errorf("reading totals: %w", err)
 	}
 	t.committed = t.totals
+	if err := t.readWatermark(); err != nil {
+		return fmt.Errorf("reading the watermark: %w", err)
+	}
 	return nil
 }
 
