@@ -81,7 +81,7 @@
 // Read from views every five minutes, the same in every sink:
 //
 //	partners_ledger_conservation_difference       events that the view conservation does not
-//	                                              account for: always 0
+//	                                              account for, summed over partitions: always 0
 //	partners_ledger_waiting_events                events that wait for their click or parent
 //	partners_ledger_reused_event_ids              event ids with effect under several tokens
 //	partners_ledger_token_coverage_ratio          share of the last day's clicks, on links that

@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -107,4 +108,70 @@ func TestRoles(t *testing.T) {
 	if tried != 6 {
 		t.Errorf("%d policies, want 6", tried)
 	}
+}
+
+// While batches are inserted, as a sink does it, no view of conservation ever takes what
+// is under way for a loss: each reads the tables after the Progress that it holds them
+// against. Every event here is overdue as soon as a Progress is past it. Finding out how
+// far the tables go is slowed down, so that something always arrives meanwhile.
+func TestConservationWhileRowsArrive(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.exec("RENAME TABLE tiled_ends TO tiled_ends_at_once")
+	r.exec("CREATE VIEW tiled_ends AS WITH (SELECT sleep(0.2)) AS slept SELECT * FROM tiled_ends_at_once " +
+		"WHERE slept = 0")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		for n := 0; err == nil && ctx.Err() == nil; n++ {
+			err = insertEvent(r, n)
+		}
+		ended <- err
+	}()
+	polls, seen := 0, 0
+	for ; polls < 20 || seen < 40; polls++ {
+		for _, view := range []string{"conservation", "workspace_conservation"} {
+			var found []struct {
+				Difference int64 `ch:"difference"`
+			}
+			if err := r.wh.Select(t.Context(), &found, "SELECT toInt64(sum(v.difference)) AS difference FROM "+view+
+				" AS v"); err != nil {
+				t.Fatal(err)
+			}
+			if found[0].Difference != 0 {
+				t.Errorf("poll %d of %s: difference %d", polls, view, found[0].Difference)
+			}
+		}
+		seen = len(r.places("conversions"))
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d polls of %d events", polls, seen)
+}
+
+// insertEvent inserts the n-th event, its row and the Progress behind both, each with
+// its batch, in this order.
+func insertEvent(r *rig, n int) error {
+	statements := []string{
+		"INSERT INTO conversions (workspace_id, src_partition, src_offset, received_at) VALUES ('acme', 0, %[1]d, " +
+			"'2026-03-20 10:00:00')",
+		"INSERT INTO outcomes (workspace_id, src_partition, src_offset, received_at, verdict, event_partition, " +
+			"event_offset) VALUES ('acme', 0, %[1]d, '2026-03-20 10:00:00', 'unattributed', 0, %[1]d)",
+		"INSERT INTO progress (src_partition, src_offset, partition, at, conversions_position, outcomes_end, read, " +
+			"unattributed, watermark, grace_ms) VALUES (0, %[1]d, 0, '2026-03-21 10:00:00', %[2]d, %[2]d, %[2]d, " +
+			"%[2]d, '2026-03-21 09:59:00', 3600000)",
+	}
+	for i, topic := range []string{"conversions", "outcomes", "progress"} {
+		batch := fmt.Sprintf("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES "+
+			"('x', '%s', 0, %d, %d, 1)", topic, n, n+1)
+		for _, statement := range []string{fmt.Sprintf(statements[i], n, n+1), batch} {
+			if err := r.wh.Exec(context.Background(), statement); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -30,6 +30,8 @@ GRANT
     SELECT ON {{database}}.conversion_rows,
     SELECT ON {{database}}.tiled_ends,
     SELECT ON {{database}}.progress_reached,
+    SELECT ON {{database}}.wait_ends,
+    SELECT ON {{database}}.events_and_rows,
     SELECT ON {{database}}.conservation,
     SELECT ON {{database}}.workspace_conservation,
     SELECT ON {{database}}.token_coverage,
