@@ -60,12 +60,15 @@
 //	sha256, rows        of NAME.csv
 //	sums                of net_amount, by currency, then type, over the rows of the file
 //	conservation        of the whole workspace within as_of: received = the verdicts +
-//	                    waiting; difference is 0
+//	                    waiting; difference is 0. An event that waited for longer than
+//	                    it can is a difference, judged by the newest progress within
+//	                    as_of
 //	reused_event_ids    ids of the file's rows that have effect under several click tokens:
 //	                    up to 1000, and how many there are in reused_event_ids_total
 //	filters             of the command, timezone included
-//	as_of               the ends of outcomes and conversions by partition, of catalog, and
-//	                    when they were read
+//	as_of               the ends of outcomes, conversions and progress by partition, of
+//	                    catalog, and when they were read. Older manifests lack progress:
+//	                    repeated, they count every event without a row as waiting
 //	since               the as_of of the manifest that a delta continues
 //	schema_version      of this format
 //	tool_version        of this program

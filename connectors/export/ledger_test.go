@@ -116,14 +116,50 @@ func TestConservationIsTheViews(t *testing.T) {
 	}
 	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES " +
 		"('x', 'conversions', 1, 0, 9, 9), ('x', 'outcomes', 1, 0, 8, 8)")
-	m, _, _ := r.run(config(t.TempDir()))
-	var view []ledger.Conservation
-	if err := r.conn.Select(t.Context(), &view, "SELECT "+ledger.ConservationSums("v")+
-		" FROM workspace_conservation AS v WHERE v.workspace_id = 'acme'"); err != nil {
-		t.Fatal(err)
+	check := func(waiting uint64, difference int64) *Manifest {
+		t.Helper()
+		_, file, _ := r.run(config(t.TempDir()))
+		m, err := ReadManifest(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var view []ledger.Conservation
+		if err := r.conn.Select(t.Context(), &view, "SELECT "+ledger.ConservationSums("v")+
+			" FROM workspace_conservation AS v WHERE v.workspace_id = 'acme'"); err != nil {
+			t.Fatal(err)
+		}
+		if m.Conservation != view[0] || m.Conservation.Received != 9 || m.Conservation.Waiting != waiting ||
+			m.Conservation.Difference != difference {
+			t.Errorf("the manifest says %s\nthe view says     %s", m.Conservation, view[0])
+		}
+		return m
 	}
-	if m.Conservation != view[0] || m.Conservation.Received != 9 || m.Conservation.Waiting != 2 ||
-		m.Conservation.Difference != 1 {
-		t.Errorf("the manifest says %s\nthe view says     %s", m.Conservation, view[0])
+	unknown := check(2, 1)
+
+	// Event 3 entered on the 21st at 09:20 and ended an hour later; event 7 entered on the
+	// 23rd. The Progress of the 22nd is not reached yet, that of the 21st is.
+	r.exec("INSERT INTO progress (src_partition, src_offset, partition, at, conversions_position, outcomes_end, " +
+		"watermark, grace_ms) VALUES (1, 0, 1, '2026-03-20 00:00:00', 0, 0, '2026-03-20 00:00:00', 86400000), " +
+		"(1, 1, 1, '2026-03-21 10:00:00', 5, 8, '2026-03-21 10:25:00.000', 3600000), " +
+		"(1, 2, 1, '2026-03-23 23:00:00', 9, 9, '2026-03-23 23:00:00', 3600000)")
+	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES " +
+		"('x', 'progress', 1, 0, 3, 3)")
+	early := check(2, 1)
+	r.exec("INSERT INTO progress (src_partition, src_offset, partition, at, conversions_position, outcomes_end, " +
+		"watermark, grace_ms) VALUES (1, 3, 1, '2026-03-21 10:00:00', 7, 8, '2026-03-21 10:25:00.001', 3600000)")
+	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES " +
+		"('x', 'progress', 1, 3, 4, 1)")
+	late := check(1, 2)
+
+	// Whatever was learned since, a manifest says the same again; also one that was
+	// written before as_of had the ends of progress.
+	old := *unknown
+	old.AsOf.Progress = nil
+	for name, then := range map[string]*Manifest{"unknown": unknown, "early": early, "late": late, "old": &old} {
+		cfg := config(t.TempDir())
+		cfg.AsOf = then
+		if again, _, _ := r.run(cfg); again.Conservation != then.Conservation {
+			t.Errorf("%s: again %s\nwas %s", name, again.Conservation, then.Conservation)
+		}
 	}
 }

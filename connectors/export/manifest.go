@@ -38,8 +38,11 @@ type Filters struct {
 type AsOf struct {
 	Outcomes    map[uint32]uint64 `json:"outcomes"`    // next offset by partition
 	Conversions map[uint32]uint64 `json:"conversions"` // next offset by partition
-	Catalog     uint64            `json:"catalog"`     // next offset
-	At          time.Time         `json:"at"`          // when the offsets were read
+	// Progress is the next offset by partition, for the conservation. A manifest that
+	// lacks it counts every event without a row as waiting.
+	Progress map[uint32]uint64 `json:"progress,omitempty"`
+	Catalog  uint64            `json:"catalog"` // next offset
+	At       time.Time         `json:"at"`      // when the offsets were read
 }
 
 // Manifest is NAME.manifest.json.
@@ -97,7 +100,7 @@ func (m *Manifest) check() error {
 	if m.SchemaVersion != SchemaVersion {
 		return fmt.Errorf("it has schema_version %d, this program writes %d", m.SchemaVersion, SchemaVersion)
 	}
-	for _, ends := range []map[uint32]uint64{m.AsOf.Outcomes, m.AsOf.Conversions} {
+	for _, ends := range []map[uint32]uint64{m.AsOf.Outcomes, m.AsOf.Conversions, m.AsOf.Progress} {
 		for p := range ends {
 			if p >= maxPartitions {
 				return fmt.Errorf("as_of names partition %d", p)

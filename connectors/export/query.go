@@ -184,11 +184,12 @@ LIMIT %d`, selected.with, selected.where, maxReused)
 }
 
 // readConservation counts what became of all events of the workspace within as_of. A
-// row whose event has not arrived is left out.
+// row whose event has not arrived is left out. Which events are overdue follows from
+// the Progress within as_of: of none, if as_of is of a manifest that lacks its ends.
 func (e *exporter) readConservation(ctx context.Context, p plan) (ledger.Conservation, error) {
 	var found []ledger.Conservation
 	query := ledger.ConservationQuery(`
-			SELECT src_partition AS event_partition, src_offset AS event_offset
+			SELECT src_partition AS event_partition, src_offset AS event_offset, entered_at
 			FROM conversions
 			WHERE workspace_id = {w:String} AND `+belowEnds("src_partition", "src_offset", "conversions")+`
 		`, `
@@ -197,11 +198,18 @@ func (e *exporter) readConservation(ctx context.Context, p plan) (ledger.Conserv
 			WHERE workspace_id = {w:String}
 				AND `+belowEnds("src_partition", "src_offset", "outcomes")+`
 				AND `+belowEnds("event_partition", "event_offset", "conversions")+`
+		`, `
+			SELECT partition, src_offset, at, conversions_position, watermark, grace_ms
+			FROM progress
+			WHERE `+belowEnds("src_partition", "src_offset", "progress")+`
+				AND `+belowEnds("partition", "conversions_position - 1", "conversions")+`
+				AND `+belowEnds("partition", "outcomes_end - 1", "outcomes")+`
 		`)
 	if err := e.conn.Select(ctx, &found, query,
 		clickhouse.Named("w", p.filters.Workspace),
 		clickhouse.Named("outcomes", endsByPartition(p.asOf.Outcomes)),
-		clickhouse.Named("conversions", endsByPartition(p.asOf.Conversions))); err != nil {
+		clickhouse.Named("conversions", endsByPartition(p.asOf.Conversions)),
+		clickhouse.Named("progress", endsByPartition(p.asOf.Progress))); err != nil {
 		return ledger.Conservation{}, fmt.Errorf("reading conservation: %w", err)
 	}
 	return found[0], nil

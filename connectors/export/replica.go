@@ -26,13 +26,14 @@ func (e *exporter) readEnds(ctx context.Context) (AsOf, error) {
 	const query = `
 SELECT topic, partition, end_offset
 FROM tiled_ends
-WHERE topic IN ('outcomes', 'conversions', 'catalog')`
+WHERE topic IN ('outcomes', 'conversions', 'progress', 'catalog')`
 	if err := e.conn.Select(ctx, &ends, query); err != nil {
 		return AsOf{}, fmt.Errorf("reading how far the tables go: %w", err)
 	}
 	now := AsOf{
 		Outcomes:    map[uint32]uint64{},
 		Conversions: map[uint32]uint64{},
+		Progress:    map[uint32]uint64{},
 		At:          time.Now().UTC().Truncate(time.Millisecond),
 	}
 	for _, x := range ends {
@@ -41,6 +42,8 @@ WHERE topic IN ('outcomes', 'conversions', 'catalog')`
 			now.Outcomes[x.Partition] = x.End
 		case "conversions":
 			now.Conversions[x.Partition] = x.End
+		case "progress":
+			now.Progress[x.Partition] = x.End
 		case "catalog":
 			now.Catalog = x.End
 		}
@@ -94,6 +97,9 @@ func (e *exporter) checkNoRowsMissing(ctx context.Context, ends AsOf) error {
 		return err
 	}
 	if err := e.checkTable(ctx, "conversions", "conversions", ends.Conversions); err != nil {
+		return err
+	}
+	if err := e.checkTable(ctx, "progress", "progress", ends.Progress); err != nil {
 		return err
 	}
 	return e.checkTable(ctx, "catalog", "catalog_versions", map[uint32]uint64{0: ends.Catalog})

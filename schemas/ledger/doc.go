@@ -26,4 +26,10 @@
 // Conservation counts what became of the events of a workspace: received = the sums by
 // verdict + waiting, and the difference is 0. The view workspace_conservation has it by
 // day; ConservationQuery has it over rows that the caller selects.
+//
+// An event without a row waits until it is overdue, and counts as a difference then.
+// Its end is entered_at + the largest grace that a Progress of its partition has named
+// since; it is overdue when the end lies more than five minutes before the watermark of
+// the newest Progress that the rows have reached, and that Progress was past the event.
+// No clock decides: while no processor runs, nothing becomes overdue.
 package ledger
