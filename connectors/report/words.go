@@ -54,7 +54,7 @@ func ReasonWords(reason string) string {
 	case event.ReasonOutsideWindow:
 		return "it happened after the click's window"
 	case event.ReasonWrongParent:
-		return "it names itself, or takes back from something that itself takes back, and is no reversal"
+		return "it names itself, or something that takes back, and is no reversal"
 	case event.ReasonParentAmbiguous:
 		return "it names no parent, and several events could be it"
 	case event.ReasonParentNotFound:
