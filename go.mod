@@ -6,7 +6,6 @@ require (
 	github.com/ClickHouse/ch-go v0.74.0 // block compression and columns of ClickHouse's protocol
 	github.com/ClickHouse/clickhouse-go/v2 v2.50.0 // the ClickHouse client
 	github.com/DataDog/zstd v1.5.7 // pipeline/state/zstd: what Pebble calls of it, without C
-	github.com/Rhymond/go-money v1.0.15 // ISO 4217 digits; x/text follows CLDR, which differs (IQD, AFN)
 	github.com/adhocore/gronx v1.20.4 // cron expressions of export's schedule
 	github.com/cockroachdb/datadriven v1.0.3 // tests as scripts
 	github.com/cockroachdb/pebble/v2 v2.1.7 // journeys on disk

@@ -335,10 +335,11 @@ func (d *draft) checkMoney(c *event.Conversion) *refusal {
 	case !hasAmount:
 		return invalidField(fieldAmount, "required with currency")
 	}
-	digits, ok := currency.Digits(d.texts[fieldCurrency])
+	iso, ok := currency.Lookup(d.texts[fieldCurrency])
 	if !ok {
 		return newRefusal(codeBadCurrency, fieldCurrency.String(), "not an ISO 4217 code")
 	}
+	digits := iso.Digits
 	minor, ok := minorUnits(d.texts[fieldAmount], digits)
 	if !ok {
 		return newRefusal(codeBadAmount, fieldAmount.String(),

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/Rhymond/go-money"
+	"github.com/nimriz/partners/schemas/currency"
 	"github.com/nimriz/partners/schemas/event"
 )
 
@@ -34,23 +34,23 @@ func parseTerms(text string) rewardTerms {
 		}
 		return rewardTerms{percent: true, number: uint64(v), divisor: 100 * powerOfTen(len(fraction))}
 	}
-	number, currency, ok := strings.Cut(text, " ")
+	number, code, ok := strings.Cut(text, " ")
 	if !ok {
 		return rewardTerms{}
 	}
-	iso := money.GetCurrency(currency)
-	if iso == nil || iso.Code != currency {
+	iso, ok := currency.Lookup(code)
+	if !ok {
 		return rewardTerms{}
 	}
 	whole, fraction, _ := strings.Cut(number, ".")
-	if whole == "" || len(fraction) > iso.Fraction {
+	if whole == "" || len(fraction) > int(iso.Digits) {
 		return rewardTerms{}
 	}
-	v, ok := parseDigits(whole + fraction + strings.Repeat("0", iso.Fraction-len(fraction)))
+	v, ok := parseDigits(whole + fraction + strings.Repeat("0", int(iso.Digits)-len(fraction)))
 	if !ok {
 		return rewardTerms{}
 	}
-	return rewardTerms{flat: true, minor: v, currency: currency}
+	return rewardTerms{flat: true, minor: v, currency: code}
 }
 
 // parseDigits reads a number that consists of digits only.

@@ -41,8 +41,8 @@ func TestConfig(t *testing.T) {
 func TestPure(t *testing.T) {
 	allowed := []string{"cmp", "container/heap", "errors", "fmt", "maps", "math", "math/bits", "slices", "strconv",
 		"strings", "sync", "time",
-		"github.com/Rhymond/go-money",
-		"github.com/nimriz/partners/pipeline/token", "github.com/nimriz/partners/schemas/event"}
+		"github.com/nimriz/partners/pipeline/token", "github.com/nimriz/partners/schemas/currency",
+		"github.com/nimriz/partners/schemas/event"}
 	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)

@@ -37,6 +37,10 @@ var (
 	flatForm    = regexp.MustCompile(`^(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?$`)
 )
 
+// formerRewardUnits are no money, but records of earlier releases can have them. The
+// tables know the digits of no others.
+var formerRewardUnits = []string{"CLF", "XAG", "XAU", "XDR"}
+
 // checker collects the problems of one workspace or of one record. It keeps the first
 // problem of each path: the others often only follow from it.
 type checker struct {
@@ -367,10 +371,11 @@ func rewardProblem(r Reward) (field, text string) {
 	case r.Currency == "":
 		return "currency", "required with flat"
 	}
-	digits, ok := currency.Digits(r.Currency)
-	if !ok {
+	iso, ok := currency.Lookup(r.Currency)
+	if !ok || !iso.Money && !slices.Contains(formerRewardUnits, r.Currency) {
 		return "currency", fmt.Sprintf("unknown currency %q: an ISO 4217 code such as EUR", r.Currency)
 	}
+	digits := iso.Digits
 	whole, fraction, _ := strings.Cut(r.Flat, ".")
 	switch {
 	case !flatForm.MatchString(r.Flat):
