@@ -72,7 +72,7 @@ func eventCommands() []command {
 			return err
 		})
 		fs.StringVar(&e.OrderID, "order-id", "", "the merchant's order")
-		fs.StringVar(&e.ParentEventID, "parent", "", "`event id` that the event takes back from")
+		fs.StringVar(&e.ParentEventID, "parent", "", "`event id` that the event takes back from, or follows")
 		fs.StringVar(&e.Name, "name", "", "the merchant's name for this kind of event")
 		fs.StringVar(&e.Reason, "reason", "", "why, in words")
 		fs.StringVar(&e.CustomerRef, "customer-ref", "", "the merchant's reference to the customer")

@@ -74,14 +74,30 @@ func BenchmarkValidate(b *testing.B) {
 		"order_id", `"o-1"`, "metadata", `{"channel":"web"}`))
 	b.ReportAllocs()
 	for b.Loop() {
-		d, err := parseEvent(body)
-		if err != nil {
-			b.Fatal(err)
-		}
+		d := parseEvent(body, 0)
 		one, ref := h.validateEvent("acme", &d, time.Now())
 		if ref != nil {
 			b.Fatal(ref)
 		}
 		one.ContentHash()
+	}
+}
+
+// BenchmarkParseBatch reads 500 events: all strict, and with one that is not, for which
+// the batch is read twice.
+func BenchmarkParseBatch(b *testing.B) {
+	list := slicesOf(eventWith(fuzzToken, fuzzNow.Format(time.RFC3339), "order_id", `"o-1"`), MaxBatchEvents)
+	good := []byte(batchOf(list...))
+	list[MaxBatchEvents-1] = `{"event_id":"e","event_id":"e"}`
+	for name, body := range map[string][]byte{"strict": good, "one faulty": []byte(batchOf(list...))} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(len(body)))
+			for b.Loop() {
+				if parsed := parseBatch(body); parsed.count != MaxBatchEvents || parsed.fault != nil {
+					b.Fatal(parsed.fault)
+				}
+			}
+		})
 	}
 }

@@ -12,7 +12,8 @@
 //     merchant sends it again. It still counts once, because event_id is the
 //     idempotency key of its click token and both copies have the same content hash.
 //   - A signed request that is refused with 4xx is recorded in the topic rejections:
-//     its hash, ids and code, never its body; each refused event of a batch by itself.
+//     its hash, code, type and ids, never its body; each refused event of a batch by
+//     itself, also if the batch is refused as a whole and the event's id can be read.
 //     This is best effort and never changes or delays an answer. Losses are counted.
 //   - No input causes a panic or a 5xx. No answer, log line or metric contains a
 //     secret, a body, an address or the text of an internal error.
@@ -23,8 +24,9 @@
 //	signature                   only a genuine signer sees the results of the next three:
 //	                            stale or future timestamp, the workspace's entitlement
 //	                            (403), its rate limit
-//	JSON                        the whole body: syntax, repeated names, data after the
-//	                            value; at most 500 events
+//	JSON                        the whole body: syntax, UTF-8, repeated names, data after
+//	                            the value; at most 500 events. An event of a batch that
+//	                            has the form of JSON is refused alone
 //	fields                      an unknown field first, then in the documented order
 //	token                       its form, then its MAC
 //
@@ -40,18 +42,33 @@
 //
 //   - kB and MB are 1024 and 1024² bytes. The length of a text is counted in
 //     characters, of event_id and metadata in bytes.
-//   - Digits of an amount count as written: "10.00" JPY is bad_amount, like "10.000"
-//     EUR. "10.0" EUR is accepted and has the same content as "10.00".
+//   - Digits beyond the currency's are accepted if they are zeros: "705.00" JPY and
+//     "10.000" EUR have the same content as "705" and "10".
 //   - Empty text equals absent text in order_id, parent_event_id, name, reason and
 //     customer_ref. All other fields refuse it, as the document's schema does: an empty
 //     amount on a refund would otherwise take back the whole standing amount of its
 //     parent.
-//   - null is a wrong type. quantity is an integer literal of at most 32 bits, so 2.0
+//   - null equals absence in a field that may be absent, and is a wrong type in the
+//     others and in metadata. quantity is an integer literal of at most 32 bits, so 2.0
 //     is refused.
+//   - event_id and order_id have no blank at their ends: for order_id that is white
+//     space of Unicode. Earlier releases took such ids, so a parent_event_id may have
+//     them.
+//   - name and reason are context: they are cut to 128 characters, and the answer names
+//     them. The content hash is that of the event as it is recorded: cut, the currency
+//     in capitals, the amount in minor units.
 //   - If only one of amount and currency is sent, the error names the missing one.
+//   - A batch is read twice if it is not strict JSON: by a lenient decoder, which finds
+//     where its events end, and each event by a strict one. What is wrong in the form of
+//     JSON (NaN, a comma too many, a line break in a text) leaves no certain end, so it
+//     refuses the batch wherever it is. Bytes are counted from 0.
 //   - A batch in which no event was acknowledged and none refused is answered 503 as a
 //     whole; every other batch is 202 with a result for each event.
-//   - Currencies are those of package currency: ISO 4217.
+//   - Currencies are those of package currency, in any case. A positive has a code that
+//     was in force on the UTC day of its occurred_at and is no funds code, metal or test
+//     code; a negative any code that was in force in the 800 days before its occurred_at,
+//     that day included. 800 days are twice the age that an event can have. Codes
+//     without minor unit, as metals, have no digits after the point.
 //
 // # Limits
 //
@@ -65,7 +82,8 @@
 // # Shape
 //
 // ServeHTTP finds the route. admitRequest makes all checks before JSON. draft
-// (event.go, batch.go) is a parsed body; toConversion checks its fields. produceEvents
+// (event.go, batch.go) is a parsed event; toConversion checks its fields. fault
+// (fault.go) says why a text is not strict JSON, and where. produceEvents
 // (record.go) is the only way to a 202: it hands all events of a request to one
 // idempotent producer and waits once. produceRejections (rejections.go) is the side
 // channel. The producer is made with ProducerOptions; New refuses one that acknowledges

@@ -22,9 +22,10 @@ const (
 	maxMetadataBytes = 2 << 10              // keys and values together
 	maxAhead         = 5 * time.Minute      // of occurred_at before the gateway's clock
 	maxAge           = 400 * 24 * time.Hour // of occurred_at
+	// maxWithdrawn is how long after a currency was withdrawn a negative may use it: the
+	// oldest sale that it can take back was made and reported before.
+	maxWithdrawn = 800 * 24 * time.Hour
 )
-
-var errTrailing = errors.New("data after the JSON value")
 
 // A field is a member of an event, in the documented order, which is the order of the
 // checks.
@@ -60,6 +61,17 @@ func fieldOf(name string) (field, bool) {
 	return field(i), i >= 0
 }
 
+// jsonType is the JSON type that the field must have, for people.
+func (f field) jsonType() string {
+	switch f {
+	case fieldQuantity:
+		return "an integer"
+	case fieldMetadata:
+		return "an object of strings"
+	}
+	return "a string"
+}
+
 // jsonKind returns the JSON type that the field must have.
 func (f field) jsonKind() jsontext.Kind {
 	switch f {
@@ -71,39 +83,46 @@ func (f field) jsonKind() jsontext.Kind {
 	return '"'
 }
 
-// A draft is an event as it was sent: its JSON is correct, its fields are not checked
-// yet.
+// A draft is an event as it was sent. Its fields are not checked yet.
 type draft struct {
+	fault      *fault                    // it is not strict JSON; the rest is what could be read
 	object     bool                      // the value was a JSON object
-	kinds      [fieldCount]jsontext.Kind // of the values; 0: absent
+	kinds      [fieldCount]jsontext.Kind // of the values; 0: absent, or null where it may be absent
 	texts      [fieldCount]string        // of strings; of a number, its literal
 	pairs      map[string]string         // metadata
-	notStrings bool                      // a value in metadata was no string
+	notString  jsontext.Kind             // of the first value in metadata that was no string; 0: none
 	unknown    string                    // name of the first member that is no field
 	hasUnknown bool
 }
 
-// eventID and clickToken return the ids as far as they could be read, for answers and
-// for the record of a refusal.
-func (d *draft) eventID() string    { return d.textOf(fieldEventID) }
-func (d *draft) clickToken() string { return d.textOf(fieldClickToken) }
+// eventID returns the id as far as it could be read, for answers.
+func (d *draft) eventID() string { return d.textOf(fieldEventID) }
 
+// textOf returns a text as far as it could be read. d may be nil.
 func (d *draft) textOf(f field) string {
+	if d == nil {
+		return ""
+	}
 	if d.kinds[f] != '"' {
 		return ""
 	}
 	return d.texts[f]
 }
 
-// parseEvent reads a body that is one event. An error means that the body is not strict
-// JSON; the draft then holds what came before.
-func parseEvent(body []byte) (draft, error) {
+// parseEvent reads a text that is one event. It begins at byte start of the body.
+func parseEvent(text []byte, start int64) draft {
 	var d draft
-	dec := newDecoder(body)
-	if err := d.readFrom(dec); err != nil {
-		return d, err
+	dec := newDecoder(text)
+	err := d.readFrom(dec)
+	if err == nil {
+		err = readEnd(dec)
 	}
-	return d, readEnd(dec)
+	if err == nil {
+		return d
+	}
+	faulty := draft{fault: newFault(err, text, start)}
+	faulty.readReadable(text)
+	return faulty
 }
 
 // newDecoder reads body in place. Its defaults are strict: it refuses repeated names in
@@ -125,8 +144,12 @@ func (d *draft) readFrom(dec *jsontext.Decoder) error {
 			}
 			return dec.SkipValue()
 		}
-		d.kinds[f] = dec.PeekKind()
-		if d.kinds[f] != f.jsonKind() {
+		kind := dec.PeekKind()
+		if kind == 'n' && f > fieldOccurredAt {
+			return dec.SkipValue() // the same as absent
+		}
+		d.kinds[f] = kind
+		if kind != f.jsonKind() {
 			return dec.SkipValue()
 		}
 		if f == fieldMetadata {
@@ -141,8 +164,10 @@ func (d *draft) readFrom(dec *jsontext.Decoder) error {
 func (d *draft) readPairs(dec *jsontext.Decoder) error {
 	d.pairs = make(map[string]string)
 	return eachMember(dec, func(name string) error {
-		if dec.PeekKind() != '"' {
-			d.notStrings = true
+		if kind := dec.PeekKind(); kind != '"' {
+			if d.notString == 0 {
+				d.notString = kind
+			}
 			return dec.SkipValue()
 		}
 		text, err := readText(dec)
@@ -204,9 +229,8 @@ func readEnd(dec *jsontext.Decoder) error {
 }
 
 // toConversion checks all fields but the token's signature, in the documented order.
-// The result lacks what the gateway adds.
-func (d *draft) toConversion(now time.Time) (event.Conversion, *refusal) {
-	var c event.Conversion
+// The result lacks what the gateway adds. truncated names the texts that were too long.
+func (d *draft) toConversion(now time.Time) (c event.Conversion, truncated []string, ref *refusal) {
 	for _, check := range []func(*event.Conversion) *refusal{
 		d.checkShape,
 		d.checkIdentity,
@@ -217,10 +241,10 @@ func (d *draft) toConversion(now time.Time) (event.Conversion, *refusal) {
 		d.checkMetadata,
 	} {
 		if ref := check(&c); ref != nil {
-			return event.Conversion{}, ref
+			return event.Conversion{}, nil, ref
 		}
 	}
-	return c, nil
+	return c, d.truncateContext(&c), nil
 }
 
 func invalidField(f field, detail string) *refusal {
@@ -229,10 +253,12 @@ func invalidField(f field, detail string) *refusal {
 
 // checkShape checks names and JSON types.
 func (d *draft) checkShape(*event.Conversion) *refusal {
-	if !d.object {
+	switch {
+	case d.fault != nil:
+		return d.fault.refusal()
+	case !d.object:
 		return newRefusal(codeInvalidField, "", "an event is a JSON object")
-	}
-	if d.hasUnknown {
+	case d.hasUnknown:
 		return newRefusal(codeUnknownField, truncateText(d.unknown), "a member that the API does not know")
 	}
 	for f := range fieldCount {
@@ -244,16 +270,34 @@ func (d *draft) checkShape(*event.Conversion) *refusal {
 		case f == fieldAmount && kind == '0':
 			return newRefusal(codeBadAmount, f.String(), "a decimal as a string, not a JSON number")
 		default:
-			return invalidField(f, "of a wrong JSON type")
+			return invalidField(f, f.jsonType()+", not "+kindName(kind))
 		}
 	}
 	return nil
 }
 
+// kindName names a JSON type for people.
+func kindName(k jsontext.Kind) string {
+	switch k {
+	case 'n':
+		return "null"
+	case '"':
+		return "a string"
+	case '0':
+		return "a number"
+	case '{':
+		return "an object"
+	case '[':
+		return "an array"
+	}
+	return "true or false"
+}
+
 func (d *draft) checkIdentity(c *event.Conversion) *refusal {
 	id := d.texts[fieldEventID]
-	if len(id) < 1 || len(id) > maxText || strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return invalidField(fieldEventID, "1 to 128 characters of printable ASCII")
+	if id == "" || !canBeID(id) || hasOuterBlank(id) {
+		return invalidField(fieldEventID,
+			"1 to 128 characters of printable ASCII, without a blank at the beginning or end")
 	}
 	c.EventID, c.ClickToken = id, d.texts[fieldClickToken]
 	for _, t := range event.Types() {
@@ -264,6 +308,14 @@ func (d *draft) checkIdentity(c *event.Conversion) *refusal {
 	}
 	return invalidField(fieldType, "one of "+strings.Join(event.Texts(event.Types()), ", "))
 }
+
+// canBeID reports whether an event could ever have the id. Earlier releases also took
+// ids with blanks at their ends.
+func canBeID(id string) bool {
+	return len(id) <= maxText && !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+func hasOuterBlank(text string) bool { return strings.TrimSpace(text) != text }
 
 func (d *draft) checkTime(c *event.Conversion, now time.Time) *refusal {
 	at, err := parseTime(d.texts[fieldOccurredAt])
@@ -335,20 +387,56 @@ func (d *draft) checkMoney(c *event.Conversion) *refusal {
 	case !hasAmount:
 		return invalidField(fieldAmount, "required with currency")
 	}
-	iso, ok := currency.Lookup(d.texts[fieldCurrency])
-	if !ok {
-		return newRefusal(codeBadCurrency, fieldCurrency.String(), "not an ISO 4217 code")
+	iso, ref := d.findCurrency(c)
+	if ref != nil {
+		return ref
 	}
-	digits := iso.Digits
-	minor, ok := minorUnits(d.texts[fieldAmount], digits)
+	minor, ok := minorUnits(d.texts[fieldAmount], iso.Digits)
 	if !ok {
 		return newRefusal(codeBadAmount, fieldAmount.String(),
-			"a decimal that is not negative, with at most the currency's digits ("+strconv.Itoa(int(digits))+
-				") after the point, within 64 bits")
+			"a decimal that is not negative, with at most the currency's digits ("+strconv.Itoa(int(iso.Digits))+
+				") and zeros after the point, within 64 bits")
 	}
 	c.AmountMinor = &minor
-	c.Currency, c.Exponent = d.texts[fieldCurrency], digits
+	c.Currency, c.Exponent = iso.Code, iso.Digits
 	return nil
+}
+
+// findCurrency reads a currency that the event may have. Type and time are those of c.
+func (d *draft) findCurrency(c *event.Conversion) (*currency.Currency, *refusal) {
+	bad := func(detail string) (*currency.Currency, *refusal) {
+		return nil, newRefusal(codeBadCurrency, fieldCurrency.String(), detail)
+	}
+	iso, ok := currency.Lookup(upperASCII(d.texts[fieldCurrency]))
+	at := c.OccurredAt.Time()
+	switch {
+	case !ok:
+		return bad("not an ISO 4217 code")
+	case !c.Type.Positive() && !iso.InForce(at.Add(-maxWithdrawn), at):
+		return bad("an ISO 4217 code that was not in force in the 800 days before occurred_at")
+	case c.Type.Positive() && !iso.Money:
+		return bad("a funds code, metal or test code of ISO 4217, in which " +
+			"only an event that takes something back may be")
+	case c.Type.Positive() && !iso.InForce(at, at):
+		return bad("an ISO 4217 code that was not in force on the day of occurred_at")
+	}
+	return iso, nil
+}
+
+// upperASCII turns a to z into capitals, and nothing else: ſ is no S.
+func upperASCII(text string) string {
+	for i := range len(text) {
+		if text[i] >= 'a' && text[i] <= 'z' {
+			upper := []byte(text)
+			for j := range upper {
+				if upper[j] >= 'a' && upper[j] <= 'z' {
+					upper[j] -= 'a' - 'A'
+				}
+			}
+			return string(upper)
+		}
+	}
+	return text
 }
 
 func (d *draft) checkQuantity(c *event.Conversion) *refusal {
@@ -365,20 +453,40 @@ func (d *draft) checkQuantity(c *event.Conversion) *refusal {
 }
 
 func (d *draft) checkTexts(c *event.Conversion) *refusal {
-	for f := fieldOrderID; f <= fieldCustomerRef; f++ {
-		if utf8.RuneCountInString(d.texts[f]) > maxText {
-			return invalidField(f, "more than 128 characters")
-		}
-	}
-	if c.Type.Positive() && d.texts[fieldParentEventID] != "" {
-		return invalidField(fieldParentEventID, "only an event that takes something back has one")
-	}
 	c.OrderID = d.texts[fieldOrderID]
 	c.ParentEventID = d.texts[fieldParentEventID]
 	c.EventName = d.texts[fieldName]
 	c.ReasonText = d.texts[fieldReason]
 	c.CustomerRef = d.texts[fieldCustomerRef]
+	switch {
+	case utf8.RuneCountInString(c.OrderID) > maxText:
+		return invalidField(fieldOrderID, "more than 128 characters")
+	case hasOuterBlank(c.OrderID):
+		return invalidField(fieldOrderID, "a blank at the beginning or end")
+	case !canBeID(c.ParentEventID):
+		return invalidField(fieldParentEventID, "no event can have this id: at most 128 characters of printable ASCII")
+	case utf8.RuneCountInString(c.CustomerRef) > maxText:
+		return invalidField(fieldCustomerRef, "more than 128 characters")
+	}
 	return nil
+}
+
+// truncateContext cuts the texts that are context and no ids, and returns the names of
+// those that were too long.
+func (d *draft) truncateContext(c *event.Conversion) (truncated []string) {
+	for _, t := range []struct {
+		field field
+		text  *string
+	}{
+		{fieldName, &c.EventName},
+		{fieldReason, &c.ReasonText},
+	} {
+		if short := truncateText(*t.text); len(short) < len(*t.text) {
+			*t.text = short
+			truncated = append(truncated, t.field.String())
+		}
+	}
+	return truncated
 }
 
 func (d *draft) checkMetadata(c *event.Conversion) *refusal {
@@ -386,15 +494,17 @@ func (d *draft) checkMetadata(c *event.Conversion) *refusal {
 	for k, v := range d.pairs {
 		size += len(k) + len(v)
 	}
-	if d.notStrings || len(d.pairs) > maxPairs || size > maxMetadataBytes {
+	if d.notString != 0 {
+		return invalidField(fieldMetadata, "the value of a pair is a string, not "+kindName(d.notString))
+	}
+	if len(d.pairs) > maxPairs || size > maxMetadataBytes {
 		return invalidField(fieldMetadata, "at most 20 pairs of strings, together at most 2 kB")
 	}
 	c.Metadata = d.pairs
 	return nil
 }
 
-// truncateText shortens a text of a refused request to the length of a valid one, for
-// the answer and for the record of the refusal.
+// truncateText shortens a text to 128 characters, which are code points.
 func truncateText(s string) string {
 	n := 0
 	for i := range s {

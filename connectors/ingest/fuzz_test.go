@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/getkin/kin-openapi/openapi3"
 
@@ -56,6 +57,37 @@ func canonical(t testing.TB, c *event.Conversion) []byte {
 	return out
 }
 
+// checkBetweenGoodOnes puts a body between two good events of a batch. Whatever it is,
+// they are read as ever or refused with the batch; and a body that is strict is the same
+// event there as alone.
+func checkBetweenGoodOnes(t *testing.T, body []byte, alone *draft) {
+	good := []byte(eventWith(fuzzToken, fuzzNow.Format(time.RFC3339)))
+	b := parseBatch(slices.Concat([]byte(`{"events":[`), good, []byte{','}, body, []byte{','}, good, []byte("]}")))
+	if alone.fault == nil && (b.count != 3 || b.checkWhole() != nil || !reflect.DeepEqual(b.items[1], *alone)) {
+		t.Fatalf("in a batch: %+v; alone: %+v", b, alone)
+	}
+	if b.fault != nil && (b.fault.detail == "" || b.fault.offset < int64(len(`{"events":[`)+len(good))) {
+		t.Fatalf("the fault of the batch is %+v", b.fault)
+	}
+	if b.checkWhole() != nil || b.count != 3 {
+		return
+	}
+	want := parseEvent(good, 0)
+	for _, i := range []int{0, 2} {
+		if !reflect.DeepEqual(b.items[i], want) {
+			t.Fatalf("event %d beside %q: %+v", i, body, b.items[i])
+		}
+	}
+	if f := b.items[1].fault; f != nil && alone.fault == nil {
+		t.Fatalf("alone it is strict, in a batch %+v", f)
+	}
+	for f := range fieldCount {
+		if text := b.items[1].textOf(f); !utf8.ValidString(text) {
+			t.Fatalf("%s is %q", f, text)
+		}
+	}
+}
+
 // No body causes a panic or a 5xx. An accepted event fits the published schema, has the
 // same content when it is read from its canonical form and from the wire, and is
 // accepted in a batch, too.
@@ -65,7 +97,11 @@ func FuzzEvent(f *testing.F) {
 		"", "{}", "[]", "null", "{", "{}{}", `{"a":1,"a":2}`, `{"metadata":{"a":"1"`, "\xff", strings.Repeat("[", 100),
 		eventWith(fuzzToken, at),
 		eventWith(fuzzToken, "2026-03-01t11:59:59.9999999+01:00", "type", `"refund"`, "parent_event_id", `"p"`,
-			"amount", `"007"`, "currency", `"JPY"`),
+			"amount", `"007.00"`, "currency", `"jpy"`, "order_id", "null"),
+		eventWith(fuzzToken, at, "event_id", `"e",  "event_id":"f"`, "order_id", "\"\xe9\""),
+		eventWith(fuzzToken, at, "amount", "null", "currency", "null", "reason", `"`+strings.Repeat("😀", 129)+`"`,
+			"parent_event_id", `" e "`),
+		eventWith(fuzzToken, at, "name", `"\ud800"`),
 		eventWith(fuzzToken, at, "amount", "", "currency", "", "quantity", "3", "metadata",
 			`{"k":"v","\u0000":"\ud83d\ude00"}`),
 		eventWith(fuzzToken, at, "amount", `"92233720368547758.08"`),
@@ -84,15 +120,9 @@ func FuzzEvent(f *testing.F) {
 	schema := doc.Components.Schemas["Event"].Value
 	codes := doc.Components.Schemas["ItemResult"].Value.Properties["code"].Value.Enum
 	f.Fuzz(func(t *testing.T, body []byte) {
-		d, err := parseEvent(bytes.Clone(body))
-		if err != nil {
-			return
-		}
-		inBatch, err := parseBatch(slices.Concat([]byte(`{"events":[`), body, []byte("]}")))
-		if err != nil || inBatch.count != 1 || inBatch.checkWhole() != nil || !reflect.DeepEqual(inBatch.items[0], d) {
-			t.Fatalf("in a batch: %+v, %v; alone: %+v", inBatch, err, d)
-		}
-		c, ref := d.toConversion(fuzzNow)
+		d := parseEvent(bytes.Clone(body), 0)
+		checkBetweenGoodOnes(t, body, &d)
+		c, truncated, ref := d.toConversion(fuzzNow)
 		if ref != nil {
 			if statusOf(ref.code) >= 500 || !slices.Contains(codes, any(ref.code)) || ref.detail == "" {
 				t.Fatalf("refused as %+v", ref)
@@ -105,18 +135,22 @@ func FuzzEvent(f *testing.F) {
 				t.Fatal(err)
 			}
 			m := v.(map[string]any)
+			for field, text := range map[string]string{"name": c.EventName, "reason": c.ReasonText} {
+				sent, _ := m[field].(string)
+				if cut := utf8.RuneCountInString(sent) > 128; cut != slices.Contains(truncated, field) ||
+					!cut && sent != text || cut && text != string([]rune(sent)[:128]) {
+					t.Fatalf("%s %q is %q, truncated %v", field, sent, text, truncated)
+				}
+			}
 			// the validator does not know that RFC 3339 allows t and z
 			m["occurred_at"] = strings.ToUpper(m["occurred_at"].(string))
 			if err := schema.VisitJSON(v, openapi3.EnableJSONSchema2020()); err != nil {
 				t.Fatalf("accepted, but the schema says: %v", err)
 			}
 		}
-		again, err := parseEvent(canonical(t, &c))
-		if err != nil {
-			t.Fatal(err)
-		}
-		second, ref := again.toConversion(fuzzNow)
-		if ref != nil || second.ContentHash() != c.ContentHash() {
+		again := parseEvent(canonical(t, &c), 0)
+		second, cut, ref := again.toConversion(fuzzNow)
+		if ref != nil || cut != nil || second.ContentHash() != c.ContentHash() {
 			t.Fatalf("%s is read as %+v, %v; was %+v", canonical(t, &c), second, ref, c)
 		}
 		wire, err := event.DefaultCodec().AppendConversion(nil, &c)
@@ -136,23 +170,32 @@ func FuzzEvent(f *testing.F) {
 func FuzzBatch(f *testing.F) {
 	for _, seed := range []string{"", "{}", "[]", `{"events":[]}`, `{"events":[{}],"events":[]}`,
 		`{"events":[{},1,"x",null]}`, `{"events":{},"x":1}`, `{"events":[` + strings.Repeat("1,", 501) + "1]}",
-		batchOf(eventWith(fuzzToken, fuzzNow.Format(time.RFC3339)), "{}")} {
+		batchOf(eventWith(fuzzToken, fuzzNow.Format(time.RFC3339)), "{}"), batchOf("{}", `{"a":1,"a":2}`, "\"\xff\""),
+		`{"events":[{"a":1,"a":2}],"x":"` + "\xff" + `"}`, `{"events":[{"a":1,"a":2}],"\u0065vents":[]}`,
+		batchOf("{}", `{"a":1,"a":2}`, "{"), batchOf(`{"a":1,"a":2}`) + "x"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		b, err := parseBatch(bytes.Clone(body))
-		if valid := json.Valid(body); err == nil && !valid {
-			t.Fatal("accepted what is not JSON")
-		}
-		if err != nil {
-			return
+		sent := bytes.Clone(body)
+		b := parseBatch(sent)
+		if !bytes.Equal(sent, body) {
+			t.Fatal("the body was changed: its hash goes on record")
 		}
 		ref := b.checkWhole()
+		// encoding/json lets bytes pass that are no UTF-8, and names that repeat.
+		if valid := json.Valid(body); ref == nil && !valid {
+			t.Fatal("accepted what does not have the form of JSON")
+		}
 		if ref == nil && (len(b.items) != b.count || b.count < 1 || b.count > MaxBatchEvents) {
 			t.Fatalf("%d events, %d kept", b.count, len(b.items))
 		}
-		if ref != nil && !slices.Contains([]string{codeUnknownField, codeInvalidField, codeTooLarge}, ref.code) {
+		if ref != nil && !slices.Contains([]string{codeMalformedJSON, codeUnknownField, codeInvalidField,
+			codeTooLarge}, ref.code) {
 			t.Fatalf("refused as %+v", ref)
+		}
+		if f := b.fault; f != nil && (f.offset < 0 || f.offset > int64(len(body)) || f.index != nil &&
+			*f.index != b.count) {
+			t.Fatalf("%+v in %d bytes", f, len(body))
 		}
 		for i := range b.items {
 			b.items[i].toConversion(fuzzNow)

@@ -231,8 +231,8 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request, workspace st
 	if rq.verified.KeyID != "" {
 		about := refused{refusal: ref}
 		if !isBatch {
-			d, _ := parseEvent(body.Bytes()) // only for the ids: the request is refused already
-			about.eventID, about.clickToken = d.eventID(), d.clickToken()
+			d := parseEvent(body.Bytes(), 0) // only for the record: the request is refused already
+			about.event = &d
 		}
 		h.rejectRequest(rq, about)
 	}
@@ -240,9 +240,9 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request, workspace st
 }
 
 // rejectRequest records the refusal of a whole request, if its status is 4xx.
-func (h *Handler) rejectRequest(rq *request, about refused) {
-	if statusOf(about.code) < http.StatusInternalServerError {
-		h.produceRejections(rq, about)
+func (h *Handler) rejectRequest(rq *request, about ...refused) {
+	if statusOf(about[0].code) < http.StatusInternalServerError {
+		h.produceRejections(rq, about...)
 	}
 }
 

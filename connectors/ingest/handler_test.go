@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -60,6 +61,11 @@ func TestAnswers(t *testing.T) {
 	good("quantity", "2", "order_id", text(128), "name", text(128), "reason", text(128), "customer_ref", text(128),
 		"metadata", `{"a":"b"}`)
 	good("parent_event_id", `""`, "order_id", `""`)
+	good("parent_event_id", `"e-0"`)
+	good("type", `"lead"`, "parent_event_id", `"e-1"`)
+	good("type", `"refund"`, "parent_event_id", `" sent before blanks were refused "`)
+	good("amount", "null", "currency", "null", "quantity", "null", "order_id", "null", "parent_event_id", "null",
+		"name", "null", "reason", "null", "customer_ref", "null", "metadata", "null")
 	good("metadata", "{}")
 	good("event_id", `"`+strings.Repeat("~", 128)+`"`)
 	good("occurred_at", at(-399*24*time.Hour))
@@ -99,13 +105,15 @@ func TestAnswers(t *testing.T) {
 
 	// JSON.
 	for _, body := range []string{"", "{", "{}{}", "{} x",
-		`{"a":1,"a":1}`, `{"type":"sale","type":"sale"}`, `{"metadata":{"a":"1","\u0061":"2"}}`,
+		`{"a":1,"a":1}`, `{"a":1,"\u0061":1}`, `{"a":[{"b":1,"b":1}]}`, "{\"\xff\":1}",
 		"{'a':1}", `{"a":1,}`, "{\"a\":\"\xff\"}", `{"a":"\ud800"}`, `{"a":NaN}`, strings.Repeat("[", 20000),
-		`{"colour":1,"type"}`} {
+		`{"colour":1,"x"}`} {
 		f(call{body: body}, 400, "malformed_json", "")
 		f(call{path: batchTo("acme"), body: body}, 400, "malformed_json", "")
 	}
-	f(call{path: batchTo("acme"), body: `{"events":[{"type":"sale","type":"sale"}]}`}, 400, "malformed_json", "")
+	f(call{body: `{"type":"sale","type":"sale"}`}, 400, "malformed_json", "type")
+	f(call{body: r.event("order_id", "\"\xe9\"")}, 400, "malformed_json", "order_id")
+	f(call{body: r.event("metadata", `{"a":"1","\u0061":"2"}`)}, 400, "malformed_json", "metadata")
 	f(call{body: `{"colour":"red"}`}, 400, "unknown_field", "colour")
 	f(call{body: r.event("Type", `"sale"`)}, 400, "unknown_field", "Type")
 	f(call{path: batchTo("acme"), body: `{"events":[],"colour":"red"}`}, 400, "unknown_field", "colour")
@@ -121,9 +129,21 @@ func TestAnswers(t *testing.T) {
 		bad("invalid_field", name, name, "null")
 		bad("invalid_field", name, name, "[]")
 	}
-	for _, name := range []string{"order_id", "parent_event_id", "name", "reason", "customer_ref"} {
+	for _, name := range []string{"order_id", "parent_event_id", "customer_ref"} {
 		bad("invalid_field", name, "type", `"refund"`, name, text(129))
+	}
+	for _, name := range []string{"order_id", "parent_event_id", "name", "reason", "customer_ref"} {
 		bad("invalid_field", name, name, "7")
+	}
+	for _, v := range []string{`" "`, `" 1001"`, `"1001 "`, `"1001\n"`, `"1001\u00a0"`, `"\u20281001"`} {
+		bad("invalid_field", "order_id", "order_id", v)
+	}
+	for _, v := range []string{`" "`, `" e"`, `"e "`} {
+		bad("invalid_field", "event_id", "event_id", v)
+	}
+	for _, v := range []string{`"é"`, `"e\n"`, `"` + strings.Repeat("x", 129) + `"`} {
+		bad("invalid_field", "parent_event_id", "type", `"refund"`, "parent_event_id", v)
+		bad("invalid_field", "parent_event_id", "parent_event_id", v)
 	}
 	bad("invalid_field", "event_id", "event_id", `""`)
 	bad("invalid_field", "event_id", "event_id", `"ä"`)
@@ -131,8 +151,6 @@ func TestAnswers(t *testing.T) {
 	bad("invalid_field", "event_id", "event_id", `"`+strings.Repeat("x", 129)+`"`)
 	bad("invalid_field", "type", "type", `"payout"`)
 	bad("invalid_field", "type", "type", `"Sale"`)
-	bad("invalid_field", "parent_event_id", "parent_event_id", `"e-0"`)
-	bad("invalid_field", "parent_event_id", "type", `"lead"`, "parent_event_id", `"e-0"`)
 	for _, v := range []string{"0", "-1", "1.5", "2.0", "1e1", `"1"`, "2147483648", "99999999999999999999", "true"} {
 		bad("invalid_field", "quantity", "quantity", v)
 	}
@@ -151,16 +169,18 @@ func TestAnswers(t *testing.T) {
 
 	// Money.
 	for _, v := range []string{"10.00", "10", "-1", `"-1"`, `"+1"`, `""`, `"1."`, `".5"`, `"1.2.3"`, `"1,00"`, `" 1"`,
-		`"1e2"`, `"0x1"`, `"1.001"`, `"1.000"`, `"92233720368547758.08"`, `"٣"`} {
+		`"1e2"`, `"0x1"`, `"1.001"`, `"1.0001"`, `"92233720368547758.08"`, `"٣"`} {
 		bad("bad_amount", "amount", "amount", v)
 	}
-	bad("bad_amount", "amount", "currency", `"JPY"`) // 10.00: more digits than the currency has
+	bad("bad_amount", "amount", "currency", `"JPY"`, "amount", `"10.50"`)
 	bad("bad_amount", "amount", "currency", `"JPY"`, "amount", `"9223372036854775808"`)
-	for _, v := range []string{`"eur"`, `"EU"`, `"XYZ"`, `""`, `"EURO"`, `"GGP"`} {
+	for _, v := range []string{`"EU"`, `"XYZ"`, `""`, `"EURO"`, `"GGP"`, `"ſEK"`, `" EUR"`} {
 		bad("bad_currency", "currency", "currency", v)
 	}
 	good("amount", `"92233720368547758.07"`)
 	good("amount", `"1000"`, "currency", `"JPY"`)
+	good("amount", `"705.00"`, "currency", `"jpy"`)
+	good("amount", `"19.9900"`, "currency", `"Eur"`)
 	good("amount", `"1.005"`, "currency", `"KWD"`)
 
 	// Token.
@@ -293,6 +313,8 @@ func TestContent(t *testing.T) {
 	same(eventWith(r.token, berlin, "metadata", `{"b":"\u0032","a":"1"}`, "amount", `"0010"`))
 	same(eventWith(r.token, strings.ToLower(utc),
 		"order_id", `""`, "name", `""`, "metadata", ` { "a" : "1", "b" : "2" } `))
+	same(eventWith(r.token, utc, "metadata", `{"a":"1","b":"2"}`, "amount", `"10.0000"`, "currency", `"eUr"`,
+		"order_id", "null", "quantity", "null"))
 	same(`{"metadata":{"a":"1","b":"2"},"currency":"EUR","\u0061mount":"10.00","occurred_at":"` + utc +
 		`","click_token":"` + r.token + `","type":"sale","event_id":"e-1"}`)
 	other(eventWith(r.token, utc, "metadata", `{"a":"1","b":"2"}`, "quantity", "1"))
@@ -316,10 +338,22 @@ func TestBatch(t *testing.T) {
 		r.event("event_id", id(0)),
 	)
 	a := r.do(call{path: batchTo("acme"), body: body})
-	want := []itemResult{{0, "e-0", "accepted", ""}, {1, "e-1", "refused", "bad_amount"},
-		{2, "e-2", "refused", "unknown_field"}, {3, "e-3", "accepted", ""},
-		{4, "", "refused", "invalid_field"}, {5, "", "refused", "invalid_field"},
-		{6, "e-6", "refused", "token_invalid"}, {7, "e-0", "accepted", ""}}
+	want := []itemResult{
+		{Index: 0, EventID: "e-0", Status: "accepted"},
+		{Index: 1, EventID: "e-1", Status: "refused", Code: "bad_amount", Field: "amount"},
+		{Index: 2, EventID: "e-2", Status: "refused", Code: "unknown_field", Field: "colour"},
+		{Index: 3, EventID: "e-3", Status: "accepted"},
+		{Index: 4, Status: "refused", Code: "invalid_field", Field: "event_id"},
+		{Index: 5, Status: "refused", Code: "invalid_field"},
+		{Index: 6, EventID: "e-6", Status: "refused", Code: "token_invalid", Field: "click_token"},
+		{Index: 7, EventID: "e-0", Status: "accepted"},
+	}
+	for i := range a.Results {
+		if has := a.Results[i].Detail != ""; has != (a.Results[i].Status == "refused") {
+			t.Errorf("%+v", a.Results[i])
+		}
+		a.Results[i].Detail = ""
+	}
 	if diff := cmp.Diff(want, a.Results); a.status != 202 || diff != "" {
 		t.Errorf("%d, -want +got:\n%s", a.status, diff)
 	}
@@ -362,6 +396,234 @@ func TestBatch(t *testing.T) {
 	}
 }
 
+// An event that is not strict JSON is refused alone: its neighbours are recorded, and it
+// is on record itself, with what can be read.
+func TestBatchWithFaultyEvents(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	id := func(n int) string { return fmt.Sprintf(`"e-%d"`, n) }
+	body := batchOf(
+		r.event("event_id", id(0)),
+		r.event("event_id", id(1), "name", `"a", "name":"b"`, "order_id", `"o-1"`),
+		r.event("event_id", id(2), "order_id", "\"Gr\xfc\xdfe\"", "type", `"refund"`, "parent_event_id", `"p"`),
+		r.event("event_id", id(3), "reason", `"\ud800"`),
+		r.event("event_id", id(4), "metadata", `{"a":"1","a":"2"}`),
+		"\"\xff\"",
+		"{\"event_id\":\"\xff\",\"colour\":1}",
+		r.event("event_id", id(7)+`,"event_id":"second"`),
+		r.event("event_id", id(8)),
+	)
+	a := r.do(call{path: batchTo("acme"), body: body})
+	want := []itemResult{{Index: 0, EventID: "e-0", Status: "accepted"}}
+	for i, f := range []struct{ id, field, cause string }{
+		{"e-1", "name", "a name twice"},
+		{"e-2", "order_id", "no UTF-8"},
+		{"e-3", "reason", "no UTF-8"},
+		{"e-4", "metadata", "a name twice"},
+		{"", "", "no UTF-8"},
+		{"", "event_id", "no UTF-8"},
+		{"e-7", "event_id", "a name twice"},
+	} {
+		want = append(want, itemResult{Index: i + 1, EventID: f.id, Status: "refused", Code: "malformed_json",
+			Field: f.field})
+		if len(a.Results) == 9 && !strings.Contains(a.Results[i+1].Detail, f.cause) {
+			t.Errorf("event %d: %q", i+1, a.Results[i+1].Detail)
+		}
+	}
+	want = append(want, itemResult{Index: 8, EventID: "e-8", Status: "accepted"})
+	if diff := cmp.Diff(want, a.Results, cmpopts.IgnoreFields(itemResult{}, "Detail")); a.status != 202 || diff != "" {
+		t.Errorf("%d, -want +got:\n%s", a.status, diff)
+	}
+	// the byte is one of the whole body
+	if at := strings.Index(body, "\xfc"); !strings.Contains(a.Results[2].Detail, fmt.Sprintf("byte %d ", at)) {
+		t.Errorf("byte %d: %q", at, a.Results[2].Detail)
+	}
+	var recorded []string
+	for _, c := range r.conversions() {
+		recorded = append(recorded, c.EventID)
+	}
+	if !reflect.DeepEqual(recorded, []string{"e-0", "e-8"}) {
+		t.Errorf("recorded %v", recorded)
+	}
+	rows := make(map[string]event.Rejection)
+	for _, j := range r.rejections() {
+		rows[j.EventID] = j
+	}
+	if len(rows) != 6 { // one for both without id
+		t.Errorf("rejections of %v", rows)
+	}
+	one, two := rows["e-1"], rows["e-2"]
+	if one.Code != "malformed_json" || one.Status != 400 || one.OrderID != "o-1" || one.Type != "sale" ||
+		one.ClickToken != r.token || one.Field != "name" {
+		t.Errorf("%+v", one)
+	}
+	if two.OrderID != "" || two.Type != "refund" || two.ParentEventID != "p" || two.ClickToken != r.token {
+		t.Errorf("%+v", two)
+	}
+}
+
+// What breaks the list, or what surrounds it, refuses the batch. The answer says where,
+// and each event whose id can be read is on record.
+func TestBrokenBatch(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	good := func(id string) string { return r.event("event_id", strconv.Quote(id)) }
+	bad := r.event("event_id", `"b"`, "name", `"a", "name":"b"`)
+	none := -1
+	first := good("a")
+	for name, c := range map[string]struct {
+		body   string
+		broken string // the offset is that of its end, where it is for the first time
+		index  int    // none: the list is whole
+		ids    []string
+	}{
+		"cut in an event":     {`{"events":[` + first + `,{"event_id":"x`, `"x`, 1, []string{"a"}},
+		"cut after an event":  {`{"events":[` + first + `,` + bad, bad, 2, []string{"a", "b"}},
+		"no comma":            {`{"events":[` + first + ` ` + bad + `]}`, first + " ", 1, []string{"a"}},
+		"a comma too many":    {`{"events":[` + first + `,]}`, first, 1, []string{"a"}},
+		"NaN":                 {batchOf(first, `{"event_id":"x","quantity":NaN}`), `"quantity":`, 1, []string{"a"}},
+		"no value":            {batchOf(`{"event_id":"x","type":}`), `"type":`, 0, nil},
+		"data after it":       {batchOf(first, bad) + "x", "]}", none, []string{"a", "b"}},
+		"two lists":           {`{"events":[` + bad + `],"events":[` + first + `]}`, `}],`, none, []string{"b", "a"}},
+		"two other names":     {`{"x":1,"x":2,"events":[` + bad + `]}`, `{"x":1,`, none, []string{"b"}},
+		"a name of bytes":     {`{"events":[` + first + "],\"\xff\":1}", `],"`, none, []string{"a"}},
+		"another member":      {`{"events":[` + bad + "],\"x\":\"\xff\"}", `"x":"`, none, []string{"b"}},
+		"twice below another": {`{"events":[` + bad + `],"x":{"a":1,"a":2}}`, `"a":1,`, none, []string{"b"}},
+		"nothing but a text":  {"\"\xff\"", `"`, none, nil},
+	} {
+		a := r.do(call{path: batchTo("acme"), body: c.body, header: header("Webhook-Id", "msg_1")})
+		var p struct{ Offset, Index *int }
+		if err := json.Unmarshal(a.body, &p); err != nil || p.Offset == nil {
+			t.Errorf("%s: %v in %s", name, err, a.body)
+			continue
+		}
+		want := strings.Index(c.body, c.broken) + len(c.broken)
+		if a.status != 400 || a.Code != "malformed_json" || a.Field != "" || *p.Offset != want ||
+			!strings.Contains(a.Detail, fmt.Sprintf("at byte %d of the body", want)) {
+			t.Errorf("%s: %d %s, want byte %d", name, a.status, a.body, want)
+		}
+		if (p.Index != nil) != (c.index != none) || p.Index != nil && (*p.Index != c.index ||
+			!strings.Contains(a.Detail, fmt.Sprintf("at event %d of the batch", c.index))) {
+			t.Errorf("%s: %s, want index %d", name, a.body, c.index)
+		}
+		var ids []string
+		for _, j := range r.rejections() {
+			if j.BodySHA256 == sha256.Sum256([]byte(c.body)) && j.EventID != "" {
+				ids = append(ids, j.EventID)
+			}
+			if j.Code != "malformed_json" || j.Status != 400 {
+				t.Errorf("%s: %+v", name, j)
+			}
+		}
+		if !reflect.DeepEqual(ids, c.ids) {
+			t.Errorf("%s: on record %v, want %v", name, ids, c.ids)
+		}
+	}
+	if n := len(r.conversions()); n != 0 {
+		t.Errorf("%d events of refused batches are recorded", n)
+	}
+}
+
+// Context that is too long is cut and named; it never costs the event. Ids are not cut.
+func TestLongContextIsCut(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	long := strings.Repeat("😀", 129)
+	cut := long[:4*128]
+	a := r.do(call{body: r.event("reason", strconv.Quote(long), "name", `"fits"`)})
+	var one struct{ Truncated []string }
+	if err := json.Unmarshal(a.body, &one); err != nil || a.status != 202 ||
+		!reflect.DeepEqual(one.Truncated, []string{"reason"}) {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := r.do(call{body: r.event()}); strings.Contains(string(a.body), "truncated") {
+		t.Errorf("%s", a.body)
+	}
+	a = r.do(call{path: batchTo("acme"), body: batchOf(r.event("event_id", `"e-2"`),
+		r.event("event_id", `"e-3"`, "name", strconv.Quote(long), "reason", strconv.Quote(long)))})
+	want := []itemResult{{Index: 0, EventID: "e-2", Status: "accepted"},
+		{Index: 1, EventID: "e-3", Status: "accepted", Truncated: []string{"name", "reason"}}}
+	if diff := cmp.Diff(want, a.Results); a.status != 202 || diff != "" {
+		t.Errorf("%d, -want +got:\n%s", a.status, diff)
+	}
+	list := r.conversions()
+	if len(list) != 4 || list[0].ReasonText != cut || list[0].EventName != "fits" || list[3].EventName != cut {
+		t.Errorf("recorded %+v", list)
+	}
+	if list[0].ContentSHA256 != list[0].ContentHash() {
+		t.Error("the content hash is not that of what is recorded")
+	}
+}
+
+// Which currencies an event may have depends on its type and its day.
+func TestCurrencies(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	f := func(code, typ, occurred string, want string) {
+		t.Helper()
+		d := parseEvent([]byte(eventWith(fuzzToken, occurred, "type", strconv.Quote(typ), "currency",
+			strconv.Quote(code), "amount", `"5"`)), 0)
+		c, _, ref := d.toConversion(now)
+		switch {
+		case want == "" && (ref != nil || c.Currency != strings.ToUpper(code)):
+			t.Errorf("%s of %s at %s: %+v, %+v", typ, code, occurred, c, ref)
+		case want != "" && (ref == nil || ref.code != codeBadCurrency || ref.field != "currency" ||
+			!strings.Contains(ref.detail, want)):
+			t.Errorf("%s of %s at %s: %+v, want %q", typ, code, occurred, ref, want)
+		}
+	}
+	const today = "2026-06-01T00:00:00Z"
+	const notThatDay, notMoney, never = "not in force on the day", "funds code", "not an ISO 4217 code"
+	for _, code := range []string{"EUR", "zwg", "VED", "Xcg", "SLE", "TWD"} {
+		f(code, "sale", today, "")
+		f(code, "lead", today, "")
+		f(code, "refund", today, "")
+	}
+	for _, code := range []string{"HRK", "SLL", "ANG", "CUC", "VEF", "ZWL", "ZWD", "BGN"} {
+		f(code, "sale", today, notThatDay)
+		f(code, "lead", today, notThatDay)
+	}
+	for _, code := range []string{"BOV", "CHE", "CLF", "UYI", "UYW", "XAD", "XAU", "XDR", "XTS", "XXX"} {
+		f(code, "sale", today, notMoney)
+		f(code, "reversal", today, "")
+	}
+	f("GGP", "sale", today, never)
+	f("LTL", "refund", today, never)
+
+	// the day is that of occurred_at in UTC, both ends included
+	f("BGN", "sale", "2025-12-31T23:59:59.999Z", "")
+	f("BGN", "sale", "2026-01-01T01:59:00+02:00", "")
+	f("BGN", "sale", "2026-01-01T00:00:00Z", notThatDay)
+	f("BGN", "sale", "2025-12-31T23:00:00-02:00", notThatDay)
+	// 800 days from 31 August 2024 are 9 November 2026; from 31 December 2023, 10 March 2026
+	f("ZWL", "cancellation", today, "")
+	f("BGN", "refund", today, "")
+	f("SLL", "refund", "2026-03-10T23:59:59Z", "")
+	f("SLL", "refund", "2026-03-11T00:00:00Z", "800 days")
+	f("CUC", "refund", today, "800 days")
+}
+
+// The answer to a wrong type says which is wanted and which was sent.
+func TestWrongTypes(t *testing.T) {
+	for _, c := range []struct{ name, value, want string }{
+		{"order_id", "5432109876543", "a string, not a number"},
+		{"event_id", "null", "a string, not null"},
+		{"reason", "[]", "a string, not an array"},
+		{"customer_ref", "true", "a string, not true or false"},
+		{"quantity", `"2"`, "an integer, not a string"},
+		{"metadata", `"k"`, "an object of strings, not a string"},
+		{"metadata", `{"k":{}}`, "the value of a pair is a string, not an object"},
+		{"metadata", `{"j":"","k":null}`, "the value of a pair is a string, not null"},
+		{"currency", "{}", "a string, not an object"},
+	} {
+		d := parseEvent([]byte(eventWith(fuzzToken, fuzzNow.Format(time.RFC3339), c.name, c.value)), 0)
+		if _, _, ref := d.toConversion(fuzzNow); ref == nil || ref.code != codeInvalidField || ref.field != c.name ||
+			ref.detail != c.want {
+			t.Errorf("%s %s: %+v", c.name, c.value, ref)
+		}
+	}
+}
+
 // Which refusals are put on record: those of genuine signers, with what could be read.
 func TestRejections(t *testing.T) {
 	t.Parallel()
@@ -384,21 +646,59 @@ func TestRejections(t *testing.T) {
 	r.do(call{body: r.event("event_id", `"`+long+`"`)})
 	r.do(call{body: `{"` + long + `":1}`})
 	r.do(call{path: batchTo("acme"), body: `{"events":7}`})
+	r.do(call{path: batchTo("acme"), body: `{"events":[` + r.event() + `,` + r.event("event_id", "7") + `],"x":1}`})
+	r.do(call{body: r.event("type", `"`+long+`"`, "order_id", `"`+long+`"`, "parent_event_id", `"p"`)})
 	want := []event.Rejection{
-		{WorkspaceID: "acme", EventID: "e-1", ClickToken: r.token, Status: 401, Code: "stale_timestamp"},
+		{
+			WorkspaceID: "acme",
+			EventID:     "e-1",
+			ClickToken:  r.token,
+			Type:        "sale",
+			Status:      401,
+			Code:        "stale_timestamp",
+		},
 		{WorkspaceID: "acme", Status: 401, Code: "future_timestamp"},
-		{WorkspaceID: "muted", EventID: "e-1", ClickToken: r.token, Status: 403, Code: "not_entitled"},
-		{WorkspaceID: "acme", EventID: "e-2", ClickToken: "x", Status: 400, Code: "malformed_json"},
+		{
+			WorkspaceID: "muted",
+			EventID:     "e-1",
+			ClickToken:  r.token,
+			Type:        "sale",
+			Status:      403,
+			Code:        "not_entitled",
+		},
+		{WorkspaceID: "acme", EventID: "e-2", ClickToken: "x", Status: 400, Code: "malformed_json",
+			Field: "type"},
 		{
 			WorkspaceID: "acme",
 			EventID:     long[:256],
 			ClickToken:  r.token,
+			Type:        "sale",
 			Status:      422,
 			Code:        "invalid_field",
 			Field:       "event_id",
 		},
 		{WorkspaceID: "acme", Status: 400, Code: "unknown_field", Field: long[:256]},
 		{WorkspaceID: "acme", Status: 422, Code: "invalid_field", Field: "events"},
+		{
+			WorkspaceID: "acme",
+			EventID:     "e-1",
+			ClickToken:  r.token,
+			Type:        "sale",
+			Status:      400,
+			Code:        "unknown_field",
+			Field:       "x",
+		},
+		{
+			WorkspaceID:   "acme",
+			EventID:       "e-1",
+			ClickToken:    r.token,
+			Type:          long[:256],
+			OrderID:       long[:256],
+			ParentEventID: "p",
+			Status:        422,
+			Code:          "invalid_field",
+			Field:         "type",
+		},
 	}
 	got := r.rejections()
 	for i := range got {
@@ -408,7 +708,8 @@ func TestRejections(t *testing.T) {
 			t.Errorf("incomplete: %+v", *j)
 		}
 		*j = event.Rejection{WorkspaceID: j.WorkspaceID, EventID: j.EventID, ClickToken: j.ClickToken,
-			Status: j.Status, Code: j.Code, Field: j.Field}
+			Status: j.Status, Code: j.Code, Field: j.Field, Type: j.Type, OrderID: j.OrderID,
+			ParentEventID: j.ParentEventID, CustomerHash: j.CustomerHash}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

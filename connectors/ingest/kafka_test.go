@@ -117,9 +117,9 @@ func TestPartlyAcknowledgedBatch(t *testing.T) {
 		r.token = mint(t, r.tokens, "acme")
 		id := fmt.Sprintf("e-%d", i)
 		events = append(events, r.event("event_id", `"`+id+`"`))
-		w := itemResult{i, id, "accepted", ""}
+		w := itemResult{Index: i, EventID: id, Status: "accepted"}
 		if epochs.Partition(r.token, time.Now()) >= kafkatest.Partitions {
-			w.Status, w.Code = "refused", "unavailable"
+			w.refuse(unavailableRefusal())
 		} else {
 			acknowledged++
 		}

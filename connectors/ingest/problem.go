@@ -45,6 +45,8 @@ type refusal struct {
 	field      string        // the faulty member of the event, if it is one
 	detail     string        // for people; never the text of an error or a value that was sent
 	retryAfter time.Duration // with 429 and 503
+	offset     *int64        // with malformed_json: where, in bytes of the body
+	index      *int          // … of the event at which a batch breaks off
 }
 
 func newRefusal(code, field, detail string) *refusal {
@@ -103,8 +105,7 @@ func titleOf(status int) string {
 	return http.StatusText(status)
 }
 
-// problem is the body of a refusal: problem details of RFC 9457 with two members of our
-// own.
+// problem is the body of a refusal: problem details of RFC 9457 with members of our own.
 type problem struct {
 	Type   string `json:"type"`            // about:blank
 	Title  string `json:"title"`           // of the status
@@ -112,6 +113,8 @@ type problem struct {
 	Detail string `json:"detail,omitzero"` // for people
 	Code   string `json:"code"`            // for programs
 	Field  string `json:"field,omitzero"`  // the faulty member of the event, if it is one
+	Offset *int64 `json:"offset,omitzero"` // of what is no JSON, in bytes of the body
+	Index  *int   `json:"index,omitzero"`  // of the event at which a batch breaks off, from 0
 }
 
 func writeProblem(w http.ResponseWriter, ref *refusal) {
@@ -126,6 +129,8 @@ func writeProblem(w http.ResponseWriter, ref *refusal) {
 		Detail: ref.detail,
 		Code:   ref.code,
 		Field:  ref.field,
+		Offset: ref.offset,
+		Index:  ref.index,
 	})
 }
 

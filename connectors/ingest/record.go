@@ -15,7 +15,8 @@ import (
 // validEvent is an event that passed every check.
 type validEvent struct {
 	event.Conversion
-	minted time.Time // of its token
+	minted    time.Time // of its token
+	truncated []string  // names of the texts that were too long
 }
 
 // pendingAcks collects the acknowledgements of one request's records.
@@ -121,7 +122,7 @@ func (h *Handler) produceEvents(workspace, keyID string, list []validEvent) (rec
 
 // validateEvent makes all checks of a draft.
 func (h *Handler) validateEvent(workspace string, d *draft, now time.Time) (validEvent, *refusal) {
-	c, ref := d.toConversion(now)
+	c, truncated, ref := d.toConversion(now)
 	if ref != nil {
 		return validEvent{}, ref
 	}
@@ -132,5 +133,5 @@ func (h *Handler) validateEvent(workspace string, d *draft, now time.Time) (vali
 	case err != nil:
 		return validEvent{}, newRefusal(codeTokenInvalid, fieldClickToken.String(), "not minted for this workspace")
 	}
-	return validEvent{c, token.Time(&raw)}, nil
+	return validEvent{c, token.Time(&raw), truncated}, nil
 }

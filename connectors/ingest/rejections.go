@@ -13,10 +13,10 @@ import (
 // producer buffers, so that rejections never take the place of events.
 const maxRejections = 10_000
 
-// refused is a refusal with the ids of the refused event, as far as they could be read.
+// refused is a refusal with the refused event, as far as it could be read.
 type refused struct {
 	*refusal
-	eventID, clickToken string
+	event *draft // nil if none could be read
 }
 
 // produceRejections records refusals of a signed request, without waiting. It never
@@ -32,8 +32,8 @@ func (h *Handler) produceRejections(rq *request, list ...refused) {
 		value, err := h.codec.AppendRejection(nil, &event.Rejection{
 			WorkspaceID: rq.workspace,
 			WebhookID:   rq.verified.WebhookID,
-			EventID:     truncateText(r.eventID),
-			ClickToken:  truncateText(r.clickToken),
+			EventID:     truncateText(r.event.textOf(fieldEventID)),
+			ClickToken:  truncateText(r.event.textOf(fieldClickToken)),
 			ReceivedAt:  event.MillisOf(now),
 			Status:      int32(statusOf(r.code)),
 			Code:        r.code,
@@ -41,6 +41,10 @@ func (h *Handler) produceRejections(rq *request, list ...refused) {
 			Detail:      r.detail,
 			BodySHA256:  sum,
 			KeyID:       rq.verified.KeyID,
+
+			Type:          truncateText(r.event.textOf(fieldType)),
+			OrderID:       truncateText(r.event.textOf(fieldOrderID)),
+			ParentEventID: truncateText(r.event.textOf(fieldParentEventID)),
 		})
 		if err != nil {
 			h.finishRejection(err)

@@ -13,6 +13,8 @@ type acceptedAnswer struct {
 	Status     string `json:"status"`
 	EventID    string `json:"event_id"`
 	ReceivedAt string `json:"received_at"`
+	// the texts that were cut to 128 characters
+	Truncated []string `json:"truncated,omitzero"`
 }
 
 // batchAnswer is the body of the 202 of a batch.
@@ -26,10 +28,16 @@ type itemResult struct {
 	EventID string `json:"event_id"`      // as sent; empty if it could not be read
 	Status  string `json:"status"`        // accepted or refused
 	Code    string `json:"code,omitzero"` // why it was refused
+	// the member to blame, where there is one
+	Field  string `json:"field,omitzero"`
+	Detail string `json:"detail,omitzero"` // for people
+	// of an accepted one: the texts that were cut to 128 characters
+	Truncated []string `json:"truncated,omitzero"`
 }
 
-func malformedJSONRefusal() *refusal {
-	return newRefusal(codeMalformedJSON, "", "not JSON in UTF-8, a name twice in one object, or data after the value")
+// refuse makes r the result of a refused event.
+func (r *itemResult) refuse(ref *refusal) {
+	r.Status, r.Code, r.Field, r.Detail = "refused", ref.code, ref.field, ref.detail
 }
 
 // chargeWorkspace takes n events from the workspace's budget. A body without a readable
@@ -44,17 +52,15 @@ func (h *Handler) chargeWorkspace(rq *request, now time.Time, n int) *refusal {
 // serveEvent answers an admitted request with one event.
 func (h *Handler) serveEvent(w http.ResponseWriter, rq *request) string {
 	now := h.now()
-	d, err := parseEvent(rq.body.Bytes())
+	d := parseEvent(rq.body.Bytes(), 0)
 	var one validEvent
 	ref := h.chargeWorkspace(rq, now, 1)
-	if ref == nil && err != nil {
-		ref = malformedJSONRefusal()
-	}
 	if ref == nil {
 		one, ref = h.validateEvent(rq.workspace, &d, now)
 	}
 	if ref != nil {
-		h.rejectRequest(rq, refused{ref, d.eventID(), d.clickToken()})
+		about := d // so that the event of an accepted request stays off the heap
+		h.rejectRequest(rq, refused{ref, &about})
 		return h.writeRefusal(w, ref)
 	}
 	receivedAt, ok := h.produceEvents(rq.workspace, rq.verified.KeyID, []validEvent{one})
@@ -62,23 +68,20 @@ func (h *Handler) serveEvent(w http.ResponseWriter, rq *request) string {
 		return h.writeRefusal(w, unavailableRefusal())
 	}
 	writeJSON(w, http.StatusAccepted, "application/json", acceptedAnswer{codeAccepted, one.EventID,
-		receivedAt.Time().Format(timeFormat)})
+		receivedAt.Time().Format(timeFormat), one.truncated})
 	return codeAccepted
 }
 
 // serveBatch answers an admitted request with many events.
 func (h *Handler) serveBatch(w http.ResponseWriter, rq *request) string {
 	now := h.now()
-	b, err := parseBatch(rq.body.Bytes())
-	ref := h.chargeWorkspace(rq, now, len(b.items))
-	if ref == nil && err != nil {
-		ref = malformedJSONRefusal()
-	}
-	if ref == nil {
-		ref = b.checkWhole()
-	}
-	if ref != nil {
+	b := parseBatch(rq.body.Bytes())
+	if ref := h.chargeWorkspace(rq, now, len(b.items)); ref != nil {
 		h.rejectRequest(rq, refused{refusal: ref})
+		return h.writeRefusal(w, ref)
+	}
+	if ref := b.checkWhole(); ref != nil {
+		h.rejectRequest(rq, b.refuseAll(ref)...)
 		return h.writeRefusal(w, ref)
 	}
 	results := h.produceBatch(rq, &b, now)
@@ -110,10 +113,11 @@ func (h *Handler) produceBatch(rq *request, b *batch, now time.Time) []itemResul
 		results[i] = itemResult{Index: i, EventID: d.eventID(), Status: codeAccepted}
 		one, ref := h.validateEvent(rq.workspace, d, now)
 		if ref != nil {
-			results[i].Status, results[i].Code = "refused", ref.code
-			bad = append(bad, refused{ref, d.eventID(), d.clickToken()})
+			results[i].refuse(ref)
+			bad = append(bad, refused{ref, d})
 			continue
 		}
+		results[i].Truncated = one.truncated
 		good = append(good, one)
 		indices = append(indices, i)
 	}
@@ -126,7 +130,8 @@ func (h *Handler) produceBatch(rq *request, b *batch, now time.Time) []itemResul
 	_, ok := h.produceEvents(rq.workspace, rq.verified.KeyID, good)
 	for n, i := range indices {
 		if !ok[n] {
-			results[i].Status, results[i].Code = "refused", codeUnavailable
+			results[i].refuse(unavailableRefusal())
+			results[i].Truncated = nil
 		}
 	}
 	return results

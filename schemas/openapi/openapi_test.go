@@ -224,6 +224,10 @@ func TestEventSchema(t *testing.T) {
 		{`{` + base + `,"type":"refund","parent_event_id":"s","amount":"1.000","currency":"KWD"}`, true},
 		{`{` + base + `,"type":"sale","parent_event_id":""}`, true},
 		{`{` + base + `,"type":"reversal","order_id":"","quantity":1}`, true},
+		{`{` + base + `,"type":"sale","parent_event_id":" x ","amount":"1.0000","currency":"eur"}`, true},
+		{`{` + base + `,"type":"lead","name":"` + long + `","reason":"` + long + `","order_id":"a b"}`, true},
+		{`{` + base + `,"type":"lead","amount":null,"currency":null,"quantity":null,"order_id":null,` +
+			`"parent_event_id":null,"name":null,"reason":null,"customer_ref":null,"metadata":null}`, true},
 		{`{` + base + `,"type":"sale","metadata":{` + pairs(20) + `}}`, true},
 		{strings.Replace(`{`+base+`,"type":"lead"}`, "Z\"", ".123456+02:00\"", 1), true},
 
@@ -235,18 +239,21 @@ func TestEventSchema(t *testing.T) {
 		{`{` + base + `,"type":"sale","amount":1.00,"currency":"EUR"}`, false},
 		{`{` + base + `,"type":"refund","amount":"-1.00","currency":"EUR"}`, false},
 		{`{` + base + `,"type":"sale","amount":"1,00","currency":"EUR"}`, false},
-		{`{` + base + `,"type":"sale","amount":"1.00","currency":"eur"}`, false},
+		{`{` + base + `,"type":"sale","amount":"1.00","currency":"ſek"}`, false},
+		{`{` + base + `,"type":"sale","amount":"1.00","currency":null}`, false},
+		{`{` + base + `,"type":"sale","amount":null,"currency":"EUR"}`, false},
 		{`{` + base + `,"type":"sale","quantity":0}`, false},
 		{`{` + base + `,"type":"sale","quantity":1.5}`, false},
 		{`{` + base + `,"type":"sale","quantity":"1"}`, false},
-		{`{` + base + `,"type":"sale","parent_event_id":"x"}`, false},
-		{`{` + base + `,"type":"lead","parent_event_id":"x"}`, false},
+		{`{` + base + `,"type":"lead","parent_event_id":"é"}`, false},
+		{`{` + base + `,"type":"lead","order_id":"x "}`, false},
+		{`{` + base + `,"type":null}`, false},
 		{`{` + base + `,"type":"lead","order_id":"` + long + `"}`, false},
-		{`{` + base + `,"type":"lead","name":null}`, false},
 		{`{` + base + `,"type":"lead","metadata":{` + pairs(21) + `}}`, false},
 		{`{` + base + `,"type":"lead","metadata":{"k":1}}`, false},
 		{strings.Replace(`{`+base+`,"type":"lead"}`, `"e"`, `""`, 1), false},
 		{strings.Replace(`{`+base+`,"type":"lead"}`, `"e"`, `"é"`, 1), false},
+		{strings.Replace(`{`+base+`,"type":"lead"}`, `"e"`, `" e"`, 1), false},
 		{strings.Replace(`{`+base+`,"type":"lead"}`, `"e"`, `"`+long+`"`, 1), false},
 		{strings.Replace(`{`+base+`,"type":"lead"}`, `nLOv"`, `nLO"`, 1), false},
 		{strings.Replace(`{`+base+`,"type":"lead"}`, `nLOv"`, `nLO_"`, 1), false},
@@ -264,21 +271,35 @@ func TestEventSchema(t *testing.T) {
 
 func TestItemResultSchema(t *testing.T) {
 	schema := spec(t).Components.Schemas["ItemResult"].Value
-	codes := append([]string{"unknown_field"}, contractCodes[422].one...)
+	codes := append([]string{"malformed_json", "unknown_field"}, contractCodes[422].one...)
 	for _, code := range append(codes, "unavailable") {
-		item := map[string]any{"index": 0, "event_id": "e", "status": "refused", "code": code}
+		item := map[string]any{"index": 0, "event_id": "e", "status": "refused", "code": code, "detail": "d"}
 		if err := schema.VisitJSON(item, openapi3.EnableJSONSchema2020()); err != nil {
 			t.Errorf("an item refused with %s: %v", code, err)
 		}
 	}
 	for name, item := range map[string]map[string]any{
-		"refused without code": {"index": 0, "event_id": "e", "status": "refused"},
-		"accepted with code":   {"index": 0, "event_id": "e", "status": "accepted", "code": "bad_amount"},
-		"code of a request":    {"index": 0, "event_id": "e", "status": "refused", "code": "rate_limited"},
-		"other status":         {"index": 0, "event_id": "e", "status": "pending"},
+		"refused without code": {"index": 0, "event_id": "e", "status": "refused", "detail": "d"},
+		"refused without why":  {"index": 0, "event_id": "e", "status": "refused", "code": "bad_amount"},
+		"refused and cut": {"index": 0, "event_id": "e", "status": "refused", "code": "bad_amount", "detail": "d",
+			"truncated": []any{"name"}},
+		"an id cut":          {"index": 0, "event_id": "e", "status": "accepted", "truncated": []any{"order_id"}},
+		"accepted with code": {"index": 0, "event_id": "e", "status": "accepted", "code": "bad_amount"},
+		"code of a request": {"index": 0, "event_id": "e", "status": "refused", "code": "rate_limited",
+			"detail": "d"},
+		"other status": {"index": 0, "event_id": "e", "status": "pending"},
 	} {
 		if err := schema.VisitJSON(item, openapi3.EnableJSONSchema2020()); err == nil {
 			t.Errorf("%s validates", name)
+		}
+	}
+	for _, truncated := range [][]any{nil, {"reason"}, {"name", "reason"}} {
+		item := map[string]any{"index": 0, "event_id": "e", "status": "accepted"}
+		if truncated != nil {
+			item["truncated"] = truncated
+		}
+		if err := schema.VisitJSON(item, openapi3.EnableJSONSchema2020()); err != nil {
+			t.Errorf("an accepted item with %v cut: %v", truncated, err)
 		}
 	}
 }
