@@ -186,7 +186,7 @@ func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	reg := srfake.New()
 	ts.Defer(reg.Close)
 	if slices.Contains(args, "crowded") {
-		reg.SeedSchema("others-value", 1, 7, sr.Schema{Schema: `"string"`})
+		reg.SeedSchema("others-value", 1, 20, sr.Schema{Schema: `"string"`})
 	}
 	if slices.Contains(args, "incompatible") {
 		reg.Intercept(func(w http.ResponseWriter, r *http.Request) bool {

@@ -56,10 +56,13 @@ func topicsBySchema() map[string]string {
 }
 
 // planRegistration looks up all schemas. It checks that missing ones are compatible
-// with the newest version of their subject. It changes nothing.
+// with the newest version of their subject. It changes nothing. The plan has the order
+// of the versions, in which a fresh registry gives the built-in ids.
 func (r *registry) planRegistration(ctx context.Context, cfg kafka.Config) (plan []subjectSchema, err error) {
 	var refused []error
-	for _, schema := range event.Schemas() {
+	schemas := event.Schemas()
+	slices.SortStableFunc(schemas, func(a, b event.Schema) int { return a.Version - b.Version })
+	for _, schema := range schemas {
 		name, ok := topicsBySchema()[schema.Record]
 		if !ok {
 			return nil, fmt.Errorf("no topic is known for schema %s", schema.Record)

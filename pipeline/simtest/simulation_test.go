@@ -240,11 +240,11 @@ func simulate(ctx context.Context, seed uint64, hits matrix, refused map[string]
 	l, err := w.settle(ctx)
 	if l != nil {
 		r.events, r.rows = l.Conversions, len(l.Outcomes)
-		r.situations = scenario.CountSituations(l.Outcomes)
 	}
 	if err != nil {
 		return r, err
 	}
+	r.situations = scenario.CountSituations(l.Outcomes) // of rows that are right
 	for _, m := range w.machines {
 		if err := m.stop(); err != nil {
 			return r, fmt.Errorf("stopping %s: %w", m.name, err)
