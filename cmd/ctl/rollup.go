@@ -109,7 +109,11 @@ func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) error {
 
 // parseDays turns the flags into the days to rebuild.
 func (r *rollupFlags) parseDays() (work clickhouse.Rebuild, err error) {
-	work = clickhouse.Rebuild{Table: "partner_hourly_state", TimeColumn: "hour", DropMissing: r.dropMissing}
+	work = clickhouse.Rebuild{
+		Table:       "partner_quarter_hourly_state",
+		TimeColumn:  "quarter_hour",
+		DropMissing: r.dropMissing,
+	}
 	if err := checkDSN(r.clickhouse); err != nil {
 		return work, err
 	}

@@ -27,7 +27,7 @@ func TestBrokenView(t *testing.T) {
 		"CREATE TABLE total (clicks SimpleAggregateFunction(sum, UInt64), " +
 			"sales SimpleAggregateFunction(sum, UInt64))" + window,
 		"CREATE MATERIALIZED VIEW total_from_rollup TO total AS SELECT sum(clicks) AS clicks, sum(sales) AS sales " +
-			"FROM partner_hourly_state",
+			"FROM partner_quarter_hourly_state",
 	} {
 		r.exec(statement)
 	}
@@ -36,8 +36,8 @@ func TestBrokenView(t *testing.T) {
 		batch            int64 // from which on, of those that are declared next
 	}
 	broken := []breakage{
-		{"partner_hourly_from_clicks", "clicks > 0", topic.Clicks, 3},
-		{"partner_hourly_from_outcomes", "sales > 0", topic.Outcomes, 1},
+		{"partner_quarter_hourly_from_clicks", "clicks > 0", topic.Clicks, 3},
+		{"partner_quarter_hourly_from_outcomes", "sales > 0", topic.Outcomes, 1},
 		{"own_from_clicks", "clicks > 0", topic.Clicks, 3},
 		{"total_from_rollup", "clicks > 0", topic.Clicks, 3},
 		{"total_from_rollup", "sales > 0", topic.Outcomes, 1},

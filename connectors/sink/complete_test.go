@@ -37,8 +37,8 @@ func (r *rig) exec(statement string) {
 
 func (r *rig) rebuild() {
 	r.t.Helper()
-	if _, err := r.wh.Rebuild(r.t.Context(), clickhouse.Rebuild{Table: "partner_hourly_state",
-		TimeColumn: "hour"}); err != nil {
+	if _, err := r.wh.Rebuild(r.t.Context(), clickhouse.Rebuild{Table: "partner_quarter_hourly_state",
+		TimeColumn: "quarter_hour"}); err != nil {
 		r.t.Fatal(err)
 	}
 }

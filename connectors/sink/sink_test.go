@@ -483,9 +483,9 @@ func TestRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	exec("ALTER TABLE partner_hourly_state MODIFY SETTING non_replicated_deduplication_window = 9999")
-	r.stops(t, ErrWindow, "partner_hourly_state")
-	exec("ALTER TABLE partner_hourly_state MODIFY SETTING non_replicated_deduplication_window = 100000")
+	exec("ALTER TABLE partner_quarter_hourly_state MODIFY SETTING non_replicated_deduplication_window = 9999")
+	r.stops(t, ErrWindow, "partner_quarter_hourly_state")
+	exec("ALTER TABLE partner_quarter_hourly_state MODIFY SETTING non_replicated_deduplication_window = 100000")
 
 	r.fill(100)
 	if _, err := adm.DeleteGroup(t.Context(), topic.SinkGroup); err != nil {

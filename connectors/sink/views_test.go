@@ -105,8 +105,8 @@ func TestRoles(t *testing.T) {
 			t.Errorf("without roles the policy shows %q", got)
 		}
 	}
-	if tried != 6 {
-		t.Errorf("%d policies, want 6", tried)
+	if tried != 7 {
+		t.Errorf("%d policies, want 7", tried)
 	}
 }
 

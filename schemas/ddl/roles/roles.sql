@@ -20,7 +20,10 @@ GRANT
     SELECT ON {{database}}.outcomes,
     SELECT ON {{database}}.rejections,
     SELECT ON {{database}}.catalog_versions,
-    SELECT ON {{database}}.partner_hourly_state, SELECT ON {{database}}.progress, SELECT ON {{database}}.batches,
+    SELECT ON {{database}}.partner_hourly_state,
+    SELECT ON {{database}}.partner_quarter_hourly_state,
+    SELECT ON {{database}}.progress,
+    SELECT ON {{database}}.batches,
     SELECT ON {{database}}.catalog_now,
     SELECT ON {{database}}.partners_now,
     SELECT ON {{database}}.programs_now,
@@ -55,6 +58,9 @@ CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.catalog_versions
     USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
 CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.partner_hourly_state USING 1 TO partners_writer, partners_every_workspace;
 CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.partner_hourly_state
+    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.partner_quarter_hourly_state USING 1 TO partners_writer, partners_every_workspace;
+CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.partner_quarter_hourly_state
     USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
 
 -- These hold positions and counts of whole partitions, nothing of a workspace;
