@@ -12,7 +12,9 @@ import (
 	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/sink"
+	"github.com/nimriz/partners/connectors/sink/rollup"
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/schemas/event"
 )
 
 // rollupFlags are the flags of the one repair that the sink leaves to an operator.
@@ -66,20 +68,18 @@ func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) error {
 		return err
 	}
 	defer wh.Close()
-	ranges := 0
-	if err := sink.Complete(ctx, sink.DefaultConfig(), r.kafka, codec, wh, quiet, func(d sink.Completed) {
-		ranges++
-		if d.Lost > 0 {
-			c.say("%s %d: [%d, %d) is gone from Kafka: recorded as lost; %d of its rows are in the table",
-				d.Topic, d.Partition, d.Start, d.End, d.Had)
-			return
-		}
-		c.say("%s %d: [%d, %d) is complete: %d rows were there, %d inserted",
-			d.Topic, d.Partition, d.Start, d.End, d.Had, d.Inserted)
-	}); err != nil {
+	old, err := rollup.Pending(ctx, wh)
+	if err != nil {
 		return err
 	}
-	if ranges > 0 && (r.from != "" || r.to != "") {
+	if old {
+		return errors.New("the rollup is that of an earlier release: run `ctl migrate`")
+	}
+	repaired, err := r.completeRows(ctx, c, codec, wh)
+	if err != nil {
+		return err
+	}
+	if repaired && (r.from != "" || r.to != "") {
 		c.say("rows of any day may have been among them: all days are computed, not only those of -from and -to")
 		work.From, work.To = time.Time{}, time.Time{}
 	}
@@ -88,8 +88,8 @@ func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) error {
 	if errors.Is(err, clickhouse.ErrMissing) {
 		err = fmt.Errorf("%w; nothing was replaced: give the days that are to be computed with -from and -to, or "+
 			"drop these sums with -drop-missing", err)
-		if ranges > 0 {
-			err = fmt.Errorf("%w; the ranges above are complete now, so choose days that contain all of them", err)
+		if repaired {
+			err = fmt.Errorf("%w; what is said above is complete now, so choose days that contain all of it", err)
 		}
 	}
 	if err != nil {
@@ -107,13 +107,38 @@ func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) error {
 	return nil
 }
 
+// completeRows brings the base tables into the state that the rollup is computed from,
+// and reports whether that changed a row.
+func (r *rollupFlags) completeRows(ctx context.Context, c *call, codec *event.Codec,
+	wh *clickhouse.Conn) (bool, error) {
+	quiet := slog.New(slog.DiscardHandler)
+	ranges := 0
+	if err := sink.Complete(ctx, sink.DefaultConfig(), r.kafka, codec, wh, quiet, func(d sink.Completed) {
+		ranges++
+		if d.Lost > 0 {
+			c.say("%s %d: [%d, %d) is gone from Kafka: recorded as lost; %d of its rows are in the table",
+				d.Topic, d.Partition, d.Start, d.End, d.Had)
+			return
+		}
+		c.say("%s %d: [%d, %d) is complete: %d rows were there, %d inserted",
+			d.Topic, d.Partition, d.Start, d.End, d.Had, d.Inserted)
+	}); err != nil {
+		return false, err
+	}
+	judged, err := rollup.CompleteStanding(ctx, wh, c.log)
+	if err != nil {
+		return false, err
+	}
+	if judged > 0 {
+		c.say("%d events of rules version 1 have their standing changes now", judged)
+	}
+	return ranges+int(judged) > 0, nil
+}
+
 // parseDays turns the flags into the days to rebuild.
 func (r *rollupFlags) parseDays() (work clickhouse.Rebuild, err error) {
-	work = clickhouse.Rebuild{
-		Table:       "partner_quarter_hourly_state",
-		TimeColumn:  "quarter_hour",
-		DropMissing: r.dropMissing,
-	}
+	work = rollup.Rebuild()
+	work.DropMissing = r.dropMissing
 	if err := checkDSN(r.clickhouse); err != nil {
 		return work, err
 	}

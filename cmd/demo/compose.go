@@ -326,7 +326,8 @@ func (d *demo) startWarehouse(ctx context.Context) error {
 			return s.Close()
 		})
 	}
-	if err := setup.Migrate(ctx, d.warehouse, clickhouse.MergeTree, d.log); err != nil {
+	m := setup.Migration{ClickHouse: d.warehouse, Engine: clickhouse.MergeTree, Kafka: d.kafka}
+	if err := setup.Migrate(ctx, m, d.log); err != nil {
 		return err
 	}
 	d.printLine("warehouse   %s  migrated", d.endpoints.ClickHouse)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -22,6 +21,9 @@ type Rebuild struct {
 	// it such days are ErrMissing: their sums may be wrong, or their rows may have been
 	// dropped because of their age.
 	DropMissing bool
+	// Keep is a condition on lines that the base tables know nothing of: they stay as
+	// they are, also with DropMissing. Empty: there are none.
+	Keep string
 	// Progress, if not nil, is called before each step.
 	Progress func(step string)
 }
@@ -58,26 +60,24 @@ func (c *Conn) rebuildSums(ctx context.Context, r Rebuild) (out *RebuildResult, 
 	if r.Progress == nil {
 		r.Progress = func(string) {}
 	}
-	views, err := c.readFeedingViews(ctx, r.Table)
+	s, err := c.NewShadow(ctx, r.Table, r.TimeColumn, "AggregatingMergeTree")
 	if err != nil {
-		return nil, err
-	}
-	shadow := r.Table + "_rebuilt"
-	if err := c.createShadowTable(ctx, r, shadow); err != nil {
 		return nil, err
 	}
 	// Drop the shadow table even if ctx has ended: it may be as large as the table.
 	defer func() {
-		if drop := c.Exec(context.WithoutCancel(ctx), "DROP TABLE IF EXISTS "+shadow+" SYNC"); err == nil {
+		if drop := s.Drop(context.WithoutCancel(ctx)); err == nil {
 			err = drop
 		}
 	}()
+	shadow := s.Name
 	within, args := r.timeCondition()
-	for _, v := range views {
-		r.Progress("computing what " + v.name + " feeds")
-		columns := strings.Join(v.columns, ", ")
-		query := "INSERT INTO " + shadow + " (" + columns + ")" +
-			" SELECT " + columns + " FROM (" + v.query + ") WHERE " + within
+	r.Progress("computing the sums")
+	if err := s.FillFromViews(ctx, within, args...); err != nil {
+		return nil, err
+	}
+	if r.Keep != "" {
+		query := "INSERT INTO " + shadow + " SELECT * FROM " + r.Table + " WHERE (" + r.Keep + ") AND " + within
 		if err := c.Exec(ctx, query, args...); err != nil {
 			return nil, err
 		}
@@ -107,7 +107,13 @@ func (c *Conn) rebuildSums(ctx context.Context, r Rebuild) (out *RebuildResult, 
 	if out.Missing, err = c.countExtraRows(ctx, shadow, r.Table, inMonths); err != nil {
 		return nil, err
 	}
-	return out, c.replaceMonths(ctx, r, shadow, months)
+	for _, month := range months {
+		r.Progress("replacing " + month)
+		if err := s.ReplaceMonth(ctx, month); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // timeCondition returns the SQL condition for a row to be within the bounds.
@@ -156,7 +162,7 @@ func (c *Conn) readFeedingViews(ctx context.Context, table string) ([]feedingVie
 		if target != (tableName{c.Database(), table}) {
 			continue
 		}
-		columns, err := c.readColumns(ctx, v.Name)
+		columns, err := c.InsertableColumns(ctx, v.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -168,56 +174,26 @@ func (c *Conn) readFeedingViews(ctx context.Context, table string) ([]feedingVie
 	return out, nil
 }
 
-// readColumns returns the quoted names of a table's columns, in order.
-func (c *Conn) readColumns(ctx context.Context, table string) ([]string, error) {
+// InsertableColumns returns the quoted names of the columns of a table or view that an
+// insert can have a value for, in order.
+func (c *Conn) InsertableColumns(ctx context.Context, table string) ([]string, error) {
 	var found []struct {
 		Name string `ch:"name"`
 	}
 	err := c.Select(ctx, &found,
 		`SELECT name FROM system.columns
 		WHERE database = {database:String} AND table = {table:String}
+			AND default_kind NOT IN ('MATERIALIZED', 'ALIAS', 'EPHEMERAL')
 		ORDER BY position`,
 		Named("database", c.Database()), Named("table", table))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading the columns of %s: %w", table, err)
 	}
 	var columns []string
 	for _, column := range found {
 		columns = append(columns, quoteIdentifier(column.Name))
 	}
 	return columns, nil
-}
-
-// createShadowTable creates an empty table whose partitions can replace those of
-// r.Table. An interrupted rebuild may have left one.
-func (c *Conn) createShadowTable(ctx context.Context, r Rebuild, shadow string) error {
-	var shape []struct {
-		Engine    string `ch:"engine"`
-		Partition string `ch:"partition_key"`
-		Sorting   string `ch:"sorting_key"`
-	}
-	err := c.Select(ctx, &shape,
-		`SELECT engine, partition_key, sorting_key
-		FROM system.tables
-		WHERE database = {database:String} AND name = {table:String}`,
-		Named("database", c.Database()), Named("table", r.Table))
-	if err != nil {
-		return err
-	}
-	if len(shape) != 1 {
-		return fmt.Errorf("database %s has no such table: run ctl migrate", c.Database())
-	}
-	s := shape[0]
-	want := "toYYYYMM(" + r.TimeColumn + ")"
-	if !strings.HasSuffix(s.Engine, "AggregatingMergeTree") || s.Partition != want {
-		return fmt.Errorf("its engine is %s, partitioned by %q; needed is AggregatingMergeTree partitioned by %s",
-			s.Engine, s.Partition, want)
-	}
-	if err := c.Exec(ctx, "DROP TABLE IF EXISTS "+shadow+" SYNC"); err != nil {
-		return err
-	}
-	return c.Exec(ctx, "CREATE TABLE "+shadow+" AS "+r.Table+
-		" ENGINE = AggregatingMergeTree PARTITION BY "+s.Partition+" ORDER BY ("+s.Sorting+")")
 }
 
 // checkMissingDays refuses to replace days of sums with nothing. It compares days, not
@@ -275,30 +251,4 @@ func (c *Conn) countExtraRows(ctx context.Context, of, in, where string) (uint64
 		return 0, err
 	}
 	return count[0].Rows, nil
-}
-
-// replaceMonths replaces each of the months in r.Table with that of the shadow table.
-func (c *Conn) replaceMonths(ctx context.Context, r Rebuild, shadow string, months []string) error {
-	var parts []struct {
-		Months []string `ch:"months"`
-	}
-	err := c.Select(ctx, &parts,
-		`SELECT groupUniqArray(partition_id) AS months
-		FROM system.parts
-		WHERE active AND database = {database:String} AND table = {table:String}`,
-		Named("database", c.Database()), Named("table", shadow))
-	if err != nil {
-		return err
-	}
-	for _, month := range months {
-		r.Progress("replacing " + month)
-		change := "DROP PARTITION ID '" + month + "'"
-		if slices.Contains(parts[0].Months, month) {
-			change = "REPLACE PARTITION ID '" + month + "' FROM " + shadow
-		}
-		if err := c.Exec(ctx, "ALTER TABLE "+r.Table+" "+change); err != nil {
-			return fmt.Errorf("month %s: %w", month, err)
-		}
-	}
-	return nil
 }

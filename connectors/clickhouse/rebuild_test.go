@@ -141,11 +141,14 @@ func TestRebuildKeepsOldSums(t *testing.T) {
 func TestRebuildRefuses(t *testing.T) {
 	conn := openTestDB(t)
 	createViewChain(t, conn)
+	execAll(t, conn, "CREATE TABLE unfed (hour DateTime('UTC'), n SimpleAggregateFunction(sum, UInt64)) ENGINE = "+
+		"AggregatingMergeTree PARTITION BY toYYYYMM(hour) ORDER BY hour")
 	for table, want := range map[string]string{
-		"sums": "partitioned by",
-		"src":  "no materialized view",
-		"none": "no materialized view",
-		"a b":  "identifier",
+		"sums":  "partitioned by",
+		"src":   "needed is AggregatingMergeTree",
+		"unfed": "no materialized view",
+		"none":  "run ctl migrate",
+		"a b":   "identifier",
 	} {
 		if _, err := conn.Rebuild(t.Context(), clickhouse.Rebuild{Table: table, TimeColumn: "hour"}); err == nil ||
 			!strings.Contains(err.Error(), want) {

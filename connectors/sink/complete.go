@@ -55,6 +55,57 @@ func CheckIdle(ctx context.Context, cfg kafka.Config, log *slog.Logger) error {
 	return nil
 }
 
+// CheckSettled returns ErrBusy if the sinks' consumer group has members, and
+// ErrUnrecorded if a batch may be in some tables and not in others. Otherwise nothing
+// is on its way into the tables.
+func CheckSettled(ctx context.Context, k kafka.Config, wh *clickhouse.Conn, log *slog.Logger) error {
+	if err := CheckIdle(ctx, k, log); err != nil {
+		return err
+	}
+	s, err := New(DefaultConfig(), k, event.DefaultCodec(), wh, log, nil)
+	if err != nil {
+		return err
+	}
+	if s.client, err = kafka.NewClient(k, log, nil); err != nil {
+		return err
+	}
+	defer s.client.Close()
+	if s.topicIDs, s.partitionCounts, err = s.readTopics(ctx); err != nil {
+		return fmt.Errorf("looking for unfinished batches: %w", err)
+	}
+	claims, err := s.readPartitionStates(ctx)
+	if err != nil {
+		return fmt.Errorf("looking for unfinished batches: %w", err)
+	}
+	for _, c := range claims {
+		if err := s.checkRecorded(ctx, c); err != nil {
+			return fmt.Errorf("%s partition %d: %w", c.mapping.topic, c.partition, err)
+		}
+	}
+	return nil
+}
+
+// checkRecorded returns ErrUnrecorded if a partition has rows behind its finished
+// batches, or a declared batch follows them. A batch that was declared further behind
+// is later than these tables: they were restored from a backup.
+func (s *Sink) checkRecorded(ctx context.Context, c *partitionClaim) error {
+	end, err := s.readEndOfRows(ctx, c)
+	if err != nil {
+		return err
+	}
+	finished := max(c.contiguousEnd, 0)
+	if end > finished {
+		return fmt.Errorf("%w: table %s has rows up to offset %d, table batches records them up to %d: start the "+
+			"sinks of the release that inserted them and stop them when their lag is 0; if they refuse to start, run "+
+			"its `ctl rollup rebuild`", ErrUnrecorded, c.mapping.table, end, finished)
+	}
+	if c.intent != nil && c.intent.start <= finished && finished < c.intent.end {
+		return fmt.Errorf("%w: [%d, %d) is declared and not recorded in table batches: start the sinks of the "+
+			"release that declared it and stop them when their lag is 0", ErrUnrecorded, c.intent.start, c.intent.end)
+	}
+	return nil
+}
+
 // Complete repairs ranges that a sink refuses to insert on its own because it cannot
 // tell whether an earlier insert succeeded: half-done batches whose deduplication token
 // may be forgotten, gaps between finished batches, and records that Kafka has already

@@ -28,10 +28,13 @@ var (
 	ErrIntent = errors.New("unreadable intent")
 	// ErrBusy: a sink runs while Complete needs the tables for itself.
 	ErrBusy = errors.New("a sink is running")
+	// ErrUnrecorded: a batch was declared and is not recorded as finished, so it may be
+	// in some tables and not in others.
+	ErrUnrecorded = errors.New("unfinished batch")
 )
 
-// NeedsOperator reports whether err is one of those above, ErrBusy excepted: starting
-// the sink again changes nothing.
+// NeedsOperator reports whether err is one of those above, ErrBusy and ErrUnrecorded
+// excepted: starting the sink again changes nothing.
 func NeedsOperator(err error) bool {
 	for _, stop := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrLostRange, ErrHalfDone, ErrWindow,
 		ErrIntent} {

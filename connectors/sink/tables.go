@@ -138,11 +138,21 @@ func outcomeColumns() []namedColumn[event.Outcome] {
 		valueColumn("event_offset", func(o *event.Outcome) uint64 { return uint64(o.EventOffset) }),
 		valueColumn("first_offset", func(o *event.Outcome) *uint64 { return toUnsigned(o.FirstOffset) }),
 		valueColumn("rules_version", func(o *event.Outcome) uint16 { return uint16(o.RulesVersion) }),
-		valueColumn("standing_change_minor", func(o *event.Outcome) *int64 { return o.StandingChangeMinor }),
+		valueColumn("standing_change_minor", standingChange),
 		valueColumn("metadata", func(o *event.Outcome) map[string]string { return o.Metadata }),
 		textColumn("resolved_by", func(o *event.Outcome) string { return string(o.ResolvedBy) }),
 		valueColumn("clicked_at", func(o *event.Outcome) *int64 { return nullIfZero(int64(snapshot(o).ClickedAt)) }),
 	}, nestColumns(snapshot, contextColumns())...)
+}
+
+// standingChange returns the outcome's own, or effect × amount where rules version 1 did
+// not say it; standing_basis is then "pending".
+func standingChange(o *event.Outcome) *int64 {
+	if o.RulesVersion >= 2 || o.Effect == 0 || o.AmountMinor == nil {
+		return o.StandingChangeMinor
+	}
+	net := int64(o.Effect) * *o.AmountMinor
+	return &net
 }
 
 func toUnsigned(v *int64) *uint64 {

@@ -40,6 +40,7 @@ type DailySums struct {
 	GrossMinor    int64 // sum of attributed amounts, minor units of Currency
 	NegativeMinor int64 // sum of effect × amount of reversed rows
 	NetMinor      int64 // gross + negative
+	StandingMinor int64 // sum of standing changes
 	RewardMinor   int64 // sum of estimated rewards, minor units of Currency
 }
 
@@ -145,5 +146,18 @@ func (s DailySums) withEvent(o *event.Outcome) DailySums {
 		s.NegativeMinor += signed
 	}
 	s.NetMinor += signed
+	if change := standingChange(o); change != nil {
+		s.StandingMinor += *change
+	}
 	return s
+}
+
+// standingChange returns what an outcome changes of its root's standing amount. Rules
+// version 1 does not say it: effect × amount stands in.
+func standingChange(o *event.Outcome) *int64 {
+	if o.RulesVersion >= 2 || o.Effect == 0 || o.AmountMinor == nil {
+		return o.StandingChangeMinor
+	}
+	net := int64(o.Effect) * *o.AmountMinor
+	return &net
 }

@@ -49,7 +49,7 @@ func TestDaily(t *testing.T) {
 		{key, oracle.DailySums{Clicks: 2, HumanClicks: 1, TokenedClicks: 1, Leads: 1, Cancellations: 1}},
 		{with(func(k *oracle.DailyKey) {
 			k.Currency, k.Exponent = "EUR", 2
-		}), oracle.DailySums{Sales: 1, GrossMinor: 10000, NetMinor: 10000}},
+		}), oracle.DailySums{Sales: 1, GrossMinor: 10000, NetMinor: 10000, StandingMinor: 10000}},
 		// the lead brought 5.00 and lost it, the sale brought 5.00
 		{with(func(k *oracle.DailyKey) { k.Currency, k.Exponent = "USD", 2 }), oracle.DailySums{RewardMinor: 500}},
 		// rewards of 0 in USD leave no row

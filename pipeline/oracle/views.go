@@ -75,6 +75,10 @@ func (v *Views) addConversions(reused map[[2]string]int, outcomes []event.Outcom
 			name = o.Click.PartnerName
 			relationship = partners[[2]string{o.WorkspaceID, o.Click.PartnerID}].Relationship
 		}
+		standing := ""
+		if change := standingChange(o); change != nil {
+			standing = formatDecimal(*change, o.Exponent)
+		}
 		amount, net := "", ""
 		if o.AmountMinor != nil {
 			amount = formatDecimal(*o.AmountMinor, o.Exponent)
@@ -89,6 +93,7 @@ func (v *Views) addConversions(reused map[[2]string]int, outcomes []event.Outcom
 			fmt.Sprint(o.Effect),
 			amount,
 			net,
+			standing,
 			o.Currency,
 			clawback,
 			string(o.Review),

@@ -7,7 +7,8 @@
 --
 -- A database that has sums by the hour stops at the SELECT in the middle until
 -- `ctl migrate` has carried them over: only a program can follow the chains of events.
--- The file is then run again from its start.
+-- The file is then run again from its start. Inserts in between are summed in both
+-- tables.
 
 -- +goose Up
 
@@ -72,44 +73,6 @@ SETTINGS
     replicated_deduplication_window_seconds = 604800;
 -- +goose StatementEnd
 
--- The sums by the hour must be in the new table, to the last unit. Once a view of the
--- old rollup is gone the switch has begun, and this was checked.
--- +goose StatementBegin
-SELECT throwIf(count() > 0, 'the rollup by the hour is not carried over yet: run ctl migrate of this release')
-FROM
-(
-    SELECT month, workspace_id, currency, exponent
-    FROM
-    (
-        SELECT
-            toYYYYMM(hour) AS month, workspace_id, currency, exponent,
-            toInt128(clicks) AS clicks, toInt128(human_clicks) AS human_clicks,
-            toInt128(tokened_clicks) AS tokened_clicks, toInt128(leads) AS leads, toInt128(sales) AS sales,
-            toInt128(refunds) AS refunds, toInt128(cancellations) AS cancellations,
-            toInt128(reversals) AS reversals, gross_minor, negative_minor, reward_minor
-        FROM partner_hourly_state
-        UNION ALL
-        SELECT
-            toYYYYMM(quarter_hour) AS month, workspace_id, currency, exponent,
-            -toInt128(clicks) AS clicks, -toInt128(human_clicks) AS human_clicks,
-            -toInt128(tokened_clicks) AS tokened_clicks, -toInt128(leads) AS leads, -toInt128(sales) AS sales,
-            -toInt128(refunds) AS refunds, -toInt128(cancellations) AS cancellations,
-            -toInt128(reversals) AS reversals, -gross_minor, -negative_minor, -reward_minor
-        FROM partner_quarter_hourly_state
-    )
-    GROUP BY month, workspace_id, currency, exponent
-    HAVING sum(clicks) != 0 OR sum(human_clicks) != 0 OR sum(tokened_clicks) != 0 OR sum(leads) != 0
-        OR sum(sales) != 0 OR sum(refunds) != 0 OR sum(cancellations) != 0 OR sum(reversals) != 0
-        OR sum(gross_minor) != 0 OR sum(negative_minor) != 0 OR sum(reward_minor) != 0
-)
-WHERE
-(
-    SELECT count()
-    FROM system.tables
-    WHERE database = currentDatabase() AND name IN ('partner_hourly_from_clicks', 'partner_hourly_from_outcomes')
-) = 2;
--- +goose StatementEnd
-
 -- +goose StatementBegin
 CREATE MATERIALIZED VIEW IF NOT EXISTS partner_quarter_hourly_from_clicks TO partner_quarter_hourly_state AS
 SELECT
@@ -167,6 +130,44 @@ FROM
     WHERE verdict IN ('attributed', 'reversed')
 )
 GROUP BY workspace_id, quarter_hour, partner_id, program_id, link_id, currency, exponent, src_partition;
+-- +goose StatementEnd
+
+-- The sums by the hour must be in the new table, to the last unit. Once a view of the
+-- old rollup is gone the switch has begun, and this was checked.
+-- +goose StatementBegin
+SELECT throwIf(count() > 0, 'the rollup by the hour is not carried over yet: run ctl migrate of this release')
+FROM
+(
+    SELECT month, workspace_id, currency, exponent
+    FROM
+    (
+        SELECT
+            toYYYYMM(hour) AS month, workspace_id, currency, exponent,
+            toInt128(clicks) AS clicks, toInt128(human_clicks) AS human_clicks,
+            toInt128(tokened_clicks) AS tokened_clicks, toInt128(leads) AS leads, toInt128(sales) AS sales,
+            toInt128(refunds) AS refunds, toInt128(cancellations) AS cancellations,
+            toInt128(reversals) AS reversals, gross_minor, negative_minor, reward_minor
+        FROM partner_hourly_state
+        UNION ALL
+        SELECT
+            toYYYYMM(quarter_hour) AS month, workspace_id, currency, exponent,
+            -toInt128(clicks) AS clicks, -toInt128(human_clicks) AS human_clicks,
+            -toInt128(tokened_clicks) AS tokened_clicks, -toInt128(leads) AS leads, -toInt128(sales) AS sales,
+            -toInt128(refunds) AS refunds, -toInt128(cancellations) AS cancellations,
+            -toInt128(reversals) AS reversals, -gross_minor, -negative_minor, -reward_minor
+        FROM partner_quarter_hourly_state
+    )
+    GROUP BY month, workspace_id, currency, exponent
+    HAVING sum(clicks) != 0 OR sum(human_clicks) != 0 OR sum(tokened_clicks) != 0 OR sum(leads) != 0
+        OR sum(sales) != 0 OR sum(refunds) != 0 OR sum(cancellations) != 0 OR sum(reversals) != 0
+        OR sum(gross_minor) != 0 OR sum(negative_minor) != 0 OR sum(reward_minor) != 0
+)
+WHERE
+(
+    SELECT count()
+    FROM system.tables
+    WHERE database = currentDatabase() AND name IN ('partner_hourly_from_clicks', 'partner_hourly_from_outcomes')
+) = 2;
 -- +goose StatementEnd
 
 -- net_minor = gross + negative; standing_minor is the net revenue. They differ by what

@@ -27,7 +27,7 @@ func TestMigrations(t *testing.T) {
 		t.Fatal(names, err)
 	}
 	repeatable := regexp.MustCompile(
-		`^(CREATE (TABLE IF NOT EXISTS|MATERIALIZED VIEW IF NOT EXISTS|OR REPLACE VIEW)|DROP VIEW IF EXISTS|`+
+		`^(CREATE (TABLE IF NOT EXISTS|MATERIALIZED VIEW IF NOT EXISTS|OR REPLACE VIEW)|DROP VIEW IF EXISTS|` +
 			`SELECT throwIf\(.*|ALTER TABLE [a-z_]+\s+(ADD COLUMN IF NOT EXISTS|MODIFY QUERY))\s`)
 	for i, name := range names {
 		if !strings.HasPrefix(name, "000"+string(rune('1'+i))+"_") {

@@ -305,7 +305,8 @@ SELECT
 		' Leads:', toString(leads), ' Sales:', toString(sales), ' Refunds:', toString(refunds),
 		' Cancellations:', toString(cancellations), ' Reversals:', toString(reversals),
 		' GrossMinor:', toString(gross_minor), ' NegativeMinor:', toString(negative_minor),
-		' NetMinor:', toString(net_minor), ' RewardMinor:', toString(reward_minor), '}') AS line
+		' NetMinor:', toString(net_minor),
+		' StandingMinor:', toString(standing_minor), ' RewardMinor:', toString(reward_minor), '}') AS line
 FROM partner_performance
 WHERE clicks + leads + sales + refunds + cancellations + reversals > 0
 	OR gross_minor != 0 OR negative_minor != 0 OR reward_minor != 0`
@@ -313,8 +314,9 @@ WHERE clicks + leads + sales + refunds + cancellations + reversals > 0
 const conversionQuery = `
 SELECT
 	concat(toString(event_partition), '/', toString(event_offset)) AS key,
-	concatWithSeparator(';', workspace_id, event_id, type, verdict, reason, toString(effect), ifNull(amount, ''),
-		ifNull(net_amount, ''), currency, clawback, review, arrayStringConcat(flags, '|'), partner_name,
+	concatWithSeparator(';', workspace_id, event_id, type, verdict, reason, toString(effect),
+		ifNull(amount, ''), ifNull(net_amount, ''), ifNull(standing_change, ''), currency, clawback, review,
+		arrayStringConcat(flags, '|'), partner_name,
 		partner_relationship_now, parent_event_id) AS line
 FROM conversion_rows`
 

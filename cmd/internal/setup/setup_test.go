@@ -176,8 +176,8 @@ func TestWithoutTopics(t *testing.T) {
 
 func TestMigrate(t *testing.T) {
 	cfg := clickhouse.Config{DSN: clickhousetest.ForTest(t)}
-	for range 2 { // repeatable
-		if err := setup.Migrate(t.Context(), cfg, clickhouse.MergeTree, quiet); err != nil {
+	for range 2 { // repeatable, and without Kafka
+		if err := setup.Migrate(t.Context(), setup.Migration{ClickHouse: cfg}, quiet); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -189,7 +189,7 @@ func TestMigrate(t *testing.T) {
 	if err := conn.Exec(t.Context(), "SELECT count() FROM outcomes"); err != nil {
 		t.Error(err)
 	}
-	if err := setup.Migrate(t.Context(), cfg, "innodb", quiet); err == nil ||
+	if err := setup.Migrate(t.Context(), setup.Migration{ClickHouse: cfg, Engine: "innodb"}, quiet); err == nil ||
 		!strings.Contains(err.Error(), `"innodb"`) {
 		t.Errorf("an unknown engine: %v", err)
 	}
