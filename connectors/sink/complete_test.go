@@ -3,10 +3,12 @@ package sink
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
@@ -182,4 +184,67 @@ func TestCheckIdle(t *testing.T) {
 			t.Fatal("the group still has members after its sink left")
 		}
 	}
+}
+
+// The tables are settled where no sink runs and every declared batch is recorded, and
+// nowhere else.
+func TestCheckSettled(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.spread = 1
+	settled := func(want error, text string) {
+		t.Helper()
+		err := CheckSettled(t.Context(), r.sink(r.wh).kafka, r.wh, discard())
+		if !errors.Is(err, want) || err != nil && !strings.Contains(err.Error(), text) {
+			t.Errorf("got %v, want %v, %q", err, want, text)
+		}
+	}
+	settled(nil, "")
+	for at, text := range map[step]string{
+		stepIntentWritten: "[%d, %d) is declared and not recorded",
+		stepInsertDone:    "table clicks has rows up to offset %[2]d, table batches records them up to %[1]d",
+	} {
+		r.fill(100)
+		var declared [2]int64
+		s := r.sink(r.wh)
+		killAt(s, at, topic.Clicks, 1)
+		r.start(s).killed(t)
+		for _, c := range r.partitionStates() {
+			if c.mapping.topic == topic.Clicks && c.partition == 0 {
+				declared = [2]int64{c.intent.start, c.intent.end}
+			}
+		}
+		settled(ErrUnrecorded, "clicks partition 0: unfinished batch: "+fmt.Sprintf(text, declared[0], declared[1]))
+		run := r.start(r.sink(r.wh))
+		r.arrived()
+		settled(ErrBusy, "has 1 members")
+		run.stop(t)
+		settled(nil, "")
+	}
+	// Tables of yesterday's backup: what was declared since concerns none of their rows.
+	r.exec("DELETE FROM clicks WHERE src_offset >= 1")
+	r.exec("DELETE FROM batches WHERE topic = 'clicks'")
+	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES " +
+		"('" + r.partitionStates()[0].topicID + "', 'clicks', 0, 0, 1, 1)")
+	settled(nil, "")
+}
+
+// partitionStates reads what the group and the tables say about each partition, as
+// Complete does.
+func (r *rig) partitionStates() []*partitionClaim {
+	r.t.Helper()
+	s := r.sink(r.wh)
+	var err error
+	if s.client, err = kafka.NewClient(s.kafka, discard(), nil); err != nil {
+		r.t.Fatal(err)
+	}
+	defer s.client.Close()
+	if s.topicIDs, s.partitionCounts, err = s.readTopics(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+	claims, err := s.readPartitionStates(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return claims
 }

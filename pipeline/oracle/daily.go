@@ -41,7 +41,13 @@ type DailySums struct {
 	NegativeMinor int64 // sum of effect × amount of reversed rows
 	NetMinor      int64 // gross + negative
 	StandingMinor int64 // sum of standing changes
-	RewardMinor   int64 // sum of estimated rewards, minor units of Currency
+
+	// The parts of reversed amounts that changed nothing of what stands, by effect: −1
+	// and +1.
+	TakenBeyondMinor int64
+	GivenBeyondMinor int64
+
+	RewardMinor int64 // sum of estimated rewards, minor units of Currency
 }
 
 // Daily recomputes the rollup partner_daily from all clicks and all outcomes, sorted by
@@ -146,8 +152,16 @@ func (s DailySums) withEvent(o *event.Outcome) DailySums {
 		s.NegativeMinor += signed
 	}
 	s.NetMinor += signed
-	if change := standingChange(o); change != nil {
-		s.StandingMinor += *change
+	change := int64(0)
+	if c := standingChange(o); c != nil {
+		change = *c
+	}
+	s.StandingMinor += change
+	switch {
+	case signed < 0:
+		s.TakenBeyondMinor += change - signed
+	case o.Verdict == event.Reversed:
+		s.GivenBeyondMinor += signed - change
 	}
 	return s
 }

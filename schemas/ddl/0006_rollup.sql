@@ -34,6 +34,10 @@ ALTER TABLE outcomes
 -- partner_hourly_state whose rows are gone: they are in the hour's first quarter, and
 -- standing_minor is gross + negative.
 --
+-- taken_beyond_minor is what was taken back beyond what stood, given_beyond_minor what
+-- was given back beyond what was taken: of reversed events the part of the amount that
+-- changed nothing, by the sign of their effect. Neither is ever below 0.
+--
 -- approximated_events counts reversed events in whose place effect * amount stands in
 -- standing_minor.
 --
@@ -62,6 +66,8 @@ CREATE TABLE IF NOT EXISTS partner_quarter_hourly_state
     gross_minor     SimpleAggregateFunction(sum, Int128),
     negative_minor  SimpleAggregateFunction(sum, Int128),
     standing_minor  SimpleAggregateFunction(sum, Int128),
+    taken_beyond_minor SimpleAggregateFunction(sum, Int128),
+    given_beyond_minor SimpleAggregateFunction(sum, Int128),
     reward_minor    SimpleAggregateFunction(sum, Int128)
 )
 ENGINE = {{engine "AggregatingMergeTree"}}
@@ -111,6 +117,8 @@ SELECT
     sum(if(line.3 AND verdict = 'attributed', amount, 0)) AS gross_minor,
     sum(if(line.3 AND verdict = 'reversed', effect * amount, 0)) AS negative_minor,
     sum(if(line.3, standing_change, 0)) AS standing_minor,
+    sum(if(line.3 AND verdict = 'reversed' AND effect < 0, amount + standing_change, 0)) AS taken_beyond_minor,
+    sum(if(line.3 AND verdict = 'reversed' AND effect > 0, amount - standing_change, 0)) AS given_beyond_minor,
     sum(if(line.4, reward, 0)) AS reward_minor
 FROM
 (
@@ -170,8 +178,8 @@ WHERE
 ) = 2;
 -- +goose StatementEnd
 
--- net_minor = gross + negative; standing_minor is the net revenue. They differ by what
--- was taken back beyond what stood.
+-- standing_minor is the net revenue. net_minor, gross + negative, is standing_minor -
+-- taken_beyond_minor + given_beyond_minor.
 -- +goose StatementBegin
 CREATE OR REPLACE VIEW partner_daily AS
 SELECT
@@ -195,6 +203,8 @@ SELECT
     sum(state.negative_minor) AS negative_minor,
     sum(state.gross_minor) + sum(state.negative_minor) AS net_minor,
     sum(state.standing_minor) AS standing_minor,
+    sum(state.taken_beyond_minor) AS taken_beyond_minor,
+    sum(state.given_beyond_minor) AS given_beyond_minor,
     sum(state.reward_minor) AS reward_minor
 FROM partner_quarter_hourly_state AS state
 GROUP BY workspace_id, day, partner_id, program_id, link_id, currency, exponent;
@@ -232,6 +242,8 @@ SELECT
     daily.negative_minor AS negative_minor,
     daily.net_minor AS net_minor,
     daily.standing_minor AS standing_minor,
+    daily.taken_beyond_minor AS taken_beyond_minor,
+    daily.given_beyond_minor AS given_beyond_minor,
     daily.reward_minor AS reward_minor
 FROM partner_daily AS daily
 LEFT JOIN partners_now ON partners_now.workspace_id = daily.workspace_id AND partners_now.partner_id = daily.partner_id

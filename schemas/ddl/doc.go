@@ -1,7 +1,7 @@
 // Package ddl holds the ClickHouse schema: numbered migrations (*.sql, for goose) and
 // the statements that make roles.
 //
-//	topics ──sink──▶ base tables ──materialized views──▶ partner_hourly_state
+//	topics ──sink──▶ base tables ──materialized views──▶ partner_quarter_hourly_state
 //	                 clicks conversions outcomes              │
 //	                 rejections progress                      ▼
 //	                 catalog_versions batches ──────────▶ views: partner_daily,
@@ -20,9 +20,13 @@
 //     that is not there.
 //   - Money is in minor units, with currency and exponent beside it. Sums are Int128,
 //     since two amounts of nineteen digits must not wrap around.
+//   - One topic and partition, so one sink, writes a line of the rollup: its sums can
+//     be compared with the rows of that partition.
 //
 // The migrations are templates: {{engine "MergeTree"}} becomes the plain or the
-// replicated engine. They only go up, and each statement can be run again. Names of
-// tables are unqualified; only the roles name the database, because ClickHouse keeps
-// them outside of databases.
+// replicated engine. They only go up, and each statement can be run again. Migration
+// 0006 stops in the middle on a database with sums by the hour, until package
+// connectors/sink/rollup has carried them over (`ctl migrate`). Names of tables are
+// unqualified; only the roles name the database, because ClickHouse keeps them outside
+// of databases.
 package ddl

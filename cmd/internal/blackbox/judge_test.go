@@ -281,7 +281,7 @@ SELECT
 	toInt64(clicks), toInt64(human_clicks), toInt64(tokened_clicks),
 	toInt64(leads), toInt64(sales), toInt64(refunds), toInt64(cancellations), toInt64(reversals),
 	toInt64(gross_minor), toInt64(negative_minor), toInt64(net_minor), toInt64(standing_minor),
-	toInt64(reward_minor)
+	toInt64(taken_beyond_minor), toInt64(given_beyond_minor), toInt64(reward_minor)
 FROM partner_daily`)
 	if err != nil {
 		r.t.Fatal(err)
@@ -292,7 +292,8 @@ FROM partner_daily`)
 		if err := rows.Scan(&d.WorkspaceID, &d.Day, &d.PartnerID, &d.ProgramID, &d.LinkID, &d.Currency, &d.Exponent,
 			&d.Clicks, &d.HumanClicks, &d.TokenedClicks, &d.Leads, &d.Sales,
 			&d.Refunds, &d.Cancellations, &d.Reversals, &d.GrossMinor, &d.NegativeMinor, &d.NetMinor,
-			&d.StandingMinor, &d.RewardMinor); err != nil {
+			&d.StandingMinor, &d.TakenBeyondMinor, &d.GivenBeyondMinor,
+			&d.RewardMinor); err != nil {
 			r.t.Fatal(err)
 		}
 		if d.DailySums != (oracle.DailySums{}) {

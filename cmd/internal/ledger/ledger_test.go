@@ -306,7 +306,8 @@ SELECT
 		' Cancellations:', toString(cancellations), ' Reversals:', toString(reversals),
 		' GrossMinor:', toString(gross_minor), ' NegativeMinor:', toString(negative_minor),
 		' NetMinor:', toString(net_minor),
-		' StandingMinor:', toString(standing_minor), ' RewardMinor:', toString(reward_minor), '}') AS line
+		' StandingMinor:', toString(standing_minor), ' TakenBeyondMinor:', toString(taken_beyond_minor),
+		' GivenBeyondMinor:', toString(given_beyond_minor), ' RewardMinor:', toString(reward_minor), '}') AS line
 FROM partner_performance
 WHERE clicks + leads + sales + refunds + cancellations + reversals > 0
 	OR gross_minor != 0 OR negative_minor != 0 OR reward_minor != 0`

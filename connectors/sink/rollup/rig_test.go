@@ -170,7 +170,8 @@ func (r *rig) outcome(o outcome) {
 			standing_change_minor)
 		VALUES ('acme', 3, %d, '%s', '%s', '%s', '%s', '%s', %d, '%s', %s, '%s', %d, '%s', 3, %d, 1, 'prt', 'lnk',
 			7, 'USD', {'k':'v'}, ['too_fast'], %s)`,
-		r.offset, o.at, o.id, o.token, verdict, o.kind, o.effect, o.at, amount, currency, exponent, o.of, r.offset, standing))
+		r.offset, o.at, o.id, o.token, verdict, o.kind, o.effect, o.at, amount, currency, exponent, o.of, r.offset,
+		standing))
 	r.offset += 2 // markers of transactions are between
 }
 
