@@ -56,7 +56,7 @@ func (j *journey) setChanges(o *event.Outcome, change *rootChange) {
 		j.standingMinor = change.after - change.before
 		o.StandingChangeMinor = &j.standingMinor
 	}
-	j.setReward(o, &change.root, change.before, change.after)
+	j.setReward(o, change.root, change.before, change.after)
 }
 
 func setAmount(e *event.JourneyEvent, minor int64, currency string, exponent int32) {
@@ -68,7 +68,7 @@ func setAmount(e *event.JourneyEvent, minor int64, currency string, exponent int
 
 // rootChange is what a row with effect changes at the root of its chain.
 type rootChange struct {
-	root          event.JourneyEvent
+	root          *event.JourneyEvent
 	before, after int64 // the root's standing amount, minor units
 }
 
@@ -104,9 +104,10 @@ func changeOfWhether(before, after int64) int64 {
 
 // propagateStanding adds the standing amount of the new child e to the sum of its
 // parent, and the change of each event's standing amount to the sum of the next one up.
-// It ends at the root, or at a link of the chain that changes nothing.
+// It ends at the root, or at a link of the chain that changes nothing. p.event changes
+// with its row.
 func (j *journey) propagateStanding(e *event.JourneyEvent, p *parent) (rootChange, error) {
-	id, node := p.id, p.event
+	id, node := p.id, &p.event
 	child := linkChange{typ: e.Type, takes: e.Takes, after: e.Standing()}
 	for {
 		if node.Effect == 0 {
@@ -119,7 +120,7 @@ func (j *journey) propagateStanding(e *event.JourneyEvent, p *parent) (rootChang
 		node.Reversals += child.reversals()
 		after := node.Standing()
 		if child.isTaken() || child.reversals() != 0 {
-			if err := j.writeEvent(id, &node); err != nil {
+			if err := j.writeEvent(id, node); err != nil {
 				return rootChange{}, err
 			}
 		}
@@ -133,7 +134,8 @@ func (j *journey) propagateStanding(e *event.JourneyEvent, p *parent) (rootChang
 			id = e.RootID() // nothing changes above: only the root is needed, for the reward
 		}
 		atRoot := id == node.RootID()
-		if err := j.readReferencedEvent(id, &node); err != nil {
+		node = new(event.JourneyEvent)
+		if err := j.readReferencedEvent(id, node); err != nil {
 			return rootChange{}, err
 		}
 		if atRoot && !node.Type.Positive() {

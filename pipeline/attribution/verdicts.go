@@ -177,7 +177,7 @@ func (j *journey) attribute(ev *event.Conversion, o *event.Outcome, e *event.Jou
 		e.Follows = true
 		e.Origin = p.event.OriginAt()
 	}
-	j.setChanges(o, &rootChange{root: *e, before: 0, after: e.Standing()})
+	j.setChanges(o, &rootChange{root: e, before: 0, after: e.Standing()})
 }
 
 // judgeNegative is lines 10 to 14 for an event that has just arrived.

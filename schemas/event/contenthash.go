@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
+	"strconv"
 )
 
 // ContentHash returns the SHA-256 of the canonical event: everything that the merchant
@@ -57,13 +58,15 @@ func (c *Conversion) ContentHash() [32]byte {
 // Form, version 1: the byte 1, then each field as length (uvarint) and bytes, as in
 // ContentHash.
 func (c *Conversion) MoneyHash() (short [8]byte) {
-	amount := ""
+	var digits [20]byte
+	amount := digits[:0]
 	if c.AmountMinor != nil {
-		amount = formatInt(*c.AmountMinor)
+		amount = strconv.AppendInt(amount, *c.AmountMinor, 10)
 	}
-	b := make([]byte, 1, 256)
-	b[0] = 1
-	for _, s := range [...]string{string(c.Type), amount, c.Currency, c.OrderID, c.ParentEventID} {
+	b := append(make([]byte, 0, 256), 1)
+	b = appendText(b, string(c.Type))
+	b = append(binary.AppendUvarint(b, uint64(len(amount))), amount...)
+	for _, s := range [...]string{c.Currency, c.OrderID, c.ParentEventID} {
 		b = appendText(b, s)
 	}
 	hash := sha256.Sum256(b)
