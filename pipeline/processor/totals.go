@@ -12,15 +12,22 @@ import (
 // across any crash; Progress carries them to where they are compared with the tables.
 //
 //	+---------+------------------------------------------------------------------+
-//	| 1 B = 1 | uvarint each: read, attributed, reversed, duplicate, conflict,   |
+//	| 1 B = 2 | uvarint each: read, attributed, reversed, duplicate, conflict,   |
 //	| version | unattributed, unreadable, end of outcomes                        |
 //	+---------+------------------------------------------------------------------+
+//
+// Version 1 has the same form. It was written under the first rules; a processor of that
+// time refuses a partition whose totals have another version, so it cannot go on behind
+// the first transaction of today's rules.
 type totals struct {
 	read, attributed, reversed, duplicate, conflict, unattributed, unreadable int64
 	// outcomesEnd is the offset behind the last row in outcomes. No listing can tell
 	// it: markers of transactions are in the log too.
 	outcomesEnd int64
 }
+
+// totalsVersion rises with each rules version and each version of the journey rows.
+const totalsVersion = 2
 
 // totalsKey is the row's key: a table of one row.
 var totalsKey = []byte{'T'}
@@ -46,7 +53,7 @@ func (t *totals) countVerdict(v event.Verdict) {
 }
 
 func (t *totals) appendRow(b []byte) []byte {
-	b = append(b, 1)
+	b = append(b, totalsVersion)
 	for _, f := range t.counterFields() {
 		b = binary.AppendUvarint(b, uint64(*f))
 	}
@@ -57,7 +64,7 @@ func (t *totals) parseRow(b []byte) error {
 	if len(b) == 0 || b[0] == 0 {
 		return fmt.Errorf("malformed totals row: %x", b)
 	}
-	if b[0] > 1 {
+	if b[0] > totalsVersion {
 		return fmt.Errorf("totals row of version %d: %w", b[0], event.ErrNewer)
 	}
 	b = b[1:]
