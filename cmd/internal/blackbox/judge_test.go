@@ -75,7 +75,7 @@ func (r *rig) readTopics() *topicContents {
 }
 
 // oracleResult returns the oracle's verdicts, at a time before any wait has ended.
-func (f *topicContents) oracleResult() oracle.Result {
+func (f *topicContents) oracleResult(grace time.Duration) oracle.Result {
 	cfg := oracle.DefaultConfig()
 	cfg.Grace = grace
 	return oracle.Judge(cfg, f.clicks, f.events, 0)
@@ -98,7 +98,7 @@ func (r *rig) awaitSettled() {
 			unreadable++
 		}
 	}
-	truth := r.readTopics().oracleResult()
+	truth := r.readTopics().oracleResult(r.waits)
 	for {
 		ctx, cancel := context.WithTimeout(r.t.Context(), maxWait)
 		records := make(map[string]uint64)
@@ -149,7 +149,7 @@ func (r *rig) checkLedger(loads ...*trafficLoad) {
 	r.t.Helper()
 	r.awaitSettled()
 	f := r.readTopics()
-	truth := f.oracleResult()
+	truth := f.oracleResult(r.waits)
 	r.wantNoFindings("outcomes in Kafka", oracle.Diff(truth.Outcomes, f.outcomes))
 	r.compareTables(f)
 	r.wantNoFindings("partner_daily", diffRows(keyedRows(oracle.Daily(f.clicks, truth.Outcomes), dailyText),

@@ -345,7 +345,7 @@ func (m *matrix) checkResults() {
 	m.t.Helper()
 	began := time.Now()
 	events := int(m.writer.events.Load())
-	truth := m.readTopics().oracleResult()
+	truth := m.readTopics().oracleResult(grace)
 	m.watcher.awaitRows(maxWait, func() bool { return len(m.watcher.rows) >= len(truth.Outcomes) })
 	settled := time.Since(began)
 	f := m.readTopics()

@@ -39,7 +39,8 @@ var binaries = sync.OnceValues(func() (dir string, err error) {
 	out, err := exec.Command("go", "build", "-o", dir+"/", "github.com/nimriz/partners/cmd/redirector",
 		"github.com/nimriz/partners/cmd/gateway",
 		"github.com/nimriz/partners/cmd/processor", "github.com/nimriz/partners/cmd/sink",
-		"github.com/nimriz/partners/cmd/demo").CombinedOutput()
+		"github.com/nimriz/partners/cmd/demo", "github.com/nimriz/partners/cmd/ctl",
+		"github.com/nimriz/partners/cmd/export").CombinedOutput()
 	if err != nil {
 		return dir, fmt.Errorf("building the programs: %w: %s", err, out)
 	}
@@ -183,6 +184,20 @@ func (p *childProcess) currentRun() *processRun {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.current
+}
+
+// isRunning reports whether the program was started and has not ended.
+func (p *childProcess) isRunning() bool {
+	l := p.currentRun()
+	if l == nil {
+		return false
+	}
+	select {
+	case <-l.done:
+		return false
+	default:
+		return true
+	}
 }
 
 // awaitReady waits until the program serves.

@@ -55,6 +55,7 @@ type rig struct {
 	gatewayAt, redirectAt string // host:port
 	secrets               map[string]signature.Secret
 	unreadable            map[string]bool // "topic partition/offset" of unreadable records
+	waits                 time.Duration   // grace of the processors
 }
 
 const rigCatalog = `workspaces:
@@ -92,7 +93,7 @@ func newRig(t *testing.T, redirectorArgs ...string) *rig {
 	t.Helper()
 	clickhousetest.Need(t)
 	began := time.Now()
-	r := &rig{t: t, secrets: make(map[string]signature.Secret), unreadable: make(map[string]bool)}
+	r := &rig{t: t, secrets: make(map[string]signature.Secret), unreadable: make(map[string]bool), waits: grace}
 	var err error
 	if r.dir, err = os.MkdirTemp(clickhousetest.Base(), "blackbox-"); err != nil {
 		t.Fatal(err)
@@ -170,6 +171,11 @@ func (r *rig) startWarehouse(base int) {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { r.wh.Close() })
+	r.readSecrets()
+}
+
+func (r *rig) readSecrets() {
+	r.t.Helper()
 	for _, workspace := range []string{"acme", "globex"} {
 		text, err := os.ReadFile(filepath.Join(r.dir, "signing-secrets", workspace))
 		if err == nil {

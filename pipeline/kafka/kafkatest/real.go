@@ -69,7 +69,41 @@ func Three(t testing.TB, settings ...string) *RealBroker {
 	return startReal(t, 3, (*flock.Flock).TryLockContext, settings)
 }
 
+// RealFrom is Real with the data of an earlier broker of one node: dataDir, which
+// DataDir returned after Stop. It works on a copy.
+func RealFrom(t testing.TB, dataDir string, settings ...string) *RealBroker {
+	t.Helper()
+	b := prepareReal(t, 1, (*flock.Flock).TryRLockContext, settings)
+	if err := b.adoptData(dataDir); err != nil {
+		t.Fatalf("taking over the data of an earlier Apache Kafka: %v", err)
+	}
+	if err := b.bootNodes(b.nodes); err != nil {
+		t.Fatalf("starting Apache Kafka on the data of an earlier one: %v", err)
+	}
+	return b
+}
+
 func startReal(t testing.TB, nodes int, lock func(*flock.Flock, context.Context, time.Duration) (bool, error),
+	settings []string) *RealBroker {
+	t.Helper()
+	b := prepareReal(t, nodes, lock, settings)
+	for attempt := 1; ; attempt++ {
+		err := b.formatNodes()
+		if err == nil {
+			err = b.bootNodes(b.nodes)
+		}
+		if err == nil {
+			return b
+		}
+		b.killAllNodes()
+		if attempt == 3 || !strings.Contains(b.readLogs(), "Address already in use") {
+			t.Fatalf("starting Apache Kafka: %v", err)
+		}
+	}
+}
+
+// prepareReal makes the broker's directory, without data, and removes it with the test.
+func prepareReal(t testing.TB, nodes int, lock func(*flock.Flock, context.Context, time.Duration) (bool, error),
 	settings []string) *RealBroker {
 	t.Helper()
 	b := &RealBroker{t: t, settings: settings}
@@ -88,20 +122,42 @@ func startReal(t testing.TB, nodes int, lock func(*flock.Flock, context.Context,
 		b.nodes = append(b.nodes, &node{id: i + 1, dir: filepath.Join(dir, fmt.Sprint("node-", i+1))})
 	}
 	t.Cleanup(b.removeData)
-	for attempt := 1; ; attempt++ {
-		err := b.formatNodes()
-		if err == nil {
-			err = b.bootNodes(b.nodes)
-		}
-		if err == nil {
-			return b
-		}
-		b.killAllNodes()
-		if attempt == 3 || !strings.Contains(b.readLogs(), "Address already in use") {
-			t.Fatalf("starting Apache Kafka: %v", err)
+	return b
+}
+
+// adoptData gives the only node the data of an earlier one.
+func (b *RealBroker) adoptData(dataDir string) error {
+	n := b.nodes[0]
+	meta, err := os.ReadFile(filepath.Join(dataDir, "meta.properties"))
+	if err != nil {
+		return err
+	}
+	for _, line := range strings.Split(string(meta), "\n") {
+		name, value, _ := strings.Cut(line, "=")
+		switch name {
+		case "cluster.id":
+			b.clusterID = value
+		case "directory.id":
+			n.logDirID = value
 		}
 	}
+	if b.clusterID == "" || n.logDirID == "" {
+		return fmt.Errorf("%s: no cluster.id or directory.id in meta.properties", dataDir)
+	}
+	if n.port, err = freePorts(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(n.dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.CopyFS(n.dataDir(), os.DirFS(dataDir)); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(n.dir, "server.properties"), []byte(b.serverProperties(n)), 0o644)
 }
+
+// DataDir is where the first node keeps its data.
+func (b *RealBroker) DataDir() string { return b.nodes[0].dataDir() }
 
 // requireKafka skips or fails the test if Apache Kafka cannot run on this machine.
 func (b *RealBroker) requireKafka() {
