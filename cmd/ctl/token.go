@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/nimriz/partners/pipeline/token"
+	"github.com/nimriz/partners/schemas/secretdir"
 	"github.com/nimriz/partners/schemas/topic"
 )
 
@@ -24,8 +26,17 @@ func tokenCommands() []command {
 
 const keysUsage = "`directory` with one file per workspace id, one base64 key a line"
 
-func loadKeys(dir string) (*token.Keyring, error) {
+// loadKeys reads the token keys of one workspace, or of all that there are if workspace
+// is empty. None of these files may be unreadable.
+func loadKeys(dir, workspace string) (*token.Keyring, error) {
 	keys, err := token.LoadKeyring(os.DirFS(dir))
+	if err == nil {
+		found := keys.Findings()
+		found.Problems = slices.DeleteFunc(found.Problems, func(p *secretdir.Problem) bool {
+			return workspace != "" && p.File != workspace
+		})
+		err = found.Err()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("-token-keys %s: %w", dir, err)
 	}
@@ -58,7 +69,7 @@ func inspectToken(flags *flag.FlagSet) func(context.Context, *call) error {
 		if *dir == "" {
 			return nil
 		}
-		keys, err := loadKeys(*dir)
+		keys, err := loadKeys(*dir, *workspace)
 		if err != nil {
 			return err
 		}
@@ -74,6 +85,11 @@ func inspectToken(flags *flag.FlagSet) func(context.Context, *call) error {
 			return nil
 		}
 		c.say("mac        of workspace %s", owner)
+		for _, use := range keys.Uses() { // of all keys, the one that has just verified the token
+			if use.Workspace == owner && !use.At.IsZero() {
+				c.say("key        %s", use.KeyID)
+			}
+		}
 		return nil
 	}
 }
@@ -120,7 +136,7 @@ func mintToken(flags *flag.FlagSet) func(context.Context, *call) error {
 				return usagef("-at: %q is not RFC 3339, such as 2026-01-05T10:00:00Z", *at)
 			}
 		}
-		keys, err := loadKeys(*dir)
+		keys, err := loadKeys(*dir, *workspace)
 		if err != nil {
 			return err
 		}

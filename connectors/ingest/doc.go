@@ -35,8 +35,10 @@
 // would say something about events that are not even considered. A workspace that is
 // not in the catalog is refused as bad_signature, on the same path and with the same
 // number of MACs, even if a secret of it is loaded. A workspace without token key would
-// have every token refused. That is the operator's mistake, not the merchant's, so it
-// is answered 503 and logged as an error.
+// have every token refused, and one whose file of signing secrets cannot be used, with
+// nothing of an earlier one in force, every signature. That is the operator's mistake,
+// not the merchant's, so it is answered 503, which senders repeat, and logged as an
+// error.
 //
 // # Choices where the contract leaves one
 //

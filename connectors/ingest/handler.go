@@ -263,7 +263,7 @@ func (h *Handler) admitRequest(w http.ResponseWriter, r *http.Request, rq *reque
 	verified, err := h.keyring.Verify(rq.workspace, r.Header, rq.body.Bytes(), now)
 	genuine := verified.KeyID != ""
 	exists, tracking := false, false
-	if genuine {
+	if genuine || errors.Is(err, signature.ErrUnreadable) {
 		if exists, tracking = h.lookupWorkspace(rq.workspace); !exists {
 			err, genuine = signature.ErrBad, false
 		}
@@ -271,6 +271,9 @@ func (h *Handler) admitRequest(w http.ResponseWriter, r *http.Request, rq *reque
 	if !genuine {
 		if wait := h.limits.chargeUnverified(r.RemoteAddr, now); wait > 0 {
 			return rateLimitRefusal(wait)
+		}
+		if errors.Is(err, signature.ErrUnreadable) {
+			return unavailableRefusal()
 		}
 		return signatureRefusal(err)
 	}

@@ -754,6 +754,28 @@ func TestWorkspaceWithoutTokenKey(t *testing.T) {
 	}
 }
 
+// Where it is not known which secrets hold, a sender must not drop its events: 503, not
+// 401. That a workspace is not in the catalog stays hidden, and so is what a request
+// without headers would learn.
+func TestUnreadableSigningSecrets(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, c := range []struct {
+		signer, workspace, code string
+		status                  int
+	}{
+		{"torn", "torn", "unavailable", 503},
+		{"acme", "torn", "unavailable", 503},
+		{"tornghost", "tornghost", "bad_signature", 401},
+		{"torn", "acme", "bad_signature", 401},
+	} {
+		a := r.do(call{signer: c.signer, path: toWorkspace(c.workspace), body: r.event()})
+		if a.status != c.status || a.Code != c.code || (a.header.Get("Retry-After") != "") != (c.status == 503) {
+			t.Errorf("%s, signed by %s: %d %s", c.workspace, c.signer, a.status, a.body)
+		}
+	}
+}
+
 // countingReader is an endless body.
 type countingReader struct{ n int64 }
 

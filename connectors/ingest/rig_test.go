@@ -41,12 +41,13 @@ func secretOf(workspace string) signature.Secret {
 }
 
 // The workspaces of all tests. Only those in the catalog are known; muted has
-// conversion tracking off, keyless no token key.
+// conversion tracking off, keyless no token key. The files of signing secrets of torn
+// and tornghost cannot be used.
 var (
 	withSecrets = []string{"acme", "globex", "muted", "ghost", "keyless"}
 	withKeys    = []string{"acme", "globex", "muted", "ghost"}
 	// → conversion tracking
-	inCatalog = map[string]bool{"acme": true, "globex": true, "muted": false, "keyless": true}
+	inCatalog = map[string]bool{"acme": true, "globex": true, "muted": false, "keyless": true, "torn": true}
 )
 
 func catalogOf(id string) (exists, tracking bool) {
@@ -58,6 +59,9 @@ func signingKeys(t testing.TB) *signature.Keyring {
 	dir := fstest.MapFS{}
 	for _, w := range withSecrets {
 		dir[w] = &fstest.MapFile{Data: []byte(secretOf(w).Reveal() + "\n")}
+	}
+	for _, w := range []string{"torn", "tornghost"} {
+		dir[w] = &fstest.MapFile{Data: []byte("v1," + secretOf(w).Reveal() + "\n")}
 	}
 	k, err := signature.LoadKeyring(dir)
 	if err != nil {

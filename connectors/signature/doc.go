@@ -24,15 +24,16 @@
 //
 // A workspace may have up to eight active secrets, one a line in its file. To rotate
 // without a refused event, add the new secret below the old one, let the merchant
-// change over, and remove the old line when its key id no longer appears on accepted
-// events. The owner of the Keyring calls Reload after each change. A sender can also
+// change over, and remove the old line when Uses (a metric of pipeline/token) no longer
+// sees it. The owner of the Keyring calls Reload every now and then. A sender can also
 // sign with both for a while: webhook-signature holds up to ten signatures, and one
 // match is enough.
 //
 // # Shape
 //
-// Secret is one key. Keyring holds all secrets of a directory; Reload swaps them at
-// once. Verify parses the headers, looks for a matching MAC, and checks the clock.
+// Secret is one key. Keyring holds all secrets of a directory; Reload looks at it again,
+// file by file. Verify parses the headers, looks for a matching MAC, and checks the
+// clock.
 //
 // The package is our own because the Standard Webhooks project's Go library takes no
 // clock, makes a key from an empty secret or one without prefix, sets no limit on

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/nimriz/partners/schemas/secretdir"
 )
@@ -17,9 +19,12 @@ const MaxSecrets = 8
 // for concurrent use, with Reload too.
 type Keyring struct {
 	current atomic.Pointer[ring]
+
+	reloading sync.Mutex // guards set
+	set       *secretdir.Set[Secret]
 }
 
-// A ring is one loaded directory. It never changes.
+// A ring is what was in force after one look at the directory. It never changes.
 //
 // Every workspace, known or not, has exactly width secrets to try: its own, then
 // decoys. So a refusal costs width MACs over the body for any name, and its duration
@@ -27,30 +32,51 @@ type Keyring struct {
 type ring struct {
 	workspaces map[string]trialSecrets
 	unknown    trialSecrets // of every other name: decoys only
-	width      int          // the most secrets that a workspace has
+	width      int          // the most secrets that a workspace has to try, at least one
 }
 
 // LoadKeyring reads a directory in the form of package secretdir, with secrets
-// "whsec_…", all of which are active. An error names the file and the line, never the
-// secret. A file without secret, with more than MaxSecrets or with the same secret
-// twice is an error, and so is a directory without files.
+// "whsec_…", all of which are active. A file without secret, with more than MaxSecrets
+// or with the same secret twice cannot be used; such files are in Findings, by file and
+// line, and Verify answers their workspaces ErrUnreadable. The error is that the
+// directory cannot be read or has no workspace's file.
 func LoadKeyring(dir fs.FS) (*Keyring, error) {
-	k := new(Keyring)
-	if err := k.Reload(dir); err != nil {
-		return nil, err
+	set, err := secretdir.Load(dir, secretdir.Format[Secret]{
+		Parse:    parseLine,
+		Check:    checkSecrets,
+		KeepLast: true,
+	})
+	if err == nil && set.Findings().Files == 0 {
+		err = errors.New("the directory has no workspace's file")
+	}
+	k := &Keyring{set: set}
+	if err == nil {
+		err = k.putInForce()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("loading signing secrets: %w", err)
 	}
 	return k, nil
 }
 
-// Reload reads the directory again, as LoadKeyring does, and replaces all secrets at
-// once. After an error the old secrets stay active.
-func (k *Keyring) Reload(dir fs.FS) error {
-	loaded, err := loadRing(dir)
-	if err != nil {
-		return fmt.Errorf("loading signing secrets: %w", err)
+// Findings returns what the newest look at the directory found.
+func (k *Keyring) Findings() secretdir.Findings {
+	k.reloading.Lock()
+	defer k.reloading.Unlock()
+	return k.set.Findings()
+}
+
+// Reload looks at the directory again; see package secretdir for when a change counts.
+// A file that cannot be used leaves its workspace the secrets from before, but for
+// those that it readably lacks.
+func (k *Keyring) Reload() secretdir.Findings {
+	k.reloading.Lock()
+	defer k.reloading.Unlock()
+	findings := k.set.Reload()
+	if err := k.putInForce(); err != nil { // what was in force stays
+		findings.Problems = append(findings.Problems, &secretdir.Problem{Err: err})
 	}
-	k.current.Store(loaded)
-	return nil
+	return findings
 }
 
 // Size returns the number of workspaces and of their active secrets.
@@ -62,20 +88,42 @@ func (k *Keyring) Size() (workspaces, secrets int) {
 	return len(loaded.workspaces), secrets
 }
 
-func loadRing(dir fs.FS) (*ring, error) {
-	secrets, err := secretdir.Load(dir, parseSecrets)
-	if err != nil {
-		return nil, err
+// Uses returns when each active secret last signed a request.
+func (k *Keyring) Uses() []secretdir.Use {
+	var uses []secretdir.Use
+	for workspace, c := range k.current.Load().workspaces {
+		for _, secret := range c.secrets[:c.active] {
+			use := secretdir.Use{Workspace: workspace, KeyID: secret.KeyID()}
+			if at := (*secret.sealed).usedAt.Load(); at != 0 {
+				use.At = time.Unix(at, 0)
+			}
+			uses = append(uses, use)
+		}
 	}
-	if len(secrets) == 0 {
-		return nil, errors.New("the directory has no workspace's file")
+	return uses
+}
+
+// putInForce makes a ring of what the set has in force. The error is that there are no
+// random bytes for decoys.
+func (k *Keyring) putInForce() error {
+	inForce := k.set.InForce()
+	r := &ring{workspaces: make(map[string]trialSecrets, len(inForce)), width: 1}
+	for workspace, held := range inForce {
+		pending := held.Pending[:min(len(held.Pending), MaxSecrets)]
+		c := trialSecrets{
+			secrets:    append(held.Values, pending...),
+			active:     len(held.Values),
+			pending:    len(pending),
+			unreadable: held.Unreadable && len(held.Values) == 0,
+		}
+		r.workspaces[workspace] = c
+		r.width = max(r.width, len(c.secrets))
 	}
-	r := &ring{workspaces: make(map[string]trialSecrets, len(secrets))}
-	for workspace, active := range secrets {
-		r.workspaces[workspace] = trialSecrets{secrets: active, active: len(active)}
-		r.width = max(r.width, len(active))
+	if err := r.fillWithDecoys(); err != nil {
+		return err
 	}
-	return r, r.fillWithDecoys()
+	k.current.Store(r)
+	return nil
 }
 
 // fillWithDecoys gives every candidate list the same length; see ring.
@@ -88,33 +136,35 @@ func (r *ring) fillWithDecoys() error {
 		}
 	}
 	for name, c := range r.workspaces {
-		c.secrets = append(c.secrets, decoys[c.active:]...)
+		c.secrets = append(c.secrets, decoys[len(c.secrets):]...)
 		r.workspaces[name] = c
 	}
 	r.unknown = trialSecrets{secrets: decoys}
 	return nil
 }
 
-// parseSecrets reads the active secrets of one workspace.
-func parseSecrets(file secretdir.File) ([]Secret, error) {
-	var secrets []Secret
-	firstLine := make(map[string]int) // of each secret, by its text
-	for _, line := range file.Lines {
-		secret, err := ParseSecret(line.Text)
-		if err != nil {
-			return nil, line.Errorf("%w", err)
-		}
-		if first, ok := firstLine[line.Text]; ok {
-			return nil, line.Errorf("the same secret as on line %d", first)
-		}
-		firstLine[line.Text] = line.Number
-		if len(secrets) == MaxSecrets {
-			return nil, line.Errorf("more than %d secrets", MaxSecrets)
-		}
-		secrets = append(secrets, secret)
+func parseLine(_ string, line secretdir.Line) (Secret, error) {
+	secret, err := ParseSecret(line.Text)
+	if err != nil {
+		return Secret{}, line.Errorf("%w", err)
 	}
-	if len(secrets) == 0 {
-		return nil, errors.New("no secret in it")
+	return secret, nil
+}
+
+// checkSecrets judges the active secrets of one workspace as a whole.
+func checkSecrets(entries []secretdir.Entry[Secret]) error {
+	firstLine := make(map[string]int, len(entries)) // of each secret, by its text
+	for i, e := range entries {
+		if first, ok := firstLine[e.Line.Text]; ok {
+			return e.Line.Errorf("the same secret as on line %d", first)
+		}
+		firstLine[e.Line.Text] = e.Line.Number
+		if i == MaxSecrets {
+			return e.Line.Errorf("more than %d secrets", MaxSecrets)
+		}
 	}
-	return secrets, nil
+	if len(entries) == 0 {
+		return errors.New("no secret in it")
+	}
+	return nil
 }

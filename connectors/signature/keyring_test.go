@@ -7,6 +7,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -127,13 +130,16 @@ func TestLoadKeyring(t *testing.T) {
 		{"carriage return within", "acme", a[:10] + "\r" + a[10:],
 			`acme line 1: a signing secret is padded standard base64 after whsec_`},
 		{"no key", "acme", "whsec_", `acme line 1: a signing secret has 24 to 64 bytes, this one has 0`},
-		{"extension", "acme.txt", a, `acme.txt: a file is named by its workspace, [a-z0-9-]{1,64}`},
-		{"65 characters", strings.Repeat("a", 65), a, `a file is named by its workspace`},
+		{"extension", "acme.txt", a, `the directory has no workspace's file`},
 		{"directory", "acme/key", a, `acme: `},
 		{"nothing but hidden files", ".gitkeep", "", "the directory has no workspace's file"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := LoadKeyring(fstest.MapFS{c.file: {Data: []byte(c.text)}})
+			k, err := LoadKeyring(fstest.MapFS{c.file: {Data: []byte(c.text)}})
+			if err == nil {
+				found := k.Findings()
+				err = found.Err()
+			}
 			if c.want == "" {
 				if err != nil {
 					t.Fatal(err)
@@ -167,37 +173,131 @@ func TestLoadKeyringSkipsDotFiles(t *testing.T) {
 }
 
 func TestReload(t *testing.T) {
-	k := ringOf(t, "acme: old")
-	verify := func(name string) error {
-		_, err := k.Verify("acme", signedHeader(t, "msg_1", testNow, nil, namedSecret(name)), nil, testNow)
-		return err
-	}
-	if err := k.Reload(fstest.MapFS{"acme": {Data: []byte("oops")}}); err == nil {
-		t.Fatal("a broken file was loaded")
-	}
-	if err := verify("old"); err != nil {
-		t.Fatalf("after a failed reload the old secret is refused: %v", err)
-	}
-	if err := k.Reload(fstest.MapFS{"acme": {Data: []byte(namedSecret("new").Reveal())}}); err != nil {
+	dir := secretFiles("acme: old", "globex: g")
+	k, err := LoadKeyring(dir)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := verify("old"); err != ErrBad {
-		t.Fatalf("after the reload the old secret: %v, want ErrBad", err)
+	reload := func(name, text string) {
+		dir[name] = &fstest.MapFile{Data: []byte(text)}
+		k.Reload()
+		k.Reload()
 	}
-	if err := verify("new"); err != nil {
-		t.Fatalf("after the reload the new secret: %v", err)
+	verify := func(workspace, name string, want error) {
+		t.Helper()
+		h := signedHeader(t, "msg_1", testNow, nil, namedSecret(name))
+		if _, err := k.Verify(workspace, h, nil, testNow); err != want {
+			t.Errorf("%s, signed with %s: %v, want %v", workspace, name, err, want)
+		}
+	}
+	reload("acme", namedSecret("old").Reveal()+"\nv1,"+namedSecret("new").Reveal())
+	verify("acme", "old", nil)
+	verify("acme", "new", ErrBad)
+	reload("acme", namedSecret("old").Reveal()+"\noops\n"+namedSecret("new").Reveal())
+	verify("acme", "old", nil)
+	verify("acme", "new", ErrUnreadable) // it will be good, once the line above is mended
+	verify("acme", "g", ErrBad)
+	reload("globex", namedSecret("h").Reveal()) // while acme's file cannot be used
+	verify("globex", "g", ErrBad)
+	verify("globex", "h", nil)
+	reload("acme", namedSecret("new").Reveal())
+	verify("acme", "old", ErrBad)
+	verify("acme", "new", nil)
+	reload("acme", namedSecret("other").Reveal()+"\noops")
+	verify("acme", "new", ErrUnreadable)
+	verify("acme", "other", ErrUnreadable)
+	verify("globex", "h", nil)
+	verify("unknown", "h", ErrBad)
+}
+
+// A workspace whose file cannot be used from the start is not refused as one without
+// the secret would be, and costs the same MACs.
+func TestStartWithUnreadableFile(t *testing.T) {
+	dir := secretFiles("globex: g h")
+	dir["acme"] = &fstest.MapFile{Data: []byte("oops")}
+	k, err := LoadKeyring(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := signedHeader(t, "msg_1", testNow, nil, namedSecret("g"))
+	if _, err := k.Verify("acme", h, nil, testNow); err != ErrUnreadable {
+		t.Errorf("acme: %v, want ErrUnreadable", err)
+	}
+	if _, err := k.Verify("globex", h, nil, testNow); err != nil {
+		t.Errorf("globex: %v", err)
+	}
+	if _, err := k.Verify("acme", http.Header{}, nil, testNow); !errors.Is(err, ErrMissing) {
+		t.Errorf("acme without signature: %v, want ErrMissing", err)
+	}
+	c, err := parseClaim(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, macs, _ := k.current.Load().secretsOf("acme").matchSignature(c, nil); macs != 2 {
+		t.Errorf("%d MACs, want 2 as for any other name", macs)
 	}
 }
 
-// A secret common to both directories is good at every moment of a reload.
-func TestReloadWhileVerifying(t *testing.T) {
-	k := ringOf(t, "acme: both old")
-	h := signedHeader(t, "msg_1", testNow, nil, namedSecret("both"))
-	dirs := []fs.FS{}
-	for _, second := range []string{"new", "old"} {
-		text := namedSecret("both").Reveal() + "\n" + namedSecret(second).Reveal()
-		dirs = append(dirs, fstest.MapFS{"acme": {Data: []byte(text)}})
+// Uses tell when each active secret last signed a request, over reloads.
+func TestUses(t *testing.T) {
+	dir := secretFiles("acme: old new")
+	k, err := LoadKeyring(dir)
+	if err != nil {
+		t.Fatal(err)
 	}
+	uses := func() string {
+		var list []string
+		for _, u := range k.Uses() {
+			for _, name := range []string{"old", "new", "third"} {
+				if u.KeyID == namedSecret(name).KeyID() && !u.At.IsZero() {
+					list = append(list, fmt.Sprint(u.Workspace, " ", name, " ", u.At.Sub(testNow)))
+				}
+			}
+		}
+		slices.Sort(list)
+		return fmt.Sprint(len(k.Uses()), list)
+	}
+	sign := func(name string, at time.Time) {
+		if _, err := k.Verify("acme", signedHeader(t, "msg_1", at, nil, namedSecret(name)), nil, at); (err == nil) !=
+			(name != "stranger") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	want := func(want string) {
+		t.Helper()
+		if got := uses(); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	want("2 []")
+	sign("stranger", testNow)
+	want("2 []")
+	sign("old", testNow)
+	sign("old", testNow.Add(-time.Minute))
+	want("2 [acme old 0s]")
+	sign("new", testNow.Add(time.Minute))
+	want("2 [acme new 1m0s acme old 0s]")
+	dir["acme"] = &fstest.MapFile{Data: []byte(namedSecret("third").Reveal() + "\n" + namedSecret("new").Reveal())}
+	k.Reload()
+	k.Reload()
+	want("2 [acme new 1m0s]")
+}
+
+// A secret common to both versions of a file is good at every moment of a reload.
+func TestReloadWhileVerifying(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "acme")
+	write := func(second string) {
+		text := namedSecret("both").Reveal() + "\n" + namedSecret(second).Reveal()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	write("old")
+	k, err := LoadKeyring(os.DirFS(filepath.Dir(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := signedHeader(t, "msg_1", testNow, nil, namedSecret("both"))
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -210,8 +310,10 @@ func TestReloadWhileVerifying(t *testing.T) {
 		})
 	}
 	for i := range 50 {
-		if err := k.Reload(dirs[i%2]); err != nil {
-			t.Error(err)
+		write([]string{"new", "old"}[i%2])
+		k.Reload()
+		if found := k.Reload(); found.Err() != nil {
+			t.Error(found.Err())
 		}
 	}
 	wg.Wait()

@@ -26,9 +26,8 @@ func namedSecret(name string) Secret {
 	return s
 }
 
-// ringOf makes a keyring of lines "workspace: name name …".
-func ringOf(t testing.TB, lines ...string) *Keyring {
-	t.Helper()
+// secretFiles makes a directory of lines "workspace: name name …".
+func secretFiles(lines ...string) fstest.MapFS {
 	dir := fstest.MapFS{}
 	for _, line := range lines {
 		workspace, names, _ := strings.Cut(line, ":")
@@ -38,7 +37,13 @@ func ringOf(t testing.TB, lines ...string) *Keyring {
 		}
 		dir[workspace] = &fstest.MapFile{Data: []byte(text.String())}
 	}
-	k, err := LoadKeyring(dir)
+	return dir
+}
+
+// ringOf makes a keyring of lines "workspace: name name …".
+func ringOf(t testing.TB, lines ...string) *Keyring {
+	t.Helper()
+	k, err := LoadKeyring(secretFiles(lines...))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 )
 
 const (
@@ -43,6 +44,8 @@ type keyMaterial struct {
 	text  string
 	key   []byte
 	keyID string
+
+	usedAt atomic.Int64 // when Verify last found it, Unix seconds; 0: not yet
 }
 
 // ParseSecret reads "whsec_" followed by the padded standard base64 of 24 to 64 bytes.

@@ -43,6 +43,9 @@ var (
 	// ErrBad: no signature was made with an active secret of the workspace, or there is
 	// no such workspace. It is never wrapped, so that the two read the same.
 	ErrBad = errors.New("no signature matches")
+	// ErrUnreadable: whether a signature matches is not known, because the workspace's
+	// file of secrets cannot be used now. The sender is not to blame. It has no Code.
+	ErrUnreadable = errors.New("the workspace's signing secrets cannot be read")
 	// ErrStale: genuinely signed, more than Tolerance ago.
 	ErrStale = errors.New("webhook-timestamp is too old")
 	// ErrFuture: genuinely signed, for a time more than Tolerance ahead.

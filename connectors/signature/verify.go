@@ -15,7 +15,10 @@ type Verified struct {
 
 type trialSecrets struct {
 	secrets []Secret // ring.width of them
-	active  int      // the first active ones are real, the rest decoys
+	active  int      // the first active ones are in force
+	pending int      // the next are in a file that cannot be used; the rest are decoys
+	// unreadable: none is active because the workspace's file cannot be used.
+	unreadable bool
 }
 
 // Verify checks that body and headers were signed with an active secret of the
@@ -25,7 +28,9 @@ type trialSecrets struct {
 //
 // Verify checks first the form of the headers (ErrMissing), then the signatures
 // (ErrBad), and only then the clock (ErrStale, ErrFuture): a client without secret
-// learns nothing about time or workspace.
+// learns nothing about time or workspace. ErrUnreadable stands in for ErrBad where the
+// workspace's file cannot be used, and nothing of it is in force or the secret is in
+// another of its lines.
 //
 // With ErrStale and ErrFuture the result is filled in, because the request is genuine
 // and its refusal can be recorded; with any other error it is zero.
@@ -34,10 +39,15 @@ func (k *Keyring) Verify(workspace string, h http.Header, body []byte, now time.
 	if err != nil {
 		return Verified{}, err
 	}
-	key, _, ok := k.current.Load().secretsOf(workspace).matchSignature(c, body)
-	if !ok {
+	candidates := k.current.Load().secretsOf(workspace)
+	key, _, ok := candidates.matchSignature(c, body)
+	switch {
+	case !ok && (candidates.unreadable || key != Secret{}):
+		return Verified{}, ErrUnreadable
+	case !ok:
 		return Verified{}, ErrBad
 	}
+	key.markUsed(now)
 	v := Verified{KeyID: key.KeyID(), WebhookID: c.id, Timestamp: clampedUnix(c.timestamp)}
 	seconds, tolerance := now.Unix(), int64(Tolerance/time.Second)
 	switch {
@@ -58,8 +68,8 @@ func (r *ring) secretsOf(workspace string) trialSecrets {
 }
 
 // matchSignature returns the first active secret that made one of the claim's
-// signatures, and the number of MACs it computed: width of them unless one matches. A
-// decoy never matches, whatever the bytes.
+// signatures, and the number of MACs it computed: width of them unless one matches. If
+// none does, key is a pending one that did. A decoy never matches, whatever the bytes.
 func (c trialSecrets) matchSignature(signed claim, body []byte) (key Secret, macs int, ok bool) {
 	for i, secret := range c.secrets {
 		sum := secret.computeMAC(signed.head, body)
@@ -71,8 +81,11 @@ func (c trialSecrets) matchSignature(signed claim, body []byte) (key Secret, mac
 		if equal && i < c.active {
 			return secret, macs, true
 		}
+		if equal && i < c.active+c.pending {
+			key = secret
+		}
 	}
-	return Secret{}, macs, false
+	return key, macs, false
 }
 
 // clampedUnix converts a timestamp to a time that formats without overflow, even if it
@@ -80,4 +93,12 @@ func (c trialSecrets) matchSignature(signed claim, body []byte) (key Secret, mac
 func clampedUnix(seconds int64) time.Time {
 	const year1, year9999 = -62135596800, 253402300799
 	return time.Unix(min(max(seconds, year1), year9999), 0).UTC()
+}
+
+// markUsed remembers that the secret signed a request.
+func (s Secret) markUsed(now time.Time) {
+	usedAt := &(*s.sealed).usedAt
+	if seconds := now.Unix(); usedAt.Load() < seconds {
+		usedAt.Store(seconds)
+	}
 }

@@ -14,6 +14,20 @@
 // workspace, before they cost any state. It has 48 bits: a forger needs 2^47 signed
 // requests on average for one hit.
 //
+// A click of a workspace without key has a token too, of random bytes only (Unsigned):
+// it names the click, no visitor sees it, and it verifies nowhere.
+//
 // MAC input: the byte 1 (version), the length of the workspace id as one byte, the
 // workspace id, and the first 14 bytes of the token.
+//
+// # Metrics
+//
+// A process that reads token keys, signing secrets or reader tokens registers these, in
+// cmd/internal/components; component names it, flag the directory.
+//
+//	partners_secrets_unreadable{component,flag}    files that cannot be used; a directory
+//	                                               that cannot be read counts as one
+//	partners_secrets_last_used_timestamp_seconds{component,flag,workspace,key_id}
+//	                                               of each signing secret and token key in
+//	                                               force; 0: not since the process started
 package token

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -32,10 +33,11 @@ const (
 	macVersion  = 1             // the first byte of the MAC input
 )
 
-// Errors of Parse and Verify.
+// Errors of Parse and Verify, and of Mint.
 var (
 	ErrMalformed = errors.New("malformed token: want 27 base62 characters")
 	ErrInvalid   = errors.New("invalid token: not minted for this workspace")
+	ErrNoKey     = errors.New("the workspace has no token key")
 )
 
 // Parse decodes a token's text. It does not check the MAC. The error is ErrMalformed.
@@ -71,58 +73,105 @@ func SecondsOf(unixMillis int64) uint32 {
 // all of them verify. A Keyring is safe for concurrent use, including Reload.
 type Keyring struct {
 	keys atomic.Pointer[map[string][]*key] // by workspace id
+
+	reloading sync.Mutex // guards set
+	set       *secretdir.Set[*key]
 }
 
 // key pools keyed hashers: setting one up costs twice as much as the MAC of a token.
-type key struct{ hashers sync.Pool }
+type key struct {
+	hashers sync.Pool
+	id      string       // see KeyID
+	usedAt  atomic.Int64 // when it last minted or verified, Unix seconds; 0: not yet
+}
 
-func newKey(secret []byte) *key {
-	return &key{hashers: sync.Pool{New: func() any { return hmac.New(sha256.New, secret) }}}
+func newKey(text string, secret []byte) *key {
+	return &key{
+		hashers: sync.Pool{New: func() any { return hmac.New(sha256.New, secret) }},
+		id:      KeyID(text),
+	}
+}
+
+// KeyID names a key without revealing it: the first 8 hex digits of the SHA-256 of its
+// line.
+func KeyID(line string) string {
+	digest := sha256.Sum256([]byte(line))
+	return hex.EncodeToString(digest[:4])
 }
 
 // LoadKeyring reads one file per workspace from dir, named by the workspace's id, with
-// one base64 key of at least 16 bytes a line. It skips blank lines and lines that begin
-// with #. Errors name the file and the line, never the key.
+// one base64 key of at least 16 bytes a line, in the form of package secretdir. Files
+// that cannot be used are in Findings, by file and line; their workspaces have no key.
+// The error is that the directory cannot be read.
 func LoadKeyring(dir fs.FS) (*Keyring, error) {
-	k := new(Keyring)
-	if err := k.Reload(dir); err != nil {
-		return nil, err
+	set, err := secretdir.Load(dir, secretdir.Format[*key]{
+		Parse:    parseKey,
+		Check:    checkKeys,
+		KeepLast: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading token keys: %w", err)
 	}
+	k := &Keyring{set: set}
+	k.putInForce()
 	return k, nil
 }
 
-// Reload reads the directory again, as LoadKeyring does, and replaces all keys at once.
-// On an error the previous keys stay active.
-func (k *Keyring) Reload(dir fs.FS) error {
-	keys, err := loadKeys(dir)
-	if before := k.keys.Load(); err == nil && len(keys) == 0 && before != nil && len(*before) > 0 {
-		err = errors.New("the directory no longer contains a key file")
-	}
-	if err != nil {
-		return fmt.Errorf("reading token keys: %w", err)
+// Findings returns what the newest look at the directory found.
+func (k *Keyring) Findings() secretdir.Findings {
+	k.reloading.Lock()
+	defer k.reloading.Unlock()
+	return k.set.Findings()
+}
+
+// Reload looks at the directory again; see package secretdir for when a change counts.
+// A file that cannot be used leaves its workspace the keys from before, but for those
+// that it readably lacks.
+func (k *Keyring) Reload() secretdir.Findings {
+	k.reloading.Lock()
+	defer k.reloading.Unlock()
+	findings := k.set.Reload()
+	k.putInForce()
+	return findings
+}
+
+func (k *Keyring) putInForce() {
+	inForce := k.set.InForce()
+	keys := make(map[string][]*key, len(inForce))
+	for workspace, held := range inForce {
+		keys[workspace] = held.Values
 	}
 	k.keys.Store(&keys)
-	return nil
 }
 
-func loadKeys(dir fs.FS) (map[string][]*key, error) {
-	return secretdir.Load(dir, parseKeys)
-}
-
-// parseKeys reads the keys of one workspace.
-func parseKeys(file secretdir.File) ([]*key, error) {
-	var keys []*key
-	for _, line := range file.Lines {
-		secret, err := base64.StdEncoding.DecodeString(line.Text)
-		if err != nil || len(secret) < minKeyBytes {
-			return nil, line.Errorf("want standard base64 of at least %d bytes", minKeyBytes)
+// Uses returns when each key last minted or verified a token.
+func (k *Keyring) Uses() []secretdir.Use {
+	var uses []secretdir.Use
+	for workspace, keys := range *k.keys.Load() {
+		for _, one := range keys {
+			use := secretdir.Use{Workspace: workspace, KeyID: one.id}
+			if at := one.usedAt.Load(); at != 0 {
+				use.At = time.Unix(at, 0)
+			}
+			uses = append(uses, use)
 		}
-		keys = append(keys, newKey(secret))
 	}
-	if len(keys) == 0 {
-		return nil, errors.New("no key in it")
+	return uses
+}
+
+func parseKey(_ string, line secretdir.Line) (*key, error) {
+	secret, err := base64.StdEncoding.DecodeString(line.Text)
+	if err != nil || len(secret) < minKeyBytes {
+		return nil, line.Errorf("want standard base64 of at least %d bytes", minKeyBytes)
 	}
-	return keys, nil
+	return newKey(line.Text, secret), nil
+}
+
+func checkKeys(entries []secretdir.Entry[*key]) error {
+	if len(entries) == 0 {
+		return errors.New("no key in it")
+	}
+	return nil
 }
 
 // NewKey returns a line for a key file: 32 bytes read from random, in base64.
@@ -140,18 +189,19 @@ func (k *Keyring) keysOf(workspace string) []*key { return (*k.keys.Load())[work
 func (k *Keyring) Has(workspace string) bool { return len(k.keysOf(workspace)) > 0 }
 
 // Mint returns a new token of the workspace with the given time and ten bytes read from
-// random: crypto/rand.Reader, except in seeded tests. It fails if the workspace has no
-// key or random fails.
+// random: crypto/rand.Reader, except in seeded tests. It fails with ErrNoKey, or if
+// random fails.
 func (k *Keyring) Mint(workspace string, at time.Time, random io.Reader) (Raw, error) {
 	var raw Raw
 	keys := k.keysOf(workspace)
 	if len(keys) == 0 {
-		return raw, fmt.Errorf("minting a token: workspace %q has no token key", workspace)
+		return raw, fmt.Errorf("minting a token: workspace %q: %w", workspace, ErrNoKey)
 	}
 	binary.BigEndian.PutUint32(raw[:4], SecondsOf(at.UnixMilli()))
 	if _, err := io.ReadFull(random, raw[4:macOffset]); err != nil {
 		return raw, fmt.Errorf("minting a token: %w", err)
 	}
+	keys[0].markUsed()
 	sum := computeMAC(keys[0], workspace, &raw)
 	copy(raw[macOffset:], sum[:])
 	return raw, nil
@@ -167,10 +217,29 @@ func (k *Keyring) Verify(workspace, text string) (Raw, error) {
 	for _, key := range k.keysOf(workspace) {
 		sum := computeMAC(key, workspace, &raw)
 		if hmac.Equal(sum[:], raw[macOffset:]) {
+			key.markUsed()
 			return raw, nil
 		}
 	}
 	return raw, ErrInvalid
+}
+
+// markUsed remembers that the key minted or verified a token.
+func (k *key) markUsed() {
+	if now := time.Now().Unix(); k.usedAt.Load() < now {
+		k.usedAt.Store(now)
+	}
+}
+
+// Unsigned returns a token that no key signed, with ten bytes read from random and six
+// more in place of the MAC. It names a click that its visitor does not get to see: it
+// verifies in no workspace.
+func Unsigned(at time.Time, random io.Reader) (raw Raw, err error) {
+	binary.BigEndian.PutUint32(raw[:4], SecondsOf(at.UnixMilli()))
+	if _, err := io.ReadFull(random, raw[4:]); err != nil {
+		return raw, fmt.Errorf("making a token without key: %w", err)
+	}
+	return raw, nil
 }
 
 // computeMAC returns the MAC of the first macOffset bytes of raw. See the package

@@ -94,8 +94,13 @@ func TestVerify(t *testing.T) {
 func TestLoadErrors(t *testing.T) {
 	f := func(text, want string) {
 		t.Helper()
-		_, err := token.LoadKeyring(fstest.MapFS{"acme": &fstest.MapFile{Data: []byte(text)}})
-		if err == nil || !strings.Contains(err.Error(), want) {
+		k, err := token.LoadKeyring(fstest.MapFS{"acme": &fstest.MapFile{Data: []byte(text)}, "globex": &fstest.MapFile{
+			Data: []byte(key1)}})
+		if err != nil || k.Has("acme") || !k.Has("globex") {
+			t.Fatalf("%q: %v", text, err)
+		}
+		found := k.Findings()
+		if err = found.Err(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want …%s…", text, err, want)
 		}
 	}
@@ -107,32 +112,94 @@ func TestLoadErrors(t *testing.T) {
 	f("c2hvcnQ=", "at least 16 bytes")
 }
 
-// After Reload a keyring verifies tokens of its new keys. If the directory cannot be
-// used, it keeps the old keys.
+// After Reload a keyring verifies tokens of its new keys. A file that cannot be used
+// leaves the old ones, but for those that are readably gone.
 func TestReload(t *testing.T) {
-	k := newKeyring(t, map[string]string{"acme": key1})
-	raw, err := k.Mint("acme", at, rand.Reader)
+	dir := fstest.MapFS{"acme": {Data: []byte(key1)}, "globex": {Data: []byte(key1)}}
+	k, err := token.LoadKeyring(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	verifies := func(want error) {
-		t.Helper()
-		if _, err := k.Verify("acme", token.Text(&raw)); !errors.Is(err, want) {
-			t.Errorf("got %v, want %v", err, want)
-		}
-	}
-	for _, broken := range []fstest.MapFS{{}, {"acme": &fstest.MapFile{Data: []byte("oops")}}} {
-		if err := k.Reload(broken); err == nil {
-			t.Errorf("%v was taken", broken)
-		}
-		verifies(nil)
-	}
-	for text, want := range map[string]error{key2 + "\n" + key1: nil, key2: token.ErrInvalid} {
-		if err := k.Reload(fstest.MapFS{"acme": &fstest.MapFile{Data: []byte(text)}}); err != nil {
+	minted := map[string]string{}
+	for _, workspace := range []string{"acme", "globex"} {
+		raw, err := k.Mint(workspace, at, rand.Reader)
+		if err != nil {
 			t.Fatal(err)
 		}
-		verifies(want)
+		minted[workspace] = token.Text(&raw)
 	}
+	for _, step := range []struct {
+		workspace, text string
+		acme, globex    error
+		unreadable      int
+	}{
+		{"acme", "oops", nil, nil, 1},
+		{"globex", key2, nil, token.ErrInvalid, 1}, // while acme's file cannot be used
+		{"globex", key2 + "\n" + key1, nil, nil, 1},
+		{"acme", key2 + "\noops", token.ErrInvalid, nil, 1},
+		{"acme", key2 + "\n" + key1, nil, nil, 0},
+		{"acme", key2, token.ErrInvalid, nil, 0},
+	} {
+		dir[step.workspace] = &fstest.MapFile{Data: []byte(step.text)}
+		k.Reload()
+		found := k.Reload()
+		for workspace, want := range map[string]error{"acme": step.acme, "globex": step.globex} {
+			if _, err := k.Verify(workspace, minted[workspace]); !errors.Is(err, want) {
+				t.Errorf("%s = %q: %s: %v, want %v", step.workspace, step.text, workspace, err, want)
+			}
+		}
+		if found.Unreadable() != step.unreadable {
+			t.Errorf("%s = %q: %v", step.workspace, step.text, found.Err())
+		}
+	}
+	delete(dir, "acme")
+	delete(dir, "globex")
+	k.Reload()
+	if found := k.Reload(); found.Err() == nil || !k.Has("globex") {
+		t.Errorf("an empty directory was believed: %v", found.Err())
+	}
+}
+
+// Uses tell when a key last minted or verified. A token without key verifies nowhere.
+func TestUses(t *testing.T) {
+	k := newKeyring(t, map[string]string{"acme": key1 + "\n" + key2})
+	old := newKeyring(t, map[string]string{"acme": key2})
+	used := func(want ...string) {
+		t.Helper()
+		var ids []string
+		for _, u := range k.Uses() {
+			if u.Workspace == "acme" && !u.At.IsZero() {
+				ids = append(ids, u.KeyID)
+			}
+		}
+		slices.Sort(ids)
+		slices.Sort(want)
+		if !slices.Equal(ids, want) || len(k.Uses()) != 2 {
+			t.Errorf("used %v, want %v", ids, want)
+		}
+	}
+	raw, err := token.Unsigned(at, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Verify("acme", token.Text(&raw)); !errors.Is(err, token.ErrInvalid) || !token.Time(&raw).Equal(at) {
+		t.Errorf("%v, minted %v", err, token.Time(&raw))
+	}
+	if _, err := k.Mint("globex", at, rand.Reader); !errors.Is(err, token.ErrNoKey) {
+		t.Errorf("%v, want ErrNoKey", err)
+	}
+	used()
+	if raw, err = old.Mint("acme", at, rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Verify("acme", token.Text(&raw)); err != nil {
+		t.Fatal(err)
+	}
+	used(token.KeyID(key2))
+	if _, err := k.Mint("acme", at, rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	used(token.KeyID(key1), token.KeyID(key2))
 }
 
 // Text order, byte order and time order are the same.

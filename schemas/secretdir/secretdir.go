@@ -6,67 +6,45 @@
 //	signing-secrets/
 //	├── ..data      ignored: names with a dot in front (Kubernetes mounts secrets so)
 //	├── acme        two secrets; blank lines and lines that begin with # do not count
+//	├── acme.bak    ignored with a warning: no workspace has such an id
 //	└── globex      one secret
 //
-// Daemons read a directory again every five seconds: cmd/internal/components,
-// reload_secrets.go.
+// Daemons look at a directory again every two seconds (cmd/internal/components,
+// reload_secrets.go), so that a change is in force within five.
 //
-// The package knows nothing of what a line means; the caller parses it. Errors name the
-// file and the line, never what the line contains.
+// # Promises
+//
+//   - A file decides for its workspace alone. One that cannot be used changes nothing
+//     for the others, and a process starts without it.
+//   - A file that cannot be used adds nothing, and takes away only what it readably
+//     lacks. An entry is readably gone if no line is it any more, and at least one line
+//     can be read or every line that is there is a comment. A line that cannot be read
+//     but contains the entry ("v1,whsec_…"), or is the beginning of it without an end of
+//     line, still is it. A blank file says nothing: a full disk leaves one, too. To
+//     revoke all secrets of a workspace, remove its file.
+//   - A change is believed when two looks in a row have found the same, so a file that is
+//     being written, or that an editor replaces, is not believed. Only the first look
+//     believes what it finds.
+//   - A directory that cannot be read changes nothing.
+//   - Errors name the file and the line, never what the line contains.
+//
+// # Shape
+//
+// A Format knows what a line means. Load reads a directory into a Set; Reload looks
+// again; InForce is what holds now. An entry that stays keeps its value over reloads.
 package secretdir
 
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
+	"time"
 )
-
-// File is what one workspace's file contains.
-type File struct {
-	Workspace string // the file's name, [a-z0-9-]{1,64}
-	Lines     []Line // without blank lines and comments; may be empty
-}
 
 // Line is one entry of a file.
 type Line struct {
 	Number int    // in the file, from 1; blank lines and comments count
 	Text   string // without white space around it
-}
-
-// Load reads every file of dir and parses each on its own: parse turns one workspace's
-// file into what the caller keeps for it. Any problem is an error that names the file:
-// a name that is no workspace id, a directory, a file that cannot be read, an error of
-// parse. An empty directory gives an empty map, which the caller may refuse.
-func Load[T any](dir fs.FS, parse func(File) (T, error)) (map[string]T, error) {
-	entries, err := fs.ReadDir(dir, ".")
-	if err != nil {
-		return nil, err
-	}
-	byWorkspace := make(map[string]T)
-	for _, entry := range entries {
-		name := entry.Name()
-		if strings.HasPrefix(name, ".") {
-			continue
-		}
-		loaded, err := loadFile(dir, name, parse)
-		if err != nil {
-			return nil, nameFile(name, err)
-		}
-		byWorkspace[name] = loaded
-	}
-	return byWorkspace, nil
-}
-
-func loadFile[T any](dir fs.FS, name string, parse func(File) (T, error)) (loaded T, err error) {
-	if !isWorkspaceID(name) {
-		return loaded, errors.New("a file is named by its workspace, [a-z0-9-]{1,64}")
-	}
-	text, err := fs.ReadFile(dir, name)
-	if err != nil {
-		return loaded, err
-	}
-	return parse(File{Workspace: name, Lines: Lines(text)})
 }
 
 // Lines returns the entries of a file: its lines without white space around them, and
@@ -96,21 +74,78 @@ type lineError struct {
 	err    error
 }
 
-// Error does not name the file; nameFile does.
+// Error does not name the file; a Problem does.
 func (e *lineError) Error() string { return fmt.Sprintf("line %d: %v", e.number, e.err) }
 
 // Unwrap returns the error about the line.
 func (e *lineError) Unwrap() error { return e.err }
 
-// nameFile writes "acme line 2: …", or "acme: …" for the file as a whole.
-func nameFile(name string, err error) error {
-	var line *lineError
-	if errors.As(err, &line) {
-		return fmt.Errorf("%s %w", name, err)
-	}
-	return fmt.Errorf("%s: %w", name, err)
+// Problem is why a file, or the directory, cannot be used.
+type Problem struct {
+	File string // its name in the directory; "" for the directory itself
+	Line int    // from 1; 0 for the file as a whole
+	Err  error
 }
 
+// Error returns "acme line 2: …", or "acme: …" for the file as a whole.
+func (p *Problem) Error() string {
+	switch {
+	case p.File == "":
+		return p.Err.Error()
+	case p.Line == 0:
+		return fmt.Sprintf("%s: %v", p.File, p.Err)
+	}
+	return fmt.Sprintf("%s line %d: %v", p.File, p.Line, p.Err)
+}
+
+// Unwrap returns what is wrong, without its place.
+func (p *Problem) Unwrap() error { return p.Err }
+
+// newProblem takes the line out of an error of Line.Errorf.
+func newProblem(file string, err error) *Problem {
+	if line, ok := errors.AsType[*lineError](err); ok {
+		return &Problem{File: file, Line: line.number, Err: line.err}
+	}
+	return &Problem{File: file, Err: err}
+}
+
+// Findings are what Load or Reload found.
+type Findings struct {
+	Problems []*Problem // in the order of files and lines
+	Ignored  []string   // names that are no workspace id, in order
+	Changed  []string   // workspaces of which other entries are in force than before, in order
+	Files    int        // that are named by a workspace
+	Entries  int        // in force, of all workspaces
+}
+
+// Unreadable is the number of files that cannot be used; the directory counts as one.
+func (f *Findings) Unreadable() int {
+	n := 0
+	for i, p := range f.Problems {
+		if i == 0 || f.Problems[i-1].File != p.File {
+			n++
+		}
+	}
+	return n
+}
+
+// Err returns all problems as one error; nil without any.
+func (f *Findings) Err() error {
+	list := make([]error, len(f.Problems))
+	for i, p := range f.Problems {
+		list[i] = p
+	}
+	return errors.Join(list...)
+}
+
+// Use is when an entry in force was last used.
+type Use struct {
+	Workspace string
+	KeyID     string    // of the entry; never the entry
+	At        time.Time // to the second; zero: not since the process started
+}
+
+// isWorkspaceID reports whether a name is [a-z0-9-]{1,64}.
 func isWorkspaceID(name string) bool {
 	if len(name) < 1 || len(name) > 64 {
 		return false

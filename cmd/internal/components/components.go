@@ -4,7 +4,7 @@
 //
 //	components.go  one type per component, with its configuration and Run
 //	catalog.go     following the catalog topic, and retrying until Kafka answers
-//	reload_secrets.go  reloading directories of secrets
+//	reload_secrets.go  reloading directories of secrets, with their metrics and log lines
 //	readiness.go   the gate that holds requests until a component can serve
 package components
 
@@ -86,6 +86,7 @@ func (c *Redirector) Run(ctx context.Context) error {
 			return fmt.Errorf("-country-db: %w", err)
 		}
 	}
+	reloadKeys := newSecretsWatch(d, "redirector").add("-token-keys", keys)
 	spool, err := redirect.OpenSpool(c.Config, d.Log, d.Registry)
 	if err != nil {
 		return err
@@ -121,9 +122,7 @@ func (c *Redirector) Run(ctx context.Context) error {
 			c.serving.Store(true)
 		})
 	})
-	g.Go("token keys", func(ctx context.Context) error {
-		return reloadSecrets(ctx, d.Log, "-token-keys", c.TokenKeys, keys.Reload)
-	})
+	g.Go("token keys", reloadKeys)
 	g.Go("listener", daemon.HTTP(c.Listener, handler, d.Log))
 	return g.Wait(ctx)
 }
@@ -164,15 +163,13 @@ func (c *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("-signing-secrets: %w", err)
 	}
+	watch := newSecretsWatch(d, "gateway")
+	reloadKeys, reloadSecrets := watch.add("-token-keys", keys), watch.add("-signing-secrets", secrets)
 	gate := newReadinessGate(ingest.Unavailable())
 	var g daemon.Group
 	g.Go("events", func(ctx context.Context) error { return c.acceptEvents(ctx, d, keys, secrets, gate) })
-	g.Go("token keys", func(ctx context.Context) error {
-		return reloadSecrets(ctx, d.Log, "-token-keys", c.TokenKeys, keys.Reload)
-	})
-	g.Go("signing secrets", func(ctx context.Context) error {
-		return reloadSecrets(ctx, d.Log, "-signing-secrets", c.SigningSecrets, secrets.Reload)
-	})
+	g.Go("token keys", reloadKeys)
+	g.Go("signing secrets", reloadSecrets)
 	g.Go("listener", daemon.HTTP(c.Listener, gate, d.Log))
 	return g.Wait(ctx)
 }
@@ -268,8 +265,9 @@ func (c *Report) Run(ctx context.Context) error {
 	d := c.forComponent("report")
 	readers, err := web.LoadReaderTokens(os.DirFS(c.ReaderTokens))
 	if err != nil {
-		return err
+		return fmt.Errorf("-reader-tokens: %w", err)
 	}
+	reloadTokens := newSecretsWatch(d, "report").add("-reader-tokens", readers)
 	gate := newReadinessGate(web.Unavailable())
 	var g daemon.Group
 	g.Go("warehouse", func(ctx context.Context) error {
@@ -283,9 +281,7 @@ func (c *Report) Run(ctx context.Context) error {
 		<-ctx.Done() // the listener has stopped before: no request is under way
 		return nil
 	})
-	g.Go("reader tokens", func(ctx context.Context) error {
-		return reloadSecrets(ctx, d.Log, "-reader-tokens", c.ReaderTokens, readers.Reload)
-	})
+	g.Go("reader tokens", reloadTokens)
 	g.Go("listener", daemon.HTTP(c.Listener, gate, d.Log))
 	return g.Wait(ctx)
 }

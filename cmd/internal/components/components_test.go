@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -329,49 +328,5 @@ func TestRetryLogsOnceAMinute(t *testing.T) {
 			!strings.Contains(lines[3], `msg="no longer waiting for ClickHouse"`) {
 			t.Errorf("%d attempts, %v:\n%s", attempts, err, &log)
 		}
-	})
-}
-
-// Secrets are reloaded when a file changes. Those read before stay in force while the
-// directory cannot be read.
-func TestReloadSecrets(t *testing.T) {
-	dir := secretsDir(t, "one")
-	now := ""
-	again := func(files fs.FS) error {
-		b, err := fs.ReadFile(files, "acme")
-		if err == nil && string(b) == "bad" {
-			err = errors.New("bad")
-		}
-		if err == nil {
-			now = string(b)
-		}
-		return err
-	}
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		go reloadSecrets(ctx, slog.New(slog.DiscardHandler), "-x", dir, again)
-		f := func(text, want string) {
-			t.Helper()
-			if err := os.WriteFile(filepath.Join(dir, "acme"), []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(pollInterval + time.Second)
-			synctest.Wait()
-			if now != want {
-				t.Errorf("after %q: %q is in force, want %q", text, now, want)
-			}
-		}
-		f("one", "one")
-		f("three", "three")
-		f("bad", "three")
-		f("seven", "seven")
-		if err := os.RemoveAll(dir); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(pollInterval + time.Second)
-		if now != "seven" {
-			t.Errorf("without a directory %q is in force", now)
-		}
-		cancel()
 	})
 }

@@ -2,73 +2,153 @@ package components
 
 import (
 	"context"
-	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"strings"
+	"sync"
 	"time"
+
+	"github.com/nimriz/partners/schemas/secretdir"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
-// pollInterval is how often a directory of secrets is checked for changes.
-const pollInterval = 5 * time.Second
+// pollInterval is how often a directory of secrets is looked at. A change counts once
+// two looks have found the same, so it is in force within twice that time, and a little.
+const pollInterval = 2 * time.Second
 
-// reloadSecrets calls read for the directory of a flag whenever a file in it has
-// changed, until ctx ends. If read fails, the error is logged and the secrets that were
-// read before stay in force.
-func reloadSecrets(ctx context.Context, log *slog.Logger, flag, dir string, read func(fs.FS) error) error {
-	inForce := "" // fingerprint of the directory when it was last read
-	// The files may have changed between the start and now.
-	if found, err := fingerprintDir(dir); err == nil && read(os.DirFS(dir)) == nil {
-		inForce = found
+// secretFiles are the files of one directory: signing secrets, token keys or reader
+// tokens.
+type secretFiles interface {
+	Findings() secretdir.Findings
+	Reload() secretdir.Findings
+}
+
+// usedSecrets know when each of them was last used.
+type usedSecrets interface{ Uses() []secretdir.Use }
+
+// secretsWatch reloads the directories of a component, and tells of files that cannot
+// be used.
+type secretsWatch struct {
+	log        *slog.Logger
+	unreadable *prometheus.GaugeVec // files, by flag
+	uses       *usesCollector
+}
+
+func newSecretsWatch(d Deps, component string) *secretsWatch {
+	labels := prometheus.Labels{"component": component}
+	w := &secretsWatch{
+		log: d.Log,
+		unreadable: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name:        "partners_secrets_unreadable",
+			Help:        "Files of secrets that cannot be used, by flag; a directory that cannot be read is one.",
+			ConstLabels: labels,
+		}, []string{"flag"}),
+		uses: &usesCollector{byFlag: map[string]usedSecrets{}, desc: prometheus.NewDesc(
+			"partners_secrets_last_used_timestamp_seconds",
+			"When a signing secret or token key that is in force was last used; 0: not since this process started.",
+			[]string{"flag", "workspace", "key_id"}, labels)},
 	}
-	lastError := ""
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		found, err := fingerprintDir(dir)
-		if err == nil && found == inForce {
-			lastError = ""
-			continue
-		}
-		if err == nil {
-			err = read(os.DirFS(dir))
-		}
-		if err == nil {
-			inForce = found
-			lastError = ""
-			log.Info("secrets reloaded", "flag", flag, "directory", dir)
-		} else if err.Error() != lastError {
-			lastError = err.Error()
-			log.Error("changed secrets cannot be read; the previous ones stay in force", "flag", flag, "error", err)
+	if d.Registry != nil {
+		d.Registry.MustRegister(w.unreadable, w.uses)
+	}
+	return w
+}
+
+// add reports what was found at the start, and returns what reloads the files until its
+// context ends.
+func (w *secretsWatch) add(flag string, files secretFiles) func(context.Context) error {
+	if used, ok := files.(usedSecrets); ok {
+		w.uses.add(flag, used)
+	}
+	l := &findingsLog{log: w.log.With("flag", flag), logged: map[string]string{}}
+	found := files.Findings()
+	l.write(&found)
+	w.unreadable.WithLabelValues(flag).Set(float64(found.Unreadable()))
+	return func(ctx context.Context) error {
+		tick := time.NewTicker(pollInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+			found := files.Reload()
+			l.write(&found)
+			w.unreadable.WithLabelValues(flag).Set(float64(found.Unreadable()))
+			if len(found.Changed) > 0 {
+				l.log.Info("secrets reloaded", "workspaces_changed", len(found.Changed), "first", found.Changed[0],
+					"entries", found.Entries)
+			}
 		}
 	}
 }
 
-// fingerprintDir returns a text that differs whenever a file of the directory differs
-// in name, size or time. Kubernetes mounts secrets as links into a directory that it
-// replaces, so links are followed.
-func fingerprintDir(dir string) (string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return "", err
-	}
-	var b strings.Builder
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") {
-			continue
+// findingsLog writes each finding once, until it is over.
+type findingsLog struct {
+	log    *slog.Logger
+	logged map[string]string // by file, its problem; an ignored file has none
+}
+
+func (l *findingsLog) write(found *secretdir.Findings) {
+	now := make(map[string]string, len(found.Problems)+len(found.Ignored))
+	for _, p := range found.Problems {
+		if now[p.File] == "" { // its first problem will do
+			now[p.File] = p.Error()
 		}
-		info, err := os.Stat(filepath.Join(dir, e.Name()))
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintln(&b, e.Name(), info.Size(), info.ModTime().UnixNano())
 	}
-	return b.String(), nil
+	for file, problem := range now {
+		if l.logged[file] != problem {
+			l.log.Error("secrets cannot be read; of what was in force, what is not readably gone stays",
+				"error", problem)
+		}
+	}
+	for _, name := range found.Ignored {
+		if _, known := l.logged[name]; !known {
+			l.log.Warn("a file of secrets is ignored: no workspace has such an id, [a-z0-9-]{1,64}", "file", name)
+		}
+		now[name] = ""
+	}
+	for file, problem := range l.logged {
+		if now[file] == "" && problem != "" {
+			l.log.Info("secrets can be read again", "file", file)
+		}
+	}
+	l.logged = now
+}
+
+// usesCollector tells when secrets were last used. It has a series for each that is in
+// force, so there are never more than lines in the files.
+type usesCollector struct {
+	desc *prometheus.Desc
+
+	mu     sync.Mutex // a scrape may come while flags are added
+	byFlag map[string]usedSecrets
+}
+
+func (c *usesCollector) add(flag string, used usedSecrets) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.byFlag[flag] = used
+}
+
+// Describe implements prometheus.Collector.
+func (c *usesCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+
+// Collect implements prometheus.Collector.
+func (c *usesCollector) Collect(ch chan<- prometheus.Metric) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for flag, secrets := range c.byFlag {
+		newest := map[[2]string]float64{} // by workspace and key id: a file may have a key twice
+		for _, use := range secrets.Uses() {
+			id := [2]string{use.Workspace, use.KeyID}
+			at := 0.0
+			if !use.At.IsZero() {
+				at = float64(use.At.Unix())
+			}
+			newest[id] = max(newest[id], at)
+		}
+		for id, at := range newest {
+			ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, at, flag, id[0], id[1])
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 
@@ -41,6 +42,9 @@ func missingFeature(w *catalog.Workspace, need ...feature) string {
 // returns the workspace's id with the error.
 func (s *Server) admit(req *http.Request, workspace string, need ...feature) (*catalog.Workspace, error) {
 	token, err := s.tokens.authenticate(req, s.now())
+	if errors.Is(err, errUnreadable) || err != nil && s.tokens.isUnreadable(workspace) {
+		return nil, unreadableTokens()
+	}
 	if err != nil {
 		return nil, &problem{
 			Status: http.StatusUnauthorized,

@@ -1,6 +1,8 @@
 package web
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
 	"net/url"
 	"strings"
@@ -179,7 +181,7 @@ func TestSession(t *testing.T) {
 	value := strings.TrimPrefix(cookie, cookieName+"=")
 	for _, forged := range []string{value[:len(value)-2],
 		value + "A", "AAAA", readerToken{workspace: "acme", name: "alice"}.encodeCookie(time.Now().Add(time.Hour)),
-		(*r.server.tokens.byWorkspace.Load())["acme"][0].encodeCookie(r.server.now().Add(-time.Second))} {
+		(*r.server.tokens.byWorkspace.Load())["acme"].Values[0].encodeCookie(r.server.now().Add(-time.Second))} {
 		if code := with(cookieName+"="+forged, "/"); code != 401 {
 			t.Errorf("cookie %.20s…: %d", forged, code)
 		}
@@ -210,15 +212,93 @@ func TestLoadReaderTokens(t *testing.T) {
 		"# x\nal ice:" + sum:            "line 2",
 		"a:" + sum + "\na:" + sum:       "twice",
 	} {
-		_, err := LoadReaderTokens(fstest.MapFS{"acme": {Data: []byte(text)}})
-		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) ||
+		readers, err := LoadReaderTokens(fstest.MapFS{"acme": {Data: []byte(text)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := readers.Findings()
+		if err = found.Err(); (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) ||
 			!strings.Contains(err.Error(), "acme")) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 	}
-	if _, err := LoadReaderTokens(fstest.MapFS{"acme": {Data: []byte("alice:" + sum)},
-		"globex": {Data: []byte("bob:" + sum)}}); err == nil ||
-		!strings.Contains(err.Error(), "globex line 1: the token of bob is also in acme") {
-		t.Errorf("one token for two workspaces: %v", err)
+}
+
+// A token opens one workspace: the file that takes it later cannot be used, and the
+// workspace that had it does not notice.
+func TestTokenOpensOneWorkspace(t *testing.T) {
+	sum := func(token string) string {
+		digest := sha256.Sum256([]byte(token))
+		return hex.EncodeToString(digest[:])
+	}
+	dir := fstest.MapFS{"globex": {Data: []byte("alice:" + sum("a"))}, "acme": {Data: []byte("bob:" + sum("b"))}}
+	readers, err := LoadReaderTokens(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir["acme"] = &fstest.MapFile{Data: []byte("bob:" + sum("b") + "\nmallory:" + sum("a"))}
+	readers.Reload()
+	found := readers.Reload()
+	want := "acme line 2: it is also in globex, and opens one workspace alone"
+	if err := found.Err(); err == nil || err.Error() != want {
+		t.Errorf("%v", err)
+	}
+	for token, want := range map[string]string{"a": "globex", "b": "acme"} {
+		if got, ok := readers.find(token); !ok || got.workspace != want {
+			t.Errorf("token %s opens %q, want %s", token, got.workspace, want)
+		}
+	}
+}
+
+// Where it is not known who may read a workspace, its readers are told to come again.
+// Others notice nothing.
+func TestUnreadableReaderTokens(t *testing.T) {
+	r := newRig(t)
+	dir := fstest.MapFS{"acme": {Data: []byte("alice")}}
+	for _, w := range []string{"globex", "initech"} {
+		sum := sha256.Sum256([]byte("secret of " + w))
+		dir[w] = &fstest.MapFile{Data: []byte("alice:" + hex.EncodeToString(sum[:]) + "\n")}
+	}
+	session := r.server.tokens.byWorkspace.Load()
+	acme := (*session)["acme"].Values[0]
+	cookie := acme.encodeCookie(r.server.now().Add(time.Hour))
+	readers, err := LoadReaderTokens(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.server.tokens = readers
+	for _, c := range []struct {
+		as, path string
+		want     int
+	}{
+		{"acme", "/v1/workspaces/acme/performance", 503},
+		{"", "/v1/workspaces/acme/performance", 503},
+		{"globex", "/v1/workspaces/acme/performance", 403},
+		{"globex", "/v1/workspaces/globex/performance", 200},
+		{"acme", "/v1/workspaces/globex/performance", 401},
+		{"", "/", 401},
+		{"globex", "/", 200},
+	} {
+		code, h, body := r.get(c.as, c.path)
+		if code != c.want || (code == 503) != (h.Get("Retry-After") != "") {
+			t.Errorf("%s as %q: %d, want %d; Retry-After %q: %.200s", c.path, c.as, code, c.want,
+				h.Get("Retry-After"), body)
+		}
+	}
+	req, err := http.NewRequest(http.MethodGet, r.URL+"/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.AddCookie(&http.Cookie{Name: cookieName, Value: cookie})
+	if code, h, _ := r.do(req); code != 503 || h.Get("Retry-After") == "" {
+		t.Errorf("with a session: %d", code)
+	}
+	form := url.Values{"workspace": {"acme"}, "token": {"secret of acme"}}
+	if req, err = http.NewRequest(http.MethodPost, r.URL+"/session", strings.NewReader(form.Encode())); err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if code, h, body := r.do(req); code != 503 || h.Get("Retry-After") == "" || !strings.Contains(body, "<h1>") {
+		t.Errorf("signing in: %d %.200s", code, body)
 	}
 }

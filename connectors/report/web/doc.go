@@ -25,7 +25,9 @@
 // signin.go for the cookie). A feature that the workspace's plan or flags do not
 // include is 403: performance, conservation and coverage need partner_reporting,
 // outcomes and events also conversion_reporting, a CSV also exports. They are read from
-// the newest catalog and never decide what is stored.
+// the newest catalog and never decide what is stored. Where it is not known who may read
+// a workspace, because its file of reader tokens cannot be used and nothing of an earlier
+// one is in force, a request without a valid token is 503 instead of 401.
 //
 // # Promises
 //
@@ -40,5 +42,6 @@
 //	partners_report_requests_total{route,code}  requests, by route and status; aborted: the
 //	                                            answer broke off; 499: its reader left first
 //	partners_report_request_seconds{route}      time from a request to the end of its answer
-//	partners_report_sign_ins_total{result}      sign-ins, accepted and refused
+//	partners_report_sign_ins_total{result}      sign-ins: accepted, refused, unavailable (the
+//	                                            workspace's reader tokens cannot be read)
 package web

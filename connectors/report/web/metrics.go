@@ -29,7 +29,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"route"}),
 		signIns: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "partners_report_sign_ins_total",
-			Help: "Sign-ins, accepted and refused.",
+			Help: "Sign-ins: accepted, refused, or unavailable because the reader tokens cannot be read.",
 		}, []string{"result"}),
 	}
 }

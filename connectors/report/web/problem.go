@@ -11,6 +11,9 @@ import (
 	"github.com/nimriz/partners/connectors/report"
 )
 
+// codeUnavailable is the code of what may work in a moment.
+const codeUnavailable = "unavailable"
+
 // problem is an RFC 9457 answer.
 type problem struct {
 	Title  string `json:"title"`            // of the status
@@ -28,17 +31,24 @@ func writeProblem(w http.ResponseWriter, p *problem) {
 	if p.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
+	setRetryAfter(w, p)
 	w.WriteHeader(p.Status)
 	json.NewEncoder(w).Encode(p)
+}
+
+// setRetryAfter tells a client to try again, unless the same would fail again.
+func setRetryAfter(w http.ResponseWriter, p *problem) {
+	if p.Code == codeUnavailable {
+		w.Header().Set("Retry-After", "5")
+	}
 }
 
 // Unavailable answers every request 503: for a server that has no warehouse yet.
 func Unavailable() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Retry-After", "5")
 		writeProblem(w, &problem{
 			Status: http.StatusServiceUnavailable,
-			Code:   "unavailable",
+			Code:   codeUnavailable,
 			Detail: "the warehouse does not answer yet",
 		})
 	})
@@ -76,7 +86,7 @@ func (s *Server) toProblem(req *http.Request, err error) *problem {
 		s.watch.Failed(answering, 0, fmt.Errorf("%s: %w", req.URL.Path, err))
 		return &problem{
 			Status: http.StatusServiceUnavailable,
-			Code:   "unavailable",
+			Code:   codeUnavailable,
 			Detail: "the warehouse does not answer; try again",
 		}
 	}

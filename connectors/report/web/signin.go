@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,7 +24,10 @@ import (
 // ReaderTokens are the tokens by which people and programs may read a workspace. They
 // are safe for concurrent use, with Reload too.
 type ReaderTokens struct {
-	byWorkspace atomic.Pointer[map[string][]readerToken]
+	byWorkspace atomic.Pointer[map[string]secretdir.Held[readerToken]]
+
+	reloading sync.Mutex // guards set
+	set       *secretdir.Set[readerToken]
 }
 
 type readerToken struct {
@@ -35,49 +39,45 @@ type readerToken struct {
 var tokenName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 // LoadReaderTokens reads a directory with one file per workspace id, a line
-// NAME:SHA-256-OF-THE-TOKEN-IN-HEX for each token. Empty lines, and those that begin
-// with #, are skipped.
+// NAME:SHA-256-OF-THE-TOKEN-IN-HEX for each token, in the form of package secretdir. A
+// token opens one workspace: a file with the token of another cannot be used. Such
+// files are in Findings, by file and line. The error is that the directory cannot be
+// read.
 func LoadReaderTokens(dir fs.FS) (*ReaderTokens, error) {
-	r := new(ReaderTokens)
-	if err := r.Reload(dir); err != nil {
-		return nil, err
+	set, err := secretdir.Load(dir, secretdir.Format[readerToken]{
+		Parse: parseToken,
+		Check: checkNames,
+		Claim: func(t readerToken) string { return string(t.sum[:]) },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading reader tokens: %w", err)
 	}
+	r := &ReaderTokens{set: set}
+	r.putInForce()
 	return r, nil
 }
 
-// Reload reads the directory again, as LoadReaderTokens does, and replaces all tokens
-// at once. On an error the tokens from before stay valid.
-func (r *ReaderTokens) Reload(dir fs.FS) error {
-	byWorkspace, err := readTokenFiles(dir)
-	if err != nil {
-		return fmt.Errorf("reading reader tokens: %w", err)
-	}
-	r.byWorkspace.Store(&byWorkspace)
-	return nil
+// Findings returns what the newest look at the directory found.
+func (r *ReaderTokens) Findings() secretdir.Findings {
+	r.reloading.Lock()
+	defer r.reloading.Unlock()
+	return r.set.Findings()
 }
 
-func readTokenFiles(dir fs.FS) (map[string][]readerToken, error) {
-	owners := map[[sha256.Size]byte]string{} // by token, its workspace: a token opens one
-	return secretdir.Load(dir, func(file secretdir.File) ([]readerToken, error) {
-		var tokens []readerToken
-		names := map[string]bool{}
-		for _, line := range file.Lines {
-			token, err := parseToken(file.Workspace, line)
-			if err != nil {
-				return nil, err
-			}
-			if names[token.name] {
-				return nil, line.Errorf("name %s is there twice", token.name)
-			}
-			names[token.name] = true
-			if owner, ok := owners[token.sum]; ok && owner != token.workspace {
-				return nil, line.Errorf("the token of %s is also in %s: a token opens one workspace", token.name, owner)
-			}
-			owners[token.sum] = token.workspace
-			tokens = append(tokens, token)
-		}
-		return tokens, nil
-	})
+// Reload looks at the directory again; see package secretdir for when a change counts.
+// A file that cannot be used leaves its workspace the tokens from before, but for those
+// that it readably lacks.
+func (r *ReaderTokens) Reload() secretdir.Findings {
+	r.reloading.Lock()
+	defer r.reloading.Unlock()
+	findings := r.set.Reload()
+	r.putInForce()
+	return findings
+}
+
+func (r *ReaderTokens) putInForce() {
+	inForce := r.set.InForce()
+	r.byWorkspace.Store(&inForce)
 }
 
 func parseToken(workspace string, line secretdir.Line) (readerToken, error) {
@@ -89,18 +89,36 @@ func parseToken(workspace string, line secretdir.Line) (readerToken, error) {
 	return readerToken{workspace, name, [sha256.Size]byte(sum)}, nil
 }
 
+func checkNames(entries []secretdir.Entry[readerToken]) error {
+	names := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		if names[e.Value.name] {
+			return e.Line.Errorf("name %s is there twice", e.Value.name)
+		}
+		names[e.Value.name] = true
+	}
+	return nil
+}
+
 // find returns the entry of a token, of whatever workspace. All are compared, in
 // constant time.
 func (r *ReaderTokens) find(token string) (found readerToken, ok bool) {
 	sum := sha256.Sum256([]byte(token))
-	for _, tokens := range *r.byWorkspace.Load() {
-		for _, t := range tokens {
+	for _, held := range *r.byWorkspace.Load() {
+		for _, t := range held.Values {
 			if subtle.ConstantTimeCompare(sum[:], t.sum[:]) == 1 {
 				found, ok = t, true
 			}
 		}
 	}
 	return found, ok
+}
+
+// isUnreadable reports whether it is not known who may read a workspace: its file
+// cannot be used, and nothing of an earlier one is in force.
+func (r *ReaderTokens) isUnreadable(workspace string) bool {
+	held := (*r.byWorkspace.Load())[workspace]
+	return held.Unreadable && len(held.Values) == 0
 }
 
 const (
@@ -110,8 +128,12 @@ const (
 	sessionLife = 12 * time.Hour
 )
 
-// errNoSession is a request without a valid token or session.
-var errNoSession = errors.New("no session")
+var (
+	// errNoSession is a request without a valid token or session.
+	errNoSession = errors.New("no session")
+	// errUnreadable is a session that cannot be judged; see isUnreadable.
+	errUnreadable = errors.New("the workspace's reader tokens cannot be read")
+)
 
 // encodeCookie says who is signed in until when, with a MAC whose key is the hash of
 // the reader's token, which is secret.
@@ -146,7 +168,10 @@ func (r *ReaderTokens) checkCookie(value string, now time.Time) (readerToken, er
 	if err != nil {
 		return readerToken{}, errNoSession
 	}
-	for _, t := range (*r.byWorkspace.Load())[fields[0]] {
+	if r.isUnreadable(fields[0]) {
+		return readerToken{}, errUnreadable
+	}
+	for _, t := range (*r.byWorkspace.Load())[fields[0]].Values {
 		if t.name == fields[1] && hmac.Equal(mac, t.mac(strings.Join(fields[:3], "."))) {
 			return t, nil
 		}
@@ -191,6 +216,15 @@ func isSameSite(req *http.Request) bool {
 	return err == nil && u.Host == req.Host
 }
 
+// unreadableTokens is the answer where it is not known who may read a workspace.
+func unreadableTokens() *problem {
+	return &problem{
+		Status: http.StatusServiceUnavailable,
+		Code:   codeUnavailable,
+		Detail: "the reader tokens of this workspace cannot be read at the moment; try again later",
+	}
+}
+
 // errCrossSite is the answer to a form of another site's page.
 func errCrossSite() *problem {
 	return &problem{Status: http.StatusForbidden, Code: "cross_site", Detail: "this form came from another site"}
@@ -216,8 +250,14 @@ func (s *Server) serveSignIn(w http.ResponseWriter, req *http.Request) {
 		})
 		return
 	}
+	workspace := strings.TrimSpace(req.PostForm.Get("workspace"))
 	t, ok := s.tokens.find(strings.TrimSpace(req.PostForm.Get("token")))
-	if !ok || t.workspace != strings.TrimSpace(req.PostForm.Get("workspace")) {
+	if s.tokens.isUnreadable(workspace) {
+		s.metrics.signIns.WithLabelValues("unavailable").Inc()
+		s.renderError(w, req, unreadableTokens())
+		return
+	}
+	if !ok || t.workspace != workspace {
 		s.metrics.signIns.WithLabelValues("refused").Inc()
 		s.renderPage(w, http.StatusUnauthorized, "signin", &signInPage{
 			head:      head{Title: "Sign in"},

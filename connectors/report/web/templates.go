@@ -136,6 +136,7 @@ func (s *Server) admitVisitor(w http.ResponseWriter, req *http.Request, title st
 // renderError shows that a page cannot be shown.
 func (s *Server) renderError(w http.ResponseWriter, req *http.Request, err error) {
 	p := s.toProblem(req, err)
+	setRetryAfter(w, p)
 	s.renderPage(w, p.Status, "message", &messagePage{
 		head:    head{Title: "Not now", Workspace: " "},
 		Heading: "This report cannot be shown now",
