@@ -77,9 +77,9 @@
 // # Decisions
 //
 //   - If several reasons forbid to show a token, the first of these counts:
-//     tracking_off, not_entitled, link_setting, then the destination's. `token: always`
-//     concerns only the token: a query is never forwarded to a destination that is not
-//     safe to modify.
+//     tracking_off, not_entitled, link_setting, the destination's, no_token_key.
+//     `token: always` concerns only the token: a query is never forwarded to a
+//     destination that is not safe to modify.
 //   - sub1 … sub5: characters that are not printable are dropped, then the first 64
 //     count. If a name is repeated, its first value counts. nr=qr counts at any place.
 //   - Names of parameters are compared exactly, after one decoding. Only the token
@@ -97,7 +97,9 @@
 //	partners_redirect_duration_seconds             server time of a redirect, with the wait for
 //	                                               the disk
 //	partners_redirect_clicks_lost_total{reason}    redirected but not kept: full, spool, closed,
-//	                                               token (no key), encode
+//	                                               token (no random bytes), encode
+//	partners_redirect_clicks_without_key_total     clicks that are kept, but whose visitor got no
+//	                                               token because the workspace has no token key
 //	partners_redirect_texts_truncated_total        texts truncated so that a click fits its
 //	                                               record
 //	partners_redirect_user_agents_parsed_total     User-Agents that were not in the cache

@@ -3,6 +3,7 @@ package redirect
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -196,29 +197,44 @@ func (h *Handler) serveRedirect(w http.ResponseWriter, r *http.Request, resolved
 	h.metrics.duration.Observe(time.Since(start).Seconds())
 }
 
-// fillClick fills b.click and reports whether the visitor gets to see its token. If the
-// workspace has no token key there is no click: ClickToken stays empty and the loss is
-// counted.
+// fillClick fills b.click and reports whether the visitor gets to see its token. The
+// click of a workspace without token key is kept under a token that verifies nowhere
+// and that its visitor does not see. Without random bytes there is no click: ClickToken
+// stays empty and the loss is counted.
 func (h *Handler) fillClick(b *requestBuffer, r *http.Request, resolved *catalog.Resolved, query string) (shown bool) {
 	now := h.now()
 	raw, err := h.keys.Mint(resolved.Workspace.ID, now, &b.random)
+	keyless := errors.Is(err, token.ErrNoKey)
+	if keyless {
+		raw, err = token.Unsigned(now, &b.random)
+	}
 	if err != nil {
 		h.spool.metrics.lost[lostToken].Inc()
-		// Every click of a workspace without a key fails here: log the first one at
-		// once, later ones at most once a minute.
-		last := h.tokenErrorLoggedAt.Load()
-		if now.Unix()-last >= 60 && h.tokenErrorLoggedAt.CompareAndSwap(last, now.Unix()) {
-			h.log.Error("clicks are being lost: cannot make a token", "workspace", resolved.Workspace.ID, "error", err)
-		}
+		h.logTokenError("clicks are being lost: cannot make a token", resolved.Workspace.ID, err)
 		return false
 	}
 	c := &b.click
 	c.ClickToken = token.Text(&raw)
 	c.ClickedAt = event.MillisOf(now)
 	c.TokenStatus, c.TokenReason = decideTokenStatus(resolved)
+	if keyless && c.TokenStatus == event.TokenAppended {
+		c.TokenStatus, c.TokenReason = event.TokenWithheld, reasonNoTokenKey
+		h.metrics.keyless.Inc()
+		h.logTokenError("clicks go without token", resolved.Workspace.ID, token.ErrNoKey)
+	}
 	fillFromCatalog(c, resolved)
 	h.fillFromRequest(c, r, query)
 	return c.TokenStatus == event.TokenAppended
+}
+
+// logTokenError logs the first error at once, later ones at most once a minute: every
+// click of a workspace without a key meets it.
+func (h *Handler) logTokenError(message, workspace string, err error) {
+	now := h.now().Unix()
+	last := h.tokenErrorLoggedAt.Load()
+	if now-last >= 60 && h.tokenErrorLoggedAt.CompareAndSwap(last, now) {
+		h.log.Error(message, "workspace", workspace, "error", err)
+	}
 }
 
 // fillFromCatalog records in the click what the catalog says at this moment. Later

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/catalog"
 	"github.com/nimriz/partners/schemas/event"
 )
@@ -322,15 +323,31 @@ func TestBodyIsEscaped(t *testing.T) {
 	}
 }
 
-// Without a token key the visitor is redirected, and the lost click is counted.
+// Without a token key the visitor is redirected without token, and the click is kept and
+// counted.
 func TestNoTokenKey(t *testing.T) {
 	s := newTestHandler(t, testCatalog, nil)
-	w := s.serveRequest("GET", "http://go.nokey.com/x", nil)
-	if w.Code != 302 || w.Header().Get("Location") != "https://nokey.com/" {
-		t.Errorf("%d %s", w.Code, w.Header().Get("Location"))
+	for range 2 {
+		w := s.serveRequest("GET", "http://go.nokey.com/x", nil)
+		if w.Code != 302 || w.Header().Get("Location") != "https://nokey.com/" {
+			t.Errorf("%d %s", w.Code, w.Header().Get("Location"))
+		}
 	}
-	if n := len(s.durableClicks(t)); n != 0 {
-		t.Errorf("%d clicks", n)
+	clicks := s.durableClicks(t)
+	if len(clicks) != 2 || clicks[0].ClickToken == clicks[1].ClickToken {
+		t.Fatalf("%d clicks, want two of their own: %+v", len(clicks), clicks)
+	}
+	for _, c := range clicks {
+		if c.TokenStatus != event.TokenWithheld || c.TokenReason != reasonNoTokenKey || c.LinkID != "lnk_nokey" ||
+			c.WorkspaceID != "nokey" {
+			t.Errorf("%+v", c)
+		}
+		if _, err := token.Parse(c.ClickToken); err != nil {
+			t.Errorf("%s: %v", c.ClickToken, err)
+		}
+	}
+	if n := metricValue(t, s.reg, "partners_redirect_clicks_without_key_total"); n != 2 {
+		t.Errorf("%v clicks counted, want 2", n)
 	}
 }
 

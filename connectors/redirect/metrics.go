@@ -148,6 +148,7 @@ func newShipperMetrics(reg prometheus.Registerer) *shipperMetrics {
 type handlerMetrics struct {
 	responses          map[int]prometheus.Counter // by HTTP status
 	duration           prometheus.Histogram       // seconds
+	keyless            prometheus.Counter         // clicks without token for lack of a key
 	textsTruncated     prometheus.Counter
 	userAgentsParsed   prometheus.Counter
 	userAgentsUnparsed prometheus.Counter
@@ -163,6 +164,8 @@ func newHandlerMetrics(reg prometheus.Registerer, statuses ...int) *handlerMetri
 			Help:    "Server time of a redirect, including the wait for the disk.",
 			Buckets: prometheus.ExponentialBuckets(0.00005, 2, 18),
 		}),
+		keyless: newCounter("partners_redirect_clicks_without_key_total",
+			"Clicks whose visitor got no token because the workspace has no token key."),
 		textsTruncated: newCounter("partners_redirect_texts_truncated_total",
 			"Texts that were truncated so that a click fits its record."),
 		userAgentsParsed: newCounter("partners_redirect_user_agents_parsed_total",
@@ -173,6 +176,7 @@ func newHandlerMetrics(reg prometheus.Registerer, statuses ...int) *handlerMetri
 	for _, status := range statuses {
 		m.responses[status] = responses.WithLabelValues(strconv.Itoa(status))
 	}
-	registerCollectors(reg, responses, m.duration, m.textsTruncated, m.userAgentsParsed, m.userAgentsUnparsed)
+	registerCollectors(reg, responses, m.duration, m.keyless, m.textsTruncated, m.userAgentsParsed,
+		m.userAgentsUnparsed)
 	return m
 }

@@ -12,6 +12,7 @@ const (
 	reasonTrackingOff = "tracking_off"
 	reasonNotEntitled = "not_entitled"
 	reasonLinkSetting = "link_setting"
+	reasonNoTokenKey  = "no_token_key"
 )
 
 // decideTokenStatus decides whether the visitor gets to see the token, and why not. The

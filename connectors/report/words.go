@@ -148,6 +148,8 @@ func TokenWords(reason string) string {
 		return "the destination already has the parameter"
 	case "link_setting":
 		return "the link says never"
+	case "no_token_key":
+		return "the redirector had no token key of the workspace"
 	}
 	return reason
 }

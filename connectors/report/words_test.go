@@ -21,7 +21,7 @@ func TestWords(t *testing.T) {
 		}
 	}
 	for _, reason := range []string{"tracking_off", "not_entitled", "signed_url", "oauth", "scheme", "semicolon_query",
-		"reserved_present", "link_setting"} {
+		"reserved_present", "link_setting", "no_token_key"} {
 		if !strings.Contains(TokenWords(reason), " ") {
 			t.Errorf("token reason %s: %q", reason, TokenWords(reason))
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/nimriz/partners/cmd/internal/setup"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/ingest"
+	"github.com/nimriz/partners/connectors/redirect"
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
@@ -317,6 +318,52 @@ func TestGatewayWithBadFile(t *testing.T) {
 	dir.write(t, "acme", lines("a2", "a3"))
 	want("mended", "acme", "a3", 422)
 	stop()
+}
+
+// Without a usable token key a click goes without token; the other tenant's has one.
+func TestRedirectorWithBadFile(t *testing.T) {
+	t.Parallel()
+	d := startWithCatalog(t)
+	reg := prometheus.NewRegistry()
+	d.Registry = reg
+	keys := newSecretsFolder(t, map[string]string{"acme": "oops", "globex": tokenKey, "README.md": "keys"})
+	r := &Redirector{Deps: d, Config: redirect.DefaultConfig(), Listener: listenLoopback(t), TokenKeys: string(keys)}
+	r.Config.SpoolDir = t.TempDir()
+	stop := stopAfter(t, r)
+	defer stop()
+	location := func(host string) string {
+		at := "http://" + r.Listener.Addr().String() + "/x"
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, at, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		var found string
+		awaitStatus(t, host, http.StatusFound, func() *http.Response {
+			answer := answerOf(t, req)
+			found = answer.Header.Get("Location")
+			return answer
+		})
+		return found
+	}
+	if got := location("go.acme.com"); got != "https://acme.com/" {
+		t.Errorf("acme: %s", got)
+	}
+	if got := location("go.globex.com"); !strings.HasPrefix(got, "https://globex.com/?nim_ct=") {
+		t.Errorf("globex: %s", got)
+	}
+	if n, _ := readMetric(t, reg, "partners_redirect_clicks_without_key_total"); n != 1 {
+		t.Errorf("%v clicks counted, want 1", n)
+	}
+	if n, _ := readMetric(t, reg, "partners_secrets_unreadable", "flag=-token-keys"); n != 1 {
+		t.Errorf("%v files unreadable, want 1", n)
+	}
+	keys.write(t, "acme", tokenKey)
+	for deadline := time.Now().Add(maxWait); !strings.Contains(location("go.acme.com"), "nim_ct="); {
+		if time.Now().After(deadline) {
+			t.Fatal("the mended key is not in force")
+		}
+	}
 }
 
 // A report starts with the good files. That a file is bad is told before ClickHouse
