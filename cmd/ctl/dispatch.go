@@ -56,14 +56,15 @@ func (c command) parseAndRun(args []string, stdout, stderr io.Writer, environ fu
 	}
 	var problem *catalog.Problem
 	var claim *dispute.BadClaim
+	var bad *badSecrets
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, new(usageError)):
 		fmt.Fprintf(stderr, "ctl %s: %v (-h lists all flags)\n", c.name, err)
 		return 2
-	case errors.As(err, &problem), errors.As(err, &claim):
-		// lines that begin with FILE:LINE:COL, as editors read them
+	case errors.As(err, &problem), errors.As(err, &claim), errors.As(err, &bad):
+		// lines that begin with FILE:LINE, as editors read them
 		fmt.Fprintln(stderr, err)
 	default:
 		fmt.Fprintf(stderr, "ctl %s: %v\n", c.name, err)

@@ -1,5 +1,5 @@
 // Command ctl sets up the pipeline and inspects it: topics, tables, catalog, click
-// tokens, test events, the reasons for a verdict, dead letters, and rollups.
+// tokens, secrets, test events, the reasons for a verdict, dead letters, and rollups.
 package main
 
 import (
@@ -40,7 +40,8 @@ func (e usageError) Unwrap() error { return e.error }
 func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format, a...)} }
 
 func commands() []command {
-	return slices.Concat(topicsCommands(), migrateCommands(), catalogCommands(), tokenCommands(), eventCommands(),
+	return slices.Concat(topicsCommands(), migrateCommands(), catalogCommands(), tokenCommands(),
+		secretsCommands(), eventCommands(),
 		whyCommands(), disputeCommands(), deadLetterCommands(), rollupCommands())
 }
 
