@@ -100,7 +100,7 @@ func TestOnce(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, want := range []string{"Nomura Studio", "Approved", "Agency partners", "Review", "(no partner)",
-		"waiting 0, difference 0", "ledger = oracle: 3026 clicks"} {
+		"waiting 0, difference 0", "ledger = oracle: 3035 clicks"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the output lacks %q:\n%s", want, out)
 		}
