@@ -49,6 +49,11 @@ var (
 	// this replica is behind, or rows were removed.
 	ErrRowsMissing = errors.New("rows are missing")
 
+	// ErrStandingPending means that rows of rules version 1 arrived after the rollup was
+	// carried over, so their standing changes are not computed yet. Once they are, -as-of
+	// would write other bytes.
+	ErrStandingPending = errors.New("standing changes are not computed yet")
+
 	// errWatermarkBehind means that an export would be provisional and may not be.
 	errWatermarkBehind = errors.New("the joined watermark has not passed the last day")
 )

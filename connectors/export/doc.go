@@ -14,16 +14,22 @@
 //     replica that is behind, a run waits a minute and ends in ErrRowsMissing; a
 //     schedule tries again. A user who sees only some workspaces cannot check this, and
 //     is warned.
-//   - The same command with -as-of MANIFEST writes the same bytes, whatever arrived
-//     since. A partner's status now is also read as it was at as_of.
+//   - The same command with -as-of MANIFEST writes the same bytes, CSV and manifest,
+//     whatever arrived since: with the columns of the manifest's schema_version. A
+//     partner's status now is also read as it was at as_of.
 //   - -since MANIFEST writes only rows that arrived after that manifest. A file and its
 //     deltas have no row in common and leave none out, so a delta has the filters, days
 //     and zone of what it continues. Two deltas of one manifest have rows in common:
-//     the next delta continues the manifest of the one before.
+//     the next delta continues the manifest of the one before. A delta is a new file, so
+//     it has the newest schema_version, whatever the manifest's is: what reads both goes
+//     by the names in the header.
 //   - NAME.csv appears at once and whole; NAME.manifest.json after it. A run that fails
 //     leaves neither. A run that is killed leaves hidden temporary files, which the
 //     next run removes; or, between the last two steps, a whole CSV without its
 //     manifest.
+//   - A row of rules version 1 that arrived after the migration has no computed
+//     standing_change until `ctl rollup rebuild` runs. Until then a run ends in
+//     ErrStandingPending; a schedule tries again.
 //   - A workspace that has neither events nor an entry in the catalog is an error
 //     (ErrUnknown), and so is an empty file because of a partner, program or link that
 //     the catalog does not have: nothing is written. A schedule waits for the catalog.
@@ -59,6 +65,9 @@
 //
 //	sha256, rows        of NAME.csv
 //	sums                of net_amount, by currency, then type, over the rows of the file
+//	standing_sums       of standing_change, in the same way; not in version 1. Net revenue
+//	                    is this sum over all days: what a refund changes follows the order
+//	                    of arrival, and its sale may be in another day's file
 //	conservation        of the whole workspace within as_of: received = the verdicts +
 //	                    waiting; difference is 0. An event that waited for longer than
 //	                    it can is a difference, judged by the newest progress within
@@ -70,8 +79,9 @@
 //	                    catalog, and when they were read. Older manifests lack progress:
 //	                    repeated, they count every event without a row as waiting
 //	since               the as_of of the manifest that a delta continues
-//	schema_version      of this format
-//	tool_version        of this program
+//	schema_version      of this format and of the columns: 1, or 2 with standing_change and
+//	                    standing_sums
+//	tool_version        of the program that wrote the file first
 //	rules_version       the newest rules by which a row was judged; rules_versions has all
 //	provisional         the joined watermark had not passed the last day: events that still
 //	                    wait may add rows. The name says it too.

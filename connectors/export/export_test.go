@@ -72,12 +72,12 @@ func (r *rig) rows(n int, finished bool) {
 		r.exec(`INSERT INTO conversions (workspace_id, event_id, click_token, type, occurred_at, received_at, src_partition, src_offset)
 			SELECT if(number %% 5 = 0, 'globex', 'acme'), concat('e%d-', toString(number)), 'tok', 'sale', now(), now(), %d, number FROM numbers(%d, %d)`, p, p, r.next, n)
 		r.exec(`INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, reason, flags, review, type, event_name, effect, occurred_at, received_at, decided_at, amount_minor, currency, exponent, quantity, order_id, parent_event_id, reason_text,
-				estimated_reward_minor, reward_currency, event_partition, event_offset, rules_version, clicked_at, link_id, partner_id, partner_name, partner_relationship, program_id, sub1, is_bot, src_partition, src_offset)
+				estimated_reward_minor, reward_currency, event_partition, event_offset, rules_version, standing_change_minor, standing_basis, clicked_at, link_id, partner_id, partner_name, partner_relationship, program_id, sub1, is_bot, src_partition, src_offset)
 			SELECT if(number %% 5 = 0, 'globex', 'acme'), if(number %% 40 = 8, 'reused', concat('e%d-', toString(number))), concat('tok', toString(number %% 17)), ['attributed', 'reversed', 'unattributed', 'duplicate'][1 + number %% 4], '', if(number %% 3 = 0, ['too_fast', 'no_partner'], []),
-				if(number %% 3 = 0, 'review', 'clear'), ['sale', 'refund', 'lead', 'reversal'][1 + number %% 4], concat('name', toString(number %% 3)), [1, -1, 0, 0][1 + number %% 4], toDateTime64('2026-03-14 20:00:00', 3, 'UTC') + 601 * number %% 300000, toDateTime64('2026-03-15 00:00:00.123', 3, 'UTC') + number,
-				now(), if(number %% 7 = 0, NULL, 1234567 * (number %% 9) + number), if(number %% 7 = 0, '', ['EUR', 'JPY', 'KWD'][1 + number %% 3]), if(number %% 7 = 0, 0, [2, 0, 3][1 + number %% 3]), if(number %% 2 = 0, NULL, number),
+				if(number %% 3 = 0, 'review', 'clear'), ['sale', 'refund', 'lead', 'reversal'][1 + number %% 4], concat('name', toString(number %% 3)), [1, -1, 0, 0][1 + number %% 4] AS effect, toDateTime64('2026-03-14 20:00:00', 3, 'UTC') + 601 * number %% 300000, toDateTime64('2026-03-15 00:00:00.123', 3, 'UTC') + number,
+				now(), if(number %% 7 = 0, NULL, 1234567 * (number %% 9) + number) AS amount_minor, if(number %% 7 = 0, '', ['EUR', 'JPY', 'KWD'][1 + number %% 3]), if(number %% 7 = 0, 0, [2, 0, 3][1 + number %% 3]), if(number %% 2 = 0, NULL, number),
 				['=1+1', '+4', '-5', '@x', '\ttab', '\rcr', '\nlf', 'plain', 'a,b', 'say "hi"', 'two\nlines', 'Zoë', 'nul\0', '\xff\xfe', '', ' '][1 + number %% 16], if(number %% 4 = 1, concat('e%d-', toString(number - 1)), ''), repeat('x', if(number = 301, 1000000, number %% 11 * 4)),
-				if(number %% 4 = 0, 777, NULL), if(number %% 4 = 0, 'USD', ''), %d, number, 1 + number %% 2, if(number %% 6 = 0, NULL, toDateTime64('2026-03-14 10:00:00.5', 3, 'UTC')), concat('l', toString(number %% 3)), concat('p', toString(number %% 3)), 'Partner, "then"', 'approved', concat('g', toString(number %% 2)), '=HYPERLINK("x")', number %% 10 = 0, %d, number
+				if(number %% 4 = 0, 777, NULL), if(number %% 4 = 0, 'USD', ''), %d, number, 1 + number %% 2, if(number %% 5 = 0 OR effect = 0, NULL, effect * intDiv(amount_minor, 3)), if(number %% 2 = 0, 'chain', ''), if(number %% 6 = 0, NULL, toDateTime64('2026-03-14 10:00:00.5', 3, 'UTC')), concat('l', toString(number %% 3)), concat('p', toString(number %% 3)), 'Partner, "then"', 'approved', concat('g', toString(number %% 2)), '=HYPERLINK("x")', number %% 10 = 0, %d, number
 			FROM numbers(%d, %d)`, p, p, p, p, r.next, n)
 		if finished {
 			for _, topic := range []string{"conversions", "outcomes"} {
@@ -183,8 +183,8 @@ func TestSaysWhatTheViewSays(t *testing.T) {
 		for _, c := range header {
 			got, is := rows[i][c], want[c]
 			if is != "" && strings.ContainsRune("=+-@\t\r\n", rune(is[0])) &&
-				!slices.Contains([]string{"effect", "amount", "net_amount", "amount_minor", "quantity",
-					"estimated_reward"}, c) {
+				!slices.Contains([]string{"effect", "amount", "net_amount", "standing_change", "amount_minor",
+					"quantity", "estimated_reward"}, c) {
 				is = "'" + is
 				guarded++
 			}
@@ -196,14 +196,32 @@ func TestSaysWhatTheViewSays(t *testing.T) {
 	if guarded < 500 {
 		t.Errorf("only %d cells needed a guard", guarded)
 	}
+	r.wantSums("sums", m.Sums, rows, "net_amount")
+	r.wantSums("standing_sums", m.StandingSums, rows, "standing_change")
+	if m.SchemaVersion != 2 || m.RulesVersion != 2 || len(m.RulesVersions) != 2 ||
+		m.Conservation.Difference != 0 || m.Conservation.Received != 640 || m.Conservation.Waiting != 0 ||
+		m.ReusedTotal != 1 || m.ReusedEventIDs[0] != "reused" {
+		t.Errorf("manifest: %+v", m)
+	}
+	raw := config(t.TempDir())
+	raw.Raw = true
+	if _, _, content := r.run(raw); !bytes.Contains(content, []byte(`,"=HYPERLINK(""x"")",`)) ||
+		bytes.Contains(content, []byte("'=HYPERLINK")) {
+		t.Error("-raw changed texts")
+	}
+}
+
+// wantSums compares sums of a manifest with those of a column of its rows.
+func (r *rig) wantSums(name string, got map[string]map[string]string, rows []map[string]string, column string) {
+	r.Helper()
 	sums := map[string]map[string]*big.Rat{}
 	for _, row := range rows {
-		if row["net_amount"] == "" {
+		if row[column] == "" {
 			continue
 		}
-		v, ok := new(big.Rat).SetString(row["net_amount"])
+		v, ok := new(big.Rat).SetString(row[column])
 		if !ok {
-			t.Fatalf("net_amount %q is no number", row["net_amount"])
+			r.Fatalf("%s %q is no number", column, row[column])
 		}
 		if sums[row["currency"]] == nil {
 			sums[row["currency"]] = map[string]*big.Rat{}
@@ -215,21 +233,13 @@ func TestSaysWhatTheViewSays(t *testing.T) {
 	}
 	for currency, byType := range sums {
 		for kind, v := range byType {
-			if got, ok := new(big.Rat).SetString(m.Sums[currency][kind]); !ok || got.Cmp(v) != 0 {
-				t.Errorf("sums %s %s: %q, the rows make %v", currency, kind, m.Sums[currency][kind], v)
+			if sum, ok := new(big.Rat).SetString(got[currency][kind]); !ok || sum.Cmp(v) != 0 {
+				r.Errorf("%s %s %s: %q, the rows make %v", name, currency, kind, got[currency][kind], v)
 			}
 		}
 	}
-	if len(m.Sums) != len(sums) || m.RulesVersion != 2 || len(m.RulesVersions) != 2 ||
-		m.Conservation.Difference != 0 || m.Conservation.Received != 640 || m.Conservation.Waiting != 0 ||
-		m.ReusedTotal != 1 || m.ReusedEventIDs[0] != "reused" {
-		t.Errorf("manifest: %+v", m)
-	}
-	raw := config(t.TempDir())
-	raw.Raw = true
-	if _, _, content := r.run(raw); !bytes.Contains(content, []byte(`,"=HYPERLINK(""x"")",`)) ||
-		bytes.Contains(content, []byte("'=HYPERLINK")) {
-		t.Error("-raw changed texts")
+	if len(got) != len(sums) || len(sums) == 0 {
+		r.Errorf("%s: %d currencies, the rows have %d", name, len(got), len(sums))
 	}
 }
 

@@ -17,7 +17,8 @@ import (
 	"github.com/nimriz/partners/schemas/ledger"
 )
 
-// SchemaVersion is the version of the CSV's columns and of the manifest.
+// SchemaVersion is the newest version of the CSV's columns and of the manifest. Version
+// 1 has neither standing_change nor StandingSums.
 const SchemaVersion = ledger.Version
 
 // Filters is what is exported. An empty filter selects everything.
@@ -50,7 +51,9 @@ type Manifest struct {
 	SHA256 string `json:"sha256"` // of NAME.csv, in hex
 	Rows   int64  `json:"rows"`   // of NAME.csv, header not counted
 	// of net_amount, by currency, then type
-	Sums           map[string]map[string]string `json:"sums"`
+	Sums map[string]map[string]string `json:"sums"`
+	// of standing_change, by currency, then type; nil in version 1
+	StandingSums   map[string]map[string]string `json:"standing_sums,omitzero"`
 	Conservation   ledger.Conservation          `json:"conservation"` // of the whole workspace within AsOf
 	ReusedEventIDs []string                     `json:"reused_event_ids"`
 	// ReusedEventIDs has the first 1000
@@ -64,7 +67,7 @@ type Manifest struct {
 	// the newest by which a row was judged
 	RulesVersion  uint16   `json:"rules_version"`
 	RulesVersions []uint16 `json:"rules_versions"` // all of them, ascending
-	// of the program that wrote the file
+	// of the program that wrote the file first
 	ToolVersion string `json:"tool_version"`
 	// events that still wait may add rows
 	Provisional bool `json:"provisional"`
@@ -97,8 +100,8 @@ func (m *Manifest) check() error {
 	if m.SHA256 == "" || m.AsOf.Outcomes == nil || m.Filters.Workspace == "" {
 		return errors.New("this is not a manifest of an export: sha256, as_of.outcomes or filters.workspace is missing")
 	}
-	if m.SchemaVersion != SchemaVersion {
-		return fmt.Errorf("it has schema_version %d, this program writes %d", m.SchemaVersion, SchemaVersion)
+	if m.SchemaVersion < 1 || m.SchemaVersion > SchemaVersion {
+		return fmt.Errorf("it has schema_version %d, this program writes 1 to %d", m.SchemaVersion, SchemaVersion)
 	}
 	for _, ends := range []map[uint32]uint64{m.AsOf.Outcomes, m.AsOf.Conversions, m.AsOf.Progress} {
 		for p := range ends {

@@ -17,6 +17,7 @@ type plan struct {
 	since       *AsOf     // rows below these ends are left out, too; nil: none
 	provisional bool      // events that still wait may add rows
 	raw         bool      // no formula is escaped
+	version     int       // of the columns and of the manifest
 	repeats     *Manifest // whose bytes are written again; nil: none
 }
 
@@ -62,7 +63,7 @@ func checkSameFilters(flag string, cfg Config, then *Manifest) error {
 // newPlan decides what an export writes, from its configuration, from how far the
 // tables go, and in days of a timezone.
 func newPlan(cfg Config, b bounds, zone string) (plan, error) {
-	p := plan{filters: cfg.Filters, asOf: b.ends, raw: cfg.Raw, repeats: cfg.AsOf}
+	p := plan{filters: cfg.Filters, asOf: b.ends, raw: cfg.Raw, version: SchemaVersion, repeats: cfg.AsOf}
 	p.filters.Timezone = zone
 	var err error
 	if p.start, p.end, err = resolveDays(p.filters); err != nil {
@@ -70,6 +71,7 @@ func newPlan(cfg Config, b bounds, zone string) (plan, error) {
 	}
 	if then := cfg.AsOf; then != nil {
 		p.since, p.provisional = then.Since, then.Provisional
+		p.version = then.SchemaVersion
 		return p, nil
 	}
 	if cfg.Since != nil {
@@ -115,7 +117,7 @@ func (p plan) manifest(s summary, w written) *Manifest {
 		Filters:        p.filters,
 		AsOf:           p.asOf,
 		Since:          p.since,
-		SchemaVersion:  SchemaVersion,
+		SchemaVersion:  p.version,
 		RulesVersions:  append([]uint16{}, s.rulesVersions...),
 		ToolVersion:    toolVersion(),
 		Provisional:    p.provisional,
@@ -123,6 +125,12 @@ func (p plan) manifest(s summary, w written) *Manifest {
 	}
 	if len(s.rulesVersions) > 0 {
 		m.RulesVersion = slices.Max(s.rulesVersions)
+	}
+	if p.version >= 2 {
+		m.StandingSums = w.standing
+	}
+	if p.repeats != nil {
+		m.ToolVersion = p.repeats.ToolVersion
 	}
 	return m
 }

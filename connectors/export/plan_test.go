@@ -50,9 +50,10 @@ func TestPlanOfRepeatedExport(t *testing.T) {
 	then := marchManifest()
 	then.Provisional = true
 	then.Since = &AsOf{Outcomes: map[uint32]uint64{0: 1}}
+	then.SchemaVersion = 1
 	p, err := newPlan(Config{Filters: marchFilters, AsOf: then, finalOnly: true}, bounds{ends: then.AsOf},
 		then.Filters.Timezone)
-	if err != nil || !p.provisional || p.since != then.Since || p.repeats != then {
+	if err != nil || !p.provisional || p.since != then.Since || p.repeats != then || p.version != 1 {
 		t.Errorf("plan %+v, %v", p, err)
 	}
 }
@@ -112,10 +113,11 @@ func TestManifestsOfOtherCommands(t *testing.T) {
 // Sums of one currency and type whose amounts have different digits have the most.
 func TestSumsOfDifferentDigits(t *testing.T) {
 	s := sums{}
-	s.add(sumKey{"EUR", "sale", 2}, 1050)
-	s.add(sumKey{"EUR", "sale", 2}, -1)
-	s.add(sumKey{"EUR", "sale", 3}, 1)
-	s.add(sumKey{"JPY", "refund", 0}, -500)
+	s.add(sumKey{"EUR", "sale", 2}, new(int64(1050)))
+	s.add(sumKey{"EUR", "sale", 2}, new(int64(-1)))
+	s.add(sumKey{"EUR", "sale", 3}, new(int64(1)))
+	s.add(sumKey{"JPY", "refund", 0}, new(int64(-500)))
+	s.add(sumKey{"USD", "lead", 2}, nil)
 	got := s.format()
 	if got["EUR"]["sale"] != "10.491" || got["JPY"]["refund"] != "-500" || len(got) != 2 {
 		t.Errorf("got %v", got)

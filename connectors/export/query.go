@@ -133,20 +133,26 @@ type summary struct {
 func (e *exporter) readSummary(ctx context.Context, p plan) (s summary, err error) {
 	selected := newSelection(p)
 	var counts []struct {
-		Rows   uint64   `ch:"n"`
-		Rules  []uint16 `ch:"rules"`
-		Reused uint64   `ch:"reused_total"`
+		Rows    uint64   `ch:"n"`
+		Rules   []uint16 `ch:"rules"`
+		Reused  uint64   `ch:"reused_total"`
+		Pending uint64   `ch:"pending"`
 	}
 	query := `
 WITH ` + selected.with + `
 SELECT
 	count() AS n,
 	arraySort(groupUniqArray(rules_version)) AS rules,
-	uniqExactIf(event_id, event_id IN (SELECT event_id FROM reused)) AS reused_total
+	uniqExactIf(event_id, event_id IN (SELECT event_id FROM reused)) AS reused_total,
+	countIf(standing_basis = 'pending') AS pending
 FROM outcomes
 WHERE ` + selected.where
 	if err := e.conn.Select(ctx, &counts, query, selected.args...); err != nil {
 		return s, fmt.Errorf("counting the rows: %w", err)
+	}
+	if counts[0].Pending > 0 && p.version >= 2 {
+		return s, fmt.Errorf("%w: of %d events that an older processor judged: stop it, and run `ctl rollup rebuild`",
+			ErrStandingPending, counts[0].Pending)
 	}
 	s.rows = int64(counts[0].Rows)
 	s.rulesVersions = counts[0].Rules

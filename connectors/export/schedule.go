@@ -188,7 +188,7 @@ func skippedTicks(expr string, near time.Time) (times []time.Time) {
 // retryable reports whether repeating a run can succeed without an operator.
 func retryable(err error) bool {
 	return clickhouse.Unreachable(err) || errors.Is(err, ErrBusy) || errors.Is(err, ErrUnknown) ||
-		errors.Is(err, ErrRowsMissing)
+		errors.Is(err, ErrRowsMissing) || errors.Is(err, ErrStandingPending)
 }
 
 // retryRun calls do until it succeeds or fails for good. It returns nil when ctx ends.

@@ -25,8 +25,9 @@ const progressRows = 1 << 14
 
 // written is what is known of a CSV once it is written.
 type written struct {
-	sha256 string                       // of its bytes, in hex
-	sums   map[string]map[string]string // of net_amount, by currency, then type
+	sha256   string                       // of its bytes, in hex
+	sums     map[string]map[string]string // of net_amount, by currency, then type
+	standing map[string]map[string]string // of standing_change, in the same way
 }
 
 // linesQuery is the query for the lines of a CSV, in order, with what is summed of
@@ -36,15 +37,16 @@ type written struct {
 // make them all. They come in blocks of 8192 rows, some 5 MB, because the client holds
 // a few blocks. With the usual 65,536 rows an exporter's memory depended on the garbage
 // collector, and reached 416 MB.
-func linesQuery(selected selection, raw bool) string {
+func linesQuery(selected selection, version int, raw bool) string {
 	return `
 WITH ` + selected.with + `,` + ledger.Functions + `
 SELECT
-	` + ledger.CSVLine(raw, columnSQL) + ` AS line,
+	` + ledger.CSVLine(version, raw, columnSQL) + ` AS line,
 	toString(o.type) AS type,
 	toString(o.currency) AS currency,
 	o.exponent AS exponent,
-	o.effect * o.amount_minor AS net
+	o.effect * o.amount_minor AS net,
+	o.standing_change_minor AS standing
 FROM (SELECT *, reward_exponent FROM outcomes WHERE ` + selected.where + `) AS o
 LEFT JOIN partners AS n ON n.id = o.partner_id
 ORDER BY o.occurred_at, o.event_id, o.event_partition, o.event_offset
@@ -58,30 +60,29 @@ SETTINGS
 // writeCSV writes the CSV of a plan. The sums and the hash are of what it wrote.
 func (e *exporter) writeCSV(ctx context.Context, p plan, s summary, to io.Writer) (w written, err error) {
 	selected := newSelection(p)
-	rows, err := e.conn.Rows(ctx, linesQuery(selected, p.raw), selected.args...)
+	rows, err := e.conn.Rows(ctx, linesQuery(selected, p.version, p.raw), selected.args...)
 	if err != nil {
 		return w, fmt.Errorf("reading rows: %w", err)
 	}
 	defer rows.Close()
 	hash := sha256.New()
 	out := bufio.NewWriterSize(io.MultiWriter(to, hash), 1<<20)
-	out.WriteString(ledger.Header() + "\n") // an error comes back with the next line, or Flush
+	out.WriteString(ledger.Header(p.version) + "\n") // an error comes back with the next line, or Flush
 	var n int64
-	total := sums{}
+	nets, standing := sums{}, sums{}
 	for rows.Next() {
 		var line string
 		var key sumKey
-		var net *int64
-		if err := rows.Scan(&line, &key.kind, &key.currency, &key.exponent, &net); err != nil {
+		var net, change *int64
+		if err := rows.Scan(&line, &key.kind, &key.currency, &key.exponent, &net, &change); err != nil {
 			return w, fmt.Errorf("reading rows: %w", err)
 		}
 		out.WriteString(line)
 		if err := out.WriteByte('\n'); err != nil {
 			return w, fmt.Errorf("writing the CSV: %w", err)
 		}
-		if net != nil {
-			total.add(key, *net)
-		}
+		nets.add(key, net)
+		standing.add(key, change)
 		if n++; n%progressRows == 0 {
 			e.reportProgress(n, s.rows)
 			if ctx.Err() != nil { // the rows that are buffered would still come
@@ -100,7 +101,7 @@ func (e *exporter) writeCSV(ctx context.Context, p plan, s summary, to io.Writer
 			n, s.rows)
 	}
 	e.reportProgress(n, s.rows)
-	w = written{sha256: hex.EncodeToString(hash.Sum(nil)), sums: total.format()}
+	w = written{sha256: hex.EncodeToString(hash.Sum(nil)), sums: nets.format(), standing: standing.format()}
 	return w, checkSameBytes(p.repeats, w, n)
 }
 
@@ -130,11 +131,15 @@ type sumKey struct {
 // sums are in minor units.
 type sums map[sumKey]*big.Int
 
-func (s sums) add(key sumKey, minor int64) {
+// add adds an amount; nil is none.
+func (s sums) add(key sumKey, minor *int64) {
+	if minor == nil {
+		return
+	}
 	if s[key] == nil {
 		s[key] = new(big.Int)
 	}
-	s[key].Add(s[key], big.NewInt(minor))
+	s[key].Add(s[key], big.NewInt(*minor))
 }
 
 // format writes the sums by currency, then type, with the most digits that an amount of

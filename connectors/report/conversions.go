@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/ledger"
+	"github.com/shopspring/decimal"
 )
 
 // Conversion is a row of the view conversion_rows: a judged event in the shape in which
@@ -166,7 +168,7 @@ func (r *Reader) ConversionLines(ctx context.Context, workspace string, f Filter
 	c := f.ofEvents(workspace)
 	query := `
 WITH ` + ledger.Functions + `
-SELECT ` + ledger.CSVLine(false, func(c ledger.Column) string { return c.Name }) + ` AS line
+SELECT ` + ledger.CSVLine(ledger.Version, false, func(c ledger.Column) string { return c.Name }) + ` AS line
 FROM conversion_rows
 WHERE ` + c.sql() + `
 ORDER BY ` + strings.Join(conversionOrder, ", ")
@@ -197,7 +199,31 @@ type RecentEvent struct {
 	Flags         []string  `ch:"flags"`           // see event.Flags
 	Effect        int8      `ch:"effect"`          // +1, 0 or −1
 	NetAmount     *string   `ch:"net_amount"`      // effect × amount; nil: no amount
+	Change        *string   `ch:"standing_change"` // of its root's standing amount; nil: none
 	Currency      string    `ch:"currency"`
+}
+
+// Beyond is the part of a negative's amount that changed nothing of what stands, without
+// a sign; "" where there is none.
+func (e *RecentEvent) Beyond() (string, error) {
+	if e.NetAmount == nil || e.Verdict != string(event.Reversed) {
+		return "", nil
+	}
+	beyond, err := decimal.NewFromString(*e.NetAmount)
+	if err != nil {
+		return "", fmt.Errorf("net_amount of %s: %w", e.EventID, err)
+	}
+	if e.Change != nil {
+		change, err := decimal.NewFromString(*e.Change)
+		if err != nil {
+			return "", fmt.Errorf("standing_change of %s: %w", e.EventID, err)
+		}
+		beyond = beyond.Sub(change)
+	}
+	if beyond.IsZero() {
+		return "", nil
+	}
+	return ledger.FormatDecimal(beyond.Abs()), nil
 }
 
 // RecentEvents returns the newest judged events that f selects, the newest first.

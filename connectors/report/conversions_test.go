@@ -19,12 +19,12 @@ func openMigrated(t *testing.T) *clickhouse.Conn {
 	conn := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
 	if err := conn.Exec(t.Context(), `
 INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, review, flags, type, effect, amount_minor,
-	currency, exponent, quantity, utm_term, utm_content, is_bot, occurred_at, received_at, clicked_at,
+	standing_change_minor, currency, exponent, quantity, utm_term, utm_content, is_bot, occurred_at, received_at, clicked_at,
 	event_partition, event_offset, src_partition, src_offset)
 VALUES
-	('acme', 'e1', 't1', 'attributed', 'review', ['too_fast', 'no_partner'], 'sale', 1, 1050, 'EUR', 2, 3, 'a "term"',
+	('acme', 'e1', 't1', 'attributed', 'review', ['too_fast', 'no_partner'], 'sale', 1, 1050, 1040, 'EUR', 2, 3, 'a "term"',
 		'=content', true, '2026-03-14 10:00:00.007', '2026-03-14 10:00:01', '2026-03-13 09:00:00', 4, 17, 0, 0),
-	('acme', 'e2', 't2', 'unattributed', 'clear', [], 'lead', 0, NULL, '', 0, NULL, '',
+	('acme', 'e2', 't2', 'unattributed', 'clear', [], 'lead', 0, NULL, NULL, '', 0, NULL, '',
 		'', false, '2026-03-14 11:00:00', '2026-03-14 11:00:01', NULL, 5, 18, 0, 1)`); err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestConversionHasTheLedgersColumns(t *testing.T) {
 	}
 	for _, want := range []string{`{"workspace_id":"acme","partner_id":"",`, `"clicked_at":"2026-03-13T09:00:00Z",` +
 		`"occurred_at":"2026-03-14T10:00:00.007Z",`, `"effect":1,"amount":"10.50","net_amount":"10.50",` +
-		`"currency":"EUR","amount_minor":1050,"quantity":3,`, `"flags":["too_fast","no_partner"],` +
+		`"standing_change":"10.40","currency":"EUR","amount_minor":1050,"quantity":3,`, `"flags":["too_fast","no_partner"],` +
 		`"estimated_reward":null,`, `"utm_term":"a \"term\"","utm_content":"=content",`, `"is_bot":true,` +
 		`"click_token":"t1","event_partition":4,"event_offset":17}`} {
 		if !strings.Contains(rows[0], want) {
@@ -94,17 +94,18 @@ func TestConversionHasTheLedgersColumns(t *testing.T) {
 			}
 		}
 	}
-	if got := strings.Join(keys, ","); got != ledger.Header() {
-		t.Errorf("keys\n%s\nwant\n%s", got, ledger.Header())
+	if got := strings.Join(keys, ","); got != ledger.Header(ledger.Version) {
+		t.Errorf("keys\n%s\nwant\n%s", got, ledger.Header(ledger.Version))
 	}
-	const cells = `sale,,attributed,,1,10.50,10.50,EUR,1050,3,,,,,,review,too_fast|no_partner,,,,,,,` +
+	const cells = `sale,,attributed,,1,10.50,10.50,10.40,EUR,1050,3,,,,,,review,too_fast|no_partner,,,,,,,` +
 		`"a ""term""",'=content,`
 	if !strings.Contains(lines[0], cells) ||
 		!strings.HasPrefix(lines[1], "acme,,,,,,,,,,,,,,,2026-03-14T11:00:00.000Z,") ||
 		!strings.HasSuffix(lines[0], ",true,t1,4,17") {
 		t.Errorf("lines\n%s\n%s", lines[0], lines[1])
 	}
-	if e := recent[1]; e.EventID != "e1" || e.NetAmount == nil || *e.NetAmount != "10.50" || e.Effect != 1 ||
+	if e := recent[1]; e.EventID != "e1" || e.NetAmount == nil || *e.NetAmount != "10.50" ||
+		e.Change == nil || *e.Change != "10.40" || e.Effect != 1 ||
 		!e.OccurredAt.Equal(time.Date(2026, 3, 14, 10, 0, 0, 7e6, time.UTC)) {
 		t.Errorf("the newest but one is %+v", e)
 	}
@@ -134,8 +135,7 @@ WHERE database = currentDatabase() AND name = 'conversion_rows'`); err != nil {
 	if err := conn.Select(t.Context(), &columns, `
 SELECT count() AS n
 FROM system.columns
-WHERE database = currentDatabase() AND table = 'conversion_rows'
-	AND name != 'standing_change' -- not exported yet`); err != nil {
+WHERE database = currentDatabase() AND table = 'conversion_rows'`); err != nil {
 		t.Fatal(err)
 	}
 	if columns[0].N != uint64(len(ledger.Columns())+1) {

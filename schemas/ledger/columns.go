@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/nimriz/partners/schemas/event"
@@ -40,6 +41,7 @@ type Column struct {
 	Name       string   // in the header of a CSV, as a JSON key, and in the view conversion_rows
 	Kind       Kind     // of its values
 	Source     Source   // of its values
+	Since      int      // the version that added it; 0: the first
 	Nullable   bool     // there may be no value
 	Values     []string // all that a text can be; nil: any
 	Min, Max   *int     // bounds of an integer; nil: none
@@ -60,11 +62,17 @@ func (c Column) SQL() string {
 	return "o." + c.Name
 }
 
-// Version is the version of the columns. A file of another version cannot be written
-// again byte for byte.
-const Version = 1
+// Version is the newest version of the columns. A version keeps the columns of those
+// before it, in their order, and puts its own among them; so a file of an older one can
+// be written again byte for byte. Version 2 added standing_change.
+const Version = 2
 
-// Columns are the columns of an exported conversion, in order.
+// ColumnsOf are the columns of a version, in order.
+func ColumnsOf(version int) []Column {
+	return slices.DeleteFunc(Columns(), func(c Column) bool { return c.Since > version })
+}
+
+// Columns are the columns of the newest version, in order.
 func Columns() []Column {
 	minusOne := -1
 	zero := 0
@@ -104,7 +112,11 @@ func Columns() []Column {
 			Doc:        "Exact decimal number; null without an amount."},
 		{Name: "net_amount", Kind: Decimal, Source: Derived, Nullable: true, Example: "129.90",
 			Expression: "format_decimal(o.effect * o.amount_minor, o.exponent)",
-			Doc:        "effect × amount."},
+			Doc:        "effect × amount, also where less than that stood."},
+		{Name: "standing_change", Kind: Decimal, Source: Derived, Since: 2, Nullable: true, Example: "129.90",
+			Expression: "format_decimal(o.standing_change_minor, o.exponent)",
+			Doc: "What it changes of what stands of the sale or lead it belongs to. Summed over whole " +
+				"chains it is the net revenue."},
 		{Name: "currency", Example: "EUR", Doc: "ISO 4217, or empty."},
 		{Name: "amount_minor", Kind: Integer, Nullable: true, Example: "12990",
 			Doc: "amount in the currency's smallest unit."},
@@ -147,14 +159,15 @@ func Columns() []Column {
 	}
 }
 
-// Names are the names of the columns, in order.
-func Names() []string {
-	var names []string
-	for _, c := range Columns() {
+// Names are the names of the columns of the newest version, in order.
+func Names() []string { return namesOf(Columns()) }
+
+func namesOf(columns []Column) (names []string) {
+	for _, c := range columns {
 		names = append(names, c.Name)
 	}
 	return names
 }
 
-// Header is the first line of a CSV, without its end.
-func Header() string { return strings.Join(Names(), ",") }
+// Header is the first line of a CSV of a version, without its end.
+func Header(version int) string { return strings.Join(namesOf(ColumnsOf(version)), ",") }

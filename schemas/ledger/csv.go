@@ -52,11 +52,11 @@ const Functions = `
 		if(digits = 0, '', concat('.', leftPad(toString(abs(minor) % intExp10(digits)), digits, '0')))
 	) AS format_decimal`
 
-// CSVLine is the SQL of a line of a CSV, without its end. expression gives the SQL of a
-// column's value; in raw lines no formula is escaped.
-func CSVLine(raw bool, expression func(Column) string) string {
+// CSVLine is the SQL of a line of a CSV of a version, without its end. expression gives
+// the SQL of a column's value; in raw lines no formula is escaped.
+func CSVLine(version int, raw bool, expression func(Column) string) string {
 	var cells []string
-	for _, c := range Columns() {
+	for _, c := range ColumnsOf(version) {
 		cells = append(cells, cellSQL(c.Kind, raw, expression(c)))
 	}
 	// clean_text runs once over the whole line, which ends with two numbers. At the end

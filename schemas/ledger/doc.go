@@ -8,7 +8,9 @@
 //
 // Columns is the list, in the order of the CSV. The view is SQL written by hand, in a
 // migration of schemas/ddl, because a migration never changes once it has run; tests
-// with a migrated database hold the view, and what the sink fills, to the list.
+// with a migrated database hold the view, and what the sink fills, to the list. A column
+// says which Version added it: ColumnsOf has those of an older version, for a CSV that
+// is written again.
 //
 // # How values are written
 //

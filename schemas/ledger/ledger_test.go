@@ -151,9 +151,37 @@ func TestEscapeFormula(t *testing.T) {
 	check(" =1", " =1")
 }
 
+// The headers of the versions, of which files exist: a new version gets a header of its
+// own here, and those before it stay as they are.
+func TestHeaders(t *testing.T) {
+	const first = "" +
+		"workspace_id,partner_id,partner_key,partner_name,partner_relationship,partner_relationship_now," +
+		"program_id,program_key,program_name,assignment_id,link_id,domain,slug,destination,clicked_at," +
+		"occurred_at,received_at,event_id,type,event_name,verdict,reason,effect,amount,net_amount,currency," +
+		"amount_minor,quantity,order_id,parent_event_id,parent_type,reason_text,clawback,review,flags," +
+		"estimated_reward,reward_currency,reward_terms,utm_source,utm_medium,utm_campaign,utm_term," +
+		"utm_content,sub1,sub2,sub3,sub4,sub5,experiment,variant,country,device,is_bot,click_token," +
+		"event_partition,event_offset"
+	headers := []string{
+		first,
+		strings.Replace(first, ",net_amount,", ",net_amount,standing_change,", 1),
+	}
+	if len(headers) != Version {
+		t.Fatalf("%d headers, the newest version is %d", len(headers), Version)
+	}
+	for i, want := range headers {
+		if got := Header(i + 1); got != want {
+			t.Errorf("version %d\n%s\nwant\n%s", i+1, got, want)
+		}
+	}
+	if Header(Version) != strings.Join(Names(), ",") {
+		t.Error("the names are not those of the newest version")
+	}
+}
+
 // The SQL of a line has every column, in order.
 func TestCSVLine(t *testing.T) {
-	line := CSVLine(false, func(c Column) string { return "<" + c.Name + ">" })
+	line := CSVLine(Version, false, func(c Column) string { return "<" + c.Name + ">" })
 	at := -1
 	for _, name := range Names() {
 		next := strings.Index(line, "<"+name+">")
@@ -162,7 +190,10 @@ func TestCSVLine(t *testing.T) {
 		}
 		at = next
 	}
-	if raw := CSVLine(true, Column.SQL); strings.Contains(raw, "escape_formula") ||
+	if old := CSVLine(1, false, Column.SQL); strings.Contains(old, "standing_change") {
+		t.Error("a line of version 1 has a column of version 2")
+	}
+	if raw := CSVLine(Version, true, Column.SQL); strings.Contains(raw, "escape_formula") ||
 		!strings.Contains(line, "escape_formula") {
 		t.Error("raw lines are escaped, or others are not")
 	}

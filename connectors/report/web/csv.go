@@ -80,7 +80,7 @@ func (s *Server) writeOutcomesCSV(w http.ResponseWriter, req *http.Request, work
 	if err != nil {
 		return err
 	}
-	return s.writeCSV(w, req, workspace+"-outcomes.csv", ledger.Header(), func(d *download) error {
+	return s.writeCSV(w, req, workspace+"-outcomes.csv", ledger.Header(ledger.Version), func(d *download) error {
 		return s.reader.ConversionLines(req.Context(), workspace, f, d.writeLine)
 	})
 }

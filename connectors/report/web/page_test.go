@@ -93,7 +93,7 @@ func TestNetOfWhatDoesNotCount(t *testing.T) {
 		t.Error(rows)
 	}
 	_, _, csv := r.get("acme", "/v1/workspaces/acme/outcomes.csv?from=2026-03-03&to=2026-03-03&verdict=unattributed")
-	if !strings.Contains(csv, ",0,10.14,0.00,EUR,") {
+	if !strings.Contains(csv, ",0,10.14,0.00,,EUR,") {
 		t.Error(csv)
 	}
 }
