@@ -90,7 +90,7 @@ func addedColumns(claims *dispute.Claims) ([]string, error) {
 			return strings.EqualFold(strings.TrimSpace(h), name)
 		})
 	}
-	added := []string{"verdict_here", "partner", "net_amount", "currency", "difference"}
+	added := []string{"verdict_here", "partner", "confirmed", "currency", "difference"}
 	for i, name := range added {
 		if i > 0 && columnOf(name) >= 0 {
 			name += "_here"
@@ -113,7 +113,7 @@ func answerCells(f *dispute.Finding, claims *dispute.Claims) []string {
 	return append(cells,
 		ledger.EscapeFormula(f.Words),
 		ledger.EscapeFormula(f.Partner),
-		amountCell(f.Net),
+		amountCell(f.Confirmed),
 		ledger.EscapeFormula(f.Currency),
 		amountCell(f.Difference))
 }

@@ -36,6 +36,7 @@ type Event struct {
 	Flags          []string  `ch:"flags"`                  // see event.Flags
 	Review         string    `ch:"review"`                 // see event.Reviews
 	Effect         int8      `ch:"effect"`                 // +1, 0 or −1
+	StandingChange *int64    `ch:"standing_change_minor"`  // of its root; nil: none
 	DecidedAt      time.Time `ch:"decided_at"`             // by the processor's clock
 	RewardMinor    *int64    `ch:"estimated_reward_minor"` // nil: none
 	RewardCurrency string    `ch:"reward_currency"`        // ISO 4217
@@ -92,16 +93,29 @@ func (e *Event) Amount() *Money {
 	return &Money{ledger.MinorUnits(*e.AmountMinor, e.Exponent), e.Currency}
 }
 
-// Net is effect × amount, nil where there is none.
-func (e *Event) Net() *Money {
-	m := e.Amount()
-	switch {
-	case m == nil || e.Effect == 0:
+// Changed is what the event changes of its root's standing amount; nil where there is
+// none.
+func (e *Event) Changed() *Money {
+	if e.StandingChange == nil {
 		return nil
-	case e.Effect < 0:
-		m.Amount = m.Amount.Neg()
 	}
-	return m
+	return &Money{ledger.MinorUnits(*e.StandingChange, e.Exponent), e.Currency}
+}
+
+// Beyond is the part of a negative's amount that changed nothing of what stands: more
+// than that was taken back, or given back; nil where there is none.
+func (e *Event) Beyond() *Money {
+	beyond := e.Amount()
+	if beyond == nil || e.Verdict != string(event.Reversed) {
+		return nil
+	}
+	if changed := e.Changed(); changed != nil {
+		beyond.Amount = beyond.Amount.Sub(changed.Amount.Abs())
+	}
+	if beyond.Amount.IsZero() {
+		return nil
+	}
+	return beyond
 }
 
 // EstimatedReward is nil where there is none.
@@ -130,7 +144,7 @@ const (
 	bodyColumns = `event_id, click_token, type, event_name, occurred_at, received_at, amount_minor, currency,
 	exponent, order_id, parent_event_id, reason_text`
 	outcomeColumns = bodyColumns + `,
-	event_partition, event_offset, verdict, reason, flags, review, effect, decided_at,
+	event_partition, event_offset, verdict, reason, flags, review, effect, standing_change_minor, decided_at,
 	estimated_reward_minor, reward_currency, reward_exponent, first_offset, src_partition, src_offset,
 	clicked_at, ` + clickColumns
 	conversionColumns = bodyColumns + `,

@@ -102,8 +102,8 @@ func writeDispute(t *testing.T, out *strings.Builder, d *dispute.Dispute, list s
 			}
 			return ledger.FormatDecimal(*d)
 		}
-		fmt.Fprintf(out, "%d: %s | partner %q | net %s %s | difference %s\n", f.Line, f.Words, f.Partner, text(f.Net),
-			f.Currency, text(f.Difference))
+		fmt.Fprintf(out, "%d: %s | partner %q | confirmed %s %s | difference %s\n", f.Line, f.Words, f.Partner,
+			text(f.Confirmed), f.Currency, text(f.Difference))
 		if !strings.HasPrefix(f.Words, string(f.Verdict)) && f.Words != "attributed to no partner" {
 			t.Errorf("the words %q are not about %q", f.Words, f.Verdict)
 		}

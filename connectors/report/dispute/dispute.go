@@ -41,10 +41,14 @@ type Finding struct {
 	Verdict    Verdict
 	Words      string           // the verdict, with its details
 	Partner    string           // id of the click's partner; "": none is known
-	Net        *decimal.Decimal // confirmed, in Currency; nil: no amount on either side
+	Confirmed  *decimal.Decimal // what stands, in Currency; nil: no amount on either side
 	Currency   string           // the claim's, else that of the events
-	Difference *decimal.Decimal // claimed − net; nil: no amount was claimed
-	Other      []report.Money   // what the events net in other currencies, by currency
+	Difference *decimal.Decimal // claimed − confirmed; nil: no amount was claimed
+	Other      []report.Money   // what stands in other currencies, by currency
+	// Not in Confirmed, and never set off against each other, by currency: what was taken
+	// back beyond what stood, and what was given back beyond what was taken.
+	TakenBeyond []report.Money
+	GivenBeyond []report.Money
 }
 
 // Total sums a list in one currency.
@@ -215,7 +219,9 @@ func (d *Dispute) answerAttributed(f *Finding, here []*report.Event, children ma
 		f.set(Duplicate, here[0].PartnerID, fmt.Sprintf(" of line %d", d.claimed[here[0].Key()]))
 		return
 	}
-	nets := moneyByCurrency{}
+	standing := moneyByCurrency{}
+	taken := moneyByCurrency{}
+	given := moneyByCurrency{}
 	left := false
 	var against []string // ids of what took something back
 	for _, root := range unclaimed {
@@ -223,11 +229,17 @@ func (d *Dispute) answerAttributed(f *Finding, here []*report.Event, children ma
 		all := withDescendants(root, children)
 		left = left || isLeft(root, all)
 		for _, e := range all {
-			if m := e.Net(); m != nil {
-				nets.add(*m)
+			// a change of 0 may be in another currency than the root
+			if m := e.Changed(); m != nil && (e == root || !m.Amount.IsZero()) {
+				standing.add(*m)
 			}
+			beyond := given
 			if e.Effect < 0 {
 				against = append(against, e.EventID)
+				beyond = taken
+			}
+			if m := e.Beyond(); m != nil {
+				beyond.add(*m)
 			}
 		}
 	}
@@ -247,7 +259,8 @@ func (d *Dispute) answerAttributed(f *Finding, here []*report.Event, children ma
 	if f.EventID != "" && len(tokens) > 1 {
 		f.Words += fmt.Sprintf("; sent with %d tokens, so it counts %d times", len(tokens), len(tokens))
 	}
-	f.setNet(nets, unclaimed)
+	f.setConfirmed(standing, unclaimed)
+	f.setBeyond(taken, given)
 }
 
 // withDescendants is an event with all that has effect below it. It ends: only one row
@@ -278,7 +291,7 @@ func (d *Dispute) answerNegative(f *Finding, e *report.Event) {
 		f.set(OtherPartner, e.PartnerID, "")
 		return
 	}
-	f.set(Duplicate, e.PartnerID, fmt.Sprintf(" of %s: this %s of it is in its net amount", e.ParentEventID, e.Type))
+	f.set(Duplicate, e.PartnerID, fmt.Sprintf(" of %s: this %s of it is in what stands of it", e.ParentEventID, e.Type))
 }
 
 func (d *Dispute) answerWaiting(f *Finding, e *report.Event, click *report.Click) {

@@ -24,8 +24,8 @@ func TestBatch(t *testing.T) {
 func batch(t *testing.T, conn *clickhouse.Conn, workspace, id string) {
 	t.Helper()
 	const sales = 3 * MaxBatch
-	err := conn.Exec(t.Context(), `INSERT INTO outcomes (workspace_id, src_offset, event_offset, click_token, event_id, order_id, type, verdict, effect, amount_minor, currency, exponent, partner_id)
-		SELECT {w:String}, number, number, 'T' || toString(number % 7), {id:String} || toString(number), {id:String} || 'o' || toString(intDiv(number, 3)), 'sale', 'attributed', 1, 100 + number, 'EUR', 2, 'p'
+	err := conn.Exec(t.Context(), `INSERT INTO outcomes (workspace_id, src_offset, event_offset, click_token, event_id, order_id, type, verdict, effect, amount_minor, standing_change_minor, currency, exponent, partner_id)
+		SELECT {w:String}, number, number, 'T' || toString(number % 7), {id:String} || toString(number), {id:String} || 'o' || toString(intDiv(number, 3)), 'sale', 'attributed', 1, 100 + number, 100 + number, 'EUR', 2, 'p'
 		FROM numbers({sales:UInt32})`, clickhouse.Named("id", id), clickhouse.Named("sales", sales), clickhouse.Named("w", workspace))
 	if err != nil {
 		t.Fatal(err)
@@ -41,9 +41,9 @@ func batch(t *testing.T, conn *clickhouse.Conn, workspace, id string) {
 		t.Fatal(err)
 	}
 	for i, f := range findings[:MaxBatch-1] {
-		if want := ledger.MinorUnits(int64(3*100+9*i+3), 2); f.Verdict != Attributed || f.Net == nil ||
-			!f.Net.Equal(want) {
-			t.Fatalf("claim %d: %q, net %v, want %s", i, f.Words, f.Net, want)
+		if want := ledger.MinorUnits(int64(3*100+9*i+3), 2); f.Verdict != Attributed || f.Confirmed == nil ||
+			!f.Confirmed.Equal(want) {
+			t.Fatalf("claim %d: %q, confirmed %v, want %s", i, f.Words, f.Confirmed, want)
 		}
 	}
 	if f := findings[MaxBatch-1]; f.Words != "duplicate of line 2" {

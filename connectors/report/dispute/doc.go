@@ -7,8 +7,9 @@
 //
 //   - A line that cannot be read is refused with its place in the file; nothing of the
 //     list is kept.
-//   - What is in a claim's net amount is in an export, too: the sum of effect × amount
-//     over its events and all that took back from them.
+//   - What is confirmed of a claim is what stands, and is in an export, too: the sum of
+//     standing_change over its events and all that took back from them. What was taken
+//     back beyond what stood, and given back beyond what was taken, is said beside it.
 //   - An order counts once in a list: a second line that claims it is a duplicate.
 //   - Two currencies are never added.
 //   - Memory is bounded: a list that concerns more events than are read for one answer

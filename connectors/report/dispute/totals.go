@@ -2,8 +2,8 @@ package dispute
 
 import (
 	"cmp"
+	"maps"
 	"slices"
-	"strings"
 
 	"github.com/nimriz/partners/connectors/report"
 	"github.com/shopspring/decimal"
@@ -19,39 +19,55 @@ func (m moneyByCurrency) add(x report.Money) {
 	m[x.Currency] = x.Amount
 }
 
-// setNet puts what events net into the finding, in the claim's currency, else the first
-// event's.
-func (f *Finding) setNet(nets moneyByCurrency, events []*report.Event) {
+// list is in the order of the currencies.
+func (m moneyByCurrency) list() (list []report.Money) {
+	for _, currency := range slices.Sorted(maps.Keys(m)) {
+		list = append(list, report.Money{Amount: m[currency], Currency: currency})
+	}
+	return list
+}
+
+// setConfirmed puts what stands of events into the finding, in the claim's currency,
+// else the first event's.
+func (f *Finding) setConfirmed(standing moneyByCurrency, events []*report.Event) {
 	f.Currency = f.Claim.Currency
 	for _, e := range events {
 		f.Currency = cmp.Or(f.Currency, e.Currency)
 	}
-	if net, ok := nets[f.Currency]; ok {
-		f.Net = &net
+	if amount, ok := standing[f.Currency]; ok {
+		f.Confirmed = &amount
+		delete(standing, f.Currency)
 	}
-	for currency, net := range nets {
-		if currency != f.Currency {
-			f.Other = append(f.Other, report.Money{Amount: net, Currency: currency})
-		}
-	}
-	slices.SortFunc(f.Other, func(a, b report.Money) int { return strings.Compare(a.Currency, b.Currency) })
+	f.Other = standing.list()
 	for _, m := range f.Other {
 		f.Words += "; also " + m.String()
 	}
 }
 
-// setDifference compares what was claimed with the net. Of a claim without net, nothing
-// is confirmed.
+// setBeyond puts what changed nothing of what stands into the finding.
+func (f *Finding) setBeyond(taken, given moneyByCurrency) {
+	f.TakenBeyond = taken.list()
+	for _, m := range f.TakenBeyond {
+		f.Words += "; " + m.String() + " taken back beyond what stood"
+	}
+	f.GivenBeyond = given.list()
+	for _, m := range f.GivenBeyond {
+		f.Words += "; " + m.String() + " given back beyond what was taken"
+	}
+}
+
+// setDifference compares what was claimed with what is confirmed: nothing, of a claim
+// of which nothing stands.
 func (f *Finding) setDifference() {
 	f.Currency = cmp.Or(f.Currency, f.Claim.Currency)
 	if f.Amount == nil {
 		return
 	}
-	if f.Net == nil {
+	if f.Confirmed == nil {
 		nothing := decimal.New(0, f.Amount.Exponent())
-		f.Net = &nothing
+		f.Confirmed = &nothing
 	}
-	difference := f.Amount.Sub(*f.Net)
+	difference := f.Amount.Sub(*f.Confirmed)
 	f.Difference = &difference
 }
 
@@ -67,11 +83,11 @@ func (d *Dispute) addToTotals(f *Finding) {
 	case f.Amount != nil:
 		t := d.total(f.Currency)
 		t.Claimed = t.Claimed.Add(*f.Amount)
-		t.Confirmed = t.Confirmed.Add(*f.Net)
+		t.Confirmed = t.Confirmed.Add(*f.Confirmed)
 		t.Difference = t.Difference.Add(*f.Difference)
-	case f.Net != nil:
+	case f.Confirmed != nil:
 		t := d.total(f.Currency)
-		t.Unpriced = t.Unpriced.Add(*f.Net)
+		t.Unpriced = t.Unpriced.Add(*f.Confirmed)
 	}
 	for _, m := range f.Other {
 		t := d.total(m.Currency)
