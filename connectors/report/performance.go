@@ -23,6 +23,9 @@ type Counts struct {
 	Refunds       uint64 `ch:"refunds" json:"refunds"`               // reversed
 	Cancellations uint64 `ch:"cancellations" json:"cancellations"`   // reversed
 	Reversals     uint64 `ch:"reversals" json:"reversals"`           // reversed
+	// of the reversed: judged by the first rules, and rows of their chains are gone, so
+	// effect × amount stands in for what they changed
+	ApproximatedEvents uint64 `ch:"approximated_events" json:"approximated_events"`
 }
 
 // Add adds the counts of other.
@@ -35,6 +38,7 @@ func (c *Counts) Add(other Counts) {
 	c.Refunds += other.Refunds
 	c.Cancellations += other.Cancellations
 	c.Reversals += other.Reversals
+	c.ApproximatedEvents += other.ApproximatedEvents
 }
 
 // Taken is the number of events that took something back.
@@ -62,8 +66,13 @@ type Performance struct {
 	GrossMinor *big.Int `ch:"gross_minor" json:"gross_minor"` // of attributed events
 	// of reversed; > 0 where chargebacks were won
 	NegativeMinor *big.Int `ch:"negative_minor" json:"negative_minor"`
-	NetMinor      *big.Int `ch:"net_minor" json:"net_minor"`       // the sum of both
-	RewardMinor   *big.Int `ch:"reward_minor" json:"reward_minor"` // estimated
+	NetMinor      *big.Int `ch:"net_minor" json:"net_minor"`           // the sum of both
+	StandingMinor *big.Int `ch:"standing_minor" json:"standing_minor"` // net revenue
+	// taken back beyond what stood, ≥ 0
+	TakenBeyondMinor *big.Int `ch:"taken_beyond_minor" json:"taken_beyond_minor"`
+	// given back beyond what was taken, ≥ 0; net = standing − taken beyond + given beyond
+	GivenBeyondMinor *big.Int `ch:"given_beyond_minor" json:"given_beyond_minor"`
+	RewardMinor      *big.Int `ch:"reward_minor" json:"reward_minor"` // estimated
 }
 
 // Key is the row's place in the list, for Page.After.
@@ -94,9 +103,16 @@ func summedColumns() []summedColumn {
 		events("refunds", event.Reversed, event.Refund),
 		events("cancellations", event.Reversed, event.Cancellation),
 		events("reversals", event.Reversed, event.Reversal),
+		{"approximated_events", "toUInt64(0)",
+			"toUInt64(has_event AND verdict = 'reversed' AND standing_basis IN ('amount', 'pending'))"},
 		amount("gross_minor", "if(has_event AND verdict = 'attributed', amount, toInt128(0))"),
 		amount("negative_minor", "if(has_event AND verdict = 'reversed', effect * amount, toInt128(0))"),
 		amount("net_minor", "if(has_event, effect * amount, toInt128(0))"),
+		amount("standing_minor", "if(has_event, standing_change, toInt128(0))"),
+		amount("taken_beyond_minor",
+			"if(has_event AND verdict = 'reversed' AND effect < 0, amount + standing_change, toInt128(0))"),
+		amount("given_beyond_minor",
+			"if(has_event AND verdict = 'reversed' AND effect > 0, amount - standing_change, toInt128(0))"),
 		amount("reward_minor", "if(has_reward, reward, toInt128(0))"),
 	}
 }
@@ -168,6 +184,7 @@ func eventLines(events *condition) string {
 		SELECT
 			*,
 			toInt128(ifNull(amount_minor, 0)) AS amount,
+			toInt128(ifNull(standing_change_minor, 0)) AS standing_change,
 			toInt128(ifNull(estimated_reward_minor, 0)) AS reward,
 			arrayJoin(if(
 				estimated_reward_minor IS NULL OR (reward_currency = currency AND reward_exponent = exponent),

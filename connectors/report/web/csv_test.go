@@ -24,28 +24,36 @@ func TestCSV(t *testing.T) {
 		t.Fatalf("%d %v %d records", code, err, len(records))
 	}
 	at := func(name string) int { return slices.Index(records[0], name) }
-	net := new(big.Rat)
+	net := map[string]*big.Rat{"net_amount": {}, "standing_change": {}}
 	for _, rec := range records[1:] {
 		if rec[at("event_id")] == "e0" {
 			t.Error("a row of globex")
 		}
-		if rec[at("currency")] == "EUR" && rec[at("net_amount")] != "" {
-			v, ok := new(big.Rat).SetString(rec[at("net_amount")])
-			if !ok {
-				t.Errorf("net_amount %q", rec[at("net_amount")])
-			} else {
-				net.Add(net, v)
+		for column, sum := range net {
+			if rec[at("currency")] != "JPY" || rec[at(column)] == "" {
+				continue
 			}
+			v, ok := new(big.Rat).SetString(rec[at(column)])
+			if !ok {
+				t.Fatalf("%s %q", column, rec[at(column)])
+			}
+			sum.Add(sum, v)
 		}
 	}
-	want := new(big.Int)
+	want := map[string]*big.Int{"net_amount": {}, "standing_change": {}}
 	for _, p := range rowsOf[report.Performance](r, "performance?limit=1000").Rows {
-		if p.Currency == "EUR" {
-			want.Add(want, p.NetMinor)
+		if p.Currency == "JPY" {
+			want["net_amount"].Add(want["net_amount"], p.NetMinor)
+			want["standing_change"].Add(want["standing_change"], p.StandingMinor)
 		}
 	}
-	if got := new(big.Rat).Mul(net, big.NewRat(100, 1)); got.Cmp(new(big.Rat).SetInt(want)) != 0 {
-		t.Errorf("the CSV nets %v, the rollup %v", got, want)
+	for column, sum := range net {
+		if sum.Cmp(new(big.Rat).SetInt(want[column])) != 0 {
+			t.Errorf("%s: the CSV has %v, the rollup %v", column, sum, want[column])
+		}
+	}
+	if net["net_amount"].Cmp(net["standing_change"]) == 0 {
+		t.Error("nothing was taken back beyond what stood")
 	}
 	_, _, body = r.get("globex", "/v1/workspaces/globex/outcomes.csv")
 	if !strings.Contains(body, ",'=cmd(),") {

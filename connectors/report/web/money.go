@@ -16,9 +16,13 @@ type moneyLine struct {
 	Currency string // ISO 4217
 	Gross    string // of attributed events
 	Negative string // of reversed events
-	Net      string // the sum of both
+	Net      string // net revenue: what stands
 	Reward   string // estimated
 	Down     bool   // the net is below zero
+
+	// What is in Negative and changed nothing of Net; empty: nothing.
+	TakenBeyond string // taken back beyond what stood
+	GivenBeyond string // given back beyond what was taken
 }
 
 // groupDigits writes a number in groups of three digits, with a space that does not
@@ -56,13 +60,17 @@ type moneyTotals map[string]*currencyTotal
 type currencyTotal struct {
 	gross    decimal.Decimal
 	negative decimal.Decimal
-	net      decimal.Decimal
+	standing decimal.Decimal
+	taken    decimal.Decimal // beyond what stood
+	given    decimal.Decimal // beyond what was taken
 	reward   decimal.Decimal
 }
 
 // add adds the sums of a row. A currency without any gets no line.
 func (t moneyTotals) add(p *report.Performance) {
-	if p.Currency == "" || p.GrossMinor.Sign() == 0 && p.NegativeMinor.Sign() == 0 && p.RewardMinor.Sign() == 0 {
+	isZero := func(sum *big.Int) bool { return sum.Sign() == 0 }
+	if p.Currency == "" || isZero(p.GrossMinor) && isZero(p.NegativeMinor) && isZero(p.StandingMinor) &&
+		isZero(p.TakenBeyondMinor) && isZero(p.GivenBeyondMinor) && isZero(p.RewardMinor) {
 		return
 	}
 	number := func(minor *big.Int) decimal.Decimal { return decimal.NewFromBigInt(minor, -int32(p.Exponent)) }
@@ -73,21 +81,31 @@ func (t moneyTotals) add(p *report.Performance) {
 	}
 	c.gross = c.gross.Add(number(p.GrossMinor))
 	c.negative = c.negative.Add(number(p.NegativeMinor))
-	c.net = c.net.Add(number(p.NetMinor))
+	c.standing = c.standing.Add(number(p.StandingMinor))
+	c.taken = c.taken.Add(number(p.TakenBeyondMinor))
+	c.given = c.given.Add(number(p.GivenBeyondMinor))
 	c.reward = c.reward.Add(number(p.RewardMinor))
 }
 
 // lines are in the order of their currencies.
 func (t moneyTotals) lines() (lines []moneyLine) {
 	format := func(d decimal.Decimal) string { return groupDigits(ledger.FormatDecimal(d)) }
+	formatSome := func(d decimal.Decimal) string {
+		if d.IsZero() {
+			return ""
+		}
+		return format(d)
+	}
 	for currency, c := range t {
 		lines = append(lines, moneyLine{
-			Currency: currency,
-			Gross:    format(c.gross),
-			Negative: format(c.negative),
-			Net:      format(c.net),
-			Reward:   format(c.reward),
-			Down:     c.net.Sign() < 0,
+			Currency:    currency,
+			Gross:       format(c.gross),
+			Negative:    format(c.negative),
+			Net:         format(c.standing),
+			Reward:      format(c.reward),
+			Down:        c.standing.Sign() < 0,
+			TakenBeyond: formatSome(c.taken),
+			GivenBeyond: formatSome(c.given),
 		})
 	}
 	slices.SortFunc(lines, func(a, b moneyLine) int { return strings.Compare(a.Currency, b.Currency) })

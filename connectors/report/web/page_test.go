@@ -85,11 +85,11 @@ func section(page, id string) string {
 	return inner
 }
 
-// The column Net is net_amount: nothing of what does not count.
+// The column Net is standing_change: nothing of what does not count.
 func TestNetOfWhatDoesNotCount(t *testing.T) {
 	r := newRig(t)
 	_, _, body := r.get("acme", "/?from=2026-03-03&to=2026-03-03&verdict=unattributed") // e14, of 10.14 EUR
-	if rows := section(body, "events"); !strings.Contains(rows, ">0.00 EUR<") || strings.Contains(rows, "10.14") {
+	if rows := section(body, "events"); !strings.Contains(rows, ">–<") || strings.Contains(rows, "10.14") {
 		t.Error(rows)
 	}
 	_, _, csv := r.get("acme", "/v1/workspaces/acme/outcomes.csv?from=2026-03-03&to=2026-03-03&verdict=unattributed")
@@ -125,5 +125,64 @@ func TestDisputePage(t *testing.T) {
 	if code, body := send("order_id\no4\nN/A\n"); code != 400 ||
 		!strings.Contains(body, "more than 100000 events have an order_id of this list") {
 		t.Errorf("one order_id for everything: %d %.300s", code, body)
+	}
+}
+
+// Net revenue is what stands. What was taken back beyond that, and given back beyond what
+// was taken, are two figures beside it, also where they would cancel out; on the whole
+// page, in each selection of events, and in the list.
+func TestNetIsWhatStands(t *testing.T) {
+	r := newRig(t)
+	// In dollars, on 19 March: a sale of 100, refunds of 60 and 60, of which the second is
+	// undone, and one more refund of 60.
+	if err := r.conn.Exec(t.Context(), `INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, review, type, effect, occurred_at, received_at, decided_at, amount_minor, standing_change_minor, rules_version, currency, exponent,
+			parent_event_id, event_partition, event_offset, clicked_at, link_id, partner_id, src_partition, src_offset)
+		SELECT 'acme', c1, 'tokusd', if(c2 = 'sale', 'attributed', 'reversed'), 'clear', c2, c3, toDateTime64('2026-03-19 12:00:00', 3, 'UTC') + c6, toDateTime64('2026-03-19 12:00:00', 3, 'UTC') + c6, toDateTime64('2026-03-19 12:00:00', 3, 'UTC') + c6, c4, c5, 2, 'USD', 2,
+			c7, 1, c6, toDateTime64('2026-03-18 12:00:00', 3, 'UTC'), 'l0', 'p0', 1, c6
+		FROM VALUES(('s', 'sale', 1, 10000, 10000, 0, ''), ('r1', 'refund', -1, 6000, -6000, 1, 's'), ('r2', 'refund', -1, 6000, -4000, 2, 's'), ('v', 'reversal', 1, 6000, 4000, 3, 'r2'), ('r3', 'refund', -1, 6000, -4000, 4, 's'))`); err != nil {
+		t.Fatal(err)
+	}
+	const day = "from=2026-03-19&to=2026-03-19"
+	for _, query := range []string{day, day + "&verdict=attributed,reversed",
+		"from=2026-03-18&to=2026-03-18&basis=click"} {
+		_, _, body := r.get("acme", "/?"+query)
+		for _, want := range []string{
+			`0.00<span class="cur">USD</span><small>100.00 gross, −120.00 taken back</small>` +
+				`<small>40.00 taken back beyond what stood</small><small>20.00 given back beyond what was taken</small>`,
+			`0.00 USD</div><span class="sub">40.00 USD taken back beyond what stood</span>` +
+				`<span class="sub">20.00 USD given back beyond what was taken</span>`,
+			`−40.00 USD</span><span class="sub">20.00 USD taken back beyond what stood</span>`,
+			`40.00 USD</span><span class="sub">20.00 USD given back beyond what was taken</span>`,
+		} {
+			if !strings.Contains(body, want) {
+				t.Errorf("%s: the page does not say %s in\n%s", query, want, body)
+			}
+		}
+		found := false
+		for _, p := range rowsOf[report.Performance](r, "performance?limit=1000&"+query).Rows {
+			if p.Currency == "USD" && p.Sales == 1 {
+				found = true
+				if got := fmt.Sprint(p.NetMinor, p.StandingMinor, p.TakenBeyondMinor, p.GivenBeyondMinor); got !=
+					"-2000 0 4000 2000" {
+					t.Errorf("%s: net, standing, and what is beyond are %s", query, got)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%s: the list has no dollars", query)
+		}
+	}
+}
+
+// What follows a sale takes nothing back, so it does not stand below it.
+func TestFollowersAreNotBelow(t *testing.T) {
+	lines, err := arrangeEvents([]*report.RecentEvent{
+		{EventID: "next", Type: "sale", Effect: 1, ParentEventID: "first"},
+		{EventID: "back", Type: "refund", Effect: -1, ParentEventID: "first"},
+		{EventID: "first", Type: "sale", Effect: 1},
+	})
+	if err != nil || len(lines) != 2 || lines[0].EventID != "next" || lines[0].Under != "" ||
+		len(lines[1].Below) != 1 || lines[1].Below[0].EventID != "back" {
+		t.Errorf("%+v, %v", lines, err)
 	}
 }

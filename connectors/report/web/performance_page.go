@@ -82,10 +82,11 @@ type linkLine struct {
 // eventLine is an event with what took back from it below.
 type eventLine struct {
 	*report.RecentEvent
-	Net   string       // net_amount and currency; empty: no amount
-	Down  bool         // it takes something back
-	Below []*eventLine // in the order in which they happened
-	Under string       // the parent, if it is not on this page
+	Net    string       // standing_change and currency; empty: it changes no amount
+	Beyond string       // what changed nothing of what stands, and currency; empty: nothing
+	Down   bool         // it takes something back
+	Below  []*eventLine // in the order in which they happened
+	Under  string       // the parent, if it is not on this page
 }
 
 // servePerformancePage answers GET /: the report of the reader's workspace, or the
@@ -151,7 +152,9 @@ func (s *Server) fillPerformance(ctx context.Context, p *performancePage, ws *ca
 		if p.MoreEvents = len(events) > pageEvents; p.MoreEvents {
 			events = events[:pageEvents]
 		}
-		p.Events = arrangeEvents(events)
+		if p.Events, err = arrangeEvents(events); err != nil {
+			return err
+		}
 	}
 	if p.Fresh, err = s.reader.Freshness(ctx); err != nil {
 		return err
@@ -313,16 +316,15 @@ func (s *Server) readTopLinks(ctx context.Context, workspace string, f report.Fi
 	return out, nil
 }
 
-// arrangeEvents puts each event below its parent if that is among them. events are the
-// newest first.
-func arrangeEvents(events []*report.RecentEvent) (out []*eventLine) {
+// arrangeEvents puts each negative below its parent if that is among them. events are
+// the newest first.
+func arrangeEvents(events []*report.RecentEvent) (out []*eventLine, err error) {
 	var lines []*eventLine
 	parents := map[report.EventKey]*eventLine{}
 	for _, e := range events {
-		line := &eventLine{RecentEvent: e}
-		if e.NetAmount != nil {
-			line.Net = groupDigits(*e.NetAmount) + " " + e.Currency
-			line.Down = e.Effect < 0
+		line, err := newEventLine(e)
+		if err != nil {
+			return nil, err
 		}
 		lines = append(lines, line)
 		if k := (report.EventKey{Token: e.ClickToken, ID: e.EventID}); parents[k] == nil && e.Effect != 0 {
@@ -330,6 +332,10 @@ func arrangeEvents(events []*report.RecentEvent) (out []*eventLine) {
 		}
 	}
 	for _, line := range lines {
+		if event.Type(line.Type).Positive() { // what it names, it follows
+			out = append(out, line)
+			continue
+		}
 		parent := parents[report.EventKey{Token: line.ClickToken, ID: line.ParentEventID}]
 		if line.ParentEventID == "" || parent == nil || parent == line {
 			line.Under = line.ParentEventID
@@ -341,5 +347,17 @@ func arrangeEvents(events []*report.RecentEvent) (out []*eventLine) {
 	for _, line := range lines {
 		slices.Reverse(line.Below)
 	}
-	return out
+	return out, nil
+}
+
+func newEventLine(e *report.RecentEvent) (*eventLine, error) {
+	line := &eventLine{RecentEvent: e, Down: e.Effect < 0}
+	if e.Change != nil {
+		line.Net = groupDigits(*e.Change) + " " + e.Currency
+	}
+	beyond, err := e.Beyond()
+	if beyond != "" {
+		line.Beyond = groupDigits(beyond) + " " + e.Currency
+	}
+	return line, err
 }
