@@ -207,7 +207,7 @@ func TestSQL(t *testing.T) {
 			`"partner":"p3","refunds":1`, `"partner":"p4","refunds":1`},
 		"Partners": {`"partner_name":"Nomura","partner_id":"p2","status":"review"`, `"partner_id":"p3"`,
 			`"partner_id":"p4"`},
-		"Revenue by currency": {`"currency":"KWD","gross":0,"taken_back":-63,"net":-63,`},
+		"Revenue by currency": {`"currency":"KWD","gross":0,"taken_back":-63,"net":-21,"taken_beyond":42,"given_beyond":0,`},
 	} {
 		for _, p := range loadDashboards(t)["partner-performance.json"].Panels {
 			if p.Title != title {

@@ -18,7 +18,7 @@ import (
 const (
 	sales  = "SELECT count(), sum(effect * amount_minor) FROM outcomes WHERE effect != 0"
 	rollup = "SELECT sum(clicks), sum(sales), sum(refunds), sum(gross_minor), sum(negative_minor), " +
-		"sum(net_minor), sum(reward_minor) FROM partner_daily WHERE partner_id = 'prt_nomura'"
+		"sum(net_minor), sum(standing_minor), sum(reward_minor) FROM partner_daily WHERE partner_id = 'prt_nomura'"
 )
 
 // checkReport compares the report's figures after the first sale, read with the demo's
@@ -42,7 +42,7 @@ func (r *runningDemo) checkReport() {
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err != nil || res.StatusCode != http.StatusOK || !strings.Contains(string(body), `"sales":1`) ||
-		!strings.Contains(string(body), `"net_minor":10000`) {
+		!strings.Contains(string(body), `"standing_minor":10000`) {
 		r.t.Errorf("the report says %d %s, %v", res.StatusCode, body, err)
 	}
 }
@@ -66,7 +66,7 @@ func TestLedgerLivesOn(t *testing.T) {
 		"order_id":    "o1",
 	})
 	r.awaitResult(sales, "1\t10000")
-	r.awaitResult(rollup, "1\t1\t0\t10000\t0\t10000\t1000")
+	r.awaitResult(rollup, "1\t1\t0\t10000\t0\t10000\t10000\t1000")
 	r.checkReport()
 	before := r.queryWarehouse("SELECT * FROM outcomes WHERE event_id = 'e1'")
 	r.postEvent(map[string]any{
@@ -78,7 +78,7 @@ func TestLedgerLivesOn(t *testing.T) {
 		"parent_event_id": "e1",
 	})
 	r.awaitResult(sales, "2\t7000")
-	r.awaitResult(rollup, "1\t1\t1\t10000\t-3000\t7000\t700")
+	r.awaitResult(rollup, "1\t1\t1\t10000\t-3000\t7000\t7000\t700")
 	if after := r.queryWarehouse("SELECT * FROM outcomes WHERE event_id = 'e1'"); after != before {
 		t.Errorf("the refund changed its sale:\n%s\n%s", before, after)
 	}
@@ -106,7 +106,7 @@ func TestLedgerLivesOn(t *testing.T) {
 	})
 	r.postEvent(map[string]any{"event_id": "e4", "type": "lead", "click_token": tok2})
 	r.awaitResult(sales, "4\t5000")
-	r.awaitResult(rollup, "2\t1\t2\t10000\t-5000\t5000\t500")
+	r.awaitResult(rollup, "2\t1\t2\t10000\t-5000\t5000\t5000\t500")
 	const difference = "SELECT sum(difference) != 0, sum(waiting) FROM conservation"
 	const perWorkspace = "SELECT sum(difference) != 0 FROM workspace_conservation"
 	r.awaitResult("SELECT sum(read) FROM conservation", "4")

@@ -175,8 +175,8 @@ SELECT
 	toInt64(sum(cancellations_sum)) AS cancellations,
 	toInt64(sum(reversals_sum)) AS reversals,
 	arrayStringConcat(arraySort(groupArrayIf(
-		concat(toString(currency), ' ', toString(exponent), ' ', toString(net)),
-		currency != '' AND (net != 0 OR sales_sum != 0))), '\n') AS money
+		concat(toString(currency), ' ', toString(exponent), ' ', toString(standing)),
+		currency != '' AND (standing != 0 OR sales_sum != 0))), '\n') AS money
 FROM
 (
 	SELECT
@@ -191,7 +191,7 @@ FROM
 		sum(refunds) AS refunds_sum,
 		sum(cancellations) AS cancellations_sum,
 		sum(reversals) AS reversals_sum,
-		sum(net_minor) AS net
+		sum(standing_minor) AS standing
 	FROM partner_performance
 	GROUP BY workspace_id, partner_id, program_id, currency
 )

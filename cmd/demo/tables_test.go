@@ -16,14 +16,14 @@ func TestTablesAreReadBack(t *testing.T) {
 	conn := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
 	if err := conn.Exec(t.Context(), `
 INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, flags, type, effect, occurred_at, received_at,
-	decided_at, amount_minor, currency, exponent, quantity, content_sha256, event_partition, event_offset, first_offset,
+	decided_at, amount_minor, standing_change_minor, currency, exponent, quantity, content_sha256, event_partition, event_offset, first_offset,
 	rules_version, clicked_at, link_id, partner_id, assigned_at, window_ms, sub5, is_bot, catalog_offset, src_offset)
 VALUES
 	('acme', 'e1', 't1', 'attributed', ['too_fast'], 'sale', 1, '2026-03-14 10:00:00.007', '2026-03-14 10:00:01',
-		'2026-03-14 10:00:02', 1050, 'EUR', 2, 3, repeat('x', 32), 4, 17, 9, 1, '2026-03-13 09:00:00.001', 'l1', 'p1',
+		'2026-03-14 10:00:02', 1050, 1040, 'EUR', 2, 3, repeat('x', 32), 4, 17, 9, 1, '2026-03-13 09:00:00.001', 'l1', 'p1',
 		'2026-01-05 00:00:00', 86400000, 'five', true, 41, 0),
 	('acme', 'e2', 't2', 'unattributed', [], 'lead', 0, '2026-03-14 11:00:00', '2026-03-14 11:00:01',
-		'2026-03-14 11:00:02', NULL, '', 0, NULL, repeat('y', 32), 5, 18, NULL, 1, NULL, '', '', NULL, 0, '', false, 0, 1)`,
+		'2026-03-14 11:00:02', NULL, NULL, '', 0, NULL, repeat('y', 32), 5, 18, NULL, 1, NULL, '', '', NULL, 0, '', false, 0, 1)`,
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,8 @@ VALUES
 	if err != nil {
 		t.Fatal(err)
 	}
-	amount, quantity, first := int64(1050), int32(3), int64(9)
+	amount, standing := int64(1050), int64(1040)
+	quantity, first := int32(3), int64(9)
 	want := []event.Outcome{{
 		WorkspaceID:    "acme",
 		EventID:        "e1",
@@ -52,6 +53,8 @@ VALUES
 		EventOffset:    17,
 		FirstOffset:    &first,
 		RulesVersion:   1,
+
+		StandingChangeMinor: &standing,
 		Click: &event.Click{
 			WorkspaceID:   "acme",
 			ClickToken:    "t1",
@@ -89,7 +92,7 @@ VALUES
 		DailyKey: oracle.DailyKey{WorkspaceID: "acme", Day: "2026-03-14", PartnerID: "p1", LinkID: "l1",
 			Currency: "EUR",
 			Exponent: 2},
-		DailySums: oracle.DailySums{Sales: 1, GrossMinor: 1050, NetMinor: 1050},
+		DailySums: oracle.DailySums{Sales: 1, GrossMinor: 1050, NetMinor: 1050, StandingMinor: 1040},
 	}}
 	if diff := cmp.Diff(wantDaily, daily); diff != "" {
 		t.Error(diff)
@@ -106,7 +109,7 @@ INSERT INTO conversions (workspace_id, event_id, received_at, src_partition, src
 	}
 	const conservation = "conservation: received 2 = attributed 0 + reversed 0 + duplicate 0 + conflict 0 + " +
 		"unattributed 0 + waiting 2, difference 0\n"
-	if !strings.HasSuffix(out.String(), conservation) || !strings.Contains(out.String(), "EUR 10.50") {
-		t.Errorf("got %s, want EUR 10.50 and %s", out.String(), conservation)
+	if !strings.HasSuffix(out.String(), conservation) || !strings.Contains(out.String(), "EUR 10.40") {
+		t.Errorf("got %s, want EUR 10.40 and %s", out.String(), conservation)
 	}
 }

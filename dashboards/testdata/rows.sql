@@ -26,10 +26,10 @@ FROM numbers(200);
 
 -- two partners that are not in the catalog, and amounts in one currency with different exponents
 INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, type, effect, occurred_at, received_at,
-	amount_minor, currency, exponent, link_id, partner_id, event_partition, event_offset, src_partition, src_offset)
+	amount_minor, standing_change_minor, currency, exponent, link_id, partner_id, event_partition, event_offset, src_partition, src_offset)
 SELECT
 	'acme', concat('k', toString(number)), concat('k', toString(number)), 'reversed', 'refund', -1,
-	'2026-03-06 00:00:00', '2026-03-06 00:00:00', 3000, 'KWD', 2 + number % 2, 'l0',
+	'2026-03-06 00:00:00', '2026-03-06 00:00:00', 3000, -1000, 'KWD', 2 + number % 2, 'l0',
 	concat('p', toString(2 + number)), 1, number, 1, number
 FROM numbers(3);
 
