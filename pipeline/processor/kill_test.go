@@ -86,8 +86,8 @@ func child(brokers string) {
 	os.Exit(0)
 }
 
-// hasOpenTransaction reports whether a transaction is open in a topic that processors
-// write. What was just produced may be under way, so it looks for a second.
+// hasOpenTransaction reports whether a transaction is open in the changelog. What was
+// just produced may be under way, so it looks for a second.
 func hasOpenTransaction(brokers []string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -97,7 +97,7 @@ func hasOpenTransaction(brokers []string) bool {
 	}
 	defer cl.Close()
 	for adm := kadm.NewClient(cl); ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
-		described, err := adm.DescribeProducers(ctx, kadm.TopicsSet{topic.Outcomes: nil, topic.Changelog: nil})
+		described, err := adm.DescribeProducers(ctx, kadm.TopicsSet{topic.Changelog: nil})
 		if err != nil {
 			continue
 		}
@@ -202,16 +202,28 @@ func (c *deaf) Read(b []byte) (int, error) {
 
 // The answer to EndTxn is lost, or the request, with all retries: the client cannot
 // know whether the transaction was committed. Nothing is written twice, and nothing is
-// missing.
+// missing. Each of these transactions holds verdicts, and later events ask for their
+// rows.
 func TestLostEndReply(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kafkatest.Broker(t))
+	var armed, judged atomic.Bool
 	var unknown atomic.Int64
 	f := &faults{}
 	p := newProcessor(t, w.brokers, config(t.TempDir()))
 	p.SetOptions(f.options()...)
 	p.SetHook(func(step string) {
-		if step == processor.StepEndFailed {
+		switch step {
+		case processor.StepJudged:
+			judged.Store(true)
+		case processor.StepFlushed:
+			if judged.Load() && armed.Swap(false) {
+				f.lose.Store(1 << 30)
+			}
+		case processor.StepEnded:
+			judged.Store(false)
+		case processor.StepEndFailed:
+			judged.Store(false)
 			unknown.Add(1)
 			f.lose.Store(0)
 		}
@@ -225,9 +237,21 @@ func TestLostEndReply(t *testing.T) {
 	for i := range int64(rounds) {
 		w.story(60)
 		f.request.Store(i%2 == 1)
-		f.lose.Store(1 << 30)
-		w.story(20)
+		armed.Store(true)
+		var sales []*event.Conversion
+		for range 20 {
+			k := w.Click()
+			w.sendClick(k)
+			sales = append(sales, w.Sale(k, 1000))
+			w.sendEvent(sales[len(sales)-1])
+		}
+		w.flush()
 		eventually(t, "a transaction comes to an unknown end", func() bool { return unknown.Load() > i })
+		for _, s := range sales {
+			w.sendEvent(w.Refund(s, 400))
+			w.sendEvent(s)
+		}
+		w.flush()
 	}
 	w.settle(grace)
 	w.conserved()
