@@ -144,3 +144,34 @@ func TestRowOfNewerVersion(t *testing.T) {
 		t.Errorf("it rebuilds its state:\n%s", logged.String())
 	}
 }
+
+// The first transaction that this version commits leaves totals that an earlier one
+// refuses, also if it judges nothing: a click alone.
+func TestEarlierTotalsAreWrittenAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kafkatest.Broker(t))
+	cfg := config(t.TempDir())
+	k := w.Click()
+	partition := w.partition(k.ClickToken)
+	w.send(&kgo.Record{
+		Topic:     topic.Changelog,
+		Partition: partition,
+		Key:       []byte{'T'},
+		Value:     []byte{1, 0, 0, 0, 0, 0, 0, 0, 0}, // of version 1
+		Timestamp: time.Now(),
+	})
+	w.sendClick(k)
+	w.flush()
+	start(t, newProcessor(t, w.brokers, cfg))
+	eventually(t, "totals of this version", func() bool {
+		for _, r := range kafkatest.Consume(t, w.brokers, topic.Changelog) {
+			if r.Partition == partition && string(r.Key) == "T" && r.Value[0] == 2 {
+				return true
+			}
+		}
+		return false
+	})
+	if rows := w.outcomes(); len(rows) != 0 {
+		t.Errorf("a click alone made %d rows", len(rows))
+	}
+}

@@ -104,8 +104,11 @@ func (t *task) readWatermark() error {
 	if err != nil || !ok {
 		return err
 	}
+	if len(v) > 0 && v[0] > 1 {
+		return fmt.Errorf("watermark row of version %d: %w", v[0], event.ErrNewer)
+	}
 	if len(v) != 9 || v[0] != 1 {
-		return fmt.Errorf("watermark row of unknown version: %x", v)
+		return fmt.Errorf("malformed watermark row: %x", v)
 	}
 	t.reported = event.Millis(binary.BigEndian.Uint64(v[1:]))
 	return nil

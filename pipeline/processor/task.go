@@ -24,6 +24,7 @@ type task struct {
 
 	totals    totals // with the running transaction
 	committed totals // as committed
+	outdated  bool   // the committed totals have an earlier version
 
 	lastProgress  time.Time
 	progressDirty bool // there is something new to report
@@ -91,7 +92,7 @@ func (t *task) readCounters() error {
 	}
 	v, ok, err := t.part.Store.Get(totalsKey, nil)
 	if err == nil && ok {
-		err = t.totals.parseRow(v)
+		t.outdated, err = t.totals.parseRow(v)
 	}
 	if err != nil {
 		return fmt.Errorf("reading totals: %w", err)
@@ -249,10 +250,11 @@ func (t *task) closeEndedWaits(tx *engine.Tx) error {
 }
 
 // finishTransaction adds the totals to the rows of the running transaction, if they
-// changed, and reports progress. The outcomes are acknowledged, so their end is known.
+// changed or have an earlier version, and reports progress. The outcomes are
+// acknowledged, so their end is known.
 func (t *task) finishTransaction(tx *engine.Tx) error {
 	t.totals.outcomesEnd = max(t.totals.outcomesEnd, t.part.OwnedEnd())
-	if t.totals != t.committed {
+	if t.totals != t.committed || t.outdated {
 		if err := t.rows.Put(totalsKey, t.totals.appendRow(nil)); err != nil {
 			return err
 		}
@@ -267,7 +269,7 @@ func (t *task) finishTransaction(tx *engine.Tx) error {
 // read again, over days of log if no processor ran for so long, and must still find
 // their clicks.
 func (t *task) afterCommit() error {
-	t.committed = t.totals
+	t.committed, t.outdated = t.totals, false
 	t.m.waiting.WithLabelValues(t.part.Label).Set(float64(t.rows.waiting))
 	return t.expireClicks()
 }

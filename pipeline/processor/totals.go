@@ -60,20 +60,22 @@ func (t *totals) appendRow(b []byte) []byte {
 	return b
 }
 
-func (t *totals) parseRow(b []byte) error {
+// parseRow reads a row. outdated says that it has an earlier version.
+func (t *totals) parseRow(b []byte) (outdated bool, err error) {
 	if len(b) == 0 || b[0] == 0 {
-		return fmt.Errorf("malformed totals row: %x", b)
+		return false, fmt.Errorf("malformed totals row: %x", b)
 	}
 	if b[0] > totalsVersion {
-		return fmt.Errorf("totals row of version %d: %w", b[0], event.ErrNewer)
+		return false, fmt.Errorf("totals row of version %d: %w", b[0], event.ErrNewer)
 	}
+	outdated = b[0] < totalsVersion
 	b = b[1:]
 	for _, f := range t.counterFields() {
 		v, n := binary.Uvarint(b)
 		if n <= 0 {
-			return fmt.Errorf("totals row cut short")
+			return false, fmt.Errorf("totals row cut short")
 		}
 		*f, b = int64(v), b[n:]
 	}
-	return nil
+	return outdated, nil
 }

@@ -18,16 +18,17 @@ func TestTotalsVersions(t *testing.T) {
 	for _, version := range []byte{1, 2} {
 		row[0] = version
 		var got totals
-		if err := got.parseRow(row); err != nil || got != want {
-			t.Errorf("version %d: got %+v, %v", version, got, err)
+		outdated, err := got.parseRow(row)
+		if err != nil || got != want || outdated != (version == 1) {
+			t.Errorf("version %d: got %+v, outdated %v, %v", version, got, outdated, err)
 		}
 	}
 	row[0] = 3
-	if err := new(totals).parseRow(row); !errors.Is(err, event.ErrNewer) {
+	if _, err := new(totals).parseRow(row); !errors.Is(err, event.ErrNewer) {
 		t.Errorf("version 3: got %v, want ErrNewer", err)
 	}
 	for _, bad := range [][]byte{nil, {0}, row[:3]} {
-		if err := new(totals).parseRow(bad); err == nil {
+		if _, err := new(totals).parseRow(bad); err == nil {
 			t.Errorf("%x is read", bad)
 		}
 	}
