@@ -55,6 +55,8 @@ VALUES
 		RulesVersion:   1,
 
 		StandingChangeMinor: &standing,
+		Metadata:            map[string]string{},
+		ResolvedBy:          "token",
 		Click: &event.Click{
 			WorkspaceID:   "acme",
 			ClickToken:    "t1",
@@ -80,6 +82,8 @@ VALUES
 		EventPartition: 5,
 		EventOffset:    18,
 		RulesVersion:   1,
+		Metadata:       map[string]string{},
+		ResolvedBy:     "token",
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
