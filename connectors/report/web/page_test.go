@@ -147,9 +147,9 @@ func TestNetIsWhatStands(t *testing.T) {
 		"from=2026-03-18&to=2026-03-18&basis=click"} {
 		_, _, body := r.get("acme", "/?"+query)
 		for _, want := range []string{
-			`0.00<span class="cur">USD</span><small>100.00 gross, −120.00 taken back</small>` +
+			`>0.00<span class="cur">USD</span><small>100.00 gross, −120.00 taken back</small>` +
 				`<small>40.00 taken back beyond what stood</small><small>20.00 given back beyond what was taken</small>`,
-			`0.00 USD</div><span class="sub">40.00 USD taken back beyond what stood</span>` +
+			`>0.00 USD</div><span class="sub">40.00 USD taken back beyond what stood</span>` +
 				`<span class="sub">20.00 USD given back beyond what was taken</span>`,
 			`−40.00 USD</span><span class="sub">20.00 USD taken back beyond what stood</span>`,
 			`40.00 USD</span><span class="sub">20.00 USD given back beyond what was taken</span>`,
