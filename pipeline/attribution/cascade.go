@@ -3,7 +3,6 @@ package attribution
 import (
 	"container/heap"
 	"fmt"
-	"slices"
 
 	"github.com/nimriz/partners/schemas/event"
 )
@@ -11,6 +10,11 @@ import (
 // The cascade: an event waits for its parent (waitForParent), a judged event wakes
 // those that wait for it (wakeForPositive, wakeWaiting), and judgeWoken judges them.
 // Each of them may wake others.
+//
+// An index is read only when its events can be judged, and once in a cascade. That is
+// enough: nothing begins to wait in a cascade, sales and leads only become more, and
+// waiting sales fewer. So what can be judged can be judged until its turn comes, if only
+// as parent_ambiguous.
 
 // waitForParent is lines 8c and 12: the event takes its id and a place in the journey,
 // and waits.
@@ -68,13 +72,28 @@ func (j *journey) wakeForPositive(ev *event.Conversion) error {
 // wakeForOrder wakes the events that wait for a positive of this type and order. An
 // empty order finds the events that wait without naming one.
 func (j *journey) wakeForOrder(typ event.Type, order string) error {
-	if err := j.wakeWaiting(event.KindForPositive, order); err != nil {
+	if typ == event.Sale {
+		if err := j.wakeWaiting(event.KindForSale, order); err != nil {
+			return err
+		}
+	} else if mayCome, err := j.saleMayCome(order); err != nil || mayCome {
 		return err
 	}
-	if typ != event.Sale {
-		return nil
+	return j.wakeWaiting(event.KindForPositive, order)
+}
+
+// saleMayCome reports whether cancellations of this order do not turn to the leads,
+// because a sale that might be theirs waits and none is known.
+func (j *journey) saleMayCome(order string) (bool, error) {
+	if j.head.WaitSales == 0 {
+		return false, nil
 	}
-	return j.wakeWaiting(event.KindForSale, order)
+	if order == "" {
+		return j.head.Sales.Count() == 0, nil
+	}
+	var sale parent
+	saleWaits, err := j.findLatestOfOrder(event.Sale, order, &sale)
+	return saleWaits && sale.state == parentAbsent, err
 }
 
 // wakeForEndedSale wakes the cancellations that may turn to the leads, because the last
@@ -105,9 +124,18 @@ func (j *journey) wakeForEndedSale(ev *event.Conversion) error {
 }
 
 // wakeWaiting adds the events of one parent index to those that judgeWoken will judge.
+// Of orders, an index is read once in a cascade; of an event, it could not be read
+// twice.
 func (j *journey) wakeWaiting(kind byte, id string) error {
-	if j.head.WaitParent == 0 {
+	index := parentIndex{kind, id}
+	if j.head.WaitParent == 0 || j.scanned[index] {
 		return nil
+	}
+	if kind != event.KindForEvent {
+		if j.scanned == nil {
+			j.scanned = make(map[parentIndex]bool)
+		}
+		j.scanned[index] = true
 	}
 	j.key = event.AppendIndexPrefix(j.key[:0], &j.token, kind, id)
 	var parseErr error
@@ -138,7 +166,7 @@ func (j *journey) judgeWoken() error {
 		if err != nil {
 			return err
 		}
-		if row == nil && slices.Contains(j.judged, w.offset) {
+		if row == nil && j.judged[w.offset] {
 			continue
 		}
 		var waited event.JourneyWait
@@ -160,7 +188,10 @@ func (j *journey) judgeWoken() error {
 		if err := j.leaveParentWait(ev, w.offset); err != nil {
 			return err
 		}
-		j.judged = append(j.judged, w.offset)
+		if j.judged == nil {
+			j.judged = make(map[int64]bool)
+		}
+		j.judged[w.offset] = true
 		src := Source{Partition: waited.Partition, Offset: w.offset}
 		if ev.Type.Positive() {
 			err = j.settlePositive(ev, src, &p)
@@ -171,7 +202,16 @@ func (j *journey) judgeWoken() error {
 			return err
 		}
 	}
+	j.scanned, j.judged = nil, nil
 	return nil
+}
+
+// parentIndex names the index of the events that wait for one event, or for a sale or
+// any positive of one order. Orders that are the same in their first 255 bytes share
+// their rows (event.AppendIndexPrefix).
+type parentIndex struct {
+	kind byte
+	id   string
 }
 
 // wokenWait names the wait row of a woken event.

@@ -11,8 +11,9 @@
 //     never its content.
 //   - Each event gets exactly one outcome: at once, or when its wait ends.
 //   - One event touches a number of rows that depends on its children and its chain of
-//     parents, not on the size of the journey. The only scan over waiting events visits
-//     those that it closes, and one more. A journey of version 1 is scanned once.
+//     parents, not on the size of the journey. A scan over waiting events visits those
+//     that are judged or closed next, and one more. A journey of version 1 is scanned
+//     once.
 //   - The standing changes of a root and of all events below it add up to the root's
 //     standing amount, and their rewards to the reward of that.
 //

@@ -27,11 +27,12 @@ type journey struct {
 	clickArrivedAt event.Millis // when the click reached Kafka
 	terms          rewardTerms  // as frozen on the click
 
-	woken wokenHeap // waits whose parent may be known now; wakeWaiting adds them
+	woken   wokenHeap            // waits whose parent is known now; wakeWaiting adds them
+	scanned map[parentIndex]bool // of orders: those that this cascade has read
 
-	// judged are the offsets of woken events that judgeWoken has judged: an event can be
-	// woken twice before its turn.
-	judged []int64
+	// judged are the offsets of woken events that this cascade has judged. Orders that
+	// share index rows can wake an event twice before its turn.
+	judged map[int64]bool
 
 	outcome       event.Outcome // under construction; it points to the fields below
 	flags         [12]string    // room for outcome.Flags
@@ -49,7 +50,6 @@ func (j *journey) reset() {
 	*j = journey{
 		clickWire: j.clickWire[:0],
 		woken:     j.woken[:0],
-		judged:    j.judged[:0],
 		key:       j.key[:0],
 		value:     j.value[:0],
 	}

@@ -185,10 +185,14 @@ var mutations = []struct{ broken, file, old, new string }{
 	{"a sale that has ended goes on waiting for others", "cascade.go", `j.countWaitingSale(ev.OrderID, -1)`,
 		`j.countWaitingSale(ev.OrderID, 0)`},
 	{"a lead ends no wait of a cancellation", "cascade.go",
-		`if err := j.wakeWaiting(event.KindForPositive, order); err != nil {`, `if typ == event.Lead {
+		`	return j.wakeWaiting(event.KindForPositive, order)
+`, `	if typ == event.Lead {
 		return nil
 	}
-	if err := j.wakeWaiting(event.KindForPositive, order); err != nil {`},
+	return j.wakeWaiting(event.KindForPositive, order)
+`},
+	{"beside any waiting sale a lead ends no wait of a cancellation", "cascade.go",
+		`return saleWaits && sale.state == parentAbsent, err`, `return saleWaits || sale.state == parentAbsent, err`},
 	{"what waited is judged last first", "cascade.go", `h[a].offset < h[b].offset`,
 		`h[a].offset > h[b].offset`},
 	// amounts.go
