@@ -77,13 +77,13 @@
 //
 // # Limits
 //
-// Two events of one token whose order of record and order of receipt differ by more
+// Two events of one token whose order of record and order of entry differ by more
 // than the grace may find a journey that was forgotten in between, and then a click
 // that came too late for them. Gateways record an event within seconds of receiving it.
 //
 // A click that reaches Kafka later than click life and grace after its token's time
-// stays unknown. It could not attribute anything: every event received within the click
-// life has ended its wait, and every later one finds no journey.
+// stays unknown. It could not attribute anything: every event that entered within the
+// click life has ended its wait, and every later one finds no journey.
 //
 // # Tests
 //

@@ -114,8 +114,8 @@ func (j *journey) findClick(clicks ClickLookup) (known bool, err error) {
 		return false, fmt.Errorf("looking up the click: %w", err)
 	}
 	if !ok || at > j.waitEnd(j.clickLifeEnd()) {
-		// A click this late changes nothing: every event received within the click life
-		// has ended its wait, and every other event finds no journey.
+		// A click this late changes nothing: every event that entered within the click
+		// life has ended its wait, and every other event finds no journey.
 		return false, nil
 	}
 	if err := j.rules.codec.DecodeClick(wire, &j.click); err != nil {

@@ -50,7 +50,7 @@ type Emit func(o *event.Outcome, click []byte) error
 // Config holds the durations of the rules. They are part of the meaning of stored rows:
 // a change applies only to events that arrive afterwards.
 type Config struct {
-	Grace       time.Duration // how long after received_at an event may wait
+	Grace       time.Duration // how long after entered_at an event may wait
 	ClickLife   time.Duration // how long after the token's time a first event may come
 	JourneyLife time.Duration // how long after its last event a journey accepts more
 }
@@ -155,8 +155,8 @@ func (r *Rules) ApplyClick(rows Rows, raw *[20]byte, wire []byte, at event.Milli
 // parent if it ended before eventsThrough.
 //
 // The caller guarantees that every click that reached Kafka up to clicksThrough has
-// been read, and that every event received up to eventsThrough has been passed to
-// JudgeEvent.
+// been read, and that every event that entered up to eventsThrough has been passed
+// to JudgeEvent.
 func (r *Rules) CloseWaits(
 	rows Rows, clicks ClickLookup, raw *[20]byte, clicksThrough, eventsThrough event.Millis, emit Emit,
 ) error {

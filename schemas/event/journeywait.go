@@ -201,6 +201,7 @@ func (r *journeyReader) readFlags(known uint64) uint64 {
 	}
 	return v
 }
+
 func (r *journeyReader) readType() Type {
 	v, types := r.readByte(), Types()
 	if int(v) >= len(types) {

@@ -266,7 +266,7 @@ type Conversion struct {
 	Exponent      int32             `avro:"exponent"`        // digits of Currency after the point
 	Quantity      *int32            `avro:"quantity"`        // at least 1
 	OrderID       string            `avro:"order_id"`        // by which a refund can find its sale
-	ParentEventID string            `avro:"parent_event_id"` // of a negative: the event it takes back from
+	ParentEventID string            `avro:"parent_event_id"` // the event it takes back, or follows
 	ReasonText    string            `avro:"reason_text"`     // free text
 	CustomerRef   string            `avro:"customer_ref"`    // the merchant's name for the customer
 	Metadata      map[string]string `avro:"metadata"`        // at most 20 pairs
@@ -338,7 +338,7 @@ type Progress struct {
 	Unattributed            int64   // outcomes with this verdict
 	Unreadable              int64   // dead letters
 	Waiting                 int64   // events that wait now, counted from their rows
-	OldestWaitingReceivedAt *Millis // smallest received_at of waiting events; nil if none waits
+	OldestWaitingReceivedAt *Millis // the earliest end of a wait less GraceMs; nil if none waits
 	CaughtUp                bool    // both inputs were read to their ends a moment ago
 	GraceMs                 int64   // how long an event waits for its click or parent
 	// Watermark: every event and click that reached Kafka before it is judged or waits.
