@@ -3,7 +3,6 @@ package ingest
 import (
 	"bytes"
 	"fmt"
-	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -18,7 +17,8 @@ type batch struct {
 }
 
 // parseBatch reads a body that is a batch. An event that has the form of JSON and is not
-// strict has a fault of its own. All else that is no strict JSON is a fault of the batch.
+// strict, or too deep, has a fault of its own. All else that is no strict JSON is a fault
+// of the batch.
 func parseBatch(body []byte) batch {
 	var b batch
 	dec := newDecoder(body)
@@ -74,7 +74,8 @@ func (b *batch) readItems(dec *jsontext.Decoder) error {
 func (b *batch) readFaulty(body []byte) {
 	mask := bytes.Clone(body)
 	inEvents := false
-	dec := newLenientDecoder(body)
+	flat, _ := flatten(body)
+	dec := newLenientDecoder(flat)
 	err := b.readRawItems(dec, mask, &inEvents)
 	if err == nil {
 		err = readEnd(dec)
@@ -100,8 +101,9 @@ func (b *batch) readFaulty(body []byte) {
 	}
 }
 
-// readRawItems reads the events with a lenient decoder. In mask, which begins as a copy
-// of the body, it writes a number over each. inEvents is true while their list is read.
+// readRawItems reads the events with a lenient decoder of the flattened body. In mask,
+// which begins as a copy of the body, it writes a number over each. inEvents is true
+// while their list is read.
 func (b *batch) readRawItems(dec *jsontext.Decoder, mask []byte, inEvents *bool) error {
 	if dec.PeekKind() != '{' {
 		return dec.SkipValue()
@@ -122,9 +124,9 @@ func (b *batch) readRawItems(dec *jsontext.Decoder, mask []byte, inEvents *bool)
 			end := dec.InputOffset()
 			start := end - int64(len(value))
 			if b.count++; b.count <= MaxBatchEvents {
-				b.items = append(b.items, parseEvent(value, start))
+				b.items = append(b.items, parseItem(value, mask[start:end], start))
 			}
-			copy(mask[start:end], "0"+strings.Repeat(" ", len(value)-1))
+			writeNumber(mask[start:end])
 		}
 		*inEvents = false
 		_, err := dec.ReadToken()

@@ -28,7 +28,11 @@ func newFault(err error, text []byte, start int64) *fault {
 		f.offset = start + syntactic.ByteOffset
 		f.field = memberOf(syntactic.JSONPointer)
 	}
+	_, deep := flatten(text)
 	switch {
+	case deep >= 0 && f.offset == start+int64(deep):
+		f.detail = depthDetail(f.offset)
+		return f
 	case errors.Is(err, errTrailing):
 		f.detail = "data after the JSON value"
 	case errors.Is(err, jsontext.ErrDuplicateName):
