@@ -33,6 +33,7 @@ type Event struct {
 
 	Verdict        string    `ch:"verdict"`                // see event.Verdicts
 	Reason         string    `ch:"reason"`                 // of Unattributed
+	ParentType     string    `ch:"parent_type"`            // of the parent that decided; may be empty
 	Flags          []string  `ch:"flags"`                  // see event.Flags
 	Review         string    `ch:"review"`                 // see event.Reviews
 	Effect         int8      `ch:"effect"`                 // +1, 0 or −1
@@ -127,12 +128,19 @@ func (e *Event) EstimatedReward() *Money {
 }
 
 // TooLate is by how much the event missed the click's window; 0 if it did not, or if no
-// click is shown.
+// click is shown. Of a positive that came too late to follow another one it is 0, too:
+// the row does not say by how much.
 func (e *Event) TooLate() time.Duration {
-	if e.At == nil {
+	if e.At == nil || e.IsLateFollower() {
 		return 0
 	}
 	return max(0, e.OccurredAt.Sub(*e.At)-time.Duration(e.WindowMs)*time.Millisecond)
+}
+
+// IsLateFollower reports whether the event came after the window, names a parent that
+// counts, and came too late for that as well.
+func (e *Event) IsLateFollower() bool {
+	return e.Reason == event.ReasonOutsideWindow && e.ParentType != ""
 }
 
 func (e *Event) isPositive() bool { return event.Type(e.Type).Positive() }
@@ -144,8 +152,8 @@ const (
 	bodyColumns = `event_id, click_token, type, event_name, occurred_at, received_at, amount_minor, currency,
 	exponent, order_id, parent_event_id, reason_text`
 	outcomeColumns = bodyColumns + `,
-	event_partition, event_offset, verdict, reason, flags, review, effect, standing_change_minor, decided_at,
-	estimated_reward_minor, reward_currency, reward_exponent, first_offset, src_partition, src_offset,
+	event_partition, event_offset, verdict, reason, parent_type, flags, review, effect, standing_change_minor,
+	decided_at, estimated_reward_minor, reward_currency, reward_exponent, first_offset, src_partition, src_offset,
 	clicked_at, ` + clickColumns
 	conversionColumns = bodyColumns + `,
 	src_partition AS event_partition, src_offset AS event_offset`

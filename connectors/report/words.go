@@ -88,7 +88,10 @@ func (e *Event) Words() string {
 			e.Partition, offsetText(e.FirstOffset))
 	case event.Unattributed:
 		words := ReasonWords(e.Reason)
-		if late := e.TooLate(); e.Reason == event.ReasonOutsideWindow && late > 0 {
+		switch late := e.TooLate(); {
+		case e.IsLateFollower():
+			words += ", and too late to follow " + e.ParentEventID
+		case e.Reason == event.ReasonOutsideWindow && late > 0:
 			words += ", by " + Span(late)
 		}
 		return words

@@ -28,6 +28,24 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// By how much an event missed the window is said of those that could only be in it: a
+// follower has the end of follow, which its row does not show.
+func TestOutsideWindowWords(t *testing.T) {
+	at := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
+	e := &Event{
+		Type: string(event.Sale), Verdict: string(event.Unattributed), Reason: event.ReasonOutsideWindow,
+		ParentEventID: "s1", OccurredAt: at.Add(26 * time.Hour),
+		Click: Click{At: &at, WindowMs: 3_600_000},
+	}
+	if got := e.Words(); !strings.HasSuffix(got, "the click's window, by 1d1h") {
+		t.Errorf("a sale that follows nothing: %q", got)
+	}
+	e.ParentType = string(event.Sale)
+	if got := e.Words(); !strings.HasSuffix(got, "the click's window, and too late to follow s1") || e.TooLate() != 0 {
+		t.Errorf("a follower: %q, too late by %v", got, e.TooLate())
+	}
+}
+
 func TestSpan(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0s", time.Millisecond: "1ms", 90 * time.Second: "1m30s", 24 * time.Hour: "1d", 26 * time.Hour: "1d2h",

@@ -309,6 +309,8 @@ func (d *Dispute) answerWaiting(f *Finding, e *report.Event, click *report.Click
 func (f *Finding) answerUnattributed(e *report.Event, clicks map[string]*report.Click) {
 	click := clicks[e.ClickToken]
 	switch {
+	case e.IsLateFollower():
+		f.set(OutsideWindow, e.PartnerID, " and too late to follow "+e.ParentEventID)
 	case e.Reason == event.ReasonOutsideWindow:
 		f.set(OutsideWindow, e.PartnerID, " by "+report.Span(e.TooLate()))
 	case e.Reason == event.ReasonClickNotFound && click != nil && click.TokenStatus != string(event.TokenAppended):
