@@ -391,13 +391,15 @@ func tail(w *world) *outcomeTail {
 }
 
 // mark is where outcomes end now, open transactions included: a row at or beyond it was
-// produced later.
+// produced later. A broker that has just started may not lead all partitions yet.
 func (o *outcomeTail) mark() map[int32]int64 {
 	o.w.Helper()
-	ends, err := kadm.NewClient(o.w.client).ListEndOffsets(o.w.Context(), topic.Outcomes)
-	if err = errors.Join(err, ends.Error()); err != nil {
-		o.w.Fatal(err)
-	}
+	var ends kadm.ListedOffsets
+	eventually(o.w, "the ends of outcomes are listed", func() bool {
+		var err error
+		ends, err = kadm.NewClient(o.w.client).ListEndOffsets(o.w.Context(), topic.Outcomes)
+		return err == nil && ends.Error() == nil
+	})
 	mark := make(map[int32]int64)
 	ends.Each(func(e kadm.ListedOffset) { mark[e.Partition] = e.Offset })
 	return mark
