@@ -1,5 +1,5 @@
 // Package clickhousetest gives tests a real ClickHouse: one embedded server per test
-// process, a database of its own for every call.
+// process, a database of its own for every call, or one for tests that only read it.
 package clickhousetest
 
 import (
@@ -46,16 +46,43 @@ func ForTest(t testing.TB) (dsn string) {
 	t.Helper()
 	running, err := shared()
 	need(t, err)
-	database := fmt.Sprintf("test_%d", databases.Add(1))
-	if err := post(running, "CREATE DATABASE "+database); err != nil {
-		t.Fatal(err)
-	}
+	database := createDatabase(t, running)
 	t.Cleanup(func() {
 		if err := post(running, "DROP DATABASE IF EXISTS "+database+" SYNC"); err != nil {
 			t.Error(err)
 		}
 	})
 	return running.DSN(database)
+}
+
+func createDatabase(t testing.TB, on server) (name string) {
+	t.Helper()
+	name = fmt.Sprintf("test_%d", databases.Add(1))
+	if err := post(on, "CREATE DATABASE "+name); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// Shared returns a function like ForTest that returns one database for all tests of the
+// process. The first of them fills it, and they may only read it; it lives as long as
+// the process.
+func Shared(fill func(t testing.TB, dsn string)) func(t testing.TB) (dsn string) {
+	var mu sync.Mutex
+	filled := ""
+	return func(t testing.TB) string {
+		t.Helper()
+		running, err := shared()
+		need(t, err)
+		mu.Lock()
+		defer mu.Unlock()
+		if filled == "" {
+			dsn := running.DSN(createDatabase(t, running))
+			fill(t, dsn) // ends the test if it fails
+			filled = dsn
+		}
+		return filled
+	}
 }
 
 // OpenMigrated connects to a database, usually a new one of [ForTest], runs all

@@ -18,7 +18,7 @@ import (
 // browser.
 func TestAccessible(t *testing.T) {
 	browse := chromium(t)
-	r := newRig(t)
+	r := newOwnRig(t)
 	audit, err := os.ReadFile("testdata/audit.js")
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -49,15 +50,13 @@ func (r *rig) counted(route, code string) {
 // counted apart from those that arrived, and logged.
 func TestBrokenDownload(t *testing.T) {
 	const path, route, rows = "/v1/workspaces/acme/outcomes.csv", "GET /v1/workspaces/{w}/outcomes.csv", 150_000
-	big := func(t *testing.T) *rig {
-		t.Helper()
-		r := newRig(t)
-		// Far more than fits into the buffers of a connection.
-		if err := r.conn.Exec(t.Context(), `INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, type, effect, occurred_at, event_partition, event_offset, reason_text, src_partition, src_offset)
-			SELECT 'acme', toString(number), 't', 'attributed', 'lead', 1, toDateTime64('2026-03-18 12:00:00', 3, 'UTC'), 2, number, repeat('x', 200), 2, number FROM numbers(150000)`); err != nil {
-			t.Fatal(err)
-		}
-		return r
+	dsn := clickhousetest.ForTest(t)
+	fillWarehouse(t, dsn)
+	big := func(t *testing.T) *rig { t.Helper(); return newRigOn(t, dsn) }
+	// Far more than fits into the buffers of a connection.
+	if err := big(t).conn.Exec(t.Context(), `INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, type, effect, occurred_at, event_partition, event_offset, reason_text, src_partition, src_offset)
+		SELECT 'acme', toString(number), 't', 'attributed', 'lead', 1, toDateTime64('2026-03-18 12:00:00', 3, 'UTC'), 2, number, repeat('x', 200), 2, number FROM numbers(150000)`); err != nil {
+		t.Fatal(err)
 	}
 	try := func(r *rig, url string) (*http.Response, error) {
 		r.Helper()

@@ -60,7 +60,7 @@ func TestPage(t *testing.T) {
 // A chain has no end by the rules: a chargeback, won, and again. Every row of it is on
 // the page, below its parent.
 func TestDeepChain(t *testing.T) {
-	r := newRig(t)
+	r := newOwnRig(t)
 	if err := r.conn.Exec(t.Context(), `INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, review, type, effect, occurred_at, received_at, decided_at, amount_minor, currency, exponent, parent_event_id,
 			event_partition, event_offset, clicked_at, link_id, partner_id, src_partition, src_offset)
 		SELECT 'acme', concat('deep', toString(number)), 'tokdeep', if(number = 0, 'attributed', 'reversed'), 'clear', multiIf(number = 0, 'sale', number = 1, 'refund', 'reversal'), if(number % 2 = 0, 1, -1),
@@ -99,7 +99,7 @@ func TestNetOfWhatDoesNotCount(t *testing.T) {
 }
 
 func TestDisputePage(t *testing.T) {
-	r := newRig(t)
+	r := newOwnRig(t)
 	send := func(list string) (int, string) { return r.dispute("acme", "p0", list, "") }
 	if code, body := send("order_id,amount,currency\no4,10.04,EUR\nnone,5.00,EUR\n"); code != 200 ||
 		!strings.Contains(body, "attributed here") || !strings.Contains(body, "never received") ||

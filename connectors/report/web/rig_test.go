@@ -60,14 +60,40 @@ type rig struct {
 	logged *testLog
 }
 
+// newRig makes a rig on a warehouse that it may only read: all tests share it.
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	conn := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
+	return newRigOn(t, sharedWarehouse(t))
+}
+
+var sharedWarehouse = clickhousetest.Shared(fillWarehouse)
+
+// newOwnRig makes a rig on a warehouse of its own.
+func newOwnRig(t *testing.T) *rig {
+	t.Helper()
+	dsn := clickhousetest.ForTest(t)
+	fillWarehouse(t, dsn)
+	return newRigOn(t, dsn)
+}
+
+func fillWarehouse(t testing.TB, dsn string) {
+	t.Helper()
+	conn := clickhousetest.OpenMigrated(t, dsn)
 	for _, statement := range strings.Split(seed, ";\n") {
 		if err := conn.Exec(t.Context(), statement); err != nil {
 			t.Fatalf("%v: %.100s", err, statement)
 		}
 	}
+}
+
+// newRigOn makes a rig on a warehouse that is filled.
+func newRigOn(t *testing.T, dsn string) *rig {
+	t.Helper()
+	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: dsn}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() }) // some tests close it themselves
 	dir := fstest.MapFS{}
 	for _, w := range []string{"acme", "globex", "initech", "noexport", "nocsv", "nowhere"} {
 		sum := sha256.Sum256([]byte("secret of " + w))
