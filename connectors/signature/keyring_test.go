@@ -210,6 +210,38 @@ func TestReload(t *testing.T) {
 	verify("unknown", "h", ErrBad)
 }
 
+// Wherever a copy of a file stops: the secrets that were in force stay, and none comes.
+func TestReloadOfCutFile(t *testing.T) {
+	first, second := namedSecret("a").Reveal(), namedSecret("b").Reveal()
+	whole := first + "\n" + second + "\n"
+	for length := range len(whole) {
+		dir := fstest.MapFS{"acme": {Data: []byte(whole)}}
+		k, err := LoadKeyring(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir["acme"] = &fstest.MapFile{Data: []byte(whole[:length])}
+		k.Reload()
+		found := k.Reload()
+		kept, unreadable := 2, 1
+		if length == len(first) || length == len(first)+1 {
+			kept, unreadable = 1, 0 // the second line is gone, as if it had been removed
+		} else if length == len(whole)-1 {
+			unreadable = 0
+		}
+		for _, name := range []string{"a", "b"}[:kept] {
+			h := signedHeader(t, "msg_1", testNow, nil, namedSecret(name))
+			if _, err := k.Verify("acme", h, nil, testNow); err != nil {
+				t.Errorf("cut to %d characters: secret %s: %v", length, name, err)
+			}
+		}
+		if found.Unreadable() != unreadable || found.Entries != kept {
+			t.Errorf("cut to %d characters: %d files unreadable, %d secrets in force; want %d, %d", length,
+				found.Unreadable(), found.Entries, unreadable, kept)
+		}
+	}
+}
+
 // A workspace whose file cannot be used from the start is not refused as one without
 // the secret would be, and costs the same MACs.
 func TestStartWithUnreadableFile(t *testing.T) {

@@ -160,6 +160,41 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// Wherever a copy of a file stops: the keys that were in force stay, and none comes.
+func TestReloadOfCutFile(t *testing.T) {
+	whole := key1 + "\n" + key2 + "\n"
+	for length := range len(whole) {
+		dir := fstest.MapFS{"acme": {Data: []byte(whole)}, "globex": {Data: []byte(key2)}}
+		k, err := token.LoadKeyring(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir["acme"] = &fstest.MapFile{Data: []byte(whole[:length])}
+		k.Reload()
+		found := k.Reload()
+		kept, unreadable := 2, 1
+		if length == len(key1) || length == len(key1)+1 {
+			kept, unreadable = 1, 0 // the second line is gone, as if it had been removed
+		} else if length == len(whole)-1 {
+			unreadable = 0
+		}
+		for i, key := range []string{key1, key2}[:kept] {
+			minter := newKeyring(t, map[string]string{"acme": key})
+			raw, err := minter.Mint("acme", at, rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := k.Verify("acme", token.Text(&raw)); err != nil {
+				t.Errorf("cut to %d characters: key %d: %v", length, i+1, err)
+			}
+		}
+		if found.Unreadable() != unreadable || found.Entries != kept+1 {
+			t.Errorf("cut to %d characters: %d files unreadable, %d keys in force; want %d, %d", length,
+				found.Unreadable(), found.Entries, unreadable, kept+1)
+		}
+	}
+}
+
 // Uses tell when a key last minted or verified. A token without key verifies nowhere.
 func TestUses(t *testing.T) {
 	k := newKeyring(t, map[string]string{"acme": key1 + "\n" + key2})

@@ -19,9 +19,16 @@
 //   - A file that cannot be used adds nothing, and takes away only what it readably
 //     lacks. An entry is readably gone if no line is it any more, and at least one line
 //     can be read or every line that is there is a comment. A line that cannot be read
-//     but contains the entry ("v1,whsec_…"), or is the beginning of it without an end of
-//     line, still is it. A blank file says nothing: a full disk leaves one, too. To
-//     revoke all secrets of a workspace, remove its file.
+//     but contains the entry ("v1,whsec_…") still is it. A blank file says nothing: a
+//     full disk leaves one, too. To revoke all secrets of a workspace, remove its file.
+//   - A last line that is the beginning of an entry in force, without an end of line,
+//     cannot be read, even if it could be an entry by itself (the first 24 characters
+//     of a key in base64): the file is cut there. That entry and those that were after
+//     it stay.
+//   - An entry that was not in force has no whole to compare with. If its line is cut
+//     where the rest can be read, the rest is believed, and so it is at the first look.
+//     So write files beside, and rename them. Keys and secrets of 32 bytes, as
+//     token.NewKey and signature.NewSecret make them, have 44 and 50 characters.
 //   - A change is believed when two looks in a row have found the same, so a file that is
 //     being written, or that an editor replaces, is not believed. Only the first look
 //     believes what it finds.

@@ -286,11 +286,17 @@ func (s *Set[E]) believe(workspace string, f *file[E], found content) {
 		same[e.Line.Text] = e.Value
 	}
 	var unreadable []string
-	for _, line := range Lines([]byte(found.text)) {
+	lines, cut := Lines([]byte(found.text)), f.findCut(found.text)
+	for i, line := range lines {
 		value, ok := same[line.Text]
 		if !ok {
 			var err error
-			if value, err = s.format.Parse(workspace, line); err != nil {
+			if cut < len(f.held) && i == len(lines)-1 {
+				err = line.Errorf("the file is cut: the line is the beginning of an entry in force, and has no end")
+			} else {
+				value, err = s.format.Parse(workspace, line)
+			}
+			if err != nil {
 				f.problems = append(f.problems, newProblem(workspace, err))
 				unreadable = append(unreadable, line.Text)
 				continue
@@ -298,9 +304,30 @@ func (s *Set[E]) believe(workspace string, f *file[E], found content) {
 		}
 		f.parsed = append(f.parsed, Entry[E]{line, value})
 	}
-	f.held = slices.DeleteFunc(slices.Clone(f.held), func(e Entry[E]) bool {
-		return f.readablyLacks(e.Line.Text, unreadable)
-	})
+	var held []Entry[E]
+	for i, e := range f.held {
+		if i >= cut || !f.readablyLacks(e.Line.Text, unreadable) {
+			held = append(held, e)
+		}
+	}
+	f.held = held
+}
+
+// findCut returns the index of the first entry in force of which the last line is the
+// beginning, without an end of line: the text may be cut there, so that it says nothing
+// of the entries from that one on. It is the number of entries if the text is not cut.
+func (f *file[E]) findCut(text string) int {
+	last := strings.TrimSpace(text[strings.LastIndexByte(text, '\n')+1:])
+	cut := len(f.held)
+	for i, e := range slices.Backward(f.held) {
+		switch {
+		case e.Line.Text == last:
+			return len(f.held)
+		case last != "" && strings.HasPrefix(e.Line.Text, last):
+			cut = i
+		}
+	}
+	return cut
 }
 
 // readablyLacks reports whether the believed content says that an entry is gone.
@@ -311,15 +338,8 @@ func (f *file[E]) readablyLacks(text string, unreadable []string) bool {
 	if len(f.parsed) == 0 && (len(unreadable) > 0 || strings.TrimSpace(f.believed.text) == "") {
 		return false
 	}
-	if slices.ContainsFunc(f.parsed, func(e Entry[E]) bool { return e.Line.Text == text }) ||
-		slices.ContainsFunc(unreadable, func(line string) bool { return strings.Contains(line, text) }) {
-		return false
-	}
-	if strings.HasSuffix(f.believed.text, "\n") || len(unreadable) == 0 {
-		return true
-	}
-	last := strings.TrimSpace(f.believed.text[strings.LastIndexByte(f.believed.text, '\n')+1:])
-	return last != unreadable[len(unreadable)-1] || !strings.HasPrefix(text, last)
+	return !slices.ContainsFunc(f.parsed, func(e Entry[E]) bool { return e.Line.Text == text }) &&
+		!slices.ContainsFunc(unreadable, func(line string) bool { return strings.Contains(line, text) })
 }
 
 // sumUp returns what the newest look found.
