@@ -152,8 +152,9 @@ type Use struct {
 	At        time.Time // to the second; zero: not since the process started
 }
 
-// isWorkspaceID reports whether a name is [a-z0-9-]{1,64}.
-func isWorkspaceID(name string) bool {
+// IsWorkspaceID reports whether a name is [a-z0-9-]{1,64}, as a file must be named to
+// be read.
+func IsWorkspaceID(name string) bool {
 	if len(name) < 1 || len(name) > 64 {
 		return false
 	}

@@ -219,7 +219,7 @@ func (s *Set[E]) listFiles() (names []string, err error) {
 	for _, entry := range entries {
 		switch name := entry.Name(); {
 		case strings.HasPrefix(name, "."):
-		case isWorkspaceID(name):
+		case IsWorkspaceID(name):
 			names = append(names, name)
 		default:
 			s.ignored = append(s.ignored, name)
