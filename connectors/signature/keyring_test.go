@@ -208,6 +208,8 @@ func TestReload(t *testing.T) {
 	verify("acme", "other", ErrUnreadable)
 	verify("globex", "h", nil)
 	verify("unknown", "h", ErrBad)
+	reload("globex", "# revoked\n")
+	verify("globex", "h", ErrUnreadable)
 }
 
 // Wherever a copy of a file stops: the secrets that were in force stay, and none comes.

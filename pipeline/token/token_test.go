@@ -139,6 +139,8 @@ func TestReload(t *testing.T) {
 		{"acme", key2 + "\noops", token.ErrInvalid, nil, 1},
 		{"acme", key2 + "\n" + key1, nil, nil, 0},
 		{"acme", key2, token.ErrInvalid, nil, 0},
+		{"globex", "# revoked\n", token.ErrInvalid, token.ErrInvalid, 1},
+		{"globex", key1, token.ErrInvalid, nil, 0},
 	} {
 		dir[step.workspace] = &fstest.MapFile{Data: []byte(step.text)}
 		k.Reload()

@@ -21,6 +21,8 @@
 //     can be read or every line that is there is a comment. A line that cannot be read
 //     but contains the entry ("v1,whsec_…") still is it. A blank file says nothing: a
 //     full disk leaves one, too. To revoke all secrets of a workspace, remove its file.
+//     With KeepLast that does not revoke the only file of the directory; one that has
+//     comments alone does.
 //   - A last line that is the beginning of an entry in force, without an end of line,
 //     cannot be read, even if it could be an entry by itself (the first 24 characters
 //     of a key in base64): the file is cut there. That entry and those that were after

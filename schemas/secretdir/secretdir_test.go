@@ -350,6 +350,12 @@ func TestDirectoryIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	lost("no longer contains")
+	revoked := load(t, newFolder("acme", "one"))
+	revoked.dir.(*folder).write("acme", "# revoked\n")
+	revoked.Reload()
+	if revoked.Reload(); shown(revoked) != "acme=!" {
+		t.Errorf("comments alone: %s", shown(revoked))
+	}
 	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
