@@ -2,9 +2,14 @@ package clickhouse
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"strings"
 )
+
+// ErrRowCount says that a copy of a month has not as many rows as the month.
+var ErrRowCount = errors.New("the copy has another number of rows")
 
 // Shadow is a table beside another one, in which the new rows of its months are made.
 // A month is then replaced at once: a reader sees the old rows or the new ones. The
@@ -20,9 +25,16 @@ type Shadow struct {
 
 // NewShadow creates an empty shadow of a table that is partitioned by
 // toYYYYMM(timeColumn). engine is the table's without "Replicated", such as
-// AggregatingMergeTree. An interrupted run may have left a shadow: it is dropped.
+// AggregatingMergeTree. No two shadows have one name, so that runs at the same time do
+// not empty each other's; one that a killed run left behind can be dropped by hand.
+//
+// The connection must be to one server: another one would not know the shadow.
 func (c *Conn) NewShadow(ctx context.Context, table, timeColumn, engine string) (*Shadow, error) {
-	s := &Shadow{Name: table + "_rebuilt", conn: c, table: table, timeColumn: timeColumn}
+	if n := len(c.opts.Addr); n > 1 {
+		return nil, fmt.Errorf("creating a shadow of %s: -clickhouse: %d servers are named, needed is one", table, n)
+	}
+	name := table + "_rebuilt_" + strings.ToLower(rand.Text()[:8])
+	s := &Shadow{Name: name, conn: c, table: table, timeColumn: timeColumn}
 	if err := s.create(ctx, engine); err != nil {
 		return nil, fmt.Errorf("creating a shadow of %s: %w", table, wrapError(err))
 	}
@@ -53,9 +65,6 @@ func (s *Shadow) create(ctx context.Context, engine string) error {
 		return fmt.Errorf("its engine is %s, partitioned by %q; needed is %s partitioned by %s",
 			got.Engine, got.Partition, engine, want)
 	}
-	if err := s.Drop(ctx); err != nil {
-		return err
-	}
 	return s.conn.Exec(ctx, "CREATE TABLE "+s.Name+" AS "+s.table+
 		" ENGINE = "+engine+" PARTITION BY "+got.Partition+" ORDER BY ("+got.Sorting+")")
 }
@@ -78,8 +87,9 @@ func (s *Shadow) FillFromViews(ctx context.Context, condition string, args ...an
 	return nil
 }
 
-// ReplaceMonth replaces a month (YYYYMM) of the table with the shadow's. A month of
-// which the shadow has no rows is dropped.
+// ReplaceMonth replaces a month (YYYYMM) of a table of sums with the shadow's. A month
+// of which the shadow has no rows is dropped. Rows that are nowhere else are replaced
+// by ReplaceCopiedMonth.
 func (s *Shadow) ReplaceMonth(ctx context.Context, month string) error {
 	var parts []struct {
 		N uint64 `ch:"n"`
@@ -97,6 +107,32 @@ func (s *Shadow) ReplaceMonth(ctx context.Context, month string) error {
 		change = "REPLACE PARTITION ID {month:String} FROM " + s.Name
 	}
 	if err := s.conn.Exec(ctx, "ALTER TABLE "+s.table+" "+change, Named("month", month)); err != nil {
+		return fmt.Errorf("month %s: %w", month, err)
+	}
+	return nil
+}
+
+// ReplaceCopiedMonth replaces a month (YYYYMM) of the table with the shadow's copy of
+// it. It never drops a month: unless the copy has as many rows, the error is
+// ErrRowCount.
+func (s *Shadow) ReplaceCopiedMonth(ctx context.Context, month string) error {
+	var found []struct {
+		Rows   uint64 `ch:"rows"`
+		Copied uint64 `ch:"copied"`
+	}
+	ofMonth := " WHERE toYYYYMM(" + s.timeColumn + ") = {month:UInt32}"
+	err := s.conn.Select(ctx, &found,
+		"SELECT (SELECT count() FROM "+s.table+ofMonth+") AS rows, (SELECT count() FROM "+s.Name+ofMonth+") AS copied",
+		Named("month", month))
+	if err != nil {
+		return fmt.Errorf("month %s: %w", month, err)
+	}
+	if n := found[0]; n.Copied == 0 || n.Copied != n.Rows {
+		return fmt.Errorf("month %s: %w: %s has %d rows, %s has %d; nothing was replaced", month, ErrRowCount, s.table,
+			n.Rows, s.Name, n.Copied)
+	}
+	change := "ALTER TABLE " + s.table + " REPLACE PARTITION ID {month:String} FROM " + s.Name
+	if err := s.conn.Exec(ctx, change, Named("month", month)); err != nil {
 		return fmt.Errorf("month %s: %w", month, err)
 	}
 	return nil

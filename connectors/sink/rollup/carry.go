@@ -144,25 +144,51 @@ func (c *carrier) carryOver(ctx context.Context) (out Result, err error) {
 	return out, nil
 }
 
-// checkReplica refuses to compute sums on a replica that lacks rows.
+// checkReplica waits until this replica has all rows, and refuses to compute sums on one
+// that still lacks some.
 func (c *carrier) checkReplica(ctx context.Context) error {
-	var behind []struct {
+	replicated, err := c.readReplicatedTables(ctx, "NOT is_readonly")
+	if err != nil {
+		return err
+	}
+	for _, table := range replicated {
+		if err := c.wh.Exec(ctx, "SYSTEM SYNC REPLICA "+table); err != nil {
+			return fmt.Errorf("waiting until this replica of %s has caught up: %w", table, err)
+		}
+	}
+	// The queue has only what the replica took from the log. log_pointer is the next
+	// entry that it takes; log_max_index is 0 also where the log is empty.
+	behind, err := c.readReplicatedTables(ctx, `is_readonly OR queue_size > 0 OR absolute_delay > 0
+			OR (log_max_index > 0 AND log_pointer <= log_max_index)`)
+	if err != nil {
+		return err
+	}
+	if len(behind) > 0 {
+		return fmt.Errorf("%w: table %s is read-only, has a queue or is behind the log in system.replicas; run this "+
+			"again when it has caught up", ErrReplicaBehind, behind[0])
+	}
+	return nil
+}
+
+// readReplicatedTables lists the tables whose row in system.replicas meets a condition.
+func (c *carrier) readReplicatedTables(ctx context.Context, condition string) ([]string, error) {
+	var found []struct {
 		Table string `ch:"table"`
 	}
-	err := c.wh.Select(ctx, &behind, `
+	err := c.wh.Select(ctx, &found, `
 		SELECT table
 		FROM system.replicas
-		WHERE database = {database:String} AND (is_readonly OR queue_size > 0 OR absolute_delay > 0)
+		WHERE database = {database:String} AND (`+condition+`)
 		ORDER BY table`,
 		clickhouse.Named("database", c.wh.Database()))
 	if err != nil {
-		return fmt.Errorf("reading the state of this replica: %w", err)
+		return nil, fmt.Errorf("reading the state of this replica: %w", err)
 	}
-	if len(behind) > 0 {
-		return fmt.Errorf("%w: table %s is read-only or has a queue in system.replicas; run this again when it has "+
-			"caught up", ErrReplicaBehind, behind[0].Table)
+	var tables []string
+	for _, f := range found {
+		tables = append(tables, f.Table)
 	}
-	return nil
+	return tables, nil
 }
 
 // readIncompleteTables returns which of clicks and outcomes have fewer rows than their
@@ -228,6 +254,7 @@ func (c *carrier) carryMonth(ctx context.Context, month string, incomplete map[s
 	if err != nil {
 		return 0, err
 	}
+	defer func() { err = errors.Join(err, shadow.Drop(context.WithoutCancel(ctx))) }()
 	err = shadow.FillFromViews(ctx, TimeColumn+" >= fromUnixTimestamp({from:Int64}) AND "+
 		TimeColumn+" < fromUnixTimestamp({to:Int64})",
 		clickhouse.Named("from", start.Unix()), clickhouse.Named("to", start.AddDate(0, 1, 0).Unix()))
@@ -246,7 +273,7 @@ func (c *carrier) carryMonth(ctx context.Context, month string, incomplete map[s
 	if err := c.announce("replacing " + month); err != nil {
 		return 0, err
 	}
-	return lines, errors.Join(shadow.ReplaceMonth(ctx, month), shadow.Drop(ctx))
+	return lines, shadow.ReplaceMonth(ctx, month)
 }
 
 // keyColumns are those of the hourly table.

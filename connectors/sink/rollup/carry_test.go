@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nimriz/partners/connectors/clickhouse"
 )
 
 // fillOldDatabase makes whole chains and broken ones, in January to April, and drops
@@ -141,8 +142,70 @@ func TestCarryOver(t *testing.T) {
 		t.Errorf("afterwards: pending %t, %v", pending, err)
 	}
 	if left := r.lines("SELECT name AS line FROM system.tables WHERE database = currentDatabase() AND " +
-		"(name LIKE '%rebuilt' OR name = '" + changesTable + "' OR name LIKE 'partner_hourly_from%')"); left != "" {
+		"(name LIKE '%rebuilt%' OR name = '" + changesTable + "' OR name LIKE 'partner_hourly_from%')"); left != "" {
 		t.Errorf("left behind: %s", left)
+	}
+}
+
+// A month of outcomes is never dropped, and never replaced with a copy that another run
+// has emptied or that lacks rows.
+func TestMonthsOfOutcomesAreNotDropped(t *testing.T) {
+	r := newRig(t)
+	for i := range 3 {
+		r.outcome(outcome{"t", fmt.Sprint("s", i), "", "sale", "2026-01-10 10:00:00", "100 EUR", 1, ""})
+	}
+	r.record()
+	shadow := func() *clickhouse.Shadow {
+		t.Helper()
+		s, err := r.wh.NewShadow(t.Context(), "outcomes", "arrived_at", "MergeTree")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first := shadow()
+	r.exec("INSERT INTO " + first.Name + " SELECT * FROM outcomes")
+	second := shadow() // of another run
+	if err := second.ReplaceCopiedMonth(t.Context(), "202601"); !errors.Is(err, clickhouse.ErrRowCount) {
+		t.Errorf("an empty copy: %v", err)
+	}
+	r.exec("INSERT INTO " + second.Name + " SELECT * FROM outcomes LIMIT 2")
+	if err := second.ReplaceCopiedMonth(t.Context(), "202601"); !errors.Is(err, clickhouse.ErrRowCount) {
+		t.Errorf("a copy that lacks a row: %v", err)
+	}
+	if err := first.ReplaceCopiedMonth(t.Context(), "202601"); err != nil {
+		t.Errorf("a whole copy: %v", err)
+	}
+	if n := r.lines("SELECT toString(count()) AS line FROM outcomes"); n != "3\n" {
+		t.Errorf("rows: %s, want 3", n)
+	}
+}
+
+// Two runs at once may fail; no row is lost.
+func TestTwoRuns(t *testing.T) {
+	r := newRig(t)
+	for month := range 6 {
+		at := fmt.Sprintf("2026-0%d-10 10:00:00", month+1)
+		r.outcome(outcome{"t" + at, "s", "", "sale", at, "100 EUR", 1, ""})
+	}
+	r.record()
+	r.migrateUpToTheSums()
+	outcomes := r.outcomes()
+	ended := make(chan error)
+	for range 2 {
+		go func() {
+			_, err := r.carrier().carryOver(t.Context())
+			ended <- err
+		}()
+	}
+	t.Log(errors.Join(<-ended, <-ended))
+	if got := r.outcomes(); got != outcomes {
+		t.Errorf("outcomes (-was +is):\n%s", cmp.Diff(outcomes, got))
+	}
+	r.carryOver()
+	r.finishMigration()
+	if got := r.outcomes(); got != outcomes {
+		t.Errorf("outcomes, after a third run (-was +is):\n%s", cmp.Diff(outcomes, got))
 	}
 }
 
@@ -278,6 +341,7 @@ func TestInsertsBetweenRuns(t *testing.T) {
 	r.outcome(outcome{"t4", "r-2", "s", "refund", "2026-05-01 00:00:00", "20000 EUR", -1, ""})
 	r.record()
 	sums := r.dailySums()
+	r.migrateUpToTheSums() // though the sums of both tables are the same
 	r.carryOver()
 	r.finishMigration()
 	if got := r.dailySums(); got != sums {

@@ -27,15 +27,17 @@ func (c *carrier) completeStanding(ctx context.Context) (pending, approximated u
 	if err != nil || len(months) == 0 {
 		return 0, 0, err
 	}
+	shadow, err := c.wh.NewShadow(ctx, "outcomes", "arrived_at", "MergeTree")
+	if err != nil {
+		return 0, 0, err
+	}
+	// Even if ctx has ended: it may be as large as the table.
+	defer func() { err = errors.Join(err, shadow.Drop(context.WithoutCancel(ctx))) }()
 	if err := c.createChangesTable(ctx); err != nil {
 		return 0, 0, err
 	}
 	if err := c.computeChanges(ctx, &approximated); err != nil {
 		return 0, 0, fmt.Errorf("computing the standing changes of rules version 1: %w", err)
-	}
-	shadow, err := c.wh.NewShadow(ctx, "outcomes", "arrived_at", "MergeTree")
-	if err != nil {
-		return 0, 0, err
 	}
 	for i, month := range months {
 		step := fmt.Sprintf("writing the standing changes of %s, month %d of %d", month, i+1, len(months))
@@ -46,7 +48,7 @@ func (c *carrier) completeStanding(ctx context.Context) (pending, approximated u
 			return 0, 0, fmt.Errorf("%s: %w", step, err)
 		}
 	}
-	return pending, approximated, errors.Join(shadow.Drop(ctx), c.wh.Exec(ctx, "DROP TABLE "+changesTable+" SYNC"))
+	return pending, approximated, c.wh.Exec(ctx, "DROP TABLE "+changesTable+" SYNC")
 }
 
 // readPendingMonths returns the months (of arrived_at) with pending rows, and the
@@ -226,7 +228,7 @@ func (c *carrier) rewriteMonth(ctx context.Context, shadow *clickhouse.Shadow, m
 	if err := c.compareMonth(ctx, shadow.Name, month, others); err != nil {
 		return err
 	}
-	return shadow.ReplaceMonth(ctx, month)
+	return shadow.ReplaceCopiedMonth(ctx, month)
 }
 
 // compareMonth makes sure that a month of outcomes and its copy differ in nothing but
