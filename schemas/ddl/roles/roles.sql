@@ -7,11 +7,39 @@ CREATE ROLE IF NOT EXISTS partners_writer;
 CREATE ROLE IF NOT EXISTS partners_reader;
 CREATE ROLE IF NOT EXISTS partners_every_workspace;
 
+-- The policies come first: a table without one shows every row to whom it is granted.
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.clicks USING 1 TO partners_writer, partners_every_workspace;
+CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.clicks
+    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.conversions USING 1 TO partners_writer, partners_every_workspace;
+CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.conversions
+    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.outcomes USING 1 TO partners_writer, partners_every_workspace;
+CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.outcomes
+    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.rejections USING 1 TO partners_writer, partners_every_workspace;
+CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.rejections
+    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.catalog_versions USING 1 TO partners_writer, partners_every_workspace;
+CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.catalog_versions
+    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.partner_hourly_state USING 1 TO partners_writer, partners_every_workspace;
+CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.partner_hourly_state
+    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.partner_quarter_hourly_state USING 1 TO partners_writer, partners_every_workspace;
+CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.partner_quarter_hourly_state
+    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
+
+-- These hold positions and counts of whole partitions, nothing of a workspace;
+-- freshness and conservation need them.
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.progress USING 1 TO partners_writer, partners_every_workspace, partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.batches USING 1 TO partners_writer, partners_every_workspace, partners_reader;
+
 GRANT SELECT, INSERT, ALTER, OPTIMIZE, CREATE TABLE, CREATE VIEW, DROP TABLE, DROP VIEW, TRUNCATE
     ON {{database}}.* TO partners_writer;
 GRANT SELECT ON {{database}}.* TO partners_every_workspace;
 
--- A reader gets what has a row policy below, and views of it, by name. Not the
+-- A reader gets what has a row policy above, and views of it, by name. Not the
 -- materialized views: ClickHouse reads their target without its policy.
 REVOKE SELECT ON {{database}}.* FROM partners_reader;
 GRANT
@@ -40,30 +68,3 @@ GRANT
     SELECT ON {{database}}.token_coverage,
     SELECT ON {{database}}.freshness
     TO partners_reader;
-
-CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.clicks USING 1 TO partners_writer, partners_every_workspace;
-CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.clicks
-    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
-CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.conversions USING 1 TO partners_writer, partners_every_workspace;
-CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.conversions
-    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
-CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.outcomes USING 1 TO partners_writer, partners_every_workspace;
-CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.outcomes
-    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
-CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.rejections USING 1 TO partners_writer, partners_every_workspace;
-CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.rejections
-    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
-CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.catalog_versions USING 1 TO partners_writer, partners_every_workspace;
-CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.catalog_versions
-    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
-CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.partner_hourly_state USING 1 TO partners_writer, partners_every_workspace;
-CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.partner_hourly_state
-    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
-CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.partner_quarter_hourly_state USING 1 TO partners_writer, partners_every_workspace;
-CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.partner_quarter_hourly_state
-    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
-
--- These hold positions and counts of whole partitions, nothing of a workspace;
--- freshness and conservation need them.
-CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.progress USING 1 TO partners_writer, partners_every_workspace, partners_reader;
-CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.batches USING 1 TO partners_writer, partners_every_workspace, partners_reader;
