@@ -39,7 +39,10 @@ SELECT
     argMax(position, newest) AS conversions_position,
     argMax(newest_watermark, newest) AS watermark,
     fromUnixTimestamp64Milli(
-        if(toUnixTimestamp64Milli(watermark) = 0, 0, toUnixTimestamp64Milli(watermark) - 300000 - argMax(grace, newest)),
+        if(
+            toUnixTimestamp64Milli(watermark) = 0,
+            0,
+            toUnixTimestamp64Milli(watermark) - 300000 - argMax(grace, newest)),
         'UTC') AS overdue_before,
     arrayFilter(
         span -> span.1 <= span.2 AND span.1 < overdue_before AND toUnixTimestamp64Milli(watermark) != 0,
@@ -69,10 +72,11 @@ FROM
 GROUP BY partition;
 -- +goose StatementEnd
 
--- The events, and the rows of those that were judged, in one list. The two views below read the tables through this one for a reason: a view
--- is opened when the scalar subqueries around it have been answered. So the tables that
--- it sees are never older than the Progress that they are held against, and no batch
--- that arrives meanwhile looks like a loss.
+-- The events, and the rows of those that were judged, in one list. The two views below
+-- read the tables through this one for a reason: a view is opened when the scalar
+-- subqueries around it have been answered. So the tables that it sees are never older
+-- than the Progress that they are held against, and no batch that arrives meanwhile
+-- looks like a loss.
 -- +goose StatementBegin
 CREATE OR REPLACE VIEW events_and_rows AS
 SELECT
