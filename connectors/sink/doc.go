@@ -82,6 +82,11 @@
 //
 //	partners_ledger_conservation_difference       events that the view conservation does not
 //	                                              account for, summed over partitions: always 0
+//	partners_ledger_workspace_conservation_difference
+//	                                              what workspace_conservation finds lost, without
+//	                                              an event, or more than once, among the events
+//	                                              received today and in the seven days before
+//	                                              (UTC): always 0
 //	partners_ledger_waiting_events                events that wait for their click or parent
 //	partners_ledger_reused_event_ids              event ids with effect under several tokens
 //	partners_ledger_token_coverage_ratio          share of the last day's clicks, on links that

@@ -12,19 +12,29 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// ledgerMetricsInterval is how often the ledger metrics are refreshed. Their views read
-// whole tables; workspace_conservation, which groups by event, is left to reports.
-const ledgerMetricsInterval = 5 * time.Minute
+const (
+	// ledgerMetricsInterval is how often the ledger metrics are refreshed. Their views
+	// read whole tables.
+	ledgerMetricsInterval = 5 * time.Minute
+	// workspaceConservationDays is how many days of receipt, before the current one, the
+	// metrics compare event by event, which takes memory for each event of these days.
+	// An event is overdue when the grace, 72 hours, is over: the days must be more.
+	workspaceConservationDays = 7
+)
 
 // ledgerMetrics are gauges of the whole ledger, read from views, for alerts. Every sink
 // exports the same values. Before the first read it exports none: 0 would be a claim.
 type ledgerMetrics struct {
 	hasRead                atomic.Bool
 	conservationDifference prometheus.Gauge // events
-	waitingEvents          prometheus.Gauge
-	reusedEventIDs         prometheus.Gauge
-	tokenCoverage          prometheus.Gauge // 0 to 1
-	joinedWatermark        prometheus.Gauge // Unix time, seconds
+
+	hasComparedEvents               atomic.Bool
+	workspaceConservationDifference prometheus.Gauge // events
+
+	waitingEvents   prometheus.Gauge
+	reusedEventIDs  prometheus.Gauge
+	tokenCoverage   prometheus.Gauge // 0 to 1
+	joinedWatermark prometheus.Gauge // Unix time, seconds
 }
 
 func newLedgerMetrics(reg prometheus.Registerer) *ledgerMetrics {
@@ -34,6 +44,9 @@ func newLedgerMetrics(reg prometheus.Registerer) *ledgerMetrics {
 	m := &ledgerMetrics{
 		conservationDifference: gauge("conservation_difference",
 			"What the view conservation does not account for: 0, always."),
+		workspaceConservationDifference: gauge("workspace_conservation_difference",
+			"Events of the current day of receipt and the seven before it that the view workspace_conservation finds "+
+				"lost, without an event, or more than once: 0, always."),
 		waitingEvents: gauge("waiting_events",
 			"Events that wait for their click or parent."),
 		reusedEventIDs: gauge("reused_event_ids",
@@ -50,24 +63,29 @@ func newLedgerMetrics(reg prometheus.Registerer) *ledgerMetrics {
 	return m
 }
 
-func (m *ledgerMetrics) allGauges() []prometheus.Gauge {
+// gaugesOfViews are all that readViews sets.
+func (m *ledgerMetrics) gaugesOfViews() []prometheus.Gauge {
 	return []prometheus.Gauge{m.conservationDifference, m.waitingEvents, m.reusedEventIDs, m.tokenCoverage,
 		m.joinedWatermark}
 }
 
 // Describe implements prometheus.Collector.
 func (m *ledgerMetrics) Describe(to chan<- *prometheus.Desc) {
-	for _, g := range m.allGauges() {
+	m.workspaceConservationDifference.Describe(to)
+	for _, g := range m.gaugesOfViews() {
 		g.Describe(to)
 	}
 }
 
 // Collect implements prometheus.Collector.
 func (m *ledgerMetrics) Collect(to chan<- prometheus.Metric) {
+	if m.hasComparedEvents.Load() {
+		m.workspaceConservationDifference.Collect(to)
+	}
 	if !m.hasRead.Load() {
 		return
 	}
-	for _, g := range m.allGauges() {
+	for _, g := range m.gaugesOfViews() {
 		g.Collect(to)
 	}
 }
@@ -76,15 +94,18 @@ func (m *ledgerMetrics) Collect(to chan<- prometheus.Metric) {
 // answer, the metrics keep their values; retries and lag show the outage.
 func (s *Sink) refreshLedgerMetrics(ctx context.Context) {
 	for {
-		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
-		err := s.ledger.readViews(attempt, s.wh)
-		cancel()
-		if err != nil && ctx.Err() == nil {
-			level := slog.LevelWarn
-			if clickhouse.Unreachable(err) {
-				level = slog.LevelDebug // inserts are tried more often, and report the outage
+		type reading func(context.Context, *clickhouse.Conn) error
+		for _, read := range []reading{s.ledger.readViews, s.ledger.compareEvents} { // one may take too long
+			attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+			err := read(attempt, s.wh)
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				level := slog.LevelWarn
+				if clickhouse.Unreachable(err) {
+					level = slog.LevelDebug // inserts are tried more often, and report the outage
+				}
+				s.log.Log(ctx, level, "reading the ledger metrics", "error", err)
 			}
-			s.log.Log(ctx, level, "reading the ledger metrics", "error", err)
 		}
 		if !outage.Sleep(ctx, ledgerMetricsInterval) {
 			return
@@ -122,5 +143,23 @@ func (m *ledgerMetrics) readViews(ctx context.Context, wh *clickhouse.Conn) erro
 	m.waitingEvents.Set(x.Waiting)
 	m.joinedWatermark.Set(float64(x.Joined.UnixMilli()) / 1000)
 	m.hasRead.Store(true)
+	return nil
+}
+
+// compareEvents reads workspace_conservation, as far as its days are recent.
+func (m *ledgerMetrics) compareEvents(ctx context.Context, wh *clickhouse.Conn) error {
+	var found []struct {
+		Difference float64 `ch:"difference"`
+	}
+	err := wh.Select(ctx, &found, `
+		SELECT toFloat64(sum(abs(difference))) AS difference
+		FROM workspace_conservation
+		WHERE day >= toDate(now('UTC')) - {days:UInt8}`,
+		clickhouse.Named("days", workspaceConservationDays))
+	if err != nil {
+		return fmt.Errorf("reading workspace_conservation: %w", err)
+	}
+	m.workspaceConservationDifference.Set(found[0].Difference)
+	m.hasComparedEvents.Store(true)
 	return nil
 }
