@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 )
 
 // However wrong the sums are, a rebuild makes them equal to the base tables, within its
@@ -154,5 +155,18 @@ func TestRebuildRefuses(t *testing.T) {
 			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", table, err, want)
 		}
+	}
+}
+
+// A pool over several servers would make the shadow on one and look for it on another.
+func TestRebuildRefusesSeveralServers(t *testing.T) {
+	dsn := clickhousetest.ForTest(t)
+	start, path, _ := strings.Cut(dsn, "://")
+	hosts, database, _ := strings.Cut(path, "/")
+	host := hosts[strings.LastIndex(hosts, "@")+1:]
+	conn := openTestDSN(t, start+"://"+hosts+","+host+"/"+database)
+	_, err := conn.Rebuild(t.Context(), clickhouse.Rebuild{Table: "sums", TimeColumn: "hour"})
+	if err == nil || !strings.Contains(err.Error(), "-clickhouse: 2 servers are named, needed is one") {
+		t.Errorf("got %v", err)
 	}
 }
