@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,14 +30,11 @@ type Handler struct {
 	spool      *Spool
 	countries  *Countries // nil without a country database
 	userAgents *agentParser
-	log        *slog.Logger
+	tokenLog   *tokenLog
 	metrics    *handlerMetrics
 	random     io.Reader        // crypto/rand, for tokens
 	now        func() time.Time // tests set it
 	buffers    sync.Pool        // *requestBuffer
-	// tokenErrorLoggedAt is when a failure to make a token was last logged, in Unix
-	// seconds.
-	tokenErrorLoggedAt atomic.Int64
 }
 
 // requestBuffer is the memory of one request, reused by later ones.
@@ -71,7 +67,7 @@ func newHandler(definitions *uaparser.Parser, view *catalog.View, keys *token.Ke
 		spool:      spool,
 		countries:  countries,
 		userAgents: newAgentParser(definitions, m),
-		log:        log,
+		tokenLog:   newTokenLog(log),
 		metrics:    m,
 		random:     rand.Reader,
 		now:        time.Now,
@@ -210,7 +206,7 @@ func (h *Handler) fillClick(b *requestBuffer, r *http.Request, resolved *catalog
 	}
 	if err != nil {
 		h.spool.metrics.lost[lostToken].Inc()
-		h.logTokenError("clicks are being lost: cannot make a token", resolved.Workspace.ID, err)
+		h.tokenLog.logError(now, "clicks are being lost: cannot make a token", resolved.Workspace.ID, err)
 		return false
 	}
 	c := &b.click
@@ -220,21 +216,11 @@ func (h *Handler) fillClick(b *requestBuffer, r *http.Request, resolved *catalog
 	if keyless && c.TokenStatus == event.TokenAppended {
 		c.TokenStatus, c.TokenReason = event.TokenWithheld, reasonNoTokenKey
 		h.metrics.keyless.Inc()
-		h.logTokenError("clicks go without token", resolved.Workspace.ID, token.ErrNoKey)
+		h.tokenLog.logError(now, "clicks go without token", resolved.Workspace.ID, token.ErrNoKey)
 	}
 	fillFromCatalog(c, resolved)
 	h.fillFromRequest(c, r, query)
 	return c.TokenStatus == event.TokenAppended
-}
-
-// logTokenError logs the first error at once, later ones at most once a minute: every
-// click of a workspace without a key meets it.
-func (h *Handler) logTokenError(message, workspace string, err error) {
-	now := h.now().Unix()
-	last := h.tokenErrorLoggedAt.Load()
-	if now-last >= 60 && h.tokenErrorLoggedAt.CompareAndSwap(last, now) {
-		h.log.Error(message, "workspace", workspace, "error", err)
-	}
 }
 
 // fillFromCatalog records in the click what the catalog says at this moment. Later
