@@ -11,7 +11,8 @@ import (
 )
 
 // The sink fills every column of its tables that does not fill itself, and no others,
-// on a database that has run all migrations.
+// on a database that has run all migrations. standing_basis has a default that follows
+// from other columns of the row, and only the rollup's computations change it.
 func TestColumnsMatchMigrations(t *testing.T) {
 	conn := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
 	for _, f := range topicMappings(event.DefaultCodec()) {
@@ -21,7 +22,8 @@ func TestColumnsMatchMigrations(t *testing.T) {
 		if err := conn.Select(t.Context(), &columns, `
 SELECT name
 FROM system.columns
-WHERE database = currentDatabase() AND table = {table:String} AND default_kind IN ('', 'DEFAULT')`,
+WHERE database = currentDatabase() AND table = {table:String} AND default_kind IN ('', 'DEFAULT')
+	AND name != 'standing_basis'`,
 			clickhouse.Named("table", f.table)); err != nil {
 			t.Fatal(err)
 		}
