@@ -129,7 +129,8 @@ func (c *Conn) readSumColumns(ctx context.Context, table string) (out sumColumns
 		case column.IsKey == 1:
 			out.keys = append(out.keys, column.Name)
 			out.keyTypes = append(out.keyTypes, column.Type)
-		case column.Type == "SimpleAggregateFunction(sum, UInt64)", column.Type == "SimpleAggregateFunction(sum, Int128)":
+		case column.Type == "SimpleAggregateFunction(sum, UInt64)",
+			column.Type == "SimpleAggregateFunction(sum, Int128)":
 			out.sums = append(out.sums, column.Name)
 			out.unsigned = append(out.unsigned, strings.Contains(column.Type, "UInt64"))
 		default:

@@ -25,7 +25,8 @@ func TestCompareSums(t *testing.T) {
 			"p, count() AS n FROM b GROUP BY hour, p",
 		"INSERT INTO a SELECT toDateTime64('2026-01-31 20:00:00', 3, 'UTC') + number * 60, number % 2, "+
 			"toString(number % 3), if(number % 5 = 0, -1, 1) * 9223372036854775807 FROM numbers(600)",
-		"INSERT INTO b SELECT toDateTime64('2026-01-31 20:00:00', 3, 'UTC') + number * 60, number % 2 FROM numbers(600)")
+		"INSERT INTO b SELECT toDateTime64('2026-01-31 20:00:00', 3, 'UTC') + number * 60, number % 2 "+
+			"FROM numbers(600)")
 	all := func(p int) string {
 		t.Helper()
 		var rows []struct {
@@ -58,7 +59,8 @@ func TestCompareSums(t *testing.T) {
 	execAll(t, conn,
 		"INSERT INTO sums SELECT toDateTime('2026-01-31 20:00:00', 'UTC'), '1', 'a', 1, 7, -7",
 		"INSERT INTO sums SELECT toDateTime('2026-03-01 20:00:00', 'UTC'), 'new', 'a', 1, 1, 0",
-		"INSERT INTO sums SELECT hour, k, src, p, n, -s FROM sums FINAL WHERE hour = '2026-02-01 00:00:00' AND src = 'a'",
+		"INSERT INTO sums SELECT hour, k, src, p, n, -s FROM sums FINAL WHERE hour = '2026-02-01 00:00:00' AND "+
+			"src = 'a'",
 		"DELETE FROM sums WHERE hour = '2026-02-01 01:00:00' AND p = 1")
 	damaged := all(1)
 	elsewhere := all(0)

@@ -6,7 +6,10 @@
 //   - An Insert arrives as a whole or not at all. With a Token it arrives once, in its
 //     table and in everything that materialized views make of it, as long as every
 //     table of that chain still holds the token. Window and Windows read how long that
-//     is.
+//     is. But a server that was killed in an Insert may hold the token of a block and
+//     not the block: whoever repeats an Insert has to look whether its rows are there.
+//   - CompareSums finds the sums that differ from what their views would compute, and
+//     InsertDifferences makes them equal.
 //   - Unreachable divides errors in two: repeat the same batch with the same token, or
 //     give up.
 //   - Values never become SQL: the server parses the values of {name:Type}
@@ -30,7 +33,7 @@
 // # Shape
 //
 // Conn is a pool of clickhouse-go connections, over HTTP or the native protocol as the
-// DSN says. Insert, Migrate and Windows are built on it. Two properties of
+// DSN says. Insert, Migrate, Windows and CompareSums are built on it. Two properties of
 // clickhouse-go v2.50 over HTTP shape the code. An Exec discards the response body and
 // with it a late exception, so Exec asks the server to wait until the end. A block
 // whose columns differ in length is sent as an empty body, which inserts nothing and

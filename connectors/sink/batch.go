@@ -18,6 +18,7 @@ const (
 	stepIntentWritten               // the same commit declares this batch
 	stepInsertSent                  // all rows are with the client; they may reach ClickHouse
 	stepInsertDone                  // ClickHouse has confirmed the rows
+	stepInsertVerified              // if the insert was repeated, its rows and sums are there
 	stepDeadLettersSent             // Kafka has confirmed its dead letters, if there are any
 	stepBatchRecorded               // its row is in table batches: the batch is finished
 )
@@ -34,6 +35,8 @@ func (s step) String() string {
 		return "insert-sent"
 	case stepInsertDone:
 		return "insert-done"
+	case stepInsertVerified:
+		return "insert-verified"
 	case stepDeadLettersSent:
 		return "dead-letters-sent"
 	case stepBatchRecorded:
@@ -54,12 +57,18 @@ type batch struct {
 	// mayHaveReached is the furthest step that an earlier attempt or process may have
 	// taken without our knowing: its answer was lost, or the process died.
 	mayHaveReached step
+	// repeated: the insert was not the batch's first try. ClickHouse's word that it is
+	// done is not enough.
+	repeated bool
 	// committedAt is when the intent was last committed by this process; zero: never.
 	committedAt time.Time
 
 	// presentOffsets are offsets that have a row already and get no second one. Only
-	// Complete sets them.
+	// Complete and verifyInsert set them.
 	presentOffsets map[int64]bool
+	// quarters are the quarters of an hour in which the rollup sums the records. Only
+	// verifyInsert sets it, so that they are collected.
+	quarters map[int64]bool
 	// tokenSuffix is appended to the deduplication token of an insert whose rows are
 	// not those of the batch as it was declared. Only Complete sets it.
 	tokenSuffix string
@@ -118,6 +127,7 @@ func (p *partition) attemptBatch(b *batch) error {
 	}
 	defer p.sink.releaseSlot()
 	if b.reached < stepInsertDone && b.mayHaveReached >= stepInsertSent {
+		b.repeated = true
 		if err := p.checkRepeatable(ctx, b); err != nil {
 			return err
 		}
@@ -137,6 +147,8 @@ func (p *partition) resumeBatch(ctx context.Context, b *batch) error {
 		switch {
 		case b.reached < stepInsertDone:
 			err = p.insertRows(ctx, b)
+		case b.reached < stepInsertVerified:
+			err = p.verifyInsert(ctx, b)
 		case b.reached < stepDeadLettersSent:
 			err = p.produceDeadLetters(ctx, b)
 		default:
@@ -202,25 +214,30 @@ func (p *partition) insertRows(ctx context.Context, b *batch) error {
 		b.reached = stepInsertDone
 		return nil
 	}
-	into := clickhouse.Insert{
-		Table:   p.mapping.table,
-		Columns: buffer.columnNames(),
-		Token:   b.deduplicationToken() + b.tokenSuffix,
+	err := p.insertBuffer(ctx, buffer, b.deduplicationToken()+b.tokenSuffix, func() error {
+		return p.reachStep(b, stepInsertSent)
+	})
+	if err != nil {
+		return err
 	}
+	return p.reachStep(b, stepInsertDone)
+}
+
+// insertBuffer inserts collected rows. It calls sent when all of them are with the
+// client.
+func (p *partition) insertBuffer(ctx context.Context, buffer rowBuffer, token string, sent func() error) error {
+	into := clickhouse.Insert{Table: p.mapping.table, Columns: buffer.columnNames(), Token: token}
 	began := time.Now()
 	err := p.sink.wh.Insert(ctx, into, func(block *clickhouse.Batch) error {
 		if err := buffer.fillBatch(block); err != nil {
 			return err
 		}
-		return p.reachStep(b, stepInsertSent)
+		return sent()
 	})
 	p.lastInsert = began
 	p.lastInsertTook = time.Since(began)
 	p.sink.metrics.insertSeconds.WithLabelValues(p.mapping.topic).Observe(p.lastInsertTook.Seconds())
-	if err != nil {
-		return err
-	}
-	return p.reachStep(b, stepInsertDone)
+	return err
 }
 
 // collectRows decodes the batch's records into buffer.
@@ -233,6 +250,9 @@ func (p *partition) collectRows(ctx context.Context, b *batch, buffer rowBuffer)
 	b.unreadable = b.unreadable[:0]
 	for _, r := range b.records {
 		skip := func() bool {
+			if b.quarters != nil {
+				b.quarters[quarterOf(buffer.sumTime())] = true
+			}
 			if isReplayed != nil && isReplayed(r) {
 				b.replaysDropped++
 				return true

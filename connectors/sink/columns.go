@@ -81,6 +81,9 @@ type rowBuffer interface {
 	// once the record has turned out to be readable; if it returns true, the row is
 	// left out. An error means that the record is unreadable.
 	appendRow(record *kgo.Record, skip func() bool) error
+	// sumTime returns the time by which the rollup sums the record that was decoded
+	// last. It must not be called if the topic is not summed.
+	sumTime() event.Millis
 	// summarize describes the rows collected so far.
 	summarize() batchSummary
 	fillBatch(*clickhouse.Batch) error
@@ -103,6 +106,7 @@ type typedRows[T any] struct {
 	decode        func(*kgo.Record, *T) error
 	timeOf        func(*T) event.Millis                                  // of a row
 	latencyStart  func(*kgo.Record, *T) (start event.Millis, isSet bool) // nil: not measured
+	summedAt      func(*T) event.Millis                                  // nil: not summed
 	sourceColumns []namedColumn[kgo.Record]                              // where the record was in Kafka
 	columns       []namedColumn[T]
 
@@ -151,6 +155,8 @@ func (r *typedRows[T]) appendRow(record *kgo.Record, skip func() bool) error {
 	r.summary.rows++
 	return nil
 }
+
+func (r *typedRows[T]) sumTime() event.Millis { return r.summedAt(&r.value) }
 
 func (r *typedRows[T]) summarize() batchSummary { return r.summary }
 

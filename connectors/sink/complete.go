@@ -340,7 +340,8 @@ func (p *partition) readPresentOffsets(ctx context.Context, start, end int64) (m
 		WHERE src_partition = {partition:UInt32}
 			AND src_offset >= {start:UInt64}
 			AND src_offset < {end:UInt64}
-		GROUP BY src_offset`,
+		GROUP BY src_offset
+		SETTINGS select_sequential_consistency = 1`,
 		clickhouse.Named("partition", p.id),
 		clickhouse.Named("start", uint64(start)),
 		clickhouse.Named("end", uint64(end)))
@@ -350,8 +351,8 @@ func (p *partition) readPresentOffsets(ctx context.Context, start, end int64) (m
 	present := make(map[int64]bool, len(rows))
 	for _, r := range rows {
 		if r.Count > 1 {
-			return nil, fmt.Errorf("offset %d has %d rows: something else than the sink inserted into %s",
-				r.Offset, r.Count, p.mapping.table)
+			return nil, fmt.Errorf("%w: offset %d has %d rows: something else than the sink inserted into %s",
+				ErrSurplus, r.Offset, r.Count, p.mapping.table)
 		}
 		present[int64(r.Offset)] = true
 	}

@@ -7,7 +7,7 @@
 //	        ▼ for each partition, strictly one batch after another
 //	form [start, end) ─▶ commit start, metadata = intent ─▶ insert, token = intent
 //	                     (acknowledges the batch before)              │
-//	                      row in `batches`  ◀─  dead letters  ◀───────┘
+//	      row in `batches`  ◀─  dead letters  ◀─  verify, if repeated ┘
 //
 // # Why a crash duplicates nothing
 //
@@ -36,6 +36,37 @@
 // records again, inserts those without a row, and records what Kafka has lost. The
 // rollup has to be rebuilt afterwards.
 //
+// # Why a repeated insert is not believed
+//
+// ClickHouse notes a token before it gives the block its name. If it is killed between
+// the two it remembers the token without the block, and from then on acknowledges and
+// drops every repetition. This can happen to each block on its own: an insert is one
+// block for each month in the base table, and one for each month in each rollup.
+//
+// So whenever an insert was not the first try of its batch, in this process or an
+// earlier one, verify.go looks at the tables before the batch is finished:
+//
+//   - The batch's rows are counted in the base table, by partition and offset. Missing
+//     ones are inserted under a token of their own, TOKEN/rows/DIGEST/N, with all views.
+//   - The sums of this partition in the rollup, in the quarters of an hour that the
+//     batch touches, are compared with what the views make of the base table. A row of
+//     differences is added where they differ, under the token TOKEN/sums/DIGEST/N.
+//
+// The sums come first. If the rollup counts rows that the base table has lost, they are
+// subtracted, and return with the missing rows. So each repair follows from what is in
+// the tables, and its token from what it adds: a verification that was killed, or that
+// runs twice, ends the same. N is 0 until an acknowledged repair turns out to be lost.
+// Before it looks, it waits until no insert of the batch is running and, on replicated
+// engines, until its replica has caught up; so a sink should talk to one replica. It
+// acts only on what it has found twice, two seconds apart.
+//
+// If the rollup counts more than the missing rows account for, the sink stops with
+// ErrSurplus. It subtracts nothing that it cannot explain: rows may have been deleted
+// from the base table, which only a person knows, or a view was altered between two
+// tries, after which ClickHouse takes the second for a new insert there. Only sums of a
+// time of which rows were dropped because of their age may exceed what is left of them;
+// they stay as they are. Tables that an operator's own views feed are not verified.
+//
 // # What else it promises
 //
 //   - A click that the redirector's spool sent twice (header `replay`) is dropped if
@@ -59,7 +90,8 @@
 // A batch that failed is resumed behind the last step that was confirmed. Only a few
 // batches at a time hold rows in memory. resume.go decides where a partition is
 // resumed, deduplication.go makes the tokens and knows how long they are remembered,
-// mapping.go says which topic becomes which table.
+// verify.go looks after repeated inserts, mapping.go says which topic becomes which
+// table.
 //
 // # Metrics
 //
@@ -77,6 +109,11 @@
 //	partners_sink_dead_letters_total{topic}       unreadable records sent to the dead letters
 //	partners_sink_replays_dropped_total{topic}    clicks that were sent again and dropped
 //	partners_sink_retries_total{topic}            attempts that failed and are repeated
+//	partners_sink_verifications_total{topic}      repeated inserts that were verified
+//	partners_sink_repaired_rows_total{topic}      rows that a repeated insert, although
+//	                                              acknowledged, had not inserted
+//	partners_sink_repaired_sums_total{topic}      lines of the rollup that differed from their
+//	                                              rows after a repeated insert
 //
 // Read from views every five minutes, the same in every sink:
 //

@@ -26,6 +26,8 @@ var (
 	ErrWindow = errors.New("deduplication window too small")
 	// ErrIntent: the commit's metadata was not written by this program.
 	ErrIntent = errors.New("unreadable intent")
+	// ErrSurplus: ClickHouse has rows or sums that no record accounts for.
+	ErrSurplus = errors.New("rows or sums too many")
 	// ErrBusy: a sink runs while Complete needs the tables for itself.
 	ErrBusy = errors.New("a sink is running")
 	// ErrUnrecorded: a batch was declared and is not recorded as finished, so it may be
@@ -37,7 +39,7 @@ var (
 // excepted: starting the sink again changes nothing.
 func NeedsOperator(err error) bool {
 	for _, stop := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrLostRange, ErrHalfDone, ErrWindow,
-		ErrIntent} {
+		ErrIntent, ErrSurplus} {
 		if errors.Is(err, stop) {
 			return true
 		}

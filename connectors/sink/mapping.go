@@ -29,7 +29,9 @@ type topicMapping struct {
 	dedupGroup []string
 	// latencyFrom is the label of the metric visible_seconds; empty: not measured.
 	latencyFrom string
-	newRows     func() rowBuffer
+	// isSummed: a view adds the rows to the rollup.
+	isSummed bool
+	newRows  func() rowBuffer
 }
 
 // topicMappings returns one mapping for each topic that the sink reads.
@@ -44,6 +46,7 @@ func topicMappings(codec *event.Codec) []topicMapping {
 			largeBatches: true,
 			dedupGroup:   rollup,
 			latencyFrom:  "click",
+			isSummed:     true,
 			newRows:      func() rowBuffer { return newClickRows(codec) },
 		},
 		{
@@ -58,6 +61,7 @@ func topicMappings(codec *event.Codec) []topicMapping {
 			table:       "outcomes",
 			dedupGroup:  rollup,
 			latencyFrom: "receipt",
+			isSummed:    true,
 			newRows:     func() rowBuffer { return newOutcomeRows(codec) },
 		},
 		{
@@ -89,6 +93,7 @@ func newClickRows(codec *event.Codec) *typedRows[event.Click] {
 		return checkKey(r, c.ClickToken)
 	}
 	rows := newTypedRows(decode, func(c *event.Click) event.Millis { return c.ClickedAt }, clickColumns())
+	rows.summedAt = func(c *event.Click) event.Millis { return c.ClickedAt }
 	return rows.measureLatency(func(_ *kgo.Record, c *event.Click) (event.Millis, bool) {
 		return c.ClickedAt, true
 	})
@@ -118,6 +123,7 @@ func newOutcomeRows(codec *event.Codec) *typedRows[event.Outcome] {
 		return checkKey(r, o.ClickToken)
 	}
 	rows := newTypedRows(decode, func(o *event.Outcome) event.Millis { return o.DecidedAt }, outcomeColumns())
+	rows.summedAt = func(o *event.Outcome) event.Millis { return o.OccurredAt }
 	return rows.measureLatency(func(r *kgo.Record, o *event.Outcome) (event.Millis, bool) {
 		_, hasWaited := kafka.Header(r, topic.HeaderWaited) // for its click or parent
 		return o.ReceivedAt, !hasWaited

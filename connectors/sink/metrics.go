@@ -15,6 +15,9 @@ type metrics struct {
 	deadLetters    *prometheus.CounterVec
 	replaysDropped *prometheus.CounterVec
 	retries        *prometheus.CounterVec
+	verifications  *prometheus.CounterVec
+	repairedRows   *prometheus.CounterVec
+	repairedSums   *prometheus.CounterVec
 
 	insertSeconds    *prometheus.HistogramVec
 	oldestRowVisible *prometheus.HistogramVec // seconds, one observation for each batch
@@ -50,6 +53,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		deadLetters:    counter("dead_letters_total", "Unreadable records sent to the dead letters."),
 		replaysDropped: counter("replays_dropped_total", "Clicks that were sent again and are in the table already."),
 		retries:        counter("retries_total", "Attempts at a batch that failed and are repeated."),
+		verifications:  counter("verifications_total", "Repeated inserts whose rows and sums were verified."),
+		repairedRows: counter("repaired_rows_total",
+			"Rows that a repeated insert, although acknowledged, had not inserted, and that were added."),
+		repairedSums: counter("repaired_sums_total",
+			"Lines of the rollup that differed from their rows after a repeated insert and were corrected."),
 		insertSeconds: histogram("insert_seconds", "topic",
 			"Duration of one insert into a base table and everything its views feed.",
 			prometheus.ExponentialBuckets(0.002, 2, 14)),
@@ -67,8 +75,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		tableEnds: map[topicPartition]int64{},
 	}
 	if reg != nil {
-		reg.MustRegister(m.rows, m.batches, m.deadLetters, m.replaysDropped, m.retries, m.insertSeconds,
-			m.oldestRowVisible, m.rowVisible, m.lag)
+		reg.MustRegister(m.rows, m.batches, m.deadLetters, m.replaysDropped, m.retries, m.verifications,
+			m.repairedRows, m.repairedSums, m.insertSeconds, m.oldestRowVisible, m.rowVisible, m.lag)
 	}
 	return m
 }

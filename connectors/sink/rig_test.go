@@ -46,6 +46,9 @@ type rig struct {
 	sums    map[string]int64  // by name: what the rollup must say
 	tokens  int
 	spread  int // how many partitions fill uses
+	// twoMonths: every second record of fill reached Kafka a month ago, so that an insert
+	// is two blocks.
+	twoMonths bool
 }
 
 type spot struct {
@@ -122,6 +125,7 @@ func (r *rig) sink(wh *clickhouse.Conn) *Sink {
 		r.t.Fatal(err)
 	}
 	s.env.HeartbeatInterval = 50 * time.Millisecond
+	s.env.SettleTime = 200 * time.Millisecond
 	return s
 }
 
@@ -257,6 +261,9 @@ func (r *rig) fill(n int) {
 	for i := range n {
 		c := r.click(i)
 		clicks = append(clicks, r.clickRecord(c, int32(i%r.spread), false))
+		if r.twoMonths && i/r.spread%2 == 1 {
+			clicks[i].Timestamp = time.Now().AddDate(0, 0, -31)
+		}
 		r.sums["clicks"]++
 		if !c.IsBot {
 			r.sums["human_clicks"]++
@@ -342,30 +349,34 @@ func sorted(p []spot) []spot {
 // batches.
 func (r *rig) arrived() {
 	r.t.Helper()
-	deadline := time.Now().Add(hang)
-	for {
-		missing := ""
-		for table, want := range r.want {
-			var got []struct {
-				Rows uint64 `ch:"n"`
-			}
-			if err := r.wh.Select(r.t.Context(), &got,
-				"SELECT sum(rows) AS n FROM batches FINAL WHERE topic = {topic:String}",
-				clickhouse.Named("topic", strings.Replace(table, "catalog_versions", "catalog", 1))); err != nil {
-				r.t.Fatal(err)
-			}
-			if got[0].Rows < uint64(len(want)) {
-				missing = fmt.Sprintf("%s: %d of %d rows", table, got[0].Rows, len(want))
-			}
-		}
+	for deadline := time.Now().Add(hang); ; time.Sleep(20 * time.Millisecond) {
+		missing := r.missing()
 		if missing == "" {
 			return
 		}
 		if time.Now().After(deadline) {
 			r.t.Fatal("did not arrive: ", missing)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// missing says which rows have not arrived.
+func (r *rig) missing() (missing string) {
+	r.t.Helper()
+	for table, want := range r.want {
+		var got []struct {
+			Rows uint64 `ch:"n"`
+		}
+		if err := r.wh.Select(r.t.Context(), &got,
+			"SELECT sum(rows) AS n FROM batches FINAL WHERE topic = {topic:String}",
+			clickhouse.Named("topic", strings.Replace(table, "catalog_versions", "catalog", 1))); err != nil {
+			r.t.Fatal(err)
+		}
+		if got[0].Rows < uint64(len(want)) {
+			missing = fmt.Sprintf("%s: %d of %d rows", table, got[0].Rows, len(want))
+		}
+	}
+	return missing
 }
 
 // check compares base tables, batches and rollup with what was produced.

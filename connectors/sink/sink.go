@@ -61,6 +61,9 @@ type Env struct {
 	// TopicCheckInterval is how often the topics' ids are compared with those at the
 	// start.
 	TopicCheckInterval time.Duration
+	// SettleTime is how long after a repeated insert its tables must lack the same
+	// before it is added.
+	SettleTime time.Duration
 	// HeartbeatInterval is how often the group is asked whether it rebalances.
 	HeartbeatInterval time.Duration
 }
@@ -70,6 +73,7 @@ func DefaultEnv(cfg Config) Env {
 	return Env{
 		AfterStep:          func(step, string, int32) error { return nil },
 		TopicCheckInterval: 5 * time.Second,
+		SettleTime:         2 * time.Second,
 		HeartbeatInterval:  min(cfg.SessionTimeout/3, time.Second),
 	}
 }
@@ -105,6 +109,8 @@ func New(cfg Config, kafka kafka.Config, codec *event.Codec, wh *clickhouse.Conn
 		// Create the series now: increase() misses the first increment of a series that
 		// did not exist before.
 		s.metrics.deadLetters.WithLabelValues(m.topic)
+		s.metrics.repairedRows.WithLabelValues(m.topic)
+		s.metrics.repairedSums.WithLabelValues(m.topic)
 	}
 	return s, nil
 }

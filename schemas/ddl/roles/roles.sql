@@ -68,3 +68,8 @@ GRANT
     SELECT ON {{database}}.token_coverage,
     SELECT ON {{database}}.freshness
     TO partners_reader;
+
+-- A sink that verifies a repeated insert waits for running ones, and for its replica.
+-- Last, because whoever migrates may have no right to grant these.
+GRANT SELECT ON system.processes TO partners_writer;
+GRANT SYSTEM SYNC REPLICA ON {{database}}.* TO partners_writer;
