@@ -12,6 +12,8 @@
 //     where an unknown workspace is refused with the same error after the same number
 //     of MACs as a known one; the clock last, so that only a genuine signer learns that
 //     a timestamp is stale or in the future.
+//   - Detail says in one sentence which header is wrong and how, for its sender alone: it
+//     depends on the headers, not on the workspace.
 //   - A secret is in no error, no formatted value and no log line; its KeyID names it.
 //   - No input panics, and a body is read but never copied.
 //
@@ -33,7 +35,7 @@
 //
 // Secret is one key. Keyring holds all secrets of a directory; Reload looks at it again,
 // file by file. Verify parses the headers, looks for a matching MAC, and checks the
-// clock.
+// clock. fault.go has the sentences about what it refuses.
 //
 // The package is our own because the Standard Webhooks project's Go library takes no
 // clock, makes a key from an empty secret or one without prefix, sets no limit on

@@ -126,11 +126,11 @@ func (s *verifyScript) verify(workspace string, h http.Header, body []byte) stri
 	case err == nil:
 		return "ok " + result + "\n"
 	case errors.Is(err, ErrStale) || errors.Is(err, ErrFuture):
-		return fmt.Sprintf("%s: %v (%s)\n", Code(err), err, result)
+		return fmt.Sprintf("%s: %s (%s)\n", Code(err), Detail(err), result)
 	case v != Verified{}:
 		return fmt.Sprintf("%s, but a result: %s\n", Code(err), result)
 	}
-	return fmt.Sprintf("%s: %v\n", Code(err), err)
+	return fmt.Sprintf("%s: %s\n", Code(err), Detail(err))
 }
 
 var scriptMacro = regexp.MustCompile(`\{(?:(\d+)\*([^{}]+)|([a-z]+))\}`)
@@ -175,7 +175,8 @@ func scriptRequest(input string) (http.Header, []byte) {
 		}
 	}
 	// What arrives is not what was signed.
-	for from, to := range map[string]string{"id-received": HeaderID, "timestamp-received": HeaderTimestamp} {
+	for from, to := range map[string]string{"id-received": HeaderID, "timestamp-received": HeaderTimestamp,
+		"svix-id": "Svix-Id", "svix-timestamp": "Svix-Timestamp", "svix-signature": "Svix-Signature"} {
 		if given[from] {
 			h.Set(to, first(from))
 		}

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -38,7 +37,7 @@ const (
 // Reasons to refuse a request. Code classifies them.
 var (
 	// ErrMissing: the headers are absent, or not in the form of a signed request. It is
-	// wrapped with the reason, which says nothing about the workspace.
+	// wrapped with the reason, which says nothing about the workspace; see Detail.
 	ErrMissing = errors.New("the request is not signed")
 	// ErrBad: no signature was made with an active secret of the workspace, or there is
 	// no such workspace. It is never wrapped, so that the two read the same.
@@ -108,11 +107,13 @@ func parseClaim(h http.Header) (claim, error) {
 // in front might read one and this verifier the other.
 func singleHeader(h http.Header, name string) (string, error) {
 	values := h[name]
-	if len(values) > 1 {
-		return "", fmt.Errorf("%w: header %s is there more than once", ErrMissing, strings.ToLower(name))
-	}
-	if len(values) == 0 || values[0] == "" {
-		return "", fmt.Errorf("%w: header %s is missing", ErrMissing, strings.ToLower(name))
+	switch {
+	case len(values) == 0:
+		return "", absentHeader(h, name)
+	case len(values) > 1:
+		return "", badForm("header %s is there more than once", strings.ToLower(name))
+	case values[0] == "":
+		return "", badForm("header %s is empty", strings.ToLower(name))
 	}
 	return values[0], nil
 }
@@ -122,13 +123,13 @@ func singleHeader(h http.Header, name string) (string, error) {
 func checkID(id string) error {
 	switch {
 	case id == "":
-		return fmt.Errorf("%w: webhook-id is empty", ErrMissing)
+		return badForm("webhook-id is empty")
 	case !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl):
-		return fmt.Errorf("%w: webhook-id is not printable text", ErrMissing)
+		return badForm("webhook-id has control characters, or bytes that are no UTF-8")
 	case utf8.RuneCountInString(id) > MaxIDLength:
-		return fmt.Errorf("%w: webhook-id has more than %d characters", ErrMissing, MaxIDLength)
+		return badForm("webhook-id has more than %d characters", MaxIDLength)
 	case strings.Contains(id, "."):
-		return fmt.Errorf("%w: webhook-id has a dot", ErrMissing)
+		return badForm("webhook-id has a dot")
 	}
 	return nil
 }
@@ -138,7 +139,7 @@ func checkID(id string) error {
 func parseTimestamp(text string) (int64, error) {
 	seconds, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || strconv.FormatInt(seconds, 10) != text {
-		return 0, fmt.Errorf("%w: webhook-timestamp is not an integer number of unix seconds", ErrMissing)
+		return 0, badForm("webhook-timestamp %s", timestampFault(text, errors.Is(err, strconv.ErrRange)))
 	}
 	return seconds, nil
 }
@@ -154,15 +155,14 @@ func parseSignatures(list string) ([][sha256.Size]byte, error) {
 			continue
 		}
 		if count++; count > MaxSignatures {
-			return nil, fmt.Errorf("%w: webhook-signature has more than %d signatures", ErrMissing, MaxSignatures)
+			return nil, badForm("webhook-signature has more than %d signatures", MaxSignatures)
 		}
 		if sum, ok := parseSignature(entry); ok {
 			signatures = append(signatures, sum)
 		}
 	}
 	if len(signatures) == 0 {
-		return nil, fmt.Errorf("%w: webhook-signature has no %sBASE64 of %d bytes",
-			ErrMissing, versionPrefix, sha256.Size)
+		return nil, badForm("webhook-signature %s", signatureFault(list))
 	}
 	return signatures, nil
 }

@@ -53,6 +53,8 @@ func (k *Keyring) Verify(workspace string, h http.Header, body []byte, now time.
 	switch {
 	case c.timestamp < seconds-tolerance:
 		return v, ErrStale
+	case c.timestamp >= leastMilliseconds:
+		return v, errMilliseconds
 	case c.timestamp > seconds+tolerance:
 		return v, ErrFuture
 	}
