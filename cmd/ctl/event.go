@@ -28,6 +28,7 @@ const sendTimeout = 30 * time.Second
 // eventBody is one event in the form of the events API. This command checks only what
 // it needs to send a request, so that users can see the gateway's refusals.
 type eventBody struct {
+	DryRun        bool              `json:"dry_run,omitzero"` // nothing is recorded
 	EventID       string            `json:"event_id"`
 	Type          string            `json:"type"`
 	ClickToken    string            `json:"click_token"`
@@ -53,7 +54,7 @@ type sendCommand struct {
 
 func eventCommands() []command {
 	return []command{{"event send", "", "signs one event, posts it to the gateway, and prints the answer; " +
-		"only 202 is a success", func(fs *flag.FlagSet) func(context.Context, *call) error {
+		"only 202 is a success, with -dry-run only 200", func(fs *flag.FlagSet) func(context.Context, *call) error {
 		var s sendCommand
 		e := &s.event
 		fs.StringVar(&s.gateway, "gateway", "", "`URL` of the gateway (required)")
@@ -76,6 +77,8 @@ func eventCommands() []command {
 		fs.StringVar(&e.Name, "name", "", "the merchant's name for this kind of event")
 		fs.StringVar(&e.Reason, "reason", "", "why, in words")
 		fs.StringVar(&e.CustomerRef, "customer-ref", "", "the merchant's reference to the customer")
+		fs.BoolVar(&e.DryRun, "dry-run", false, "the gateway checks the event and records nothing; it does not know "+
+			"whether the event will be attributed")
 		fs.Func("metadata", "`key=value`; may be repeated", func(v string) error {
 			key, value, ok := strings.Cut(v, "=")
 			if !ok || key == "" {
@@ -154,7 +157,10 @@ func (s *sendCommand) sendEvent(ctx context.Context, c *call) error {
 		return fmt.Errorf("reading the gateway's answer to event %s: %w", s.event.EventID, err)
 	}
 	c.say("%s\n%s", res.Status, bytes.TrimSpace(answer))
-	if res.StatusCode != http.StatusAccepted {
+	switch {
+	case s.event.DryRun && res.StatusCode != http.StatusOK:
+		return fmt.Errorf("event %s would not be accepted: %s", s.event.EventID, res.Status)
+	case !s.event.DryRun && res.StatusCode != http.StatusAccepted:
 		return fmt.Errorf("event %s was not accepted: %s", s.event.EventID, res.Status)
 	}
 	return nil

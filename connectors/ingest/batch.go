@@ -13,6 +13,7 @@ type batch struct {
 	count      int     // of all that were sent; 0 also if events is missing or not a list
 	unknown    string  // name of the first other member
 	hasUnknown bool
+	dryRun     dryRun // the member dry_run
 	fault      *fault // of the batch, not of one event
 }
 
@@ -42,6 +43,8 @@ func (b *batch) readFrom(dec *jsontext.Decoder) error {
 		switch {
 		case name == "events" && dec.PeekKind() == '[':
 			return b.readItems(dec)
+		case name == dryRunName:
+			b.dryRun = dryRun(dec.PeekKind())
 		case name != "events" && !b.hasUnknown:
 			b.unknown, b.hasUnknown = name, true
 		}
@@ -109,6 +112,9 @@ func (b *batch) readRawItems(dec *jsontext.Decoder, mask []byte, inEvents *bool)
 		return dec.SkipValue()
 	}
 	return eachLenientMember(dec, func(name string) error {
+		if name == dryRunName && b.dryRun == 0 {
+			b.dryRun = dryRun(dec.PeekKind())
+		}
 		if name != "events" || dec.PeekKind() != '[' {
 			return dec.SkipValue()
 		}
@@ -143,7 +149,11 @@ func (b *batch) checkWhole() *refusal {
 		return newRefusal(codeTooLarge, "", "a batch has at most 500 events")
 	case b.hasUnknown:
 		return newRefusal(codeUnknownField, truncateText(b.unknown), "a member that the API does not know")
-	case b.count == 0:
+	}
+	if ref := b.dryRun.check(); ref != nil {
+		return ref
+	}
+	if b.count == 0 {
 		return newRefusal(codeInvalidField, "events", "a batch is an object whose events are a list of 1 to 500")
 	}
 	return nil

@@ -74,7 +74,7 @@ func BenchmarkValidate(b *testing.B) {
 		"order_id", `"o-1"`, "metadata", `{"channel":"web"}`))
 	b.ReportAllocs()
 	for b.Loop() {
-		d := parseEvent(body, 0)
+		d := parseEvent(body)
 		one, ref := h.validateEvent("acme", &d, time.Now())
 		if ref != nil {
 			b.Fatal(ref)

@@ -57,7 +57,7 @@ func writeNumber(value []byte) {
 // parseItem reads an event of a batch that was flattened from the bytes that were sent.
 // It begins at byte start of the body.
 func parseItem(flat, sent []byte, start int64) draft {
-	d := parseEvent(flat, start)
+	d := parseDraft(flat, start, false)
 	for i := range flat {
 		if flat[i] == sent[i] {
 			continue

@@ -15,6 +15,11 @@
 //     its hash, code, type and ids, never its body; each refused event of a batch by
 //     itself, also if the batch is refused as a whole and the event's id can be read.
 //     This is best effort and never changes or delays an answer. Losses are counted.
+//   - A body with the member dry_run: true, beside events in a batch, is checked as any
+//     other and written nowhere: not as conversion, not as rejection. It is answered as
+//     without it, but for 200 and valid in place of 202 and accepted.
+//   - A refusal says in one sentence what is wrong: which header, which member, at which
+//     byte. What is said before the signature is genuine depends on the request alone.
 //   - No input causes a panic or a 5xx. No answer, log line or metric contains a
 //     secret, a body, an address or the text of an internal error.
 //
@@ -64,6 +69,11 @@
 //     where its events end, and each event by a strict one. What is wrong in the form of
 //     JSON (NaN, a comma too many, a line break in a text) leaves no certain end, so it
 //     refuses the batch wherever it is. Bytes are counted from 0.
+//   - A dry run counts towards the rate limit. It does not ask Kafka, so it is answered
+//     while Kafka is away, and valid does not promise that an event could be recorded
+//     now. It cannot know a verdict, which depends on other events and on the click: an
+//     event that is valid can be unattributed. A body that breaks off in front of dry_run
+//     is none, so its refusal goes on record.
 //   - A batch in which no event was acknowledged and none refused is answered 503 as a
 //     whole; every other batch is 202 with a result for each event.
 //   - Currencies are those of package currency, in any case. A positive has a code that
@@ -83,9 +93,10 @@
 //
 // # Shape
 //
-// ServeHTTP finds the route. admitRequest makes all checks before JSON. draft
-// (event.go, batch.go) is a parsed event; toConversion checks its fields. fault
-// (fault.go) says why a text is not strict JSON, and where. produceEvents
+// ServeHTTP finds the route. admitRequest makes all checks before JSON; mediaFault
+// (media.go) and signature.Detail have their sentences. draft (event.go, batch.go) is a
+// parsed event; toConversion checks its fields. fault (fault.go) says why a text is not
+// strict JSON, and where. produceEvents
 // (record.go) is the only way to a 202: it hands all events of a request to one
 // idempotent producer and waits once. produceRejections (rejections.go) is the side
 // channel. The producer is made with ProducerOptions; New refuses one that acknowledges
@@ -93,11 +104,18 @@
 //
 // # Metrics
 //
-//	partners_ingest_requests_total{code}        answers by code; accepted for 202, ok for
-//	                                            the OpenAPI document
+//	partners_ingest_requests_total{code}        answers by code; accepted for 202, valid for
+//	                                            dry runs, ok for the OpenAPI document
 //	partners_ingest_events_total{type}          events acknowledged to their sender
 //	partners_ingest_events_refused_total{code}  events of batches that were refused or
 //	                                            unavailable
+//	partners_ingest_workspace_accepted_total{workspace}
+//	                                            events acknowledged to their sender
+//	partners_ingest_workspace_refused_total{workspace,code}
+//	                                            events that were refused for what they are
+//	                                            (400, 413, 422), dry runs aside. Workspaces
+//	                                            are those of the catalog with a genuine
+//	                                            request
 //	partners_ingest_ack_seconds                 time until Kafka has acknowledged all
 //	                                            events of a request
 //	partners_ingest_unacknowledged_total        events answered unavailable because Kafka

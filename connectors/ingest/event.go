@@ -3,7 +3,6 @@ package ingest
 import (
 	"bytes"
 	"errors"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -85,6 +84,8 @@ func (f field) jsonKind() jsontext.Kind {
 
 // A draft is an event as it was sent. Its fields are not checked yet.
 type draft struct {
+	alone      bool                      // not in a batch: it may have the member dry_run
+	dryRun     dryRun                    // that member, if it is alone
 	fault      *fault                    // it is not strict JSON; the rest is what could be read
 	object     bool                      // the value was a JSON object
 	kinds      [fieldCount]jsontext.Kind // of the values; 0: absent, or null where it may be absent
@@ -109,9 +110,12 @@ func (d *draft) textOf(f field) string {
 	return d.texts[f]
 }
 
-// parseEvent reads a text that is one event. It begins at byte start of the body.
-func parseEvent(text []byte, start int64) draft {
-	var d draft
+// parseEvent reads a body that is one event.
+func parseEvent(body []byte) draft { return parseDraft(body, 0, true) }
+
+// parseDraft reads a text that is one event. It begins at byte start of the body.
+func parseDraft(text []byte, start int64, alone bool) draft {
+	d := draft{alone: alone}
 	dec := newDecoder(text)
 	err := d.readFrom(dec)
 	if err == nil {
@@ -120,7 +124,7 @@ func parseEvent(text []byte, start int64) draft {
 	if err == nil {
 		return d
 	}
-	faulty := draft{fault: newFault(err, text, start)}
+	faulty := draft{alone: alone, fault: newFault(err, text, start)}
 	faulty.readReadable(text)
 	return faulty
 }
@@ -139,6 +143,10 @@ func (d *draft) readFrom(dec *jsontext.Decoder) error {
 	return eachMember(dec, func(name string) error {
 		f, ok := fieldOf(name)
 		if !ok {
+			if d.alone && name == dryRunName {
+				d.dryRun = dryRun(dec.PeekKind())
+				return dec.SkipValue()
+			}
 			if !d.hasUnknown {
 				d.unknown, d.hasUnknown = name, true
 			}
@@ -216,18 +224,6 @@ func readText(dec *jsontext.Decoder) (string, error) {
 	return string(inner), nil
 }
 
-// readEnd checks that only white space is left of the body.
-func readEnd(dec *jsontext.Decoder) error {
-	_, err := dec.ReadToken()
-	switch err {
-	case io.EOF:
-		return nil
-	case nil:
-		return errTrailing
-	}
-	return err
-}
-
 // toConversion checks all fields but the token's signature, in the documented order.
 // The result lacks what the gateway adds. truncated names the texts that were too long.
 func (d *draft) toConversion(now time.Time) (c event.Conversion, truncated []string, ref *refusal) {
@@ -258,8 +254,13 @@ func (d *draft) checkShape(*event.Conversion) *refusal {
 		return d.fault.refusal()
 	case !d.object:
 		return newRefusal(codeInvalidField, "", "an event is a JSON object")
+	case d.hasUnknown && d.unknown == dryRunName:
+		return newRefusal(codeUnknownField, dryRunName, "in a batch it is beside events, not in an event")
 	case d.hasUnknown:
 		return newRefusal(codeUnknownField, truncateText(d.unknown), "a member that the API does not know")
+	}
+	if ref := d.dryRun.check(); ref != nil {
+		return ref
 	}
 	for f := range fieldCount {
 		kind := d.kinds[f]

@@ -59,11 +59,14 @@ func canonical(t testing.TB, c *event.Conversion) []byte {
 
 // checkBetweenGoodOnes puts a body between two good events of a batch. Whatever it is,
 // they are read as ever or refused with the batch; and a body that is strict is the same
-// event there as alone.
+// event there as alone, but for dry_run, which an event of a batch does not have.
 func checkBetweenGoodOnes(t *testing.T, body []byte, alone *draft) {
 	good := []byte(eventWith(fuzzToken, fuzzNow.Format(time.RFC3339)))
 	b := parseBatch(slices.Concat([]byte(`{"events":[`), good, []byte{','}, body, []byte{','}, good, []byte("]}")))
-	if alone.fault == nil && (b.count != 3 || b.checkWhole() != nil || !reflect.DeepEqual(b.items[1], *alone)) {
+	same := *alone
+	same.alone = false
+	if alone.fault == nil && (b.count != 3 || b.checkWhole() != nil ||
+		alone.dryRun == 0 && !reflect.DeepEqual(b.items[1], same) || alone.dryRun != 0 && !b.items[1].hasUnknown) {
 		t.Fatalf("in a batch: %+v; alone: %+v", b, alone)
 	}
 	if b.fault != nil && (b.fault.detail == "" || b.fault.offset < int64(len(`{"events":[`)+len(good))) {
@@ -72,7 +75,7 @@ func checkBetweenGoodOnes(t *testing.T, body []byte, alone *draft) {
 	if b.checkWhole() != nil || b.count != 3 {
 		return
 	}
-	want := parseEvent(good, 0)
+	want := parseDraft(good, 0, false)
 	for _, i := range []int{0, 2} {
 		if !reflect.DeepEqual(b.items[i], want) {
 			t.Fatalf("event %d beside %q: %+v", i, body, b.items[i])
@@ -85,6 +88,22 @@ func checkBetweenGoodOnes(t *testing.T, body []byte, alone *draft) {
 		if text := b.items[1].textOf(f); !utf8.ValidString(text) {
 			t.Fatalf("%s is %q", f, text)
 		}
+	}
+}
+
+// checkSameRefusal wants what a dry run says of a body to be what is said without it.
+func checkSameRefusal(t *testing.T, body []byte) {
+	if !bytes.HasPrefix(body, []byte("{")) {
+		return
+	}
+	of := func(value string) (*draft, *refusal) {
+		d := parseEvent([]byte(withDryRun(string(body), value)))
+		_, _, ref := d.toConversion(fuzzNow)
+		return &d, ref
+	}
+	_, want := of("false")
+	if d, got := of("true"); !reflect.DeepEqual(got, want) || !d.dryRun.on() {
+		t.Fatalf("%q: a dry run (%v) is refused as %+v, the event as %+v", body, d.dryRun.on(), got, want)
 	}
 }
 
@@ -105,6 +124,10 @@ func FuzzEvent(f *testing.F) {
 		eventWith(fuzzToken, at, "amount", "", "currency", "", "quantity", "3", "metadata",
 			`{"k":"v","\u0000":"\ud83d\ude00"}`),
 		eventWith(fuzzToken, at, "amount", `"92233720368547758.08"`),
+		eventWith(fuzzToken, at, "dry_run", "true"), eventWith(fuzzToken, at, "dry_run", `"true"`, "x", "1"),
+		"\xef\xbb\xbf{}", "\xff\xfe{\x00}\x00", "{\x00}\x00", "\x00{", "a=1&b=%7B", "--b\r\nContent-Disposition: x",
+		"{\"name\":\"a\nb\"}", `{"a":"\x41"}`, `{'a':1}`, `{"a":1,}`, `{"a":}`, `{"a" 1}`, `{1:2}`, `{a:1}`, "{} {}",
+		`[1]]`, "{// x\n}",
 		eventWith(fuzzToken, at, "amount", "1", "colour", "[{}]"),
 		eventWith(fuzzToken, at, "name", `"`+strings.Repeat("😀", 128)+`"`, "order_id", `"</script>\u2028"`),
 	} {
@@ -120,12 +143,17 @@ func FuzzEvent(f *testing.F) {
 	schema := doc.Components.Schemas["Event"].Value
 	codes := doc.Components.Schemas["ItemResult"].Value.Properties["code"].Value.Enum
 	f.Fuzz(func(t *testing.T, body []byte) {
-		d := parseEvent(bytes.Clone(body), 0)
+		d := parseEvent(bytes.Clone(body))
 		checkBetweenGoodOnes(t, body, &d)
+		checkSameRefusal(t, body)
 		c, truncated, ref := d.toConversion(fuzzNow)
 		if ref != nil {
-			if statusOf(ref.code) >= 500 || !slices.Contains(codes, any(ref.code)) || ref.detail == "" {
+			if statusOf(ref.code) >= 500 || !slices.Contains(codes, any(ref.code)) || ref.detail == "" ||
+				!utf8.ValidString(ref.detail) || len(ref.detail) > 200 {
 				t.Fatalf("refused as %+v", ref)
+			}
+			if ref.offset != nil && (*ref.offset < 0 || *ref.offset > int64(len(body))) {
+				t.Fatalf("the fault is at byte %d of %d", *ref.offset, len(body))
 			}
 			return
 		}
@@ -148,7 +176,7 @@ func FuzzEvent(f *testing.F) {
 				t.Fatalf("accepted, but the schema says: %v", err)
 			}
 		}
-		again := parseEvent(canonical(t, &c), 0)
+		again := parseEvent(canonical(t, &c))
 		second, cut, ref := again.toConversion(fuzzNow)
 		if ref != nil || cut != nil || second.ContentHash() != c.ContentHash() {
 			t.Fatalf("%s is read as %+v, %v; was %+v", canonical(t, &c), second, ref, c)
@@ -172,7 +200,9 @@ func FuzzBatch(f *testing.F) {
 		`{"events":[{},1,"x",null]}`, `{"events":{},"x":1}`, `{"events":[` + strings.Repeat("1,", 501) + "1]}",
 		batchOf(eventWith(fuzzToken, fuzzNow.Format(time.RFC3339)), "{}"), batchOf("{}", `{"a":1,"a":2}`, "\"\xff\""),
 		`{"events":[{"a":1,"a":2}],"x":"` + "\xff" + `"}`, `{"events":[{"a":1,"a":2}],"\u0065vents":[]}`,
-		batchOf("{}", `{"a":1,"a":2}`, "{"), batchOf(`{"a":1,"a":2}`) + "x"} {
+		batchOf("{}", `{"a":1,"a":2}`, "{"), batchOf(`{"a":1,"a":2}`) + "x", `{"dry_run":true,"events":[{}]}`,
+		`{"dry_run":true,"events":[{"a":1,"a":2}]}`, `{"events":[{"a":1,"a":2}],"dry_run":true}`,
+		`{"dry_run":true,"dry_run":false,"events":[1]}`, "\xef\xbb\xbf" + batchOf("1"), "events=1"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"mime"
 	"net"
 	"net/http"
 	"strings"
@@ -169,6 +168,7 @@ type request struct {
 	batch     bool               // else one event
 	body      *bytes.Buffer      // as sent
 	verified  signature.Verified // zero until the signature was verified
+	dryRun    bool               // nothing of it is written; false until the body was read
 }
 
 func (rq *request) maxBytes() int64 {
@@ -229,14 +229,24 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request, workspace st
 		return h.serveEvent(w, rq)
 	}
 	if rq.verified.KeyID != "" {
-		about := refused{refusal: ref}
-		if !isBatch {
-			d := parseEvent(body.Bytes(), 0) // only for the record: the request is refused already
-			about.event = &d
-		}
-		h.rejectRequest(rq, about)
+		h.rejectUnread(rq, ref)
 	}
 	return h.writeRefusal(w, ref)
+}
+
+// rejectUnread records a refusal that was made before the body was read as JSON. It is
+// read for the record alone.
+func (h *Handler) rejectUnread(rq *request, ref *refusal) {
+	about := refused{refusal: ref}
+	switch {
+	case !rq.batch:
+		d := parseEvent(rq.body.Bytes())
+		about.event, rq.dryRun = &d, d.dryRun.on()
+	case mayBeDryRun(rq.body.Bytes()):
+		b := parseBatch(rq.body.Bytes())
+		rq.dryRun = b.dryRun.on()
+	}
+	h.rejectRequest(rq, about)
 }
 
 // rejectRequest records the refusal of a whole request, if its status is 4xx.
@@ -253,8 +263,8 @@ func (h *Handler) admitRequest(w http.ResponseWriter, r *http.Request, rq *reque
 		w.Header().Set("Allow", "POST")
 		return newRefusal(codeMethodNotAllowed, "", "the method is not POST")
 	}
-	if !isJSON(r.Header) {
-		return newRefusal(codeUnsupportedMedia, "", "content-type is not application/json, or the content is encoded")
+	if fault := mediaFault(r.Header); fault != "" {
+		return newRefusal(codeUnsupportedMedia, "", fault)
 	}
 	if ref := h.readBody(w, r, rq); ref != nil {
 		return ref
@@ -300,34 +310,7 @@ func (h *Handler) admitRequest(w http.ResponseWriter, r *http.Request, rq *reque
 // signatureRefusal converts an error of signature.Keyring.Verify to a refusal. Its
 // detail depends only on the headers, not on the workspace.
 func signatureRefusal(err error) *refusal {
-	detail := "no signature matches"
-	switch {
-	case errors.Is(err, signature.ErrMissing):
-		detail = "webhook-id, webhook-timestamp or webhook-signature is missing or not in the form described"
-	case errors.Is(err, signature.ErrStale):
-		detail = "webhook-timestamp is more than 5 minutes old"
-	case errors.Is(err, signature.ErrFuture):
-		detail = "webhook-timestamp is more than 5 minutes ahead"
-	}
-	return newRefusal(signature.Code(err), "", detail)
-}
-
-// isJSON reports whether there is one content-type, application/json in UTF-8, and the
-// body is not compressed: the signature covers the bytes as sent.
-func isJSON(header http.Header) bool {
-	values := header.Values("Content-Type")
-	if len(values) != 1 {
-		return false
-	}
-	if encoding := header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return false
-	}
-	if values[0] == "application/json" {
-		return true
-	}
-	media, params, err := mime.ParseMediaType(values[0])
-	charset := params["charset"]
-	return err == nil && media == "application/json" && (charset == "" || strings.EqualFold(charset, "utf-8"))
+	return newRefusal(signature.Code(err), "", signature.Detail(err))
 }
 
 // readBody reads at most the allowed length. A body whose declared length is larger is

@@ -8,14 +8,18 @@ import (
 
 // metrics are described in doc.go.
 type metrics struct {
-	requests       *prometheus.CounterVec            // by code
-	events         map[event.Type]prometheus.Counter // acknowledged to their sender
-	refused        *prometheus.CounterVec            // events of batches, by code
-	ackSeconds     prometheus.Histogram              // of requests that were acknowledged
-	unacknowledged prometheus.Counter                // events
-	lateAcks       prometheus.Counter                // events
-	recorded       prometheus.Counter                // rejections
-	lost           prometheus.Counter                // rejections
+	requests *prometheus.CounterVec            // by code
+	events   map[event.Type]prometheus.Counter // acknowledged to their sender
+	refused  *prometheus.CounterVec            // events of batches, by code
+	// events, by workspace. A label is a workspace of the catalog, of which a request was
+	// genuinely signed, so there are no more than secrets.
+	workspaceAccepted *prometheus.CounterVec
+	workspaceRefused  *prometheus.CounterVec // and by code
+	ackSeconds        prometheus.Histogram   // of requests that were acknowledged
+	unacknowledged    prometheus.Counter     // events
+	lateAcks          prometheus.Counter     // events
+	recorded          prometheus.Counter     // rejections
+	lost              prometheus.Counter     // rejections
 }
 
 // newMetrics registers the metrics with reg, unless reg is nil.
@@ -23,15 +27,18 @@ func newMetrics(reg prometheus.Registerer, inFlight func() int) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "partners_ingest_" + name, Help: help})
 	}
-	byLabel := func(name, label, help string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "partners_ingest_" + name, Help: help},
-			[]string{label})
+	byLabels := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "partners_ingest_" + name, Help: help}, labels)
 	}
-	accepted := byLabel("events_total", "type", "Events acknowledged to their sender.")
+	accepted := byLabels("events_total", "Events acknowledged to their sender.", "type")
 	m := &metrics{
-		requests: byLabel("requests_total", "code", "Answers by their code; accepted for 202."),
+		requests: byLabels("requests_total", "Answers by their code; accepted for 202.", "code"),
 		events:   make(map[event.Type]prometheus.Counter),
-		refused:  byLabel("events_refused_total", "code", "Events of batches that were refused or unavailable."),
+		refused: byLabels("events_refused_total", "Events of batches that were refused or unavailable.",
+			"code"),
+		workspaceAccepted: byLabels("workspace_accepted_total", "Events acknowledged to their sender.", "workspace"),
+		workspaceRefused: byLabels("workspace_refused_total", "Events that were refused for what they are, dry runs "+
+			"aside.", "workspace", "code"),
 		ackSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "partners_ingest_ack_seconds",
 			Help:    "Time until Kafka had acknowledged all events of a request.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
@@ -48,8 +55,8 @@ func newMetrics(reg prometheus.Registerer, inFlight func() int) *metrics {
 		prometheus.GaugeOpts{Name: "partners_ingest_in_flight", Help: "Requests being served."},
 		func() float64 { return float64(inFlight()) })
 	if reg != nil {
-		reg.MustRegister(m.requests, accepted, m.refused, m.ackSeconds, m.unacknowledged, m.lateAcks, m.recorded,
-			m.lost, served)
+		reg.MustRegister(m.requests, accepted, m.refused, m.workspaceAccepted, m.workspaceRefused, m.ackSeconds,
+			m.unacknowledged, m.lateAcks, m.recorded, m.lost, served)
 	}
 	return m
 }

@@ -11,7 +11,8 @@ import (
 // The codes of answers. Those of refusals are part of the API: clients compare them, so
 // they never change.
 const (
-	codeOK       = "ok" // metrics only
+	codeOK       = "ok"    // metrics only
+	codeValid    = "valid" // of a dry run
 	codeAccepted = "accepted"
 
 	codeMalformedJSON    = "malformed_json"
@@ -43,7 +44,7 @@ const retryUnavailableAfter = 5 * time.Second
 type refusal struct {
 	code       string        // one of the codes above
 	field      string        // the faulty member of the event, if it is one
-	detail     string        // for people; never the text of an error or a value that was sent
+	detail     string        // for people; never the text of an error, or of a body
 	retryAfter time.Duration // with 429 and 503
 	offset     *int64        // with malformed_json: where, in bytes of the body
 	index      *int          // … of the event at which a batch breaks off

@@ -110,13 +110,16 @@ func (h *Handler) produceEvents(workspace, keyID string, list []validEvent) (rec
 	} else {
 		h.watch.Failed(recordingEvents, 0, err)
 	}
+	acknowledged := 0
 	for i := range ok {
 		if ok[i] {
+			acknowledged++
 			h.metrics.events[list[i].Type].Inc()
 		} else {
 			h.metrics.unacknowledged.Inc()
 		}
 	}
+	h.metrics.workspaceAccepted.WithLabelValues(workspace).Add(float64(acknowledged))
 	return receivedAt, ok
 }
 

@@ -19,9 +19,12 @@ type refused struct {
 	event *draft // nil if none could be read
 }
 
-// produceRejections records refusals of a signed request, without waiting. It never
-// fails: rejections that cannot be recorded are counted.
+// produceRejections records refusals of a signed request, without waiting; none of a dry
+// run. It never fails: rejections that cannot be recorded are counted.
 func (h *Handler) produceRejections(rq *request, list ...refused) {
+	if rq.dryRun {
+		return
+	}
 	now := h.now()
 	sum := sha256.Sum256(rq.body.Bytes())
 	for _, r := range list {

@@ -194,7 +194,7 @@ type answer struct {
 	Code   string `json:"code"`
 	Field  string `json:"field"`
 	Detail string `json:"detail"`
-	// of 202
+	// of 202, and of a dry run
 	EventID    string       `json:"event_id"`
 	ReceivedAt time.Time    `json:"received_at"`
 	Results    []itemResult `json:"results"`
@@ -231,10 +231,15 @@ func (r *rig) request(c call) *http.Request {
 	return req
 }
 
-// do sends a request and holds the answer against the OpenAPI document.
+// do makes a request and sends it.
 func (r *rig) do(c call) answer {
 	r.t.Helper()
-	req := r.request(c)
+	return r.send(r.request(c))
+}
+
+// send sends a request and holds the answer against the OpenAPI document.
+func (r *rig) send(req *http.Request) answer {
+	r.t.Helper()
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		r.t.Fatal(err)

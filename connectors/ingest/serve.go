@@ -8,6 +8,10 @@ import (
 // timeFormat is RFC 3339 in milliseconds, the precision of a record.
 const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 
+// statusRefused is the status of an event of a batch that has a code. The status of the
+// others is codeAccepted or codeValid.
+const statusRefused = "refused"
+
 // acceptedAnswer is the body of the 202 of one event.
 type acceptedAnswer struct {
 	Status     string `json:"status"`
@@ -17,8 +21,17 @@ type acceptedAnswer struct {
 	Truncated []string `json:"truncated,omitzero"`
 }
 
-// batchAnswer is the body of the 202 of a batch.
+// validAnswer is the body of the 200 of a dry run of one event.
+type validAnswer struct {
+	Status string `json:"status"` // valid
+	// the texts that would be cut to 128 characters
+	Truncated []string `json:"truncated,omitzero"`
+}
+
+// batchAnswer is the body of the 202 of a batch, and of the 200 of its dry run.
 type batchAnswer struct {
+	// of a dry run: valid, or refused if an event is
+	Status  string       `json:"status,omitzero"`
 	Results []itemResult `json:"results"`
 }
 
@@ -26,7 +39,7 @@ type batchAnswer struct {
 type itemResult struct {
 	Index   int    `json:"index"`         // in the batch, from 0
 	EventID string `json:"event_id"`      // as sent; empty if it could not be read
-	Status  string `json:"status"`        // accepted or refused
+	Status  string `json:"status"`        // accepted, in a dry run valid; or refused
 	Code    string `json:"code,omitzero"` // why it was refused
 	// the member to blame, where there is one
 	Field  string `json:"field,omitzero"`
@@ -37,7 +50,7 @@ type itemResult struct {
 
 // refuse makes r the result of a refused event.
 func (r *itemResult) refuse(ref *refusal) {
-	r.Status, r.Code, r.Field, r.Detail = "refused", ref.code, ref.field, ref.detail
+	r.Status, r.Code, r.Field, r.Detail = statusRefused, ref.code, ref.field, ref.detail
 }
 
 // chargeWorkspace takes n events from the workspace's budget. A body without a readable
@@ -52,16 +65,22 @@ func (h *Handler) chargeWorkspace(rq *request, now time.Time, n int) *refusal {
 // serveEvent answers an admitted request with one event.
 func (h *Handler) serveEvent(w http.ResponseWriter, rq *request) string {
 	now := h.now()
-	d := parseEvent(rq.body.Bytes(), 0)
+	d := parseEvent(rq.body.Bytes())
+	rq.dryRun = d.dryRun.on()
 	var one validEvent
 	ref := h.chargeWorkspace(rq, now, 1)
 	if ref == nil {
 		one, ref = h.validateEvent(rq.workspace, &d, now)
 	}
-	if ref != nil {
+	switch {
+	case ref != nil:
 		about := d // so that the event of an accepted request stays off the heap
 		h.rejectRequest(rq, refused{ref, &about})
+		h.countRefused(rq, ref.code, 1)
 		return h.writeRefusal(w, ref)
+	case rq.dryRun:
+		writeJSON(w, http.StatusOK, "application/json", validAnswer{codeValid, one.truncated})
+		return codeValid
 	}
 	receivedAt, ok := h.produceEvents(rq.workspace, rq.verified.KeyID, []validEvent{one})
 	if !ok[0] {
@@ -76,15 +95,26 @@ func (h *Handler) serveEvent(w http.ResponseWriter, rq *request) string {
 func (h *Handler) serveBatch(w http.ResponseWriter, rq *request) string {
 	now := h.now()
 	b := parseBatch(rq.body.Bytes())
+	rq.dryRun = b.dryRun.on()
 	if ref := h.chargeWorkspace(rq, now, len(b.items)); ref != nil {
 		h.rejectRequest(rq, refused{refusal: ref})
 		return h.writeRefusal(w, ref)
 	}
 	if ref := b.checkWhole(); ref != nil {
 		h.rejectRequest(rq, b.refuseAll(ref)...)
+		h.countRefused(rq, ref.code, max(b.count, 1))
 		return h.writeRefusal(w, ref)
 	}
-	results := h.produceBatch(rq, &b, now)
+	good, results := h.validateBatch(rq, &b, now)
+	if rq.dryRun {
+		status := codeValid
+		if len(good) < len(results) {
+			status = statusRefused
+		}
+		writeJSON(w, http.StatusOK, "application/json", batchAnswer{status, results})
+		return codeValid
+	}
+	h.produceBatch(rq, good, results)
 	unavailableItems := 0
 	for _, r := range results {
 		if r.Code != "" {
@@ -97,42 +127,66 @@ func (h *Handler) serveBatch(w http.ResponseWriter, rq *request) string {
 	if unavailableItems == len(results) {
 		return h.writeRefusal(w, unavailableRefusal())
 	}
-	writeJSON(w, http.StatusAccepted, "application/json", batchAnswer{results})
+	writeJSON(w, http.StatusAccepted, "application/json", batchAnswer{Results: results})
 	return codeAccepted
 }
 
-// produceBatch validates all events, records the refusals, produces the valid events
-// and waits once.
-func (h *Handler) produceBatch(rq *request, b *batch, now time.Time) []itemResult {
-	results := make([]itemResult, len(b.items))
-	good := make([]validEvent, 0, len(b.items))
-	indices := make([]int, 0, len(b.items)) // in the batch, of the good ones
+// validateBatch validates all events and records the refusals. It returns the valid
+// ones, and a result for each event.
+func (h *Handler) validateBatch(rq *request, b *batch, now time.Time) (good []validEvent, results []itemResult) {
+	status := codeAccepted
+	if rq.dryRun {
+		status = codeValid
+	}
+	results = make([]itemResult, len(b.items))
+	good = make([]validEvent, 0, len(b.items))
 	var bad []refused
 	for i := range b.items {
 		d := &b.items[i]
-		results[i] = itemResult{Index: i, EventID: d.eventID(), Status: codeAccepted}
+		results[i] = itemResult{Index: i, EventID: d.eventID(), Status: status}
 		one, ref := h.validateEvent(rq.workspace, d, now)
 		if ref != nil {
 			results[i].refuse(ref)
 			bad = append(bad, refused{ref, d})
+			h.countRefused(rq, ref.code, 1)
 			continue
 		}
 		results[i].Truncated = one.truncated
 		good = append(good, one)
-		indices = append(indices, i)
 	}
 	if len(bad) > 0 {
 		h.produceRejections(rq, bad...)
 	}
+	return good, results
+}
+
+// produceBatch produces the valid events and waits once. In results, which has one for
+// each event of the batch, those that are not acknowledged become unavailable.
+func (h *Handler) produceBatch(rq *request, good []validEvent, results []itemResult) {
 	if len(good) == 0 {
-		return results
+		return
 	}
 	_, ok := h.produceEvents(rq.workspace, rq.verified.KeyID, good)
-	for n, i := range indices {
+	n := 0 // of the next valid event
+	for i := range results {
+		if results[i].Status != codeAccepted {
+			continue
+		}
 		if !ok[n] {
 			results[i].refuse(unavailableRefusal())
 			results[i].Truncated = nil
 		}
+		n++
 	}
-	return results
+}
+
+// countRefused counts n events of a workspace that were refused for what they are. A
+// dry run counts as nothing.
+func (h *Handler) countRefused(rq *request, code string, n int) {
+	switch statusOf(code) {
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+		if !rq.dryRun {
+			h.metrics.workspaceRefused.WithLabelValues(rq.workspace, code).Add(float64(n))
+		}
+	}
 }

@@ -96,7 +96,7 @@ func TestEveryErrorCode(t *testing.T) {
 	doc := spec(t)
 	for path, batch := range map[string]bool{onePath: false, batchPath: true} {
 		responses := doc.Paths.Find(path).Post.Responses.Map()
-		want := []string{"202"}
+		want := []string{"200", "202"}
 		for status, codes := range contractCodes {
 			want = append(want, fmt.Sprint(status))
 			list := codes.one
@@ -151,7 +151,7 @@ func TestEveryField(t *testing.T) {
 	event := spec(t).Components.Schemas["Event"].Value
 	required := []string{"event_id", "type", "click_token", "occurred_at"}
 	optional := []string{"amount", "currency", "quantity", "order_id", "parent_event_id", "name", "reason",
-		"customer_ref", "metadata"}
+		"customer_ref", "metadata", "dry_run"}
 	if !slices.Equal(event.Required, required) {
 		t.Errorf("required %v, want %v", event.Required, required)
 	}
@@ -229,10 +229,13 @@ func TestEventSchema(t *testing.T) {
 		{`{` + base + `,"type":"lead","amount":null,"currency":null,"quantity":null,"order_id":null,` +
 			`"parent_event_id":null,"name":null,"reason":null,"customer_ref":null,"metadata":null}`, true},
 		{`{` + base + `,"type":"sale","metadata":{` + pairs(20) + `}}`, true},
+		{`{` + base + `,"type":"sale","dry_run":true}`, true},
+		{`{` + base + `,"type":"sale","dry_run":null}`, true},
 		{strings.Replace(`{`+base+`,"type":"lead"}`, "Z\"", ".123456+02:00\"", 1), true},
 
 		{`{` + base + `}`, false},
 		{`{` + base + `,"type":"payout"}`, false},
+		{`{` + base + `,"type":"lead","dry_run":"true"}`, false},
 		{`{` + base + `,"type":"lead","colour":"red"}`, false},
 		{`{` + base + `,"type":"sale","amount":"1.00"}`, false},
 		{`{` + base + `,"type":"sale","currency":"EUR"}`, false},
@@ -300,6 +303,43 @@ func TestItemResultSchema(t *testing.T) {
 		}
 		if err := schema.VisitJSON(item, openapi3.EnableJSONSchema2020()); err != nil {
 			t.Errorf("an accepted item with %v cut: %v", truncated, err)
+		}
+	}
+}
+
+// dry_run is beside the events of a batch, and its answer has other words than that of a
+// real batch.
+func TestBatchSchemas(t *testing.T) {
+	const event = `{"event_id":"e","type":"lead","click_token":"0ujtsYcgvSTl8PAuAdqWYSMnLOv",` +
+		`"occurred_at":"2026-03-01T09:30:00Z"`
+	const refused = `"status":"refused","code":"bad_amount","detail":"d"}`
+	for _, c := range []struct {
+		schema, text string
+		valid        bool
+	}{
+		{"Batch", `{"dry_run":true,"events":[` + event + `}]}`, true},
+		{"Batch", `{"dry_run":1,"events":[` + event + `}]}`, false},
+		{"Batch", `{"events":[` + event + `,"dry_run":true}]}`, false},
+		{"Batch", `{"events":[` + event + `,"type":"x"}]}`, false},
+		{"Valid", `{"status":"valid"}`, true},
+		{"Valid", `{"status":"accepted"}`, false},
+		{"Valid", `{"status":"valid","event_id":"e"}`, false},
+		{"BatchCheck", `{"status":"valid","results":[{"index":0,"event_id":"e","status":"valid"}]}`, true},
+		{"BatchCheck", `{"status":"refused","results":[{"index":0,"event_id":"e",` + refused + `]}`, true},
+		{"BatchCheck", `{"results":[{"index":0,"event_id":"e","status":"valid"}]}`, false},
+		{"BatchCheck", `{"status":"valid","results":[{"index":0,"event_id":"e","status":"accepted"}]}`, false},
+		{"BatchCheck", `{"status":"refused","results":[{"index":0,"event_id":"e","status":"refused",` +
+			`"code":"unavailable","detail":"d"}]}`, false},
+		{"BatchResult", `{"results":[{"index":0,"event_id":"e","status":"valid"}]}`, false},
+		{"BatchResult", `{"results":[{"index":0,"event_id":"e",` + refused + `]}`, true},
+	} {
+		var value any
+		if err := json.Unmarshal([]byte(c.text), &value); err != nil {
+			t.Fatalf("%s: %v", c.text, err)
+		}
+		schema := spec(t).Components.Schemas[c.schema].Value
+		if err := schema.VisitJSON(value, openapi3.EnableJSONSchema2020()); (err == nil) != c.valid {
+			t.Errorf("%s %s: valid %v, want %v (%v)", c.schema, c.text, err == nil, c.valid, err)
 		}
 	}
 }

@@ -1,4 +1,5 @@
 // Signs a file and posts it: node sign.mjs URL FILE, with the secret in PARTNERS_SECRET.
+// To send a file again, run it again: the signature is of the time of the attempt.
 // Needs Node 18 or newer and no packages.
 import { createHmac, randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";

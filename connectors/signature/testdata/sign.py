@@ -1,5 +1,6 @@
 """Signs a file and posts it: python3 sign.py URL FILE, with the secret in PARTNERS_SECRET.
 
+To send a file again, run it again: the signature is of the time of the attempt.
 Needs Python 3.9 or newer and no packages.
 """
 import base64

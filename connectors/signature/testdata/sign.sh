@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Signs a file and posts it: sign.sh URL FILE, with the secret in PARTNERS_SECRET.
+# To send a file again, run it again: the signature is of the time of the attempt.
 # Needs bash, curl and openssl. openssl takes the key as an argument, which other
 # users of this machine can see while it runs: use sign.py or sign.mjs on shared ones.
 set -euo pipefail
