@@ -57,7 +57,7 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 	var produced atomic.Int64
 	cl := kafkatest.Client(t, brokers, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err := cl.ProduceSync(ctx, &kgo.Record{Topic: topic.Catalog, Key: []byte("workspace/acme"),
-		Value: []byte(`{"id":"acme"}`)}).FirstErr(); err != nil {
+		Value: []byte(`{"id":"acme","plan":"enterprise","access":{"exports":true}}`)}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(maxWait); ; time.Sleep(50 * time.Millisecond) {

@@ -2,7 +2,8 @@
 // schedule.
 //
 // Exit status: 0 written, 1 failed, 2 wrong command line, 3 the warehouse does not
-// answer (try again), 4 another export is running in the same directory.
+// answer (try again), 4 another export is running in the same directory, 5 the
+// workspace has no exports, by its plan or by access.exports.
 package main
 
 import (
@@ -20,7 +21,8 @@ import (
 
 func main() {
 	d := daemon.New("export", "writes a workspace's events into a CSV with a manifest. Exit status: 0 written, 1 "+
-		"failed, 2 wrong command line, 3 the warehouse does not answer, 4 another export is running")
+		"failed, 2 wrong command line, 3 the warehouse does not answer, 4 another export is running, 5 the workspace "+
+		"has no exports")
 	cfg := export.Config{Stdout: os.Stdout}
 	wh := clickhouse.Config{}
 	f := d.Flags

@@ -25,6 +25,8 @@ func exitStatus(err error) error {
 		return nil
 	case errors.Is(err, export.ErrBusy):
 		return &daemon.Exit{Code: 4, Err: err}
+	case errors.Is(err, export.ErrNotEntitled):
+		return &daemon.Exit{Code: 5, Err: err}
 	case errors.Is(err, export.ErrManifest):
 		return fmt.Errorf("%w: %w", daemon.ErrUsage, err)
 	case clickhouse.Unreachable(err):

@@ -33,6 +33,10 @@
 //   - A workspace that has neither events nor an entry in the catalog is an error
 //     (ErrUnknown), and so is an empty file because of a partner, program or link that
 //     the catalog does not have: nothing is written. A schedule waits for the catalog.
+//   - A workspace whose plan or access.exports in the newest catalog gives it no exports
+//     is refused (ErrNotEntitled) before anything is written, whatever its manifests say.
+//     A schedule skips what is due, and makes up the last 31 days once it may again. A
+//     workspace that is in no catalog here is exported.
 //   - A final file replaces a provisional one of the same command: of NAME.csv and
 //     NAME_provisional.csv only one stays. A schedule writes no provisional file unless
 //     it is asked to.
@@ -89,10 +93,12 @@
 //
 // # Metrics
 //
-//	partners_export_runs_total{result}              runs, by ok and failed
+//	partners_export_runs_total{result}              runs, by ok, refused and failed
 //	partners_export_rows_total                      rows written
 //	partners_export_last_success_timestamp_seconds  when a run last succeeded, in this process
 //	                                                or before; until the first, when the
 //	                                                schedule began
 //	partners_export_seconds                         duration of a run
+//	partners_export_not_entitled                    1 from a run that was refused, because the
+//	                                                workspace has no exports, to one that is ok
 package export

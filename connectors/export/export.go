@@ -8,11 +8,15 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 )
 
-// Run writes one export and returns its manifest.
+// Run writes one export and returns its manifest. A workspace that may not export gets
+// ErrNotEntitled before anything is written.
 func Run(ctx context.Context, conn *clickhouse.Conn, cfg Config) (m *Manifest, err error) {
 	began := time.Now()
 	defer func() { cfg.Metrics.recordRun(err, m, time.Since(began)) }()
 	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if err := checkAccess(ctx, conn, cfg.Workspace); err != nil {
 		return nil, err
 	}
 	if cfg.Dir != "-" {

@@ -56,8 +56,13 @@ func (r *rig) exec(statement string, args ...any) {
 	}
 }
 
+// catalog inserts a record of the catalog. A workspace that says nothing of its plan has
+// exports.
 func (r *rig) catalog(offset int, kind, key, text string) {
 	r.Helper()
+	if kind == "workspace" && !strings.Contains(text, `"plan"`) {
+		text = `{"plan":"professional","access":{"exports":true},` + strings.TrimPrefix(text, "{")
+	}
 	r.exec("INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_offset) VALUES "+
 		"('acme', '%s', '%s', '%s', 0, %d)", kind, key, text, offset)
 	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) VALUES ('x', "+
@@ -501,7 +506,7 @@ func TestUnknown(t *testing.T) {
 	r.rows(100, true)
 	// behind as_of
 	r.exec("INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_offset) VALUES " +
-		"('late', 'workspace', 'workspace/late', '{}', 0, 1000)")
+		`('late', 'workspace', 'workspace/late', '{"plan":"enterprise","access":{"exports":true}}', 0, 1000)`)
 	r.catalog(3, "partner", "partner/acme/quiet", `{"id":"quiet"}`)
 	for want, set := range map[string]func(*Config){
 		`-workspace "acmee"`: func(c *Config) { c.Workspace = "acmee" },

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -9,10 +10,11 @@ import (
 
 // Metrics are those of exports, scheduled or not.
 type Metrics struct {
-	runs        *prometheus.CounterVec // by result: ok, failed
+	runs        *prometheus.CounterVec // by result: ok, refused, failed
 	rows        prometheus.Counter     // of runs that succeeded
 	lastSuccess prometheus.Gauge       // Unix time
 	duration    prometheus.Histogram   // of a run, in seconds
+	notEntitled prometheus.Gauge       // 1 from a refused run to the next that is ok
 }
 
 // NewMetrics registers the metrics; reg may be nil.
@@ -20,12 +22,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	f := promauto.With(reg)
 	return &Metrics{
 		runs: f.NewCounterVec(prometheus.CounterOpts{Name: "partners_export_runs_total",
-			Help: "Runs, by result: ok or failed."}, []string{"result"}),
+			Help: "Runs, by result: ok, refused (the workspace has no exports) or failed."}, []string{"result"}),
 		rows: f.NewCounter(prometheus.CounterOpts{Name: "partners_export_rows_total", Help: "Rows written."}),
 		lastSuccess: f.NewGauge(prometheus.GaugeOpts{Name: "partners_export_last_success_timestamp_seconds",
 			Help: "When a run last succeeded, Unix time; until the first, when the schedule began."}),
 		duration: f.NewHistogram(prometheus.HistogramOpts{Name: "partners_export_seconds", Help: "Duration of a run.",
 			Buckets: prometheus.ExponentialBuckets(0.1, 3, 10)}),
+		notEntitled: f.NewGauge(prometheus.GaugeOpts{Name: "partners_export_not_entitled",
+			Help: "1 while the workspace has no exports, so that runs are skipped."}),
 	}
 }
 
@@ -47,10 +51,16 @@ func (m *Metrics) recordRun(err error, manifest *Manifest, took time.Duration) {
 		return
 	}
 	m.duration.Observe(took.Seconds())
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrNotEntitled):
+		m.notEntitled.Set(1)
+		m.runs.WithLabelValues("refused").Inc()
+		return
+	case err != nil:
 		m.runs.WithLabelValues("failed").Inc()
 		return
 	}
+	m.notEntitled.Set(0)
 	m.runs.WithLabelValues("ok").Inc()
 	m.rows.Add(float64(manifest.Rows))
 	m.lastSuccess.SetToCurrentTime()

@@ -40,7 +40,8 @@ func CheckSchedule(expr string) error {
 // that the clocks skip comes when it would have come had they not changed. Times and
 // days are those of the workspace's zone when the series began, whatever its zone is
 // now. A run waits until the joined watermark has passed its day, unless
-// cfg.Provisional. Runs follow one another; a run that fails is repeated. Schedule
+// cfg.Provisional. Runs follow one another; a run that fails is repeated. While the
+// workspace may not export, runs are skipped; their days are missed ones. Schedule
 // returns when ctx ends.
 func Schedule(ctx context.Context, conn *clickhouse.Conn, expr string, cfg Config) error {
 	return newSchedule(conn, expr, cfg).run(ctx)
@@ -244,7 +245,13 @@ func (s *schedule) exportMissing(ctx context.Context, at time.Time, atStart bool
 			return err
 		}
 		end := firstInstant(d.AddDate(0, 0, 1), at.Location())
-		if err := s.exportWhenJoined(ctx, c, end); err != nil || ctx.Err() != nil {
+		err = s.exportWhenJoined(ctx, c, end)
+		if errors.Is(err, ErrNotEntitled) {
+			s.cfg.Log.Warn("skipping the exports that are due; they are made up if the workspace gets exports again",
+				"from", day, "error", err)
+			return nil
+		}
+		if err != nil || ctx.Err() != nil {
 			return err
 		}
 	}
