@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -36,7 +37,8 @@ var binaries = sync.OnceValues(func() (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "blackbox-bin-"); err != nil {
 		return "", err
 	}
-	out, err := exec.Command("go", "build", "-o", dir+"/", "github.com/nimriz/partners/cmd/redirector",
+	// without debugging information linking takes half as long
+	out, err := exec.Command("go", "build", "-ldflags=-w", "-o", dir+"/", "github.com/nimriz/partners/cmd/redirector",
 		"github.com/nimriz/partners/cmd/gateway",
 		"github.com/nimriz/partners/cmd/processor", "github.com/nimriz/partners/cmd/sink",
 		"github.com/nimriz/partners/cmd/demo", "github.com/nimriz/partners/cmd/ctl",
@@ -47,13 +49,23 @@ var binaries = sync.OnceValues(func() (dir string, err error) {
 	return dir, nil
 })
 
+// TestMain lets all tests run at once: they wait for their programs most of the time.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if !isFlagGiven("test.parallel") {
+		flag.Set("test.parallel", "4")
+	}
 	code := m.Run()
 	if built.Load() {
 		dir, _ := binaries()
 		os.RemoveAll(dir)
 	}
 	os.Exit(code)
+}
+
+func isFlagGiven(name string) (given bool) {
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	return given
 }
 
 var built atomic.Bool

@@ -49,13 +49,13 @@ func (r *rig) counted(route, code string) {
 // A download that breaks off midway never looks whole: its connection is cut, it is
 // counted apart from those that arrived, and logged.
 func TestBrokenDownload(t *testing.T) {
-	const path, route, rows = "/v1/workspaces/acme/outcomes.csv", "GET /v1/workspaces/{w}/outcomes.csv", 150_000
+	const path, route, rows = "/v1/workspaces/acme/outcomes.csv", "GET /v1/workspaces/{w}/outcomes.csv", 20_000
 	dsn := clickhousetest.ForTest(t)
 	fillWarehouse(t, dsn)
 	big := func(t *testing.T) *rig { t.Helper(); return newRigOn(t, dsn) }
 	// Far more than fits into the buffers of a connection.
 	if err := big(t).conn.Exec(t.Context(), `INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, type, effect, occurred_at, event_partition, event_offset, reason_text, src_partition, src_offset)
-		SELECT 'acme', toString(number), 't', 'attributed', 'lead', 1, toDateTime64('2026-03-18 12:00:00', 3, 'UTC'), 2, number, repeat('x', 200), 2, number FROM numbers(150000)`); err != nil {
+		SELECT 'acme', toString(number), 't', 'attributed', 'lead', 1, toDateTime64('2026-03-18 12:00:00', 3, 'UTC'), 2, number, repeat('x', 1500), 2, number FROM numbers(20000)`); err != nil {
 		t.Fatal(err)
 	}
 	try := func(r *rig, url string) (*http.Response, error) {
