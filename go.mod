@@ -23,6 +23,7 @@ require (
 	github.com/klauspost/compress v1.20.3 // s2 blocks of the click log
 	github.com/linkedin/goavro/v2 v2.15.0 // the reference Avro codec
 	github.com/oschwald/maxminddb-golang/v2 v2.9.0 // country of a visitor
+	github.com/pires/go-proxyproto v0.15.0 // the PROXY protocol, versions 1 and 2, as trusted proxies speak it
 	github.com/pressly/goose/v3 v3.29.0 // ClickHouse migrations
 	github.com/prometheus/client_golang v1.25.0 // metrics
 	github.com/rogpeppe/go-internal v1.16.0 // testscript: commands as scripts

@@ -68,13 +68,18 @@ func connectorImports(r repo) []string {
 				"kafka): pass the rest in as a function from cmd"
 		}
 		from, to := connectorName(p.path), connectorName(target)
-		if to == "" || from == to || to == "signature" || to == "clickhouse" &&
-			slices.Contains([]string{"sink", "export", "report"}, from) {
+		if to == "" || from == to || to == "signature" || slices.Contains(sharedConnectors[to], from) {
 			return ""
 		}
-		return "connectors do not import each other (but signature, and clickhouse by sink, export and report): " +
-			"let cmd put them together"
+		return "connectors do not import each other (but signature, clickhouse by sink, export and report, and " +
+			"forwarded by redirect, ingest and report): let cmd put them together"
 	})
+}
+
+// sharedConnectors are connectors that some others may import.
+var sharedConnectors = map[string][]string{
+	"clickhouse": {"sink", "export", "report"},
+	"forwarded":  {"redirect", "ingest", "report"},
 }
 
 // connectorName returns the connector that a path belongs to, "" for none.
@@ -122,6 +127,7 @@ var doors = []door{
 	{"github.com/twmb/franz-go/pkg/kfake", []string{"pipeline/kafka/embedded", "pipeline/kafka/kafkatest"},
 		[]string{"pipeline", "connectors/sink"}},
 	{"github.com/linkedin/goavro", []string{"schemas/event"}, nil},
+	{"github.com/pires/go-proxyproto", []string{"connectors/forwarded"}, nil},
 }
 
 // oneDoor: one place knows each third-party library.

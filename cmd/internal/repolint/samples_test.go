@@ -32,6 +32,7 @@ func importRules() []rule {
 			"its tests also":             sourceSample("connectors/sink/a.go", own("pipeline/kafka/kafkatest")),
 			"do not import each other":   sourceSample("connectors/sink/a.go", own("connectors/redirect")),
 			"clickhouse by sink, export": sourceSample("connectors/ingest/a.go", own("connectors/clickhouse")),
+			"forwarded by redirect":      sourceSample("connectors/sink/a.go", own("connectors/forwarded")),
 			"a_test.go imports " + module: sourceSample("connectors/ingest/a_test.go",
 				own("connectors/clickhouse/clickhousetest")),
 		}, []repo{
@@ -40,6 +41,7 @@ func importRules() []rule {
 			sourceSample("connectors/ingest/a.go", own("connectors/signature"), own("pipeline/token"),
 				own("pipeline/kafka"), own("pipeline/outage")),
 			sourceSample("connectors/clickhouse/embedded/a.go", own("connectors/clickhouse")),
+			sourceSample("connectors/report/web/a.go", own("connectors/forwarded")),
 		}},
 		{"judges", independentJudges, map[string]repo{
 			"the oracle may share nothing": sourceSample("pipeline/oracle/a.go", own("pipeline/attribution")),
@@ -64,6 +66,8 @@ func importRules() []rule {
 			"connectors/ingest/a_test.go imports": sourceSample("connectors/ingest/a_test.go", kfake),
 
 			"its door is schemas/event": sourceSample("connectors/sink/a.go", "github.com/linkedin/goavro/v2"),
+
+			"its door is connectors/forwarded": sourceSample("cmd/gateway/main.go", "github.com/pires/go-proxyproto"),
 		}, []repo{
 			sourceSample("pipeline/clicklog/a.go", pebble+"/vfs"),
 			sourceSample("pipeline/clicklog/bench_test.go", pebble),
