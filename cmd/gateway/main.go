@@ -9,13 +9,14 @@ import (
 
 	"github.com/nimriz/partners/cmd/internal/components"
 	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/connectors/forwarded"
 	"github.com/nimriz/partners/connectors/ingest"
 	"github.com/nimriz/partners/pipeline/kafka"
 )
 
 func main() {
 	d := daemon.New("gateway", "accepts signed events: 202 means that Kafka has them on all in-sync replicas")
-	gateway := components.Gateway{Config: ingest.DefaultConfig()}
+	gateway := components.Gateway{Config: ingest.DefaultConfig(), Proxies: forwarded.DefaultConfig()}
 	k := kafka.DefaultConfig()
 	d.Kafka(&k)
 	f := d.Flags
@@ -26,8 +27,9 @@ func main() {
 		"`directory` with one file per workspace id, one whsec_… a line, all active (required)")
 	f.Float64Var(&gateway.Config.Rate, "rate", gateway.Config.Rate, "events a second that a workspace may send")
 	f.IntVar(&gateway.Config.Burst, "burst", gateway.Config.Burst, "events that a workspace may send at once")
+	daemon.ProxyFlags(f, &gateway.Proxies)
 	d.Main(func(ctx context.Context) (err error) {
-		if err := daemon.Usage(k.Validate(), gateway.Config.Validate(),
+		if err := daemon.Usage(k.Validate(), gateway.Config.Validate(), gateway.Proxies.Validate(),
 			daemon.Required("-token-keys", gateway.TokenKeys),
 			daemon.Required("-signing-secrets", gateway.SigningSecrets)); err != nil {
 			return err

@@ -9,13 +9,14 @@ import (
 
 	"github.com/nimriz/partners/cmd/internal/components"
 	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/connectors/forwarded"
 	"github.com/nimriz/partners/connectors/redirect"
 	"github.com/nimriz/partners/pipeline/kafka"
 )
 
 func main() {
 	d := daemon.New("redirector", "answers short links: click on local disk, then 302, then Kafka")
-	redirector := components.Redirector{Config: redirect.DefaultConfig()}
+	redirector := components.Redirector{Config: redirect.DefaultConfig(), Proxies: forwarded.DefaultConfig()}
 	k := kafka.DefaultConfig()
 	d.Kafka(&k)
 	f := d.Flags
@@ -29,9 +30,15 @@ func main() {
 	f.StringVar(&redirector.TokenKeys, "token-keys", "",
 		"`directory` with one file per workspace id, one base64 key a "+
 			"line; the first mints (required)")
-	f.StringVar(&redirector.CountryDB, "country-db", "", "`file` in MaxMind format; without it countries are empty")
+	f.StringVar(&redirector.CountryDB, "country-db", "",
+		"`file` in MaxMind format, for the country of a visitor's address")
+	daemon.ProxyFlags(f, &redirector.Proxies)
+	daemon.ForwardedHostFlag(f, &redirector.Proxies)
+	f.StringVar(&redirector.Proxies.CountryHeader, "country-header", redirector.Proxies.CountryHeader,
+		"`name` of a header in which trusted proxies say the visitor's country, such as CF-IPCountry; it goes before "+
+			"-country-db")
 	d.Main(func(ctx context.Context) (err error) {
-		if err := daemon.Usage(k.Validate(), redirector.Config.Validate(),
+		if err := daemon.Usage(k.Validate(), redirector.Config.Validate(), redirector.Proxies.Validate(),
 			daemon.Required("-token-keys", redirector.TokenKeys)); err != nil {
 			return err
 		}

@@ -111,7 +111,7 @@ func downloadOutcomes(t *testing.T, conn *clickhouse.Conn) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(web.New(conn, tokens, slog.New(slog.DiscardHandler), nil))
+	server := httptest.NewServer(web.New(conn, tokens, nil, slog.New(slog.DiscardHandler), nil))
 	defer server.Close()
 	req, err := http.NewRequest(http.MethodGet,
 		server.URL+"/v1/workspaces/acme/outcomes.csv?from=2026-03-14&to=2026-03-14", nil)

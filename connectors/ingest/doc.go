@@ -88,7 +88,9 @@
 // verification, a batch by the number of its events. Requests that fail verification
 // have another bucket for each network (IPv4 /24, IPv6 /48), in memory only. It is
 // consulted only after verification has failed, so a genuine signature is never refused
-// because of its neighbours or of others behind the same proxy. A body has at most 256
+// because of its neighbours or of others behind the same proxy. The network is that of
+// the sender, which behind trusted proxies is the one that they name (see package
+// forwarded); all senders that are not known share one bucket. A body has at most 256
 // kB (one event) or 1 MB (a batch). Timeouts for slow senders are the http.Server's.
 //
 // # Shape

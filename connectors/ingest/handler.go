@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/nimriz/partners/connectors/forwarded"
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/outage"
@@ -44,6 +46,7 @@ type Handler struct {
 	epochs          topic.Epochs       // partitions of tokens
 	keyring         *signature.Keyring // signing secrets
 	tokens          *token.Keyring     // token keys
+	proxies         *forwarded.Proxies // nil if no proxy is trusted
 	lookupWorkspace func(id string) (exists, conversionTracking bool)
 	log             *slog.Logger
 	metrics         *metrics
@@ -61,12 +64,13 @@ type Handler struct {
 }
 
 // New makes a handler. The producer is made with ProducerOptions; the caller closes it,
-// after Drain. workspaces looks an id up in the catalog, without blocking.
+// after Drain. workspaces looks an id up in the catalog, without blocking. proxies may be
+// nil.
 func New(
 	cfg Config, kafkaCfg kafka.Config, producer *kgo.Client, codec *event.Codec, epochs topic.Epochs,
 	keyring *signature.Keyring, tokens *token.Keyring,
 	workspaces func(id string) (exists, conversionTracking bool),
-	log *slog.Logger, reg prometheus.Registerer,
+	proxies *forwarded.Proxies, log *slog.Logger, reg prometheus.Registerer,
 ) (*Handler, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -94,6 +98,7 @@ func New(
 		keyring:           keyring,
 		tokens:            tokens,
 		lookupWorkspace:   workspaces,
+		proxies:           proxies,
 		log:               log,
 		limits:            limits,
 		pendingRejections: inFlight{limit: maxRejections},
@@ -165,6 +170,7 @@ func routeOf(path string) (workspace string, to route) {
 // A request is one POST while it is served.
 type request struct {
 	workspace string             // of the path; verified with the signature
+	sender    netip.Addr         // the zero Addr if it is not known
 	batch     bool               // else one event
 	body      *bytes.Buffer      // as sent
 	verified  signature.Verified // zero until the signature was verified
@@ -219,7 +225,7 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request, workspace st
 			h.buffers.Put(body)
 		}
 	}()
-	rq := &request{workspace: workspace, batch: isBatch, body: body}
+	rq := &request{workspace: workspace, sender: h.proxies.ClientOf(r).Addr, batch: isBatch, body: body}
 	defer func() { h.bodyBytes.Add(-int64(body.Len())) }()
 	ref := h.admitRequest(w, r, rq)
 	if ref == nil {
@@ -279,7 +285,7 @@ func (h *Handler) admitRequest(w http.ResponseWriter, r *http.Request, rq *reque
 		}
 	}
 	if !genuine {
-		if wait := h.limits.chargeUnverified(r.RemoteAddr, now); wait > 0 {
+		if wait := h.limits.chargeUnverified(rq.sender, now); wait > 0 {
 			return rateLimitRefusal(wait)
 		}
 		if errors.Is(err, signature.ErrUnreadable) {
@@ -329,7 +335,7 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, rq *request) 
 	case errors.Is(err, errNoRoom), errors.As(err, &slow) && slow.Timeout():
 		// This says nothing about the event, so it is not the sender's fault (4xx).
 		w.Header().Set("Connection", "close")
-		if wait := h.limits.chargeUnverified(r.RemoteAddr, h.now()); wait > 0 {
+		if wait := h.limits.chargeUnverified(rq.sender, h.now()); wait > 0 {
 			return rateLimitRefusal(wait)
 		}
 		return unavailableRefusal()

@@ -100,10 +100,10 @@ func (l *rateLimits) budgetOf(id string) budget {
 	return b
 }
 
-// chargeUnverified charges the network of a remote address for a request that failed
-// verification. It returns how long to wait if the network is over its limit, else 0.
-func (l *rateLimits) chargeUnverified(remote string, now time.Time) (wait time.Duration) {
-	key := networkOf(remote)
+// chargeUnverified charges a sender's network for a request that failed verification. It
+// returns how long to wait if the network is over its limit, else 0.
+func (l *rateLimits) chargeUnverified(sender netip.Addr, now time.Time) (wait time.Duration) {
+	key := networkOf(sender)
 	fresh := newBucket(l.cfg.UnverifiedRate, l.cfg.UnverifiedBurst)
 	if known, ok, _ := l.networks.PeekOrAdd(key, fresh); ok {
 		l.networks.Get(key) // PeekOrAdd does not count as a use
@@ -112,18 +112,14 @@ func (l *rateLimits) chargeUnverified(remote string, now time.Time) (wait time.D
 	return fresh.takeTokens(now, 1)
 }
 
-// networkOf returns the /24 or /48 of a net/http remote address. All addresses that
-// cannot be parsed share one network.
-func networkOf(remote string) netip.Prefix {
-	at, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	addr, bits := at.Addr().Unmap().WithZone(""), 48
-	if addr.Is4() {
+// networkOf returns the /24 or /48 of an address. All senders that are not known share
+// one network.
+func networkOf(sender netip.Addr) netip.Prefix {
+	bits := 48
+	if sender.Is4() {
 		bits = 24
 	}
-	p, err := addr.Prefix(bits)
+	p, err := sender.Prefix(bits)
 	if err != nil {
 		return netip.Prefix{}
 	}

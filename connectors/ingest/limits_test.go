@@ -3,13 +3,16 @@ package ingest
 import (
 	"fmt"
 	"io"
+	"log/slog"
+	"net/http"
 	"net/http/httptest"
-	"strconv"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nimriz/partners/connectors/forwarded"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/schemas/topic"
 )
@@ -95,10 +98,58 @@ func TestRateOfUnverifiedRequests(t *testing.T) {
 	}
 }
 
+// Behind a trusted proxy each sender's network has a limit of its own, and none escapes
+// it by writing a header. Senders that the proxy does not know share one. Without the
+// proxy's being trusted, all are the proxy.
+func TestRateBehindAProxy(t *testing.T) {
+	t.Parallel()
+	r, _ := stoppedRig(t)
+	post := func(header, value string) int {
+		t.Helper()
+		return r.do(call{body: r.event(), signer: "globex", header: http.Header{header: {value}}}).status
+	}
+	f := func(header, value string, want int) {
+		t.Helper()
+		if got := post(header, value); got != want {
+			t.Errorf("%s %s: %d, want %d", header, value, got, want)
+		}
+	}
+	const xff = "X-Forwarded-For"
+	for _, client := range []string{"192.0.2.1", "192.0.3.1", "192.0.4.1"} {
+		f(xff, client, 401)
+	}
+	f(xff, "192.0.5.1", 429)
+	trusted, err := forwarded.ParseProxies("127.0.0.0/8, 10.0.0.0/8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.handler.proxies, err = forwarded.New(forwarded.Config{TrustedProxies: trusted,
+		Header: forwarded.HeaderXForwardedFor}, slog.New(slog.DiscardHandler), nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, client := range []string{"192.0.2.1", "192.0.2.255, 10.0.0.1", "198.51.100.1, [::ffff:192.0.2.9]:4711"} {
+		f(xff, client, 401)
+	}
+	for _, client := range []string{"192.0.2.7", "198.51.100.1, 192.0.2.7", "192.0.9.9, 192.0.2.1, 10.0.0.1"} {
+		f(xff, client, 429)
+	}
+	f(xff, "192.0.3.1", 401)
+	f(xff, "2001:db8:1:2::1", 401)
+	for _, client := range []string{"unknown", "_hidden", "192.0.3.1, x"} {
+		f(xff, client, 401)
+	}
+	f(xff, "nobody", 429)
+	f("Forwarded", "for=192.0.2.1", 429) // of the proxy itself: the three from above
+	if got := r.do(call{body: r.event(), header: http.Header{xff: {"192.0.2.7"}}}).status; got != 202 {
+		t.Errorf("a genuine request from a network over its limit: %d", got)
+	}
+}
+
 func TestNetworks(t *testing.T) {
+	var proxies *forwarded.Proxies
 	f := func(remote, want string) {
 		t.Helper()
-		if got := networkOf(remote).String(); got != want {
+		if got := networkOf(proxies.ClientOf(&http.Request{RemoteAddr: remote}).Addr).String(); got != want {
 			t.Errorf("%s: %s, want %s", remote, got, want)
 		}
 	}
@@ -118,8 +169,8 @@ func TestNetworksAreBounded(t *testing.T) {
 	}
 	now := time.Now()
 	for i := range maxPrefixes + 1000 {
-		l.chargeUnverified(fmt.Sprintf("[2001:db8:%x::1]:1", i&0xffff), now)
-		l.chargeUnverified("10."+strconv.Itoa(i>>8&0xff)+"."+strconv.Itoa(i&0xff)+".1:1", now)
+		l.chargeUnverified(netip.MustParseAddr(fmt.Sprintf("2001:db8:%x::1", i&0xffff)), now)
+		l.chargeUnverified(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), now)
 	}
 	if n := l.networks.Len(); n != maxPrefixes {
 		t.Errorf("%d networks are kept, want %d", n, maxPrefixes)

@@ -140,7 +140,7 @@ func newRigOn(t testing.TB, brokers []string, cfg Config, epochs topic.Epochs) *
 	r.producer = kafkatest.Client(t, brokers, ProducerOptions(cfg)...)
 	var err error
 	r.handler, err = New(cfg, kafkaCfg, r.producer, event.DefaultCodec(), epochs, signingKeys(t), r.tokens, catalogOf,
-		slog.New(slog.NewTextHandler(r.logged, &slog.HandlerOptions{Level: slog.LevelDebug})), r.registry)
+		nil, slog.New(slog.NewTextHandler(r.logged, &slog.HandlerOptions{Level: slog.LevelDebug})), r.registry)
 	if err != nil {
 		t.Fatal(err)
 	}

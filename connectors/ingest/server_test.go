@@ -159,7 +159,7 @@ func TestProducerIsChecked(t *testing.T) {
 		t.Helper()
 		cl := kafkatest.Client(t, brokers, opts...)
 		_, err := New(DefaultConfig(), kafka.DefaultConfig(), cl, event.DefaultCodec(), topic.OneEpoch(6),
-			signingKeys(t), tokenKeys(t), catalogOf, slog.New(slog.DiscardHandler), nil)
+			signingKeys(t), tokenKeys(t), catalogOf, nil, slog.New(slog.DiscardHandler), nil)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("got %v, want …%s…", err, want)
 		}

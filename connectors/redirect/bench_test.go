@@ -26,7 +26,7 @@ import (
 func BenchmarkHandler(b *testing.B) {
 	cfg := testConfig(b)
 	cfg.Capture = CaptureAsync
-	h, err := New(testView(b, testCatalog), testKeys(b, "acme"), codec, openSpool(b, cfg), nil, discardLog(), nil)
+	h, err := New(testView(b, testCatalog), testKeys(b, "acme"), codec, openSpool(b, cfg), nil, nil, discardLog(), nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -199,8 +199,8 @@ func benchChild(mode string) error {
 			return err
 		}
 		t := new(benchTB)
-		if handler, err = New(testView(t, testCatalog), testKeys(t, "acme"), codec, spool, nil, discardLog(),
-			nil); err != nil {
+		if handler, err = New(testView(t, testCatalog), testKeys(t, "acme"), codec, spool, nil, nil,
+			discardLog(), nil); err != nil {
 			return err
 		}
 		if mode == "shipped" {

@@ -2,9 +2,13 @@ package redirect
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/oschwald/maxminddb-golang/v2"
+
+	"github.com/nimriz/partners/connectors/forwarded"
 )
 
 // Countries looks up the country of an IP address. A nil *Countries knows none.
@@ -44,4 +48,49 @@ func (c *Countries) Close() error {
 		return fmt.Errorf("closing -country-db: %w", err)
 	}
 	return nil
+}
+
+// countryOf returns the country of a visitor: the one that a trusted proxy names, or
+// else that of the address. The address goes nowhere else.
+func (h *Handler) countryOf(client *forwarded.Client) string {
+	if h.countries == nil || client.Country != "" {
+		return client.Country
+	}
+	h.private.observe(client.Addr)
+	return h.countries.Of(client.Addr)
+}
+
+// privateVisitors is how many visitors in a row, from the start on, have no public
+// address before that is called a mistake.
+const privateVisitors = 20
+
+// privateWatch warns once if the first visitors all have private addresses: then they
+// are a proxy's, and no database of countries has them.
+type privateWatch struct {
+	log  *slog.Logger
+	left atomic.Int64 // visitors until the warning; 0 or less: decided
+}
+
+func newPrivateWatch(log *slog.Logger) *privateWatch {
+	w := &privateWatch{log: log}
+	w.left.Store(privateVisitors)
+	return w
+}
+
+func (w *privateWatch) observe(addr netip.Addr) {
+	switch {
+	case w.left.Load() <= 0:
+	case isPublic(addr):
+		w.left.Store(0)
+	case w.left.Add(-1) == 0:
+		w.log.Warn("-country-db finds no country: no visitor since the start has a public address; behind a proxy "+
+			"set -trusted-proxies and -forwarded-header or -proxy-protocol", "visitors", privateVisitors)
+	}
+}
+
+// carrierRange is shared by carriers and clouds (RFC 6598).
+var carrierRange = netip.MustParsePrefix("100.64.0.0/10")
+
+func isPublic(addr netip.Addr) bool {
+	return addr.IsGlobalUnicast() && !addr.IsPrivate() && !carrierRange.Contains(addr)
 }

@@ -88,8 +88,12 @@
 //   - device is desktop, phone, tablet, tv or other. os and browser are families as
 //     uap-core's definitions (embedded in uap-go) name them, from fixed lists, or
 //     Other.
-//   - The country is that of the connection's address. Behind a proxy it is the
-//     proxy's: no header is trusted.
+//   - The country is the one that a trusted proxy names, or else that of the visitor's
+//     address: the connection's, or behind trusted proxies the one that they give (see
+//     package forwarded). No proxy is trusted unless the operator names it; while the
+//     first visitors all have private addresses, New's log says so once.
+//   - The link is looked up by the request's Host, or by the host that a trusted proxy
+//     gives if the operator wants that.
 //
 // # Metrics
 //

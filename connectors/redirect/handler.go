@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/ua-parser/uap-go/uaparser"
 
+	"github.com/nimriz/partners/connectors/forwarded"
 	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/catalog"
 	"github.com/nimriz/partners/schemas/event"
@@ -28,7 +29,9 @@ type Handler struct {
 	view       *catalog.View // updated by its owner while the handler reads it
 	keys       *token.Keyring
 	spool      *Spool
-	countries  *Countries // nil without a country database
+	proxies    *forwarded.Proxies // nil if no proxy is trusted
+	countries  *Countries         // nil without a country database
+	private    *privateWatch
 	userAgents *agentParser
 	tokenLog   *tokenLog
 	metrics    *handlerMetrics
@@ -45,19 +48,20 @@ type requestBuffer struct {
 	random randomBuffer
 }
 
-// New returns a handler. countries may be nil. New parses the definitions of user
-// agents, which takes a tenth of a second.
-func New(view *catalog.View, keys *token.Keyring, codec *event.Codec, spool *Spool, countries *Countries,
-	log *slog.Logger, reg prometheus.Registerer) (*Handler, error) {
+// New returns a handler. proxies and countries may be nil. New parses the definitions of
+// user agents, which takes a tenth of a second.
+func New(view *catalog.View, keys *token.Keyring, codec *event.Codec, spool *Spool, proxies *forwarded.Proxies,
+	countries *Countries, log *slog.Logger, reg prometheus.Registerer) (*Handler, error) {
 	definitions, err := loadDefinitions()
 	if err != nil {
 		return nil, err
 	}
-	return newHandler(definitions, view, keys, codec, spool, countries, log, reg), nil
+	return newHandler(definitions, view, keys, codec, spool, proxies, countries, log, reg), nil
 }
 
 func newHandler(definitions *uaparser.Parser, view *catalog.View, keys *token.Keyring, codec *event.Codec,
-	spool *Spool, countries *Countries, log *slog.Logger, reg prometheus.Registerer) *Handler {
+	spool *Spool, proxies *forwarded.Proxies, countries *Countries, log *slog.Logger,
+	reg prometheus.Registerer) *Handler {
 	m := newHandlerMetrics(reg, http.StatusFound, http.StatusNotFound, http.StatusGone, http.StatusMethodNotAllowed,
 		http.StatusServiceUnavailable)
 	h := &Handler{
@@ -65,7 +69,9 @@ func newHandler(definitions *uaparser.Parser, view *catalog.View, keys *token.Ke
 		view:       view,
 		keys:       keys,
 		spool:      spool,
+		proxies:    proxies,
 		countries:  countries,
+		private:    newPrivateWatch(log),
 		userAgents: newAgentParser(definitions, m),
 		tokenLog:   newTokenLog(log),
 		metrics:    m,
@@ -101,10 +107,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.writeError(w, r, http.StatusNotFound, notFoundText)
 		return
 	}
-	resolved, found := h.view.Lookup(r.Host, slug)
+	client := h.proxies.ClientOf(r)
+	resolved, found := h.view.Lookup(client.Host, slug)
 	switch found {
 	case catalog.Active:
-		h.serveRedirect(w, r, &resolved)
+		h.serveRedirect(w, r, &client, &resolved)
 	case catalog.Archived:
 		h.writeError(w, r, http.StatusGone, "This link is no longer in use.\n")
 	default:
@@ -162,12 +169,13 @@ func appendLinkPage(dst []byte, location string) []byte {
 }
 
 // serveRedirect captures the click and answers 302.
-func (h *Handler) serveRedirect(w http.ResponseWriter, r *http.Request, resolved *catalog.Resolved) {
+func (h *Handler) serveRedirect(w http.ResponseWriter, r *http.Request, client *forwarded.Client,
+	resolved *catalog.Resolved) {
 	start := time.Now()
 	// A client may send a fragment, which belongs to no parameter.
 	query, _, _ := strings.Cut(r.URL.RawQuery, "#")
 	b := h.buffers.Get().(*requestBuffer)
-	shown := h.fillClick(b, r, resolved, query)
+	shown := h.fillClick(b, r, client, resolved, query)
 	if b.click.ClickToken != "" {
 		h.captureClick(b)
 	}
@@ -197,7 +205,8 @@ func (h *Handler) serveRedirect(w http.ResponseWriter, r *http.Request, resolved
 // click of a workspace without token key is kept under a token that verifies nowhere
 // and that its visitor does not see. Without random bytes there is no click: ClickToken
 // stays empty and the loss is counted.
-func (h *Handler) fillClick(b *requestBuffer, r *http.Request, resolved *catalog.Resolved, query string) (shown bool) {
+func (h *Handler) fillClick(b *requestBuffer, r *http.Request, client *forwarded.Client, resolved *catalog.Resolved,
+	query string) (shown bool) {
 	now := h.now()
 	raw, err := h.keys.Mint(resolved.Workspace.ID, now, &b.random)
 	keyless := errors.Is(err, token.ErrNoKey)
@@ -219,7 +228,7 @@ func (h *Handler) fillClick(b *requestBuffer, r *http.Request, resolved *catalog
 		h.tokenLog.logError(now, "clicks go without token", resolved.Workspace.ID, token.ErrNoKey)
 	}
 	fillFromCatalog(c, resolved)
-	h.fillFromRequest(c, r, query)
+	h.fillFromRequest(c, r, client, query)
 	return c.TokenStatus == event.TokenAppended
 }
 
@@ -264,7 +273,7 @@ func fillFromCatalog(c *event.Click, r *catalog.Resolved) {
 }
 
 // fillFromRequest records in the click what the request says about the visitor.
-func (h *Handler) fillFromRequest(c *event.Click, r *http.Request, query string) {
+func (h *Handler) fillFromRequest(c *event.Click, r *http.Request, client *forwarded.Client, query string) {
 	c.Trigger = event.TriggerLink
 	if query != "" {
 		v := parseVisitQuery(query)
@@ -287,9 +296,7 @@ func (h *Handler) fillFromRequest(c *event.Click, r *http.Request, query string)
 	if referer := r.Header["Referer"]; len(referer) > 0 {
 		c.ReferrerHost = referrerHost(referer[0])
 	}
-	if h.countries != nil {
-		c.Country = h.countries.Of(remoteAddr(r))
-	}
+	c.Country = h.countryOf(client)
 }
 
 // captureClick puts the click into the spool. It waits for the disk, but not on the

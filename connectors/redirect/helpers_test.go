@@ -142,7 +142,7 @@ func newTestHandler(t testing.TB, yaml string, countries *Countries) *testHandle
 	spool := openSpool(t, cfg)
 	keys := testKeys(t, "acme", "free", "noflag")
 	reg := prometheus.NewRegistry()
-	h := newHandler(testDefinitions(t), testView(t, yaml), keys, codec, spool, countries, discardLog(), reg)
+	h := newHandler(testDefinitions(t), testView(t, yaml), keys, codec, spool, nil, countries, discardLog(), reg)
 	return &testHandler{Handler: h, cfg: cfg, keys: keys, reg: reg}
 }
 

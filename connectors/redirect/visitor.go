@@ -1,10 +1,6 @@
 package redirect
 
-import (
-	"net/http"
-	"net/netip"
-	"strings"
-)
+import "strings"
 
 // referrerHost returns the host of a Referer, in lower case and without its port, or
 // "". It never returns an IP address, whether the visitor's or a server's.
@@ -37,14 +33,4 @@ func referrerHost(referer string) string {
 		return ""
 	}
 	return host
-}
-
-// remoteAddr returns the visitor's address. It is used for the country and goes nowhere
-// else.
-func remoteAddr(r *http.Request) netip.Addr {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return ap.Addr().Unmap()
 }

@@ -12,12 +12,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/nimriz/partners/connectors/forwarded"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/schemas/catalog"
 	"github.com/nimriz/partners/schemas/topic"
@@ -172,16 +174,7 @@ func FuzzReferrerHost(f *testing.F) {
 }
 
 func TestCountry(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "country.mmdb")
-	if err := os.WriteFile(path, countryDB(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	countries, err := OpenCountries(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer countries.Close()
-	s := newTestHandler(t, testCatalog, countries)
+	s := newTestHandler(t, testCatalog, testCountries(t))
 	f := func(remote, want string) {
 		t.Helper()
 		s.serveRequest("GET", "http://go.acme.com/plain", func(r *http.Request) { r.RemoteAddr = remote })
@@ -191,6 +184,7 @@ func TestCountry(t *testing.T) {
 	}
 	f("200.1.2.3:4711", "BR")
 	f("[::ffff:200.1.2.3]:4711", "BR")
+	f("81.2.69.142:4711", "GB")
 	f("100.1.2.3:4711", "")
 	f("[2001:db8::1]:4711", "")
 	f("pipe", "")
@@ -203,27 +197,46 @@ func TestCountry(t *testing.T) {
 	}
 }
 
-// countryDB is the smallest database in MaxMind's format
-// (https://maxmind.github.io/MaxMind-DB/): one node, 128.0.0.0/1 is in BR.
+// testCountries is a database in which 128.0.0.0/1 is in BR and 64.0.0.0/3 in GB.
+func testCountries(t testing.TB) *Countries {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "country.mmdb")
+	if err := os.WriteFile(path, countryDB(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	countries, err := OpenCountries(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { countries.Close() })
+	return countries
+}
+
+// countryDB is a database of three nodes in MaxMind's format
+// (https://maxmind.github.io/MaxMind-DB/).
 func countryDB() []byte {
 	text := func(s string) []byte { return append([]byte{2<<5 | byte(len(s))}, s...) }
 	object := func(n int) []byte { return []byte{7<<5 | byte(n)} }
-	var b []byte
-	// record of 24 bits: left = node count (nothing), right = node count + 16 + offset
-	// 0 of the data
-	b = append(b, 0, 0, 1, 0, 0, 1+16)
+	entry := func(code string) []byte {
+		return slices.Concat(object(1), text("country"), object(1), text("iso_code"), text(code))
+	}
+	const nodes = 3
+	// Two records of 24 bits for each node: the number of a node, the number of nodes for
+	// nothing, or that and 16 and the offset in the data.
+	b := []byte{
+		0, 0, 1, 0, 0, nodes + 16,
+		0, 0, nodes, 0, 0, 2,
+		0, 0, byte(nodes + 16 + len(entry("BR"))), 0, 0, nodes,
+	}
 	b = append(b, make([]byte, 16)...)
-	b = append(b, object(1)...)
-	b = append(b, text("country")...)
-	b = append(b, object(1)...)
-	b = append(b, text("iso_code")...)
-	b = append(b, text("BR")...)
+	b = append(b, entry("BR")...)
+	b = append(b, entry("GB")...)
 	b = append(b, "\xab\xcd\xefMaxMind.com"...)
 	b = append(b, object(9)...)
 	addField := func(name string, value []byte) {
 		b = append(append(b, text(name)...), value...)
 	}
-	addField("node_count", []byte{6<<5 | 1, 1})
+	addField("node_count", []byte{6<<5 | 1, nodes})
 	addField("record_size", []byte{5<<5 | 1, 24})
 	addField("ip_version", []byte{5<<5 | 1, 4})
 	addField("database_type", text("Test"))
@@ -243,7 +256,8 @@ func TestPrivacy(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	l := startShipper(t, cfg, brokers)
 	l.spool.log, l.Shipper.log = log, log
-	h, err := New(testView(t, testCatalog), testKeys(t, "acme"), codec, l.spool, nil, log, nil)
+	proxies := trustProxies(t, forwarded.Config{Header: forwarded.HeaderForwarded}, log, "203.0.113.0/24,2001:db8::/32")
+	h, err := New(testView(t, testCatalog), testKeys(t, "acme"), codec, l.spool, proxies, nil, log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/export"
+	"github.com/nimriz/partners/connectors/forwarded"
 	"github.com/nimriz/partners/connectors/ingest"
 	"github.com/nimriz/partners/connectors/redirect"
 	"github.com/nimriz/partners/connectors/report/web"
@@ -67,6 +68,7 @@ func (r *servingState) Ready() error {
 type Redirector struct {
 	Deps
 	Config    redirect.Config
+	Proxies   forwarded.Config
 	Listener  net.Listener // for visitors; Run closes it
 	TokenKeys string       // directory
 	CountryDB string       // file in MaxMind format; "" leaves countries empty
@@ -86,6 +88,10 @@ func (c *Redirector) Run(ctx context.Context) error {
 			return fmt.Errorf("-country-db: %w", err)
 		}
 	}
+	proxies, err := forwarded.New(c.Proxies, d.Log, d.Registry)
+	if err != nil {
+		return err
+	}
 	reloadKeys := newSecretsWatch(d, "redirector").add("-token-keys", keys)
 	spool, err := redirect.OpenSpool(c.Config, d.Log, d.Registry)
 	if err != nil {
@@ -96,7 +102,7 @@ func (c *Redirector) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	handler, err := redirect.New(view, keys, d.Codec, spool, countries, d.Log, d.Registry)
+	handler, err := redirect.New(view, keys, d.Codec, spool, proxies, countries, d.Log, d.Registry)
 	if err != nil {
 		return err
 	}
@@ -123,7 +129,7 @@ func (c *Redirector) Run(ctx context.Context) error {
 		})
 	})
 	g.Go("token keys", reloadKeys)
-	g.Go("listener", daemon.HTTP(c.Listener, handler, d.Log))
+	g.Go("listener", daemon.HTTP(proxies.Listen(c.Listener), handler, d.Log))
 	return g.Wait(ctx)
 }
 
@@ -146,6 +152,7 @@ func (c *Redirector) shipSpool(ctx context.Context, d Deps, spool *redirect.Spoo
 type Gateway struct {
 	Deps
 	Config         ingest.Config
+	Proxies        forwarded.Config
 	Listener       net.Listener // for merchants; Run closes it
 	TokenKeys      string       // directory
 	SigningSecrets string       // directory
@@ -163,14 +170,18 @@ func (c *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("-signing-secrets: %w", err)
 	}
+	proxies, err := forwarded.New(c.Proxies, d.Log, d.Registry)
+	if err != nil {
+		return err
+	}
 	watch := newSecretsWatch(d, "gateway")
 	reloadKeys, reloadSecrets := watch.add("-token-keys", keys), watch.add("-signing-secrets", secrets)
 	gate := newReadinessGate(ingest.Unavailable())
 	var g daemon.Group
-	g.Go("events", func(ctx context.Context) error { return c.acceptEvents(ctx, d, keys, secrets, gate) })
+	g.Go("events", func(ctx context.Context) error { return c.acceptEvents(ctx, d, keys, secrets, proxies, gate) })
 	g.Go("token keys", reloadKeys)
 	g.Go("signing secrets", reloadSecrets)
-	g.Go("listener", daemon.HTTP(c.Listener, gate, d.Log))
+	g.Go("listener", daemon.HTTP(proxies.Listen(c.Listener), gate, d.Log))
 	return g.Wait(ctx)
 }
 
@@ -178,7 +189,7 @@ func (c *Gateway) Run(ctx context.Context) error {
 // workspace would be unknown. It stops after the listener, so that accepted events
 // still reach Kafka.
 func (c *Gateway) acceptEvents(ctx context.Context, d Deps, keys *token.Keyring, secrets *signature.Keyring,
-	gate *readinessGate) error {
+	proxies *forwarded.Proxies, gate *readinessGate) error {
 	producer, err := kafka.NewClient(d.Kafka, d.Log, d.Registry, ingest.ProducerOptions(c.Config)...)
 	if err != nil {
 		return err
@@ -193,7 +204,8 @@ func (c *Gateway) acceptEvents(ctx context.Context, d Deps, keys *token.Keyring,
 		w, ok := view.Workspace(id)
 		return ok, ok && w.Access.ConversionTracking
 	}
-	handler, err := ingest.New(c.Config, d.Kafka, producer, d.Codec, e, secrets, keys, workspaces, d.Log, d.Registry)
+	handler, err := ingest.New(c.Config, d.Kafka, producer, d.Codec, e, secrets, keys, workspaces, proxies, d.Log,
+		d.Registry)
 	if err != nil {
 		return err
 	}
@@ -255,6 +267,7 @@ func (c *Sink) Run(ctx context.Context) error {
 type Report struct {
 	Deps
 	ClickHouse   clickhouse.Config
+	Proxies      forwarded.Config
 	Listener     net.Listener // for readers; Run closes it
 	ReaderTokens string       // directory
 	servingState
@@ -267,6 +280,10 @@ func (c *Report) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("-reader-tokens: %w", err)
 	}
+	proxies, err := forwarded.New(c.Proxies, d.Log, d.Registry)
+	if err != nil {
+		return err
+	}
 	reloadTokens := newSecretsWatch(d, "report").add("-reader-tokens", readers)
 	gate := newReadinessGate(web.Unavailable())
 	var g daemon.Group
@@ -276,13 +293,13 @@ func (c *Report) Run(ctx context.Context) error {
 			return nil
 		}
 		defer wh.Close()
-		gate.openTo(web.New(wh, readers, d.Log, d.Registry))
+		gate.openTo(web.New(wh, readers, proxies, d.Log, d.Registry))
 		c.serving.Store(true)
 		<-ctx.Done() // the listener has stopped before: no request is under way
 		return nil
 	})
 	g.Go("reader tokens", reloadTokens)
-	g.Go("listener", daemon.HTTP(c.Listener, gate, d.Log))
+	g.Go("listener", daemon.HTTP(proxies.Listen(c.Listener), gate, d.Log))
 	return g.Wait(ctx)
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/forwarded"
 )
 
 // DaysFlag declares a flag for a duration, which may be given in days (40d).
@@ -53,4 +54,24 @@ func ClickHouseFlag(fs *flag.FlagSet, cfg *clickhouse.Config) {
 func SchemaIDsFlag(fs *flag.FlagSet, file *string) {
 	fs.StringVar(file, "schema-ids", *file, "`file` with the schema ids of a registry, as written by ctl topics "+
 		"apply; built in if empty")
+}
+
+// ProxyFlags declares -trusted-proxies, -forwarded-header and -proxy-protocol for a
+// program that may have proxies in front.
+func ProxyFlags(fs *flag.FlagSet, cfg *forwarded.Config) {
+	fs.Func("trusted-proxies", "`CIDR,…` of the proxies in front, which are believed who the client is (default none)",
+		func(list string) (err error) {
+			cfg.TrustedProxies, err = forwarded.ParseProxies(list)
+			return err
+		})
+	fs.StringVar(&cfg.Header, "forwarded-header", cfg.Header, "the one `header` of trusted proxies that is believed: "+
+		forwarded.HeaderNone+", "+forwarded.HeaderXForwardedFor+" or "+forwarded.HeaderForwarded)
+	fs.BoolVar(&cfg.ProxyProtocol, "proxy-protocol", cfg.ProxyProtocol, "trusted proxies speak the PROXY protocol; "+
+		"their connections without it are refused")
+}
+
+// ForwardedHostFlag declares -forwarded-host for a program that looks at the host.
+func ForwardedHostFlag(fs *flag.FlagSet, cfg *forwarded.Config) {
+	fs.BoolVar(&cfg.Host, "forwarded-host", cfg.Host, "trusted proxies say in the header's family (X-Forwarded-Host, "+
+		"host=) which host was asked for; without it, Host says so")
 }

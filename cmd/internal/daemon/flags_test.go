@@ -2,11 +2,14 @@ package daemon
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/forwarded"
 )
 
 func TestDaysFlag(t *testing.T) {
@@ -63,4 +66,42 @@ func TestClickHouseFlag(t *testing.T) {
 	if err := Parse(fs, nil, environ); err != nil || cfg.DSN != dsn {
 		t.Errorf("%q, %v", cfg.DSN, err)
 	}
+}
+
+// The flags of a program behind proxies. An error names the flag or the variable.
+func TestProxyFlags(t *testing.T) {
+	parse := func(env map[string]string, args ...string) (forwarded.Config, error) {
+		cfg := forwarded.DefaultConfig()
+		fs := NewFlags("x", "test")
+		ProxyFlags(fs, &cfg)
+		ForwardedHostFlag(fs, &cfg)
+		err := Parse(fs, args, func(name string) (string, bool) { v, ok := env[name]; return v, ok })
+		return cfg, errors.Join(err, cfg.Validate())
+	}
+	good := func(want string, env map[string]string, args ...string) {
+		t.Helper()
+		cfg, err := parse(env, args...)
+		if got := fmt.Sprint(cfg); err != nil || got != want {
+			t.Errorf("%v %v: %s, %v; want %s", env, args, got, err, want)
+		}
+	}
+	bad := func(want string, env map[string]string, args ...string) {
+		t.Helper()
+		if cfg, err := parse(env, args...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v %v: %v, %v; want %s", env, args, cfg, err, want)
+		}
+	}
+	good("{[] none false  false}", nil)
+	good("{[10.0.0.0/8 fd00::/8] x-forwarded-for true  false}", nil,
+		"-trusted-proxies", "10.0.0.0/8, fd00::/8", "-forwarded-header", "x-forwarded-for", "-forwarded-host")
+	good("{[10.0.0.1/32] forwarded false  true}", map[string]string{"PARTNERS_TRUSTED_PROXIES": "10.0.0.1",
+		"PARTNERS_FORWARDED_HEADER": "forwarded", "PARTNERS_PROXY_PROTOCOL": "true"})
+	good("{[10.0.0.2/32] none false  false}", map[string]string{"PARTNERS_TRUSTED_PROXIES": "10.0.0.1"},
+		"-trusted-proxies", "10.0.0.2")
+	bad("PARTNERS_TRUSTED_PROXIES", map[string]string{"PARTNERS_TRUSTED_PROXIES": "proxy.acme.com"})
+	bad("-trusted-proxies: 10.1.2.3/8 has bits", nil, "-trusted-proxies", "10.1.2.3/8")
+	bad("-forwarded-header: ", nil, "-forwarded-header", "x-real-ip", "-trusted-proxies", "10.0.0.1")
+	bad("-forwarded-header: -trusted-proxies is missing", nil, "-forwarded-header", "forwarded")
+	bad("-forwarded-host: ", nil, "-forwarded-host")
+	bad("-proxy-protocol: ", nil, "-proxy-protocol")
 }

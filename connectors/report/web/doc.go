@@ -29,6 +29,10 @@
 // a workspace, because its file of reader tokens cannot be used and nothing of an earlier
 // one is in force, a request without a valid token is 503 instead of 401.
 //
+// The cookie is Secure if the reader's connection is encrypted, and a form is compared
+// with the host that the reader asked for. Both are those of the request, or what a
+// trusted proxy says of them (see package forwarded).
+//
 // # Promises
 //
 //   - No answer contains anything of another workspace.

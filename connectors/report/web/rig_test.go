@@ -109,7 +109,7 @@ func newRigOn(t *testing.T, dsn string) *rig {
 			t.Log(logged.text)
 		}
 	})
-	s := New(conn, readers, slog.New(slog.NewTextHandler(logged, nil)), prometheus.NewRegistry())
+	s := New(conn, readers, nil, slog.New(slog.NewTextHandler(logged, nil)), prometheus.NewRegistry())
 	s.now = func() time.Time { return time.Date(2026, 3, 20, 12, 0, 0, 0, time.UTC) }
 	r := &rig{t, httptest.NewServer(s), conn, s, described(t), logged}
 	t.Cleanup(r.Close)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/forwarded"
 	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/schemas/openapi"
@@ -25,7 +26,8 @@ const (
 // Server answers people and programs over HTTP.
 type Server struct {
 	reader    *report.Reader
-	tokens    *ReaderTokens // who may read which workspace
+	tokens    *ReaderTokens      // who may read which workspace
+	proxies   *forwarded.Proxies // nil if no proxy is trusted
 	log       *slog.Logger
 	watch     *outage.Watch // over ClickHouse
 	metrics   *metrics
@@ -35,11 +37,13 @@ type Server struct {
 	csvTime   time.Duration    // the same, for a CSV
 }
 
-// New returns the handler of a warehouse. reg may be nil.
-func New(conn *clickhouse.Conn, tokens *ReaderTokens, log *slog.Logger, reg prometheus.Registerer) *Server {
+// New returns the handler of a warehouse. proxies and reg may be nil.
+func New(conn *clickhouse.Conn, tokens *ReaderTokens, proxies *forwarded.Proxies, log *slog.Logger,
+	reg prometheus.Registerer) *Server {
 	s := &Server{
 		reader:    report.New(conn),
 		tokens:    tokens,
+		proxies:   proxies,
 		log:       log,
 		watch:     outage.New(log, "ClickHouse"),
 		metrics:   newMetrics(reg),
@@ -81,7 +85,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-store")
-	s.mux.ServeHTTP(w, req)
+	s.mux.ServeHTTP(w, req.WithContext(context.WithValue(req.Context(), clientKey{}, s.proxies.ClientOf(req))))
+}
+
+// clientKey is the key of a request's forwarded.Client in its context.
+type clientKey struct{}
+
+// clientOf returns who sent a request that came through ServeHTTP.
+func clientOf(req *http.Request) forwarded.Client {
+	client, _ := req.Context().Value(clientKey{}).(forwarded.Client)
+	return client
 }
 
 func serveDocument(w http.ResponseWriter, _ *http.Request) {

@@ -196,11 +196,9 @@ func (r *ReaderTokens) authenticate(req *http.Request, now time.Time) (readerTok
 	return r.checkCookie(c.Value, now)
 }
 
-// isEncrypted reports whether the visitor's connection is encrypted, here or at a proxy
-// in front.
-func isEncrypted(req *http.Request) bool {
-	return req.TLS != nil || strings.EqualFold(req.Header.Get("X-Forwarded-Proto"), "https")
-}
+// isEncrypted reports whether the reader's connection is encrypted, here or at a trusted
+// proxy in front.
+func isEncrypted(req *http.Request) bool { return clientOf(req).Scheme == "https" }
 
 // isSameSite reports whether a form comes from a page of this site: browsers say where
 // a request comes from. A program that says nothing has no cookie either.
@@ -213,7 +211,7 @@ func isSameSite(req *http.Request) bool {
 		return true
 	}
 	u, err := url.Parse(origin)
-	return err == nil && u.Host == req.Host
+	return err == nil && u.Host == clientOf(req).Host
 }
 
 // unreadableTokens is the answer where it is not known who may read a workspace.
