@@ -424,7 +424,7 @@ func TestParseProxies(t *testing.T) {
 	}
 }
 
-// A request of the usual form costs no memory.
+// A request of the usual form costs no memory, nor does one where no proxy is trusted.
 func TestResolveAllocatesNothing(t *testing.T) {
 	for name, line := range map[string]string{
 		HeaderXForwardedFor: "1.1.1.1, 203.0.113.7, 10.0.0.2",
@@ -439,6 +439,13 @@ func TestResolveAllocatesNothing(t *testing.T) {
 			if n := testing.AllocsPerRun(100, func() { Resolve(&cfg, addr, header) }); n != 0 {
 				t.Errorf("%s from %s: %v allocations", name, peer, n)
 			}
+		}
+	}
+	var none *Proxies
+	for _, remote := range []string{"203.0.113.7:4711", "[2001:db8::7]:4711", "[::ffff:203.0.113.7]:4711"} {
+		r := &http.Request{RemoteAddr: remote, Host: "go.acme.com", Header: headerOf("X-Forwarded-For: 1.1.1.1")}
+		if n := testing.AllocsPerRun(100, func() { none.ClientOf(r) }); n != 0 {
+			t.Errorf("no proxy is trusted, from %s: %v allocations", remote, n)
 		}
 	}
 }

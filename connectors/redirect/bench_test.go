@@ -35,6 +35,7 @@ func BenchmarkHandler(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	r.RemoteAddr = "203.0.113.7:4711"
 	w := &discardResponse{header: make(http.Header)}
 	b.ReportAllocs()
 	for b.Loop() {
