@@ -36,14 +36,14 @@ func (c *listCursor) previous() (element string, ok bool) {
 
 // lastUnquotedComma returns the place of the last comma that is outside quotation
 // marks, -1 if there is none. Read from the right, a quotation mark inside a quoted
-// string opens it unless an odd number of backslashes is in front. So the end of a
-// list has the same meaning whatever is in front of it.
+// string opens it unless a backslash is in front: one that opens has = there. So the end
+// of a list has the same meaning whatever is in front of it.
 func lastUnquotedComma(line string) int {
 	quoted := false
 	for i := len(line) - 1; i >= 0; i-- {
 		switch {
 		case line[i] == '"' && quoted:
-			quoted = isEscaped(line, i)
+			quoted = i > 0 && line[i-1] == '\\'
 		case line[i] == '"':
 			quoted = true
 		case line[i] == ',' && !quoted:
@@ -51,15 +51,6 @@ func lastUnquotedComma(line string) int {
 		}
 	}
 	return -1
-}
-
-// isEscaped reports whether an odd number of backslashes is in front of text[i].
-func isEscaped(text string, i int) bool {
-	n := 0
-	for i > n && text[i-n-1] == '\\' {
-		n++
-	}
-	return n%2 == 1
 }
 
 func trimBlanks(text string) string { return strings.Trim(text, " \t") }
