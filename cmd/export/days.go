@@ -9,6 +9,7 @@ import (
 	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/export"
+	"github.com/nimriz/partners/schemas/calendar"
 )
 
 // withAnyDays returns a configuration that has days, so that everything else can be
@@ -54,9 +55,9 @@ func yesterday(ctx context.Context, conn *clickhouse.Conn, workspace string) (st
 	if err != nil {
 		return "", err
 	}
-	loc, err := time.LoadLocation(zone)
+	days, err := calendar.LoadZone(zone)
 	if err != nil {
 		return "", fmt.Errorf("the workspace's timezone: %w", err)
 	}
-	return time.Now().In(loc).AddDate(0, 0, -1).Format(time.DateOnly), nil
+	return days.DayOf(time.Now()).AddDate(0, 0, -1).Format(time.DateOnly), nil
 }

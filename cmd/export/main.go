@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	_ "time/tzdata" // the workspace's timezone, where the system knows none
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/connectors/clickhouse"

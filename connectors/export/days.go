@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/schemas/calendar"
 )
 
 // readZone returns the timezone of the export's days: of the export that it repeats or
@@ -82,7 +83,7 @@ WHERE kind = 'workspace' AND key = {key:String} AND src_offset < {before:UInt64}
 // resolveDays returns the first instant of the first day and the first instant behind
 // the last day, in UTC.
 func resolveDays(f Filters) (start, end time.Time, err error) {
-	loc, err := time.LoadLocation(f.Timezone)
+	zone, err := calendar.LoadZone(f.Timezone)
 	if err != nil {
 		return start, end, fmt.Errorf("the workspace's timezone: %w", err)
 	}
@@ -94,27 +95,8 @@ func resolveDays(f Filters) (start, end time.Time, err error) {
 	if err != nil {
 		return start, end, fmt.Errorf("-to: %w", err)
 	}
-	return firstInstant(first, loc), firstInstant(last.AddDate(0, 0, 1), loc), nil
-}
-
-// firstInstant returns the first instant of a day in a zone. Where clocks go forward at
-// midnight, time.Date may return an instant of the day before; the day then begins
-// after the change. Where clocks go back over midnight, midnight comes twice and
-// time.Date may return the second.
-func firstInstant(day time.Time, loc *time.Location) time.Time {
-	t := time.Date(day.Year(), day.Month(), day.Day(), 0, 0, 0, 0, loc)
-	if changed, _ := t.ZoneBounds(); !changed.IsZero() {
-		_, offset := t.Zone()
-		_, before := changed.Add(-time.Second).Zone()
-		first := t.Add(time.Duration(offset-before) * time.Second)
-		if first.Before(changed) && first.Day() == day.Day() {
-			t = first
-		}
-	}
-	for t.Day() != day.Day() {
-		t = t.Add(15 * time.Minute).Truncate(15 * time.Minute)
-	}
-	return t.UTC()
+	start, end = zone.Days(first, last)
+	return start, end, nil
 }
 
 // readJoinedWatermark returns the time up to which all events are joined; the zero time

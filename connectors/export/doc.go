@@ -55,7 +55,8 @@
 // it (Raw turns that off). Bytes that are no UTF-8, and NUL, become U+FFFD.
 //
 // Days are those of the workspace's timezone, each from its first instant, so a day on
-// which the clocks change has 23 or 25 hours. The zone is part of the manifest. A
+// which the clocks change has 23 or 25 hours. The zone is the one that the catalog has
+// now, also for days before; it is part of the manifest, which keeps it. A
 // schedule goes on in the zone of the newest day in its directory, and warns if the
 // workspace has another zone now. Between a day of Berlin and the next of New York
 // hours would be in no file; between one of Berlin and one of Tokyo, in two. Days of a

@@ -607,15 +607,6 @@ func TestMissing(t *testing.T) {
 		got[maxMissed-1] != "2026-03-29" {
 		t.Errorf("after a year: %d days", len(got))
 	}
-	// São Paulo of 2018: midnight of 4 November does not exist.
-	loc, err := time.LoadLocation("America/Sao_Paulo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := firstInstant(time.Date(2018, 11, 4, 0, 0, 0, 0, time.UTC), loc); !got.Equal(time.Date(2018, 11, 4, 3, 0,
-		0, 0, time.UTC)) {
-		t.Errorf("the day begins at %v", got)
-	}
 	for expr, ok := range map[string]bool{
 		"0 2 * * *":  true,
 		"@daily":     true,

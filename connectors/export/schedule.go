@@ -9,6 +9,7 @@ import (
 	"github.com/adhocore/gronx"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/pipeline/outage"
+	"github.com/nimriz/partners/schemas/calendar"
 )
 
 // ErrSchedule means that a schedule cannot be read.
@@ -238,14 +239,17 @@ func (s *schedule) exportMissing(ctx context.Context, at time.Time, atStart bool
 			return nil
 		}
 	}
+	zone, err := calendar.LoadZone(c.Timezone)
+	if err != nil {
+		return err
+	}
 	for _, day := range Missing(have.days, at) {
 		c.From, c.To = day, day
 		d, err := time.Parse(time.DateOnly, day)
 		if err != nil {
 			return err
 		}
-		end := firstInstant(d.AddDate(0, 0, 1), at.Location())
-		err = s.exportWhenJoined(ctx, c, end)
+		err = s.exportWhenJoined(ctx, c, zone.DayStart(d.AddDate(0, 0, 1)))
 		if errors.Is(err, ErrNotEntitled) {
 			s.cfg.Log.Warn("skipping the exports that are due; they are made up if the workspace gets exports again",
 				"from", day, "error", err)

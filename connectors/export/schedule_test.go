@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nimriz/partners/schemas/calendar"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -216,8 +217,12 @@ func TestWorkspaceMoves(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				files = append(files, span{firstInstant(day, load(c.Timezone)), firstInstant(day.AddDate(0, 0, 1),
-					load(c.Timezone))})
+				zone, err := calendar.LoadZone(c.Timezone)
+				if err != nil {
+					return err
+				}
+				start, end := zone.Days(day, day)
+				files = append(files, span{start, end})
 				if len(files) == 2 {
 					now = load(to)
 				}

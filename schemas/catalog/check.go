@@ -9,11 +9,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
-	_ "time/tzdata" // the same catalog is valid on a machine without a time zone database
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/nimriz/partners/schemas/calendar"
 	"github.com/nimriz/partners/schemas/currency"
 )
 
@@ -142,8 +141,8 @@ func (c *checker) checkWorkspace(w *Workspace, at *fieldPath) {
 	if text := tokenParameterProblem(w.TokenParameter); text != "" {
 		c.addProblem(at.field("token_parameter"), "%s", text)
 	}
-	if _, err := time.LoadLocation(w.Timezone); err != nil || w.Timezone == "Local" || w.Timezone == "" {
-		c.addProblem(at.field("timezone"), "unknown time zone %q: use an IANA name such as Europe/Berlin", w.Timezone)
+	if _, err := calendar.LoadZone(w.Timezone); err != nil {
+		c.addProblem(at.field("timezone"), "%v", err)
 	}
 	for i, domain := range w.Domains {
 		c.checkHost(domain, at.field("domains").item(i))
