@@ -12,7 +12,7 @@ import (
 // DailyKey names a row of the rollup.
 type DailyKey struct {
 	WorkspaceID string
-	Day         string // 2026-01-31, UTC: of clicked_at for clicks, of occurred_at for outcomes
+	Day         string // 2026-01-31: of clicked_at for clicks, of occurred_at for outcomes
 	PartnerID   string // as in the click's snapshot, like the next two
 	ProgramID   string
 	LinkID      string
@@ -24,6 +24,22 @@ type DailyKey struct {
 type DailyRow struct {
 	DailyKey
 	DailySums
+}
+
+// DaysRow is a row of partner_days: one of partner_daily, on a day of some zone, with
+// its reversed events told apart by their effect.
+type DaysRow struct {
+	DailyKey
+	DaysSums
+}
+
+// DaysSums are the columns of partner_days that add up.
+type DaysSums struct {
+	DailySums
+	TakenBack      int64 // reversed, effect −1
+	GivenBack      int64 // reversed, effect +1
+	TakenBackMinor int64 // amounts of TakenBack, ≥ 0
+	GivenBackMinor int64 // amounts of GivenBack, ≥ 0
 }
 
 // DailySums are the columns of the rollup that add up. Counts of events count rows with
@@ -50,27 +66,43 @@ type DailySums struct {
 	RewardMinor int64 // sum of estimated rewards, minor units of Currency
 }
 
-// Daily recomputes the rollup partner_daily from all clicks and all outcomes, sorted by
-// its key. A click that is given twice counts once. Rows in which everything is 0 are
-// left out; a reward of 0 in a currency of its own would make one.
+// Daily recomputes the rollup partner_daily, whose days are those of UTC, from all
+// clicks and all outcomes, sorted by its key. A click that is given twice counts once.
+// Rows in which everything is 0 are left out; a reward of 0 in a currency of its own
+// would make one.
 func Daily(clicks []Click, outcomes []event.Outcome) []DailyRow {
-	sums := make(map[DailyKey]DailySums)
-	addClicks(sums, clicks)
+	var rows []DailyRow
+	for _, r := range Days(clicks, outcomes, time.UTC) {
+		rows = append(rows, DailyRow{r.DailyKey, r.DailySums})
+	}
+	return rows
+}
+
+// Days recomputes partner_days like Daily. The day of an instant is the date that the
+// zone's clock shows then.
+func Days(clicks []Click, outcomes []event.Outcome, zone *time.Location) []DaysRow {
+	d := days{zone, make(map[DailyKey]DaysSums)}
+	d.addClicks(clicks)
 	for i := range outcomes {
 		if o := &outcomes[i]; o.Effect != 0 && o.Click != nil {
-			addOutcome(sums, o)
+			d.addOutcome(o)
 		}
 	}
-	var rows []DailyRow
-	for _, k := range slices.SortedFunc(maps.Keys(sums), DailyKey.compareKeys) {
-		if sums[k] != (DailySums{}) {
-			rows = append(rows, DailyRow{k, sums[k]})
+	var rows []DaysRow
+	for _, k := range slices.SortedFunc(maps.Keys(d.sums), DailyKey.compareKeys) {
+		if d.sums[k] != (DaysSums{}) {
+			rows = append(rows, DaysRow{k, d.sums[k]})
 		}
 	}
 	return rows
 }
 
-func addClicks(sums map[DailyKey]DailySums, clicks []Click) {
+type days struct {
+	zone *time.Location
+	sums map[DailyKey]DaysSums
+}
+
+func (d days) addClicks(clicks []Click) {
 	seen := make(map[string]bool)
 	for i := range clicks {
 		c := &clicks[i]
@@ -78,8 +110,8 @@ func addClicks(sums map[DailyKey]DailySums, clicks []Click) {
 			continue
 		}
 		seen[c.ClickToken] = true
-		k := dailyKey(&c.Click, c.ClickedAt, "", 0)
-		s := sums[k]
+		k := d.keyOf(&c.Click, c.ClickedAt, "", 0)
+		s := d.sums[k]
 		s.Clicks++
 		if !c.IsBot {
 			s.HumanClicks++
@@ -87,27 +119,27 @@ func addClicks(sums map[DailyKey]DailySums, clicks []Click) {
 		if c.TokenStatus == event.TokenAppended {
 			s.TokenedClicks++
 		}
-		sums[k] = s
+		d.sums[k] = s
 	}
 }
 
 // addOutcome adds an outcome with effect. Its reward may be in a currency of its own.
-func addOutcome(sums map[DailyKey]DailySums, o *event.Outcome) {
-	k := dailyKey(o.Click, o.OccurredAt, o.Currency, o.Exponent)
-	sums[k] = sums[k].withEvent(o)
+func (d days) addOutcome(o *event.Outcome) {
+	k := d.keyOf(o.Click, o.OccurredAt, o.Currency, o.Exponent)
+	d.sums[k] = d.sums[k].withEvent(o)
 	if o.EstimatedRewardMinor == nil {
 		return
 	}
-	k = dailyKey(o.Click, o.OccurredAt, o.RewardCurrency, currencyDigits(o.RewardCurrency))
-	s := sums[k]
+	k = d.keyOf(o.Click, o.OccurredAt, o.RewardCurrency, currencyDigits(o.RewardCurrency))
+	s := d.sums[k]
 	s.RewardMinor += *o.EstimatedRewardMinor
-	sums[k] = s
+	d.sums[k] = s
 }
 
-func dailyKey(c *event.Click, at event.Millis, currency string, exponent int32) DailyKey {
+func (d days) keyOf(c *event.Click, at event.Millis, currency string, exponent int32) DailyKey {
 	return DailyKey{
 		WorkspaceID: c.WorkspaceID,
-		Day:         at.Time().Format(time.DateOnly),
+		Day:         at.Time().In(d.zone).Format(time.DateOnly),
 		PartnerID:   c.PartnerID,
 		ProgramID:   c.ProgramID,
 		LinkID:      c.LinkID,
@@ -126,6 +158,26 @@ func (k DailyKey) compareKeys(o DailyKey) int {
 		cmp.Compare(k.Currency, o.Currency),
 		cmp.Compare(k.Exponent, o.Exponent),
 	)
+}
+
+// withEvent adds the event of an outcome with effect, without its reward.
+func (s DaysSums) withEvent(o *event.Outcome) DaysSums {
+	s.DailySums = s.DailySums.withEvent(o)
+	if o.Verdict != event.Reversed {
+		return s
+	}
+	amount := int64(0)
+	if o.AmountMinor != nil {
+		amount = *o.AmountMinor
+	}
+	if o.Effect < 0 {
+		s.TakenBack++
+		s.TakenBackMinor += amount
+	} else {
+		s.GivenBack++
+		s.GivenBackMinor += amount
+	}
+	return s
 }
 
 // withEvent adds the event of an outcome with effect, without its reward.
