@@ -47,7 +47,7 @@ func (r *Reader) Diagnose(ctx context.Context, workspace string, f Filter) (*Dia
 func (r *Reader) diagnoseClicks(ctx context.Context, workspace string, f Filter, d *Diagnosis) error {
 	c := inWorkspace(workspace)
 	f.addDimensions(c)
-	f.addDays(c, "toDate(clicked_at)")
+	f.addTimes(c, "clicked_at")
 	var counts []ClickCounts
 	if err := r.conn.Select(ctx, &counts, `
 SELECT
@@ -92,7 +92,7 @@ LIMIT 8`, events.args...); err != nil {
 		return err
 	}
 	received := inWorkspace(workspace)
-	f.addDays(received, "toDate(received_at)")
+	f.addTimes(received, "received_at")
 	if err := r.conn.Select(ctx, &d.RefusedReasons, `
 SELECT toString(code) AS name, count() AS n
 FROM rejections

@@ -2,18 +2,22 @@ package report
 
 import (
 	"time"
+
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/schemas/calendar"
 )
 
 // Filter selects what a report is about. The zero Filter selects everything.
 type Filter struct {
-	From, To time.Time // days in UTC, both inclusive; zero: without end
-	Partner  string    // id
-	Program  string    // id
-	Link     string    // id
-	Type     []string  // event types, any of them
-	Verdict  []string  // verdicts, any of them
-	Review   []string  // review states, any of them
-	ByClick  bool      // events are on the day of their click, not on their own
+	Zone     calendar.Zone // of all days
+	From, To time.Time     // days, both inclusive; zero: without end
+	Partner  string        // id
+	Program  string        // id
+	Link     string        // id
+	Type     []string      // event types, any of them
+	Verdict  []string      // verdicts, any of them
+	Review   []string      // review states, any of them
+	ByClick  bool          // events are on the day of their click, not on their own
 }
 
 // Page is a part of a list.
@@ -43,7 +47,10 @@ func (f Filter) addDimensions(c *condition) {
 	}
 }
 
-// addDays adds the conditions on the day; column is an expression of type Date.
+// zoneArg is the argument {tz:String} of queries that tell days by the filter's zone.
+func (f Filter) zoneArg() any { return clickhouse.Named("tz", f.Zone.Name()) }
+
+// addDays adds the conditions on a column that holds the day, of type Date.
 func (f Filter) addDays(c *condition, column string) {
 	if !f.From.IsZero() {
 		c.andArg(column+" >= {from:Date}", "from", f.From.Format(time.DateOnly))
@@ -53,20 +60,33 @@ func (f Filter) addDays(c *condition, column string) {
 	}
 }
 
-// addEventDays adds the conditions on the day of an event, or of its click.
-func (f Filter) addEventDays(c *condition) {
+// addTimes adds the conditions on a column that holds an instant: it is on one of the
+// days. The instants are those of an export of these days.
+func (f Filter) addTimes(c *condition, column string) {
+	if !f.From.IsZero() {
+		c.andArg(column+" >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')", "start",
+			f.Zone.DayStart(f.From).UnixMilli())
+	}
+	if !f.To.IsZero() {
+		_, end := f.Zone.Days(f.To, f.To)
+		c.andArg(column+" < fromUnixTimestamp64Milli({end:Int64}, 'UTC')", "end", end.UnixMilli())
+	}
+}
+
+// addEventTimes adds the conditions on the time of an event, or of its click.
+func (f Filter) addEventTimes(c *condition) {
 	if f.ByClick {
 		c.and("clicked_at IS NOT NULL")
 	}
-	f.addDays(c, f.eventDay())
+	f.addTimes(c, f.eventTime())
 }
 
-// eventDay is the day on which an event counts, as SQL.
-func (f Filter) eventDay() string {
+// eventTime is the time by which an event is on a day, as SQL.
+func (f Filter) eventTime() string {
 	if f.ByClick {
-		return "assumeNotNull(toDate(clicked_at))"
+		return "assumeNotNull(clicked_at)"
 	}
-	return "toDate(occurred_at)"
+	return "occurred_at"
 }
 
 // addKinds adds the conditions on type, verdict and review of events.
@@ -92,7 +112,7 @@ func (f Filter) selectsEvents() bool {
 func (f Filter) ofEvents(workspace string) *condition {
 	c := inWorkspace(workspace)
 	f.addDimensions(c)
-	f.addEventDays(c)
+	f.addEventTimes(c)
 	f.addKinds(c)
 	return c
 }

@@ -23,6 +23,8 @@ type Counts struct {
 	Refunds       uint64 `ch:"refunds" json:"refunds"`               // reversed
 	Cancellations uint64 `ch:"cancellations" json:"cancellations"`   // reversed
 	Reversals     uint64 `ch:"reversals" json:"reversals"`           // reversed
+	TakenBack     uint64 `ch:"taken_back" json:"taken_back"`         // reversed, with effect −1
+	GivenBack     uint64 `ch:"given_back" json:"given_back"`         // reversed, with effect +1
 	// of the reversed: judged by the first rules, and rows of their chains are gone, so
 	// effect × amount stands in for what they changed
 	ApproximatedEvents uint64 `ch:"approximated_events" json:"approximated_events"`
@@ -38,18 +40,18 @@ func (c *Counts) Add(other Counts) {
 	c.Refunds += other.Refunds
 	c.Cancellations += other.Cancellations
 	c.Reversals += other.Reversals
+	c.TakenBack += other.TakenBack
+	c.GivenBack += other.GivenBack
 	c.ApproximatedEvents += other.ApproximatedEvents
 }
 
-// Taken is the number of events that took something back.
-func (c Counts) Taken() uint64 { return c.Refunds + c.Cancellations + c.Reversals }
-
-// Performance is a row of the view partner_performance: one day of a partner's link, in
-// one currency. Clicks and events without an amount are on the row with currency "".
-// Names and states are those of today. Amounts are in minor units.
+// Performance is a row of the view partner_days: one day of a partner's link, in one
+// currency. Clicks and events without an amount are on the row with currency "". Names
+// and states are those of today. Amounts are in minor units.
 type Performance struct {
 	WorkspaceID         string `ch:"workspace_id" json:"workspace_id"`
-	Day                 string `ch:"day" json:"day"`               // UTC, such as 2026-03-14
+	Day                 string `ch:"day" json:"day"`               // such as 2026-03-14
+	Timezone            string `ch:"timezone" json:"timezone"`     // of the day: an IANA name
 	PartnerID           string `ch:"partner_id" json:"partner_id"` // "": no partner
 	PartnerKey          string `ch:"partner_key" json:"partner_key"`
 	PartnerName         string `ch:"partner_name" json:"partner_name"`
@@ -64,10 +66,12 @@ type Performance struct {
 	Exponent            uint8  `ch:"exponent" json:"exponent"` // digits of the currency
 	Counts
 	GrossMinor *big.Int `ch:"gross_minor" json:"gross_minor"` // of attributed events
-	// of reversed; > 0 where chargebacks were won
-	NegativeMinor *big.Int `ch:"negative_minor" json:"negative_minor"`
-	NetMinor      *big.Int `ch:"net_minor" json:"net_minor"`           // the sum of both
-	StandingMinor *big.Int `ch:"standing_minor" json:"standing_minor"` // net revenue
+	// of reversed: given back − taken back
+	NegativeMinor  *big.Int `ch:"negative_minor" json:"negative_minor"`
+	TakenBackMinor *big.Int `ch:"taken_back_minor" json:"taken_back_minor"` // with effect −1, ≥ 0
+	GivenBackMinor *big.Int `ch:"given_back_minor" json:"given_back_minor"` // with effect +1, ≥ 0
+	NetMinor       *big.Int `ch:"net_minor" json:"net_minor"`               // the sum of both
+	StandingMinor  *big.Int `ch:"standing_minor" json:"standing_minor"`     // net revenue
 	// taken back beyond what stood, ≥ 0
 	TakenBeyondMinor *big.Int `ch:"taken_beyond_minor" json:"taken_beyond_minor"`
 	// given back beyond what was taken, ≥ 0; net = standing − taken beyond + given beyond
@@ -80,10 +84,10 @@ func (p *Performance) Key() []string {
 	return []string{p.Day, p.PartnerID, p.ProgramID, p.LinkID, p.Currency, strconv.Itoa(int(p.Exponent))}
 }
 
-// summedColumn is a column of partner_daily that is added up.
+// summedColumn is a column of partner_days that is added up.
 type summedColumn struct {
 	name      string
-	ofClicks  string // its value in a row of partner_daily that has clicks
+	ofClicks  string // its value in a row of partner_days that has clicks
 	ofOutcome string // its value in a line of an outcome, see eventLines
 }
 
@@ -103,10 +107,14 @@ func summedColumns() []summedColumn {
 		events("refunds", event.Reversed, event.Refund),
 		events("cancellations", event.Reversed, event.Cancellation),
 		events("reversals", event.Reversed, event.Reversal),
+		{"taken_back", "toUInt64(0)", "toUInt64(has_event AND verdict = 'reversed' AND effect < 0)"},
+		{"given_back", "toUInt64(0)", "toUInt64(has_event AND verdict = 'reversed' AND effect > 0)"},
 		{"approximated_events", "toUInt64(0)",
 			"toUInt64(has_event AND verdict = 'reversed' AND standing_basis IN ('amount', 'pending'))"},
 		amount("gross_minor", "if(has_event AND verdict = 'attributed', amount, toInt128(0))"),
 		amount("negative_minor", "if(has_event AND verdict = 'reversed', effect * amount, toInt128(0))"),
+		amount("taken_back_minor", "if(has_event AND verdict = 'reversed' AND effect < 0, amount, toInt128(0))"),
+		amount("given_back_minor", "if(has_event AND verdict = 'reversed' AND effect > 0, amount, toInt128(0))"),
 		amount("net_minor", "if(has_event, effect * amount, toInt128(0))"),
 		amount("standing_minor", "if(has_event, standing_change, toInt128(0))"),
 		amount("taken_beyond_minor",
@@ -131,7 +139,7 @@ func sumOfLines() string {
 	return selectSummed(func(c summedColumn) string { return "sum(x." + c.name + ")" })
 }
 
-// linesQuery is a query with the columns of partner_daily for one workspace and what f
+// linesQuery is a query with the columns of partner_days for one workspace and what f
 // selects. The rollup answers where it can. Where events are selected by their kind, or
 // are on the day of their click, the rows themselves are added up as the rollup adds
 // them.
@@ -139,14 +147,15 @@ func (f Filter) linesQuery(workspace string) (query string, args []any) {
 	c := inWorkspace(workspace)
 	f.addDimensions(c)
 	f.addDays(c, "day")
+	c.args = append(c.args, f.zoneArg())
 	if !f.selectsEvents() {
-		return "SELECT * FROM partner_daily WHERE " + c.sql(), c.args
+		return "SELECT * FROM partner_days(tz = {tz:String}) WHERE " + c.sql(), c.args
 	}
-	events := &condition{} // its arguments have the names and values of those above
+	events := &condition{} // these arguments have the names and values of those above
 	events.and("workspace_id = {w:String}")
 	f.addDimensions(events)
-	f.addEventDays(events)
 	events.args = nil
+	f.addEventTimes(events)
 	f.addKinds(events)
 	events.and("verdict IN ('attributed', 'reversed')")
 	return `
@@ -158,11 +167,12 @@ FROM
 	SELECT
 		workspace_id, day, partner_id, program_id, link_id, '' AS currency, toUInt8(0) AS exponent,
 		` + selectSummed(func(c summedColumn) string { return c.ofClicks }) + `
-	FROM partner_daily
+	FROM partner_days(tz = {tz:String})
 	WHERE clicks > 0 AND ` + c.sql() + `
 	UNION ALL
 	SELECT
-		workspace_id, ` + f.eventDay() + ` AS day, partner_id, program_id, link_id, currency, exponent,
+		workspace_id, toDate(` + f.eventTime() + `, {tz:String}) AS day, partner_id, program_id, link_id,
+		currency, exponent,
 		` + selectSummed(func(c summedColumn) string { return c.ofOutcome }) + `
 	FROM (` + eventLines(events) + `)
 ) AS x
@@ -219,13 +229,14 @@ LEFT JOIN
 ) AS b ON b.program_w = l.workspace_id AND b.program_i = l.program_id`
 }
 
-// Performance calls each for the rows of the view partner_performance that f selects,
-// in the order of day, partner, program, link and currency.
+// Performance calls each for the rows of the view partner_days that f selects, in the
+// order of day, partner, program, link and currency.
 func (r *Reader) Performance(ctx context.Context, workspace string, f Filter, page Page,
 	each func(*Performance) error) error {
 	lines, args := f.linesQuery(workspace)
 	columns := ColumnNames[Performance]()
 	columns[slices.Index(columns, "day")] = "toString(p.day) AS day"
+	columns[slices.Index(columns, "timezone")] = "{tz:String} AS timezone"
 	query := `
 SELECT ` + strings.Join(columns, ", ") + `
 FROM (` + withNames(lines) + `) AS p`

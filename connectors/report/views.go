@@ -42,10 +42,11 @@ FROM freshness`); err != nil {
 	return &found[0], nil
 }
 
-// Conservation is a row of the view workspace_conservation.
+// Conservation is a row of the view workspace_conservation_days.
 type Conservation struct {
 	WorkspaceID string `ch:"workspace_id" json:"workspace_id"`
-	Day         string `ch:"day" json:"day"` // of receipt, UTC
+	Day         string `ch:"day" json:"day"`           // of receipt
+	Timezone    string `ch:"timezone" json:"timezone"` // of the day: an IANA name
 	ledger.Conservation
 }
 
@@ -57,6 +58,7 @@ func (r *Reader) Conservation(ctx context.Context, workspace string, f Filter, p
 	each func(*Conservation) error) error {
 	c := inWorkspace(workspace)
 	f.addDays(c, "v.day")
+	c.args = append(c.args, f.zoneArg())
 	if page.After != nil {
 		if len(page.After) != 1 {
 			return errCursor()
@@ -67,8 +69,8 @@ func (r *Reader) Conservation(ctx context.Context, workspace string, f Filter, p
 		c.andArg("v.day > toDate({a0:String})", "a0", page.After[0])
 	}
 	query := `
-SELECT workspace_id, toString(v.day) AS day, ` + ledger.ConservationColumns() + `
-FROM workspace_conservation AS v
+SELECT workspace_id, toString(v.day) AS day, {tz:String} AS timezone, ` + ledger.ConservationColumns() + `
+FROM workspace_conservation_days(tz = {tz:String}) AS v
 WHERE ` + c.sql() + `
 ORDER BY v.day`
 	if page.Limit > 0 {
@@ -81,7 +83,8 @@ ORDER BY v.day`
 // are.
 func (r *Reader) TotalConservation(ctx context.Context, workspace string, f Filter) (total ledger.Conservation,
 	days int, err error) {
-	err = r.Conservation(ctx, workspace, Filter{From: f.From, To: f.To}, Page{}, func(c *Conservation) error {
+	f = Filter{Zone: f.Zone, From: f.From, To: f.To}
+	err = r.Conservation(ctx, workspace, f, Page{}, func(c *Conservation) error {
 		days++
 		total.Add(c.Conservation)
 		return nil

@@ -20,6 +20,8 @@
 //     that is not there.
 //   - Money is in minor units, with currency and exponent beside it. Sums are Int128,
 //     since two amounts of nineteen digits must not wrap around.
+//   - A view without a parameter has days of UTC. Those with the parameter tz have the
+//     days of a time zone, of which a quarter of an hour is a part.
 //   - One topic and partition, so one sink, writes a line of the rollup: its sums can
 //     be compared with the rows of that partition.
 //

@@ -27,6 +27,7 @@ type bar struct {
 	Leads  uint64
 	Sales  uint64
 	Taken  uint64  // events that took something back
+	Given  uint64  // events that gave it back; they are not drawn
 	ClickY float64 // top of the rectangle
 	ClickH float64 // 0: none is drawn
 	SaleY  float64
@@ -70,7 +71,7 @@ func drawChart(rows []*report.Performance, f report.Filter) *chart {
 	for _, r := range rows {
 		byDay[r.Day] = r
 		c.ClickTop = max(c.ClickTop, r.Clicks)
-		c.EventTop = max(c.EventTop, r.Sales+r.Leads, r.Taken())
+		c.EventTop = max(c.EventTop, r.Sales+r.Leads, r.TakenBack)
 	}
 	c.ClickTop = roundUp(c.ClickTop)
 	c.EventTop = roundUp(c.EventTop)
@@ -120,7 +121,8 @@ func (b *bar) setCounts(n report.Counts, c *chart) {
 	b.Clicks = n.Clicks
 	b.Leads = n.Leads
 	b.Sales = n.Sales
-	b.Taken = n.Taken()
+	b.Taken = n.TakenBack
+	b.Given = n.GivenBack
 	b.ClickH = barHeight(b.Clicks, c.ClickTop, upperBase-upperTop)
 	b.ClickY = upperBase - b.ClickH
 	b.SaleH = barHeight(b.Sales, c.EventTop, lowerZero-lowerTop)

@@ -11,8 +11,10 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/nimriz/partners/connectors/report"
+	"github.com/nimriz/partners/schemas/catalog"
 	"github.com/nimriz/partners/schemas/ledger"
 )
 
@@ -75,24 +77,36 @@ func (s *Server) writeCSV(w http.ResponseWriter, req *http.Request, name, header
 	panic(http.ErrAbortHandler)
 }
 
-func (s *Server) writeOutcomesCSV(w http.ResponseWriter, req *http.Request, workspace string) error {
-	f, err := parseFilter(req.URL.Query())
+// csvName is the name of a download: workspace, list, days and their zone.
+func csvName(ws *catalog.Workspace, list string, f report.Filter) string {
+	parts := []string{ws.ID, list}
+	for _, day := range []time.Time{f.From, f.To} {
+		if !day.IsZero() {
+			parts = append(parts, formatDay(day))
+		}
+	}
+	zone := strings.NewReplacer("/", "-", "+", "plus").Replace(f.Zone.Name())
+	return strings.Join(append(parts, zone), "_") + ".csv"
+}
+
+func (s *Server) writeOutcomesCSV(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
+	f, err := parseFilter(ws, req.URL.Query())
 	if err != nil {
 		return err
 	}
-	return s.writeCSV(w, req, workspace+"-outcomes.csv", ledger.Header(ledger.Version), func(d *download) error {
-		return s.reader.ConversionLines(req.Context(), workspace, f, d.writeLine)
+	return s.writeCSV(w, req, csvName(ws, "outcomes", f), ledger.Header(ledger.Version), func(d *download) error {
+		return s.reader.ConversionLines(req.Context(), ws.ID, f, d.writeLine)
 	})
 }
 
-func (s *Server) writePerformanceCSV(w http.ResponseWriter, req *http.Request, workspace string) error {
-	f, err := parseFilter(req.URL.Query())
+func (s *Server) writePerformanceCSV(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
+	f, err := parseFilter(ws, req.URL.Query())
 	if err != nil {
 		return err
 	}
 	header := strings.Join(report.ColumnNames[report.Performance](), ",")
-	return s.writeCSV(w, req, workspace+"-performance.csv", header, func(d *download) error {
-		return s.reader.Performance(req.Context(), workspace, f, report.Page{}, func(p *report.Performance) error {
+	return s.writeCSV(w, req, csvName(ws, "performance", f), header, func(d *download) error {
+		return s.reader.Performance(req.Context(), ws.ID, f, report.Page{}, func(p *report.Performance) error {
 			line, err := csvLine(cellsOf(reflect.ValueOf(p).Elem()))
 			if err != nil {
 				return err

@@ -4,10 +4,10 @@
 //	GET  /why?event_id=…                         why an event counts as it does
 //	GET  /dispute            POST /dispute       a partner's list of claimed orders
 //	POST /session            POST /session/end   sign in with workspace and reader token, sign out
-//	GET  /v1/workspaces/{w}/performance[.csv]    the view partner_performance
+//	GET  /v1/workspaces/{w}/performance[.csv]    the view partner_days, with names
 //	GET  /v1/workspaces/{w}/outcomes[.csv]       the view conversion_rows
 //	GET  /v1/workspaces/{w}/events?event_id=…    verdict and why
-//	GET  /v1/workspaces/{w}/conservation         the view workspace_conservation
+//	GET  /v1/workspaces/{w}/conservation         the view workspace_conservation_days
 //	GET  /v1/workspaces/{w}/coverage             the view token_coverage
 //	GET  /v1/openapi.json                        all of this as OpenAPI
 //
@@ -15,9 +15,12 @@
 //
 // # Requests
 //
-// Filters are from, to (days in UTC, both inclusive, of occurred_at), partner, program,
-// link (ids), type, verdict, review (one or several, with commas) and basis=click,
+// Filters are from, to (days, both inclusive, of occurred_at), partner, program, link
+// (ids), type, verdict, review (one or several, with commas) and basis=click,
 // which puts events on the day of their click. Lists take limit (1 to 1000) and cursor.
+// Days are those of the workspace's timezone in the newest catalog, or with tz=UTC those
+// of UTC. They are the days of an export, and every answer names their zone.
+//
 // Any other parameter is refused with 400 and its name, so that a misspelt filter does
 // not select everything.
 //

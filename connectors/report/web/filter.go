@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/report"
+	"github.com/nimriz/partners/schemas/calendar"
+	"github.com/nimriz/partners/schemas/catalog"
 	"github.com/nimriz/partners/schemas/event"
 )
 
@@ -22,10 +25,10 @@ const (
 
 var idText = regexp.MustCompile(`^[^\x00-\x1f\x7f]{1,200}$`)
 
-// parseList reads the parameters of a list: a filter, limit and cursor.
-func parseList(q url.Values) (f report.Filter, page report.Page, err error) {
+// parseList reads the parameters of a workspace's list: a filter, limit and cursor.
+func parseList(ws *catalog.Workspace, q url.Values) (f report.Filter, page report.Page, err error) {
 	page.Limit = defaultLimit
-	f, err = parseParameters(q, func(name, value string) (known bool, err error) {
+	f, err = parseParameters(ws, q, func(name, value string) (known bool, err error) {
 		switch name {
 		case "limit":
 			page.Limit, err = strconv.Atoi(value)
@@ -42,16 +45,21 @@ func parseList(q url.Values) (f report.Filter, page report.Page, err error) {
 	return f, page, err
 }
 
-// parseFilter reads the parameters of a page or CSV: a filter alone.
-func parseFilter(q url.Values) (report.Filter, error) {
-	return parseParameters(q, func(string, string) (bool, error) { return false, nil })
+// parseFilter reads the parameters of a workspace's page or CSV: a filter alone.
+func parseFilter(ws *catalog.Workspace, q url.Values) (report.Filter, error) {
+	return parseParameters(ws, q, func(string, string) (bool, error) { return false, nil })
 }
 
 // parseParameters reads a filter. more reads the parameters that are none of a
 // filter's; what it does not know is refused, so that a misspelt parameter does not
-// quietly select everything.
-func parseParameters(q url.Values, more func(name, value string) (known bool, err error)) (f report.Filter,
-	err error) {
+// quietly select everything. Its days are those of the workspace's zone, or of UTC.
+func parseParameters(ws *catalog.Workspace, q url.Values, more func(name, value string) (known bool, err error)) (
+	f report.Filter, err error) {
+	own, err := zoneOf(ws)
+	if err != nil {
+		return f, err
+	}
+	f.Zone = own
 	for name, values := range q {
 		if len(values) != 1 {
 			return f, badParameter(name, "given more than once")
@@ -60,6 +68,10 @@ func parseParameters(q url.Values, more func(name, value string) (known bool, er
 			continue // an empty field of a form
 		}
 		known, err := setFilter(&f, name, values[0])
+		if name == "tz" {
+			known = true
+			f.Zone, err = parseZone(name, values[0], own)
+		}
 		if !known {
 			known, err = more(name, values[0])
 		}
@@ -75,6 +87,28 @@ func parseParameters(q url.Values, more func(name, value string) (known bool, er
 			f.To.Format(time.DateOnly), f.From.Format(time.DateOnly))
 	}
 	return f, nil
+}
+
+// zoneOf is the time zone of a workspace's days, as the catalog has it now. It is that of
+// all days, also of those before the workspace had it: each instant is on one day.
+func zoneOf(ws *catalog.Workspace) (calendar.Zone, error) {
+	zone, err := calendar.LoadZone(cmp.Or(ws.Timezone, catalog.DefaultTimezone))
+	if err != nil {
+		return zone, fmt.Errorf("the workspace's timezone: %w", err)
+	}
+	return zone, nil
+}
+
+// parseZone reads the zone of days: UTC, or the workspace's own. Any other would make a
+// third calendar, which no export and no statement has.
+func parseZone(name, value string, own calendar.Zone) (calendar.Zone, error) {
+	switch value {
+	case own.Name():
+		return own, nil
+	case time.UTC.String():
+		return calendar.Zone{}, nil
+	}
+	return own, badParameter(name, "%.60q is neither UTC nor the workspace's timezone, %s", value, own.Name())
 }
 
 func badParameter(name, format string, a ...any) error {
@@ -197,6 +231,9 @@ func filterValues(f report.Filter) url.Values {
 	set("review", strings.Join(f.Review, ","))
 	if f.ByClick {
 		q.Set("basis", "click")
+	}
+	if name := f.Zone.Name(); name == time.UTC.String() {
+		q.Set("tz", name)
 	}
 	return q
 }

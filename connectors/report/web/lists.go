@@ -6,22 +6,25 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/report"
+	"github.com/nimriz/partners/schemas/catalog"
 )
 
 // rowsAnswer is what every list answers.
 type rowsAnswer struct {
 	Rows any        `json:"rows"`                  // of the list
 	AsOf *time.Time `json:"as_of"`                 // joined watermark; nil: nothing is joined yet
+	Zone string     `json:"timezone,omitempty"`    // of the days; empty: the list has none
 	Next string     `json:"next_cursor,omitempty"` // for the next page; empty: there is none
 }
 
-// writeRows answers with rows; next is the key of the last one if there are more.
-func (s *Server) writeRows(w http.ResponseWriter, req *http.Request, rows any, next []string) error {
+// writeRows answers with rows. zone is that of their days, "" if there are none; next is
+// the key of the last row if there are more.
+func (s *Server) writeRows(w http.ResponseWriter, req *http.Request, zone string, rows any, next []string) error {
 	fresh, err := s.reader.Freshness(req.Context())
 	if err != nil {
 		return err
 	}
-	a := rowsAnswer{Rows: rows}
+	a := rowsAnswer{Rows: rows, Zone: zone}
 	if fresh.JoinedWatermark.Unix() > 0 {
 		a.AsOf = &fresh.JoinedWatermark
 	}
@@ -49,38 +52,38 @@ func readPage[T any](page report.Page, key func(*T) []string,
 	return rows, next, err
 }
 
-func (s *Server) listPerformance(w http.ResponseWriter, req *http.Request, workspace string) error {
-	f, page, err := parseList(req.URL.Query())
+func (s *Server) listPerformance(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
+	f, page, err := parseList(ws, req.URL.Query())
 	if err != nil {
 		return err
 	}
 	rows, next, err := readPage(page, (*report.Performance).Key,
 		func(page report.Page, each func(*report.Performance) error) error {
-			return s.reader.Performance(req.Context(), workspace, f, page, each)
+			return s.reader.Performance(req.Context(), ws.ID, f, page, each)
 		})
 	if err != nil {
 		return err
 	}
-	return s.writeRows(w, req, rows, next)
+	return s.writeRows(w, req, f.Zone.Name(), rows, next)
 }
 
-func (s *Server) listOutcomes(w http.ResponseWriter, req *http.Request, workspace string) error {
-	f, page, err := parseList(req.URL.Query())
+func (s *Server) listOutcomes(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
+	f, page, err := parseList(ws, req.URL.Query())
 	if err != nil {
 		return err
 	}
 	rows, next, err := readPage(page, (*report.Conversion).Key,
 		func(page report.Page, each func(*report.Conversion) error) error {
-			return s.reader.Conversions(req.Context(), workspace, f, page, each)
+			return s.reader.Conversions(req.Context(), ws.ID, f, page, each)
 		})
 	if err != nil {
 		return err
 	}
-	return s.writeRows(w, req, rows, next)
+	return s.writeRows(w, req, f.Zone.Name(), rows, next)
 }
 
-func (s *Server) listConservation(w http.ResponseWriter, req *http.Request, workspace string) error {
-	f, page, err := parseList(req.URL.Query())
+func (s *Server) listConservation(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
+	f, page, err := parseList(ws, req.URL.Query())
 	if err != nil {
 		return err
 	}
@@ -92,16 +95,16 @@ func (s *Server) listConservation(w http.ResponseWriter, req *http.Request, work
 	}
 	rows, next, err := readPage(page, (*report.Conservation).Key,
 		func(page report.Page, each func(*report.Conservation) error) error {
-			return s.reader.Conservation(req.Context(), workspace, f, page, each)
+			return s.reader.Conservation(req.Context(), ws.ID, f, page, each)
 		})
 	if err != nil {
 		return err
 	}
-	return s.writeRows(w, req, rows, next)
+	return s.writeRows(w, req, f.Zone.Name(), rows, next)
 }
 
-func (s *Server) listCoverage(w http.ResponseWriter, req *http.Request, workspace string) error {
-	f, page, err := parseList(req.URL.Query())
+func (s *Server) listCoverage(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
+	f, page, err := parseList(ws, req.URL.Query())
 	if err != nil {
 		return err
 	}
@@ -115,14 +118,17 @@ func (s *Server) listCoverage(w http.ResponseWriter, req *http.Request, workspac
 	if !f.To.IsZero() {
 		return &report.BadParameter{Name: "to", Text: noDays}
 	}
+	if req.URL.Query().Get("tz") != "" {
+		return &report.BadParameter{Name: "tz", Text: noDays}
+	}
 	rows, next, err := readPage(page, (*report.Coverage).Key,
 		func(page report.Page, each func(*report.Coverage) error) error {
-			return s.reader.Coverage(req.Context(), workspace, f, page, each)
+			return s.reader.Coverage(req.Context(), ws.ID, f, page, each)
 		})
 	if err != nil {
 		return err
 	}
-	return s.writeRows(w, req, rows, next)
+	return s.writeRows(w, req, "", rows, next)
 }
 
 // eventRow is an event with its verdict and why it has that.
@@ -163,7 +169,7 @@ type chainLink struct {
 	Standing string `json:"standing,omitempty"` // what is left of it, such as 70.00 EUR
 }
 
-func (s *Server) listEvents(w http.ResponseWriter, req *http.Request, workspace string) error {
+func (s *Server) listEvents(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
 	q := req.URL.Query()
 	for name, values := range q {
 		if name != "event_id" || len(values) != 1 {
@@ -174,7 +180,7 @@ func (s *Server) listEvents(w http.ResponseWriter, req *http.Request, workspace 
 	if eventID == "" || len(eventID) > 128 {
 		return &report.BadParameter{Name: "event_id", Text: "required: the id of an event, at most 128 bytes"}
 	}
-	answer, err := s.reader.Why(req.Context(), workspace, eventID)
+	answer, err := s.reader.Why(req.Context(), ws.ID, eventID)
 	if err != nil {
 		return err
 	}
@@ -185,7 +191,7 @@ func (s *Server) listEvents(w http.ResponseWriter, req *http.Request, workspace 
 	for i := range answer.Refused {
 		rows = append(rows, newRefusedRow(&answer.Refused[i]))
 	}
-	return s.writeRows(w, req, rows, nil)
+	return s.writeRows(w, req, "", rows, nil)
 }
 
 func newRefusedRow(r *report.Refusal) eventRow {

@@ -13,14 +13,16 @@ import (
 
 // moneyLine is the sums of one currency, as a page shows them.
 type moneyLine struct {
-	Currency string // ISO 4217
-	Gross    string // of attributed events
-	Negative string // of reversed events
-	Net      string // net revenue: what stands
-	Reward   string // estimated
-	Down     bool   // the net is below zero
+	Currency  string // ISO 4217
+	Gross     string // of attributed events
+	TakenBack string // at most 0
+	GivenBack string // empty: nothing
+	Net       string // net revenue: what stands
+	Reward    string // estimated
+	Rewarded  bool   // the reward is not 0
+	Down      bool   // the net is below zero
 
-	// What is in Negative and changed nothing of Net; empty: nothing.
+	// What of TakenBack and GivenBack changed nothing of Net; empty: nothing.
 	TakenBeyond string // taken back beyond what stood
 	GivenBeyond string // given back beyond what was taken
 }
@@ -58,19 +60,20 @@ func formatPercent(part, whole uint64) string {
 type moneyTotals map[string]*currencyTotal
 
 type currencyTotal struct {
-	gross    decimal.Decimal
-	negative decimal.Decimal
-	standing decimal.Decimal
-	taken    decimal.Decimal // beyond what stood
-	given    decimal.Decimal // beyond what was taken
-	reward   decimal.Decimal
+	gross       decimal.Decimal
+	takenBack   decimal.Decimal
+	givenBack   decimal.Decimal
+	standing    decimal.Decimal
+	takenBeyond decimal.Decimal // what stood
+	givenBeyond decimal.Decimal // what was taken
+	reward      decimal.Decimal
 }
 
 // add adds the sums of a row. A currency without any gets no line.
 func (t moneyTotals) add(p *report.Performance) {
-	isZero := func(sum *big.Int) bool { return sum.Sign() == 0 }
-	if p.Currency == "" || isZero(p.GrossMinor) && isZero(p.NegativeMinor) && isZero(p.StandingMinor) &&
-		isZero(p.TakenBeyondMinor) && isZero(p.GivenBeyondMinor) && isZero(p.RewardMinor) {
+	sums := []*big.Int{p.GrossMinor, p.TakenBackMinor, p.GivenBackMinor, p.StandingMinor, p.TakenBeyondMinor,
+		p.GivenBeyondMinor, p.RewardMinor}
+	if p.Currency == "" || !slices.ContainsFunc(sums, func(sum *big.Int) bool { return sum.Sign() != 0 }) {
 		return
 	}
 	number := func(minor *big.Int) decimal.Decimal { return decimal.NewFromBigInt(minor, -int32(p.Exponent)) }
@@ -80,10 +83,11 @@ func (t moneyTotals) add(p *report.Performance) {
 		t[p.Currency] = c
 	}
 	c.gross = c.gross.Add(number(p.GrossMinor))
-	c.negative = c.negative.Add(number(p.NegativeMinor))
+	c.takenBack = c.takenBack.Add(number(p.TakenBackMinor))
+	c.givenBack = c.givenBack.Add(number(p.GivenBackMinor))
 	c.standing = c.standing.Add(number(p.StandingMinor))
-	c.taken = c.taken.Add(number(p.TakenBeyondMinor))
-	c.given = c.given.Add(number(p.GivenBeyondMinor))
+	c.takenBeyond = c.takenBeyond.Add(number(p.TakenBeyondMinor))
+	c.givenBeyond = c.givenBeyond.Add(number(p.GivenBeyondMinor))
 	c.reward = c.reward.Add(number(p.RewardMinor))
 }
 
@@ -100,12 +104,14 @@ func (t moneyTotals) lines() (lines []moneyLine) {
 		lines = append(lines, moneyLine{
 			Currency:    currency,
 			Gross:       format(c.gross),
-			Negative:    format(c.negative),
+			TakenBack:   format(c.takenBack.Neg()),
+			GivenBack:   formatSome(c.givenBack),
 			Net:         format(c.standing),
 			Reward:      format(c.reward),
+			Rewarded:    !c.reward.IsZero(),
 			Down:        c.standing.Sign() < 0,
-			TakenBeyond: formatSome(c.taken),
-			GivenBeyond: formatSome(c.given),
+			TakenBeyond: formatSome(c.takenBeyond),
+			GivenBeyond: formatSome(c.givenBeyond),
 		})
 	}
 	slices.SortFunc(lines, func(a, b moneyLine) int { return strings.Compare(a.Currency, b.Currency) })

@@ -115,6 +115,7 @@ func TestEveryParameterIsDescribed(t *testing.T) {
 		"verdict":  "attributed,reversed",
 		"review":   "review",
 		"basis":    "click",
+		"tz":       "UTC",
 		"limit":    "3",
 		"event_id": "e1",
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/nimriz/partners/connectors/report"
+	"github.com/nimriz/partners/schemas/calendar"
 )
 
 // The page says what the lists say, escapes what people wrote, and explains itself when
@@ -147,10 +148,13 @@ func TestNetIsWhatStands(t *testing.T) {
 		"from=2026-03-18&to=2026-03-18&basis=click"} {
 		_, _, body := r.get("acme", "/?"+query)
 		for _, want := range []string{
-			`>0.00<span class="cur">USD</span><small>100.00 gross, −120.00 taken back</small>` +
+			`>0.00<span class="cur">USD</span><small>100.00 gross, −180.00 taken back, +60.00 given back</small>` +
 				`<small>40.00 taken back beyond what stood</small><small>20.00 given back beyond what was taken</small>`,
 			`>0.00 USD</div><span class="sub">40.00 USD taken back beyond what stood</span>` +
 				`<span class="sub">20.00 USD given back beyond what was taken</span>`,
+			`<dt>Taken back</dt><dd>3<small>3 refunds, 0 cancellations, 0 reversals</small>`,
+			`<dt>Given back</dt><dd>1<`,
+			`−180.00 USD</div><span class="sub">+60.00 USD given back</span>`,
 			`−40.00 USD</span><span class="sub">20.00 USD taken back beyond what stood</span>`,
 			`40.00 USD</span><span class="sub">20.00 USD given back beyond what was taken</span>`,
 		} {
@@ -166,6 +170,10 @@ func TestNetIsWhatStands(t *testing.T) {
 					"-2000 0 4000 2000" {
 					t.Errorf("%s: net, standing, and what is beyond are %s", query, got)
 				}
+				if got := fmt.Sprint(p.TakenBack, p.GivenBack, p.TakenBackMinor, p.GivenBackMinor); got !=
+					"3 1 18000 6000" {
+					t.Errorf("%s: taken back and given back are %s", query, got)
+				}
 			}
 		}
 		if !found {
@@ -180,7 +188,7 @@ func TestFollowersAreNotBelow(t *testing.T) {
 		{EventID: "next", Type: "sale", Effect: 1, ParentEventID: "first"},
 		{EventID: "back", Type: "refund", Effect: -1, ParentEventID: "first"},
 		{EventID: "first", Type: "sale", Effect: 1},
-	})
+	}, calendar.Zone{})
 	if err != nil || len(lines) != 2 || lines[0].EventID != "next" || lines[0].Under != "" ||
 		len(lines[1].Below) != 1 || lines[1].Below[0].EventID != "back" {
 		t.Errorf("%+v, %v", lines, err)

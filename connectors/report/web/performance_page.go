@@ -8,9 +8,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/nimriz/partners/connectors/report"
+	"github.com/nimriz/partners/schemas/calendar"
 	"github.com/nimriz/partners/schemas/catalog"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/ledger"
@@ -25,6 +25,9 @@ const (
 type performancePage struct {
 	head
 	From, To   string              // days; empty: without end
+	Zone       string              // of all days and times
+	OwnZone    string              // the workspace's now; empty: Zone is it
+	Zones      []option            // of the form; nil: there is one only
 	Choices    []choice            // of the form
 	Basis      string              // event or click
 	Error      string              // of a parameter; the page then shows the default
@@ -68,10 +71,14 @@ type partnerLine struct {
 	ProgramName         string
 	report.Counts
 	Money    []moneyLine // by currency
+	Rewarded bool        // some of it has a reward
 	Rate     string      // sales of clicks, in percent
 	Coverage string      // clicks with a token, in percent
 	Share    int         // of the largest partner's clicks, in percent
 }
+
+// LostReversals are reversals that took something back.
+func (l *partnerLine) LostReversals() uint64 { return l.Reversals - min(l.Reversals, l.GivenBack) }
 
 type linkLine struct {
 	report.Counts
@@ -82,6 +89,7 @@ type linkLine struct {
 // eventLine is an event with what took back from it below.
 type eventLine struct {
 	*report.RecentEvent
+	At     string       // when it happened, by the clock of the page's zone
 	Net    string       // standing_change and currency; empty: it changes no amount
 	Beyond string       // what changed nothing of what stands, and currency; empty: nothing
 	Down   bool         // it takes something back
@@ -103,16 +111,20 @@ func (s *Server) servePerformancePage(w http.ResponseWriter, req *http.Request) 
 		head:  head{Title: "Partner performance", Workspace: ws.Name, Section: "performance"},
 		Basis: "event",
 	}
-	f, err := parseFilter(req.URL.Query())
+	f, err := parseFilter(ws, req.URL.Query())
 	var bad *report.BadParameter
 	code := http.StatusOK
 	if errors.As(err, &bad) {
 		code = http.StatusBadRequest
 		p.Error = bad.Error()
-		f = report.Filter{}
+		f, err = parseFilter(ws, nil)
+	}
+	if err != nil {
+		s.renderError(w, req, err)
+		return
 	}
 	if f.From.IsZero() && f.To.IsZero() {
-		f.To = s.now().UTC().Truncate(24 * time.Hour)
+		f.To = f.Zone.DayOf(s.now())
 		f.From = f.To.AddDate(0, 0, 1-pageDays)
 	}
 	if err := s.fillPerformance(ctx, p, ws, f); err != nil {
@@ -125,6 +137,9 @@ func (s *Server) servePerformancePage(w http.ResponseWriter, req *http.Request) 
 // fillPerformance fills the page with what f selects.
 func (s *Server) fillPerformance(ctx context.Context, p *performancePage, ws *catalog.Workspace, f report.Filter) (
 	err error) {
+	if err := p.setZones(ws, f); err != nil {
+		return err
+	}
 	p.setLinks(ws, f)
 	links, err := s.reader.Links(ctx, ws.ID)
 	if err != nil {
@@ -152,7 +167,7 @@ func (s *Server) fillPerformance(ctx context.Context, p *performancePage, ws *ca
 		if p.MoreEvents = len(events) > pageEvents; p.MoreEvents {
 			events = events[:pageEvents]
 		}
-		if p.Events, err = arrangeEvents(events); err != nil {
+		if p.Events, err = arrangeEvents(events, f.Zone); err != nil {
 			return err
 		}
 	}
@@ -167,6 +182,24 @@ func (s *Server) fillPerformance(ctx context.Context, p *performancePage, ws *ca
 		p.Diagnosis, err = s.reader.Diagnose(ctx, ws.ID, f)
 	}
 	return err
+}
+
+// setZones fills in whose days the page has, and the choice of others.
+func (p *performancePage) setZones(ws *catalog.Workspace, f report.Filter) error {
+	own, err := zoneOf(ws)
+	if err != nil {
+		return err
+	}
+	p.Zone = f.Zone.Name()
+	utc := calendar.Zone{}.Name()
+	if own.Name() == utc {
+		return nil
+	}
+	if p.Zone != own.Name() {
+		p.OwnZone = own.Name()
+	}
+	p.Zones = []option{{"", own.Name(), p.Zone == own.Name()}, {utc, utc, p.Zone == utc}}
+	return nil
 }
 
 // setLinks fills in what follows from the filter and the workspace alone.
@@ -289,6 +322,7 @@ func newPartnerLine(row *report.Performance) *partnerLine {
 // finish fills in what follows from the counts, and the money.
 func (l *partnerLine) finish(money moneyTotals) {
 	l.Money = money.lines()
+	l.Rewarded = slices.ContainsFunc(l.Money, func(m moneyLine) bool { return m.Rewarded })
 	l.Rate = formatPercent(l.Sales, l.Clicks)
 	l.Coverage = formatPercent(l.TokenedClicks, l.Clicks)
 }
@@ -317,12 +351,12 @@ func (s *Server) readTopLinks(ctx context.Context, workspace string, f report.Fi
 }
 
 // arrangeEvents puts each negative below its parent if that is among them. events are
-// the newest first.
-func arrangeEvents(events []*report.RecentEvent) (out []*eventLine, err error) {
+// the newest first; their times are shown by the clock of a zone.
+func arrangeEvents(events []*report.RecentEvent, zone calendar.Zone) (out []*eventLine, err error) {
 	var lines []*eventLine
 	parents := map[report.EventKey]*eventLine{}
 	for _, e := range events {
-		line, err := newEventLine(e)
+		line, err := newEventLine(e, zone)
 		if err != nil {
 			return nil, err
 		}
@@ -350,8 +384,8 @@ func arrangeEvents(events []*report.RecentEvent) (out []*eventLine, err error) {
 	return out, nil
 }
 
-func newEventLine(e *report.RecentEvent) (*eventLine, error) {
-	line := &eventLine{RecentEvent: e, Down: e.Effect < 0}
+func newEventLine(e *report.RecentEvent, zone calendar.Zone) (*eventLine, error) {
+	line := &eventLine{RecentEvent: e, At: formatLocal(e.OccurredAt, zone.Location()), Down: e.Effect < 0}
 	if e.Change != nil {
 		line.Net = groupDigits(*e.Change) + " " + e.Currency
 	}

@@ -31,6 +31,7 @@ INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_
 	('initech', 'workspace', 'workspace/initech', '{"name":"Initech","plan":"starter","access":{"conversion_tracking":true,"partner_reporting":true,"conversion_reporting":true,"exports":true}}', 0, 2),
 	('noexport', 'workspace', 'workspace/noexport', '{"name":"No Export","plan":"enterprise","access":{"conversion_tracking":true,"partner_reporting":true,"conversion_reporting":false,"exports":false}}', 0, 3),
 	('nocsv', 'workspace', 'workspace/nocsv', '{"name":"No CSV","plan":"enterprise","access":{"conversion_tracking":true,"partner_reporting":true,"conversion_reporting":true,"exports":false}}', 0, 8),
+	('tokyo', 'workspace', 'workspace/tokyo', '{"name":"Tokyo","plan":"enterprise","timezone":"Asia/Tokyo","access":{"conversion_tracking":true,"partner_reporting":true,"conversion_reporting":true,"exports":true}}', 0, 9),
 	('acme', 'partner', 'partner/acme/p0', '{"id":"p0","key":"nomura","name":"Nomura & <Studio>","relationship":"approved","lifecycle":"active"}', 0, 4),
 	('acme', 'partner', 'partner/acme/p1', '{"id":"p1","key":"creator","name":"Creator Collective","relationship":"review","lifecycle":"paused"}', 0, 5),
 	('acme', 'program', 'program/acme/g0', '{"id":"g0","key":"agency","name":"Agency partners","status":"active"}', 0, 6),
@@ -95,7 +96,7 @@ func newRigOn(t *testing.T, dsn string) *rig {
 	}
 	t.Cleanup(func() { conn.Close() }) // some tests close it themselves
 	dir := fstest.MapFS{}
-	for _, w := range []string{"acme", "globex", "initech", "noexport", "nocsv", "nowhere"} {
+	for _, w := range []string{"acme", "globex", "initech", "noexport", "nocsv", "nowhere", "tokyo"} {
 		sum := sha256.Sum256([]byte("secret of " + w))
 		dir[w] = &fstest.MapFile{Data: []byte("# people\n\nalice:" + hex.EncodeToString(sum[:]) + "\n")}
 	}
@@ -205,6 +206,7 @@ type conversion struct {
 type answer[T any] struct {
 	Rows []T     `json:"rows"`
 	AsOf *string `json:"as_of"`
+	Zone string  `json:"timezone"`
 	Next string  `json:"next_cursor"`
 }
 

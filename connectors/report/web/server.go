@@ -11,6 +11,7 @@ import (
 	"github.com/nimriz/partners/connectors/forwarded"
 	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/pipeline/outage"
+	"github.com/nimriz/partners/schemas/catalog"
 	"github.com/nimriz/partners/schemas/openapi"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -113,7 +114,8 @@ func (s *Server) limitTime(w http.ResponseWriter, limit time.Duration) {
 }
 
 // list makes a handler of an answer that needs a session and features.
-func (s *Server) list(answer func(http.ResponseWriter, *http.Request, string) error, need ...feature) http.HandlerFunc {
+func (s *Server) list(answer func(http.ResponseWriter, *http.Request, *catalog.Workspace) error,
+	need ...feature) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		limit := s.queryTime
 		if strings.HasSuffix(req.URL.Path, ".csv") {
@@ -123,10 +125,9 @@ func (s *Server) list(answer func(http.ResponseWriter, *http.Request, string) er
 		ctx, cancel := context.WithTimeout(req.Context(), limit)
 		defer cancel()
 		req = req.WithContext(ctx)
-		workspace := req.PathValue("w")
-		_, err := s.admit(req, workspace, need...)
+		ws, err := s.admit(req, req.PathValue("w"), need...)
 		if err == nil {
-			err = answer(w, req, workspace)
+			err = answer(w, req, ws)
 		}
 		if err != nil {
 			writeProblem(w, s.toProblem(req, err))

@@ -61,7 +61,12 @@ func badgeTone(state string) string {
 }
 
 // formatInstant writes a time for people. Templates pass times and pointers to them.
-func formatInstant(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04:05") }
+func formatInstant(t time.Time) string { return formatLocal(t, time.UTC) }
+
+// formatLocal writes a time for people by the clock of a zone.
+func formatLocal(t time.Time, zone *time.Location) string {
+	return t.In(zone).Format("2 Jan 2006 15:04:05")
+}
 
 func formatDecimal(d decimal.Decimal) string { return ledger.FormatDecimal(d) }
 

@@ -56,7 +56,9 @@ GRANT
     SELECT ON {{database}}.partners_now,
     SELECT ON {{database}}.programs_now,
     SELECT ON {{database}}.partner_daily,
+    SELECT ON {{database}}.partner_days,
     SELECT ON {{database}}.partner_performance,
+    SELECT ON {{database}}.partner_performance_days,
     SELECT ON {{database}}.event_id_reuse,
     SELECT ON {{database}}.conversion_rows,
     SELECT ON {{database}}.tiled_ends,
@@ -65,6 +67,7 @@ GRANT
     SELECT ON {{database}}.events_and_rows,
     SELECT ON {{database}}.conservation,
     SELECT ON {{database}}.workspace_conservation,
+    SELECT ON {{database}}.workspace_conservation_days,
     SELECT ON {{database}}.token_coverage,
     SELECT ON {{database}}.freshness
     TO partners_reader;
