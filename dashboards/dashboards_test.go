@@ -106,8 +106,11 @@ func expandMacros(query string, all bool) string {
 		"$1 >= toDateTime(1772323200) AND $1 <= toDateTime(1775001599)")
 	query = regexp.MustCompile(`\$__dateFilter\(([^()]+)\)`).ReplaceAllString(query,
 		"$1 >= toDate('2026-03-01') AND $1 <= toDate('2026-03-31')")
+	query = strings.NewReplacer("$__fromTime", "toDateTime(1772323200)", "$__toTime", "toDateTime(1775001599)").
+		Replace(query)
 	for name, values := range map[string]string{
 		"workspace": "'acme'",
+		"zone":      "'Europe/Berlin'",
 		"partner":   "'p0','p1'",
 		"program":   "'g0','none'",
 		"link":      "'l0','l1','l2'",
@@ -203,11 +206,12 @@ func TestSQL(t *testing.T) {
 		t.Errorf("only %d queries", asked)
 	}
 	for title, want := range map[string][]string{
-		"Taken back": {`"partner":"Nomura (p0)"`, `"partner":"Nomura (p2)","refunds":1`,
+		"Taken back by partner": {`"partner":"Nomura (p0)"`, `"partner":"Nomura (p2)","refunds":1`,
 			`"partner":"p3","refunds":1`, `"partner":"p4","refunds":1`},
 		"Partners": {`"partner_name":"Nomura","partner_id":"p2","status":"review"`, `"partner_id":"p3"`,
 			`"partner_id":"p4"`},
-		"Revenue by currency": {`"currency":"KWD","gross":0,"taken_back":-63,"net":-21,"taken_beyond":42,"given_beyond":0,`},
+		"Revenue by currency": {`"currency":"KWD","gross":0,"taken_back":-63,"given_back":0,"net":-21,"taken_beyond":42,` +
+			`"given_beyond":0,`},
 	} {
 		for _, p := range loadDashboards(t)["partner-performance.json"].Panels {
 			if p.Title != title {
