@@ -82,14 +82,41 @@ GROUP BY workspace_id, day, partner_id, program_id, link_id, currency, exponent;
 -- +goose StatementBegin
 CREATE OR REPLACE VIEW partner_performance_days AS
 SELECT
-    days.*,
+    days.workspace_id AS workspace_id,
+    days.day AS day,
+    days.timezone AS timezone,
+    days.partner_id AS partner_id,
     partners_now.partner_key AS partner_key,
     partners_now.partner_name AS partner_name,
     partners_now.partner_relationship AS partner_relationship,
     partners_now.partner_lifecycle AS partner_lifecycle,
+    days.program_id AS program_id,
     programs_now.program_key AS program_key,
     programs_now.program_name AS program_name,
-    programs_now.program_status AS program_status
+    programs_now.program_status AS program_status,
+    days.link_id AS link_id,
+    days.currency AS currency,
+    days.exponent AS exponent,
+    days.clicks AS clicks,
+    days.human_clicks AS human_clicks,
+    days.tokened_clicks AS tokened_clicks,
+    days.leads AS leads,
+    days.sales AS sales,
+    days.refunds AS refunds,
+    days.cancellations AS cancellations,
+    days.reversals AS reversals,
+    days.taken_back AS taken_back,
+    days.given_back AS given_back,
+    days.approximated_events AS approximated_events,
+    days.gross_minor AS gross_minor,
+    days.negative_minor AS negative_minor,
+    days.taken_back_minor AS taken_back_minor,
+    days.given_back_minor AS given_back_minor,
+    days.net_minor AS net_minor,
+    days.standing_minor AS standing_minor,
+    days.taken_beyond_minor AS taken_beyond_minor,
+    days.given_beyond_minor AS given_beyond_minor,
+    days.reward_minor AS reward_minor
 FROM partner_days(tz = {tz:String}) AS days
 LEFT JOIN partners_now ON partners_now.workspace_id = days.workspace_id AND partners_now.partner_id = days.partner_id
 LEFT JOIN programs_now ON programs_now.workspace_id = days.workspace_id AND programs_now.program_id = days.program_id
