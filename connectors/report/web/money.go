@@ -19,7 +19,6 @@ type moneyLine struct {
 	GivenBack string // empty: nothing
 	Net       string // net revenue: what stands
 	Reward    string // estimated
-	Rewarded  bool   // the reward is not 0
 	Down      bool   // the net is below zero
 
 	// What of TakenBack and GivenBack changed nothing of Net; empty: nothing.
@@ -108,7 +107,6 @@ func (t moneyTotals) lines() (lines []moneyLine) {
 			GivenBack:   formatSome(c.givenBack),
 			Net:         format(c.standing),
 			Reward:      format(c.reward),
-			Rewarded:    !c.reward.IsZero(),
 			Down:        c.standing.Sign() < 0,
 			TakenBeyond: formatSome(c.takenBeyond),
 			GivenBeyond: formatSome(c.givenBeyond),

@@ -71,7 +71,6 @@ type partnerLine struct {
 	ProgramName         string
 	report.Counts
 	Money    []moneyLine // by currency
-	Rewarded bool        // some of it has a reward
 	Rate     string      // sales of clicks, in percent
 	Coverage string      // clicks with a token, in percent
 	Share    int         // of the largest partner's clicks, in percent
@@ -322,7 +321,6 @@ func newPartnerLine(row *report.Performance) *partnerLine {
 // finish fills in what follows from the counts, and the money.
 func (l *partnerLine) finish(money moneyTotals) {
 	l.Money = money.lines()
-	l.Rewarded = slices.ContainsFunc(l.Money, func(m moneyLine) bool { return m.Rewarded })
 	l.Rate = formatPercent(l.Sales, l.Clicks)
 	l.Coverage = formatPercent(l.TokenedClicks, l.Clicks)
 }
