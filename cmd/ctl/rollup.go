@@ -28,8 +28,8 @@ type rollupFlags struct {
 }
 
 func rollupCommands() []command {
-	const summary = "inserts rows that a sink could not safely insert again, and rebuilds the rollup from the base " +
-		"tables; stop the sinks first"
+	const summary = "inserts rows that a sink could not safely insert again, rebuilds the rollup from the base " +
+		"tables and fills the tables that find events by their ids; stop the sinks first"
 	return []command{{"rollup rebuild", "", summary, defineRollupFlags}}
 }
 
@@ -93,6 +93,9 @@ func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) error {
 		}
 	}
 	if err != nil {
+		return err
+	}
+	if err := sink.FillLookups(ctx, wh, work.Progress); err != nil {
 		return err
 	}
 	months := "no months"

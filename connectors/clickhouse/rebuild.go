@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -128,6 +129,36 @@ func (r Rebuild) timeCondition() (condition string, args []any) {
 		args = append(args, Named("to", r.To.Unix()))
 	}
 	return condition, args
+}
+
+// FillFromViews adds to a table again what the materialized views that feed it make of
+// the rows that they read, as far as it meets a condition on the table's columns. It is
+// for tables in which a line that is inserted twice counts once, and inserts whatever
+// the deduplication window remembers.
+func (c *Conn) FillFromViews(ctx context.Context, table, condition string, args ...any) error {
+	if err := c.fillFromViews(ctx, table, table, condition, args); err != nil {
+		return fmt.Errorf("filling %s: %w", table, wrapError(err))
+	}
+	return nil
+}
+
+// fillFromViews adds what feeds a table to another one of its columns, or to itself.
+func (c *Conn) fillFromViews(ctx context.Context, into, fed, condition string, args []any) error {
+	views, err := c.readFeedingViews(ctx, fed)
+	if err != nil {
+		return err
+	}
+	for _, v := range views {
+		columns := strings.Join(v.columns, ", ")
+		// Without a token of its own the insert could be taken for an earlier one.
+		query := "INSERT INTO " + into + " (" + columns + ")" +
+			" SETTINGS insert_deduplication_token = '" + rand.Text() + "'" +
+			" SELECT " + columns + " FROM (" + v.query + ") WHERE " + condition
+		if err := c.Exec(ctx, query, args...); err != nil {
+			return fmt.Errorf("computing what %s feeds: %w", v.name, err)
+		}
+	}
+	return nil
 }
 
 // feedingView is a materialized view that feeds a table.

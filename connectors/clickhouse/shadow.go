@@ -72,19 +72,7 @@ func (s *Shadow) create(ctx context.Context, engine string) error {
 // FillFromViews adds what the materialized views that feed the table make of the rows
 // that they read, as far as it meets a condition on the table's columns.
 func (s *Shadow) FillFromViews(ctx context.Context, condition string, args ...any) error {
-	views, err := s.conn.readFeedingViews(ctx, s.table)
-	if err != nil {
-		return err
-	}
-	for _, v := range views {
-		columns := strings.Join(v.columns, ", ")
-		query := "INSERT INTO " + s.Name + " (" + columns + ")" +
-			" SELECT " + columns + " FROM (" + v.query + ") WHERE " + condition
-		if err := s.conn.Exec(ctx, query, args...); err != nil {
-			return fmt.Errorf("computing what %s feeds: %w", v.name, err)
-		}
-	}
-	return nil
+	return s.conn.fillFromViews(ctx, s.Name, s.table, condition, args)
 }
 
 // ReplaceMonth replaces a month (YYYYMM) of a table of sums with the shadow's. A month

@@ -118,13 +118,14 @@ func (r *Reader) Conversions(ctx context.Context, workspace string, f Filter, pa
 			return err
 		}
 	}
+	order := strings.Join(conversionOrder, ", ")
 	query := `
 SELECT ` + selectConversion() + `
 FROM conversion_rows
 WHERE ` + c.sql() + `
-ORDER BY ` + strings.Join(conversionOrder, ", ")
+ORDER BY ` + order
 	if page.Limit > 0 {
-		query += "\nLIMIT " + strconv.Itoa(page.Limit)
+		query = pageOfConversions(c, selectConversion(), order, page.Limit)
 	}
 	return readRows(ctx, r.conn, "conversions", query, c.args, func(rows *clickhouse.Rows) error {
 		row := newConversion()
@@ -133,6 +134,40 @@ ORDER BY ` + strings.Join(conversionOrder, ", ")
 		}
 		return each(row)
 	})
+}
+
+// pageOfConversions is a query for columns of the first rows of conversion_rows. It
+// finds out first which rows these are, from the columns that order and condition need;
+// then it reads the others of these rows alone, and looks up their event ids alone among
+// the reused ones, for which the view reads all of a workspace.
+func pageOfConversions(c *condition, columns, order string, limit int) string {
+	last := order + "\nLIMIT " + strconv.Itoa(limit)
+	keys := strings.Join(conversionOrder, ", ")
+	return `
+WITH
+	page AS
+	(
+		SELECT ` + keys + `
+		FROM outcomes
+		WHERE ` + c.sql() + `
+		ORDER BY ` + last + `
+	),
+	reused AS
+	(
+		SELECT event_id
+		FROM reused_event_ids
+		WHERE workspace_id = {w:String} AND event_id IN (SELECT event_id FROM page)
+	)
+SELECT ` + columns + `
+FROM
+(
+	SELECT
+		*
+		REPLACE (if(event_id IN (SELECT event_id FROM reused), arrayPushBack(flags, 'event_id_reused'), flags) AS flags)
+	FROM outcome_rows
+	WHERE workspace_id = {w:String} AND (` + keys + `) IN (SELECT ` + keys + ` FROM page)
+)
+ORDER BY ` + order
 }
 
 // addAfterConversion adds the condition on rows behind a key.
@@ -152,6 +187,8 @@ func addAfterConversion(c *condition, key []string) error {
 	if err != nil {
 		return errCursor()
 	}
+	// The first of the two lets ClickHouse skip what is before.
+	c.and("occurred_at >= fromUnixTimestamp64Milli({a0:Int64}, 'UTC')")
 	c.andArg("("+strings.Join(conversionOrder, ", ")+") > "+
 		"(fromUnixTimestamp64Milli({a0:Int64}, 'UTC'), {a1:String}, {a2:UInt32}, {a3:UInt64})", "a0", int64(at))
 	c.args = append(c.args,
@@ -230,12 +267,8 @@ func (e *RecentEvent) Beyond() (string, error) {
 func (r *Reader) RecentEvents(ctx context.Context, workspace string, f Filter, limit int) (events []*RecentEvent,
 	err error) {
 	c := f.ofEvents(workspace)
-	query := `
-SELECT ` + strings.Join(ColumnNames[RecentEvent](), ", ") + `
-FROM conversion_rows
-WHERE ` + c.sql() + `
-ORDER BY ` + strings.Join(conversionOrder, " DESC, ") + ` DESC
-LIMIT ` + strconv.Itoa(limit)
+	query := pageOfConversions(c, strings.Join(ColumnNames[RecentEvent](), ", "),
+		strings.Join(conversionOrder, " DESC, ")+" DESC", limit)
 	err = scanRows(ctx, r.conn, "conversions", query, c.args, func(e *RecentEvent) error {
 		events = append(events, e)
 		return nil

@@ -51,6 +51,8 @@
 //   - The sums of this partition in the rollup, in the quarters of an hour that the
 //     batch touches, are compared with what the views make of the base table. A row of
 //     differences is added where they differ, under the token TOKEN/sums/DIGEST/N.
+//   - The batch's lines in the tables that find events by their ids are inserted once
+//     more (lookups.go): there a line that is inserted twice counts once.
 //
 // The sums come first. If the rollup counts rows that the base table has lost, they are
 // subtracted, and return with the missing rows. So each repair follows from what is in
@@ -126,6 +128,11 @@
 //	                                              (UTC): always 0
 //	partners_ledger_waiting_events                events that wait for their click or parent
 //	partners_ledger_reused_event_ids              event ids with effect under several tokens
+//	partners_ledger_reused_orders                 orders of which several sales stand, by the
+//	                                              view order_reuse
+//	partners_ledger_negatives_without_effect      refunds, cancellations and reversals that were
+//	                                              received and took nothing back, by the view of
+//	                                              that name
 //	partners_ledger_token_coverage_ratio          share of the last day's clicks, on links that
 //	                                              track, whose token was shown
 //	partners_ledger_joined_watermark_timestamp_seconds

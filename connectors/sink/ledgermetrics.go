@@ -31,6 +31,10 @@ type ledgerMetrics struct {
 	hasComparedEvents               atomic.Bool
 	workspaceConservationDifference prometheus.Gauge // events
 
+	hasCounted             atomic.Bool
+	reusedOrders           prometheus.Gauge // orders
+	negativesWithoutEffect prometheus.Gauge // events
+
 	waitingEvents   prometheus.Gauge
 	reusedEventIDs  prometheus.Gauge
 	tokenCoverage   prometheus.Gauge // 0 to 1
@@ -51,6 +55,10 @@ func newLedgerMetrics(reg prometheus.Registerer) *ledgerMetrics {
 			"Events that wait for their click or parent."),
 		reusedEventIDs: gauge("reused_event_ids",
 			"Event ids with effect under several click tokens: each counts more than once."),
+		reusedOrders: gauge("reused_orders",
+			"Orders of which several sales stand: each counts more than once."),
+		negativesWithoutEffect: gauge("negatives_without_effect",
+			"Refunds, cancellations and reversals that were received and took nothing back."),
 		tokenCoverage: gauge("token_coverage_ratio",
 			"Share of the clicks of the last day, on links that track, whose token was shown to the merchant; "+
 				"1 if there are none."),
@@ -69,10 +77,15 @@ func (m *ledgerMetrics) gaugesOfViews() []prometheus.Gauge {
 		m.joinedWatermark}
 }
 
+// gaugesOfCounts are all that countListed sets.
+func (m *ledgerMetrics) gaugesOfCounts() []prometheus.Gauge {
+	return []prometheus.Gauge{m.reusedOrders, m.negativesWithoutEffect}
+}
+
 // Describe implements prometheus.Collector.
 func (m *ledgerMetrics) Describe(to chan<- *prometheus.Desc) {
 	m.workspaceConservationDifference.Describe(to)
-	for _, g := range m.gaugesOfViews() {
+	for _, g := range append(m.gaugesOfViews(), m.gaugesOfCounts()...) {
 		g.Describe(to)
 	}
 }
@@ -82,11 +95,15 @@ func (m *ledgerMetrics) Collect(to chan<- prometheus.Metric) {
 	if m.hasComparedEvents.Load() {
 		m.workspaceConservationDifference.Collect(to)
 	}
-	if !m.hasRead.Load() {
-		return
+	if m.hasCounted.Load() {
+		for _, g := range m.gaugesOfCounts() {
+			g.Collect(to)
+		}
 	}
-	for _, g := range m.gaugesOfViews() {
-		g.Collect(to)
+	if m.hasRead.Load() {
+		for _, g := range m.gaugesOfViews() {
+			g.Collect(to)
+		}
 	}
 }
 
@@ -95,7 +112,8 @@ func (m *ledgerMetrics) Collect(to chan<- prometheus.Metric) {
 func (s *Sink) refreshLedgerMetrics(ctx context.Context) {
 	for {
 		type reading func(context.Context, *clickhouse.Conn) error
-		for _, read := range []reading{s.ledger.readViews, s.ledger.compareEvents} { // one may take too long
+		// one may take too long
+		for _, read := range []reading{s.ledger.readViews, s.ledger.compareEvents, s.ledger.countListed} {
 			attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 			err := read(attempt, s.wh)
 			cancel()
@@ -124,7 +142,7 @@ func (m *ledgerMetrics) readViews(ctx context.Context, wh *clickhouse.Conn) erro
 	err := wh.Select(ctx, &found, `
 		SELECT
 			(SELECT toFloat64(sum(abs(difference))) FROM conservation) AS difference,
-			(SELECT toFloat64(count()) FROM event_id_reuse) AS reused,
+			(SELECT toFloat64(count()) FROM reused_event_ids) AS reused,
 			(
 				SELECT if(count() = 0, 1., countIf(token_status = 'appended') / count())
 				FROM clicks
@@ -161,5 +179,24 @@ func (m *ledgerMetrics) compareEvents(ctx context.Context, wh *clickhouse.Conn) 
 	}
 	m.workspaceConservationDifference.Set(found[0].Difference)
 	m.hasComparedEvents.Store(true)
+	return nil
+}
+
+// countListed counts what the views order_reuse and negatives_without_effect list.
+func (m *ledgerMetrics) countListed(ctx context.Context, wh *clickhouse.Conn) error {
+	var found []struct {
+		Orders    float64 `ch:"orders"`
+		Negatives float64 `ch:"negatives"`
+	}
+	err := wh.Select(ctx, &found, `
+		SELECT
+			(SELECT toFloat64(count()) FROM order_reuse) AS orders,
+			(SELECT toFloat64(count()) FROM negatives_without_effect) AS negatives`)
+	if err != nil {
+		return fmt.Errorf("reading order_reuse and negatives_without_effect: %w", err)
+	}
+	m.reusedOrders.Set(found[0].Orders)
+	m.negativesWithoutEffect.Set(found[0].Negatives)
+	m.hasCounted.Store(true)
 	return nil
 }

@@ -34,7 +34,8 @@ func TestLedgerMetrics(t *testing.T) {
 	}
 	value := func(name string) float64 {
 		t.Helper()
-		if err := errors.Join(b.readViews(t.Context(), r.wh), b.compareEvents(t.Context(), r.wh)); err != nil {
+		if err := errors.Join(b.readViews(t.Context(), r.wh), b.compareEvents(t.Context(), r.wh),
+			b.countListed(t.Context(), r.wh)); err != nil {
 			t.Fatal(err)
 		}
 		return gaugeValue(t, reg, name)
@@ -44,6 +45,9 @@ func TestLedgerMetrics(t *testing.T) {
 	}
 	if value("conservation_difference") != 0 || value("reused_event_ids") != 0 || value("token_coverage_ratio") != 1 {
 		t.Error("an empty ledger has metrics other than zero")
+	}
+	if value("reused_orders") != 0 || value("negatives_without_effect") != 0 {
+		t.Error("an empty ledger has reused orders, or negatives without effect")
 	}
 	r.exec("INSERT INTO outcomes (workspace_id, event_id, click_token, effect, event_partition, event_offset, " +
 		"src_partition, src_offset) SELECT 'acme', 'e', toString(number), 1, 0, number, 0, number FROM numbers(2)")
@@ -61,6 +65,16 @@ func TestLedgerMetrics(t *testing.T) {
 	}
 	if n := value("reused_event_ids"); n != 1 {
 		t.Errorf("%v ids are reused", n)
+	}
+	r.exec("INSERT INTO outcomes (workspace_id, event_id, click_token, order_id, verdict, type, effect, " +
+		"amount_minor, event_offset, src_offset) SELECT 'acme', toString(number), 't', 'o', " +
+		"['attributed', 'unattributed'][1 + intDiv(number, 2)], ['sale', 'refund'][1 + intDiv(number, 2)], " +
+		"number < 2, 100, 10 + number, 10 + number FROM numbers(4)")
+	if n := value("reused_orders"); n != 1 {
+		t.Errorf("%v orders are reused", n)
+	}
+	if n := value("negatives_without_effect"); n != 2 {
+		t.Errorf("%v negatives have no effect", n)
 	}
 	if c := value("token_coverage_ratio"); c != 0.5 {
 		t.Errorf("coverage %v", c)

@@ -31,7 +31,9 @@ type topicMapping struct {
 	latencyFrom string
 	// isSummed: a view adds the rows to the rollup.
 	isSummed bool
-	newRows  func() rowBuffer
+	// hasLookups: views copy rows to lookupTables.
+	hasLookups bool
+	newRows    func() rowBuffer
 }
 
 // topicMappings returns one mapping for each topic that the sink reads.
@@ -62,6 +64,7 @@ func topicMappings(codec *event.Codec) []topicMapping {
 			dedupGroup:  rollup,
 			latencyFrom: "receipt",
 			isSummed:    true,
+			hasLookups:  true,
 			newRows:     func() rowBuffer { return newOutcomeRows(codec) },
 		},
 		{

@@ -402,6 +402,9 @@ func (r *rig) check() {
 			r.t.Errorf("batches of %s partition %d begin at %d and are %d runs", e.Topic, e.Partition, e.First, e.Runs)
 		}
 	}
+	if len(r.want["outcomes"]) > 0 {
+		checkLookups(r.t, r.wh)
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.sums)) {
 		var got []struct {
 			Sum int64 `ch:"s"`

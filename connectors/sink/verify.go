@@ -74,6 +74,9 @@ func (p *partition) verifyInsert(ctx context.Context, b *batch) error {
 			return fmt.Errorf("verifying batch [%d, %d): %w", b.start, b.end, err)
 		}
 		if !again {
+			if err := v.fillLookups(ctx); err != nil {
+				return fmt.Errorf("verifying batch [%d, %d): %w", b.start, b.end, err)
+			}
 			p.sink.metrics.verifications.WithLabelValues(p.mapping.topic).Inc()
 			b.summary = v.whole
 			return p.reachStep(b, stepInsertVerified)

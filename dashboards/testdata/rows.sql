@@ -41,6 +41,15 @@ SELECT
 	toDateTime64('2026-03-05 01:00:00', 3, 'UTC') + 3600 * number, 0, number
 FROM numbers(200);
 
+-- an order that was sold twice, and a refund that found no parent
+INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, reason, type, effect, occurred_at, received_at,
+	amount_minor, standing_change_minor, currency, exponent, order_id, link_id, partner_id, event_partition,
+	event_offset, src_partition, src_offset)
+VALUES
+	('acme', 'created', 'd0', 'attributed', '', 'sale', 1, '2026-03-07', '2026-03-07', 1000, 1000, 'EUR', 2, 'o1', 'l0', 'p1', 2, 0, 2, 0),
+	('acme', 'paid', 'd0', 'attributed', '', 'sale', 1, '2026-03-07', '2026-03-07', 1000, 1000, 'EUR', 2, 'o1', 'l0', 'p1', 2, 1, 2, 1),
+	('acme', 'back', 'd0', 'unattributed', 'parent_not_found', 'refund', 0, '2026-03-07', '2026-03-07', 1000, NULL, 'EUR', 2, 'o1', 'l0', 'p1', 2, 2, 2, 2);
+
 INSERT INTO rejections (workspace_id, event_id, code, received_at, src_partition, src_offset) VALUES
 	('acme', 'x', 'bad_signature', '2026-03-06 00:00:00', 0, 0);
 

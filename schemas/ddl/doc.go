@@ -2,9 +2,10 @@
 // the statements that make roles.
 //
 //	topics ──sink──▶ base tables ──materialized views──▶ partner_quarter_hourly_state
-//	                 clicks conversions outcomes              │
-//	                 rejections progress                      ▼
-//	                 catalog_versions batches ──────────▶ views: partner_daily,
+//	                 clicks conversions outcomes         effects_by_event_id
+//	                 rejections progress                 sales_by_order_id
+//	                 catalog_versions batches                 │
+//	                          └───────────────────────────────┴▶ views: partner_daily,
 //	                                                      conversion_rows, conservation …
 //
 // What the tables promise, together with the sink that fills them:
@@ -22,6 +23,8 @@
 //     since two amounts of nineteen digits must not wrap around.
 //   - A view without a parameter has days of UTC. Those with the parameter tz have the
 //     days of a time zone, of which a quarter of an hour is a part.
+//   - effects_by_event_id and sales_by_order_id are rows of outcomes in the order of an
+//     id, one line for each: a line that is inserted twice counts once.
 //   - One topic and partition, so one sink, writes a line of the rollup: its sums can
 //     be compared with the rows of that partition.
 //

@@ -29,6 +29,12 @@ CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.partner_hourly_state
 CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.partner_quarter_hourly_state USING 1 TO partners_writer, partners_every_workspace;
 CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.partner_quarter_hourly_state
     USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.effects_by_event_id USING 1 TO partners_writer, partners_every_workspace;
+CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.effects_by_event_id
+    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.sales_by_order_id USING 1 TO partners_writer, partners_every_workspace;
+CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.sales_by_order_id
+    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
 
 -- These hold positions and counts of whole partitions, nothing of a workspace;
 -- freshness and conservation need them.
@@ -50,6 +56,8 @@ GRANT
     SELECT ON {{database}}.catalog_versions,
     SELECT ON {{database}}.partner_hourly_state,
     SELECT ON {{database}}.partner_quarter_hourly_state,
+    SELECT ON {{database}}.effects_by_event_id,
+    SELECT ON {{database}}.sales_by_order_id,
     SELECT ON {{database}}.progress,
     SELECT ON {{database}}.batches,
     SELECT ON {{database}}.catalog_now,
@@ -60,7 +68,13 @@ GRANT
     SELECT ON {{database}}.partner_performance,
     SELECT ON {{database}}.partner_performance_days,
     SELECT ON {{database}}.event_id_reuse,
+    SELECT ON {{database}}.reused_event_ids,
+    SELECT ON {{database}}.outcome_rows,
     SELECT ON {{database}}.conversion_rows,
+    SELECT ON {{database}}.order_reuse,
+    SELECT ON {{database}}.negatives_received,
+    SELECT ON {{database}}.negatives_judged,
+    SELECT ON {{database}}.negatives_without_effect,
     SELECT ON {{database}}.tiled_ends,
     SELECT ON {{database}}.progress_reached,
     SELECT ON {{database}}.wait_ends,

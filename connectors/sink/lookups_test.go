@@ -1,0 +1,278 @@
+package sink
+
+import (
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
+	"github.com/nimriz/partners/schemas/ddl"
+	"pgregory.net/rapid"
+)
+
+// lookupLines are the lines that each lookup table has for a row of outcomes.
+var lookupLines = map[string]string{
+	"effects_by_event_id": "SELECT workspace_id, event_id, src_partition, src_offset, click_token, received_at " +
+		"FROM outcomes WHERE effect != 0",
+	"sales_by_order_id": "SELECT workspace_id, order_id, src_partition, src_offset, click_token, event_id, " +
+		"parent_event_id, event_offset, received_at, amount_minor, currency, exponent, partner_id " +
+		"FROM outcomes WHERE verdict = 'attributed' AND type = 'sale' AND order_id != ''",
+}
+
+// checkLookups compares the lookup tables with the rows of outcomes.
+func checkLookups(t testing.TB, conn *clickhouse.Conn) {
+	t.Helper()
+	for _, table := range lookupTables() {
+		var found []struct {
+			Missing uint64 `ch:"missing"`
+			Surplus uint64 `ch:"surplus"`
+			Lines   uint64 `ch:"lines"`
+		}
+		lines := "SELECT DISTINCT * FROM " + table
+		err := conn.Select(t.Context(), &found, "SELECT "+
+			"(SELECT count() FROM ("+lookupLines[table]+" EXCEPT DISTINCT "+lines+")) AS missing, "+
+			"(SELECT count() FROM ("+lines+" EXCEPT DISTINCT "+lookupLines[table]+")) AS surplus, "+
+			"(SELECT count() FROM ("+lines+")) AS lines")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found[0].Missing > 0 || found[0].Surplus > 0 {
+			t.Errorf("%s lacks %d lines of rows of outcomes, and has %d too many", table, found[0].Missing,
+				found[0].Surplus)
+		}
+		if found[0].Lines == 0 {
+			t.Errorf("%s has no lines: nothing was compared", table)
+		}
+	}
+}
+
+// insertSales inserts sales of one order with two tokens each, in months of two years.
+func insertSales(t testing.TB, conn *clickhouse.Conn, from, to int) {
+	t.Helper()
+	statement := fmt.Sprintf(`
+		INSERT INTO outcomes (workspace_id, src_partition, src_offset, arrived_at, received_at, event_id, click_token,
+			verdict, type, effect, amount_minor, standing_change_minor, currency, exponent, order_id, event_partition,
+			event_offset)
+		SELECT 'acme', number %% 3, number, toDateTime64('2025-01-15 00:00:00', 3, 'UTC') + number * 86400 * 10 AS at, at,
+			concat('e', toString(intDiv(number, 2))), concat('t', toString(number)), 'attributed', 'sale', 1, 100, 100,
+			'EUR', 2, concat('o', toString(intDiv(number, 2))), number %% 3, number
+		FROM numbers(%d, %d)`, from, to-from)
+	if err := conn.Exec(t.Context(), statement); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reuse counts what counts twice.
+func reuse(t testing.TB, conn *clickhouse.Conn) string {
+	t.Helper()
+	var found []struct {
+		IDs    uint64 `ch:"ids"`
+		Orders uint64 `ch:"orders"`
+		Rows   uint64 `ch:"flagged"`
+	}
+	err := conn.Select(t.Context(), &found, "SELECT (SELECT count() FROM event_id_reuse) AS ids, "+
+		"(SELECT count() FROM order_reuse) AS orders, "+
+		"(SELECT countIf(has(flags, 'event_id_reused')) FROM conversion_rows) AS flagged")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%d ids, %d orders, %d flagged rows", found[0].IDs, found[0].Orders, found[0].Rows)
+}
+
+// A database of the release before, with rows of every month of the year: the migration
+// finds all of them, also when it is run a second time from its start, and a second copy
+// of a row changes nothing.
+func TestLookupsOfAnOlderDatabase(t *testing.T) {
+	dsn := clickhousetest.ForTest(t)
+	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: dsn}, discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	migrate := func(files fs.FS) {
+		t.Helper()
+		if err := conn.Migrate(t.Context(), files, clickhouse.MigrateConfig{Log: discard()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := fstest.MapFS{}
+	names, err := fs.Glob(ddl.Migrations(), "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names[:slices.Index(names, "0008_lookups.sql")] {
+		text, err := fs.ReadFile(ddl.Migrations(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old[name] = &fstest.MapFile{Data: text}
+	}
+	migrate(old)
+	insertSales(t, conn, 0, 80)
+	migrate(ddl.Migrations())
+	checkLookups(t, conn)
+	const want = "40 ids, 40 orders, 80 flagged rows"
+	if got := reuse(t, conn); got != want {
+		t.Errorf("migrated: %s, want %s", got, want)
+	}
+	if err := conn.Exec(t.Context(), "ALTER TABLE goose_db_version DELETE WHERE version_id = 8 "+
+		"SETTINGS mutations_sync = 1"); err != nil {
+		t.Fatal(err)
+	}
+	migrate(ddl.Migrations())
+	checkLookups(t, conn)
+	if got := reuse(t, conn); got != want {
+		t.Errorf("migrated again: %s, want %s", got, want)
+	}
+	insertSales(t, conn, 80, 90)
+	insertSales(t, conn, 85, 90) // a repetition that ClickHouse did not recognise
+	checkLookups(t, conn)
+	if got := reuse(t, conn); got != "45 ids, 45 orders, 95 flagged rows" {
+		t.Errorf("with new rows: %s", got)
+	}
+}
+
+// What is gone from the lookup tables comes back.
+func TestFillLookups(t *testing.T) {
+	conn := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
+	insertSales(t, conn, 0, 80)
+	if err := conn.Exec(t.Context(), "ALTER TABLE sales_by_order_id DELETE WHERE src_partition = 1 "+
+		"SETTINGS mutations_sync = 1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Exec(t.Context(), "TRUNCATE TABLE effects_by_event_id"); err != nil {
+		t.Fatal(err)
+	}
+	var steps []string
+	for range 2 {
+		steps = nil
+		if err := FillLookups(t.Context(), conn, func(step string) { steps = append(steps, step) }); err != nil {
+			t.Fatal(err)
+		}
+		checkLookups(t, conn)
+		if got := reuse(t, conn); got != "40 ids, 40 orders, 80 flagged rows" {
+			t.Errorf("filled: %s", got)
+		}
+	}
+	if len(steps) != 6 || steps[5] != "filling sales_by_order_id, partition 3 of 3" {
+		t.Errorf("steps: %q", steps)
+	}
+}
+
+// modelSale is a sale of an order, as a person would follow it.
+type modelSale struct {
+	order, token, id, parent string
+	offset                   int
+	standing                 int // what its chain leaves of it
+}
+
+// order_reuse is what a person finds who follows every chain from its sale: orders with
+// several sales of which something stands, without those that follow an earlier sale of
+// their order.
+func TestOrderReuseIsItsDefinition(t *testing.T) {
+	conn := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
+	exec := func(rt *rapid.T, statement string) {
+		if err := conn.Exec(t.Context(), statement); err != nil {
+			rt.Fatalf("%v: %s", err, statement)
+		}
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		exec(rt, "TRUNCATE TABLE outcomes")
+		exec(rt, "TRUNCATE TABLE sales_by_order_id")
+		rows, sales := drawJourneys(rt)
+		exec(rt, "INSERT INTO outcomes (workspace_id, event_partition, event_offset, src_partition, src_offset, "+
+			"click_token, event_id, parent_event_id, order_id, verdict, type, effect, amount_minor, "+
+			"standing_change_minor, currency, exponent) VALUES "+strings.Join(rows, ", "))
+		if rapid.Bool().Draw(rt, "twice") {
+			exec(rt, "INSERT INTO sales_by_order_id SELECT * FROM sales_by_order_id")
+		}
+		var found []struct {
+			Line string `ch:"line"`
+		}
+		if err := conn.Select(t.Context(), &found, "SELECT concat(order_id, ' ', toString(arraySort(event_ids)), ' ', "+
+			"toString(arraySum(s -> s.minor, standing))) AS line FROM order_reuse ORDER BY line"); err != nil {
+			rt.Fatal(err)
+		}
+		var got []string
+		for _, f := range found {
+			got = append(got, f.Line)
+		}
+		if want := ordersOf(sales); !slices.Equal(got, want) {
+			rt.Fatalf("got  %q\nwant %q\nof %s", got, want, strings.Join(rows, "\n"))
+		}
+	})
+}
+
+// ordersOf says which orders the sales count more than once.
+func ordersOf(sales []*modelSale) (lines []string) {
+	byOrder := map[string][]*modelSale{}
+	for _, s := range sales {
+		follows := slices.ContainsFunc(sales, func(e *modelSale) bool {
+			return e.order == s.order && e.token == s.token && e.id == s.parent && e.offset < s.offset
+		})
+		if !follows && s.standing > 0 {
+			byOrder[s.order] = append(byOrder[s.order], s)
+		}
+	}
+	for order, of := range byOrder {
+		if len(of) < 2 {
+			continue
+		}
+		var ids []string
+		sum := 0
+		for _, s := range of {
+			ids = append(ids, "'"+s.id+"'")
+			sum += s.standing
+		}
+		slices.Sort(ids)
+		lines = append(lines, fmt.Sprintf("%s [%s] %d", order, strings.Join(ids, ","), sum))
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// drawJourneys draws the rows of some journeys, as VALUES, and their sales.
+func drawJourneys(t *rapid.T) (rows []string, sales []*modelSale) {
+	type row struct {
+		token, id string
+		root      *modelSale
+		effect    int
+	}
+	var all []row
+	for offset := range rapid.IntRange(1, 14).Draw(t, "rows") {
+		id := fmt.Sprintf("e%d", offset)
+		token := rapid.SampledFrom([]string{"t1", "t2"}).Draw(t, "token")
+		var own []row
+		for _, r := range all {
+			if r.token == token {
+				own = append(own, r)
+			}
+		}
+		verdict, kind, effect, amount, change, parent, order := "attributed", "sale", 1, 0, 0, "", ""
+		if len(own) > 0 && rapid.IntRange(0, 2).Draw(t, "negative") > 0 {
+			of := rapid.SampledFrom(own).Draw(t, "of")
+			verdict, kind, effect, parent = "reversed", "reversal", -of.effect, of.id
+			amount = rapid.IntRange(1, 40).Draw(t, "amount")
+			change = max(effect*amount, -of.root.standing)
+			of.root.standing += change
+			all = append(all, row{token, id, of.root, effect})
+		} else {
+			order = rapid.SampledFrom([]string{"o1", "o2"}).Draw(t, "order")
+			amount = 30
+			change = 30
+			if len(own) > 0 && rapid.Bool().Draw(t, "follows") {
+				parent = rapid.SampledFrom(own).Draw(t, "parent").id
+			}
+			sale := &modelSale{order, token, id, parent, offset, 30}
+			sales = append(sales, sale)
+			all = append(all, row{token, id, sale, 1})
+		}
+		rows = append(rows, fmt.Sprintf("('acme', 0, %[1]d, 0, %[1]d, '%s', '%s', '%s', '%s', '%s', '%s', %d, %d, %d, "+
+			"'EUR', 2)", offset, token, id, parent, order, verdict, kind, effect, amount, change))
+	}
+	return rows, sales
+}
