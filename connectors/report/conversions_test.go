@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/schemas/ledger"
@@ -145,5 +146,70 @@ WHERE database = currentDatabase() AND table = 'conversion_rows'`); err != nil {
 	if strings.Join(rowsNow, "\n") != strings.Join(rows, "\n") ||
 		strings.Join(linesNow, "\n") != strings.Join(lines, "\n") {
 		t.Errorf("rows\n%s\nwere\n%s\nlines\n%s\nwere\n%s", rowsNow, rows, linesNow, lines)
+	}
+}
+
+// A page has the rows of the view, in its order and with its flags, wherever the other
+// row of a reused id is; so has what a page of the report shows, the newest first.
+func TestPagesAreTheView(t *testing.T) {
+	conn := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
+	if err := conn.Exec(t.Context(), `
+INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, type, effect, flags, amount_minor, currency,
+	exponent, occurred_at, arrived_at, event_partition, event_offset, src_partition, src_offset, partner_id)
+SELECT if(number % 7 = 0, 'zeta', 'acme'), concat('e', toString(number % 19)), concat('t', toString(number % 23)),
+	'attributed', 'sale', number % 5 != 0, ['too_fast'], 100 + number, 'EUR', 2,
+	toDateTime64('2026-03-14 10:00:00', 3, 'UTC') + 43200 * intDiv(number, 2) AS at, at, number % 2, number, number % 2,
+	number, concat('p', toString(number % 3))
+FROM numbers(41)`); err != nil {
+		t.Fatal(err)
+	}
+	r := New(conn)
+	for name, f := range map[string]Filter{
+		"all":     {},
+		"partner": {Partner: "p1"},
+		"days": {From: time.Date(2026, 3, 16, 0, 0, 0, 0, time.UTC), To: time.Date(2026, 3, 20, 0, 0, 0, 0, time.UTC),
+			Type: []string{"sale"}},
+	} {
+		var all, paged []string
+		add := func(to *[]string, last *[]string) func(*Conversion) error {
+			return func(c *Conversion) error {
+				b, err := json.Marshal(c)
+				*to, *last = append(*to, string(b)), c.Key()
+				return err
+			}
+		}
+		var after []string
+		if err := r.Conversions(t.Context(), "acme", f, Page{}, add(&all, &after)); err != nil {
+			t.Fatal(err)
+		}
+		after = nil
+		for more := true; more; {
+			had := len(paged)
+			page := Page{Limit: 4, After: after}
+			if err := r.Conversions(t.Context(), "acme", f, page, add(&paged, &after)); err != nil {
+				t.Fatal(err)
+			}
+			more = len(paged) == had+4
+		}
+		if diff := cmp.Diff(all, paged); diff != "" {
+			t.Errorf("%s (-view +pages):\n%s", name, diff)
+		}
+		text := strings.Join(all, "\n")
+		if strings.Count(text, "event_id_reused") < 2 || strings.Count(text, `"flags":["too_fast"]`) < 1 {
+			t.Errorf("%s: no reused id, or only such:\n%s", name, text)
+		}
+		recent, err := r.RecentEvents(t.Context(), "acme", f, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, e := range recent {
+			row := all[len(all)-1-i]
+			flags, err := json.Marshal(e.Flags)
+			if err != nil || len(recent) != len(all) || !strings.Contains(row, `"event_id":"`+e.EventID+`"`) ||
+				!strings.Contains(row, `"flags":`+string(flags)) {
+				t.Errorf("%s: event %d of %d is %s with flags %s, %v; the view has\n%s", name, i, len(recent),
+					e.EventID, flags, err, row)
+			}
+		}
 	}
 }

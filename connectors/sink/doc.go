@@ -52,7 +52,7 @@
 //     batch touches, are compared with what the views make of the base table. A row of
 //     differences is added where they differ, under the token TOKEN/sums/DIGEST/N.
 //   - The batch's lines in the tables that find events by their ids are inserted once
-//     more (lookups.go): there a line that is inserted twice counts once.
+//     more (lookups.go): there it changes nothing that a row is summed up twice.
 //
 // The sums come first. If the rollup counts rows that the base table has lost, they are
 // subtracted, and return with the missing rows. So each repair follows from what is in

@@ -7,8 +7,8 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 )
 
-// lookupTables hold rows of outcomes in another order, one line for each row. A line that
-// is there twice counts once, so they are repaired by inserting lines again.
+// lookupTables sum up rows of outcomes by an id, by least and greatest values. A row that
+// is summed up twice changes nothing, so they are repaired by inserting rows again.
 func lookupTables() []string { return []string{"effects_by_event_id", "sales_by_order_id"} }
 
 // FillLookups inserts all lines of the tables that find events by their ids, as the rows

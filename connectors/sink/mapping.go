@@ -31,7 +31,7 @@ type topicMapping struct {
 	latencyFrom string
 	// isSummed: a view adds the rows to the rollup.
 	isSummed bool
-	// hasLookups: views copy rows to lookupTables.
+	// hasLookups: views sum up the rows in lookupTables.
 	hasLookups bool
 	newRows    func() rowBuffer
 }

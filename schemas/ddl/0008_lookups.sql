@@ -1,10 +1,13 @@
 -- What counts more than once, what took nothing back, and finding events by their ids.
 --
--- Two narrow tables hold some rows of outcomes in another order, one line for each row,
--- found by (src_partition, src_offset): a line that is inserted twice is still one. So
--- they need no more than that each row's line is there; the deduplication windows only
--- save work. To read them, count lines by their position, or distinct values: equal
--- lines are merged whenever ClickHouse sees fit.
+-- Two narrow tables have a line for each id that some rows of outcomes have, in the order
+-- of the ids: the least and the greatest of something of these rows. So a row that is
+-- summed up twice changes nothing, and they need no more than that each row was; the
+-- deduplication windows only save work. To read them use FINAL: it merges lines of one id
+-- as it reads, in little memory.
+--
+-- The position in them is that of some row of the id, so that the views' rows can be
+-- selected by it.
 --
 -- The views come first and the older rows after them, so that nothing is missing
 -- between. The older rows are read in twelve parts, by the month of the year: the client
@@ -12,19 +15,19 @@
 
 -- +goose Up
 
--- Rows with effect, by event id.
+-- Rows with effect, by event id: the tokens under which the id has it.
 -- +goose StatementBegin
 CREATE TABLE IF NOT EXISTS effects_by_event_id
 (
     workspace_id    LowCardinality(String),
     event_id        String,
-    src_partition   UInt32,
-    src_offset      UInt64,
-    click_token     String,
-    received_at     DateTime64(3, 'UTC')
+    first_token     SimpleAggregateFunction(min, String),
+    last_token      SimpleAggregateFunction(max, String),
+    src_partition   SimpleAggregateFunction(max, UInt32),
+    src_offset      SimpleAggregateFunction(max, UInt64)
 )
-ENGINE = {{engine "ReplacingMergeTree"}}
-ORDER BY (workspace_id, event_id, src_partition, src_offset)
+ENGINE = {{engine "AggregatingMergeTree"}}
+ORDER BY (workspace_id, event_id)
 SETTINGS
     index_granularity = 1024, -- most readers look up single ids
     non_replicated_deduplication_window = 100000,
@@ -32,26 +35,20 @@ SETTINGS
     replicated_deduplication_window_seconds = 604800;
 -- +goose StatementEnd
 
--- Attributed sales that name an order, by order id. amount_minor is what stood at first.
+-- Attributed sales that name an order, by order id: their positions as numbers, partition
+-- before offset.
 -- +goose StatementBegin
 CREATE TABLE IF NOT EXISTS sales_by_order_id
 (
     workspace_id    LowCardinality(String),
     order_id        String,
-    src_partition   UInt32,
-    src_offset      UInt64,
-    click_token     String,
-    event_id        String,
-    parent_event_id String,
-    event_offset    UInt64,
-    received_at     DateTime64(3, 'UTC'),
-    amount_minor    Nullable(Int64),
-    currency        LowCardinality(String),
-    exponent        UInt8,
-    partner_id      LowCardinality(String)
+    first_sale      SimpleAggregateFunction(min, UInt64),
+    last_sale       SimpleAggregateFunction(max, UInt64),
+    src_partition   SimpleAggregateFunction(max, UInt32),
+    src_offset      SimpleAggregateFunction(max, UInt64)
 )
-ENGINE = {{engine "ReplacingMergeTree"}}
-ORDER BY (workspace_id, order_id, src_partition, src_offset)
+ENGINE = {{engine "AggregatingMergeTree"}}
+ORDER BY (workspace_id, order_id)
 SETTINGS
     index_granularity = 1024, -- as above
     non_replicated_deduplication_window = 100000,
@@ -61,7 +58,7 @@ SETTINGS
 
 -- +goose StatementBegin
 CREATE MATERIALIZED VIEW IF NOT EXISTS effects_by_event_id_from_outcomes TO effects_by_event_id AS
-SELECT workspace_id, event_id, src_partition, src_offset, click_token, received_at
+SELECT workspace_id, event_id, click_token AS first_token, click_token AS last_token, src_partition, src_offset
 FROM outcomes
 WHERE effect != 0;
 -- +goose StatementEnd
@@ -69,29 +66,33 @@ WHERE effect != 0;
 -- +goose StatementBegin
 CREATE MATERIALIZED VIEW IF NOT EXISTS sales_by_order_id_from_outcomes TO sales_by_order_id AS
 SELECT
-    workspace_id, order_id, src_partition, src_offset, click_token, event_id, parent_event_id, event_offset,
-    received_at, amount_minor, currency, exponent, partner_id
+    workspace_id,
+    order_id,
+    bitShiftLeft(toUInt64(src_partition), 48) + src_offset AS first_sale,
+    first_sale AS last_sale,
+    src_partition,
+    src_offset
 FROM outcomes
 WHERE verdict = 'attributed' AND type = 'sale' AND order_id != '';
 -- +goose StatementEnd
 
 {{range $before := 12}}
 -- +goose StatementBegin
-INSERT INTO effects_by_event_id (workspace_id, event_id, src_partition, src_offset, click_token, received_at)
-SELECT workspace_id, event_id, src_partition, src_offset, click_token, received_at
+INSERT INTO effects_by_event_id (workspace_id, event_id, first_token, last_token, src_partition, src_offset)
+SELECT workspace_id, event_id, click_token AS first_token, click_token AS last_token, src_partition, src_offset
 FROM outcomes
 WHERE effect != 0 AND toUInt8(right(_partition_id, 2)) = {{$before}} + 1;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
-INSERT INTO sales_by_order_id
-(
-    workspace_id, order_id, src_partition, src_offset, click_token, event_id, parent_event_id, event_offset,
-    received_at, amount_minor, currency, exponent, partner_id
-)
+INSERT INTO sales_by_order_id (workspace_id, order_id, first_sale, last_sale, src_partition, src_offset)
 SELECT
-    workspace_id, order_id, src_partition, src_offset, click_token, event_id, parent_event_id, event_offset,
-    received_at, amount_minor, currency, exponent, partner_id
+    workspace_id,
+    order_id,
+    bitShiftLeft(toUInt64(src_partition), 48) + src_offset AS first_sale,
+    first_sale AS last_sale,
+    src_partition,
+    src_offset
 FROM outcomes
 WHERE verdict = 'attributed' AND type = 'sale' AND order_id != ''
     AND toUInt8(right(_partition_id, 2)) = {{$before}} + 1;
@@ -131,15 +132,12 @@ ALTER TABLE rejections MATERIALIZE INDEX by_event, MATERIALIZE INDEX by_order, M
 -- +goose StatementEnd
 
 -- The event ids that have effect under more than one token. It reads one workspace, or
--- one id, if asked for one, and little memory: the lines are in the order of their
--- groups.
+-- one id, if asked for one.
 -- +goose StatementBegin
 CREATE OR REPLACE VIEW reused_event_ids AS
 SELECT workspace_id, event_id
-FROM effects_by_event_id
-GROUP BY workspace_id, event_id
-HAVING min(click_token) != max(click_token)
-SETTINGS optimize_aggregation_in_order = 1;
+FROM effects_by_event_id FINAL
+WHERE first_token != last_token;
 -- +goose StatementEnd
 
 -- An event id that has effect under more than one token: the merchant has sent one
@@ -150,13 +148,13 @@ SELECT
     workspace_id,
     event_id,
     uniqExact(click_token) AS tokens,
-    uniqExact(src_partition, src_offset) AS events,
-    min(e.received_at) AS first_received_at,
-    max(e.received_at) AS last_received_at
-FROM effects_by_event_id AS e
+    count() AS events,
+    min(outcomes.received_at) AS first_received_at,
+    max(outcomes.received_at) AS last_received_at
+FROM outcomes
+WHERE effect != 0 AND (workspace_id, event_id) IN (SELECT workspace_id, event_id FROM reused_event_ids)
 GROUP BY workspace_id, event_id
-HAVING tokens > 1
-SETTINGS optimize_aggregation_in_order = 1;
+HAVING tokens > 1;
 -- +goose StatementEnd
 
 -- One row for each outcome, in the shape of the CSV export, but for the flag
@@ -306,15 +304,13 @@ CREATE OR REPLACE VIEW order_reuse AS
 WITH
     candidates AS
     (
-        SELECT DISTINCT *
-        FROM sales_by_order_id
-        WHERE (workspace_id, order_id) IN
+        SELECT DISTINCT
+            workspace_id, order_id, src_partition, src_offset, click_token, event_id, parent_event_id, event_offset,
+            received_at, amount_minor, currency, exponent, partner_id
+        FROM outcomes
+        WHERE verdict = 'attributed' AND type = 'sale' AND (workspace_id, order_id) IN
         (
-            SELECT workspace_id, order_id
-            FROM sales_by_order_id
-            GROUP BY workspace_id, order_id
-            HAVING count() > 1
-            SETTINGS optimize_aggregation_in_order = 1
+            SELECT workspace_id, order_id FROM sales_by_order_id FINAL WHERE first_sale != last_sale
         )
     ),
     followers AS

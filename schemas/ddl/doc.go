@@ -23,8 +23,8 @@
 //     since two amounts of nineteen digits must not wrap around.
 //   - A view without a parameter has days of UTC. Those with the parameter tz have the
 //     days of a time zone, of which a quarter of an hour is a part.
-//   - effects_by_event_id and sales_by_order_id are rows of outcomes in the order of an
-//     id, one line for each: a line that is inserted twice counts once.
+//   - effects_by_event_id and sales_by_order_id sum up rows of outcomes by an id, by
+//     least and greatest values: a row that is summed up twice changes nothing.
 //   - One topic and partition, so one sink, writes a line of the rollup: its sums can
 //     be compared with the rows of that partition.
 //
