@@ -14,6 +14,8 @@
 //   - Nothing is written, and no verdict is judged again: verdicts are those of the
 //     rows. Standing amounts are computed from the rows, as the rules define them.
 //   - Two currencies are never added, and money is exact.
+//   - Wherever money is confirmed, the negatives that have no effect are beside it: see
+//     below.
 //   - An answer stays small in memory. Its bounds are named constants, and an answer
 //     that met one says so. Lists are read row by row.
 //   - A query names the columns that it reads, so a running process survives a
@@ -25,9 +27,23 @@
 // a Page of them; their rows are those of the views. The columns of a Conversion are
 // those of package ledger.
 //
-// Reader.Why collects every record with an event id: where it is in the log, its
-// verdict or what it waits for, the click as it was frozen, and the chain from the root
-// down with the standing amount of each event. Words for people are in words.go.
+// Reader.Why collects every record with an event id or an order id: where it is in the
+// log, its verdict or what it waits for, the click as it was frozen, the chain from the
+// root down with the standing amount of each event, and what a conflict differs in.
+// Words for people are in words.go.
+//
+// Reader.Negatives finds the negatives that were received and take nothing back. They
+// wait, are unattributed, lost as a conflict, or were refused by the gateway, under
+// whatever token. One belongs to an event that it names in parent_event_id or whose
+// event_id it has, to an order that it names in order_id, and, if it names neither, to
+// the positives of its token. Three tables are asked, outcomes, conversions and
+// rejections, by each of these columns on its own, so that an index on the column can be
+// used. Left out is what was sent again under its id and has effect since.
+//
+// Reader.CountOrders tells how often an order counts: by sales that have effect, in the
+// whole workspace. A sale that follows another one of its order is a shipment, and one
+// that came when nothing stood of those before it takes their place: neither counts
+// again.
 //
 // The standing amount of an event is its amount less the standing amounts of its
 // reversed children in the same currency, never below 0; an event without an amount is
