@@ -40,7 +40,7 @@ func (c command) parseAndRun(args []string, stdout, stderr io.Writer, environ fu
 	switch rest := fs.Args(); {
 	case err != nil:
 		err = usageError{err}
-	case slices.ContainsFunc(rest, func(a string) bool { return strings.HasPrefix(a, "-") }):
+	case !endsFlags(args, rest) && slices.ContainsFunc(rest, func(a string) bool { return strings.HasPrefix(a, "-") }):
 		err = usagef("flags come before arguments: %q", rest)
 	case c.args == "" && len(rest) > 0:
 		err = usagef("unexpected argument %q", rest[0])
@@ -70,4 +70,11 @@ func (c command) parseAndRun(args []string, stdout, stderr io.Writer, environ fu
 		fmt.Fprintf(stderr, "ctl %s: %v\n", c.name, err)
 	}
 	return 1
+}
+
+// endsFlags reports whether the arguments in rest, which end args, come after "--": then
+// they may begin with a hyphen, as a merchant's event id does.
+func endsFlags(args, rest []string) bool {
+	n := len(args) - len(rest)
+	return n > 0 && args[n-1] == "--"
 }

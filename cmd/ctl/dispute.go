@@ -23,7 +23,8 @@ func disputeCommands() []command {
 	return []command{{"dispute", "FILE.csv", about, func(fs *flag.FlagSet) func(context.Context, *call) error {
 		w := defineWarehouse(fs)
 		partner := fs.String("partner", "", "`id` of the partner who sent the list: only events of this partner "+
-			"count as \"attributed here\"; any partner of the workspace if empty")
+			"count as \"attributed here\", and the answer shows no token and nothing that names another partner or "+
+			"their events; if empty, any partner of the workspace counts, and the answer is for the workspace alone")
 		return func(ctx context.Context, c *call) error {
 			if len(c.args) != 1 {
 				return usagef("exactly one FILE.csv is required")
@@ -79,6 +80,10 @@ func (c *call) answerClaims(ctx context.Context, d *dispute.Dispute, claims *dis
 		}
 	}
 	c.printTotals(d.Totals())
+	if w := d.Warnings(); w != (dispute.Warnings{}) {
+		fmt.Fprintf(c.stderr, "claims of which a negative has no effect: %d; claims whose order counts several times: "+
+			"%d\n", w.WithoutEffect, w.Counted)
+	}
 	return nil
 }
 
@@ -90,7 +95,7 @@ func addedColumns(claims *dispute.Claims) ([]string, error) {
 			return strings.EqualFold(strings.TrimSpace(h), name)
 		})
 	}
-	added := []string{"verdict_here", "partner", "confirmed", "currency", "difference"}
+	added := []string{"verdict_here", "partner", "confirmed", "currency", "difference", "without_effect"}
 	for i, name := range added {
 		if i > 0 && columnOf(name) >= 0 {
 			name += "_here"
@@ -112,10 +117,11 @@ func answerCells(f *dispute.Finding, claims *dispute.Claims) []string {
 	}
 	return append(cells,
 		ledger.EscapeFormula(f.Words),
-		ledger.EscapeFormula(f.Partner),
+		ledger.EscapeFormula(f.PartnerCell()),
 		amountCell(f.Confirmed),
 		ledger.EscapeFormula(f.Currency),
-		amountCell(f.Difference))
+		amountCell(f.Difference),
+		ledger.EscapeFormula(strings.Join(f.WithoutEffectWords(), " | ")))
 }
 
 func amountCell(d *decimal.Decimal) string {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -17,16 +19,24 @@ import (
 const maxLinks = 50
 
 func whyCommands() []command {
-	about := "explains why an event counts as it does: click, verdict and reason in words, the chain from its " +
-		"root down, standing amounts, offsets"
-	return []command{{"why", "EVENT_ID", about, func(fs *flag.FlagSet) func(context.Context, *call) error {
+	about := "explains why an event, or each event of an order, counts as it does: click, verdict and reason in " +
+		"words, the chain from its root down, standing amounts, negatives without effect, offsets"
+	return []command{{"why", "EVENT_ID | -order ORDER_ID", about, func(fs *flag.FlagSet) func(context.Context,
+		*call) error {
 		w := defineWarehouse(fs)
+		order := fs.String("order", "", "`id` of an order, instead of EVENT_ID")
 		return func(ctx context.Context, c *call) error {
-			if len(c.args) != 1 || c.args[0] == "" {
-				return usagef("exactly one EVENT_ID is required")
+			column, key := report.ByOrderID, *order
+			switch {
+			case key != "" && len(c.args) > 0:
+				return usagef("EVENT_ID beside -order: ask about an event or about an order")
+			case key == "" && (len(c.args) != 1 || c.args[0] == ""):
+				return usagef("exactly one EVENT_ID is required, or -order")
+			case key == "":
+				column, key = report.ByEventID, c.args[0]
 			}
 			return w.withReader(ctx, func(r *report.Reader) error {
-				answer, err := r.Why(ctx, w.workspace, c.args[0])
+				answer, err := r.Why(ctx, w.workspace, column, key)
 				if err != nil {
 					return err
 				}
@@ -53,34 +63,69 @@ func replaceControls(text string) string {
 }
 
 func (c *call) printAnswer(a *report.Answer) {
-	if len(a.Records) == 0 && len(a.Refused) == 0 {
-		c.say("%s: never received in workspace %s: neither accepted nor refused under this id", a.EventID, a.Workspace)
+	if a.IsEmpty() {
+		subject := a.Key
+		if a.Column == report.ByOrderID {
+			subject = "order " + a.Key
+		}
+		c.say("%s: never received in workspace %s: neither accepted nor refused under this id",
+			replaceControls(subject), a.Workspace)
 		return
 	}
 	for _, e := range a.Records {
-		c.printRecord(e)
+		c.printRecord(e, len(a.Negatives) > 0)
 	}
 	if a.More {
 		c.say("more records have this id; these are the first %d", len(a.Records))
 	}
 	if a.Tokens > 1 {
-		c.say("event_id_reuse: %s has effect under %d tokens, so it counts %d times", a.EventID, a.Tokens, a.Tokens)
+		c.say("event_id_reuse: %s has effect under %d tokens, so it counts %d times",
+			replaceControls(a.Key), a.Tokens, a.Tokens)
+	}
+	for _, count := range a.Counted {
+		c.say("order_reuse: order %s is %s", replaceControls(strconv.Quote(count.OrderID)),
+			replaceControls(count.Words()))
 	}
 	for _, r := range a.Refused {
-		c.say("%s: refused by the gateway %s with status %d: %s",
-			a.EventID, ledger.FormatTime(r.ReceivedAt), r.Status, r.Words())
+		c.say("%s: refused by the gateway %s with status %d: %s", replaceControls(cmp.Or(r.EventID, a.Key)),
+			ledger.FormatTime(r.ReceivedAt), r.Status, replaceControls(r.Words()))
+	}
+	if a.MoreRefused {
+		c.say("more refusals have this id; these are the newest %d", len(a.Refused))
+	}
+	c.printNegatives(a)
+}
+
+// printNegatives prints the negatives without effect that belong to an answer.
+func (c *call) printNegatives(a *report.Answer) {
+	for _, n := range a.Negatives {
+		c.say("%s: %s", replaceControls(n.Subject()), replaceControls(n.Words()))
+		at := fmt.Sprintf("received %s, token %s", ledger.FormatTime(n.ReceivedAt), cmp.Or(n.ClickToken, "none"))
+		if n.Refusal == nil {
+			at += fmt.Sprintf(", conversions %d/%d", n.Partition, n.Offset)
+		}
+		c.printField("look at", "%s", at)
+	}
+	if a.MoreNegatives {
+		c.say("there may be more negatives without effect than these %d", len(a.Negatives))
 	}
 }
 
-func (c *call) printRecord(e *report.Record) {
+func (c *call) printRecord(e *report.Record, hasNegatives bool) {
+	state := verdictWords(e.Event)
 	if e.Wait != nil {
-		c.say("%s: waiting: %s", e.EventID, e.Wait.Words())
-	} else {
-		c.say("%s: %s: %s", e.EventID, verdictWords(e.Event), e.Words())
+		state = e.State()
 	}
+	c.say("%s: %s: %s", replaceControls(e.EventID), state, replaceControls(e.Words()))
 	c.printClick(e)
 	c.printField("event", "%s, happened %s, received %s",
 		describeEvent(e.Event), ledger.FormatTime(e.OccurredAt), ledger.FormatTime(e.ReceivedAt))
+	if e.Named != nil {
+		c.printField("names", "%s", e.Named)
+	}
+	for _, d := range e.Differs {
+		c.printField("differs", "%s: %q at first, %q here", d.Field, d.First, d.This)
+	}
 	if e.ReasonText != "" {
 		c.printField("", "the merchant's reason: %s", e.ReasonText)
 	}
@@ -90,7 +135,7 @@ func (c *call) printRecord(e *report.Record) {
 	for _, flag := range e.Flags {
 		c.printField("flag", "%s: %s", flag, report.FlagWords(flag))
 	}
-	c.printChain(e)
+	c.printChain(e, hasNegatives)
 	if e.Wait != nil {
 		c.printField("look at", "conversions %d/%d", e.Partition, e.Offset)
 		return
@@ -132,9 +177,13 @@ func (c *call) printClick(e *report.Record) {
 }
 
 // printChain prints the tree of events if it has more than one.
-func (c *call) printChain(e *report.Record) {
+func (c *call) printChain(e *report.Record, hasNegatives bool) {
 	if len(e.Chain) == 1 && e.Chain[0].Standing != nil {
-		c.printField("standing", "%s: nothing was taken back", e.Chain[0].Standing.Left())
+		text := e.Chain[0].Standing.Left() + ": nothing was taken back"
+		if hasNegatives {
+			text += ", but see what was received without effect, below"
+		}
+		c.printField("standing", "%s", text)
 	}
 	if len(e.Chain) < 2 {
 		return

@@ -22,6 +22,7 @@ type Event struct {
 	EventName     string    `ch:"event_name"`      // the merchant's name for it
 	OccurredAt    time.Time `ch:"occurred_at"`     // as the merchant says
 	ReceivedAt    time.Time `ch:"received_at"`     // by the gateway
+	EnteredAt     time.Time `ch:"entered_at"`      // the log; of a judged event it is not read
 	AmountMinor   *int64    `ch:"amount_minor"`    // in the currency's smallest unit; nil: no amount
 	Currency      string    `ch:"currency"`        // ISO 4217
 	Exponent      uint8     `ch:"exponent"`        // digits of the currency
@@ -156,7 +157,7 @@ const (
 	decided_at, estimated_reward_minor, reward_currency, reward_exponent, first_offset, src_partition, src_offset,
 	clicked_at, ` + clickColumns
 	conversionColumns = bodyColumns + `,
-	src_partition AS event_partition, src_offset AS event_offset`
+	entered_at, src_partition AS event_partition, src_offset AS event_offset`
 )
 
 // readOutcomes reads judged events. condition is SQL of this package and may use
@@ -175,6 +176,21 @@ func (r *Reader) readConversions(ctx context.Context, workspace, condition strin
 SELECT `+conversionColumns+`
 FROM conversions
 WHERE workspace_id = {w:String} AND `+condition, args)
+}
+
+// readWaiting reads received events without verdict. condition is as in readOutcomes and
+// selects events; judged is one that selects their rows, and maybe others; limit comes
+// after the order.
+func (r *Reader) readWaiting(ctx context.Context, workspace, condition, judged, limit string, args ...any) (
+	[]*Event, error) {
+	return r.readConversions(ctx, workspace, condition+`
+	AND (src_partition, src_offset) NOT IN
+	(
+		SELECT event_partition, event_offset
+		FROM outcomes
+		WHERE workspace_id = {w:String} AND `+judged+`
+	)
+ORDER BY received_at, src_partition, src_offset`+limit, args...)
 }
 
 func (r *Reader) readEvents(ctx context.Context, workspace, query string, args []any) (found []*Event, err error) {
@@ -217,14 +233,7 @@ LIMIT {n:UInt64}`, args...)
 	if err != nil {
 		return nil, nil, err
 	}
-	waiting, err = r.readConversions(ctx, workspace, named+`
-	AND (src_partition, src_offset) NOT IN
-	(
-		SELECT event_partition, event_offset
-		FROM outcomes
-		WHERE workspace_id = {w:String} AND `+named+`
-	)
-ORDER BY src_partition, src_offset
+	waiting, err = r.readWaiting(ctx, workspace, named, named, `
 LIMIT 20 BY event_id, click_token
 LIMIT {n:UInt64}`, args...)
 	return judged, waiting, err
@@ -254,57 +263,6 @@ LIMIT 1 BY click_token`,
 		byToken[found[i].Token] = &found[i].Click
 	}
 	return byToken, nil
-}
-
-// Refusal is what the gateway answered instead of accepting an event.
-type Refusal struct {
-	EventID    string    `ch:"event_id"`    // may be empty
-	ClickToken string    `ch:"click_token"` // may be empty
-	ReceivedAt time.Time `ch:"received_at"` // by the gateway
-	Status     uint16    `ch:"status"`      // of the HTTP response
-	Code       string    `ch:"code"`        // of the problem
-	Field      string    `ch:"field"`       // that is to blame; may be empty
-	Detail     string    `ch:"detail"`      // in words; may be empty
-}
-
-// Refusals returns the newest refusals of each event id, at most so many, the newest
-// first.
-func (r *Reader) Refusals(ctx context.Context, workspace string, ids []string, each int) (found []Refusal, err error) {
-	if len(ids) == 0 {
-		return nil, nil
-	}
-	err = r.conn.Select(ctx, &found, `
-SELECT event_id, click_token, received_at, status, code, field, detail
-FROM rejections
-WHERE workspace_id = {w:String} AND event_id IN {ids:Array(String)}
-ORDER BY received_at DESC, src_offset DESC
-LIMIT {each:UInt32} BY event_id`,
-		clickhouse.Named("w", workspace), clickhouse.Named("ids", ids), clickhouse.Named("each", each))
-	if err != nil {
-		return nil, fmt.Errorf("reading rejections: %w", err)
-	}
-	return found, nil
-}
-
-// Grace returns how long events of a partition may wait, by its newest Progress; 0 if
-// there is none.
-func (r *Reader) Grace(ctx context.Context, partition uint32) (time.Duration, error) {
-	var found []struct {
-		GraceMs uint64 `ch:"grace_ms"`
-	}
-	err := r.conn.Select(ctx, &found, `
-SELECT grace_ms
-FROM progress
-WHERE partition = {p:UInt32}
-ORDER BY src_offset DESC
-LIMIT 1`, clickhouse.Named("p", partition))
-	if err != nil {
-		return 0, fmt.Errorf("reading progress: %w", err)
-	}
-	if len(found) == 0 {
-		return 0, nil
-	}
-	return time.Duration(found[0].GraceMs) * time.Millisecond, nil
 }
 
 // One query names at most MaxKeys ids or tokens in a parameter, and at most

@@ -77,3 +77,6 @@ func readRows(ctx context.Context, conn *clickhouse.Conn, subject, query string,
 	}
 	return nil
 }
+
+// joinColumns lists the columns of a row type for a SELECT.
+func joinColumns[T any]() string { return strings.Join(ColumnNames[T](), ", ") }

@@ -16,11 +16,13 @@ import (
 )
 
 // Rows made by hand, and what is said about them: testdata/answers. `exec` runs
-// statements, `why` and `dispute` print an answer's structure.
+// statements; `events`, `settle` and `watermark` are those of an eventScript; `why`,
+// `order` and `dispute` print an answer's structure.
 func TestAnswers(t *testing.T) {
 	datadriven.Walk(t, "testdata/answers", func(t *testing.T, path string) {
 		conn := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
 		reader := report.New(conn)
+		script := &eventScript{conn: conn}
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			var out strings.Builder
 			workspace, partner := "acme", ""
@@ -33,9 +35,23 @@ func TestAnswers(t *testing.T) {
 						t.Fatalf("%s: %v", d.Pos, err)
 					}
 				}
-			case "why":
+			case "events":
+				if len(script.events) == 0 {
+					script.prepare(t)
+				}
+				for line := range strings.Lines(d.Input) {
+					script.add(t, line)
+				}
+			case "settle":
+				for line := range strings.Lines(d.Input) {
+					script.settle(t, line)
+				}
+			case "watermark":
+				script.progress(t, 1, strings.TrimSpace(d.Input))
+			case "why", "order":
+				column := map[string]report.KeyColumn{"why": report.ByEventID, "order": report.ByOrderID}[d.Cmd]
 				for _, id := range strings.Fields(d.Input) {
-					answer, err := reader.Why(t.Context(), workspace, id)
+					answer, err := reader.Why(t.Context(), workspace, column, id)
 					if err != nil {
 						t.Fatalf("%s: %v", d.Pos, err)
 					}
@@ -52,8 +68,11 @@ func TestAnswers(t *testing.T) {
 }
 
 func writeAnswer(out *strings.Builder, a *report.Answer) {
-	fmt.Fprintf(out, "%s: %d events, %d refused, effect under %d tokens\n", a.EventID, len(a.Records), len(a.Refused),
+	fmt.Fprintf(out, "%s: %d events, %d refused, effect under %d tokens\n", a.Key, len(a.Records), len(a.Refused),
 		a.Tokens)
+	for _, count := range a.Counted {
+		fmt.Fprintf(out, "  order %q %s\n", count.OrderID, count.Words())
+	}
 	for _, r := range a.Refused {
 		fmt.Fprintf(out, "  refused %s %d %s\n", ledger.FormatTime(r.ReceivedAt), r.Status, r.Words())
 	}
@@ -64,8 +83,11 @@ func writeAnswer(out *strings.Builder, a *report.Answer) {
 				e.Snapshot.LinkID,
 				e.Snapshot.PartnerID, e.Snapshot.ProgramID)
 		}
-		if e.Wait != nil {
-			fmt.Fprintf(out, "    wait %s\n", e.Wait.Words())
+		if e.Named != nil {
+			fmt.Fprintf(out, "    names %s\n", e.Named)
+		}
+		for _, d := range e.Differs {
+			fmt.Fprintf(out, "    differs %s %q %q\n", d.Field, d.First, d.This)
 		}
 		for _, l := range e.Chain {
 			standing := "no effect"
@@ -79,6 +101,16 @@ func writeAnswer(out *strings.Builder, a *report.Answer) {
 			fmt.Fprintf(out, "    %s%s %s %s: %s%s\n", strings.Repeat("  ", l.Depth), l.EventID, l.Type, l.Verdict,
 				standing, this)
 		}
+	}
+	writeNegatives(out, a)
+}
+
+func writeNegatives(out *strings.Builder, a *report.Answer) {
+	for _, n := range a.Negatives {
+		fmt.Fprintf(out, "  ! %s: %s\n", n.Subject(), n.Words())
+	}
+	if a.MoreNegatives {
+		fmt.Fprintf(out, "  ! more than %d\n", len(a.Negatives))
 	}
 }
 
@@ -102,8 +134,11 @@ func writeDispute(t *testing.T, out *strings.Builder, d *dispute.Dispute, list s
 			}
 			return ledger.FormatDecimal(*d)
 		}
-		fmt.Fprintf(out, "%d: %s | partner %q | confirmed %s %s | difference %s\n", f.Line, f.Words, f.Partner,
+		fmt.Fprintf(out, "%d: %s | partner %q | confirmed %s %s | difference %s\n", f.Line, f.Words, f.PartnerCell(),
 			text(f.Confirmed), f.Currency, text(f.Difference))
+		for _, words := range f.WithoutEffectWords() {
+			fmt.Fprintf(out, "   ! %s\n", words)
+		}
 		if !strings.HasPrefix(f.Words, string(f.Verdict)) && f.Words != "attributed to no partner" {
 			t.Errorf("the words %q are not about %q", f.Words, f.Verdict)
 		}

@@ -4,35 +4,57 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
-	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/ledger"
 )
 
-// MaxSame is how many records with one event id an answer names, and how many refusals.
+// MaxSame is how many records with one event id or order id an answer names, and how many
+// refusals.
 const MaxSame = 20
 
-// Answer is all that is known about an event id.
+// maxNamed is how many events of its chains are looked for in negatives.
+const maxNamed = 1000
+
+// Answer is all that is known about an event id, or about an order id.
 type Answer struct {
-	Workspace string    // id
-	EventID   string    // that was asked for
-	Records   []*Record // with this id, in the order of receipt: at most MaxSame
-	More      bool      // there are more records than these
-	Refused   []Refusal // by the gateway, the newest first
-	Tokens    int       // under which the id has effect; several: it counts several times
+	Workspace   string    // id
+	Column      KeyColumn // of what was asked for
+	Key         string    // that was asked for
+	Records     []*Record // with this id, in the order of receipt: at most MaxSame
+	More        bool      // there are more records than these
+	Refused     []Refusal // by the gateway, the newest first: at most MaxSame
+	MoreRefused bool      // there are more refusals than these
+	Tokens      int       // under which an event id has effect; several: it counts several times
+	// Negatives that were received without effect and belong to the records, to the
+	// events of their chains, or to their orders: at most MaxNegatives.
+	Negatives     []*Negative
+	MoreNegatives bool         // there are, or may be, more negatives than these
+	Counted       []OrderCount // of the records' orders, those that count several times
+}
+
+// IsEmpty reports whether nothing is known about what was asked for.
+func (a *Answer) IsEmpty() bool {
+	return len(a.Records) == 0 && len(a.Refused) == 0 && len(a.Negatives) == 0
 }
 
 // Record is one record with the asked id, and why it counts as it does.
 type Record struct {
 	*Event
-	Snapshot *Click      // the click, that of the verdict where there is one; nil: unknown here
-	Wait     *Wait       // what the event waits for; nil once there is a verdict
-	Chain    []ChainStep // from the root down, depth first; empty for a duplicate or conflict
-	ChainCut bool        // the chain is longer than MaxChain or MaxDepth: no standing amount is known
+	Snapshot  *Click       // the click, that of the verdict where there is one; nil: unknown here
+	Wait      *Wait        // what the event waits for; nil once there is a verdict
+	Named     *Naming      // what the event named; nil: it is not known
+	Elsewhere []*Event     // of what found no parent, under other tokens: the parent, else sales of its order
+	Differs   []Difference // of a conflict: from the first event of its id
+	Chain     []ChainStep  // from the root down, depth first; empty for a duplicate or conflict
+	ChainCut  bool         // the chain is longer than MaxChain or MaxDepth: no standing amount is known
 }
+
+// Naming is what an event named, as the merchant sent it.
+type Naming struct{ Parent, Order string }
 
 // Standing is what is left of an event: an amount, or, without one, one unit or none.
 type Standing struct {
@@ -40,82 +62,153 @@ type Standing struct {
 	Unit  bool   // something is left
 }
 
-// What an event waits for.
-const (
-	WaitsForClick  = "click"
-	WaitsForParent = "parent"
-	// WaitsForProcessor: nothing in the tables is missing. The event is about to be
-	// judged.
-	WaitsForProcessor = "processor"
-)
-
-// Wait says for what and until when an event has no verdict, as far as the tables tell.
-type Wait struct {
-	For         string     // one of the constants above
-	Until       *time.Time // received_at and the grace; nil: no Progress says how long the grace is
-	Read        bool       // the processor was past this event when the tables were last complete
-	Parent      string     // that the event names; "": the latest sale of Order, or the token's only one
-	Order       string     // that the event names; may be empty
-	ParentWaits bool       // the parent was received, and waits itself
-	Withheld    bool       // the click is known, but its token was never shown, so it counts as unknown
-	TokenReason string     // why it was not shown
-}
-
-// Why collects what is known about an event id.
-func (r *Reader) Why(ctx context.Context, workspace, eventID string) (*Answer, error) {
-	answer := &Answer{Workspace: workspace, EventID: eventID}
-	events, err := r.readSameID(ctx, workspace, eventID)
+// Why collects what is known about an event id, or about an order id.
+func (r *Reader) Why(ctx context.Context, workspace string, column KeyColumn, key string) (*Answer, error) {
+	answer := &Answer{Workspace: workspace, Column: column, Key: key}
+	judged, received, err := r.readSame(ctx, workspace, column, key)
 	if err != nil {
 		return nil, err
 	}
+	events := mergeRecords(judged, received)
 	if len(events) > MaxSame {
 		events = events[:MaxSame]
 		answer.More = true
 	}
-	if answer.Tokens, err = r.countTokens(ctx, workspace, eventID); err != nil {
+	if column == ByEventID {
+		if answer.Tokens, err = r.countTokens(ctx, workspace, key); err != nil {
+			return nil, err
+		}
+	}
+	if answer.Refused, err = r.Refusals(ctx, workspace, column, []string{key}, MaxSame+1); err != nil {
 		return nil, err
 	}
-	if answer.Refused, err = r.Refusals(ctx, workspace, []string{eventID}, MaxSame); err != nil {
+	if len(answer.Refused) > MaxSame {
+		answer.Refused = answer.Refused[:MaxSame]
+		answer.MoreRefused = true
+	}
+	if err := r.explainRecords(ctx, answer, events); err != nil {
 		return nil, err
 	}
+	sent := map[recordPosition]*Event{}
+	for _, e := range received {
+		sent[e.position()] = e
+	}
+	for _, record := range answer.Records {
+		record.Named = namingOf(record.Event, sent[record.position()])
+	}
+	return answer, r.addWhatStandsAgainst(ctx, answer)
+}
+
+// explainRecords makes records of events.
+func (r *Reader) explainRecords(ctx context.Context, answer *Answer, events []*Event) error {
 	var tokens []string
 	for _, e := range events {
 		tokens = append(tokens, e.ClickToken)
 	}
-	clicks, err := r.Clicks(ctx, workspace, tokens)
+	clicks, err := r.Clicks(ctx, answer.Workspace, tokens)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	around, err := r.readSurroundings(ctx, answer.Workspace, events)
+	if err != nil {
+		return err
+	}
+	contents, err := r.readContents(ctx, answer.Workspace, events)
+	if err != nil {
+		return err
 	}
 	for _, e := range events {
 		record := &Record{Event: e, Snapshot: clicks[e.ClickToken]}
 		if e.At != nil {
 			record.Snapshot = &e.Click
 		}
-		if err := r.explain(ctx, workspace, record); err != nil {
-			return nil, fmt.Errorf("explaining conversions %d/%d: %w", e.Partition, e.Offset, err)
+		switch event.Verdict(e.Verdict) {
+		case "":
+			record.Wait = around.waitOf(e)
+		case event.Conflict:
+			record.Differs = differences(contents.firstOf(e), contents[e.position()])
+		case event.Unattributed:
+			record.Elsewhere = around.elsewhere(e)
+		}
+		if err := r.addChain(ctx, answer.Workspace, record); err != nil {
+			return fmt.Errorf("explaining conversions %d/%d: %w", e.Partition, e.Offset, err)
 		}
 		answer.Records = append(answer.Records, record)
 	}
-	return answer, nil
+	return nil
 }
 
-// readSameID reads the records with an event id, judged or not, in the order of
-// receipt: of each at most MaxSame + 1.
-func (r *Reader) readSameID(ctx context.Context, workspace, eventID string) ([]*Event, error) {
-	args := []any{clickhouse.Named("id", eventID), clickhouse.Named("n", MaxSame+1)}
-	judged, err := r.readOutcomes(ctx, workspace, `event_id = {id:String}
+// addWhatStandsAgainst adds to an answer what makes its standing amounts doubtful:
+// negatives without effect, and orders that count several times.
+func (r *Reader) addWhatStandsAgainst(ctx context.Context, answer *Answer) error {
+	named := NewNamed()
+	named.AddKey(answer.Column, answer.Key)
+	var orders []string
+	cut := false
+	for _, record := range answer.Records {
+		named.AddEvent(record.Event)
+		if record.OrderID != "" {
+			orders = append(orders, record.OrderID)
+		}
+		for _, step := range record.Chain {
+			if len(named.ids) >= maxNamed {
+				cut = true
+				break
+			}
+			if step.Effect != 0 {
+				named.AddEvent(step.Event)
+			}
+		}
+	}
+	negatives, err := r.Negatives(ctx, answer.Workspace, named)
+	if err != nil {
+		return err
+	}
+	answer.Negatives, answer.MoreNegatives = negatives.Of(named)
+	answer.MoreNegatives = answer.MoreNegatives || cut
+	counts, err := r.CountOrders(ctx, answer.Workspace, orders)
+	if err != nil {
+		return err
+	}
+	for _, order := range slices.Sorted(maps.Keys(counts)) {
+		if counts[order].Times() > 1 {
+			answer.Counted = append(answer.Counted, counts[order])
+		}
+	}
+	return nil
+}
+
+// namingOf is what an event named, if it is a negative or follows another. sent is its
+// record in `conversions`, nil if that is not at hand: then only rows without a parent
+// that was found say it.
+func namingOf(e, sent *Event) *Naming {
+	switch {
+	case e.isPositive() && e.ParentEventID == "":
+		return nil
+	case sent != nil:
+		return &Naming{sent.ParentEventID, sent.OrderID}
+	case e.Effect == 0 && e.ParentType == "":
+		return &Naming{e.ParentEventID, e.OrderID}
+	}
+	return nil
+}
+
+// readSame reads the records with an event id or order id, in the order of receipt: of
+// those that are judged and of those that were received at most MaxSame + 1.
+func (r *Reader) readSame(ctx context.Context, workspace string, column KeyColumn, key string) (judged,
+	received []*Event, err error) {
+	args := []any{clickhouse.Named("keys", []string{key}), clickhouse.Named("n", MaxSame+1)}
+	having := string(column) + " IN {keys:Array(String)}"
+	judged, err = r.readOutcomes(ctx, workspace, having+`
 ORDER BY received_at, event_partition, event_offset
 LIMIT {n:UInt32}`, args...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	received, err := r.readConversions(ctx, workspace, `event_id = {id:String}
+	received, err = r.readConversions(ctx, workspace, having+`
 ORDER BY received_at, src_partition, src_offset
 LIMIT {n:UInt32}`, args...)
-	if err != nil {
-		return nil, err
-	}
-	return mergeRecords(judged, received), nil
+	return judged, received, err
 }
 
 // mergeRecords unites judged events with the received ones that have no verdict, in the
@@ -153,13 +246,9 @@ WHERE workspace_id = {w:String} AND event_id = {id:String} AND effect != 0`,
 	return int(found[0].Tokens), nil
 }
 
-// explain fills in what the event waits for, or its chain.
-func (r *Reader) explain(ctx context.Context, workspace string, record *Record) (err error) {
+// addChain fills in the chain of an event.
+func (r *Reader) addChain(ctx context.Context, workspace string, record *Record) error {
 	switch event.Verdict(record.Verdict) {
-	case "":
-		if record.Wait, err = r.readWait(ctx, workspace, record.Event, record.Snapshot); err != nil {
-			return err
-		}
 	case event.Duplicate, event.Conflict:
 		return nil // the chain is that of the first event with this id
 	}
@@ -195,67 +284,4 @@ func addStandingAmounts(chain []ChainStep) {
 			chain[i].Standing.Money = &Money{ledger.MinorUnits(n, step.Exponent), step.Currency}
 		}
 	}
-}
-
-// readWait finds out what an event without verdict lacks.
-func (r *Reader) readWait(ctx context.Context, workspace string, e *Event, click *Click) (*Wait, error) {
-	w := &Wait{For: WaitsForProcessor}
-	grace, err := r.Grace(ctx, e.Partition)
-	if err != nil {
-		return nil, err
-	}
-	if grace > 0 {
-		until := e.ReceivedAt.Add(grace)
-		w.Until = &until
-	}
-	if w.Read, err = r.wasRead(ctx, e); err != nil {
-		return nil, err
-	}
-	switch {
-	case click == nil:
-		w.For = WaitsForClick
-		return w, nil
-	case click.TokenStatus != string(event.TokenAppended):
-		w.For = WaitsForClick
-		w.Withheld = true
-		w.TokenReason = click.TokenReason
-		return w, nil
-	case e.isPositive():
-		return w, nil
-	}
-	return w, r.addParentWait(ctx, workspace, e, w)
-}
-
-// wasRead reports whether the processor was past an event when the tables were last
-// complete.
-func (r *Reader) wasRead(ctx context.Context, e *Event) (bool, error) {
-	var reached []struct {
-		Position uint64 `ch:"conversions_position"`
-	}
-	if err := r.conn.Select(ctx, &reached,
-		"SELECT conversions_position FROM progress_reached WHERE partition = {p:UInt32}",
-		clickhouse.Named("p", e.Partition)); err != nil {
-		return false, fmt.Errorf("reading progress: %w", err)
-	}
-	return len(reached) > 0 && reached[0].Position > e.Offset, nil
-}
-
-// addParentWait fills in which parent a negative waits for, if it waits for one.
-func (r *Reader) addParentWait(ctx context.Context, workspace string, e *Event, w *Wait) error {
-	w.Parent = e.ParentEventID
-	w.Order = e.OrderID
-	if w.Parent == "" {
-		w.For = WaitsForParent
-		return nil
-	}
-	parent, err := r.readFirst(ctx, workspace, e.parentKey())
-	if err != nil || parent != nil {
-		return err
-	}
-	w.For = WaitsForParent
-	received, err := r.readConversions(ctx, workspace, `click_token = {token:String}
-	AND event_id = {id:String}
-LIMIT 1`, clickhouse.Named("token", e.ClickToken), clickhouse.Named("id", w.Parent))
-	w.ParentWaits = len(received) > 0
-	return err
 }

@@ -2,6 +2,8 @@ package report
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -171,29 +173,155 @@ func (r *Refusal) Words() string {
 
 // Words explains what an event waits for, and until when.
 func (w *Wait) Words() string {
-	var text string
-	switch {
-	case w.Withheld:
-		text = "its click is known, but the token was not shown because " + TokenWords(w.TokenReason) +
-			": it waits in vain"
-	case w.For == WaitsForClick:
-		text = "it waits for its click"
-	case w.For == WaitsForProcessor:
-		text = "nothing that it needs is missing: it is about to be judged"
-	case w.ParentWaits:
-		text = "it waits for its parent " + w.Parent + ", which waits itself"
-	case w.Parent != "":
-		text = "it waits for its parent " + w.Parent + ", which has not come"
-	case w.Order != "":
-		text = "it waits for a sale of order " + w.Order
-	default:
-		text = "it names no parent, and waits for a sale under its token"
+	if w.Overdue {
+		return "its row is missing: its wait is over, the processor is past it, and the tables have no verdict"
 	}
+	text := w.what()
 	if w.Until != nil && w.For != WaitsForProcessor {
 		text += ", until " + ledger.FormatTime(*w.Until)
 	}
 	if !w.Read {
 		text += "; as far as the tables go, the processor has not read it yet"
+	}
+	return text
+}
+
+func (w *Wait) what() string {
+	switch {
+	case w.Withheld:
+		return "its click is known, but the token was not shown because " + TokenWords(w.TokenReason) +
+			": it waits in vain"
+	case w.For == WaitsForClick:
+		return "it waits for its click"
+	case w.For == WaitsForProcessor:
+		return "nothing that it needs is missing: it is about to be judged"
+	case w.ParentWaits:
+		return "it waits for its parent " + strconv.Quote(w.Parent) + ", which waits itself"
+	case len(w.Elsewhere) > 0:
+		return elsewhereWords(w.Parent, w.Order, w.Elsewhere) + "; under its own, it waits"
+	case w.Parent != "":
+		return "it waits for its parent " + strconv.Quote(w.Parent) + ", which has not come"
+	case w.Order != "":
+		return "it waits for a sale of order " + strconv.Quote(w.Order)
+	}
+	return "it names no parent, and waits for a sale under its token"
+}
+
+// elsewhereWords says under which other tokens the parent of a negative is, or a sale of
+// its order.
+func elsewhereWords(parent, order string, elsewhere []*Event) string {
+	var tokens []string
+	for _, e := range elsewhere {
+		tokens = append(tokens, e.ClickToken)
+	}
+	under := "is under another token, " + joinSome(tokens)
+	if parent == elsewhere[0].EventID {
+		return "its parent " + strconv.Quote(parent) + " " + under
+	}
+	sale := "a " + elsewhere[0].Type + " of its order " + strconv.Quote(order) + " " + under
+	if parent == "" {
+		return sale
+	}
+	return "its parent " + strconv.Quote(parent) + " is nowhere, " + sale
+}
+
+// joinSome joins the first of many texts, each once.
+func joinSome(texts []string) string {
+	const shown = 3
+	texts = slices.Compact(slices.Sorted(slices.Values(texts)))
+	if len(texts) > shown {
+		return fmt.Sprintf("%s and %d more", strings.Join(texts[:shown], ", "), len(texts)-shown)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// String is parent "s1", order "1001", as far as the event named them.
+func (n *Naming) String() string {
+	switch {
+	case n.Parent == "" && n.Order == "":
+		return "neither parent nor order"
+	case n.Order == "":
+		return "parent " + strconv.Quote(n.Parent)
+	case n.Parent == "":
+		return "order " + strconv.Quote(n.Order)
+	}
+	return "parent " + strconv.Quote(n.Parent) + ", order " + strconv.Quote(n.Order)
+}
+
+// Words explains the verdict of a record, or what it waits for.
+func (r *Record) Words() string {
+	if r.Wait != nil {
+		return r.Wait.Words()
+	}
+	words := r.Event.Words()
+	switch {
+	case len(r.Elsewhere) > 0 && r.Reason == event.ReasonParentNotFound:
+		words = elsewhereWords(r.ParentEventID, r.OrderID, r.Elsewhere)
+	case len(r.Elsewhere) > 0:
+		words += "; " + elsewhereWords(r.ParentEventID, r.OrderID, r.Elsewhere)
+	case r.Verdict == string(event.Conflict):
+		words += differsWords(r.Differs)
+	}
+	return words
+}
+
+// State is how far a record has come, in one word: judged, waiting, or overdue.
+func (r *Record) State() string { return r.Wait.state() }
+
+// state is waiting or overdue; of an event that waits for nothing, judged.
+func (w *Wait) state() string {
+	switch {
+	case w == nil:
+		return "judged"
+	case w.Overdue:
+		return "overdue"
+	}
+	return "waiting"
+}
+
+// differsWords names the fields in which a conflict differs, behind its verdict.
+func differsWords(list []Difference) string {
+	if len(list) == 0 {
+		return ""
+	}
+	var fields []string
+	for _, d := range list {
+		fields = append(fields, d.Field)
+	}
+	return ": it differs in " + strings.Join(fields, ", ")
+}
+
+// Words is how often an order counts, and by which sales.
+func (c OrderCount) Words() string { return c.Counted() + ": " + c.IDs() }
+
+// IDs are the ids of the first sales.
+func (c OrderCount) IDs() string {
+	tokens := map[string]int{} // by event id
+	for _, sale := range c.Sales {
+		tokens[sale.EventID]++
+	}
+	var ids []string
+	for id, n := range tokens {
+		if n > 1 {
+			id += fmt.Sprintf(" under %d tokens", n)
+		}
+		ids = append(ids, id)
+	}
+	return joinSome(ids)
+}
+
+// Counted is such as counted 2 times, of which 1 stands.
+func (c OrderCount) Counted() string {
+	text := fmt.Sprintf("counted %d times", c.Times())
+	if c.More {
+		text = fmt.Sprintf("counted at least %d times", c.Times())
+	}
+	switch {
+	case c.Standing == c.Times():
+	case c.Standing == 1:
+		text += ", of which 1 stands"
+	default:
+		text += fmt.Sprintf(", of which %d stand", c.Standing)
 	}
 	return text
 }

@@ -23,6 +23,9 @@ type Verdict string
 // The verdicts on a claim. The first that applies counts.
 const (
 	Attributed Verdict = "attributed here"
+	// attributed, and a refund was received that takes nothing back; for other types see
+	// withoutEffect
+	Unrefunded Verdict = "attributed, but a refund of it has no effect"
 	// attributed, and taken back until nothing is left
 	Reversed      Verdict = "reversed"
 	Duplicate     Verdict = "duplicate"                     // of an earlier line, or of another event
@@ -35,11 +38,16 @@ const (
 	NeverReceived Verdict = "never received"
 )
 
+// withoutEffect is Unrefunded for a type of negatives.
+func withoutEffect(kind event.Type) Verdict {
+	return Verdict(strings.Replace(string(Unrefunded), string(event.Refund), string(kind), 1))
+}
+
 // Finding is the answer to one claim.
 type Finding struct {
 	Claim
 	Verdict    Verdict
-	Words      string           // the verdict, with its details
+	Words      string           // the verdict, with its details, for the claimant's eyes
 	Partner    string           // id of the click's partner; "": none is known
 	Confirmed  *decimal.Decimal // what stands, in Currency; nil: no amount on either side
 	Currency   string           // the claim's, else that of the events
@@ -49,6 +57,46 @@ type Finding struct {
 	// back beyond what stood, and what was given back beyond what was taken.
 	TakenBeyond []report.Money
 	GivenBeyond []report.Money
+
+	// Negatives that belong to the claim and have no effect: at most report.MaxNegatives.
+	WithoutEffect     []*report.Negative
+	MoreWithoutEffect bool // there are, or may be, more of them
+	// Counted is how often the order counts in the workspace; nil: once.
+	Counted *report.OrderCount
+
+	claimant string          // id of the partner whose list this is; "": anybody
+	tokens   map[string]bool // of the events that are attributed here
+}
+
+// PartnerCell is Partner, unless the claimant must not see it.
+func (f *Finding) PartnerCell() string {
+	if f.claimant != "" && f.Partner != f.claimant {
+		return ""
+	}
+	return f.Partner
+}
+
+// WithoutEffectWords says of each negative without effect why it has none and what would
+// cure that, for the claimant's eyes. Of an order that is not theirs a partner learns
+// nothing.
+func (f *Finding) WithoutEffectWords() (words []string) {
+	if f.claimant != "" && len(f.tokens) == 0 {
+		return nil
+	}
+	for _, n := range f.WithoutEffect {
+		switch {
+		case f.claimant == "":
+			words = append(words, n.Subject()+": "+n.Words())
+		case f.tokens[n.ClickToken]:
+			words = append(words, n.Subject()+": "+n.WordsForPartner())
+		default:
+			words = append(words, n.Kind()+": "+n.WordsForPartner())
+		}
+	}
+	if f.MoreWithoutEffect {
+		words = append(words, fmt.Sprintf("there are more than these %d", len(f.WithoutEffect)))
+	}
+	return words
 }
 
 // Total sums a list in one currency.
@@ -71,7 +119,17 @@ type Dispute struct {
 	claimed   map[report.EventKey]int  // line of the first claim
 	totals    map[string]*Total        // by currency
 	graces    map[uint32]time.Duration // by partition
+	warnings  Warnings
 }
+
+// Warnings counts claims whose money is doubtful.
+type Warnings struct {
+	WithoutEffect int // attributed or reversed, and a negative of it has no effect
+	Counted       int // its order counts several times
+}
+
+// Warnings are those of the claims that were answered.
+func (d *Dispute) Warnings() Warnings { return d.warnings }
 
 // New begins a list. With a partner's id, only what is attributed to that partner is
 // "attributed here"; with "", to any partner.
@@ -120,9 +178,9 @@ func (d *Dispute) Answer(ctx context.Context, claims []Claim) ([]Finding, error)
 	findings := make([]Finding, len(claims))
 	for i, c := range claims {
 		if c.EventID != "" {
-			findings[i] = d.answerClaim(c, c.EventID, byID)
+			findings[i] = d.answerClaim(c, report.ByEventID, c.EventID, byID)
 		} else {
-			findings[i] = d.answerClaim(c, c.OrderID, byOrder)
+			findings[i] = d.answerClaim(c, report.ByOrderID, c.OrderID, byOrder)
 		}
 		d.addToTotals(&findings[i])
 	}
@@ -165,11 +223,12 @@ func (d *Dispute) sortEvents(events []*report.Event) (s judgedEvents) {
 }
 
 // answerClaim answers a claim by its key.
-func (d *Dispute) answerClaim(c Claim, key string, ev *evidence) Finding {
-	f := Finding{Claim: c}
+func (d *Dispute) answerClaim(c Claim, column report.KeyColumn, key string, ev *evidence) Finding {
+	f := Finding{Claim: c, claimant: d.partner}
 	judged := d.sortEvents(ev.judged[key])
 	waiting := ev.waiting[key]
 	refusal, refused := ev.refused[key]
+	d.addWarnings(&f, column, key, ev)
 	switch {
 	case len(judged.here) > 0:
 		d.answerAttributed(&f, judged.here, ev.children)
@@ -183,9 +242,9 @@ func (d *Dispute) answerClaim(c Claim, key string, ev *evidence) Finding {
 	case len(waiting) > 0:
 		d.answerWaiting(&f, waiting[0], ev.clicks[waiting[0].ClickToken])
 	case len(judged.unattributed) > 0:
-		f.answerUnattributed(judged.unattributed[len(judged.unattributed)-1], ev.clicks)
+		d.answerUnattributed(&f, judged.unattributed[len(judged.unattributed)-1], ev.clicks)
 	case len(judged.copies) > 0:
-		f.answerCopy(judged.copies[0])
+		d.answerCopy(&f, judged.copies[0])
 	case refused:
 		f.set(Refused, "", " because "+refusal.Words()+", "+ledger.FormatTime(refusal.ReceivedAt))
 	default:
@@ -208,15 +267,14 @@ func (f *Finding) set(v Verdict, partner, details string) {
 // list this is.
 func (d *Dispute) answerAttributed(f *Finding, here []*report.Event, children map[report.EventKey][]*report.Event) {
 	var unclaimed []*report.Event
-	tokens := map[string]bool{}
 	for _, e := range here {
 		if _, before := d.claimed[e.Key()]; !before {
 			unclaimed = append(unclaimed, e)
 		}
-		tokens[e.ClickToken] = true
 	}
 	if len(unclaimed) == 0 {
 		f.set(Duplicate, here[0].PartnerID, fmt.Sprintf(" of line %d", d.claimed[here[0].Key()]))
+		f.WithoutEffect, f.MoreWithoutEffect, f.Counted = nil, false, nil // that line has them
 		return
 	}
 	standing := moneyByCurrency{}
@@ -226,8 +284,8 @@ func (d *Dispute) answerAttributed(f *Finding, here []*report.Event, children ma
 	var against []string // ids of what took something back
 	for _, root := range unclaimed {
 		d.claimed[root.Key()] = f.Line
-		all := withDescendants(root, children)
-		left = left || isLeft(root, all)
+		all := report.WithDescendants(root, children)
+		left = left || report.IsLeft(root, all)
 		for _, e := range all {
 			// a change of 0 may be in another currency than the root
 			if m := e.Changed(); m != nil && (e == root || !m.Amount.IsZero()) {
@@ -243,47 +301,36 @@ func (d *Dispute) answerAttributed(f *Finding, here []*report.Event, children ma
 			}
 		}
 	}
-	f.set(Attributed, unclaimed[0].PartnerID, "")
+	without := f.kindWithoutEffect()
 	switch {
 	case !left && len(against) > 0:
 		f.set(Reversed, unclaimed[0].PartnerID, " by "+nameSeveral(against))
-	case len(against) > 0:
+		if without != "" {
+			f.Words += "; a " + string(without) + " of it has no effect"
+		}
+	case without != "":
+		f.set(withoutEffect(without), unclaimed[0].PartnerID, "")
+	default:
+		f.set(Attributed, unclaimed[0].PartnerID, "")
+	}
+	if without != "" {
+		d.warnings.WithoutEffect++
+	}
+	if f.Counted != nil {
+		d.warnings.Counted++
+	}
+	if left && len(against) > 0 {
 		f.Words += "; in part taken back by " + nameSeveral(against)
 	}
+	f.Words += d.countedWords(f.Counted)
 	if len(unclaimed) > 1 {
 		f.Words += fmt.Sprintf("; %d events", len(unclaimed))
 	}
 	if len(unclaimed) < len(here) {
 		f.Words += "; others of it were claimed before"
 	}
-	if f.EventID != "" && len(tokens) > 1 {
-		f.Words += fmt.Sprintf("; sent with %d tokens, so it counts %d times", len(tokens), len(tokens))
-	}
 	f.setConfirmed(standing, unclaimed)
 	f.setBeyond(taken, given)
-}
-
-// withDescendants is an event with all that has effect below it. It ends: only one row
-// of an id has effect, and no event is its own ancestor.
-func withDescendants(root *report.Event, children map[report.EventKey][]*report.Event) []*report.Event {
-	all := []*report.Event{root}
-	for i := 0; i < len(all); i++ {
-		for _, e := range children[all[i].Key()] {
-			if e.Effect != 0 {
-				all = append(all, e)
-			}
-		}
-	}
-	return all
-}
-
-// isLeft reports whether something of root is left after everything that took back from
-// it. An amount of 0 is left as long as nothing took back from it.
-func isLeft(root *report.Event, all []*report.Event) bool {
-	if root.AmountMinor != nil && *root.AmountMinor == 0 && len(all) == 1 {
-		return true
-	}
-	return report.StandingAmounts(all)[root] > 0
 }
 
 func (d *Dispute) answerNegative(f *Finding, e *report.Event) {
@@ -306,9 +353,11 @@ func (d *Dispute) answerWaiting(f *Finding, e *report.Event, click *report.Click
 	f.set(Waiting, partner, until)
 }
 
-func (f *Finding) answerUnattributed(e *report.Event, clicks map[string]*report.Click) {
+func (d *Dispute) answerUnattributed(f *Finding, e *report.Event, clicks map[string]*report.Click) {
 	click := clicks[e.ClickToken]
 	switch {
+	case e.IsLateFollower() && d.hides(e):
+		f.set(OutsideWindow, e.PartnerID, " and too late to follow another event")
 	case e.IsLateFollower():
 		f.set(OutsideWindow, e.PartnerID, " and too late to follow "+e.ParentEventID)
 	case e.Reason == event.ReasonOutsideWindow:
@@ -320,16 +369,23 @@ func (f *Finding) answerUnattributed(e *report.Event, clicks map[string]*report.
 	}
 }
 
-func (f *Finding) answerCopy(e *report.Event) {
+func (d *Dispute) answerCopy(f *Finding, e *report.Event) {
 	first := "?"
 	if e.FirstOffset != nil {
 		first = fmt.Sprint(*e.FirstOffset)
 	}
-	f.set(Duplicate, e.PartnerID, fmt.Sprintf(" of event %s (conversions %d/%s)", e.EventID, e.Partition, first))
+	of := "another event"
+	if !d.hides(e) {
+		of = fmt.Sprintf("event %s (conversions %d/%s)", e.EventID, e.Partition, first)
+	}
+	f.set(Duplicate, e.PartnerID, " of "+of)
 	if e.Verdict == string(event.Conflict) {
 		f.Words += ", with other content"
 	}
 }
+
+// hides reports whether the claimant must not see ids of an event: it is not theirs.
+func (d *Dispute) hides(e *report.Event) bool { return d.partner != "" && e.PartnerID != d.partner }
 
 // nameSeveral names a few of many ids.
 func nameSeveral(ids []string) string {

@@ -10,6 +10,12 @@
 //   - What is confirmed of a claim is what stands, and is in an export, too: the sum of
 //     standing_change over its events and all that took back from them. What was taken
 //     back beyond what stood, and given back beyond what was taken, is said beside it.
+//   - What stands is confirmed whatever else is known; a warning is beside it. A negative
+//     without effect that belongs to the claim is listed, and an order that counts
+//     several times in the workspace says so.
+//   - A list of one partner's is answered for that partner's eyes: words and cells of a
+//     Finding have no token, no other partner, and no id of an event that is not theirs.
+//     What Partner, WithoutEffect and Counted hold is for the workspace's own readers.
 //   - An order counts once in a list: a second line that claims it is a duplicate.
 //   - Two currencies are never added.
 //   - Memory is bounded: a list that concerns more events than are read for one answer

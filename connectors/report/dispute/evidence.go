@@ -19,9 +19,12 @@ var ErrTooMany = errors.New("too many events")
 type evidence struct {
 	judged   map[string][]*report.Event          // by event id or order id
 	waiting  map[string][]*report.Event          // by event id or order id
-	refused  map[string]report.Refusal           // by event id
+	refused  map[string]report.Refusal           // by event id or order id
 	clicks   map[string]*report.Click            // by token, of what waits or found no click
 	children map[report.EventKey][]*report.Event // by parent, of what is attributed
+	counts   map[string]report.OrderCount        // by order, of the orders of what is attributed
+	// without effect, of the keys and of what is attributed with everything below it
+	negatives *report.NegativeList
 }
 
 // gatherEvidence collects the evidence for keys of one column.
@@ -64,7 +67,34 @@ func (d *Dispute) gatherEvidence(ctx context.Context, column report.KeyColumn, k
 	if err := d.readClicks(ctx, tokens, ev); err != nil {
 		return nil, err
 	}
-	return ev, d.readChildren(ctx, roots, ev)
+	if err := d.readChildren(ctx, roots, ev); err != nil {
+		return nil, err
+	}
+	return ev, d.readWarnings(ctx, column, keys, roots, ev)
+}
+
+// readWarnings reads what makes the money of the keys doubtful. roots is what is
+// attributed.
+func (d *Dispute) readWarnings(ctx context.Context, column report.KeyColumn, keys []string, roots []*report.Event,
+	ev *evidence) (err error) {
+	named := report.NewNamed()
+	for _, key := range keys {
+		named.AddKey(column, key)
+	}
+	var orders []string
+	for _, root := range roots {
+		for _, e := range report.WithDescendants(root, ev.children) {
+			named.AddEvent(e)
+		}
+		if root.OrderID != "" {
+			orders = append(orders, root.OrderID)
+		}
+	}
+	if ev.negatives, err = d.reader.Negatives(ctx, d.workspace, named); err != nil {
+		return err
+	}
+	ev.counts, err = d.reader.CountOrders(ctx, d.workspace, orders)
+	return err
 }
 
 // findEvents finds the events that the keys name, and adds the refusals of their ids to
@@ -82,18 +112,30 @@ func (d *Dispute) findEvents(ctx context.Context, column report.KeyColumn, keys 
 		if err := cmp.Or(checkNotTooMany(column, judged), checkNotTooMany(column, waiting)); err != nil {
 			return nil, nil, err
 		}
-		if column == report.ByEventID {
-			refused, err := d.reader.Refusals(ctx, d.workspace, keys[:n], 1)
-			if err != nil {
-				return nil, nil, err
-			}
-			for _, refusal := range refused {
-				ev.refused[refusal.EventID] = refusal
-			}
+		if err := d.readRefusals(ctx, column, keys[:n], ev); err != nil {
+			return nil, nil, err
 		}
 		keys = keys[n:]
 	}
 	return judged, waiting, nil
+}
+
+// readRefusals adds the newest refusals of keys to the evidence. A refused negative of an
+// order is no answer to a claim of that order.
+func (d *Dispute) readRefusals(ctx context.Context, column report.KeyColumn, keys []string, ev *evidence) error {
+	refused, err := d.reader.Refusals(ctx, d.workspace, column, keys, report.MaxSame)
+	if err != nil {
+		return err
+	}
+	for _, refusal := range slices.Backward(refused) { // the newest last
+		switch {
+		case column == report.ByEventID:
+			ev.refused[refusal.EventID] = refusal
+		case !refusal.IsNegative():
+			ev.refused[refusal.OrderID] = refusal
+		}
+	}
+	return nil
 }
 
 // checkNotTooMany reports a key that brings too many events, such as an order_id that a

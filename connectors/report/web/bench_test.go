@@ -162,7 +162,7 @@ func newLargeLedger(b testing.TB, rows int) *largeLedger {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s := New(l.conn, readers, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	s := New(l.conn, readers, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	s.now = func() time.Time { return time.Date(2026, 5, 25, 12, 0, 0, 0, time.UTC) }
 	l.http = httptest.NewServer(s)
 	b.Cleanup(l.http.Close)

@@ -18,6 +18,7 @@ type disputePage struct {
 	Error    string
 	Findings []dispute.Finding // at most shownFindings
 	Totals   []dispute.Total   // of the whole list
+	Warnings dispute.Warnings  // of the whole list
 	Done     bool              // the list was answered
 	More     bool              // there are more findings
 }
@@ -116,5 +117,6 @@ func (s *Server) answerList(req *http.Request, p *disputePage, workspace string)
 		p.Findings = append(p.Findings, found...)
 	}
 	p.Totals = d.Totals()
+	p.Warnings = d.Warnings()
 	return nil
 }

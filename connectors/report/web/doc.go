@@ -1,12 +1,12 @@
 // Package web serves the report over HTTP: pages for people, JSON and CSV for programs.
 //
 //	GET  /                                       the performance page, or a form to sign in
-//	GET  /why?event_id=…                         why an event counts as it does
+//	GET  /why?event_id=…                         why an event counts as it does; also by order_id
 //	GET  /dispute            POST /dispute       a partner's list of claimed orders
 //	POST /session            POST /session/end   sign in with workspace and reader token, sign out
 //	GET  /v1/workspaces/{w}/performance[.csv]    the view partner_days, with names
 //	GET  /v1/workspaces/{w}/outcomes[.csv]       the view conversion_rows
-//	GET  /v1/workspaces/{w}/events?event_id=…    verdict and why
+//	GET  /v1/workspaces/{w}/events?event_id=…    verdict and why; also by order_id
 //	GET  /v1/workspaces/{w}/conservation         the view workspace_conservation_days
 //	GET  /v1/workspaces/{w}/coverage             the view token_coverage
 //	GET  /v1/openapi.json                        all of this as OpenAPI

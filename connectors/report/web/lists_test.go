@@ -23,7 +23,8 @@ func TestBadParameters(t *testing.T) {
 		"performance?colour=red":  "colour",
 		"performance?partner=%00": "partner", "performance?partner=a&partner=b": "partner",
 		"performance?basis=month": "basis", "events": "event_id", "events?event_id=": "event_id",
-		"events?event_id=a&x=1":   "x",
+		"events?event_id=a&x=1": "x", "events?event_id=a&order_id=b": "order_id",
+		"events?order_id=a&order_id=b": "order_id", "events?order_id=" + strings.Repeat("a", 129): "order_id",
 		"conservation?partner=p0": "partner", "coverage?from=2026-03-01": "from", "outcomes.csv?limit=3": "limit",
 		"coverage?cursor=WyJhIiwiYiJd": "cursor", "conservation?cursor=WyJhIl0": "cursor",
 	} {

@@ -79,21 +79,32 @@ func newOwnRig(t *testing.T) *rig {
 
 func fillWarehouse(t testing.TB, dsn string) {
 	t.Helper()
-	conn := clickhousetest.OpenMigrated(t, dsn)
-	for _, statement := range strings.Split(seed, ";\n") {
+	execAll(t, clickhousetest.OpenMigrated(t, dsn), seed)
+}
+
+func execAll(t testing.TB, conn *clickhouse.Conn, script string) {
+	t.Helper()
+	for _, statement := range strings.Split(script, ";\n") {
 		if err := conn.Exec(t.Context(), statement); err != nil {
 			t.Fatalf("%v: %.100s", err, statement)
 		}
 	}
 }
 
-// newRigOn makes a rig on a warehouse that is filled.
-func newRigOn(t *testing.T, dsn string) *rig {
+// openWarehouse connects to a warehouse that is filled.
+func openWarehouse(t testing.TB, dsn string) *clickhouse.Conn {
 	t.Helper()
 	conn, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: dsn}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return conn
+}
+
+// newRigOn makes a rig on a warehouse that is filled.
+func newRigOn(t *testing.T, dsn string) *rig {
+	t.Helper()
+	conn := openWarehouse(t, dsn)
 	t.Cleanup(func() { conn.Close() }) // some tests close it themselves
 	dir := fstest.MapFS{}
 	for _, w := range []string{"acme", "globex", "initech", "noexport", "nocsv", "nowhere", "tokyo"} {

@@ -33,6 +33,7 @@ var templates = sync.OnceValue(func() *template.Template {
 		"when":        formatInstant,
 		"rfc3339":     ledger.FormatTime,
 		"flag":        report.FlagWords,
+		"quote":       strconv.Quote,
 		"eventReason": report.ReasonWords,
 		"tokenReason": report.TokenWords,
 		"indent":      func(depth int) []int { return make([]int, min(depth, 12)) },
@@ -52,7 +53,7 @@ func badgeTone(state string) string {
 	switch state {
 	case "approved", "active", "attributed", "clear":
 		return "good"
-	case "review", "invited", "waiting", "duplicate", "conflict":
+	case "review", "invited", "waiting", "overdue", "duplicate", "conflict":
 		return "warn"
 	case "banned", "declined", "reversed":
 		return "bad"
