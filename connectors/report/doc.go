@@ -27,6 +27,10 @@
 // a Page of them; their rows are those of the views. The columns of a Conversion are
 // those of package ledger.
 //
+// Reader.StatementHead and Accounts are a statement of account: package
+// schemas/statement says what it adds up and when it is final. It reads all rows of the
+// workspace up to the month's end (BenchmarkStatement).
+//
 // Reader.Why collects every record with an event id or an order id: where it is in the
 // log, its verdict or what it waits for, the click as it was frozen, the chain from the
 // root down with the standing amount of each event, and what a conflict differs in.

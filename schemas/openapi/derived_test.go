@@ -15,24 +15,34 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/ledger"
+	"github.com/nimriz/partners/schemas/statement"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the parts of the documents that derive from the ledger and the lists")
 
 // Parts of the documents follow from what is declared elsewhere: the columns of an
-// exported conversion, and the types, verdicts and reviews of events. `go test
+// exported conversion and of a statement, the types, verdicts and reviews of events. `go test
 // ./schemas/openapi -rewrite` writes them again.
 func TestDerivedParts(t *testing.T) {
 	const (
 		outcomes    = "/paths/~1v1~1workspaces~1{workspace}~1outcomes/get/responses/200/content/application~1json"
 		outcomesCSV = "/paths/~1v1~1workspaces~1{workspace}~1outcomes.csv/get/responses/200"
 		parameters  = "/components/parameters/"
+
+		statements    = "/paths/~1v1~1workspaces~1{workspace}~1statement/get/responses/200/content/application~1json"
+		statementsCSV = "/paths/~1v1~1workspaces~1{workspace}~1statement.csv/get/responses/200"
 	)
 	checkDerived(t, "report.json", []derived{
-		{"/components/schemas/Conversion", conversionSchema()},
-		{outcomes + "/examples/answer/value/rows", []object{conversionExample(t)}},
-		{outcomesCSV + "/description", csvDescription()},
-		{outcomesCSV + "/content/text~1csv; charset=utf-8/examples/answer/value", csvExample(t)},
+		{"/components/schemas/Conversion",
+			rowSchema("A judged event in the shape in which it is exported.", ledger.Columns())},
+		{outcomes + "/examples/answer/value/rows", []object{rowExample(t, ledger.Columns())}},
+		{outcomesCSV + "/description", csvDescription("; null is empty, flags are joined by |", ledger.Columns())},
+		{outcomesCSV + "/content/text~1csv; charset=utf-8/examples/answer/value", csvExample(t, ledger.Columns())},
+		{"/components/schemas/StatementAccount",
+			rowSchema("One partner in one currency.", statement.Columns())},
+		{statements + "/examples/answer/value/rows", []object{rowExample(t, statement.Columns())}},
+		{statementsCSV + "/description", csvDescription("", statement.Columns())},
+		{statementsCSV + "/content/text~1csv; charset=utf-8/examples/answer/value", csvExample(t, statement.Columns())},
 		{parameters + "type/schema/items/enum", event.Types()},
 		{parameters + "verdict/schema/items/enum", event.Verdicts()},
 		{parameters + "review/schema/items/enum", event.Reviews()},
@@ -82,17 +92,24 @@ func marshal(v any) ([]byte, error) {
 	return bytes.TrimSpace(out.Bytes()), err
 }
 
-func conversionSchema() object {
+func rowSchema(description string, columns []ledger.Column) object {
 	properties := object{}
-	for _, c := range ledger.Columns() {
+	for _, c := range columns {
 		properties = append(properties, member{c.Name, columnSchema(c)})
 	}
 	return object{
 		{"type", "object"},
-		{"description", "A judged event in the shape in which it is exported."},
-		{"required", ledger.Names()},
+		{"description", description},
+		{"required", namesOf(columns)},
 		{"properties", properties},
 	}
+}
+
+func namesOf(columns []ledger.Column) (names []string) {
+	for _, c := range columns {
+		names = append(names, c.Name)
+	}
+	return names
 }
 
 func columnSchema(c ledger.Column) (schema object) {
@@ -127,10 +144,10 @@ func columnSchema(c ledger.Column) (schema object) {
 	return schema
 }
 
-// conversionExample is the example as the report answers it.
-func conversionExample(t *testing.T) (example object) {
+// rowExample is the example as the report answers it.
+func rowExample(t *testing.T, columns []ledger.Column) (example object) {
 	t.Helper()
-	for _, c := range ledger.Columns() {
+	for _, c := range columns {
 		var value any = c.Example
 		var err error
 		switch c.Kind {
@@ -154,20 +171,20 @@ func conversionExample(t *testing.T) (example object) {
 	return example
 }
 
-func csvDescription() string {
-	return "RFC 4180 in UTF-8, lines end with \\n, a header always; null is empty, flags are joined by |. A text " +
-		"that begins like a formula has a ' in front. Columns: " + strings.Join(ledger.Names(), ", ") + "."
+func csvDescription(cells string, columns []ledger.Column) string {
+	return "RFC 4180 in UTF-8, lines end with \\n, a header always" + cells + ". A text " +
+		"that begins like a formula has a ' in front. Columns: " + strings.Join(namesOf(columns), ", ") + "."
 }
 
-func csvExample(t *testing.T) string {
+func csvExample(t *testing.T, columns []ledger.Column) string {
 	t.Helper()
 	var cells []string
-	for _, c := range ledger.Columns() {
+	for _, c := range columns {
 		cells = append(cells, c.Example)
 	}
 	var out strings.Builder
 	w := csv.NewWriter(&out)
-	if err := w.WriteAll([][]string{ledger.Names(), cells}); err != nil {
+	if err := w.WriteAll([][]string{namesOf(columns), cells}); err != nil {
 		t.Fatal(err)
 	}
 	return out.String()

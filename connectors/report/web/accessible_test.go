@@ -42,9 +42,12 @@ func TestAccessible(t *testing.T) {
 				",1234567890.12,EUR\no8,1.00,EUR\n", "")
 			return body
 		},
-		"dispute-wrong": func() string { _, body := r.dispute("acme", "", "colour\nred\n", ""); return body },
-		"signin":        func() string { _, _, body := r.get("", "/"); return body },
-		"message":       func() string { _, _, body := r.get("initech", "/"); return body },
+		"dispute-wrong":     func() string { _, body := r.dispute("acme", "", "colour\nred\n", ""); return body },
+		"statement":         func() string { _, _, body := r.get("acme", "/statement?month=2026-03"); return body },
+		"statement-nothing": func() string { _, _, body := r.get("acme", "/statement?month=2026-01"); return body },
+		"statement-wrong":   func() string { _, _, body := r.get("acme", "/statement?month=2026-3"); return body },
+		"signin":            func() string { _, _, body := r.get("", "/"); return body },
+		"message":           func() string { _, _, body := r.get("initech", "/"); return body },
 	}
 	bodies, frames := map[string]string{}, ""
 	for name, page := range pages {

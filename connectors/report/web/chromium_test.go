@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"image"
 	"image/png"
@@ -53,7 +54,7 @@ func TestChromium(t *testing.T) {
 		r.server.ServeHTTP(w, req)
 	}))
 	defer signedIn.Close()
-	dir := t.TempDir()
+	dir := cmp.Or(os.Getenv("PARTNERS_TEST_SHOTS"), t.TempDir())
 	page := signedIn.URL + "/?from=2026-03-01&to=2026-03-20"
 	if dom := browse("--dump-dom", page); !strings.Contains(dom, "Nomura") || !strings.Contains(dom, "<svg viewBox") ||
 		!strings.Contains(dom, "Conversion rows") {
@@ -69,12 +70,16 @@ func TestChromium(t *testing.T) {
 		if dark := cr < 0x6000; dark != (name == "dark") {
 			t.Errorf("%s: the background's red is %x", name, cr)
 		}
-		if keep := os.Getenv("PARTNERS_TEST_SHOTS"); keep != "" {
-			b, _ := os.ReadFile(file)
-			if err := os.WriteFile(filepath.Join(keep, name+".png"), b, 0o644); err != nil {
-				t.Error(err)
-			}
-		}
+	}
+	statement := signedIn.URL + "/statement?month=2026-03"
+	if dom := browse("--dump-dom", statement); !strings.Contains(dom, "Nomura") || !strings.Contains(dom, "= Closing") {
+		t.Errorf("the browser's document is not the statement: %.500s", dom)
+	}
+	for name, args := range map[string][]string{"statement-phone": {"--window-size=380,1400"},
+		"statement-wide": {"--window-size=1600,900"}} {
+		file := filepath.Join(dir, name+".png")
+		browse(append(args, "--screenshot="+file, statement)...)
+		checkDrawn(t, file, name == "statement-phone")
 	}
 }
 

@@ -2,6 +2,7 @@
 //
 //	GET  /                                       the performance page, or a form to sign in
 //	GET  /why?event_id=…                         why an event counts as it does; also by order_id
+//	GET  /statement?month=…                      what stood, what a month changed, what stands
 //	GET  /dispute            POST /dispute       a partner's list of claimed orders
 //	POST /session            POST /session/end   sign in with workspace and reader token, sign out
 //	GET  /v1/workspaces/{w}/performance[.csv]    the view partner_days, with names
@@ -9,6 +10,7 @@
 //	GET  /v1/workspaces/{w}/events?event_id=…    verdict and why; also by order_id
 //	GET  /v1/workspaces/{w}/conservation         the view workspace_conservation_days
 //	GET  /v1/workspaces/{w}/coverage             the view token_coverage
+//	GET  /v1/workspaces/{w}/statement[.csv]      a month's statement of account
 //	GET  /v1/openapi.json                        all of this as OpenAPI
 //
 // The document is schemas/openapi/report.json; tests hold every answer to it.
@@ -26,7 +28,7 @@
 //
 // A request carries a reader token of the workspace, as bearer or in a session (see
 // signin.go for the cookie). A feature that the workspace's plan or flags do not
-// include is 403: performance, conservation and coverage need partner_reporting,
+// include is 403: performance, statement, conservation and coverage need partner_reporting,
 // outcomes and events also conversion_reporting, a CSV also exports. They are read from
 // the newest catalog and never decide what is stored. Where it is not known who may read
 // a workspace, because its file of reader tokens cannot be used and nothing of an earlier

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -55,7 +54,7 @@ func parseFilter(ws *catalog.Workspace, q url.Values) (report.Filter, error) {
 // quietly select everything. Its days are those of the workspace's zone, or of UTC.
 func parseParameters(ws *catalog.Workspace, q url.Values, more func(name, value string) (known bool, err error)) (
 	f report.Filter, err error) {
-	own, err := zoneOf(ws)
+	own, err := report.ZoneOf(ws)
 	if err != nil {
 		return f, err
 	}
@@ -87,16 +86,6 @@ func parseParameters(ws *catalog.Workspace, q url.Values, more func(name, value 
 			f.To.Format(time.DateOnly), f.From.Format(time.DateOnly))
 	}
 	return f, nil
-}
-
-// zoneOf is the time zone of a workspace's days, as the catalog has it now. It is that of
-// all days, also of those before the workspace had it: each instant is on one day.
-func zoneOf(ws *catalog.Workspace) (calendar.Zone, error) {
-	zone, err := calendar.LoadZone(cmp.Or(ws.Timezone, catalog.DefaultTimezone))
-	if err != nil {
-		return zone, fmt.Errorf("the workspace's timezone: %w", err)
-	}
-	return zone, nil
 }
 
 // parseZone reads the zone of days: UTC, or the workspace's own. Any other would make a

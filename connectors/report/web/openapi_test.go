@@ -16,6 +16,7 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/ledger"
 	"github.com/nimriz/partners/schemas/openapi"
+	"github.com/nimriz/partners/schemas/statement"
 )
 
 // described is the API's document, made strict: a member that it does not name is a
@@ -119,6 +120,7 @@ func TestEveryParameterIsDescribed(t *testing.T) {
 		"limit":    "3",
 		"event_id": "e1",
 		"order_id": "o1",
+		"month":    "2026-03",
 	}
 	for path, item := range r.doc.Paths.Map() {
 		if !strings.HasPrefix(path, "/v1/workspaces/") {
@@ -131,8 +133,10 @@ func TestEveryParameterIsDescribed(t *testing.T) {
 		at := "/v1/workspaces/acme/" + strings.TrimPrefix(path, "/v1/workspaces/{workspace}/")
 		for name, value := range values {
 			q := url.Values{name: {value}}
-			if known["event_id"] && name != "order_id" {
-				q.Set("event_id", "e1")
+			for _, required := range []string{"event_id", "month"} {
+				if known[required] && !(required == "event_id" && name == "order_id") {
+					q.Set(required, values[required])
+				}
 			}
 			code, _, body := r.get("acme", at+"?"+q.Encode())
 			var p problem
@@ -155,7 +159,7 @@ func TestEveryParameterIsDescribed(t *testing.T) {
 func TestColumnsAndLimitsAreDescribed(t *testing.T) {
 	doc := described(t)
 	for path, columns := range map[string][]string{"performance.csv": report.ColumnNames[report.Performance](),
-		"outcomes.csv": ledger.Names()} {
+		"outcomes.csv": ledger.Names(), "statement.csv": statement.Names()} {
 		text := *doc.Paths.Find("/v1/workspaces/{workspace}/" + path).Get.Responses.Value("200").Value.Description
 		if !strings.HasSuffix(text, "Columns: "+strings.Join(columns, ", ")+".") {
 			t.Errorf("%s: %s", path, text)
@@ -170,6 +174,9 @@ func TestColumnsAndLimitsAreDescribed(t *testing.T) {
 			"breaks the connection"},
 		doc.Paths.Find("/v1/workspaces/{workspace}/performance.csv").Get: {csvTime.String()[:2] + " minutes",
 			"breaks the connection"},
+		doc.Paths.Find("/v1/workspaces/{workspace}/statement.csv").Get: {csvTime.String()[:2] + " minutes",
+			"breaks the connection"},
+		doc.Paths.Find("/statement").Get: {"first " + strconv.Itoa(shownAccounts) + " accounts"},
 	} {
 		for _, limit := range limits {
 			if !strings.Contains(operation.Description, limit) {
@@ -213,6 +220,9 @@ func TestAnswersAreDescribed(t *testing.T) {
 		at := strings.Replace(path, "{workspace}", "acme", 1)
 		if strings.HasSuffix(path, "events") {
 			at += "?event_id=e1"
+		}
+		if strings.Contains(path, "/statement") {
+			at += "?month=2026-03"
 		}
 		if code, _, body := r.get("acme", at); code != 500 && code != 503 {
 			t.Errorf("%s without a warehouse: %d %.200s", path, code, body)

@@ -185,7 +185,7 @@ func (s *Server) fillPerformance(ctx context.Context, p *performancePage, ws *ca
 
 // setZones fills in whose days the page has, and the choice of others.
 func (p *performancePage) setZones(ws *catalog.Workspace, f report.Filter) error {
-	own, err := zoneOf(ws)
+	own, err := report.ZoneOf(ws)
 	if err != nil {
 		return err
 	}

@@ -64,6 +64,7 @@ func (s *Server) routes() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
 		"GET /{$}":                               s.servePerformancePage,
 		"GET /why":                               s.serveWhyPage,
+		"GET /statement":                         s.serveStatementPage,
 		"GET /dispute":                           s.serveDisputePage,
 		"POST /dispute":                          s.serveDisputePage,
 		"POST /session":                          s.serveSignIn,
@@ -74,6 +75,8 @@ func (s *Server) routes() map[string]http.HandlerFunc {
 		"GET /v1/workspaces/{w}/conservation":    s.list(s.listConservation, partnerReporting),
 		"GET /v1/workspaces/{w}/coverage":        s.list(s.listCoverage, partnerReporting),
 		"GET /v1/workspaces/{w}/events":          s.list(s.listEvents, partnerReporting, conversionReporting),
+		"GET /v1/workspaces/{w}/statement":       s.list(s.showStatement, partnerReporting),
+		"GET /v1/workspaces/{w}/statement.csv":   s.list(s.writeStatementCSV, partnerReporting, exports),
 		"GET /v1/workspaces/{w}/performance.csv": s.list(s.writePerformanceCSV, partnerReporting, exports),
 		"GET /v1/workspaces/{w}/outcomes.csv": s.list(s.writeOutcomesCSV, partnerReporting, conversionReporting,
 			exports),
