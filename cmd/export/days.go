@@ -15,7 +15,7 @@ import (
 // withAnyDays returns a configuration that has days, so that everything else can be
 // validated before the warehouse is queried.
 func withAnyDays(cfg export.Config) *export.Config {
-	if cfg.From == "" && cfg.To == "" {
+	if cfg.From == "" && cfg.To == "" && cfg.Statement == "" {
 		cfg.From, cfg.To = "2000-01-01", "2000-01-01"
 	}
 	return &cfg
@@ -39,7 +39,7 @@ func readManifest(cfg *export.Config, file string) (*export.Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", daemon.ErrUsage, err)
 	}
-	if cfg.From == "" && cfg.To == "" {
+	if cfg.From == "" && cfg.To == "" && cfg.Statement == "" {
 		cfg.From, cfg.To = m.Filters.From, m.Filters.To
 	}
 	return m, nil

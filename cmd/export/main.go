@@ -30,6 +30,8 @@ func main() {
 	f.StringVar(&cfg.From, "from", "", "first `day`, of occurred_at in the workspace's timezone; if both are "+
 		"empty, those of -as-of or -since, or yesterday")
 	f.StringVar(&cfg.To, "to", "", "last `day`, inclusive")
+	f.StringVar(&cfg.Statement, "statement", "", "`month` such as 2026-11: its statement of account, by received_at, "+
+		"instead of events; it is provisional until no event of the month can be judged any more")
 	f.StringVar(&cfg.Partner, "partner", "", "only this partner `id`")
 	f.StringVar(&cfg.Program, "program", "", "only this program `id`")
 	f.StringVar(&cfg.Link, "link", "", "only this link `id`")
@@ -67,7 +69,7 @@ func main() {
 			return exitStatus(err)
 		}
 		defer conn.Close()
-		if cfg.From == "" && cfg.To == "" {
+		if cfg.From == "" && cfg.To == "" && cfg.Statement == "" {
 			if cfg.From, err = yesterday(ctx, conn, cfg.Workspace); err != nil {
 				return exitStatus(err)
 			}

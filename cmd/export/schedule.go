@@ -15,9 +15,9 @@ import (
 // -since is set.
 func runSchedule(ctx context.Context, d *daemon.Daemon, wh clickhouse.Config, schedule string, cfg export.Config,
 	hasManifests bool) error {
-	if cfg.From+cfg.To != "" || hasManifests || cfg.Dir == "-" {
+	if cfg.From+cfg.To+cfg.Statement != "" || hasManifests || cfg.Dir == "-" {
 		return fmt.Errorf("%w: -schedule exports whole days into the directory -out: it cannot be combined with "+
-			"-from, -to, -as-of or -since", daemon.ErrUsage)
+			"-from, -to, -statement, -as-of or -since", daemon.ErrUsage)
 	}
 	if err := export.CheckSchedule(schedule); err != nil {
 		return fmt.Errorf("%w: %w", daemon.ErrUsage, err)

@@ -64,13 +64,16 @@ func DefaultVerdicts() []string {
 }
 
 // Validate reports the first value that cannot be, by its flag. It fills in the
-// verdicts: none are the default, "all" are all.
+// verdicts: none are the default, "all" are all; and the days of a statement.
 func (c *Config) Validate() error {
 	if c.Workspace == "" {
 		return errors.New("-workspace is required")
 	}
 	if c.Dir == "" {
 		return errors.New("-out is required: a directory, or - for standard output")
+	}
+	if err := c.setStatement(); err != nil {
+		return err
 	}
 	if err := checkDay("-from", c.From); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/schemas/statement"
 )
 
 // Run writes one export and returns its manifest. A workspace that may not export gets
@@ -77,6 +78,10 @@ func (e *exporter) run(ctx context.Context) (*Manifest, error) {
 type bounds struct {
 	ends      AsOf
 	watermark time.Time // joined; zero in a repeated export, which does not ask
+	// of a statement whose month ends at closingOf; zero of all others, and in a repeated
+	// export
+	closing   statement.Closing
+	closingOf time.Time
 }
 
 // readBounds reads how far the tables go, and waits until they have all rows below
@@ -85,10 +90,15 @@ func (e *exporter) readBounds(ctx context.Context) (b bounds, err error) {
 	if e.cfg.AsOf != nil {
 		return bounds{ends: e.cfg.AsOf.AsOf}, nil
 	}
-	// The watermark comes first. If it passed the last day between the two, the file
+	// The watermarks come first. If one passed the last day between the two, the file
 	// would be called final and lack rows of that day.
 	if b.watermark, err = readJoinedWatermark(ctx, e.conn); err != nil {
 		return b, err
+	}
+	if e.cfg.Statement != "" {
+		if b.closing, b.closingOf, err = e.readClosing(ctx); err != nil {
+			return b, err
+		}
 	}
 	if b.ends, err = e.readEnds(ctx); err != nil {
 		return b, err

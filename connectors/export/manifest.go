@@ -33,6 +33,9 @@ type Filters struct {
 	Type      []string `json:"type,omitempty"`    // event types, any of them
 	Verdict   []string `json:"verdict"`           // verdicts, any of them
 	Review    []string `json:"review,omitempty"`  // review states, any of them
+	// Statement is a month such as 2026-11: its statement of account, and not its events.
+	// From and To are its days, by received_at.
+	Statement string `json:"statement,omitempty"`
 }
 
 // AsOf bounds an export: rows at or above these offsets had not arrived.
@@ -50,10 +53,12 @@ type AsOf struct {
 type Manifest struct {
 	SHA256 string `json:"sha256"` // of NAME.csv, in hex
 	Rows   int64  `json:"rows"`   // of NAME.csv, header not counted
-	// of net_amount, by currency, then type
-	Sums map[string]map[string]string `json:"sums"`
+	// of net_amount, by currency, then type; nil in a statement
+	Sums map[string]map[string]string `json:"sums,omitzero"`
 	// of standing_change, by currency, then type; nil in version 1
-	StandingSums   map[string]map[string]string `json:"standing_sums,omitzero"`
+	StandingSums map[string]map[string]string `json:"standing_sums,omitzero"`
+	// of a statement: of its accounts, by currency, then column; else nil
+	Totals         map[string]map[string]string `json:"totals,omitzero"`
 	Conservation   ledger.Conservation          `json:"conservation"` // of the whole workspace within AsOf
 	ReusedEventIDs []string                     `json:"reused_event_ids"`
 	// ReusedEventIDs has the first 1000
@@ -116,10 +121,13 @@ func (m *Manifest) check() error {
 var unsafeInName = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 
 // fileName is the name of an export's files without ending. It has the workspace and
-// the days, and a hash of the other filters; a delta's also has the times of what it
-// continues and of its own as_of.
+// the days or the statement's month, and a hash of the other filters; a delta's also has
+// the times of what it continues and of its own as_of.
 func fileName(f Filters, since, asOf *AsOf, provisional, raw bool) string {
 	n := unsafeInName.ReplaceAllString(f.Workspace, "-") + "_" + f.From + "_" + f.To
+	if f.Statement != "" {
+		n = unsafeInName.ReplaceAllString(f.Workspace, "-") + "_statement_" + f.Statement
+	}
 	if f.Partner+f.Program+f.Link != "" || len(f.Type)+len(f.Review) > 0 ||
 		!slices.Equal(f.Verdict, DefaultVerdicts()) {
 		b, _ := json.Marshal(f) // texts only

@@ -80,7 +80,11 @@ func newPlan(cfg Config, b bounds, zone string) (plan, error) {
 			return p, err
 		}
 	}
-	p.provisional = cfg.Provisional || b.watermark.Before(p.end)
+	final := !b.watermark.Before(p.end)
+	if cfg.Statement != "" { // the end is another if the zone changed meanwhile
+		final = b.closing.IsFinal() && b.closingOf.Equal(p.end)
+	}
+	p.provisional = cfg.Provisional || !final
 	if p.provisional && cfg.finalOnly {
 		return p, errWatermarkBehind
 	}
@@ -109,8 +113,9 @@ func checkNotBehind(then, now AsOf) error {
 func (p plan) manifest(s summary, w written) *Manifest {
 	m := &Manifest{
 		SHA256:         w.sha256,
-		Rows:           s.rows,
+		Rows:           w.rows,
 		Sums:           w.sums,
+		Totals:         w.totals,
 		Conservation:   s.conservation,
 		ReusedEventIDs: append([]string{}, s.reused...), // [] in JSON, not null
 		ReusedTotal:    s.reusedTotal,

@@ -36,13 +36,17 @@ type selection struct {
 	args  []any
 }
 
-// newSelection selects the rows of a plan.
+// newSelection selects the rows of a plan: of a statement those of its month.
 //
 // The table reused has the event ids of these rows that have effect under several
 // tokens, within as_of. Their other tokens may be anywhere in the workspace's history.
 // The table partners has the relationship of each partner, as of the catalog's end.
 func newSelection(p plan) selection {
 	arrived := belowEnds("src_partition", "src_offset", "outcomes")
+	day := "occurred_at"
+	if p.filters.Statement != "" {
+		day = "received_at"
+	}
 	s := selection{args: []any{
 		clickhouse.Named("w", p.filters.Workspace),
 		clickhouse.Named("catalog", p.asOf.Catalog),
@@ -53,8 +57,8 @@ func newSelection(p plan) selection {
 	}}
 	s.where = `workspace_id = {w:String}
 	AND ` + arrived + `
-	AND occurred_at >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')
-	AND occurred_at < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
+	AND ` + day + ` >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')
+	AND ` + day + ` < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
 	AND verdict IN {verdicts:Array(String)}`
 	s.addFilters(p)
 	s.with = `
@@ -151,8 +155,7 @@ WHERE ` + selected.where
 		return s, fmt.Errorf("counting the rows: %w", err)
 	}
 	if counts[0].Pending > 0 && p.version >= 2 {
-		return s, fmt.Errorf("%w: of %d events that an older processor judged: stop it, and run `ctl rollup rebuild`",
-			ErrStandingPending, counts[0].Pending)
+		return s, pendingError(counts[0].Pending)
 	}
 	s.rows = int64(counts[0].Rows)
 	s.rulesVersions = counts[0].Rules
@@ -164,6 +167,12 @@ WHERE ` + selected.where
 	}
 	s.conservation, err = e.readConservation(ctx, p)
 	return s, err
+}
+
+// pendingError says how many standing changes are missing.
+func pendingError(events uint64) error {
+	return fmt.Errorf("%w: of %d events that an older processor judged: stop it, and run `ctl rollup rebuild`",
+		ErrStandingPending, events)
 }
 
 // readReused reads the first event ids of the rows that have effect under several

@@ -26,8 +26,10 @@ const progressRows = 1 << 14
 // written is what is known of a CSV once it is written.
 type written struct {
 	sha256   string                       // of its bytes, in hex
+	rows     int64                        // of it, header not counted
 	sums     map[string]map[string]string // of net_amount, by currency, then type
 	standing map[string]map[string]string // of standing_change, in the same way
+	totals   map[string]map[string]string // of a statement's accounts, by currency, then column
 }
 
 // linesQuery is the query for the lines of a CSV, in order, with what is summed of
@@ -58,7 +60,15 @@ SETTINGS
 }
 
 // writeCSV writes the CSV of a plan. The sums and the hash are of what it wrote.
-func (e *exporter) writeCSV(ctx context.Context, p plan, s summary, to io.Writer) (w written, err error) {
+func (e *exporter) writeCSV(ctx context.Context, p plan, s summary, to io.Writer) (written, error) {
+	if p.filters.Statement != "" {
+		return e.writeAccounts(ctx, p, to)
+	}
+	return e.writeEvents(ctx, p, s, to)
+}
+
+// writeEvents writes the CSV of events.
+func (e *exporter) writeEvents(ctx context.Context, p plan, s summary, to io.Writer) (w written, err error) {
 	selected := newSelection(p)
 	rows, err := e.conn.Rows(ctx, linesQuery(selected, p.version, p.raw), selected.args...)
 	if err != nil {
@@ -101,8 +111,13 @@ func (e *exporter) writeCSV(ctx context.Context, p plan, s summary, to io.Writer
 			n, s.rows)
 	}
 	e.reportProgress(n, s.rows)
-	w = written{sha256: hex.EncodeToString(hash.Sum(nil)), sums: nets.format(), standing: standing.format()}
-	return w, checkSameBytes(p.repeats, w, n)
+	w = written{
+		sha256:   hex.EncodeToString(hash.Sum(nil)),
+		rows:     n,
+		sums:     nets.format(),
+		standing: standing.format(),
+	}
+	return w, checkSameBytes(p.repeats, w)
 }
 
 func (e *exporter) reportProgress(rows, of int64) {
@@ -112,13 +127,13 @@ func (e *exporter) reportProgress(rows, of int64) {
 }
 
 // checkSameBytes reports a repeated export that has other bytes than the first.
-func checkSameBytes(first *Manifest, w written, rows int64) error {
+func checkSameBytes(first *Manifest, w written) error {
 	if first == nil || first.SHA256 == w.sha256 {
 		return nil
 	}
 	return fmt.Errorf("%w: -as-of: it is of %d rows with sha256 %s, these are %d rows with %s: rows were removed "+
 		"since, or restored tables are not filled again, or another version of this program wrote them",
-		ErrManifest, first.Rows, first.SHA256, rows, w.sha256)
+		ErrManifest, first.Rows, first.SHA256, w.rows, w.sha256)
 }
 
 // sumKey is what amounts are summed by. Amounts of one currency can have been reported
