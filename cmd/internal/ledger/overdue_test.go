@@ -19,6 +19,7 @@ import (
 	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/statement"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -42,6 +43,11 @@ type outage struct {
 	polls int          // of the views, all with difference 0
 	// between counts polls at which some events of the outage had a row and some had not.
 	between int
+	// received counts the events that were received before each of these instants: the
+	// ends of months, as far as statements know.
+	received map[event.Millis]uint64
+	// final and open count such ends that a poll found final, and not.
+	final, open int
 }
 
 func (o *outage) now() time.Time { return time.Now().Add(time.Duration(o.ahead.Load())) }
@@ -127,6 +133,15 @@ func (o *outage) produceWaits() {
 	if err := client.ProduceSync(o.Context(), records...).FirstErr(); err != nil {
 		o.Fatal(err)
 	}
+	o.received = map[event.Millis]uint64{}
+	for i := range 5 {
+		end := records[0].Timestamp.Add(time.Second - time.Duration(i)*15*time.Minute)
+		for _, r := range records {
+			if event.MillisOf(r.Timestamp) < event.MillisOf(end) {
+				o.received[event.MillisOf(end)]++
+			}
+		}
+	}
 }
 
 // accounts is what the two views say.
@@ -157,7 +172,9 @@ SELECT
 
 // poll reads the views, which show no difference, whatever is under way.
 func (o *outage) poll() accounts {
+	final := o.readFinal()
 	a := o.read()
+	o.checkFinal(final)
 	o.polls++
 	if a.Difference != 0 || a.Lost != 0 {
 		o.Errorf("poll %d: %+v", o.polls, a)
@@ -166,6 +183,39 @@ func (o *outage) poll() accounts {
 		o.between++
 	}
 	return a
+}
+
+// readFinal returns the ends before which a statement is final.
+func (o *outage) readFinal() (ends []event.Millis) {
+	for end := range o.received {
+		var found []statement.Closing
+		if err := o.wh.Select(o.Context(), &found, statement.ClosingQuery,
+			clickhouse.Named("end", int64(end))); err != nil {
+			o.Error(err)
+			continue
+		}
+		if found[0].IsFinal() {
+			ends = append(ends, end)
+		}
+	}
+	o.final += len(ends)
+	o.open += len(o.received) - len(ends)
+	return ends
+}
+
+// checkFinal checks that all events that were received before these ends have a row.
+func (o *outage) checkFinal(ends []event.Millis) {
+	for _, end := range ends {
+		var found []struct {
+			Rows uint64 `ch:"n"`
+		}
+		if err := o.wh.Select(o.Context(), &found, "SELECT count() AS n FROM outcomes WHERE received_at < "+
+			"fromUnixTimestamp64Milli({end:Int64}, 'UTC')", clickhouse.Named("end", int64(end))); err != nil {
+			o.Error(err)
+		} else if found[0].Rows != o.received[end] {
+			o.Errorf("a statement up to %s is final, with %d of %d rows", end.Time(), found[0].Rows, o.received[end])
+		}
+	}
 }
 
 // pollCommitted polls until the tables have all that is committed, and for long enough
@@ -203,8 +253,9 @@ func (o *outage) await(what string, condition func(accounts) bool) {
 
 // A processor is down for an hour, across the ends of 2,500 waits. The views show no
 // difference before, meanwhile and at every step after it: nothing is overdue by a
-// clock, and a watermark passes no wait that is still open. Then one row is removed, and
-// both show it.
+// clock, and a watermark passes no wait that is still open. No statement of account is
+// final before all rows of its time are there. Then one row is removed, and both views
+// show it.
 func TestOverdue(t *testing.T) {
 	t.Parallel()
 	quiet := slog.New(slog.DiscardHandler)
@@ -246,9 +297,14 @@ func TestOverdue(t *testing.T) {
 		}
 	}
 	stop()
-	t.Logf("%d polls, %d of them between the rows", o.polls, o.between)
+	o.poll()
+	t.Logf("%d polls, %d of them between the rows; ends that were final %d times, and %d times not", o.polls,
+		o.between, o.final, o.open)
 	if o.between == 0 {
 		t.Error("no poll saw a part of the waits closed")
+	}
+	if o.final < len(o.received) || o.open == 0 {
+		t.Error("no end became final")
 	}
 	o.checkWatermarks()
 	const remove = "ALTER TABLE outcomes DELETE WHERE event_id = 'e7' SETTINGS mutations_sync = 1"
