@@ -185,13 +185,18 @@ func (s *shop) read(f report.StatementFilter) (h statement.Head, accounts []stat
 	if err != nil {
 		s.Fatal(err)
 	}
+	return h, s.readAccounts(h, f)
+}
+
+func (s *shop) readAccounts(h statement.Head, f report.StatementFilter) (accounts []statement.Account) {
+	s.Helper()
 	if err := s.reader.Accounts(s.Context(), h, f, func(a *statement.Account) error {
 		accounts = append(accounts, *a)
 		return nil
 	}); err != nil {
 		s.Fatal(err)
 	}
-	return h, accounts
+	return accounts
 }
 
 // site serves the report of the shop.
