@@ -430,7 +430,7 @@ func (r reader) pageTiles(workspace, query, zone string) map[string]string {
 	return tiles
 }
 
-func decimal(minor int64) string { return new(big.Rat).SetFrac64(minor, 100).FloatString(2) }
+func hundredths(minor int64) string { return new(big.Rat).SetFrac64(minor, 100).FloatString(2) }
 
 // A day has the same rows on the page, in the report's file and in the export: those of
 // the oracle.
@@ -464,11 +464,11 @@ func (b *calendarBook) checkDay(t *testing.T, r reader, d calendarDay, zone, que
 	}
 	tiles := r.pageTiles(d.workspace, query, zone)
 	for name, figure := range map[string]string{
-		"Net revenue":       decimal(want.StandingMinor),
+		"Net revenue":       hundredths(want.StandingMinor),
 		"Attributed sales":  fmt.Sprint(want.Sales),
 		"Taken back":        fmt.Sprint(want.TakenBack),
 		"Given back":        fmt.Sprint(want.GivenBack),
-		"Estimated rewards": decimal(want.RewardMinor),
+		"Estimated rewards": hundredths(want.RewardMinor),
 	} {
 		if name == "Net revenue" && want.StandingMinor == 0 && want.GrossMinor == 0 {
 			continue
@@ -512,8 +512,8 @@ func (b *calendarBook) checkDay(t *testing.T, r reader, d calendarDay, zone, que
 		}
 		sum.Add(sum, x)
 	}
-	if got := sum.FloatString(2); got != decimal(want.StandingMinor) {
-		t.Errorf("the export sums to %s, want %s", got, decimal(want.StandingMinor))
+	if got := sum.FloatString(2); got != hundredths(want.StandingMinor) {
+		t.Errorf("the export sums to %s, want %s", got, hundredths(want.StandingMinor))
 	}
 }
 
