@@ -12,7 +12,7 @@ func TestStatementPage(t *testing.T) {
 	r := newRig(t)
 	for path, words := range map[string][]string{
 		"/statement": {"March 2026 by day of receipt, in UTC", `value="2026-03"`, ">Month after<",
-			`href="/statement?month=2026-02"`, ">Open<", "It is not known how long they may wait.",
+			`href="/statement?month=2026-02"`, ">Open<", "It is not known how far all events are judged",
 			"Nomura &amp; &lt;Studio&gt;", "statement.csv?month=2026-03", `aria-current="page">Statement<`},
 		"/statement?month=2026-02&partner=p0&program=g0": {"February 2026", "Nothing stood and nothing was received",
 			`href="/statement?month=2026-01&amp;partner=p0&amp;program=g0"`,
