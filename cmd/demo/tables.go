@@ -10,72 +10,20 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/nimriz/partners/cmd/internal/tablerows"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/pipeline/oracle"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/ledger"
 )
 
-// tableOutcomes reads the table outcomes into records, with their click snapshots. It
-// reads every field of a record, so that the comparison omits none.
+// tableOutcomes reads the table outcomes into records, with their click snapshots.
 func tableOutcomes(ctx context.Context, wh *clickhouse.Conn) (out []event.Outcome, err error) {
-	fields := ledger.OutcomeFields()
-	var columns []string
-	for _, f := range fields {
-		columns = append(columns, fieldSQL(f))
-	}
-	rows, err := wh.Rows(ctx, "SELECT "+strings.Join(columns, ", ")+" FROM outcomes")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		o := event.Outcome{Click: &event.Click{}}
-		var targets []any
-		for _, f := range fields {
-			targets = append(targets, scanTarget(f.Value(&o)))
-		}
-		if err := rows.Scan(targets...); err != nil {
-			return nil, err
-		}
-		if len(o.Flags) == 0 {
-			o.Flags = nil
-		}
-		if o.Click.ClickedAt == 0 { // the outcome has no snapshot
-			o.Click = nil
-		} else {
-			o.Click.WorkspaceID = o.WorkspaceID
-			o.Click.ClickToken = o.ClickToken
-		}
-		out = append(out, o)
-	}
-	return out, rows.Err()
-}
-
-// fieldSQL returns the SQL expression that reads a field's column in the field's type.
-func fieldSQL(f ledger.Field) string {
-	switch t := f.Type(); {
-	case t == reflect.TypeFor[event.Millis]():
-		return "toInt64(toUnixTimestamp64Milli(ifNull(" + f.Name + ", fromUnixTimestamp64Milli(0))))"
-	case t == reflect.TypeFor[int32](), t == reflect.TypeFor[*int32]():
-		return "toInt32(" + f.Name + ")"
-	case t == reflect.TypeFor[int64](), t == reflect.TypeFor[*int64]():
-		return "toInt64(" + f.Name + ")"
-	}
-	return f.Name
-}
-
-// scanTarget returns a pointer to a field in a type that the ClickHouse client knows:
-// *string for a field of type event.Verdict.
-func scanTarget(field reflect.Value) any {
-	basic := map[reflect.Kind]reflect.Type{
-		reflect.String: reflect.TypeFor[*string](),
-		reflect.Int64:  reflect.TypeFor[*int64](),
-	}
-	if t := basic[field.Kind()]; t != nil {
-		return field.Addr().Convert(t).Interface()
-	}
-	return field.Addr().Interface()
+	err = tablerows.EachOutcome(ctx, wh, "1", nil, func(_ uint32, _ uint64, o *event.Outcome) error {
+		out = append(out, *o)
+		return nil
+	})
+	return out, err
 }
 
 // tableDaily reads partner_daily into the oracle's rows, without rows that are all
