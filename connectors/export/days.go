@@ -119,3 +119,7 @@ func Joined(ctx context.Context, conn *clickhouse.Conn, end time.Time) (bool, er
 	at, err := readJoinedWatermark(ctx, conn)
 	return err == nil && !at.Before(end), err
 }
+
+// Instants returns the first instant of the first day of the filters, and the first
+// behind the last day, in UTC. The filters have a timezone.
+func Instants(f Filters) (start, end time.Time, err error) { return resolveDays(f) }
