@@ -92,11 +92,15 @@ func connectorName(path string) string {
 	return name
 }
 
-// independentJudges: the oracle is a second implementation, and the traffic knows the
-// pipeline only from outside.
+// independentJudges: the oracle is a second implementation, the verifier applies the
+// rules to nothing but records, and the traffic knows the pipeline only from outside.
 func independentJudges(r repo) []string {
-	return eachOwnImport(r, func(p pkg, _ goFile, target string) string {
+	return eachOwnImport(r, func(p pkg, f goFile, target string) string {
 		switch {
+		case isWithin(p.path, "pipeline/verify") && !f.test && !isWithin(target, "schemas", "pipeline/attribution",
+			"pipeline/kafka", "pipeline/token"):
+			return "the verifier may use schemas, pipeline/attribution, pipeline/kafka and pipeline/token alone: " +
+				"what the processor keeps is what it verifies"
 		case isWithin(p.path, "pipeline/oracle") && !isWithin(target, "schemas/event", "pipeline/oracle"):
 			return "the oracle may share nothing with the pipeline but schemas/event"
 		case isWithin(p.path, "cmd/demo/internal/traffic") &&

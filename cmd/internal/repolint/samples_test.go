@@ -46,7 +46,11 @@ func importRules() []rule {
 		{"judges", independentJudges, map[string]repo{
 			"the oracle may share nothing": sourceSample("pipeline/oracle/a.go", own("pipeline/attribution")),
 			"HTTP for the rest":            sourceSample("cmd/demo/internal/traffic/a.go", own("connectors/signature")),
+			"the verifier may use":         sourceSample("pipeline/verify/a.go", own("pipeline/processor")),
 		}, []repo{
+			sourceSample("pipeline/verify/a.go", own("pipeline/attribution"), own("pipeline/kafka"),
+				own("schemas/event")),
+			sourceSample("pipeline/verify/a_test.go", own("pipeline/processor")),
 			sourceSample("pipeline/oracle/a_test.go", own("schemas/event"), own("pipeline/oracle")),
 			sourceSample("cmd/demo/internal/traffic/a.go", own("schemas/catalog"), own("pipeline/oracle"),
 				own("pipeline/token")),
