@@ -20,6 +20,16 @@ const (
 
 // withBrokers calls do once a broker has answered.
 func withBrokers(ctx context.Context, cfg kafka.Config, do func(context.Context) error) error {
+	if err := awaitBrokers(ctx, cfg); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, workTimeout)
+	defer cancel()
+	return do(ctx)
+}
+
+// awaitBrokers returns once a broker has answered.
+func awaitBrokers(ctx context.Context, cfg kafka.Config) error {
 	if err := cfg.Validate(); err != nil {
 		return usageError{err}
 	}
@@ -28,12 +38,10 @@ func withBrokers(ctx context.Context, cfg kafka.Config, do func(context.Context)
 		return err
 	}
 	defer cl.Close()
-	first, cancel := context.WithTimeout(ctx, brokerTimeout)
+	ctx, cancel := context.WithTimeout(ctx, brokerTimeout)
 	defer cancel()
-	if err := cl.Ping(first); err != nil {
+	if err := cl.Ping(ctx); err != nil {
 		return fmt.Errorf("-brokers: no answer from %s: %w", strings.Join(cfg.Brokers, ", "), err)
 	}
-	ctx, cancel = context.WithTimeout(ctx, workTimeout)
-	defer cancel()
-	return do(ctx)
+	return nil
 }
