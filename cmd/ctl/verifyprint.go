@@ -52,7 +52,8 @@ func describeInstant(open bool, text string) string {
 
 func (c *call) printTally(x *verify.Tally) {
 	if x.Pending > 0 {
-		c.say("%s: %d rows are not inserted yet", x.Name, x.Pending)
+		c.say("%s: %d rows are not compared: they are not inserted yet, or came after the state that is verified",
+			x.Name, x.Pending)
 	}
 	if x.Late > 0 {
 		c.say("%s: %d rows depend on arrival: they are what the rules say if a record reached Kafka later than it is "+

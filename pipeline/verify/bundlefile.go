@@ -189,5 +189,8 @@ func (h *BundleHeader) CheckExport(x *Export) error {
 		return fmt.Errorf("-manifest: it is of partner %q, the bundle of %q: export with -partner %s",
 			x.Partner, h.Partner, h.Partner)
 	}
+	if !h.From.IsZero() && x.From.Before(h.From) || !h.To.IsZero() && x.To.After(h.To) {
+		return errors.New("-manifest: it has days that the bundle does not have")
+	}
 	return nil
 }

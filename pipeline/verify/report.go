@@ -49,7 +49,9 @@ type Tally struct {
 	Doubled      int64
 	Surplus      int64
 	Missing      int64 // rows that are not there, and are not in Rows
-	Pending      int64 // rows that the sink has not inserted yet, and are not in Rows
+	// Pending rows are not in Rows: the sink has not inserted them yet, or the CSV has them
+	// and they came after the state that is verified.
+	Pending int64
 	// Differences are the first of them, and Unproved the first rows that cannot be
 	// derived.
 	Differences []Difference

@@ -232,10 +232,13 @@ func shownToken(record *Record) (raw token.Raw, ok bool) {
 }
 
 // deriveAll derives every token that has an event of the workspace within the days.
-func (r *partitionRun) deriveAll(context.Context) error {
+func (r *partitionRun) deriveAll(ctx context.Context) error {
 	r.entries = make([]entry, 0, r.own)
 	for bucket := range r.spill.conversions {
 		r.reportProgress(r.stepName("deriving"), int64(bucket), int64(len(r.spill.conversions)))
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		if err := r.spill.eachHistory(bucket, func(h *history) error {
 			if !r.isWanted(&h.token) {
 				return nil

@@ -73,7 +73,7 @@ func (r *partitionRun) compareTableRow(place Place, o *event.Outcome) error {
 		return r.table.addDifference(difference, nil)
 	}
 	e := &r.entries[i]
-	if !e.has(inRange) {
+	if !e.has(inRange) || r.isBehind(e) {
 		return nil
 	}
 	r.table.Rows++
