@@ -181,7 +181,11 @@ func minorSQL(minor *int64) string {
 // read reads a statement.
 func (s *shop) read(f report.StatementFilter) (h statement.Head, accounts []statement.Account) {
 	s.Helper()
-	h, err := s.reader.StatementHead(s.Context(), s.id, f.Month)
+	ws, err := s.reader.Workspace(s.Context(), s.id)
+	if err != nil {
+		s.Fatal(err)
+	}
+	h, err = s.reader.StatementHead(s.Context(), ws, f.Month)
 	if err != nil {
 		s.Fatal(err)
 	}
