@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -25,7 +26,7 @@ func withBrokers(ctx context.Context, cfg kafka.Config, do func(context.Context)
 	}
 	ctx, cancel := context.WithTimeout(ctx, workTimeout)
 	defer cancel()
-	return do(ctx)
+	return cfg.Explain(do(ctx))
 }
 
 // awaitBrokers returns once a broker has answered.
@@ -41,6 +42,9 @@ func awaitBrokers(ctx context.Context, cfg kafka.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, brokerTimeout)
 	defer cancel()
 	if err := cl.Ping(ctx); err != nil {
+		if err := cfg.Explain(err); errors.Is(err, kafka.ErrAccess) {
+			return err
+		}
 		return fmt.Errorf("-brokers: no answer from %s: %w", strings.Join(cfg.Brokers, ", "), err)
 	}
 	return nil

@@ -55,6 +55,7 @@ func topicsCommands() []command {
 						"it is given")
 				return t.checkTopics
 			}},
+		{"topics acls", "", "prints, or gives, the least rights on Kafka of each program", defineACLFlags},
 	}
 }
 

@@ -86,7 +86,7 @@ func New(
 		return nil, err
 	}
 	if kafkaCfg.Watch == nil {
-		kafkaCfg.Watch = outage.New(log, "Kafka")
+		kafkaCfg.Watch = kafkaCfg.NewWatch(log)
 	}
 	h := &Handler{
 		cfg:               cfg,

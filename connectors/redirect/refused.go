@@ -22,13 +22,12 @@ const (
 )
 
 // classifyRefusal classifies a produce error. Everything that is not known to be final
-// is retryable: it delays the spool but loses nothing.
+// is retryable: it delays the spool but loses nothing. A right that lacks is not final:
+// somebody gives it.
 func classifyRefusal(err error) refusal {
 	switch {
-	// All records of a batch share timestamp and topic, so these concern each of them.
-	case errors.Is(err, kerr.InvalidTimestamp),
-		errors.Is(err, kerr.TopicAuthorizationFailed),
-		errors.Is(err, kerr.ClusterAuthorizationFailed):
+	// All records of a batch share a timestamp, so this concerns each of them.
+	case errors.Is(err, kerr.InvalidTimestamp):
 		return refusedRecord
 	case errors.Is(err, kerr.MessageTooLarge),
 		errors.Is(err, kerr.RecordListTooLarge),

@@ -497,10 +497,16 @@ type controlled interface {
 // refuseBatchesWith makes the fake refuse whole batches that contain the bad record, as
 // Kafka does.
 func refuseBatchesWith(cluster controlled, bad Record, refusal *kerr.Error) {
+	refuseBatchesWhile(cluster, bad, refusal, func() bool { return true })
+}
+
+// refuseBatchesWhile is refuseBatchesWith for as long as more returns true, which is
+// called for each of them.
+func refuseBatchesWhile(cluster controlled, bad Record, refusal *kerr.Error, more func() bool) {
 	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
 		p := req.(*kmsg.ProduceRequest)
-		if !bytes.Contains(p.AppendTo(nil), []byte(bad.Token)) {
+		if !bytes.Contains(p.AppendTo(nil), []byte(bad.Token)) || !more() {
 			return nil, nil, false
 		}
 		res := p.ResponseKind().(*kmsg.ProduceResponse)
@@ -527,7 +533,7 @@ func TestRefusedCannotBeKept(t *testing.T) {
 	cluster, brokers := kafkatest.Cluster(t)
 	keys, cfg := testKeys(t, "acme"), testConfig(t)
 	bad := testRecord(t, keys, 7)
-	refuseBatchesWith(cluster, bad, kerr.TopicAuthorizationFailed)
+	refuseBatchesWith(cluster, bad, kerr.InvalidTimestamp)
 	l := startShipper(t, cfg, brokers, kgo.ProducerBatchCompression(kgo.NoCompression()))
 	dir := filepath.Join(cfg.SpoolDir, refusedDir)
 	if err := errors.Join(os.Remove(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
@@ -538,7 +544,7 @@ func TestRefusedCannotBeKept(t *testing.T) {
 		return metricValue(t, l.reg, "partners_shipper_refused_store_failures_total") >= 2
 	})
 	if metricValue(t, l.reg, "partners_spool_backlog_bytes") == 0 ||
-		metricValue(t, l.reg, "partners_shipper_refused_total", "TOPIC_AUTHORIZATION_FAILED") != 0 {
+		metricValue(t, l.reg, "partners_shipper_refused_total", "INVALID_TIMESTAMP") != 0 {
 		t.Error("a click was acknowledged that is neither in Kafka nor in refused/")
 	}
 	if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o700)); err != nil {
@@ -584,7 +590,7 @@ func TestRefusedRoom(t *testing.T) {
 
 // What Kafka refuses for good goes to refused/ with the reason, and blocks nothing.
 func TestRefusedRecords(t *testing.T) {
-	for _, refusal := range []*kerr.Error{kerr.InvalidTimestamp, kerr.TopicAuthorizationFailed, kerr.MessageTooLarge} {
+	for _, refusal := range []*kerr.Error{kerr.InvalidTimestamp, kerr.MessageTooLarge} {
 		t.Run(refusal.Message, func(t *testing.T) {
 			cluster, brokers := kafkatest.Cluster(t)
 			keys, cfg := testKeys(t, "acme"), testConfig(t)
@@ -692,6 +698,27 @@ func TestOneOfABatchIsRefused(t *testing.T) {
 	}
 }
 
+// A right that lacks is no refusal: the clicks stay in the spool until somebody gives it.
+func TestLackingRightKeepsClicks(t *testing.T) {
+	cluster, brokers := kafkatest.Cluster(t)
+	const attempts = 3
+	var refused atomic.Int64
+	keys, cfg := testKeys(t, "acme"), testConfig(t)
+	click := testRecord(t, keys, 7)
+	refuseBatchesWhile(cluster, click, kerr.TopicAuthorizationFailed, func() bool { return refused.Add(1) <= attempts })
+	l := startShipper(t, cfg, brokers, kgo.ProducerBatchCompression(kgo.NoCompression()))
+	mustAppend(t, l.spool, click)
+	if r := waitForClicks(t, brokers, 1); len(r) != 1 || string(r[0].Key) != click.Token {
+		t.Errorf("%d records in Kafka", len(r))
+	}
+	if refused.Load() <= attempts {
+		t.Errorf("sent %d times", refused.Load())
+	}
+	if lines := refusedLines(t, cfg); len(lines) != 0 {
+		t.Errorf("%d refused records", len(lines))
+	}
+}
+
 // Only errors that are known to be final are final.
 func TestRefusalClassifier(t *testing.T) {
 	f := func(err error, want refusal) {
@@ -701,13 +728,15 @@ func TestRefusalClassifier(t *testing.T) {
 		}
 	}
 	f(kerr.InvalidTimestamp, refusedRecord)
-	f(fmt.Errorf("producing: %w", kerr.TopicAuthorizationFailed), refusedRecord)
-	f(kerr.ClusterAuthorizationFailed, refusedRecord)
+	f(fmt.Errorf("producing: %w", kerr.InvalidTimestamp), refusedRecord)
 	f(kerr.MessageTooLarge, refusedBatch)
 	f(kerr.InvalidRecord, refusedBatch)
 	f(kgo.ErrRecordTimeout, retryable)
 	f(kerr.UnknownTopicOrPartition, retryable)
 	f(kerr.NotEnoughReplicas, retryable)
+	f(kerr.TopicAuthorizationFailed, retryable)
+	f(kerr.ClusterAuthorizationFailed, retryable)
+	f(kafka.ErrAccess, retryable)
 	f(context.DeadlineExceeded, retryable)
 	f(kgo.ErrClientClosed, retryable)
 }

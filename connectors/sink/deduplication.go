@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
-	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/event"
 )
@@ -60,24 +59,8 @@ func (s *Sink) dedupTokenStillKnown(ctx context.Context, mapping *topicMapping, 
 	return len(since) == 1 && since[0].Batches < window.blocks/2, nil
 }
 
-// checkWindows reads the deduplication windows of all tables that inserts reach, and
-// refuses one that is too small. It waits for a ClickHouse that is away.
-func (s *Sink) checkWindows(ctx context.Context) error {
-	defer s.clearFailure(readingWindows)
-	pauses := newStartBackoff()
-	for {
-		err := s.readWindows(ctx)
-		if err == nil || !retryable(err) || ctx.Err() != nil {
-			return err
-		}
-		pause := pauses.Next()
-		s.reportFailure(readingWindows, pause, err)
-		if !outage.Sleep(ctx, pause) {
-			return ctx.Err()
-		}
-	}
-}
-
+// readWindows reads the deduplication windows of all tables that inserts reach, and
+// refuses one that is too small.
 func (s *Sink) readWindows(ctx context.Context) (err error) {
 	s.windows, err = readDedupWindows(ctx, s.wh, s.mappings)
 	return err

@@ -85,7 +85,7 @@ func New(cfg Config, kafka kafka.Config, codec *event.Codec, wh *clickhouse.Conn
 		return nil, err
 	}
 	if kafka.Watch == nil {
-		kafka.Watch = outage.New(log, "Kafka")
+		kafka.Watch = kafka.NewWatch(log)
 	}
 	s := &Sink{
 		cfg:             cfg,
@@ -125,7 +125,7 @@ func (s *Sink) Ready() <-chan struct{} { return s.ready }
 func (s *Sink) Run(ctx context.Context) error {
 	ctx, s.cancel = context.WithCancel(ctx)
 	defer s.cancel()
-	if err := s.checkWindows(ctx); err != nil {
+	if err := s.retryStart(ctx, readingWindows, s.readWindows); err != nil {
 		return ignoreCanceled(ctx, fmt.Errorf("starting the sink: %w", err))
 	}
 	var err error
@@ -133,7 +133,10 @@ func (s *Sink) Run(ctx context.Context) error {
 		return fmt.Errorf("starting the sink: %w", err)
 	}
 	defer s.client.CloseAllowingRebalance()
-	if s.topicIDs, s.partitionCounts, err = s.readTopics(ctx); err != nil {
+	if err := s.retryStart(ctx, readingTopics, func(ctx context.Context) (err error) {
+		s.topicIDs, s.partitionCounts, err = s.readTopics(ctx)
+		return err
+	}); err != nil {
 		return ignoreCanceled(ctx, fmt.Errorf("starting the sink: %w", err))
 	}
 	s.startConsuming()
@@ -395,6 +398,7 @@ const (
 	readingRecords     = "reading records"
 	claimingPartitions = "claiming partitions"
 	readingWindows     = "reading deduplication windows"
+	readingTopics      = "reading the topics' ids"
 )
 
 // reportFailure reports a failed attempt to the Watch over Kafka or ClickHouse,
@@ -411,6 +415,24 @@ func (s *Sink) reportFailure(trying string, pause time.Duration, err error) {
 func (s *Sink) clearFailure(trying string) {
 	s.kafka.Watch.Clear(trying)
 	s.clickHouseWatch.Clear(trying)
+}
+
+// retryStart repeats what has to succeed before the sink can start, while Kafka or
+// ClickHouse is away or does not let us in.
+func (s *Sink) retryStart(ctx context.Context, trying string, try func(context.Context) error) error {
+	defer s.clearFailure(trying)
+	pauses := newStartBackoff()
+	for {
+		err := try(ctx)
+		if err == nil || !retryable(err) || ctx.Err() != nil {
+			return err
+		}
+		pause := pauses.Next()
+		s.reportFailure(trying, pause, err)
+		if !outage.Sleep(ctx, pause) {
+			return ctx.Err()
+		}
+	}
 }
 
 // newStartBackoff spaces the attempts at what has to succeed before batches are formed.

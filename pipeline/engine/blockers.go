@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -244,8 +245,12 @@ func (s *session) listOpenTransactions(ctx context.Context, partitions kadm.Topi
 	for _, one := range partitions.IntoList() {
 		described, e := s.adm.DescribeProducers(ctx, kadm.TopicsList{one}.IntoSet())
 		if denied := new(kadm.AuthError); errors.As(e, &denied) {
-			s.log.Debug("who has a transaction open cannot be seen; it takes the right to READ the topic",
-				"topic", one.Topic, "error", e)
+			level := slog.LevelDebug
+			if s.ended.noteDenied(one.Topic) {
+				level = slog.LevelWarn
+			}
+			s.log.Log(ctx, level, "who has a transaction open in a topic cannot be seen, so what hangs there does not "+
+				"heal: it takes the right to READ the topic", "topic", one.Topic, "error", e)
 			continue
 		}
 		if e != nil {

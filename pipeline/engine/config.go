@@ -119,12 +119,11 @@ var errSession = errors.New("session over")
 var errStale = errors.New("state cannot be continued from the log")
 
 // Fatal reports whether err needs a person, or a new process: trying again here would
-// not help.
+// not help. A login that fails and a right that lacks are retried: a person mends them
+// at the cluster.
 func Fatal(err error) bool {
 	for _, f := range []error{ErrInstance, ErrRetention, ErrStateDir, ErrStuck, ErrNewer, kafka.ErrOffsets,
-		kafka.ErrPartitions, kafka.ErrTransactions, kafka.ErrUnclean, kerr.TopicAuthorizationFailed,
-		kerr.GroupAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed,
-		kerr.ClusterAuthorizationFailed, kerr.SaslAuthenticationFailed, kerr.InvalidSessionTimeout,
+		kafka.ErrPartitions, kafka.ErrTransactions, kafka.ErrUnclean, kerr.InvalidSessionTimeout,
 		kerr.InvalidTransactionTimeout} {
 		if errors.Is(err, f) {
 			return true

@@ -85,6 +85,20 @@ type txnOutcomes struct {
 	voided map[voidRow]bool // written
 	// open has when a transaction was first seen open whose id is unknown.
 	open map[txnKey]time.Time
+	// denied has the topics whose producers may not be listed, once that was logged.
+	denied map[string]bool
+}
+
+// noteDenied reports whether this was called for the topic for the first time.
+func (o *txnOutcomes) noteDenied(name string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.denied == nil {
+		o.denied = make(map[string]bool)
+	}
+	first := !o.denied[name]
+	o.denied[name] = true
+	return first
 }
 
 // firstSeenOpen returns when this was first called for the transaction.

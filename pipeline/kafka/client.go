@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/plugin/kprom"
 	"github.com/twmb/franz-go/plugin/kslog"
 )
@@ -27,9 +28,11 @@ type Config struct {
 	TopicPrefix string
 	// ClientID names the program in the brokers' logs and in our metrics.
 	ClientID string
+	// Security is how we and the brokers know each other.
+	Security Security
 	// Watch follows whether brokers can be reached; the client's own warnings about
 	// that and about its retries are then logged at level debug. nil: they are logged
-	// as warnings.
+	// as warnings. NewWatch makes one.
 	Watch *outage.Watch
 	// Dial opens connections to brokers; nil is plain TCP.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -48,7 +51,14 @@ func (c Config) Validate() error {
 			return fmt.Errorf("-brokers: %q is not host:port", b)
 		}
 	}
-	return nil
+	return c.Security.Validate()
+}
+
+// NewWatch makes a Watch over the brokers. What it logs says by flag what to change.
+func (c Config) NewWatch(log *slog.Logger) *outage.Watch {
+	w := outage.New(log, "Kafka")
+	w.Explain = c.Explain
+	return w
 }
 
 // Topic returns the name of a topic in this cluster.
@@ -90,9 +100,7 @@ func Options(cfg Config, log *slog.Logger, reg prometheus.Registerer) ([]kgo.Opt
 	if cfg.Watch != nil {
 		opts = append(opts, kgo.WithHooks(reachability{cfg.Watch}))
 	}
-	if cfg.Dial != nil {
-		opts = append(opts, kgo.Dialer(cfg.Dial))
-	}
+	opts = append(opts, cfg.Security.options(cfg.Dial)...)
 	if reg != nil {
 		labelled := prometheus.WrapRegistererWith(prometheus.Labels{"client": cfg.ClientID}, reg)
 		opts = append(opts, kgo.WithHooks(kprom.NewMetrics("partners", kprom.Subsystem("kafka"),
@@ -147,7 +155,8 @@ func isRetried(r slog.Record) (is bool) {
 }
 
 // Retryable reports whether repeating can cure an error of a client: brokers cannot be
-// reached, do not answer, or ask for a retry; or the attempt was canceled.
+// reached, do not answer, do not let us in or lack a right for us (a person mends that
+// without a restart), or ask for a retry; or the attempt was canceled.
 func Retryable(err error) bool {
 	for _, lost := range []error{context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF,
 		net.ErrClosed, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, kgo.ErrClientClosed} {
@@ -156,7 +165,7 @@ func Retryable(err error) bool {
 		}
 	}
 	var operation *net.OpError
-	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err) || errors.As(err, &operation)
+	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err) || errors.As(err, &operation) || isAccess(err)
 }
 
 // reachability reports to a Watch whether brokers can be reached.
@@ -173,8 +182,12 @@ func (r reachability) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ n
 }
 
 // OnBrokerRead implements kgo.HookBrokerRead: any answer shows that brokers can be
-// reached.
-func (r reachability) OnBrokerRead(_ kgo.BrokerMetadata, _ int16, _ int, _, _ time.Duration, err error) {
+// reached, but those that come before we are let in.
+func (r reachability) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
+	switch kmsg.Key(key) {
+	case kmsg.ApiVersions, kmsg.SASLHandshake, kmsg.SASLAuthenticate:
+		return
+	}
 	if err == nil {
 		r.watch.Clear(reachingBrokers)
 	}

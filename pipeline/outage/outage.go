@@ -42,6 +42,10 @@ const (
 // under a name for what it tries. It is safe for concurrent use. A nil Watch does
 // nothing.
 type Watch struct {
+	// Explain turns an error into what is logged of it; nil leaves it as it is. It is
+	// set before the Watch is used.
+	Explain func(error) error
+
 	dependency string
 	log        *slog.Logger
 
@@ -75,6 +79,9 @@ func New(log *slog.Logger, dependency string) *Watch {
 func (w *Watch) Failed(trying string, again time.Duration, err error) {
 	if w == nil {
 		return
+	}
+	if w.Explain != nil {
+		err = w.Explain(err)
 	}
 	w.log.Debug("an attempt failed", "waiting_for", w.dependency, "trying", trying, "in", again, "error", err)
 	w.mu.Lock()

@@ -13,7 +13,6 @@ import (
 	"github.com/nimriz/partners/pipeline/clicklog"
 	"github.com/nimriz/partners/pipeline/engine"
 	"github.com/nimriz/partners/pipeline/kafka"
-	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,7 +47,7 @@ func NewIn(env Env, cfg Config, kafkaConfig kafka.Config, codec *event.Codec, lo
 		return nil, err
 	}
 	if kafkaConfig.Watch == nil {
-		kafkaConfig.Watch = outage.New(log, "Kafka")
+		kafkaConfig.Watch = kafkaConfig.NewWatch(log)
 	}
 	times := attribution.DefaultConfig()
 	times.Grace, times.ClickLife = cfg.Grace, cfg.ClickLife

@@ -49,7 +49,7 @@ type Deps struct {
 func (d Deps) forComponent(name string) Deps {
 	d.Kafka.ClientID = "partners-" + name
 	d.Log = d.Log.With("component", name)
-	d.Kafka.Watch = outage.New(d.Log, "Kafka")
+	d.Kafka.Watch = d.Kafka.NewWatch(d.Log)
 	return d
 }
 

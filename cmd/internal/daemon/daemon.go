@@ -44,6 +44,8 @@ type Daemon struct {
 	adminListen string     // -admin-listen
 	logLevel    slog.Level // -log-level
 	schemaIDs   string     // -schema-ids, a file; "" for the built-in ids
+
+	kafka *kafka.Config // set by Kafka; nil for a program that does not use it
 }
 
 // New returns a daemon with the flags that all of them have. about is one sentence for
@@ -93,12 +95,13 @@ func Parse(fs *flag.FlagSet, args []string, environ func(string) (string, bool))
 // Kafka declares the flags of a program that uses Kafka.
 func (d *Daemon) Kafka(cfg *kafka.Config) {
 	cfg.ClientID = "partners-" + d.Name
+	d.kafka = cfg
 	KafkaFlags(d.Flags, cfg)
 	d.Flags.StringVar(&d.schemaIDs, "schema-ids", "", "`file` with the schema ids of a registry, as written by "+
 		"ctl topics apply; built in if empty")
 }
 
-// KafkaFlags declares -brokers and -topic-prefix.
+// KafkaFlags declares -brokers, -topic-prefix and the flags of the connection.
 func KafkaFlags(fs *flag.FlagSet, cfg *kafka.Config) {
 	fs.Func("brokers", "seed brokers, `host:port,…` (required)", func(s string) error {
 		cfg.Brokers = nil
@@ -109,6 +112,27 @@ func KafkaFlags(fs *flag.FlagSet, cfg *kafka.Config) {
 	})
 	fs.StringVar(&cfg.TopicPrefix, "topic-prefix", cfg.TopicPrefix,
 		"prefix of every topic, group and transactional id")
+	securityFlags(fs, &cfg.Security)
+}
+
+// securityFlags declares how a program and the brokers know each other. Secrets are
+// files, never flags.
+func securityFlags(fs *flag.FlagSet, s *kafka.Security) {
+	fs.BoolVar(&s.TLS, "kafka-tls", s.TLS, "speak TLS with the brokers")
+	fs.StringVar(&s.CAFile, "kafka-ca-file", s.CAFile, "PEM `file` with the authorities that sign the brokers' "+
+		"certificates; this machine's if empty")
+	fs.StringVar(&s.CertFile, "kafka-cert-file", s.CertFile, "PEM `file` with this program's certificate, for "+
+		"mutual TLS")
+	fs.StringVar(&s.KeyFile, "kafka-key-file", s.KeyFile, "PEM `file` with its private key")
+	fs.StringVar(&s.Mechanism, "kafka-sasl-mechanism", s.Mechanism, "`how` the user logs in: PLAIN, SCRAM-SHA-256, "+
+		"SCRAM-SHA-512 or OAUTHBEARER; not at all if empty")
+	fs.StringVar(&s.User, "kafka-user", s.User, "`name` of the user, for PLAIN and SCRAM")
+	fs.StringVar(&s.PasswordFile, "kafka-password-file", s.PasswordFile, "`file` with the user's password, read at "+
+		"each login")
+	fs.StringVar(&s.TokenFile, "kafka-oauth-token-file", s.TokenFile, "`file` with a bearer token, for OAUTHBEARER, "+
+		"read at each login; something else keeps it fresh")
+	fs.BoolVar(&s.Insecure, "kafka-insecure", s.Insecure, "allow PLAIN and OAUTHBEARER without TLS: everybody on the "+
+		"way can read the secret")
 }
 
 // Codec returns the codec for the schema ids of -schema-ids.
@@ -219,7 +243,7 @@ type Component interface {
 }
 
 // Serve runs a component beside the admin listener. It logs `ready` with attrs once the
-// component serves.
+// component serves, and which rights on Kafka the program's user lacks.
 func (d *Daemon) Serve(ctx context.Context, component Component, attrs ...any) error {
 	ln, err := net.Listen("tcp", d.adminListen)
 	if err != nil {
@@ -227,6 +251,9 @@ func (d *Daemon) Serve(ctx context.Context, component Component, attrs ...any) e
 	}
 	var g Group
 	g.Go("admin listener", HTTP(ln, d.adminHandler(component.Ready), d.Log))
+	if d.kafka != nil {
+		g.Go("rights", d.watchRights)
+	}
 	g.Go(d.Name, component.Run)
 	g.Go("readiness", func(ctx context.Context) error {
 		for component.Ready() != nil {
@@ -241,6 +268,13 @@ func (d *Daemon) Serve(ctx context.Context, component Component, attrs ...any) e
 		return nil
 	})
 	return g.Wait(ctx)
+}
+
+func (d *Daemon) watchRights(ctx context.Context) error {
+	k := *d.kafka
+	// The component's own Watch reports outages; a second one would repeat each line.
+	k.Watch = k.NewWatch(slog.New(slog.DiscardHandler))
+	return kafka.WatchRights(ctx, k, d.Name, d.Log)
 }
 
 func (d *Daemon) adminHandler(ready func() error) http.Handler {

@@ -212,7 +212,7 @@ func (s *shop) site() *httptest.Server {
 	if err != nil {
 		s.Fatal(err)
 	}
-	site := httptest.NewServer(web.New(s.conn, tokens, quiet, nil))
+	site := httptest.NewServer(web.New(s.conn, tokens, nil, quiet, nil))
 	s.Cleanup(site.Close)
 	return site
 }

@@ -7,6 +7,8 @@
 //     child process that the test can kill and start again: 3 to 4 seconds.
 //   - Alone is Real with no other Apache Kafka of ours beside it; Three is Alone with
 //     three nodes, of which single ones can be killed.
+//   - Secured is Real with TLS, logins and an authorizer; an Authority signs the
+//     certificates.
 //   - Each runs one test against both, under a prefix.
 //
 // # What Real promises

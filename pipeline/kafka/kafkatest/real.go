@@ -36,6 +36,15 @@ type RealBroker struct {
 	dir       string   // of all nodes
 	clusterID string
 	nodes     []*node
+
+	extraListeners []extraListener // of a broker of one node, beside the plaintext one
+	javaFlags      []string
+}
+
+// extraListener is one for clients, known to them as localhost.
+type extraListener struct {
+	name string // in the settings
+	port int
 }
 
 // node is one JVM, broker and controller at once.
@@ -87,17 +96,24 @@ func startReal(t testing.TB, nodes int, lock func(*flock.Flock, context.Context,
 	settings []string) *RealBroker {
 	t.Helper()
 	b := prepareReal(t, nodes, lock, settings)
+	b.formatAndBoot()
+	return b
+}
+
+// formatAndBoot starts it for the first time.
+func (b *RealBroker) formatAndBoot() {
+	b.t.Helper()
 	for attempt := 1; ; attempt++ {
 		err := b.formatNodes()
 		if err == nil {
 			err = b.bootNodes(b.nodes)
 		}
 		if err == nil {
-			return b
+			return
 		}
 		b.killAllNodes()
 		if attempt == 3 || !strings.Contains(b.readLogs(), "Address already in use") {
-			t.Fatalf("starting Apache Kafka: %v", err)
+			b.t.Fatalf("starting Apache Kafka: %v", err)
 		}
 	}
 }
@@ -347,12 +363,17 @@ func (b *RealBroker) serverProperties(n *node) string {
 	for _, other := range b.nodes {
 		controllers = append(controllers, fmt.Sprintf("127.0.0.1:%d", other.port+1))
 	}
+	var listeners, advertised string
+	for _, l := range b.extraListeners {
+		listeners += fmt.Sprintf(",%s://127.0.0.1:%d", l.name, l.port)
+		advertised += fmt.Sprintf(",%s://localhost:%d", l.name, l.port)
+	}
 	replicas := len(b.nodes)
 	return fmt.Sprintf(`process.roles=broker,controller
 node.id=%[1]d
 controller.quorum.bootstrap.servers=%[2]s
-listeners=PLAINTEXT://127.0.0.1:%[3]d,CONTROLLER://127.0.0.1:%[4]d
-advertised.listeners=PLAINTEXT://127.0.0.1:%[3]d
+listeners=PLAINTEXT://127.0.0.1:%[3]d,CONTROLLER://127.0.0.1:%[4]d%[9]s
+advertised.listeners=PLAINTEXT://127.0.0.1:%[3]d%[10]s
 controller.listener.names=CONTROLLER
 log.dirs=%[5]s
 default.replication.factor=%[6]d
@@ -371,18 +392,19 @@ broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 %[8]s
 `, n.id, strings.Join(controllers, ","), n.port, n.port+1, n.dataDir(), replicas, max(1, replicas-1),
-		strings.Join(b.settings, "\n"))
+		strings.Join(b.settings, "\n"), listeners, advertised)
 }
 
 // javaCommand runs one of Kafka's programs for a node, whose settings are in
 // server.properties.
 func (b *RealBroker) javaCommand(n *node, out io.Writer, class string, args ...string) *exec.Cmd {
-	cmd := exec.Command(b.java, append([]string{"-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
+	flags := append([]string{"-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
 		"-Xshare:auto",
 		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 		"-Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients.NetworkClient=error",
 		"-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
-		"-cp", b.classPath, class}, args...)...)
+		"-cp", b.classPath}, b.javaFlags...)
+	cmd := exec.Command(b.java, slices.Concat(flags, []string{class}, args)...)
 	cmd.Dir = n.dir
 	cmd.Stdout = out
 	cmd.Stderr = out
