@@ -55,6 +55,7 @@ func deadLetterCommands() []command {
 					"dead letter unless the daemons are newer")
 				fs.StringVar(&f.clickhouse.DSN, "clickhouse", "", "`DSN` of the warehouse; required for dead letters "+
 					"of outcomes and rejections, which would count twice if they were there already")
+				daemon.ClickHouseCAFlag(fs, &f.clickhouse)
 				return f.replayDeadLetters
 			}},
 	}

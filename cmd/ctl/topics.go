@@ -53,6 +53,7 @@ func topicsCommands() []command {
 				fs.StringVar(&t.clickhouse.DSN,
 					"clickhouse", "", "`DSN` of the warehouse, whose deduplication windows are checked too if "+
 						"it is given")
+				daemon.ClickHouseCAFlag(fs, &t.clickhouse)
 				return t.checkTopics
 			}},
 		{"topics acls", "", "prints, or gives, the least rights on Kafka of each program", defineACLFlags},

@@ -3,9 +3,11 @@ package clickhouse
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"regexp"
 	"sync"
 
@@ -25,6 +27,9 @@ type Config struct {
 	// clickhouse-go). A statement may be silent for read_timeout, by default 5 minutes.
 	// The DSN holds a password: never log it.
 	DSN string
+	// CAFile holds, in PEM, the authorities that may sign the server's certificate,
+	// from -clickhouse-ca-file; empty: those of this machine. Open reads it.
+	CAFile string
 }
 
 // Validate checks the form of the DSN, not the server. Its error names the flag.
@@ -56,7 +61,27 @@ func (c Config) parseDSN() (*driver.Options, error) {
 	if !identifier.MatchString(opts.Auth.Database) {
 		return nil, fmt.Errorf("-clickhouse: database %q is not an identifier", opts.Auth.Database)
 	}
+	if c.CAFile != "" && opts.TLS == nil {
+		return nil, errors.New("-clickhouse-ca-file: it has no effect without TLS: -clickhouse needs https:// or " +
+			"clickhouse://, and the option secure=true")
+	}
 	return opts, nil
+}
+
+// trustAuthorities makes a connection accept the authorities in CAFile, and no others.
+func (c Config) trustAuthorities(opts *driver.Options) error {
+	if c.CAFile == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return fmt.Errorf("-clickhouse-ca-file: %w", err)
+	}
+	opts.TLS.RootCAs = x509.NewCertPool()
+	if !opts.TLS.RootCAs.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("-clickhouse-ca-file: %s holds no certificate in PEM", c.CAFile)
+	}
+	return nil
 }
 
 // Conn is a pool of connections to one database. It is safe for concurrent use.
@@ -78,6 +103,9 @@ type Conn struct {
 // Migrate creates it, and everything else fails with ErrNoDatabase.
 func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Conn, error) {
 	opts, err := cfg.parseDSN()
+	if err == nil {
+		err = cfg.trustAuthorities(opts)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -48,6 +48,14 @@ func (d *daysValue) Set(s string) error {
 func ClickHouseFlag(fs *flag.FlagSet, cfg *clickhouse.Config) {
 	fs.StringVar(&cfg.DSN, "clickhouse", cfg.DSN, "`DSN`, http://user@host:8123/partners or clickhouse://…; pass a "+
 		"DSN with a password in the environment variable (required)")
+	ClickHouseCAFlag(fs, cfg)
+}
+
+// ClickHouseCAFlag declares -clickhouse-ca-file, for a program that declares -clickhouse
+// itself.
+func ClickHouseCAFlag(fs *flag.FlagSet, cfg *clickhouse.Config) {
+	fs.StringVar(&cfg.CAFile, "clickhouse-ca-file", cfg.CAFile, "PEM `file` with the authorities that sign "+
+		"ClickHouse's certificate; this machine's if empty")
 }
 
 // SchemaIDsFlag declares -schema-ids, whose value Codec reads.
