@@ -21,6 +21,7 @@ func main() {
 	d.Kafka(&k)
 	f := d.Flags
 	listen := f.String("listen", ":8081", "address to serve on")
+	daemon.TLSFlags(f, &gateway.TLS)
 	f.StringVar(&gateway.TokenKeys, "token-keys", "", "`directory` with one file per workspace id, one base64 key a "+
 		"line; all verify (required)")
 	f.StringVar(&gateway.SigningSecrets, "signing-secrets", "",
@@ -29,7 +30,7 @@ func main() {
 	f.IntVar(&gateway.Config.Burst, "burst", gateway.Config.Burst, "events that a workspace may send at once")
 	daemon.ProxyFlags(f, &gateway.Proxies)
 	d.Main(func(ctx context.Context) (err error) {
-		if err := daemon.Usage(k.Validate(), gateway.Config.Validate(), gateway.Proxies.Validate(),
+		if err := daemon.Usage(gateway.TLS.Validate(), k.Validate(), gateway.Config.Validate(), gateway.Proxies.Validate(),
 			daemon.Required("-token-keys", gateway.TokenKeys),
 			daemon.Required("-signing-secrets", gateway.SigningSecrets)); err != nil {
 			return err

@@ -21,6 +21,7 @@ func main() {
 	d.Kafka(&k)
 	f := d.Flags
 	listen := f.String("listen", ":8080", "address to serve on")
+	daemon.TLSFlags(f, &redirector.TLS)
 	f.StringVar(&redirector.Config.SpoolDir, "spool-dir", redirector.Config.SpoolDir,
 		"`directory` for clicks that Kafka has not acknowledged, and for the last good catalog (required)")
 	f.StringVar(&redirector.Config.Capture, "capture", redirector.Config.Capture,
@@ -38,7 +39,8 @@ func main() {
 		"`name` of a header in which trusted proxies say the visitor's country, such as CF-IPCountry; it goes before "+
 			"-country-db")
 	d.Main(func(ctx context.Context) (err error) {
-		if err := daemon.Usage(k.Validate(), redirector.Config.Validate(), redirector.Proxies.Validate(),
+		if err := daemon.Usage(redirector.TLS.Validate(), k.Validate(), redirector.Config.Validate(),
+			redirector.Proxies.Validate(),
 			daemon.Required("-token-keys", redirector.TokenKeys)); err != nil {
 			return err
 		}

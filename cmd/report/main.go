@@ -19,13 +19,14 @@ func main() {
 	wh := clickhouse.Config{}
 	f := d.Flags
 	listen := f.String("listen", ":8082", "address to serve on")
+	daemon.TLSFlags(f, &component.TLS)
 	daemon.ClickHouseFlag(f, &wh)
 	f.StringVar(&component.ReaderTokens, "reader-tokens", "", "`directory` with one file per workspace id, "+
 		"NAME:SHA-256-OF-THE-TOKEN a line (required)")
 	daemon.ProxyFlags(f, &component.Proxies)
 	daemon.ForwardedHostFlag(f, &component.Proxies)
 	d.Main(func(ctx context.Context) (err error) {
-		if err := daemon.Usage(wh.Validate(), component.Proxies.Validate(),
+		if err := daemon.Usage(component.TLS.Validate(), wh.Validate(), component.Proxies.Validate(),
 			daemon.Required("-reader-tokens", component.ReaderTokens)); err != nil {
 			return err
 		}

@@ -70,8 +70,9 @@ type Redirector struct {
 	Config    redirect.Config
 	Proxies   forwarded.Config
 	Listener  net.Listener // for visitors; Run closes it
-	TokenKeys string       // directory
-	CountryDB string       // file in MaxMind format; "" leaves countries empty
+	TLS       daemon.TLSFiles
+	TokenKeys string // directory
+	CountryDB string // file in MaxMind format; "" leaves countries empty
 	servingState
 }
 
@@ -129,7 +130,7 @@ func (c *Redirector) Run(ctx context.Context) error {
 		})
 	})
 	g.Go("token keys", reloadKeys)
-	g.Go("listener", daemon.HTTP(proxies.Listen(c.Listener), handler, d.Log))
+	g.Go("listener", daemon.HTTP(c.TLS.Listen(proxies.Listen(c.Listener), d.Log), handler, d.Log))
 	return g.Wait(ctx)
 }
 
@@ -154,8 +155,9 @@ type Gateway struct {
 	Config         ingest.Config
 	Proxies        forwarded.Config
 	Listener       net.Listener // for merchants; Run closes it
-	TokenKeys      string       // directory
-	SigningSecrets string       // directory
+	TLS            daemon.TLSFiles
+	TokenKeys      string // directory
+	SigningSecrets string // directory
 	servingState
 }
 
@@ -181,7 +183,7 @@ func (c *Gateway) Run(ctx context.Context) error {
 	g.Go("events", func(ctx context.Context) error { return c.acceptEvents(ctx, d, keys, secrets, proxies, gate) })
 	g.Go("token keys", reloadKeys)
 	g.Go("signing secrets", reloadSecrets)
-	g.Go("listener", daemon.HTTP(proxies.Listen(c.Listener), gate, d.Log))
+	g.Go("listener", daemon.HTTP(c.TLS.Listen(proxies.Listen(c.Listener), d.Log), gate, d.Log))
 	return g.Wait(ctx)
 }
 
@@ -269,7 +271,8 @@ type Report struct {
 	ClickHouse   clickhouse.Config
 	Proxies      forwarded.Config
 	Listener     net.Listener // for readers; Run closes it
-	ReaderTokens string       // directory
+	TLS          daemon.TLSFiles
+	ReaderTokens string // directory
 	servingState
 }
 
@@ -299,7 +302,7 @@ func (c *Report) Run(ctx context.Context) error {
 		return nil
 	})
 	g.Go("reader tokens", reloadTokens)
-	g.Go("listener", daemon.HTTP(proxies.Listen(c.Listener), gate, d.Log))
+	g.Go("listener", daemon.HTTP(c.TLS.Listen(proxies.Listen(c.Listener), d.Log), gate, d.Log))
 	return g.Wait(ctx)
 }
 

@@ -221,7 +221,7 @@ func newReader(b *calendarBook) reader {
 	if err != nil {
 		b.Fatal(err)
 	}
-	server := httptest.NewServer(web.New(b.conn, tokens, slog.New(slog.DiscardHandler), nil))
+	server := httptest.NewServer(web.New(b.conn, tokens, nil, slog.New(slog.DiscardHandler), nil))
 	b.Cleanup(server.Close)
 	return reader{b.TB, server.URL}
 }

@@ -1,0 +1,148 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+)
+
+// lockedBuffer may be read while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+// String implements fmt.Stringer.
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func TestTLSFilesValidate(t *testing.T) {
+	a := kafkatest.NewAuthority(t)
+	cert, key := a.Issue(time.Hour, "x")
+	_, other := a.Issue(time.Hour, "x")
+	f := func(files TLSFiles, want string) {
+		t.Helper()
+		if err := files.Validate(); want == "" && err != nil || want != "" && (err == nil ||
+			!strings.Contains(err.Error(), want)) {
+			t.Errorf("%+v: got %v, want %q", files, err, want)
+		}
+	}
+	f(TLSFiles{}, "")
+	f(TLSFiles{cert, key}, "")
+	f(TLSFiles{Key: key}, "-tls-cert: missing")
+	f(TLSFiles{Cert: cert}, "-tls-key: missing")
+	f(TLSFiles{cert, other}, "private key does not match")
+	f(TLSFiles{"/nowhere", key}, "-tls-cert /nowhere, -tls-key "+key+": open /nowhere")
+}
+
+// A certificate is replaced without a restart. One that cannot be used replaces nothing.
+func TestTLSFilesAreReadAgain(t *testing.T) {
+	first, second := kafkatest.NewAuthority(t), kafkatest.NewAuthority(t)
+	dir := t.TempDir()
+	files := TLSFiles{filepath.Join(dir, "cert"), filepath.Join(dir, "key")}
+	written := time.Now().Add(-time.Hour)
+	put := func(file, from string) {
+		t.Helper()
+		content, err := os.ReadFile(from)
+		written = written.Add(time.Minute)
+		if err = errors.Join(err, os.WriteFile(file, content, 0o600), os.Chtimes(file, written, written)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	putPair := func(a *kafkatest.Authority) {
+		t.Helper()
+		cert, key := a.Issue(time.Hour, "127.0.0.1")
+		put(files.Cert, cert)
+		put(files.Key, key)
+	}
+	putPair(first)
+	if err := files.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	var said lockedBuffer
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	stopped := make(chan error, 1)
+	go func() {
+		stopped <- HTTP(files.Listen(ln, slog.New(slog.NewTextHandler(&said, nil))),
+			http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { io.WriteString(w, req.Proto) }),
+			slog.New(slog.DiscardHandler))(ctx)
+	}()
+	ask := func(trusted *kafkatest.Authority) (proto string, err error) {
+		pem, err := os.ReadFile(trusted.CAFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(pem)
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
+		defer transport.CloseIdleConnections()
+		resp, err := (&http.Client{Transport: transport}).Get("https://" + ln.Addr().String())
+		if err != nil {
+			return "", err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		return string(body), err
+	}
+	eventually := func(trusted *kafkatest.Authority) {
+		t.Helper()
+		for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+			proto, err := ask(trusted)
+			if err == nil && proto == "HTTP/2.0" {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s, %v", proto, err)
+			}
+		}
+	}
+	eventually(first)
+	if _, err := ask(second); err == nil {
+		t.Error("the test cannot tell certificates apart")
+	}
+	_, foreign := second.Issue(time.Hour, "127.0.0.1")
+	put(files.Key, foreign) // as in the middle of a replacement
+	for !strings.Contains(said.String(), "the certificate cannot be read; the one before it stays in use") {
+		if _, err := ask(first); err != nil {
+			t.Fatalf("the certificate before it is not in use: %v", err)
+		}
+	}
+	putPair(second)
+	eventually(second)
+	cancel()
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if log := said.String(); strings.Count(log, "the certificate cannot be read") != 1 ||
+		strings.Count(log, "a new certificate is in use") != 1 {
+		t.Errorf("logged:\n%s", log)
+	}
+}
