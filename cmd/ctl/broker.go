@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 const (
@@ -21,16 +23,20 @@ const (
 
 // withBrokers calls do once a broker has answered.
 func withBrokers(ctx context.Context, cfg kafka.Config, do func(context.Context) error) error {
-	if err := awaitBrokers(ctx, cfg); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, workTimeout)
-	defer cancel()
-	return cfg.Explain(do(ctx))
+	return withClient(ctx, cfg, func(cl *kgo.Client) error {
+		ctx, cancel := context.WithTimeout(ctx, workTimeout)
+		defer cancel()
+		return nameLackingRights(ctx, cl, cfg, do(ctx))
+	})
 }
 
 // awaitBrokers returns once a broker has answered.
 func awaitBrokers(ctx context.Context, cfg kafka.Config) error {
+	return withClient(ctx, cfg, func(*kgo.Client) error { return nil })
+}
+
+// withClient calls do with a client whom a broker has answered.
+func withClient(ctx context.Context, cfg kafka.Config, do func(*kgo.Client) error) error {
 	if err := cfg.Validate(); err != nil {
 		return usageError{err}
 	}
@@ -47,5 +53,22 @@ func awaitBrokers(ctx context.Context, cfg kafka.Config) error {
 		}
 		return fmt.Errorf("-brokers: no answer from %s: %w", strings.Join(cfg.Brokers, ", "), err)
 	}
-	return nil
+	return do(cl)
+}
+
+// nameLackingRights adds to an error that a right lacks which of those that ctl may need
+// are not given.
+func nameLackingRights(ctx context.Context, cl *kgo.Client, cfg kafka.Config, err error) error {
+	if !kafka.LacksRight(err) {
+		return cfg.Explain(err)
+	}
+	lacking, asking := kafka.LackingRights(ctx, cl, topic.Grants("ctl", cfg.TopicPrefix))
+	if asking != nil || len(lacking) == 0 {
+		return cfg.Explain(err)
+	}
+	var names []string
+	for _, g := range lacking {
+		names = append(names, g.String())
+	}
+	return fmt.Errorf("%w; of the rights that ctl may need it lacks %s", cfg.Explain(err), strings.Join(names, ", "))
 }

@@ -53,7 +53,7 @@ func (c Config) Explain(err error) error {
 	case errors.As(err, &closed) && s.Mechanism == "":
 		return accessErrorf("-kafka-sasl-mechanism: the broker closes the connection at the first request; it may " +
 			"want a login")
-	case lacksRight(err):
+	case LacksRight(err):
 		return fmt.Errorf("%w (%s lacks a right: `ctl topics acls` lists those that each program needs)", err, s.who())
 	}
 	return err
@@ -72,8 +72,9 @@ func (s Security) who() string {
 	return "the user ANONYMOUS"
 }
 
-// lacksRight reports whether a broker refused a request for want of a right.
-func lacksRight(err error) bool {
+// LacksRight reports whether a broker refused a request for want of a right. Which one,
+// LackingRights says.
+func LacksRight(err error) bool {
 	for _, refused := range []error{kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed,
 		kerr.TransactionalIDAuthorizationFailed, kerr.ClusterAuthorizationFailed} {
 		if errors.Is(err, refused) {
@@ -91,7 +92,7 @@ func isAccess(err error) bool {
 			return true
 		}
 	}
-	return lacksRight(err)
+	return LacksRight(err)
 }
 
 // explainHandshake says what a failed TLS handshake comes from.

@@ -56,7 +56,7 @@ func allowedOperations(ctx context.Context, cl *kgo.Client, resource topic.Resou
 		bits, err = allowedOnCluster(ctx, cl)
 	}
 	switch {
-	case lacksRight(err):
+	case LacksRight(err):
 		return func(topic.Operation) bool { return false }, nil
 	case err != nil:
 		return nil, err
