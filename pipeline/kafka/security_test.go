@@ -10,9 +10,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
@@ -20,6 +22,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -332,6 +335,49 @@ func TestFailingLoginIsQuiet(t *testing.T) {
 			t.Errorf("the log shows %q", secret)
 		}
 	}
+}
+
+// What a broker answers before it lets us in does not end an outage: the next attempt
+// fails again, and the log would tell of one outage after another.
+func TestAnswersBeforeALoginEndNoOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said lockedBuffer
+		cfg := config([]string{"x:1"})
+		cfg.Watch = cfg.NewWatch(slog.New(slog.NewTextHandler(&said, nil)))
+		cl, err := kafka.NewClient(cfg, discard, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		var hooks []kgo.Hook
+		for list, i := reflect.ValueOf(cl.OptValue(kgo.WithHooks)), 0; i < list.Len(); i++ {
+			hooks = append(hooks, list.Index(i).Interface())
+		}
+		answered := func(key kmsg.Key) {
+			for _, h := range hooks {
+				if h, ok := h.(kgo.HookBrokerRead); ok {
+					h.OnBrokerRead(kgo.BrokerMetadata{}, int16(key), 1, 0, 0, nil)
+				}
+			}
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+		}
+		for _, h := range hooks {
+			if h, ok := h.(kgo.HookBrokerConnect); ok {
+				h.OnBrokerConnect(kgo.BrokerMetadata{}, 0, nil, kerr.SaslAuthenticationFailed)
+			}
+		}
+		for _, key := range []kmsg.Key{kmsg.ApiVersions, kmsg.SASLHandshake, kmsg.SASLAuthenticate} {
+			answered(key)
+		}
+		if said.count("waiting for Kafka") != 1 {
+			t.Errorf("logged:\n%s", &said)
+		}
+		answered(kmsg.Metadata)
+		if said.count("no longer waiting for Kafka") != 1 {
+			t.Errorf("logged:\n%s", &said)
+		}
+	})
 }
 
 // refuseAsKafkaDoes makes a kfake say that a login failed; it would hang up.
