@@ -30,7 +30,8 @@ func main() {
 	f.IntVar(&gateway.Config.Burst, "burst", gateway.Config.Burst, "events that a workspace may send at once")
 	daemon.ProxyFlags(f, &gateway.Proxies)
 	d.Main(func(ctx context.Context) (err error) {
-		if err := daemon.Usage(gateway.TLS.Validate(), k.Validate(), gateway.Config.Validate(), gateway.Proxies.Validate(),
+		if err := daemon.Usage(gateway.TLS.Validate(), k.Validate(), gateway.Config.Validate(),
+			gateway.Proxies.Validate(),
 			daemon.Required("-token-keys", gateway.TokenKeys),
 			daemon.Required("-signing-secrets", gateway.SigningSecrets)); err != nil {
 			return err
