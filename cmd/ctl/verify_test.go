@@ -116,7 +116,7 @@ func (r *verifyRig) writeLog(codec *event.Codec, brokers []string) {
 	client := kafkatest.Client(r.T, brokers, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	var records []*kgo.Record
 	records = append(records, &kgo.Record{Topic: topic.Catalog, Key: []byte("workspace/acme"),
-		Value: []byte(`{"id":"acme","timezone":"Asia/Kathmandu"}`)})
+		Value: []byte(`{"id":"acme","timezone":"Asia/Kathmandu","plan":"enterprise","access":{"exports":true}}`)})
 	now := time.Now()
 	for i := range 60 {
 		var raw token.Raw

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/connectors/export"
+	"github.com/nimriz/partners/connectors/forwarded"
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -37,6 +39,12 @@ func listMetrics() int {
 		panic(err)
 	}
 	export.NewMetrics(d.registry)
+	// no proxy is in front of the demo
+	_, err = forwarded.New(forwarded.Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+		ProxyProtocol: true}, d.log, d.registry)
+	if err != nil {
+		panic(err)
+	}
 	descs := make(chan *prometheus.Desc, 10_000)
 	d.registry.Describe(descs)
 	close(descs)
