@@ -88,6 +88,9 @@ func formatOf(body []byte) string {
 // formBeginning is that of a form: url-encoded, or in parts.
 var formBeginning = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_.%+-]*(\[[A-Za-z0-9_]*\])*=|--[^\r\n]+\r?\nContent-)`)
 
+// halfCharacter is the escape of a surrogate.
+var halfCharacter = regexp.MustCompile(`^\\u[dD][89A-Fa-f][0-9A-Fa-f]{2}`)
+
 // faultAt says what is wrong at a place in a text up to which it is JSON.
 func faultAt(text []byte, at int) string {
 	if at >= len(text) {
@@ -99,7 +102,7 @@ func faultAt(text []byte, at int) string {
 	case noUTF8:
 		return "a byte that is no UTF-8, such as one of Latin-1 or Windows-1252"
 	case isInText(text, at) && c == '\\':
-		if half := bytes.IndexAny(text[at:min(at+3, len(text))], "dD"); half == 2 {
+		if halfCharacter.Match(text[at:]) {
 			return "an escape of half a character that is no UTF-8 (\\ud800 to \\udfff come in pairs)"
 		}
 		return "an escape that JSON does not have"
@@ -107,6 +110,8 @@ func faultAt(text []byte, at int) string {
 		return "a raw control character in a text: a line break is written \\n, a tab \\t"
 	case r == '\'' || r == '“' || r == '”' || r == '‘' || r == '’':
 		return "a quote that JSON does not have: texts are in \""
+	case c == ',' && bytes.HasSuffix(bytes.TrimRight(text[:at], " \t\r\n"), []byte(":")):
+		return "a value is missing"
 	case c == ',', (c == '}' || c == ']') && bytes.HasSuffix(bytes.TrimRight(text[:at], " \t\r\n"), []byte(",")):
 		return "a comma too many"
 	case c == '}', c == ']':
