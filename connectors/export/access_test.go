@@ -105,6 +105,16 @@ func TestAccess(t *testing.T) {
 	check(at.AddDate(0, 0, 1), 1, 1, 1, 1)
 	check(at.AddDate(0, 0, 2), 2, 1, 1, 1)
 	set(`{"plan":"enterprise","access":{"exports":true}}`)
+	// A run that fails, here without a file, says that there are exports, too.
+	failing := cfg
+	failing.From, failing.To, failing.Timezone = "2026-03-14", "2026-03-14", "UTC"
+	failing.Partner = "nobody"
+	if _, err := Run(t.Context(), r.conn, failing); !errors.Is(err, ErrUnknown) {
+		t.Errorf("%v, want %v", err, ErrUnknown)
+	}
+	if n := gathered(t, reg, "partners_export_not_entitled", ""); n != 0 {
+		t.Errorf("not entitled after a run that failed for another reason: %v", n)
+	}
 	check(at.AddDate(0, 0, 3), 2, 4, 0, 4)
 }
 

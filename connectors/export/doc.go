@@ -113,5 +113,6 @@
 //	                                                schedule began
 //	partners_export_seconds                         duration of a run
 //	partners_export_not_entitled                    1 from a run that was refused, because the
-//	                                                workspace has no exports, to one that is ok
+//	                                                workspace has no exports, to the next that
+//	                                                may begin
 package export

@@ -20,6 +20,7 @@ func Run(ctx context.Context, conn *clickhouse.Conn, cfg Config) (m *Manifest, e
 	if err := checkAccess(ctx, conn, cfg.Workspace); err != nil {
 		return nil, err
 	}
+	cfg.Metrics.recordAccess()
 	if cfg.Dir != "-" {
 		unlock, err := lockDirectory(cfg.Dir)
 		if err != nil {

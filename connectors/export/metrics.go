@@ -14,7 +14,7 @@ type Metrics struct {
 	rows        prometheus.Counter     // of runs that succeeded
 	lastSuccess prometheus.Gauge       // Unix time
 	duration    prometheus.Histogram   // of a run, in seconds
-	notEntitled prometheus.Gauge       // 1 from a refused run to the next that is ok
+	notEntitled prometheus.Gauge       // 1 from a refused run to the next that is not
 }
 
 // NewMetrics registers the metrics; reg may be nil.
@@ -45,6 +45,14 @@ func (m *Metrics) recordStart(last time.Time) {
 	m.lastSuccess.Set(float64(last.Unix()))
 }
 
+// recordAccess records that the workspace has exports, whatever becomes of the run: one
+// that fails is overdue again.
+func (m *Metrics) recordAccess() {
+	if m != nil {
+		m.notEntitled.Set(0)
+	}
+}
+
 // recordRun records a run that ended with err. manifest is nil if it failed.
 func (m *Metrics) recordRun(err error, manifest *Manifest, took time.Duration) {
 	if m == nil {
@@ -60,7 +68,6 @@ func (m *Metrics) recordRun(err error, manifest *Manifest, took time.Duration) {
 		m.runs.WithLabelValues("failed").Inc()
 		return
 	}
-	m.notEntitled.Set(0)
 	m.runs.WithLabelValues("ok").Inc()
 	m.rows.Add(float64(manifest.Rows))
 	m.lastSuccess.SetToCurrentTime()
