@@ -59,8 +59,8 @@
 // trusted proxy that does not send it is refused: its clients would otherwise be taken
 // for the proxy. The address that it gives is the peer for everything above. So a
 // header is believed behind it if that address is a trusted proxy's, too. LOCAL is the
-// proxy itself; UNKNOWN, and a protocol without addresses, is a client that is not
-// known and never trusted.
+// proxy itself. UNKNOWN, and an address of UDP or of a Unix socket, is a client that is
+// not known and never trusted. The library refuses PROXY with the family UNSPEC.
 //
 // # Country
 //

@@ -124,18 +124,26 @@ func TestProxyProtocol(t *testing.T) {
 		SourceAddr: at("2001:db8::7"), DestinationAddr: at("::1")}), "2001:db8::7 direct http host")
 	f(proxy, binaryHeader(t, proxyproto.Header{Command: proxyproto.LOCAL}), "127.0.0.1 absent http host")
 	f(proxy, "PROXY UNKNOWN\r\n", "- direct http host")
+	const v2 = "\r\n\r\n\x00\r\nQUIT\n"
+	const ends = "\xcb\x00\x71\x07\x7f\x00\x00\x01\x12\x67\x00\x50" // 203.0.113.7:4711, 127.0.0.1:80
+	f(proxy, v2+"\x20\x11\x00\x0c"+ends, "127.0.0.1 absent http host")
+	f(proxy, v2+"\x21\x11\x00\x10"+ends+"\x04\x00\x01x", "203.0.113.7 direct http host")
+	f(proxy, v2+"\x21\x12\x00\x0c"+ends, "- direct http host")
+	f(proxy, v2+"\x21\x31\x00\xd8"+strings.Repeat("\x00", 216), "- direct http host")
 
 	f(proxy, "", "refused")
 	f(proxy, "PROXY TCP4 203.0.113.7\r\n", "refused")
 	f(proxy, "PROXY TCP4 999.0.113.7 127.0.0.1 4711 80\r\n", "refused")
 	f(proxy, "PROXY "+strings.Repeat("x", 200)+"\r\n", "refused")
-	f(proxy, "\r\n\r\n\x00\r\nQUIT\n\x41\x11\x00\x0c", "refused")
+	f(proxy, v2+"\x41\x11\x00\x0c"+ends, "refused")
+	f(proxy, v2+"\x21\x00\x00\x00", "refused")
+	f(proxy, v2+"\x21\x11\x00\x08"+ends, "refused")
 
 	f(stranger, "", "127.0.0.2 direct http host")
 	f(stranger, spoofed, "HTTP/1.1 400 Bad Request")
 	f(stranger, binaryHeader(t, proxyproto.Header{Command: proxyproto.LOCAL}), "HTTP/1.1 400 Bad Request")
 
-	want := map[string]float64{"believed": 7, "refused": 5, "direct": 3}
+	want := map[string]float64{"believed": 11, "refused": 7, "direct": 3}
 	if got := counted(t, r.registry, "partners_proxy_protocol_connections_total"); !maps.Equal(got, want) {
 		t.Errorf("counted %v, want %v", got, want)
 	}
