@@ -44,6 +44,7 @@ func TestAccess(t *testing.T) {
 		r.catalog(offset, "workspace", "workspace/acme", record)
 	}
 	for record, want := range map[string]string{
+		"": "it was removed from the catalog",
 		`{"plan":"growth","access":{"exports":true}}`:                           `its plan is "growth", and exports come with professional and enterprise`,
 		`{"plan":"professional","access":{"exports":false}}`:                    "its access.exports is off",
 		`{"plan":"enterprise","access":{"partner_reporting":true}}`:             "its access.exports is off",

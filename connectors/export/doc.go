@@ -35,8 +35,9 @@
 //     the catalog does not have: nothing is written. A schedule waits for the catalog.
 //   - A workspace whose plan or access.exports in the newest catalog gives it no exports
 //     is refused (ErrNotEntitled) before anything is written, whatever its manifests say.
-//     A schedule skips what is due, and makes up the last 31 days once it may again. A
-//     workspace that is in no catalog here is exported.
+//     A schedule skips what is due; a series that has a file makes up the last 31 days
+//     once it may again, a new one begins then. A workspace that never was in the catalog
+//     here is exported, one that was removed from it is refused.
 //   - A final file replaces a provisional one of the same command: of NAME.csv and
 //     NAME_provisional.csv only one stays. A schedule writes no provisional file unless
 //     it is asked to.

@@ -56,11 +56,11 @@ func (r *rig) exec(statement string, args ...any) {
 	}
 }
 
-// catalog inserts a record of the catalog. A workspace that says nothing of its plan has
-// exports.
+// catalog inserts a record of the catalog, or with no text its removal. A workspace that
+// says nothing of its plan has exports.
 func (r *rig) catalog(offset int, kind, key, text string) {
 	r.Helper()
-	if kind == "workspace" && !strings.Contains(text, `"plan"`) {
+	if kind == "workspace" && text != "" && !strings.Contains(text, `"plan"`) {
 		text = `{"plan":"professional","access":{"exports":true},` + strings.TrimPrefix(text, "{")
 	}
 	r.exec("INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_offset) VALUES "+

@@ -251,8 +251,8 @@ func (s *schedule) exportMissing(ctx context.Context, at time.Time, atStart bool
 		}
 		err = s.exportWhenJoined(ctx, c, zone.DayStart(d.AddDate(0, 0, 1)))
 		if errors.Is(err, ErrNotEntitled) {
-			s.cfg.Log.Warn("skipping the exports that are due; they are made up if the workspace gets exports again",
-				"from", day, "error", err)
+			s.cfg.Log.Warn("skipping the exports that are due; a series that has a file makes them up if the "+
+				"workspace gets exports again", "from", day, "error", err)
 			return nil
 		}
 		if err != nil || ctx.Err() != nil {
