@@ -161,3 +161,30 @@ func TestJobs(t *testing.T) {
 		}
 	}
 }
+
+// The panels of refused events count as their alert does: also what a series that is new
+// begins with, which increase alone does not see.
+func TestRefusedEventsPanels(t *testing.T) {
+	b, err := os.ReadFile("alerts/partners.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(name string) string {
+		metric := "partners_ingest_workspace_" + name + "_total"
+		counted := regexp.MustCompile(`\(\(` + metric + ` unless .*?\) or increase\(` + metric + `\[1h\]\)\)`)
+		found := counted.FindString(string(b))
+		if found == "" {
+			t.Fatalf("no alert counts %s", metric)
+		}
+		return found
+	}
+	refused, accepted := of("refused"), of("accepted")
+	for _, p := range loadDashboards(t)["pipeline.json"].Panels {
+		for _, target := range p.Targets {
+			rest := strings.NewReplacer(refused, "", accepted, "").Replace(target.Expr)
+			if strings.Contains(rest, "partners_ingest_workspace_") {
+				t.Errorf("%s: %s\nwant %s and %s", p.Title, target.Expr, refused, accepted)
+			}
+		}
+	}
+}
