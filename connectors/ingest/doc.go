@@ -98,11 +98,10 @@
 // ServeHTTP finds the route. admitRequest makes all checks before JSON; mediaFault
 // (media.go) and signature.Detail have their sentences. draft (event.go, batch.go) is a
 // parsed event; toConversion checks its fields. fault (fault.go) says why a text is not
-// strict JSON, and where. produceEvents
-// (record.go) is the only way to a 202: it hands all events of a request to one
-// idempotent producer and waits once. produceRejections (rejections.go) is the side
-// channel. The producer is made with ProducerOptions; New refuses one that acknowledges
-// too early.
+// strict JSON, and where. produceEvents (record.go) is the only way to a 202: it hands
+// all events of a request to one idempotent producer and waits once. produceRejections
+// (rejections.go) is the side channel. The producer is made with ProducerOptions; New
+// refuses one that acknowledges too early.
 //
 // # Metrics
 //
