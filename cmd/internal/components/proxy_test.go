@@ -11,6 +11,7 @@ import (
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/connectors/forwarded"
 	"github.com/nimriz/partners/connectors/ingest"
 	"github.com/nimriz/partners/connectors/redirect"
@@ -76,7 +77,7 @@ func TestComponentsSpeakProxyProtocol(t *testing.T) {
 	}
 }
 
-// Redirector and gateway look at the header that they were told to believe.
+// Each program looks at the header that it was told to believe.
 func TestComponentsReadForwarded(t *testing.T) {
 	t.Parallel()
 	cfg := behindLoopback(t, forwarded.Config{Header: forwarded.HeaderXForwardedFor})
@@ -87,6 +88,9 @@ func TestComponentsReadForwarded(t *testing.T) {
 	redirector.Config.SpoolDir = t.TempDir()
 	gateway := &Gateway{Deps: d, Config: ingest.DefaultConfig(), Proxies: cfg, Listener: listenLoopback(t),
 		TokenKeys: secretsDir(t, tokenKey), SigningSecrets: secretsDir(t, "whsec_"+tokenKey)}
+	reports := &Report{Deps: testDeps(), Proxies: cfg, Listener: listenLoopback(t),
+		ClickHouse: clickhouse.Config{DSN: clickhousetest.ForTest(t)}, ReaderTokens: secretsDir(t, "alice:"+
+			strings.Repeat("ab", 32))}
 	registries := map[string]*prometheus.Registry{}
 	for at, c := range map[net.Listener]struct {
 		daemon.Component
@@ -95,6 +99,7 @@ func TestComponentsReadForwarded(t *testing.T) {
 	}{
 		redirector.Listener: {redirector, &redirector.Deps, http.MethodGet, "/nomura"},
 		gateway.Listener:    {gateway, &gateway.Deps, http.MethodPost, "/v1/workspaces/acme/events"},
+		reports.Listener:    {reports, &reports.Deps, http.MethodGet, "/why"},
 	} {
 		registry := prometheus.NewRegistry()
 		c.deps.Registry = registry
