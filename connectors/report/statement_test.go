@@ -33,6 +33,9 @@ func accountsOf(t testing.TB, r *report.Reader, f report.StatementFilter) (h sta
 	if err != nil {
 		t.Fatal(err)
 	}
+	if ws == nil {
+		ws = &catalog.Workspace{ID: "acme"}
+	}
 	h, err = r.StatementHead(t.Context(), ws, f.Month)
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -111,18 +112,28 @@ func (s Security) options(dial dialFunc) []kgo.Opt {
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: dialTimeout}).DialContext
 	}
-	opts := []kgo.Opt{kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
-		return s.openConn(ctx, dial, network, addr)
-	})}
+	d := &dialer{security: s, dial: dial}
+	opts := []kgo.Opt{kgo.Dialer(d.openConn)}
 	if s.Mechanism != "" {
 		opts = append(opts, kgo.SASL(login{s}))
 	}
 	return opts
 }
 
+// dialer opens the connections of one client.
+type dialer struct {
+	security Security
+	dial     dialFunc // opens plain connections
+	// answered says that a broker has answered this client. A broker that hangs up
+	// without a word is then taken for one that stops, which franz-go repeats, and no
+	// longer for one that does not want us.
+	answered atomic.Bool
+}
+
 // openConn opens a connection on which nothing was said yet. Its errors name the flag to
 // blame where there is one.
-func (s Security) openConn(ctx context.Context, dial dialFunc, network, addr string) (net.Conn, error) {
+func (d *dialer) openConn(ctx context.Context, network, addr string) (net.Conn, error) {
+	s := d.security
 	var cfg *tls.Config
 	if s.TLS {
 		var err error
@@ -130,12 +141,12 @@ func (s Security) openConn(ctx context.Context, dial dialFunc, network, addr str
 			return nil, err
 		}
 	}
-	raw, err := dial(ctx, network, addr)
+	raw, err := d.dial(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
 	if !s.TLS {
-		return &untriedConn{Conn: raw, security: s, addr: addr}, nil
+		return &untriedConn{Conn: raw, dialer: d, addr: addr}, nil
 	}
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -147,9 +158,12 @@ func (s Security) openConn(ctx context.Context, dial dialFunc, network, addr str
 	conn := tls.Client(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
+		if d.answered.Load() && isEndOfConn(err) {
+			return nil, hungUpError(addr)
+		}
 		return nil, s.explainHandshake(addr, err)
 	}
-	return &untriedConn{Conn: conn, security: s, addr: addr}, nil
+	return &untriedConn{Conn: conn, dialer: d, addr: addr}, nil
 }
 
 // readTLSConfig reads the files that TLS needs.
@@ -181,7 +195,7 @@ func (s Security) readTLSConfig() (*tls.Config, error) {
 // before has something against us.
 type untriedConn struct {
 	net.Conn
-	security Security
+	dialer   *dialer
 	addr     string
 	answered bool // owned by the only reader
 }
@@ -194,13 +208,27 @@ func (c *untriedConn) Read(p []byte) (int, error) {
 	}
 	if n > 0 {
 		c.answered = true
-		if isTLSRecord(p[:n]) && !c.security.TLS {
+		if isTLSRecord(p[:n]) && !c.dialer.security.TLS {
 			return 0, accessErrorf("-kafka-tls: broker %s speaks TLS on this port, and -kafka-tls is missing", c.addr)
 		}
+		c.dialer.answered.Store(true)
 		return n, err
 	}
-	return n, c.security.explainSilence(c.addr, err)
+	if c.dialer.answered.Load() && isEndOfConn(err) {
+		return n, hungUpError(c.addr)
+	}
+	return n, c.dialer.security.explainSilence(c.addr, err)
 }
+
+// hungUpError is the address of a broker that hung up before it answered, though this
+// client knows that it is let in.
+type hungUpError string
+
+func (e hungUpError) Error() string { return "broker " + string(e) + " hangs up before it answers" }
+
+// Temporary makes franz-go repeat the request. It would not after an io.EOF at this
+// place.
+func (e hungUpError) Temporary() bool { return true }
 
 // isTLSRecord reports whether an answer is an alert of TLS, which no answer of Kafka
 // looks like: it would be one of 350 MB.

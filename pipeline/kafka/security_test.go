@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -378,6 +379,72 @@ func TestAnswersBeforeALoginEndNoOutage(t *testing.T) {
 			t.Errorf("logged:\n%s", &said)
 		}
 	})
+}
+
+// A broker that stops may hang up before it answers. That is no question of access for a
+// client whom a broker has answered before: the request is repeated.
+func TestBrokerThatHangsUpIsTriedAgain(t *testing.T) {
+	cfg := config([]string{fakeAddr(t)})
+	stopping, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stopping.Close()
+	go func() {
+		for {
+			conn, err := stopping.Accept()
+			if err != nil {
+				return
+			}
+			io.ReadFull(conn, make([]byte, 4)) // it has heard the request
+			conn.(*net.TCPConn).CloseWrite()
+			io.Copy(io.Discard, conn)
+			conn.Close()
+		}
+	}()
+	var mu sync.Mutex
+	var open []net.Conn
+	hangUps := 0
+	cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if hangUps > 0 {
+			hangUps--
+			addr = stopping.Addr().String()
+		}
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+		if err == nil {
+			open = append(open, conn)
+		}
+		return conn, err
+	}
+	cl, err := kafka.NewClient(cfg, discard, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	defer cancel()
+	ask := func() error {
+		_, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, cl)
+		return err
+	}
+	if err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	hangUps = 4
+	for _, conn := range open {
+		conn.Close()
+	}
+	mu.Unlock()
+	if err := ask(); err != nil {
+		t.Errorf("a broker stopped and came back: %v", err)
+	}
+	if mu.Lock(); hangUps > 0 {
+		t.Error("no connection was hung up")
+	}
+	mu.Unlock()
 }
 
 // refuseAsKafkaDoes makes a kfake say that a login failed; it would hang up.

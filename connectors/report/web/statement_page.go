@@ -132,6 +132,7 @@ func (s *Server) fillStatement(ctx context.Context, p *statementPage, ws *catalo
 func (p *statementPage) setLinks(ws *catalog.Workspace, f report.StatementFilter, present statement.Month) {
 	values := func(m statement.Month) string {
 		q := filterValues(report.Filter{Partner: f.Partner, Program: f.Program})
+		q.Del("tz") // a statement has the workspace's days alone
 		q.Set("month", m.String())
 		return q.Encode()
 	}
