@@ -189,10 +189,19 @@ func TestOrderReuseIsItsDefinition(t *testing.T) {
 			rt.Fatalf("%v: %s", err, statement)
 		}
 	}
+	clickhousetest.FewerChecks(t)
+	const workspaces = 8 // of each check, each with journeys of its own
 	rapid.Check(t, func(rt *rapid.T) {
 		exec(rt, "TRUNCATE TABLE outcomes")
 		exec(rt, "TRUNCATE TABLE sales_by_order_id")
-		rows, sales := drawJourneys(rt)
+		var rows, want []string
+		for w := range workspaces {
+			drawn, sales := drawJourneys(rt, w)
+			rows = append(rows, drawn...)
+			for _, line := range ordersOf(sales) {
+				want = append(want, fmt.Sprintf("w%d %s", w, line))
+			}
+		}
 		exec(rt, "INSERT INTO outcomes (workspace_id, event_partition, event_offset, src_partition, src_offset, "+
 			"click_token, event_id, parent_event_id, order_id, verdict, type, effect, amount_minor, "+
 			"standing_change_minor, currency, exponent) VALUES "+strings.Join(rows, ", "))
@@ -202,15 +211,16 @@ func TestOrderReuseIsItsDefinition(t *testing.T) {
 		var found []struct {
 			Line string `ch:"line"`
 		}
-		if err := conn.Select(t.Context(), &found, "SELECT concat(order_id, ' ', toString(arraySort(event_ids)), ' ', "+
-			"toString(arraySum(s -> s.minor, standing))) AS line FROM order_reuse ORDER BY line"); err != nil {
+		if err := conn.Select(t.Context(), &found, "SELECT concat(workspace_id, ' ', order_id, ' ', "+
+			"toString(arraySort(event_ids)), ' ', toString(arraySum(s -> s.minor, standing))) AS line "+
+			"FROM order_reuse ORDER BY line"); err != nil {
 			rt.Fatal(err)
 		}
 		var got []string
 		for _, f := range found {
 			got = append(got, f.Line)
 		}
-		if want := ordersOf(sales); !slices.Equal(got, want) {
+		if !slices.Equal(got, want) {
 			rt.Fatalf("got  %q\nwant %q\nof %s", got, want, strings.Join(rows, "\n"))
 		}
 	})
@@ -244,8 +254,9 @@ func ordersOf(sales []*modelSale) (lines []string) {
 	return lines
 }
 
-// drawJourneys draws the rows of some journeys, as VALUES, and their sales.
-func drawJourneys(t *rapid.T) (rows []string, sales []*modelSale) {
+// drawJourneys draws the rows of some journeys of a workspace, as VALUES, and their
+// sales. A workspace has a partition of its own.
+func drawJourneys(t *rapid.T, workspace int) (rows []string, sales []*modelSale) {
 	type row struct {
 		token, id string
 		root      *modelSale
@@ -280,8 +291,9 @@ func drawJourneys(t *rapid.T) (rows []string, sales []*modelSale) {
 			sales = append(sales, sale)
 			all = append(all, row{token, id, sale, 1})
 		}
-		rows = append(rows, fmt.Sprintf("('acme', 0, %[1]d, 0, %[1]d, '%s', '%s', '%s', '%s', '%s', '%s', %d, %d, %d, "+
-			"'EUR', 2)", offset, token, id, parent, order, verdict, kind, effect, amount, change))
+		rows = append(rows, fmt.Sprintf("('w%[1]d', %[1]d, %[2]d, %[1]d, %[2]d, '%[3]s', '%s', '%s', '%s', '%s', "+
+			"'%s', %d, %d, %d, 'EUR', 2)", workspace, offset, token, id, parent, order, verdict, kind, effect, amount,
+			change))
 	}
 	return rows, sales
 }

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"flag"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/datadriven"
+	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/pipeline/oracle"
 	"github.com/nimriz/partners/schemas/event"
@@ -289,7 +289,7 @@ func closingOf(a *statement.Account) statement.Amount { return a.Closing }
 func TestChainsOfMonthsAddUp(t *testing.T) {
 	b := newBooks(t)
 	finals, changed := 0, 0
-	fewerChecks(t)
+	clickhousetest.FewerChecks(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		zone := rapid.SampledFrom([]string{"UTC", "Europe/Berlin", "Pacific/Apia", "America/Santiago"}).Draw(rt, "zone")
 		s := b.openShop("shop"+strconv.Itoa(b.shops), zone)
@@ -357,22 +357,6 @@ func TestChainsOfMonthsAddUp(t *testing.T) {
 	if finals == 0 || changed == 0 {
 		t.Error("nothing was tried")
 	}
-}
-
-// fewerChecks lets rapid check an eighth of what it would: each check asks ClickHouse
-// forty times.
-func fewerChecks(t *testing.T) {
-	t.Helper()
-	checks := flag.Lookup("rapid.checks").Value
-	was := checks.String()
-	n, err := strconv.Atoi(was)
-	if err == nil {
-		err = checks.Set(strconv.Itoa(max(1, n/8)))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = checks.Set(was) })
 }
 
 func mustMonth(t rapid.TB, text string) statement.Month {
