@@ -91,7 +91,7 @@ func (s *Server) writeStatementCSV(w http.ResponseWriter, req *http.Request, ws 
 	if err != nil {
 		return err
 	}
-	name := ws.ID + "-statement-" + h.Month + ".csv"
+	name := ws.ID + "_statement_" + h.Month + ".csv"
 	return s.writeCSV(w, req, name, statement.CSVHeader(), func(d *download) error {
 		return s.reader.Accounts(req.Context(), h, f, func(a *statement.Account) error {
 			line, err := a.CSVLine(false)

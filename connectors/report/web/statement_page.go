@@ -131,9 +131,13 @@ func (s *Server) fillStatement(ctx context.Context, p *statementPage, ws *catalo
 // setLinks fills in what follows from the filter and the workspace alone.
 func (p *statementPage) setLinks(ws *catalog.Workspace, f report.StatementFilter, present statement.Month) {
 	values := func(m statement.Month) string {
-		q := filterValues(report.Filter{Partner: f.Partner, Program: f.Program})
-		q.Del("tz") // a statement has the workspace's days alone
-		q.Set("month", m.String())
+		q := url.Values{"month": {m.String()}}
+		if f.Partner != "" {
+			q.Set("partner", f.Partner)
+		}
+		if f.Program != "" {
+			q.Set("program", f.Program)
+		}
 		return q.Encode()
 	}
 	first, _ := f.Month.Days()

@@ -2,6 +2,8 @@ package web
 
 import (
 	"encoding/json"
+	"html"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -24,6 +26,16 @@ func TestStatementPage(t *testing.T) {
 			if has := strings.Contains(body, word); code != 200 || has == (word == ">Month after<") {
 				t.Errorf("%s: %d, %q: %t", path, code, word, has)
 			}
+		}
+	}
+	_, _, body := r.get("acme", "/statement?month=2026-02&partner=p0&program=g0")
+	links := regexp.MustCompile(`href="([^"]*statement[^"]*month=[^"]*)"`).FindAllStringSubmatch(body, -1)
+	if len(links) != 3 { // the month before, the month after, the file
+		t.Errorf("links: %q", links)
+	}
+	for _, link := range links {
+		if code, _, _ := r.get("acme", html.UnescapeString(link[1])); code != 200 {
+			t.Errorf("%s leads to %d", link[1], code)
 		}
 	}
 	if code, _, body := r.get("acme", "/statement?month=2026-13"); code != 400 ||
@@ -83,7 +95,10 @@ func TestStatementAccess(t *testing.T) {
 		}
 	}
 	// Another workspace's events are in no account: globex has the fifth of the rows.
-	_, _, own := r.get("acme", "/v1/workspaces/acme/statement.csv?month=2026-03")
+	_, h, own := r.get("acme", "/v1/workspaces/acme/statement.csv?month=2026-03")
+	if got := h.Get("Content-Disposition"); got != `attachment; filename="acme_statement_2026-03.csv"` {
+		t.Errorf("the file's name: %s", got)
+	}
 	_, _, other := r.get("globex", "/v1/workspaces/globex/statement.csv?month=2026-03")
 	if strings.Contains(own, "globex") || strings.Contains(other, "acme") || strings.Count(other, "\nglobex,") < 2 {
 		t.Errorf("acme:\n%s\nglobex:\n%s", own, other)
