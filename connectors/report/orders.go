@@ -72,8 +72,9 @@ func CountSales(order string, sales []*Event, children map[EventKey][]*Event) Or
 }
 
 // countedSales returns which of the sales of one order count for it, in the order of
-// receipt: not those that follow another one of them, nor those that came when nothing
-// stood any more of the ones before. children are what was taken back of them.
+// receipt: not those that follow an earlier one under their token, nor those of which
+// nothing stood any more when the next one came, and nothing stands now. children are
+// what was taken back of them. Of what stands, it is the view order_reuse.
 func countedSales(sales []*Event, children map[EventKey][]*Event) (counted []*Event) {
 	sales = slices.Clone(sales)
 	slices.SortFunc(sales, func(a, b *Event) int {
@@ -82,22 +83,21 @@ func countedSales(sales []*Event, children map[EventKey][]*Event) (counted []*Ev
 	})
 	for i, sale := range sales {
 		follows := sale.ParentEventID != "" && slices.ContainsFunc(sales, func(other *Event) bool {
-			return other != sale && other.EventID == sale.ParentEventID
+			return other.Key() == sale.parentKey() && other.Offset < sale.Offset
 		})
+		if follows {
+			continue
+		}
 		stood := slices.Contains(sale.Flags, event.FlagOrderRepeated) ||
 			slices.ContainsFunc(sales[:i], func(before *Event) bool {
 				return stoodAt(before, children, sale.ReceivedAt)
 			})
-		switch {
-		case follows:
-		case stood:
-			counted = append(counted, sale)
-		default: // it takes the place of what was taken back before it
-			counted = []*Event{sale}
+		if !stood { // it takes the place of what was taken back, and not given back since
+			counted = slices.DeleteFunc(counted, func(before *Event) bool {
+				return !IsLeft(before, WithDescendants(before, children))
+			})
 		}
-	}
-	if len(counted) == 0 {
-		return sales[:min(len(sales), 1)] // they follow each other
+		counted = append(counted, sale)
 	}
 	return counted
 }
