@@ -367,8 +367,8 @@ func TestChangesOfTheTimes(t *testing.T) {
 	t.Run("changed and changed back", func(t *testing.T) {
 		from := func(p *verify.Partition) int64 { return p.Conversions.End / 3 }
 		check(t, func(p *verify.Partition) {
+			p.Times[0].First = 0 // whenever the first Progress came
 			p.AddTimes(0, verify.Times{GraceMs: 1, ClickLifeMs: 1, JourneyLifeMs: 1, First: from(p), Last: from(p) + 9})
-			p.Times[0].First = 0
 		}, func(p *verify.Partition, r *row) bool {
 			span := spans[r.ClickToken]
 			return span[1] < from(p) || span[0] >= from(p)+9
