@@ -33,8 +33,10 @@
 //     later than a minute (topic.DeliveryLimit) after its date. If one did, the log says
 //     that it came in time, and the processor had closed the wait. Such rows are *late*:
 //     they are what the rules say if the click, or an event, came after the wait was
-//     closed. Only the whole token's rows explain that, and only if the row was decided
-//     after the wait's end. The log cannot tell whether it was so.
+//     closed. Only the whole token's rows explain that, only if the row was decided after
+//     the wait's end, and only of a record whose Kafka timestamp is at most six minutes
+//     (the minute, and clocks that differ) before that end. Whether it was so, the log
+//     cannot tell.
 //   - What is deleted. Of a token older than what is left of clicks or conversions,
 //     records may be gone, so its rows are not derivable; five minutes are allowed for
 //     clocks that differ. A row may be in the part of outcomes that is deleted.
@@ -44,6 +46,9 @@
 //   - Other times. If Progress names several, tokens that do not lie wholly within the
 //     reach of one are out. Progress is compacted, so an earlier change may be forgotten:
 //     the table progress of the warehouse remembers (Partition.AddTimes).
+//
+// Of an export, the column partner_relationship_now and the flag event_id_reused are not
+// compared: they follow from the catalog, and from other tokens.
 //
 // And what no comparison of this kind shows: that the log itself is complete and as it
 // was sent. Who can write the topics can change an event and its row together.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nimriz/partners/pipeline/attribution"
 	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
 )
 
 // A wait's end is compared with times in the log, and the processor closes a wait when
@@ -20,6 +21,10 @@ const (
 	// maxLateClicks how many places of the click are tried.
 	maxLateEvents = 1000
 	maxLateClicks = 50
+	// maxLateness is by how much later than its Kafka timestamp a record can have come:
+	// producers give up before, and clocks differ. Were more believed, every row could be
+	// turned into one whose wait ended in vain.
+	maxLateness = event.Millis(topic.DeliveryLimit/time.Millisecond) + clockSlack
 )
 
 // errTooLate says that no record that came too late leads to the ledger's rows.
@@ -77,6 +82,9 @@ func (d *deriver) deriveLate(h *history, times int, rows map[int64]*event.Outcom
 		place = len(h.events)
 	}
 	for try := place; try <= min(len(h.events), place+maxLateClicks); try++ {
+		if try > place && h.events[try-1].at > h.clickAt+maxLateness {
+			break
+		}
 		l.derived = make(map[int64]*event.Outcome)
 		l.closes = 0
 		l.derivation = d.begin(h, times, func(o *event.Outcome, click []byte) error {
@@ -101,32 +109,33 @@ func (l *lateDerivation) derive(clickBefore int) error {
 	for i := range len(l.history.events) + 1 {
 		if i == clickBefore && l.history.click != nil {
 			clicks = l.lookUpClick
-			if err := l.step(l.history.clickAt, func() error {
+			if err := l.step(l.history.clickAt, l.history.clickAt, func() error {
 				return l.rules.ApplyClick(l.rows, &l.raw, l.history.click, l.history.clickAt, l.emit)
 			}); err != nil {
 				return err
 			}
 		}
 		if i < len(l.history.events) {
-			if err := l.step(l.entered[i], func() error { return l.judgeEvent(i, clicks) }); err != nil {
+			do := func() error { return l.judgeEvent(i, clicks) }
+			if err := l.step(l.entered[i], l.history.events[i].at, do); err != nil {
 				return err
 			}
 		}
 	}
-	return l.step(forever, func() error { return l.closeWaits(forever, clicks) })
+	return l.step(forever, forever, func() error { return l.closeWaits(forever, clicks) })
 }
 
-// step takes one step of the history, which the log dates at a time. If it would give an
-// event that waits a row, and the ledger's says that its wait ended in vain, the wait is
-// closed first.
-func (l *lateDerivation) step(at event.Millis, do func() error) error {
+// step takes one step of the history, which the rules date at a time, of a record with
+// a Kafka timestamp. If it would give an event that waits a row, and the ledger's says
+// that its wait ended in vain, the wait is closed first.
+func (l *lateDerivation) step(at, stamped event.Millis, do func() error) error {
 	for {
 		before := l.rows.clone()
 		l.pending = l.pending[:0]
 		if err := do(); err != nil {
 			return err
 		}
-		end, isContested := l.contestedEnd(at)
+		end, isContested := l.contestedEnd(at, stamped)
 		if isContested {
 			*l.rows = *before
 			l.pending = l.pending[:0]
@@ -148,9 +157,9 @@ func (l *lateDerivation) step(at event.Millis, do func() error) error {
 }
 
 // contestedEnd is the first end of a wait that the step would end otherwise than the
-// ledger says. The step is dated before that end, and the ledger's row was decided after
-// it.
-func (l *lateDerivation) contestedEnd(at event.Millis) (first event.Millis, found bool) {
+// ledger says. The step is dated before that end, its record can have come after it, and
+// the ledger's row was decided after it.
+func (l *lateDerivation) contestedEnd(at, stamped event.Millis) (first event.Millis, found bool) {
 	for _, o := range l.pending {
 		row := l.closed[o.EventOffset]
 		if row == nil || o.Reason == row.Reason {
@@ -160,7 +169,7 @@ func (l *lateDerivation) contestedEnd(at event.Millis) (first event.Millis, foun
 			return cmp.Compare(e.offset, offset)
 		})
 		end := l.entered[i].Add(l.grace)
-		if at <= end && row.DecidedAt > end && (!found || end < first) {
+		if at <= end && end < stamped+maxLateness && row.DecidedAt > end && (!found || end < first) {
 			first, found = end, true
 		}
 	}

@@ -235,14 +235,41 @@ func TestLateClickExplainsNoMore(t *testing.T) {
 	wantTally(t, w.verify(), 0, 0, 2)
 }
 
-// An event that waited behind the click's place: the click was read behind later events
-// although it is dated before them.
-func TestClickReadMuchLater(t *testing.T) {
+// An event that waited behind the click's place: the click was read behind a later event
+// although it is dated before it.
+func TestClickReadBehindLaterEvent(t *testing.T) {
 	w := newLateWorld(t)
 	w.readEvent(event.Sale, lateStart+1000, "")
 	w.readEvent(event.Sale, lateStart+2000, "")
+	end := lateStart + 2000 + lateGrace
+	w.readEvent(event.Sale, end-1500, "")
+	w.decided = end + 70_000
+	w.watermark(end + 1)
+	w.readClick(end - 2000) // before the third
+	wantTally(t, w.verify(), 1, 2, 0)
+}
+
+// A click that is dated long before the wait's end cannot have come so late: without
+// this, whoever writes the ledger could take every sale from a partner.
+func TestTooLateIsNoExplanation(t *testing.T) {
+	for lateness, want := range map[event.Millis][2]int64{maxLateness - 1: {1, 0}, maxLateness: {0, 1}} {
+		w := newLateWorld(t)
+		w.readEvent(event.Sale, lateStart+1000, "")
+		end := lateStart + 1000 + lateGrace
+		w.decided = end + 2*lateGrace
+		w.watermark(end + 1)
+		w.readClick(end - lateness)
+		wantTally(t, w.verify(), 0, want[0], want[1])
+	}
+}
+
+// The click was recorded before the sale: a row that says that the wait for it ended in
+// vain is wrong.
+func TestForgedClickNotFound(t *testing.T) {
+	w := newLateWorld(t)
+	w.readEvent(event.Sale, lateStart+1000, "")
 	w.decided = lateStart + 3*lateGrace
 	w.watermark(lateStart + 2*lateGrace)
-	w.readClick(lateStart + 500) // before both
-	wantTally(t, w.verify(), 0, 2, 0)
+	w.readClick(lateStart + 500) // before the sale
+	wantTally(t, w.verify(), 0, 0, 1)
 }
