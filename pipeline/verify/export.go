@@ -366,27 +366,40 @@ func (r *partitionRun) isBehind(e *entry) bool {
 
 // compareLine compares one line of the CSV.
 func (r *partitionRun) compareLine(offset, line int64, sum digest) error {
-	x := r.export
-	d := Difference{Event: &Place{r.part.ID, offset}, Line: line}
+	t := r.export.tally
+	d := Difference{Kind: Surplus, Event: &Place{r.part.ID, offset}, Line: line}
 	i, found := findEvent(r.entries, offset)
-	if found && !r.entries[i].has(inRange) {
+	waits := found && r.isBehind(&r.entries[i])
+	// Of an export that was made before the state that is verified, no row came after.
+	isOlder := r.export.AsOf[r.part.ID] <= r.part.Outcomes.End
+	if !isOlder && (waits || !found && offset >= r.part.Conversions.End) {
+		t.Pending++
 		return nil
 	}
-	if !found && offset >= r.part.Conversions.End || found && r.isBehind(&r.entries[i]) {
-		x.tally.Pending++
+	t.Rows++
+	switch {
+	case !found && offset < r.part.Conversions.Start:
+		t.addUnproved(EventsExpired, *d.Event, Place{r.part.ID, -1})
 		return nil
-	}
-	x.tally.Rows++
-	if !found && offset < r.part.Conversions.Start {
-		x.tally.addUnproved(EventsExpired, *d.Event, Place{r.part.ID, -1})
-		return nil
-	}
-	if !found {
-		d.Kind = Surplus
+	case !found:
 		d.Note = "conversions has no readable event of the workspace there"
-		return x.tally.addDifference(d, nil)
+	case !r.entries[i].has(inRange):
+		d.Note = outOfRange
+	case waits && r.entries[i].has(isOld):
+		t.addUnproved(RowExpired, *d.Event, Place{r.part.ID, -1})
+		return nil
+	case waits:
+		d.Note = stillWaits
+	default:
+		return r.compareCells(i, line, sum)
 	}
-	e := &r.entries[i]
+	return t.addDifference(d, nil)
+}
+
+// compareCells compares one line of the CSV with the entry of its event.
+func (r *partitionRun) compareCells(i int, line int64, sum digest) error {
+	x, e := r.export, &r.entries[i]
+	d := Difference{Event: r.eventPlace(e), Line: line}
 	if e.row >= 0 {
 		d.Row = &Place{r.part.ID, e.row}
 	}

@@ -85,7 +85,7 @@ func (c *outcomeReader) compareRow() error {
 	}
 	e := &c.entries[i]
 	if !e.has(inRange) {
-		return nil
+		return c.addSurplus(outOfRange)
 	}
 	c.outcomes.Rows++
 	if e.seenRow > 0 {

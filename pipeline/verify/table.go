@@ -44,39 +44,46 @@ func (r *partitionRun) compareTable(ctx context.Context) error {
 }
 
 // compareTableRow compares one row of the warehouse. Rows of what the processor did
-// after the state that is verified are skipped.
+// after the state that is verified are counted as pending.
 func (r *partitionRun) compareTableRow(place Place, o *event.Outcome) error {
-	isNewer := place.Partition == r.part.ID && place.Offset >= r.part.Outcomes.End
-	if isNewer || !r.isInRange(o.OccurredAt) {
+	if !r.isInRange(o.OccurredAt) {
 		return nil
 	}
-	difference := Difference{
+	if place.Partition == r.part.ID && place.Offset >= r.part.Outcomes.End {
+		r.table.Pending++
+		return nil
+	}
+	r.table.Rows++
+	d := Difference{
+		Kind:    Surplus,
 		EventID: strings.Clone(o.EventID),
 		Event:   &Place{o.EventPartition, o.EventOffset},
 		Row:     &place,
 	}
-	if o.EventPartition != r.part.ID || place.Partition != r.part.ID {
-		r.table.Rows++
-		difference.Kind = Surplus
-		difference.Note = "its event is in another partition than its record, or in one that there is not"
-		return r.table.addDifference(difference, nil)
-	}
 	i, found := findEvent(r.entries, o.EventOffset)
-	if !found {
-		r.table.Rows++
-		if o.EventOffset < r.part.Conversions.Start {
-			r.table.addUnproved(EventsExpired, *difference.Event, place)
-			return nil
-		}
-		difference.Kind = Surplus
-		difference.Note = "conversions has no readable event of the workspace there"
-		return r.table.addDifference(difference, nil)
-	}
-	e := &r.entries[i]
-	if !e.has(inRange) || r.isBehind(e) {
+	switch {
+	case o.EventPartition != r.part.ID || place.Partition != r.part.ID:
+		d.Note = "its event is in another partition than its record, or in one that there is not"
+	case !found && o.EventOffset < r.part.Conversions.Start:
+		r.table.addUnproved(EventsExpired, *d.Event, place)
 		return nil
+	case !found:
+		d.Note = "conversions has no readable event of the workspace there"
+	case !r.entries[i].has(inRange):
+		d.Note = outOfRange
+	case r.isBehind(&r.entries[i]) && place.Offset < r.part.Outcomes.Start:
+		r.table.addUnproved(RowExpired, *d.Event, place)
+		return nil
+	case r.isBehind(&r.entries[i]):
+		d.Note = stillWaits
+	default:
+		return r.compareTableEntry(&r.entries[i], place, o, d)
 	}
-	r.table.Rows++
+	return r.table.addDifference(d, nil)
+}
+
+// compareTableEntry compares one row of the warehouse with the entry of its event.
+func (r *partitionRun) compareTableEntry(e *entry, place Place, o *event.Outcome, difference Difference) error {
 	if e.seenTable > 0 {
 		difference.Kind = Doubled
 		return r.table.addDifference(difference, nil)
@@ -86,9 +93,11 @@ func (r *partitionRun) compareTableRow(place Place, o *event.Outcome) error {
 		r.table.addUnproved(why, *difference.Event, place)
 		return nil
 	}
+	// A row that no record can be, such as one of an unknown verdict, has no digest, and
+	// is not what the rules say.
 	got, err := r.digester.digestOutcome(o, nil)
 	if err != nil {
-		return err
+		got = digest{}
 	}
 	isThere := e.row < 0 || place.Offset == e.row
 	switch {
@@ -116,6 +125,12 @@ func (r *partitionRun) compareTableRow(place Place, o *event.Outcome) error {
 		return nil
 	})
 }
+
+// Notes of rows that are there and must not be.
+const (
+	outOfRange = "the event occurred outside of the days"
+	stillWaits = "the event waits, and outcomes has no row about it"
+)
 
 // whyNotTable says why a row of the warehouse cannot be derived.
 func (r *partitionRun) whyNotTable(e *entry, o *event.Outcome) Reason {

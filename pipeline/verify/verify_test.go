@@ -430,6 +430,84 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+// A row that says of another day's event that it occurred within the days would count
+// there: it is found, in the topic and in the warehouse.
+func TestRowOfAnotherDay(t *testing.T) {
+	original := judgedWorld(t)
+	rows := original.rows(t, "acme")
+	// Of one token an event occurred within the days, and another one before them.
+	first, last := -1, -1
+	for i := range rows {
+		for j := range rows {
+			if rows[i].ClickToken == rows[j].ClickToken && rows[i].OccurredAt < rows[j].OccurredAt {
+				first, last = i, j
+			}
+		}
+	}
+	if first < 0 {
+		t.Fatal("no token has two rows")
+	}
+	cfg := verify.Config{From: rows[last].OccurredAt.Time()}
+	w := original.clone()
+	forged := slices.Clone(rows)
+	forged[first].OccurredAt = rows[last].OccurredAt
+	ofEvent := verify.Place{Partition: rows[first].EventPartition, Offset: rows[first].EventOffset}
+	cfg.Table = tableOf(w, forged)
+	wantOne(t, "ClickHouse", tally(t, run(t, w, cfg), "ClickHouse"), verify.Surplus, &ofEvent, &rows[first].Place)
+	w.replaceRow(t, rows[first].Place, &forged[first].Outcome)
+	cfg.Table = nil
+	wantOne(t, "outcomes", tally(t, run(t, w, cfg), "outcomes"), verify.Surplus, &ofEvent, &rows[first].Place)
+}
+
+// waitingEvent is an event of a workspace that has no row yet.
+func (w *world) waitingEvent(t testing.TB, workspace string) (at verify.Place, ev event.Conversion) {
+	t.Helper()
+	judged := make(map[verify.Place]bool)
+	for _, r := range w.rows(t, workspace) {
+		judged[verify.Place{Partition: r.EventPartition, Offset: r.EventOffset}] = true
+	}
+	for _, p := range w.partitions {
+		for _, r := range w.records[topic.Conversions][p.ID] {
+			at = verify.Place{Partition: p.ID, Offset: r.Offset}
+			if codec.DecodeConversion(r.Value, &ev) == nil && ev.WorkspaceID == workspace && !judged[at] &&
+				string(r.Key) == ev.ClickToken && p.Outcomes.End > 0 {
+				return at, ev
+			}
+		}
+	}
+	t.Fatal("no event waits")
+	return at, ev
+}
+
+// Rows that outcomes does not have: one about an event that waits is surplus, one behind
+// the state that is verified is counted as not compared.
+func TestTableHasMore(t *testing.T) {
+	w := judgedWorld(t)
+	rows := w.rows(t, "acme")
+	at, ev := w.waitingEvent(t, "acme")
+	forged := row{Place: verify.Place{Partition: at.Partition}}
+	forged.Outcome = rows[0].Outcome
+	forged.EventID, forged.ClickToken, forged.OccurredAt = ev.EventID, ev.ClickToken, ev.OccurredAt
+	forged.EventPartition, forged.EventOffset = at.Partition, at.Offset
+	x := tally(t, run(t, w, verify.Config{Table: tableOf(w, append(slices.Clone(rows), forged))}), "ClickHouse")
+	wantOne(t, "waits", x, verify.Surplus, &at, &forged.Place)
+	for _, p := range w.partitions {
+		if p.ID == at.Partition {
+			forged.Place.Offset = p.Outcomes.End
+		}
+	}
+	x = tally(t, run(t, w, verify.Config{Table: tableOf(w, append(slices.Clone(rows), forged))}), "ClickHouse")
+	if !x.OK() || x.Pending != 1 || x.Equal != int64(len(rows)) {
+		t.Errorf("%+v", x)
+	}
+	// A value that no record can have is a difference, and ends nothing.
+	wrong := slices.Clone(rows)
+	wrong[0].Verdict = "approved"
+	x = tally(t, run(t, w, verify.Config{Table: tableOf(w, wrong)}), "ClickHouse")
+	ofEvent := verify.Place{Partition: rows[0].EventPartition, Offset: rows[0].EventOffset}
+	wantOne(t, "verdict", x, verify.Differs, &ofEvent, &rows[0].Place, "verdict")
+}
+
 // The warehouse's rows are compared like those of the topic.
 func TestTable(t *testing.T) {
 	original := judgedWorld(t)
