@@ -41,7 +41,7 @@ func EachOutcome(ctx context.Context, wh *clickhouse.Conn, condition string, arg
 		if len(o.Flags) == 0 {
 			o.Flags = nil
 		}
-		if o.Click.ClickedAt == 0 { // the outcome has no snapshot
+		if *o.Click == (event.Click{}) { // the outcome has no snapshot
 			o.Click = nil
 		} else {
 			o.Click.WorkspaceID = o.WorkspaceID
