@@ -21,6 +21,7 @@ const (
 	maxBundleHeader     = 16 << 20
 	maxBundleLine       = 8 << 20 // a conversion of 480 KB, with every byte escaped
 	maxBundlePartitions = 1 << 16
+	maxExponent         = 18 // digits after the point, which are written out
 )
 
 // Bundle is a bundle that is open.
@@ -167,7 +168,10 @@ func (b *Bundle) parseLine(name string, text []byte) (*Record, error) {
 		}
 	case topic.Conversions:
 		var ev event.Conversion
-		if err = b.codec.DecodeJSON(line.Record, &ev); err == nil {
+		if err = b.codec.DecodeJSON(line.Record, &ev); err == nil && ev.Exponent > maxExponent {
+			err = fmt.Errorf("an amount has %d digits after the point", ev.Exponent)
+		}
+		if err == nil {
 			r.Key = []byte(ev.ClickToken)
 			r.Value, err = b.codec.AppendConversion(nil, &ev)
 		}
