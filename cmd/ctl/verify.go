@@ -53,6 +53,7 @@ func defineVerifyFlags(fs *flag.FlagSet) func(context.Context, *call) error {
 	daemon.SchemaIDsFlag(fs, &v.schemaIDs)
 	fs.StringVar(&v.clickhouse.DSN, "clickhouse", "", "`DSN` of the warehouse, which is compared, too, and knows of "+
 		"a grace or lives that were changed long ago; pass a DSN with a password in the environment variable")
+	daemon.ClickHouseCAFlag(fs, &v.clickhouse)
 	fs.StringVar(&v.filters.Workspace, "workspace", "", "`id` (required, but with -from-bundle)")
 	fs.StringVar(&v.filters.From, "from", "", "first `day`, of occurred_at in the workspace's timezone; all days "+
 		"before too if empty")

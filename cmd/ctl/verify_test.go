@@ -236,6 +236,17 @@ func TestVerify(t *testing.T) {
 	if strings.Contains(printed, "manifest") || strings.Count(printed, "ClickHouse: ") != 3 {
 		t.Errorf("more is wrong than that:\n%s", printed)
 	}
+	// One row of an earlier version of the rules is no upgrade, which would excuse others.
+	var last []struct {
+		ID string `ch:"id"`
+	}
+	if err := r.wh.Select(t.Context(), &last, "SELECT argMax(event_id, src_offset) AS id FROM outcomes "+
+		"WHERE event_id NOT IN ('-e3-0', '-e4-0')"); err != nil || len(last) != 1 {
+		t.Fatal(last, err)
+	}
+	exec("ALTER TABLE outcomes UPDATE rules_version = 1 WHERE event_id = '" + last[0].ID + "' " +
+		"SETTINGS mutations_sync = 2")
+	r.want(1, all, "event "+last[0].ID, `rules_version: the rules say "2", the row says "1"`, "event -e4-0")
 }
 
 // verifyBundles: a bundle of a partner is verified without brokers, with the export that
@@ -295,6 +306,7 @@ func TestVerifyFlags(t *testing.T) {
 		"the bundle says what":            r.verify("-from-bundle", "f"),
 		"-brokers: at least one":          {"verify", "-workspace", "w"},
 		"the scheme is neither":           r.verify("-clickhouse", "ftp://x"),
+		"no effect without TLS":           r.verify("-clickhouse", "http://x", "-clickhouse-ca-file", "f"),
 		"compares nothing":                r.verify("-bundle", "f", "-partner", "p", "-manifest", "m"),
 	} {
 		r.want(2, args, want)

@@ -71,14 +71,23 @@ GROUP BY partition, grace_ms, click_life_ms, journey_life_ms`); err != nil {
 		return fmt.Errorf("reading which grace and lives were in force: %w", err)
 	}
 	var older []struct {
-		Partition uint32 `ch:"event_partition"`
+		Partition uint32 `ch:"partition"`
 		End       uint64 `ch:"end"`
 	}
+	// A row of an earlier version behind one of today's is no upgrade, and no witness: it
+	// would hide all rows before it.
 	if err := wh.Select(ctx, &older, `
-SELECT event_partition, max(event_offset) + 1 AS end
-FROM outcomes
-WHERE rules_version < {version:UInt16}
-GROUP BY event_partition`, clickhouse.Named("version", event.RulesVersion)); err != nil {
+SELECT o.src_partition AS partition, max(o.event_offset) + 1 AS end
+FROM outcomes AS o
+LEFT JOIN
+(
+	SELECT src_partition, min(src_offset) AS start, count() AS n
+	FROM outcomes
+	WHERE rules_version >= {version:UInt16}
+	GROUP BY src_partition
+) AS today ON today.src_partition = o.src_partition
+WHERE o.rules_version < {version:UInt16} AND (today.n = 0 OR o.src_offset < today.start)
+GROUP BY o.src_partition`, clickhouse.Named("version", event.RulesVersion)); err != nil {
 		return fmt.Errorf("reading which events an earlier version of the rules judged: %w", err)
 	}
 	for i := range source.Partitions {

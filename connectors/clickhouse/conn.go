@@ -65,6 +65,10 @@ func (c Config) parseDSN() (*driver.Options, error) {
 		return nil, errors.New("-clickhouse-ca-file: it has no effect without TLS: -clickhouse needs https:// or " +
 			"clickhouse://, and the option secure=true")
 	}
+	if c.CAFile != "" && opts.TLS.InsecureSkipVerify {
+		return nil, errors.New("-clickhouse-ca-file: it has no effect with skip_verify=true in -clickhouse, which " +
+			"believes every certificate")
+	}
 	return opts, nil
 }
 

@@ -58,5 +58,6 @@ func TestCAFile(t *testing.T) {
 	refused(secure, "", "certificate signed by unknown authority")
 	refused(secure, garbage, "-clickhouse-ca-file: "+garbage+" holds no certificate")
 	refused(secure, "/nowhere", "-clickhouse-ca-file: open /nowhere")
+	refused(secure+"&skip_verify=true", ca, "-clickhouse-ca-file: it has no effect with skip_verify=true")
 	refused(plain, ca, "-clickhouse-ca-file: it has no effect without TLS")
 }
