@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"bytes"
+	"context"
 	"log"
 	"log/slog"
 	"net/netip"
@@ -10,7 +12,8 @@ import (
 
 // errorLog returns a logger for http.Server.ErrorLog. Messages go to to as warnings,
 // with every IP address redacted: net/http prints the visitor's address with TLS
-// handshake errors and panics.
+// handshake errors and panics. Handshakes that fail are at level debug: anybody can make
+// as many as they like, and a health check that only connects makes one each time.
 func errorLog(to *slog.Logger) *log.Logger {
 	return log.New(redactingWriter{to}, "", 0)
 }
@@ -18,7 +21,12 @@ func errorLog(to *slog.Logger) *log.Logger {
 type redactingWriter struct{ to *slog.Logger }
 
 func (s redactingWriter) Write(p []byte) (int, error) {
-	s.to.Warn("http server", "error", redactAddresses(strings.TrimRight(string(p), "\n")))
+	level := slog.LevelWarn
+	if bytes.HasPrefix(p, []byte("http: TLS handshake error")) {
+		level = slog.LevelDebug
+	}
+	s.to.Log(context.Background(), level, "http server", "error",
+		redactAddresses(strings.TrimRight(string(p), "\n")))
 	return len(p), nil
 }
 

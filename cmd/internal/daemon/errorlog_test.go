@@ -34,6 +34,11 @@ func TestErrorLog(t *testing.T) {
 	if strings.Contains(out.String(), "192.0.2.7") || !strings.Contains(out.String(), "panic serving [address]") {
 		t.Errorf("logged %s", &out)
 	}
+	out.Reset()
+	errorLog(slog.New(slog.NewTextHandler(&out, nil))).Printf("http: TLS handshake error from %s: EOF", "192.0.2.7:1")
+	if out.Len() > 0 {
+		t.Errorf("a stranger can fill the log: %s", &out)
+	}
 }
 
 func FuzzRedactAddresses(f *testing.F) {

@@ -72,7 +72,8 @@ type certReloader struct {
 
 	mu      sync.Mutex
 	pair    *tls.Certificate
-	version [2]time.Time // when the files of the last attempt were written
+	version [2]time.Time // when the files of pair were written
+	failed  [2]time.Time // when those that last could not be used were, which was logged
 	checked time.Time    // when that was last looked at
 }
 
@@ -87,18 +88,22 @@ func (r *certReloader) currentPair() (*tls.Certificate, error) {
 	if r.pair != nil && version == r.version {
 		return r.pair, nil
 	}
-	r.version = version
 	pair, err := r.files.readPair()
 	switch {
-	case err == nil && r.pair != nil:
-		r.log.Info("a new certificate is in use", "file", r.files.Cert)
 	case err != nil && r.pair == nil:
 		return nil, err
 	case err != nil:
-		r.log.Error("the certificate cannot be read; the one before it stays in use", "error", err)
+		// The next look tries again: it may be for want of a file descriptor, or a file
+		// that is written in two parts within one tick of its clock.
+		if version != r.failed {
+			r.failed = version
+			r.log.Error("the certificate cannot be read; the one before it stays in use", "error", err)
+		}
 		return r.pair, nil
+	case r.pair != nil:
+		r.log.Info("a new certificate is in use", "file", r.files.Cert)
 	}
-	r.pair = pair
+	r.pair, r.version = pair, version
 	return pair, nil
 }
 

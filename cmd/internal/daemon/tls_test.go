@@ -146,3 +146,48 @@ func TestTLSFilesAreReadAgain(t *testing.T) {
 		t.Errorf("logged:\n%s", log)
 	}
 }
+
+// Files that could not be used are tried again although no time of theirs changes.
+func TestTLSFilesAreTriedAgain(t *testing.T) {
+	a := kafkatest.NewAuthority(t)
+	var files [2]TLSFiles
+	for i := range files {
+		files[i].Cert, files[i].Key = a.Issue(time.Hour, "x")
+	}
+	var said lockedBuffer
+	r := &certReloader{files: files[0], log: slog.New(slog.NewTextHandler(&said, nil))}
+	current := func() (serial string) {
+		t.Helper()
+		r.checked = time.Time{} // as if the interval had passed
+		pair, err := r.currentPair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pair.Leaf.SerialNumber.String()
+	}
+	before := current()
+	put := func(file string, content []byte) {
+		t.Helper()
+		at := time.Unix(1_700_000_000, 0)
+		if err := errors.Join(os.WriteFile(file, content, 0o600), os.Chtimes(file, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cert, err := os.ReadFile(files[1].Cert)
+	key, err2 := os.ReadFile(files[1].Key)
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	put(files[0].Cert, cert)
+	put(files[0].Key, key[:len(key)/2])
+	if current() != before || current() != before {
+		t.Error("half a key replaced a certificate")
+	}
+	put(files[0].Key, key)
+	if current() == before {
+		t.Error("the whole key was not read")
+	}
+	if n := strings.Count(said.String(), "the certificate cannot be read"); n != 1 {
+		t.Errorf("%d complaints:\n%s", n, said.String())
+	}
+}
