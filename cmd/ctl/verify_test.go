@@ -167,10 +167,14 @@ func (r *verifyRig) awaitRows() {
 	want := uint64(r.events * 9 / 10)
 	for deadline := time.Now().Add(4 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		var at []struct {
-			Rows uint64 `ch:"n"`
+			Rows   uint64 `ch:"n"`
+			Judged uint64 `ch:"judged"`
 		}
-		err := r.wh.Select(r.Context(), &at, "SELECT count() AS n FROM outcomes")
-		if err == nil && at[0].Rows >= want {
+		// A partition reports its progress at most once a second, later than its rows.
+		err := r.wh.Select(r.Context(), &at, "SELECT (SELECT count() FROM outcomes) AS n, "+
+			"toUInt64((SELECT sum(judged) FROM (SELECT max(conversions_position) AS judged "+
+			"FROM progress GROUP BY partition))) AS judged")
+		if err == nil && at[0].Rows >= want && at[0].Judged >= uint64(r.events) {
 			return
 		}
 		if time.Now().After(deadline) {
