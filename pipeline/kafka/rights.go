@@ -83,14 +83,14 @@ func allowedOnTopic(ctx context.Context, cl *kgo.Client, name string) (bits int3
 	if err != nil {
 		return 0, err
 	}
-	for _, t := range resp.Topics {
-		err := kerr.ErrorForCode(t.ErrorCode)
-		if errors.Is(err, kerr.UnknownTopicOrPartition) {
-			return notSaid, nil
-		}
-		return t.AuthorizedOperations, err
+	if len(resp.Topics) != 1 {
+		return notSaid, nil
 	}
-	return notSaid, nil
+	err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
+	if errors.Is(err, kerr.UnknownTopicOrPartition) {
+		return notSaid, nil
+	}
+	return resp.Topics[0].AuthorizedOperations, err
 }
 
 func allowedOnGroup(ctx context.Context, cl *kgo.Client, name string) (bits int32, err error) {
@@ -101,14 +101,14 @@ func allowedOnGroup(ctx context.Context, cl *kgo.Client, name string) (bits int3
 	if err != nil {
 		return 0, err
 	}
-	for _, g := range resp.Groups {
-		err := kerr.ErrorForCode(g.ErrorCode)
-		if errors.Is(err, kerr.GroupIDNotFound) {
-			return notSaid, nil
-		}
-		return g.AuthorizedOperations, err
+	if len(resp.Groups) != 1 {
+		return notSaid, nil
 	}
-	return notSaid, nil
+	err = kerr.ErrorForCode(resp.Groups[0].ErrorCode)
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return notSaid, nil
+	}
+	return resp.Groups[0].AuthorizedOperations, err
 }
 
 func allowedOnCluster(ctx context.Context, cl *kgo.Client) (bits int32, err error) {

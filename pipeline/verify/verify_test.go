@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/pipeline/verify"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/ledger"
@@ -224,15 +223,6 @@ func TestEveryFieldIsCompared(t *testing.T) {
 			t.Errorf("%s: nothing is found", name)
 		}
 	}
-}
-
-// mintedAt is when a row's token was minted.
-func mintedAt(t testing.TB, tok string) event.Millis {
-	raw, err := token.Parse(tok)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return event.MillisOf(token.Time(&raw))
 }
 
 // Where the beginning of a log is deleted, rows whose token may have lost records are

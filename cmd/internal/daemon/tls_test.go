@@ -180,8 +180,10 @@ func TestTLSFilesAreTriedAgain(t *testing.T) {
 	}
 	put(files[0].Cert, cert)
 	put(files[0].Key, key[:len(key)/2])
-	if current() != before || current() != before {
-		t.Error("half a key replaced a certificate")
+	for range 2 { // the first attempt, and one after it
+		if current() != before {
+			t.Error("half a key replaced a certificate")
+		}
 	}
 	put(files[0].Key, key)
 	if current() == before {
