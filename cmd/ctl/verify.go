@@ -27,6 +27,10 @@ import (
 // errNotTheRules ends a verification that found rows that are not what the rules say.
 var errNotTheRules = errors.New("the ledger is not what the rules say; what differs is above")
 
+// errNothingProved ends a verification that compared no row: nobody may take it for one
+// that found everything right.
+var errNothingProved = errors.New("no row could be derived again: nothing is proved")
+
 // verifyFlags are the flags of verify.
 type verifyFlags struct {
 	kafka      kafka.Config
@@ -37,12 +41,14 @@ type verifyFlags struct {
 	bundle     string // file to write instead of verifying
 	fromBundle string // file to verify instead of the topics
 
-	unknown bool // the catalog does not have the workspace
+	unknown        bool // the catalog does not have the workspace
+	unknownPartner bool // the catalog does not have the workspace's partner
 }
 
 func verifyCommands() []command {
 	const summary = "derives every row of a workspace again from clicks and conversions and compares it with " +
-		"outcomes, ClickHouse and an export. Exit status: 0 equal, 1 differences or failed, 2 wrong command line"
+		"outcomes, ClickHouse and an export. Exit status: 0 equal, 1 differences, nothing to compare, or failed, " +
+		"2 wrong command line"
 	return []command{{"verify", "", summary, defineVerifyFlags}}
 }
 
@@ -85,10 +91,10 @@ func (v *verifyFlags) run(ctx context.Context, c *call) error {
 	log := slog.New(slog.DiscardHandler)
 	source, err := verify.OpenTopics(ctx, v.kafka, codec, log)
 	if err != nil {
-		return err
+		return v.kafka.Explain(err)
 	}
 	if err := v.readWorkspace(ctx, log); err != nil {
-		return err
+		return v.kafka.Explain(err)
 	}
 	cfg := verify.Config{Workspace: v.filters.Workspace, Progress: c.progressLog()}
 	if cfg.From, cfg.To, err = v.instants(); err != nil {
@@ -127,6 +133,9 @@ func (v *verifyFlags) checkFlags() error {
 	case v.fromBundle != "" && f.Workspace+f.From+f.To+f.Partner+v.bundle != "":
 		return usagef("-from-bundle: the bundle says what is verified: leave -workspace, -from, -to, -partner and " +
 			"-bundle out")
+	case v.fromBundle != "" && v.clickhouse.DSN != "":
+		return usagef("-from-bundle: a bundle is verified without a warehouse: leave -clickhouse, or its environment " +
+			"variable, out")
 	case v.fromBundle != "":
 		return nil
 	case f.Workspace == "":
@@ -170,14 +179,19 @@ func (v *verifyFlags) instants() (from, to time.Time, err error) {
 	return from, to, nil
 }
 
-// readWorkspace reads the workspace's timezone from the catalog; UTC if it names none.
+// readWorkspace reads the workspace's timezone from the catalog, UTC if it names none,
+// and whether the catalog has the workspace and the partner.
 func (v *verifyFlags) readWorkspace(ctx context.Context, log *slog.Logger) error {
 	records, err := kafka.ReadAll(ctx, v.kafka, log, v.kafka.Topic(topic.Catalog))
 	if err != nil {
 		return err
 	}
 	v.unknown = true
+	v.unknownPartner = v.filters.Partner != ""
 	for _, r := range records {
+		if string(r.Key) == "partner/"+v.filters.Workspace+"/"+v.filters.Partner && len(r.Value) > 0 {
+			v.unknownPartner = false
+		}
 		if string(r.Key) != "workspace/"+v.filters.Workspace || len(r.Value) == 0 {
 			continue
 		}
@@ -258,7 +272,11 @@ func (v *verifyFlags) writeBundle(ctx context.Context, c *call, cfg verify.Confi
 		Progress:  cfg.Progress,
 	}, source, codec, file)
 	if err != nil {
-		return err
+		return v.kafka.Explain(err)
+	}
+	if v.unknownPartner && counts.Clicks+counts.Outcomes == 0 {
+		return fmt.Errorf("-partner %q: neither the catalog nor the log has it in workspace %q: nothing is written",
+			v.filters.Partner, v.filters.Workspace)
 	}
 	if err := file.CloseAtomicallyReplace(); err != nil {
 		return fmt.Errorf("-bundle: %w", err)
@@ -302,7 +320,7 @@ func (v *verifyFlags) verify(ctx context.Context, c *call, cfg verify.Config, so
 	codec *event.Codec) error {
 	report, err := verify.Run(ctx, cfg, source, codec)
 	if err != nil {
-		return err
+		return v.kafka.Explain(err)
 	}
 	if v.unknown && report.Events == 0 && report.Rows() == 0 {
 		return fmt.Errorf("-workspace %q: neither the catalog nor the log has it", cfg.Workspace)
@@ -311,8 +329,15 @@ func (v *verifyFlags) verify(ctx context.Context, c *call, cfg verify.Config, so
 	if source.Unjudged > 0 {
 		c.say("%d events, of all workspaces, are not judged yet and not verified", source.Unjudged)
 	}
-	if !report.OK() {
+	if source.Unread > 0 {
+		c.say("%d records of outcomes, of all workspaces, are in partitions without progress, and not verified",
+			source.Unread)
+	}
+	switch {
+	case !report.OK():
 		return errNotTheRules
+	case report.Equal() == 0:
+		return errNothingProved
 	}
 	return nil
 }

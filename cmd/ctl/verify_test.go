@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -117,6 +118,8 @@ func (r *verifyRig) writeLog(codec *event.Codec, brokers []string) {
 	var records []*kgo.Record
 	records = append(records, &kgo.Record{Topic: topic.Catalog, Key: []byte("workspace/acme"),
 		Value: []byte(`{"id":"acme","timezone":"Asia/Kathmandu","plan":"enterprise","access":{"exports":true}}`)})
+	records = append(records, &kgo.Record{Topic: topic.Catalog, Key: []byte("partner/acme/prt_new"),
+		Value: []byte("{}")})
 	now := time.Now()
 	for i := range 60 {
 		var raw token.Raw
@@ -216,7 +219,7 @@ func TestVerify(t *testing.T) {
 		t.Errorf("%d of 3 places are equal:\n%s", n, printed)
 	}
 	day := time.Now().AddDate(0, 0, -1).Format(time.DateOnly)
-	r.want(0, r.verify("-from", day, "-to", day), "days of Asia/Kathmandu from", ": 0 events",
+	r.want(1, r.verify("-from", day, "-to", day), "days of Asia/Kathmandu from", ": 0 events",
 		"nothing is proved")
 	r.want(1, []string{"verify", "-brokers", r.brokers, "-workspace", "typo"}, "neither the catalog nor the log has it")
 	r.want(0, r.verify("-from", day), "216 ")
@@ -259,6 +262,13 @@ func (r *verifyRig) verifyBundles() {
 	r.Helper()
 	bundle := filepath.Join(r.dir, "prt_1.zip")
 	r.want(0, r.verify("-partner", "prt_1", "-bundle", bundle), "18 clicks, 72 events, 72 rows of partner prt_1")
+	typo := filepath.Join(r.dir, "typo.zip")
+	r.want(1, r.verify("-partner", "prt_l", "-bundle", typo), `-partner "prt_l": neither the catalog nor the log has it`)
+	if _, err := os.Stat(typo); !errors.Is(err, os.ErrNotExist) {
+		r.Errorf("a bundle of nobody was written: %v", err)
+	}
+	r.want(0, r.verify("-partner", "prt_new", "-bundle", typo), "0 rows of partner prt_new")
+	r.want(1, []string{"verify", "-from-bundle", typo}, "nothing is proved")
 	r.want(0, []string{"verify", "-from-bundle", bundle, "-manifest", r.partner}, "bundle of partner prt_1",
 		"every row that can be derived again")
 	r.want(2, []string{"verify", "-from-bundle", bundle, "-manifest", r.manifest}, "export with -partner prt_1")
@@ -308,6 +318,7 @@ func TestVerifyFlags(t *testing.T) {
 		"-partner is for -bundle":         r.verify("-partner", "p"),
 		"-manifest has days of its own":   r.verify("-manifest", "m.manifest.json", "-from", "2026-01-01"),
 		"the bundle says what":            r.verify("-from-bundle", "f"),
+		"verified without a warehouse":    {"verify", "-from-bundle", "f", "-clickhouse", "http://x"},
 		"-brokers: at least one":          {"verify", "-workspace", "w"},
 		"the scheme is neither":           r.verify("-clickhouse", "ftp://x"),
 		"no effect without TLS":           r.verify("-clickhouse", "http://x", "-clickhouse-ca-file", "f"),

@@ -79,6 +79,9 @@ type Source struct {
 	// Unjudged is how many records of conversions, of all workspaces, no processor has
 	// read yet. They are not verified.
 	Unjudged int64
+	// Unread is how many records of outcomes, of all workspaces, are in partitions of which
+	// progress has no record. They are not verified.
+	Unread int64
 	// Each calls do with the records of a partition's topic, within its extent and in
 	// order of offset.
 	Each func(ctx context.Context, topic string, partition int32, do func(*Record) error) error

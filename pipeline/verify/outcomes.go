@@ -373,6 +373,10 @@ func (r *partitionRun) countMissing(context.Context) error {
 // is not there either.
 func (r *partitionRun) addMissing(t *Tally, e *entry, row *Place) error {
 	return t.addDifference(Difference{Kind: Missing, Event: r.eventPlace(e), Row: row}, func(d *Difference) error {
+		if e.why != Derivable {
+			d.Note = "outcomes has its row, which is not re-derivable: " + e.why.String()
+			return nil
+		}
 		o, err := r.deriveEvent(e)
 		if err != nil {
 			return err

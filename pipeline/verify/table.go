@@ -25,7 +25,7 @@ func (r *partitionRun) compareTable(ctx context.Context) error {
 	}
 	for i := range r.entries {
 		e := &r.entries[i]
-		if !e.has(inRange) || e.seenTable > 0 || e.why != Derivable || !e.has(isDue) && e.row < 0 {
+		if !e.has(inRange) || e.seenTable > 0 || e.row < 0 && (e.why != Derivable || !e.has(isDue)) {
 			continue
 		}
 		var row *Place

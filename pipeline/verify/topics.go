@@ -26,7 +26,7 @@ func OpenTopics(ctx context.Context, cfg kafka.Config, codec *event.Codec, log *
 		return nil, err
 	}
 	source := &Source{Each: s.eachRecord}
-	if source.Unjudged, err = s.limitToLogs(ctx, partitions); err != nil {
+	if err := s.limitToLogs(ctx, partitions, source); err != nil {
 		return nil, err
 	}
 	s.partitions = partitions
@@ -104,39 +104,44 @@ func notePosition(partitions map[int32]*Partition, p *event.Progress) {
 	})
 }
 
-// limitToLogs sets where the logs begin, and when what is left of them does. It returns
-// how many records of conversions are not judged yet.
-func (s *topicSource) limitToLogs(ctx context.Context, partitions map[int32]*Partition) (unjudged int64, err error) {
+// limitToLogs sets where the logs begin, and when what is left of them does. It counts
+// what is in the logs and not verified.
+func (s *topicSource) limitToLogs(ctx context.Context, partitions map[int32]*Partition, source *Source) error {
 	offsets, err := s.listOffsets(ctx, topic.Clicks, topic.Conversions, topic.Outcomes)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	for id, at := range offsets.Partitions(s.kafka.Topic(topic.Conversions)) {
 		judged := at.Start
 		if p := partitions[id]; p != nil {
 			judged = max(judged, p.Conversions.End)
 		}
-		unjudged += max(at.End-judged, 0)
+		source.Unjudged += max(at.End-judged, 0)
+	}
+	for id, at := range offsets.Partitions(s.kafka.Topic(topic.Outcomes)) {
+		if partitions[id] == nil {
+			source.Unread += max(at.End-at.Start, 0)
+		}
 	}
 	for _, p := range partitions {
 		for name, extent := range p.extents() {
 			at, err := offsets.Of(s.kafka.Topic(name), p.ID)
 			if err != nil {
-				return 0, err
+				return err
 			}
 			if extent.End > at.End {
-				return 0, fmt.Errorf("progress says that %s partition %d is processed up to offset %d, and it ends at "+
+				return fmt.Errorf("progress says that %s partition %d is processed up to offset %d, and it ends at "+
 					"%d: the topic was made anew or has lost records", s.kafka.Topic(name), p.ID, extent.End, at.End)
 			}
 			extent.Start = min(at.Start, extent.End)
 			if extent.Start > 0 {
 				if extent.FirstAt, err = s.readFirstTime(ctx, name, p.ID, *extent); err != nil {
-					return 0, err
+					return err
 				}
 			}
 		}
 	}
-	return unjudged, nil
+	return nil
 }
 
 // extents are the extents by topic.

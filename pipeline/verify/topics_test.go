@@ -42,7 +42,8 @@ func TestOpenTopics(t *testing.T) {
 			records = append(records, &kgo.Record{Topic: name, Timestamp: start.Add(time.Duration(i) * time.Second)})
 		}
 	}
-	records = append(records, &kgo.Record{Topic: topic.Conversions, Partition: 3})
+	records = append(records, &kgo.Record{Topic: topic.Conversions, Partition: 3},
+		&kgo.Record{Topic: topic.Outcomes, Partition: 3})
 	for i, grace := range []int64{1000, 1000, 2000} {
 		records = append(records, progressRecord(t, &event.Progress{ClicksPosition: int64(3 * i),
 			ConversionsPosition: int64(3 * i), OutcomesEnd: int64(2 * i), Watermark: event.Millis(i), GraceMs: grace,
@@ -56,8 +57,8 @@ func TestOpenTopics(t *testing.T) {
 	const want = "[{ID:0 Watermark:2 Clicks:{Start:0 End:6 FirstAt:0} Conversions:{Start:0 End:6 FirstAt:0} " +
 		"Outcomes:{Start:0 End:4 FirstAt:0} Times:[{GraceMs:1000 ClickLifeMs:5 JourneyLifeMs:6 First:0 Last:3 " +
 		"LastOutcomes:2} {GraceMs:2000 ClickLifeMs:5 JourneyLifeMs:6 First:6 Last:6 LastOutcomes:4}] OlderRules:0}]"
-	if got := fmt.Sprintf("%+v", source.Partitions); got != want || source.Unjudged != 5 {
-		t.Errorf("%d unjudged\n got %s\nwant %s", source.Unjudged, got, want)
+	if got := fmt.Sprintf("%+v", source.Partitions); got != want || source.Unjudged != 5 || source.Unread != 1 {
+		t.Errorf("%d unjudged, %d unread\n got %s\nwant %s", source.Unjudged, source.Unread, got, want)
 	}
 
 	deleted := make(kadm.Offsets)

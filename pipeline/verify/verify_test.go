@@ -545,6 +545,14 @@ func TestTable(t *testing.T) {
 			wantOne(t, name, x, c.kind, &ofEvent, &c.row, c.fields...)
 		})
 	}
+	t.Run("missing, of a token that cannot be derived", func(t *testing.T) {
+		w := original.clone()
+		for i := range w.partitions {
+			w.partitions[i].OlderRules = w.partitions[i].Conversions.End
+		}
+		r := run(t, w, verify.Config{Table: tableOf(w, slices.Delete(slices.Clone(rows), i, i+1))})
+		wantOne(t, "missing", tally(t, r, "ClickHouse"), verify.Missing, &ofEvent, &chosen.Place)
+	})
 	t.Run("not inserted yet", func(t *testing.T) {
 		table := tableOf(original, nil)
 		for p := range table.Ends {
