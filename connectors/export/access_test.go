@@ -138,6 +138,22 @@ func TestNightsWithoutAccess(t *testing.T) {
 	}
 }
 
+// Without exports nobody waits for the watermark: that it is behind may last for days.
+func TestAccessBeforeTheWatermark(t *testing.T) {
+	s := &schedule{
+		cfg:         Config{Log: slog.New(slog.DiscardHandler)},
+		checkAccess: func(context.Context) error { return ErrNotEntitled },
+		isJoined: func(context.Context, time.Time) (bool, error) {
+			t.Error("the watermark is asked for")
+			return true, nil
+		},
+		export: func(context.Context, Config) error { return nil },
+	}
+	if err := s.exportWhenJoined(t.Context(), s.cfg, time.Now()); !errors.Is(err, ErrNotEntitled) {
+		t.Errorf("%v, want %v", err, ErrNotEntitled)
+	}
+}
+
 // Whether the access can be read decides before all else: without an answer there is no
 // file.
 func TestAccessUnread(t *testing.T) {

@@ -54,6 +54,8 @@ type schedule struct {
 	cfg  Config // of each export, without days
 	// readZone returns the workspace's zone now.
 	readZone func(context.Context) (*time.Location, error)
+	// checkAccess is of the workspace, as it is now.
+	checkAccess func(context.Context) error
 	// isJoined reports whether everything before an instant is joined.
 	isJoined func(context.Context, time.Time) (bool, error)
 	// export writes one day.
@@ -71,6 +73,14 @@ func newSchedule(conn *clickhouse.Conn, expr string, cfg Config) *schedule {
 				return nil, err
 			}
 			return time.LoadLocation(name)
+		},
+		checkAccess: func(ctx context.Context) error {
+			began := time.Now()
+			err := checkAccess(ctx, conn, cfg.Workspace)
+			if errors.Is(err, ErrNotEntitled) { // nothing runs that would record it
+				cfg.Metrics.recordRun(err, nil, time.Since(began))
+			}
+			return err
 		},
 		isJoined: func(ctx context.Context, end time.Time) (bool, error) { return Joined(ctx, conn, end) },
 		export:   func(ctx context.Context, c Config) error { _, err := Run(ctx, conn, c); return err },
@@ -267,6 +277,10 @@ func (s *schedule) exportMissing(ctx context.Context, at time.Time, atStart bool
 func (s *schedule) exportWhenJoined(ctx context.Context, c Config, end time.Time) error {
 	c.finalOnly = !c.Provisional
 	for {
+		// A workspace without exports does not wait for the watermark, which may be days.
+		if err := retryRun(ctx, c, func() error { return s.checkAccess(ctx) }); err != nil || ctx.Err() != nil {
+			return err
+		}
 		passed := c.Provisional
 		if !passed {
 			if err := retryRun(ctx, c, func() (err error) {

@@ -62,7 +62,8 @@ func nights(t *testing.T, zone, expr, start string, length time.Duration, have [
 		}
 		s := &schedule{
 			expr: expr, cfg: cfg,
-			readZone: func(context.Context) (*time.Location, error) { return loc, nil },
+			readZone:    func(context.Context) (*time.Location, error) { return loc, nil },
+			checkAccess: func(context.Context) error { return nil },
 			isJoined: func(_ context.Context, end time.Time) (bool, error) {
 				return !time.Now().Before(end.Add(5 * time.Minute)), nil
 			},
@@ -208,8 +209,9 @@ func TestWorkspaceMoves(t *testing.T) {
 			var files []span
 			s := &schedule{expr: "0 2 * * *", cfg: Config{Filters: Filters{Workspace: "acme"}, Dir: t.TempDir(),
 				Log: slog.New(slog.NewTextHandler(&logged, nil))},
-				readZone: func(context.Context) (*time.Location, error) { return now, nil },
-				isJoined: func(context.Context, time.Time) (bool, error) { return true, nil },
+				readZone:    func(context.Context) (*time.Location, error) { return now, nil },
+				checkAccess: func(context.Context) error { return nil },
+				isJoined:    func(context.Context, time.Time) (bool, error) { return true, nil },
 			}
 			s.export = func(_ context.Context, c Config) error {
 				c.Timezone = cmp.Or(c.Timezone, now.String())
