@@ -79,8 +79,7 @@ func (n *Negative) why() string {
 func (n *Negative) whyForPartner() string {
 	switch {
 	case n.Refusal != nil:
-		public := Refusal{Code: n.Refusal.Code, Field: n.Refusal.Field} // a detail may quote what was sent
-		return "refused by the gateway: " + public.Words()
+		return "refused by the gateway: " + n.Refusal.WordsForPartner()
 	case n.Wait != nil && n.Wait.Overdue:
 		return "its row is missing"
 	case n.Wait != nil && n.Wait.For == WaitsForClick:

@@ -128,10 +128,5 @@ func WithDescendants(root *Event, children map[EventKey][]*Event) []*Event {
 }
 
 // IsLeft reports whether something of root is left after everything that took back from
-// it: all is root with that. An amount of 0 is left as long as nothing took back from it.
-func IsLeft(root *Event, all []*Event) bool {
-	if root.AmountMinor != nil && *root.AmountMinor == 0 && len(all) == 1 {
-		return true
-	}
-	return StandingAmounts(all)[root] > 0
-}
+// it: all is root with that. Of an amount of 0 nothing is, as in the rules.
+func IsLeft(root *Event, all []*Event) bool { return StandingAmounts(all)[root] > 0 }

@@ -46,7 +46,7 @@ func TestOrdersCountAsInTheView(t *testing.T) {
 	}
 }
 
-// insertOrders inserts orders of sales of 30.00, and what takes back and gives back of
+// insertOrders inserts orders of sales of 0.30 and of 0.00, and what takes back and gives back of
 // these. It returns their ids.
 func insertOrders(t *testing.T, conn *clickhouse.Conn, n int) (orders []string) {
 	t.Helper()
@@ -84,8 +84,9 @@ func insertOrders(t *testing.T, conn *clickhouse.Conn, n int) (orders []string) 
 			if random.IntN(2) == 0 {
 				sale = ""
 			}
-			add(order, token, id, sale, "sale", 1, 30)
-			left[token+" "+id] = 30
+			minor := 30 * min(1, random.IntN(6))
+			add(order, token, id, sale, "sale", 1, minor)
+			left[token+" "+id] = minor
 		}
 	}
 	const insert = "INSERT INTO outcomes (workspace_id, event_partition, event_offset, src_partition, src_offset, " +

@@ -171,6 +171,13 @@ func (r *Refusal) Words() string {
 	return text
 }
 
+// WordsForPartner is Words without the detail, which quotes what was sent.
+func (r *Refusal) WordsForPartner() string {
+	public := *r
+	public.Detail = ""
+	return public.Words()
+}
+
 // Words explains what an event waits for, and until when.
 func (w *Wait) Words() string {
 	if w.Overdue {

@@ -246,12 +246,19 @@ func (d *Dispute) answerClaim(c Claim, column report.KeyColumn, key string, ev *
 	case len(judged.copies) > 0:
 		d.answerCopy(&f, judged.copies[0])
 	case refused:
-		f.set(Refused, "", " because "+refusal.Words()+", "+ledger.FormatTime(refusal.ReceivedAt))
+		why := refusal.Words()
+		if d.partner != "" { // nobody knows whose it is, and the detail quotes what was sent
+			why = refusal.WordsForPartner()
+		}
+		f.set(Refused, "", " because "+why+", "+ledger.FormatTime(refusal.ReceivedAt))
 	default:
 		f.set(NeverReceived, "", "")
 	}
+	f.Currency = cmp.Or(f.Currency, f.Claim.Currency)
 	for _, e := range slices.Concat(ev.judged[key], waiting) {
-		f.Currency = cmp.Or(f.Currency, f.Claim.Currency, e.Currency)
+		if click := ev.clicks[e.ClickToken]; !d.hides(e) || click != nil && d.isHere(click.PartnerID) {
+			f.Currency = cmp.Or(f.Currency, e.Currency)
+		}
 	}
 	f.setDifference()
 	return f
