@@ -99,7 +99,7 @@ func TestOnce(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"Nomura Studio", "Approved", "Agency partners", "Review", "(no partner)",
+	for _, want := range []string{"Nomura Studio", "Approved", "Agency partners", "Review", "(no partner)", "│ Won │",
 		"waiting 0, difference 0", "ledger = oracle: 3035 clicks"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the output lacks %q:\n%s", want, out)

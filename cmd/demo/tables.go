@@ -79,8 +79,9 @@ type partnerRow struct {
 	Sales        int64  `ch:"sales"`
 	Refunds      int64  `ch:"refunds"`
 	Cancelled    int64  `ch:"cancellations"`
-	Reversals    int64  `ch:"reversals"`
-	Money        string `ch:"money"` // lines of currency, exponent, net in minor units
+	Reversals    int64  `ch:"reversals"` // that took something back, such as a chargeback
+	Won          int64  `ch:"won"`       // that gave something back, such as a chargeback that was won
+	Money        string `ch:"money"`     // lines of currency, exponent, net in minor units
 }
 
 // moneyLines formats exact amounts, one currency per line. Currencies are never added.
@@ -121,7 +122,8 @@ SELECT
 	toInt64(sum(sales_sum)) AS sales,
 	toInt64(sum(refunds_sum)) AS refunds,
 	toInt64(sum(cancellations_sum)) AS cancellations,
-	toInt64(sum(reversals_sum)) AS reversals,
+	toInt64(sum(reversals_sum) - sum(given_back_sum)) AS reversals,
+	toInt64(sum(given_back_sum)) AS won,
 	arrayStringConcat(arraySort(groupArrayIf(
 		concat(toString(currency), ' ', toString(exponent), ' ', toString(standing)),
 		currency != '' AND (standing != 0 OR sales_sum != 0))), '\n') AS money
@@ -139,8 +141,9 @@ FROM
 		sum(refunds) AS refunds_sum,
 		sum(cancellations) AS cancellations_sum,
 		sum(reversals) AS reversals_sum,
+		sum(given_back) AS given_back_sum,
 		sum(standing_minor) AS standing
-	FROM partner_performance
+	FROM partner_performance_days(tz = 'UTC')
 	GROUP BY workspace_id, partner_id, program_id, currency
 )
 GROUP BY workspace_id, partner_id, program_id
@@ -151,9 +154,9 @@ ORDER BY workspace_id, clicks DESC`); err != nil {
 	t.SetStyle(table.StyleRounded)
 	t.Style().Format.Header = text.FormatDefault
 	t.AppendHeader(table.Row{"Workspace", "Partner", "Status", "Program", "Clicks", "Leads", "Sales", "Refunds",
-		"Cancelled", "Reversals", "Net revenue"})
+		"Cancelled", "Reversals", "Won", "Net revenue"})
 	var columns []table.ColumnConfig
-	for n := 5; n <= 11; n++ {
+	for n := 5; n <= 12; n++ {
 		columns = append(columns, table.ColumnConfig{Number: n, Align: text.AlignRight})
 	}
 	t.SetColumnConfigs(columns)
@@ -163,7 +166,7 @@ ORDER BY workspace_id, clicks DESC`); err != nil {
 			name, badge = "(no partner)", ""
 		}
 		t.AppendRow(table.Row{p.Workspace, name, badge, p.Program, p.Clicks, p.Leads, p.Sales, p.Refunds, p.Cancelled,
-			p.Reversals, p.moneyLines()})
+			p.Reversals, p.Won, p.moneyLines()})
 	}
 	d.printLine("\n%s\n", t.Render())
 	return d.printConservation(ctx, wh)
