@@ -1,6 +1,7 @@
 package ddl_test
 
 import (
+	"fmt"
 	"io/fs"
 	"regexp"
 	"slices"
@@ -32,7 +33,7 @@ func TestMigrations(t *testing.T) {
 			// lines that are there twice are one
 			`INSERT INTO (effects_by_event_id|sales_by_order_id))\s`)
 	for i, name := range names {
-		if !strings.HasPrefix(name, "000"+string(rune('1'+i))+"_") {
+		if !strings.HasPrefix(name, fmt.Sprintf("%04d_", i+1)) {
 			t.Errorf("file %d is %s", i+1, name)
 		}
 		text := read(t, name)
