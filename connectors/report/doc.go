@@ -41,9 +41,8 @@
 // whatever token. One belongs to an event that it names in parent_event_id or whose
 // event_id it has, to an order that it names in order_id, and, if it names nothing that
 // is in the workspace, to the positives of its token. Three tables are asked, outcomes,
-// conversions and rejections, by each of these columns on its own, so that an index on
-// the column can be used. Left out is what was sent again under its id and has effect
-// since.
+// conversions and rejections, each once, by all these columns; each column has an index.
+// Left out is what was sent again under its id and has effect since.
 //
 // Reader.CountOrders tells how often an order counts: by sales that have effect, in the
 // whole workspace. A sale that follows another one of its order is a shipment, and one

@@ -121,18 +121,20 @@ func (r *Reader) Negatives(ctx context.Context, workspace string, named *Named) 
 	s := &negativeSearch{
 		reader:    r,
 		workspace: workspace,
+		named:     named,
 		seen:      map[recordPosition]bool{},
+		refused:   map[Refusal]bool{},
 		counts:    map[namedKey]int{},
 	}
-	for _, column := range slices.Sorted(maps.Keys(named.columns())) {
-		keys := slices.Sorted(maps.Keys(named.columns()[column]))
-		for len(keys) > 0 {
-			n := FitKeys(keys)
-			if err := s.readKeys(ctx, column, keys[:n]); err != nil {
-				return nil, err
-			}
-			keys = keys[n:]
+	ids := slices.Sorted(maps.Keys(named.ids))
+	orders := slices.Sorted(maps.Keys(named.orders))
+	tokens := slices.Sorted(maps.Keys(named.tokens))
+	for len(ids)+len(orders)+len(tokens) > 0 {
+		i, o, t := FitKeys(ids), FitKeys(orders), FitKeys(tokens)
+		if err := s.readKeys(ctx, ids[:i], orders[:o], tokens[:t]); err != nil {
+			return nil, err
 		}
+		ids, orders, tokens = ids[i:], orders[o:], tokens[t:]
 	}
 	if err := s.explainNegatives(ctx); err != nil {
 		return nil, err
@@ -155,72 +157,126 @@ func (r *Reader) Negatives(ctx context.Context, workspace string, named *Named) 
 type negativeSearch struct {
 	reader    *Reader
 	workspace string
+	named     *Named
 	found     []*Negative
 	around    *surroundings
 	seen      map[recordPosition]bool // an accepted one can be found by several columns
+	refused   map[Refusal]bool        // as is a refused one
 	counts    map[namedKey]int        // rows of one table, the most of any
 }
 
 const (
 	negativeTypes = `type IN ('refund', 'cancellation', 'reversal')`
-	// limitByKey is appended to a column: of each key one more than is listed.
-	limitByKey = `
-LIMIT {each:UInt64} BY `
+	// byKeys selects what has a key in a column, each column by an index of its own.
+	byKeys = `(event_id IN {ids:Array(String)} OR parent_event_id IN {ids:Array(String)}
+		OR order_id IN {orders:Array(String)} OR click_token IN {tokens:Array(String)})`
+	// eachKey repeats a row for each of the keys that it has, so that of each key one more
+	// than is listed can be read.
+	eachKey = `arrayJoin(arrayFilter(k -> k.1 != 0, [
+			(toUInt8(event_id IN {ids:Array(String)}), 1, event_id),
+			(toUInt8(parent_event_id IN {ids:Array(String)}), 2, parent_event_id),
+			(toUInt8(order_id IN {orders:Array(String)}), 3, order_id),
+			(toUInt8(click_token IN {tokens:Array(String)}), 4, click_token)])) AS matched`
+	limitByKey = "\nLIMIT {each:UInt64} BY matched"
 )
 
-// readKeys reads the negatives without effect that have one of the keys in a column.
-func (s *negativeSearch) readKeys(ctx context.Context, column string, keys []string) error {
-	args := []any{clickhouse.Named("keys", keys), clickhouse.Named("each", MaxNegatives+1)}
-	having := column + " IN {keys:Array(String)}"
-	verdicts := "verdict IN ('unattributed', 'conflict')"
-	if column == "click_token" { // whose a conflict is says the first event of its id
-		verdicts = "verdict = 'unattributed'"
+// readKeys reads the negatives without effect that name, or have, one of the ids, name one
+// of the orders, or have one of the tokens. One query of each table does it: each costs
+// the look at the indexes of all parts. Whose a conflict is says the first event of its
+// id, and not its token.
+func (s *negativeSearch) readKeys(ctx context.Context, ids, orders, tokens []string) error {
+	args := []any{
+		clickhouse.Named("w", s.workspace),
+		clickhouse.Named("ids", notNil(ids)),
+		clickhouse.Named("orders", notNil(orders)),
+		clickhouse.Named("tokens", notNil(tokens)),
+		clickhouse.Named("each", MaxNegatives+1),
 	}
-	judged, err := s.reader.readOutcomes(ctx, s.workspace, having+`
-	AND `+negativeTypes+`
-	AND `+verdicts+`
-ORDER BY received_at, event_partition, event_offset`+limitByKey+column, args...)
+	judged, err := s.reader.readEvents(ctx, s.workspace, `
+SELECT `+outcomeColumns+`
+FROM
+(
+	SELECT `+outcomeColumns+`, `+eachKey+`
+	FROM outcomes
+	WHERE workspace_id = {w:String}
+		AND `+negativeTypes+`
+		AND verdict IN ('unattributed', 'conflict')
+		AND `+byKeys+`
+)
+WHERE verdict != 'conflict' OR matched.2 != 4
+ORDER BY received_at, event_partition, event_offset`+limitByKey, args)
 	if err != nil {
 		return err
 	}
-	s.addAccepted(column, judged)
-	waiting, err := s.reader.readWaiting(ctx, s.workspace, having+"\n\tAND "+negativeTypes, having,
-		limitByKey+column, args...)
+	s.addAccepted(judged)
+	waiting, err := s.reader.readEvents(ctx, s.workspace, `
+SELECT * EXCEPT matched
+FROM
+(
+	SELECT `+conversionColumns+`, `+eachKey+`
+	FROM conversions
+	WHERE workspace_id = {w:String}
+		AND `+negativeTypes+`
+		AND `+byKeys+`
+		AND (src_partition, src_offset) NOT IN
+		(
+			SELECT event_partition, event_offset
+			FROM outcomes
+			WHERE workspace_id = {w:String} AND `+byKeys+`
+		)
+)
+ORDER BY received_at, event_partition, event_offset`+limitByKey, args)
 	if err != nil {
 		return err
 	}
-	s.addAccepted(column, waiting)
-	refused, err := s.reader.refusedNegatives(ctx, s.workspace, having, column, args...)
+	s.addAccepted(waiting)
+	refused, err := s.reader.refusedNegatives(ctx, args)
 	if err != nil {
 		return err
 	}
-	s.addRefused(column, refused)
+	s.addRefused(refused)
 	return nil
 }
 
-func (s *negativeSearch) addAccepted(column string, events []*Event) {
-	counts := map[namedKey]int{}
+// notNil makes an empty array of no keys, for a parameter.
+func notNil(keys []string) []string { return append([]string{}, keys...) }
+
+// addAccepted adds the events that one table has, each of them once.
+func (s *negativeSearch) addAccepted(events []*Event) {
+	var found []*Event
 	for _, e := range events {
-		key := namedKey{column, valueOf(e, column)}
-		counts[key]++
-		s.counts[key] = max(s.counts[key], counts[key])
 		if !s.seen[e.position()] {
 			s.seen[e.position()] = true
+			found = append(found, e)
 			s.found = append(s.found, &Negative{Event: e})
 		}
 	}
+	s.countKeys(found)
 }
 
-func (s *negativeSearch) addRefused(column string, refused []Refusal) {
-	counts := map[namedKey]int{}
+func (s *negativeSearch) addRefused(refused []Refusal) {
+	var found []*Event
 	for i := range refused {
-		n := &Negative{Event: refused[i].event(), Refusal: &refused[i]}
-		key := namedKey{column, valueOf(n.Event, column)}
-		counts[key]++
-		s.counts[key] = max(s.counts[key], counts[key])
-		isSame := func(m *Negative) bool { return m.Refusal != nil && *m.Refusal == *n.Refusal }
-		if !slices.ContainsFunc(s.found, isSame) {
+		if !s.refused[refused[i]] {
+			s.refused[refused[i]] = true
+			n := &Negative{Event: refused[i].event(), Refusal: &refused[i]}
+			found = append(found, n.Event)
 			s.found = append(s.found, n)
+		}
+	}
+	s.countKeys(found)
+}
+
+// countKeys counts the rows of one table by the keys that they have.
+func (s *negativeSearch) countKeys(found []*Event) {
+	counts := map[namedKey]int{}
+	for column, keys := range s.named.columns() {
+		for _, e := range found {
+			key := namedKey{column, valueOf(e, column)}
+			if keys[key.key] && (column != "click_token" || e.Verdict != string(event.Conflict)) {
+				counts[key]++
+				s.counts[key] = max(s.counts[key], counts[key])
+			}
 		}
 	}
 }
@@ -398,21 +454,24 @@ LIMIT {each:UInt32} BY `+string(column),
 }
 
 // refusedNegatives reads refused negatives: of those that look the same the newest.
-func (r *Reader) refusedNegatives(ctx context.Context, workspace, having, column string, args ...any) (found []Refusal,
-	err error) {
+func (r *Reader) refusedNegatives(ctx context.Context, args []any) (found []Refusal, err error) {
 	err = r.conn.Select(ctx, &found, `
 SELECT `+refusalColumns+`
 FROM
 (
-	SELECT `+refusalColumns+`
-	FROM rejections
-	WHERE workspace_id = {w:String} AND `+having+`
-		AND type NOT IN ('', 'lead', 'sale')
-	ORDER BY received_at DESC, src_offset DESC
-	LIMIT 1 BY event_id, click_token, type, order_id, parent_event_id
+	SELECT `+refusalColumns+`, `+eachKey+`
+	FROM
+	(
+		SELECT `+refusalColumns+`
+		FROM rejections
+		WHERE workspace_id = {w:String}
+			AND type NOT IN ('', 'lead', 'sale')
+			AND `+byKeys+`
+		ORDER BY received_at DESC, src_offset DESC
+		LIMIT 1 BY event_id, click_token, type, order_id, parent_event_id
+	)
 )
-ORDER BY received_at DESC, event_id`+limitByKey+column,
-		append(slices.Clone(args), clickhouse.Named("w", workspace))...)
+ORDER BY received_at DESC, event_id`+limitByKey, args...)
 	if err != nil {
 		return nil, fmt.Errorf("reading rejections: %w", err)
 	}
