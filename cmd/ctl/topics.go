@@ -56,6 +56,8 @@ func topicsCommands() []command {
 				daemon.ClickHouseCAFlag(fs, &t.clickhouse)
 				return t.checkTopics
 			}},
+		{"topics adopt", "", "takes over topics that were restored or recreated under new ids, if their partitions " +
+			"and the groups' offsets are right; changes nothing without -yes", defineAdoptFlags},
 		{"topics acls", "", "prints, or gives, the least rights on Kafka of each program", defineACLFlags},
 	}
 }
@@ -97,6 +99,30 @@ func (t *topicsFlags) applyTopics(ctx context.Context, c *call) error {
 		}
 		return err
 	})
+}
+
+func defineAdoptFlags(fs *flag.FlagSet) func(context.Context, *call) error {
+	cfg := kafka.DefaultConfig()
+	cfg.ClientID = "partners-ctl"
+	daemon.KafkaFlags(fs, &cfg)
+	yes := fs.Bool("yes", false, "adopt the topics; without it they are only listed")
+	return func(ctx context.Context, c *call) error {
+		return withBrokers(ctx, cfg, func(ctx context.Context) error {
+			lines, err := setup.AdoptTopics(ctx, cfg, c.log, *yes)
+			for _, line := range lines {
+				c.say("%s", line)
+			}
+			switch {
+			case err != nil:
+				return err
+			case len(lines) == 0:
+				c.say("nothing to adopt: the topics are those that the installation was made with")
+			case !*yes:
+				return errors.New("nothing is changed yet: give -yes to adopt these topics")
+			}
+			return nil
+		})
+	}
 }
 
 func (t *topicsFlags) checkTopics(ctx context.Context, c *call) error {

@@ -211,7 +211,7 @@ func benchChild(mode string) error {
 			if err != nil {
 				return err
 			}
-			shipper, err := NewShipper(spool, client, topic.Clicks, Partitions(topic.OneEpoch(kafkatest.Partitions)),
+			shipper, err := NewShipper(spool, client, topic.Clicks, Partitions(topic.OneEpoch(kafkatest.Partitions)), nil,
 				codec, nil, discardLog(), nil)
 			if err != nil {
 				return err

@@ -28,6 +28,8 @@ const (
 	// checkpointInterval is how often the acknowledged position is stored. After a
 	// crash, what was acknowledged since then is sent again.
 	checkpointInterval = 250 * time.Millisecond
+	// heldPause is how often a held shipper looks whether it may go on.
+	heldPause = time.Second
 	// readRetryPause is the pause between two attempts to read a segment.
 	readRetryPause = 250 * time.Millisecond
 	// linger delays reads and produce requests under load, so that each has more
@@ -88,6 +90,7 @@ type Shipper struct {
 	client      *kgo.Client
 	topic       string // full name of `clicks`
 	partition   func(clickToken string) int32
+	isHeld      func() bool // nothing may be sent for now; may be nil
 	refused     *refusedStore
 	log         *slog.Logger
 	metrics     *shipperMetrics
@@ -134,9 +137,10 @@ type failure struct {
 
 // NewShipper returns the shipper of a spool. client must have been made with
 // ClientOptions. topicName is the full name of `clicks`. codec decodes refused clicks
-// for the files in refused/.
+// for the files in refused/. While isHeld, which may be nil, reports true, clicks stay in
+// the spool.
 func NewShipper(spool *Spool, client *kgo.Client, topicName string, partition func(clickToken string) int32,
-	codec *event.Codec, watch *outage.Watch, log *slog.Logger, reg prometheus.Registerer) (*Shipper, error) {
+	isHeld func() bool, codec *event.Codec, watch *outage.Watch, log *slog.Logger, reg prometheus.Registerer) (*Shipper, error) {
 	refused, err := openRefusedStore(spool.cfg, codec)
 	if err != nil {
 		return nil, err
@@ -146,6 +150,7 @@ func NewShipper(spool *Spool, client *kgo.Client, topicName string, partition fu
 		client:      client,
 		topic:       topicName,
 		partition:   partition,
+		isHeld:      isHeld,
 		refused:     refused,
 		watch:       watch,
 		log:         log,
@@ -215,6 +220,9 @@ func (s *Shipper) readAndSend() (wake time.Time) {
 	now := time.Now()
 	if now.Before(s.pausedUntil) {
 		return s.pausedUntil
+	}
+	if s.isHeld != nil && s.isHeld() {
+		return now.Add(heldPause)
 	}
 	if next := s.readAt.Add(linger); now.Before(next) {
 		return next

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/pipeline/kafka"
 )
 
 // Errors that stop the sink. Repeating cures none of them: each means that
@@ -24,6 +25,9 @@ var (
 	ErrHalfDone = errors.New("half-done batch")
 	// ErrWindow: a table's deduplication window is too small to repeat inserts.
 	ErrWindow = errors.New("deduplication window too small")
+	// ErrPartitions: the topics have other partition counts than the installation was
+	// made with.
+	ErrPartitions = kafka.ErrPartitions
 	// ErrIntent: the commit's metadata was not written by this program.
 	ErrIntent = errors.New("unreadable intent")
 	// ErrSurplus: ClickHouse has rows or sums that no record accounts for.
@@ -39,7 +43,7 @@ var (
 // excepted: starting the sink again changes nothing.
 func NeedsOperator(err error) bool {
 	for _, stop := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrLostRange, ErrHalfDone, ErrWindow,
-		ErrIntent, ErrSurplus} {
+		ErrPartitions, ErrIntent, ErrSurplus} {
 		if errors.Is(err, stop) {
 			return true
 		}

@@ -42,6 +42,7 @@ type Sink struct {
 	client          *kgo.Client
 	topicIDs        map[string]string
 	partitionCounts map[string]int
+	install         *topic.Install         // what the topics must have; nil: not recorded
 	windows         map[string]dedupWindow // the smallest that an insert reaches
 	memorySlots     chan struct{}          // one for each batch that holds rows in memory
 
@@ -134,8 +135,17 @@ func (s *Sink) Run(ctx context.Context) error {
 	}
 	defer s.client.CloseAllowingRebalance()
 	if err := s.retryStart(ctx, readingTopics, func(ctx context.Context) (err error) {
-		s.topicIDs, s.partitionCounts, err = s.readTopics(ctx)
-		return err
+		if s.topicIDs, s.partitionCounts, err = s.readTopics(ctx); err != nil {
+			return err
+		}
+		if s.install, err = kafka.ReadInstall(ctx, s.kafka, s.log); err != nil {
+			return fmt.Errorf("%w: %w", errKafka, err)
+		}
+		if s.install == nil {
+			s.log.Warn("the partition count is not recorded, so added partitions would go unnoticed: run `ctl " +
+				"topics apply`")
+		}
+		return s.checkPartitions(ctx)
 	}); err != nil {
 		return ignoreCanceled(ctx, fmt.Errorf("starting the sink: %w", err))
 	}
@@ -219,12 +229,27 @@ func (s *Sink) readTopics(ctx context.Context) (ids map[string]string, partition
 	return ids, partitions, nil
 }
 
+// checkPartitions compares the topics with what the installation was made with, if that
+// is recorded.
+func (s *Sink) checkPartitions(ctx context.Context) error {
+	if s.install == nil {
+		return nil
+	}
+	names := slices.Collect(maps.Keys(s.mappings))
+	err := kafka.CheckPartitions(ctx, kadm.NewClient(s.client), s.kafka, s.install, names...)
+	if err != nil && !NeedsOperator(err) {
+		return fmt.Errorf("%w: %w", errKafka, err)
+	}
+	return err
+}
+
 func (s *Sink) listTopics(ctx context.Context, names map[string]string) (kadm.TopicDetails, error) {
 	full := slices.Collect(maps.Keys(names))
 	return kadm.NewClient(s.client).ListTopics(ctx, full...)
 }
 
-// watchTopics stops the sink when a topic is deleted and created again while it runs.
+// watchTopics stops the sink when a topic is deleted and created again while it runs, or
+// gets partitions.
 func (s *Sink) watchTopics(ctx context.Context) {
 	tick := time.NewTicker(s.env.TopicCheckInterval)
 	defer tick.Stop()
@@ -235,6 +260,9 @@ func (s *Sink) watchTopics(ctx context.Context) {
 		case <-tick.C:
 		}
 		ids, _, err := s.readTopics(ctx)
+		if err == nil {
+			err = s.checkPartitions(ctx)
+		}
 		if err != nil {
 			if NeedsOperator(err) {
 				s.stopWithError(err)

@@ -574,6 +574,24 @@ func TestTopicRecreated(t *testing.T) {
 	r.stops(t, ErrTopicChanged, "finished batches in ClickHouse")
 }
 
+// Partitions that somebody adds stop a sink that runs, and one that starts.
+func TestPartitionsAdded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := r.sink(r.wh)
+	s.env.TopicCheckInterval = 50 * time.Millisecond
+	run := r.start(s)
+	<-run.Ready()
+	altered, err := kadm.NewClient(kafkatest.Client(t, r.brokers)).UpdatePartitions(t.Context(), 8, topic.Clicks)
+	if err = errors.Join(err, altered.Error()); err != nil {
+		t.Fatal(err)
+	}
+	if err := run.end(t); !NeedsOperator(err) || !errors.Is(err, ErrPartitions) && !errors.Is(err, ErrNoCommit) {
+		t.Errorf("while running: %v", err)
+	}
+	r.stops(t, ErrPartitions, "topic clicks has 8, the installation was made with 6")
+}
+
 // A batch that is in the tables but not recorded, and whose token may be forgotten,
 // cannot be repeated. If none of its rows is there, it can.
 func TestHalfDoneAndOld(t *testing.T) {

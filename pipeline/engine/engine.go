@@ -11,6 +11,7 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/pipeline/state"
+	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kerr"
 )
@@ -35,6 +36,10 @@ type Engine struct {
 	fenced int
 	// joined is true while a session runs.
 	joined atomic.Bool
+	// install says how many partitions the topics must have; nil: no record says it, or
+	// it was not read yet.
+	install     *topic.Install
+	installRead bool
 }
 
 // New makes an engine in an environment; Run starts it. Errors name the flag to blame.

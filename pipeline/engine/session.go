@@ -13,6 +13,7 @@ import (
 
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -211,6 +212,9 @@ func (s *session) checkTopics(ctx context.Context) error {
 		}
 		s.noteTopic(name, d)
 	}
+	if err := s.checkPartitions(ctx, names); err != nil {
+		return err
+	}
 	if n, _, err := s.internalPartitions(ctx, offsetsTopic); err == nil {
 		s.groupPartition = GroupPartition(s.groupName(), n)
 	}
@@ -226,6 +230,26 @@ func (s *session) checkTopics(ctx context.Context) error {
 		return err
 	}
 	return kafka.CheckOffsets(ctx, s.adm, s.groupName(), []string{s.leading, s.following})
+}
+
+// checkPartitions compares the topics with what the installation was made with.
+func (s *session) checkPartitions(ctx context.Context, names []string) error {
+	e := s.engine
+	if !e.installRead {
+		install, err := kafka.ReadInstall(ctx, s.kafka, s.log)
+		if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+			return err
+		}
+		if install == nil {
+			s.log.Warn("the partition count is not recorded, so added partitions would go unnoticed: run `ctl " +
+				"topics apply`")
+		}
+		e.install, e.installRead = install, true
+	}
+	if e.install == nil {
+		return nil
+	}
+	return kafka.CheckPartitions(ctx, s.adm, s.kafka, e.install, names...)
 }
 
 // groupName is the full name of the consumer group.

@@ -58,7 +58,7 @@ func TestBrokers(t *testing.T) {
 
 func applyIsRepeatable(t *testing.T, in kafkatest.Install) {
 	cl := kafkatest.Client(t, in.Brokers)
-	changes, err := kafka.ApplyTopics(t.Context(), cl, in.Config(), want())
+	changes, err := kafka.ApplyTopics(t.Context(), cl, in.Config(), want(), discard)
 	if err != nil || len(changes) != 0 {
 		t.Errorf("the second apply changed %v, %v", changes, err)
 	}
@@ -72,7 +72,7 @@ func applyIsRepeatable(t *testing.T, in kafkatest.Install) {
 			": retention.ms is 3888000000, needed is 3974400000") {
 		t.Errorf("short retention: %v", err)
 	}
-	if changes, err = kafka.ApplyTopics(t.Context(), cl, in.Config(), longer); err != nil || len(changes) != 2 {
+	if changes, err = kafka.ApplyTopics(t.Context(), cl, in.Config(), longer, discard); err != nil || len(changes) != 2 {
 		t.Errorf("longer retention: %v, %v", changes, err)
 	}
 	// What a controller answered, a broker's metadata shows a moment later.
@@ -91,7 +91,7 @@ func tooFewBrokers(t *testing.T, in kafkatest.Install) {
 	cl := kafkatest.Client(t, in.Brokers)
 	cfg := in.Config()
 	cfg.TopicPrefix += "three."
-	changes, err := kafka.ApplyTopics(t.Context(), cl, cfg, kafka.DefaultTopicsConfig())
+	changes, err := kafka.ApplyTopics(t.Context(), cl, cfg, kafka.DefaultTopicsConfig(), discard)
 	if err == nil || len(changes) > 0 || !strings.Contains(err.Error(),
 		"-replication is 3 and the cluster has 1 broker(s): give -replication 1,") {
 		t.Errorf("changed %q, %v", changes, err)
@@ -102,8 +102,8 @@ func partitionMismatch(t *testing.T, in kafkatest.Install) {
 	cl := kafkatest.Client(t, in.Brokers)
 	other := want()
 	other.Partitions = 12
-	if _, err := kafka.ApplyTopics(t.Context(), cl, in.Config(), other); !errors.Is(err, kafka.ErrPartitions) ||
-		!strings.Contains(err.Error(), "it has 6, -partitions says 12") {
+	if _, err := kafka.ApplyTopics(t.Context(), cl, in.Config(), other, discard); !errors.Is(err, kafka.ErrPartitions) ||
+		!strings.Contains(err.Error(), "it is 12, the installation was made with 6") {
 		t.Errorf("apply: %v", err)
 	}
 	adm := kadm.NewClient(cl)
@@ -154,7 +154,7 @@ func lostOffsets(t *testing.T, in kafkatest.Install) {
 		t.Fatal(err)
 	}
 	check(clicks + " partition 2: no committed offset while the log holds [4, 10)")
-	changes, err := kafka.ApplyTopics(t.Context(), cl, in.Config(), want())
+	changes, err := kafka.ApplyTopics(t.Context(), cl, in.Config(), want(), discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,6 +173,9 @@ func follow(t *testing.T, in kafkatest.Install) {
 	put("b", "2")
 	got := make(chan string, 10)
 	f, err := kafka.Follow(t.Context(), in.Config(), discard, catalog, func(r *kgo.Record) error {
+		if string(r.Key) == topic.InstallKey {
+			return nil
+		}
 		got <- string(r.Key) + string(r.Value)
 		if string(r.Value) == "bad" {
 			return errors.New("bad value")
@@ -192,7 +195,7 @@ func follow(t *testing.T, in kafkatest.Install) {
 	}
 	put("d", "bad")
 	<-f.Done()
-	if err := f.Err(); err == nil || !strings.Contains(err.Error(), "applying "+catalog+" offset 3: bad value") {
+	if err := f.Err(); err == nil || !strings.Contains(err.Error(), "applying "+catalog+" offset 4: bad value") {
 		t.Errorf("Err: %v", err)
 	}
 	if _, err := kafka.Follow(t.Context(), in.Config(), discard, "nosuch", nil); err == nil {
@@ -210,6 +213,9 @@ func TestFollowOverACrash(t *testing.T) {
 	put("1")
 	got := make(chan string, 10)
 	f, err := kafka.Follow(t.Context(), config(b.Brokers()), discard, topic.Catalog, func(r *kgo.Record) error {
+		if string(r.Key) == topic.InstallKey {
+			return nil
+		}
 		got <- string(r.Value)
 		return nil
 	})
@@ -314,7 +320,7 @@ func TestWatch(t *testing.T) {
 	}
 	defer cl.Close()
 	apply := want()
-	if _, err := kafka.ApplyTopics(t.Context(), cl, cfg, apply); err != nil {
+	if _, err := kafka.ApplyTopics(t.Context(), cl, cfg, apply, discard); err != nil {
 		t.Fatal(err)
 	}
 	produce := func() {

@@ -5,12 +5,11 @@ import (
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // ReadPartitionCount returns the partition count of a topic.
-func ReadPartitionCount(ctx context.Context, cl *kgo.Client, name string) (int32, error) {
-	have, err := kadm.NewClient(cl).ListTopics(ctx, name)
+func ReadPartitionCount(ctx context.Context, adm *kadm.Client, name string) (int32, error) {
+	have, err := adm.ListTopics(ctx, name)
 	if err == nil {
 		err = have.Error()
 	}

@@ -46,25 +46,75 @@ func (c TopicsConfig) Validate() error {
 var ErrPartitions = errors.New("partition count differs")
 
 // ApplyTopics creates the topics that are missing, sets the configuration of those that
-// exist, waits until all have leaders, and commits offset 0 for both groups where a
-// partition is fresh. It can be repeated. It returns a line for each change, also if it
-// fails later. A partition count that differs is refused with ErrPartitions.
-func ApplyTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig) (changes []string, err error) {
+// exist, waits until all have leaders, commits offset 0 for both groups in topics that
+// are fresh, and records with what the installation was made. It can be repeated. It
+// returns a line for each change, also if it fails later. A partition count that
+// differs, also from the record, is refused with ErrPartitions, and a topic that was
+// recreated, or that is gone, with ErrRecreated.
+func ApplyTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig, log *slog.Logger) (
+	changes []string, err error) {
 	if err := want.Validate(); err != nil {
+		return nil, err
+	}
+	install, err := ReadInstall(ctx, cfg, log)
+	if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
 		return nil, err
 	}
 	adm := kadm.NewClient(cl)
 	specs := topic.Specs(cfg.TopicPrefix, want.Partitions, want.ClickLife)
-	created := make(map[string]bool)
+	if install != nil {
+		if err := checkWanted(ctx, adm, cfg, want, install); err != nil {
+			return nil, err
+		}
+	}
+	changes, created, err := createMissing(ctx, adm, specs, want)
+	if err != nil {
+		return changes, err
+	}
+	if err := waitForLeaders(ctx, adm, specs); err != nil {
+		return changes, err
+	}
+	altered, err := alterConfigs(ctx, adm, specs, created)
+	changes = append(changes, altered...)
+	if err != nil {
+		return changes, err
+	}
+	committed, err := commitFreshOffsets(ctx, adm, cfg, created)
+	changes = append(changes, committed...)
+	if err != nil {
+		return changes, err
+	}
+	recorded, err := recordInstall(ctx, cl, cfg, specs, install)
+	return append(changes, recorded...), err
+}
+
+// checkWanted compares what is wanted, and what is there, with the record of the
+// installation.
+func checkWanted(ctx context.Context, adm *kadm.Client, cfg Config, want TopicsConfig, install *topic.Install) error {
+	if n := install.Epochs.Now(); n != want.Partitions {
+		return fmt.Errorf("-partitions: %w: it is %d, the installation was made with %d, and tokens are bound to that",
+			ErrPartitions, want.Partitions, n)
+	}
+	names := slices.Sorted(maps.Keys(install.Topics))
+	if err := CheckPartitions(ctx, adm, cfg, install, names...); err != nil {
+		return err
+	}
+	return checkIDs(ctx, adm, cfg, install)
+}
+
+// createMissing creates the topics that are missing.
+func createMissing(ctx context.Context, adm *kadm.Client, specs []topic.Spec, want TopicsConfig) (changes []string,
+	created map[string]bool, err error) {
+	created = make(map[string]bool)
 	have, err := adm.ListTopics(ctx, specNames(specs)...)
 	if err != nil {
-		return nil, fmt.Errorf("listing topics: %w", err)
+		return nil, nil, fmt.Errorf("listing topics: %w", err)
 	}
 	for _, s := range specs {
 		if d := have[s.Name]; d.Err == nil && have.Has(s.Name) {
 			if n := int32(len(d.Partitions)); s.Partitioned && n != s.Partitions {
-				return changes, fmt.Errorf("topic %s: %w: it has %d, -partitions says %d; give the count of the "+
-					"existing topics: tokens are bound to it", s.Name, ErrPartitions, n, s.Partitions)
+				return changes, created, fmt.Errorf("topic %s: %w: it has %d, -partitions says %d; give the count "+
+					"that the installation was made with: tokens are bound to it", s.Name, ErrPartitions, n, s.Partitions)
 			}
 			continue
 		}
@@ -77,22 +127,13 @@ func ApplyTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 			if errors.Is(err, kerr.TopicAlreadyExists) {
 				continue
 			}
-			return changes, fmt.Errorf("creating topic %s: %w",
+			return changes, created, fmt.Errorf("creating topic %s: %w",
 				s.Name, explainReplication(ctx, adm, err, want.Replication))
 		}
 		created[s.Name] = true
 		changes = append(changes, fmt.Sprintf("created topic %s with %d partitions", s.Name, s.Partitions))
 	}
-	if err := waitForLeaders(ctx, adm, specs); err != nil {
-		return changes, err
-	}
-	altered, err := alterConfigs(ctx, adm, specs, created)
-	changes = append(changes, altered...)
-	if err != nil {
-		return changes, err
-	}
-	committed, err := commitFreshOffsets(ctx, adm, cfg, created)
-	return append(changes, committed...), err
+	return changes, created, nil
 }
 
 // explainReplication adds the flag to change to an error of a cluster that has too few
@@ -193,17 +234,20 @@ func topicsByGroup(cfg Config) map[string][]string {
 	}
 }
 
-// commitFreshOffsets commits offset 0 where a group has no commit and the partition was
-// created just now or is still empty. Any other group without a commit has lost it: an
-// operator must decide where it goes on.
+// commitFreshOffsets commits offset 0 where a group has no commit and the topic was
+// created just now, or is empty and new to the group. A group that has offsets in some
+// partitions of a topic only has lost the others, or partitions were added: that was
+// once taken for a fresh install, and every older token looked for its click in the
+// wrong partition. An operator must decide where such a group goes on.
 func commitFreshOffsets(ctx context.Context, adm *kadm.Client, cfg Config, created map[string]bool) (changes []string,
 	err error) {
-	for group, topics := range topicsByGroup(cfg) {
+	groups := topicsByGroup(cfg)
+	for _, group := range slices.Sorted(maps.Keys(groups)) {
 		committed, err := fetchGroupOffsets(ctx, adm, group)
 		if err != nil {
 			return changes, fmt.Errorf("reading the offsets of group %s: %w", group, err)
 		}
-		offsets, err := ListOffsets(ctx, adm, topics...)
+		offsets, err := ListOffsets(ctx, adm, groups[group]...)
 		if err == nil {
 			err = offsets.Error()
 		}
@@ -212,11 +256,23 @@ func commitFreshOffsets(ctx context.Context, adm *kadm.Client, cfg Config, creat
 		}
 		var fresh kadm.Offsets
 		n := 0
-		for _, name := range topics {
-			for id, log := range offsets.Partitions(name) {
-				if _, ok := committed.Lookup(name, id); ok || !created[name] && log.End > 0 {
-					continue
+		for _, name := range groups[group] {
+			partitions := offsets.Partitions(name)
+			known := 0
+			var missing []int32
+			for _, id := range slices.Sorted(maps.Keys(partitions)) {
+				if _, ok := committed.Lookup(name, id); ok {
+					known++
+				} else if created[name] || partitions[id].End == 0 {
+					missing = append(missing, id)
 				}
+			}
+			if known > 0 && len(missing) > 0 {
+				return changes, fmt.Errorf("%w: group %s has offsets in %d of the %d partitions of topic %s, so this is "+
+					"not a fresh install, and nothing is committed: were partitions added? %s", ErrOffsets, group, known,
+					len(partitions), name, partitionsAdded)
+			}
+			for _, id := range missing {
 				fresh.AddOffset(name, id, 0, -1)
 				n++
 			}
@@ -229,7 +285,6 @@ func commitFreshOffsets(ctx context.Context, adm *kadm.Client, cfg Config, creat
 		}
 		changes = append(changes, fmt.Sprintf("committed offset 0 of %d partitions for group %s", n, group))
 	}
-	slices.Sort(changes)
 	return changes, nil
 }
 
@@ -244,14 +299,14 @@ func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 		return fmt.Errorf("listing topics: %w", err)
 	}
 	transactions := CheckTransactions(ctx, cl, log)
-	var problems []error
+	problems := checkRecorded(ctx, adm, cfg, log)
 	for _, s := range specs {
 		d, ok := have[s.Name]
 		switch {
 		case !ok || d.Err != nil:
 			problems = append(problems, fmt.Errorf("topic %s does not exist: run `ctl topics apply`", s.Name))
 		case s.Partitioned && len(d.Partitions) != int(s.Partitions):
-			problems = append(problems, fmt.Errorf("topic %s: %w: it has %d, its siblings have %d; co-partitioned "+
+			problems = append(problems, fmt.Errorf("topic %s: %w: it has %d, -partitions says %d; co-partitioned "+
 				"topics must have the same count", s.Name, ErrPartitions, len(d.Partitions), s.Partitions))
 		}
 	}
@@ -279,6 +334,26 @@ func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 	}
 	problems = append(problems, checkAllGroups(ctx, adm, cfg))
 	return errors.Join(problems...)
+}
+
+// checkRecorded compares the topics with the record of the installation.
+func checkRecorded(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logger) (problems []error) {
+	install, err := ReadInstall(ctx, cfg, log)
+	switch {
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		return nil // every check of a topic says so
+	case err != nil:
+		return []error{err}
+	case install == nil:
+		return []error{fmt.Errorf("%w: run `ctl topics apply`, which writes it", ErrNotInstalled)}
+	}
+	names := slices.Sorted(maps.Keys(install.Topics))
+	for _, err := range []error{CheckPartitions(ctx, adm, cfg, install, names...), checkIDs(ctx, adm, cfg, install)} {
+		if err != nil {
+			problems = append(problems, err)
+		}
+	}
+	return problems
 }
 
 func sameCleanupPolicy(a, b string) bool {

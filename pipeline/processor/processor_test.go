@@ -407,6 +407,18 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+	t.Run("added partitions", func(t *testing.T) {
+		w := newWorld(t, kafkatest.Broker(t))
+		altered, err := kadm.NewClient(w.client).UpdatePartitions(t.Context(), 8, topic.Clicks, topic.Conversions,
+			topic.Outcomes, topic.Changelog, topic.Progress)
+		if err = errors.Join(err, altered.Error()); err != nil {
+			t.Fatal(err)
+		}
+		if err := run(w, config(t.TempDir())); !errors.Is(err, kafka.ErrPartitions) ||
+			!strings.Contains(err.Error(), "topic clicks has 8, the installation was made with 6") {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("transactions that let a zombie in", func(t *testing.T) {
 		w := newWorld(t, kafkatest.Broker(t))
 		const unsafeDowngrade = 3

@@ -95,7 +95,7 @@ func newWorld(ctx context.Context, seed uint64) (*world, error) {
 	}
 	want := kafka.DefaultTopicsConfig()
 	want.Partitions, want.Replication = partitions, 1
-	if _, err := kafka.ApplyTopics(ctx, w.client, w.config(), want); err != nil {
+	if _, err := kafka.ApplyTopics(ctx, w.client, w.config(), want, w.log("teller")); err != nil {
 		return nil, fmt.Errorf("making topics: %w", err)
 	}
 	w.cluster.ControlKey(int16(kmsg.ListOffsets), w.listStable)

@@ -51,6 +51,11 @@ const (
 	kindLink      = "link"
 )
 
+// IsForeign reports whether a record of topic `catalog` belongs to no catalog, but to
+// the installation: `ctl topics` writes it, and a View passes over it as if it were not
+// there.
+func IsForeign(key string) bool { return strings.HasPrefix(key, "install/") }
+
 // Entries returns the catalog's records, sorted by key. The same catalog gives the same
 // bytes.
 func (c *Catalog) Entries() []Entry {

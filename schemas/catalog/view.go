@@ -129,6 +129,9 @@ func (v *View) Replace(other *View) {
 // the largest offset wins, in whatever order the records come. After an error, which
 // names the key, nothing but [View.Offset] has changed.
 func (v *View) Apply(key string, value []byte, offset int64) error {
+	if IsForeign(key) {
+		return nil
+	}
 	var r *record
 	var err error
 	if len(value) > 0 {

@@ -97,6 +97,7 @@ func Rights(program string) []Right {
 func processorRights() []Right {
 	return []Right{
 		{Resource: Topic, Names: []string{Clicks, Conversions}, Operations: []Operation{Read, DescribeConfigs}},
+		{Resource: Topic, Names: []string{Catalog}, Operations: []Operation{Read}}, // the partition count
 		// Read: a processor looks for transactions that are open in what it writes.
 		{Resource: Topic, Names: []string{Changelog, Outcomes, Progress, DeadLetters},
 			Operations: []Operation{Read, Write, DescribeConfigs}},

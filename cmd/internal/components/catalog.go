@@ -142,13 +142,3 @@ func (r *catalogReader) moveInto(view *catalog.View) bool {
 	r.target = view
 	return true
 }
-
-// readEpochs reads the partition count that tokens are bound to.
-func readEpochs(ctx context.Context, d Deps, cl *kgo.Client) (e topic.Epochs, err error) {
-	err = retryUntilDone(ctx, d.Kafka.Watch, "reading topic metadata", func(ctx context.Context, _ func()) error {
-		n, err := kafka.ReadPartitionCount(ctx, cl, d.Kafka.Topic(topic.Clicks))
-		e = topic.OneEpoch(n)
-		return err
-	})
-	return e, err
-}

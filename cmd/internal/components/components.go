@@ -134,18 +134,21 @@ func (c *Redirector) Run(ctx context.Context) error {
 	return g.Wait(ctx)
 }
 
-// shipSpool sends the spool to Kafka. It starts once Kafka reports the partition count;
-// clicks stay in the spool until then.
+// shipSpool sends the spool to Kafka. It starts once the topics have the partitions that
+// tokens are bound to, and pauses while they have others; clicks stay in the spool
+// meanwhile.
 func (c *Redirector) shipSpool(ctx context.Context, d Deps, spool *redirect.Spool, producer *kgo.Client) error {
-	e, err := readEpochs(ctx, d, producer)
+	p := newPlacement(d, producer, topic.Catalog, topic.Clicks)
+	e, err := p.await(ctx)
 	if err != nil {
 		return nil // stopped before Kafka answered: the next start ships the spool
 	}
-	shipper, err := redirect.NewShipper(spool, producer, d.Kafka.Topic(topic.Clicks), redirect.Partitions(e), d.Codec,
-		d.Kafka.Watch, d.Log, d.Registry)
+	shipper, err := redirect.NewShipper(spool, producer, d.Kafka.Topic(topic.Clicks), redirect.Partitions(e), p.isHeld,
+		d.Codec, d.Kafka.Watch, d.Log, d.Registry)
 	if err != nil {
 		return err
 	}
+	go p.follow(ctx)
 	return shipper.Run(ctx)
 }
 
@@ -159,6 +162,15 @@ type Gateway struct {
 	TokenKeys      string // directory
 	SigningSecrets string // directory
 	servingState
+	placement atomic.Pointer[placement] // set while it serves
+}
+
+// Ready implements daemon.Component.
+func (c *Gateway) Ready() error {
+	if p := c.placement.Load(); p != nil && p.isHeld() {
+		return kafka.ErrPartitions
+	}
+	return c.servingState.Ready()
 }
 
 // Run implements daemon.Component.
@@ -197,10 +209,13 @@ func (c *Gateway) acceptEvents(ctx context.Context, d Deps, keys *token.Keyring,
 		return err
 	}
 	defer producer.Close()
-	e, err := readEpochs(ctx, d, producer)
+	p := newPlacement(d, producer, topic.Catalog, topic.Clicks, topic.Conversions, topic.Rejections)
+	e, err := p.await(ctx)
 	if err != nil {
 		return nil
 	}
+	c.placement.Store(p)
+	go p.follow(ctx)
 	view := catalog.NewView()
 	workspaces := func(id string) (exists, conversionTracking bool) {
 		w, ok := view.Workspace(id)
@@ -212,7 +227,7 @@ func (c *Gateway) acceptEvents(ctx context.Context, d Deps, keys *token.Keyring,
 		return err
 	}
 	if err := followCatalog(ctx, d, view, func() {
-		gate.openTo(handler)
+		gate.openTo(handler, p.isHeld)
 		c.serving.Store(true)
 	}); err != nil {
 		return err
@@ -296,7 +311,7 @@ func (c *Report) Run(ctx context.Context) error {
 			return nil
 		}
 		defer wh.Close()
-		gate.openTo(web.New(wh, readers, proxies, d.Log, d.Registry))
+		gate.openTo(web.New(wh, readers, proxies, d.Log, d.Registry), nil)
 		c.serving.Store(true)
 		<-ctx.Done() // the listener has stopped before: no request is under way
 		return nil

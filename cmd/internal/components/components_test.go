@@ -206,7 +206,7 @@ func TestGateHoldsRequestsUntilOpen(t *testing.T) {
 		g := newReadinessGate(http.NotFoundHandler())
 		time.AfterFunc(maxGateWait/2, func() {
 			for range 2 { // followCatalog may call it again
-				g.openTo(http.RedirectHandler("/", http.StatusFound))
+				g.openTo(http.RedirectHandler("/", http.StatusFound), nil)
 			}
 		})
 		for range 2 {

@@ -80,6 +80,9 @@ func readEntries(ctx context.Context, cfg kafka.Config, log *slog.Logger) ([]cat
 	}
 	values := make(map[string][]byte)
 	for _, r := range records {
+		if catalog.IsForeign(string(r.Key)) {
+			continue
+		}
 		if len(r.Value) == 0 {
 			delete(values, string(r.Key))
 			continue

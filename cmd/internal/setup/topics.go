@@ -35,7 +35,17 @@ func Topics(ctx context.Context, cfg kafka.Config, want kafka.TopicsConfig, log 
 		return nil, err
 	}
 	defer cl.Close()
-	return kafka.ApplyTopics(ctx, cl, cfg, want)
+	return kafka.ApplyTopics(ctx, cl, cfg, want, log)
+}
+
+// AdoptTopics takes over topics with new ids, see [kafka.AdoptTopics].
+func AdoptTopics(ctx context.Context, cfg kafka.Config, log *slog.Logger, yes bool) (lines []string, err error) {
+	cl, err := kafka.NewClient(cfg, log, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	return kafka.AdoptTopics(ctx, cl, cfg, log, yes)
 }
 
 // CheckTopics reports everything that Topics would change or refuse, and consumer

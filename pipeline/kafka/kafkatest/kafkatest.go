@@ -60,7 +60,7 @@ func createTopics(t testing.TB, cfg kafka.Config, replicas int) {
 	defer cancel()
 	want := kafka.DefaultTopicsConfig()
 	want.Partitions, want.Replication = Partitions, int16(replicas)
-	if _, err := kafka.ApplyTopics(ctx, Client(t, cfg.Brokers), cfg, want); err != nil {
+	if _, err := kafka.ApplyTopics(ctx, Client(t, cfg.Brokers), cfg, want, discardLogger()); err != nil {
 		t.Fatalf("making topics: %v", err)
 	}
 }

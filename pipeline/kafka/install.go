@@ -1,0 +1,239 @@
+package kafka
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// ErrRecreated: a topic is not the one that the installation was made with.
+var ErrRecreated = errors.New("topic was recreated")
+
+// ErrNotInstalled: the record of an installation is needed, and there is none.
+var ErrNotInstalled = errors.New("the installation has no record " + topic.InstallKey)
+
+// partitionsAdded is what an operator has to know of topics with another partition
+// count than tokens are bound to.
+const partitionsAdded = "tokens are bound to the recorded count, so clicks, events and verdicts would no longer " +
+	"meet; Kafka cannot remove partitions: see the runbook, PartitionsDiffer"
+
+// ReadInstall reads the record of the installation from topic catalog, which it reads
+// to its present end. It is nil if there is none: a release before the record made the
+// topics.
+func ReadInstall(ctx context.Context, cfg Config, log *slog.Logger) (*topic.Install, error) {
+	name := cfg.Topic(topic.Catalog)
+	cl, err := NewClient(cfg, log, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	offsets, err := ListOffsets(ctx, kadm.NewClient(cl), name)
+	var at LogOffsets
+	if err == nil {
+		at, err = offsets.Of(name, 0)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading record %s: %w", topic.InstallKey, err)
+	}
+	var value []byte
+	reader := RangeReader{Kafka: cfg, Log: log, Isolation: kgo.ReadCommitted()}
+	err = reader.Each(ctx, func(records []*kgo.Record) error {
+		for _, r := range records {
+			if string(r.Key) == topic.InstallKey {
+				value = r.Value
+			}
+		}
+		return nil
+	}, Range{Topic: name, From: at.Start, To: at.Stable})
+	if err != nil {
+		return nil, fmt.Errorf("reading record %s: %w", topic.InstallKey, err)
+	}
+	if len(value) == 0 {
+		return nil, nil
+	}
+	install, err := topic.ParseInstall(value)
+	if err != nil {
+		return nil, err
+	}
+	return &install, nil
+}
+
+// CheckPartitions compares the partition counts of topics, named without prefix, with
+// the record of the installation; another one is ErrPartitions. A topic that is not
+// there, or not in the record, is left to who needs it.
+func CheckPartitions(ctx context.Context, adm *kadm.Client, cfg Config, install *topic.Install, names ...string) error {
+	return eachRecorded(ctx, adm, cfg, install, names, func(d kadm.TopicDetail, made topic.Installed) error {
+		if n := int32(len(d.Partitions)); n != made.Partitions {
+			return fmt.Errorf("%w: topic %s has %d, the installation was made with %d: %s", ErrPartitions, d.Topic, n,
+				made.Partitions, partitionsAdded)
+		}
+		return nil
+	})
+}
+
+// checkIDs compares the ids of all topics with the record of the installation. Another
+// topic of the same name is ErrRecreated. So is one that is gone.
+func checkIDs(ctx context.Context, adm *kadm.Client, cfg Config, install *topic.Install) error {
+	names := slices.Sorted(maps.Keys(install.Topics))
+	seen := 0
+	err := eachRecorded(ctx, adm, cfg, install, names, func(d kadm.TopicDetail, made topic.Installed) error {
+		seen++
+		if id := idText(d.ID); id != made.ID {
+			return fmt.Errorf("%w: %s has the id %s, the installation was made with %s: if it was restored with all "+
+				"its records, run `ctl topics adopt`", ErrRecreated, d.Topic, id, made.ID)
+		}
+		return nil
+	})
+	if err == nil && seen < len(names) {
+		return fmt.Errorf("%w: %d topics of the installation are gone: restore them, then run `ctl topics adopt`",
+			ErrRecreated, len(names)-seen)
+	}
+	return err
+}
+
+// eachRecorded calls compare for the topics that are there and in the record, and joins
+// its errors.
+func eachRecorded(ctx context.Context, adm *kadm.Client, cfg Config, install *topic.Install, names []string,
+	compare func(kadm.TopicDetail, topic.Installed) error) error {
+	full := make([]string, len(names))
+	for i, name := range names {
+		full[i] = cfg.Topic(name)
+	}
+	have, err := adm.ListTopics(ctx, full...)
+	if err != nil {
+		return fmt.Errorf("reading metadata of topics: %w", err)
+	}
+	var problems []error
+	for i, name := range names {
+		made, recorded := install.Topics[name]
+		if d, ok := have[full[i]]; recorded && ok && d.Err == nil {
+			problems = append(problems, compare(d, made))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// idText prints a topic id as Kafka's own tools do.
+func idText(id kadm.TopicID) string { return base64.RawURLEncoding.EncodeToString(id[:]) }
+
+// recordInstall writes the record of an installation that has none, or whose release
+// has got further topics. Before, all co-partitioned topics must agree, and the groups
+// must have their offsets in every partition.
+func recordInstall(ctx context.Context, cl *kgo.Client, cfg Config, specs []topic.Spec, old *topic.Install) (
+	changes []string, err error) {
+	adm := kadm.NewClient(cl)
+	made, err := describeInstall(ctx, adm, cfg, specs)
+	if err != nil {
+		return nil, err
+	}
+	if old != nil {
+		maps.Copy(made.Topics, old.Topics)
+		made.Epochs = old.Epochs
+		if len(made.Topics) == len(old.Topics) {
+			return nil, nil
+		}
+	}
+	if err := checkAllGroups(ctx, adm, cfg); err != nil {
+		return nil, fmt.Errorf("record %s is not written: %w", topic.InstallKey, err)
+	}
+	if err := writeInstall(ctx, cl, cfg, made); err != nil {
+		return nil, err
+	}
+	return []string{fmt.Sprintf("recorded that tokens are bound to %d partitions", made.Epochs.Now())}, nil
+}
+
+// describeInstall is the record for the topics as they are.
+func describeInstall(ctx context.Context, adm *kadm.Client, cfg Config, specs []topic.Spec) (topic.Install, error) {
+	made := topic.Install{Topics: map[string]topic.Installed{}}
+	have, err := adm.ListTopics(ctx, specNames(specs)...)
+	if err == nil {
+		err = have.Error()
+	}
+	if err != nil {
+		return made, fmt.Errorf("reading metadata of topics: %w", err)
+	}
+	for _, s := range specs {
+		d := have[s.Name]
+		n := int32(len(d.Partitions))
+		if s.Partitioned {
+			if n != s.Partitions {
+				return made, fmt.Errorf("%w: topic %s has %d, its siblings have %d", ErrPartitions, s.Name, n,
+					s.Partitions)
+			}
+			made.Epochs = topic.OneEpoch(n)
+		}
+		made.Topics[s.Name[len(cfg.TopicPrefix):]] = topic.Installed{ID: idText(d.ID), Partitions: n}
+	}
+	return made, nil
+}
+
+func writeInstall(ctx context.Context, cl *kgo.Client, cfg Config, install topic.Install) error {
+	value, err := install.Encode()
+	if err != nil {
+		return err
+	}
+	record := &kgo.Record{Topic: cfg.Topic(topic.Catalog), Key: []byte(topic.InstallKey), Value: value}
+	if err := cl.ProduceSync(ctx, record).FirstErr(); err != nil {
+		return fmt.Errorf("writing record %s: %w", topic.InstallKey, err)
+	}
+	return nil
+}
+
+// AdoptTopics takes over topics that were restored, or created anew, under ids that the
+// installation does not know. Their partition counts must be the recorded ones, and the
+// committed offsets of all groups must lie within their logs: else records are missing.
+// It returns a line for each such topic. Without yes it changes nothing.
+func AdoptTopics(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logger, yes bool) (lines []string,
+	err error) {
+	install, err := ReadInstall(ctx, cfg, log)
+	if errors.Is(err, kerr.UnknownTopicOrPartition) {
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if install == nil {
+		return nil, fmt.Errorf("%w: run `ctl topics apply`, which writes it", ErrNotInstalled)
+	}
+	adm := kadm.NewClient(cl)
+	names := slices.Sorted(maps.Keys(install.Topics))
+	if err := CheckPartitions(ctx, adm, cfg, install, names...); err != nil {
+		return nil, err
+	}
+	have, err := adm.ListTopics(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("listing topics: %w", err)
+	}
+	adopted := topic.Install{Epochs: install.Epochs, Topics: maps.Clone(install.Topics)}
+	for _, name := range names {
+		made := install.Topics[name]
+		d, ok := have[cfg.Topic(name)]
+		if !ok || d.Err != nil {
+			return nil, fmt.Errorf("topic %s does not exist: restore it first", cfg.Topic(name))
+		}
+		if id := idText(d.ID); id != made.ID {
+			lines = append(lines, fmt.Sprintf("topic %s: %d partitions, id %s instead of %s", d.Topic,
+				made.Partitions, id, made.ID))
+			adopted.Topics[name] = topic.Installed{ID: id, Partitions: made.Partitions}
+		}
+	}
+	if len(lines) == 0 {
+		return nil, nil
+	}
+	if err := checkAllGroups(ctx, adm, cfg); err != nil {
+		return nil, fmt.Errorf("the topics are not adopted: %w", err)
+	}
+	if !yes {
+		return lines, nil
+	}
+	return lines, writeInstall(ctx, cl, cfg, adopted)
+}
