@@ -37,6 +37,9 @@ const (
 	killedAfter  loss = "sink killed after a repair arrived"
 )
 
+// ofRepairs are the losses of what the sink adds after a loss.
+var ofRepairs = []loss{lostRepair, killedBefore, killedAfter}
+
 // forgetful stands before ClickHouse. It breaks off inserts, and what it chooses of
 // their rows and sums is lost. When such an insert is repeated it is acknowledged, as
 // by a ClickHouse that remembers the token, and adds nothing.
@@ -103,13 +106,19 @@ func (f *forgetful) fate(token, table string) loss {
 		return ""
 	}
 	f.seen[token] = true
+	isMissing := func(l loss) bool { return f.losses[l] < f.want }
 	choices := []loss{lostNothing, lostAll, lostSums, lostRows, lostMonth}
-	if strings.Count(token, "/") > 3 {
-		choices = []loss{lostRepair, killedBefore, killedAfter}
-	} else if table == "conversions" {
+	isRepair := strings.Count(token, "/") > 3
+	switch {
+	case isRepair:
+		choices = slices.Clone(ofRepairs)
+	case table == "conversions":
 		choices = []loss{lostAll, lostRows}
 	}
-	choices = slices.DeleteFunc(choices, func(l loss) bool { return f.losses[l] >= f.want })
+	// Only after a loss comes a repair that can be lost.
+	if isRepair || !slices.ContainsFunc(ofRepairs, isMissing) {
+		choices = slices.DeleteFunc(choices, func(l loss) bool { return !isMissing(l) })
+	}
 	if len(choices) == 0 || rand.IntN(4) == 0 {
 		return ""
 	}
@@ -217,7 +226,7 @@ func TestAcknowledgedButLost(t *testing.T) {
 		return true
 	}
 	counts := map[string]float64{}
-	for runs := 0; runs < 10*f.want && !enough(); runs++ {
+	for runs := 0; runs < 50*f.want && !enough(); runs++ {
 		s := r.sink(through)
 		s.cfg.BatchRows = 50
 		run := r.start(s)
@@ -277,7 +286,7 @@ func (m *metrics) addTo(t *testing.T, counts map[string]float64) {
 // sink was killed.
 func (r *rig) arrivedOrKilled(run *running) {
 	r.t.Helper()
-	for deadline := time.Now().Add(hang); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(hang); ; time.Sleep(pollEvery) {
 		select {
 		case err := <-run.done:
 			if !errors.Is(err, errKilled) {

@@ -118,7 +118,7 @@ func TestConservationWhileRowsArrive(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.exec("RENAME TABLE tiled_ends TO tiled_ends_at_once")
-	r.exec("CREATE VIEW tiled_ends AS WITH (SELECT sleep(0.2)) AS slept SELECT * FROM tiled_ends_at_once " +
+	r.exec("CREATE VIEW tiled_ends AS WITH (SELECT sleep(0.1)) AS slept SELECT * FROM tiled_ends_at_once " +
 		"WHERE slept = 0")
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -130,7 +130,7 @@ func TestConservationWhileRowsArrive(t *testing.T) {
 		ended <- err
 	}()
 	polls, seen := 0, 0
-	for ; polls < 20 || seen < 40; polls++ {
+	for ; polls < 10 || seen < 20; polls++ {
 		for _, view := range []string{"conservation", "workspace_conservation"} {
 			var found []struct {
 				Difference int64 `ch:"difference"`
