@@ -28,6 +28,7 @@ import (
 	"github.com/nimriz/partners/pipeline/processor"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -242,7 +243,7 @@ func (r *rig) watchRights(t *testing.T, name string, cfg kafka.Config) *running 
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
 	log := slog.New(slog.NewTextHandler(p.log, nil))
-	go func() { p.done <- kafka.WatchRights(ctx, cfg, name, log) }()
+	go func() { p.done <- kafka.WatchRights(ctx, cfg, name, log, prometheus.NewRegistry()) }()
 	t.Cleanup(func() { p.stop(t) })
 	return p
 }

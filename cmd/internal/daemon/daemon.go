@@ -274,7 +274,7 @@ func (d *Daemon) watchRights(ctx context.Context) error {
 	k := *d.kafka
 	// The component's own Watch reports outages; a second one would repeat each line.
 	k.Watch = k.NewWatch(slog.New(slog.DiscardHandler))
-	return kafka.WatchRights(ctx, k, d.Name, d.Log)
+	return kafka.WatchRights(ctx, k, d.Name, d.Log, d.Registry)
 }
 
 func (d *Daemon) adminHandler(ready func() error) http.Handler {
