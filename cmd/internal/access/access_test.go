@@ -264,36 +264,44 @@ func (r *rig) spoilConfigs(t *testing.T) {
 
 // testEachRight: a program that lacks one right says which.
 func testEachRight(t *testing.T, r *rig) {
-	taken := 0
-	for _, program := range topic.Programs() {
-		grants := topic.Grants(program, "")
-		for i, g := range grants {
-			taken++
-			user := fmt.Sprint("without-", taken)
-			r.give(t, user, slices.Delete(slices.Clone(grants), i, i+1))
-			says := "lacking=\"?.*" + regexp.QuoteMeta(g.String())
-			if program == "ctl" {
-				p := r.watchRights(t, program, r.broker.As(user))
-				p.await(t, says)
-				p.stop(t)
-				continue
-			}
-			p := r.start(t, program, r.broker.As(user))
-			p.await(t, says)
-			p.await(t, `msg=ready|msg="waiting for Kafka"`) // and stays
-			if program == "processor" && g.Operation == topic.Read && !g.SelfHeal && slices.Contains(grants,
-				topic.Grant{Resource: topic.Topic, Name: g.Name, Operation: topic.Write}) {
-				p.await(t, "who has a transaction open in a topic cannot be seen.*topic="+g.Name)
-			}
-			p.stop(t)
+	// Each program is alone in its group, so they need not wait for one another.
+	t.Run("programs", func(t *testing.T) {
+		for _, program := range topic.Programs() {
+			t.Run(program, func(t *testing.T) {
+				t.Parallel()
+				testEachRightOf(t, r, program)
+			})
 		}
-	}
+	})
 	if code, said := r.ctl(t, "exact-sink", "topics", "apply", "-replication", "1"); code == 0 ||
 		!strings.Contains(said, "of the rights that ctl may need it lacks") ||
 		!strings.Contains(said, "Write on topic catalog") {
 		t.Errorf("topics apply: %d, %s", code, said)
 	}
-	t.Logf("%d rights were taken away, one at a time", taken)
+}
+
+func testEachRightOf(t *testing.T, r *rig, program string) {
+	grants := topic.Grants(program, "")
+	for i, g := range grants {
+		user := fmt.Sprint(program, "-without-", i)
+		r.give(t, user, slices.Delete(slices.Clone(grants), i, i+1))
+		says := "lacking=\"?.*" + regexp.QuoteMeta(g.String())
+		if program == "ctl" {
+			p := r.watchRights(t, program, r.broker.As(user))
+			p.await(t, says)
+			p.stop(t)
+			continue
+		}
+		p := r.start(t, program, r.broker.As(user))
+		p.await(t, says)
+		p.await(t, `msg=ready|msg="waiting for Kafka"`) // and stays
+		if program == "processor" && g.Operation == topic.Read && !g.SelfHeal && slices.Contains(grants,
+			topic.Grant{Resource: topic.Topic, Name: g.Name, Operation: topic.Write}) {
+			p.await(t, "who has a transaction open in a topic cannot be seen.*topic="+g.Name)
+		}
+		p.stop(t)
+	}
+	t.Logf("%d rights were taken away, one at a time", len(grants))
 }
 
 // sell visits a link and reports a sale of the visit. It returns the sale's id.
