@@ -278,7 +278,7 @@ func TestFailingLoginIsQuiet(t *testing.T) {
 	cluster, accepted := startFake(t, kfake.EnableSASL(), kfake.Superuser(kafka.Plain, "us", right),
 		kfake.SeedTopics(1, "x"))
 	refuseAsKafkaDoes(cluster, wrong)
-	var said lockedBuffer
+	var said kafkatest.LogBuffer
 	log := slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	cfg := config(cluster.ListenAddrs())
 	file := filepath.Join(t.TempDir(), "password")
@@ -342,7 +342,7 @@ func TestFailingLoginIsQuiet(t *testing.T) {
 // fails again, and the log would tell of one outage after another.
 func TestAnswersBeforeALoginEndNoOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var said lockedBuffer
+		var said kafkatest.LogBuffer
 		cfg := config([]string{"x:1"})
 		cfg.Watch = cfg.NewWatch(slog.New(slog.NewTextHandler(&said, nil)))
 		cl, err := kafka.NewClient(cfg, discard, nil)
@@ -371,11 +371,11 @@ func TestAnswersBeforeALoginEndNoOutage(t *testing.T) {
 		for _, key := range []kmsg.Key{kmsg.ApiVersions, kmsg.SASLHandshake, kmsg.SASLAuthenticate} {
 			answered(key)
 		}
-		if said.count("waiting for Kafka") != 1 {
+		if said.Count("waiting for Kafka") != 1 {
 			t.Errorf("logged:\n%s", &said)
 		}
 		answered(kmsg.Metadata)
-		if said.count("no longer waiting for Kafka") != 1 {
+		if said.Count("no longer waiting for Kafka") != 1 {
 			t.Errorf("logged:\n%s", &said)
 		}
 	})

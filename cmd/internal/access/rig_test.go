@@ -1,7 +1,6 @@
 package access
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -12,7 +11,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -171,7 +169,7 @@ func (r *rig) mustCtl(t *testing.T, user string, args ...string) (said string) {
 type running struct {
 	name      string
 	component daemon.Component
-	log       *lockedBuffer
+	log       *kafkatest.LogBuffer
 	cancel    context.CancelFunc
 	done      chan error
 }
@@ -193,7 +191,7 @@ func (r *rig) start(t *testing.T, name string, as kafka.Config) *running {
 	t.Helper()
 	d, cfg := daemon.New(name, "is tested"), kafka.DefaultConfig()
 	d.Kafka(&cfg)
-	p := &running{name: name, log: &lockedBuffer{}, done: make(chan error, 1)}
+	p := &running{name: name, log: &kafkatest.LogBuffer{}, done: make(chan error, 1)}
 	environ := environOf(as)
 	if err := daemon.Parse(d.Flags, []string{"-admin-listen", "127.0.0.1:0"}, func(name string) (string, bool) {
 		value, ok := environ[name]
@@ -239,7 +237,7 @@ func (r *rig) build(t *testing.T, name string, d components.Deps) daemon.Compone
 // watchRights runs only what looks for missing rights of a program.
 func (r *rig) watchRights(t *testing.T, name string, cfg kafka.Config) *running {
 	t.Helper()
-	p := &running{name: name, log: &lockedBuffer{}, done: make(chan error, 1)}
+	p := &running{name: name, log: &kafkatest.LogBuffer{}, done: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
 	log := slog.New(slog.NewTextHandler(p.log, nil))
@@ -284,7 +282,7 @@ func (p *running) awaitReady(t *testing.T) {
 
 // count is how often an expression is in the log.
 func (p *running) count(expr string) int {
-	return len(regexp.MustCompile(expr).FindAllString(p.log.String(), -1))
+	return p.log.Count(expr)
 }
 
 // awaitRows waits until a query for n gives at least so many.
@@ -333,24 +331,4 @@ func listen(t *testing.T) net.Listener {
 		t.Fatal(err)
 	}
 	return l
-}
-
-// lockedBuffer may be read while it is written.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-// String implements fmt.Stringer.
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
