@@ -54,6 +54,10 @@ func TestSecurityValidate(t *testing.T) {
 	refused("-kafka-user: missing", kafka.Security{Mechanism: kafka.Scram512, PasswordFile: "x"})
 	refused("-kafka-password-file: missing", kafka.Security{Mechanism: kafka.Scram512, User: "x"})
 	refused("-kafka-oauth-token-file: missing", kafka.Security{Mechanism: kafka.OAuthBearer, TLS: true})
+	refused("-kafka-aws-credentials-file: it needs", kafka.Security{AWSCredentialsFile: "x"})
+	refused("-kafka-aws-credentials-file: missing", kafka.Security{Mechanism: kafka.AWSIAM, TLS: true})
+	refused("-kafka-sasl-mechanism: AWS_MSK_IAM without -kafka-tls shows",
+		kafka.Security{Mechanism: kafka.AWSIAM, AWSCredentialsFile: "x"})
 	inClear := kafka.Security{Mechanism: kafka.Plain, User: "x", PasswordFile: "x"}
 	refused("-kafka-sasl-mechanism: PLAIN without -kafka-tls shows the secret", inClear)
 	refused("-kafka-sasl-mechanism: OAUTHBEARER without -kafka-tls shows",
