@@ -33,6 +33,7 @@ func TestAccess(t *testing.T) {
 	t.Run("self-heal", func(t *testing.T) { testSelfHeal(t, r) })
 	t.Run("a login is mended", func(t *testing.T) { testMendedLogin(t, r) })
 	t.Run("each right taken away", func(t *testing.T) { testEachRight(t, r) })
+	t.Run("healing", func(t *testing.T) { testHealing(t, r) }) // last: it leaves garbage in a topic
 }
 
 // testLogins: each mechanism is let in with its secret, and without it says which flag is
@@ -225,24 +226,35 @@ func testSelfHeal(t *testing.T, r *rig) {
 // when the file is mended all goes on.
 func testMendedLogin(t *testing.T, r *rig) {
 	for _, name := range daemons() {
-		user := "exact-" + name
-		r.broker.AddUser(user, "secret of "+user)
-		cfg := r.loginConfig()
-		cfg.Security.Mechanism, cfg.Security.User = kafka.Scram512, user
-		cfg.Security.PasswordFile = writeFile(t, "an old one")
-		p := r.start(t, name, cfg)
-		p.await(t, `msg="waiting for Kafka".*-kafka-user `+user+`, -kafka-password-file \S+: the broker refuses the login`)
-		if err := os.WriteFile(cfg.Security.PasswordFile, []byte("secret of "+user), 0o600); err != nil {
-			t.Fatal(err)
+		r.broker.AddUser("exact-"+name, "secret of exact-"+name)
+	}
+	t.Run("programs", func(t *testing.T) {
+		for _, name := range daemons() {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				testMendedLoginOf(t, r, name)
+			})
 		}
-		p.awaitReady(t)
-		p.stop(t)
-		if n := p.count("level=(WARN|ERROR)"); n != p.count("hanging transactions do not heal")+1 {
-			t.Errorf("%s: %d warnings:\n%s", name, n, p.log)
-		}
-		if strings.Contains(p.log.String(), "secret of") || strings.Contains(p.log.String(), "an old one") {
-			t.Errorf("%s logs the password:\n%s", name, p.log)
-		}
+	})
+}
+
+func testMendedLoginOf(t *testing.T, r *rig, name string) {
+	user := "exact-" + name
+	cfg := r.loginConfig()
+	cfg.Security.Mechanism, cfg.Security.User = kafka.Scram512, user
+	cfg.Security.PasswordFile = writeFile(t, "an old one")
+	p := r.start(t, name, cfg)
+	p.await(t, `msg="waiting for Kafka".*-kafka-user `+user+`, -kafka-password-file \S+: the broker refuses the login`)
+	if err := os.WriteFile(cfg.Security.PasswordFile, []byte("secret of "+user), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.awaitReady(t)
+	p.stop(t)
+	if n := p.count("level=(WARN|ERROR)"); n != p.count("hanging transactions do not heal")+1 {
+		t.Errorf("%s: %d warnings:\n%s", name, n, p.log)
+	}
+	if strings.Contains(p.log.String(), "secret of") || strings.Contains(p.log.String(), "an old one") {
+		t.Errorf("%s logs the password:\n%s", name, p.log)
 	}
 }
 

@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -65,11 +66,21 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{broker: kafkatest.Secured(t), dsn: clickhousetest.ForTest(t), program: filepath.Join(t.TempDir(), "ctl")}
+	r := &rig{program: filepath.Join(t.TempDir(), "ctl")}
+	built := make(chan error, 1)
+	go func() { // while the servers start
+		said, err := exec.Command("go", "build", "-o", r.program, "github.com/nimriz/partners/cmd/ctl").CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("building ctl: %w: %s", err, said)
+		}
+		built <- err
+	}()
+	// Without this a transaction cannot be made to hang.
+	r.broker = kafkatest.Secured(t, "transaction.partition.verification.enable=false")
+	r.dsn = clickhousetest.ForTest(t)
 	r.warehouse = clickhousetest.OpenMigrated(t, r.dsn)
-	if said, err := exec.Command("go", "build", "-o", r.program,
-		"github.com/nimriz/partners/cmd/ctl").CombinedOutput(); err != nil {
-		t.Fatalf("building ctl: %v: %s", err, said)
+	if err := <-built; err != nil {
+		t.Fatal(err)
 	}
 	r.catalog, r.keys, r.secrets = writeFile(t, catalogText), t.TempDir(), t.TempDir()
 	if err := errors.Join(os.WriteFile(filepath.Join(r.keys, "acme"), []byte(tokenKey), 0o600),
