@@ -22,7 +22,8 @@ func TestReady(t *testing.T) {
 	ask := func(admin string) (code int, said string) {
 		t.Helper()
 		var out bytes.Buffer
-		code = runCommand([]string{"ready", "-admin", admin}, &out, &out, func(string) (string, bool) { return "", false })
+		code = runCommand([]string{"ready", "-admin", admin}, &out, &out,
+			func(string) (string, bool) { return "", false })
 		return code, out.String()
 	}
 	want := func(admin string, code int, text string) {

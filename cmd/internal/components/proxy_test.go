@@ -41,8 +41,8 @@ func TestComponentsSpeakProxyProtocol(t *testing.T) {
 	authority := kafkatest.NewAuthority(t)
 	cert, key := authority.Issue(time.Hour, "127.0.0.1")
 	components := func(cfg forwarded.Config, files daemon.TLSFiles) map[string]daemon.Component {
-		redirector := &Redirector{Deps: testDeps(closedPort), Config: redirect.DefaultConfig(), Proxies: cfg, TLS: files,
-			Listener: listenLoopback(t), TokenKeys: secretsDir(t, tokenKey)}
+		redirector := &Redirector{Deps: testDeps(closedPort), Config: redirect.DefaultConfig(), Proxies: cfg,
+			TLS: files, Listener: listenLoopback(t), TokenKeys: secretsDir(t, tokenKey)}
 		redirector.Config.SpoolDir = t.TempDir()
 		gateway := &Gateway{Deps: testDeps(closedPort), Config: ingest.DefaultConfig(), Proxies: cfg, TLS: files,
 			Listener: listenLoopback(t), TokenKeys: secretsDir(t, tokenKey),
