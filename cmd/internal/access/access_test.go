@@ -111,9 +111,16 @@ func testFaults(t *testing.T, r *rig) {
 func testNoRights(t *testing.T, r *rig) {
 	for _, p := range r.startAll(t, "nobody-") {
 		p.await(t, "rights on Kafka are missing")
+		counts := map[bool]int{}
 		for _, g := range topic.Grants(p.name, "") {
+			counts[g.SelfHeal]++
 			if !strings.Contains(p.log.String(), g.String()) {
 				t.Errorf("%s does not say that it lacks %s:\n%s", p.name, g, p.log)
+			}
+		}
+		for selfHeal, neededFor := range map[bool]string{false: "work", true: "self_heal"} {
+			if n := p.missingRights(t, neededFor); n != counts[selfHeal] {
+				t.Errorf("%s counts %d rights that it lacks for %s, want %d", p.name, n, neededFor, counts[selfHeal])
 			}
 		}
 		if p.component.Ready() == nil {

@@ -181,6 +181,7 @@ type running struct {
 	name      string
 	component daemon.Component
 	log       *kafkatest.LogBuffer
+	metrics   prometheus.Gatherer
 	cancel    context.CancelFunc
 	done      chan error
 }
@@ -202,7 +203,7 @@ func (r *rig) start(t *testing.T, name string, as kafka.Config) *running {
 	t.Helper()
 	d, cfg := daemon.New(name, "is tested"), kafka.DefaultConfig()
 	d.Kafka(&cfg)
-	p := &running{name: name, log: &kafkatest.LogBuffer{}, done: make(chan error, 1)}
+	p := &running{name: name, log: &kafkatest.LogBuffer{}, metrics: d.Registry, done: make(chan error, 1)}
 	environ := environOf(as)
 	if err := daemon.Parse(d.Flags, []string{"-admin-listen", "127.0.0.1:0"}, func(name string) (string, bool) {
 		value, ok := environ[name]
@@ -294,6 +295,24 @@ func (p *running) awaitReady(t *testing.T) {
 // count is how often an expression is in the log.
 func (p *running) count(expr string) int {
 	return p.log.Count(expr)
+}
+
+// missingRights is the metric, for what rights are needed for.
+func (p *running) missingRights(t *testing.T, neededFor string) (n int) {
+	t.Helper()
+	families, err := p.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "partners_kafka_missing_rights" && m.GetLabel()[0].GetValue() == neededFor {
+				return int(m.GetGauge().GetValue())
+			}
+		}
+	}
+	t.Fatalf("%s has no metric of missing rights", p.name)
+	return 0
 }
 
 // awaitRows waits until a query for n gives at least so many.
