@@ -1,7 +1,9 @@
 package deploy
 
 import (
-	"encoding/xml"
+	"errors"
+	"maps"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/schema"
 	"github.com/goccy/go-yaml"
+	"github.com/nimriz/partners/schemas/ddl"
 )
 
 type composition struct {
@@ -24,6 +27,17 @@ type composition struct {
 		Volumes     []string
 		Healthcheck struct{ Test []string }
 		DependsOn   map[string]struct{ Condition string } `yaml:"depends_on"`
+		Networks    map[string]struct {
+			Address string `yaml:"ipv4_address"`
+		}
+	}
+	Networks map[string]struct {
+		IPAM struct {
+			Config []struct {
+				Subnet string
+				Range  string `yaml:"ip_range"`
+			}
+		}
 	}
 	Volumes map[string]any
 }
@@ -81,14 +95,14 @@ func TestCompose(t *testing.T) {
 				if _, ok := c.Volumes[from]; !ok {
 					t.Errorf("%s: volume %s is not declared", name, from)
 				}
-			} else if _, err := os.Stat(from); err != nil && from != "./secrets" && from != "./catalog.yaml" {
-				// the operator creates these two
+			} else if _, err := os.Stat(from); err != nil && !slices.Contains([]string{"./secrets", "./catalog.yaml",
+				"./certificates"}, from) { // which the operator creates
 				t.Errorf("%s: %v", name, err)
 			}
 		}
 		for _, p := range s.Ports {
-			if public := name == "redirector" || name == "gateway"; public == strings.HasPrefix(p, "127.0.0.1:") {
-				t.Errorf("%s: port %s; redirector and gateway are public, all others local", name, p)
+			if public := name == "proxy"; public == strings.HasPrefix(p, "127.0.0.1:") {
+				t.Errorf("%s: port %s; the proxy is public, all others local", name, p)
 			}
 		}
 		if s.Build == nil {
@@ -101,20 +115,23 @@ func TestCompose(t *testing.T) {
 		if name == "migrate" && !slices.Contains(rest, "-brokers") {
 			t.Error("migrate has no -brokers: it cannot carry over the sums of an earlier release")
 		}
-		usage := checkFlags(t, name, bin, s.Command)
+		checkFlags(t, name, bin, s.Command)
+		if program != "ctl" {
+			if test := s.Healthcheck.Test; len(test) < 2 || test[0] != "CMD" || test[1] != "ctl" {
+				t.Errorf("%s: health check %v; want ctl ready", name, test)
+			} else {
+				checkFlags(t, name, bin, test[1:])
+			}
+		}
 		for i, word := range rest {
 			if host, _, ok := strings.Cut(word, ":9092"); ok && host != "kafka" || i > 0 &&
 				strings.Contains(word, "@") && !strings.Contains(word, "@clickhouse:8123/partners") {
 				t.Errorf("%s: %s is no service of this file", name, word)
 			}
 		}
-		for _, p := range s.Ports {
-			if inside := p[strings.LastIndex(p, ":")+1:]; !strings.Contains(usage, `:`+inside) {
-				t.Errorf("%s: port %s is not the one that %s listens on", name, p, program)
-			}
-		}
 	}
 	checkReadme(t, bin)
+	checkProxy(t, bin, c)
 	var p struct {
 		ScrapeConfigs []struct {
 			JobName string                       `yaml:"job_name"`
@@ -154,21 +171,7 @@ func TestCompose(t *testing.T) {
 			t.Errorf("no data source of type %s, which the dashboards ask for", kind)
 		}
 	}
-	var users struct {
-		Grafana struct {
-			Grants []string `xml:"grants>query"`
-		} `xml:"users>grafana"`
-		ReadOnly int `xml:"profiles>grafana>readonly"`
-	}
-	text, err := os.ReadFile("clickhouse/grafana.xml")
-	if err == nil {
-		err = xml.Unmarshal(text, &users)
-	}
-	if err != nil || users.ReadOnly != 2 || !slices.Equal(users.Grafana.Grants,
-		[]string{"GRANT SELECT ON partners.*"}) || d.Datasources[1].JSONData.Username != "grafana" {
-		t.Errorf("Grafana asks ClickHouse as %q, whose rights are %+v, %v", d.Datasources[1].JSONData.Username, users,
-			err)
-	}
+	checkClickHouseUsers(t, c, d.Datasources[1].JSONData.Username)
 	var providers struct {
 		Providers []struct{ Options struct{ Path string } }
 	}
@@ -180,22 +183,125 @@ func TestCompose(t *testing.T) {
 	}
 }
 
-// checkFlags checks that a program has the flags of a command line. It returns the
-// usage.
-func checkFlags(t *testing.T, where, bin string, command []string) string {
+// checkProxy checks that the proxy leads to the ports that the programs listen on, and
+// that they believe it and nobody else.
+func checkProxy(t *testing.T, bin string, c composition) {
+	t.Helper()
+	config, err := os.ReadFile("nginx/partners.conf.template")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := c.Services["proxy"].Networks["default"].Address
+	network := c.Networks["default"].IPAM.Config[0]
+	at, err := netip.ParseAddr(address)
+	subnet, err2 := netip.ParsePrefix(network.Subnet)
+	others, err3 := netip.ParsePrefix(network.Range)
+	if err := errors.Join(err, err2, err3); err != nil || !subnet.Contains(at) || !subnet.Contains(others.Addr()) ||
+		others.Contains(at) {
+		t.Errorf("the proxy's address %s, in %+v, may be another container's: %v", address, network, err)
+	}
+	leads := regexp.MustCompile(`set \$([a-z]+) ([a-z]+):([0-9]+);\s+proxy_pass http://\$([a-z]+);`).
+		FindAllStringSubmatch(string(config), -1)
+	var behind []string
+	for _, m := range leads {
+		service, port := m[2], m[3]
+		behind = append(behind, service)
+		s := c.Services[service]
+		if m[1] != m[4] || s.Build == nil {
+			t.Errorf("the proxy leads to %v", m[1:])
+			continue
+		}
+		usage, _ := exec.Command(filepath.Join(bin, s.Command[0]), "-h").CombinedOutput()
+		if !strings.Contains(string(usage), `(default ":`+port+`")`) {
+			t.Errorf("the proxy leads to port %s of %s, which does not listen there", port, service)
+		}
+		line := strings.Join(s.Command, " ")
+		if !strings.Contains(line, "-trusted-proxies "+address+" -forwarded-header x-forwarded-for") {
+			t.Errorf("%s does not believe the proxy at %s alone: %s", service, address, line)
+		}
+	}
+	if slices.Sort(behind); !slices.Equal(behind, []string{"gateway", "redirector", "report"}) {
+		t.Errorf("behind the proxy are %v", behind)
+	}
+	for _, want := range []string{"proxy_set_header X-Forwarded-For $remote_addr;", "X-Forwarded-Proto $scheme;",
+		"proxy_set_header Host $host;", "ssl_certificate /etc/nginx/certificates/cert.pem;",
+		"ssl_certificate_key /etc/nginx/certificates/key.pem;"} {
+		if !strings.Contains(string(config), want) {
+			t.Errorf("the proxy's configuration lacks %q", want)
+		}
+	}
+	for _, m := range regexp.MustCompile(`\$\{([A-Z_]+)\}`).FindAllStringSubmatch(string(config), -1) {
+		if !strings.HasPrefix(c.Services["proxy"].Environment[m[1]], "${"+m[1]+":?") {
+			t.Errorf("the proxy's configuration asks for %s, which the operator is not made to give", m[1])
+		}
+	}
+}
+
+// checkClickHouseUsers checks that each service has a user of its own with the role of
+// deploy/README.md, and that only the one that migrates may make roles.
+func checkClickHouseUsers(t *testing.T, c composition, grafana string) {
+	t.Helper()
+	text, err := os.ReadFile("clickhouse/users.sql")
+	admin, err2 := os.ReadFile("clickhouse/admin.xml")
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	roles := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^GRANT ([a-z_]+) TO ([a-z, ]+);$`).FindAllStringSubmatch(string(text), -1) {
+		for user := range strings.SplitSeq(m[2], ", ") {
+			roles[user] = m[1]
+		}
+	}
+	known := strings.Join(ddl.Roles("partners"), "\n")
+	for user, role := range roles {
+		if !strings.Contains(string(text), "CREATE USER IF NOT EXISTS "+user+" ") ||
+			!strings.Contains(known, "CREATE ROLE IF NOT EXISTS "+role) {
+			t.Errorf("users.sql gives %s to %s, one of which is not made", role, user)
+		}
+	}
+	if !strings.Contains(string(text), "CREATE USER IF NOT EXISTS grafana IDENTIFIED WITH no_password SETTINGS "+
+		"readonly = 2;") || grafana != "grafana" {
+		t.Errorf("Grafana asks as %q, who may write", grafana)
+	}
+	want := map[string]string{"sink": "partners_writer", "report": "partners_every_workspace",
+		"export": "partners_every_workspace", "grafana": "partners_every_workspace"}
+	if !maps.Equal(roles, want) {
+		t.Errorf("users and roles: %v, want %v", roles, want)
+	}
+	if !strings.Contains(string(admin), "<access_management>1</access_management>") {
+		t.Error("the user admin cannot make roles")
+	}
+	for name, s := range c.Services {
+		m := regexp.MustCompile(`http://([a-z]+)@clickhouse`).FindStringSubmatch(strings.Join(s.Command, " "))
+		if m == nil {
+			continue
+		}
+		if user := m[1]; name == "migrate" && user != "admin" || name != "migrate" && user != name {
+			t.Errorf("%s asks ClickHouse as %s", name, user)
+		}
+	}
+}
+
+// checkFlags checks that a program has the flags of a command line.
+func checkFlags(t *testing.T, where, bin string, command []string) {
 	t.Helper()
 	program, rest := command[0], command[1:]
 	help := []string{}
 	for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
-		help, rest = append(help, rest[0]), rest[1:]
+		if !strings.ContainsAny(rest[0], "./") { // a file
+			help = append(help, rest[0])
+		}
+		rest = rest[1:]
 	}
-	usage, _ := exec.Command(filepath.Join(bin, program), append(help, "-h")...).CombinedOutput()
+	usage, err := exec.Command(filepath.Join(bin, program), append(help, "-h")...).CombinedOutput()
+	if err != nil {
+		t.Errorf("%s: %s %s: %v", where, program, strings.Join(help, " "), err)
+	}
 	for _, word := range rest {
 		if strings.HasPrefix(word, "-") && !regexp.MustCompile(`(?m)^\s+`+regexp.QuoteMeta(word)+`\b`).Match(usage) {
 			t.Errorf("%s: %s has no flag %s", where, program, word)
 		}
 	}
-	return string(usage)
 }
 
 // checkReadme checks that the flags of the commands in deploy/README.md exist, that all
@@ -250,6 +356,8 @@ func TestComposeSchema(t *testing.T) {
 		"ports: [":                       "port: [",
 		"\nvolumes: {":                   "\nvolume: {",
 		"ulimits: {nofile: 262144}":      "ulimits: {nofile: [262144]}",
+		"healthcheck: #":                 "health_check: #",
+		"networks: {default: {ipv4":      "networks: {default: {ip4",
 	} {
 		if !strings.Contains(string(text), old) {
 			t.Errorf("the file has no %q to change", old)

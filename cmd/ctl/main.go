@@ -42,7 +42,7 @@ func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format
 func commands() []command {
 	return slices.Concat(topicsCommands(), migrateCommands(), catalogCommands(), tokenCommands(),
 		secretsCommands(), eventCommands(),
-		whyCommands(), disputeCommands(), verifyCommands(), deadLetterCommands(), rollupCommands())
+		whyCommands(), disputeCommands(), verifyCommands(), deadLetterCommands(), rollupCommands(), readyCommands())
 }
 
 func main() { os.Exit(runCommand(os.Args[1:], os.Stdout, os.Stderr, os.LookupEnv)) }

@@ -68,6 +68,8 @@ func (s Security) who() string {
 		return "the user of -kafka-cert-file"
 	case s.Mechanism == OAuthBearer:
 		return "the user of -kafka-oauth-token-file"
+	case s.Mechanism == AWSIAM:
+		return "the user of -kafka-aws-credentials-file"
 	}
 	return "the user ANONYMOUS"
 }

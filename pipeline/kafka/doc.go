@@ -18,11 +18,13 @@
 // Security in the Config is how we and the brokers know each other. What goes wrong with
 // it is an ErrAccess, one sentence that begins with the flag: Explain. Like a right that
 // lacks it is Retryable, because a person mends it without a restart. LackingRights
-// compares what the cluster allows with topic.Rights, WatchRights logs the difference.
+// compares what the cluster allows with topic.Rights, WatchRights logs and counts
+// the difference.
 //
 // A Watch in the Config follows whether brokers can be reached. A client's own warnings
 // about what it repeats are then at level debug: while brokers are away there are
 // hundreds a minute.
 //
-// Metrics: those of franz-go's kprom under partners_kafka_, with the label client.
+// Metrics: those of franz-go's kprom under partners_kafka_, with the label client, and
+// partners_kafka_missing_rights of WatchRights.
 package kafka

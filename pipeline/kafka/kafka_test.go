@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -295,7 +294,7 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	var log lockedBuffer
+	var log kafkatest.LogBuffer
 	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	cfg := config(b.Addrs())
 	cfg.Watch = outage.New(logger, "Kafka")
@@ -332,7 +331,7 @@ func TestWatch(t *testing.T) {
 	if err := cl.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := log.count("level=(WARN|ERROR)"); n > 0 {
+	if n := log.Count("level=(WARN|ERROR)"); n > 0 {
 		t.Fatalf("%d warnings before:\n%s", n, &log)
 	}
 	before := dials.Load()
@@ -352,35 +351,12 @@ func TestWatch(t *testing.T) {
 	if err := cl.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	until("end", func() bool { return log.count(`level=INFO msg="no longer waiting for Kafka"`) > 0 })
-	if n := log.count("level=(WARN|ERROR)"); n != 1 ||
-		log.count(
+	until("end", func() bool { return log.Count(`level=INFO msg="no longer waiting for Kafka"`) > 0 })
+	if n := log.Count("level=(WARN|ERROR)"); n != 1 ||
+		log.Count(
 			`level=WARN msg="waiting for Kafka" since=\S+ trying="reaching brokers" error=".*connection refused"`) != 1 {
 		t.Errorf("%d warnings:\n%s", n, &log)
 	}
-}
-
-// lockedBuffer may be read while it is written.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
-// count is how often an expression matches.
-func (b *lockedBuffer) count(expr string) int {
-	return len(regexp.MustCompile(expr).FindAllString(b.String(), -1))
 }
 
 func TestConfig(t *testing.T) {

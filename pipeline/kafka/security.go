@@ -27,6 +27,7 @@ const (
 	Scram256    = "SCRAM-SHA-256"
 	Scram512    = "SCRAM-SHA-512"
 	OAuthBearer = "OAUTHBEARER"
+	AWSIAM      = "AWS_MSK_IAM" // Amazon MSK's own
 )
 
 // Security is how a program and the brokers prove to each other who they are. The zero
@@ -53,8 +54,11 @@ type Security struct {
 	PasswordFile string
 	// TokenFile holds a bearer token, for OAUTHBEARER. Something else keeps it fresh.
 	TokenFile string
-	// Insecure allows PLAIN and OAUTHBEARER without TLS, where everybody on the way can
-	// read the secret.
+	// AWSCredentialsFile holds AWS credentials in JSON, for AWS_MSK_IAM. Something else
+	// keeps them fresh.
+	AWSCredentialsFile string
+	// Insecure allows PLAIN, OAUTHBEARER and AWS_MSK_IAM without TLS, where everybody on
+	// the way can read the secret, or use the signature for minutes.
 	Insecure bool
 }
 
@@ -79,9 +83,9 @@ func (s Security) Validate() error {
 func (s Security) validateLogin() error {
 	password := slices.Contains([]string{Plain, Scram256, Scram512}, s.Mechanism)
 	switch {
-	case s.Mechanism != "" && s.Mechanism != OAuthBearer && !password:
-		return fmt.Errorf("-kafka-sasl-mechanism: %q is none of %s, %s, %s and %s",
-			s.Mechanism, Plain, Scram256, Scram512, OAuthBearer)
+	case s.Mechanism != "" && s.Mechanism != OAuthBearer && s.Mechanism != AWSIAM && !password:
+		return fmt.Errorf("-kafka-sasl-mechanism: %q is none of %s, %s, %s, %s and %s",
+			s.Mechanism, Plain, Scram256, Scram512, OAuthBearer, AWSIAM)
 	case s.User != "" && !password:
 		return fmt.Errorf("-kafka-user: it needs -kafka-sasl-mechanism %s, %s or %s", Plain, Scram256, Scram512)
 	case s.PasswordFile != "" && !password:
@@ -89,13 +93,17 @@ func (s Security) validateLogin() error {
 			Plain, Scram256, Scram512)
 	case s.TokenFile != "" && s.Mechanism != OAuthBearer:
 		return fmt.Errorf("-kafka-oauth-token-file: it needs -kafka-sasl-mechanism %s", OAuthBearer)
+	case s.AWSCredentialsFile != "" && s.Mechanism != AWSIAM:
+		return fmt.Errorf("-kafka-aws-credentials-file: it needs -kafka-sasl-mechanism %s", AWSIAM)
 	case password && s.User == "":
 		return fmt.Errorf("-kafka-user: missing, %s requires it", s.Mechanism)
 	case password && s.PasswordFile == "":
 		return fmt.Errorf("-kafka-password-file: missing, %s requires it", s.Mechanism)
 	case s.Mechanism == OAuthBearer && s.TokenFile == "":
 		return fmt.Errorf("-kafka-oauth-token-file: missing, %s requires it", s.Mechanism)
-	case (s.Mechanism == Plain || s.Mechanism == OAuthBearer) && !s.TLS && !s.Insecure:
+	case s.Mechanism == AWSIAM && s.AWSCredentialsFile == "":
+		return fmt.Errorf("-kafka-aws-credentials-file: missing, %s requires it", s.Mechanism)
+	case slices.Contains([]string{Plain, OAuthBearer, AWSIAM}, s.Mechanism) && !s.TLS && !s.Insecure:
 		return fmt.Errorf("-kafka-sasl-mechanism: %s without -kafka-tls shows the secret to everybody on the way; "+
 			"-kafka-insecure allows it", s.Mechanism)
 	}
@@ -243,10 +251,7 @@ func (l login) Name() string { return l.security.Mechanism }
 // Authenticate implements sasl.Mechanism.
 func (l login) Authenticate(ctx context.Context, host string) (sasl.Session, []byte, error) {
 	s := l.security
-	flag, file := "-kafka-password-file", s.PasswordFile
-	if s.Mechanism == OAuthBearer {
-		flag, file = "-kafka-oauth-token-file", s.TokenFile
-	}
+	flag, file := s.secretFile()
 	content, err := os.ReadFile(file)
 	if err != nil {
 		return nil, nil, accessErrorf("%s: %w", flag, err)
@@ -255,11 +260,28 @@ func (l login) Authenticate(ctx context.Context, host string) (sasl.Session, []b
 	if secret == "" {
 		return nil, nil, accessErrorf("%s: %s is empty", flag, file)
 	}
-	session, first, err := newMechanism(s.Mechanism, s.User, secret).Authenticate(ctx, host)
+	mechanism := newMechanism(s.Mechanism, s.User, secret)
+	if s.Mechanism == AWSIAM {
+		if mechanism, err = newAWSMechanism(file, secret); err != nil {
+			return nil, nil, err
+		}
+	}
+	session, first, err := mechanism.Authenticate(ctx, host)
 	if err != nil {
 		return nil, nil, accessErrorf("-kafka-sasl-mechanism %s: %w", s.Mechanism, err)
 	}
 	return &loginSession{session, s}, first, nil
+}
+
+// secretFile is where the secret of the login is, and the flag that says so.
+func (s Security) secretFile() (flag, file string) {
+	switch s.Mechanism {
+	case OAuthBearer:
+		return "-kafka-oauth-token-file", s.TokenFile
+	case AWSIAM:
+		return "-kafka-aws-credentials-file", s.AWSCredentialsFile
+	}
+	return "-kafka-password-file", s.PasswordFile
 }
 
 func newMechanism(name, user, secret string) sasl.Mechanism {
@@ -294,8 +316,9 @@ func (l *loginSession) Challenge(answer []byte) (bool, []byte, error) {
 
 // blame names the flags that a refused login comes from.
 func (s Security) blame() string {
-	if s.Mechanism == OAuthBearer {
-		return "-kafka-oauth-token-file " + s.TokenFile
+	flag, file := s.secretFile()
+	if s.Mechanism == OAuthBearer || s.Mechanism == AWSIAM {
+		return flag + " " + file
 	}
-	return fmt.Sprintf("-kafka-user %s, -kafka-password-file %s", s.User, s.PasswordFile)
+	return fmt.Sprintf("-kafka-user %s, %s %s", s.User, flag, file)
 }

@@ -54,6 +54,10 @@ func TestSecurityValidate(t *testing.T) {
 	refused("-kafka-user: missing", kafka.Security{Mechanism: kafka.Scram512, PasswordFile: "x"})
 	refused("-kafka-password-file: missing", kafka.Security{Mechanism: kafka.Scram512, User: "x"})
 	refused("-kafka-oauth-token-file: missing", kafka.Security{Mechanism: kafka.OAuthBearer, TLS: true})
+	refused("-kafka-aws-credentials-file: it needs", kafka.Security{AWSCredentialsFile: "x"})
+	refused("-kafka-aws-credentials-file: missing", kafka.Security{Mechanism: kafka.AWSIAM, TLS: true})
+	refused("-kafka-sasl-mechanism: AWS_MSK_IAM without -kafka-tls shows",
+		kafka.Security{Mechanism: kafka.AWSIAM, AWSCredentialsFile: "x"})
 	inClear := kafka.Security{Mechanism: kafka.Plain, User: "x", PasswordFile: "x"}
 	refused("-kafka-sasl-mechanism: PLAIN without -kafka-tls shows the secret", inClear)
 	refused("-kafka-sasl-mechanism: OAUTHBEARER without -kafka-tls shows",
@@ -278,7 +282,7 @@ func TestFailingLoginIsQuiet(t *testing.T) {
 	cluster, accepted := startFake(t, kfake.EnableSASL(), kfake.Superuser(kafka.Plain, "us", right),
 		kfake.SeedTopics(1, "x"))
 	refuseAsKafkaDoes(cluster, wrong)
-	var said lockedBuffer
+	var said kafkatest.LogBuffer
 	log := slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	cfg := config(cluster.ListenAddrs())
 	file := filepath.Join(t.TempDir(), "password")
@@ -342,7 +346,7 @@ func TestFailingLoginIsQuiet(t *testing.T) {
 // fails again, and the log would tell of one outage after another.
 func TestAnswersBeforeALoginEndNoOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var said lockedBuffer
+		var said kafkatest.LogBuffer
 		cfg := config([]string{"x:1"})
 		cfg.Watch = cfg.NewWatch(slog.New(slog.NewTextHandler(&said, nil)))
 		cl, err := kafka.NewClient(cfg, discard, nil)
@@ -371,11 +375,11 @@ func TestAnswersBeforeALoginEndNoOutage(t *testing.T) {
 		for _, key := range []kmsg.Key{kmsg.ApiVersions, kmsg.SASLHandshake, kmsg.SASLAuthenticate} {
 			answered(key)
 		}
-		if said.count("waiting for Kafka") != 1 {
+		if said.Count("waiting for Kafka") != 1 {
 			t.Errorf("logged:\n%s", &said)
 		}
 		answered(kmsg.Metadata)
-		if said.count("no longer waiting for Kafka") != 1 {
+		if said.Count("no longer waiting for Kafka") != 1 {
 			t.Errorf("logged:\n%s", &said)
 		}
 	})

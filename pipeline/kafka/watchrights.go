@@ -8,6 +8,8 @@ import (
 
 	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/schemas/topic"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -27,19 +29,37 @@ type rightsWatch struct {
 	log      *slog.Logger
 	needed   string // that were lacking at the last look
 	selfHeal string // the same, for healing hanging transactions
+	missing  *prometheus.GaugeVec
 }
 
-// WatchRights looks until ctx ends whether a program's user lacks a right on Kafka, and
-// logs which ones: a refused request says neither the operation nor, often, of what.
-// While nothing changes nothing is logged.
-func WatchRights(ctx context.Context, cfg Config, program string, log *slog.Logger) error {
+// What a right that a program lacks is needed for: the values of the label needed_for.
+const (
+	neededForWork     = "work"
+	neededForSelfHeal = "self_heal"
+)
+
+func newMissingRights(reg prometheus.Registerer) *prometheus.GaugeVec {
+	missing := promauto.With(reg).NewGaugeVec(prometheus.GaugeOpts{Name: "partners_kafka_missing_rights",
+		Help: "Rights on Kafka that the program's user lacks, by what they are needed for: work, self_heal."},
+		[]string{"needed_for"})
+	for _, purpose := range []string{neededForWork, neededForSelfHeal} {
+		missing.WithLabelValues(purpose)
+	}
+	return missing
+}
+
+// WatchRights looks until ctx ends whether a program's user lacks a right on Kafka,
+// counts them, and logs which ones: a refused request says neither the operation nor,
+// often, of what. While nothing changes nothing is logged.
+func WatchRights(ctx context.Context, cfg Config, program string, log *slog.Logger, reg prometheus.Registerer) error {
 	cfg.ClientID += "-rights"
 	client, err := NewClient(cfg, log, nil)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	w := &rightsWatch{cfg: cfg, client: client, grants: topic.Grants(program, cfg.TopicPrefix), log: log}
+	w := &rightsWatch{cfg: cfg, client: client, grants: topic.Grants(program, cfg.TopicPrefix), log: log,
+		missing: newMissingRights(reg)}
 	pauses := outage.Backoff{Min: 100 * time.Millisecond, Max: rightsInterval / 12}
 	for {
 		pause := rightsInterval
@@ -71,6 +91,8 @@ func (w *rightsWatch) lookOnce(ctx context.Context) error {
 			needed = append(needed, g.String())
 		}
 	}
+	w.missing.WithLabelValues(neededForWork).Set(float64(len(needed)))
+	w.missing.WithLabelValues(neededForSelfHeal).Set(float64(len(selfHeal)))
 	user := w.cfg.Security.who()
 	if now := strings.Join(needed, ", "); now != w.needed {
 		w.needed = now

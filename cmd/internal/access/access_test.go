@@ -33,6 +33,7 @@ func TestAccess(t *testing.T) {
 	t.Run("self-heal", func(t *testing.T) { testSelfHeal(t, r) })
 	t.Run("a login is mended", func(t *testing.T) { testMendedLogin(t, r) })
 	t.Run("each right taken away", func(t *testing.T) { testEachRight(t, r) })
+	t.Run("healing", func(t *testing.T) { testHealing(t, r) }) // last: it leaves garbage in a topic
 }
 
 // testLogins: each mechanism is let in with its secret, and without it says which flag is
@@ -110,9 +111,16 @@ func testFaults(t *testing.T, r *rig) {
 func testNoRights(t *testing.T, r *rig) {
 	for _, p := range r.startAll(t, "nobody-") {
 		p.await(t, "rights on Kafka are missing")
+		counts := map[bool]int{}
 		for _, g := range topic.Grants(p.name, "") {
+			counts[g.SelfHeal]++
 			if !strings.Contains(p.log.String(), g.String()) {
 				t.Errorf("%s does not say that it lacks %s:\n%s", p.name, g, p.log)
+			}
+		}
+		for selfHeal, neededFor := range map[bool]string{false: "work", true: "self_heal"} {
+			if n := p.missingRights(t, neededFor); n != counts[selfHeal] {
+				t.Errorf("%s counts %d rights that it lacks for %s, want %d", p.name, n, neededFor, counts[selfHeal])
 			}
 		}
 		if p.component.Ready() == nil {
@@ -225,24 +233,35 @@ func testSelfHeal(t *testing.T, r *rig) {
 // when the file is mended all goes on.
 func testMendedLogin(t *testing.T, r *rig) {
 	for _, name := range daemons() {
-		user := "exact-" + name
-		r.broker.AddUser(user, "secret of "+user)
-		cfg := r.loginConfig()
-		cfg.Security.Mechanism, cfg.Security.User = kafka.Scram512, user
-		cfg.Security.PasswordFile = writeFile(t, "an old one")
-		p := r.start(t, name, cfg)
-		p.await(t, `msg="waiting for Kafka".*-kafka-user `+user+`, -kafka-password-file \S+: the broker refuses the login`)
-		if err := os.WriteFile(cfg.Security.PasswordFile, []byte("secret of "+user), 0o600); err != nil {
-			t.Fatal(err)
+		r.broker.AddUser("exact-"+name, "secret of exact-"+name)
+	}
+	t.Run("programs", func(t *testing.T) {
+		for _, name := range daemons() {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				testMendedLoginOf(t, r, name)
+			})
 		}
-		p.awaitReady(t)
-		p.stop(t)
-		if n := p.count("level=(WARN|ERROR)"); n != p.count("hanging transactions do not heal")+1 {
-			t.Errorf("%s: %d warnings:\n%s", name, n, p.log)
-		}
-		if strings.Contains(p.log.String(), "secret of") || strings.Contains(p.log.String(), "an old one") {
-			t.Errorf("%s logs the password:\n%s", name, p.log)
-		}
+	})
+}
+
+func testMendedLoginOf(t *testing.T, r *rig, name string) {
+	user := "exact-" + name
+	cfg := r.loginConfig()
+	cfg.Security.Mechanism, cfg.Security.User = kafka.Scram512, user
+	cfg.Security.PasswordFile = writeFile(t, "an old one")
+	p := r.start(t, name, cfg)
+	p.await(t, `msg="waiting for Kafka".*-kafka-user `+user+`, -kafka-password-file \S+: the broker refuses the login`)
+	if err := os.WriteFile(cfg.Security.PasswordFile, []byte("secret of "+user), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.awaitReady(t)
+	p.stop(t)
+	if n := p.count("level=(WARN|ERROR)"); n != p.count("hanging transactions do not heal")+1 {
+		t.Errorf("%s: %d warnings:\n%s", name, n, p.log)
+	}
+	if strings.Contains(p.log.String(), "secret of") || strings.Contains(p.log.String(), "an old one") {
+		t.Errorf("%s logs the password:\n%s", name, p.log)
 	}
 }
 
@@ -264,36 +283,44 @@ func (r *rig) spoilConfigs(t *testing.T) {
 
 // testEachRight: a program that lacks one right says which.
 func testEachRight(t *testing.T, r *rig) {
-	taken := 0
-	for _, program := range topic.Programs() {
-		grants := topic.Grants(program, "")
-		for i, g := range grants {
-			taken++
-			user := fmt.Sprint("without-", taken)
-			r.give(t, user, slices.Delete(slices.Clone(grants), i, i+1))
-			says := "lacking=\"?.*" + regexp.QuoteMeta(g.String())
-			if program == "ctl" {
-				p := r.watchRights(t, program, r.broker.As(user))
-				p.await(t, says)
-				p.stop(t)
-				continue
-			}
-			p := r.start(t, program, r.broker.As(user))
-			p.await(t, says)
-			p.await(t, `msg=ready|msg="waiting for Kafka"`) // and stays
-			if program == "processor" && g.Operation == topic.Read && !g.SelfHeal && slices.Contains(grants,
-				topic.Grant{Resource: topic.Topic, Name: g.Name, Operation: topic.Write}) {
-				p.await(t, "who has a transaction open in a topic cannot be seen.*topic="+g.Name)
-			}
-			p.stop(t)
+	// Each program is alone in its group, so they need not wait for one another.
+	t.Run("programs", func(t *testing.T) {
+		for _, program := range topic.Programs() {
+			t.Run(program, func(t *testing.T) {
+				t.Parallel()
+				testEachRightOf(t, r, program)
+			})
 		}
-	}
+	})
 	if code, said := r.ctl(t, "exact-sink", "topics", "apply", "-replication", "1"); code == 0 ||
 		!strings.Contains(said, "of the rights that ctl may need it lacks") ||
 		!strings.Contains(said, "Write on topic catalog") {
 		t.Errorf("topics apply: %d, %s", code, said)
 	}
-	t.Logf("%d rights were taken away, one at a time", taken)
+}
+
+func testEachRightOf(t *testing.T, r *rig, program string) {
+	grants := topic.Grants(program, "")
+	for i, g := range grants {
+		user := fmt.Sprint(program, "-without-", i)
+		r.give(t, user, slices.Delete(slices.Clone(grants), i, i+1))
+		says := "lacking=\"?.*" + regexp.QuoteMeta(g.String())
+		if program == "ctl" {
+			p := r.watchRights(t, program, r.broker.As(user))
+			p.await(t, says)
+			p.stop(t)
+			continue
+		}
+		p := r.start(t, program, r.broker.As(user))
+		p.await(t, says)
+		p.await(t, `msg=ready|msg="waiting for Kafka"`) // and stays
+		if program == "processor" && g.Operation == topic.Read && !g.SelfHeal && slices.Contains(grants,
+			topic.Grant{Resource: topic.Topic, Name: g.Name, Operation: topic.Write}) {
+			p.await(t, "who has a transaction open in a topic cannot be seen.*topic="+g.Name)
+		}
+		p.stop(t)
+	}
+	t.Logf("%d rights were taken away, one at a time", len(grants))
 }
 
 // sell visits a link and reports a sale of the visit. It returns the sale's id.

@@ -1,9 +1,9 @@
 package access
 
 import (
-	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,6 +27,7 @@ import (
 	"github.com/nimriz/partners/pipeline/processor"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -66,11 +66,21 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{broker: kafkatest.Secured(t), dsn: clickhousetest.ForTest(t), program: filepath.Join(t.TempDir(), "ctl")}
+	r := &rig{program: filepath.Join(t.TempDir(), "ctl")}
+	built := make(chan error, 1)
+	go func() { // while the servers start
+		said, err := exec.Command("go", "build", "-o", r.program, "github.com/nimriz/partners/cmd/ctl").CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("building ctl: %w: %s", err, said)
+		}
+		built <- err
+	}()
+	// Without this a transaction cannot be made to hang.
+	r.broker = kafkatest.Secured(t, "transaction.partition.verification.enable=false")
+	r.dsn = clickhousetest.ForTest(t)
 	r.warehouse = clickhousetest.OpenMigrated(t, r.dsn)
-	if said, err := exec.Command("go", "build", "-o", r.program,
-		"github.com/nimriz/partners/cmd/ctl").CombinedOutput(); err != nil {
-		t.Fatalf("building ctl: %v: %s", err, said)
+	if err := <-built; err != nil {
+		t.Fatal(err)
 	}
 	r.catalog, r.keys, r.secrets = writeFile(t, catalogText), t.TempDir(), t.TempDir()
 	if err := errors.Join(os.WriteFile(filepath.Join(r.keys, "acme"), []byte(tokenKey), 0o600),
@@ -170,7 +180,8 @@ func (r *rig) mustCtl(t *testing.T, user string, args ...string) (said string) {
 type running struct {
 	name      string
 	component daemon.Component
-	log       *lockedBuffer
+	log       *kafkatest.LogBuffer
+	metrics   prometheus.Gatherer
 	cancel    context.CancelFunc
 	done      chan error
 }
@@ -192,7 +203,7 @@ func (r *rig) start(t *testing.T, name string, as kafka.Config) *running {
 	t.Helper()
 	d, cfg := daemon.New(name, "is tested"), kafka.DefaultConfig()
 	d.Kafka(&cfg)
-	p := &running{name: name, log: &lockedBuffer{}, done: make(chan error, 1)}
+	p := &running{name: name, log: &kafkatest.LogBuffer{}, metrics: d.Registry, done: make(chan error, 1)}
 	environ := environOf(as)
 	if err := daemon.Parse(d.Flags, []string{"-admin-listen", "127.0.0.1:0"}, func(name string) (string, bool) {
 		value, ok := environ[name]
@@ -238,11 +249,11 @@ func (r *rig) build(t *testing.T, name string, d components.Deps) daemon.Compone
 // watchRights runs only what looks for missing rights of a program.
 func (r *rig) watchRights(t *testing.T, name string, cfg kafka.Config) *running {
 	t.Helper()
-	p := &running{name: name, log: &lockedBuffer{}, done: make(chan error, 1)}
+	p := &running{name: name, log: &kafkatest.LogBuffer{}, done: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
 	log := slog.New(slog.NewTextHandler(p.log, nil))
-	go func() { p.done <- kafka.WatchRights(ctx, cfg, name, log) }()
+	go func() { p.done <- kafka.WatchRights(ctx, cfg, name, log, prometheus.NewRegistry()) }()
 	t.Cleanup(func() { p.stop(t) })
 	return p
 }
@@ -283,7 +294,25 @@ func (p *running) awaitReady(t *testing.T) {
 
 // count is how often an expression is in the log.
 func (p *running) count(expr string) int {
-	return len(regexp.MustCompile(expr).FindAllString(p.log.String(), -1))
+	return p.log.Count(expr)
+}
+
+// missingRights is the metric, for what rights are needed for.
+func (p *running) missingRights(t *testing.T, neededFor string) (n int) {
+	t.Helper()
+	families, err := p.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "partners_kafka_missing_rights" && m.GetLabel()[0].GetValue() == neededFor {
+				return int(m.GetGauge().GetValue())
+			}
+		}
+	}
+	t.Fatalf("%s has no metric of missing rights", p.name)
+	return 0
 }
 
 // awaitRows waits until a query for n gives at least so many.
@@ -332,24 +361,4 @@ func listen(t *testing.T) net.Listener {
 		t.Fatal(err)
 	}
 	return l
-}
-
-// lockedBuffer may be read while it is written.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-// String implements fmt.Stringer.
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }

@@ -1,10 +1,14 @@
 package components
 
 import (
-	"fmt"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -29,19 +33,21 @@ func behindLoopback(t *testing.T, cfg forwarded.Config) forwarded.Config {
 	return cfg
 }
 
-// Each program that people reach speaks the PROXY protocol with trusted proxies, and
-// refuses a configuration that cannot be meant.
+// Each program that people reach speaks the PROXY protocol with trusted proxies, also
+// below TLS, and refuses a configuration that cannot be meant.
 func TestComponentsSpeakProxyProtocol(t *testing.T) {
 	t.Parallel()
 	cfg := behindLoopback(t, forwarded.Config{ProxyProtocol: true})
-	components := func(cfg forwarded.Config) map[string]daemon.Component {
+	authority := kafkatest.NewAuthority(t)
+	cert, key := authority.Issue(time.Hour, "127.0.0.1")
+	components := func(cfg forwarded.Config, files daemon.TLSFiles) map[string]daemon.Component {
 		redirector := &Redirector{Deps: testDeps(closedPort), Config: redirect.DefaultConfig(), Proxies: cfg,
-			Listener: listenLoopback(t), TokenKeys: secretsDir(t, tokenKey)}
+			TLS: files, Listener: listenLoopback(t), TokenKeys: secretsDir(t, tokenKey)}
 		redirector.Config.SpoolDir = t.TempDir()
-		gateway := &Gateway{Deps: testDeps(closedPort), Config: ingest.DefaultConfig(), Proxies: cfg,
+		gateway := &Gateway{Deps: testDeps(closedPort), Config: ingest.DefaultConfig(), Proxies: cfg, TLS: files,
 			Listener: listenLoopback(t), TokenKeys: secretsDir(t, tokenKey),
 			SigningSecrets: secretsDir(t, "whsec_"+tokenKey)}
-		reports := &Report{Deps: testDeps(), Proxies: cfg, Listener: listenLoopback(t),
+		reports := &Report{Deps: testDeps(), Proxies: cfg, TLS: files, Listener: listenLoopback(t),
 			ClickHouse:   clickhouse.Config{DSN: "http://" + closedPort + "/partners"},
 			ReaderTokens: secretsDir(t, "alice:"+strings.Repeat("ab", 32))}
 		return map[string]daemon.Component{
@@ -50,30 +56,85 @@ func TestComponentsSpeakProxyProtocol(t *testing.T) {
 			reports.Listener.Addr().String():    reports,
 		}
 	}
-	ask := func(addr, first string) string {
+	ask := func(addr, first string, over *tls.Config) string {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		fmt.Fprintf(conn, "%sGET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", first)
+		io.WriteString(conn, first)
+		if over != nil {
+			conn = tls.Client(conn, over)
+		}
+		io.WriteString(conn, "GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 		answer, _ := io.ReadAll(conn)
 		status, _, _ := strings.Cut(string(answer), "\r\n")
 		return status
 	}
-	for addr, component := range components(cfg) {
-		runUntilTestEnd(t, component)
-		if got := ask(addr, "PROXY TCP4 203.0.113.7 127.0.0.1 4711 80\r\n"); got != "HTTP/1.1 503 Service Unavailable" {
-			t.Errorf("%T with a header: %q", component, got)
-		}
-		if got := ask(addr, ""); got != "" {
-			t.Errorf("%T without a header: %q, want no answer", component, got)
+	check := func(files daemon.TLSFiles, over *tls.Config) {
+		t.Helper()
+		for addr, component := range components(cfg, files) {
+			runUntilTestEnd(t, component)
+			if got := ask(addr, "PROXY TCP4 203.0.113.7 127.0.0.1 4711 80\r\n", over); got !=
+				"HTTP/1.1 503 Service Unavailable" {
+				t.Errorf("%T with a header: %q", component, got)
+			}
+			if got := ask(addr, "", over); got != "" {
+				t.Errorf("%T without a header: %q, want no answer", component, got)
+			}
 		}
 	}
-	for _, component := range components(forwarded.Config{Header: forwarded.HeaderForwarded}) {
+	check(daemon.TLSFiles{}, nil)
+	check(daemon.TLSFiles{Cert: cert, Key: key}, trusting(t, authority))
+	for _, component := range components(forwarded.Config{Header: forwarded.HeaderForwarded}, daemon.TLSFiles{}) {
 		if err := component.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "-trusted-proxies") {
 			t.Errorf("%T without trusted proxies: %v", component, err)
 		}
+	}
+}
+
+// trusting is the TLS of a client that trusts an authority.
+func trusting(t *testing.T, authority *kafkatest.Authority) *tls.Config {
+	t.Helper()
+	pem, err := os.ReadFile(authority.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	return &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"}
+}
+
+// A report that serves TLS itself gives readers a Secure cookie, whoever is in front.
+func TestReportGivesSecureCookieOverTLS(t *testing.T) {
+	t.Parallel()
+	authority := kafkatest.NewAuthority(t)
+	var files daemon.TLSFiles
+	files.Cert, files.Key = authority.Issue(time.Hour, "127.0.0.1")
+	sum := sha256.Sum256([]byte("secret"))
+	reports := &Report{Deps: testDeps(), TLS: files, Listener: listenLoopback(t),
+		ClickHouse:   clickhouse.Config{DSN: clickhousetest.ForTest(t)},
+		ReaderTokens: secretsDir(t, "alice:"+hex.EncodeToString(sum[:]))}
+	addr := reports.Listener.Addr().String()
+	runUntilTestEnd(t, reports)
+	for reports.Ready() != nil {
+		time.Sleep(time.Millisecond)
+	}
+	transport := &http.Transport{TLSClientConfig: trusting(t, authority), ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequest(http.MethodPost, "https://"+addr+"/session",
+		strings.NewReader("workspace=acme&token=secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if cookies := resp.Cookies(); resp.StatusCode != http.StatusSeeOther || len(cookies) != 1 || !cookies[0].Secure {
+		t.Errorf("%s, cookies %v, want one that is Secure", resp.Status, cookies)
 	}
 }
 

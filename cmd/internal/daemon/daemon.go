@@ -125,14 +125,17 @@ func securityFlags(fs *flag.FlagSet, s *kafka.Security) {
 		"mutual TLS")
 	fs.StringVar(&s.KeyFile, "kafka-key-file", s.KeyFile, "PEM `file` with its private key")
 	fs.StringVar(&s.Mechanism, "kafka-sasl-mechanism", s.Mechanism, "`how` the user logs in: PLAIN, SCRAM-SHA-256, "+
-		"SCRAM-SHA-512 or OAUTHBEARER; not at all if empty")
+		"SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM; not at all if empty")
 	fs.StringVar(&s.User, "kafka-user", s.User, "`name` of the user, for PLAIN and SCRAM")
 	fs.StringVar(&s.PasswordFile, "kafka-password-file", s.PasswordFile, "`file` with the user's password, read at "+
 		"each login")
 	fs.StringVar(&s.TokenFile, "kafka-oauth-token-file", s.TokenFile, "`file` with a bearer token, for OAUTHBEARER, "+
 		"read at each login; something else keeps it fresh")
-	fs.BoolVar(&s.Insecure, "kafka-insecure", s.Insecure, "allow PLAIN and OAUTHBEARER without TLS: everybody on the "+
-		"way can read the secret")
+	fs.StringVar(&s.AWSCredentialsFile, "kafka-aws-credentials-file", s.AWSCredentialsFile, "`file` with AWS "+
+		"credentials, for AWS_MSK_IAM, as `aws configure export-credentials` prints them, read at each login; "+
+		"something else keeps it fresh")
+	fs.BoolVar(&s.Insecure, "kafka-insecure", s.Insecure, "allow PLAIN, OAUTHBEARER and AWS_MSK_IAM without TLS: "+
+		"everybody on the way can read the secret")
 }
 
 // Codec returns the codec for the schema ids of -schema-ids.
@@ -274,7 +277,7 @@ func (d *Daemon) watchRights(ctx context.Context) error {
 	k := *d.kafka
 	// The component's own Watch reports outages; a second one would repeat each line.
 	k.Watch = k.NewWatch(slog.New(slog.DiscardHandler))
-	return kafka.WatchRights(ctx, k, d.Name, d.Log)
+	return kafka.WatchRights(ctx, k, d.Name, d.Log, d.Registry)
 }
 
 func (d *Daemon) adminHandler(ready func() error) http.Handler {

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,32 +12,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 )
-
-// lockedBuffer may be read while it is written.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-// String implements fmt.Stringer.
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
 
 func TestTLSFilesValidate(t *testing.T) {
 	a := kafkatest.NewAuthority(t)
@@ -83,7 +61,7 @@ func TestTLSFilesAreReadAgain(t *testing.T) {
 	if err := files.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	var said lockedBuffer
+	var said kafkatest.LogBuffer
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -154,7 +132,7 @@ func TestTLSFilesAreTriedAgain(t *testing.T) {
 	for i := range files {
 		files[i].Cert, files[i].Key = a.Issue(time.Hour, "x")
 	}
-	var said lockedBuffer
+	var said kafkatest.LogBuffer
 	r := &certReloader{files: files[0], log: slog.New(slog.NewTextHandler(&said, nil))}
 	current := func() (serial string) {
 		t.Helper()

@@ -28,7 +28,7 @@ type SecuredBroker struct {
 const PlainUser, PlainPassword = "plain-user", "secret of plain-user"
 
 // Secured is Real with a listener for each way of showing who one is.
-func Secured(t testing.TB) *SecuredBroker {
+func Secured(t testing.TB, settings ...string) *SecuredBroker {
 	t.Helper()
 	a := NewAuthority(t)
 	port, err := freePorts()
@@ -36,7 +36,7 @@ func Secured(t testing.TB) *SecuredBroker {
 		t.Fatal(err)
 	}
 	b := prepareReal(t, 1, (*flock.Flock).TryRLockContext, nil)
-	b.settings = securedSettings(t, a)
+	b.settings = append(securedSettings(t, a), settings...)
 	b.extraListeners = []extraListener{{"LOGIN", port}, {"MUTUAL", port + 1}}
 	b.javaFlags = []string{"-Dorg.slf4j.simpleLogger.log.kafka.authorizer.logger=debug"}
 	b.formatAndBoot()
