@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/ua-parser/uap-go/uaparser"
 
 	"github.com/nimriz/partners/connectors/forwarded"
 	"github.com/nimriz/partners/pipeline/token"
@@ -59,7 +58,7 @@ func New(view *catalog.View, keys *token.Keyring, codec *event.Codec, spool *Spo
 	return newHandler(definitions, view, keys, codec, spool, proxies, countries, log, reg), nil
 }
 
-func newHandler(definitions *uaparser.Parser, view *catalog.View, keys *token.Keyring, codec *event.Codec,
+func newHandler(definitions *agentDefinitions, view *catalog.View, keys *token.Keyring, codec *event.Codec,
 	spool *Spool, proxies *forwarded.Proxies, countries *Countries, log *slog.Logger,
 	reg prometheus.Registerer) *Handler {
 	m := newHandlerMetrics(reg, http.StatusFound, http.StatusNotFound, http.StatusGone, http.StatusMethodNotAllowed,
