@@ -8,10 +8,7 @@ import (
 // Reasons for which a click does not count as a person's: the values of bot_reason. A
 // request gets the first that applies.
 const (
-	botHead = "head" // a HEAD request
-	// botPrefetch: the browser fetches ahead. Sec-Purpose, Purpose or X-Moz says
-	// prefetch, or X-Purpose says preview.
-	botPrefetch = "prefetch"
+	botHead     = "head"          // a HEAD request
 	botNoAgent  = "no_user_agent" // no User-Agent, or a blank one
 	botCrawler  = "crawler"       // names itself as one, or says whose it is: search, preview, monitor
 	botHeadless = "headless"      // a browser without a screen
@@ -23,25 +20,8 @@ func botReason(r *http.Request, userAgent string, info agentInfo) string {
 	switch {
 	case r.Method == http.MethodHead:
 		return botHead
-	case isPrefetch(r.Header):
-		return botPrefetch
 	case strings.TrimSpace(userAgent) == "":
 		return botNoAgent
 	}
 	return info.bot
-}
-
-func isPrefetch(h http.Header) bool {
-	if len(h) == 0 {
-		return false
-	}
-	if saysPrefetch(h["Sec-Purpose"]) || saysPrefetch(h["Purpose"]) || saysPrefetch(h["X-Moz"]) {
-		return true
-	}
-	purpose := h["X-Purpose"]
-	return len(purpose) > 0 && strings.EqualFold(purpose[0], "preview")
-}
-
-func saysPrefetch(values []string) bool {
-	return len(values) > 0 && strings.Contains(strings.ToLower(values[0]), "prefetch")
 }

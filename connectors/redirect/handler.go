@@ -110,6 +110,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	resolved, found := h.view.Lookup(client.Host, slug)
 	switch found {
 	case catalog.Active:
+		if isPrefetch(r.Header) {
+			h.declinePrefetch(w, r)
+			return
+		}
 		h.serveRedirect(w, r, &client, &resolved)
 	case catalog.Archived:
 		h.writeError(w, r, http.StatusGone, "This link is no longer in use.\n")

@@ -81,11 +81,6 @@ func TestBots(t *testing.T) {
 		}
 	}
 	f("Accept", "text/html", "")
-	f("Sec-Purpose", "prefetch;prerender", "prefetch")
-	f("Sec-Purpose", "prefetch", "prefetch")
-	f("Purpose", "Prefetch", "prefetch")
-	f("X-Moz", "prefetch", "prefetch")
-	f("X-Purpose", "preview", "prefetch")
 	f("Purpose", "other", "")
 	f("User-Agent", "", "no_user_agent")
 	f("User-Agent", "   ", "no_user_agent")
