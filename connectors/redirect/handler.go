@@ -243,7 +243,7 @@ func fillFromCatalog(c *event.Click, r *catalog.Resolved) {
 	c.LinkID = link.ID
 	c.Domain = link.Domain
 	c.Slug = link.Slug
-	c.Destination = stripQuery(link.Destination)
+	c.Destination = bareDestination(link.Destination)
 	c.WindowMs = r.WindowMs
 	c.RewardTerms = r.RewardTerms
 	c.AssignmentID = link.AssignmentID

@@ -63,7 +63,7 @@ workspaces:
          conversion_tracking: true}
       - {id: lnk_umlaut, domain: go.acme.com, slug: "grün", destination: "https://shop.acme.com/gruen",
          conversion_tracking: true}
-      - {id: lnk_pct, domain: go.acme.com, slug: "50%25", destination: "https://shop.acme.com/pct",
+      - {id: lnk_pct, domain: go.acme.com, slug: "50+25", destination: "https://shop.acme.com/pct",
          conversion_tracking: true}
       - {id: lnk_html, domain: go.acme.com, slug: html,
          destination: "https://shop.acme.com/?q=\"><script>&x='1'", conversion_tracking: true}
@@ -141,7 +141,7 @@ func TestRedirect(t *testing.T) {
 	f(base+"/a/b", "https://shop.acme.com/deep?nim_ct=TOKEN", event.TokenAppended, "")
 	f(base+"/a%2Fb", "https://shop.acme.com/deep?nim_ct=TOKEN", event.TokenAppended, "")
 	f(base+"/gr%C3%BCn", "https://shop.acme.com/gruen?nim_ct=TOKEN", event.TokenAppended, "")
-	f(base+"/50%2525", "https://shop.acme.com/pct?nim_ct=TOKEN", event.TokenAppended, "")
+	f(base+"/50%2B25", "https://shop.acme.com/pct?nim_ct=TOKEN", event.TokenAppended, "")
 	// queries
 	f(base+"/plain?x=1", "https://shop.acme.com/p", event.TokenOff, "tracking_off")
 }
@@ -204,7 +204,7 @@ func TestRefusals(t *testing.T) {
 	f("GET", "http://go.acme.com//nomura", 404)
 	f("GET", "http://go.acme.com/nomura%2F", 404)
 	f("GET", "http://go.acme.com/n%256Fmura", 404) // decoded once only
-	f("GET", "http://go.acme.com/50%25", 404)
+	f("GET", "http://go.acme.com/50%252B25", 404)
 	f("POST", "http://go.acme.com/nomura", 405)
 	f("OPTIONS", "http://go.acme.com/nomura", 405)
 	f("DELETE", "http://go.acme.com/none", 405)

@@ -118,7 +118,7 @@ func (r *record) ownerID() string {
 func decodeRecord(key string, value []byte) (*record, error) {
 	var (
 		r     record
-		c     checker
+		c     = checker{stored: true}
 		want  string
 		owner string
 		err   error
