@@ -80,6 +80,8 @@
 //     tracking_off, not_entitled, link_setting, the destination's, no_token_key.
 //     `token: always` concerns only the token: a query is never forwarded to a
 //     destination that is not safe to modify.
+//   - A domain may have a root and a not_found destination: a 302 without token, which is
+//     no click. /robots.txt lets everybody in, unless a link has that slug.
 //   - sub1 … sub5: characters that are not printable are dropped, then the first 64
 //     count. If a name is repeated, its first value counts. nr=qr counts at any place.
 //   - Names of parameters are compared exactly, after one decoding. Only the token
@@ -106,8 +108,8 @@
 //
 // # Metrics
 //
-//	partners_redirect_responses_total{status}      302, 404, 405, 410, 503 (no catalog
-//	                                               yet, or a prefetch)
+//	partners_redirect_responses_total{status}      200 (robots.txt), 302, 404, 405,
+//	                                               410, 503 (no catalog yet, or a prefetch)
 //	partners_redirect_duration_seconds             server time of a redirect, with the wait for
 //	                                               the disk
 //	partners_redirect_clicks_lost_total{reason}    redirected but not kept: full, spool, closed,

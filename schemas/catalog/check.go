@@ -81,6 +81,7 @@ func checkWorkspaces(workspaces []Workspace) []*Problem {
 		c.checkWorkspace(w, at)
 		c.checkItems(w, at)
 		c.checkReferences(w, at)
+		c.checkDomains(w, at)
 		c.checkUnique(ids, w.ID, at.field("id"), "workspace id")
 		for j, domain := range w.Domains {
 			c.checkUnique(hosts, domain, at.field("domains").item(j), "host")
@@ -90,7 +91,7 @@ func checkWorkspaces(workspaces []Workspace) []*Problem {
 		}
 		problems = append(problems, c.problems...)
 	}
-	return problems
+	return append(problems, checkLoops(workspaces)...)
 }
 
 func workspacePath(w *Workspace, i int) *fieldPath {
