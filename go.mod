@@ -39,7 +39,9 @@ require (
 	github.com/twmb/franz-go/plugin/kprom v1.5.0 // Kafka client metrics
 	github.com/twmb/franz-go/plugin/kslog v1.0.0 // Kafka client logs
 	github.com/ua-parser/uap-go v0.0.0-20260529044130-17c35e68e58c // device, browser and crawler of a visitor
+	golang.org/x/net v0.62.0 // the xn-- form of hosts, in what the catalog answers
 	golang.org/x/sync v0.24.0 // groups of goroutines in the demo's traffic
+	golang.org/x/text v0.43.0 // the composed form (NFC) of slugs
 	golang.org/x/time v0.16.0 // rate limits
 	pgregory.net/rapid v1.3.0 // properties against trivial models
 )
@@ -94,7 +96,6 @@ require (
 	golang.org/x/exp/typeparams v0.0.0-20231108232855-2478ac86f678 // indirect
 	golang.org/x/mod v0.42.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
-	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/tools v0.52.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect

@@ -111,6 +111,7 @@ func expandMacros(query string, all bool) string {
 	for name, values := range map[string]string{
 		"workspace": "'acme'",
 		"zone":      "'Europe/Berlin'",
+		"clicks":    "'human'",
 		"partner":   "'p0','p1'",
 		"program":   "'g0','none'",
 		"link":      "'l0','l1','l2'",

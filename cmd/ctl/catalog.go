@@ -34,7 +34,15 @@ func checkCatalog(_ context.Context, c *call) error {
 		c.say("%s: %d domains, %d programs, %d partners, %d links", w.ID, len(w.Domains), len(w.Programs),
 			len(w.Partners), len(w.Links))
 	}
+	warnOfCatalog(c, loaded)
 	return nil
+}
+
+// warnOfCatalog prints what the owner of the files probably does not want.
+func warnOfCatalog(c *call, loaded *catalog.Catalog) {
+	for _, w := range loaded.Warnings() {
+		c.say("warning: %v", w)
+	}
 }
 
 func applyCatalog(fs *flag.FlagSet) func(context.Context, *call) error {
@@ -47,7 +55,8 @@ func applyCatalog(fs *flag.FlagSet) func(context.Context, *call) error {
 		if len(c.args) == 0 {
 			return usagef("at least one FILE is required")
 		}
-		if _, err := catalog.Load(c.args...); err != nil { // find mistakes without a broker
+		loaded, err := catalog.Load(c.args...) // finds mistakes without a broker
+		if err != nil {
 			return err
 		}
 		return withBrokers(ctx, cfg, func(ctx context.Context) error {
@@ -61,6 +70,7 @@ func applyCatalog(fs *flag.FlagSet) func(context.Context, *call) error {
 			if len(lines) == 0 {
 				c.say("no difference")
 			}
+			warnOfCatalog(c, loaded)
 			return nil
 		})
 	}

@@ -7,14 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/ua-parser/uap-go/uaparser"
 
 	"github.com/nimriz/partners/connectors/forwarded"
 	"github.com/nimriz/partners/pipeline/token"
@@ -59,11 +57,11 @@ func New(view *catalog.View, keys *token.Keyring, codec *event.Codec, spool *Spo
 	return newHandler(definitions, view, keys, codec, spool, proxies, countries, log, reg), nil
 }
 
-func newHandler(definitions *uaparser.Parser, view *catalog.View, keys *token.Keyring, codec *event.Codec,
+func newHandler(definitions *agentDefinitions, view *catalog.View, keys *token.Keyring, codec *event.Codec,
 	spool *Spool, proxies *forwarded.Proxies, countries *Countries, log *slog.Logger,
 	reg prometheus.Registerer) *Handler {
-	m := newHandlerMetrics(reg, http.StatusFound, http.StatusNotFound, http.StatusGone, http.StatusMethodNotAllowed,
-		http.StatusServiceUnavailable)
+	m := newHandlerMetrics(reg, http.StatusOK, http.StatusFound, http.StatusNotFound, http.StatusGone,
+		http.StatusMethodNotAllowed, http.StatusServiceUnavailable)
 	h := &Handler{
 		codec:      codec,
 		view:       view,
@@ -102,26 +100,61 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.writeError(w, r, http.StatusMethodNotAllowed, "This address answers GET and HEAD only.\n")
 		return
 	}
-	slug, ok := slugFromURL(r.URL)
+	client := h.proxies.ClientOf(r)
+	slug, ok := catalog.SlugOf(r.URL)
 	if !ok {
-		h.writeError(w, r, http.StatusNotFound, notFoundText)
+		h.serveWithoutLink(w, r, client.Host, "")
 		return
 	}
-	client := h.proxies.ClientOf(r)
 	resolved, found := h.view.Lookup(client.Host, slug)
 	switch found {
 	case catalog.Active:
+		if isPrefetch(r.Header) {
+			h.declinePrefetch(w, r)
+			return
+		}
 		h.serveRedirect(w, r, &client, &resolved)
 	case catalog.Archived:
 		h.writeError(w, r, http.StatusGone, "This link is no longer in use.\n")
 	default:
-		if h.view.Offset() < 0 { // no catalog yet: the link may well exist
-			w.Header()["Retry-After"] = []string{"5"}
-			h.writeError(w, r, http.StatusServiceUnavailable, "This server has only just started. Please try again.\n")
-			return
-		}
+		h.serveWithoutLink(w, r, client.Host, slug)
+	}
+}
+
+// robotsText lets everybody in: a preview of a link is made by a robot that asks first,
+// and what robots fetch is no click of a person.
+const robotsText = "User-agent: *\nDisallow:\n"
+
+// serveWithoutLink answers for a slug that no link has; "" is none. The domain's own
+// destinations get no token, and such a visit is no click.
+func (h *Handler) serveWithoutLink(w http.ResponseWriter, r *http.Request, host, slug string) {
+	domain, known := h.view.Domain(host)
+	switch {
+	case !known && h.view.Offset() < 0: // no catalog yet: the link may well exist
+		w.Header()["Retry-After"] = []string{"5"}
+		h.writeError(w, r, http.StatusServiceUnavailable, "This server has only just started. Please try again.\n")
+	case known && slug == "robots.txt":
+		h.metrics.responses[http.StatusOK].Inc()
+		w.Header()["Cache-Control"] = []string{"public, max-age=3600"}
+		w.Header()["Content-Type"] = textType
+		h.writeResponse(w, r, http.StatusOK, []byte(robotsText))
+	case slug == "" && domain.Root != "" && (r.URL.Path == "/" || r.URL.Path == ""):
+		h.sendElsewhere(w, r, domain.Root)
+	case slug != "" && domain.NotFound != "":
+		h.sendElsewhere(w, r, domain.NotFound)
+	default:
 		h.writeError(w, r, http.StatusNotFound, notFoundText)
 	}
+}
+
+// sendElsewhere redirects without a click.
+func (h *Handler) sendElsewhere(w http.ResponseWriter, r *http.Request, location string) {
+	h.metrics.responses[http.StatusFound].Inc()
+	header := w.Header()
+	header["Cache-Control"] = noStore
+	header["Content-Type"] = htmlType
+	header["Location"] = []string{location}
+	h.writeResponse(w, r, http.StatusFound, appendLinkPage(nil, location))
 }
 
 const notFoundText = "There is no such link.\n"
@@ -240,7 +273,7 @@ func fillFromCatalog(c *event.Click, r *catalog.Resolved) {
 	c.LinkID = link.ID
 	c.Domain = link.Domain
 	c.Slug = link.Slug
-	c.Destination = stripQuery(link.Destination)
+	c.Destination = bareDestination(link.Destination)
 	c.WindowMs = r.WindowMs
 	c.RewardTerms = r.RewardTerms
 	c.AssignmentID = link.AssignmentID
@@ -317,26 +350,6 @@ func (h *Handler) captureClick(b *requestBuffer) {
 		Shown: b.click.TokenStatus == event.TokenAppended,
 		Value: value,
 	})
-}
-
-// slugFromURL returns the path without its first slash and without one trailing slash,
-// percent-decoded once. Only a literal trailing slash is removed: an encoded one is
-// part of the slug.
-func slugFromURL(u *url.URL) (string, bool) {
-	path := u.RawPath // set only if the client's encoding is not the default one
-	if path == "" {
-		path = u.Path
-	}
-	path, ok := strings.CutPrefix(path, "/")
-	if !ok {
-		return "", false
-	}
-	path = strings.TrimSuffix(path, "/")
-	if u.RawPath == "" {
-		return path, path != ""
-	}
-	slug, err := url.PathUnescape(path)
-	return slug, err == nil && slug != ""
 }
 
 // randomBuffer reads from source in larger pieces. It returns each byte once.

@@ -63,7 +63,7 @@ workspaces:
          conversion_tracking: true}
       - {id: lnk_umlaut, domain: go.acme.com, slug: "grün", destination: "https://shop.acme.com/gruen",
          conversion_tracking: true}
-      - {id: lnk_pct, domain: go.acme.com, slug: "50%25", destination: "https://shop.acme.com/pct",
+      - {id: lnk_pct, domain: go.acme.com, slug: "50+25", destination: "https://shop.acme.com/pct",
          conversion_tracking: true}
       - {id: lnk_html, domain: go.acme.com, slug: html,
          destination: "https://shop.acme.com/?q=\"><script>&x='1'", conversion_tracking: true}
@@ -141,7 +141,7 @@ func TestRedirect(t *testing.T) {
 	f(base+"/a/b", "https://shop.acme.com/deep?nim_ct=TOKEN", event.TokenAppended, "")
 	f(base+"/a%2Fb", "https://shop.acme.com/deep?nim_ct=TOKEN", event.TokenAppended, "")
 	f(base+"/gr%C3%BCn", "https://shop.acme.com/gruen?nim_ct=TOKEN", event.TokenAppended, "")
-	f(base+"/50%2525", "https://shop.acme.com/pct?nim_ct=TOKEN", event.TokenAppended, "")
+	f(base+"/50%2B25", "https://shop.acme.com/pct?nim_ct=TOKEN", event.TokenAppended, "")
 	// queries
 	f(base+"/plain?x=1", "https://shop.acme.com/p", event.TokenOff, "tracking_off")
 }
@@ -204,7 +204,7 @@ func TestRefusals(t *testing.T) {
 	f("GET", "http://go.acme.com//nomura", 404)
 	f("GET", "http://go.acme.com/nomura%2F", 404)
 	f("GET", "http://go.acme.com/n%256Fmura", 404) // decoded once only
-	f("GET", "http://go.acme.com/50%25", 404)
+	f("GET", "http://go.acme.com/50%252B25", 404)
 	f("POST", "http://go.acme.com/nomura", 405)
 	f("OPTIONS", "http://go.acme.com/nomura", 405)
 	f("DELETE", "http://go.acme.com/none", 405)
@@ -386,5 +386,49 @@ func TestNoCatalogYet(t *testing.T) {
 		w.Header().Get("Retry-After") == "" ||
 		w.Header().Get("Cache-Control") != "private, no-store" {
 		t.Errorf("%d %v", w.Code, w.Header())
+	}
+}
+
+// Promise: a domain's root and not_found lead on without click and token; /robots.txt
+// answers without a click, unless a link has that slug.
+func TestWithoutLink(t *testing.T) {
+	s := newTestHandler(t, `
+workspaces:
+  - id: acme
+    name: Acme
+    plan: professional
+    access: {conversion_tracking: true}
+    domains: [go.acme.com, {host: home.acme.com, root: "https://acme.com/?a=b%20c", not_found: "https://acme.com/gone",
+      slug_case: ignore}]
+    aliases: {127.0.0.1: home.acme.com}
+    links:
+      - {id: lnk_bots, domain: go.acme.com, slug: robots.txt, destination: "https://acme.com/robots.txt"}
+      - {id: lnk_old, domain: home.acme.com, slug: old, destination: "https://acme.com/old", status: archived}
+`, nil)
+	f := func(url string, status int, location string) {
+		t.Helper()
+		for _, method := range []string{"GET", "HEAD"} {
+			w := s.serveRequest(method, url, nil)
+			if w.Code != status || w.Header().Get("Location") != location || (w.Body.Len() == 0) != (method == "HEAD") {
+				t.Errorf("%s %s: %d %q %q", method, url, w.Code, w.Header().Get("Location"), w.Body)
+			}
+		}
+	}
+	f("http://home.acme.com/", 302, "https://acme.com/?a=b%20c")
+	f("http://127.0.0.1:8080/?x=1", 302, "https://acme.com/?a=b%20c")
+	f("http://home.acme.com//", 404, "")
+	f("http://home.acme.com/none?x=1", 302, "https://acme.com/gone")
+	f("http://home.acme.com/favicon.ico", 302, "https://acme.com/gone")
+	f("http://home.acme.com/OLD", 410, "")
+	f("http://home.acme.com/robots.txt", 200, "")
+	f("http://go.acme.com/", 404, "")
+	f("http://go.acme.com/none", 404, "")
+	f("http://none.acme.com/robots.txt", 404, "")
+	if n := len(s.durableClicks(t)); n != 0 {
+		t.Errorf("%d clicks, want none", n)
+	}
+	f("http://go.acme.com/robots.txt", 302, "https://acme.com/robots.txt")
+	if got := s.serveRequest("GET", "http://home.acme.com/robots.txt", nil).Body.String(); got != robotsText {
+		t.Errorf("robots.txt: %q", got)
 	}
 }

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/ua-parser/uap-go/uaparser"
 
 	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/catalog"
@@ -115,7 +114,7 @@ func testKeys(t testing.TB, workspaces ...string) *token.Keyring {
 // definitions are parsed once for all tests.
 var definitions = sync.OnceValues(loadDefinitions)
 
-func testDefinitions(t testing.TB) *uaparser.Parser {
+func testDefinitions(t testing.TB) *agentDefinitions {
 	t.Helper()
 	p, err := definitions()
 	if err != nil {

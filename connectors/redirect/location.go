@@ -2,12 +2,25 @@ package redirect
 
 import "strings"
 
-// stripQuery returns a destination without query and fragment, as the click records it.
-func stripQuery(destination string) string {
+// bareDestination returns a destination as the click records it: without query and
+// fragment, and without user and password. Any of them may hold secrets.
+func bareDestination(destination string) string {
 	if i := strings.IndexAny(destination, "?#"); i >= 0 {
-		return destination[:i]
+		destination = destination[:i]
 	}
-	return destination
+	scheme, rest, ok := strings.Cut(destination, "://")
+	if !ok {
+		return destination
+	}
+	authority, path := rest, ""
+	if i := strings.IndexByte(rest, '/'); i >= 0 {
+		authority, path = rest[:i], rest[i:]
+	}
+	i := strings.LastIndexByte(authority, '@')
+	if i < 0 {
+		return destination
+	}
+	return scheme + "://" + authority[i+1:] + path
 }
 
 // addParameters adds parameters to a destination before its first #. It joins them with

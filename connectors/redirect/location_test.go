@@ -41,6 +41,28 @@ func TestAddParameters(t *testing.T) {
 	f("https://a.com/?a#f", "https://a.com/?a&nim_ct=T#f", "", tok)
 }
 
+// Promise: what may hold a secret is in no click: user, password, query, fragment.
+func TestBareDestination(t *testing.T) {
+	f := func(destination, want string) {
+		t.Helper()
+		if got := bareDestination(destination); got != want {
+			t.Errorf("%q: got %q, want %q", destination, got, want)
+		}
+	}
+	f("https://user:pa%3Ass@intern.acme.com/x?y=1", "https://intern.acme.com/x")
+	f("https://user@a.com", "https://a.com")
+	f("https://u:p@q@a.com:8443/@x#y", "https://a.com:8443/@x")
+	f("https://a.com/@x/y?u@b", "https://a.com/@x/y")
+	f("https://a.com?x=u@b", "https://a.com")
+	f("https://a.com#u@b", "https://a.com")
+	f("acme://u:p@open/x", "acme://open/x")
+	f("mailto:sales@acme.com?subject=x", "mailto:sales@acme.com")
+	f("tel:+4930", "tel:+4930")
+	if n := testing.AllocsPerRun(100, func() { bareDestination("https://shop.acme.com/a?b=1") }); n != 0 {
+		t.Errorf("a plain destination costs %v allocations", n)
+	}
+}
+
 // Property: without the added parameter and its separator, every byte of the
 // destination is there, in its place.
 func TestAddParametersPreservesEveryByte(t *testing.T) {

@@ -149,6 +149,7 @@ type handlerMetrics struct {
 	responses          map[int]prometheus.Counter // by HTTP status
 	duration           prometheus.Histogram       // seconds
 	keyless            prometheus.Counter         // clicks without token for lack of a key
+	prefetches         prometheus.Counter         // declined
 	textsTruncated     prometheus.Counter
 	userAgentsParsed   prometheus.Counter
 	userAgentsUnparsed prometheus.Counter
@@ -166,6 +167,8 @@ func newHandlerMetrics(reg prometheus.Registerer, statuses ...int) *handlerMetri
 		}),
 		keyless: newCounter("partners_redirect_clicks_without_key_total",
 			"Clicks whose visitor got no token because the workspace has no token key."),
+		prefetches: newCounter("partners_redirect_prefetches_declined_total",
+			"Requests of browsers that fetch or render ahead, answered 503 without a click."),
 		textsTruncated: newCounter("partners_redirect_texts_truncated_total",
 			"Texts that were truncated so that a click fits its record."),
 		userAgentsParsed: newCounter("partners_redirect_user_agents_parsed_total",
@@ -176,7 +179,7 @@ func newHandlerMetrics(reg prometheus.Registerer, statuses ...int) *handlerMetri
 	for _, status := range statuses {
 		m.responses[status] = responses.WithLabelValues(strconv.Itoa(status))
 	}
-	registerCollectors(reg, responses, m.duration, m.keyless, m.textsTruncated, m.userAgentsParsed,
-		m.userAgentsUnparsed)
+	registerCollectors(reg, responses, m.duration, m.keyless, m.prefetches, m.textsTruncated,
+		m.userAgentsParsed, m.userAgentsUnparsed)
 	return m
 }

@@ -67,7 +67,7 @@ func TestUserAgents(t *testing.T) {
 	f("curl/8.5.0", "other", "Other", "curl", "tool")
 	f("python-requests/2.31.0", "other", "Other", "Python Requests", "tool")
 	f("Go-http-client/1.1", "other", "Other", "Go-http-client", "tool")
-	f("complete garbage", "other", "Other", "Other", "")
+	f("complete garbage", "other", "Other", "Other", "tool")
 	f("", "other", "Other", "Other", "")
 }
 
@@ -81,11 +81,6 @@ func TestBots(t *testing.T) {
 		}
 	}
 	f("Accept", "text/html", "")
-	f("Sec-Purpose", "prefetch;prerender", "prefetch")
-	f("Sec-Purpose", "prefetch", "prefetch")
-	f("Purpose", "Prefetch", "prefetch")
-	f("X-Moz", "prefetch", "prefetch")
-	f("X-Purpose", "preview", "prefetch")
 	f("Purpose", "other", "")
 	f("User-Agent", "", "no_user_agent")
 	f("User-Agent", "   ", "no_user_agent")

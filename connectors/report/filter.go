@@ -18,6 +18,7 @@ type Filter struct {
 	Verdict  []string      // verdicts, any of them
 	Review   []string      // review states, any of them
 	ByClick  bool          // events are on the day of their click, not on their own
+	People   bool          // Clicks counts those of people alone
 }
 
 // Page is a part of a list.

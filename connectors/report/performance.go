@@ -15,7 +15,7 @@ import (
 
 // Counts are numbers of clicks and events.
 type Counts struct {
-	Clicks        uint64 `ch:"clicks" json:"clicks"`                 // all, once each
+	Clicks        uint64 `ch:"clicks" json:"clicks"`                 // all, once each; Filter.People: of people
 	HumanClicks   uint64 `ch:"human_clicks" json:"human_clicks"`     // by no known bot
 	TokenedClicks uint64 `ch:"tokened_clicks" json:"tokened_clicks"` // whose token the merchant was shown
 	Leads         uint64 `ch:"leads" json:"leads"`                   // attributed
@@ -148,8 +148,12 @@ func (f Filter) linesQuery(workspace string) (query string, args []any) {
 	f.addDimensions(c)
 	f.addDays(c, "day")
 	c.args = append(c.args, f.zoneArg())
+	days := "partner_days(tz = {tz:String})"
+	if f.People {
+		days = "(SELECT * REPLACE (human_clicks AS clicks) FROM " + days + ")"
+	}
 	if !f.selectsEvents() {
-		return "SELECT * FROM partner_days(tz = {tz:String}) WHERE " + c.sql(), c.args
+		return "SELECT * FROM " + days + " WHERE " + c.sql(), c.args
 	}
 	events := &condition{} // these arguments have the names and values of those above
 	events.and("workspace_id = {w:String}")
@@ -167,7 +171,7 @@ FROM
 	SELECT
 		workspace_id, day, partner_id, program_id, link_id, '' AS currency, toUInt8(0) AS exponent,
 		` + selectSummed(func(c summedColumn) string { return c.ofClicks }) + `
-	FROM partner_days(tz = {tz:String})
+	FROM ` + days + `
 	WHERE clicks > 0 AND ` + c.sql() + `
 	UNION ALL
 	SELECT

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -68,9 +69,11 @@ type Workspace struct {
 	Timezone       string            `json:"timezone"`        // IANA name; days of reports and exports
 	Domains        []string          `json:"domains"`         // each belongs to this workspace only
 	Aliases        map[string]string `json:"aliases"`         // host → the domain as which it answers
-	Programs       []Program         `json:"-"`
-	Partners       []Partner         `json:"-"`
-	Links          []Link            `json:"-"`
+	// how domains answer beside their links, by domain; without those of the default
+	Settings map[string]DomainSettings `json:"-"`
+	Programs []Program                 `json:"-"`
+	Partners []Partner                 `json:"-"`
+	Links    []Link                    `json:"-"`
 
 	src *sourceFile // where it was read from; nil if it was made in Go or comes from a record
 }
@@ -171,6 +174,7 @@ type Link struct {
 // It does not change.
 type Catalog struct {
 	workspaces []Workspace // by id
+	warnings   []*Problem
 }
 
 // New checks workspaces, from Go or from several calls of [Parse], against all rules,
@@ -184,12 +188,18 @@ func New(workspaces []Workspace) (*Catalog, error) {
 	if err := joinProblems(checkWorkspaces(own)); err != nil {
 		return nil, err
 	}
+	warnings := findWarnings(own)
 	for i := range own {
 		own[i].src = nil // frees the syntax tree
 	}
 	slices.SortFunc(own, func(a, b Workspace) int { return strings.Compare(a.ID, b.ID) })
-	return &Catalog{workspaces: own}, nil
+	return &Catalog{workspaces: own, warnings: warnings}, nil
 }
+
+// Warnings returns what the catalog may have and its owner probably does not want: tracked
+// links whose token is withheld, passwords in destinations, links that lead to other
+// links. They stand in the order of the workspaces that [New] got.
+func (c *Catalog) Warnings() []*Problem { return slices.Clone(c.warnings) }
 
 // Workspaces returns a copy of the workspaces, sorted by id.
 func (c *Catalog) Workspaces() []Workspace {
@@ -203,6 +213,7 @@ func (c *Catalog) Workspaces() []Workspace {
 func cloneWorkspace(w *Workspace) Workspace {
 	c := *w
 	c.Domains = slices.Clone(w.Domains)
+	c.Settings = maps.Clone(w.Settings)
 	c.Programs = slices.Clone(w.Programs)
 	c.Partners = slices.Clone(w.Partners)
 	c.Links = slices.Clone(w.Links)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/nimriz/partners/schemas/calendar"
 	"github.com/nimriz/partners/schemas/currency"
+	"golang.org/x/text/unicode/norm"
 )
 
 // Limits. A click copies all of these into a record of at most 512 bytes.
@@ -44,6 +44,7 @@ var formerRewardUnits = []string{"CLF", "XAG", "XAU", "XDR"}
 // problem of each path: the others often only follow from it.
 type checker struct {
 	src      *sourceFile // nil if the workspace was not read from a file
+	stored   bool        // a record of the topic, which an earlier release may have accepted
 	problems []*Problem
 	reported map[string]bool // paths of problems
 }
@@ -80,6 +81,7 @@ func checkWorkspaces(workspaces []Workspace) []*Problem {
 		c.checkWorkspace(w, at)
 		c.checkItems(w, at)
 		c.checkReferences(w, at)
+		c.checkDomains(w, at)
 		c.checkUnique(ids, w.ID, at.field("id"), "workspace id")
 		for j, domain := range w.Domains {
 			c.checkUnique(hosts, domain, at.field("domains").item(j), "host")
@@ -89,7 +91,7 @@ func checkWorkspaces(workspaces []Workspace) []*Problem {
 		}
 		problems = append(problems, c.problems...)
 	}
-	return problems
+	return append(problems, checkLoops(workspaces)...)
 }
 
 func workspacePath(w *Workspace, i int) *fieldPath {
@@ -243,12 +245,10 @@ func (c *checker) checkPartner(p *Partner, at *fieldPath) {
 func (c *checker) checkLink(l *Link, at *fieldPath) {
 	c.checkID(l.ID, at.field("id"), true)
 	c.checkHost(l.Domain, at.field("domain"))
-	if text := slugProblem(l.Slug); text != "" {
+	if text := c.slugProblem(l.Slug); text != "" {
 		c.addProblem(at.field("slug"), "%s", text)
 	}
-	if text := destinationProblem(l.Destination); text != "" {
-		c.addProblem(at.field("destination"), "%s", text)
-	}
+	c.checkDestination(l.Destination, at.field("destination"))
 	c.checkOneOf(l.Token, at.field("token"), "token", TokenAuto, TokenAlways, TokenNever)
 	c.checkOneOf(l.Status, at.field("status"), "status", StatusActive, StatusArchived)
 	c.checkID(l.Partner, at.field("partner"), false)
@@ -265,6 +265,23 @@ func (c *checker) checkLink(l *Link, at *fieldPath) {
 	}
 	c.checkPrintable(l.Experiment, at.field("experiment"), maxExperiment)
 	c.checkPrintable(l.Variant, at.field("variant"), maxExperiment)
+}
+
+func (c *checker) slugProblem(s string) string {
+	if c.stored {
+		return storedSlugProblem(s)
+	}
+	return slugProblem(s)
+}
+
+func (c *checker) checkDestination(s string, at *fieldPath) {
+	problem := destinationProblem
+	if c.stored {
+		problem = storedDestinationProblem
+	}
+	if text := problem(s); text != "" {
+		c.addProblem(at, "%s", text)
+	}
 }
 
 func (c *checker) checkID(s string, at *fieldPath, required bool) {
@@ -394,9 +411,26 @@ func overHundred(s string) bool {
 	return len(whole) == 3 && (whole > "100" || strings.Trim(fraction, "0") != "")
 }
 
-// slugProblem refuses slugs that a browser would not request as they are: it drops
-// fragments and resolves dots.
+// slugProblem refuses slugs that people cannot type, that a redirector keeps for itself,
+// or that two spellings have.
 func slugProblem(s string) string {
+	if text := storedSlugProblem(s); text != "" {
+		return text
+	}
+	switch nfc := norm.NFC.String(s); {
+	case strings.Contains(s, "%"):
+		return fmt.Sprintf("slug %q must not contain %%: typed as it is, it is no valid URL", s)
+	case strings.HasPrefix(s, "-/"):
+		return fmt.Sprintf("slug %q: addresses under -/ are reserved", s)
+	case nfc != s:
+		return fmt.Sprintf("slug %+q is decomposed Unicode (NFD): write it as %q (NFC)", s, nfc)
+	}
+	return ""
+}
+
+// storedSlugProblem refuses slugs that a browser would not request as they are: it drops
+// fragments and resolves dots. Records of the topic are held to no more than that.
+func storedSlugProblem(s string) string {
 	switch {
 	case s == "":
 		return "required"
@@ -411,33 +445,6 @@ func slugProblem(s string) string {
 		if part == "" || part == "." || part == ".." {
 			return fmt.Sprintf("slug %q must not begin or end with /, nor have an empty, . or .. part", s)
 		}
-	}
-	return ""
-}
-
-// destinationProblem refuses a destination that cannot be sent byte for byte in a
-// Location header, and schemes that would run code when a visitor clicks the link in
-// the response's HTML.
-func destinationProblem(s string) string {
-	switch {
-	case s == "":
-		return "required"
-	case len(s) > maxDestination:
-		return fmt.Sprintf("destination has %d bytes, at most %d are allowed", len(s), maxDestination)
-	case !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool {
-		return unicode.IsControl(r) || unicode.IsSpace(r)
-	}):
-		return fmt.Sprintf("destination %q has a space or control character: percent-encode it", s)
-	}
-	u, err := url.Parse(s)
-	if err != nil {
-		return fmt.Sprintf("bad destination: %v", err)
-	}
-	if u.Scheme == "" || u.Hostname() == "" {
-		return fmt.Sprintf("destination %q must be an absolute URL with scheme and host", s)
-	}
-	if slices.Contains([]string{"javascript", "vbscript", "data"}, u.Scheme) {
-		return fmt.Sprintf("destination %q: scheme %s could run code", s, u.Scheme)
 	}
 	return ""
 }

@@ -17,7 +17,10 @@
 //     reported at once, each as FILE:LINE:COL: PATH: TEXT (see [Problem]).
 //   - An accepted catalog fits the click record: ids and keys have at most 40
 //     characters, slugs 128 bytes, names 200 characters. Records from the topic pass
-//     the same checks as files.
+//     the same checks as files, but for those on slugs and destinations that came
+//     later: what an earlier release accepted stays readable.
+//   - A destination that leads back to itself through the files' own domains is refused.
+//     [Catalog.Warnings] says what is allowed and probably not wanted.
 //   - Records are deterministic: the same catalog gives the same bytes, so comparing
 //     bytes shows whether a record has changed.
 //   - Ids are never reused. [Diff] refuses to move a link's id to another address, to
@@ -34,7 +37,8 @@
 //
 //	workspace/{w}         {"id","name","plan","access":{…},"token_parameter","timezone",
 //	                       "domains":[…],"aliases":{…}}
-//	domain/{host}         {"host","domain","workspace","status"}
+//	domain/{host}         {"host","domain","workspace","status","root","not_found",
+//	                       "slug_case"}
 //	program/{w}/{id}      {"workspace","id","key","name","status","window_ms",
 //	                       "follow_ms","one_sale_per_order","reward":{…},"utm":{…}}
 //	partner/{w}/{id}      {"workspace","id","key","name","relationship","lifecycle"}
@@ -45,7 +49,8 @@
 //
 // In domain/{host}, domain is the host itself, or the domain that it is an alias of.
 // Every record has all of its fields, except the three reward fields, assigned_at,
-// follow_ms and one_sale_per_order, which are left out if they are not set. Readers
+// follow_ms, one_sale_per_order and the last three of domain/{host}, which are left out
+// if they are not set. Readers
 // ignore unknown fields, so fields can be added; the meaning of a field never changes.
 // An empty value (a tombstone) removes the record; this package never writes one.
 //

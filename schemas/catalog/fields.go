@@ -34,7 +34,7 @@ func workspaceFields(w *Workspace) fieldTable {
 		access,
 		nonEmptyTextField("token_parameter", &w.TokenParameter),
 		nonEmptyTextField("timezone", &w.Timezone),
-		valueField("domains", &w.Domains, (*decoder).readTextList, formatTextList),
+		domainsField("domains", w),
 		valueField("aliases", &w.Aliases, (*decoder).readTextMap, formatTextMap),
 		listField("programs", &w.Programs, programFields),
 		listField("partners", &w.Partners, partnerFields),

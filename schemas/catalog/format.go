@@ -68,15 +68,6 @@ func formatText(s string) string {
 	return quoteScalar(s)
 }
 
-// formatTextList writes an empty list, too: a workspace without domains should show it.
-func formatTextList(texts []string) string {
-	quoted := make([]string, len(texts))
-	for i, text := range texts {
-		quoted[i] = quoteScalar(text)
-	}
-	return "[" + strings.Join(quoted, ", ") + "]"
-}
-
 func formatTextMap(texts map[string]string) string {
 	if len(texts) == 0 {
 		return ""

@@ -19,10 +19,11 @@ type Entry struct {
 // Host is the record domain/{host}: which workspace owns a host, and as which domain it
 // answers.
 type Host struct {
-	Host      string `json:"host"`      // as [NormalizeHost] gives it
-	Domain    string `json:"domain"`    // whose links it serves: itself, or the domain it is an alias of
-	Workspace string `json:"workspace"` // id of the owner
-	Status    string `json:"status"`    // active, archived
+	Host           string `json:"host"`      // as [NormalizeHost] gives it
+	Domain         string `json:"domain"`    // whose links it serves: itself, or the domain it is an alias of
+	Workspace      string `json:"workspace"` // id of the owner
+	Status         string `json:"status"`    // active, archived
+	DomainSettings        // the domain's
 }
 
 // The records of programs, partners and links have the id of their workspace beside
@@ -71,10 +72,10 @@ func (c *Catalog) Entries() []Entry {
 		w := &c.workspaces[i]
 		put(kindWorkspace+"/"+w.ID, w)
 		for _, d := range w.Domains {
-			put(kindDomain+"/"+d, Host{Host: d, Domain: d, Workspace: w.ID, Status: StatusActive})
+			put(kindDomain+"/"+d, Host{d, d, w.ID, StatusActive, w.Settings[d]})
 		}
 		for _, host := range slices.Sorted(maps.Keys(w.Aliases)) {
-			put(kindDomain+"/"+host, Host{Host: host, Domain: w.Aliases[host], Workspace: w.ID, Status: StatusActive})
+			put(kindDomain+"/"+host, Host{host, w.Aliases[host], w.ID, StatusActive, w.Settings[w.Aliases[host]]})
 		}
 		for _, p := range w.Programs {
 			put(kindProgram+"/"+w.ID+"/"+p.ID, programRecord{w.ID, p})
@@ -123,7 +124,7 @@ func (r *record) ownerID() string {
 func decodeRecord(key string, value []byte) (*record, error) {
 	var (
 		r     record
-		c     checker
+		c     = checker{stored: true}
 		want  string
 		owner string
 		err   error
@@ -146,6 +147,7 @@ func decodeRecord(key string, value []byte) (*record, error) {
 		c.checkHost(r.host.Host, (*fieldPath)(nil).field("host"))
 		c.checkHost(r.host.Domain, (*fieldPath)(nil).field("domain"))
 		c.checkOneOf(r.host.Status, (*fieldPath)(nil).field("status"), "status", StatusActive, StatusArchived)
+		c.checkDomainSettings(r.host.DomainSettings, nil)
 	case kindProgram:
 		r.program = new(programRecord)
 		err = json.Unmarshal(value, r.program)

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // LookupResult says whether [View.Lookup] found an address.
@@ -62,6 +64,7 @@ type viewState struct {
 	partners   map[workspaceKey]*cell[Partner]
 	hosts      map[string]*hostCell            // by [NormalizeHost]
 	domains    map[string]map[string]*linkCell // domain → slug → link
+	folded     map[string]map[string]*linkCell // the same by foldSlug, of slugs that it changes
 }
 
 // storedRecord is a record as it came, for Save and Entries. A removed one has no
@@ -92,6 +95,7 @@ type hostCell struct {
 	cell[Host]
 	workspace *cell[Workspace]
 	links     map[string]*linkCell // of the domain as which the host answers, by slug
+	folded    map[string]*linkCell // viewState.folded of that domain
 }
 
 type linkCell struct {
@@ -114,6 +118,7 @@ func NewView() *View {
 		partners:   map[workspaceKey]*cell[Partner]{},
 		hosts:      map[string]*hostCell{},
 		domains:    map[string]map[string]*linkCell{},
+		folded:     map[string]map[string]*linkCell{},
 	}}
 }
 
@@ -177,7 +182,8 @@ func (v *View) storeRecord(r *record, offset int64) {
 		*cellOf(v.partners, workspaceKey{p.Workspace, p.ID}) = cell[Partner]{&p.Partner, offset}
 	case r.host != nil:
 		h := r.host
-		v.hosts[h.Host] = &hostCell{cell[Host]{h, offset}, cellOf(v.workspaces, h.Workspace), v.linksOf(h.Domain)}
+		v.hosts[h.Host] = &hostCell{cell[Host]{h, offset}, cellOf(v.workspaces, h.Workspace),
+			linksOf(v.domains, h.Domain), linksOf(v.folded, h.Domain)}
 	case r.link != nil:
 		l := r.link
 		c := &linkCell{cell: cell[linkRecord]{l, offset}}
@@ -187,7 +193,10 @@ func (v *View) storeRecord(r *record, offset int64) {
 		if l.Program != "" {
 			c.program = cellOf(v.programs, workspaceKey{l.Workspace, l.Link.Program})
 		}
-		v.linksOf(l.Domain)[l.Slug] = c
+		linksOf(v.domains, l.Domain)[l.Slug] = c
+		if folded := foldSlug(l.Slug); folded != l.Slug {
+			linksOf(v.folded, l.Domain)[folded] = c
+		}
 	}
 }
 
@@ -202,7 +211,11 @@ func (v *View) removeRecord(r *record, offset int64) {
 	case r.host != nil:
 		delete(v.hosts, r.host.Host)
 	case r.link != nil:
-		delete(v.linksOf(r.link.Domain), r.link.Slug)
+		links, folded := linksOf(v.domains, r.link.Domain), foldSlug(r.link.Slug)
+		if c := v.folded[r.link.Domain][folded]; c != nil && c == links[r.link.Slug] {
+			delete(v.folded[r.link.Domain], folded)
+		}
+		delete(links, r.link.Slug)
 	}
 }
 
@@ -216,17 +229,18 @@ func cellOf[K comparable, T any](m map[K]*T, key K) *T {
 	return c
 }
 
-func (v *View) linksOf(domain string) map[string]*linkCell {
-	links := v.domains[domain]
+func linksOf(domains map[string]map[string]*linkCell, domain string) map[string]*linkCell {
+	links := domains[domain]
 	if links == nil {
 		links = map[string]*linkCell{}
-		v.domains[domain] = links
+		domains[domain] = links
 	}
 	return links
 }
 
 // Lookup resolves an address. host is the Host header as received, see [NormalizeHost].
-// slug is matched exactly: the caller percent-decodes it and handles a trailing slash.
+// The caller percent-decodes slug and handles a trailing slash. A slug is matched exactly,
+// then in composed Unicode, then, with slug_case: ignore, in any case.
 // Resolved is also filled for an Archived address.
 func (v *View) Lookup(host, slug string) (Resolved, LookupResult) {
 	host = NormalizeHost(host)
@@ -236,7 +250,7 @@ func (v *View) Lookup(host, slug string) (Resolved, LookupResult) {
 	if h == nil {
 		return Resolved{}, Unknown
 	}
-	l := h.links[slug]
+	l := h.linkOf(slug)
 	// a link that the domain's former owner left behind does not count
 	if l == nil || l.value.Workspace != h.value.Workspace {
 		return Resolved{}, Unknown
@@ -270,6 +284,33 @@ func (v *View) Lookup(host, slug string) (Resolved, LookupResult) {
 		return r, Archived
 	}
 	return r, Active
+}
+
+// linkOf returns the link of a slug, or nil.
+func (h *hostCell) linkOf(slug string) *linkCell {
+	if l := h.links[slug]; l != nil {
+		return l
+	}
+	if l := h.links[norm.NFC.String(slug)]; l != nil || h.value.SlugCase != SlugCaseIgnore {
+		return l
+	}
+	folded := foldSlug(slug)
+	if l := h.links[folded]; l != nil {
+		return l
+	}
+	return h.folded[folded]
+}
+
+// Domain returns how an active host answers beside its links; false if the catalog does
+// not have it. host is as in [View.Lookup].
+func (v *View) Domain(host string) (DomainSettings, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	h := v.hosts[NormalizeHost(host)]
+	if h == nil || h.value.Status != StatusActive {
+		return DomainSettings{}, false
+	}
+	return h.value.DomainSettings, true
 }
 
 // withholdReason caches the reason for one parameter: the parameter is the same until
@@ -352,6 +393,9 @@ func (v *View) fillHosts(w *Workspace) {
 		if h := v.hosts[host].value; active(host) && h.Domain == host && !slices.Contains(w.Domains, host) {
 			w.Domains = append(w.Domains, host)
 		}
+	}
+	for _, domain := range w.Domains {
+		w.setDomain(domain, v.hosts[domain].value.DomainSettings)
 	}
 	for host, h := range v.hosts {
 		if active(host) && h.value.Domain != host && slices.Contains(w.Domains, h.value.Domain) {

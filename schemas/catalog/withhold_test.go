@@ -38,37 +38,69 @@ reserved_present  https://shop.acme.com/?nim_ct=1&X-Amz-Signature=2
 -                 https://shop.acme.com/?a=b?nim_ct=1
 -                 https://shop.acme.com/?%256eim_ct=1
 
-# signed_url: one name is enough
+# signed_url: what a name ends in
 signed_url        https://b.s3.amazonaws.com/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=ab
 signed_url        https://b.s3.amazonaws.com/k?x-amz-signature=ab
 signed_url        https://b.s3.amazonaws.com/k?X%2DAmz%2DSignature=ab
 signed_url        https://storage.googleapis.com/b/o?X-Goog-Signature=ab
+signed_url        https://bucket.oss-cn-hangzhou.aliyuncs.com/o?x-oss-signature-version=OSS4&x-oss-signature=ab
+signed_url        https://b.cos.ap-guangzhou.myqcloud.com/o?q-sign-algorithm=sha1&q-signature=ab
+signed_url        https://app.acme.com/unsubscribe/42?signature=6e8d3f2b1c
+signed_url        https://idp.acme.com/sso?SAMLRequest=ab&SigAlg=x&Signature=cd
+signed_url        https://api.acme.com/1?oauth_nonce=1&oauth_signature=ab
 signed_url        https://acme.com/?hmac=ab
--                 https://b.s3.amazonaws.com/k?X-Amz-Algorithm=AWS4-HMAC-SHA256
--                 https://acme.com/?hmac2=ab&q=hmac
-
-# signed_url: two names together
-signed_url        https://d1.cloudfront.net/x?Expires=1&Signature=ab&Key-Pair-Id=K
-signed_url        https://d1.cloudfront.net/x?Policy=p&Signature=ab&Key-Pair-Id=K
+signed_url        https://acme.com/?url_hmac=ab
+signed_url        https://acme.com/?hash=ab
+signed_url        https://acme.com/?wowzatokenhash=ab
+signed_url        https://acme.com/?auth_sig=ab
+signed_url        https://acme.com/?Signature=ab
 signed_url        https://a.blob.core.windows.net/c/b?sv=2024-01-01&sp=r&sig=ab
-signed_url        https://a.blob.core.windows.net/c/b?se=2026-01-01&sig=ab
-signed_url        https://bucket.oss.aliyuncs.com/o?OSSAccessKeyId=a&Expires=1&Signature=ab
+signed_url        https://d1.cloudfront.net/x?Policy=p&Signature=ab&Key-Pair-Id=K
+-                 https://b.s3.amazonaws.com/k?X-Amz-Algorithm=AWS4-HMAC-SHA256
+-                 https://acme.com/?hmac2=ab&q=hmac&signatures=2&hashtag=x
+-                 https://acme.com/?Key-Pair-Id=K&design=1&signup=1
+
+# signed_url: inside of a value
+signed_url        https://media.akamaized.net/v?hdnts=exp=1790000000~acl=/*~hmac=ab
+signed_url        https://media.akamaized.net/v?hdnts=exp%3D1790000000~acl%3D%2F*~hmac%3Dab
+signed_url        https://acme.com/?sign=q-sign-algorithm%3Dsha1%26q-signature%3Dab
+-                 https://acme.com/?q=hmac&x=a=b
+
+# signed_url: sign with its type
+signed_url        https://openapi.alipay.com/gateway.do?app_id=1&sign_type=RSA2&sign=ab
+signed_url        https://pay.acme.com/?signType=MD5&sign=ab
+signed_url        https://pay.acme.com/?sign-method=md5&sign=ab
+-                 https://acme.com/?sign=leo&experience=1
+-                 https://acme.com/?sign_type=RSA2
+
+# signed_url: a MAC beside an expiry
 signed_url        https://cdn.acme.com/v.mp4?token=ab&expires=1
 signed_url        https://cdn.acme.com/v.mp4?sign=ab&exp=1
-signed_url        https://acme.com/verify?signature=ab&expires_at=1
-signed_url        https://acme.com/verify?signature=ab&linkExpiration=1
 signed_url        https://acme.com/verify?token=ab&valid_until=1
--                 https://acme.com/?Signature=ab
--                 https://acme.com/?Key-Pair-Id=K
--                 https://acme.com/?sig=ab
--                 https://acme.com/?se=1&sv=2
+signed_url        https://acme.com/verify?token=ab&linkExpiration=1
+signed_url        https://cdn.acme.com/v?md5=_e4Nc3iduzkWRm01TBBNYw&expires=1790000000
+signed_url        https://cdn.acme.com/v?st=0cc175b9c0f1b6a831c399e269772661&e=1790000000
+signed_url        https://acme.com/?verify=1790000000-R3ZzbmxsSGx5ZTVtMzFyYWJkT3Q4bUFwOW8lM0Q
+signed_url        https://cdn.acme.com/?auth_key=1790000000-0-0-0cc175b9c0f1b6a831c399e269772661
+signed_url        https://acme.imgix.net/a.jpg?w=400&s=0cc175b9c0f1b6a831c399e269772661
+-                 https://acme.com/?s=shoes
 -                 https://acme.com/?token=ab
--                 https://acme.com/?sign=leo&experience=1
--                 https://acme.com/?expires=1
+-                 https://acme.com/?id=0cc175b9c0f1b6a831c399e269772661
+-                 https://acme.com/?expires=1&campaign=winter-sale-and-more-of-it
+-                 https://acme.com/?t=90&id=0cc175b9c0f1b6a831c399e269772661
+-                 https://acme.com/?se=1&sv=2
 
-# oauth
+# oauth, but not a state of a country and a coupon
 oauth             https://acme.com/cb?code=ab&state=cd
+oauth             https://acme.com/cb?code=SplxlOBeZQQYbYS6WxSbIA&state=xyz
+oauth             https://acme.com/cb?code=SplxlOBeZQQYbYS6WxSbIA&state=CA
+oauth             https://acme.com/cb?code=SAVE10&state=af0ifjsldkj
+oauth             https://acme.com/cb?code=1&state=2
 oauth             https://id.acme.com/authorize?response_type=code&state=cd&redirect_uri=https%3A%2F%2Facme.com
+-                 https://acme.com/?state=CA&code=SAVE10
+-                 https://acme.com/?code=WELCOME2026&state=New+York
+-                 https://acme.com/?code=save10&state=tx
+-                 https://acme.com/?code=SAVE10&state=NSW
 -                 https://acme.com/?state=CA
 -                 https://acme.com/?code=SPRING
 -                 https://acme.com/?redirect_uri=x&code=y

@@ -332,11 +332,6 @@ func (d *decoder) readTimestamp(n ast.Node, at *fieldPath) time.Time {
 	return t
 }
 
-func (d *decoder) readTextList(n ast.Node, at *fieldPath) (texts []string) {
-	d.eachItem(n, at, func(n ast.Node, at *fieldPath) { texts = append(texts, d.readText(n, at)) })
-	return texts
-}
-
 // readTextMap reads a mapping whose keys are of the file's own choice.
 func (d *decoder) readTextMap(n ast.Node, at *fieldPath) map[string]string {
 	texts := map[string]string{}

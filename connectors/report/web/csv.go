@@ -91,6 +91,9 @@ func csvName(ws *catalog.Workspace, list string, f report.Filter) string {
 
 func (s *Server) writeOutcomesCSV(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
 	f, err := parseFilter(ws, req.URL.Query())
+	if err == nil {
+		err = refuseClicks(f)
+	}
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,9 @@
 //
 // Filters are from, to (days, both inclusive, of occurred_at), partner, program, link
 // (ids), type, verdict, review (one or several, with commas) and basis=click,
-// which puts events on the day of their click. Lists take limit (1 to 1000) and cursor.
+// which puts events on the day of their click. clicks=human counts the clicks of people
+// alone in the column clicks; what a person is, connectors/redirect says.
+// Lists take limit (1 to 1000) and cursor.
 // Days are those of the workspace's timezone in the newest catalog, or with tz=UTC those
 // of UTC. They are the days of an export, and every answer names their zone.
 //

@@ -128,6 +128,11 @@ func setFilter(f *report.Filter, name, value string) (known bool, err error) {
 			err = badParameter(name, "%q is neither event nor click", value)
 		}
 		f.ByClick = value == "click"
+	case "clicks":
+		if value != "all" && value != "human" {
+			err = badParameter(name, "%q is neither all nor human", value)
+		}
+		f.People = value == "human"
 	default:
 		return false, nil
 	}
@@ -177,6 +182,14 @@ func refuseFilters(f report.Filter) error {
 	case f.ByClick:
 		return notFilterable("basis")
 	}
+	return refuseClicks(f)
+}
+
+// refuseClicks refuses the choice of clicks where none are counted.
+func refuseClicks(f report.Filter) error {
+	if f.People {
+		return notFilterable("clicks")
+	}
 	return nil
 }
 
@@ -220,6 +233,9 @@ func filterValues(f report.Filter) url.Values {
 	set("review", strings.Join(f.Review, ","))
 	if f.ByClick {
 		q.Set("basis", "click")
+	}
+	if f.People {
+		q.Set("clicks", "human")
 	}
 	if name := f.Zone.Name(); name == time.UTC.String() {
 		q.Set("tz", name)

@@ -75,6 +75,9 @@ func (s *Server) listPerformance(w http.ResponseWriter, req *http.Request, ws *c
 
 func (s *Server) listOutcomes(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
 	f, page, err := parseList(ws, req.URL.Query())
+	if err == nil {
+		err = refuseClicks(f)
+	}
 	if err != nil {
 		return err
 	}

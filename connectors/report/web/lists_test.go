@@ -69,6 +69,37 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// With clicks=human the clicks are those of people: in the rows, in rows that are added
+// up, and on the page. Nothing else changes.
+func checkPeople(t *testing.T, r *rig, all []report.Performance) {
+	t.Helper()
+	var clicks, people uint64
+	for _, row := range all {
+		clicks += row.Clicks
+		people += row.HumanClicks
+	}
+	if people == 0 || people >= clicks {
+		t.Fatalf("%d clicks, %d of people: nothing is shown", clicks, people)
+	}
+	for _, query := range []string{"", "&type=sale"} {
+		var got, sales, want uint64
+		for _, row := range rowsOf[report.Performance](r, "performance?limit=1000&clicks=human"+query).Rows {
+			got, sales = got+row.Clicks, sales+row.Sales
+		}
+		for _, row := range rowsOf[report.Performance](r, "performance?limit=1000"+query).Rows {
+			want += row.Sales
+		}
+		if got != people || sales != want {
+			t.Errorf("%s: %d clicks and %d sales, want %d and %d", query, got, sales, people, want)
+		}
+	}
+	if code, _, body := r.get("acme", "/?clicks=human&from=2026-03-01&to=2026-03-31"); code != 200 ||
+		!strings.Contains(body, fmt.Sprintf("<dd>%d<small>%[1]d by people", people)) ||
+		strings.Contains(body, "outcomes.csv?clicks") {
+		t.Errorf("the page: %d, without %d clicks", code, people)
+	}
+}
+
 // The rows, added up as the report does for filters, are what the rollup says; and each
 // filter selects what its name says.
 func TestFiltersAgree(t *testing.T) {
@@ -78,6 +109,7 @@ func TestFiltersAgree(t *testing.T) {
 	if a, b := fmt.Sprint(texts(rollup.Rows)), fmt.Sprint(texts(rows.Rows)); a != b {
 		t.Errorf("the rollup and the rows differ:\n%s\n%s", a, b)
 	}
+	checkPeople(t, r, rollup.Rows)
 	all := rowsOf[conversion](r, "outcomes?limit=1000").Rows
 	count := func(keep func(*conversion) bool) (n int) {
 		for i := range all {

@@ -116,6 +116,7 @@ func TestEveryParameterIsDescribed(t *testing.T) {
 		"verdict":  "attributed,reversed",
 		"review":   "review",
 		"basis":    "click",
+		"clicks":   "human",
 		"tz":       "UTC",
 		"limit":    "3",
 		"event_id": "e1",

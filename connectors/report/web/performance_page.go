@@ -30,6 +30,7 @@ type performancePage struct {
 	Zones      []option            // of the form; nil: there is one only
 	Choices    []choice            // of the form
 	Basis      string              // event or click
+	People     bool                // only people's clicks are counted
 	Error      string              // of a parameter; the page then shows the default
 	Partners   []partnerLine       // the most sales first
 	Total      partnerLine         // of all partners
@@ -158,6 +159,9 @@ func (s *Server) fillPerformance(ctx context.Context, p *performancePage, ws *ca
 	if p.Links, err = s.readTopLinks(ctx, ws.ID, f, links); err != nil {
 		return err
 	}
+	if f.People {
+		p.hideCoverage()
+	}
 	if p.ShowEvents {
 		events, err := s.reader.RecentEvents(ctx, ws.ID, f, pageEvents+1)
 		if err != nil {
@@ -208,10 +212,12 @@ func (p *performancePage) setLinks(ws *catalog.Workspace, f report.Filter) {
 	if f.ByClick {
 		p.Basis = "click"
 	}
+	p.People = f.People
 	lists := "/v1/workspaces/" + url.PathEscape(ws.ID)
-	query := filterValues(f).Encode()
-	p.Rows = lists + "/outcomes.csv?" + query
-	p.CSV = lists + "/performance.csv?" + query
+	query := filterValues(f)
+	p.CSV = lists + "/performance.csv?" + query.Encode()
+	query.Del("clicks")
+	p.Rows = lists + "/outcomes.csv?" + query.Encode()
 	p.CanExport = ws.Access.Exports
 	p.ShowEvents = ws.Access.ConversionReporting
 }
@@ -323,6 +329,18 @@ func (l *partnerLine) finish(money moneyTotals) {
 	l.Money = money.lines()
 	l.Rate = formatPercent(l.Sales, l.Clicks)
 	l.Coverage = formatPercent(l.TokenedClicks, l.Clicks)
+}
+
+// hideCoverage leaves out the share of clicks with a token: the rollup does not know it of
+// people's clicks.
+func (p *performancePage) hideCoverage() {
+	p.Total.Coverage = formatPercent(0, 0)
+	for i := range p.Partners {
+		p.Partners[i].Coverage = p.Total.Coverage
+	}
+	for i := range p.Links {
+		p.Links[i].Coverage = p.Total.Coverage
+	}
 }
 
 // readTopLinks returns the links with the most sales, leads and clicks.

@@ -38,7 +38,7 @@ INSERT INTO catalog_versions (workspace_id, kind, key, json, src_partition, src_
 	('acme', 'link', 'link/go.acme.com/s0', '{"id":"l0","workspace":"acme"}', 0, 7);
 INSERT INTO clicks (workspace_id, click_token, clicked_at, link_id, domain, slug, partner_id, program_id, token_status, token_reason, is_bot, src_partition, src_offset)
 	SELECT if(number % 5 = 0, 'globex', 'acme'), concat('tok', toString(number)), toDateTime64('2026-03-01 12:00:00', 3, 'UTC') + 3600 * number, concat('l', toString(number % 3)), 'go.acme.com', concat('s', toString(number % 3)),
-		concat('p', toString(number % 2)), if(number % 2 = 0, 'g0', ''), if(number % 7 = 0, 'withheld', 'appended'), if(number % 7 = 0, 'signed_url', ''), number % 10 = 0, 0, number FROM numbers(300);
+		concat('p', toString(number % 2)), if(number % 2 = 0, 'g0', ''), if(number % 7 = 0, 'withheld', 'appended'), if(number % 7 = 0, 'signed_url', ''), number % 10 IN (0, 2), 0, number FROM numbers(300);
 INSERT INTO rejections (workspace_id, event_id, received_at, status, code, src_partition, src_offset) VALUES ('acme', 'bad', '2026-03-05 12:00:00', 400, 'amount_invalid', 0, 0);
 INSERT INTO progress (partition, at, clicks_max_at, conversions_max_at, waiting, caught_up, src_partition, src_offset) VALUES (0, '2026-03-20 11:59:59', '2026-03-20 11:59:50', '2026-03-20 11:59:50', 9173, 1, 0, 0);
 INSERT INTO conversions (workspace_id, event_id, click_token, type, occurred_at, received_at, src_partition, src_offset)
