@@ -179,14 +179,18 @@ func startGateway(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("GATEWAY", srv.URL)
 }
 
-// registry [crowded] [incompatible] starts a schema registry at $REGISTRY. A crowded
-// one has assigned ids to other subjects; an incompatible one refuses the outcomes.
+// registry [crowded] [clashing] [incompatible] starts a schema registry at $REGISTRY. A
+// crowded one has assigned ids to other subjects, a clashing one only the first; an
+// incompatible one refuses the outcomes.
 // (The fake accepts everything by default.)
 func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	reg := srfake.New()
 	ts.Defer(reg.Close)
 	if slices.Contains(args, "crowded") {
 		reg.SeedSchema("others-value", 1, 20, sr.Schema{Schema: `"string"`})
+	}
+	if slices.Contains(args, "clashing") {
+		reg.SeedSchema("others-value", 1, 1, sr.Schema{Schema: `"string"`})
 	}
 	if slices.Contains(args, "incompatible") {
 		reg.Intercept(func(w http.ResponseWriter, r *http.Request) bool {

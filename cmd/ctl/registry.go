@@ -16,6 +16,8 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sr"
 )
 
@@ -103,8 +105,10 @@ func isNotFound(err error) bool {
 }
 
 // registerMissing registers the schemas that have no id yet, and writes all ids to
-// file. Without a file, the ids must equal the built-in ones.
-func (r *registry) registerMissing(ctx context.Context, plan []subjectSchema, file string) (lines []string, err error) {
+// file. Without a file, the ids must equal the built-in ones. used is whether our topics
+// have ever held a record in Avro.
+func (r *registry) registerMissing(
+	ctx context.Context, plan []subjectSchema, file string, used bool) (lines []string, err error) {
 	var ids []event.ID
 	for _, s := range plan {
 		if s.id == 0 {
@@ -122,50 +126,84 @@ func (r *registry) registerMissing(ctx context.Context, plan []subjectSchema, fi
 		}
 		return lines, nil
 	}
-	written, err := writeIDs(file, ids)
-	if written {
-		lines = append(lines, fmt.Sprintf("wrote %d schema ids to %s: give this file to all daemons", len(ids), file))
+	count, err := writeIDs(file, ids, used)
+	if count > 0 {
+		lines = append(lines, fmt.Sprintf("wrote %d schema ids to %s: give this file to all daemons", count, file))
 	}
 	return lines, err
 }
 
-// writeIDs adds ids to a lock file. Ids that the file has already stay before the new
-// ones: their records must stay readable, and writers use the last id of a record.
-func writeIDs(file string, ids []event.ID) (written bool, err error) {
+// writeIDs adds ids to a lock file, and returns how many the file then has, or 0 if it
+// is as it was. Ids that the file has already stay before the new ones: their records
+// must stay readable, and writers use the last id of a record. A new file has the
+// built-in ids first: until now the daemons have written with them.
+func writeIDs(file string, ids []event.ID, used bool) (count int, err error) {
 	old, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("-schema-ids: %w", err)
+		return 0, fmt.Errorf("-schema-ids: %w", err)
 	}
-	var all []event.ID
-	if len(bytes.TrimSpace(old)) > 0 {
-		have, err := event.ParseIDs(old)
-		if err != nil {
-			return false, fmt.Errorf("-schema-ids %s: %w", file, err)
-		}
-		for _, id := range have {
-			i := slices.IndexFunc(ids, func(x event.ID) bool { return x.ID == id.ID })
-			if i >= 0 && ids[i] != id {
-				return false, fmt.Errorf("-schema-ids %s: id %d is %s version %d in the file and %s version %d in the "+
-					"registry: records with this id would be ambiguous",
-					file, id.ID, id.Record, id.Version, ids[i].Record, ids[i].Version)
-			}
-			if i < 0 {
-				all = append(all, id)
-			}
+	have := event.DefaultIDs()
+	isNew := len(bytes.TrimSpace(old)) == 0
+	if !isNew {
+		if have, err = event.ParseIDs(old); err != nil {
+			return 0, fmt.Errorf("-schema-ids %s: %w", file, err)
 		}
 	}
-	all = append(all, ids...)
+	all, err := mergeIDs(have, ids)
+	switch {
+	case err != nil && !isNew:
+		return 0, fmt.Errorf("-schema-ids %s: in the file %w", file, err)
+	case err != nil && used:
+		return 0, fmt.Errorf("-schema-ids %s: among the built-in ids, with which the topics' records are written, "+
+			"%w. Nothing was written to the file. Use a registry that has not given these ids yet, or import our "+
+			"schemas into it in mode IMPORT under the built-in ids", file, err)
+	case err != nil: // no record has a built-in id
+		all = ids
+	}
 	if _, err := event.NewCodec(all); err != nil {
-		return false, fmt.Errorf("-schema-ids %s: %w", file, err)
+		return 0, fmt.Errorf("-schema-ids %s: %w", file, err)
 	}
 	text, err := encodeLockFile(all)
 	if err != nil || bytes.Equal(old, text) {
-		return false, err
+		return 0, err
 	}
 	if err := renameio.WriteFile(file, text, 0o644); err != nil {
-		return false, fmt.Errorf("-schema-ids: %w", err)
+		return 0, fmt.Errorf("-schema-ids: %w", err)
 	}
-	return true, nil
+	return len(all), nil
+}
+
+// mergeIDs returns the ids of have that registered lacks, then registered. No id may
+// mean two records.
+func mergeIDs(have, registered []event.ID) ([]event.ID, error) {
+	var all []event.ID
+	for _, id := range have {
+		i := slices.IndexFunc(registered, func(x event.ID) bool { return x.ID == id.ID })
+		if i >= 0 && registered[i] != id {
+			return nil, fmt.Errorf("id %d is %s version %d, and in the registry %s version %d: records with this id "+
+				"would be ambiguous", id.ID, id.Record, id.Version, registered[i].Record, registered[i].Version)
+		}
+		if i < 0 {
+			all = append(all, id)
+		}
+	}
+	return append(all, registered...), nil
+}
+
+// haveHeldRecords returns whether a record was ever written to a topic whose records
+// have schema ids. Deleted ones count: journeys keep copies of them.
+func haveHeldRecords(ctx context.Context, cl *kgo.Client, cfg kafka.Config) (bool, error) {
+	var names []string
+	for _, name := range topicsBySchema() {
+		names = append(names, cfg.Topic(name))
+	}
+	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, names...)
+	if err = errors.Join(err, ends.Error()); err != nil {
+		return false, fmt.Errorf("listing the ends of the topics with schema ids: %w", err)
+	}
+	used := false
+	ends.Each(func(o kadm.ListedOffset) { used = used || o.Offset > 0 })
+	return used, nil
 }
 
 // encodeLockFile returns a lock file with one id per line.

@@ -88,7 +88,7 @@ func (t *topicsFlags) applyTopics(ctx context.Context, c *call) error {
 		lines, err := setup.Topics(ctx, t.kafka, t.want, c.log)
 		if err == nil && reg != nil {
 			var published []string
-			published, err = reg.registerMissing(ctx, plan, t.schemaIDs)
+			published, err = t.publishSchemas(ctx, reg, plan)
 			lines = append(lines, published...)
 		}
 		for _, line := range lines { // also those before an error
@@ -99,6 +99,20 @@ func (t *topicsFlags) applyTopics(ctx context.Context, c *call) error {
 		}
 		return err
 	})
+}
+
+func (t *topicsFlags) publishSchemas(
+	ctx context.Context, reg *registry, plan []subjectSchema) (lines []string, err error) {
+	cl, err := kafka.NewClient(t.kafka, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	used, err := haveHeldRecords(ctx, cl, t.kafka)
+	if err != nil {
+		return nil, err
+	}
+	return reg.registerMissing(ctx, plan, t.schemaIDs, used)
 }
 
 func defineAdoptFlags(fs *flag.FlagSet) func(context.Context, *call) error {
