@@ -211,7 +211,8 @@ func benchChild(mode string) error {
 			if err != nil {
 				return err
 			}
-			shipper, err := NewShipper(spool, client, topic.Clicks, Partitions(topic.OneEpoch(kafkatest.Partitions)), nil,
+			partition := Partitions(topic.OneEpoch(kafkatest.Partitions))
+			shipper, err := NewShipper(spool, client, topic.Clicks, partition, nil,
 				codec, nil, discardLog(), nil)
 			if err != nil {
 				return err

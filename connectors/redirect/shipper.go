@@ -140,7 +140,8 @@ type failure struct {
 // for the files in refused/. While isHeld, which may be nil, reports true, clicks stay in
 // the spool.
 func NewShipper(spool *Spool, client *kgo.Client, topicName string, partition func(clickToken string) int32,
-	isHeld func() bool, codec *event.Codec, watch *outage.Watch, log *slog.Logger, reg prometheus.Registerer) (*Shipper, error) {
+	isHeld func() bool, codec *event.Codec, watch *outage.Watch, log *slog.Logger, reg prometheus.Registerer) (
+	*Shipper, error) {
 	refused, err := openRefusedStore(spool.cfg, codec)
 	if err != nil {
 		return nil, err

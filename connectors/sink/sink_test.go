@@ -459,7 +459,7 @@ func TestUnreadable(t *testing.T) {
 	}
 	for at, want := range map[string]string{"clicks/3/1": "key differs", "clicks/0/0": "malformed Avro",
 		"outcomes/0/0": "Confluent framing", "rejections/0/0": "unknown schema id 65535", "progress/0/0": "framing",
-		"catalog/0/0": "malformed catalog", "catalog/0/1": "malformed catalog"} {
+		"catalog/0/1": "malformed catalog", "catalog/0/2": "malformed catalog"} {
 		if !strings.Contains(got[at], want) {
 			t.Errorf("dead letter of %s: %q, want …%s…", at, got[at], want)
 		}

@@ -71,7 +71,8 @@ func applyIsRepeatable(t *testing.T, in kafkatest.Install) {
 			": retention.ms is 3888000000, needed is 3974400000") {
 		t.Errorf("short retention: %v", err)
 	}
-	if changes, err = kafka.ApplyTopics(t.Context(), cl, in.Config(), longer, discard); err != nil || len(changes) != 2 {
+	changes, err = kafka.ApplyTopics(t.Context(), cl, in.Config(), longer, discard)
+	if err != nil || len(changes) != 2 {
 		t.Errorf("longer retention: %v, %v", changes, err)
 	}
 	// What a controller answered, a broker's metadata shows a moment later.
@@ -101,7 +102,8 @@ func partitionMismatch(t *testing.T, in kafkatest.Install) {
 	cl := kafkatest.Client(t, in.Brokers)
 	other := want()
 	other.Partitions = 12
-	if _, err := kafka.ApplyTopics(t.Context(), cl, in.Config(), other, discard); !errors.Is(err, kafka.ErrPartitions) ||
+	_, err := kafka.ApplyTopics(t.Context(), cl, in.Config(), other, discard)
+	if !errors.Is(err, kafka.ErrPartitions) ||
 		!strings.Contains(err.Error(), "it is 12, the installation was made with 6") {
 		t.Errorf("apply: %v", err)
 	}

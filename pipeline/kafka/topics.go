@@ -114,7 +114,8 @@ func createMissing(ctx context.Context, adm *kadm.Client, specs []topic.Spec, wa
 		if d := have[s.Name]; d.Err == nil && have.Has(s.Name) {
 			if n := int32(len(d.Partitions)); s.Partitioned && n != s.Partitions {
 				return changes, created, fmt.Errorf("topic %s: %w: it has %d, -partitions says %d; give the count "+
-					"that the installation was made with: tokens are bound to it", s.Name, ErrPartitions, n, s.Partitions)
+					"that the installation was made with: tokens are bound to it",
+					s.Name, ErrPartitions, n, s.Partitions)
 			}
 			continue
 		}
@@ -268,9 +269,9 @@ func commitFreshOffsets(ctx context.Context, adm *kadm.Client, cfg Config, creat
 				}
 			}
 			if known > 0 && len(missing) > 0 {
-				return changes, fmt.Errorf("%w: group %s has offsets in %d of the %d partitions of topic %s, so this is "+
-					"not a fresh install, and nothing is committed: were partitions added? %s", ErrOffsets, group, known,
-					len(partitions), name, partitionsAdded)
+				return changes, fmt.Errorf("%w: group %s has offsets in %d of the %d partitions of topic %s, so this "+
+					"is not a fresh install, and nothing is committed: were partitions added? %s",
+					ErrOffsets, group, known, len(partitions), name, partitionsAdded)
 			}
 			for _, id := range missing {
 				fresh.AddOffset(name, id, 0, -1)

@@ -71,10 +71,8 @@ func (p *placement) isHeld() bool { return placementState(p.state.Load()) == pla
 
 // await returns the epochs once the topics agree with them. Its error is ctx's.
 func (p *placement) await(ctx context.Context) (topic.Epochs, error) {
-	err := retryUntilDone(ctx, p.deps.Kafka.Watch, "reading the partition count", func(ctx context.Context, _ func()) error {
-		return p.readInstall(ctx)
-	})
-	if err != nil {
+	if err := retryUntilDone(ctx, p.deps.Kafka.Watch, "reading the partition count",
+		func(ctx context.Context, _ func()) error { return p.readInstall(ctx) }); err != nil {
 		return nil, err
 	}
 	for {

@@ -91,11 +91,16 @@ func Consume(t testing.TB, brokers []string, topicName string) []*kgo.Record {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
-	records, err := kafka.ReadAll(ctx, clientConfig(brokers), discardLogger(), topicName)
-	if err != nil {
-		t.Fatalf("consuming %s: %v", topicName, err)
+	for {
+		records, err := kafka.ReadAll(ctx, clientConfig(brokers), discardLogger(), topicName)
+		switch {
+		case err == nil:
+			return records
+		case ctx.Err() != nil || !kafka.Retryable(err):
+			t.Fatalf("consuming %s: %v", topicName, err)
+		}
+		time.Sleep(100 * time.Millisecond) // a broker that a busy machine starves has no leaders for a while
 	}
-	return records
 }
 
 func clientConfig(brokers []string) kafka.Config {
