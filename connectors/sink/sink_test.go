@@ -649,7 +649,7 @@ func TestRestoredFromBackup(t *testing.T) {
 	if err := restored.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: discard()}); err != nil {
 		t.Fatal(err)
 	}
-	for _, table := range []string{"clicks", "conversions", "outcomes", "batches"} {
+	for _, table := range []string{"clicks", "conversions", "outcomes", "catalog_versions", "batches"} {
 		if err := restored.Exec(t.Context(), fmt.Sprintf("INSERT INTO %s SELECT * FROM %s.%s",
 			table, r.wh.Database(), table)); err != nil {
 			t.Fatal(err)
