@@ -48,7 +48,7 @@ type placement struct {
 	watch   *outage.Watch // over the partition counts
 }
 
-func newPlacement(d Deps, cl *kgo.Client, names ...string) *placement {
+func newPlacement(d Deps, component string, cl *kgo.Client, names ...string) *placement {
 	p := &placement{
 		deps:  d,
 		topic: topic.Clicks,
@@ -57,6 +57,8 @@ func newPlacement(d Deps, cl *kgo.Client, names ...string) *placement {
 		differs: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "partners_kafka_partitions_differ",
 			Help: "1 while the topics have another partition count than tokens are bound to, so that nothing is sent.",
+			// One process can run several components.
+			ConstLabels: prometheus.Labels{"component": component},
 		}),
 		watch: outage.New(d.Log, "topics with the recorded partition count"),
 	}

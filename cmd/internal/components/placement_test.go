@@ -99,7 +99,7 @@ func TestAddedPartitions(t *testing.T) {
 func TestPlacementFollows(t *testing.T) {
 	t.Parallel()
 	d := startWithCatalog(t)
-	p := newPlacement(d, kafkatest.Client(t, d.Kafka.Brokers), topic.Clicks)
+	p := newPlacement(d, "test", kafkatest.Client(t, d.Kafka.Brokers), topic.Clicks)
 	if p.isHeld() || placementState(p.state.Load()) != placementUnknown {
 		t.Errorf("at first: %v", placementState(p.state.Load()))
 	}
