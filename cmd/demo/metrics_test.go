@@ -21,6 +21,7 @@ import (
 	"github.com/nimriz/partners/connectors/export"
 	"github.com/nimriz/partners/connectors/forwarded"
 	"github.com/nimriz/partners/connectors/signature"
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -43,6 +44,14 @@ func listMetrics() int {
 	_, err = forwarded.New(forwarded.Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 		ProxyProtocol: true}, d.log, d.registry)
 	if err != nil {
+		panic(err)
+	}
+	// Daemons watch their rights on Kafka; the demo's broker gives all of them.
+	registered, end := context.WithCancel(ctx)
+	end()
+	nowhere := kafka.DefaultConfig()
+	nowhere.Brokers = []string{"127.0.0.1:1"}
+	if err := kafka.WatchRights(registered, nowhere, "sink", d.log, d.registry); err != nil {
 		panic(err)
 	}
 	descs := make(chan *prometheus.Desc, 10_000)

@@ -117,7 +117,11 @@ var compatibleBrowsers = []string{"msie", "u", "konqueror", "ibrowse", "amiga", 
 func (d *agentDefinitions) classifyBot(userAgent string) string {
 	full := strings.ToLower(userAgent)
 	s := d.people.ReplaceAllString(full, "")
-	if i := slices.IndexFunc(d.bots, func(w agentWord) bool { return w.isIn(s) }); i >= 0 {
+	// A phone's model can be a tool's word, such as K6; no tool is a browser on a system.
+	isBrowser := strings.HasPrefix(full, "mozilla/") && d.namesSystem(s)
+	if i := slices.IndexFunc(d.bots, func(w agentWord) bool {
+		return !(isBrowser && w.reason == botTool) && w.isIn(s)
+	}); i >= 0 {
 		return d.bots[i].reason
 	}
 	switch {

@@ -117,3 +117,15 @@ func BenchmarkClassifyBot(b *testing.B) {
 		d.classifyBot(chromeAgent)
 	}
 }
+
+// A word for tools in the model of a phone is no tool.
+func TestModelIsNoTool(t *testing.T) {
+	definitions := testDefinitions(t)
+	if got := definitions.classifyBot("Mozilla/5.0 (Linux; Android 7.0; K6000 Plus Build/NRD90M) AppleWebKit/537.36 " +
+		"(KHTML, like Gecko) Chrome/80.0.3987.99 Mobile Safari/537.36"); got != "" {
+		t.Errorf("a phone is taken for %q", got)
+	}
+	if got := definitions.classifyBot("k6/0.49.0 (load test)"); got != botTool {
+		t.Errorf("k6 is taken for %q", got)
+	}
+}

@@ -140,11 +140,18 @@ func (h *Handler) serveWithoutLink(w http.ResponseWriter, r *http.Request, host,
 		h.writeResponse(w, r, http.StatusOK, []byte(robotsText))
 	case slug == "" && domain.Root != "" && (r.URL.Path == "/" || r.URL.Path == ""):
 		h.sendElsewhere(w, r, domain.Root)
-	case slug != "" && domain.NotFound != "":
+	case slug != "" && domain.NotFound != "" && !isMachinePath(slug):
 		h.sendElsewhere(w, r, domain.NotFound)
 	default:
 		h.writeError(w, r, http.StatusNotFound, notFoundText)
 	}
+}
+
+// isMachinePath reports whether a path is one that browsers and certificate authorities
+// ask every host for. A person is not sent there.
+func isMachinePath(slug string) bool {
+	return slug == "favicon.ico" || strings.HasPrefix(slug, ".well-known/") ||
+		strings.HasPrefix(slug, "apple-touch-icon")
 }
 
 // sendElsewhere redirects without a click.

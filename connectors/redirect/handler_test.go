@@ -418,7 +418,8 @@ workspaces:
 	f("http://127.0.0.1:8080/?x=1", 302, "https://acme.com/?a=b%20c")
 	f("http://home.acme.com//", 404, "")
 	f("http://home.acme.com/none?x=1", 302, "https://acme.com/gone")
-	f("http://home.acme.com/favicon.ico", 302, "https://acme.com/gone")
+	f("http://home.acme.com/favicon.ico", 404, "") // each browser asks for it
+	f("http://home.acme.com/.well-known/security.txt", 404, "")
 	f("http://home.acme.com/OLD", 410, "")
 	f("http://home.acme.com/robots.txt", 200, "")
 	f("http://go.acme.com/", 404, "")

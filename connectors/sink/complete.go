@@ -70,7 +70,7 @@ func CheckSettled(ctx context.Context, k kafka.Config, wh *clickhouse.Conn, log 
 		return err
 	}
 	defer s.client.Close()
-	if s.topicIDs, s.partitionCounts, err = s.readTopics(ctx); err != nil {
+	if err := s.loadTopics(ctx); err != nil {
 		return fmt.Errorf("looking for unfinished batches: %w", err)
 	}
 	claims, err := s.readPartitionStates(ctx)
@@ -126,7 +126,7 @@ func Complete(ctx context.Context, cfg Config, k kafka.Config, codec *event.Code
 		return err
 	}
 	defer s.client.Close()
-	if s.topicIDs, s.partitionCounts, err = s.readTopics(ctx); err != nil {
+	if err := s.loadTopics(ctx); err != nil {
 		return fmt.Errorf("completing the tables: %w", err)
 	}
 	claims, err := s.readPartitionStates(ctx)
@@ -151,9 +151,13 @@ func (s *Sink) readPartitionStates(ctx context.Context) (claims []*partitionClai
 	for _, name := range slices.Sorted(maps.Keys(s.mappings)) {
 		for id := range int32(s.partitionCounts[name]) {
 			c := &partitionClaim{
-				mapping:        s.mappings[name],
-				partition:      id,
-				recoveredState: recoveredState{topicID: s.topicIDs[name], committed: -1},
+				mapping:   s.mappings[name],
+				partition: id,
+				recoveredState: recoveredState{
+					topicID:   s.topicIDs[name],
+					formerIDs: s.formerIDs(name),
+					committed: -1,
+				},
 			}
 			if commit, ok := commits.Lookup(s.kafka.Topic(name), id); ok {
 				c.committed = commit.At

@@ -156,6 +156,24 @@ func TestFindResumePoint(t *testing.T) {
 		contiguousEnd: 7,
 		logEnd:        9,
 	}, 0, false, ErrTopicChanged)
+	f("an adopted topic", recoveredState{
+		topicID:       "U",
+		formerIDs:     ids,
+		committed:     7,
+		intent:        in(3, 7),
+		batchTopicIDs: []string{"T", "U"},
+		contiguousEnd: 7,
+		logEnd:        9,
+	}, 7, false, nil)
+	f("an adopted topic, the last batch is in doubt", recoveredState{
+		topicID:       "U",
+		formerIDs:     ids,
+		committed:     7,
+		intent:        in(7, 9),
+		batchTopicIDs: ids,
+		contiguousEnd: 7,
+		logEnd:        9,
+	}, 0, false, ErrHalfDone)
 	f("another topic's intent", recoveredState{
 		topicID:       "U",
 		committed:     0,

@@ -17,9 +17,10 @@ const clockSkew = 5 * time.Minute
 
 // recoveredState is what decides where a sink resumes in a partition.
 type recoveredState struct {
-	topicID   string  // the topic's id now
-	committed int64   // offset of the consumer group; -1: none
-	intent    *intent // in the commit's metadata; nil: none
+	topicID   string   // the topic's id now
+	formerIDs []string // that it had before an operator adopted it under topicID
+	committed int64    // offset of the consumer group; -1: none
+	intent    *intent  // in the commit's metadata; nil: none
 
 	batchTopicIDs []string // topic ids of the partition's rows in table batches
 	contiguousEnd int64    // end of the gapless run of finished batches; -1: no batch
@@ -32,16 +33,21 @@ type recoveredState struct {
 // tables, whether the log still has it or not.
 func (s recoveredState) resumeOffset() (int64, error) {
 	for _, id := range s.batchTopicIDs {
-		if id != s.topicID {
+		if !s.isSameTopic(id) {
 			return 0, fmt.Errorf("%w: the finished batches in ClickHouse are of topic id %s, the topic now has "+
 				"%s: it was deleted and created again, or this is another cluster; give the new topic a new "+
 				"database, or remove the old one's rows", ErrTopicChanged, id, s.topicID)
 		}
 	}
-	if s.intent != nil && s.intent.topicID != s.topicID {
+	if s.intent != nil && !s.isSameTopic(s.intent.topicID) {
 		return 0, fmt.Errorf("%w: the group's commit is of topic id %s, the topic now has %s: it was deleted and "+
 			"created again; give the new topic a new database, or remove the old one's rows and the group's commit",
 			ErrTopicChanged, s.intent.topicID, s.topicID)
+	}
+	if s.intent != nil && s.intent.topicID != s.topicID && s.contiguousEnd < s.intent.end {
+		return 0, fmt.Errorf("%w: batch [%d, %d) was declared under the id %s, before the topic was adopted as %s, "+
+			"and is not recorded as finished: stop the sinks and run `ctl rollup rebuild`", ErrHalfDone,
+			s.intent.start, s.intent.end, s.intent.topicID, s.topicID)
 	}
 	switch {
 	case s.contiguousEnd >= 0:
@@ -53,6 +59,11 @@ func (s recoveredState) resumeOffset() (int64, error) {
 			"install run `ctl topics apply`; else set the offset with kafka-consumer-groups --reset-offsets to "+
 			"where the group was", ErrNoCommit, s.logStart, s.logEnd)
 	}
+}
+
+// isSameTopic reports whether offsets under an id are those of the topic now.
+func (s recoveredState) isSameTopic(id string) bool {
+	return id == s.topicID || slices.Contains(s.formerIDs, id)
 }
 
 // findResumePoint returns the resume offset, which must be in the log, and the batch

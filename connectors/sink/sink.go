@@ -134,16 +134,12 @@ func (s *Sink) Run(ctx context.Context) error {
 		return fmt.Errorf("starting the sink: %w", err)
 	}
 	defer s.client.CloseAllowingRebalance()
-	if err := s.retryStart(ctx, readingTopics, func(ctx context.Context) (err error) {
-		if s.topicIDs, s.partitionCounts, err = s.readTopics(ctx); err != nil {
+	if err := s.retryStart(ctx, readingTopics, func(ctx context.Context) error {
+		if err := s.loadTopics(ctx); err != nil {
 			return err
 		}
-		if s.install, err = kafka.ReadInstall(ctx, s.kafka, s.log); err != nil {
-			return fmt.Errorf("%w: %w", errKafka, err)
-		}
 		if s.install == nil {
-			s.log.Warn("the partition count is not recorded, so added partitions would go unnoticed: run `ctl " +
-				"topics apply`")
+			s.log.Warn(kafka.NotRecorded)
 		}
 		return s.checkPartitions(ctx)
 	}); err != nil {
@@ -229,13 +225,32 @@ func (s *Sink) readTopics(ctx context.Context) (ids map[string]string, partition
 	return ids, partitions, nil
 }
 
+// loadTopics reads the topics, and with what the installation was made.
+func (s *Sink) loadTopics(ctx context.Context) (err error) {
+	if s.topicIDs, s.partitionCounts, err = s.readTopics(ctx); err != nil {
+		return err
+	}
+	if s.install, err = kafka.ReadInstall(ctx, s.kafka, s.log, nil); err != nil {
+		return fmt.Errorf("%w: %w", errKafka, err)
+	}
+	return nil
+}
+
+// formerIDs are the ids that a topic had before it was adopted under its id now.
+func (s *Sink) formerIDs(name string) []string {
+	if s.install == nil || s.install.Topics[name].ID != s.topicIDs[name] {
+		return nil
+	}
+	return s.install.Topics[name].Former
+}
+
 // checkPartitions compares the topics with what the installation was made with, if that
 // is recorded.
 func (s *Sink) checkPartitions(ctx context.Context) error {
 	if s.install == nil {
 		return nil
 	}
-	names := slices.Collect(maps.Keys(s.mappings))
+	names := []string{topic.Clicks, topic.Conversions, topic.Outcomes, topic.Progress} // co-partitioned
 	err := kafka.CheckPartitions(ctx, kadm.NewClient(s.client), s.kafka, s.install, names...)
 	if err != nil && !NeedsOperator(err) {
 		return fmt.Errorf("%w: %w", errKafka, err)
@@ -403,6 +418,7 @@ func (s *Sink) newClaims(committed map[string]map[int32]kgo.Offset) (claims []*p
 		for id, offset := range offsets {
 			c := &partitionClaim{mapping: m, partition: id, recoveredState: recoveredState{
 				topicID:   s.topicIDs[m.topic],
+				formerIDs: s.formerIDs(m.topic),
 				committed: offset.EpochOffset().Offset,
 			}}
 			if c.intent, err = parseIntent(s.savedMetadata(m.topic, id)); err != nil {

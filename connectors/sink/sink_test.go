@@ -574,6 +574,49 @@ func TestTopicRecreated(t *testing.T) {
 	r.stops(t, ErrTopicChanged, "finished batches in ClickHouse")
 }
 
+// A topic that is restored with all its records, and adopted, is gone on with in the
+// same tables.
+func TestAdoptedTopic(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fill(300)
+	run := r.start(r.sink(r.wh))
+	r.arrived()
+	run.stop(t)
+	cl := kafkatest.Client(t, r.brokers)
+	adm := kadm.NewClient(cl)
+	records := kafkatest.Consume(t, r.brokers, topic.Clicks)
+	if _, err := adm.DeleteTopics(t.Context(), topic.Clicks); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := adm.CreateTopic(t.Context(), kafkatest.Partitions, 1, nil, topic.Clicks); err != nil {
+		t.Fatal(err)
+	}
+	kafkatest.Produce(t, r.brokers, records...)
+	var offsets kadm.Offsets
+	for id := range int32(kafkatest.Partitions) {
+		offsets.AddOffset(topic.Clicks, id, 0, -1)
+	}
+	k := kafka.DefaultConfig()
+	k.Brokers = r.brokers
+	for _, group := range []string{topic.ProcessorGroup, topic.SinkGroup} {
+		if err := adm.CommitAllOffsets(t.Context(), group, offsets); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.stops(t, ErrTopicChanged, "finished batches in ClickHouse")
+	if lines, err := kafka.AdoptTopics(t.Context(), kafkatest.Client(t, r.brokers), k, discard(), true); err != nil ||
+		len(lines) != 1 {
+		t.Fatalf("%q %v", lines, err)
+	}
+	r.want["catalog_versions"] = append(r.want["catalog_versions"], spot{Offset: 1}) // the record again
+	run = r.start(r.sink(r.wh))
+	r.fill(300)
+	r.arrived()
+	run.stop(t)
+	r.check()
+}
+
 // Partitions that somebody adds stop a sink that runs, and one that starts.
 func TestPartitionsAdded(t *testing.T) {
 	t.Parallel()

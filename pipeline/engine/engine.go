@@ -38,8 +38,7 @@ type Engine struct {
 	joined atomic.Bool
 	// install says how many partitions the topics must have; nil: no record says it, or
 	// it was not read yet.
-	install     *topic.Install
-	installRead bool
+	install *topic.Install
 }
 
 // New makes an engine in an environment; Run starts it. Errors name the flag to blame.

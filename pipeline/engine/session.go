@@ -212,7 +212,7 @@ func (s *session) checkTopics(ctx context.Context) error {
 		}
 		s.noteTopic(name, d)
 	}
-	if err := s.checkPartitions(ctx, names); err != nil {
+	if err := s.checkPartitions(ctx, names[:coPartitioned]); err != nil {
 		return err
 	}
 	if n, _, err := s.internalPartitions(ctx, offsetsTopic); err == nil {
@@ -235,19 +235,16 @@ func (s *session) checkTopics(ctx context.Context) error {
 // checkPartitions compares the topics with what the installation was made with.
 func (s *session) checkPartitions(ctx context.Context, names []string) error {
 	e := s.engine
-	if !e.installRead {
-		install, err := kafka.ReadInstall(ctx, s.kafka, s.log)
+	if e.install == nil {
+		install, err := kafka.ReadInstall(ctx, s.kafka, s.log, nil)
 		if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
 			return err
 		}
 		if install == nil {
-			s.log.Warn("the partition count is not recorded, so added partitions would go unnoticed: run `ctl " +
-				"topics apply`")
+			s.log.Warn(kafka.NotRecorded)
+			return nil
 		}
-		e.install, e.installRead = install, true
-	}
-	if e.install == nil {
-		return nil
+		e.install = install
 	}
 	return kafka.CheckPartitions(ctx, s.adm, s.kafka, e.install, names...)
 }

@@ -26,10 +26,15 @@ var ErrNotInstalled = errors.New("the installation has no record " + topic.Insta
 const partitionsAdded = "tokens are bound to the recorded count, so clicks, events and verdicts would no longer " +
 	"meet; Kafka cannot remove partitions: see the runbook, PartitionsDiffer"
 
+// NotRecorded is what a program logs that found no record of the installation.
+const NotRecorded = "the partition count is not recorded, so added partitions would go unnoticed: run `ctl topics " +
+	"apply`"
+
 // ReadInstall reads the record of the installation from topic catalog, which it reads
 // to its present end. It is nil if there is none: a release before the record made the
-// topics.
-func ReadInstall(ctx context.Context, cfg Config, log *slog.Logger) (*topic.Install, error) {
+// topics. It calls progressed, which may be nil, while it reads: a large catalog takes
+// its time.
+func ReadInstall(ctx context.Context, cfg Config, log *slog.Logger, progressed func()) (*topic.Install, error) {
 	name := cfg.Topic(topic.Catalog)
 	cl, err := NewClient(cfg, log, nil)
 	if err != nil {
@@ -47,6 +52,9 @@ func ReadInstall(ctx context.Context, cfg Config, log *slog.Logger) (*topic.Inst
 	var value []byte
 	reader := RangeReader{Kafka: cfg, Log: log, Isolation: kgo.ReadCommitted()}
 	err = reader.Each(ctx, func(records []*kgo.Record) error {
+		if progressed != nil {
+			progressed()
+		}
 		for _, r := range records {
 			if string(r.Key) == topic.InstallKey {
 				value = r.Value
@@ -176,6 +184,31 @@ func describeInstall(ctx context.Context, adm *kadm.Client, cfg Config, specs []
 	return made, nil
 }
 
+// checkChangelog returns ErrRecreated if a partition of the changelog is empty although
+// processors have judged events of it: whoever rebuilt his state from it would have
+// forgotten every journey.
+func checkChangelog(ctx context.Context, adm *kadm.Client, cfg Config) error {
+	changelog, conversions := cfg.Topic(topic.Changelog), cfg.Topic(topic.Conversions)
+	committed, err := fetchGroupOffsets(ctx, adm, cfg.Group(topic.ProcessorGroup))
+	if err != nil {
+		return fmt.Errorf("reading the offsets of group %s: %w", cfg.Group(topic.ProcessorGroup), err)
+	}
+	offsets, err := ListOffsets(ctx, adm, changelog)
+	if err == nil {
+		err = offsets.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("reading the log of %s: %w", changelog, err)
+	}
+	for id, log := range offsets.Partitions(changelog) {
+		if o, ok := committed.Lookup(conversions, id); ok && o.At > 0 && log.End == 0 {
+			return fmt.Errorf("%w: %s partition %d is empty, and events of %s up to offset %d were judged: their "+
+				"journeys would be forgotten; restore its records", ErrRecreated, changelog, id, conversions, o.At)
+		}
+	}
+	return nil
+}
+
 func writeInstall(ctx context.Context, cl *kgo.Client, cfg Config, install topic.Install) error {
 	value, err := install.Encode()
 	if err != nil {
@@ -194,7 +227,7 @@ func writeInstall(ctx context.Context, cl *kgo.Client, cfg Config, install topic
 // It returns a line for each such topic. Without yes it changes nothing.
 func AdoptTopics(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logger, yes bool) (lines []string,
 	err error) {
-	install, err := ReadInstall(ctx, cfg, log)
+	install, err := ReadInstall(ctx, cfg, log, nil)
 	if errors.Is(err, kerr.UnknownTopicOrPartition) {
 		err = nil
 	}
@@ -223,13 +256,14 @@ func AdoptTopics(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logg
 		if id := idText(d.ID); id != made.ID {
 			lines = append(lines, fmt.Sprintf("topic %s: %d partitions, id %s instead of %s", d.Topic,
 				made.Partitions, id, made.ID))
-			adopted.Topics[name] = topic.Installed{ID: id, Partitions: made.Partitions}
+			former := append(slices.Clone(made.Former), made.ID)
+			adopted.Topics[name] = topic.Installed{ID: id, Partitions: made.Partitions, Former: former}
 		}
 	}
 	if len(lines) == 0 {
 		return nil, nil
 	}
-	if err := checkAllGroups(ctx, adm, cfg); err != nil {
+	if err := errors.Join(checkAllGroups(ctx, adm, cfg), checkChangelog(ctx, adm, cfg)); err != nil {
 		return nil, fmt.Errorf("the topics are not adopted: %w", err)
 	}
 	if !yes {

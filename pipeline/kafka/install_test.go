@@ -100,7 +100,7 @@ func TestAddedPartitions(t *testing.T) {
 
 	// An installation from before the record.
 	kafkatest.Produce(t, i.cfg.Brokers, &kgo.Record{Topic: "acme.catalog", Key: []byte(topic.InstallKey)})
-	if found, err := kafka.ReadInstall(t.Context(), i.cfg, discard); found != nil || err != nil {
+	if found, err := kafka.ReadInstall(t.Context(), i.cfg, discard, nil); found != nil || err != nil {
 		t.Fatalf("%v %v", found, err)
 	}
 	i.wants(kafka.ErrOffsets, "has offsets in 6 of the 8 partitions of topic acme.clicks, so this is not a fresh "+
@@ -108,7 +108,7 @@ func TestAddedPartitions(t *testing.T) {
 	if n := i.commits(); n != before {
 		t.Errorf("%d offsets are committed, before there were %d", n, before)
 	}
-	if found, err := kafka.ReadInstall(t.Context(), i.cfg, discard); found != nil || err != nil {
+	if found, err := kafka.ReadInstall(t.Context(), i.cfg, discard, nil); found != nil || err != nil {
 		t.Errorf("recorded: %v %v", found, err)
 	}
 }

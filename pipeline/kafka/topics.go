@@ -56,7 +56,7 @@ func ApplyTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 	if err := want.Validate(); err != nil {
 		return nil, err
 	}
-	install, err := ReadInstall(ctx, cfg, log)
+	install, err := ReadInstall(ctx, cfg, log, nil)
 	if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
 		return nil, err
 	}
@@ -339,7 +339,7 @@ func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 
 // checkRecorded compares the topics with the record of the installation.
 func checkRecorded(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logger) (problems []error) {
-	install, err := ReadInstall(ctx, cfg, log)
+	install, err := ReadInstall(ctx, cfg, log, nil)
 	switch {
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		return nil // every check of a topic says so
@@ -349,10 +349,11 @@ func checkRecorded(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.
 		return []error{fmt.Errorf("%w: run `ctl topics apply`, which writes it", ErrNotInstalled)}
 	}
 	names := slices.Sorted(maps.Keys(install.Topics))
-	for _, err := range []error{CheckPartitions(ctx, adm, cfg, install, names...), checkIDs(ctx, adm, cfg, install)} {
-		if err != nil {
-			problems = append(problems, err)
-		}
+	if err := CheckPartitions(ctx, adm, cfg, install, names...); err != nil {
+		problems = append(problems, err)
+	}
+	if err := checkIDs(ctx, adm, cfg, install); err != nil {
+		problems = append(problems, err)
 	}
 	return problems
 }
@@ -432,7 +433,8 @@ func checkCommit(at int64, log LogOffsets) error {
 	switch {
 	case at < 0:
 		return fmt.Errorf("no committed offset while the log holds [%d, %d): on a fresh install run `ctl topics "+
-			"apply`; else set it with kafka-consumer-groups --reset-offsets to where the group was", log.Start, log.End)
+			"apply`; if partitions were added see the runbook, PartitionsDiffer; else set it with "+
+			"kafka-consumer-groups --reset-offsets to where the group was", log.Start, log.End)
 	case at < log.Start:
 		return fmt.Errorf("committed %d, but the log begins at %d: records [%d, %d) are gone; set the offset to %d "+
 			"with kafka-consumer-groups --reset-offsets if that loss is accepted", at, log.Start, at, log.Start,

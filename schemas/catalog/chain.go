@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // A place is where a visitor can come on one of the catalog's domains: a link, the root
@@ -95,8 +97,10 @@ func (m *placeMap) next(p place) (place, bool) {
 	to := place{domain, notFoundSlug}
 	if slug, ok := SlugOf(u); !ok {
 		to.slug = rootSlug
-	} else if _, known := m.places[place{domain, slug}]; known {
+	} else if m.isPlace(domain, slug) {
 		to.slug = slug
+	} else if composed := norm.NFC.String(slug); m.isPlace(domain, composed) {
+		to.slug = composed
 	} else if link, known := m.folded[place{domain, foldSlug(slug)}]; known {
 		to = link
 	} else if u.Port() != "" && u.Port() != "80" && u.Port() != "443" {
@@ -104,6 +108,11 @@ func (m *placeMap) next(p place) (place, bool) {
 	}
 	info, ok = m.places[to]
 	return to, ok && !info.archived
+}
+
+func (m *placeMap) isPlace(domain, slug string) bool {
+	_, known := m.places[place{domain, slug}]
+	return known
 }
 
 // loopOf returns the places from p back to p, without p at the end; nil if p's destination

@@ -27,6 +27,9 @@ type Install struct {
 type Installed struct {
 	ID         string `json:"id"` // Kafka's, as its tools print it
 	Partitions int32  `json:"partitions"`
+	// Former are the ids that the topic had before it was restored under ID with the
+	// same records at the same offsets.
+	Former []string `json:"former,omitempty"`
 }
 
 // ParseInstall reads the value of the record. A member that it does not know is an

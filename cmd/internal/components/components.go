@@ -138,7 +138,7 @@ func (c *Redirector) Run(ctx context.Context) error {
 // tokens are bound to, and pauses while they have others; clicks stay in the spool
 // meanwhile.
 func (c *Redirector) shipSpool(ctx context.Context, d Deps, spool *redirect.Spool, producer *kgo.Client) error {
-	p := newPlacement(d, "redirector", producer, topic.Catalog, topic.Clicks)
+	p := newPlacement(d, "redirector", producer, topic.Clicks)
 	e, err := p.await(ctx)
 	if err != nil {
 		return nil // stopped before Kafka answered: the next start ships the spool
@@ -209,7 +209,7 @@ func (c *Gateway) acceptEvents(ctx context.Context, d Deps, keys *token.Keyring,
 		return err
 	}
 	defer producer.Close()
-	p := newPlacement(d, "gateway", producer, topic.Catalog, topic.Clicks, topic.Conversions, topic.Rejections)
+	p := newPlacement(d, "gateway", producer, topic.Clicks, topic.Conversions)
 	e, err := p.await(ctx)
 	if err != nil {
 		return nil

@@ -3,6 +3,7 @@ package components
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -37,12 +38,11 @@ const placementInterval = 10 * time.Second
 // looked for in another partition.
 type placement struct {
 	deps  Deps
-	topic string   // whose count is the one of tokens if no record says it
-	names []string // of the topics to compare, without prefix
+	names []string // of the co-partitioned topics that the component may see, without prefix
 	adm   *kadm.Client
 
 	state   atomic.Int32   // a placementState
-	install *topic.Install // nil: not recorded; set by await
+	install *topic.Install // nil: not recorded yet
 	epochs  topic.Epochs   // set by await
 	differs prometheus.Gauge
 	watch   *outage.Watch // over the partition counts
@@ -51,7 +51,6 @@ type placement struct {
 func newPlacement(d Deps, component string, cl *kgo.Client, names ...string) *placement {
 	p := &placement{
 		deps:  d,
-		topic: topic.Clicks,
 		names: names,
 		adm:   kadm.NewClient(cl),
 		differs: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -73,64 +72,82 @@ func (p *placement) isHeld() bool { return placementState(p.state.Load()) == pla
 
 // await returns the epochs once the topics agree with them. Its error is ctx's.
 func (p *placement) await(ctx context.Context) (topic.Epochs, error) {
-	if err := retryUntilDone(ctx, p.deps.Kafka.Watch, "reading the partition count",
-		func(ctx context.Context, _ func()) error { return p.readInstall(ctx) }); err != nil {
+	if err := retryUntilDone(ctx, p.deps.Kafka.Watch, "reading the partition count", p.readEpochs); err != nil {
 		return nil, err
 	}
-	for {
-		switch err := p.look(ctx); {
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case err == nil:
-			return p.epochs, nil
-		}
+	for p.look(ctx) != nil {
 		if !outage.Sleep(ctx, time.Second) {
 			return nil, ctx.Err()
 		}
 	}
+	return p.epochs, nil
 }
 
-// readInstall reads the record of the installation, or else the count that Kafka shows.
-func (p *placement) readInstall(ctx context.Context) (err error) {
+// readEpochs reads the record of the installation, or else the count that Kafka shows.
+func (p *placement) readEpochs(ctx context.Context, progressed func()) error {
 	d := p.deps
-	p.install, err = kafka.ReadInstall(ctx, d.Kafka, d.Log)
-	if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+	if err := p.readInstall(ctx, progressed); err != nil {
 		return err
 	}
 	if p.install != nil {
 		p.epochs = p.install.Epochs
 		return nil
 	}
-	n, err := kafka.ReadPartitionCount(ctx, p.adm, d.Kafka.Topic(p.topic))
+	n, err := kafka.ReadPartitionCount(ctx, p.adm, d.Kafka.Topic(topic.Clicks))
 	if err != nil {
 		return err
 	}
-	d.Log.Warn("the partition count is not recorded, so added partitions would go unnoticed: run `ctl topics apply`",
-		"partitions", n)
+	d.Log.Warn(kafka.NotRecorded, "partitions", n)
 	p.epochs = topic.OneEpoch(n)
 	return nil
 }
 
+func (p *placement) readInstall(ctx context.Context, progressed func()) error {
+	install, err := kafka.ReadInstall(ctx, p.deps.Kafka, p.deps.Log, progressed)
+	if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		return err
+	}
+	p.install = install
+	return nil
+}
+
+// comparing is what the watches are told about.
+const comparing = "comparing the partition count"
+
 // look compares the topics with the record. An outage of Kafka changes nothing.
 func (p *placement) look(ctx context.Context) error {
-	const counting = "comparing the partition count"
-	var err error
-	if p.install != nil {
-		ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
-		defer cancel()
-		err = kafka.CheckPartitions(ctx, p.adm, p.deps.Kafka, p.install, p.names...)
-	}
+	err := p.compare(ctx)
 	switch {
 	case err == nil:
 		p.state.Store(int32(placementAgreed))
 		p.differs.Set(0)
-		p.watch.Clear(counting)
+		p.watch.Clear(comparing)
+		p.deps.Kafka.Watch.Clear(comparing)
 	case errors.Is(err, kafka.ErrPartitions):
 		p.state.Store(int32(placementDiffers))
 		p.differs.Set(1)
-		p.watch.Failed(counting, placementInterval, err)
+		p.watch.Failed(comparing, placementInterval, err)
+	case ctx.Err() == nil:
+		p.deps.Kafka.Watch.Failed(comparing, placementInterval, err)
 	}
 	return err
+}
+
+// compare returns kafka.ErrPartitions if the topics differ from the record, or a record
+// that was written meanwhile from what this process began with.
+func (p *placement) compare(ctx context.Context) error {
+	if p.install == nil {
+		if err := p.readInstall(ctx, nil); err != nil || p.install == nil {
+			return err
+		}
+	}
+	if now := p.install.Epochs.Now(); now != p.epochs.Now() {
+		return fmt.Errorf("%w: this process began with %d, the record says %d: start it again", kafka.ErrPartitions,
+			p.epochs.Now(), now)
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	return kafka.CheckPartitions(ctx, p.adm, p.deps.Kafka, p.install, p.names...)
 }
 
 // follow looks again and again until ctx ends.
