@@ -136,3 +136,22 @@ func TestGateIsShutForAWhile(t *testing.T) {
 		want(http.StatusFound)
 	})
 }
+
+// A gateway that serves when partitions are added stops to accept events.
+func TestPartitionsAddedWhileServing(t *testing.T) {
+	t.Parallel()
+	d := startWithCatalog(t)
+	keys := newSecretsFolder(t, map[string]string{"acme": tokenKey})
+	secrets := newSecretsFolder(t, map[string]string{"acme": testSecret(t, "a1").Reveal() + "\n"})
+	g := &Gateway{Deps: d, Config: ingest.DefaultConfig(), Listener: listenLoopback(t), TokenKeys: string(keys),
+		SigningSecrets: string(secrets)}
+	stop := stopAfter(t, g)
+	defer stop()
+	ask := func() *http.Response { return postEvent(t, g.Listener, "acme", "a1") }
+	awaitStatus(t, "before", http.StatusUnprocessableEntity, ask) // it reads the event, whose token is none
+	addPartitions(t, d)
+	awaitStatus(t, "with more partitions", http.StatusServiceUnavailable, ask)
+	if err := g.Ready(); !errors.Is(err, kafka.ErrPartitions) {
+		t.Errorf("ready: %v", err)
+	}
+}
