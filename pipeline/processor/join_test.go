@@ -1,6 +1,7 @@
 package processor_test
 
 import (
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -17,7 +18,8 @@ import (
 //	PARTNERS_BENCH_CLICKS=10000000 go test -run - -bench Join \
 //	    -benchtime 1x -timeout 30m ./pipeline/processor
 //
-// Nothing is printed unless the ledger is the oracle's.
+// Nothing is printed unless the ledger is the oracle's. PARTNERS_BENCH_PROFILE names a
+// file for a CPU profile of the processor's whole life.
 func BenchmarkJoin(b *testing.B) {
 	clicks := benchClicks(b)
 	broker := kafkatest.Alone(b)
@@ -27,7 +29,7 @@ func BenchmarkJoin(b *testing.B) {
 		r.every = 20
 		r.history(clicks)
 		began := time.Now()
-		c := r.startChild()
+		c := r.startChild(profileLife + "=" + os.Getenv("PARTNERS_BENCH_PROFILE"))
 		r.caughtUp()
 		took := time.Since(began)
 		c.end(r, syscall.SIGTERM)

@@ -2,6 +2,7 @@ package processor_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -253,6 +254,12 @@ func (c *recoveryChild) end(r *recovery, s syscall.Signal) {
 	}
 }
 
+// The variables by which a child is told to write a CPU profile, and of what.
+const (
+	profileRebuild = "PARTNERS_BENCH_PROFILE_REBUILD" // until all partitions are restored
+	profileLife    = "PARTNERS_BENCH_PROFILE_LIFE"    // from start to end
+)
+
 // recoverChild is what the child does.
 func recoverChild(brokers string) {
 	k, cfg, reg := kafka.DefaultConfig(), processor.DefaultConfig(), prometheus.NewRegistry()
@@ -263,7 +270,7 @@ func recoverChild(brokers string) {
 	if err != nil {
 		panic(err)
 	}
-	if path := os.Getenv("PARTNERS_BENCH_PROFILE_CHILD"); path != "" {
+	if path := cmp.Or(os.Getenv(profileRebuild), os.Getenv(profileLife)); path != "" {
 		f, err := os.Create(path)
 		if err = errors.Join(err, pprof.StartCPUProfile(f)); err != nil {
 			panic(err)
@@ -272,7 +279,9 @@ func recoverChild(brokers string) {
 	var n atomic.Int32
 	p.SetHook(func(step string) {
 		if step == processor.StepRestored && n.Add(1) == kafkatest.Partitions {
-			pprof.StopCPUProfile()
+			if os.Getenv(profileRebuild) != "" {
+				pprof.StopCPUProfile()
+			}
 			fmt.Println(restoredRecords(reg))
 		}
 	})
@@ -286,6 +295,7 @@ func recoverChild(brokers string) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	pprof.StopCPUProfile()
 	os.Exit(0)
 }
 
@@ -455,7 +465,7 @@ func (r *recovery) run(n int) {
 	raw := r.writePlainly()
 	records, bytes, plain := r.readPlainly(topic.Clicks, topic.Changelog)
 	began = time.Now()
-	c = r.startChild("PARTNERS_BENCH_PROFILE_CHILD=" + os.Getenv("PARTNERS_BENCH_PROFILE"))
+	c = r.startChild(profileRebuild + "=" + os.Getenv("PARTNERS_BENCH_PROFILE"))
 	read := <-c.restored
 	rebuilt := time.Since(began)
 	stop = r.live()
