@@ -147,14 +147,19 @@ func newLargeLedger(b testing.TB, rows int) *largeLedger {
 	if cfg.Library, err = embedded.Prepare(b.Context(), cfg, nil); err != nil {
 		b.Fatal(err)
 	}
-	cfg.DataDir = b.TempDir()
+	if cfg.DataDir = os.Getenv("PARTNERS_BENCH_DIR"); cfg.DataDir == "" {
+		cfg.DataDir = b.TempDir()
+	}
 	warehouse, err := embedded.Start(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { warehouse.Close() })
 	l := &largeLedger{TB: b, rows: rows, conn: clickhousetest.OpenMigrated(b, warehouse.DSN("partners"))}
-	l.fill()
+	if l.filled() < uint64(rows) {
+		l.fill()
+	}
+	l.findEvent()
 	sum := sha256.Sum256([]byte("secret"))
 	readers, err := LoadReaderTokens(fstest.MapFS{
 		largestWorkspace: &fstest.MapFile{Data: []byte("bench:" + hex.EncodeToString(sum[:]) + "\n")},
@@ -167,6 +172,18 @@ func newLargeLedger(b testing.TB, rows int) *largeLedger {
 	l.http = httptest.NewServer(s)
 	b.Cleanup(l.http.Close)
 	return l
+}
+
+// filled returns how many events the ledger has, if its directory was given.
+func (l *largeLedger) filled() uint64 {
+	l.Helper()
+	var found []struct {
+		Events uint64 `ch:"events"`
+	}
+	if err := l.conn.Select(l.Context(), &found, "SELECT count() AS events FROM outcomes"); err != nil {
+		l.Fatal(err)
+	}
+	return found[0].Events
 }
 
 func (l *largeLedger) fill() {
@@ -182,6 +199,11 @@ func (l *largeLedger) fill() {
 		l.exec(statement)
 	}
 	l.Logf("%d events in %v", l.rows, time.Since(began).Round(time.Second))
+}
+
+// findEvent finds the event that the benchmark asks about.
+func (l *largeLedger) findEvent() {
+	l.Helper()
 	var found []struct {
 		Event string `ch:"event_id"`
 	}
