@@ -70,6 +70,7 @@ func (r *rig) age() {
 func TestCompleteHalfDone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	r.takeCatalog(t)
 	r.spread = 1
 	var clicks []*kgo.Record
 	for i := range 40 {
@@ -200,6 +201,7 @@ func TestCheckSettled(t *testing.T) {
 		}
 	}
 	settled(nil, "")
+	r.takeCatalog(t)
 	for at, text := range map[step]string{
 		stepIntentWritten: "[%d, %d) is declared and not recorded",
 		stepInsertDone:    "table clicks has rows up to offset %[2]d, table batches records them up to %[1]d",

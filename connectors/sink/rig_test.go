@@ -130,6 +130,15 @@ func (r *rig) sink(wh *clickhouse.Conn) *Sink {
 	return s
 }
 
+// takeCatalog brings the record of the installation into the tables, so that no batch of
+// topic catalog is under way when a sink is killed.
+func (r *rig) takeCatalog(t *testing.T) {
+	t.Helper()
+	run := r.start(r.sink(r.wh))
+	r.arrived()
+	run.stop(t)
+}
+
 // running is a sink at work.
 type running struct {
 	*Sink

@@ -645,6 +645,7 @@ func TestHalfDoneAndOld(t *testing.T) {
 	}{{stepInsertDone, false}, {stepIntentWritten, true}} {
 		t.Run(c.step.String(), func(t *testing.T) {
 			r := newRig(t)
+			r.takeCatalog(t)
 			var outcomes []*event.Outcome
 			// of one partition and nothing else: a batch of another topic that the kill
 			// finds under way would be half-done as well
