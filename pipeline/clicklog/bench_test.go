@@ -27,6 +27,7 @@ const (
 	benchEpoch  = 380_000_000 // seconds of the KSUID epoch, in 2026
 	benchPerSec = 1000
 	benchValue  = 343
+	benchOwn    = 107       // of them are the visitor's; the rest is one of 997
 	benchGets   = 1_000_000 // clicks to get from
 )
 
@@ -113,7 +114,7 @@ func fillLog(b *testing.B, l *clicklog.Log, n int) {
 	c, t, value := newBenchClicks(), token.Raw{}, make([]byte, benchValue)
 	for i := range n {
 		c.fill(i, &t, value)
-		if err := l.Put(&t, int64(1_400_000_000+benchEpoch+i/benchPerSec)*1000, value, int64(i)); err != nil {
+		if err := l.Put(&t, int64(1_400_000_000+benchEpoch+i/benchPerSec)*1000, value, benchOwn, int64(i)); err != nil {
 			b.Fatal(err)
 		}
 	}

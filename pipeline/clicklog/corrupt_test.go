@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/klauspost/compress/s2"
 
 	"github.com/nimriz/partners/pipeline/token"
 )
@@ -56,7 +57,7 @@ func (f files) newFS(t testing.TB) *vfs.MemFS {
 }
 
 // threeSegments are 3 × 30 clicks, in blocks that are compressed and in blocks that are
-// not.
+// not, and with dictionaries.
 func threeSegments(t testing.TB) (files, []record) {
 	t.Helper()
 	fs, r := newFS(t), rand.New(rand.NewPCG(3, 3))
@@ -69,6 +70,7 @@ func threeSegments(t testing.TB) (files, []record) {
 			at:     testTime(i),
 			value:  bytes.Repeat([]byte{byte(i)}, 300),
 		}
+		rec.sharedFrom = len(rec.value)
 		if i%30 < 5 { // the first four kilobytes of each segment do not compress
 			for k := 0; k < 300; k++ {
 				rec.value[k] = byte(r.Uint32())
@@ -76,6 +78,11 @@ func threeSegments(t testing.TB) (files, []record) {
 			for len(rec.value) < 1200 {
 				rec.value = append(rec.value, byte(r.Uint32()))
 			}
+			rec.sharedFrom = len(rec.value)
+		}
+		if i%30 >= 27 { // of two such clicks one shared part is stored
+			rec.sharedFrom = len(rec.value)
+			rec.value = append(rec.value, bytes.Repeat([]byte{'s', byte(i % 2)}, 50+i%2*250)...)
 		}
 		topic = append(topic, rec)
 		if err := rec.putInto(l); err != nil {
@@ -203,7 +210,7 @@ func TestOpenRefuses(t *testing.T) {
 			var x [8]byte
 			le.PutUint64(x[:], v)
 			copy(b[k+at:k+at+bytes], x[:])
-			le.PutUint32(b[k+84:], crc32.Checksum(b[k-len(testID.Cluster):k+84], castagnoli))
+			le.PutUint32(b[k+84:], crc32.Checksum(b[k-footerV2Len-len(testID.Cluster):k+84], castagnoli))
 		}
 	}
 	for _, c := range []struct {
@@ -237,7 +244,7 @@ func TestOpenRefuses(t *testing.T) {
 		}, want: ErrCorrupt, says: "no valid footer"},
 		{name: "leftover", damage: func(f files) { f[segmentName(4)+tmpSuffix] = []byte("half") }},
 		{name: "another file", damage: func(f files) { f["LOST"] = []byte("found") }},
-		{name: "newer version", damage: version(2, segmentName(3)), want: ErrForeign, says: "format version 2"},
+		{name: "newer version", damage: version(3, segmentName(3)), want: ErrForeign, says: "format version 3"},
 		{name: "offsets overlap", damage: patch(0, 59, 8), want: ErrCorrupt, says: "begins at offset 59"},
 		{name: "hole in ids only", damage: func(f files) {
 			delete(f, segmentName(2))
@@ -246,6 +253,17 @@ func TestOpenRefuses(t *testing.T) {
 		{name: "no offsets", damage: patch(8, 60, 8), want: ErrCorrupt, says: "contradicts"},
 		{name: "data beyond the file", damage: patch(24, 1<<62, 8), want: ErrCorrupt, says: "contradicts"},
 		{name: "too many blocks", damage: patch(32, 1<<32-1, 4), want: ErrCorrupt, says: "contradicts"},
+		{name: "shorter dictionary", damage: patch(-footerV2Len, 300, 4), want: ErrCorrupt, says: "file of"},
+		{name: "endless dictionary", damage: patch(-footerV2Len, 1<<32-1, 4), want: ErrCorrupt, says: "file of"},
+		{name: "version 1 with a dictionary", damage: func(f files) {
+			version(1, segmentName(3))(f)
+			b := f[segmentName(3)]
+			k := len(b) - footerLen
+			b = append(b[:k-footerV2Len], b[k:]...) // without the dictionary's length
+			f[segmentName(3)] = b
+			k -= footerV2Len
+			le.PutUint32(b[k+84:], crc32.Checksum(b[k-len(testID.Cluster):k+84], castagnoli))
+		}, want: ErrCorrupt, says: "file of"},
 		{name: "one block less", damage: patch(32, 3, 4), want: ErrCorrupt, says: "file of"},
 		{name: "empty but for blocks", damage: patch(36, 0, 4), want: ErrCorrupt, says: "contradicts"},
 		{name: "range does not fit", damage: patch(40, 1, 4), want: ErrCorrupt, says: "contradicts the footer"},
@@ -307,7 +325,7 @@ func TestSwappedBlocks(t *testing.T) {
 		for k := range value {
 			value[k] = byte(r.Uint32())
 		}
-		if err := l.Put(&tok, testTime(i), value, int64(i)); err != nil {
+		if err := l.Put(&tok, testTime(i), value, len(value), int64(i)); err != nil {
 			t.Fatal(err)
 		}
 		if err := l.awaitWriter(); err != nil {
@@ -344,8 +362,8 @@ func FuzzSegment(f *testing.F) {
 			if k := len(b) - footerLen; k >= 0 {
 				copy(b[k+88:], footerMagic)
 				le.PutUint32(b[k+80:], formatVersion)
-				if n := int(le.Uint32(b[k+76:])); n >= 0 && n <= k {
-					if d, m := le.Uint64(b[k+24:]), k-n; d <= uint64(m) {
+				if n := footerV2Len + int(le.Uint32(b[k+76:])); n <= k {
+					if d, m := le.Uint64(b[k+24:])+uint64(le.Uint32(b[k-footerV2Len:])), k-n; d <= uint64(m) {
 						le.PutUint32(b[k+72:], crc32.Checksum(b[d:m], castagnoli))
 					}
 					le.PutUint32(b[k+84:], crc32.Checksum(b[k-n:k+84], castagnoli))
@@ -369,24 +387,40 @@ func FuzzSegment(f *testing.F) {
 	})
 }
 
+// appendBlock appends a block as version 1 wrote it, compressed, or as version 2 does.
+func appendBlock(dst, records []byte, compress bool) []byte {
+	b := make([]byte, blockHeadLen)
+	if compress {
+		b = append(b, s2.Encode(nil, records)...)
+		le.PutUint32(b[4:], uint32(len(records)))
+		le.PutUint32(b, crc32.Checksum(b[4:], castagnoli))
+		return append(dst, b...)
+	}
+	b = append(b, records...)
+	sealBlock(b)
+	return append(dst, b...)
+}
+
 func FuzzBlock(f *testing.F) {
 	f.Add([]byte("records"), []byte("block"), true)
-	f.Add(bytes.Repeat([]byte("records "), 100), appendBlock(nil, bytes.Repeat([]byte("records "), 100)), true)
-	f.Add(make([]byte, 40), appendBlock(nil, make([]byte, 40)), false)
+	f.Add(bytes.Repeat([]byte("records "), 100), appendBlock(nil, bytes.Repeat([]byte("records "), 100), true), true)
+	f.Add(make([]byte, 40), appendBlock(nil, make([]byte, 40), false), false)
 	f.Fuzz(func(t *testing.T, records, block []byte, repair bool) {
-		got, err := decodeBlock(nil, appendBlock([]byte("before"), records)[len("before"):])
-		if err != nil || !bytes.Equal(got, records) {
-			t.Fatalf("%d bytes came back as %d, %v", len(records), len(got), err)
+		for _, compress := range []bool{false, true} {
+			got, err := decodeBlock(nil, appendBlock([]byte("before"), records, compress)[len("before"):])
+			if err != nil || !bytes.Equal(got, records) {
+				t.Fatalf("%d bytes came back as %d, %v", len(records), len(got), err)
+			}
 		}
 		block = bytes.Clone(block)
 		if repair && len(block) >= blockHeadLen {
 			le.PutUint32(block, crc32.Checksum(block[4:], castagnoli))
 		}
-		records, err = decodeBlock(nil, block)
+		records, err := decodeBlock(nil, block)
 		if err != nil && !errors.Is(err, ErrCorrupt) {
 			t.Fatal(err)
 		}
-		if _, _, _, err := findRecord(records, &token.Raw{0xff}); err != nil && !errors.Is(err, ErrCorrupt) {
+		if _, _, err := findRecord(records, &token.Raw{0xff}); err != nil && !errors.Is(err, ErrCorrupt) {
 			t.Fatal(fmt.Errorf("finding: %w", err))
 		}
 	})

@@ -126,10 +126,11 @@ func newFS(t testing.TB) *vfs.MemFS {
 
 // record is one record of the topic.
 type record struct {
-	offset int64
-	token  token.Raw
-	at     int64
-	value  []byte // nil: a record to skip
+	offset     int64
+	token      token.Raw
+	at         int64
+	value      []byte // nil: a record to skip
+	sharedFrom int
 }
 
 func (r record) putInto(l *Log) error {
@@ -137,14 +138,19 @@ func (r record) putInto(l *Log) error {
 		l.Skip(r.offset)
 		return nil
 	}
-	return l.Put(&r.token, r.at, r.value, r.offset)
+	return l.Put(&r.token, r.at, r.value, r.sharedFrom, r.offset)
 }
 
 // randomTopic makes a topic with everything in it: out-of-order clicks of both kinds,
 // repeated tokens with other bytes, records to skip, holes in the offsets, tokens that
-// share their first eight bytes, and a large click.
+// share their first eight bytes, clicks with shared parts of every length, also more
+// than a dictionary takes, and a large click.
 func randomTopic(r *rand.Rand, n int) []record {
 	var topic []record
+	var parts [][]byte
+	for n := 1; n < 2048; n *= 2 {
+		parts = append(parts, bytes.Repeat([]byte{byte(n), byte(r.Uint32())}, n))
+	}
 	offset := int64(r.IntN(3) * 1000)
 	for i := range n {
 		offset += 1 + int64(r.IntN(40)/39*5)
@@ -168,6 +174,12 @@ func randomTopic(r *rand.Rand, n int) []record {
 		}
 		if r.IntN(15) > 0 {
 			rec.value = fmt.Appendf(nil, "%d:%x:%s", offset, rec.token[4:8], bytes.Repeat([]byte{'x'}, r.IntN(120)))
+			switch rec.sharedFrom = len(rec.value); r.IntN(6) {
+			case 0:
+				rec.sharedFrom = r.IntN(len(rec.value)+3) - 1
+			case 1, 2, 3:
+				rec.value = append(rec.value, parts[r.IntN(len(parts))]...)
+			}
 		}
 		if r.IntN(700) == 0 {
 			rec.value = make([]byte, testSlab+r.IntN(5000))

@@ -3,6 +3,7 @@ package clicklog
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	iofs "io/fs"
 	"math"
 	"math/rand/v2"
@@ -89,7 +90,7 @@ type Config struct {
 	SlabBytes int64
 }
 
-// DefaultConfig returns slabs of 64 MiB, some 180,000 clicks each.
+// DefaultConfig returns slabs of 64 MiB, some 400,000 clicks each.
 func DefaultConfig() Config { return Config{SlabBytes: 64 << 20} }
 
 // Validate reports a slab size out of range. It names the flag from which the processor
@@ -142,11 +143,13 @@ type Log struct {
 	latestPlausible int64
 	err             error // of the writer, or ErrClosed; final
 
-	hashSeed [2]uint64 // random for each Log
-	hashMask uint32    // all ones; tests make hashes collide
+	hashSeed   [2]uint64    // of tokens; random for each Log
+	sharedSeed maphash.Seed // of shared parts; random for each Log
+	hashMask   uint32       // all ones; tests make hashes collide
 
 	openSegments         []*segment // with an open file
 	blockBuf, recordsBuf []byte     // of the last block read
+	entryBuf             []byte     // of the last entry read from a dictionary
 	// goes to the OutOfOrderStore, so that no caller's token escapes to the heap
 	tokenBuf token.Raw
 	stats    Stats
@@ -186,6 +189,7 @@ func Open(fs vfs.FS, dir string, id Identity, cfg Config, outOfOrder OutOfOrderS
 		nextOffset:      -1,
 		latestPlausible: math.MinInt64,
 		hashSeed:        [2]uint64{rand.Uint64(), rand.Uint64()},
+		sharedSeed:      maphash.MakeSeed(),
 		hashMask:        math.MaxUint32,
 	}
 	if err := l.loadSegments(); err != nil {
@@ -303,9 +307,13 @@ func (l *Log) Next() int64 { return l.nextOffset }
 // milliseconds (if it is not positive, the mint time is not compared with it). Put
 // ignores an offset below Next. It copies the bytes.
 //
+// The bytes from sharedFrom on should be those of many other clicks; the log stores
+// them once for all of these. Any sharedFrom gives back the same bytes; one that is
+// negative or beyond the end shares nothing.
+//
 // Put or [Log.Seal] returns the error of an earlier write in the background, which is
 // final. Put waits while two slabs are full.
-func (l *Log) Put(t *token.Raw, at int64, value []byte, offset int64) error {
+func (l *Log) Put(t *token.Raw, at int64, value []byte, sharedFrom int, offset int64) error {
 	l.pollWriter()
 	if l.err != nil {
 		return l.err
@@ -338,7 +346,14 @@ func (l *Log) Put(t *token.Raw, at int64, value []byte, offset int64) error {
 		}
 		l.startSeal()
 	}
-	l.active.appendClick(l.hashToken(t), t, at, value)
+	own, entryPos := value, noEntry
+	if sharedFrom >= 0 && sharedFrom < len(value) {
+		shared := value[sharedFrom:]
+		if entryPos = l.active.shareBytes(l.hashShared(shared), shared); entryPos != noEntry {
+			own = value[:sharedFrom]
+		}
+	}
+	l.active.appendClick(l.hashToken(t), t, at, own, entryPos)
 	l.stats.Puts++
 	l.advanceNextOffset(offset)
 	return nil
@@ -367,7 +382,7 @@ func (l *Log) outOfOrderCounter(t *token.Raw, at int64) *int64 {
 // putOutOfOrder stores the click in the OutOfOrderStore, unless the log has one of the
 // same token: Get would find that one first.
 func (l *Log) putOutOfOrder(t *token.Raw, at int64, value []byte) (stored bool, err error) {
-	if _, _, found, err := l.findClick(t); found || err != nil {
+	if _, found, err := l.findClick(t); found || err != nil {
 		return false, err
 	}
 	l.active.hasOutOfOrder = true
@@ -407,15 +422,15 @@ func (l *Log) Get(t *token.Raw, buf []byte) (value []byte, at int64, err error) 
 	}
 	l.pollWriter()
 	l.stats.Gets++
-	v, at, ok, err := l.findClick(t)
+	c, ok, err := l.findClick(t)
 	if err != nil {
 		return buf, 0, fmt.Errorf("getting a click: %w", err)
 	}
 	if ok {
-		return append(buf, v...), at, nil
+		return append(append(buf, c.own...), c.shared...), c.at, nil
 	}
 	l.tokenBuf = *t
-	v, at, ok, err = l.outOfOrder.GetClick(&l.tokenBuf, buf)
+	v, at, ok, err := l.outOfOrder.GetClick(&l.tokenBuf, buf)
 	if err != nil {
 		return buf, 0, fmt.Errorf("getting an out-of-order click: %w", err)
 	}
@@ -425,16 +440,22 @@ func (l *Log) Get(t *token.Raw, buf []byte) (value []byte, at int64, err error) 
 	return v, at, nil
 }
 
-// findClick searches slabs and segments, newest first. The value is valid until the
-// next call.
-func (l *Log) findClick(t *token.Raw) (value []byte, at int64, ok bool, err error) {
+// foundClick is a click as findClick found it.
+type foundClick struct {
+	at          int64  // time of the Kafka record, in milliseconds
+	own, shared []byte // one after the other they are the value
+}
+
+// findClick searches slabs and segments, newest first. The click's bytes are valid
+// until the next call.
+func (l *Log) findClick(t *token.Raw) (c foundClick, ok bool, err error) {
 	h := l.hashToken(t)
-	if value, at, ok = l.active.findInSlab(h, t); ok {
-		return value, at, true, nil
+	if c, ok = l.active.findInSlab(h, t); ok {
+		return c, true, nil
 	}
 	if l.sealing != nil {
-		if value, at, ok = l.sealing.findInSlab(h, t); ok {
-			return value, at, true, nil
+		if c, ok = l.sealing.findInSlab(h, t); ok {
+			return c, true, nil
 		}
 	}
 	minted := token.Seconds(t)
@@ -442,12 +463,12 @@ func (l *Log) findClick(t *token.Raw) (value []byte, at int64, ok bool, err erro
 	to := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].suffixMin > minted })
 	for i := to - 1; i >= from; i-- {
 		if s := l.segments[i]; s.minMint <= minted && minted <= s.maxMint {
-			if value, at, ok, err = l.findInSegment(s, t); ok || err != nil {
-				return value, at, ok, err
+			if c, ok, err = l.findInSegment(s, t); ok || err != nil {
+				return c, ok, err
 			}
 		}
 	}
-	return nil, 0, false, nil
+	return foundClick{}, false, nil
 }
 
 // Seal writes what is in memory and returns when everything below Next is durable. It

@@ -18,7 +18,7 @@ import (
 
 func putClick(t testing.TB, l *Log, tok token.Raw, at int64, value string, offset int64) {
 	t.Helper()
-	if err := l.Put(&tok, at, []byte(value), offset); err != nil {
+	if err := l.Put(&tok, at, []byte(value), len(value), offset); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -58,7 +58,7 @@ func TestNext(t *testing.T) {
 		t.Fatal("sealing nothing:", err)
 	}
 	tok := testToken(0, 0)
-	if err := l.Put(&tok, 0, nil, -1); err == nil {
+	if err := l.Put(&tok, 0, nil, 0, -1); err == nil {
 		t.Fatal("a negative offset was taken")
 	}
 	putClick(t, l, tok, testTime(0), "a", 500)
@@ -86,7 +86,7 @@ func TestNext(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Put(&tok, 0, nil, 600); !errors.Is(err, ErrClosed) {
+	if err := l.Put(&tok, 0, nil, 0, 600); !errors.Is(err, ErrClosed) {
 		t.Fatal(err)
 	}
 	if _, _, err := l.Get(&tok, nil); !errors.Is(err, ErrClosed) {
@@ -401,11 +401,11 @@ func TestEqualHashes(t *testing.T) {
 		store := newMemStore()
 		l := mustOpen(t, newFS(t), store, clockAt(12_000))
 		l.hashMask = mask
-		l.Resize(1 << 20)
+		l.Resize(8 << 20)
 		if err := l.Seal(); err != nil {
 			t.Fatal(err)
 		}
-		l.active.reset(1<<20, 0)
+		l.active.reset(8<<20, 0)
 		for _, rec := range topic {
 			if err := rec.putInto(l); err != nil {
 				t.Fatal(err)
@@ -472,7 +472,7 @@ func TestSizes(t *testing.T) {
 	fs := newFS(t)
 	l := mustOpen(t, fs, newMemStore(), clockAt(1000))
 	tok := testToken(1, 1)
-	if err := l.Put(&tok, 0, make([]byte, maxValueLen+1), 1); !errors.Is(err, ErrTooLarge) || l.Next() != -1 {
+	if err := l.Put(&tok, 0, make([]byte, maxValueLen+1), 0, 1); !errors.Is(err, ErrTooLarge) || l.Next() != -1 {
 		t.Fatal(err)
 	}
 	large := make([]byte, maxValueLen)
@@ -548,7 +548,7 @@ func TestBackgroundErrorsAreFinal(t *testing.T) {
 			}
 			store.flushErr = nil
 			tok := testToken(60, 60)
-			if err := l.Put(&tok, 0, nil, 92); !errors.Is(err, broken) {
+			if err := l.Put(&tok, 0, nil, 0, 92); !errors.Is(err, broken) {
 				t.Fatal(err)
 			}
 			if err := l.Seal(); !errors.Is(err, broken) {
@@ -669,7 +669,7 @@ func TestPutDoesNotAllocate(t *testing.T) {
 	offset := int64(0)
 	one := func() {
 		tok := testToken(int(offset/1000), uint64(offset))
-		if err := l.Put(&tok, testTime(0), value, offset); err != nil {
+		if err := l.Put(&tok, testTime(0), value, 100, offset); err != nil {
 			t.Fatal(err)
 		}
 		offset++

@@ -54,56 +54,65 @@ func (w *segmentWriter) writeSegment() error {
 	return syncDir(w.fs, w.dir)
 }
 
-// writeContents writes blocks, sparse index and footer.
+// writeContents writes blocks, dictionary, sparse index and footer.
 func (w *segmentWriter) writeContents(f vfs.File) error {
 	s := w.segment
 	data := w.slab.data
 	order := sortEntries(w.slab.entries, data)
 	s.count = uint32(len(order))
-	records := make([]byte, 0, blockBytes)
 	out := make([]byte, 0, writeChunk+2*blockBytes)
-	end := int64(0)
-	flush := func(atLeast int) error {
-		if len(out) < atLeast {
-			return nil
-		}
-		_, err := f.Write(out)
-		out = out[:0]
+	written := int64(0) // bytes in the file; out follows
+	write := func(b []byte) error {
+		_, err := f.Write(b)
+		written += int64(len(b))
 		return err
 	}
-	endBlock := func() error {
-		s.blockOffsets = append(s.blockOffsets, uint32(end))
-		k := len(out)
-		out = appendBlock(out, records)
-		end += int64(len(out) - k)
-		records = records[:0]
-		return flush(writeChunk)
+	block := 0 // start of the last block in out; nothing is there before its first record
+	endBlock := func() (err error) {
+		sealBlock(out[block:])
+		if len(out) >= writeChunk {
+			err = write(out)
+			out = out[:0]
+		}
+		block = len(out)
+		return err
 	}
 	for _, e := range order {
-		n := recordHeadLen + int(le.Uint32(data[e.pos+28:]))
-		if len(records) > 0 && len(records)+n > blockBytes {
+		_, n := recordBounds(data[e.pos:])
+		if len(out) > block && len(out)-block-blockHeadLen+n > blockBytes {
 			if err := endBlock(); err != nil {
 				return err
 			}
 		}
-		if len(records) == 0 {
+		if len(out) == block {
 			s.blockKeys = append(s.blockKeys, e.key)
+			s.blockOffsets = append(s.blockOffsets, uint32(written)+uint32(block))
+			out = append(out, make([]byte, blockHeadLen)...)
 		}
-		records = append(records, data[e.pos:int(e.pos)+n]...)
+		out = append(out, data[e.pos:int(e.pos)+n]...)
 	}
-	if len(records) > 0 {
+	if len(out) > block {
 		if err := endBlock(); err != nil {
 			return err
 		}
 	}
-	s.blockOffsets = append(s.blockOffsets, uint32(end))
+	s.blockOffsets = append(s.blockOffsets, uint32(written)+uint32(len(out)))
 	// Both stay in memory: clone them without spare capacity.
 	s.blockKeys = slices.Clone(s.blockKeys)
 	s.blockOffsets = slices.Clone(s.blockOffsets)
-	k := len(out)
-	out = s.appendTail(out, w.id)
-	s.size = end + int64(len(out)-k)
-	return flush(1)
+	if dictionary := w.slab.dictionary; len(dictionary) > 0 {
+		s.dictionaryLen = uint32(len(dictionary))
+		if err := write(out); err != nil {
+			return err
+		}
+		out = out[:0]
+		if err := write(dictionary); err != nil {
+			return err
+		}
+	}
+	err := write(s.appendTail(out, w.id))
+	s.size = written
+	return err
 }
 
 // sortEntries returns a slab's entries in the order of their tokens, and of several

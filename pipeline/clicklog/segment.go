@@ -20,17 +20,32 @@ import (
 )
 
 const (
-	formatVersion = 1
+	formatVersion = 2
 	footerMagic   = "clickseg"
 
-	blockBytes    = 4096 // of records; a get reads and decodes one block
+	blockBytes    = 4096 // of records; a get reads one block
 	blockHeadLen  = 8
-	uncompressed  = 1 << 31 // in a block's length: s2 could not make the records smaller
+	uncompressed  = 1 << 31 // in a block's length; without it, version 1 has compressed the records
 	indexEntryLen = 12
-	footerLen     = 96
+	footerLen     = 96 // without what version 2 has before it
+	footerV2Len   = 4  // length of the dictionary
 	maxClusterLen = 255
 	maxValueLen   = 16 << 20
-	maxBlockLen   = blockBytes + recordHeadLen + maxValueLen
+	maxBlockLen   = blockBytes + sharingHeadLen + maxValueLen
+
+	recordHeadLen  = 32                // token 20 | at 8 | length 4
+	sharingHeadLen = recordHeadLen + 4 // and the position of the entry
+	sharing        = 1 << 31           // in a record's length: it has a shared part
+
+	entryHeadLen = 8                 // crc32c 4 | length 4
+	noEntry      = uint32(1<<32 - 1) // the position of no entry
+	minShared    = 32                // bytes; a shorter part is stored with the click
+	// dictionaryShare is the part of a slab that the dictionary may take. It bounds what
+	// parts that are not shared after all cost.
+	dictionaryShare = 8
+	// entryRead is what one read of the dictionary gets: an entry, unless its part is
+	// longer than a whole click of ours.
+	entryRead = entryHeadLen + 512
 
 	segmentSuffix = ".seg"
 	tmpSuffix     = ".tmp"
@@ -56,6 +71,9 @@ type segment struct {
 	blockKeys    []uint64 // first eight bytes of each block's first token
 	blockOffsets []uint32 // start of each block in the file, and the end of the last
 
+	// dictionaryLen is the length of the dictionary, which follows the last block.
+	dictionaryLen uint32
+
 	// Set by updateSearchBounds.
 	prefixMax uint32 // highest maxMint of this and all older segments
 	suffixMin uint32 // lowest minMint of this and all younger segments
@@ -76,22 +94,10 @@ func parseSegmentName(name string) (uint64, error) {
 	return id, nil
 }
 
-// appendBlock frames records for the disk. It leaves them uncompressed if s2 cannot
-// make them smaller.
-func appendBlock(dst, records []byte) []byte {
-	k := len(dst)
-	room := blockHeadLen + s2.MaxEncodedLen(len(records))
-	dst = slices.Grow(dst, room)[:k+room]
-	length := uint32(len(records))
-	enc := s2.Encode(dst[k+blockHeadLen:], records)
-	if len(enc) >= len(records) {
-		enc = dst[k+blockHeadLen:][:copy(dst[k+blockHeadLen:], records)]
-		length |= uncompressed
-	}
-	b := dst[k : k+blockHeadLen+len(enc)]
-	le.PutUint32(b[4:], length)
+// sealBlock writes the head of a block, whose records are there already.
+func sealBlock(b []byte) {
+	le.PutUint32(b[4:], uint32(len(b)-blockHeadLen)|uncompressed)
 	le.PutUint32(b, crc32.Checksum(b[4:], castagnoli))
-	return dst[:k+len(b)]
 }
 
 // decodeBlock checks a block and returns its records: decompressed into dst, or, if
@@ -122,32 +128,73 @@ func decodeBlock(dst, b []byte) ([]byte, error) {
 	return records, nil
 }
 
-// nextRecord splits off the first record. The value is not copied.
-func nextRecord(records []byte) (t *token.Raw, at int64, value, rest []byte, err error) {
-	if len(records) < recordHeadLen || uint64(len(records)-recordHeadLen) < uint64(le.Uint32(records[28:])) {
-		return nil, 0, nil, nil, fmt.Errorf("%w: record length", ErrCorrupt)
+// clickRecord is a record of a slab or a block. Its bytes are not copied.
+type clickRecord struct {
+	token    *token.Raw
+	at       int64  // time of the Kafka record, in milliseconds
+	own      []byte // the click's own bytes
+	entryPos uint32 // where the dictionary has the shared part, or noEntry
+}
+
+// appendRecord appends a click.
+func appendRecord(dst []byte, t *token.Raw, at int64, own []byte, entryPos uint32) []byte {
+	dst = append(dst, t[:]...)
+	dst = le.AppendUint64(dst, uint64(at))
+	if entryPos == noEntry {
+		dst = le.AppendUint32(dst, uint32(len(own)))
+	} else {
+		dst = le.AppendUint32(dst, uint32(len(own))|sharing)
+		dst = le.AppendUint32(dst, entryPos)
 	}
-	n := recordHeadLen + int(le.Uint32(records[28:]))
-	return (*token.Raw)(records), int64(le.Uint64(records[20:])), records[recordHeadLen:n], records[n:], nil
+	return append(dst, own...)
+}
+
+// recordBounds returns where the own bytes of the first record begin and end.
+func recordBounds(records []byte) (begin, end int) {
+	length := le.Uint32(records[recordHeadLen-4:])
+	begin = recordHeadLen
+	if length&sharing != 0 {
+		begin = sharingHeadLen
+	}
+	return begin, begin + int(length&^sharing)
+}
+
+// parseRecord reads the first record of a slab or of a block that was checked.
+func parseRecord(records []byte) clickRecord {
+	begin, end := recordBounds(records)
+	r := clickRecord{
+		token:    (*token.Raw)(records),
+		at:       int64(le.Uint64(records[20:])),
+		own:      records[begin:end:end],
+		entryPos: noEntry,
+	}
+	if begin == sharingHeadLen {
+		r.entryPos = le.Uint32(records[recordHeadLen:])
+	}
+	return r
 }
 
 // findRecord looks for a token among a block's records.
-func findRecord(records []byte, t *token.Raw) (value []byte, at int64, ok bool, err error) {
+func findRecord(records []byte, t *token.Raw) (r clickRecord, ok bool, err error) {
 	for len(records) > 0 {
-		var r *token.Raw
-		if r, at, value, records, err = nextRecord(records); err != nil {
-			return nil, 0, false, err
+		if len(records) < recordHeadLen {
+			return clickRecord{}, false, fmt.Errorf("%w: record length", ErrCorrupt)
 		}
-		if c := bytes.Compare(r[:], t[:]); c == 0 {
-			return value, at, true, nil
+		_, end := recordBounds(records)
+		if end > len(records) {
+			return clickRecord{}, false, fmt.Errorf("%w: record length", ErrCorrupt)
+		}
+		if c := bytes.Compare(records[:len(t)], t[:]); c == 0 {
+			return parseRecord(records), true, nil
 		} else if c > 0 {
 			break
 		}
+		records = records[end:]
 	}
-	return nil, 0, false, nil
+	return clickRecord{}, false, nil
 }
 
-// appendTail appends what follows the blocks: sparse index, cluster id, footer.
+// appendTail appends what follows the dictionary: sparse index, cluster id, footer.
 func (s *segment) appendTail(dst []byte, id Identity) []byte {
 	k := len(dst)
 	for i, key := range s.blockKeys {
@@ -157,6 +204,7 @@ func (s *segment) appendTail(dst []byte, id Identity) []byte {
 	indexChecksum := crc32.Checksum(dst[k:], castagnoli)
 	k = len(dst)
 	dst = append(dst, id.Cluster...)
+	dst = le.AppendUint32(dst, s.dictionaryLen)
 	dst = le.AppendUint64(dst, uint64(s.firstOffset))
 	dst = le.AppendUint64(dst, uint64(s.nextOffset))
 	dst = le.AppendUint64(dst, s.id)
@@ -175,7 +223,8 @@ func (s *segment) appendTail(dst []byte, id Identity) []byte {
 	return append(dst, footerMagic...)
 }
 
-// loadSegment reads and checks everything in a file except its blocks.
+// loadSegment reads and checks everything in a file except its blocks and its
+// dictionary, which are checked piece by piece when they are read.
 func loadSegment(fs vfs.FS, path string, want Identity) (*segment, error) {
 	f, err := fs.Open(path)
 	if err != nil {
@@ -187,7 +236,7 @@ func loadSegment(fs vfs.FS, path string, want Identity) (*segment, error) {
 		return nil, err
 	}
 	s := &segment{size: st.Size()}
-	tail := make([]byte, min(s.size, footerLen+maxClusterLen))
+	tail := make([]byte, min(s.size, footerLen+footerV2Len+maxClusterLen))
 	if err := readFull(f, tail, s.size-int64(len(tail))); err != nil {
 		return nil, err
 	}
@@ -196,10 +245,11 @@ func loadSegment(fs vfs.FS, path string, want Identity) (*segment, error) {
 		return nil, err
 	}
 	index := make([]byte, indexEntryLen*ft.blockCount)
-	if ft.dataLen+int64(len(index))+ft.clusterLen+footerLen != s.size || ft.dataLen > math.MaxUint32 {
+	indexAt := ft.dataLen + int64(s.dictionaryLen)
+	if indexAt+int64(len(index))+ft.tailLen != s.size || ft.dataLen > math.MaxUint32 {
 		return nil, fmt.Errorf("%w: file of %d bytes", ErrCorrupt, s.size)
 	}
-	if err := readFull(f, index, ft.dataLen); err != nil {
+	if err := readFull(f, index, indexAt); err != nil {
 		return nil, err
 	}
 	if crc32.Checksum(index, castagnoli) != ft.indexChecksum {
@@ -210,9 +260,10 @@ func loadSegment(fs vfs.FS, path string, want Identity) (*segment, error) {
 
 // footer is the part of a footer that is needed only while the file is being loaded.
 type footer struct {
-	dataLen, clusterLen int64  // bytes
-	blockCount          int    // entries of the sparse index
-	indexChecksum       uint32 // crc32c of the sparse index
+	dataLen       int64  // of the blocks, in bytes
+	tailLen       int64  // of the cluster id and the footer, in bytes
+	blockCount    int    // entries of the sparse index
+	indexChecksum uint32 // crc32c of the sparse index
 }
 
 // parseFooter reads the footer at the end of tail. It distinguishes a torn file
@@ -228,21 +279,27 @@ func (s *segment) parseFooter(tail []byte, want Identity) (footer, error) {
 	if version > formatVersion && version < 1<<16 {
 		return footer{}, fmt.Errorf("%w: format version %d, this program knows %d", ErrForeign, version, formatVersion)
 	}
-	clusterLen := int64(le.Uint32(b[76:]))
-	if version != formatVersion || clusterLen > int64(k) {
+	clusterEnd := k
+	if version == formatVersion {
+		clusterEnd -= footerV2Len
+	}
+	clusterAt := clusterEnd - int(le.Uint32(b[76:]))
+	if version == 0 || version > formatVersion || clusterAt < 0 {
 		return footer{}, errNoFooter
 	}
-	clusterAt := k - int(clusterLen)
 	if crc32.Checksum(tail[clusterAt:k+84], castagnoli) != le.Uint32(b[84:]) {
 		return footer{}, errNoFooter
 	}
 	have := Identity{
-		Cluster:   string(tail[clusterAt:k]),
+		Cluster:   string(tail[clusterAt:clusterEnd]),
 		Topic:     [16]byte(b[56:]),
 		Partition: int32(le.Uint32(b[52:])),
 	}
 	if have != want {
 		return footer{}, fmt.Errorf("%w: its footer names %v, expected %v", ErrForeign, have, want)
+	}
+	if version == formatVersion {
+		s.dictionaryLen = le.Uint32(tail[clusterEnd:])
 	}
 	s.firstOffset = int64(le.Uint64(b))
 	s.nextOffset = int64(le.Uint64(b[8:]))
@@ -261,7 +318,7 @@ func (s *segment) parseFooter(tail []byte, want Identity) (footer, error) {
 	}
 	return footer{
 		dataLen:       int64(dataLen),
-		clusterLen:    clusterLen,
+		tailLen:       int64(len(tail) - clusterAt),
 		blockCount:    int(blockCount),
 		indexChecksum: le.Uint32(b[72:]),
 	}, nil
@@ -290,8 +347,9 @@ func (s *segment) parseSparseIndex(b []byte, dataLen uint32) error {
 	return nil
 }
 
-// findInSegment looks up a token in the file. The value is valid until the next call.
-func (l *Log) findInSegment(s *segment, t *token.Raw) (value []byte, at int64, ok bool, err error) {
+// findInSegment looks up a token in the file. The click's bytes are valid until the
+// next call.
+func (l *Log) findInSegment(s *segment, t *token.Raw) (c foundClick, ok bool, err error) {
 	key := binary.BigEndian.Uint64(t[:])
 	// The token is in the last block that starts at or before it. Tokens that agree in
 	// eight bytes may fill several blocks: go back over all of them, and over the block
@@ -299,16 +357,60 @@ func (l *Log) findInSegment(s *segment, t *token.Raw) (value []byte, at int64, o
 	for b := sort.Search(len(s.blockKeys), func(i int) bool { return s.blockKeys[i] > key }) - 1; b >= 0; b-- {
 		records, err := l.readBlock(s, b)
 		if err != nil {
-			return nil, 0, false, fmt.Errorf("reading block %d of %s: %w", b, segmentName(s.id), err)
+			return c, false, fmt.Errorf("reading block %d of %s: %w", b, segmentName(s.id), err)
 		}
-		if value, at, ok, err = findRecord(records, t); ok || err != nil {
-			return value, at, ok, err
+		r, ok, err := findRecord(records, t)
+		if err != nil {
+			return c, false, fmt.Errorf("searching block %d of %s: %w", b, segmentName(s.id), err)
+		}
+		if ok {
+			c.at, c.own = r.at, r.own
+			if r.entryPos != noEntry {
+				if c.shared, err = l.readShared(s, r.entryPos); err != nil {
+					err = fmt.Errorf("reading the dictionary of %s at %d: %w", segmentName(s.id), r.entryPos, err)
+				}
+			}
+			return c, err == nil, err
 		}
 		if s.blockKeys[b] < key {
 			break
 		}
 	}
-	return nil, 0, false, nil
+	return c, false, nil
+}
+
+// readShared reads and checks the shared part whose entry is at pos of the dictionary.
+// It is valid until the next call.
+func (l *Log) readShared(s *segment, pos uint32) ([]byte, error) {
+	f, err := l.openFile(s)
+	if err != nil {
+		return nil, err
+	}
+	room := int64(s.dictionaryLen) - int64(pos)
+	if room < entryHeadLen {
+		return nil, fmt.Errorf("%w: it has %d bytes", ErrCorrupt, s.dictionaryLen)
+	}
+	at := int64(s.blockOffsets[len(s.blockKeys)]) + int64(pos)
+	n := min(room, entryRead)
+	l.entryBuf = slices.Grow(l.entryBuf[:0], int(n))[:n]
+	if err := readFull(f, l.entryBuf, at); err != nil {
+		return nil, err
+	}
+	length := entryHeadLen + int64(le.Uint32(l.entryBuf[4:]))
+	if length > room {
+		return nil, fmt.Errorf("%w: entry length", ErrCorrupt)
+	}
+	if length > n {
+		l.entryBuf = slices.Grow(l.entryBuf[:0], int(length))[:length]
+		if err := readFull(f, l.entryBuf, at); err != nil {
+			return nil, err
+		}
+	}
+	entry := l.entryBuf[:length]
+	if entryChecksum(entry, pos) != le.Uint32(entry) {
+		return nil, fmt.Errorf("%w: entry checksum", ErrCorrupt)
+	}
+	return entry[entryHeadLen:], nil
 }
 
 // readBlock reads and checks the i-th block and returns its records, which are valid

@@ -1,7 +1,10 @@
 package clicklog
 
 import (
+	"bytes"
 	"encoding/binary"
+	"hash/crc32"
+	"hash/maphash"
 	"math"
 	"math/bits"
 	"slices"
@@ -10,11 +13,10 @@ import (
 )
 
 const (
-	recordHeadLen = 32 // token 20 | at 8 | length 4
-	firstRecord   = 8  // no record is at position 0, so a zero table entry is a free one
-	minTableLen   = 1 << 10
-	indexBatch    = 64
-	maxProbe      = 512 // at half load a probe of 100 steps is already rare
+	firstRecord = 8 // no record is at position 0, so a zero table entry is a free one
+	minTableLen = 1 << 10
+	indexBatch  = 64
+	maxProbe    = 512 // at half load a probe of 100 steps is already rare
 )
 
 // entry locates a record in the slab.
@@ -29,13 +31,16 @@ type entry struct {
 // the index knows the later one.
 type slab struct {
 	data       []byte  // records, from firstRecord on
-	limitBytes int     // of records, at which the slab is full
+	limitBytes int     // of records and dictionary, at which the slab is full
 	entries    []entry // one per record, in the same order
 
 	table    []uint64 // hash << 32 | position; at most half of it is used
 	indexed  int      // entries in the table; the rest is added in batches, whose cache misses overlap
 	occupied int      // used places of the table
 	crowded  bool     // a probe took maxProbe steps: the slab is full, whatever its size
+
+	dictionary []byte            // entries of shared parts, as they will be in the file
+	entryAt    map[uint32]uint32 // from the hash of a shared part to its entry's position
 
 	minMint, maxMint uint32 // seconds of the KSUID epoch
 	startMint        uint32 // clicks minted more than tolerance before it are out of order
@@ -44,7 +49,7 @@ type slab struct {
 }
 
 func newSlab(limitBytes int64) *slab {
-	s := &slab{}
+	s := &slab{entryAt: make(map[uint32]uint32)}
 	s.reset(limitBytes, 0)
 	return s
 }
@@ -57,8 +62,11 @@ func (s *slab) reset(limitBytes int64, startMint uint32) {
 		s.data = make([]byte, firstRecord, firstRecord+s.limitBytes)
 		s.table = make([]uint64, minTableLen)
 		s.entries = nil
+		s.dictionary = nil
 	}
 	clear(s.table)
+	clear(s.entryAt)
+	s.dictionary = s.dictionary[:0]
 	s.data = s.data[:firstRecord]
 	s.entries = s.entries[:0]
 	s.indexed = 0
@@ -71,19 +79,61 @@ func (s *slab) reset(limitBytes int64, startMint uint32) {
 	s.hasOutOfOrder = false
 }
 
-// isFull reports whether the slab has no room for a value of n bytes. An empty slab is
-// never full: it grows for a value above limitBytes.
+// isFull reports whether the slab has no room for a value of n bytes, none of which
+// may be in the dictionary yet. An empty slab is never full: it grows for a value above
+// limitBytes.
 func (s *slab) isFull(n int) bool {
-	return s.crowded || len(s.entries) > 0 && len(s.data)-firstRecord+recordHeadLen+n > s.limitBytes
+	used := len(s.data) - firstRecord + len(s.dictionary)
+	return s.crowded || len(s.entries) > 0 && used+sharingHeadLen+entryHeadLen+n > s.limitBytes
 }
 
-// appendClick copies a click into the slab.
-func (s *slab) appendClick(hash uint32, t *token.Raw, at int64, value []byte) {
+// shareBytes returns the position of the dictionary's entry for a shared part, which it
+// adds if there is room. It returns noEntry if the click must be stored whole.
+func (s *slab) shareBytes(hash uint32, shared []byte) uint32 {
+	if len(shared) < minShared {
+		return noEntry
+	}
+	if pos, ok := s.entryAt[hash]; ok {
+		if !bytes.Equal(s.sharedAt(pos), shared) { // another part with the same hash
+			return noEntry
+		}
+		return pos
+	}
+	pos := len(s.dictionary)
+	if pos+entryHeadLen+len(shared) > s.limitBytes/dictionaryShare {
+		return noEntry
+	}
+	s.dictionary = appendEntry(s.dictionary, shared)
+	s.entryAt[hash] = uint32(pos)
+	return uint32(pos)
+}
+
+// sharedAt returns the shared part whose entry is at the position.
+func (s *slab) sharedAt(pos uint32) []byte {
+	e := s.dictionary[pos:]
+	n := entryHeadLen + int(le.Uint32(e[4:]))
+	return e[entryHeadLen:n:n]
+}
+
+// appendEntry appends a shared part as an entry of the dictionary.
+func appendEntry(dictionary, shared []byte) []byte {
+	pos := len(dictionary)
+	d := le.AppendUint32(dictionary, 0)
+	d = le.AppendUint32(d, uint32(len(shared)))
+	d = append(d, shared...)
+	le.PutUint32(d[pos:], entryChecksum(d[pos:], uint32(pos)))
+	return d
+}
+
+// entryChecksum is the checksum of an entry at a position of the dictionary. An entry
+// in another's place fails it.
+func entryChecksum(entry []byte, pos uint32) uint32 { return crc32.Update(pos, castagnoli, entry[4:]) }
+
+// appendClick copies a click into the slab: its own bytes, and where its shared part
+// is.
+func (s *slab) appendClick(hash uint32, t *token.Raw, at int64, own []byte, entryPos uint32) {
 	pos := len(s.data)
-	d := append(s.data, t[:]...)
-	d = le.AppendUint64(d, uint64(at))
-	d = le.AppendUint32(d, uint32(len(value)))
-	s.data = append(d, value...)
+	s.data = appendRecord(s.data, t, at, own, entryPos)
 	s.entries = append(s.entries, entry{key: binary.BigEndian.Uint64(t[:]), pos: uint32(pos), hash: hash})
 	minted := token.Seconds(t)
 	s.minMint = min(s.minMint, minted)
@@ -140,21 +190,24 @@ func (s *slab) growTable() {
 
 func (s *slab) tokenAt(pos uint32) *token.Raw { return (*token.Raw)(s.data[pos:]) }
 
-// findInSlab returns the token's click; the value is the slab's own memory. On a slab
-// whose index is up to date it only reads.
-func (s *slab) findInSlab(hash uint32, t *token.Raw) (value []byte, at int64, ok bool) {
+// findInSlab returns the token's click, whose bytes are the slab's own memory. On a
+// slab whose index is up to date it only reads.
+func (s *slab) findInSlab(hash uint32, t *token.Raw) (c foundClick, ok bool) {
 	if s.indexed < len(s.entries) {
 		s.indexPending()
 	}
 	mask := uint32(len(s.table) - 1)
 	for i := hash & mask; s.table[i] != 0; i = (i + 1) & mask {
 		if e := s.table[i]; uint32(e>>32) == hash && *s.tokenAt(uint32(e)) == *t {
-			r := s.data[uint32(e):]
-			n := recordHeadLen + int(le.Uint32(r[28:]))
-			return r[recordHeadLen:n:n], int64(le.Uint64(r[20:])), true
+			r := parseRecord(s.data[uint32(e):])
+			c = foundClick{at: r.at, own: r.own}
+			if r.entryPos != noEntry {
+				c.shared = s.sharedAt(r.entryPos)
+			}
+			return c, true
 		}
 	}
-	return nil, 0, false
+	return foundClick{}, false
 }
 
 // nextStart returns the start of the next slab: the median mint time, or this slab's
@@ -170,7 +223,9 @@ func (s *slab) nextStart() uint32 {
 }
 
 // memoryBytes is what the slab occupies.
-func (s *slab) memoryBytes() int64 { return int64(cap(s.data) + 8*len(s.table) + 16*cap(s.entries)) }
+func (s *slab) memoryBytes() int64 {
+	return int64(cap(s.data) + cap(s.dictionary) + 8*len(s.table) + 16*cap(s.entries))
+}
 
 // sample keeps between 128 and 256 evenly spaced values of a series of unknown length.
 type sample struct {
@@ -210,4 +265,9 @@ func (p *sample) add(v uint32) {
 func (l *Log) hashToken(t *token.Raw) uint32 {
 	hi, lo := bits.Mul64(le.Uint64(t[4:])^l.hashSeed[0], le.Uint64(t[12:])^l.hashSeed[1]^uint64(le.Uint32(t[:]))<<32)
 	return uint32((hi^lo)>>32) & l.hashMask
+}
+
+// hashShared is the hash under which a shared part is looked up.
+func (l *Log) hashShared(shared []byte) uint32 {
+	return uint32(maphash.Bytes(l.sharedSeed, shared)) & l.hashMask
 }

@@ -13,8 +13,9 @@ import (
 
 // clickStore is a partition's click log, by token.
 type clickStore struct {
-	log  *clicklog.Log
-	wire []byte // scratch of lookup
+	log   *clicklog.Log
+	codec *event.Codec
+	wire  []byte // scratch of lookup
 }
 
 // lookupClick returns a click's wire bytes, valid until the next call, and when it
@@ -55,7 +56,7 @@ func (c *clickStore) keepClick(r *kgo.Record) (t [20]byte, shown bool, err error
 			return t, true, nil
 		}
 	}
-	err = c.log.Put(&t, r.Timestamp.UnixMilli(), r.Value, r.Offset)
+	err = c.log.Put(&t, r.Timestamp.UnixMilli(), r.Value, c.codec.LinkPart(r.Value), r.Offset)
 	if errors.Is(err, clicklog.ErrTooLarge) {
 		c.log.Skip(r.Offset)
 		return t, false, nil

@@ -53,7 +53,7 @@ func (p *Processor) openTask(part *engine.Partition) (engine.Task, error) {
 	if err != nil {
 		return engine.Task{}, markCorrupt(err)
 	}
-	t.clicks = &clickStore{log: log}
+	t.clicks = &clickStore{log: log, codec: p.codec}
 	return engine.Task{
 		SideLog:   engine.SideLog{Next: log.Next, Keep: t.keepClick},
 		Restored:  func() error { return markCorrupt(t.readCounters()) },

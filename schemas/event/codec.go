@@ -88,9 +88,10 @@ type genericRecord struct {
 
 // schemaReader is how records of one schema id are read.
 type schemaReader struct {
-	record string
-	schema *avro.Schema  // the writer's, resolved into today's type
-	text   *goavro.Codec // the writer's
+	record     string
+	schema     *avro.Schema  // the writer's, resolved into today's type
+	text       *goavro.Codec // the writer's
+	visitTexts []bool        // of a click: see LinkPart
 }
 
 // NewCodec makes a codec for the given ids. Each record needs an id for its newest
@@ -132,7 +133,11 @@ func NewCodec(ids []ID) (*Codec, error) {
 		if err != nil {
 			return nil, fmt.Errorf("parsing schema %s version %d: %w", s.Record, s.Version, err)
 		}
-		c.schemas[id.ID] = schemaReader{record: s.Record, schema: writer, text: text}
+		texts, err := visitTexts(s)
+		if err != nil {
+			return nil, fmt.Errorf("schema %s version %d: %w", s.Record, s.Version, err)
+		}
+		c.schemas[id.ID] = schemaReader{record: s.Record, schema: writer, text: text, visitTexts: texts}
 	}
 	for _, s := range newest {
 		id, ok := writes[s.Record]
