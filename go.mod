@@ -23,6 +23,7 @@ require (
 	github.com/klauspost/compress v1.20.3 // s2 blocks of the click log
 	github.com/linkedin/goavro/v2 v2.15.0 // the reference Avro codec
 	github.com/oschwald/maxminddb-golang/v2 v2.9.0 // country of a visitor
+	github.com/pierrec/lz4/v4 v4.1.33 // LZ4 frames, as clients of the embedded ClickHouse send and accept them
 	github.com/pires/go-proxyproto v0.15.0 // the PROXY protocol, versions 1 and 2, as trusted proxies speak it
 	github.com/pressly/goose/v3 v3.29.0 // ClickHouse migrations
 	github.com/prometheus/client_golang v1.25.0 // metrics
@@ -78,7 +79,6 @@ require (
 	github.com/minio/minlz v1.0.1-0.20250507153514-87eb42fe8882 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/paulmach/orb v0.13.0 // indirect
-	github.com/pierrec/lz4/v4 v4.1.33 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/pmezard/go-difflib v1.0.0 // indirect
 	github.com/prometheus/client_model v0.6.3 // indirect
