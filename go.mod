@@ -23,6 +23,8 @@ require (
 	github.com/klauspost/compress v1.20.3 // s2 blocks of the click log
 	github.com/linkedin/goavro/v2 v2.15.0 // the reference Avro codec
 	github.com/oschwald/maxminddb-golang/v2 v2.9.0 // country of a visitor
+	github.com/parquet-go/parquet-go v0.32.0 // exports as Parquet
+	github.com/pierrec/lz4/v4 v4.1.33 // LZ4 frames, as clients of the embedded ClickHouse send and accept them
 	github.com/pires/go-proxyproto v0.15.0 // the PROXY protocol, versions 1 and 2, as trusted proxies speak it
 	github.com/pressly/goose/v3 v3.29.0 // ClickHouse migrations
 	github.com/prometheus/client_golang v1.25.0 // metrics
@@ -77,8 +79,9 @@ require (
 	github.com/mfridman/interpolate v0.0.2 // indirect
 	github.com/minio/minlz v1.0.1-0.20250507153514-87eb42fe8882 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
+	github.com/parquet-go/bitpack v1.0.0 // indirect
+	github.com/parquet-go/jsonlite v1.0.0 // indirect
 	github.com/paulmach/orb v0.13.0 // indirect
-	github.com/pierrec/lz4/v4 v4.1.33 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/pmezard/go-difflib v1.0.0 // indirect
 	github.com/prometheus/client_model v0.6.3 // indirect
@@ -88,6 +91,7 @@ require (
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3 // indirect
 	github.com/segmentio/asm v1.2.1 // indirect
 	github.com/sethvargo/go-retry v0.5.0 // indirect
+	github.com/twpayne/go-geom v1.6.1 // indirect
 	go.opentelemetry.io/otel v1.47.0 // indirect
 	go.opentelemetry.io/otel/trace v1.47.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect

@@ -221,6 +221,9 @@ func (v *verifyFlags) readManifest() (*verify.Export, error) {
 	if err != nil {
 		return nil, fmt.Errorf("-manifest: %w", err)
 	}
+	if m.Format != "" {
+		return nil, usagef("-manifest: it is of a %s file, and only a CSV is verified", m.Format)
+	}
 	if v.filters.Workspace != "" && m.Filters.Workspace != v.filters.Workspace {
 		return nil, usagef("-manifest: it is of workspace %q", m.Filters.Workspace)
 	}

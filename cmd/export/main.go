@@ -42,6 +42,8 @@ func main() {
 	reviews := f.String("review", "", "only these `states`: "+strings.Join(event.Texts(event.Reviews()), ", "))
 	f.StringVar(&cfg.Dir, "out", "", "`directory` for NAME.csv and NAME.manifest.json, or - for the CSV on "+
 		"standard output (required)")
+	f.StringVar(&cfg.Format, "format", export.FormatCSV, "`format` of the file: csv, or parquet, with typed columns: "+
+		"NAME.parquet and NAME.parquet.manifest.json")
 	asOf := f.String("as-of", "", "`manifest` of an earlier run of the same command: writes the same bytes")
 	since := f.String("since", "", "`manifest`: only rows that arrived after it")
 	schedule := f.String("schedule", "", "cron `expression` in the workspace's timezone: keeps running, exports "+

@@ -24,7 +24,9 @@ type Config struct {
 	// Provisional marks name and manifest as provisional whether or not the joined
 	// watermark has passed the last day.
 	Provisional bool
-	Raw         bool // leave texts as they came: escape no formula
+	Raw         bool // leave texts as they came: escape no formula. Parquet always does
+	// Format is FormatCSV, also if it is empty, or FormatParquet.
+	Format string
 	// Progress, if not nil, is called now and then with the rows written so far and the
 	// rows that there will be.
 	Progress func(rows, of int64)
@@ -36,6 +38,12 @@ type Config struct {
 
 	watch *outage.Watch // over ClickHouse, of a schedule
 }
+
+// The formats of Config.Format.
+const (
+	FormatCSV     = "csv"
+	FormatParquet = "parquet"
+)
 
 var (
 	// ErrBusy means that another run writes into the same directory.
@@ -68,6 +76,14 @@ func DefaultVerdicts() []string {
 func (c *Config) Validate() error {
 	if c.Workspace == "" {
 		return errors.New("-workspace is required")
+	}
+	switch c.Format = cmp.Or(c.Format, FormatCSV); {
+	case c.Format == FormatParquet && c.Statement != "":
+		return errors.New("-format: a statement of account is a CSV")
+	case c.Format == FormatParquet:
+		c.Raw = true
+	case c.Format != FormatCSV:
+		return fmt.Errorf("-format: %q is neither %s nor %s", c.Format, FormatCSV, FormatParquet)
 	}
 	if c.Dir == "" {
 		return errors.New("-out is required: a directory, or - for standard output")

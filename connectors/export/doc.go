@@ -65,6 +65,12 @@
 // text that begins with = + - @ TAB CR LF gets a ' in front, or a spreadsheet would run
 // it (Raw turns that off). Bytes that are no UTF-8, and NUL, become U+FFFD.
 //
+// With FormatParquet the file is NAME.parquet, its manifest NAME.parquet.manifest.json:
+// the same rows in the same order, in columns with types. Money is DECIMAL(38, 4), times
+// are timestamps in UTC, lists are lists, null is null, and texts are as they came. It
+// has the same bytes when it is written again, as long as the library writes the same:
+// TestParquetBytes holds it.
+//
 // Days are those of the workspace's timezone, each from its first instant, so a day on
 // which the clocks change has 23 or 25 hours. The zone is the one that the catalog has
 // now, also for days before; it is part of the manifest, which keeps it. A
@@ -79,7 +85,8 @@
 //
 // # Manifest
 //
-//	sha256, rows        of NAME.csv
+//	sha256, rows        of the file
+//	format              parquet; a CSV's manifest has none
 //	sums                of net_amount, by currency, then type, over the rows of the file
 //	standing_sums       of standing_change, in the same way; not in version 1. Net revenue
 //	                    is this sum over all days: what a refund changes follows the order

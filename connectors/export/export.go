@@ -69,7 +69,7 @@ func (e *exporter) run(ctx context.Context) (*Manifest, error) {
 		}
 	}
 	if e.cfg.Dir == "-" {
-		w, err := e.writeCSV(ctx, p, s, e.cfg.Stdout)
+		w, err := e.writeFile(ctx, p, s, e.cfg.Stdout)
 		return p.manifest(s, w), err
 	}
 	return e.writeFiles(ctx, p, s)

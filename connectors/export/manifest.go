@@ -1,6 +1,7 @@
 package export
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -49,10 +50,10 @@ type AsOf struct {
 	At       time.Time         `json:"at"`      // when the offsets were read
 }
 
-// Manifest is NAME.manifest.json.
+// Manifest is NAME.manifest.json of NAME.csv, NAME.parquet.manifest.json of NAME.parquet.
 type Manifest struct {
-	SHA256 string `json:"sha256"` // of NAME.csv, in hex
-	Rows   int64  `json:"rows"`   // of NAME.csv, header not counted
+	SHA256 string `json:"sha256"` // of the file, in hex
+	Rows   int64  `json:"rows"`   // of the file, a CSV's header not counted
 	// of net_amount, by currency, then type; nil in a statement
 	Sums map[string]map[string]string `json:"sums,omitzero"`
 	// of standing_change, by currency, then type; nil in version 1
@@ -77,7 +78,12 @@ type Manifest struct {
 	// events that still wait may add rows
 	Provisional bool `json:"provisional"`
 	Raw         bool `json:"raw"` // no formula is escaped
+	// Format is FormatParquet, or empty for a CSV.
+	Format string `json:"format,omitzero"`
 }
+
+// fileFormat is the format of the manifest's file.
+func (m *Manifest) fileFormat() string { return cmp.Or(m.Format, FormatCSV) }
 
 // ErrManifest means that a file is no manifest, or not one of this command.
 var ErrManifest = errors.New("manifest")
@@ -107,6 +113,9 @@ func (m *Manifest) check() error {
 	}
 	if m.SchemaVersion < 1 || m.SchemaVersion > SchemaVersion {
 		return fmt.Errorf("it has schema_version %d, this program writes 1 to %d", m.SchemaVersion, SchemaVersion)
+	}
+	if f := m.fileFormat(); f != FormatCSV && f != FormatParquet {
+		return fmt.Errorf("it is of a file in the format %q, which this program does not know", f)
 	}
 	for _, ends := range []map[uint32]uint64{m.AsOf.Outcomes, m.AsOf.Conversions, m.AsOf.Progress} {
 		for p := range ends {
@@ -211,6 +220,7 @@ func inSeries(m *Manifest, cfg Config) bool {
 	return differingFilter(f, cfg.Filters) == "" &&
 		m.Filters.From == m.Filters.To &&
 		(!m.Provisional || cfg.Provisional) &&
-		m.Raw == cfg.Raw &&
+		m.Raw == (cfg.Raw || cfg.Format == FormatParquet) &&
+		m.fileFormat() == cmp.Or(cfg.Format, FormatCSV) &&
 		m.Since == nil
 }

@@ -17,6 +17,7 @@ type plan struct {
 	since       *AsOf     // rows below these ends are left out, too; nil: none
 	provisional bool      // events that still wait may add rows
 	raw         bool      // no formula is escaped
+	format      string    // FormatCSV or FormatParquet
 	version     int       // of the columns and of the manifest
 	repeats     *Manifest // whose bytes are written again; nil: none
 }
@@ -28,6 +29,10 @@ func checkManifests(cfg Config) error {
 	if then := cfg.AsOf; then != nil {
 		if err := checkSameFilters("-as-of", cfg, then); err != nil {
 			return err
+		}
+		if cfg.Format != then.fileFormat() {
+			return fmt.Errorf("%w: -as-of: the manifest was written with -format %s: repeat the same command",
+				ErrManifest, then.fileFormat())
 		}
 		if cfg.Raw != then.Raw {
 			return fmt.Errorf("%w: -as-of: the manifest was written with -raw=%t: repeat the same command",
@@ -63,7 +68,8 @@ func checkSameFilters(flag string, cfg Config, then *Manifest) error {
 // newPlan decides what an export writes, from its configuration, from how far the
 // tables go, and in days of a timezone.
 func newPlan(cfg Config, b bounds, zone string) (plan, error) {
-	p := plan{filters: cfg.Filters, asOf: b.ends, raw: cfg.Raw, version: SchemaVersion, repeats: cfg.AsOf}
+	p := plan{filters: cfg.Filters, asOf: b.ends, raw: cfg.Raw, format: cfg.Format, repeats: cfg.AsOf}
+	p.version = SchemaVersion
 	p.filters.Timezone = zone
 	var err error
 	if p.start, p.end, err = resolveDays(p.filters); err != nil {
@@ -128,6 +134,9 @@ func (p plan) manifest(s summary, w written) *Manifest {
 		Provisional:    p.provisional,
 		Raw:            p.raw,
 	}
+	if p.format == FormatParquet {
+		m.Format = p.format
+	}
 	if len(s.rulesVersions) > 0 {
 		m.RulesVersion = slices.Max(s.rulesVersions)
 	}
@@ -141,7 +150,17 @@ func (p plan) manifest(s summary, w written) *Manifest {
 }
 
 // fileName is the name of the plan's files, without ending.
-func (p plan) fileName() string { return fileName(p.filters, p.since, &p.asOf, p.provisional, p.raw) }
+func (p plan) fileName() string {
+	return fileName(p.filters, p.since, &p.asOf, p.provisional, p.raw && p.format != FormatParquet)
+}
+
+// endings are those of the plan's file and of its manifest.
+func (p plan) endings() [2]string {
+	if p.format == FormatParquet {
+		return [2]string{".parquet", ".parquet.manifest.json"}
+	}
+	return [2]string{".csv", ".manifest.json"}
+}
 
 // differingFilter is the JSON name of the first filter in which two exports differ; it
 // is also the name of its flag. Empty if there is none.

@@ -23,7 +23,7 @@ import (
 // progressRows is how many rows are written between two calls of Config.Progress.
 const progressRows = 1 << 14
 
-// written is what is known of a CSV once it is written.
+// written is what is known of a file once it is written.
 type written struct {
 	sha256   string                       // of its bytes, in hex
 	rows     int64                        // of it, header not counted
@@ -40,10 +40,16 @@ type written struct {
 // a few blocks. With the usual 65,536 rows an exporter's memory depended on the garbage
 // collector, and reached 416 MB.
 func linesQuery(selected selection, version int, raw bool) string {
+	return rowsQuery(selected, ledger.CSVLine(version, raw, columnSQL)+" AS line")
+}
+
+// rowsQuery is the query for the rows of an export, in order: first is what is written of
+// each, in front of what is summed.
+func rowsQuery(selected selection, first string) string {
 	return `
 WITH ` + selected.with + `,` + ledger.Functions + `
 SELECT
-	` + ledger.CSVLine(version, raw, columnSQL) + ` AS line,
+	` + first + `,
 	toString(o.type) AS type,
 	toString(o.currency) AS currency,
 	o.exponent AS exponent,
@@ -59,8 +65,11 @@ SETTINGS
 	max_block_size = 8192`
 }
 
-// writeCSV writes the CSV of a plan. The sums and the hash are of what it wrote.
-func (e *exporter) writeCSV(ctx context.Context, p plan, s summary, to io.Writer) (written, error) {
+// writeFile writes the file of a plan. The sums and the hash are of what it wrote.
+func (e *exporter) writeFile(ctx context.Context, p plan, s summary, to io.Writer) (written, error) {
+	if p.format == FormatParquet {
+		return e.writeParquet(ctx, p, s, to)
+	}
 	if p.filters.Statement != "" {
 		return e.writeAccounts(ctx, p, to)
 	}
@@ -70,53 +79,25 @@ func (e *exporter) writeCSV(ctx context.Context, p plan, s summary, to io.Writer
 // writeEvents writes the CSV of events.
 func (e *exporter) writeEvents(ctx context.Context, p plan, s summary, to io.Writer) (w written, err error) {
 	selected := newSelection(p)
-	rows, err := e.conn.Rows(ctx, linesQuery(selected, p.version, p.raw), selected.args...)
-	if err != nil {
-		return w, fmt.Errorf("reading rows: %w", err)
-	}
-	defer rows.Close()
 	hash := sha256.New()
 	out := bufio.NewWriterSize(io.MultiWriter(to, hash), 1<<20)
 	out.WriteString(ledger.Header(p.version) + "\n") // an error comes back with the next line, or Flush
-	var n int64
-	nets, standing := sums{}, sums{}
-	for rows.Next() {
-		var line string
-		var key sumKey
-		var net, change *int64
-		if err := rows.Scan(&line, &key.kind, &key.currency, &key.exponent, &net, &change); err != nil {
-			return w, fmt.Errorf("reading rows: %w", err)
-		}
+	var line string
+	query := linesQuery(selected, p.version, p.raw)
+	w, err = e.eachRow(ctx, s, query, selected.args, []any{&line}, func(int64) error {
 		out.WriteString(line)
 		if err := out.WriteByte('\n'); err != nil {
-			return w, fmt.Errorf("writing the CSV: %w", err)
+			return fmt.Errorf("writing the CSV: %w", err)
 		}
-		nets.add(key, net)
-		standing.add(key, change)
-		if n++; n%progressRows == 0 {
-			e.reportProgress(n, s.rows)
-			if ctx.Err() != nil { // the rows that are buffered would still come
-				return w, context.Cause(ctx)
-			}
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return w, fmt.Errorf("reading rows: %w", err)
+		return nil
+	})
+	if err != nil {
+		return w, err
 	}
 	if err := out.Flush(); err != nil {
 		return w, fmt.Errorf("writing the CSV: %w", err)
 	}
-	if n != s.rows {
-		return w, fmt.Errorf("%d rows came, %d were counted below the same offsets: rows were removed meanwhile",
-			n, s.rows)
-	}
-	e.reportProgress(n, s.rows)
-	w = written{
-		sha256:   hex.EncodeToString(hash.Sum(nil)),
-		rows:     n,
-		sums:     nets.format(),
-		standing: standing.format(),
-	}
+	w.sha256 = hex.EncodeToString(hash.Sum(nil))
 	return w, checkSameBytes(p.repeats, w)
 }
 
@@ -181,16 +162,17 @@ func (s sums) format() map[string]map[string]string {
 	return out
 }
 
-// writeFiles writes the CSV and the manifest of a plan, each at once and whole, and the
+// writeFiles writes the file and the manifest of a plan, each at once and whole, and the
 // manifest last.
 func (e *exporter) writeFiles(ctx context.Context, p plan, s summary) (*Manifest, error) {
 	base := filepath.Join(e.cfg.Dir, p.fileName())
-	csv, err := e.createFile(base + ".csv")
+	endings := p.endings()
+	data, err := e.createFile(base + endings[0])
 	if err != nil {
 		return nil, err
 	}
-	defer csv.Cleanup()
-	w, err := e.writeCSV(ctx, p, s, csv)
+	defer data.Cleanup()
+	w, err := e.writeFile(ctx, p, s, data)
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +181,7 @@ func (e *exporter) writeFiles(ctx context.Context, p plan, s summary) (*Manifest
 	if err != nil {
 		return nil, fmt.Errorf("encoding the manifest: %w", err)
 	}
-	manifest, err := e.createFile(base + ".manifest.json")
+	manifest, err := e.createFile(base + endings[1])
 	if err != nil {
 		return nil, err
 	}
@@ -207,10 +189,10 @@ func (e *exporter) writeFiles(ctx context.Context, p plan, s summary) (*Manifest
 	if _, err := manifest.Write(append(text, '\n')); err != nil {
 		return nil, fmt.Errorf("-out: %w", err)
 	}
-	if err := replaceFiles(e.cfg.Dir, base, p.provisional, csv, manifest); err != nil {
+	if err := replaceFiles(e.cfg.Dir, base, p.provisional, endings, data, manifest); err != nil {
 		return nil, fmt.Errorf("-out: %w", err)
 	}
-	e.cfg.Log.Info("exported", "file", base+".csv", "rows", m.Rows, "sha256", m.SHA256,
+	e.cfg.Log.Info("exported", "file", base+endings[0], "rows", m.Rows, "sha256", m.SHA256,
 		"provisional", m.Provisional, "currencies", slices.Sorted(maps.Keys(m.Sums)))
 	return m, nil
 }
@@ -226,15 +208,15 @@ func (e *exporter) createFile(name string) (*renameio.PendingFile, error) {
 // replaceFiles puts the finished files in place. The order is what a reader relies on:
 // a manifest is never beside a CSV that it does not describe, and a final day is
 // complete only when its provisional file is gone, so that no row is counted twice.
-func replaceFiles(dir, base string, provisional bool, csv, manifest *renameio.PendingFile) error {
-	if err := removeIfExists(base + ".manifest.json"); err != nil { // of an earlier run
+func replaceFiles(dir, base string, provisional bool, endings [2]string, data, manifest *renameio.PendingFile) error {
+	if err := removeIfExists(base + endings[1]); err != nil { // of an earlier run
 		return err
 	}
-	if err := csv.CloseAtomicallyReplace(); err != nil {
+	if err := data.CloseAtomicallyReplace(); err != nil {
 		return err
 	}
 	if !provisional {
-		for _, ending := range []string{".csv", ".manifest.json"} {
+		for _, ending := range endings {
 			if err := removeIfExists(base + "_provisional" + ending); err != nil {
 				return fmt.Errorf("removing the provisional file: %w", err)
 			}

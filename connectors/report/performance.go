@@ -148,10 +148,7 @@ func (f Filter) linesQuery(workspace string) (query string, args []any) {
 	f.addDimensions(c)
 	f.addDays(c, "day")
 	c.args = append(c.args, f.zoneArg())
-	days := "partner_days(tz = {tz:String})"
-	if f.People {
-		days = "(SELECT * REPLACE (human_clicks AS clicks) FROM " + days + ")"
-	}
+	days := f.daysQuery()
 	if !f.selectsEvents() {
 		return "SELECT * FROM " + days + " WHERE " + c.sql(), c.args
 	}
@@ -181,6 +178,21 @@ FROM
 	FROM (` + eventLines(events) + `)
 ) AS x
 GROUP BY workspace_id, day, partner_id, program_id, link_id, currency, exponent`, append(c.args, events.args...)
+}
+
+// daysQuery is the rows of partner_days, with amounts as integers: the view has
+// decimals, which other formats can carry. Where people are asked for, clicks are theirs.
+func (f Filter) daysQuery() string {
+	var replaced []string
+	for _, c := range summedColumns() {
+		if strings.HasSuffix(c.name, "_minor") {
+			replaced = append(replaced, "toInt128("+c.name+") AS "+c.name)
+		}
+	}
+	if f.People {
+		replaced = append(replaced, "human_clicks AS clicks")
+	}
+	return "(SELECT * REPLACE (" + strings.Join(replaced, ", ") + ") FROM partner_days(tz = {tz:String}))"
 }
 
 // eventLines is a query for the lines that outcomes touch: that of an event's amount

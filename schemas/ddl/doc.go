@@ -20,7 +20,8 @@
 //     LowCardinality(String). Empty text means absent; a null is a number or a time
 //     that is not there.
 //   - Money is in minor units, with currency and exponent beside it. Sums are Int128,
-//     since two amounts of nineteen digits must not wrap around.
+//     since two amounts of nineteen digits must not wrap around. Views give them as
+//     Decimal(38, 0): Int128 is raw bytes in Parquet and Arrow.
 //   - A view without a parameter has days of UTC. Those with the parameter tz have the
 //     days of a time zone, of which a quarter of an hour is a part.
 //   - effects_by_event_id and sales_by_order_id sum up rows of outcomes by an id, by

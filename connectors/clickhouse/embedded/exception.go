@@ -11,15 +11,19 @@ import (
 // Error codes of ClickHouse (src/Common/ErrorCodes.cpp) that this server returns
 // itself.
 const (
-	badArguments       = 36
-	notImplemented     = 48
-	unknownSetting     = 115
-	readonly           = 164
-	requestTooLarge    = 307 // TOO_MANY_BYTES
-	queryWasCancelled  = 394
-	unknownCompression = 89
-	pocoException      = 1000
-	unspecified        = 1002 // UNKNOWN_EXCEPTION
+	badArguments          = 36
+	notImplemented        = 48
+	unknownSetting        = 115
+	readonly              = 164
+	requestTooLarge       = 307 // TOO_MANY_BYTES
+	tooManyQueries        = 202 // TOO_MANY_SIMULTANEOUS_QUERIES
+	sessionNotFound       = 372
+	sessionIsLocked       = 373
+	invalidSessionTimeout = 374
+	queryWasCancelled     = 394
+	unknownCompression    = 89
+	pocoException         = 1000
+	unspecified           = 1002 // UNKNOWN_EXCEPTION
 )
 
 // exception is an error of this server in the form of ClickHouse.
@@ -50,14 +54,18 @@ func describeError(err error) (code int, text string) {
 // exceptionCodeToHTTPStatus, in outline).
 func httpStatus(code int) int {
 	switch code {
-	case 6, 26, 27, badArguments, 41, 42, 43, 53, 62, 72, 117, 130, unknownCompression:
+	case 6, 26, 27, badArguments, 41, 42, 43, 53, 62, 72, 117, 130, unknownCompression, invalidSessionTimeout:
 		// parsing, arguments
 		return http.StatusBadRequest
-	case 16, 46, 47, 50, 56, 60, 73, 81, unknownSetting:
-		// unknown column, function, identifier, type, table, format, database, setting
+	case 16, 46, 47, 50, 56, 60, 73, 81, unknownSetting, sessionNotFound:
+		// unknown column, function, identifier, type, table, format, database, setting, session
 		return http.StatusNotFound
 	case readonly:
 		return http.StatusForbidden
+	case sessionIsLocked:
+		return http.StatusLocked
+	case tooManyQueries:
+		return http.StatusTooManyRequests
 	case requestTooLarge:
 		return http.StatusRequestEntityTooLarge
 	case notImplemented:

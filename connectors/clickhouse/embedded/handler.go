@@ -1,7 +1,9 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"net/http"
@@ -31,7 +33,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req, err := readRequest(r)
-	if err == nil && r.Method == http.MethodGet && !readingKeywords[req.keyword] {
+	if err == nil && r.Method == http.MethodGet && !readingKeywords[req.keyword] && req.leaves == remnantNone {
 		err = exception{readonly, "Cannot execute query in readonly mode. For queries over HTTP, method GET " +
 			"implies readonly. You should use method POST for modifying queries."}
 	}
@@ -39,9 +41,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		newResponse(w, &request{}).sendError(err)
 		return
 	}
-	if req.queryID != "" {
-		w.Header().Set("X-ClickHouse-Query-Id", req.queryID)
-	}
+	w.Header().Set("X-ClickHouse-Query-Id", cmp.Or(req.queryID, rand.Text()))
+	w.Header().Set("X-ClickHouse-Server-Display-Name", displayName)
+	w.Header().Set("X-ClickHouse-Timezone", s.timezone)
 	response := newResponse(w, req)
 	if revision, err := strconv.ParseUint(req.revision, 10, 32); err == nil && req.format == "Native" &&
 		strings.TrimSpace(req.text) == helloQuery {
@@ -59,11 +61,28 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// executeStatement runs a statement in a session and kills it when ctx ends. A session
-// that saw any error is not used again: a failed insert can spoil its connection,
-// failed settings leave it half-changed, and a killed statement stays in
-// system.processes, with what it holds, until its connection runs another one.
+// executeStatement runs a statement and kills it when ctx ends.
 func (s *Server) executeStatement(ctx context.Context, req *request, out *response) (done summary, err error) {
+	if req.session.id == "" {
+		return s.executeInPool(ctx, req, out)
+	}
+	named, err := s.named.acquire(req.session)
+	if err != nil {
+		return done, err
+	}
+	defer s.named.release(named, req.session)
+	if named.own == nil && req.leaves == remnantNone {
+		return s.executeInPool(ctx, req, out)
+	}
+	return s.executeInSession(ctx, named, req, out)
+}
+
+// executeInPool runs a statement in a session of the pool, which nothing of it must
+// outlive. A session that saw any error is not used again: a failed insert can spoil its
+// connection, failed settings leave it half-changed, and a killed statement stays in
+// system.processes, with what it holds, until its connection runs another one. Nor is
+// one with something that cannot be taken back.
+func (s *Server) executeInPool(ctx context.Context, req *request, out *response) (done summary, err error) {
 	from := s.pool.queries
 	if req.insert {
 		from = s.pool.inserts
@@ -72,17 +91,28 @@ func (s *Server) executeStatement(ctx context.Context, req *request, out *respon
 	if err != nil {
 		return done, err
 	}
-	defer func() { s.pool.releaseSession(session, err == nil) }()
+	defer func() { s.pool.releaseSession(session, err == nil && (req.insert || !req.outlivesRequest())) }()
 	req.settings["log_comment"] = session.id
+	database := cmp.Or(req.database, defaultDatabase)
 	if req.insert {
-		defer s.killWhenDone(ctx, session)()
-		return session.insertFrom(req.insertHead(req.database, req.settings), req.statement.format, req.params,
-			chunkReader(req.body))
-	}
-	if err := session.applySettings(req.database, req.settings); err != nil {
+		// The session's settings and database are in the statement alone.
+		req.head = req.insertHead(database, req.settings)
+	} else if err := session.applySettings(database, req.settings); err != nil {
 		return done, err
 	}
+	if err := session.fillExternal(req.external); err != nil {
+		return done, err
+	}
+	return s.runOn(ctx, session, req, out)
+}
+
+// runOn runs a statement on a session whose settings and database are those of the
+// request.
+func (s *Server) runOn(ctx context.Context, session *session, req *request, out *response) (done summary, err error) {
 	defer s.killWhenDone(ctx, session)()
+	if req.insert {
+		return session.insertFrom(req.head, req.statement.format, req.params, chunkReader(req.body))
+	}
 	if kind := formatKindOf(req.format); kind != unjoinable {
 		join := blockJoiner{format: req.format, kind: kind}
 		done, err = session.streamResult(req.text, req.format, req.params, func(block []byte) error {

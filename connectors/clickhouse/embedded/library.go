@@ -31,7 +31,10 @@ type library struct {
 	resultBuffer  func(result unsafe.Pointer) unsafe.Pointer
 	resultLength  func(result unsafe.Pointer) uintptr
 	resultError   func(result unsafe.Pointer) unsafe.Pointer // a C string, or nil
+	resultRows    func(result unsafe.Pointer) uint64
+	resultBytes   func(result unsafe.Pointer) uint64 // uncompressed, in the engine's own form
 	rowsRead      func(result unsafe.Pointer) uint64
+	bytesRead     func(result unsafe.Pointer) uint64
 	rowsWritten   func(result unsafe.Pointer) uint64
 	bytesWritten  func(result unsafe.Pointer) uint64
 
@@ -73,7 +76,10 @@ func bindFunctions(path string) (*library, error) {
 		"chdb_result_buffer":               &l.resultBuffer,
 		"chdb_result_length":               &l.resultLength,
 		"chdb_result_error":                &l.resultError,
-		"chdb_result_rows_read":            &l.rowsRead,
+		"chdb_result_rows_read":            &l.resultRows,
+		"chdb_result_bytes_read":           &l.resultBytes,
+		"chdb_result_storage_rows_read":    &l.rowsRead,
+		"chdb_result_storage_bytes_read":   &l.bytesRead,
 		"chdb_result_rows_written":         &l.rowsWritten,
 		"chdb_result_bytes_written":        &l.bytesWritten,
 		"chdb_stream_insert_with_params_n": &l.insert,
@@ -136,7 +142,9 @@ func (c *conn) close() { c.lib.closeConn(c.handleBox) }
 
 // summary is the effect of a finished statement.
 type summary struct {
-	readRows, writtenRows, writtenBytes uint64
+	resultRows, resultBytes   uint64
+	readRows, readBytes       uint64 // from tables
+	writtenRows, writtenBytes uint64
 }
 
 // parameters are query parameters in the form that C wants: four arrays.
@@ -210,7 +218,10 @@ func (c *conn) takeResult(result unsafe.Pointer, write func([]byte) error) (summ
 		return summary{}, errors.New(text)
 	}
 	done := summary{
+		resultRows:   c.lib.resultRows(result),
+		resultBytes:  c.lib.resultBytes(result),
 		readRows:     c.lib.rowsRead(result),
+		readBytes:    c.lib.bytesRead(result),
 		writtenRows:  c.lib.rowsWritten(result),
 		writtenBytes: c.lib.bytesWritten(result),
 	}
@@ -242,7 +253,10 @@ func (c *conn) streamResult(query, format string, params map[string]string, writ
 			more = true
 			return write(block)
 		})
+		done.resultRows += part.resultRows
+		done.resultBytes += part.resultBytes
 		done.readRows += part.readRows
+		done.readBytes += part.readBytes
 		switch {
 		case err != nil:
 			// A stream occupies the connection until it has ended. Cancelling an ended

@@ -17,7 +17,8 @@ const maxSessions = 16
 // session is a connection, with what earlier requests have set on it.
 type session struct {
 	*conn
-	// returnTo is the queue of the pool that the session belongs to.
+	// returnTo is the queue of the pool that the session belongs to; nil for one of a
+	// client's session.
 	returnTo chan *session
 	// id is the log_comment of its statements, by which they can be killed.
 	id string
@@ -25,6 +26,16 @@ type session struct {
 	database string
 	// settings differ from their defaults.
 	settings map[string]string
+	// defaults are those of a new connection that are not ClickHouse's.
+	defaults map[string]string
+}
+
+// defaultOf returns what a setting is set to, to take it back.
+func (s *session) defaultOf(name string) string {
+	if value, ours := s.defaults[name]; ours {
+		return quoteString(value)
+	}
+	return "DEFAULT"
 }
 
 const defaultDatabase = "default"
@@ -41,7 +52,7 @@ func (s *session) applySettings(database string, settings map[string]string) err
 	var changes []string
 	for _, name := range slices.Sorted(maps.Keys(s.settings)) {
 		if _, stays := settings[name]; !stays {
-			changes = append(changes, name+" = DEFAULT")
+			changes = append(changes, name+" = "+s.defaultOf(name))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
@@ -65,7 +76,9 @@ func (s *session) applySettings(database string, settings map[string]string) err
 type pool struct {
 	lib     *library
 	dataDir string
-	opened  atomic.Int64 // sessions so far; numbers their ids
+	// defaults are the settings that chDB gives a new connection beside ClickHouse's.
+	defaults map[string]string
+	opened   atomic.Int64 // sessions so far; numbers their ids
 	// queries and inserts hold the idle sessions; nil means one that is not open.
 	queries, inserts chan *session
 
@@ -87,6 +100,10 @@ func newPool(lib *library, dataDir string) (*pool, error) {
 		inserts:  make(chan *session, maxSessions),
 		killConn: killConn,
 	}
+	if p.defaults, err = (&session{conn: killConn}).changedSettings(); err != nil {
+		killConn.close()
+		return nil, err
+	}
 	for range maxSessions {
 		p.queries <- nil
 		p.inserts <- nil
@@ -106,16 +123,26 @@ func (p *pool) acquireSession(ctx context.Context, from chan *session) (*session
 	if s != nil {
 		return s, nil
 	}
-	opened, err := p.lib.openConn(p.dataDir)
+	s, err := p.openSession()
 	if err != nil {
 		from <- nil
 		return nil, err
 	}
+	s.returnTo = from
+	return s, nil
+}
+
+// openSession opens a session that belongs to no queue.
+func (p *pool) openSession() (*session, error) {
+	opened, err := p.lib.openConn(p.dataDir)
+	if err != nil {
+		return nil, err
+	}
 	return &session{
 		conn:     opened,
-		returnTo: from,
 		id:       "embedded-" + strconv.FormatInt(p.opened.Add(1), 10),
 		database: defaultDatabase,
+		defaults: p.defaults,
 	}, nil
 }
 

@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"bufio"
-	"cmp"
 	"compress/gzip"
 	"compress/zlib"
 	"errors"
@@ -12,10 +11,12 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/ClickHouse/ch-go/compress"
 	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 )
 
 const (
@@ -34,7 +35,7 @@ var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
 
 // request is an HTTP request in terms of ClickHouse.
 type request struct {
-	database string
+	database string            // "" if the request names none
 	settings map[string]string // all URL parameters that the protocol does not define
 	params   map[string]string // query parameters, without "param_"
 	// format is the format of the result: the statement's own, else the default_format.
@@ -42,14 +43,18 @@ type request struct {
 	// revision is the client_protocol_version of clickhouse-go, "" of other clients.
 	revision string
 	queryID  string // sent back in a header
+	session  sessionParameters
 	// waitForEnd: the client wants either the result or the error, never the start of
 	// one and then the other.
 	waitForEnd bool
 	// blockCompression is the method, "LZ4" or "ZSTD", of the compressed blocks that
 	// ClickHouse sends as a result; "" for none.
 	blockCompression string
-	// encoding is the Content-Encoding of the result: "gzip", "zstd" or "".
+	// encoding is the Content-Encoding of the result, one of encodings, or "".
 	encoding string
+
+	// external are the tables that came with it.
+	external []externalTable
 
 	statement
 	// text is the SQL text.
@@ -67,10 +72,14 @@ func readRequest(r *http.Request) (*request, error) {
 	}
 	values := r.URL.Query()
 	req := &request{
-		database: defaultDatabase,
+		session:  sessionParameters{timeout: defaultSessionTimeout},
 		settings: map[string]string{},
 		params:   map[string]string{},
 		format:   "TabSeparated",
+	}
+	var err error
+	if req.external, err = readForm(r, values); err != nil {
+		return nil, err
 	}
 	setDefault(values, "database", r.Header.Get("X-ClickHouse-Database"))
 	setDefault(values, "default_format", r.Header.Get("X-ClickHouse-Format"))
@@ -111,7 +120,7 @@ func setDefault(values url.Values, name, value string) {
 func (req *request) applyParameter(name, value string) error {
 	switch name {
 	case "database":
-		req.database = cmp.Or(value, defaultDatabase)
+		req.database = value
 	case "default_format":
 		req.format = value
 	case "client_protocol_version":
@@ -121,8 +130,16 @@ func (req *request) applyParameter(name, value string) error {
 	case "wait_end_of_query":
 		req.waitForEnd = value == "1" || value == "true"
 	case "query", "user", "password", "quota_key", "compress", "decompress", "network_compression_method",
-		"network_zstd_compression_level", "buffer_size", "stacktrace", "add_http_cors_header", "close_session":
-	case "session_id", "session_check", "session_timeout", "role":
+		"network_zstd_compression_level", "buffer_size", "stacktrace", "add_http_cors_header":
+	case "session_id":
+		req.session.id = value
+	case "session_check":
+		req.session.check = value == "1"
+	case "close_session":
+		req.session.close = value == "1"
+	case "session_timeout":
+		return req.session.setTimeout(value)
+	case "role":
 		return exception{notImplemented, "the embedded server knows no " + name}
 	default:
 		if param, ok := strings.CutPrefix(name, "param_"); ok {
@@ -201,9 +218,11 @@ func decodeBody(r *http.Request, framed bool) (io.Reader, error) {
 		body, err = zlib.NewReader(body)
 	case "zstd":
 		body, err = zstd.NewReader(body, zstd.WithDecoderConcurrency(1))
+	case "lz4":
+		body = lz4.NewReader(body)
 	default:
 		return nil, exception{unknownCompression,
-			fmt.Sprintf("Content-Encoding %q is not known; gzip, deflate and zstd are", encoding)}
+			fmt.Sprintf("Content-Encoding %q is not known; zstd, lz4, gzip and deflate are", encoding)}
 	}
 	if err != nil {
 		return nil, exception{unknownCompression, "decoding the body: " + err.Error()}
@@ -239,14 +258,24 @@ func resultEncoding(r *http.Request, values url.Values) string {
 	if values.Get("enable_http_compression") == "0" || values.Get("compress") == "1" {
 		return ""
 	}
-	accepted := r.Header.Get("Accept-Encoding")
-	for _, encoding := range []string{"gzip", "zstd"} {
-		if strings.Contains(accepted, encoding) {
+	accepted := map[string]bool{}
+	for name := range strings.SplitSeq(strings.Join(r.Header.Values("Accept-Encoding"), ","), ",") {
+		name, weight, _ := strings.Cut(name, ";")
+		_, q, _ := strings.Cut(weight, "=")
+		quality, err := strconv.ParseFloat(strings.TrimSpace(q), 64)
+		accepted[strings.ToLower(strings.TrimSpace(name))] = err != nil || quality > 0
+	}
+	for _, encoding := range encodings {
+		if accepted[encoding] {
 			return encoding
 		}
 	}
 	return ""
 }
+
+// encodings are the Content-Encodings of results, the preferred first. lz4 is that of
+// LZ4 frames, as ClickHouse and its clients use the name.
+var encodings = []string{"zstd", "lz4", "gzip", "deflate"}
 
 // refuseForeign returns why a request must come from a web page that may not use the
 // server, or "". The server asks for no password, and a browser on this machine can

@@ -3,15 +3,18 @@ package embedded
 import (
 	"bytes"
 	"compress/gzip"
+	"compress/zlib"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/ClickHouse/ch-go/compress"
 	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 )
 
 // maxHeldBytes is how much of a result waits in memory before the status is sent. An
@@ -28,12 +31,13 @@ type response struct {
 	out io.Writer
 	// closers end the Content-Encoding.
 	closers []func() error
+	began   time.Time
 	// exceptionTag marks an exception inside the body.
 	exceptionTag string
 }
 
 func newResponse(w http.ResponseWriter, req *request) *response {
-	return &response{w: w, req: req}
+	return &response{w: w, req: req, began: time.Now()}
 }
 
 // writePart takes the next part of the result.
@@ -59,23 +63,13 @@ func (r *response) sendHeaders() error {
 	r.exceptionTag = rand.Text()[:16]
 	header.Set("X-ClickHouse-Exception-Tag", r.exceptionTag)
 	r.out = r.w
-	switch r.req.encoding {
-	case "gzip":
-		zipped, err := gzip.NewWriterLevel(r.w, gzip.BestSpeed)
-		if err != nil {
-			return err
-		}
-		r.out = zipped
-		r.closers = append(r.closers, zipped.Close)
-	case "zstd":
-		zipped, err := zstd.NewWriter(r.w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
-		if err != nil {
-			return err
-		}
-		r.out = zipped
-		r.closers = append(r.closers, zipped.Close)
-	}
 	if r.req.encoding != "" {
+		zipped, err := newEncoder(r.req.encoding, r.w)
+		if err != nil {
+			return err
+		}
+		r.out = zipped
+		r.closers = append(r.closers, zipped.Close)
 		header.Set("Content-Encoding", r.req.encoding)
 		header.Add("Vary", "Accept-Encoding")
 	}
@@ -92,13 +86,35 @@ func (r *response) sendHeaders() error {
 	return err
 }
 
-// finishResult ends a complete result. A small one gets its length and the summary into
-// the headers.
+// newEncoder compresses with one of encodings.
+func newEncoder(encoding string, to io.Writer) (io.WriteCloser, error) {
+	switch encoding {
+	case "zstd":
+		return zstd.NewWriter(to, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
+	case "lz4":
+		return lz4.NewWriter(to), nil
+	case "gzip":
+		return gzip.NewWriterLevel(to, gzip.BestSpeed)
+	case "deflate":
+		return zlib.NewWriterLevel(to, zlib.BestSpeed)
+	}
+	return nil, fmt.Errorf("compressing the result: unknown encoding %q", encoding)
+}
+
+// summaryHeader is the X-ClickHouse-Summary of a finished statement. The Java client
+// reads result_rows before it reads a row.
+func (s summary) summaryHeader(elapsed time.Duration) string {
+	return fmt.Sprintf(`{"read_rows":"%d","read_bytes":"%d","written_rows":"%d","written_bytes":"%d",`+
+		`"total_rows_to_read":"%d","result_rows":"%d","result_bytes":"%d","elapsed_ns":"%d"}`,
+		s.readRows, s.readBytes, s.writtenRows, s.writtenBytes, s.readRows, max(s.resultRows, s.writtenRows),
+		max(s.resultBytes, s.writtenBytes), elapsed.Nanoseconds())
+}
+
+// finishResult ends a complete result. A small one, or one whose end the client waits
+// for, gets its length and the summary into the headers.
 func (r *response) finishResult(done summary) error {
 	if r.out == nil {
-		r.w.Header().Set("X-ClickHouse-Summary", fmt.Sprintf(
-			`{"read_rows":"%d","written_rows":"%d","written_bytes":"%d"}`,
-			done.readRows, done.writtenRows, done.writtenBytes))
+		r.w.Header().Set("X-ClickHouse-Summary", done.summaryHeader(time.Since(r.began)))
 		if r.req.encoding != "" && r.held.Len() == 0 {
 			r.req.encoding = ""
 		}
@@ -165,6 +181,9 @@ func (f *blockCompressor) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// displayName is what the server calls itself.
+const displayName = "chdb"
+
 // helloQuery is the first query of clickhouse-go on a connection, which asks for the
 // server's protocol revision.
 const helloQuery = "SELECT displayName(), version(), revision(), timezone()"
@@ -188,7 +207,7 @@ func helloBlock(revision uint64, version, timezone string) []byte {
 		name, kind string
 		value      []byte
 	}{
-		{"displayName()", "String", text(nil, "chdb")},
+		{"displayName()", "String", text(nil, displayName)},
 		{"version()", "String", text(nil, version)},
 		{"revision()", "UInt32", []byte{0, 0, 0, 0}},
 		{"timezone()", "String", text(nil, timezone)},

@@ -18,6 +18,7 @@ import (
 // loopback address.
 type Server struct {
 	pool     *pool
+	named    *namedSessions
 	log      *slog.Logger
 	listener net.Listener
 	http     *http.Server
@@ -62,6 +63,7 @@ func Start(cfg Config, log *slog.Logger) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{pool: pool, log: log, listener: listener, served: make(chan struct{})}
+	s.named = newNamedSessions(pool, log)
 	if err := s.readVersion(); err != nil {
 		listener.Close()
 		pool.close()
@@ -127,6 +129,7 @@ func (s *Server) Close() error {
 		err = s.http.Close()
 		<-s.served
 		// close waits for the statements: each returns its session when it is killed.
+		s.named.close()
 		s.pool.close()
 	})
 	if err != nil {

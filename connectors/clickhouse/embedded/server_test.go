@@ -149,7 +149,7 @@ func TestProtocol(t *testing.T) {
 			500, "Code: 395."},
 		{"GET changes nothing", "GET", "query=" + q("DROP TABLE t"), "", 403, "Code: 164."},
 		{"PUT", "PUT", "", "SELECT 1", 405, "the embedded server knows GET and POST"},
-		{"sessions", "POST", "session_id=a", "SELECT 1", 501, "Code: 48."},
+		{"a role", "POST", "role=a", "SELECT 1", 501, "Code: 48."},
 		{"an unknown format", "POST", "", "SELECT 1 FORMAT Nosuch", 404, "Code: 73."},
 		{"inline values", "POST", "", "INSERT INTO t VALUES (1, 'a\n\nb;'), (2, 'c');", 200, ""},
 		{"values as body", "POST", "query=" + q("INSERT INTO t VALUES"), "(3, 'd'), (4, 'e')", 200, ""},

@@ -22,7 +22,21 @@ type statement struct {
 	// tableAt is the offset of an insert's table name if it names no database, else 0;
 	// settingsAt is the offset after the word SETTINGS in head, else 0.
 	tableAt, settingsAt int
+	// table is the name at tableAt as it stands there, quoted or not.
+	table string
+	// leaves is what the statement leaves behind on its connection.
+	leaves remnant
 }
+
+// remnant is what a statement leaves behind on the connection that runs it.
+type remnant int
+
+const (
+	remnantNone remnant = iota
+	remnantSetting
+	remnantDatabase
+	remnantTable
+)
 
 // insertHead returns the head of an INSERT with the database and settings of the
 // request written into it. A setting that the head has already keeps its value.
@@ -53,9 +67,16 @@ func parseStatement(text string) statement {
 	s := sqlScanner{text: text}
 	first := s.nextToken()
 	found := statement{keyword: strings.ToUpper(first.word)}
-	if found.keyword == "INSERT" {
+	switch found.keyword {
+	case "INSERT":
 		found.parseInsert(&s)
 		return found
+	case "SET":
+		found.leaves = remnantSetting
+	case "USE":
+		found.leaves = remnantDatabase
+	case "CREATE":
+		found.leaves = parseCreate(s)
 	}
 	for token := first; !token.end; token = s.nextToken() {
 		if s.depth != 0 || !token.isKeyword("FORMAT") {
@@ -72,6 +93,19 @@ func parseStatement(text string) statement {
 	return found
 }
 
+// parseCreate returns what CREATE [OR REPLACE] [TEMPORARY] … leaves behind. s is a copy:
+// the caller goes on behind CREATE.
+func parseCreate(s sqlScanner) remnant {
+	token := s.nextToken()
+	for token.isKeyword("OR") || token.isKeyword("REPLACE") {
+		token = s.nextToken()
+	}
+	if token.isKeyword("TEMPORARY") {
+		return remnantTable
+	}
+	return remnantNone
+}
+
 // parseInsert looks for the table, the settings and the data of an INSERT.
 func (found *statement) parseInsert(s *sqlScanner) {
 	token := s.nextToken()
@@ -81,12 +115,12 @@ func (found *statement) parseInsert(s *sqlScanner) {
 		token = s.nextToken()
 	}
 	// token is the table's name, even if it is a keyword; the words after it decide.
-	name := token.at
+	name, table := token.at, s.text[token.at:s.at]
 	if token = s.nextToken(); token.symbol == '.' {
 		s.nextToken()
 		token = s.nextToken()
 	} else if !function {
-		found.tableAt = name
+		found.tableAt, found.table = name, table
 	}
 	for ; !token.end; token = s.nextToken() {
 		switch {

@@ -1,0 +1,70 @@
+package ledger
+
+import (
+	"encoding/json"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nimriz/partners/connectors/clickhouse/clienttest"
+)
+
+// Money leaves every view in every format as a number: what other people's readers add up
+// is what the rows of the ledger add up to.
+func TestMoneyInEveryFormat(t *testing.T) {
+	server, err := url.Parse(calendarWarehouse(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := os.ReadFile("testdata/formats.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := clienttest.RunPython(t, string(script), server.Hostname(), server.Port(), strings.Trim(server.Path, "/"),
+		filepath.Join(t.TempDir(), "view.parquet"))
+	var sums map[string]map[string]map[string]string // by view, column, reader
+	if err := json.Unmarshal([]byte(out), &sums); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, view := range slices.Sorted(maps.Keys(sums)) {
+		for column, byReader := range sums[view] {
+			values := slices.Sorted(maps.Values(byReader))
+			if len(slices.Compact(values)) != 1 {
+				t.Errorf("%s, %s: readers find %v", view, column, byReader)
+			}
+		}
+	}
+	b := newCalendarBook(t)
+	var want []struct {
+		Gross    string `ch:"gross"`
+		Net      string `ch:"net"`
+		Standing string `ch:"standing"`
+		Rows     string `ch:"n"`
+	}
+	if err := b.conn.Select(t.Context(), &want, `
+SELECT
+	toString(sumIf(amount_minor, verdict = 'attributed')) AS gross,
+	toString(sum(effect * amount_minor)) AS net,
+	toString(sum(standing_change_minor)) AS standing,
+	toString(count()) AS n
+FROM outcomes`); err != nil {
+		t.Fatal(err)
+	}
+	if len(sums) < 24 || want[0].Gross == "0" || want[0].Standing == "0" {
+		t.Fatalf("%d views, sums %+v", len(sums), want[0])
+	}
+	for _, view := range []string{"partner_daily", "partner_performance", "partner_days", "partner_performance_days"} {
+		got := sums[view]
+		if got["gross_minor"]["duckdb"] != want[0].Gross || got["net_minor"]["polars"] != want[0].Net ||
+			got["standing_minor"]["pandas"] != want[0].Standing {
+			t.Errorf("%s: %v, want %+v", view, got, want[0])
+		}
+	}
+	if got := sums["conversion_rows"]["rows"]["csv"]; got != want[0].Rows {
+		t.Errorf("conversion_rows has %s rows, want %s", got, want[0].Rows)
+	}
+}

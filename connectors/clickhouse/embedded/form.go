@@ -1,0 +1,96 @@
+package embedded
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// externalTable is a table that comes with a request and ends with it: a file of a
+// multipart form.
+type externalTable struct {
+	name, structure, format string
+	data                    []byte
+}
+
+// readForm reads a body that is a multipart form: its fields become parameters, its
+// files external tables. Any other body stays unread.
+func readForm(r *http.Request, values url.Values) ([]externalTable, error) {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "multipart/form-data" {
+		return nil, nil
+	}
+	parts, err := r.MultipartReader()
+	if err != nil {
+		return nil, exception{badArguments, "reading the form: " + err.Error()}
+	}
+	var tables []externalTable
+	left := int64(maxStatement)
+	for {
+		part, err := parts.NextPart()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, exception{badArguments, "reading the form: " + err.Error()}
+		}
+		data, err := io.ReadAll(io.LimitReader(part, left+1))
+		if err != nil {
+			return nil, readError(err)
+		}
+		if left -= int64(len(data)); left < 0 {
+			return nil, exception{requestTooLarge, fmt.Sprintf("a form has at most %d bytes", maxStatement)}
+		}
+		if part.FileName() == "" {
+			setDefault(values, part.FormName(), string(data))
+		} else {
+			tables = append(tables, externalTable{name: cmp.Or(part.FormName(), "_data"), data: data})
+		}
+	}
+	for i := range tables {
+		if err := tables[i].takeParameters(values); err != nil {
+			return nil, err
+		}
+	}
+	return tables, nil
+}
+
+// takeParameters finds a table's format and columns among the parameters, and removes
+// them from there.
+func (t *externalTable) takeParameters(values url.Values) error {
+	t.format = cmp.Or(values.Get(t.name+"_format"), "TabSeparated")
+	t.structure = values.Get(t.name + "_structure")
+	if types := values.Get(t.name + "_types"); t.structure == "" && types != "" {
+		var columns []string
+		for i, kind := range strings.Split(types, ",") {
+			columns = append(columns, fmt.Sprintf("_%d %s", i+1, kind))
+		}
+		t.structure = strings.Join(columns, ", ")
+	}
+	if t.structure == "" {
+		return exception{badArguments, fmt.Sprintf("Property %q of the external table is missing: its columns",
+			t.name+"_structure")}
+	}
+	for _, suffix := range []string{"_format", "_structure", "_types"} {
+		values.Del(t.name + suffix)
+	}
+	return nil
+}
+
+// fillExternal makes a request's external tables on the session, as temporary ones.
+func (s *session) fillExternal(tables []externalTable) error {
+	for _, t := range tables {
+		name := quoteIdentifier(t.name)
+		if err := s.execStatement("CREATE TEMPORARY TABLE " + name + " (" + t.structure + ")"); err != nil {
+			return err
+		}
+		chunk := func() ([]byte, error) { return t.data, io.EOF }
+		if _, err := s.insertFrom("INSERT INTO "+name, t.format, nil, chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
