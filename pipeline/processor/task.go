@@ -35,10 +35,11 @@ type task struct {
 	clicksExpired   event.Millis
 	journeysExpired event.Millis
 
-	clicksTopic string // full name
-	clicksRead  int    // not in the metric yet
-	slabOwners  int64  // partitions owned when the slab was last sized
-	buffer      []byte // of the encoder
+	placement   kafka.Placement // of the event to apply next
+	clicksTopic string          // full name
+	clicksRead  int             // not in the metric yet
+	slabOwners  int64           // partitions owned when the slab was last sized
+	buffer      []byte          // of the encoder
 }
 
 // openTask opens a partition's click log.
@@ -57,6 +58,7 @@ func (p *Processor) openTask(part *engine.Partition) (engine.Task, error) {
 	return engine.Task{
 		SideLog:   engine.SideLog{Next: log.Next, Keep: t.keepClick},
 		Restored:  func() error { return markCorrupt(t.readCounters()) },
+		Ready:     t.isReady,
 		Apply:     func(tx *engine.Tx, r *kgo.Record) error { return markCorrupt(t.applyRecord(tx, r)) },
 		Tick:      func(tx *engine.Tx) error { return markCorrupt(t.actOnWatermark(tx)) },
 		Finish:    t.finishTransaction,
@@ -142,6 +144,16 @@ func (t *task) applyClick(tx *engine.Tx, r *kgo.Record) error {
 	return nil
 }
 
+// isReady reports whether an event's placement is decided. One that lies in the wrong
+// partition waits until topic catalog was read so far that this is certain.
+func (t *task) isReady(r *kgo.Record, polled time.Time) bool {
+	t.placement = kafka.Placed
+	if raw, err := token.Parse(string(r.Key)); err == nil && !r.Attrs.IsControl() {
+		t.placement = t.part.Install().Placement(r, string(r.Key), token.Time(&raw), polled)
+	}
+	return t.placement != kafka.Undecided
+}
+
 // applyConversion gives one record of conversions its verdict, its place among the
 // waiting, or its dead letter.
 func (t *task) applyConversion(tx *engine.Tx, r *kgo.Record) error {
@@ -152,7 +164,7 @@ func (t *task) applyConversion(tx *engine.Tx, r *kgo.Record) error {
 	if err == nil && string(r.Key) != ev.ClickToken {
 		err = fmt.Errorf("key %.64q is not the record's click_token", r.Key)
 	} else if err == nil {
-		_, err = token.Parse(ev.ClickToken)
+		err = t.checkPlace(r)
 	} else if !event.Unreadable(err) {
 		return err
 	}
@@ -163,6 +175,16 @@ func (t *task) applyConversion(tx *engine.Tx, r *kgo.Record) error {
 	}
 	source := attribution.Source{Partition: t.part.ID, Offset: r.Offset}
 	return t.rules.JudgeEvent(t.rows, t.clicks.lookupClick, &ev, source, t.emitTo(tx, r.Offset))
+}
+
+// checkPlace returns an error unless an event has a token and lies in its partition.
+func (t *task) checkPlace(r *kgo.Record) error {
+	raw, err := token.Parse(string(r.Key))
+	if err == nil && t.placement == kafka.Misplaced {
+		t.m.misplaced.Inc()
+		err = t.part.Install().MisplacedError(r, string(r.Key), token.Time(&raw))
+	}
+	return err
 }
 
 // noOffset marks outcomes that no newly read event triggered.

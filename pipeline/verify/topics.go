@@ -9,9 +9,11 @@ import (
 	"slices"
 
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -21,6 +23,10 @@ import (
 func OpenTopics(ctx context.Context, cfg kafka.Config, codec *event.Codec, log *slog.Logger) (*Source, error) {
 	s := &topicSource{kafka: cfg, log: log}
 	s.reader = kafka.RangeReader{Kafka: cfg, Log: log, Isolation: kgo.ReadCommitted()}
+	var err error
+	if s.binding, err = kafka.ReadBinding(ctx, cfg, log); err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		return nil, err
+	}
 	partitions, err := s.readProgress(ctx, codec)
 	if err != nil {
 		return nil, err
@@ -40,6 +46,7 @@ type topicSource struct {
 	kafka      kafka.Config
 	log        *slog.Logger
 	reader     kafka.RangeReader
+	binding    kafka.Binding
 	partitions map[int32]*Partition
 }
 
@@ -171,11 +178,22 @@ func (s *topicSource) readFirstTime(ctx context.Context, name string, partition 
 	return first, err
 }
 
+// isDeadLetter reports whether the processor has sent an event to the dead letters for
+// its place.
+func (s *topicSource) isDeadLetter(name string, r *kgo.Record) bool {
+	raw, err := token.Parse(string(r.Key))
+	return name == topic.Conversions && err == nil &&
+		s.binding.IsMisplaced(r.Partition, r.Timestamp, string(r.Key), token.Time(&raw))
+}
+
 func (s *topicSource) eachRecord(ctx context.Context, name string, partition int32, do func(*Record) error) error {
 	extent := s.partitions[partition].extents()[name]
 	var record Record
 	return s.reader.Each(ctx, func(records []*kgo.Record) error {
 		for _, r := range records {
+			if s.isDeadLetter(name, r) {
+				continue
+			}
 			record = Record{
 				Offset: r.Offset,
 				At:     event.MillisOf(r.Timestamp),
