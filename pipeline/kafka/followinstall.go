@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,9 +63,10 @@ var ErrMisplaced = errors.New("wrong partition")
 // installInterval is how often a follower lists the end of topic catalog if nobody asks.
 const installInterval = 10 * time.Second
 
-// InstallFollower follows topic catalog for the record of the installation, and knows how
-// far it has read: nobody may judge where a token belongs before having read the topic to
-// an end that was listed later than what he judges. It is for concurrent use.
+// InstallFollower follows topic catalog for the record of the installation and for tokens
+// that were given up, and knows how far it has read: nobody may judge where a token
+// belongs before having read the topic to an end that was listed later than what he
+// judges. It is for concurrent use.
 type InstallFollower struct {
 	cfg    Config
 	log    *slog.Logger
@@ -73,11 +75,12 @@ type InstallFollower struct {
 	asked  chan struct{} // holds one: somebody waits for a newer listing
 
 	mu       sync.Mutex
-	install  *topic.Install // nil: no record, as far as was read
-	since    time.Time      // Kafka timestamp of the record: see Binding
-	position int64          // offset behind what was read
-	readTo   time.Time      // when the newest end was listed that was reached
-	failed   error          // of the last attempt to list or to read; nil: it worked
+	install  *topic.Install  // nil: no record, as far as was read
+	since    time.Time       // Kafka timestamp of the record: see Binding
+	givenUp  map[string]bool // tokens whose journey was given up, by their text
+	position int64           // offset behind what was read
+	readTo   time.Time       // when the newest end was listed that was reached
+	failed   error           // of the last attempt to list or to read; nil: it worked
 	failedAt time.Time
 	changed  chan struct{} // closed, and replaced, when one of the above changes
 }
@@ -95,6 +98,7 @@ func FollowInstall(cfg Config, log *slog.Logger) (*InstallFollower, error) {
 		log:     log,
 		cancel:  cancel,
 		asked:   make(chan struct{}, 1),
+		givenUp: make(map[string]bool),
 		changed: make(chan struct{}),
 	}
 	f.ended.Go(func() {
@@ -116,6 +120,13 @@ func (f *InstallFollower) Install() *topic.Install {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.install
+}
+
+// IsGivenUp reports whether the journey of a token was given up, as far as was read.
+func (f *InstallFollower) IsGivenUp(token string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.givenUp[token]
 }
 
 // Changed returns a channel that is closed when more was read, or reading failed.
@@ -173,7 +184,14 @@ func (f *InstallFollower) Placement(r *kgo.Record, token string, minted, met tim
 	return Undecided
 }
 
-// binding is what was read. The caller holds mu.
+// Binding is what tokens are bound to, as far as was read.
+func (f *InstallFollower) Binding() Binding {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.binding()
+}
+
+// binding is Binding. The caller holds mu.
 func (f *InstallFollower) binding() Binding {
 	if f.install == nil {
 		return Binding{}
@@ -312,6 +330,12 @@ func (f *InstallFollower) readFromStart(ctx context.Context, worked func()) erro
 	}
 }
 
+func (f *InstallFollower) giveUp(token string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.givenUp[token] = true
+}
+
 // take keeps the record of the installation, and how far was read. A record that cannot be
 // read stops the follower there: a later release means something by it.
 func (f *InstallFollower) take(records []*kgo.Record) error {
@@ -320,6 +344,10 @@ func (f *InstallFollower) take(records []*kgo.Record) error {
 	f.mu.Unlock()
 	for _, r := range records {
 		position = r.Offset + 1
+		if text, ok := strings.CutPrefix(string(r.Key), topic.GivenUpPrefix); ok && !r.Attrs.IsControl() {
+			f.giveUp(text)
+			continue
+		}
 		if string(r.Key) != topic.InstallKey || r.Attrs.IsControl() {
 			continue
 		}

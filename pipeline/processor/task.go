@@ -134,12 +134,15 @@ func (t *task) applyClick(tx *engine.Tx, r *kgo.Record) error {
 	// Events that go on waiting for the click are noted again by their rows; an abort
 	// ends the session.
 	t.rows.forgetClickWait(&tok)
+	if t.isGivenUp(&tok) {
+		return t.rules.GiveUp(t.rows, &tok, t.emitTo(tx, noOffset))
+	}
 	wire, at, ok, err := t.clicks.lookupClick(&tok)
 	if err == nil && ok {
 		err = t.rules.ApplyClick(t.rows, &tok, wire, at, t.emitTo(tx, noOffset))
 	}
 	if err != nil {
-		return fmt.Errorf("judging what waits for the click: %w", err)
+		return fmt.Errorf("judging what waits for the click: %w", nameWayOn(&tok, err))
 	}
 	return nil
 }
@@ -173,8 +176,30 @@ func (t *task) applyConversion(tx *engine.Tx, r *kgo.Record) error {
 		t.m.events.WithLabelValues("unreadable").Inc()
 		return tx.Produce(kafka.NewDeadLetter(t.kafka.Topic(topic.DeadLetters), r, err, tx.Now()))
 	}
-	source := attribution.Source{Partition: t.part.ID, Offset: r.Offset}
-	return t.rules.JudgeEvent(t.rows, t.clicks.lookupClick, &ev, source, t.emitTo(tx, r.Offset))
+	return t.judge(tx, &ev, r.Offset)
+}
+
+// judge gives an event its verdict, or its place among the waiting.
+func (t *task) judge(tx *engine.Tx, ev *event.Conversion, offset int64) error {
+	source, emit := attribution.Source{Partition: t.part.ID, Offset: offset}, t.emitTo(tx, offset)
+	raw, err := token.Parse(ev.ClickToken)
+	if err != nil {
+		return err
+	}
+	if t.part.Install().IsGivenUp(ev.ClickToken) {
+		return t.rules.JudgeGivenUp(t.rows, ev, source, emit)
+	}
+	return nameWayOn(&raw, t.rules.JudgeEvent(t.rows, t.clicks.lookupClick, ev, source, emit))
+}
+
+func (t *task) isGivenUp(raw *[20]byte) bool { return t.part.Install().IsGivenUp(token.Text(raw)) }
+
+// nameWayOn adds to the error of a journey that cannot be read what else can be done.
+func nameWayOn(raw *[20]byte, err error) error {
+	if event.Unreadable(err) || errors.Is(err, event.ErrNewer) || errors.Is(err, event.ErrJourney) {
+		return fmt.Errorf("%w; if nothing can read it any more, run `ctl token give-up %s`", err, token.Text(raw))
+	}
+	return err
 }
 
 // checkPlace returns an error unless an event has a token and lies in its partition.
@@ -258,9 +283,7 @@ func (t *task) closeEndedWaits(tx *engine.Tx) error {
 		return err
 	}
 	for i := range tokens {
-		err := t.rules.CloseWaits(t.rows, t.clicks.lookupClick, &tokens[i], watermark, watermark,
-			t.emitTo(tx, noOffset))
-		if err != nil {
+		if err := t.closeWaits(tx, &tokens[i], watermark); err != nil {
 			return err
 		}
 		if err := t.rows.recheckClickWait(&tokens[i]); err != nil {
@@ -269,6 +292,14 @@ func (t *task) closeEndedWaits(tx *engine.Tx) error {
 	}
 	t.progressDirty = true
 	return nil
+}
+
+func (t *task) closeWaits(tx *engine.Tx, raw *[20]byte, watermark event.Millis) error {
+	emit := t.emitTo(tx, noOffset)
+	if t.isGivenUp(raw) {
+		return t.rules.GiveUp(t.rows, raw, emit)
+	}
+	return nameWayOn(raw, t.rules.CloseWaits(t.rows, t.clicks.lookupClick, raw, watermark, watermark, emit))
 }
 
 // finishTransaction adds the totals to the rows of the running transaction, if they

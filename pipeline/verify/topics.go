@@ -7,13 +7,13 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -24,7 +24,11 @@ func OpenTopics(ctx context.Context, cfg kafka.Config, codec *event.Codec, log *
 	s := &topicSource{kafka: cfg, log: log}
 	s.reader = kafka.RangeReader{Kafka: cfg, Log: log, Isolation: kgo.ReadCommitted()}
 	var err error
-	if s.binding, err = kafka.ReadBinding(ctx, cfg, log); err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+	if s.install, err = kafka.FollowInstall(cfg, log); err != nil {
+		return nil, err
+	}
+	defer s.install.Close() // what it has read stays
+	if err := s.install.Await(ctx, time.Now()); err != nil {
 		return nil, err
 	}
 	partitions, err := s.readProgress(ctx, codec)
@@ -37,6 +41,7 @@ func OpenTopics(ctx context.Context, cfg kafka.Config, codec *event.Codec, log *
 	}
 	s.partitions = partitions
 	for _, id := range slices.Sorted(maps.Keys(partitions)) {
+		partitions[id].IsGivenUp = s.install.IsGivenUp
 		source.Partitions = append(source.Partitions, *partitions[id])
 	}
 	return source, nil
@@ -46,7 +51,7 @@ type topicSource struct {
 	kafka      kafka.Config
 	log        *slog.Logger
 	reader     kafka.RangeReader
-	binding    kafka.Binding
+	install    *kafka.InstallFollower
 	partitions map[int32]*Partition
 }
 
@@ -183,7 +188,7 @@ func (s *topicSource) readFirstTime(ctx context.Context, name string, partition 
 func (s *topicSource) isDeadLetter(name string, r *kgo.Record) bool {
 	raw, err := token.Parse(string(r.Key))
 	return name == topic.Conversions && err == nil &&
-		s.binding.IsMisplaced(r.Partition, r.Timestamp, string(r.Key), token.Time(&raw))
+		s.install.Binding().IsMisplaced(r.Partition, r.Timestamp, string(r.Key), token.Time(&raw))
 }
 
 func (s *topicSource) eachRecord(ctx context.Context, name string, partition int32, do func(*Record) error) error {
