@@ -2,8 +2,10 @@ package kafka_test
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,6 +25,31 @@ const examples = "../../schemas/topic/examples"
 // outcomeLine is what both examples print of a record.
 func outcomeLine(r *kgo.Record, o *event.Outcome) string {
 	return fmt.Sprintf("%d\t%d\t%s\t%s\t%s\t%s", r.Partition, r.Offset, r.Key, o.EventID, o.Verdict, o.Reason)
+}
+
+// firstVersion is an outcome as the first release wrote it, from its golden file.
+func firstVersion(t *testing.T) (value []byte, o *event.Outcome) {
+	t.Helper()
+	text, err := os.ReadFile("../../schemas/event/testdata/outcome.v1.golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dump, _, _ := strings.Cut(string(text), "\n\n") // JSON follows
+	for line := range strings.Lines(dump) {
+		if len(line) < 58 {
+			continue // the length
+		}
+		b, err := hex.DecodeString(strings.ReplaceAll(line[10:58], " ", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		value = append(value, b...)
+	}
+	o = new(event.Outcome)
+	if err := event.DefaultCodec().DecodeOutcome(value, o); err != nil {
+		t.Fatal(err)
+	}
+	return value, o
 }
 
 // The examples for other consumers, in Java and in Python with their usual clients, print
@@ -55,6 +82,11 @@ func TestStrangersReadOutcomes(t *testing.T) {
 			outcomes = append(outcomes, o)
 			records = append(records, &kgo.Record{Topic: topic.Outcomes, Partition: partition,
 				Key: []byte(o.ClickToken), Value: value})
+		}
+		if i == 0 {
+			value, o := firstVersion(t)
+			outcomes = append(outcomes, o)
+			records = append(records, &kgo.Record{Topic: topic.Outcomes, Key: []byte(o.ClickToken), Value: value})
 		}
 		if err := cl.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
 			t.Fatal(err)
