@@ -207,7 +207,8 @@ func startRegistry(ts *testscript.TestScript, _ bool, args []string) {
 
 // letter TOPIC KIND writes a dead letter as the daemons do, from partition 3, offset 41
 // of TOPIC. KIND is garbage; good, a readable conversion; stray, the same under another
-// key; long, more than a dead letter holds; real, a good one that is in TOPIC at the
+// key; long, more than a dead letter holds; misplaced, a good one from a wrong partition;
+// real, a good one that is in TOPIC at the
 // offset that the dead letter names.
 func writeLetter(ts *testscript.TestScript, _ bool, args []string) {
 	const tok = "3MWgyD5yf6kfC92HIBeU6RXBUYB"
@@ -226,7 +227,10 @@ func writeLetter(ts *testscript.TestScript, _ bool, args []string) {
 		Value:     good,
 		Headers:   []kgo.RecordHeader{{Key: "its", Value: []byte("own")}},
 	}
+	why := errors.New("somebody stumbled")
 	switch args[1] {
+	case "misplaced":
+		why = fmt.Errorf("%w: its key belongs into partition 0 of 6", kafka.ErrMisplaced)
 	case "garbage":
 		r.Value = []byte("not a record")
 	case "stray":
@@ -243,7 +247,7 @@ func writeLetter(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(cl.ProduceSync(context.Background(), r).FirstErr())
 	}
 	ts.Check(cl.ProduceSync(context.Background(), kafka.NewDeadLetter(topic.DeadLetters, r,
-		errors.New("somebody stumbled"), time.UnixMilli(1_700_000_000_000))).FirstErr())
+		why, time.UnixMilli(1_700_000_000_000))).FirstErr())
 }
 
 // headers TOPIC NAME… wants these headers on the last record of a topic.

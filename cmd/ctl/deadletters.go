@@ -16,6 +16,7 @@ import (
 	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -48,7 +49,8 @@ func deadLetterCommands() []command {
 				return define(fs).showDeadLetters
 			}},
 		{"dead-letters replay", "OFFSET…",
-			"sends dead letters again to the partition that they came from; each becomes a new record there",
+			"sends dead letters again to the partition that they came from, or to that of their token if they were " +
+				"misplaced; each becomes a new record there",
 			func(fs *flag.FlagSet) func(context.Context, *call) error {
 				f := define(fs)
 				fs.BoolVar(&f.force, "force", false, "send also what this program cannot read: it comes back as a "+
@@ -195,8 +197,15 @@ func (f *deadLetterFlags) replayDeadLetters(ctx context.Context, c *call) error 
 				}
 			}
 		}
+		binding, err := kafka.ReadBinding(ctx, f.kafka, c.log)
+		if err != nil {
+			return err
+		}
 		for _, l := range letters {
 			r := l.Record
+			if strings.HasPrefix(l.Error, kafka.ErrMisplaced.Error()) {
+				placeRecord(binding, r)
+			}
 			_, isReplay := kafka.Header(r, topic.HeaderReplay)
 			if r.Topic == f.kafka.Topic(topic.Clicks) && !isReplay {
 				// The processor does not decode clicks and may have kept this one.
@@ -209,6 +218,13 @@ func (f *deadLetterFlags) replayDeadLetters(ctx context.Context, c *call) error 
 		}
 		return nil
 	})
+}
+
+// placeRecord addresses a click or an event to the partition of its token.
+func placeRecord(binding kafka.Binding, r *kgo.Record) {
+	if raw, err := token.Parse(string(r.Key)); err == nil && len(binding.Epochs) > 0 {
+		r.Partition = binding.Epochs.Partition(string(r.Key), token.Time(&raw))
+	}
 }
 
 // checkReplayable returns an error that says why a dead letter cannot be sent again.

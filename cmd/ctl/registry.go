@@ -149,7 +149,7 @@ func writeIDs(file string, ids []event.ID, used bool) (count int, err error) {
 			return 0, fmt.Errorf("-schema-ids %s: %w", file, err)
 		}
 	}
-	all, err := mergeIDs(have, ids)
+	all, err := mergeIDs(withBuiltIn(have), ids)
 	switch {
 	case err != nil && !isNew:
 		return 0, fmt.Errorf("-schema-ids %s: in the file %w", file, err)
@@ -171,6 +171,23 @@ func writeIDs(file string, ids []event.ID, used bool) (count int, err error) {
 		return 0, fmt.Errorf("-schema-ids: %w", err)
 	}
 	return len(all), nil
+}
+
+// withBuiltIn puts the built-in ids before those of a file that lacks some of them: before
+// there was a file, the daemons wrote with them. Where the file means other records by
+// them, its topics were empty when it was made, and it stays as it is.
+func withBuiltIn(have []event.ID) []event.ID {
+	var missing []event.ID
+	for _, id := range event.DefaultIDs() {
+		i := slices.IndexFunc(have, func(x event.ID) bool { return x.ID == id.ID })
+		switch {
+		case i < 0:
+			missing = append(missing, id)
+		case have[i] != id:
+			return have
+		}
+	}
+	return append(missing, have...)
 }
 
 // mergeIDs returns the ids of have that registered lacks, then registered. No id may
@@ -230,16 +247,9 @@ func checkRegistry(ctx context.Context, url string, cfg kafka.Config, file strin
 	if err != nil {
 		return err
 	}
-	ids, where := event.DefaultIDs(), "the built-in ids"
-	if file != "" {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return fmt.Errorf("-schema-ids: %w", err)
-		}
-		if ids, err = event.ParseIDs(text); err != nil {
-			return fmt.Errorf("-schema-ids %s: %w", file, err)
-		}
-		where = file
+	ids, where, err := readIDs(file)
+	if err != nil {
+		return err
 	}
 	var problems []error
 	for _, s := range plan {

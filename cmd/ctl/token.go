@@ -21,6 +21,8 @@ func tokenCommands() []command {
 		{"token inspect", "TOKEN", "prints the contents of a click token, and with -token-keys its workspace",
 			inspectToken},
 		{"token mint", "", "mints a click token; no click belongs to it", mintToken},
+		{"token give-up", "TOKEN", "ends the journey of a token that stops a processor because it cannot be read; " +
+			"changes nothing without -yes", defineGiveUpFlags},
 	}
 }
 

@@ -145,6 +145,9 @@ func (t *topicsFlags) checkTopics(ctx context.Context, c *call) error {
 	}
 	return withBrokers(ctx, t.kafka, func(ctx context.Context) error {
 		err := setup.CheckTopics(ctx, t.kafka, t.want, c.log)
+		if err == nil { // the topics are there
+			err = checkCarriedIDs(ctx, c, t.kafka, t.schemaIDs)
+		}
 		if t.registry != "" {
 			err = errors.Join(err, checkRegistry(ctx, t.registry, t.kafka, t.schemaIDs))
 		}

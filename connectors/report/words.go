@@ -63,6 +63,8 @@ func ReasonWords(reason string) string {
 		return "the event that it names did not come in time"
 	case event.ReasonParentUnattributed:
 		return "the event that it names is itself not attributed"
+	case event.ReasonGivenUp:
+		return "an operator gave up the journey of its token, which could not be read"
 	case event.ReasonOrderRepeated:
 		return "its order has a sale already, and the program counts one for each order"
 	}

@@ -2,10 +2,12 @@ package sink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -75,7 +77,9 @@ type batch struct {
 
 	// Set when the rows are collected, anew in each attempt to insert them.
 	summary        batchSummary
+	formedAt       time.Time          // all records were in Kafka by then
 	replaysDropped int                // clicks that were sent again and are left out
+	misplaced      int                // records in another partition than their token's
 	unreadable     []unreadableRecord // records that go to the dead letters
 }
 
@@ -246,7 +250,10 @@ func (p *partition) collectRows(ctx context.Context, b *batch, buffer rowBuffer)
 	if err != nil {
 		return err
 	}
-	b.replaysDropped = 0
+	if b.formedAt.IsZero() {
+		b.formedAt = time.Now()
+	}
+	b.replaysDropped, b.misplaced = 0, 0
 	b.unreadable = b.unreadable[:0]
 	for _, r := range b.records {
 		skip := func() bool {
@@ -259,9 +266,16 @@ func (p *partition) collectRows(ctx context.Context, b *batch, buffer rowBuffer)
 			}
 			return b.presentOffsets[r.Offset]
 		}
-		if err := buffer.appendRow(r, skip); err != nil {
+		err := p.checkPlace(ctx, b, r)
+		if err == nil {
+			err = buffer.appendRow(r, skip)
+		}
+		if err != nil {
 			if !isUnreadable(err) {
 				return fmt.Errorf("decoding offset %d: %w", r.Offset, err)
+			}
+			if errors.Is(err, kafka.ErrMisplaced) {
+				b.misplaced++
 			}
 			if !p.mapping.deadLetteredElsewhere {
 				b.unreadable = append(b.unreadable, unreadableRecord{r, err})

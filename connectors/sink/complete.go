@@ -70,6 +70,7 @@ func CheckSettled(ctx context.Context, k kafka.Config, wh *clickhouse.Conn, log 
 		return err
 	}
 	defer s.client.Close()
+	defer s.closeInstall()
 	if err := s.loadTopics(ctx); err != nil {
 		return fmt.Errorf("looking for unfinished batches: %w", err)
 	}
@@ -126,6 +127,7 @@ func Complete(ctx context.Context, cfg Config, k kafka.Config, codec *event.Code
 		return err
 	}
 	defer s.client.Close()
+	defer s.closeInstall()
 	if err := s.loadTopics(ctx); err != nil {
 		return fmt.Errorf("completing the tables: %w", err)
 	}

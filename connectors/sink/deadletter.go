@@ -15,17 +15,40 @@ import (
 )
 
 // The reasons for a dead letter are those of the codec (event.Unreadable), text that is
-// no click token (token.ErrMalformed), and these.
+// no click token (token.ErrMalformed), a record in another partition than its token's
+// (kafka.ErrMisplaced), and these.
 var (
 	errKey     = errors.New("key differs from click token")
 	errCatalog = errors.New("malformed catalog record")
 )
 
-// isUnreadable reports whether err is a reason for a dead letter: the record's bytes
-// alone make it useless, and decoding it again would fail again.
+// isUnreadable reports whether err is a reason for a dead letter: the record alone, by its
+// bytes or its place, is useless, and decoding it again would fail again.
 func isUnreadable(err error) bool {
 	return event.Unreadable(err) || errors.Is(err, errKey) || errors.Is(err, token.ErrMalformed) ||
-		errors.Is(err, errCatalog)
+		errors.Is(err, errCatalog) || errors.Is(err, kafka.ErrMisplaced)
+}
+
+// checkPlace returns kafka.ErrMisplaced if a record lies in another partition than that of
+// its token. It waits until topic catalog was read so far that this is certain. A key that
+// is no token is left to decoding.
+func (p *partition) checkPlace(ctx context.Context, b *batch, r *kgo.Record) error {
+	raw, err := token.Parse(string(r.Key))
+	if !p.mapping.bound || err != nil {
+		return nil
+	}
+	key, minted := string(r.Key), token.Time(&raw)
+	for {
+		switch p.sink.install.Placement(r, key, minted, b.formedAt) {
+		case kafka.Placed:
+			return nil
+		case kafka.Misplaced:
+			return p.sink.install.MisplacedError(r, key, minted)
+		}
+		if err := p.sink.install.Await(ctx, b.formedAt); err != nil {
+			return fmt.Errorf("%w: offset %d may be misplaced: %w", errKafka, r.Offset, err)
+		}
+	}
 }
 
 // unreadableRecord is a record that goes to the dead letters.

@@ -109,6 +109,8 @@
 //	                                              it did not wait for its click or parent
 //	partners_sink_lag_records{topic,partition}    end of the log minus end of finished batches
 //	partners_sink_dead_letters_total{topic}       unreadable records sent to the dead letters
+//	partners_sink_misplaced_total{topic}          clicks and events in another partition than
+//	                                              their token's, left out of the tables
 //	partners_sink_replays_dropped_total{topic}    clicks that were sent again and dropped
 //	partners_sink_retries_total{topic}            attempts that failed and are repeated
 //	partners_sink_verifications_total{topic}      repeated inserts that were verified

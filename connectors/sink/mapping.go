@@ -22,6 +22,8 @@ type topicMapping struct {
 	// deadLetteredElsewhere: unreadable records are only left out here. The processor
 	// dead-letters conversions, in its own transaction.
 	deadLetteredElsewhere bool
+	// bound: a record belongs into the partition of the token that is its key.
+	bound bool
 	// largeBatches: latency matters less than the number of inserts.
 	largeBatches bool
 	// dedupGroup are the topics, this one included, whose inserts reach a common table
@@ -45,6 +47,7 @@ func topicMappings(codec *event.Codec) []topicMapping {
 			topic:        topic.Clicks,
 			table:        "clicks",
 			mayReplay:    true,
+			bound:        true,
 			largeBatches: true,
 			dedupGroup:   rollup,
 			latencyFrom:  "click",
@@ -55,6 +58,7 @@ func topicMappings(codec *event.Codec) []topicMapping {
 			topic:                 topic.Conversions,
 			table:                 "conversions",
 			deadLetteredElsewhere: true,
+			bound:                 true,
 			dedupGroup:            []string{topic.Conversions},
 			newRows:               func() rowBuffer { return newConversionRows(codec) },
 		},

@@ -13,6 +13,7 @@ type metrics struct {
 	rows           *prometheus.CounterVec
 	batches        *prometheus.CounterVec
 	deadLetters    *prometheus.CounterVec
+	misplaced      *prometheus.CounterVec
 	replaysDropped *prometheus.CounterVec
 	retries        *prometheus.CounterVec
 	verifications  *prometheus.CounterVec
@@ -48,9 +49,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{label})
 	}
 	m := &metrics{
-		rows:           counter("rows_total", "Rows inserted into base tables."),
-		batches:        counter("batches_total", "Finished batches."),
-		deadLetters:    counter("dead_letters_total", "Unreadable records sent to the dead letters."),
+		rows:        counter("rows_total", "Rows inserted into base tables."),
+		batches:     counter("batches_total", "Finished batches."),
+		deadLetters: counter("dead_letters_total", "Unreadable records sent to the dead letters."),
+		misplaced: counter("misplaced_total", "Records in another partition than their token's, left out of the "+
+			"tables."),
 		replaysDropped: counter("replays_dropped_total", "Clicks that were sent again and are in the table already."),
 		retries:        counter("retries_total", "Attempts at a batch that failed and are repeated."),
 		verifications:  counter("verifications_total", "Repeated inserts whose rows and sums were verified."),
@@ -75,7 +78,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		tableEnds: map[topicPartition]int64{},
 	}
 	if reg != nil {
-		reg.MustRegister(m.rows, m.batches, m.deadLetters, m.replaysDropped, m.retries, m.verifications,
+		reg.MustRegister(m.rows, m.batches, m.deadLetters, m.misplaced, m.replaysDropped, m.retries, m.verifications,
 			m.repairedRows, m.repairedSums, m.insertSeconds, m.oldestRowVisible, m.rowVisible, m.lag)
 	}
 	return m
@@ -88,6 +91,9 @@ func (m *metrics) countBatch(mapping *topicMapping, b *batch) {
 	m.rows.WithLabelValues(topic).Add(float64(b.summary.rows))
 	m.replaysDropped.WithLabelValues(topic).Add(float64(b.replaysDropped))
 	m.deadLetters.WithLabelValues(topic).Add(float64(len(b.unreadable)))
+	if mapping.bound {
+		m.misplaced.WithLabelValues(topic).Add(float64(b.misplaced))
+	}
 	now := time.Now()
 	if b.summary.rows > 0 {
 		m.oldestRowVisible.WithLabelValues(topic).Observe(secondsSince(now, b.summary.oldestRow.Time()))

@@ -98,10 +98,29 @@ func (r *rig) migrated() *rig {
 	r.t.Helper()
 	r.wh = r.open(r.dsn)
 	r.want["catalog_versions"] = []spot{{}} // the record of the installation
+	r.bind(time.Now().Add(50 * time.Minute))
 	if err := r.wh.Migrate(r.t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: discard()}); err != nil {
 		r.t.Fatal(err)
 	}
 	return r
+}
+
+// bind writes the record of the installation again: from then on a record can be misplaced.
+// The tests put records into any partition, so a rig begins with a time to come.
+func (r *rig) bind(since time.Time) {
+	r.t.Helper()
+	k := kafka.DefaultConfig()
+	k.Brokers = r.brokers
+	install, err := kafka.ReadInstall(r.t.Context(), k, discard(), nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	value, err := install.Encode()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.produce("catalog_versions", &kgo.Record{Topic: topic.Catalog, Key: []byte(topic.InstallKey), Value: value,
+		Timestamp: since})
 }
 
 func (r *rig) open(dsn string) *clickhouse.Conn {

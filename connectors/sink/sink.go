@@ -42,7 +42,7 @@ type Sink struct {
 	client          *kgo.Client
 	topicIDs        map[string]string
 	partitionCounts map[string]int
-	install         *topic.Install         // what the topics must have; nil: not recorded
+	install         *kafka.InstallFollower // what the topics must have
 	windows         map[string]dedupWindow // the smallest that an insert reaches
 	memorySlots     chan struct{}          // one for each batch that holds rows in memory
 
@@ -110,6 +110,9 @@ func New(cfg Config, kafka kafka.Config, codec *event.Codec, wh *clickhouse.Conn
 		// Create the series now: increase() misses the first increment of a series that
 		// did not exist before.
 		s.metrics.deadLetters.WithLabelValues(m.topic)
+		if m.bound {
+			s.metrics.misplaced.WithLabelValues(m.topic)
+		}
 		s.metrics.repairedRows.WithLabelValues(m.topic)
 		s.metrics.repairedSums.WithLabelValues(m.topic)
 	}
@@ -134,11 +137,12 @@ func (s *Sink) Run(ctx context.Context) error {
 		return fmt.Errorf("starting the sink: %w", err)
 	}
 	defer s.client.CloseAllowingRebalance()
+	defer s.closeInstall()
 	if err := s.retryStart(ctx, readingTopics, func(ctx context.Context) error {
 		if err := s.loadTopics(ctx); err != nil {
 			return err
 		}
-		if s.install == nil {
+		if s.recorded() == nil {
 			s.log.Warn(kafka.NotRecorded)
 		}
 		return s.checkPartitions(ctx)
@@ -225,33 +229,55 @@ func (s *Sink) readTopics(ctx context.Context) (ids map[string]string, partition
 	return ids, partitions, nil
 }
 
-// loadTopics reads the topics, and with what the installation was made.
+// loadTopics reads the topics, and with what the installation was made. closeInstall ends
+// the following of the latter.
 func (s *Sink) loadTopics(ctx context.Context) (err error) {
 	if s.topicIDs, s.partitionCounts, err = s.readTopics(ctx); err != nil {
 		return err
 	}
-	if s.install, err = kafka.ReadInstall(ctx, s.kafka, s.log, nil); err != nil {
+	if s.install == nil {
+		if s.install, err = kafka.FollowInstall(s.kafka, s.log); err != nil {
+			return err
+		}
+	}
+	if err := s.install.Await(ctx, time.Now()); err != nil {
 		return fmt.Errorf("%w: %w", errKafka, err)
 	}
 	return nil
 }
 
-// formerIDs are the ids that a topic had before it was adopted under its id now.
-func (s *Sink) formerIDs(name string) []string {
-	if s.install == nil || s.install.Topics[name].ID != s.topicIDs[name] {
+// recorded is the record of the installation; nil: there is none, or it was not read.
+func (s *Sink) recorded() *topic.Install {
+	if s.install == nil {
 		return nil
 	}
-	return s.install.Topics[name].Former
+	return s.install.Install()
+}
+
+func (s *Sink) closeInstall() {
+	if s.install != nil {
+		s.install.Close()
+	}
+}
+
+// formerIDs are the ids that a topic had before it was adopted under its id now.
+func (s *Sink) formerIDs(name string) []string {
+	install := s.recorded()
+	if install == nil || install.Topics[name].ID != s.topicIDs[name] {
+		return nil
+	}
+	return install.Topics[name].Former
 }
 
 // checkPartitions compares the topics with what the installation was made with, if that
 // is recorded.
 func (s *Sink) checkPartitions(ctx context.Context) error {
-	if s.install == nil {
+	install := s.recorded()
+	if install == nil {
 		return nil
 	}
 	names := []string{topic.Clicks, topic.Conversions, topic.Outcomes, topic.Progress} // co-partitioned
-	err := kafka.CheckPartitions(ctx, kadm.NewClient(s.client), s.kafka, s.install, names...)
+	err := kafka.CheckPartitions(ctx, kadm.NewClient(s.client), s.kafka, install, names...)
 	if err != nil && !NeedsOperator(err) {
 		return fmt.Errorf("%w: %w", errKafka, err)
 	}

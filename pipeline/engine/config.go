@@ -72,6 +72,8 @@ const (
 	// acts. After SIGSTOP or a pause of the machine every deadline has expired at once,
 	// so one observation proves nothing.
 	stuckGrace = 3 * time.Second
+	// partitionCheckInterval is how often partition counts are looked at.
+	partitionCheckInterval = 5 * time.Second
 	// stuckAfter is how long a session may go without a poll.
 	stuckAfter = time.Minute
 	// maxRows ends a transaction before its commit interval.

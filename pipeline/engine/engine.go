@@ -11,7 +11,6 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/pipeline/state"
-	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kerr"
 )
@@ -36,9 +35,8 @@ type Engine struct {
 	fenced int
 	// joined is true while a session runs.
 	joined atomic.Bool
-	// install says how many partitions the topics must have; nil: no record says it, or
-	// it was not read yet.
-	install *topic.Install
+	// install says how many partitions the topics must have. Set by Run.
+	install *kafka.InstallFollower
 }
 
 // New makes an engine in an environment; Run starts it. Errors name the flag to blame.
@@ -82,6 +80,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer lock.Close()
 	e.cache = state.NewCache(e.cfg.StateCache)
 	defer e.cache.Close()
+	if e.install, err = kafka.FollowInstall(e.kafka, e.log); err != nil {
+		return err
+	}
+	defer e.install.Close()
 	pauses := outage.Backoff{Min: minRestartPause, Max: maxRestartPause}
 	for {
 		began := time.Now()

@@ -28,6 +28,9 @@ type Env struct {
 	TransactionTimeout time.Duration
 	// StuckAfter is after how long without a poll a session counts as stuck.
 	StuckAfter time.Duration
+	// PartitionCheckInterval is how often the topics' partition counts are compared with
+	// the recorded ones.
+	PartitionCheckInterval time.Duration
 	// ClientOptions are added to the options of each session's client.
 	ClientOptions []kgo.Opt
 	// SkipBuffering applies records of the following input as soon as they are polled:
@@ -38,13 +41,14 @@ type Env struct {
 // DefaultEnv is this machine.
 func DefaultEnv() Env {
 	return Env{
-		FS:                 vfs.Default,
-		Lock:               lockFile,
-		Now:                time.Now,
-		Step:               func(string) {},
-		FlushEvery:         FlushInterval,
-		TransactionTimeout: TransactionTimeout,
-		StuckAfter:         stuckAfter,
+		FS:                     vfs.Default,
+		Lock:                   lockFile,
+		Now:                    time.Now,
+		Step:                   func(string) {},
+		FlushEvery:             FlushInterval,
+		TransactionTimeout:     TransactionTimeout,
+		StuckAfter:             stuckAfter,
+		PartitionCheckInterval: partitionCheckInterval,
 	}
 }
 

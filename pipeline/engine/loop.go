@@ -152,19 +152,24 @@ func (s *session) applyLeading(tx *Tx, p *Partition, records []*kgo.Record) erro
 	return nil
 }
 
-// applyBuffered applies the buffered records for which the leading input has been read:
-// a later Kafka time of it was seen, or all that was there when they were polled.
+// applyBuffered applies the buffered records that are ready, and for which the leading
+// input has been read: a later Kafka time of it was seen, or all that was there when they
+// were polled.
 func (s *session) applyBuffered(tx *Tx) error {
 	latest := s.endOffsets.latest.Load()
 	s.buffering = false
 	for _, p := range s.running {
-		n := 0
+		n, held := 0, false
 		for n < len(p.buffered) && tx.records < maxRows {
 			b := p.buffered[n]
 			if !s.env.SkipBuffering && !p.leadingRead(b, latest) {
 				if latest == nil || latest.at.Before(b.polled) {
 					s.endOffsets.requestSnapshot()
 				}
+				break
+			}
+			if p.task.Ready != nil && !p.task.Ready(b.record, b.polled) {
+				held = true
 				break
 			}
 			if err := s.applyFollowing(tx, p, b.record); err != nil {
@@ -175,7 +180,7 @@ func (s *session) applyBuffered(tx *Tx) error {
 		}
 		p.buffered = append(p.buffered[:0], p.buffered[n:]...)
 		clear(p.buffered[len(p.buffered):cap(p.buffered)])
-		s.buffering = s.buffering || len(p.buffered) > 0
+		s.buffering = s.buffering || len(p.buffered) > 0 && !held
 		s.throttleFollowing(p)
 	}
 	return nil

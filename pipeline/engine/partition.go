@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/state"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -131,6 +132,9 @@ func (p *Partition) OwnedEnd() int64 { return p.ownedEnd.Load() }
 func (p *Partition) Moved() bool {
 	return p.leading.next != p.leading.committed || p.following.next != p.following.committed || p.Rows.Changed()
 }
+
+// Install follows the record of the installation.
+func (p *Partition) Install() *kafka.InstallFollower { return p.engine.install }
 
 // Owned is the number of partitions that this process owns, for shares of memory.
 func (p *Partition) Owned() int64 { return max(p.engine.owned.Load(), 1) }

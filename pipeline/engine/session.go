@@ -13,7 +13,6 @@ import (
 
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -80,6 +79,9 @@ type session struct {
 	healing chan struct{}
 	// joining: from here on the transactional id is the group session's.
 	joining atomic.Bool
+
+	stopWatching context.CancelFunc // of the partition counts
+	watching     sync.WaitGroup
 
 	releasing  sync.Mutex
 	lastPoll   atomic.Int64 // unix nanoseconds, for the watchdog
@@ -179,6 +181,9 @@ func (e *Engine) newSession(ctx context.Context) (*session, error) {
 		return nil, fmt.Errorf("joining the group: %w", err)
 	}
 	s.m.sessions.Inc()
+	watching, stop := context.WithCancel(ctx)
+	s.stopWatching = stop
+	s.watching.Go(func() { s.watchPartitions(watching) })
 	return s, nil
 }
 
@@ -232,21 +237,44 @@ func (s *session) checkTopics(ctx context.Context) error {
 	return kafka.CheckOffsets(ctx, s.adm, s.groupName(), []string{s.leading, s.following})
 }
 
-// checkPartitions compares the topics with what the installation was made with.
+// checkPartitions compares the topics with what the installation was made with, as topic
+// catalog says now.
 func (s *session) checkPartitions(ctx context.Context, names []string) error {
-	e := s.engine
-	if e.install == nil {
-		install, err := kafka.ReadInstall(ctx, s.kafka, s.log, nil)
-		if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
-			return err
-		}
-		if install == nil {
-			s.log.Warn(kafka.NotRecorded)
-			return nil
-		}
-		e.install = install
+	if err := s.engine.install.Await(ctx, time.Now()); err != nil {
+		return err
 	}
-	return kafka.CheckPartitions(ctx, s.adm, s.kafka, e.install, names...)
+	install := s.engine.install.Install()
+	if install == nil {
+		s.log.Warn(kafka.NotRecorded)
+		return nil
+	}
+	return kafka.CheckPartitions(ctx, s.adm, s.kafka, install, names...)
+}
+
+// watchPartitions ends the session when the topics no longer have the partitions that the
+// installation was made with: what is written from then on may be looked for elsewhere.
+func (s *session) watchPartitions(ctx context.Context) {
+	names, coPartitioned := s.topo.topics()
+	known := s.engine.install.Install()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(s.env.PartitionCheckInterval):
+		case <-s.engine.install.Changed():
+			if s.engine.install.Install() == known {
+				continue
+			}
+		}
+		if known = s.engine.install.Install(); known == nil {
+			continue
+		}
+		err := kafka.CheckPartitions(ctx, s.adm, s.kafka, known, names[:coPartitioned]...)
+		if errors.Is(err, kafka.ErrPartitions) {
+			s.failSession(err)
+			return
+		}
+	}
 }
 
 // groupName is the full name of the consumer group.
@@ -533,6 +561,8 @@ func (s *session) closeSession() {
 			s.log.Warn("leaving a Kafka client behind that does not close")
 		}
 	}
+	s.stopWatching()
+	s.watching.Wait()
 	s.endOffsets.closePoller()
 	s.adm.Close()
 	s.releaseAll()

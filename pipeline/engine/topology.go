@@ -59,6 +59,10 @@ type Task struct {
 	SideLog SideLog
 	// Restored reads from the rows what the task keeps in memory.
 	Restored func() error
+	// Ready reports whether a record of the following input, polled at a time, can be
+	// applied yet; if not, it and what follows it in its partition wait. Apply of that
+	// record comes next. nil: every record can.
+	Ready func(r *kgo.Record, polled time.Time) bool
 	// Apply judges one record of an input. A record may come again after an aborted
 	// transaction.
 	Apply func(tx *Tx, r *kgo.Record) error

@@ -23,9 +23,9 @@ const MaxDeadLetterBytes = 900_000
 // A record that is too long is truncated; the error then says its lengths and its hash.
 //
 // Which records are dead letters is decided by their readers: of conversions the
-// processor (applyConversion: unreadable, or the key is not the token), of other topics
-// the sink (mapping.go); event.Unreadable tells an unreadable record from a failure of
-// ours.
+// processor (applyConversion: unreadable, the key is not the token, or misplaced), of
+// other topics the sink (mapping.go, and clicks that are misplaced). event.Unreadable
+// tells an unreadable record from a failure of ours.
 func NewDeadLetter(name string, r *kgo.Record, why error, now time.Time) *kgo.Record {
 	key := r.Key
 	value := r.Value

@@ -21,6 +21,10 @@
 // compares what the cluster allows with topic.Rights, WatchRights logs and counts
 // the difference.
 //
+// FollowInstall follows the record of the installation in topic catalog for as long as a
+// program runs, and tokens that were given up. Its Placement says whether a record lies
+// in its token's partition, once enough of the topic was read to be sure.
+//
 // A Watch in the Config follows whether brokers can be reached. A client's own warnings
 // about what it repeats are then at level debug: while brokers are away there are
 // hundreds a minute.

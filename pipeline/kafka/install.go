@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -35,10 +36,18 @@ const NotRecorded = "the partition count is not recorded, so added partitions wo
 // topics. It calls progressed, which may be nil, while it reads: a large catalog takes
 // its time.
 func ReadInstall(ctx context.Context, cfg Config, log *slog.Logger, progressed func()) (*topic.Install, error) {
+	install, _, err := readInstallRecord(ctx, cfg, log, progressed)
+	return install, err
+}
+
+// readInstallRecord also returns the record's Kafka timestamp: since when records can be
+// misplaced.
+func readInstallRecord(ctx context.Context, cfg Config, log *slog.Logger, progressed func()) (
+	_ *topic.Install, since time.Time, err error) {
 	name := cfg.Topic(topic.Catalog)
 	cl, err := NewClient(cfg, log, nil)
 	if err != nil {
-		return nil, err
+		return nil, since, err
 	}
 	defer cl.Close()
 	offsets, err := ListOffsets(ctx, kadm.NewClient(cl), name)
@@ -47,7 +56,7 @@ func ReadInstall(ctx context.Context, cfg Config, log *slog.Logger, progressed f
 		at, err = offsets.Of(name, 0)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading record %s: %w", topic.InstallKey, err)
+		return nil, since, fmt.Errorf("reading record %s: %w", topic.InstallKey, err)
 	}
 	var value []byte
 	reader := RangeReader{Kafka: cfg, Log: log, Isolation: kgo.ReadCommitted()}
@@ -57,22 +66,22 @@ func ReadInstall(ctx context.Context, cfg Config, log *slog.Logger, progressed f
 		}
 		for _, r := range records {
 			if string(r.Key) == topic.InstallKey {
-				value = r.Value
+				value, since = r.Value, r.Timestamp
 			}
 		}
 		return nil
 	}, Range{Topic: name, From: at.Start, To: at.Stable})
 	if err != nil {
-		return nil, fmt.Errorf("reading record %s: %w", topic.InstallKey, err)
+		return nil, since, fmt.Errorf("reading record %s: %w", topic.InstallKey, err)
 	}
 	if len(value) == 0 {
-		return nil, nil
+		return nil, since, nil
 	}
 	install, err := topic.ParseInstall(value)
 	if err != nil {
-		return nil, err
+		return nil, since, err
 	}
-	return &install, nil
+	return &install, since, nil
 }
 
 // CheckPartitions compares the partition counts of topics, named without prefix, with
@@ -136,8 +145,8 @@ func idText(id kadm.TopicID) string { return base64.RawURLEncoding.EncodeToStrin
 // recordInstall writes the record of an installation that has none, or whose release
 // has got further topics. Before, all co-partitioned topics must agree, and the groups
 // must have their offsets in every partition.
-func recordInstall(ctx context.Context, cl *kgo.Client, cfg Config, specs []topic.Spec, old *topic.Install) (
-	changes []string, err error) {
+func recordInstall(ctx context.Context, cl *kgo.Client, cfg Config, specs []topic.Spec, old *topic.Install,
+	since time.Time) (changes []string, err error) {
 	adm := kadm.NewClient(cl)
 	made, err := describeInstall(ctx, adm, cfg, specs)
 	if err != nil {
@@ -153,7 +162,12 @@ func recordInstall(ctx context.Context, cl *kgo.Client, cfg Config, specs []topi
 	if err := checkAllGroups(ctx, adm, cfg); err != nil {
 		return nil, fmt.Errorf("record %s is not written: %w", topic.InstallKey, err)
 	}
-	if err := writeInstall(ctx, cl, cfg, made); err != nil {
+	if old == nil {
+		if since, err = firstSince(ctx, adm, cfg); err != nil {
+			return nil, err
+		}
+	}
+	if err := writeInstall(ctx, cl, cfg, made, since); err != nil {
 		return nil, err
 	}
 	return []string{fmt.Sprintf("recorded that tokens are bound to %d partitions", made.Epochs.Now())}, nil
@@ -209,12 +223,37 @@ func checkChangelog(ctx context.Context, adm *kadm.Client, cfg Config) error {
 	return nil
 }
 
-func writeInstall(ctx context.Context, cl *kgo.Client, cfg Config, install topic.Install) error {
+// firstSince is the timestamp of an installation's first record. Where programs are at
+// work it lies ahead: all of them must have read the record before it counts, or one
+// would take a record for misplaced that another has taken for placed.
+func firstSince(ctx context.Context, adm *kadm.Client, cfg Config) (time.Time, error) {
+	now := time.Now()
+	for _, name := range []string{cfg.Topic(topic.Clicks), cfg.Topic(topic.Conversions)} {
+		offsets, err := ListOffsets(ctx, adm, name)
+		if err == nil {
+			err = offsets.Error()
+		}
+		if err != nil {
+			return now, fmt.Errorf("reading the log of %s: %w", name, err)
+		}
+		for _, log := range offsets.Partitions(name) {
+			if log.End > 0 {
+				return now.Add(topic.DeliveryLimit), nil
+			}
+		}
+	}
+	return now, nil
+}
+
+// writeInstall writes the record. Its timestamp says since when records can be misplaced,
+// so a record that takes another's place keeps that one's.
+func writeInstall(ctx context.Context, cl *kgo.Client, cfg Config, install topic.Install, since time.Time) error {
 	value, err := install.Encode()
 	if err != nil {
 		return err
 	}
-	record := &kgo.Record{Topic: cfg.Topic(topic.Catalog), Key: []byte(topic.InstallKey), Value: value}
+	record := &kgo.Record{Topic: cfg.Topic(topic.Catalog), Key: []byte(topic.InstallKey), Value: value,
+		Timestamp: since}
 	if err := cl.ProduceSync(ctx, record).FirstErr(); err != nil {
 		return fmt.Errorf("writing record %s: %w", topic.InstallKey, err)
 	}
@@ -227,7 +266,7 @@ func writeInstall(ctx context.Context, cl *kgo.Client, cfg Config, install topic
 // It returns a line for each such topic. Without yes it changes nothing.
 func AdoptTopics(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logger, yes bool) (lines []string,
 	err error) {
-	install, err := ReadInstall(ctx, cfg, log, nil)
+	install, since, err := readInstallRecord(ctx, cfg, log, nil)
 	if errors.Is(err, kerr.UnknownTopicOrPartition) {
 		err = nil
 	}
@@ -269,5 +308,5 @@ func AdoptTopics(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logg
 	if !yes {
 		return lines, nil
 	}
-	return lines, writeInstall(ctx, cl, cfg, adopted)
+	return lines, writeInstall(ctx, cl, cfg, adopted, since)
 }

@@ -56,7 +56,7 @@ func ApplyTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 	if err := want.Validate(); err != nil {
 		return nil, err
 	}
-	install, err := ReadInstall(ctx, cfg, log, nil)
+	install, since, err := readInstallRecord(ctx, cfg, log, nil)
 	if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func ApplyTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 	if err != nil {
 		return changes, err
 	}
-	recorded, err := recordInstall(ctx, cl, cfg, specs, install)
+	recorded, err := recordInstall(ctx, cl, cfg, specs, install, since)
 	return append(changes, recorded...), err
 }
 

@@ -22,6 +22,8 @@
 //
 //	partners_processor_events_total{verdict}      rows written; unreadable counts dead letters
 //	partners_processor_clicks_total               clicks read, shown or not
+//	partners_processor_misplaced_total            events in another partition than their
+//	                                              token's: dead letters, too
 //	partners_processor_waiting_events{partition}  events that wait for their click or parent
 //	partners_processor_event_seconds              histogram: from an event's receipt to its
 //	                                              verdict

@@ -54,3 +54,9 @@ func (p *Processor) SetFlushEvery(d time.Duration) { p.env.FlushEvery = d }
 
 // SetStuckAfter is after how long without a poll a session counts as stuck.
 func (p *Processor) SetStuckAfter(d time.Duration) { p.env.StuckAfter = d }
+
+// SetPartitionCheckInterval is how often partition counts are looked at.
+func (p *Processor) SetPartitionCheckInterval(d time.Duration) { p.env.PartitionCheckInterval = d }
+
+// Misplaced is how many events were found in another partition than their token's.
+func (p *Processor) Misplaced() float64 { return value(p.m.misplaced) }

@@ -8,10 +8,11 @@ import (
 
 // metrics are those of attribution; engine has those of transactions and partitions.
 type metrics struct {
-	events  *prometheus.CounterVec
-	clicks  prometheus.Counter
-	waiting *prometheus.GaugeVec
-	latency prometheus.Histogram
+	events    *prometheus.CounterVec
+	clicks    prometheus.Counter
+	misplaced prometheus.Counter
+	waiting   *prometheus.GaugeVec
+	latency   prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -21,6 +22,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Rows written, by verdict; unreadable counts dead letters."}, []string{"verdict"}),
 		clicks: f.NewCounter(prometheus.CounterOpts{Name: "partners_processor_clicks_total",
 			Help: "Clicks read, shown or not."}),
+		misplaced: f.NewCounter(prometheus.CounterOpts{Name: "partners_processor_misplaced_total",
+			Help: "Events in another partition than their token's, sent to the dead letters."}),
 		waiting: f.NewGaugeVec(prometheus.GaugeOpts{Name: "partners_processor_waiting_events",
 			Help: "Events that wait for their click or parent."}, []string{"partition"}),
 		latency: f.NewHistogram(prometheus.HistogramOpts{Name: "partners_processor_event_seconds",

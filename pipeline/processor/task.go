@@ -35,10 +35,11 @@ type task struct {
 	clicksExpired   event.Millis
 	journeysExpired event.Millis
 
-	clicksTopic string // full name
-	clicksRead  int    // not in the metric yet
-	slabOwners  int64  // partitions owned when the slab was last sized
-	buffer      []byte // of the encoder
+	placement   kafka.Placement // of the event to apply next
+	clicksTopic string          // full name
+	clicksRead  int             // not in the metric yet
+	slabOwners  int64           // partitions owned when the slab was last sized
+	buffer      []byte          // of the encoder
 }
 
 // openTask opens a partition's click log.
@@ -57,6 +58,7 @@ func (p *Processor) openTask(part *engine.Partition) (engine.Task, error) {
 	return engine.Task{
 		SideLog:   engine.SideLog{Next: log.Next, Keep: t.keepClick},
 		Restored:  func() error { return markCorrupt(t.readCounters()) },
+		Ready:     t.isReady,
 		Apply:     func(tx *engine.Tx, r *kgo.Record) error { return markCorrupt(t.applyRecord(tx, r)) },
 		Tick:      func(tx *engine.Tx) error { return markCorrupt(t.actOnWatermark(tx)) },
 		Finish:    t.finishTransaction,
@@ -132,14 +134,27 @@ func (t *task) applyClick(tx *engine.Tx, r *kgo.Record) error {
 	// Events that go on waiting for the click are noted again by their rows; an abort
 	// ends the session.
 	t.rows.forgetClickWait(&tok)
+	if t.isGivenUp(&tok) {
+		return t.rules.GiveUp(t.rows, &tok, t.emitTo(tx, noOffset))
+	}
 	wire, at, ok, err := t.clicks.lookupClick(&tok)
 	if err == nil && ok {
 		err = t.rules.ApplyClick(t.rows, &tok, wire, at, t.emitTo(tx, noOffset))
 	}
 	if err != nil {
-		return fmt.Errorf("judging what waits for the click: %w", err)
+		return fmt.Errorf("judging what waits for the click: %w", nameWayOn(&tok, err))
 	}
 	return nil
+}
+
+// isReady reports whether an event's placement is decided. One that lies in the wrong
+// partition waits until topic catalog was read so far that this is certain.
+func (t *task) isReady(r *kgo.Record, polled time.Time) bool {
+	t.placement = kafka.Placed
+	if raw, err := token.Parse(string(r.Key)); err == nil && !r.Attrs.IsControl() {
+		t.placement = t.part.Install().Placement(r, string(r.Key), token.Time(&raw), polled)
+	}
+	return t.placement != kafka.Undecided
 }
 
 // applyConversion gives one record of conversions its verdict, its place among the
@@ -152,7 +167,7 @@ func (t *task) applyConversion(tx *engine.Tx, r *kgo.Record) error {
 	if err == nil && string(r.Key) != ev.ClickToken {
 		err = fmt.Errorf("key %.64q is not the record's click_token", r.Key)
 	} else if err == nil {
-		_, err = token.Parse(ev.ClickToken)
+		err = t.checkPlace(r)
 	} else if !event.Unreadable(err) {
 		return err
 	}
@@ -161,8 +176,40 @@ func (t *task) applyConversion(tx *engine.Tx, r *kgo.Record) error {
 		t.m.events.WithLabelValues("unreadable").Inc()
 		return tx.Produce(kafka.NewDeadLetter(t.kafka.Topic(topic.DeadLetters), r, err, tx.Now()))
 	}
-	source := attribution.Source{Partition: t.part.ID, Offset: r.Offset}
-	return t.rules.JudgeEvent(t.rows, t.clicks.lookupClick, &ev, source, t.emitTo(tx, r.Offset))
+	return t.judge(tx, &ev, r.Offset)
+}
+
+// judge gives an event its verdict, or its place among the waiting.
+func (t *task) judge(tx *engine.Tx, ev *event.Conversion, offset int64) error {
+	source, emit := attribution.Source{Partition: t.part.ID, Offset: offset}, t.emitTo(tx, offset)
+	raw, err := token.Parse(ev.ClickToken)
+	if err != nil {
+		return err
+	}
+	if t.part.Install().IsGivenUp(ev.ClickToken) {
+		return t.rules.JudgeGivenUp(t.rows, ev, source, emit)
+	}
+	return nameWayOn(&raw, t.rules.JudgeEvent(t.rows, t.clicks.lookupClick, ev, source, emit))
+}
+
+func (t *task) isGivenUp(raw *[20]byte) bool { return t.part.Install().IsGivenUp(token.Text(raw)) }
+
+// nameWayOn adds to the error of a journey that cannot be read what else can be done.
+func nameWayOn(raw *[20]byte, err error) error {
+	if event.Unreadable(err) || errors.Is(err, event.ErrNewer) || errors.Is(err, event.ErrJourney) {
+		return fmt.Errorf("%w; if nothing can read it any more, run `ctl token give-up %s`", err, token.Text(raw))
+	}
+	return err
+}
+
+// checkPlace returns an error unless an event has a token and lies in its partition.
+func (t *task) checkPlace(r *kgo.Record) error {
+	raw, err := token.Parse(string(r.Key))
+	if err == nil && t.placement == kafka.Misplaced {
+		t.m.misplaced.Inc()
+		err = t.part.Install().MisplacedError(r, string(r.Key), token.Time(&raw))
+	}
+	return err
 }
 
 // noOffset marks outcomes that no newly read event triggered.
@@ -236,9 +283,7 @@ func (t *task) closeEndedWaits(tx *engine.Tx) error {
 		return err
 	}
 	for i := range tokens {
-		err := t.rules.CloseWaits(t.rows, t.clicks.lookupClick, &tokens[i], watermark, watermark,
-			t.emitTo(tx, noOffset))
-		if err != nil {
+		if err := t.closeWaits(tx, &tokens[i], watermark); err != nil {
 			return err
 		}
 		if err := t.rows.recheckClickWait(&tokens[i]); err != nil {
@@ -247,6 +292,14 @@ func (t *task) closeEndedWaits(tx *engine.Tx) error {
 	}
 	t.progressDirty = true
 	return nil
+}
+
+func (t *task) closeWaits(tx *engine.Tx, raw *[20]byte, watermark event.Millis) error {
+	emit := t.emitTo(tx, noOffset)
+	if t.isGivenUp(raw) {
+		return t.rules.GiveUp(t.rows, raw, emit)
+	}
+	return nameWayOn(raw, t.rules.CloseWaits(t.rows, t.clicks.lookupClick, raw, watermark, watermark, emit))
 }
 
 // finishTransaction adds the totals to the rows of the running transaction, if they

@@ -111,6 +111,9 @@ type Partition struct {
 	// OlderRules is behind the last event that rows of an earlier rules version are
 	// about, as far as the warehouse knows; 0: no row is.
 	OlderRules int64 `json:"older_rules"`
+	// IsGivenUp reports whether a token was given up; nil: none was. A bundle does not say
+	// it.
+	IsGivenUp func(token string) bool `json:"-"`
 }
 
 // Extent is the part of a partition's log that is there and processed: [Start, End).

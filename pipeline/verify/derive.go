@@ -35,8 +35,10 @@ const (
 	TimesUnknown
 	// RowExpired: the event may have had its row in the part of outcomes that is deleted.
 	RowExpired
+	// TokenGivenUp: an operator gave up the token's journey, as nothing could read it.
+	TokenGivenUp
 
-	reasonCount = int(RowExpired) + 1
+	reasonCount = int(TokenGivenUp) + 1
 )
 
 // String says it in words.
@@ -49,6 +51,7 @@ func (r Reason) String() string {
 		NewerRules:    "a newer version of the rules judged it",
 		TimesChanged:  "grace, click life or journey life changed meanwhile",
 		TimesUnknown:  "no progress says by which grace, click life and journey life it was judged",
+		TokenGivenUp:  "an operator gave up the token",
 		RowExpired:    "its row may be in the part of outcomes that is deleted",
 	}[r]
 }
@@ -102,6 +105,8 @@ func (d *deriver) classify(h *history) (times int, why Reason) {
 		return 0, EventsExpired
 	case first < d.partition.OlderRules:
 		return 0, OlderRules
+	case d.partition.IsGivenUp != nil && d.partition.IsGivenUp(token.Text(&h.token)):
+		return 0, TokenGivenUp
 	}
 	times, ok := d.partition.timesOf(first, last)
 	switch {

@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -21,6 +23,14 @@ import (
 func OpenTopics(ctx context.Context, cfg kafka.Config, codec *event.Codec, log *slog.Logger) (*Source, error) {
 	s := &topicSource{kafka: cfg, log: log}
 	s.reader = kafka.RangeReader{Kafka: cfg, Log: log, Isolation: kgo.ReadCommitted()}
+	var err error
+	if s.install, err = kafka.FollowInstall(cfg, log); err != nil {
+		return nil, err
+	}
+	defer s.install.Close() // what it has read stays
+	if err := s.install.Await(ctx, time.Now()); err != nil {
+		return nil, err
+	}
 	partitions, err := s.readProgress(ctx, codec)
 	if err != nil {
 		return nil, err
@@ -31,6 +41,7 @@ func OpenTopics(ctx context.Context, cfg kafka.Config, codec *event.Codec, log *
 	}
 	s.partitions = partitions
 	for _, id := range slices.Sorted(maps.Keys(partitions)) {
+		partitions[id].IsGivenUp = s.install.IsGivenUp
 		source.Partitions = append(source.Partitions, *partitions[id])
 	}
 	return source, nil
@@ -40,6 +51,7 @@ type topicSource struct {
 	kafka      kafka.Config
 	log        *slog.Logger
 	reader     kafka.RangeReader
+	install    *kafka.InstallFollower
 	partitions map[int32]*Partition
 }
 
@@ -171,11 +183,22 @@ func (s *topicSource) readFirstTime(ctx context.Context, name string, partition 
 	return first, err
 }
 
+// isDeadLetter reports whether the processor has sent an event to the dead letters for
+// its place.
+func (s *topicSource) isDeadLetter(name string, r *kgo.Record) bool {
+	raw, err := token.Parse(string(r.Key))
+	return name == topic.Conversions && err == nil &&
+		s.install.Binding().IsMisplaced(r.Partition, r.Timestamp, string(r.Key), token.Time(&raw))
+}
+
 func (s *topicSource) eachRecord(ctx context.Context, name string, partition int32, do func(*Record) error) error {
 	extent := s.partitions[partition].extents()[name]
 	var record Record
 	return s.reader.Each(ctx, func(records []*kgo.Record) error {
 		for _, r := range records {
+			if s.isDeadLetter(name, r) {
+				continue
+			}
 			record = Record{
 				Offset: r.Offset,
 				At:     event.MillisOf(r.Timestamp),

@@ -26,6 +26,7 @@ func Reasons() []string {
 		ReasonParentNotFound,
 		ReasonParentUnattributed,
 		ReasonOrderRepeated,
+		ReasonGivenUp,
 	}
 }
 

@@ -57,6 +57,7 @@ const (
 const (
 	ReasonExpired            = "expired"
 	ReasonClickNotFound      = "click_not_found"
+	ReasonGivenUp            = "given_up" // by an operator, as the journey cannot be read
 	ReasonWorkspaceMismatch  = "workspace_mismatch"
 	ReasonTokenFull          = "token_full"
 	ReasonBeforeClick        = "before_click"

@@ -5,12 +5,24 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/go-json-experiment/json"
 )
 
 // InstallKey is the key of the record of `catalog` that holds an [Install].
 const InstallKey = "install/partitions"
+
+// GivenUpPrefix begins the keys of the records of `catalog` that give up a token's journey.
+// The token's text follows. Such a record is never deleted: a journey that were judged anew
+// would count its events again.
+const GivenUpPrefix = "install/given-up/"
+
+// GivenUp is the value of such a record, in JSON.
+type GivenUp struct {
+	At     time.Time `json:"at"`
+	Reason string    `json:"reason"` // in the words of who gave it up
+}
 
 // Install says with which topics an installation was made. Tokens are bound to its
 // partition counts: a click, its events and its verdicts meet in one partition only as

@@ -25,6 +25,22 @@ func TestMurmur2(t *testing.T) {
 	f("abc", 479470107)
 }
 
+// What the partitioner of Apache Kafka 4.3.1 for Java prints (examples/Partitions.java);
+// a test of package kafka compares thousands of keys where there is Java.
+func TestPartitionGolden(t *testing.T) {
+	golden := func(token string, of6, of12, of17 int32) {
+		t.Helper()
+		for count, want := range map[int32]int32{6: of6, 12: of12, 17: of17} {
+			if got := OneEpoch(count).Partition(token, time.Time{}); got != want {
+				t.Errorf("%s: partition %d of %d, want %d", token, got, count, want)
+			}
+		}
+	}
+	golden("3MWgyD5yf6kfC92HIBeU6RXBUYB", 0, 0, 9)
+	golden("000000000000000000000000000", 4, 10, 6)
+	golden("aWgEPTl1tmebfsQzFP4bxwgy80V", 5, 5, 3)
+}
+
 // Kafka's own producers, which an operator may use to repair a topic, must put a token
 // where the daemons put it. franz-go's default partitioner takes their place.
 func TestPartitionIsKafkas(t *testing.T) {

@@ -52,29 +52,34 @@ type jarFetcher func(ctx context.Context, dir string) error
 // wait. The finished directory appears by a rename, and each file is compared with
 // sums, whoever put it there.
 func ensureJars(ctx context.Context, cacheDir, sums string, get jarFetcher) ([]string, error) {
-	dir := filepath.Join(cacheDir, "kafka-"+kafkaVersion)
+	return ensureFiles(ctx, cacheDir, "kafka", kafkaVersion, sums, get)
+}
+
+// ensureFiles is ensureJars for something else: the directory is name-version.
+func ensureFiles(ctx context.Context, cacheDir, name, version, sums string, get jarFetcher) ([]string, error) {
+	dir := filepath.Join(cacheDir, name+"-"+version)
 	if _, err := os.Stat(dir); err == nil {
 		return verifyJars(dir, sums)
 	}
 	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the cache directory: %w", err)
 	}
-	lock := flock.New(filepath.Join(cacheDir, "kafka.lock"))
+	lock := flock.New(filepath.Join(cacheDir, name+".lock"))
 	if _, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil {
-		return nil, fmt.Errorf("waiting for another process that fetches Apache Kafka: %w", err)
+		return nil, fmt.Errorf("waiting for another process that fetches %s: %w", name, err)
 	}
 	defer lock.Unlock()
 	if _, err := os.Stat(dir); err == nil {
 		return verifyJars(dir, sums)
 	}
-	old, err := filepath.Glob(filepath.Join(cacheDir, "kafka-fetch-*"))
+	old, err := filepath.Glob(filepath.Join(cacheDir, name+"-fetch-*"))
 	for _, left := range old { // by a process that was killed: we hold the lock
 		err = errors.Join(err, os.RemoveAll(left))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("removing what an earlier fetch left: %w", err)
 	}
-	tmp, err := os.MkdirTemp(cacheDir, "kafka-fetch-")
+	tmp, err := os.MkdirTemp(cacheDir, name+"-fetch-")
 	if err != nil {
 		return nil, fmt.Errorf("making a directory to fetch into: %w", err)
 	}
@@ -96,15 +101,15 @@ func verifyJars(dir, sums string) (paths []string, err error) {
 	for lines := bufio.NewScanner(strings.NewReader(sums)); lines.Scan(); {
 		want, name, ok := strings.Cut(lines.Text(), "  ")
 		if !ok {
-			return nil, fmt.Errorf("kafka.sha256: %q is not a line of sha256sum", lines.Text())
+			return nil, fmt.Errorf("%q is not a line of sha256sum", lines.Text())
 		}
 		path := filepath.Join(dir, name)
 		got, err := fileSHA256(path)
 		if err != nil {
-			return nil, fmt.Errorf("checking the jars of Apache Kafka: %w (remove %s to fetch them again)", err, dir)
+			return nil, fmt.Errorf("checking fetched files: %w (remove %s to fetch them again)", err, dir)
 		}
 		if got != want {
-			return nil, fmt.Errorf("checking the jars of Apache Kafka: %s has the SHA-256 %s, expected %s: not "+
+			return nil, fmt.Errorf("checking fetched files: %s has the SHA-256 %s, expected %s: not "+
 				"the published file (remove %s to fetch it again)", path, got, want, dir)
 		}
 		paths = append(paths, path)
@@ -125,8 +130,15 @@ func fileSHA256(path string) (string, error) {
 	return hex.EncodeToString(hash.Sum(nil)), nil
 }
 
-// fetchWithMaven fetches with the mvn command.
+// fetchWithMaven fetches a broker with the mvn command.
 func fetchWithMaven(ctx context.Context, dir string) error {
+	fmt.Fprintf(os.Stderr, "kafkatest: fetching Apache Kafka %s (44 MB, once) with Maven into %s\n",
+		kafkaVersion, filepath.Dir(dir))
+	return copyDependencies(ctx, mavenProject, dir)
+}
+
+// copyDependencies copies the jars of a Maven project into dir.
+func copyDependencies(ctx context.Context, project, dir string) error {
 	mvn, err := exec.LookPath("mvn")
 	if err != nil {
 		return fmt.Errorf("%w: its jars are fetched with mvn, which is not in PATH: install Maven", errUnavailable)
@@ -137,11 +149,9 @@ func fetchWithMaven(ctx context.Context, dir string) error {
 	}
 	defer os.RemoveAll(work)
 	pom := filepath.Join(work, "pom.xml")
-	if err := os.WriteFile(pom, []byte(mavenProject), 0o644); err != nil {
+	if err := os.WriteFile(pom, []byte(project), 0o644); err != nil {
 		return fmt.Errorf("writing Maven's project: %w", err)
 	}
-	fmt.Fprintf(os.Stderr, "kafkatest: fetching Apache Kafka %s (44 MB, once) with Maven into %s\n",
-		kafkaVersion, filepath.Dir(dir))
 	var said bytes.Buffer
 	cmd := exec.Command(mvn, "-q", "-B", "-f", pom, "dependency:copy-dependencies", "-DoutputDirectory="+dir)
 	cmd.Dir = work

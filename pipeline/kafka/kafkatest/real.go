@@ -328,18 +328,23 @@ func (b *RealBroker) findJavaAndJars(ctx context.Context) error {
 	if v := javaVersion(string(said)); v < 17 {
 		return fmt.Errorf("%w: it needs Java 17 or newer, and this is %q", errUnavailable, lastLines(string(said), 5))
 	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir()
-	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("not done after 5 minutes"))
 	defer cancel()
-	files, err := ensureJars(ctx, filepath.Join(cache, "nimriz-partners"), jarSums, fetchWithMaven)
+	files, err := ensureJars(ctx, cacheDir(), jarSums, fetchWithMaven)
 	if err != nil {
 		return err
 	}
 	b.java, b.classPath = java, strings.Join(files, string(os.PathListSeparator))
 	return nil
+}
+
+// cacheDir is where this package keeps what it fetched.
+func cacheDir() string {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	return filepath.Join(cache, "nimriz-partners")
 }
 
 var javaVersionText = regexp.MustCompile(`version "(\d+)`)

@@ -1,0 +1,149 @@
+package processor_test
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// registryIDs are the ids of a registry that others had used before it was adopted.
+func registryIDs(from uint32) (ids []event.ID) {
+	for i, id := range event.DefaultIDs() {
+		ids = append(ids, event.ID{ID: from + uint32(i), Record: id.Record, Version: id.Version})
+	}
+	return ids
+}
+
+// withoutClicks are ids with which the clicks of before cannot be read. The built-in ones
+// are last, so that the test can read what is written.
+func withoutClicks() []event.ID {
+	return append(registryIDs(101), slices.DeleteFunc(event.DefaultIDs(),
+		func(id event.ID) bool { return id.Record == "Click" })...)
+}
+
+func newCodec(t *testing.T, ids []event.ID) *event.Codec {
+	t.Helper()
+	c, err := event.NewCodec(ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// A registry is adopted with an ids file that lacks the built-in ids. The journeys of
+// before then stop the processor with a message that names the id, the file and the way on
+// for one token. With the built-in ids before the registry's everything goes on.
+func TestRegistryAdoptedLater(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kafkatest.Broker(t))
+	cfg := config(t.TempDir())
+	stop := start(t, newProcessor(t, w.brokers, cfg))
+	k := w.Click()
+	sale := w.Sale(k, 4000)
+	w.sendClick(k)
+	w.sendEvent(sale)
+	w.flush()
+	eventually(t, "the sale is judged", func() bool { return len(w.outcomes()) == 1 })
+	stop()
+	w.sendEvent(w.Refund(sale, 400)) // by a gateway that has both
+	w.flush()
+
+	err := runToEnd(t, newKnowingProcessor(t, w, cfg, newCodec(t, withoutClicks())))
+	checkNewer(t, err, "unknown schema id 6", "-schema-ids", "`ctl token give-up "+k.ClickToken+"`")
+	if rows := w.outcomes(); len(rows) != 1 {
+		t.Errorf("it has written %d rows", len(rows))
+	}
+
+	start(t, newKnowingProcessor(t, w, cfg, newCodec(t, append(registryIDs(101), event.DefaultIDs()...))))
+	eventually(t, "the refund is judged", func() bool { return len(w.outcomes()) == 2 })
+	for _, o := range w.outcomes() {
+		if o.Type == event.Refund && o.Verdict != event.Reversed {
+			t.Errorf("the refund is %s %s", o.Verdict, o.Reason)
+		}
+	}
+}
+
+// giveUp writes what `ctl token give-up` writes.
+func (w *world) giveUp(tok string) {
+	w.Helper()
+	value, err := json.Marshal(topic.GivenUp{At: time.Now(), Reason: "a test"})
+	if err != nil {
+		w.Fatal(err)
+	}
+	kafkatest.Produce(w, w.brokers, &kgo.Record{Topic: topic.Catalog, Key: []byte(topic.GivenUpPrefix + tok),
+		Value: value})
+}
+
+// A journey that cannot be read stops the processor until its token is given up. Then each
+// of its events, waiting or new, has one row, and those of others are judged as ever.
+func TestGiveUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kafkatest.Broker(t))
+	cfg := config(t.TempDir())
+	k, other := w.Click(), w.Click()
+	for w.partition(other.ClickToken) != w.partition(k.ClickToken) {
+		other = w.Click()
+	}
+	sale := w.Sale(k, 1000)
+	stop := start(t, newProcessor(t, w.brokers, cfg))
+	w.sendClick(k)
+	w.sendClick(other)
+	w.sendEvent(sale)
+	orphan := w.Refund(sale, 100)
+	orphan.ParentEventID = "never-sent"
+	w.sendEvent(orphan)
+	w.flush()
+	eventually(t, "the sale is judged, and a refund waits", func() bool {
+		return len(w.outcomes()) == 1 && w.progress()[w.partition(k.ClickToken)].Waiting == 1
+	})
+	stop()
+	w.sendEvent(w.Refund(sale, 100))
+	w.sendEvent(w.Sale(other, 1000))
+	w.flush()
+	lacking := newCodec(t, withoutClicks())
+	checkNewer(t, runToEnd(t, newKnowingProcessor(t, w, cfg, lacking)), "unknown schema id 6")
+	w.giveUp(k.ClickToken)
+	w.giveUp(other.ClickToken)
+	stop = start(t, newKnowingProcessor(t, w, cfg, lacking))
+	eventually(t, "all events have a row", func() bool { return len(w.outcomes()) == 4 })
+	w.sendEvent(w.Sale(k, 500))
+	w.flush()
+	eventually(t, "a later event has its row", func() bool { return len(w.outcomes()) == 5 })
+	w.passes(grace)
+	w.conserved()
+	stop()
+	given := 0
+	for _, o := range w.outcomes() {
+		switch {
+		case o.EventID == sale.EventID:
+			if o.Verdict != event.Attributed {
+				t.Errorf("what was judged before: %v", o)
+			}
+		case o.Verdict == event.Unattributed && o.Reason == event.ReasonGivenUp && o.Click == nil:
+			given++
+		default:
+			t.Errorf("%s is %s %s", o.EventID, o.Verdict, o.Reason)
+		}
+	}
+	if given != 4 {
+		t.Errorf("%d events are given up", given)
+	}
+	// A processor that could read the journey after all judges none of its events anew.
+	w.sendEvent(sale)
+	w.flush()
+	start(t, newProcessor(t, w.brokers, cfg))
+	eventually(t, "the repeat has a row", func() bool { return len(w.outcomes()) == 6 })
+	if o := w.outcomes(); !slices.ContainsFunc(o, func(o event.Outcome) bool {
+		return o.EventID == sale.EventID && strings.HasPrefix(o.Reason, "given")
+	}) {
+		t.Errorf("the sale was judged again: %v", o)
+	}
+	w.conserved()
+}

@@ -1,0 +1,130 @@
+package processor_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/schemas/topic"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// displace moves a record into the partition behind its own.
+func displace(r *kgo.Record) *kgo.Record {
+	r.Partition = (r.Partition + 1) % kafkatest.Partitions
+	return r
+}
+
+// An event in the wrong partition goes to the dead letters, but only when topic catalog was
+// read to an end that was listed after the event came. Until then its partition waits, and
+// the others go on.
+func TestMisplacedEvents(t *testing.T) {
+	t.Parallel()
+	cluster, brokers := kafkatest.Cluster(t)
+	w := newWorld(t, brokers)
+	p := newProcessor(t, w.brokers, config(t.TempDir()))
+	start(t, p)
+	first := w.Click()
+	w.sendClick(first)
+	w.sendEvent(w.Sale(first, 1000))
+	w.flush()
+	eventually(w, "the first event is judged", func() bool { return len(w.outcomes()) == 1 })
+	var held atomic.Bool
+	kafkatest.HoldCatalog(cluster, &held)
+	held.Store(true)
+	k := w.Click()
+	wrong, err := w.EventRecord(w.Sale(k, 1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	displace(wrong)
+	w.sendClick(k)
+	w.send(wrong)
+	w.flush()
+	// What comes behind it in its partition, and what comes in the others.
+	behind, other := w.Click(), w.Click()
+	for w.partition(behind.ClickToken) != wrong.Partition {
+		behind = w.Click()
+	}
+	for w.partition(other.ClickToken) == wrong.Partition {
+		other = w.Click()
+	}
+	w.sendClick(behind)
+	w.sendClick(other)
+	w.sendEvent(w.Sale(behind, 1000))
+	w.sendEvent(w.Sale(other, 1000))
+	w.flush()
+	eventually(w, "the other partition is judged", func() bool { return len(w.outcomes()) == 2 })
+	if dead := w.ledger(topic.DeadLetters).DeadLetters; dead > 0 || p.Ready() != nil {
+		t.Errorf("before the catalog was read: %d dead letters, %v", dead, p.Ready())
+	}
+	for _, o := range w.outcomes() {
+		if o.ClickToken == behind.ClickToken {
+			t.Errorf("its partition went on: %v", o)
+		}
+	}
+	held.Store(false)
+	eventually(w, "what lies behind it is judged", func() bool { return len(w.outcomes()) == 3 })
+	dead := kafkatest.Consume(t, w.brokers, topic.DeadLetters)
+	if len(dead) != 1 {
+		t.Fatalf("%d dead letters", len(dead))
+	}
+	letter, err := kafka.ParseDeadLetter(dead[0])
+	if err != nil || !strings.Contains(letter.Error, "wrong partition: its key belongs into partition ") {
+		t.Errorf("%v %v", letter, err)
+	}
+	if n := p.Misplaced(); n != 1 {
+		t.Errorf("counted %v", n)
+	}
+	w.passes(grace)
+	w.conserved()
+}
+
+// Records that came before the record of the installation, or without one, are judged as
+// ever: their click is not found.
+func TestMisplacedBeforeTheRecord(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kafkatest.Broker(t))
+	w.shift = time.Hour
+	k := w.Click()
+	r, err := w.EventRecord(w.Sale(k, 1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Timestamp = w.now()
+	w.send(displace(r))
+	w.flush()
+	start(t, newProcessor(t, w.brokers, config(t.TempDir())))
+	w.passes(grace + time.Hour)
+	eventually(w, "it is judged", func() bool { return len(w.outcomes()) == 1 })
+	if got := w.outcomes()[0]; got.Reason != "click_not_found" {
+		t.Errorf("%v", got)
+	}
+}
+
+// Partitions are added with Kafka's own tool while a processor works.
+func TestPartitionsAddedWhileRunning(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kafkatest.Broker(t))
+	p := newProcessor(t, w.brokers, config(t.TempDir()))
+	p.SetPartitionCheckInterval(50 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	w.story(5)
+	w.judged()
+	altered, err := kadm.NewClient(w.client).UpdatePartitions(ctx, 8, topic.Outcomes)
+	if err = errors.Join(err, altered.Error()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; !errors.Is(err, kafka.ErrPartitions) || !strings.Contains(err.Error(), "topic outcomes has 8") {
+		t.Errorf("%v", err)
+	}
+}
