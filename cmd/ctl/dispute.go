@@ -55,7 +55,7 @@ func (c *call) answerClaims(ctx context.Context, d *dispute.Dispute, claims *dis
 	out := csv.NewWriter(c.stdout)
 	header := slices.Clone(claims.Header())
 	for i := range header {
-		header[i] = ledger.EscapeFormula(header[i])
+		header[i] = ledger.EscapeFormula(ledger.Version, header[i])
 	}
 	if err := out.Write(append(header, added...)); err != nil {
 		return fmt.Errorf("writing answers: %w", err)
@@ -112,16 +112,16 @@ func answerCells(f *dispute.Finding, claims *dispute.Claims) []string {
 	cells := slices.Clone(f.Cells)
 	for i, cell := range cells {
 		if !claims.IsAmount(i) {
-			cells[i] = ledger.EscapeFormula(cell)
+			cells[i] = ledger.EscapeFormula(ledger.Version, cell)
 		}
 	}
 	return append(cells,
-		ledger.EscapeFormula(f.Words),
-		ledger.EscapeFormula(f.PartnerCell()),
+		ledger.EscapeFormula(ledger.Version, f.Words),
+		ledger.EscapeFormula(ledger.Version, f.PartnerCell()),
 		amountCell(f.Confirmed),
-		ledger.EscapeFormula(f.Currency),
+		ledger.EscapeFormula(ledger.Version, f.Currency),
 		amountCell(f.Difference),
-		ledger.EscapeFormula(strings.Join(f.WithoutEffectWords(), " | ")))
+		ledger.EscapeFormula(ledger.Version, strings.Join(f.WithoutEffectWords(), " | ")))
 }
 
 func amountCell(d *decimal.Decimal) string {

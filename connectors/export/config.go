@@ -25,6 +25,7 @@ type Config struct {
 	// watermark has passed the last day.
 	Provisional bool
 	Raw         bool // leave texts as they came: escape no formula
+	BOM         bool // begin the CSV with a byte order mark, for Excel
 	// Progress, if not nil, is called now and then with the rows written so far and the
 	// rows that there will be.
 	Progress func(rows, of int64)

@@ -18,7 +18,7 @@ import (
 )
 
 // SchemaVersion is the newest version of the CSV's columns and of the manifest. Version
-// 1 has neither standing_change nor StandingSums.
+// 1 has neither standing_change nor StandingSums and Columns.
 const SchemaVersion = ledger.Version
 
 // Filters is what is exported. An empty filter selects everything.
@@ -76,7 +76,28 @@ type Manifest struct {
 	ToolVersion string `json:"tool_version"`
 	// events that still wait may add rows
 	Provisional bool `json:"provisional"`
-	Raw         bool `json:"raw"` // no formula is escaped
+	Raw         bool `json:"raw"`          // no formula is escaped
+	BOM         bool `json:"bom,omitzero"` // the CSV begins with a byte order mark
+	// of the CSV, in order; nil in version 1
+	Columns []Column `json:"columns,omitzero"`
+}
+
+// Column says how a column of the CSV is to be read.
+type Column struct {
+	Name string `json:"name"`
+	Type string `json:"type"` // text, list (of texts, joined with |), time, integer, decimal or bool
+	// an empty cell is no value; of other columns it is an empty text or list
+	Nullable bool `json:"nullable"`
+	// formulas are escaped, see ledger.EscapeFormula
+	Guarded bool `json:"guarded"`
+}
+
+// describeColumns describes the columns of a CSV for the manifest.
+func describeColumns(columns []ledger.Column, raw bool) (out []Column) {
+	for _, c := range columns {
+		out = append(out, Column{c.Name, c.Kind.String(), c.Nullable, c.IsGuarded() && !raw})
+	}
+	return out
 }
 
 // ErrManifest means that a file is no manifest, or not one of this command.
@@ -123,7 +144,7 @@ var unsafeInName = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 // fileName is the name of an export's files without ending. It has the workspace and
 // the days or the statement's month, and a hash of the other filters; a delta's also has
 // the times of what it continues and of its own as_of.
-func fileName(f Filters, since, asOf *AsOf, provisional, raw bool) string {
+func fileName(f Filters, since, asOf *AsOf, provisional, raw, bom bool) string {
 	n := unsafeInName.ReplaceAllString(f.Workspace, "-") + "_" + f.From + "_" + f.To
 	if f.Statement != "" {
 		n = unsafeInName.ReplaceAllString(f.Workspace, "-") + "_statement_" + f.Statement
@@ -139,6 +160,9 @@ func fileName(f Filters, since, asOf *AsOf, provisional, raw bool) string {
 	}
 	if raw {
 		n += "_raw"
+	}
+	if bom {
+		n += "_bom"
 	}
 	if provisional {
 		n += "_provisional"
@@ -211,6 +235,6 @@ func inSeries(m *Manifest, cfg Config) bool {
 	return differingFilter(f, cfg.Filters) == "" &&
 		m.Filters.From == m.Filters.To &&
 		(!m.Provisional || cfg.Provisional) &&
-		m.Raw == cfg.Raw &&
+		m.Raw == cfg.Raw && m.BOM == cfg.BOM &&
 		m.Since == nil
 }

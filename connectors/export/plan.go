@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/nimriz/partners/schemas/ledger"
+	"github.com/nimriz/partners/schemas/statement"
 )
 
 // plan is what an export will write. It is complete before the first row is read, and
@@ -17,6 +20,7 @@ type plan struct {
 	since       *AsOf     // rows below these ends are left out, too; nil: none
 	provisional bool      // events that still wait may add rows
 	raw         bool      // no formula is escaped
+	bom         bool      // the CSV begins with a byte order mark
 	version     int       // of the columns and of the manifest
 	repeats     *Manifest // whose bytes are written again; nil: none
 }
@@ -29,9 +33,9 @@ func checkManifests(cfg Config) error {
 		if err := checkSameFilters("-as-of", cfg, then); err != nil {
 			return err
 		}
-		if cfg.Raw != then.Raw {
-			return fmt.Errorf("%w: -as-of: the manifest was written with -raw=%t: repeat the same command",
-				ErrManifest, then.Raw)
+		if cfg.Raw != then.Raw || cfg.BOM != then.BOM {
+			return fmt.Errorf("%w: -as-of: the manifest was written with -raw=%t -bom=%t: repeat the same command",
+				ErrManifest, then.Raw, then.BOM)
 		}
 	}
 	if cfg.Since == nil {
@@ -63,7 +67,8 @@ func checkSameFilters(flag string, cfg Config, then *Manifest) error {
 // newPlan decides what an export writes, from its configuration, from how far the
 // tables go, and in days of a timezone.
 func newPlan(cfg Config, b bounds, zone string) (plan, error) {
-	p := plan{filters: cfg.Filters, asOf: b.ends, raw: cfg.Raw, version: SchemaVersion, repeats: cfg.AsOf}
+	p := plan{filters: cfg.Filters, asOf: b.ends, raw: cfg.Raw, bom: cfg.BOM, version: SchemaVersion,
+		repeats: cfg.AsOf}
 	p.filters.Timezone = zone
 	var err error
 	if p.start, p.end, err = resolveDays(p.filters); err != nil {
@@ -127,12 +132,14 @@ func (p plan) manifest(s summary, w written) *Manifest {
 		ToolVersion:    toolVersion(),
 		Provisional:    p.provisional,
 		Raw:            p.raw,
+		BOM:            p.bom,
 	}
 	if len(s.rulesVersions) > 0 {
 		m.RulesVersion = slices.Max(s.rulesVersions)
 	}
 	if p.version >= 2 {
 		m.StandingSums = w.standing
+		m.Columns = describeColumns(p.columns(), p.raw)
 	}
 	if p.repeats != nil {
 		m.ToolVersion = p.repeats.ToolVersion
@@ -141,7 +148,29 @@ func (p plan) manifest(s summary, w written) *Manifest {
 }
 
 // fileName is the name of the plan's files, without ending.
-func (p plan) fileName() string { return fileName(p.filters, p.since, &p.asOf, p.provisional, p.raw) }
+func (p plan) fileName() string {
+	return fileName(p.filters, p.since, &p.asOf, p.provisional, p.raw, p.bom)
+}
+
+// columns are those of the CSV.
+func (p plan) columns() []ledger.Column {
+	if p.filters.Statement != "" {
+		return statement.Columns()
+	}
+	return ledger.ColumnsOf(p.version)
+}
+
+// header is what the CSV begins with, without a line's end.
+func (p plan) header() string {
+	header := ledger.Header(p.version)
+	if p.filters.Statement != "" {
+		header = statement.CSVHeader()
+	}
+	if p.bom {
+		return ledger.ByteOrderMark + header
+	}
+	return header
+}
 
 // differingFilter is the JSON name of the first filter in which two exports differ; it
 // is also the name of its flag. Empty if there is none.

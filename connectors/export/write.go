@@ -77,7 +77,7 @@ func (e *exporter) writeEvents(ctx context.Context, p plan, s summary, to io.Wri
 	defer rows.Close()
 	hash := sha256.New()
 	out := bufio.NewWriterSize(io.MultiWriter(to, hash), 1<<20)
-	out.WriteString(ledger.Header(p.version) + "\n") // an error comes back with the next line, or Flush
+	out.WriteString(p.header() + "\n") // an error comes back with the next line, or Flush
 	var n int64
 	nets, standing := sums{}, sums{}
 	for rows.Next() {

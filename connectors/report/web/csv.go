@@ -130,7 +130,7 @@ func cellsOf(row reflect.Value) (cells []string) {
 		}
 		switch v := field.Interface().(type) {
 		case string:
-			cells = append(cells, ledger.EscapeFormula(ledger.CleanText(v)))
+			cells = append(cells, ledger.EscapeFormula(ledger.Version, ledger.CleanText(v)))
 		case *big.Int:
 			cells = append(cells, v.String())
 		default:

@@ -77,7 +77,7 @@ func FuzzCell(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		var out bytes.Buffer
 		w := csv.NewWriter(&out)
-		w.Write([]string{"x", ledger.EscapeFormula(ledger.CleanText(s))})
+		w.Write([]string{"x", ledger.EscapeFormula(ledger.Version, ledger.CleanText(s))})
 		w.Flush()
 		if !utf8.Valid(out.Bytes()) || bytes.ContainsRune(out.Bytes(), 0) {
 			t.Fatalf("%q: %q is not text", s, out.String())
