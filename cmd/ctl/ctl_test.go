@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
+	"github.com/nimriz/partners/connectors/export"
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/embedded"
@@ -38,7 +40,7 @@ func TestMain(m *testing.M) {
 // warehouseScripts are the scripts that need ClickHouse.
 var warehouseScripts = []string{filepath.Join("testdata", "script", "migrate.txtar"),
 	filepath.Join("testdata", "script", "answers.txtar"), filepath.Join("testdata", "script", "rollup.txtar"),
-	filepath.Join("testdata", "script", "letters_counted.txtar")}
+	filepath.Join("testdata", "script", "letters_counted.txtar"), filepath.Join("testdata", "script", "dispute.txtar")}
 
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/script/*.txtar")
@@ -66,6 +68,7 @@ func TestWarehouse(t *testing.T) {
 			Cmds: map[string]func(*testscript.TestScript, bool, []string){
 				"status": wantStatus,
 				"rows":   insertRows,
+				"export": exportRows,
 				"broker": startBroker,
 				"member": joinSinks,
 				"letter": writeLetter,
@@ -88,6 +91,20 @@ func insertRows(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Check(conn.Exec(context.Background(), statement))
 		}
 	}
+}
+
+// export FILE exports acme's March of 2026 into a file, as a spreadsheet wants it.
+func exportRows(ts *testscript.TestScript, _ bool, args []string) {
+	conn, err := clickhouse.Open(context.Background(), clickhouse.Config{DSN: ts.Getenv("DSN")},
+		slog.New(slog.DiscardHandler))
+	ts.Check(err)
+	defer conn.Close()
+	var out bytes.Buffer
+	_, err = export.Run(context.Background(), conn, export.Config{Dir: "-", Stdout: &out, BOM: true,
+		Log:     slog.New(slog.DiscardHandler),
+		Filters: export.Filters{Workspace: "acme", From: "2026-03-01", To: "2026-03-31"}})
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), out.Bytes(), 0o600))
 }
 
 // status CODE ARGS… runs ctl and wants that exit status. The script compares stdout and

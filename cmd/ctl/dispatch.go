@@ -14,7 +14,7 @@ import (
 	"syscall"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
-	"github.com/nimriz/partners/connectors/report/dispute"
+	"github.com/nimriz/partners/connectors/report/sheet"
 	"github.com/nimriz/partners/schemas/catalog"
 )
 
@@ -55,7 +55,7 @@ func (c command) parseAndRun(args []string, stdout, stderr io.Writer, environ fu
 		})
 	}
 	var problem *catalog.Problem
-	var claim *dispute.BadClaim
+	var list *sheet.BadList
 	var bad *badSecrets
 	switch {
 	case err == nil:
@@ -63,7 +63,7 @@ func (c command) parseAndRun(args []string, stdout, stderr io.Writer, environ fu
 	case errors.As(err, new(usageError)):
 		fmt.Fprintf(stderr, "ctl %s: %v (-h lists all flags)\n", c.name, err)
 		return 2
-	case errors.As(err, &problem), errors.As(err, &claim), errors.As(err, &bad):
+	case errors.As(err, &problem), errors.As(err, &list), errors.As(err, &bad):
 		// lines that begin with FILE:LINE, as editors read them
 		fmt.Fprintln(stderr, err)
 	default:

@@ -2,63 +2,67 @@ package main
 
 import (
 	"context"
-	"encoding/csv"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
-	"slices"
-	"strings"
 
 	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/connectors/report/dispute"
+	"github.com/nimriz/partners/connectors/report/sheet"
 	"github.com/nimriz/partners/schemas/ledger"
-	"github.com/shopspring/decimal"
 )
 
 func disputeCommands() []command {
 	about := "answers a partner's list of orders (CSV with order_id or event_id, and amount, currency, date if " +
-		"known) line by line, and sums it by currency on stderr"
+		"known; also as Excel saves it) line by line, and sums it by currency on stderr"
 	return []command{{"dispute", "FILE.csv", about, func(fs *flag.FlagSet) func(context.Context, *call) error {
 		w := defineWarehouse(fs)
 		partner := fs.String("partner", "", "`id` of the partner who sent the list: only events of this partner "+
 			"count as \"attributed here\", and the answer shows no token and nothing that names another partner or "+
 			"their events; if empty, any partner of the workspace counts, and the answer is for the workspace alone")
+		var opts sheet.Options
+		fs.StringVar(&opts.Separator, "separator", "", "what separates cells: , ; | or tab; if empty, as the header says")
+		fs.StringVar(&opts.Decimal, "decimal", "", "`mark` before decimals, point or comma; if empty, as the amounts say")
+		fs.StringVar(&opts.Currency, "currency", "", "`code` of amounts that stand without one, or with a sign such as $")
+		reportURL := fs.String("report-url", "", "`URL` of the report: the answer gets a column why with links to it")
 		return func(ctx context.Context, c *call) error {
 			if len(c.args) != 1 {
 				return usagef("exactly one FILE.csv is required")
+			}
+			if err := opts.Validate(); err != nil {
+				return usageError{err}
+			}
+			if u, err := url.Parse(*reportURL); *reportURL != "" && (err != nil || u.Host == "") {
+				return usagef("-report-url: %q is not a URL such as https://report.example.com", *reportURL)
 			}
 			file, err := os.Open(c.args[0])
 			if err != nil {
 				return err
 			}
 			defer file.Close()
-			claims, err := dispute.ReadClaims(file, c.args[0])
+			claims, err := dispute.ReadClaims(file, c.args[0], opts)
 			if err != nil {
 				return err
 			}
 			return w.withReader(ctx, func(r *report.Reader) error {
-				return c.answerClaims(ctx, dispute.New(r, w.workspace, *partner), claims)
+				return c.answerClaims(ctx, dispute.New(r, w.workspace, *partner), claims, *reportURL)
 			})
 		}
 	}}}
 }
 
-// answerClaims writes the answers in batches. If a line is bad, it still writes the
-// answers to the lines before it.
-func (c *call) answerClaims(ctx context.Context, d *dispute.Dispute, claims *dispute.Claims) error {
-	added, err := addedColumns(claims)
+// answerClaims writes the answers in batches, and what was assumed of the list before
+// them. If a line is bad, it still writes the answers to the lines before it.
+func (c *call) answerClaims(ctx context.Context, d *dispute.Dispute, claims *dispute.Claims, reportURL string) error {
+	for _, text := range claims.Assumptions() {
+		fmt.Fprintln(c.stderr, "assumed:", text)
+	}
+	answers, err := dispute.NewAnswers(c.stdout, claims, reportURL)
 	if err != nil {
 		return err
-	}
-	out := csv.NewWriter(c.stdout)
-	header := slices.Clone(claims.Header())
-	for i := range header {
-		header[i] = ledger.EscapeFormula(header[i])
-	}
-	if err := out.Write(append(header, added...)); err != nil {
-		return fmt.Errorf("writing answers: %w", err)
 	}
 	for more := true; more; {
 		batch, bad := claims.NextBatch()
@@ -69,13 +73,7 @@ func (c *call) answerClaims(ctx context.Context, d *dispute.Dispute, claims *dis
 		if err != nil {
 			return err
 		}
-		for i := range findings {
-			if err := out.Write(answerCells(&findings[i], claims)); err != nil {
-				return fmt.Errorf("writing answers: %w", err)
-			}
-		}
-		out.Flush()
-		if err := errors.Join(out.Error(), bad); err != nil {
+		if err := errors.Join(answers.Write(findings), bad); err != nil {
 			return err
 		}
 	}
@@ -85,50 +83,6 @@ func (c *call) answerClaims(ctx context.Context, d *dispute.Dispute, claims *dis
 			"%d\n", w.WithoutEffect, w.Counted)
 	}
 	return nil
-}
-
-// addedColumns returns the columns that an answer adds to the list. A name that the
-// list has already gets the suffix _here.
-func addedColumns(claims *dispute.Claims) ([]string, error) {
-	columnOf := func(name string) int {
-		return slices.IndexFunc(claims.Header(), func(h string) bool {
-			return strings.EqualFold(strings.TrimSpace(h), name)
-		})
-	}
-	added := []string{"verdict_here", "partner", "confirmed", "currency", "difference", "without_effect"}
-	for i, name := range added {
-		if i > 0 && columnOf(name) >= 0 {
-			name += "_here"
-		}
-		if at := columnOf(name); at >= 0 {
-			return nil, claims.RefuseColumn(at, "the list already has this column: is it an answer?")
-		}
-		added[i] = name
-	}
-	return added, nil
-}
-
-func answerCells(f *dispute.Finding, claims *dispute.Claims) []string {
-	cells := slices.Clone(f.Cells)
-	for i, cell := range cells {
-		if !claims.IsAmount(i) {
-			cells[i] = ledger.EscapeFormula(cell)
-		}
-	}
-	return append(cells,
-		ledger.EscapeFormula(f.Words),
-		ledger.EscapeFormula(f.PartnerCell()),
-		amountCell(f.Confirmed),
-		ledger.EscapeFormula(f.Currency),
-		amountCell(f.Difference),
-		ledger.EscapeFormula(strings.Join(f.WithoutEffectWords(), " | ")))
-}
-
-func amountCell(d *decimal.Decimal) string {
-	if d == nil {
-		return ""
-	}
-	return ledger.FormatDecimal(*d)
 }
 
 func (c *call) printTotals(totals []dispute.Total) {

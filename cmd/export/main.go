@@ -50,7 +50,10 @@ func main() {
 		"each day once the joined watermark has passed it, makes up missed days. What is received or decided "+
 		"after a day's file was written is in no file: -since with the day's manifest writes it")
 	f.BoolVar(&cfg.Provisional, "provisional", false, "do not wait for the joined watermark; name and manifest say so")
-	f.BoolVar(&cfg.Raw, "raw", false, "do not escape texts: a spreadsheet may run those that begin with = + - @")
+	f.BoolVar(&cfg.Raw, "raw", false, "do not escape texts: for programs, which join by ids; a spreadsheet may run "+
+		"those that begin with = + - @. Name and manifest say so")
+	f.BoolVar(&cfg.BOM, "bom", false, "begin the CSV with a byte order mark: Excel needs it to read names such as "+
+		"Müller. Name and manifest say so")
 	d.Main(func(ctx context.Context) (err error) {
 		cfg.Log = d.Log
 		cfg.Metrics = export.NewMetrics(d.Registry)

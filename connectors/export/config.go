@@ -27,6 +27,7 @@ type Config struct {
 	Raw         bool // leave texts as they came: escape no formula. Parquet always does
 	// Format is FormatCSV, also if it is empty, or FormatParquet.
 	Format string
+	BOM    bool // begin the CSV with a byte order mark, for Excel
 	// Progress, if not nil, is called now and then with the rows written so far and the
 	// rows that there will be.
 	Progress func(rows, of int64)
@@ -80,6 +81,8 @@ func (c *Config) Validate() error {
 	switch c.Format = cmp.Or(c.Format, FormatCSV); {
 	case c.Format == FormatParquet && c.Statement != "":
 		return errors.New("-format: a statement of account is a CSV")
+	case c.Format == FormatParquet && c.BOM:
+		return errors.New("-bom: a Parquet file has no byte order mark")
 	case c.Format == FormatParquet:
 		c.Raw = true
 	case c.Format != FormatCSV:

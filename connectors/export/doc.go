@@ -62,8 +62,12 @@
 // The columns are those of package ledger. RFC 4180, UTF-8, lines end with \n, a header
 // always, in the order of occurred_at, event_id, event_partition, event_offset. Null is
 // empty. Times are RFC 3339 in UTC with milliseconds. Money is a bare decimal number. A
-// text that begins with = + - @ TAB CR LF gets a ' in front, or a spreadsheet would run
-// it (Raw turns that off). Bytes that are no UTF-8, and NUL, become U+FFFD.
+// text that a spreadsheet would run gets a ' in front, and so does each part of it that
+// would be run where ; TAB or | separate cells, or a line ends, or quotes mean nothing;
+// ledger.EscapeFormula says where, and ledger.UnescapeFormula takes them out (Raw turns
+// that off: for programs that join by ids). Bytes that are no UTF-8, and NUL, become
+// U+FFFD. BOM puts a byte order mark in front of the header, or Excel takes the file for
+// Windows-1252.
 //
 // With FormatParquet the file is NAME.parquet, its manifest NAME.parquet.manifest.json:
 // the same rows in the same order, in columns with types. Money is DECIMAL(38, 4), times
@@ -104,13 +108,18 @@
 //	                    catalog, and when they were read. Older manifests lack progress:
 //	                    repeated, they count every event without a row as waiting
 //	since               the as_of of the manifest that a delta continues
-//	schema_version      of this format and of the columns: 1, or 2 with standing_change and
-//	                    standing_sums
+//	schema_version      of this format and of the columns: 1, or 2 with standing_change,
+//	                    standing_sums and columns, where formulas are escaped within texts
+//	                    too, not at their start alone
 //	tool_version        of the program that wrote the file first
 //	rules_version       the newest rules by which a row was judged; rules_versions has all
 //	provisional         the joined watermark had not passed the last day: events that still
 //	                    wait may add rows. The name says it too.
 //	raw                 texts are as they came
+//	bom                 the CSV begins with a byte order mark; else it is not there
+//	columns             name, type, nullable and guarded of each column, in order; not in
+//	                    version 1. Readers that guess types read 0001 as 1 and NA as null:
+//	                    give them these. In a guarded column formulas are escaped
 //
 // # Metrics
 //

@@ -69,10 +69,13 @@ func TestFunctionsWriteAsGo(t *testing.T) {
 		return got[0].Value
 	}
 	for _, text := range []string{"", "=1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "plain", " =1", "'=1", "é",
-		"\u00a0=1"} {
-		got := ask("escape_formula(unhex({s:String}))", clickhouse.Named("s", hex.EncodeToString([]byte(text))))
-		if want := ledger.EscapeFormula(text); got != want {
-			t.Errorf("escape_formula of %q: %q, want %q", text, got, want)
+		"\u00a0=1", "x;=1", "x;\t\t=1", "x,\r=1", "x\r\n=1", "＠;－", "\"=1", "a|'-b", ";\u200b+"} {
+		hexText := clickhouse.Named("s", hex.EncodeToString([]byte(text)))
+		for version, function := range map[int]string{1: "escape_formula_1", ledger.Version: "escape_formula"} {
+			got := ask(function+"(unhex({s:String}))", hexText)
+			if want := ledger.EscapeFormula(version, text); got != want {
+				t.Errorf("%s of %q: %q, want %q", function, text, got, want)
+			}
 		}
 	}
 	for _, text := range []string{"", "é", "\xff", "\xff\xfex", "a\x00b", "\xe2\x82x", "\xf0\x9f,"} {
@@ -97,6 +100,39 @@ func TestFunctionsWriteAsGo(t *testing.T) {
 		if want := ledger.FormatTime(at); got != want {
 			t.Errorf("format_time: %q, want %q", got, want)
 		}
+	}
+}
+
+// All texts of up to four pieces are escaped by ClickHouse as by Go, and none that is
+// escaped passes the look at its line.
+func TestEscapesAsGo(t *testing.T) {
+	r := newRig(t)
+	var rows []struct {
+		Text    string `ch:"t"`
+		Escaped string `ch:"escaped"`
+		Formula bool   `ch:"formula"`
+	}
+	if err := r.conn.Select(t.Context(), &rows, "WITH "+ledger.Functions+`,
+	['', 'a', '=', '-', '＝', ';', ',', '\t', '\r', '\n', '"', '\'', ' ', '\xE2\x80\xA8', '\xE2', '\xEF\xBB\xBF'] AS pieces,
+	arrayStringConcat(arrayMap(i -> pieces[1 + intDiv(number, intExp2(4 * i)) % 16], range(4))) AS t
+SELECT t, escape_formula(t) AS escaped, has_formula(concat('x,', quote_cell(t), ',1')) AS formula
+FROM numbers(65536)`); err != nil {
+		t.Fatal(err)
+	}
+	escaped := 0
+	for _, row := range rows {
+		if want := ledger.EscapeFormula(ledger.Version, row.Text); row.Escaped != want {
+			t.Fatalf("%q: %q, want %q", row.Text, row.Escaped, want)
+		}
+		if row.Escaped != row.Text {
+			escaped++
+			if !row.Formula {
+				t.Fatalf("the line of %q passes for one without formula", row.Text)
+			}
+		}
+	}
+	if len(rows) != 1<<16 || escaped < 1<<14 {
+		t.Errorf("%d texts, %d of them escaped", len(rows), escaped)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 )
 
 // SchemaVersion is the newest version of the CSV's columns and of the manifest. Version
-// 1 has neither standing_change nor StandingSums.
+// 1 has neither standing_change nor StandingSums and Columns.
 const SchemaVersion = ledger.Version
 
 // Filters is what is exported. An empty filter selects everything.
@@ -80,6 +80,27 @@ type Manifest struct {
 	Raw         bool `json:"raw"` // no formula is escaped
 	// Format is FormatParquet, or empty for a CSV.
 	Format string `json:"format,omitzero"`
+	BOM    bool   `json:"bom,omitzero"` // the CSV begins with a byte order mark
+	// of the file, in order; nil in version 1
+	Columns []Column `json:"columns,omitzero"`
+}
+
+// Column says how a column of a CSV is to be read. In a Parquet file types are the file's own.
+type Column struct {
+	Name string `json:"name"`
+	Type string `json:"type"` // text, list (of texts, joined with |), time, integer, decimal or bool
+	// an empty cell is no value; of other columns it is an empty text or list
+	Nullable bool `json:"nullable"`
+	// formulas are escaped, see ledger.EscapeFormula
+	Guarded bool `json:"guarded"`
+}
+
+// describeColumns describes the columns of a CSV for the manifest.
+func describeColumns(columns []ledger.Column, raw bool) (out []Column) {
+	for _, c := range columns {
+		out = append(out, Column{c.Name, c.Kind.String(), c.Nullable, c.IsGuarded() && !raw})
+	}
+	return out
 }
 
 // fileFormat is the format of the manifest's file.
@@ -132,7 +153,7 @@ var unsafeInName = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 // fileName is the name of an export's files without ending. It has the workspace and
 // the days or the statement's month, and a hash of the other filters; a delta's also has
 // the times of what it continues and of its own as_of.
-func fileName(f Filters, since, asOf *AsOf, provisional, raw bool) string {
+func fileName(f Filters, since, asOf *AsOf, provisional, raw, bom bool) string {
 	n := unsafeInName.ReplaceAllString(f.Workspace, "-") + "_" + f.From + "_" + f.To
 	if f.Statement != "" {
 		n = unsafeInName.ReplaceAllString(f.Workspace, "-") + "_statement_" + f.Statement
@@ -148,6 +169,9 @@ func fileName(f Filters, since, asOf *AsOf, provisional, raw bool) string {
 	}
 	if raw {
 		n += "_raw"
+	}
+	if bom {
+		n += "_bom"
 	}
 	if provisional {
 		n += "_provisional"
@@ -222,5 +246,6 @@ func inSeries(m *Manifest, cfg Config) bool {
 		(!m.Provisional || cfg.Provisional) &&
 		m.Raw == (cfg.Raw || cfg.Format == FormatParquet) &&
 		m.fileFormat() == cmp.Or(cfg.Format, FormatCSV) &&
+		m.BOM == cfg.BOM &&
 		m.Since == nil
 }

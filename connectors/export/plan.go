@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/nimriz/partners/schemas/ledger"
+	"github.com/nimriz/partners/schemas/statement"
 )
 
 // plan is what an export will write. It is complete before the first row is read, and
@@ -18,6 +21,7 @@ type plan struct {
 	provisional bool      // events that still wait may add rows
 	raw         bool      // no formula is escaped
 	format      string    // FormatCSV or FormatParquet
+	bom         bool      // the CSV begins with a byte order mark
 	version     int       // of the columns and of the manifest
 	repeats     *Manifest // whose bytes are written again; nil: none
 }
@@ -34,9 +38,9 @@ func checkManifests(cfg Config) error {
 			return fmt.Errorf("%w: -as-of: the manifest was written with -format %s: repeat the same command",
 				ErrManifest, then.fileFormat())
 		}
-		if cfg.Raw != then.Raw {
-			return fmt.Errorf("%w: -as-of: the manifest was written with -raw=%t: repeat the same command",
-				ErrManifest, then.Raw)
+		if cfg.Raw != then.Raw || cfg.BOM != then.BOM {
+			return fmt.Errorf("%w: -as-of: the manifest was written with -raw=%t -bom=%t: repeat the same command",
+				ErrManifest, then.Raw, then.BOM)
 		}
 	}
 	if cfg.Since == nil {
@@ -68,7 +72,7 @@ func checkSameFilters(flag string, cfg Config, then *Manifest) error {
 // newPlan decides what an export writes, from its configuration, from how far the
 // tables go, and in days of a timezone.
 func newPlan(cfg Config, b bounds, zone string) (plan, error) {
-	p := plan{filters: cfg.Filters, asOf: b.ends, raw: cfg.Raw, format: cfg.Format, repeats: cfg.AsOf}
+	p := plan{filters: cfg.Filters, asOf: b.ends, raw: cfg.Raw, bom: cfg.BOM, format: cfg.Format, repeats: cfg.AsOf}
 	p.version = SchemaVersion
 	p.filters.Timezone = zone
 	var err error
@@ -133,6 +137,7 @@ func (p plan) manifest(s summary, w written) *Manifest {
 		ToolVersion:    toolVersion(),
 		Provisional:    p.provisional,
 		Raw:            p.raw,
+		BOM:            p.bom,
 	}
 	if p.format == FormatParquet {
 		m.Format = p.format
@@ -142,6 +147,7 @@ func (p plan) manifest(s summary, w written) *Manifest {
 	}
 	if p.version >= 2 {
 		m.StandingSums = w.standing
+		m.Columns = describeColumns(p.columns(), p.raw)
 	}
 	if p.repeats != nil {
 		m.ToolVersion = p.repeats.ToolVersion
@@ -151,7 +157,7 @@ func (p plan) manifest(s summary, w written) *Manifest {
 
 // fileName is the name of the plan's files, without ending.
 func (p plan) fileName() string {
-	return fileName(p.filters, p.since, &p.asOf, p.provisional, p.raw && p.format != FormatParquet)
+	return fileName(p.filters, p.since, &p.asOf, p.provisional, p.raw && p.format != FormatParquet, p.bom)
 }
 
 // endings are those of the plan's file and of its manifest.
@@ -160,6 +166,26 @@ func (p plan) endings() [2]string {
 		return [2]string{".parquet", ".parquet.manifest.json"}
 	}
 	return [2]string{".csv", ".manifest.json"}
+}
+
+// columns are those of the file.
+func (p plan) columns() []ledger.Column {
+	if p.filters.Statement != "" {
+		return statement.Columns()
+	}
+	return ledger.ColumnsOf(p.version)
+}
+
+// header is what the CSV begins with, without a line's end.
+func (p plan) header() string {
+	header := ledger.Header(p.version)
+	if p.filters.Statement != "" {
+		header = statement.CSVHeader()
+	}
+	if p.bom {
+		return ledger.ByteOrderMark + header
+	}
+	return header
 }
 
 // differingFilter is the JSON name of the first filter in which two exports differ; it

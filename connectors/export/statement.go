@@ -95,7 +95,7 @@ func (e *exporter) writeAccounts(ctx context.Context, p plan, to io.Writer) (w w
 	}
 	hash := sha256.New()
 	out := bufio.NewWriter(io.MultiWriter(to, hash))
-	out.WriteString(statement.CSVHeader() + "\n") // an error comes back with Flush
+	out.WriteString(p.header() + "\n") // an error comes back with Flush
 	totals := statement.Totals{}
 	err = statement.Collect(p.statementHead(), func(each func(*statement.Sums) error) error {
 		return e.readSums(ctx, statement.Query(history, statementPartners), args, each)

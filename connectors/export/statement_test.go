@@ -27,7 +27,7 @@ func (r *rig) runStatement(cfg Config) (m *Manifest, file string, content []byte
 	if err != nil {
 		r.Fatal(err)
 	}
-	file = filepath.Join(cfg.Dir, fileName(m.Filters, nil, &m.AsOf, m.Provisional, m.Raw)+".manifest.json")
+	file = filepath.Join(cfg.Dir, fileName(m.Filters, nil, &m.AsOf, m.Provisional, m.Raw, m.BOM)+".manifest.json")
 	if content, err = os.ReadFile(strings.TrimSuffix(file, ".manifest.json") + ".csv"); err != nil {
 		r.Fatal(err)
 	}

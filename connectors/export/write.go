@@ -81,7 +81,7 @@ func (e *exporter) writeEvents(ctx context.Context, p plan, s summary, to io.Wri
 	selected := newSelection(p)
 	hash := sha256.New()
 	out := bufio.NewWriterSize(io.MultiWriter(to, hash), 1<<20)
-	out.WriteString(ledger.Header(p.version) + "\n") // an error comes back with the next line, or Flush
+	out.WriteString(p.header() + "\n") // an error comes back with the next line, or Flush
 	var line string
 	query := linesQuery(selected, p.version, p.raw)
 	w, err = e.eachRow(ctx, s, query, selected.args, []any{&line}, func(int64) error {

@@ -11,6 +11,7 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/connectors/report/dispute"
+	"github.com/nimriz/partners/connectors/report/sheet"
 	"github.com/nimriz/partners/schemas/ledger"
 	"github.com/shopspring/decimal"
 )
@@ -115,7 +116,7 @@ func writeNegatives(out *strings.Builder, a *report.Answer) {
 }
 
 func writeDispute(t *testing.T, out *strings.Builder, d *dispute.Dispute, list string) {
-	claims, err := dispute.ReadClaims(strings.NewReader(list), "list.csv")
+	claims, err := dispute.ReadClaims(strings.NewReader(list), "list.csv", sheet.Options{})
 	var batch []dispute.Claim
 	for err == nil {
 		var claim dispute.Claim

@@ -155,7 +155,11 @@ func (x *exportFile) eachLine(sum hash.Hash, do func(line int64, cells []string)
 	if sum != nil {
 		in = io.TeeReader(f, sum)
 	}
-	r := csv.NewReader(bufio.NewReaderSize(in, 1<<20))
+	buffered := bufio.NewReaderSize(in, 1<<20)
+	if mark, _ := buffered.Peek(len(ledger.ByteOrderMark)); string(mark) == ledger.ByteOrderMark {
+		buffered.Discard(len(mark))
+	}
+	r := csv.NewReader(buffered)
 	r.ReuseRecord = true
 	header, err := r.Read()
 	if err != nil {
@@ -250,7 +254,7 @@ func (x *exportFile) cellsOf(o *event.Outcome) []string {
 		}
 		if c.Kind == ledger.Text || c.Kind == ledger.List {
 			if !x.Raw {
-				text = ledger.EscapeFormula(text)
+				text = ledger.EscapeFormula(x.Version, text)
 			}
 			text = ledger.CleanText(text)
 		}

@@ -20,6 +20,11 @@ const (
 	Bool                // true or false
 )
 
+// String is the kind's name in a manifest.
+func (k Kind) String() string {
+	return [...]string{Text: "text", List: "list", Time: "time", Integer: "integer", Decimal: "decimal", Bool: "bool"}[k]
+}
+
 // Source is where the values of a column come from.
 type Source int
 
@@ -62,9 +67,14 @@ func (c Column) SQL() string {
 	return "o." + c.Name
 }
 
+// IsGuarded reports whether formulas in cells of the column are escaped, but for raw
+// ones: any text may come, so it may be a formula.
+func (c Column) IsGuarded() bool { return (c.Kind == Text || c.Kind == List) && c.Values == nil }
+
 // Version is the newest version of the columns. A version keeps the columns of those
 // before it, in their order, and puts its own among them; so a file of an older one can
-// be written again byte for byte. Version 2 added standing_change.
+// be written again byte for byte. Version 2 added standing_change, and escapes formulas
+// also within a text, see EscapeFormula.
 const Version = 2
 
 // ColumnsOf are the columns of a version, in order.

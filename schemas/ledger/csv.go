@@ -2,17 +2,8 @@ package ledger
 
 import "strings"
 
-// formulaStarts are the characters with which a text begins that a spreadsheet runs
-// (OWASP: CSV injection).
-const formulaStarts = "=+-@\t\r\n"
-
-// EscapeFormula puts a ' in front of a text that a spreadsheet would run as a formula.
-func EscapeFormula(text string) string {
-	if text != "" && strings.IndexByte(formulaStarts, text[0]) >= 0 {
-		return "'" + text
-	}
-	return text
-}
+// ByteOrderMark, at the start of a CSV, tells Excel that it is UTF-8.
+const ByteOrderMark = "\ufeff"
 
 // CleanText makes a text valid UTF-8 without NUL: a run of bytes that are none, and
 // each NUL, becomes U+FFFD.
@@ -24,7 +15,9 @@ func CleanText(text string) string {
 // and CSVLine use:
 //
 //   - clean_text is CleanText.
-//   - escape_formula is EscapeFormula.
+//   - escape_formula_1 is EscapeFormula of version 1, escape_formula that of the newest.
+//   - has_formula is whether escape_formula changes a text, or one of a line; and now and
+//     then where it does not: a line with a negative number has one, too.
 //   - quote_cell quotes a cell as RFC 4180 says.
 //   - format_time is FormatTime; null is the empty text.
 //   - format_decimal is FormatDecimal of minor units; null is null.
@@ -33,6 +26,21 @@ const Functions = `
 	(t) -> if(
 		substring(t, 1, 1) IN ('=', '+', '-', '@', '\t', '\r', '\n'),
 		concat('\'', t),
+		t) AS escape_formula_1,
+	(t) -> match(t, '(\\A|[` + separators + lineBreaks + `])[` + skipped + `]*[\t\r\n` + formulaStarts +
+	`]') AS has_formula,
+	(t) -> if(
+		match(t, '\\A[` + skipped + `]*[\t\r\n` + formulaStarts + `]'),
+		concat('\'', t),
+		t) AS escape_start,
+	(t) -> if(
+		has_formula(t),
+		escape_start(
+			replaceRegexpAll(
+				replaceRegexpAll(
+					replaceRegexpAll(t, '([,;|` + lineBreaks + `])([` + skipped + `]*\t)', '\\1\'\\2'),
+					'([` + separators + `])([` + skipped + `]*\r)', '\\1\'\\2'),
+				'([` + separators + lineBreaks + `])([` + skipped + `]*[` + formulaStarts + `])', '\\1\'\\2')),
 		t) AS escape_formula,
 	(t) -> if(
 		multiSearchAny(t, ['"', ',', '\n', '\r']),
@@ -52,21 +60,39 @@ const Functions = `
 		if(digits = 0, '', concat('.', leftPad(toString(abs(minor) % intExp10(digits)), digits, '0')))
 	) AS format_decimal`
 
+// skipped are skippedStarts and the ', for a class of a regular expression.
+const skipped = skippedStarts + `\'`
+
 // CSVLine is the SQL of a line of a CSV of a version, without its end. expression gives
 // the SQL of a column's value; in raw lines no formula is escaped.
 func CSVLine(version int, raw bool, expression func(Column) string) string {
-	var cells []string
-	for _, c := range ColumnsOf(version) {
-		cells = append(cells, cellSQL(c.Kind, raw, expression(c)))
+	line := func(escape string) string {
+		var cells []string
+		for _, c := range ColumnsOf(version) {
+			cells = append(cells, cellSQL(c, escape, expression(c)))
+		}
+		return "concatWithSeparator(',',\n\t" + strings.Join(cells, ",\n\t") + ")"
+	}
+	var text string
+	switch plain := line(""); {
+	case raw:
+		text = plain
+	case version == 1:
+		text = line("escape_formula_1")
+	default:
+		// Few lines have a formula, and one look at a line is cheaper than one at each of
+		// its cells.
+		text = "if(has_formula(" + plain + "),\n" + line("escape_formula") + ",\n" + plain + ")"
 	}
 	// clean_text runs once over the whole line, which ends with two numbers. At the end
 	// of a text toValidUTF8 takes what follows the beginning of a character, such as a
 	// quote or a comma, for a part of that character.
-	return "clean_text(concatWithSeparator(',',\n\t" + strings.Join(cells, ",\n\t") + "))"
+	return "clean_text(" + text + ")"
 }
 
-func cellSQL(kind Kind, raw bool, value string) string {
-	switch kind {
+// cellSQL is the SQL of a cell. escape is the function for its text; empty for none.
+func cellSQL(c Column, escape, value string) string {
+	switch c.Kind {
 	case Time:
 		return "format_time(" + value + ")"
 	case Integer, Decimal, Bool:
@@ -74,8 +100,8 @@ func cellSQL(kind Kind, raw bool, value string) string {
 	case List:
 		value = "arrayStringConcat(" + value + ", '|')"
 	}
-	if raw {
+	if escape == "" || !c.IsGuarded() {
 		return "quote_cell(toString(" + value + "))"
 	}
-	return "quote_cell(escape_formula(toString(" + value + ")))"
+	return "quote_cell(" + escape + "(toString(" + value + ")))"
 }

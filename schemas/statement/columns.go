@@ -90,7 +90,7 @@ func (a *Account) cells(text func(string) string) []string {
 func (a *Account) CSVLine(raw bool) (string, error) {
 	text := ledger.CleanText
 	if !raw {
-		text = func(t string) string { return ledger.EscapeFormula(ledger.CleanText(t)) }
+		text = func(t string) string { return ledger.EscapeFormula(ledger.Version, ledger.CleanText(t)) }
 	}
 	var line strings.Builder
 	w := csv.NewWriter(&line)

@@ -46,13 +46,15 @@ func withoutEffect(kind event.Type) Verdict {
 // Finding is the answer to one claim.
 type Finding struct {
 	Claim
-	Verdict    Verdict
-	Words      string           // the verdict, with its details, for the claimant's eyes
-	Partner    string           // id of the click's partner; "": none is known
-	Confirmed  *decimal.Decimal // what stands, in Currency; nil: no amount on either side
-	Currency   string           // the claim's, else that of the events
-	Difference *decimal.Decimal // claimed − confirmed; nil: no amount was claimed
-	Other      []report.Money   // what stands in other currencies, by currency
+	Verdict Verdict
+	Words   string // the verdict, with its details, for the claimant's eyes
+	Partner string // id of the click's partner; "": none is known
+	// PartnerName is the name that the partner has now; "": none is known.
+	PartnerName string
+	Confirmed   *decimal.Decimal // what stands, in Currency; nil: no amount on either side
+	Currency    string           // the claim's, else that of the events
+	Difference  *decimal.Decimal // claimed − confirmed; nil: no amount was claimed
+	Other       []report.Money   // what stands in other currencies, by currency
 	// Not in Confirmed, and never set off against each other, by currency: what was taken
 	// back beyond what stood, and what was given back beyond what was taken.
 	TakenBeyond []report.Money
@@ -64,8 +66,10 @@ type Finding struct {
 	// Counted is how often the order counts in the workspace; nil: once.
 	Counted *report.OrderCount
 
-	claimant string          // id of the partner whose list this is; "": anybody
-	tokens   map[string]bool // of the events that are attributed here
+	claimant string           // id of the partner whose list this is; "": anybody
+	tokens   map[string]bool  // of the events that are attributed here
+	column   report.KeyColumn // of key
+	key      string           // the id by which the claim is answered
 }
 
 // PartnerCell is Partner, unless the claimant must not see it.
@@ -74,6 +78,14 @@ func (f *Finding) PartnerCell() string {
 		return ""
 	}
 	return f.Partner
+}
+
+// PartnerNameCell is PartnerName, unless the claimant must not see it.
+func (f *Finding) PartnerNameCell() string {
+	if f.PartnerCell() == "" {
+		return ""
+	}
+	return f.PartnerName
 }
 
 // WithoutEffectWords says of each negative without effect why it has none and what would
@@ -119,6 +131,8 @@ type Dispute struct {
 	claimed   map[report.EventKey]int  // line of the first claim
 	totals    map[string]*Total        // by currency
 	graces    map[uint32]time.Duration // by partition
+	names     map[string]string        // of partners, by id; nil until they are read
+	hints     int                      // ids that were looked for as numbers
 	warnings  Warnings
 }
 
@@ -161,10 +175,10 @@ func (d *Dispute) Answer(ctx context.Context, claims []Claim) ([]Finding, error)
 	}
 	var ids, orders []string
 	for _, c := range claims {
-		if c.EventID != "" {
-			ids = append(ids, c.EventID)
+		if column, id := c.names(); column == report.ByEventID {
+			ids = append(ids, keysOf(id, c.Exported)...)
 		} else {
-			orders = append(orders, c.OrderID)
+			orders = append(orders, keysOf(id, c.Exported)...)
 		}
 	}
 	byID, err := d.gatherEvidence(ctx, report.ByEventID, ids)
@@ -177,14 +191,48 @@ func (d *Dispute) Answer(ctx context.Context, claims []Claim) ([]Finding, error)
 	}
 	findings := make([]Finding, len(claims))
 	for i, c := range claims {
-		if c.EventID != "" {
-			findings[i] = d.answerClaim(c, report.ByEventID, c.EventID, byID)
-		} else {
-			findings[i] = d.answerClaim(c, report.ByOrderID, c.OrderID, byOrder)
+		column, id := c.names()
+		ev := byOrder
+		if column == report.ByEventID {
+			ev = byID
 		}
+		key, second := ev.chooseKey(id, c.Exported)
+		findings[i] = d.answerClaim(c, column, key, ev)
+		d.warnOfSecond(&findings[i], second, ev)
 		d.addToTotals(&findings[i])
 	}
-	return findings, nil
+	for _, column := range []report.KeyColumn{report.ByEventID, report.ByOrderID} {
+		if err := d.addHints(ctx, column, findings); err != nil {
+			return nil, err
+		}
+	}
+	return findings, d.addNames(ctx, findings)
+}
+
+// names is the id by which a claim is answered.
+func (c *Claim) names() (column report.KeyColumn, id string) {
+	if c.EventID != "" { // it counts before the order if both are given
+		return report.ByEventID, c.EventID
+	}
+	return report.ByOrderID, c.OrderID
+}
+
+// addNames adds the names that partners have now.
+func (d *Dispute) addNames(ctx context.Context, findings []Finding) error {
+	if d.names == nil {
+		partners, err := d.reader.Partners(ctx, d.workspace)
+		if err != nil {
+			return err
+		}
+		d.names = map[string]string{}
+		for _, p := range partners {
+			d.names[p.ID] = p.Name
+		}
+	}
+	for i := range findings {
+		findings[i].PartnerName = d.names[findings[i].Partner]
+	}
+	return nil
 }
 
 // isHere reports whether what is attributed to a partner counts for the one whose list
@@ -224,7 +272,7 @@ func (d *Dispute) sortEvents(events []*report.Event) (s judgedEvents) {
 
 // answerClaim answers a claim by its key.
 func (d *Dispute) answerClaim(c Claim, column report.KeyColumn, key string, ev *evidence) Finding {
-	f := Finding{Claim: c, claimant: d.partner}
+	f := Finding{Claim: c, claimant: d.partner, column: column, key: key}
 	judged := d.sortEvents(ev.judged[key])
 	waiting := ev.waiting[key]
 	refusal, refused := ev.refused[key]

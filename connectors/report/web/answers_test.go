@@ -1,6 +1,7 @@
 package web
 
 import (
+	"encoding/csv"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
+	"github.com/nimriz/partners/schemas/ledger"
 )
 
 // story is what a merchant's order 1001 went through: sold twice, under two event ids;
@@ -121,6 +123,41 @@ func TestWithoutEffect(t *testing.T) {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page of a list does not say %s in\n%s", want, section(body, "findings"))
 		}
+	}
+}
+
+// A list is read as spreadsheets save it, what is assumed is said, and the answers come
+// as a file, too: with names and links, and whole or not at all.
+func TestAnswersAsFile(t *testing.T) {
+	r := newRigOn(t, storyWarehouse(t))
+	const list = "Bestellnummer;Betrag;Datum\n1001;129,90;29.11.2026\n1002;50,00;29.11.2026\n"
+	_, page := r.dispute("acme", "", list, "")
+	for _, want := range []string{"amounts with a decimal comma, as 129,90 in line 2",
+		`<a href="/why?order_id=1001"><code>1001</code></a>`, "Nomura &amp; &lt;Studio&gt;", `value="csv">Answers as CSV`} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %s", want)
+		}
+	}
+	code, file := r.dispute("acme", "", list, "", "as=csv", "decimal=comma")
+	records, err := csv.NewReader(strings.NewReader(strings.TrimPrefix(file, ledger.ByteOrderMark))).ReadAll()
+	if code != 200 || err != nil || len(records) != 3 || !strings.HasPrefix(file, ledger.ByteOrderMark) {
+		t.Fatalf("%d %v %q", code, err, file)
+	}
+	row := map[string]string{}
+	for i, name := range records[0] {
+		row[name] = records[1][i]
+	}
+	if row["Bestellnummer"] != "1001" || row["confirmed"] != "229.90" || row["partner_name"] != "Nomura & <Studio>" ||
+		row["why"] != r.URL+"/why?order_id=1001" {
+		t.Errorf("%q", row)
+	}
+	for _, bad := range []string{list + "1003;ten;\n", "order_id,verdict_here\n1,2\n"} {
+		if code, page := r.dispute("acme", "", bad, "", "as=csv"); code != 400 || !strings.Contains(page, `role="alert"`) {
+			t.Errorf("%q: %d", bad, code)
+		}
+	}
+	if code, page := r.dispute("acme", "", list, "", "decimal=dot"); code != 400 || !strings.Contains(page, "-decimal") {
+		t.Errorf("decimal=dot: %d", code)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net/http"
+	"net/url"
 	"reflect"
 	"strings"
 	"time"
@@ -23,7 +24,8 @@ import (
 type download struct {
 	w      http.ResponseWriter
 	name   string        // of the file
-	header string        // first line
+	header string        // first line, without its end; "": who writes brings it
+	bom    bool          // a byte order mark comes first
 	out    *bufio.Writer // to w; nil until the download begins
 }
 
@@ -31,7 +33,20 @@ func (d *download) begin() {
 	d.w.Header().Set("Content-Type", "text/csv; charset=utf-8")
 	d.w.Header().Set("Content-Disposition", `attachment; filename="`+d.name+`"`)
 	d.out = bufio.NewWriter(d.w)
-	d.out.WriteString(d.header + "\n") // an error comes back with the next line, or Flush
+	if d.bom {
+		d.out.WriteString(ledger.ByteOrderMark)
+	}
+	if d.header != "" {
+		d.out.WriteString(d.header + "\n") // an error comes back with the next line, or Flush
+	}
+}
+
+// Write writes text that brings its own lines.
+func (d *download) Write(text []byte) (int, error) {
+	if d.out == nil {
+		d.begin()
+	}
+	return d.out.Write(text)
 }
 
 func (d *download) writeLine(line string) error {
@@ -56,9 +71,9 @@ func (d *download) finish() error {
 // writeCSV streams a CSV. An error after it began cannot change the status any more: it
 // cuts the connection, so that half a file is not taken for a whole one, and is counted
 // as "aborted".
-func (s *Server) writeCSV(w http.ResponseWriter, req *http.Request, name, header string,
+func (s *Server) writeCSV(w http.ResponseWriter, req *http.Request, name, header string, bom bool,
 	write func(d *download) error) error {
-	d := &download{w: w, name: name, header: header}
+	d := &download{w: w, name: name, header: header, bom: bom}
 	err := write(d)
 	if err != nil && d.out == nil {
 		return err
@@ -77,6 +92,22 @@ func (s *Server) writeCSV(w http.ResponseWriter, req *http.Request, name, header
 	panic(http.ErrAbortHandler)
 }
 
+// takeBOM takes the parameter bom out of a query. The page's links have it, so that a
+// spreadsheet opens what they lead to; for a program no mark is the default.
+func takeBOM(q url.Values) (bom bool, err error) {
+	values := q["bom"]
+	delete(q, "bom")
+	switch {
+	case len(values) > 1:
+		return false, badParameter("bom", "given more than once")
+	case len(values) == 0 || values[0] == "" || values[0] == "0":
+		return false, nil
+	case values[0] == "1":
+		return true, nil
+	}
+	return false, badParameter("bom", "%q is neither 1 nor 0", values[0])
+}
+
 // csvName is the name of a download: workspace, list, days and their zone.
 func csvName(ws *catalog.Workspace, list string, f report.Filter) string {
 	parts := []string{ws.ID, list}
@@ -90,25 +121,35 @@ func csvName(ws *catalog.Workspace, list string, f report.Filter) string {
 }
 
 func (s *Server) writeOutcomesCSV(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
-	f, err := parseFilter(ws, req.URL.Query())
+	query := req.URL.Query()
+	bom, err := takeBOM(query)
+	if err != nil {
+		return err
+	}
+	f, err := parseFilter(ws, query)
 	if err == nil {
 		err = refuseClicks(f)
 	}
 	if err != nil {
 		return err
 	}
-	return s.writeCSV(w, req, csvName(ws, "outcomes", f), ledger.Header(ledger.Version), func(d *download) error {
+	return s.writeCSV(w, req, csvName(ws, "outcomes", f), ledger.Header(ledger.Version), bom, func(d *download) error {
 		return s.reader.ConversionLines(req.Context(), ws.ID, f, d.writeLine)
 	})
 }
 
 func (s *Server) writePerformanceCSV(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
-	f, err := parseFilter(ws, req.URL.Query())
+	query := req.URL.Query()
+	bom, err := takeBOM(query)
+	if err != nil {
+		return err
+	}
+	f, err := parseFilter(ws, query)
 	if err != nil {
 		return err
 	}
 	header := strings.Join(report.ColumnNames[report.Performance](), ",")
-	return s.writeCSV(w, req, csvName(ws, "performance", f), header, func(d *download) error {
+	return s.writeCSV(w, req, csvName(ws, "performance", f), header, bom, func(d *download) error {
 		return s.reader.Performance(req.Context(), ws.ID, f, report.Page{}, func(p *report.Performance) error {
 			line, err := csvLine(cellsOf(reflect.ValueOf(p).Elem()))
 			if err != nil {
@@ -130,7 +171,7 @@ func cellsOf(row reflect.Value) (cells []string) {
 		}
 		switch v := field.Interface().(type) {
 		case string:
-			cells = append(cells, ledger.EscapeFormula(ledger.CleanText(v)))
+			cells = append(cells, ledger.EscapeFormula(ledger.Version, ledger.CleanText(v)))
 		case *big.Int:
 			cells = append(cells, v.String())
 		default:

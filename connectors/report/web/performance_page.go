@@ -215,6 +215,7 @@ func (p *performancePage) setLinks(ws *catalog.Workspace, f report.Filter) {
 	p.People = f.People
 	lists := "/v1/workspaces/" + url.PathEscape(ws.ID)
 	query := filterValues(f)
+	query.Set("bom", "1")
 	p.CSV = lists + "/performance.csv?" + query.Encode()
 	query.Del("clicks")
 	p.Rows = lists + "/outcomes.csv?" + query.Encode()

@@ -176,12 +176,16 @@ func (r *rig) do(req *http.Request) (int, http.Header, string) {
 }
 
 // dispute sends a list of claims as a reader of a workspace; origin is the site whose
-// page sends it, "" is none.
-func (r *rig) dispute(as, partner, list, origin string) (int, string) {
+// page sends it, "" is none. fields are further ones of the form, as NAME=VALUE.
+func (r *rig) dispute(as, partner, list, origin string, fields ...string) (int, string) {
 	r.Helper()
 	var b bytes.Buffer
 	m := multipart.NewWriter(&b)
 	m.WriteField("partner", partner)
+	for _, field := range fields {
+		name, value, _ := strings.Cut(field, "=")
+		m.WriteField(name, value)
+	}
 	if list != "" {
 		f, _ := m.CreateFormFile("file", "claims.csv")
 		io.WriteString(f, list)

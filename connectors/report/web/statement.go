@@ -83,7 +83,12 @@ func (s *Server) showStatement(w http.ResponseWriter, req *http.Request, ws *cat
 }
 
 func (s *Server) writeStatementCSV(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
-	f, _, err := parseStatement(ws, req.URL.Query())
+	query := req.URL.Query()
+	bom, err := takeBOM(query)
+	if err != nil {
+		return err
+	}
+	f, _, err := parseStatement(ws, query)
 	if err != nil {
 		return err
 	}
@@ -92,7 +97,7 @@ func (s *Server) writeStatementCSV(w http.ResponseWriter, req *http.Request, ws 
 		return err
 	}
 	name := ws.ID + "_statement_" + h.Month + ".csv"
-	return s.writeCSV(w, req, name, statement.CSVHeader(), func(d *download) error {
+	return s.writeCSV(w, req, name, statement.CSVHeader(), bom, func(d *download) error {
 		return s.reader.Accounts(req.Context(), h, f, func(a *statement.Account) error {
 			line, err := a.CSVLine(false)
 			if err != nil {

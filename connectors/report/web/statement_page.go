@@ -148,7 +148,7 @@ func (p *statementPage) setLinks(ws *catalog.Workspace, f report.StatementFilter
 		p.Next = "/statement?" + values(f.Month.Add(1))
 	}
 	p.CanExport = ws.Access.Exports
-	p.CSV = "/v1/workspaces/" + url.PathEscape(ws.ID) + "/statement.csv?" + values(f.Month)
+	p.CSV = "/v1/workspaces/" + url.PathEscape(ws.ID) + "/statement.csv?bom=1&" + values(f.Month)
 }
 
 // setHead fills in what is known of the statement as a whole.

@@ -1,0 +1,126 @@
+package dispute
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/nimriz/partners/connectors/report"
+	"github.com/nimriz/partners/schemas/ledger"
+)
+
+// keysOf are the ids that a claim may name, the likeliest first: as it is written, and
+// where that looks like a cell of a CSV of ours in which a formula is escaped, as it was
+// before.
+func keysOf(id string, exported bool) []string {
+	before := ledger.UnescapeFormula(id)
+	switch {
+	case before == id:
+		return []string{id}
+	case exported:
+		return []string{before, id}
+	}
+	return []string{id, before}
+}
+
+// chooseKey is the id that a claim is answered by: the first that anything is known of.
+// second is the other, if that is known, too.
+func (ev *evidence) chooseKey(id string, exported bool) (key, second string) {
+	known := slices.DeleteFunc(keysOf(id, exported), func(key string) bool {
+		_, refused := ev.refused[key]
+		return !refused && len(ev.judged[key])+len(ev.waiting[key]) == 0
+	})
+	switch len(known) {
+	case 0:
+		return keysOf(id, exported)[0], ""
+	case 1:
+		return known[0], ""
+	}
+	if exported { // no doubt is left
+		return known[0], ""
+	}
+	return known[0], known[1]
+}
+
+// warnOfSecond says that a claim may mean another id, too, if the claimant may know.
+func (d *Dispute) warnOfSecond(f *Finding, second string, ev *evidence) {
+	if slices.ContainsFunc(ev.judged[second], func(e *report.Event) bool { return !d.hides(e) }) {
+		f.Words += fmt.Sprintf("; there is also %s, which a CSV of ours writes in the same way", second)
+	}
+}
+
+const (
+	// widestNumber is how many digits an id may have that a spreadsheet took for a
+	// number; it keeps 15 of them.
+	widestNumber = 15
+	// maxHints is how many unknown ids of a list are looked for as numbers.
+	maxHints = 500
+)
+
+var (
+	numberID    = regexp.MustCompile(`^[0-9]{1,15}$`)
+	shortenedID = regexp.MustCompile(`^[0-9][.,][0-9]+[eE]\+[0-9]+$`)
+)
+
+// sameNumbers are the ids that equal one as numbers.
+func sameNumbers(id string) (ids []string) {
+	bare := strings.TrimLeft(id, "0")
+	if bare == "" {
+		bare = "0"
+	}
+	for zeros := range widestNumber - len(bare) + 1 {
+		if same := strings.Repeat("0", zeros) + bare; same != id {
+			ids = append(ids, same)
+		}
+	}
+	return ids
+}
+
+// addHints says of ids that were never received what a spreadsheet may have made of
+// them: numbers, without zeros at their start.
+func (d *Dispute) addHints(ctx context.Context, column report.KeyColumn, findings []Finding) error {
+	unknown := map[string][]*Finding{} // by each id that would be the same number
+	var keys []string
+	for i := range findings {
+		f := &findings[i]
+		switch {
+		case f.Verdict != NeverReceived || f.column != column:
+		case shortenedID.MatchString(f.key):
+			f.Words += "; a spreadsheet has shortened this number"
+		case numberID.MatchString(f.key) && d.hints < maxHints:
+			d.hints++
+			for _, same := range sameNumbers(f.key) {
+				if unknown[same] == nil {
+					keys = append(keys, same)
+				}
+				unknown[same] = append(unknown[same], f)
+			}
+		}
+	}
+	exist := map[*Finding][]string{}
+	for len(keys) > 0 {
+		n := report.FitKeys(keys)
+		judged, _, err := d.reader.FindEvents(ctx, d.workspace, column, keys[:n])
+		if err != nil {
+			return err
+		}
+		for _, e := range judged {
+			for _, f := range unknown[column.Key(e)] {
+				if !d.hides(e) && !slices.Contains(exist[f], column.Key(e)) {
+					exist[f] = append(exist[f], column.Key(e))
+				}
+			}
+		}
+		keys = keys[n:]
+	}
+	for f, ids := range exist {
+		if slices.Sort(ids); len(ids) == 1 {
+			f.Words += fmt.Sprintf("; %s exists, which is the same number", ids[0])
+		} else {
+			f.Words += fmt.Sprintf("; %s exist, which are the same number", nameSeveral(ids))
+		}
+	}
+	return nil
+}

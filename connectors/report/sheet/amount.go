@@ -1,0 +1,202 @@
+package sheet
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/nimriz/partners/schemas/currency"
+	"github.com/nimriz/partners/schemas/ledger"
+	"github.com/shopspring/decimal"
+)
+
+// mark is the character before the decimals of an amount.
+type mark byte
+
+const (
+	unknown mark = 0 // the amount has no decimals, or may have some
+	point   mark = '.'
+	comma   mark = ','
+)
+
+// name is the mark's name in Options.
+func (m mark) name() string {
+	switch m {
+	case point:
+		return "point"
+	case comma:
+		return "comma"
+	}
+	return ""
+}
+
+// signs are what stands for a currency beside an amount. Several currencies use some; the
+// first is the one that is assumed where nothing else tells.
+var signs = map[string][]string{
+	"$": {"USD", "CAD", "AUD", "NZD", "SGD", "HKD", "TWD", "MXN", "ARS", "CLP", "COP", "JMD", "TTD", "BBD", "BSD", "BZD",
+		"FJD", "GYD", "LRD", "NAD", "XCD", "UYU", "BND", "KYD", "BMD", "SRD", "SBD", "DOP"},
+	"£":   {"GBP", "EGP", "FKP", "GIP", "SHP", "LBP", "SYP", "SDG", "SSP"},
+	"¥":   {"JPY", "CNY"},
+	"￥":   {"JPY", "CNY"},
+	"€":   {"EUR"},
+	"US$": {"USD"}, "CA$": {"CAD"}, "C$": {"CAD", "NIO"}, "A$": {"AUD"}, "AU$": {"AUD"}, "NZ$": {"NZD"},
+	"HK$": {"HKD"}, "S$": {"SGD"}, "NT$": {"TWD"}, "R$": {"BRL"}, "MX$": {"MXN"},
+	"₹": {"INR"}, "₩": {"KRW"}, "₺": {"TRY"}, "₴": {"UAH"}, "₪": {"ILS"}, "₫": {"VND"}, "₱": {"PHP"}, "฿": {"THB"},
+	"ZŁ": {"PLN"}, "KČ": {"CZK"}, "FT": {"HUF"}, "FR.": {"CHF"}, "SFR.": {"CHF"},
+	"KR": {"SEK", "NOK", "DKK", "ISK"}, "KR.": {"DKK", "SEK", "NOK", "ISK"},
+}
+
+// moneyOf are the currencies that a code or a sign can mean, the likeliest first.
+func moneyOf(text string) []string {
+	text = strings.ToUpper(strings.TrimSpace(text))
+	if known, ok := currency.Lookup(text); ok {
+		return []string{known.Code}
+	}
+	return signs[text]
+}
+
+// written is an amount, taken apart.
+type written struct {
+	negative bool
+	money    string // a currency's code or sign; "" for none
+	number   string // digits and marks
+}
+
+// amountParts are what can stand around the number, in any order.
+var amountParts = regexp.MustCompile(`^([^0-9.,]*)([0-9.,](?:[0-9., '’]*[0-9.,])?)([^0-9.,]*)$`)
+
+// splitAmount takes apart such texts as 10,00 -$10.00 and (10.00) EUR.
+func splitAmount(text string) (w written, ok bool) {
+	text = strings.NewReplacer("\u00a0", " ", "\u202f", " ", "\u2009", " ", "\u2212", "-").Replace(
+		ledger.UnescapeFormula(text))
+	parts := amountParts.FindStringSubmatch(strings.TrimSpace(text))
+	if parts == nil {
+		return w, false
+	}
+	w.number = parts[2]
+	around := parts[1] + "\x00" + parts[3]
+	if strings.Contains(parts[1], "(") && strings.Contains(parts[3], ")") {
+		around = strings.NewReplacer("(", "", ")", "").Replace(around)
+		w.negative = true
+	} else if strings.Count(around, "-") == 1 {
+		around = strings.Replace(around, "-", "", 1)
+		w.negative = true
+	}
+	before, after, _ := strings.Cut(around, "\x00")
+	before, after = strings.TrimSpace(before), strings.TrimSpace(after)
+	w.money = before + after
+	return w, (before == "" || after == "") && (w.money == "" || moneyOf(w.money) != nil)
+}
+
+var (
+	plainNumber = regexp.MustCompile(`^[0-9]{1,30}$`)
+	decimals    = regexp.MustCompile(`^[0-9]{1,10}$`)
+	// whole numbers with a mark between thousands, always the same one, or as in India
+	groupedNumber = regexp.MustCompile(`^[0-9]{1,3}(?:(?:\.[0-9]{3}){1,9}|(?:,[0-9]{3}){1,9}|(?:'[0-9]{3}){1,9}|` +
+		`(?: [0-9]{3}){1,9}|(?:,[0-9]{2}){1,9},[0-9]{3})$`)
+	groupMarks = strings.NewReplacer(".", "", ",", "", "'", "", " ", "")
+)
+
+// readings are what a number can mean: with the mark before its decimals, unknown where
+// it has none. There are two for 1.010.
+func readings(number string) (found map[mark]string) {
+	number = strings.ReplaceAll(number, "’", "'")
+	found = map[mark]string{}
+	if plainNumber.MatchString(number) || groupedNumber.MatchString(number) {
+		found[unknown] = groupMarks.Replace(number)
+	}
+	for _, m := range []mark{point, comma} {
+		whole, rest, ok := strings.Cut(number, string(rune(m)))
+		if !ok || !decimals.MatchString(rest) || strings.ContainsRune(whole, rune(m)) {
+			continue
+		}
+		if plainNumber.MatchString(whole) || groupedNumber.MatchString(whole) {
+			found[m] = groupMarks.Replace(whole) + "." + rest
+		}
+	}
+	// 0.125 and 0125.500 are no thousands
+	if strings.HasPrefix(number, "0") && len(found) > 1 {
+		delete(found, unknown)
+	}
+	return found
+}
+
+// marks is how the amounts of a list are written: where each kind is found first. Zero
+// lines mean that there is none.
+type marks struct {
+	first [256]string // by mark, an amount that has it for certain, with its line
+}
+
+// see takes in an amount. Only one that can be read in one way says anything.
+func (m *marks) see(line int, text, number string) {
+	found := readings(number)
+	if len(found) != 1 {
+		return
+	}
+	for only := range found {
+		// 1.010.000 says that the point is not before decimals
+		if only == unknown && strings.Contains(number, ".") {
+			only = comma
+		} else if only == unknown && strings.Contains(number, ",") {
+			only = point
+		}
+		if m.first[only] == "" {
+			m.first[only] = fmt.Sprintf("%s in line %d", text, line)
+		}
+	}
+}
+
+// decimal is the mark of the list; unknown if its amounts do not tell, or disagree.
+func (m *marks) decimal() mark {
+	switch {
+	case m.first[point] != "" && m.first[comma] == "":
+		return point
+	case m.first[comma] != "" && m.first[point] == "":
+		return comma
+	}
+	return unknown
+}
+
+// valueOf reads a number. digits are those of its currency; a currency of three is
+// written with as many.
+func valueOf(text, number string, chosen, seen mark, digits int32) (value decimal.Decimal, problem string) {
+	found := readings(number)
+	if len(found) == 0 {
+		return value, fmt.Sprintf("%.50q is not a number such as 10.00", text)
+	}
+	pick := func(m mark) (decimal.Decimal, string) {
+		value, err := decimal.NewFromString(found[m])
+		if err != nil {
+			return value, err.Error()
+		}
+		return value, ""
+	}
+	if len(found) == 1 {
+		for only := range found {
+			if chosen != unknown && only != unknown && only != chosen {
+				return value, fmt.Sprintf("%.50q is no number with a decimal %s, as -decimal says", text, chosen.name())
+			}
+			return pick(only)
+		}
+	}
+	for _, m := range []mark{chosen, seen} {
+		if m == unknown {
+			continue
+		}
+		if _, ok := found[m]; ok {
+			return pick(m)
+		}
+		return pick(unknown)
+	}
+	if _, ok := found[point]; ok && digits == 3 {
+		return pick(point)
+	}
+	var both []string
+	for _, reading := range found {
+		both = append(both, reading)
+	}
+	slices.Sort(both)
+	return value, fmt.Sprintf("%.50q is %s or %s, and the list does not say which: choose with -decimal point or "+
+		"-decimal comma", text, both[0], both[1])
+}

@@ -1,0 +1,107 @@
+package ledger
+
+import (
+	"encoding/csv"
+	"io"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// Version 1 keeps its bytes, whatever is known today.
+func TestEscapeFormulaOfVersion1(t *testing.T) {
+	check := func(text, want string) {
+		t.Helper()
+		if got := EscapeFormula(1, text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	for _, start := range "=+-@\t\r\n" {
+		check(string(start)+"1", "'"+string(start)+"1")
+	}
+	for _, kept := range []string{"", "a=1", "'=1", " =1", "x;=1", "＝1"} {
+		check(kept, kept)
+	}
+}
+
+func TestEscapeFormula(t *testing.T) {
+	check := func(text, want string) {
+		t.Helper()
+		if got := EscapeFormula(Version, text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	for _, start := range formulaStarts + "\t\r\n" {
+		check(string(start)+"1", "'"+string(start)+"1")
+	}
+	for _, separator := range separators + lineBreaks {
+		for _, start := range formulaStarts {
+			check("x"+string(separator)+string(start)+"1", "x"+string(separator)+"'"+string(start)+"1")
+		}
+	}
+	check("x;=cmd|' /C calc'!A0", "x;'=cmd|' /C calc'!A0")
+	check("line1\n=1+1;\r\n@x", "line1\n'=1+1;'\r\n'@x")
+	check(`x;"=1"`, `x;'"=1"`)
+	check("x; =1", "x;' =1")
+	check("x;\t=1", "x;'\t'=1")
+	check("x\t\t=1", "x\t\t'=1")
+	check("＝1;－1", "'＝1;'－1")
+	check("'=1", "''=1") // or it could not be told from =1
+	for _, kept := range []string{"", "a=1", "'q", "0001", "a;b", "a; b", "x\r\n\r\ny", "a - b", "a-b|c", "1,5"} {
+		check(kept, kept)
+	}
+}
+
+// sharesOf are the cells of a text that stands in a line of ours, as programs with
+// another separator find them: with and without an understanding of quotes.
+func sharesOf(t *testing.T, cell string, separator rune) (cells []string) {
+	t.Helper()
+	quoted := cell
+	if strings.ContainsAny(cell, "\",\n\r") {
+		quoted = `"` + strings.ReplaceAll(cell, `"`, `""`) + `"`
+	}
+	line := "x," + quoted + ",y"
+	r := csv.NewReader(strings.NewReader(line))
+	r.Comma, r.LazyQuotes, r.FieldsPerRecord = separator, true, -1
+	for {
+		record, err := r.Read()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		cells = append(cells, record...)
+	}
+	return append(cells, strings.FieldsFunc(line, func(r rune) bool {
+		return r == separator || strings.ContainsRune(lineBreaks, r)
+	})...)
+}
+
+// No reader finds a formula, and the text can be had back.
+func FuzzEscapeFormula(f *testing.F) {
+	for _, text := range []string{"=1", "x;=1", "''=1", "x;\"\"=1", "\r\n=1", "a\t\t-1", "\u3000＠", ";\xff=", "';'=", "|\r=",
+		"\ufeff;+", "x;\"\n=1", "\x85=", "a,;b;\"=\""} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		cell := EscapeFormula(Version, text)
+		if back := UnescapeFormula(cell); back != text {
+			t.Fatalf("%q is escaped as %q, and comes back as %q", text, cell, back)
+		}
+		if again := EscapeFormula(Version, UnescapeFormula(cell)); again != cell {
+			t.Errorf("%q is escaped as %q, then as %q", text, cell, again)
+		}
+		if CleanText(cell) != EscapeFormula(Version, CleanText(text)) {
+			t.Errorf("%q: it matters whether a text is cleaned before or after", text)
+		}
+		for _, separator := range separators {
+			for _, share := range sharesOf(t, cell, separator) {
+				first, size := utf8.DecodeRuneInString(strings.TrimLeft(share, skippedStarts))
+				if size > 0 && strings.ContainsRune(formulaStarts, first) {
+					t.Errorf("%q is escaped as %q, and has the cell %q behind %q", text, cell, share, separator)
+				}
+			}
+		}
+	})
+}
