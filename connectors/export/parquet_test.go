@@ -141,6 +141,11 @@ func TestParquetIsTheCSV(t *testing.T) {
 	if err := month.Validate(); err == nil || !strings.HasPrefix(err.Error(), "-format: a statement") {
 		t.Errorf("a statement: %v", err)
 	}
+	marked := config(t.TempDir())
+	marked.BOM = true
+	if err := marked.Validate(); err == nil || !strings.HasPrefix(err.Error(), "-bom: a Parquet file") {
+		t.Errorf("a byte order mark: %v", err)
+	}
 	day := *m
 	day.Filters.To = day.Filters.From
 	daily := Config{Filters: day.Filters, Format: FormatParquet} // as a schedule has it
