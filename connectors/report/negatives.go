@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/schemas/event"
 )
@@ -192,7 +194,11 @@ func (s *negativeSearch) readKeys(ctx context.Context, ids, orders, tokens []str
 		clickhouse.Named("tokens", notNil(tokens)),
 		clickhouse.Named("each", MaxNegatives+1),
 	}
-	judged, err := s.reader.readEvents(ctx, s.workspace, `
+	var judged, waiting []*Event
+	var refused []Refusal
+	asking, groupCtx := errgroup.WithContext(ctx)
+	asking.Go(func() (err error) {
+		judged, err = s.reader.readEvents(groupCtx, s.workspace, `
 SELECT `+outcomeColumns+`
 FROM
 (
@@ -205,11 +211,10 @@ FROM
 )
 WHERE verdict != 'conflict' OR matched.2 != 4
 ORDER BY received_at, event_partition, event_offset`+limitByKey, args)
-	if err != nil {
 		return err
-	}
-	s.addAccepted(judged)
-	waiting, err := s.reader.readEvents(ctx, s.workspace, `
+	})
+	asking.Go(func() (err error) {
+		waiting, err = s.reader.readEvents(groupCtx, s.workspace, `
 SELECT * EXCEPT matched
 FROM
 (
@@ -226,14 +231,17 @@ FROM
 		)
 )
 ORDER BY received_at, event_partition, event_offset`+limitByKey, args)
-	if err != nil {
+		return err
+	})
+	asking.Go(func() (err error) {
+		refused, err = s.reader.refusedNegatives(groupCtx, args)
+		return err
+	})
+	if err := asking.Wait(); err != nil {
 		return err
 	}
+	s.addAccepted(judged)
 	s.addAccepted(waiting)
-	refused, err := s.reader.refusedNegatives(ctx, args)
-	if err != nil {
-		return err
-	}
 	s.addRefused(refused)
 	return nil
 }

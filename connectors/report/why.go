@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/ledger"
@@ -65,22 +67,29 @@ type Standing struct {
 // Why collects what is known about an event id, or about an order id.
 func (r *Reader) Why(ctx context.Context, workspace string, column KeyColumn, key string) (*Answer, error) {
 	answer := &Answer{Workspace: workspace, Column: column, Key: key}
-	judged, received, err := r.readSame(ctx, workspace, column, key)
-	if err != nil {
+	var judged, received []*Event
+	asking, groupCtx := errgroup.WithContext(ctx)
+	asking.Go(func() (err error) {
+		judged, received, err = r.readSame(groupCtx, workspace, column, key)
+		return err
+	})
+	asking.Go(func() (err error) {
+		answer.Refused, err = r.Refusals(groupCtx, workspace, column, []string{key}, MaxSame+1)
+		return err
+	})
+	if column == ByEventID {
+		asking.Go(func() (err error) {
+			answer.Tokens, err = r.countTokens(groupCtx, workspace, key)
+			return err
+		})
+	}
+	if err := asking.Wait(); err != nil {
 		return nil, err
 	}
 	events := mergeRecords(judged, received)
 	if len(events) > MaxSame {
 		events = events[:MaxSame]
 		answer.More = true
-	}
-	if column == ByEventID {
-		if answer.Tokens, err = r.countTokens(ctx, workspace, key); err != nil {
-			return nil, err
-		}
-	}
-	if answer.Refused, err = r.Refusals(ctx, workspace, column, []string{key}, MaxSame+1); err != nil {
-		return nil, err
 	}
 	if len(answer.Refused) > MaxSame {
 		answer.Refused = answer.Refused[:MaxSame]
@@ -105,16 +114,23 @@ func (r *Reader) explainRecords(ctx context.Context, answer *Answer, events []*E
 	for _, e := range events {
 		tokens = append(tokens, e.ClickToken)
 	}
-	clicks, err := r.Clicks(ctx, answer.Workspace, tokens)
-	if err != nil {
+	var clicks map[string]*Click
+	var around *surroundings
+	var contents contentsByPosition
+	asking, groupCtx := errgroup.WithContext(ctx)
+	asking.Go(func() (err error) {
+		clicks, err = r.Clicks(groupCtx, answer.Workspace, tokens)
 		return err
-	}
-	around, err := r.readSurroundings(ctx, answer.Workspace, events)
-	if err != nil {
+	})
+	asking.Go(func() (err error) {
+		around, err = r.readSurroundings(groupCtx, answer.Workspace, events)
 		return err
-	}
-	contents, err := r.readContents(ctx, answer.Workspace, events)
-	if err != nil {
+	})
+	asking.Go(func() (err error) {
+		contents, err = r.readContents(groupCtx, answer.Workspace, events)
+		return err
+	})
+	if err := asking.Wait(); err != nil {
 		return err
 	}
 	for _, e := range events {
@@ -130,12 +146,9 @@ func (r *Reader) explainRecords(ctx context.Context, answer *Answer, events []*E
 		case event.Unattributed:
 			record.Elsewhere = around.elsewhere(e)
 		}
-		if err := r.addChain(ctx, answer.Workspace, record); err != nil {
-			return fmt.Errorf("explaining conversions %d/%d: %w", e.Partition, e.Offset, err)
-		}
 		answer.Records = append(answer.Records, record)
 	}
-	return nil
+	return r.addChains(ctx, answer)
 }
 
 // addWhatStandsAgainst adds to an answer what makes its standing amounts doubtful:
@@ -160,16 +173,22 @@ func (r *Reader) addWhatStandsAgainst(ctx context.Context, answer *Answer) error
 			}
 		}
 	}
-	negatives, err := r.Negatives(ctx, answer.Workspace, named)
-	if err != nil {
+	var negatives *NegativeList
+	var counts map[string]OrderCount
+	asking, groupCtx := errgroup.WithContext(ctx)
+	asking.Go(func() (err error) {
+		negatives, err = r.Negatives(groupCtx, answer.Workspace, named)
+		return err
+	})
+	asking.Go(func() (err error) {
+		counts, err = r.CountOrders(groupCtx, answer.Workspace, orders)
+		return err
+	})
+	if err := asking.Wait(); err != nil {
 		return err
 	}
 	answer.Negatives, answer.MoreNegatives = negatives.Of(named)
 	answer.MoreNegatives = answer.MoreNegatives || cut
-	counts, err := r.CountOrders(ctx, answer.Workspace, orders)
-	if err != nil {
-		return err
-	}
 	for _, order := range slices.Sorted(maps.Keys(counts)) {
 		if counts[order].Times() > 1 {
 			answer.Counted = append(answer.Counted, counts[order])
@@ -199,15 +218,20 @@ func (r *Reader) readSame(ctx context.Context, workspace string, column KeyColum
 	received []*Event, err error) {
 	args := []any{clickhouse.Named("keys", []string{key}), clickhouse.Named("n", MaxSame+1)}
 	having := string(column) + " IN {keys:Array(String)}"
-	judged, err = r.readOutcomes(ctx, workspace, having+`
+	asking, groupCtx := errgroup.WithContext(ctx)
+	asking.Go(func() (err error) {
+		judged, err = r.readOutcomes(groupCtx, workspace, having+`
 ORDER BY received_at, event_partition, event_offset
 LIMIT {n:UInt32}`, args...)
-	if err != nil {
-		return nil, nil, err
-	}
-	received, err = r.readConversions(ctx, workspace, having+`
+		return err
+	})
+	asking.Go(func() (err error) {
+		received, err = r.readConversions(groupCtx, workspace, having+`
 ORDER BY received_at, src_partition, src_offset
 LIMIT {n:UInt32}`, args...)
+		return err
+	})
+	err = asking.Wait()
 	return judged, received, err
 }
 
@@ -244,6 +268,24 @@ WHERE workspace_id = {w:String} AND event_id = {id:String} AND effect != 0`,
 		return 0, fmt.Errorf("counting tokens: %w", err)
 	}
 	return int(found[0].Tokens), nil
+}
+
+// maxChains is how many chains are read at the same time.
+const maxChains = 4
+
+// addChains fills in the chains of the records.
+func (r *Reader) addChains(ctx context.Context, answer *Answer) error {
+	asking, groupCtx := errgroup.WithContext(ctx)
+	asking.SetLimit(maxChains)
+	for _, record := range answer.Records {
+		asking.Go(func() error {
+			if err := r.addChain(groupCtx, answer.Workspace, record); err != nil {
+				return fmt.Errorf("explaining conversions %d/%d: %w", record.Partition, record.Offset, err)
+			}
+			return nil
+		})
+	}
+	return asking.Wait()
 }
 
 // addChain fills in the chain of an event.
