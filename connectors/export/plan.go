@@ -1,6 +1,7 @@
 package export
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -34,7 +35,7 @@ func checkManifests(cfg Config) error {
 		if err := checkSameFilters("-as-of", cfg, then); err != nil {
 			return err
 		}
-		if cfg.Format != then.fileFormat() {
+		if cmp.Or(cfg.Format, FormatCSV) != then.fileFormat() {
 			return fmt.Errorf("%w: -as-of: the manifest was written with -format %s: repeat the same command",
 				ErrManifest, then.fileFormat())
 		}

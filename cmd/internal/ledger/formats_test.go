@@ -2,7 +2,9 @@ package ledger
 
 import (
 	"encoding/json"
+	"io"
 	"maps"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -66,5 +68,47 @@ FROM outcomes`); err != nil {
 	}
 	if got := sums["conversion_rows"]["rows"]["csv"]; got != want[0].Rows {
 		t.Errorf("conversion_rows has %s rows, want %s", got, want[0].Rows)
+	}
+}
+
+// Views say the same whatever a profile sets of how a query is read.
+func TestViewsUnderSettings(t *testing.T) {
+	server, err := url.Parse(calendarWarehouse(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(settings, query string) string {
+		t.Helper()
+		response, err := http.Post("http://"+server.Host+"/?database="+strings.Trim(server.Path, "/")+"&"+settings, "",
+			strings.NewReader(query))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		if err != nil || response.StatusCode != http.StatusOK {
+			t.Errorf("%s %s: %s %v", settings, query, body, err)
+		}
+		return string(body)
+	}
+	views := strings.Fields(ask("",
+		"SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'View'"))
+	if len(views) < 24 {
+		t.Fatalf("%d views", len(views))
+	}
+	for _, view := range views {
+		if strings.HasSuffix(view, "_days") {
+			view += "(tz = 'Europe/Berlin')"
+		}
+		query := "SELECT * FROM " + view + " ORDER BY ALL FORMAT TSVWithNamesAndTypes"
+		want := ask("", query)
+		for _, settings := range []string{
+			"enable_analyzer=0", "prefer_column_name_to_alias=1", "enable_analyzer=0&prefer_column_name_to_alias=1",
+			"readonly=1", "join_use_nulls=1",
+		} {
+			if got := ask(settings, query); got != want {
+				t.Errorf("%s under %s: %d bytes, want %d", view, settings, len(got), len(want))
+			}
+		}
 	}
 }
