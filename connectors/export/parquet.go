@@ -22,7 +22,7 @@ const (
 	moneyScale  = 4
 	moneyBytes  = 16 // of a decimal of so many digits
 	// rowGroupRows is how many rows are held in memory until their columns are written:
-	// some 80 MB, whatever the number of rows.
+	// some 100 MB, whatever the number of rows.
 	rowGroupRows = 1 << 14
 	// dictionaryBytes is how large a column's dictionary becomes before its texts are
 	// written as they are.
@@ -170,42 +170,56 @@ func decimalValue(text string) (parquet.Value, error) {
 	return parquet.FixedLenByteArrayValue(unsigned.FillBytes(make([]byte, moneyBytes))), nil
 }
 
+// parquetFile is a Parquet file that is being written.
+type parquetFile struct {
+	out     *parquet.Writer
+	cells   []cell
+	targets []any // of the cells, for a scan
+	row     parquet.Row
+}
+
+func newParquetFile(to io.Writer, version int) *parquetFile {
+	f := &parquetFile{out: parquet.NewWriter(to,
+		parquetSchema(version),
+		parquet.CreatedBy("nimriz-partners", "1", ""), // not a version: a repeated file has the same bytes
+		parquet.Compression(&zstd.Codec{Concurrency: 1}),
+		parquet.DictionaryMaxBytes(dictionaryBytes))}
+	for _, c := range ledger.ColumnsOf(version) {
+		f.cells = append(f.cells, newCell(c))
+		f.targets = append(f.targets, f.cells[len(f.cells)-1].target)
+	}
+	return f
+}
+
+// writeRow writes what was scanned into the targets as the n-th row.
+func (f *parquetFile) writeRow(n int64) (err error) {
+	f.row = f.row[:0]
+	for column, c := range f.cells {
+		if f.row, err = c.values(f.row, column); err != nil {
+			return err
+		}
+	}
+	if _, err := f.out.WriteRows([]parquet.Row{f.row}); err != nil || n%rowGroupRows != 0 {
+		return err
+	}
+	return f.out.Flush()
+}
+
 // writeParquet writes the events of a plan as a Parquet file.
 func (e *exporter) writeParquet(ctx context.Context, p plan, s summary, to io.Writer) (w written, err error) {
 	hash := sha256.New()
-	out := parquet.NewWriter(io.MultiWriter(to, hash),
-		parquetSchema(p.version),
-		parquet.CreatedBy("nimriz-partners", "1", ""), // not a version: a repeated file has the same bytes
-		parquet.Compression(&zstd.Codec{Concurrency: 1}),
-		parquet.DictionaryMaxBytes(dictionaryBytes))
-	var cells []cell
-	var targets []any
-	for _, c := range ledger.ColumnsOf(p.version) {
-		cells = append(cells, newCell(c))
-		targets = append(targets, cells[len(cells)-1].target)
-	}
+	file := newParquetFile(io.MultiWriter(to, hash), p.version)
 	selected := newSelection(p)
-	w, err = e.eachRow(ctx, s, cellsQuery(selected, p.version), selected.args, targets, func(n int64) error {
-		row := make(parquet.Row, 0, len(cells))
-		for column, c := range cells {
-			if row, err = c.values(row, column); err != nil {
-				return fmt.Errorf("writing the Parquet file: %w", err)
-			}
-		}
-		if _, err := out.WriteRows([]parquet.Row{row}); err != nil {
+	w, err = e.eachRow(ctx, s, cellsQuery(selected, p.version), selected.args, file.targets, func(n int64) error {
+		if err := file.writeRow(n); err != nil {
 			return fmt.Errorf("writing the Parquet file: %w", err)
-		}
-		if n%rowGroupRows == 0 {
-			if err := out.Flush(); err != nil {
-				return fmt.Errorf("writing the Parquet file: %w", err)
-			}
 		}
 		return nil
 	})
 	if err != nil {
 		return w, err
 	}
-	if err := out.Close(); err != nil {
+	if err := file.out.Close(); err != nil {
 		return w, fmt.Errorf("writing the Parquet file: %w", err)
 	}
 	w.sha256 = hex.EncodeToString(hash.Sum(nil))

@@ -7,10 +7,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"io"
 	"math/big"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -141,14 +144,13 @@ func TestParquetIsTheCSV(t *testing.T) {
 	if err := month.Validate(); err == nil || !strings.HasPrefix(err.Error(), "-format: a statement") {
 		t.Errorf("a statement: %v", err)
 	}
-	marked := config(t.TempDir())
-	marked.BOM = true
+	marked := Config{Filters: Filters{Workspace: "acme"}, Dir: t.TempDir(), Format: FormatParquet, BOM: true}
 	if err := marked.Validate(); err == nil || !strings.HasPrefix(err.Error(), "-bom: a Parquet file") {
 		t.Errorf("a byte order mark: %v", err)
 	}
 	day := *m
 	day.Filters.To = day.Filters.From
-	daily := Config{Filters: day.Filters, Format: FormatParquet} // as a schedule has it
+	daily := Config{Filters: day.Filters, Format: FormatParquet, Provisional: true} // as a schedule has it
 	daily.From, daily.To, daily.Timezone = "", "", ""
 	if !inSeries(&day, daily) {
 		t.Error("a schedule does not know its own file")
@@ -299,3 +301,40 @@ for code in CODES:
     out["pandas"][code] = str(sum(f[(f.currency == code) & (f.type == "sale")].net_amount.dropna(), Decimal(0)))
 print(json.dumps(out))
 `
+
+// What a Parquet file holds in memory does not grow with its rows, but for the footer,
+// which names each column of each row group.
+func TestParquetHeap(t *testing.T) {
+	const room = 1 << 20 // a row group that is kept takes 80 MB, its place in the footer 44 kB
+	f := newParquetFile(io.Discard, SchemaVersion)
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	groups := func(from, to int64) {
+		for n := from*rowGroupRows + 1; n <= to*rowGroupRows; n++ {
+			for _, target := range f.targets {
+				switch v := target.(type) {
+				case *string:
+					*v = strconv.FormatInt(n, 10)
+				case *int64:
+					*v = n
+				}
+			}
+			if err := f.writeRow(n); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	groups(0, 3)
+	before := heap()
+	groups(3, 6)
+	if grown := heap() - before; grown > room {
+		t.Errorf("three row groups more, and %d kB more in memory, from %d kB", grown>>10, before>>10)
+	} else {
+		t.Logf("three row groups more, and %d kB more in memory, from %d kB", grown>>10, before>>10)
+	}
+	runtime.KeepAlive(f)
+}
