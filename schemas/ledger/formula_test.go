@@ -80,7 +80,8 @@ func sharesOf(t *testing.T, cell string, separator rune) (cells []string) {
 
 // No reader finds a formula, and the text can be had back.
 func FuzzEscapeFormula(f *testing.F) {
-	for _, text := range []string{"=1", "x;=1", "''=1", "x;\"\"=1", "\r\n=1", "a\t\t-1", "\u3000＠", ";\xff=", "';'=", "|\r=",
+	for _, text := range []string{"=1", "x;=1", "''=1", "x;\"\"=1", "\r\n=1", "a\t\t-1", "\u3000＠", ";\xff=",
+		"';'=", "|\r=",
 		"\ufeff;+", "x;\"\n=1", "\x85=", "a,;b;\"=\""} {
 		f.Add(text)
 	}
