@@ -1,7 +1,8 @@
 // Package dispute answers a partner's list of claimed orders: one verdict per line from
 // the rows of the warehouse, and sums by currency.
 //
-//	list ──ReadClaims (package sheet)──▶ Claim ──Dispute.Answer, a batch at a time──▶ Finding ──▶ Answers, Totals
+//	list ──ReadClaims, package sheet──▶ Claim ──Dispute.Answer, a batch at a time──▶ Finding
+//	                                                                 Answers, Totals ◀──┘
 //
 // # Promises
 //
