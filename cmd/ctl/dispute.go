@@ -24,9 +24,12 @@ func disputeCommands() []command {
 			"count as \"attributed here\", and the answer shows no token and nothing that names another partner or "+
 			"their events; if empty, any partner of the workspace counts, and the answer is for the workspace alone")
 		var opts sheet.Options
-		fs.StringVar(&opts.Separator, "separator", "", "what separates cells: , ; | or tab; if empty, as the header says")
-		fs.StringVar(&opts.Decimal, "decimal", "", "`mark` before decimals, point or comma; if empty, as the amounts say")
-		fs.StringVar(&opts.Currency, "currency", "", "`code` of amounts that stand without one, or with a sign such as $")
+		fs.StringVar(&opts.Separator, "separator", "", "what separates cells: , ; | or tab; if empty, as the list "+
+			"says")
+		fs.StringVar(&opts.Decimal, "decimal", "", "`mark` before decimals, point or comma; if empty, as the amounts "+
+			"say")
+		fs.StringVar(&opts.Currency, "currency", "", "`code` of amounts that stand without one, or with a sign such "+
+			"as $")
 		reportURL := fs.String("report-url", "", "`URL` of the report: the answer gets a column why with links to it")
 		return func(ctx context.Context, c *call) error {
 			if len(c.args) != 1 {

@@ -13,7 +13,6 @@ import (
 	"math/big"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -674,42 +673,6 @@ func TestDaily(t *testing.T) {
 			strings.HasSuffix(files[0], "_provisional.csv") != (want == "_provisional.csv") {
 			t.Errorf("day %d: %v", day, files)
 		}
-	}
-}
-
-// pandas reads what we write.
-func TestPandas(t *testing.T) {
-	python := "" // the first in PATH need not be the one that Debian's package is for
-	for _, p := range []string{"python3", "/usr/bin/python3"} {
-		if exec.Command(p, "-c", "import pandas").Run() == nil {
-			python = p
-		}
-	}
-	if python == "" {
-		if os.Getenv("PARTNERS_REQUIRE_PANDAS") == "1" {
-			t.Fatal("PARTNERS_REQUIRE_PANDAS=1, and there is no python3 with pandas")
-		}
-		t.Skip("SKIP: there is no python3 with pandas (Debian: apt-get install python3-pandas)")
-	}
-	r := newRig(t)
-	r.rows(200, true)
-	m, file, _ := r.run(config(t.TempDir()))
-	out, err := exec.Command(python, "-c", `
-import pandas, sys, json
-d = pandas.read_csv(sys.argv[1], keep_default_na=False, dtype={"order_id": str})
-n = pandas.to_numeric(d["net_amount"].replace("", None))
-print(json.dumps({"rows": len(d), "columns": len(d.columns), "sales": float(n[(d.type == "sale") & (d.currency == "EUR")].sum())}))`, strings.TrimSuffix(file, ".manifest.json")+".csv").CombinedOutput()
-	var got struct {
-		Rows, Columns int
-		Sales         float64
-	}
-	if err != nil || json.Unmarshal(out, &got) != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	want, _ := new(big.Rat).SetString(m.Sums["EUR"]["sale"])
-	f, _ := want.Float64()
-	if got.Rows != int(m.Rows) || got.Columns != len(ledger.Columns()) || got.Sales < f-0.001 || got.Sales > f+0.001 {
-		t.Errorf("pandas reads %+v, the manifest says %d rows, sales %v", got, m.Rows, f)
 	}
 }
 

@@ -50,7 +50,8 @@ func nights(t *testing.T, zone, expr, start string, length time.Duration, have [
 			if err != nil {
 				return err
 			}
-			return os.WriteFile(filepath.Join(cfg.Dir, fileName(c.Filters, nil, nil, false, false, c.BOM)+".manifest.json"), b,
+			return os.WriteFile(filepath.Join(cfg.Dir,
+				fileName(c.Filters, nil, nil, false, false, c.BOM)+".manifest.json"), b,
 				0o644)
 		}
 		for _, day := range have {
@@ -338,7 +339,8 @@ func TestLastSuccessAtStart(t *testing.T) {
 			SchemaVersion: SchemaVersion,
 		})
 		if err == nil && has {
-			err = os.WriteFile(filepath.Join(cfg.Dir, fileName(c.Filters, nil, nil, false, false, c.BOM)+".manifest.json"), b,
+			err = os.WriteFile(filepath.Join(cfg.Dir,
+				fileName(c.Filters, nil, nil, false, false, c.BOM)+".manifest.json"), b,
 				0o644)
 		}
 		if err != nil {

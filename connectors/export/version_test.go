@@ -69,7 +69,8 @@ func TestManifestOfTheFirstVersion(t *testing.T) {
 	r.exec("ALTER TABLE outcomes UPDATE order_id = 'x;=1' WHERE order_id = 'a,b' SETTINGS mutations_sync = 2")
 	m, _, content := r.run(cfg)
 	file, text, lines := r.asFirstVersion(m, content)
-	if bytes.Contains(text, []byte("standing")) || bytes.Contains(text, []byte("columns")) || bytes.Contains(lines, []byte("standing")) {
+	if bytes.Contains(text, []byte("standing")) || bytes.Contains(text, []byte("columns")) ||
+		bytes.Contains(lines, []byte("standing")) {
 		t.Fatal("this is not of version 1")
 	}
 	if !bytes.Contains(content, []byte(",x;'=1,")) || !bytes.Contains(lines, []byte(",x;=1,")) {

@@ -22,7 +22,8 @@ const (
 
 // String is the kind's name in a manifest.
 func (k Kind) String() string {
-	return [...]string{Text: "text", List: "list", Time: "time", Integer: "integer", Decimal: "decimal", Bool: "bool"}[k]
+	names := [...]string{Text: "text", List: "list", Time: "time", Integer: "integer", Decimal: "decimal", Bool: "bool"}
+	return names[k]
 }
 
 // Source is where the values of a column come from.

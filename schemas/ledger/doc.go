@@ -17,8 +17,10 @@
 //   - Money is an exact decimal number with the digits of its currency (FormatDecimal;
 //     in SQL, format_decimal of Functions).
 //   - Times are RFC 3339 in UTC with milliseconds (FormatTime, format_time).
-//   - A cell of a CSV whose text a spreadsheet would run as a formula gets a ' in front
-//     (EscapeFormula, escape_formula). CSVLine has the whole of a CSV's line as SQL.
+//   - A text of a CSV that a spreadsheet would run as a formula gets a ' in front, and so
+//     does each part of it that one with another separator would run (EscapeFormula,
+//     escape_formula; UnescapeFormula is the way back). CSVLine has the whole of a CSV's
+//     line as SQL.
 //
 // What is written by ClickHouse and what is written by Go is the same byte for byte;
 // the fuzz test FuzzCell of connectors/export compares the two.

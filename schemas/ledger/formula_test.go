@@ -31,11 +31,11 @@ func TestEscapeFormula(t *testing.T) {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
-	for _, start := range formulaStarts + "\t\r\n" {
+	for _, start := range "=+-@＝＋－＠\t\r\n" {
 		check(string(start)+"1", "'"+string(start)+"1")
 	}
-	for _, separator := range separators + lineBreaks {
-		for _, start := range formulaStarts {
+	for _, separator := range ",;|\t\r\n\v\f\u0085\u2028\u2029" {
+		for _, start := range "=+-@＝＋－＠" {
 			check("x"+string(separator)+string(start)+"1", "x"+string(separator)+"'"+string(start)+"1")
 		}
 	}
@@ -80,7 +80,8 @@ func sharesOf(t *testing.T, cell string, separator rune) (cells []string) {
 
 // No reader finds a formula, and the text can be had back.
 func FuzzEscapeFormula(f *testing.F) {
-	for _, text := range []string{"=1", "x;=1", "''=1", "x;\"\"=1", "\r\n=1", "a\t\t-1", "\u3000＠", ";\xff=", "';'=", "|\r=",
+	for _, text := range []string{"=1", "x;=1", "''=1", "x;\"\"=1", "\r\n=1", "a\t\t-1", "\u3000＠", ";\xff=",
+		"';'=", "|\r=",
 		"\ufeff;+", "x;\"\n=1", "\x85=", "a,;b;\"=\""} {
 		f.Add(text)
 	}
@@ -95,7 +96,7 @@ func FuzzEscapeFormula(f *testing.F) {
 		if CleanText(cell) != EscapeFormula(Version, CleanText(text)) {
 			t.Errorf("%q: it matters whether a text is cleaned before or after", text)
 		}
-		for _, separator := range separators {
+		for _, separator := range ",;|\t" {
 			for _, share := range sharesOf(t, cell, separator) {
 				first, size := utf8.DecodeRuneInString(strings.TrimLeft(share, skippedStarts))
 				if size > 0 && strings.ContainsRune(formulaStarts, first) {

@@ -173,7 +173,8 @@ func rowExample(t *testing.T, columns []ledger.Column) (example object) {
 
 func csvDescription(cells string, columns []ledger.Column) string {
 	return "RFC 4180 in UTF-8, lines end with \\n, a header always" + cells + ". A text " +
-		"that begins like a formula has a ' in front. Columns: " + strings.Join(namesOf(columns), ", ") + "."
+		"that a spreadsheet would run as a formula has a ' in front, and so has each part of it behind , ; TAB | " +
+		"or a line's end. Columns: " + strings.Join(namesOf(columns), ", ") + "."
 }
 
 func csvExample(t *testing.T, columns []ledger.Column) string {

@@ -45,7 +45,8 @@ func (a *Answers) addedColumns() ([]string, error) {
 			return strings.EqualFold(strings.TrimSpace(h), name)
 		})
 	}
-	added := []string{"verdict_here", "partner", "confirmed", "currency", "difference", "without_effect", "partner_name"}
+	added := []string{"verdict_here", "partner", "confirmed", "currency", "difference", "without_effect",
+		"partner_name"}
 	if a.report != "" {
 		added = append(added, "why")
 	}

@@ -34,8 +34,8 @@ func (m mark) name() string {
 // signs are what stands for a currency beside an amount. Several currencies use some; the
 // first is the one that is assumed where nothing else tells.
 var signs = map[string][]string{
-	"$": {"USD", "CAD", "AUD", "NZD", "SGD", "HKD", "TWD", "MXN", "ARS", "CLP", "COP", "JMD", "TTD", "BBD", "BSD", "BZD",
-		"FJD", "GYD", "LRD", "NAD", "XCD", "UYU", "BND", "KYD", "BMD", "SRD", "SBD", "DOP"},
+	"$": {"USD", "CAD", "AUD", "NZD", "SGD", "HKD", "TWD", "MXN", "ARS", "CLP", "COP", "JMD", "TTD", "BBD", "BSD",
+		"BZD", "FJD", "GYD", "LRD", "NAD", "XCD", "UYU", "BND", "KYD", "BMD", "SRD", "SBD", "DOP"},
 	"£":   {"GBP", "EGP", "FKP", "GIP", "SHP", "LBP", "SYP", "SDG", "SSP"},
 	"¥":   {"JPY", "CNY"},
 	"￥":   {"JPY", "CNY"},

@@ -29,15 +29,18 @@ var aliases = map[Column][]string{
 		"bestellnummer", "bestellnr", "bestellid", "auftragsnummer", "auftragsnr", "numerodecommande", "ndecommande",
 		"numerodepedido", "ndepedido", "idpedido", "numeroordine", "ordernummer", "ordrenummer", "numerzamowienia"},
 	EventID: {"eventid", "eventno", "eventnumber", "conversionid"},
-	Amount: {"amount", "orderamount", "ordervalue", "saleamount", "salesamount", "salevalue", "price", "value", "betrag",
-		"bestellwert", "auftragswert", "umsatz", "montant", "importe", "importo", "valor", "bedrag", "kwota"},
+	Amount: {"amount", "orderamount", "ordervalue", "saleamount", "salesamount", "salevalue", "price", "value",
+		"betrag",
+		"bestellwert", "auftragswert", "umsatz", "montant",
+		"importe", "importo", "valor", "bedrag", "kwota"},
 	Currency: {"currency", "currencycode", "ordercurrency", "waehrung", "wahrung", "währung",
 		"devise", "moneda", "divisa", "valuta", "moeda", "waluta"},
 	Date: {"date", "day", "orderdate", "saledate", "datum", "bestelldatum", "fecha", "data"},
 }
 
 // amountHeader takes apart such names as Amount (EUR), Betrag in EUR and amount_usd.
-var amountHeader = regexp.MustCompile(`^(.+?)(?: *\(([A-Za-z]{3})\)| *\[([A-Za-z]{3})\]|(?: in)? ([A-Z]{3})|_([A-Za-z]{3}))$`)
+var amountHeader = regexp.MustCompile(`^(.+?)(?: *\(([A-Za-z]{3})\)| *\[([A-Za-z]{3})\]|` +
+	`(?: in)? ([A-Z]{3})|_([A-Za-z]{3}))$`)
 
 // splitAmountHeader returns the name of a column, and the currency that it says of all
 // amounts below it.

@@ -104,7 +104,8 @@ func TestAmbiguous(t *testing.T) {
 	check("order_id,amount\n1,$1\n", Options{Currency: "CAD"}, "1 1 CAD")
 	check("order_id,amount\n1,$1\n", Options{Currency: "EUR"},
 		`x.csv:2:3: amount: "$1" is not an amount of EUR, which -currency says`)
-	check("order_id,note;event_id\n1,2;3\n", Options{}, "x.csv:1:1: the header can be cut in two ways: choose with -separator")
+	check("order_id,note;event_id\n1,2;3\n", Options{},
+		"x.csv:1:1: the header can be cut in two ways: choose with -separator")
 	check("order_id,note;event_id\n1,2;3\n", Options{Separator: ","}, "1 –")
 	check("Order No,Order number\n1,2\n", Options{},
 		`x.csv:1:10: Order number: this column and "Order No" can both be order_id: name one of them order_id`)
@@ -130,22 +131,24 @@ func TestRefused(t *testing.T) {
 	check("order_id,currency\n1,Euro\n", `x.csv:2:3: currency: "Euro" is not a currency such as EUR`)
 	check("PK\x03\x04...", "x.csv:1:1: this is a workbook (.xlsx, .ods) or an archive: save it as CSV UTF-8")
 	check("o\x00r\x00d\x00", "x.csv:1:1: it has NUL bytes, as UTF-16 without a byte order mark: save it as CSV UTF-8")
-	check("order_id\nM\xfcller\n", "x.csv:2:1: order_id: the list is not UTF-8, so it cannot be told which letters \"Müller\" "+
-		"has: save it as CSV UTF-8")
-	for _, bad := range []string{"-", ".5", "5.", "1e3", "1,01E+03", "--1", "0x1", "1.00000000001", "ten", "1.0.0", "1,2,3",
-		"10.000,0.0", "10 USD 5", "=1", strings.Repeat("9", 31)} {
+	check("order_id\nM\xfcller\n", "x.csv:2:1: order_id: the list is not UTF-8, so it cannot be told which letters "+
+		"\"Müller\" has: save it as CSV UTF-8")
+	for _, bad := range []string{"-", ".5", "5.", "1e3", "1,01E+03", "--1", "0x1", "1.00000000001", "ten", "1.0.0",
+		"1,2,3", "10.000,0.0", "10 USD 5", "=1", strings.Repeat("9", 31)} {
 		check("order_id\tamount\n1\t"+bad+"\n", "x.csv:2:3: amount: \""+bad+"\" is not a number such as 10.00")
 	}
 	for _, good := range []string{"10", "0.5", "-0.05", "9223372036854775807", "100.00"} {
 		check("order_id\tamount\n1\t"+good+"\n", "1 "+good)
 	}
-	for list, want := range map[string]string{"separator": "-separator: \"x\" is none of", "decimal": "-decimal: \"x\"",
-		"currency": "-currency: \"x\""} {
-		opts := map[string]Options{"separator": {Separator: "x"}, "decimal": {Decimal: "x"}, "currency": {Currency: "x"}}
-		if err := opts[list].Validate(); err == nil || !strings.HasPrefix(err.Error(), want) {
-			t.Errorf("%s: %v", list, err)
+	wrong := func(opts Options, want string) {
+		t.Helper()
+		if err := opts.Validate(); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%+v: %v", opts, err)
 		}
 	}
+	wrong(Options{Separator: "x"}, `-separator: "x" is none of`)
+	wrong(Options{Decimal: "x"}, `-decimal: "x" is neither`)
+	wrong(Options{Currency: "x"}, `-currency: "x" is not a currency`)
 }
 
 // The gateway takes ids of 128 characters, whatever their bytes.
@@ -165,7 +168,8 @@ func TestLongIDs(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	for _, seed := range []string{"order_id,amount\n1,10.00\n", "\ufefforder_id\n\"a\nb\"\n",
 		"event_id,date,currency\r\nx,2026-01-05,EUR\r\n", "order_id\n\"", "a,b\n", "", "order_id,ORDER_ID\n",
-		"sep=;\norder_id;amount\n1;1.010,00\n", utf16Of(binary.LittleEndian, "Order ID\tBetrag\n1\t$1\n"), "order_id\n\xff",
+		"sep=;\norder_id;amount\n1;1.010,00\n", utf16Of(binary.LittleEndian, "Order ID\tBetrag\n1\t$1\n"),
+		"order_id\n\xff",
 		"order_id|amount\n1|(1 000,00 €)\n", "sep=", "order_id;amount\n1;'-5\n"} {
 		f.Add(seed, "", "")
 	}

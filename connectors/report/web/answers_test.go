@@ -133,7 +133,8 @@ func TestAnswersAsFile(t *testing.T) {
 	const list = "Bestellnummer;Betrag;Datum\n1001;129,90;29.11.2026\n1002;50,00;29.11.2026\n"
 	_, page := r.dispute("acme", "", list, "")
 	for _, want := range []string{"amounts with a decimal comma, as 129,90 in line 2",
-		`<a href="/why?order_id=1001"><code>1001</code></a>`, "Nomura &amp; &lt;Studio&gt;", `value="csv">Answers as CSV`} {
+		`<a href="/why?order_id=1001"><code>1001</code></a>`, "Nomura &amp; &lt;Studio&gt;",
+		`value="csv">Answers as CSV`} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not say %s", want)
 		}
@@ -152,11 +153,13 @@ func TestAnswersAsFile(t *testing.T) {
 		t.Errorf("%q", row)
 	}
 	for _, bad := range []string{list + "1003;ten;\n", "order_id,verdict_here\n1,2\n"} {
-		if code, page := r.dispute("acme", "", bad, "", "as=csv"); code != 400 || !strings.Contains(page, `role="alert"`) {
+		if code, page := r.dispute("acme", "", bad, "", "as=csv"); code != 400 ||
+			!strings.Contains(page, `role="alert"`) {
 			t.Errorf("%q: %d", bad, code)
 		}
 	}
-	if code, page := r.dispute("acme", "", list, "", "decimal=dot"); code != 400 || !strings.Contains(page, "-decimal") {
+	if code, page := r.dispute("acme", "", list, "", "decimal=dot"); code != 400 ||
+		!strings.Contains(page, "-decimal") {
 		t.Errorf("decimal=dot: %d", code)
 	}
 }
