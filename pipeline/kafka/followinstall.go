@@ -136,14 +136,14 @@ func (f *InstallFollower) Changed() <-chan struct{} {
 	return f.changed
 }
 
-// Await waits until topic catalog was read to an end that was listed after t. It returns
-// the error of an attempt that failed after t; the next attempt comes by itself.
+// Await waits until topic catalog was read to an end that was listed at t or later. It
+// returns the error of an attempt that failed since t; the next attempt comes by itself.
 func (f *InstallFollower) Await(ctx context.Context, t time.Time) error {
 	for {
 		f.mu.Lock()
-		reached, changed := f.readTo.After(t), f.changed
+		reached, changed := !f.readTo.Before(t), f.changed
 		var failed error
-		if f.failed != nil && f.failedAt.After(t) {
+		if f.failed != nil && !f.failedAt.Before(t) {
 			failed = f.failed
 		}
 		f.mu.Unlock()
@@ -177,7 +177,7 @@ func (f *InstallFollower) Placement(r *kgo.Record, token string, minted, met tim
 		return Placed
 	// Listed after the record's time, for clocks that differ and requests under way; or
 	// after it was met, however wrong its time is.
-	case readTo.After(r.Timestamp.Add(topic.DeliveryLimit)) || readTo.After(met):
+	case readTo.After(r.Timestamp.Add(topic.DeliveryLimit)) || !readTo.Before(met):
 		return Misplaced
 	}
 	f.ask()
