@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/compose-spec/compose-go/v2/schema"
@@ -48,6 +50,43 @@ type source struct {
 	JSONData  struct{ Username string } `yaml:"jsonData"`
 }
 
+// programDir is where buildPrograms puts our programs. TestMain makes and removes it.
+var programDir string
+
+func TestMain(m *testing.M) {
+	var err error
+	if programDir, err = os.MkdirTemp("", "partners-deploy-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	if err := os.RemoveAll(programDir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(code)
+}
+
+// buildOnce builds our programs, once for all tests.
+var buildOnce = sync.OnceValue(func() error {
+	if out, err := exec.Command("go", "build", "-o", programDir+"/", "github.com/nimriz/partners/cmd/redirector",
+		"github.com/nimriz/partners/cmd/gateway", "github.com/nimriz/partners/cmd/processor",
+		"github.com/nimriz/partners/cmd/sink",
+		"github.com/nimriz/partners/cmd/report", "github.com/nimriz/partners/cmd/export",
+		"github.com/nimriz/partners/cmd/ctl").CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+})
+
+// buildPrograms returns the directory of our programs.
+func buildPrograms(t *testing.T) string {
+	t.Helper()
+	if err := buildOnce(); err != nil {
+		t.Fatalf("building the programs: %v", err)
+	}
+	return programDir
+}
+
 func loadYAML(t *testing.T, file string, into any) {
 	t.Helper()
 	b, err := os.ReadFile(file)
@@ -64,14 +103,7 @@ func loadYAML(t *testing.T, file string, into any) {
 func TestCompose(t *testing.T) {
 	var c composition
 	loadYAML(t, "compose.yaml", &c)
-	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", bin+"/", "github.com/nimriz/partners/cmd/redirector",
-		"github.com/nimriz/partners/cmd/gateway", "github.com/nimriz/partners/cmd/processor",
-		"github.com/nimriz/partners/cmd/sink",
-		"github.com/nimriz/partners/cmd/report", "github.com/nimriz/partners/cmd/export",
-		"github.com/nimriz/partners/cmd/ctl").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	bin := buildPrograms(t)
 	docker, err := os.ReadFile("Dockerfile")
 	if err != nil {
 		t.Fatal(err)
@@ -285,23 +317,32 @@ func checkClickHouseUsers(t *testing.T, c composition, grafana string) {
 // checkFlags checks that a program has the flags of a command line.
 func checkFlags(t *testing.T, where, bin string, command []string) {
 	t.Helper()
-	program, rest := command[0], command[1:]
+	usage := usageOf(t, where, bin, command)
+	for _, word := range command[1:] {
+		if strings.HasPrefix(word, "-") && !hasFlag(usage, word) {
+			t.Errorf("%s: %s has no flag %s", where, command[0], word)
+		}
+	}
+}
+
+// usageOf returns what a program says of its flags, or those of the command of ctl that
+// a command line begins with.
+func usageOf(t *testing.T, where, bin string, command []string) string {
+	t.Helper()
 	help := []string{}
-	for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
-		if !strings.ContainsAny(rest[0], "./") { // a file
-			help = append(help, rest[0])
+	for _, word := range command[1:] {
+		if strings.HasPrefix(word, "-") {
+			break
 		}
-		rest = rest[1:]
+		if regexp.MustCompile(`^[a-z-]+$`).MatchString(word) { // no file, and no placeholder
+			help = append(help, word)
+		}
 	}
-	usage, err := exec.Command(filepath.Join(bin, program), append(help, "-h")...).CombinedOutput()
+	usage, err := exec.Command(filepath.Join(bin, command[0]), append(help, "-h")...).CombinedOutput()
 	if err != nil {
-		t.Errorf("%s: %s %s: %v", where, program, strings.Join(help, " "), err)
+		t.Errorf("%s: %s %s: %v", where, command[0], strings.Join(help, " "), err)
 	}
-	for _, word := range rest {
-		if strings.HasPrefix(word, "-") && !regexp.MustCompile(`(?m)^\s+`+regexp.QuoteMeta(word)+`\b`).Match(usage) {
-			t.Errorf("%s: %s has no flag %s", where, program, word)
-		}
-	}
+	return string(usage)
 }
 
 // checkReadme checks that the flags of the commands in deploy/README.md exist, that all
