@@ -9,7 +9,7 @@
 //	GET  /v1/workspaces/{w}/outcomes[.csv]       the view conversion_rows
 //	GET  /v1/workspaces/{w}/events?event_id=…    verdict and why; also by order_id
 //	GET  /v1/workspaces/{w}/conservation         the view workspace_conservation_days
-//	GET  /v1/workspaces/{w}/coverage             the view token_coverage
+//	GET  /v1/workspaces/{w}/coverage             token_coverage of some days, with the reasons
 //	GET  /v1/workspaces/{w}/statement[.csv]      a month's statement of account
 //	GET  /v1/openapi.json                        all of this as OpenAPI
 //
@@ -21,7 +21,7 @@
 // (ids), type, verdict, review (one or several, with commas) and basis=click,
 // which puts events on the day of their click. clicks=human counts the clicks of people
 // alone in the column clicks; what a person is, connectors/redirect says.
-// Lists take limit (1 to 1000) and cursor.
+// Lists take limit (1 to 1000) and cursor; coverage also q, a part of a link, and sort.
 // Days are those of the workspace's timezone in the newest catalog, or with tz=UTC those
 // of UTC. They are the days of an export, and every answer names their zone.
 //

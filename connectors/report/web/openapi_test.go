@@ -119,6 +119,8 @@ func TestEveryParameterIsDescribed(t *testing.T) {
 		"clicks":   "human",
 		"tz":       "UTC",
 		"limit":    "3",
+		"q":        "s0",
+		"sort":     "clicks",
 		"event_id": "e1",
 		"order_id": "o1",
 		"month":    "2026-03",
