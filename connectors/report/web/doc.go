@@ -1,11 +1,13 @@
 // Package web serves the report over HTTP: pages for people, JSON and CSV for programs.
 //
 //	GET  /                                       the performance page, or a form to sign in
+//	GET  /links                                  what links brought, and why clicks lack tokens
 //	GET  /why?event_id=…                         why an event counts as it does; also by order_id
 //	GET  /statement?month=…                      what stood, what a month changed, what stands
 //	GET  /dispute            POST /dispute       a partner's list of claimed orders
 //	POST /session            POST /session/end   sign in with workspace and reader token, sign out
-//	GET  /v1/workspaces/{w}/performance[.csv]    the view partner_days, with names
+//	GET  /v1/workspaces/{w}/performance[.csv]    the view partner_days, with names; amounts
+//	                                             of the CSV are decimals
 //	GET  /v1/workspaces/{w}/outcomes[.csv]       the view conversion_rows
 //	GET  /v1/workspaces/{w}/events?event_id=…    verdict and why; also by order_id
 //	GET  /v1/workspaces/{w}/conservation         the view workspace_conservation_days
