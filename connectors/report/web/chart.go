@@ -68,7 +68,10 @@ func drawChart(rows []*report.Performance, f report.Filter, width int) *chart {
 		return nil
 	}
 	first, days := chartDays(rows, f)
-	c := &chart{Width: width, Height: chartHeight, Right: width - chartRight, Base: upperBase, Zero: lowerZero, ClickTop: 1, EventTop: 1}
+	c := &chart{
+		Width: width, Height: chartHeight, Right: width - chartRight,
+		Base: upperBase, Zero: lowerZero, ClickTop: 1, EventTop: 1,
+	}
 	byDay := make(map[string]*report.Performance, len(rows))
 	for _, r := range rows {
 		byDay[r.Day] = r

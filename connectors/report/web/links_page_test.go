@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"fmt"
 	"html"
 	"regexp"
@@ -93,9 +94,8 @@ func TestLinksPage(t *testing.T) {
 		"coverage": func(l shownLink) float64 { return l.numbers["Tokens"] },
 	} {
 		links := shownLinks(t, page(march+"&sort="+sort))
-		if len(links) != 25 || value(links[0]) == value(links[24]) || !slices.IsSortedFunc(links, func(a, b shownLink) int {
-			return int(100 * (value(a) - value(b)))
-		}) {
+		order := func(a, b shownLink) int { return cmp.Compare(value(a), value(b)) }
+		if len(links) != 25 || value(links[0]) == value(links[24]) || !slices.IsSortedFunc(links, order) {
 			t.Errorf("sort=%s: %v", sort, links)
 		}
 	}
@@ -174,9 +174,11 @@ func TestPartnerLinkCard(t *testing.T) {
 	if _, _, body := r.get("nocsv", "/?link=l0"); strings.Contains(body, "CSV ready") {
 		t.Error("a workspace without exports has a CSV")
 	}
-	for as, want := range map[string]string{"acme": "<span>Professional plan</span> <span class=\"badge good\">Workspace access on<",
-		"nocsv":    "<span>Enterprise plan</span> <span class=\"badge warn\">Workspace access without exports<",
-		"noexport": "Workspace access without conversion reporting, exports<"} {
+	for as, want := range map[string]string{
+		"acme":     `<span>Professional plan</span> <span class="badge good">Workspace access on<`,
+		"nocsv":    `<span>Enterprise plan</span> <span class="badge warn">Workspace access without exports<`,
+		"noexport": "Workspace access without conversion reporting, exports<",
+	} {
 		if _, _, body := r.get(as, "/"); !strings.Contains(body, want) {
 			t.Errorf("the page of %s does not say %s", as, want)
 		}

@@ -88,7 +88,8 @@ func TestCoverage(t *testing.T) {
 		}
 	}
 	var view []report.Coverage
-	if err := r.conn.Select(t.Context(), &view, "SELECT * FROM token_coverage WHERE workspace_id = 'acme' ORDER BY link_id"); err != nil {
+	if err := r.conn.Select(t.Context(), &view,
+		"SELECT * FROM token_coverage WHERE workspace_id = 'acme' ORDER BY link_id"); err != nil {
 		t.Fatal(err)
 	}
 	if got := list(""); len(view) != 3 || !reflect.DeepEqual(got, view) {

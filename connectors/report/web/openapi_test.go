@@ -160,7 +160,8 @@ func TestEveryParameterIsDescribed(t *testing.T) {
 // What is described with words alone: the columns of a CSV, and the limits.
 func TestColumnsAndLimitsAreDescribed(t *testing.T) {
 	doc := described(t)
-	for path, columns := range map[string][]string{"performance.csv": performanceColumns(), "outcomes.csv": ledger.Names(), "statement.csv": statement.Names()} {
+	for path, columns := range map[string][]string{"performance.csv": performanceColumns(),
+		"outcomes.csv": ledger.Names(), "statement.csv": statement.Names()} {
 		text := *doc.Paths.Find("/v1/workspaces/{workspace}/" + path).Get.Responses.Value("200").Value.Description
 		if !strings.HasSuffix(text, "Columns: "+strings.Join(columns, ", ")+".") {
 			t.Errorf("%s: %s", path, text)

@@ -431,7 +431,8 @@ func (s *Server) fillTopLinks(ctx context.Context, p *performancePage, ws *catal
 		p.Card = newLinkCard(p.Links[0], ws, f)
 	}
 	p.Links = slices.DeleteFunc(p.Links, func(l *linkLine) bool { return l.Clicks+l.Leads+l.Sales == 0 })
-	if best := slices.IndexFunc(p.Links, func(l *linkLine) bool { return l.PartnerID != "" }); p.Card == nil && best >= 0 {
+	best := slices.IndexFunc(p.Links, func(l *linkLine) bool { return l.PartnerID != "" })
+	if p.Card == nil && best >= 0 {
 		p.Card = newLinkCard(p.Links[best], ws, f)
 	}
 	return nil
