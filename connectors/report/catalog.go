@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/schemas/catalog"
@@ -58,14 +59,14 @@ LIMIT 5000`)
 }
 
 // Links returns the workspace's links as of now, by domain and slug, which are their
-// names: at most 5000.
-func (r *Reader) Links(ctx context.Context, workspace string) ([]CatalogName, error) {
+// names: the first so many.
+func (r *Reader) Links(ctx context.Context, workspace string, limit int) ([]CatalogName, error) {
 	return r.readNames(ctx, "links", workspace, `
 SELECT JSONExtractString(json, 'id') AS id, substring(key, 6) AS name
 FROM catalog_now
 WHERE kind = 'link' AND workspace_id = {w:String}
 ORDER BY name, id
-LIMIT 5000`)
+LIMIT `+strconv.Itoa(limit))
 }
 
 func (r *Reader) readNames(ctx context.Context, subject, workspace, query string) (names []CatalogName, err error) {

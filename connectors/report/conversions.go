@@ -125,7 +125,7 @@ FROM conversion_rows
 WHERE ` + c.sql() + `
 ORDER BY ` + order
 	if page.Limit > 0 {
-		query = pageOfConversions(c, selectConversion(), order, page.Limit)
+		query = pageOfConversions(c, selectConversion(), order, page.Limit, 0)
 	}
 	return readRows(ctx, r.conn, "conversions", query, c.args, func(rows *clickhouse.Rows) error {
 		row := newConversion()
@@ -136,12 +136,12 @@ ORDER BY ` + order
 	})
 }
 
-// pageOfConversions is a query for columns of the first rows of conversion_rows. It
-// finds out first which rows these are, from the columns that order and condition need;
-// then it reads the others of these rows alone, and looks up their event ids alone among
-// the reused ones, for which the view reads all of a workspace.
-func pageOfConversions(c *condition, columns, order string, limit int) string {
-	last := order + "\nLIMIT " + strconv.Itoa(limit)
+// pageOfConversions is a query for columns of limit rows of conversion_rows after offset
+// ones. It finds out first which rows these are, from the columns that order and condition
+// need; then it reads the others of these rows alone, and looks up their event ids alone
+// among the reused ones, for which the view reads all of a workspace.
+func pageOfConversions(c *condition, columns, order string, limit, offset int) string {
+	first := order + "\nLIMIT " + strconv.Itoa(limit) + " OFFSET " + strconv.Itoa(offset)
 	keys := strings.Join(conversionOrder, ", ")
 	return `
 WITH
@@ -150,7 +150,7 @@ WITH
 		SELECT ` + keys + `
 		FROM outcomes
 		WHERE ` + c.sql() + `
-		ORDER BY ` + last + `
+		ORDER BY ` + first + `
 	),
 	reused AS
 	(
@@ -263,12 +263,13 @@ func (e *RecentEvent) Beyond() (string, error) {
 	return ledger.FormatDecimal(beyond.Abs()), nil
 }
 
-// RecentEvents returns the newest judged events that f selects, the newest first.
-func (r *Reader) RecentEvents(ctx context.Context, workspace string, f Filter, limit int) (events []*RecentEvent,
-	err error) {
+// RecentEvents returns judged events that f selects, the newest first: at most limit, after
+// the newest offset ones.
+func (r *Reader) RecentEvents(ctx context.Context, workspace string, f Filter, limit, offset int) (
+	events []*RecentEvent, err error) {
 	c := f.ofEvents(workspace)
 	query := pageOfConversions(c, strings.Join(ColumnNames[RecentEvent](), ", "),
-		strings.Join(conversionOrder, " DESC, ")+" DESC", limit)
+		strings.Join(conversionOrder, " DESC, ")+" DESC", limit, offset)
 	err = scanRows(ctx, r.conn, "conversions", query, c.args, func(e *RecentEvent) error {
 		events = append(events, e)
 		return nil

@@ -49,7 +49,7 @@ func readAll(t *testing.T, conn *clickhouse.Conn) (rows, lines []string, recent 
 	}); err != nil {
 		t.Fatal(err)
 	}
-	recent, err := r.RecentEvents(t.Context(), "acme", Filter{}, 10)
+	recent, err := r.RecentEvents(t.Context(), "acme", Filter{}, 10, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +198,7 @@ FROM numbers(41)`); err != nil {
 		if strings.Count(text, "event_id_reused") < 2 || strings.Count(text, `"flags":["too_fast"]`) < 1 {
 			t.Errorf("%s: no reused id, or only such:\n%s", name, text)
 		}
-		recent, err := r.RecentEvents(t.Context(), "acme", f, 100)
+		recent, err := r.RecentEvents(t.Context(), "acme", f, 100, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,7 +24,8 @@
 // # Parts
 //
 // Reader.Performance, Conversions, Conservation and Coverage are lists, by a Filter and
-// a Page of them; their rows are those of the views. The columns of a Conversion are
+// a Page of them; their rows are those of the views. Links is a list of links with all
+// that a page says of them. The columns of a Conversion are
 // those of package ledger.
 //
 // Reader.StatementHead and Accounts are a statement of account: package

@@ -308,26 +308,14 @@ SETTINGS join_use_nulls = 0`, args, each)
 
 // DayTotals returns the sums of each day that f selects, in order. Only Day and the
 // sums are set.
-func (r *Reader) DayTotals(ctx context.Context, workspace string, f Filter) ([]*Performance, error) {
-	return r.totalsBy(ctx, workspace, f, "day", "toString(x.day) AS day")
-}
-
-// LinkTotals returns the sums of each link that f selects, in order. Only LinkID and
-// the sums are set.
-func (r *Reader) LinkTotals(ctx context.Context, workspace string, f Filter) ([]*Performance, error) {
-	return r.totalsBy(ctx, workspace, f, "link_id", "link_id")
-}
-
-func (r *Reader) totalsBy(ctx context.Context, workspace string, f Filter, column, expression string) (
-	rows []*Performance, err error) {
+func (r *Reader) DayTotals(ctx context.Context, workspace string, f Filter) (rows []*Performance, err error) {
 	lines, args := f.linesQuery(workspace)
-	query := `
-SELECT ` + expression + `,
-	` + sumOfLines() + `
-FROM (` + lines + `) AS x
-GROUP BY ` + column + `
-ORDER BY ` + column
-	err = scanRows(ctx, r.conn, "performance", query, args, func(p *Performance) error {
+	err = scanRows(ctx, r.conn, "performance", `
+SELECT toString(x.day) AS day,
+	`+sumOfLines()+`
+FROM (`+lines+`) AS x
+GROUP BY day
+ORDER BY day`, args, func(p *Performance) error {
 		rows = append(rows, p)
 		return nil
 	})

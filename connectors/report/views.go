@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nimriz/partners/schemas/ledger"
@@ -90,47 +89,4 @@ func (r *Reader) TotalConservation(ctx context.Context, workspace string, f Filt
 		return nil
 	})
 	return total, days, err
-}
-
-// Coverage is a row of the view token_coverage: how many clicks of a link carried a
-// token to the merchant.
-type Coverage struct {
-	WorkspaceID string  `ch:"workspace_id" json:"workspace_id"`
-	LinkID      string  `ch:"link_id" json:"link_id"`
-	Domain      string  `ch:"domain" json:"domain"`                   // of the link
-	Slug        string  `ch:"slug" json:"slug"`                       // of the link
-	Clicks      uint64  `ch:"clicks" json:"clicks"`                   // all
-	Tokened     uint64  `ch:"tokened_clicks" json:"tokened_clicks"`   // whose token was appended
-	Coverage    float64 `ch:"coverage" json:"coverage"`               // Tokened / Clicks
-	Withheld    uint64  `ch:"withheld_clicks" json:"withheld_clicks"` // whose token was withheld
-	Off         uint64  `ch:"off_clicks" json:"off_clicks"`           // of links without tracking
-	// clicks without token by token_reason
-	Reasons map[string]uint64 `ch:"reasons" json:"reasons"`
-}
-
-// Key is the row's place in the list, for Page.After.
-func (c *Coverage) Key() []string { return []string{c.LinkID} }
-
-// Coverage calls each for the links of a workspace, in order.
-func (r *Reader) Coverage(ctx context.Context, workspace string, f Filter, page Page,
-	each func(*Coverage) error) error {
-	c := inWorkspace(workspace)
-	if f.Link != "" {
-		c.andArg("link_id = {link:String}", "link", f.Link)
-	}
-	if page.After != nil {
-		if len(page.After) != 1 {
-			return errCursor()
-		}
-		c.andArg("link_id > {a0:String}", "a0", page.After[0])
-	}
-	query := `
-SELECT ` + strings.Join(ColumnNames[Coverage](), ", ") + `
-FROM token_coverage
-WHERE ` + c.sql() + `
-ORDER BY link_id`
-	if page.Limit > 0 {
-		query += "\nLIMIT " + strconv.Itoa(page.Limit)
-	}
-	return scanRows(ctx, r.conn, "token coverage", query, c.args, each)
 }

@@ -98,6 +98,10 @@ func TestAccess(t *testing.T) {
 		"acme":     200,
 	} {
 		code, _, _ := r.get(as, "/why?event_id=e1")
+		if links, _, body := r.get(as, "/links?"+march); links != code && as != "noexport" || strings.Contains(body,
+			"Creator Collective") != (as == "acme") {
+			t.Errorf("/links as %q: %d", as, links)
+		}
 		posted, body := r.dispute(as, "p0", "order_id,amount,currency\no4,10.04,EUR\n", "")
 		if code != want || posted != want || strings.Contains(body, "attributed here") != (as == "acme") {
 			t.Errorf("pages as %q: why %d, dispute %d, want %d", as, code, posted, want)
@@ -285,15 +289,16 @@ func TestUnreadableReaderTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	req.AddCookie(&http.Cookie{Name: cookieName, Value: cookie})
-	if code, h, _ := r.do(req); code != 503 || h.Get("Retry-After") == "" {
-		t.Errorf("with a session: %d", code)
+	if code, h, body := r.do(req); code != 503 || h.Get("Retry-After") == "" || strings.Contains(body, "<nav") {
+		t.Errorf("with a session: %d, or with a menu", code)
 	}
 	form := url.Values{"workspace": {"acme"}, "token": {"secret of acme"}}
 	if req, err = http.NewRequest(http.MethodPost, r.URL+"/session", strings.NewReader(form.Encode())); err != nil {
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	if code, h, body := r.do(req); code != 503 || h.Get("Retry-After") == "" || !strings.Contains(body, "<h1>") {
+	if code, h, body := r.do(req); code != 503 || h.Get("Retry-After") == "" || !strings.Contains(body, "<h1>") ||
+		strings.Contains(body, "<nav") {
 		t.Errorf("signing in: %d %.200s", code, body)
 	}
 }

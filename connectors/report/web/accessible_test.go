@@ -14,8 +14,8 @@ import (
 
 // Every page, also filled with the longest ids, on a phone and on a wide screen, light
 // and dark: fields have labels, headings and landmarks an order, texts a contrast that
-// people see, and nothing is wider than its window. testdata/audit.js looks, in the
-// browser.
+// people see, nothing is wider than its window, and on a phone every page ends.
+// testdata/audit.js looks, in the browser.
 func TestAccessible(t *testing.T) {
 	browse := chromium(t)
 	r := newOwnRig(t)
@@ -29,14 +29,18 @@ func TestAccessible(t *testing.T) {
 			toDateTime64('2026-03-18 12:00:00', 3, 'UTC'), toDateTime64('2026-03-17 12:00:00', 3, 'UTC'), '`+long+`', 'p0', '`+long+`', 3, number, 3, number FROM numbers(8)`); err != nil {
 		t.Fatal(err)
 	}
+	execAll(t, r.conn, manyLinks)
 	pages := map[string]func() string{
-		"performance": func() string { _, _, body := r.get("acme", "/?from=2026-03-01&to=2026-03-20"); return body },
-		"nothing":     func() string { _, _, body := r.get("acme", "/?from=2026-01-01&to=2026-01-02"); return body },
-		"why":         func() string { _, _, body := r.get("acme", "/why"); return body },
-		"why-long":    func() string { _, _, body := r.get("acme", "/why?event_id="+long); return body },
-		"why-refused": func() string { _, _, body := r.get("acme", "/why?event_id=bad"); return body },
-		"why-wrong":   func() string { _, _, body := r.get("acme", "/why?event_id="+long+"W"); return body },
-		"dispute":     func() string { _, _, body := r.get("acme", "/dispute"); return body },
+		"links":         func() string { _, _, body := r.get("acme", "/links?"+march); return body },
+		"links-nothing": func() string { _, _, body := r.get("acme", "/links?q=nowhere"); return body },
+		"links-wrong":   func() string { _, _, body := r.get("acme", "/links?page=x"); return body },
+		"performance":   func() string { _, _, body := r.get("acme", "/?from=2026-03-01&to=2026-03-20"); return body },
+		"nothing":       func() string { _, _, body := r.get("acme", "/?from=2026-01-01&to=2026-01-02"); return body },
+		"why":           func() string { _, _, body := r.get("acme", "/why"); return body },
+		"why-long":      func() string { _, _, body := r.get("acme", "/why?event_id="+long); return body },
+		"why-refused":   func() string { _, _, body := r.get("acme", "/why?event_id=bad"); return body },
+		"why-wrong":     func() string { _, _, body := r.get("acme", "/why?event_id="+long+"W"); return body },
+		"dispute":       func() string { _, _, body := r.get("acme", "/dispute"); return body },
 		"dispute-done": func() string {
 			_, body := r.dispute("acme", "p0", "order_id,amount,currency\no4,10.04,EUR\nnone,5.00,EUR\n"+long+
 				",1234567890.12,EUR\no8,1.00,EUR\n", "")

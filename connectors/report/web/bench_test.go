@@ -295,6 +295,8 @@ func (l *largeLedger) questions() []question {
 	return []question{
 		{name: "page", path: "/" + month},
 		{name: "page-by-click", path: "/" + month + "&basis=click"},
+		{name: "links", path: "/links" + month + "&sort=coverage"},
+		{name: "coverage", path: list + "/coverage" + month + "&sort=withheld_clicks"},
 		{name: "performance", path: list + "/performance" + month},
 		{name: "outcomes", path: list + "/outcomes"},
 		{name: "outcomes-of-a-month", path: list + "/outcomes" + month},

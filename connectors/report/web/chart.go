@@ -11,6 +11,7 @@ import (
 // scale of its own. Coordinates are in the units of its view box.
 type chart struct {
 	Width, Height int    // of the view box
+	Right         int    // x where the lines end
 	Bars          []bar  // one for each day
 	ClickTop      uint64 // the value at the top of the upper scale
 	EventTop      uint64 // the value at the top of the lower scale
@@ -46,7 +47,8 @@ type tick struct {
 }
 
 const (
-	chartWidth  = 960
+	chartWidth  = 700
+	chartNarrow = 340 // on a phone
 	chartHeight = 260
 	chartLeft   = 44 // room for the scales
 	chartRight  = 8
@@ -56,17 +58,20 @@ const (
 	lowerZero   = 216
 	lowerBottom = 236
 	maxDays     = 400
-	maxTicks    = 8
+	tickWidth   = 80 // room for a tick's text
 )
 
 // drawChart lays out a bar for each day from the first to the last of the filter, or of
 // the rows; at most the last maxDays. It returns nil without rows.
-func drawChart(rows []*report.Performance, f report.Filter) *chart {
+func drawChart(rows []*report.Performance, f report.Filter, width int) *chart {
 	if len(rows) == 0 {
 		return nil
 	}
 	first, days := chartDays(rows, f)
-	c := &chart{Width: chartWidth, Height: chartHeight, Base: upperBase, Zero: lowerZero, ClickTop: 1, EventTop: 1}
+	c := &chart{
+		Width: width, Height: chartHeight, Right: width - chartRight,
+		Base: upperBase, Zero: lowerZero, ClickTop: 1, EventTop: 1,
+	}
 	byDay := make(map[string]*report.Performance, len(rows))
 	for _, r := range rows {
 		byDay[r.Day] = r
@@ -75,16 +80,17 @@ func drawChart(rows []*report.Performance, f report.Filter) *chart {
 	}
 	c.ClickTop = roundUp(c.ClickTop)
 	c.EventTop = roundUp(c.EventTop)
-	step := float64(chartWidth-chartLeft-chartRight) / float64(days)
-	width := math.Max(1, math.Min(28, step*0.72))
-	tickEvery := (days + maxTicks - 1) / maxTicks
+	step := float64(width-chartLeft-chartRight) / float64(days)
+	barWidth := math.Max(0.6, math.Min(28, step*0.72))
+	ticks := max(1, (width-chartLeft)/tickWidth)
+	tickEvery := (days + ticks - 1) / ticks
 	for i := range days {
 		at := first.AddDate(0, 0, i)
 		b := bar{
 			Day:   at.Format(time.DateOnly),
 			Label: at.Format("2 Jan"),
-			X:     chartLeft + step*float64(i) + (step-width)/2,
-			W:     width,
+			X:     chartLeft + step*float64(i) + (step-barWidth)/2,
+			W:     barWidth,
 			HitX:  chartLeft + step*float64(i),
 			HitW:  step,
 		}

@@ -148,10 +148,14 @@ func (s *Server) writePerformanceCSV(w http.ResponseWriter, req *http.Request, w
 	if err != nil {
 		return err
 	}
-	header := strings.Join(report.ColumnNames[report.Performance](), ",")
+	header := strings.Join(performanceColumns(), ",")
 	return s.writeCSV(w, req, csvName(ws, "performance", f), header, bom, func(d *download) error {
 		return s.reader.Performance(req.Context(), ws.ID, f, report.Page{}, func(p *report.Performance) error {
-			line, err := csvLine(cellsOf(reflect.ValueOf(p).Elem()))
+			cells, err := performanceCells(p)
+			if err != nil {
+				return err
+			}
+			line, err := csvLine(cells)
 			if err != nil {
 				return err
 			}

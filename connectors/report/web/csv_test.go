@@ -3,6 +3,7 @@ package web
 import (
 	"bytes"
 	"encoding/csv"
+	"fmt"
 	"math/big"
 	"slices"
 	"strings"
@@ -70,11 +71,36 @@ func TestCSV(t *testing.T) {
 		!strings.Contains(body, `"bom"`) {
 		t.Errorf("bom=yes: %d %s", code, body)
 	}
-	_, _, body = r.get("acme", "/v1/workspaces/acme/performance.csv")
-	if records, err := csv.NewReader(strings.NewReader(body)).ReadAll(); err != nil ||
-		!slices.Equal(records[0], report.ColumnNames[report.Performance]()) ||
-		len(records) != 1+len(rowsOf[report.Performance](r, "performance?limit=1000").Rows) {
-		t.Errorf("performance.csv: %v, %d records", err, len(records))
+	checkPerformanceCSV(r)
+}
+
+// checkPerformanceCSV holds performance.csv against the list: the same rows, amounts as
+// decimals with the digits of their currency.
+func checkPerformanceCSV(r *rig) {
+	r.Helper()
+	_, _, body := r.get("acme", "/v1/workspaces/acme/performance.csv")
+	records, err := csv.NewReader(strings.NewReader(body)).ReadAll()
+	rows := rowsOf[report.Performance](r, "performance?limit=1000").Rows
+	if err != nil || len(records) != 1+len(rows) || !slices.Equal(records[0], performanceColumns()) ||
+		slices.Contains(records[0], "exponent") || !slices.Contains(records[0], "standing_amount") {
+		r.Fatalf("performance.csv: %v, %d records of %v", err, len(records), records[0])
+	}
+	digits := map[string]int{"EUR": 2, "USD": 2, "JPY": 0, "": 0}
+	at := func(name string) int { return slices.Index(records[0], name) }
+	for i, p := range rows {
+		rec := records[1+i]
+		for column, minor := range map[string]*big.Int{"gross_amount": p.GrossMinor, "standing_amount": p.StandingMinor,
+			"taken_back_amount": p.TakenBackMinor, "net_amount": p.NetMinor, "reward_amount": p.RewardMinor} {
+			_, fraction, _ := strings.Cut(rec[at(column)], ".")
+			got, ok := new(big.Rat).SetString(rec[at(column)])
+			scale := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(p.Exponent)), nil)
+			if !ok || got.Cmp(new(big.Rat).SetFrac(minor, scale)) != 0 || len(fraction) != digits[p.Currency] {
+				r.Errorf("%s of %s on %s: %q, want %v / %v", column, p.LinkID, p.Day, rec[at(column)], minor, scale)
+			}
+		}
+		if rec[at("currency")] != p.Currency || rec[at("taken_back")] != fmt.Sprint(p.TakenBack) {
+			r.Errorf("%v is not the row of %+v", rec, p)
+		}
 	}
 }
 

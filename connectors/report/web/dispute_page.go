@@ -42,7 +42,7 @@ func (s *Server) serveDisputePage(w http.ResponseWriter, req *http.Request) {
 	if !ok {
 		return
 	}
-	p := &disputePage{head: head{Title: "Check a list of orders", Workspace: ws.Name, Section: "dispute"}}
+	p := &disputePage{head: newHead("Check a list of orders", "dispute", ws)}
 	var err error
 	if p.Partners, err = s.reader.Partners(ctx, ws.ID); err != nil {
 		s.renderError(w, req, err)

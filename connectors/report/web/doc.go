@@ -1,15 +1,17 @@
 // Package web serves the report over HTTP: pages for people, JSON and CSV for programs.
 //
 //	GET  /                                       the performance page, or a form to sign in
+//	GET  /links                                  what links brought, and why clicks lack tokens
 //	GET  /why?event_id=…                         why an event counts as it does; also by order_id
 //	GET  /statement?month=…                      what stood, what a month changed, what stands
 //	GET  /dispute            POST /dispute       a partner's list of claimed orders
 //	POST /session            POST /session/end   sign in with workspace and reader token, sign out
-//	GET  /v1/workspaces/{w}/performance[.csv]    the view partner_days, with names
+//	GET  /v1/workspaces/{w}/performance[.csv]    the view partner_days, with names; amounts
+//	                                             of the CSV are decimals
 //	GET  /v1/workspaces/{w}/outcomes[.csv]       the view conversion_rows
 //	GET  /v1/workspaces/{w}/events?event_id=…    verdict and why; also by order_id
 //	GET  /v1/workspaces/{w}/conservation         the view workspace_conservation_days
-//	GET  /v1/workspaces/{w}/coverage             the view token_coverage
+//	GET  /v1/workspaces/{w}/coverage             token_coverage of some days, with the reasons
 //	GET  /v1/workspaces/{w}/statement[.csv]      a month's statement of account
 //	GET  /v1/openapi.json                        all of this as OpenAPI
 //
@@ -21,7 +23,7 @@
 // (ids), type, verdict, review (one or several, with commas) and basis=click,
 // which puts events on the day of their click. clicks=human counts the clicks of people
 // alone in the column clicks; what a person is, connectors/redirect says.
-// Lists take limit (1 to 1000) and cursor.
+// Lists take limit (1 to 1000) and cursor; coverage also q, a part of a link, and sort.
 // Days are those of the workspace's timezone in the newest catalog, or with tz=UTC those
 // of UTC. They are the days of an export, and every answer names their zone.
 //

@@ -24,8 +24,16 @@ const (
 
 var idText = regexp.MustCompile(`^[^\x00-\x1f\x7f]{1,200}$`)
 
-// parseList reads the parameters of a workspace's list: a filter, limit and cursor.
-func parseList(ws *catalog.Workspace, q url.Values) (f report.Filter, page report.Page, err error) {
+// moreParameters reads a parameter that is none of a filter's, if it knows it.
+type moreParameters func(name, value string) (known bool, err error)
+
+// noMore knows no parameter.
+func noMore(string, string) (known bool, err error) { return false, nil }
+
+// parseList reads the parameters of a workspace's list: a filter, limit and cursor, and
+// what more reads.
+func parseList(ws *catalog.Workspace, q url.Values, more moreParameters) (f report.Filter, page report.Page,
+	err error) {
 	page.Limit = defaultLimit
 	f, err = parseParameters(ws, q, func(name, value string) (known bool, err error) {
 		switch name {
@@ -37,7 +45,7 @@ func parseList(ws *catalog.Workspace, q url.Values) (f report.Filter, page repor
 		case "cursor":
 			page.After, err = decodeCursor(value)
 		default:
-			return false, nil
+			return more(name, value)
 		}
 		return true, err
 	})
@@ -46,14 +54,13 @@ func parseList(ws *catalog.Workspace, q url.Values) (f report.Filter, page repor
 
 // parseFilter reads the parameters of a workspace's page or CSV: a filter alone.
 func parseFilter(ws *catalog.Workspace, q url.Values) (report.Filter, error) {
-	return parseParameters(ws, q, func(string, string) (bool, error) { return false, nil })
+	return parseParameters(ws, q, noMore)
 }
 
 // parseParameters reads a filter. more reads the parameters that are none of a
 // filter's; what it does not know is refused, so that a misspelt parameter does not
 // quietly select everything. Its days are those of the workspace's zone, or of UTC.
-func parseParameters(ws *catalog.Workspace, q url.Values, more func(name, value string) (known bool, err error)) (
-	f report.Filter, err error) {
+func parseParameters(ws *catalog.Workspace, q url.Values, more moreParameters) (f report.Filter, err error) {
 	own, err := report.ZoneOf(ws)
 	if err != nil {
 		return f, err
@@ -165,14 +172,41 @@ func parseWords(name, value string, known []string) ([]string, error) {
 	return words, nil
 }
 
-// refuseFilters refuses filters that a list of all events or clicks cannot answer, so
-// that they do not quietly select everything.
+// parseWord reads one of the words that are known.
+func parseWord[T ~string](name, value string, known []T) (T, error) {
+	if !slices.Contains(known, T(value)) {
+		return "", badParameter(name, "%.40q is not one of %s", value, strings.Join(event.Texts(known), ", "))
+	}
+	return T(value), nil
+}
+
+// parseSearch reads a part of a link's address, or its id.
+func parseSearch(name, value string) (string, error) {
+	value = strings.TrimSpace(value)
+	if value != "" && !idText.MatchString(value) {
+		return "", badParameter(name, "%.40q is neither a part of a link nor an id", value)
+	}
+	return value, nil
+}
+
+// refuseFilters refuses filters that a list of all events cannot answer, so that they do
+// not quietly select everything.
 func refuseFilters(f report.Filter) error {
 	switch {
 	case f.Partner != "":
 		return notFilterable("partner")
 	case f.Program != "":
 		return notFilterable("program")
+	}
+	if err := refuseKinds(f); err != nil {
+		return err
+	}
+	return refuseClicks(f)
+}
+
+// refuseKinds refuses filters of events that a list of clicks cannot answer.
+func refuseKinds(f report.Filter) error {
+	switch {
 	case f.Type != nil:
 		return notFilterable("type")
 	case f.Verdict != nil:
@@ -182,7 +216,7 @@ func refuseFilters(f report.Filter) error {
 	case f.ByClick:
 		return notFilterable("basis")
 	}
-	return refuseClicks(f)
+	return nil
 }
 
 // refuseClicks refuses the choice of clicks where none are counted.

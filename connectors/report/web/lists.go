@@ -59,7 +59,7 @@ func readPage[T any](page report.Page, key func(*T) []string,
 }
 
 func (s *Server) listPerformance(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
-	f, page, err := parseList(ws, req.URL.Query())
+	f, page, err := parseList(ws, req.URL.Query(), noMore)
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (s *Server) listPerformance(w http.ResponseWriter, req *http.Request, ws *c
 }
 
 func (s *Server) listOutcomes(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
-	f, page, err := parseList(ws, req.URL.Query())
+	f, page, err := parseList(ws, req.URL.Query(), noMore)
 	if err == nil {
 		err = refuseClicks(f)
 	}
@@ -92,7 +92,7 @@ func (s *Server) listOutcomes(w http.ResponseWriter, req *http.Request, ws *cata
 }
 
 func (s *Server) listConservation(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
-	f, page, err := parseList(ws, req.URL.Query())
+	f, page, err := parseList(ws, req.URL.Query(), noMore)
 	if err != nil {
 		return err
 	}
@@ -113,29 +113,30 @@ func (s *Server) listConservation(w http.ResponseWriter, req *http.Request, ws *
 }
 
 func (s *Server) listCoverage(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
-	f, page, err := parseList(ws, req.URL.Query())
+	var search string
+	var sort report.CoverageSort
+	f, page, err := parseList(ws, req.URL.Query(), func(name, value string) (known bool, err error) {
+		switch name {
+		case "q":
+			search, err = parseSearch(name, value)
+		case "sort":
+			sort, err = parseWord(name, value, report.CoverageSorts())
+		default:
+			return false, nil
+		}
+		return true, err
+	})
+	if err == nil {
+		err = refuseKinds(f)
+	}
 	if err != nil {
 		return err
 	}
-	if err := refuseFilters(f); err != nil {
-		return err
-	}
-	const noDays = "coverage is of all clicks: it has no days"
-	if !f.From.IsZero() {
-		return &report.BadParameter{Name: "from", Text: noDays}
-	}
-	if !f.To.IsZero() {
-		return &report.BadParameter{Name: "to", Text: noDays}
-	}
-	if req.URL.Query().Get("tz") != "" {
-		return &report.BadParameter{Name: "tz", Text: noDays}
-	}
-	rows, next, err := readPage(page, (*report.Coverage).Key,
-		func(page report.Page, each func(*report.Coverage) error) error {
-			return s.reader.Coverage(req.Context(), ws.ID, f, page, each)
-		})
+	rows, next, err := readPage(page, sort.KeyOf, func(page report.Page, each func(*report.Coverage) error) error {
+		return s.reader.Coverage(req.Context(), ws.ID, f, search, sort, page, each)
+	})
 	if err != nil {
 		return err
 	}
-	return s.writeRows(w, req, "", rows, next)
+	return s.writeRows(w, req, f.Zone.Name(), rows, next)
 }

@@ -2,8 +2,10 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -25,8 +27,11 @@ func TestBadParameters(t *testing.T) {
 		"performance?basis=month": "basis", "events": "event_id", "events?event_id=": "event_id",
 		"events?event_id=a&x=1": "x", "events?event_id=a&order_id=b": "order_id",
 		"events?order_id=a&order_id=b": "order_id", "events?order_id=" + strings.Repeat("a", 129): "order_id",
-		"conservation?partner=p0": "partner", "coverage?from=2026-03-01": "from", "outcomes.csv?limit=3": "limit",
+		"conservation?partner=p0": "partner", "coverage?type=sale": "type", "outcomes.csv?limit=3": "limit",
 		"coverage?cursor=WyJhIiwiYiJd": "cursor", "conservation?cursor=WyJhIl0": "cursor",
+		"coverage?sort=sales": "sort", "coverage?basis=click": "basis", "outcomes?sort=link_id": "sort",
+		// a cursor of the list by its ids
+		"coverage?sort=clicks&cursor=" + encodeCursor([]string{"link_id", "0", "l0"}): "cursor",
 	} {
 		code, h, body := r.get("acme", "/v1/workspaces/acme/"+path)
 		var p problem
@@ -45,7 +50,7 @@ func TestBadParameters(t *testing.T) {
 // Pages of any size are together the whole list, once, in its order.
 func TestPages(t *testing.T) {
 	r := newRig(t)
-	for _, list := range []string{"performance", "outcomes", "conservation", "coverage", "performance?type=sale,lead",
+	for _, list := range []string{"performance", "outcomes", "conservation", "performance?type=sale,lead",
 		"performance?basis=click"} {
 		sep := "?"
 		if strings.Contains(list, "?") {
@@ -65,6 +70,79 @@ func TestPages(t *testing.T) {
 		}
 		if !slices.EqualFunc(whole.Rows, paged, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }) {
 			t.Errorf("%s: %d rows in pages, %d at once", list, len(paged), len(whole.Rows))
+		}
+	}
+}
+
+// Coverage is that of the clicks that the filter selects, with its reasons, in each order
+// and in pages of any size; without a filter it is the view.
+func TestCoverage(t *testing.T) {
+	r := newRig(t)
+	list := func(query string) (rows []report.Coverage) {
+		for next := ""; ; {
+			a := rowsOf[report.Coverage](r, "coverage?limit=2&cursor="+next+"&"+query)
+			rows = append(rows, a.Rows...)
+			if next = a.Next; next == "" {
+				return rows
+			}
+		}
+	}
+	var view []report.Coverage
+	if err := r.conn.Select(t.Context(), &view,
+		"SELECT * FROM token_coverage WHERE workspace_id = 'acme' ORDER BY link_id"); err != nil {
+		t.Fatal(err)
+	}
+	if got := list(""); len(view) != 3 || !reflect.DeepEqual(got, view) {
+		t.Errorf("without a filter:\n got %+v\nwant %+v", got, view)
+	}
+	// Click n is in hour n, on link n % 3; every seventh is withheld, n % 5 = 0 is globex's.
+	for query, selects := range map[string]func(n int) bool{
+		"from=2026-03-04&to=2026-03-05":         func(n int) bool { return n >= 60 && n < 108 },
+		"from=2026-03-04&to=2026-03-05&tz=UTC":  func(n int) bool { return n >= 60 && n < 108 },
+		"partner=p1&to=2026-03-05":              func(n int) bool { return n < 108 && n%2 == 1 },
+		"program=g0":                            func(n int) bool { return n%2 == 0 },
+		"clicks=human":                          func(n int) bool { return n%10 != 2 },
+		"q=GO.ACME.com/S1":                      func(n int) bool { return n%3 == 1 },
+		"q=l2":                                  func(n int) bool { return n%3 == 2 },
+		"link=l0&from=2026-03-10&to=2026-03-10": func(n int) bool { return n%3 == 0 && n >= 204 && n < 228 },
+		"q=nowhere&from=2026-03-01&sort=clicks": func(int) bool { return false },
+		"from=2027-01-01&sort=coverage&q=acme":  func(int) bool { return false },
+	} {
+		want := map[string]report.Coverage{}
+		for n := range 300 {
+			if n%5 == 0 || !selects(n) {
+				continue
+			}
+			c := want[fmt.Sprint("l", n%3)]
+			c.Clicks++
+			if n%7 == 0 {
+				c.Withheld++
+			}
+			want[fmt.Sprint("l", n%3)] = c
+		}
+		got := list(query)
+		for _, c := range got {
+			w := want[c.LinkID]
+			if c.Clicks != w.Clicks || c.Withheld != w.Withheld || c.Tokened != w.Clicks-w.Withheld ||
+				c.Reasons["signed_url"] != w.Withheld {
+				t.Errorf("%s: %+v, want %d clicks, %d withheld", query, c, w.Clicks, w.Withheld)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("%s: %d links, want %d", query, len(got), len(want))
+		}
+	}
+	for sort, value := range map[string]func(report.Coverage) float64{ // the smallest first
+		"link_id":         func(report.Coverage) float64 { return 0 },
+		"clicks":          func(c report.Coverage) float64 { return -float64(c.Clicks) },
+		"coverage":        func(c report.Coverage) float64 { return c.Coverage },
+		"withheld_clicks": func(c report.Coverage) float64 { return -float64(c.Withheld) },
+	} {
+		rows := list("from=2026-03-02&to=2026-03-03&sort=" + sort)
+		if len(rows) != 3 || !slices.IsSortedFunc(rows, func(a, b report.Coverage) int {
+			return cmp.Or(cmp.Compare(value(a), value(b)), cmp.Compare(a.LinkID, b.LinkID))
+		}) {
+			t.Errorf("sort=%s: %+v", sort, rows)
 		}
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
-	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/ledger"
 	"github.com/nimriz/partners/schemas/openapi"
@@ -119,6 +118,8 @@ func TestEveryParameterIsDescribed(t *testing.T) {
 		"clicks":   "human",
 		"tz":       "UTC",
 		"limit":    "3",
+		"q":        "s0",
+		"sort":     "clicks",
 		"event_id": "e1",
 		"order_id": "o1",
 		"month":    "2026-03",
@@ -159,7 +160,7 @@ func TestEveryParameterIsDescribed(t *testing.T) {
 // What is described with words alone: the columns of a CSV, and the limits.
 func TestColumnsAndLimitsAreDescribed(t *testing.T) {
 	doc := described(t)
-	for path, columns := range map[string][]string{"performance.csv": report.ColumnNames[report.Performance](),
+	for path, columns := range map[string][]string{"performance.csv": performanceColumns(),
 		"outcomes.csv": ledger.Names(), "statement.csv": statement.Names()} {
 		text := *doc.Paths.Find("/v1/workspaces/{workspace}/" + path).Get.Responses.Value("200").Value.Description
 		if !strings.HasSuffix(text, "Columns: "+strings.Join(columns, ", ")+".") {

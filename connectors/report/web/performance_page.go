@@ -17,28 +17,32 @@ import (
 )
 
 const (
-	topLinks   = 10  // that a page lists
-	pageEvents = 100 // that a page lists
-	pageDays   = 30  // that a page is about unless the filter says otherwise
+	topLinks     = 10  // that a page lists
+	partnersPage = 25  // partners of a page, each once in each of its programs
+	eventsPage   = 25  // events of a page
+	pageDays     = 30  // that a page is about unless the filter says otherwise
+	linkChoices  = 200 // of a form; where there are more, the page of links finds them
 )
 
 type performancePage struct {
 	head
+	zones
 	From, To   string              // days; empty: without end
-	Zone       string              // of all days and times
-	OwnZone    string              // the workspace's now; empty: Zone is it
-	Zones      []option            // of the form; nil: there is one only
 	Choices    []choice            // of the form
 	Basis      string              // event or click
 	People     bool                // only people's clicks are counted
 	Error      string              // of a parameter; the page then shows the default
-	Partners   []partnerLine       // the most sales first
+	Partners   []partnerLine       // of this page of them, the most sales first
+	PartnerNav *pager              // nil: all partners are on this page
 	Total      partnerLine         // of all partners
 	NoRows     bool                // no partner has clicks or events
 	Days       *chart              // nil: no rows
-	Links      []linkLine          // the most sales first
-	Events     []*eventLine        // the newest first
-	MoreEvents bool                // there are more than these
+	Narrow     *chart              // the same for a phone
+	Card       *linkCard           // nil: no link has clicks or events
+	Links      []*linkLine         // the most sales first
+	AllLinks   string              // the page of links, for the same days
+	Events     []*eventLine        // of this page of them, the newest first
+	EventNav   *pager              // nil: all events are on this page
 	ShowEvents bool                // the workspace has conversion reporting
 	CanExport  bool                // the workspace has exports
 	CSV        string              // link to the performance as a file
@@ -48,6 +52,13 @@ type performancePage struct {
 	Diagnosis  *report.Diagnosis   // why there is nothing; nil: there is something
 	Ledger     ledger.Conservation // of the days that the page is about
 	LedgerDays int                 // that have events
+}
+
+// zones say whose days a page has.
+type zones struct {
+	Zone    string   // of all days and times
+	OwnZone string   // the workspace's now; empty: Zone is it
+	Zones   []option // of the form; nil: there is one only
 }
 
 type option struct {
@@ -75,15 +86,17 @@ type partnerLine struct {
 	Rate     string      // sales of clicks, in percent
 	Coverage string      // clicks with a token, in percent
 	Share    int         // of the largest partner's clicks, in percent
+	Href     string      // the report of this partner in this program
 }
 
 // LostReversals are reversals that took something back.
 func (l *partnerLine) LostReversals() uint64 { return l.Reversals - min(l.Reversals, l.GivenBack) }
 
-type linkLine struct {
-	report.Counts
-	Name     string
-	Coverage string // clicks with a token, in percent
+// linkCard is the link that the page is about, or the one with the most sales.
+type linkCard struct {
+	*linkLine
+	Chosen bool   // the filter names it
+	CSV    string // link to its events as a file; empty: the workspace has no exports
 }
 
 // eventLine is an event with what took back from it below.
@@ -107,70 +120,90 @@ func (s *Server) servePerformancePage(w http.ResponseWriter, req *http.Request) 
 	if !ok {
 		return
 	}
-	p := &performancePage{
-		head:  head{Title: "Partner performance", Workspace: ws.Name, Section: "performance"},
-		Basis: "event",
-	}
-	f, err := parseFilter(ws, req.URL.Query())
+	p := &performancePage{head: newHead("Partner performance", "performance", ws), Basis: "event"}
+	f, numbers, err := parsePerformancePage(ws, req.URL.Query())
 	var bad *report.BadParameter
 	code := http.StatusOK
 	if errors.As(err, &bad) {
 		code = http.StatusBadRequest
 		p.Error = bad.Error()
-		f, err = parseFilter(ws, nil)
+		f, numbers, err = parsePerformancePage(ws, nil)
+	}
+	if err == nil {
+		err = s.fillPerformance(ctx, p, ws, s.withDays(f), numbers)
 	}
 	if err != nil {
-		s.renderError(w, req, err)
-		return
-	}
-	if f.From.IsZero() && f.To.IsZero() {
-		f.To = f.Zone.DayOf(s.now())
-		f.From = f.To.AddDate(0, 0, 1-pageDays)
-	}
-	if err := s.fillPerformance(ctx, p, ws, f); err != nil {
 		s.renderError(w, req, err)
 		return
 	}
 	s.renderPage(w, code, "performance", p)
 }
 
+// PartnerPager is the pager of the partners.
+func (p *performancePage) PartnerPager() labelledPager {
+	return labelledPager{"Pages of partners", p.PartnerNav}
+}
+
+// EventPager is the pager of the judged events.
+func (p *performancePage) EventPager() labelledPager {
+	return labelledPager{"Pages of events", p.EventNav}
+}
+
+// pageNumbers are the pages of the lists of the performance page, from 1.
+type pageNumbers struct{ partners, events int }
+
+func parsePerformancePage(ws *catalog.Workspace, q url.Values) (f report.Filter, n pageNumbers, err error) {
+	n = pageNumbers{1, 1}
+	f, err = parseParameters(ws, q, func(name, value string) (known bool, err error) {
+		switch name {
+		case "partner_page":
+			n.partners, err = parsePageNumber(name, value)
+		case "event_page":
+			n.events, err = parsePageNumber(name, value)
+		default:
+			return false, nil
+		}
+		return true, err
+	})
+	return f, n, err
+}
+
+// withDays selects the last days where a filter of a page has none.
+func (s *Server) withDays(f report.Filter) report.Filter {
+	if f.From.IsZero() && f.To.IsZero() {
+		f.To = f.Zone.DayOf(s.now())
+		f.From = f.To.AddDate(0, 0, 1-pageDays)
+	}
+	return f
+}
+
 // fillPerformance fills the page with what f selects.
-func (s *Server) fillPerformance(ctx context.Context, p *performancePage, ws *catalog.Workspace, f report.Filter) (
-	err error) {
+func (s *Server) fillPerformance(ctx context.Context, p *performancePage, ws *catalog.Workspace, f report.Filter,
+	numbers pageNumbers) (err error) {
 	if err := p.setZones(ws, f); err != nil {
 		return err
 	}
 	p.setLinks(ws, f)
-	links, err := s.reader.Links(ctx, ws.ID)
-	if err != nil {
+	if p.Choices, err = s.readChoices(ctx, ws.ID, f); err != nil {
 		return err
 	}
-	if p.Choices, err = s.readChoices(ctx, ws.ID, f, links); err != nil {
-		return err
-	}
-	if err := s.fillPartners(ctx, p, ws.ID, f); err != nil {
+	if err := s.fillPartners(ctx, p, ws.ID, f, numbers.partners); err != nil {
 		return err
 	}
 	days, err := s.reader.DayTotals(ctx, ws.ID, f)
 	if err != nil {
 		return err
 	}
-	p.Days = drawChart(days, f)
-	if p.Links, err = s.readTopLinks(ctx, ws.ID, f, links); err != nil {
+	p.Days = drawChart(days, f, chartWidth)
+	p.Narrow = drawChart(days, f, chartNarrow)
+	if err := s.fillTopLinks(ctx, p, ws, f); err != nil {
 		return err
 	}
 	if f.People {
 		p.hideCoverage()
 	}
 	if p.ShowEvents {
-		events, err := s.reader.RecentEvents(ctx, ws.ID, f, pageEvents+1)
-		if err != nil {
-			return err
-		}
-		if p.MoreEvents = len(events) > pageEvents; p.MoreEvents {
-			events = events[:pageEvents]
-		}
-		if p.Events, err = arrangeEvents(events, f.Zone); err != nil {
+		if err := s.fillEvents(ctx, p, ws.ID, f, numbers.events); err != nil {
 			return err
 		}
 	}
@@ -181,14 +214,28 @@ func (s *Server) fillPerformance(ctx context.Context, p *performancePage, ws *ca
 	if p.Ledger, p.LedgerDays, err = s.reader.TotalConservation(ctx, ws.ID, f); err != nil {
 		return err
 	}
-	if p.NoRows = len(p.Partners) == 0; p.NoRows || p.Total.Leads+p.Total.Sales == 0 {
+	if p.NoRows = p.Total.Counts == (report.Counts{}); p.NoRows || p.Total.Leads+p.Total.Sales == 0 {
 		p.Diagnosis, err = s.reader.Diagnose(ctx, ws.ID, f)
 	}
 	return err
 }
 
+// fillEvents fills in one page of the judged events.
+func (s *Server) fillEvents(ctx context.Context, p *performancePage, workspace string, f report.Filter,
+	number int) error {
+	events, err := s.reader.RecentEvents(ctx, workspace, f, eventsPage+1, (number-1)*eventsPage)
+	if err != nil {
+		return err
+	}
+	more := len(events) > eventsPage
+	events = events[:min(len(events), eventsPage)]
+	p.EventNav = newPager("/", filterValues(f), "event_page", "events", number, eventsPage, len(events), more)
+	p.Events, err = arrangeEvents(events, f.Zone)
+	return err
+}
+
 // setZones fills in whose days the page has, and the choice of others.
-func (p *performancePage) setZones(ws *catalog.Workspace, f report.Filter) error {
+func (p *zones) setZones(ws *catalog.Workspace, f report.Filter) error {
 	own, err := report.ZoneOf(ws)
 	if err != nil {
 		return err
@@ -219,20 +266,40 @@ func (p *performancePage) setLinks(ws *catalog.Workspace, f report.Filter) {
 	p.CSV = lists + "/performance.csv?" + query.Encode()
 	query.Del("clicks")
 	p.Rows = lists + "/outcomes.csv?" + query.Encode()
+	p.AllLinks = "/links?" + linksValues(f).Encode()
 	p.CanExport = ws.Access.Exports
 	p.ShowEvents = ws.Access.ConversionReporting
 }
 
+// linksValues are the parameters of the page of links for what a filter selects.
+func linksValues(f report.Filter) url.Values {
+	f.Link = ""
+	f.Type, f.Verdict, f.Review = nil, nil, nil
+	return filterValues(f)
+}
+
+// readOwners returns the workspace's partners and programs.
+func (s *Server) readOwners(ctx context.Context, workspace string) (partners, programs []report.CatalogName,
+	err error) {
+	if partners, err = s.reader.Partners(ctx, workspace); err != nil {
+		return nil, nil, err
+	}
+	programs, err = s.reader.Programs(ctx, workspace)
+	return partners, programs, err
+}
+
 // readChoices returns the fields of the form, with what the workspace has now.
-func (s *Server) readChoices(ctx context.Context, workspace string, f report.Filter, links []report.CatalogName) (
-	[]choice, error) {
-	partners, err := s.reader.Partners(ctx, workspace)
+func (s *Server) readChoices(ctx context.Context, workspace string, f report.Filter) ([]choice, error) {
+	partners, programs, err := s.readOwners(ctx, workspace)
 	if err != nil {
 		return nil, err
 	}
-	programs, err := s.reader.Programs(ctx, workspace)
+	links, err := s.reader.Links(ctx, workspace, linkChoices+1)
 	if err != nil {
 		return nil, err
+	}
+	if len(links) > linkChoices {
+		links = slices.DeleteFunc(links, func(l report.CatalogName) bool { return l.ID != f.Link })
 	}
 	return []choice{
 		chooseName("partner", "Partner", "All partners", f.Partner, partners),
@@ -273,8 +340,10 @@ func chooseWord(name, label, all string, selected, list []string) choice {
 	return c
 }
 
-// fillPartners fills in the partners, each in each of its programs, and the total.
-func (s *Server) fillPartners(ctx context.Context, p *performancePage, workspace string, f report.Filter) error {
+// fillPartners fills in one page of the partners, each in each of its programs, and the
+// total.
+func (s *Server) fillPartners(ctx context.Context, p *performancePage, workspace string, f report.Filter,
+	number int) error {
 	type key struct{ partner, program string }
 	lines := map[key]*partnerLine{}
 	money := map[key]moneyTotals{}
@@ -303,6 +372,9 @@ func (s *Server) fillPartners(ctx context.Context, p *performancePage, workspace
 	for _, k := range order {
 		lines[k].finish(money[k])
 		lines[k].Share = int(100 * lines[k].Clicks / largest)
+		own := f
+		own.Partner, own.Program = k.partner, cmp.Or(k.program, f.Program)
+		lines[k].Href = "/?" + filterValues(own).Encode()
 		p.Partners = append(p.Partners, *lines[k])
 	}
 	p.Total.finish(total)
@@ -310,6 +382,14 @@ func (s *Server) fillPartners(ctx context.Context, p *performancePage, workspace
 		return cmp.Or(cmp.Compare(b.Sales, a.Sales), cmp.Compare(b.Clicks, a.Clicks),
 			cmp.Compare(a.PartnerName, b.PartnerName))
 	})
+	all := len(p.Partners)
+	first := min((number-1)*partnersPage, all)
+	p.Partners = p.Partners[first:min(first+partnersPage, all)]
+	p.PartnerNav = newPager("/", filterValues(f), "partner_page", "partners", number, partnersPage, len(p.Partners),
+		first+partnersPage < all)
+	if p.PartnerNav != nil {
+		p.PartnerNav.All = uint64(all)
+	}
 	return nil
 }
 
@@ -339,32 +419,39 @@ func (p *performancePage) hideCoverage() {
 	for i := range p.Partners {
 		p.Partners[i].Coverage = p.Total.Coverage
 	}
-	for i := range p.Links {
-		p.Links[i].Coverage = p.Total.Coverage
-	}
 }
 
-// readTopLinks returns the links with the most sales, leads and clicks.
-func (s *Server) readTopLinks(ctx context.Context, workspace string, f report.Filter, names []report.CatalogName) (
-	out []linkLine, err error) {
-	rows, err := s.reader.LinkTotals(ctx, workspace, f)
+// fillTopLinks fills in the links with the most sales, leads and clicks, and the card.
+func (s *Server) fillTopLinks(ctx context.Context, p *performancePage, ws *catalog.Workspace, f report.Filter) (
+	err error) {
+	p.Links, err = s.readLinks(ctx, ws.ID, f, report.LinkQuery{Sort: report.LinksBySales, Limit: topLinks})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	slices.SortStableFunc(rows, func(a, b *report.Performance) int {
-		return cmp.Or(cmp.Compare(b.Sales, a.Sales), cmp.Compare(b.Leads, a.Leads), cmp.Compare(b.Clicks, a.Clicks))
-	})
-	for _, row := range rows[:min(len(rows), topLinks)] {
-		if row.LinkID == "" {
-			continue
-		}
-		name := row.LinkID
-		if i := slices.IndexFunc(names, func(n report.CatalogName) bool { return n.ID == row.LinkID }); i >= 0 {
-			name = names[i].Name
-		}
-		out = append(out, linkLine{row.Counts, name, formatPercent(row.TokenedClicks, row.Clicks)})
+	if f.Link != "" && len(p.Links) > 0 {
+		p.Card = newLinkCard(p.Links[0], ws, f)
 	}
-	return out, nil
+	p.Links = slices.DeleteFunc(p.Links, func(l *linkLine) bool { return l.Clicks+l.Leads+l.Sales == 0 })
+	best := slices.IndexFunc(p.Links, func(l *linkLine) bool { return l.PartnerID != "" })
+	if p.Card == nil && best >= 0 {
+		p.Card = newLinkCard(p.Links[best], ws, f)
+	}
+	return nil
+}
+
+func newLinkCard(line *linkLine, ws *catalog.Workspace, f report.Filter) *linkCard {
+	card := &linkCard{linkLine: line, Chosen: f.Link != ""}
+	f.Link = line.LinkID
+	query := filterValues(f)
+	list := "performance"
+	if ws.Access.ConversionReporting {
+		list = "outcomes"
+		query.Del("clicks")
+	}
+	if ws.Access.Exports {
+		card.CSV = "/v1/workspaces/" + url.PathEscape(ws.ID) + "/" + list + ".csv?" + query.Encode()
+	}
+	return card
 }
 
 // arrangeEvents puts each negative below its parent if that is among them. events are

@@ -63,6 +63,7 @@ func New(conn *clickhouse.Conn, tokens *ReaderTokens, proxies *forwarded.Proxies
 func (s *Server) routes() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
 		"GET /{$}":                               s.servePerformancePage,
+		"GET /links":                             s.serveLinksPage,
 		"GET /why":                               s.serveWhyPage,
 		"GET /statement":                         s.serveStatementPage,
 		"GET /dispute":                           s.serveDisputePage,

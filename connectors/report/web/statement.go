@@ -31,7 +31,7 @@ func parseStatement(ws *catalog.Workspace, q url.Values, beside ...string) (f re
 	}
 	rest := maps.Clone(q)
 	delete(rest, "month")
-	filter, page, err := parseList(ws, rest)
+	filter, page, err := parseList(ws, rest, noMore)
 	if err != nil {
 		return f, page, err
 	}

@@ -71,7 +71,7 @@ func (s *Server) serveStatementPage(w http.ResponseWriter, req *http.Request) {
 	if !ok {
 		return
 	}
-	p := &statementPage{head: head{Title: "Statement of account", Workspace: ws.Name, Section: "statement"}}
+	p := &statementPage{head: newHead("Statement of account", "statement", ws)}
 	code, err := s.fillStatement(ctx, p, ws, req.URL.Query())
 	if err != nil {
 		s.renderError(w, req, err)
@@ -168,11 +168,7 @@ func (p *statementPage) setHead(h statement.Head, zone calendar.Zone) {
 
 func (s *Server) readStatementChoices(ctx context.Context, workspace string, f report.StatementFilter) ([]choice,
 	error) {
-	partners, err := s.reader.Partners(ctx, workspace)
-	if err != nil {
-		return nil, err
-	}
-	programs, err := s.reader.Programs(ctx, workspace)
+	partners, programs, err := s.readOwners(ctx, workspace)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"embed"
 	"encoding/base64"
@@ -36,6 +37,7 @@ var templates = sync.OnceValue(func() *template.Template {
 		"quote":       strconv.Quote,
 		"eventReason": report.ReasonWords,
 		"tokenReason": report.TokenWords,
+		"join":        strings.Join,
 		"indent":      func(depth int) []int { return make([]int, min(depth, 12)) },
 	}).ParseFS(pageFiles, "pages/*.html"))
 })
@@ -79,9 +81,26 @@ type page interface {
 
 type head struct {
 	Title     string
-	Nonce     string // of the style that this answer may have
-	Workspace string // its name; empty without a session
-	Section   string // of the navigation
+	Nonce     string   // of the style that this answer may have
+	Workspace string   // its name; empty without a session
+	Section   string   // of the navigation
+	Plan      string   // of the workspace
+	Lacks     []string // features that are not switched on for it
+}
+
+// newHead is the head of a page of a section, for a workspace's reader.
+func newHead(title, section string, ws *catalog.Workspace) head {
+	h := head{Title: title, Section: section, Workspace: cmp.Or(ws.Name, ws.ID), Plan: ws.Plan}
+	if !ws.Access.ConversionTracking {
+		h.Lacks = append(h.Lacks, "conversion tracking")
+	}
+	if !ws.Access.ConversionReporting {
+		h.Lacks = append(h.Lacks, "conversion reporting")
+	}
+	if !ws.Access.Exports {
+		h.Lacks = append(h.Lacks, "exports")
+	}
+	return h
 }
 
 func (h *head) setNonce(n string) { h.Nonce = n }
@@ -139,12 +158,17 @@ func (s *Server) admitVisitor(w http.ResponseWriter, req *http.Request, title st
 	return nil, false
 }
 
-// renderError shows that a page cannot be shown.
+// renderError shows that a page cannot be shown: to a reader who is signed in below the
+// menu, to others without.
 func (s *Server) renderError(w http.ResponseWriter, req *http.Request, err error) {
 	p := s.toProblem(req, err)
 	setRetryAfter(w, p)
+	h := head{Title: "Not now"}
+	if token, err := s.tokens.authenticate(req, s.now()); err == nil {
+		h.Workspace = token.workspace
+	}
 	s.renderPage(w, p.Status, "message", &messagePage{
-		head:    head{Title: "Not now", Workspace: " "},
+		head:    h,
 		Heading: "This report cannot be shown now",
 		Text:    p.Detail,
 	})

@@ -48,7 +48,7 @@ func (s *Server) serveWhyPage(w http.ResponseWriter, req *http.Request) {
 	}
 	q := req.URL.Query()
 	p := &whyPage{
-		head:    head{Title: "Why an event counts as it does", Workspace: ws.Name, Section: "why"},
+		head:    newHead("Why an event counts as it does", "why", ws),
 		EventID: strings.TrimSpace(q.Get("event_id")),
 		OrderID: strings.TrimSpace(q.Get("order_id")),
 	}

@@ -67,6 +67,11 @@
     say('the page is ' + wide + ' px wider than its window');
     for (const el of all('main *')) if (el.getBoundingClientRect().right > innerWidth + 1 && !el.closest('.scroll')) { say('it sticks out', el); break; }
   }
+  // A page ends on a phone: its lists have pages, and fold.
+  const most = 10000;
+  if (innerWidth < 720 && document.documentElement.scrollHeight > most) say('the page is ' + document.documentElement.scrollHeight + ' px tall on a phone, of ' + most);
+  for (const el of all('.scroll')) if (innerWidth < 720 && el.scrollWidth > el.clientWidth && !el.closest('details')) say('a table to scroll sideways on a phone', el);
+
   const said = { page: document.title, width: innerWidth, dark: matchMedia('(prefers-color-scheme: dark)').matches, wrong: [...new Set(wrong)] };
   parent.document.getElementById('said').append(JSON.stringify(said).replace(/[<>&]/g, ' ') + '\n');
 })();
