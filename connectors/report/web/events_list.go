@@ -115,23 +115,19 @@ func (s *Server) listEvents(w http.ResponseWriter, req *http.Request, ws *catalo
 		return badParameter("event_id", "required, or order_id: the id of an event or order, at most %d characters",
 			maxID)
 	}
+	asOf, err := s.readAsOf(req) // before the rows: all that was joined by then is among them
+	if err != nil {
+		return err
+	}
 	answer, err := s.reader.Why(req.Context(), ws.ID, column, key)
 	if err != nil {
 		return err
 	}
-	a, err := s.newEventsAnswer(req, answer)
-	if err != nil {
-		return err
-	}
 	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(a)
+	return json.NewEncoder(w).Encode(newEventsAnswer(asOf, answer))
 }
 
-func (s *Server) newEventsAnswer(req *http.Request, answer *report.Answer) (*eventsAnswer, error) {
-	asOf, err := s.readAsOf(req)
-	if err != nil {
-		return nil, err
-	}
+func newEventsAnswer(asOf *time.Time, answer *report.Answer) *eventsAnswer {
 	rows := []eventRow{}
 	for _, record := range answer.Records {
 		rows = append(rows, newEventRow(record))
@@ -156,7 +152,7 @@ func (s *Server) newEventsAnswer(req *http.Request, answer *report.Answer) (*eve
 		}
 		a.Counted = append(a.Counted, row)
 	}
-	return a, nil
+	return a
 }
 
 func newRefusedRow(r *report.Refusal) eventRow {

@@ -18,12 +18,9 @@ type rowsAnswer struct {
 }
 
 // writeRows answers with rows. zone is that of their days, "" if there are none; next is
-// the key of the last row if there are more.
-func (s *Server) writeRows(w http.ResponseWriter, req *http.Request, zone string, rows any, next []string) error {
-	asOf, err := s.readAsOf(req)
-	if err != nil {
-		return err
-	}
+// the key of the last row if there are more. asOf was read before the rows: all that was
+// joined by then is among them.
+func writeRows(w http.ResponseWriter, zone string, asOf *time.Time, rows any, next []string) error {
 	a := rowsAnswer{Rows: rows, Zone: zone, AsOf: asOf}
 	if next != nil {
 		a.Next = encodeCursor(next)
@@ -63,6 +60,10 @@ func (s *Server) listPerformance(w http.ResponseWriter, req *http.Request, ws *c
 	if err != nil {
 		return err
 	}
+	asOf, err := s.readAsOf(req)
+	if err != nil {
+		return err
+	}
 	rows, next, err := readPage(page, (*report.Performance).Key,
 		func(page report.Page, each func(*report.Performance) error) error {
 			return s.reader.Performance(req.Context(), ws.ID, f, page, each)
@@ -70,7 +71,7 @@ func (s *Server) listPerformance(w http.ResponseWriter, req *http.Request, ws *c
 	if err != nil {
 		return err
 	}
-	return s.writeRows(w, req, f.Zone.Name(), rows, next)
+	return writeRows(w, f.Zone.Name(), asOf, rows, next)
 }
 
 func (s *Server) listOutcomes(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
@@ -81,6 +82,10 @@ func (s *Server) listOutcomes(w http.ResponseWriter, req *http.Request, ws *cata
 	if err != nil {
 		return err
 	}
+	asOf, err := s.readAsOf(req)
+	if err != nil {
+		return err
+	}
 	rows, next, err := readPage(page, (*report.Conversion).Key,
 		func(page report.Page, each func(*report.Conversion) error) error {
 			return s.reader.Conversions(req.Context(), ws.ID, f, page, each)
@@ -88,7 +93,7 @@ func (s *Server) listOutcomes(w http.ResponseWriter, req *http.Request, ws *cata
 	if err != nil {
 		return err
 	}
-	return s.writeRows(w, req, f.Zone.Name(), rows, next)
+	return writeRows(w, f.Zone.Name(), asOf, rows, next)
 }
 
 func (s *Server) listConservation(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
@@ -102,6 +107,10 @@ func (s *Server) listConservation(w http.ResponseWriter, req *http.Request, ws *
 	if f.Link != "" {
 		return notFilterable("link")
 	}
+	asOf, err := s.readAsOf(req)
+	if err != nil {
+		return err
+	}
 	rows, next, err := readPage(page, (*report.Conservation).Key,
 		func(page report.Page, each func(*report.Conservation) error) error {
 			return s.reader.Conservation(req.Context(), ws.ID, f, page, each)
@@ -109,7 +118,7 @@ func (s *Server) listConservation(w http.ResponseWriter, req *http.Request, ws *
 	if err != nil {
 		return err
 	}
-	return s.writeRows(w, req, f.Zone.Name(), rows, next)
+	return writeRows(w, f.Zone.Name(), asOf, rows, next)
 }
 
 func (s *Server) listCoverage(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
@@ -132,11 +141,15 @@ func (s *Server) listCoverage(w http.ResponseWriter, req *http.Request, ws *cata
 	if err != nil {
 		return err
 	}
+	asOf, err := s.readAsOf(req)
+	if err != nil {
+		return err
+	}
 	rows, next, err := readPage(page, sort.KeyOf, func(page report.Page, each func(*report.Coverage) error) error {
 		return s.reader.Coverage(req.Context(), ws.ID, f, search, sort, page, each)
 	})
 	if err != nil {
 		return err
 	}
-	return s.writeRows(w, req, f.Zone.Name(), rows, next)
+	return writeRows(w, f.Zone.Name(), asOf, rows, next)
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/schemas/calendar"
 	"github.com/nimriz/partners/schemas/catalog"
@@ -184,35 +186,36 @@ func (s *Server) fillPerformance(ctx context.Context, p *performancePage, ws *ca
 		return err
 	}
 	p.setLinks(ws, f)
-	if p.Choices, err = s.readChoices(ctx, ws.ID, f); err != nil {
-		return err
-	}
-	if err := s.fillPartners(ctx, p, ws.ID, f, numbers.partners); err != nil {
-		return err
-	}
-	days, err := s.reader.DayTotals(ctx, ws.ID, f)
-	if err != nil {
-		return err
-	}
-	p.Days = drawChart(days, f, chartWidth)
-	p.Narrow = drawChart(days, f, chartNarrow)
-	if err := s.fillTopLinks(ctx, p, ws, f); err != nil {
-		return err
-	}
-	if f.People {
-		p.hideCoverage()
-	}
-	if p.ShowEvents {
-		if err := s.fillEvents(ctx, p, ws.ID, f, numbers.events); err != nil {
-			return err
-		}
-	}
+	// Before the rest: what the page says is joined must be in what it shows.
 	if p.Fresh, err = s.reader.Freshness(ctx); err != nil {
 		return err
 	}
 	p.Joined = p.Fresh.JoinedWatermark.Unix() > 0
-	if p.Ledger, p.LedgerDays, err = s.reader.TotalConservation(ctx, ws.ID, f); err != nil {
+	asking, groupCtx := errgroup.WithContext(ctx)
+	asking.Go(func() (err error) {
+		p.Choices, err = s.readChoices(groupCtx, ws.ID, f)
 		return err
+	})
+	asking.Go(func() error { return s.fillPartners(groupCtx, p, ws.ID, f, numbers.partners) })
+	asking.Go(func() error {
+		days, err := s.reader.DayTotals(groupCtx, ws.ID, f)
+		p.Days = drawChart(days, f, chartWidth)
+		p.Narrow = drawChart(days, f, chartNarrow)
+		return err
+	})
+	asking.Go(func() error { return s.fillTopLinks(groupCtx, p, ws, f) })
+	if p.ShowEvents {
+		asking.Go(func() error { return s.fillEvents(groupCtx, p, ws.ID, f, numbers.events) })
+	}
+	asking.Go(func() (err error) {
+		p.Ledger, p.LedgerDays, err = s.reader.TotalConservation(groupCtx, ws.ID, f)
+		return err
+	})
+	if err := asking.Wait(); err != nil {
+		return err
+	}
+	if f.People {
+		p.hideCoverage()
 	}
 	if p.NoRows = p.Total.Counts == (report.Counts{}); p.NoRows || p.Total.Leads+p.Total.Sales == 0 {
 		p.Diagnosis, err = s.reader.Diagnose(ctx, ws.ID, f)
@@ -449,6 +452,7 @@ func newLinkCard(line *linkLine, ws *catalog.Workspace, f report.Filter) *linkCa
 		query.Del("clicks")
 	}
 	if ws.Access.Exports {
+		query.Set("bom", "1")
 		card.CSV = "/v1/workspaces/" + url.PathEscape(ws.ID) + "/" + list + ".csv?" + query.Encode()
 	}
 	return card
