@@ -166,7 +166,7 @@ func TestPartnerLinkCard(t *testing.T) {
 		t.Errorf("the page counts %v, the card %v", tile, own)
 	}
 	for _, want := range []string{"go.acme.com/s0", "<dt>Selected clicks</dt><dd>", "CSV ready",
-		"outcomes.csv?from=2026-03-01&amp;link=l0&amp;to=2026-03-20"} {
+		"outcomes.csv?bom=1&amp;from=2026-03-01&amp;link=l0&amp;to=2026-03-20"} {
 		if !strings.Contains(card, want) {
 			t.Errorf("the card does not say %s: %s", want, card)
 		}

@@ -173,7 +173,7 @@ func checkPeople(t *testing.T, r *rig, all []report.Performance) {
 	}
 	if code, _, body := r.get("acme", "/?clicks=human&from=2026-03-01&to=2026-03-31"); code != 200 ||
 		!strings.Contains(body, fmt.Sprintf("<dd>%d<small>%[1]d by people", people)) ||
-		strings.Contains(body, "outcomes.csv?clicks") {
+		strings.Contains(body, "outcomes.csv?bom=1&amp;clicks") {
 		t.Errorf("the page: %d, without %d clicks", code, people)
 	}
 }

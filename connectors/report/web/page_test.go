@@ -24,7 +24,7 @@ func TestPage(t *testing.T) {
 	}
 	for _, want := range []string{"Nomura &amp; &lt;Studio&gt;", "Creator Collective",
 		">Approved<", ">Review<", ">Paused<", "Agency partners", fmt.Sprintf("<dt>Attributed sales</dt><dd>%d<",
-			sales), "does not approve or pay commissions", "outcomes.csv?from=2026-03-01", "go.acme.com/s0",
+			sales), "does not approve or pay commissions", "outcomes.csv?bom=1&amp;from=2026-03-01", "go.acme.com/s0",
 		"EUR", "JPY", `<tr class="under">`, "difference 0", `aria-current="page"`} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page does not say %s", want)
