@@ -36,6 +36,7 @@ type task struct {
 	journeysExpired event.Millis
 
 	placement   kafka.Placement // of the event to apply next
+	misplaced   int             // dead letters of the running transaction
 	clicksTopic string          // full name
 	clicksRead  int             // not in the metric yet
 	slabOwners  int64           // partitions owned when the slab was last sized
@@ -172,11 +173,15 @@ func (t *task) applyConversion(tx *engine.Tx, r *kgo.Record) error {
 		return err
 	}
 	if err != nil {
-		t.totals.unreadable++
-		t.m.events.WithLabelValues("unreadable").Inc()
-		return tx.Produce(kafka.NewDeadLetter(t.kafka.Topic(topic.DeadLetters), r, err, tx.Now()))
+		return t.writeDeadLetter(tx, r, err)
 	}
 	return t.judge(tx, &ev, r.Offset)
+}
+
+func (t *task) writeDeadLetter(tx *engine.Tx, r *kgo.Record, why error) error {
+	t.totals.unreadable++
+	t.progressDirty = true
+	return tx.Produce(kafka.NewDeadLetter(t.kafka.Topic(topic.DeadLetters), r, why, tx.Now()))
 }
 
 // judge gives an event its verdict, or its place among the waiting.
@@ -206,7 +211,7 @@ func nameWayOn(raw *[20]byte, err error) error {
 func (t *task) checkPlace(r *kgo.Record) error {
 	raw, err := token.Parse(string(r.Key))
 	if err == nil && t.placement == kafka.Misplaced {
-		t.m.misplaced.Inc()
+		t.misplaced++
 		err = t.part.Install().MisplacedError(r, string(r.Key), token.Time(&raw))
 	}
 	return err
@@ -320,8 +325,12 @@ func (t *task) finishTransaction(tx *engine.Tx) error {
 
 // afterCommit deletes old clicks, and only here: the events of a failed transaction are
 // read again, over days of log if no processor ran for so long, and must still find
-// their clicks.
+// their clicks. Dead letters are counted here as well: those of a failed transaction are
+// written again.
 func (t *task) afterCommit() error {
+	t.m.events.WithLabelValues("unreadable").Add(float64(t.totals.unreadable - t.committed.unreadable))
+	t.m.misplaced.Add(float64(t.misplaced))
+	t.misplaced = 0
 	t.committed, t.outdated = t.totals, false
 	t.m.waiting.WithLabelValues(t.part.Label).Set(float64(t.rows.waiting))
 	return t.expireClicks()
