@@ -136,7 +136,7 @@ func (t *task) applyClick(tx *engine.Tx, r *kgo.Record) error {
 	// ends the session.
 	t.rows.forgetClickWait(&tok)
 	if t.isGivenUp(&tok) {
-		return t.rules.GiveUp(t.rows, &tok, t.emitTo(tx, noOffset))
+		return t.rules.GiveUp(t.rows, t.rereadEvent(tx, &tok), &tok, t.emitTo(tx, noOffset))
 	}
 	wire, at, ok, err := t.clicks.lookupClick(&tok)
 	if err == nil && ok {
@@ -192,19 +192,9 @@ func (t *task) judge(tx *engine.Tx, ev *event.Conversion, offset int64) error {
 		return err
 	}
 	if t.part.Install().IsGivenUp(ev.ClickToken) {
-		return t.rules.JudgeGivenUp(t.rows, ev, source, emit)
+		return t.rules.JudgeGivenUp(t.rows, t.rereadEvent(tx, &raw), ev, source, emit)
 	}
 	return nameWayOn(&raw, t.rules.JudgeEvent(t.rows, t.clicks.lookupClick, ev, source, emit))
-}
-
-func (t *task) isGivenUp(raw *[20]byte) bool { return t.part.Install().IsGivenUp(token.Text(raw)) }
-
-// nameWayOn adds to the error of a journey that cannot be read what else can be done.
-func nameWayOn(raw *[20]byte, err error) error {
-	if event.Unreadable(err) || errors.Is(err, event.ErrNewer) || errors.Is(err, event.ErrJourney) {
-		return fmt.Errorf("%w; if nothing can read it any more, run `ctl token give-up %s`", err, token.Text(raw))
-	}
-	return err
 }
 
 // checkPlace returns an error unless an event has a token and lies in its partition.
@@ -302,7 +292,7 @@ func (t *task) closeEndedWaits(tx *engine.Tx) error {
 func (t *task) closeWaits(tx *engine.Tx, raw *[20]byte, watermark event.Millis) error {
 	emit := t.emitTo(tx, noOffset)
 	if t.isGivenUp(raw) {
-		return t.rules.GiveUp(t.rows, raw, emit)
+		return t.rules.GiveUp(t.rows, t.rereadEvent(tx, raw), raw, emit)
 	}
 	return nameWayOn(raw, t.rules.CloseWaits(t.rows, t.clicks.lookupClick, raw, watermark, watermark, emit))
 }
