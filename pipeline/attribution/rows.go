@@ -84,6 +84,7 @@ type waitingEvent struct {
 	end event.Millis // the last moment of its wait
 	src Source
 	event.JourneyWait
+	damaged *DamagedWait // set: only the key could be read, JourneyWait is empty
 }
 
 func compareOffsets(a, b waitingEvent) int {
@@ -116,11 +117,16 @@ func (j *journey) deleteWait(kind byte, end event.Millis, offset int64) error {
 
 // takeWaits removes waiting events from their rows, from the earliest end on for as
 // long as want returns true. It returns them in order of record.
-func (j *journey) takeWaits(kind byte, want func(*waitingEvent) bool) (waits []waitingEvent, err error) {
+func (j *journey) takeWaits(kind byte, want func(*waitingEvent) bool) ([]waitingEvent, error) {
+	return j.takeDecodedWaits(kind, decodeWait, want)
+}
+
+func (j *journey) takeDecodedWaits(kind byte, decode func(key, value []byte, w *waitingEvent) error,
+	want func(*waitingEvent) bool) (waits []waitingEvent, err error) {
 	var decodeErr error
 	err = j.rows.Scan(j.journeyKey(kind, ""), func(key, value []byte) bool {
 		var w waitingEvent
-		if decodeErr = decodeWait(key, value, &w); decodeErr != nil || !want(&w) {
+		if decodeErr = decode(key, value, &w); decodeErr != nil || !want(&w) {
 			return false
 		}
 		waits = append(waits, w)
@@ -155,6 +161,21 @@ func decodeWait(key, value []byte, w *waitingEvent) (err error) {
 	}
 	w.src.Partition = w.Partition
 	return nil
+}
+
+// decodeWaitKey reads at least the key of a wait row.
+func decodeWaitKey(key, value []byte, w *waitingEvent) error {
+	why := decodeWait(key, value, w)
+	if why == nil {
+		return nil
+	}
+	end, offset, err := event.ParseWaitKey(key)
+	*w = waitingEvent{
+		end:     end,
+		src:     Source{Offset: offset},
+		damaged: &DamagedWait{Offset: offset, Row: slices.Clone(value), Why: why},
+	}
+	return err
 }
 
 // parentIndexKey is the key of the index row of an event that waits for a parent. There

@@ -32,6 +32,21 @@ func putAll(t testing.TB, l *Log, topic []record) {
 	}
 }
 
+// What the index of the shared parts takes counts as memory. It does not shrink when the
+// slab is emptied.
+func TestSharedPartsCountAsMemory(t *testing.T) {
+	s := newSlab(testSlab)
+	for i := range 20 {
+		s.shareBytes(uint32(i), bytes.Repeat([]byte{byte(i)}, minShared))
+	}
+	before := s.memoryBytes()
+	s.reset(testSlab, 0)
+	index := before - int64(cap(s.data)+cap(s.dictionary)+8*len(s.table))
+	if index < 20*8 || s.memoryBytes() != before {
+		t.Errorf("the index takes %d bytes, and the slab %d, then %d", index, before, s.memoryBytes())
+	}
+}
+
 // A shared part is stored once: in the slab, which takes more clicks for it, and in the
 // segment.
 func TestSharedPartIsStoredOnce(t *testing.T) {

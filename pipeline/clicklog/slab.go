@@ -41,6 +41,7 @@ type slab struct {
 
 	dictionary []byte            // entries of shared parts, as they will be in the file
 	entryAt    map[uint32]uint32 // from the hash of a shared part to its entry's position
+	mostShared int               // entries that entryAt has had at once: it does not shrink
 
 	minMint, maxMint uint32 // seconds of the KSUID epoch
 	startMint        uint32 // clicks minted more than tolerance before it are out of order
@@ -49,7 +50,7 @@ type slab struct {
 }
 
 func newSlab(limitBytes int64) *slab {
-	s := &slab{entryAt: make(map[uint32]uint32)}
+	s := &slab{}
 	s.reset(limitBytes, 0)
 	return s
 }
@@ -63,6 +64,8 @@ func (s *slab) reset(limitBytes int64, startMint uint32) {
 		s.table = make([]uint64, minTableLen)
 		s.entries = nil
 		s.dictionary = nil
+		s.entryAt = make(map[uint32]uint32)
+		s.mostShared = 0
 	}
 	clear(s.table)
 	clear(s.entryAt)
@@ -105,6 +108,7 @@ func (s *slab) shareBytes(hash uint32, shared []byte) uint32 {
 	}
 	s.dictionary = appendEntry(s.dictionary, shared)
 	s.entryAt[hash] = uint32(pos)
+	s.mostShared = max(s.mostShared, len(s.entryAt))
 	return uint32(pos)
 }
 
@@ -222,9 +226,13 @@ func (s *slab) nextStart() uint32 {
 	return values[n/2]
 }
 
+// sharedEntryBytes is what an entry of the map entryAt takes at most: a place has eight
+// bytes and one of control, and of the places at least seven of 16 are used.
+const sharedEntryBytes = 21
+
 // memoryBytes is what the slab occupies.
 func (s *slab) memoryBytes() int64 {
-	return int64(cap(s.data) + cap(s.dictionary) + 8*len(s.table) + 16*cap(s.entries))
+	return int64(cap(s.data) + cap(s.dictionary) + 8*len(s.table) + 16*cap(s.entries) + sharedEntryBytes*s.mostShared)
 }
 
 // sample keeps between 128 and 256 evenly spaced values of a series of unknown length.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
@@ -146,4 +147,65 @@ func TestGiveUp(t *testing.T) {
 		t.Errorf("the sale was judged again: %v", o)
 	}
 	w.conserved()
+}
+
+// What of a waiting event cannot be read is its row alone: the event is read from
+// conversions again, or is a dead letter if that has it no longer. Either way it is
+// accounted for, and the partition goes on.
+func TestGiveUpOfDamagedWaits(t *testing.T) {
+	t.Parallel()
+	cluster, brokers := kafkatest.Cluster(t)
+	w := newWorld(t, brokers)
+	cfg := config(t.TempDir())
+	k := w.Click()
+	partition := w.partition(k.ClickToken)
+	// The record at offset 0 waits, and is deleted later.
+	deleted, damaged, newer, good := w.Sale(k, 1), w.Sale(k, 2), w.Sale(k, 3), w.Sale(k, 4)
+	for _, ev := range []*event.Conversion{deleted, damaged, newer, good} {
+		w.sendEvent(ev)
+		w.flush()
+	}
+	stop := start(t, newProcessor(t, w.brokers, cfg))
+	eventually(t, "all wait", func() bool { return w.progress()[partition].Waiting == 4 })
+	stop()
+	for _, r := range kafkatest.Consume(t, w.brokers, topic.Changelog) {
+		_, offset, err := event.ParseWaitKey(r.Key)
+		if _, kind, _ := event.ParseJourneyKey(r.Key); err != nil || kind != event.KindWaitClick || offset == 3 {
+			continue
+		}
+		value := [][]byte{{2}, {2}, {99, 1, 2}}[offset]
+		w.send(&kgo.Record{Topic: topic.Changelog, Partition: partition, Key: r.Key, Value: value})
+	}
+	w.flush()
+	if err := cluster.DeleteRecords(topic.Conversions, partition, 1); err != nil {
+		t.Fatal(err)
+	}
+	w.giveUp(k.ClickToken)
+	w.sendClick(k)
+	w.flush()
+	start(t, newProcessor(t, w.brokers, cfg))
+	eventually(t, "nothing waits any more", func() bool { return w.progress()[partition].Waiting == 0 })
+	got := make(map[string]bool)
+	for _, o := range w.outcomes() {
+		if o.Reason != event.ReasonGivenUp || o.AmountMinor == nil || o.EventPartition != partition {
+			t.Errorf("%v", o)
+		}
+		got[o.EventID] = true
+	}
+	if len(got) != 3 || got[deleted.EventID] {
+		t.Errorf("outcomes of %v", got)
+	}
+	p := w.progress()[partition]
+	if p.Read != 4 || p.Unattributed != 3 || p.Unreadable != 1 {
+		t.Errorf("%+v", p)
+	}
+	dead := kafkatest.Consume(t, w.brokers, topic.DeadLetters)
+	if len(dead) != 1 {
+		t.Fatalf("%d dead letters", len(dead))
+	}
+	letter, err := kafka.ParseDeadLetter(dead[0])
+	if err != nil || letter.Source.Offset != 0 || string(letter.Record.Key) != k.ClickToken ||
+		!strings.Contains(letter.Error, "given up while it waited") {
+		t.Errorf("%+v %v", letter, err)
+	}
 }

@@ -12,13 +12,41 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // displace moves a record into the partition behind its own.
 func displace(r *kgo.Record) *kgo.Record {
 	r.Partition = (r.Partition + 1) % kafkatest.Partitions
 	return r
+}
+
+// deadLetterSeen is a client's hook: a dead letter was produced.
+type deadLetterSeen struct{ count atomic.Int32 }
+
+func (d *deadLetterSeen) OnProduceRecordBuffered(r *kgo.Record) {
+	if r.Topic == topic.DeadLetters {
+		d.count.Add(1)
+	}
+}
+
+// abortDeadLetter makes the commit fail of the first transaction that has a dead letter.
+func abortDeadLetter(cluster *kfake.Cluster) kgo.Hook {
+	seen, failed := new(deadLetterSeen), false
+	cluster.ControlKey(int16(kmsg.EndTxn), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if failed || seen.count.Load() == 0 {
+			return nil, nil, false
+		}
+		failed = true
+		response := request.ResponseKind().(*kmsg.EndTxnResponse)
+		response.ErrorCode = kerr.UnknownServerError.Code
+		return response, nil, true
+	})
+	return seen
 }
 
 // An event in the wrong partition goes to the dead letters, but only when topic catalog was
@@ -29,6 +57,7 @@ func TestMisplacedEvents(t *testing.T) {
 	cluster, brokers := kafkatest.Cluster(t)
 	w := newWorld(t, brokers)
 	p := newProcessor(t, w.brokers, config(t.TempDir()))
+	p.SetOptions(kgo.WithHooks(abortDeadLetter(cluster)))
 	start(t, p)
 	first := w.Click()
 	w.sendClick(first)
@@ -79,8 +108,9 @@ func TestMisplacedEvents(t *testing.T) {
 	if err != nil || !strings.Contains(letter.Error, "wrong partition: its key belongs into partition ") {
 		t.Errorf("%v %v", letter, err)
 	}
+	eventually(w, "it is counted", func() bool { return p.Misplaced() > 0 })
 	if n := p.Misplaced(); n != 1 {
-		t.Errorf("counted %v", n)
+		t.Errorf("counted %v", n) // the aborted transaction, too
 	}
 	w.passes(grace)
 	w.conserved()

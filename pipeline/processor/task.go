@@ -36,6 +36,7 @@ type task struct {
 	journeysExpired event.Millis
 
 	placement   kafka.Placement // of the event to apply next
+	misplaced   int             // dead letters of the running transaction
 	clicksTopic string          // full name
 	clicksRead  int             // not in the metric yet
 	slabOwners  int64           // partitions owned when the slab was last sized
@@ -135,7 +136,7 @@ func (t *task) applyClick(tx *engine.Tx, r *kgo.Record) error {
 	// ends the session.
 	t.rows.forgetClickWait(&tok)
 	if t.isGivenUp(&tok) {
-		return t.rules.GiveUp(t.rows, &tok, t.emitTo(tx, noOffset))
+		return t.rules.GiveUp(t.rows, t.rereadEvent(tx, &tok), &tok, t.emitTo(tx, noOffset))
 	}
 	wire, at, ok, err := t.clicks.lookupClick(&tok)
 	if err == nil && ok {
@@ -172,11 +173,15 @@ func (t *task) applyConversion(tx *engine.Tx, r *kgo.Record) error {
 		return err
 	}
 	if err != nil {
-		t.totals.unreadable++
-		t.m.events.WithLabelValues("unreadable").Inc()
-		return tx.Produce(kafka.NewDeadLetter(t.kafka.Topic(topic.DeadLetters), r, err, tx.Now()))
+		return t.writeDeadLetter(tx, r, err)
 	}
 	return t.judge(tx, &ev, r.Offset)
+}
+
+func (t *task) writeDeadLetter(tx *engine.Tx, r *kgo.Record, why error) error {
+	t.totals.unreadable++
+	t.progressDirty = true
+	return tx.Produce(kafka.NewDeadLetter(t.kafka.Topic(topic.DeadLetters), r, why, tx.Now()))
 }
 
 // judge gives an event its verdict, or its place among the waiting.
@@ -187,26 +192,16 @@ func (t *task) judge(tx *engine.Tx, ev *event.Conversion, offset int64) error {
 		return err
 	}
 	if t.part.Install().IsGivenUp(ev.ClickToken) {
-		return t.rules.JudgeGivenUp(t.rows, ev, source, emit)
+		return t.rules.JudgeGivenUp(t.rows, t.rereadEvent(tx, &raw), ev, source, emit)
 	}
 	return nameWayOn(&raw, t.rules.JudgeEvent(t.rows, t.clicks.lookupClick, ev, source, emit))
-}
-
-func (t *task) isGivenUp(raw *[20]byte) bool { return t.part.Install().IsGivenUp(token.Text(raw)) }
-
-// nameWayOn adds to the error of a journey that cannot be read what else can be done.
-func nameWayOn(raw *[20]byte, err error) error {
-	if event.Unreadable(err) || errors.Is(err, event.ErrNewer) || errors.Is(err, event.ErrJourney) {
-		return fmt.Errorf("%w; if nothing can read it any more, run `ctl token give-up %s`", err, token.Text(raw))
-	}
-	return err
 }
 
 // checkPlace returns an error unless an event has a token and lies in its partition.
 func (t *task) checkPlace(r *kgo.Record) error {
 	raw, err := token.Parse(string(r.Key))
 	if err == nil && t.placement == kafka.Misplaced {
-		t.m.misplaced.Inc()
+		t.misplaced++
 		err = t.part.Install().MisplacedError(r, string(r.Key), token.Time(&raw))
 	}
 	return err
@@ -297,7 +292,7 @@ func (t *task) closeEndedWaits(tx *engine.Tx) error {
 func (t *task) closeWaits(tx *engine.Tx, raw *[20]byte, watermark event.Millis) error {
 	emit := t.emitTo(tx, noOffset)
 	if t.isGivenUp(raw) {
-		return t.rules.GiveUp(t.rows, raw, emit)
+		return t.rules.GiveUp(t.rows, t.rereadEvent(tx, raw), raw, emit)
 	}
 	return nameWayOn(raw, t.rules.CloseWaits(t.rows, t.clicks.lookupClick, raw, watermark, watermark, emit))
 }
@@ -320,8 +315,12 @@ func (t *task) finishTransaction(tx *engine.Tx) error {
 
 // afterCommit deletes old clicks, and only here: the events of a failed transaction are
 // read again, over days of log if no processor ran for so long, and must still find
-// their clicks.
+// their clicks. Dead letters are counted here as well: those of a failed transaction are
+// written again.
 func (t *task) afterCommit() error {
+	t.m.events.WithLabelValues("unreadable").Add(float64(t.totals.unreadable - t.committed.unreadable))
+	t.m.misplaced.Add(float64(t.misplaced))
+	t.misplaced = 0
 	t.committed, t.outdated = t.totals, false
 	t.m.waiting.WithLabelValues(t.part.Label).Set(float64(t.rows.waiting))
 	return t.expireClicks()

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/nimriz/partners/pipeline/token"
@@ -21,16 +22,17 @@ import (
 // A bundle is a zip file:
 //
 //	README.txt               what is in it, what it proves and what not
-//	bundle.json              BundleHeader
 //	schemas/Click.avsc       … of each record, as Avro writes schemas
 //	P/clicks.jsonl           partition P: the clicks of tokens that have events
 //	P/conversions.jsonl      all events of these tokens
 //	P/outcomes.jsonl         their rows
+//	bundle.json              BundleHeader
 //
 // Each line of a .jsonl file is a record with its offset: bundleLine.
 
-// bundleFormat is the version of the form.
-const bundleFormat = 1
+// bundleFormat is the version of the form. Format 1, which is read, too, does not say which
+// tokens were given up: their rows are then taken for wrong.
+const bundleFormat = 2
 
 // bundleReadme is README.txt.
 //
@@ -47,6 +49,9 @@ type BundleHeader struct {
 	RulesVersion int         `json:"rules_version"`
 	MadeAt       time.Time   `json:"made_at"`
 	Partitions   []Partition `json:"partitions"` // how far each was judged, and by which times
+	// GivenUp are those of the partner's tokens that an operator has given up: their rows
+	// do not follow from the records. Since format 2.
+	GivenUp []string `json:"given_up,omitempty"`
 }
 
 // bundleLine is a line of a .jsonl file.
@@ -95,7 +100,7 @@ func WriteBundle(ctx context.Context, cfg BundleConfig, source *Source, codec *e
 	b := &bundleWriter{cfg: cfg, source: source, codec: codec, zip: zip.NewWriter(to), key: make([]byte, 32)}
 	b.scope = Config{Workspace: cfg.Workspace, From: cfg.From, To: cfg.To, Progress: cfg.Progress}
 	rand.Read(b.key)
-	if err := b.writeHeader(); err != nil {
+	if err := b.writeForms(); err != nil {
 		return counts, fmt.Errorf("writing the bundle: %w", err)
 	}
 	for i := range source.Partitions {
@@ -103,7 +108,7 @@ func WriteBundle(ctx context.Context, cfg BundleConfig, source *Source, codec *e
 			return b.counts, fmt.Errorf("writing partition %d of the bundle: %w", source.Partitions[i].ID, err)
 		}
 	}
-	if err := b.zip.Close(); err != nil {
+	if err := errors.Join(b.writeHeader(), b.zip.Close()); err != nil {
 		return b.counts, fmt.Errorf("writing the bundle: %w", err)
 	}
 	return b.counts, nil
@@ -117,6 +122,8 @@ type bundleWriter struct {
 	zip    *zip.Writer
 	key    []byte // of the HMACs
 	counts BundleCounts
+	// givenUp are the partner's tokens that were given up, of the partitions written.
+	givenUp []string
 }
 
 func (b *bundleWriter) writeHeader() error {
@@ -129,31 +136,40 @@ func (b *bundleWriter) writeHeader() error {
 		RulesVersion: event.RulesVersion,
 		MadeAt:       b.cfg.MadeAt.UTC(),
 		Partitions:   b.source.Partitions,
+		GivenUp:      slices.Sorted(slices.Values(b.givenUp)),
 	}
 	text, err := json.MarshalIndent(header, "", "  ")
 	if err != nil {
 		return err
 	}
+	return b.writeFile("bundle.json", string(text)+"\n")
+}
+
+// writeForms writes the files that are the same in all bundles.
+func (b *bundleWriter) writeForms() error {
 	schemas := make(map[string]string)
 	for _, s := range event.Schemas() { // the newest comes last
 		schemas[s.Record] = s.JSON
 	}
 	for _, f := range []struct{ name, text string }{
 		{"README.txt", bundleReadme},
-		{"bundle.json", string(text) + "\n"},
 		{"schemas/Click.avsc", schemas["Click"]},
 		{"schemas/Conversion.avsc", schemas["Conversion"]},
 		{"schemas/Outcome.avsc", schemas["Outcome"]},
 	} {
-		w, err := b.createFile(f.name)
-		if err != nil {
-			return err
-		}
-		if _, err := io.WriteString(w, f.text); err != nil {
+		if err := b.writeFile(f.name, f.text); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (b *bundleWriter) writeFile(name, text string) error {
+	w, err := b.createFile(name)
+	if err == nil {
+		_, err = io.WriteString(w, text)
+	}
+	return err
 }
 
 func (b *bundleWriter) createFile(name string) (io.Writer, error) {
@@ -185,7 +201,17 @@ func (b *bundleWriter) writePartition(ctx context.Context, p *Partition) error {
 	if err := w.writeOutcomes(ctx); err != nil || len(w.tokens) == 0 {
 		return err
 	}
+	w.noteGivenUp()
 	return w.writeConversions(ctx)
+}
+
+// noteGivenUp notes which of the partner's tokens were given up, and nobody else's.
+func (w *bundlePartition) noteGivenUp() {
+	for raw := range w.tokens {
+		if text := token.Text(&raw); w.part.IsGivenUp != nil && w.part.IsGivenUp(text) {
+			w.givenUp = append(w.givenUp, text)
+		}
+	}
 }
 
 // writeRecords writes a topic's file of the partition. choose returns what of a record

@@ -170,6 +170,41 @@ func TestBundleWithoutClicks(t *testing.T) {
 	}
 }
 
+// A bundle says which of the partner's tokens were given up, and nobody else's: their rows
+// are not derivable, as in the whole ledger. One of format 1 does not say it.
+func TestBundleOfGivenUpTokens(t *testing.T) {
+	original := judgedWorld(t)
+	partners := original.partnerTokens(t)
+	rows := slices.DeleteFunc(original.rows(t, "acme"), func(r row) bool {
+		return partners[r.ClickToken] != "prt_1" || r.Verdict != event.Attributed || isFirstOrLast(original, r.Place)
+	})
+	r := rows[0]
+	w := original.clone()
+	o := r.Outcome
+	o.Verdict, o.Reason, o.Click, o.Flags = event.Unattributed, event.ReasonGivenUp, nil, nil
+	w.replaceRow(t, r.Place, &o)
+	for i := range w.partitions {
+		w.partitions[i].IsGivenUp = func(tok string) bool { return tok == r.ClickToken || partners[tok] == "prt_0" }
+	}
+	file, counts := writeBundle(t, w, "prt_1")
+	b := openBundle(t, file)
+	if got := b.Header.GivenUp; b.Header.Format != 2 || !slices.Equal(got, []string{r.ClickToken}) {
+		t.Errorf("format %d says %v", b.Header.Format, got)
+	}
+	x := tally(t, runSource(t, b.Source, verify.Config{}), "outcomes")
+	if n := x.NotDerivable[verify.TokenGivenUp]; !x.OK() || n == 0 || x.Equal+n != counts.Outcomes {
+		t.Errorf("%+v: %v", counts, x)
+	}
+	old := rewriteBundle(t, file, func(name, text string) string {
+		text = strings.Replace(text, `"format": 2`, `"format": 1`, 1)
+		return regexp.MustCompile(`(?s),\s*"given_up": \[.*?\]`).ReplaceAllString(text, "")
+	})
+	b = openBundle(t, old)
+	if x := tally(t, runSource(t, b.Source, verify.Config{}), "outcomes"); x.OK() || len(b.Header.GivenUp) > 0 {
+		t.Errorf("format 1: %v", x)
+	}
+}
+
 // rewriteBundle changes one file of a bundle.
 func rewriteBundle(t testing.TB, file []byte, change func(name, text string) string) []byte {
 	t.Helper()
@@ -209,7 +244,7 @@ func TestBadBundles(t *testing.T) {
 		"judged by version 9 of the rules": func(name, text string) string {
 			return strings.Replace(text, `"rules_version": 2`, `"rules_version": 9`, 1)
 		},
-		"format 7": func(name, text string) string { return strings.Replace(text, `"format": 1`, `"format": 7`, 1) },
+		"format 7": func(name, text string) string { return strings.Replace(text, `"format": 2`, `"format": 7`, 1) },
 		"workspace or partner is missing": func(name, text string) string {
 			return strings.Replace(text, `"partner": "prt_1"`, `"partner": ""`, 1)
 		},

@@ -51,6 +51,13 @@ func OpenBundle(file io.ReaderAt, size int64, codec *event.Codec) (*Bundle, erro
 	if err := b.readHeader(); err != nil {
 		return nil, fmt.Errorf("%w: bundle.json: %w", ErrBundle, err)
 	}
+	givenUp := make(map[string]bool)
+	for _, text := range b.Header.GivenUp {
+		givenUp[text] = true
+	}
+	for i := range b.Header.Partitions {
+		b.Header.Partitions[i].IsGivenUp = func(text string) bool { return givenUp[text] }
+	}
 	b.Source = &Source{Partitions: b.Header.Partitions, Each: b.eachRecord}
 	return b, nil
 }
@@ -78,8 +85,8 @@ func (b *Bundle) readHeader() error {
 // check reports a header that cannot be.
 func (h *BundleHeader) check() error {
 	switch {
-	case h.Format != bundleFormat:
-		return fmt.Errorf("it has the format %d, this program reads %d", h.Format, bundleFormat)
+	case h.Format < 1 || h.Format > bundleFormat:
+		return fmt.Errorf("it has the format %d, this program reads 1 to %d", h.Format, bundleFormat)
 	case h.RulesVersion != event.RulesVersion:
 		return fmt.Errorf("rows were judged by version %d of the rules, this program has version %d: use ctl of the "+
 			"release that wrote the bundle", h.RulesVersion, event.RulesVersion)

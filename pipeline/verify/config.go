@@ -111,8 +111,8 @@ type Partition struct {
 	// OlderRules is behind the last event that rows of an earlier rules version are
 	// about, as far as the warehouse knows; 0: no row is.
 	OlderRules int64 `json:"older_rules"`
-	// IsGivenUp reports whether a token was given up; nil: none was. A bundle does not say
-	// it.
+	// IsGivenUp reports whether a token was given up; nil: none was. A bundle says it of
+	// the partner's tokens: BundleHeader.GivenUp.
 	IsGivenUp func(token string) bool `json:"-"`
 }
 
