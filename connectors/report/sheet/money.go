@@ -22,19 +22,32 @@ func (l *List) lookAhead() error {
 		l.assume("the text is Windows-1252, for it is not UTF-8")
 	}
 	var seen marks
+	rows := 0
 	for {
 		cells, err := l.csv.Read()
 		if errors.Is(err, csv.ErrFieldCount) {
+			rows++
 			continue
 		}
-		if errors.Is(err, io.EOF) || errors.As(err, new(*csv.ParseError)) {
+		if errors.Is(err, io.EOF) && rows == 0 {
+			return &BadList{l.file, l.preamble + 1, 1, "", "below the header there is no line with text"}
+		}
+		if errors.Is(err, io.EOF) || errors.As(err, new(*csv.ParseError)) || errors.As(err, new(*BadList)) {
 			break
 		}
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", l.file, err)
 		}
+		if isBlank(cells) {
+			l.assume("lines without text are left out")
+			continue
+		}
+		rows++
 		line, _ := l.csv.FieldPos(0)
 		l.lookAtLine(cells, line+l.preamble, &seen)
+	}
+	if l.ends.lone > 0 {
+		l.assume("a CR alone ends a line, as line %d", l.ends.lone)
 	}
 	l.decimal = seen.decimal()
 	if l.opts.Decimal == "" && seen.first[comma] != "" {
@@ -45,9 +58,6 @@ func (l *List) lookAhead() error {
 
 // lookAtLine takes in how amounts are written, and assumes what their signs leave open.
 func (l *List) lookAtLine(cells []string, line int, seen *marks) {
-	if isBlank(cells) {
-		l.assume("lines without text are left out")
-	}
 	if text, _ := l.cell(cells, Date); len(readDays(text)) > 1 && !l.openDays {
 		l.openDays = true
 		l.assume("days such as %s can be read in two ways: they are not compared", text)

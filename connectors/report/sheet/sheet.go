@@ -13,6 +13,7 @@ import (
 	"github.com/nimriz/partners/schemas/currency"
 	"github.com/nimriz/partners/schemas/ledger"
 	"github.com/shopspring/decimal"
+	"golang.org/x/text/transform"
 )
 
 // Options are what somebody knows of a list that it does not say. Empty ones are read
@@ -94,7 +95,8 @@ type List struct {
 	opts      Options
 	encoding  encoding
 	separator rune
-	preamble  int // lines before the header: 1 with a sep=
+	preamble  int       // lines before the header: 1 with a sep=
+	ends      *lineEnds // in front of csv
 	header    []string
 	column    map[Column]int // of those that mean something
 	money     string         // currency of all amounts, as the header says; may be empty
@@ -145,13 +147,18 @@ func (l *List) rewind(from io.ReadSeeker) error {
 	if _, err := from.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("reading %s again: %w", l.file, err)
 	}
-	in := bufio.NewReaderSize(decode(from, l.encoding), maxHeader)
+	l.ends = &lineEnds{file: l.file}
+	in := bufio.NewReaderSize(transform.NewReader(decode(from, l.encoding), l.ends), maxHeader)
 	start, err := in.Peek(maxHeader)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.As(err, new(*BadList)) {
 		return fmt.Errorf("reading %s: %w", l.file, err)
 	}
 	said, length := readPreamble(string(start))
 	if length > 0 {
+		if separatorOf(said) == 0 && l.opts.Separator == "" {
+			return &BadList{l.file, 1, len("sep=") + 1, "", fmt.Sprintf("sep=: %.20q is none of , ; | TAB: choose with "+
+				"-separator", said)}
+		}
 		in.Discard(length)
 		l.preamble = 1
 	}
@@ -180,25 +187,27 @@ func (l *List) rewind(from io.ReadSeeker) error {
 const maxHeader = 64 << 10
 
 // readPreamble takes apart a line such as sep=; with which a list may begin, for Excel.
-// length is that of the line.
-func readPreamble(start string) (separator rune, length int) {
+// separator is what it says, known or not; length is that of the line.
+func readPreamble(start string) (separator string, length int) {
 	line, _, _ := strings.Cut(start, "\n")
 	text := strings.Trim(strings.TrimSuffix(line, "\r"), `"`)
 	if len(text) < len("sep=")+1 || !strings.EqualFold(text[:len("sep=")], "sep=") {
-		return 0, 0
+		return "", 0
 	}
-	return separatorOf(text[len("sep=") : len("sep=")+1]), min(len(line)+1, len(start))
+	// a spreadsheet adds a separator for each column of the list
+	separator = strings.TrimRight(text[len("sep=")+1:], separators+" ")
+	return text[len("sep="):len("sep=")+1] + separator, min(len(line)+1, len(start))
 }
 
 // findSeparator decides what separates cells: what the Options say, what the list says,
 // or that under which the header names the most columns that mean something.
-func (l *List) findSeparator(start string, said rune) (rune, error) {
+func (l *List) findSeparator(start, said string) (rune, error) {
 	if chosen := separatorOf(l.opts.Separator); chosen != 0 {
 		return chosen, nil
 	}
-	if said != 0 {
-		l.assume("cells are separated by %s, as the line sep= says", nameSeparator(said))
-		return said, nil
+	if chosen := separatorOf(said); chosen != 0 {
+		l.assume("cells are separated by %s, as the line sep= says", nameSeparator(chosen))
+		return chosen, nil
 	}
 	found := ','
 	most, cells := 0, 1
@@ -281,6 +290,9 @@ func (l *List) assume(format string, a ...any) {
 
 // badLine wraps what encoding/csv found.
 func (l *List) badLine(err error) error {
+	if errors.As(err, new(*BadList)) {
+		return err
+	}
 	var parse *csv.ParseError
 	if !errors.As(err, &parse) {
 		return fmt.Errorf("reading %s: %w", l.file, err)

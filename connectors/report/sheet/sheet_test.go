@@ -104,6 +104,7 @@ func TestAmbiguous(t *testing.T) {
 	check("order_id,amount\n1,$1\n", Options{Currency: "CAD"}, "1 1 CAD")
 	check("order_id,amount\n1,$1\n", Options{Currency: "EUR"},
 		`x.csv:2:3: amount: "$1" is not an amount of EUR, which -currency says`)
+	check("sep=:\norder_id;amount\n1;2\n", Options{Separator: ";"}, "1 2")
 	check("order_id,note;event_id\n1,2;3\n", Options{},
 		"x.csv:1:1: the header can be cut in two ways: choose with -separator")
 	check("order_id,note;event_id\n1,2;3\n", Options{Separator: ","}, "1 –")
@@ -128,6 +129,10 @@ func TestRefused(t *testing.T) {
 	check("order_id,amount\n1,10,00\n", "x.csv:2:1: the line does not have the 2 columns of the header; "+
 		`an amount such as "10,00" stands in quotes where a comma separates cells`)
 	check("order_id,date\n1,2026-13-45\n", `x.csv:2:3: date: "2026-13-45" is not a day such as 2026-01-05`)
+	check("order_id,amount\n", "x.csv:1:1: below the header there is no line with text")
+	check("sep=;\norder_id;amount\n;\n", "x.csv:2:1: below the header there is no line with text")
+	check("sep=:\norder_id:amount\n1:2\n", `x.csv:1:5: sep=: ":" is none of , ; | TAB: choose with -separator`)
+	check("\"sep=::\"\r\norder_id\n1\n", `x.csv:1:5: sep=: "::" is none of , ; | TAB: choose with -separator`)
 	check("order_id,currency\n1,Euro\n", `x.csv:2:3: currency: "Euro" is not a currency such as EUR`)
 	check("PK\x03\x04...", "x.csv:1:1: this is a workbook (.xlsx, .ods) or an archive: save it as CSV UTF-8")
 	check("o\x00r\x00d\x00", "x.csv:1:1: it has NUL bytes, as UTF-16 without a byte order mark: save it as CSV UTF-8")
