@@ -1,6 +1,7 @@
 package sheet
 
 import (
+	"cmp"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -50,8 +51,17 @@ func (l *List) lookAhead() error {
 		l.assume("a CR alone ends a line, as line %d", l.ends.lone)
 	}
 	l.decimal = seen.decimal()
-	if l.opts.Decimal == "" && seen.first[comma] != "" {
+	if seen.cut != "" && l.decimal != point {
+		l.assume("%s", seen.cut)
+	}
+	if l.opts.Decimal != "" {
+		return nil
+	}
+	if seen.first[comma] != "" {
 		l.assume("amounts with a decimal comma, as %s", seen.first[comma])
+	}
+	for _, text := range seen.decisions() {
+		l.assume("%s", text)
 	}
 	return nil
 }
@@ -69,6 +79,11 @@ func (l *List) lookAtLine(cells []string, line int, seen *marks) {
 	}
 	seen.see(line, text, w.number)
 	code, _ := l.cell(cells, Currency)
+	money := cmp.Or(strings.ToUpper(code), l.money, l.opts.Currency)
+	if rest, certain := l.cutAmount(cells, money); rest != "" && !certain && seen.cut == "" {
+		seen.cut = fmt.Sprintf("%.50s in line %d is a whole amount, and %s behind it is %q: an amount such as \"10,50\" "+
+			"stands in quotes", text, line, rest, l.header[l.column[Amount]+1])
+	}
 	if isCode(code) || isCode(w.money) || l.opts.Currency+l.money != "" {
 		return
 	}
@@ -92,6 +107,13 @@ func (l *List) readMoney(cells []string, row *Row) error {
 	}
 	if code != "" && candidates == nil {
 		return l.badCell(column, "%.20q is not a currency such as EUR", code)
+	}
+	if candidates != nil && l.money != "" {
+		if !slices.Contains(candidates, l.money) {
+			return l.badCell(column, "%.20q is not %s, which the column %q says", code, l.money,
+				l.header[l.column[Amount]])
+		}
+		candidates = []string{l.money}
 	}
 	text, column := l.cell(cells, Amount)
 	if text == "" {
@@ -123,6 +145,10 @@ func (l *List) readMoney(cells []string, row *Row) error {
 	digits := int32(0)
 	if known, ok := currency.Lookup(row.Currency); ok && l.separator == ',' {
 		digits = known.Digits
+	}
+	if rest, certain := l.cutAmount(cells, row.Currency); certain {
+		return l.badCell(column, "%.50q has %q behind it, as if an amount were cut at its comma: it stands in quotes where "+
+			"a comma separates cells; if nothing is cut, choose -decimal point", text, rest)
 	}
 	value, problem := valueOf(text, w.number, markOf(l.opts.Decimal), l.decimal, digits)
 	if problem != "" {

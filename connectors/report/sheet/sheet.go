@@ -282,6 +282,16 @@ func (l *List) has(c Column) bool {
 	return ok
 }
 
+// isKnown reports whether a column means something.
+func (l *List) isKnown(column int) bool {
+	for _, i := range l.column {
+		if i == column {
+			return true
+		}
+	}
+	return false
+}
+
 func (l *List) assume(format string, a ...any) {
 	if text := fmt.Sprintf(format, a...); !slices.Contains(l.assumed, text) {
 		l.assumed = append(l.assumed, text)
