@@ -68,6 +68,7 @@ func (l *List) lookAhead() error {
 
 // lookAtLine takes in how amounts are written, and assumes what their signs leave open.
 func (l *List) lookAtLine(cells []string, line int, seen *marks) {
+	l.exported = l.exported && l.areGuarded(cells)
 	if text, _ := l.cell(cells, Date); len(readDays(text)) > 1 && !l.openDays {
 		l.openDays = true
 		l.assume("days such as %s can be read in two ways: they are not compared", text)

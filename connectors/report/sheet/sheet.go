@@ -85,7 +85,8 @@ type Row struct {
 	EventID  string
 	Amount   *decimal.Decimal // nil: the line has none
 	Currency string           // of Amount; "": neither the line nor the Options say
-	// Exported is true in a CSV that our export wrote: formulas in ids are escaped.
+	// Exported is true in a CSV that our export wrote in version 2, and for all that can
+	// be seen without -raw: formulas in ids are escaped, with a way back.
 	Exported bool
 }
 
@@ -103,8 +104,9 @@ type List struct {
 	csv       *csv.Reader    // at the next line
 	decimal   mark           // of the amounts; unknown: each says it by itself
 	assumed   []string
-	openDays  bool // a day that can be read in two ways was seen
-	exported  bool // our export wrote it
+	openDays  bool  // a day that can be read in two ways was seen
+	exported  bool  // our export wrote it, see Row.Exported
+	guarded   []int // columns in which our export escapes formulas
 }
 
 // Open reads a list to its end once, to see how it is written, and goes back to its
@@ -261,9 +263,14 @@ func (l *List) setColumns() error {
 			l.assume("column %q is %s", strings.TrimSpace(l.header[first]), c)
 		}
 	}
-	l.exported = !slices.ContainsFunc(ledger.ColumnsOf(1), func(c ledger.Column) bool {
+	l.exported = !slices.ContainsFunc(ledger.ColumnsOf(2), func(c ledger.Column) bool {
 		return !slices.Contains(l.header, c.Name)
 	})
+	for i, name := range l.header {
+		if slices.ContainsFunc(ledger.Columns(), func(c ledger.Column) bool { return c.Name == name && c.IsGuarded() }) {
+			l.guarded = append(l.guarded, i)
+		}
+	}
 	if i, ok := l.column[Amount]; ok {
 		_, l.money = splitAmountHeader(l.header[i])
 	}
@@ -280,6 +287,16 @@ func (l *List) setColumns() error {
 func (l *List) has(c Column) bool {
 	_, ok := l.column[c]
 	return ok
+}
+
+// areGuarded reports whether each formula in cells is escaped where our export does so.
+func (l *List) areGuarded(cells []string) bool {
+	for _, i := range l.guarded {
+		if ledger.EscapeFormula(ledger.Version, ledger.UnescapeFormula(cells[i])) != cells[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // isKnown reports whether a column means something.

@@ -92,6 +92,30 @@ func TestForms(t *testing.T) {
 		"1 – / 2 – / 3 – / 4 – / 5 –", "days such as 05/06/2026 can be read in two ways: they are not compared")
 }
 
+// Only what is an export of version 2, with its guards, is taken for one.
+func TestExported(t *testing.T) {
+	check := func(version int, orderID string, want bool) {
+		t.Helper()
+		var cells []string
+		for _, c := range ledger.ColumnsOf(version) {
+			cells = append(cells, map[string]string{"order_id": orderID, "currency": "EUR"}[c.Name])
+		}
+		list := ledger.Header(version) + "\nx" + strings.Join(cells, ",") + "\n"
+		l, err := Open(strings.NewReader(list), "x.csv", Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if row, err := l.Next(); err != nil || row.OrderID != orderID || row.Exported != want {
+			t.Errorf("version %d, order %q: exported is %t, %v", version, orderID, row.Exported, err)
+		}
+	}
+	check(1, "'=x", false)
+	check(2, "'=x", true)
+	check(2, "=x", false) // written with -raw
+	check(2, "x;=y", false)
+	check(2, "x;'=y", true)
+}
+
 // What can be meant in two ways is refused, with the place and the way out.
 func TestAmbiguous(t *testing.T) {
 	check := func(list string, opts Options, want string) {
