@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/schemas/ledger"
@@ -69,7 +70,7 @@ func TestFunctionsWriteAsGo(t *testing.T) {
 		return got[0].Value
 	}
 	for _, text := range []string{"", "=1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "plain", " =1", "'=1", "é",
-		"\u00a0=1", "x;=1", "x;\t\t=1", "x,\r=1", "x\r\n=1", "＠;－", "\"=1", "a|'-b", ";\u200b+"} {
+		"\u00a0=1", "x;=1", "x;\t\t=1", "x,\r=1", "x\r\n=1", "＠;－", "\"=1", "a|'-b", ";\u200b+", "\x01=", "\u2060\u202f﹦1"} {
 		hexText := clickhouse.Named("s", hex.EncodeToString([]byte(text)))
 		for version, function := range map[int]string{1: "escape_formula_1", ledger.Version: "escape_formula"} {
 			got := ask(function+"(unhex({s:String}))", hexText)
@@ -133,6 +134,43 @@ FROM numbers(65536)`); err != nil {
 	}
 	if len(rows) != 1<<16 || escaped < 1<<14 {
 		t.Errorf("%d texts, %d of them escaped", len(rows), escaped)
+	}
+}
+
+// Each character that is skipped in front of a formula, or begins one, is so for
+// ClickHouse as for Go, and those beside it in Unicode are, too, or are not.
+func TestKnowsTheCharactersAsGo(t *testing.T) {
+	r := newRig(t)
+	var hexes []string
+	for c := rune(1); c <= unicode.MaxRune-1; c++ {
+		if unicode.In(c, unicode.Zs, unicode.Cf, unicode.Cc) || strings.ContainsRune("=+-@＝＋－＠﹦﹢﹣﹫−\"'", c) {
+			for beside := c - 1; beside <= c+1; beside++ {
+				hexes = append(hexes, hex.EncodeToString([]byte(string(beside))))
+			}
+		}
+	}
+	slices.Sort(hexes)
+	hexes = slices.Compact(hexes)
+	var rows []struct {
+		Text    string `ch:"t"`
+		Escaped string `ch:"escaped"`
+		Formula bool   `ch:"formula"`
+	}
+	if err := r.conn.Select(t.Context(), &rows, "WITH "+ledger.Functions+`,
+	arrayJoin(arrayMap(h -> unhex(h), splitByChar(',', {hexes:String}))) AS c,
+	arrayJoin([concat(c, '=1'), concat('x;', c, '=1'), concat(c, '1'), concat('x,', c, 'y')]) AS t
+SELECT t, escape_formula(t) AS escaped, has_formula(t) AS formula`,
+		clickhouse.Named("hexes", strings.Join(hexes, ","))); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range rows {
+		want := ledger.EscapeFormula(ledger.Version, row.Text)
+		if row.Escaped != want || (want != row.Text && !row.Formula) {
+			t.Errorf("%q: %q, has a formula: %t, want %q", row.Text, row.Escaped, row.Formula, want)
+		}
+	}
+	if len(rows) != 4*len(hexes) || len(hexes) < 250 {
+		t.Errorf("%d texts of %d characters", len(rows), len(hexes))
 	}
 }
 

@@ -29,7 +29,8 @@ func recipe(t *testing.T, heading string) string {
 func TestRecipes(t *testing.T) {
 	r := newRig(t)
 	r.rows(200, true)
-	r.exec("ALTER TABLE outcomes UPDATE order_id = ['0001', '', 'NA', 'null', 'x;=1', '''=1'][1 + src_offset %% 6], " +
+	r.exec("ALTER TABLE outcomes UPDATE " +
+		"order_id = ['0001', '', 'NA', 'null', 'x;=1', '''=1', '\x01\u2060=1', '\u202f﹦1'][1 + src_offset %% 8], " +
 		"reason_text = concat('a;\t=1', char(13), char(10), '-b\t\t+', toString(src_offset)), " +
 		"is_bot = src_offset %% 3 = 0 WHERE src_offset > 40 SETTINGS mutations_sync = 2")
 	cfg := config(t.TempDir())

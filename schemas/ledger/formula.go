@@ -2,22 +2,36 @@ package ledger
 
 import (
 	"strings"
+	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/rangetable"
 )
 
 // A program that opens a CSV need not cut it where we did: a spreadsheet whose list
 // separator is ; finds cells inside of our texts, and quotes mean nothing there. So a
 // formula can begin at a text's start and behind each separator and line break in it,
 // and what programs skip in front of it does not count.
+//
+// A space is no separator, though LibreOffice cuts at it if told to: prose such as
+// "5 -3" and "see @ten" would be guarded everywhere.
 const (
 	separators = ",;|\t"
 	// lineBreaks are what some reader takes for the end of a line.
 	lineBreaks = "\r\n\v\f\x1c\x1d\x1e\u0085\u2028\u2029"
-	// skippedStarts are what some reader drops from the start of a cell, but for the '.
-	skippedStarts = " \"\u00a0\u200b\u3000\ufeff"
-	// formulaStarts begin a formula (OWASP: CSV injection). The hyphen is the last, or
-	// these would be no class of a regular expression.
-	formulaStarts = "=+@＝＋＠－-"
+	// formulaStarts begin a formula (OWASP: CSV injection): = + - @, full-width, small and
+	// as a minus sign. The hyphen is the last, or these would be no class of a regular
+	// expression.
+	formulaStarts = "=+@＝＋＠－﹦﹢﹫﹣−-"
+	// skippedStarts are what some reader drops from the start of a cell, but for the ', as
+	// a class of a regular expression: the quote, and of Unicode the controls that break
+	// no line (Cc), the spaces (Zs) and what is not to be seen (Cf). NUL is none: CleanText
+	// makes U+FFFD of it. They are ranges and not \p{Zs}, for ClickHouse, Go and Python
+	// know Unicode in versions of their own.
+	skippedStarts = "\"\x01-\x08\x0e-\x1b\x1f-\x20\x7f-\u0084\u0086-\u00a0\u00ad\u0600-\u0605\u061c\u06dd" +
+		"\u070f\u0890-\u0891\u08e2\u1680\u180e\u2000-\u200f\u202a-\u202f\u205f-\u2064\u2066-\u206f\u3000\ufeff" +
+		"\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a" +
+		"\U000e0001\U000e0020-\U000e007f"
 )
 
 // EscapeFormula makes a text one of which no program runs a part as a formula.
@@ -61,7 +75,7 @@ func UnescapeFormula(cell string) string {
 func formulasIn(text string) (starts []int) {
 	behind := utf8.RuneError // the separator or line break before; none at the start
 	for at := 0; at < len(text); {
-		rest := strings.TrimLeft(text[at:], skippedStarts+"'")
+		rest := strings.TrimLeftFunc(text[at:], isSkipped)
 		if first, size := utf8.DecodeRuneInString(rest); size > 0 && startsFormula(first, behind) {
 			starts = append(starts, at)
 		}
@@ -74,6 +88,27 @@ func formulasIn(text string) (starts []int) {
 		at += next + size
 	}
 	return starts
+}
+
+// isSkipped reports whether a character is one of skippedStarts or the '.
+func isSkipped(r rune) bool { return r == '\'' || unicode.Is(skippedTable, r) }
+
+// skippedTable is skippedStarts for Go.
+var skippedTable = tableOf([]rune(skippedStarts))
+
+// tableOf reads what stands in a class of a regular expression.
+func tableOf(class []rune) *unicode.RangeTable {
+	var runes []rune
+	for i, r := range class {
+		if r != '-' {
+			runes = append(runes, r)
+			continue
+		}
+		for between := class[i-1] + 1; between < class[i+1]; between++ {
+			runes = append(runes, between)
+		}
+	}
+	return rangetable.New(runes...)
 }
 
 // startsFormula reports whether a cell that begins with a character may be run. A TAB or

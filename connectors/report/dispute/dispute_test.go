@@ -19,6 +19,42 @@ func TestBatch(t *testing.T) {
 	batch(t, conn, "zeta", strings.Repeat("\U0001F642", 124)) // 1,500 bytes in a URL
 }
 
+// Where a claim may mean two orders that are known, the answer names the one that it
+// does not count, whoever wrote the list; a partner hears of their own alone.
+func TestChooseKey(t *testing.T) {
+	of := func(partner string) []*report.Event {
+		e := &report.Event{}
+		e.PartnerID = partner
+		return []*report.Event{e}
+	}
+	both := &evidence{judged: map[string][]*report.Event{"=x": of("p"), "'=x": of("q")}}
+	check := func(ev *evidence, exported bool, partner, wantKey, wantWords string) {
+		t.Helper()
+		key, second := ev.chooseKey("'=x", exported)
+		var f Finding
+		(&Dispute{partner: partner}).warnOfSecond(&f, second, ev)
+		if key != wantKey || f.Words != wantWords {
+			t.Errorf("exported %t, for %q: %s, %q, want %s, %q", exported, partner, key, f.Words, wantKey, wantWords)
+		}
+	}
+	words := func(second string) string {
+		return "; there is also " + second + ", which a CSV of ours writes in the same way"
+	}
+	check(both, true, "", "=x", words("'=x"))
+	check(both, true, "q", "=x", words("'=x"))
+	check(both, true, "p", "=x", "")
+	check(both, false, "", "'=x", words("=x"))
+	check(both, false, "q", "'=x", "")
+	waiting := &evidence{judged: map[string][]*report.Event{"=x": of("p")},
+		waiting: map[string][]*report.Event{"'=x": of("")}}
+	check(waiting, true, "", "=x", words("'=x"))
+	check(waiting, true, "q", "=x", "")
+	one := &evidence{refused: map[string]report.Refusal{"=x": {}}}
+	check(one, false, "", "=x", "")
+	check(&evidence{}, false, "", "'=x", "")
+	check(&evidence{}, true, "", "=x", "")
+}
+
 func batch(t *testing.T, conn *clickhouse.Conn, workspace, id string) {
 	t.Helper()
 	const sales = 3 * MaxBatch

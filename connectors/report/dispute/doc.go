@@ -9,8 +9,8 @@
 //   - A line that cannot be read is refused with its place in the file; nothing of the
 //     list is kept.
 //   - A CSV of ours is a list, too: an id is looked for as it is written, and without the
-//     ' that escapes a formula; in a whole export without it first. Where both are there,
-//     the answer says so.
+//     ' that escapes a formula; in a whole export of version 2 without it first, unless
+//     one of its texts shows that it is -raw. Where both are there, the answer says so.
 //   - What is confirmed of a claim is what stands, and is in an export, too: the sum of
 //     standing_change over its events and all that took back from them. What was taken
 //     back beyond what stood, and given back beyond what was taken, is said beside it.

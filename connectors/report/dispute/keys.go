@@ -14,6 +14,7 @@ import (
 // keysOf are the ids that a claim may name, the likeliest first: as it is written, and
 // where that looks like a cell of a CSV of ours in which a formula is escaped, as it was
 // before.
+// In an export that escapes formulas it is the other way round.
 func keysOf(id string, exported bool) []string {
 	before := ledger.UnescapeFormula(id)
 	switch {
@@ -38,15 +39,16 @@ func (ev *evidence) chooseKey(id string, exported bool) (key, second string) {
 	case 1:
 		return known[0], ""
 	}
-	if exported { // no doubt is left
-		return known[0], ""
-	}
 	return known[0], known[1]
 }
 
-// warnOfSecond says that a claim may mean another id, too, if the claimant may know.
+// warnOfSecond says that a claim may mean another id, too, if the claimant may know. Of
+// what is not judged nobody but the workspace may.
 func (d *Dispute) warnOfSecond(f *Finding, second string, ev *evidence) {
-	if slices.ContainsFunc(ev.judged[second], func(e *report.Event) bool { return !d.hides(e) }) {
+	if second == "" {
+		return
+	}
+	if d.partner == "" || slices.ContainsFunc(ev.judged[second], func(e *report.Event) bool { return !d.hides(e) }) {
 		f.Words += fmt.Sprintf("; there is also %s, which a CSV of ours writes in the same way", second)
 	}
 }

@@ -122,19 +122,34 @@ func readings(number string) (found map[mark]string) {
 	return found
 }
 
-// marks is how the amounts of a list are written: where each kind is found first. Zero
-// lines mean that there is none.
+// marks is how the amounts of a list are written: where each kind is found first, as its
+// text and line. An empty text means that there is none.
 type marks struct {
-	first [256]string // by mark, an amount that has it for certain, with its line
+	first [256]string // by mark, an amount that has it for certain
+	open  []openAmount
+	cut   string // the first whole amount whose decimals may be in the next cell, as an assumption
 }
 
-// see takes in an amount. Only one that can be read in one way says anything.
+// openAmount is an amount that can be read in two ways.
+type openAmount struct {
+	text     string // with its line
+	mark     mark   // its only one, before decimals or between thousands
+	readings map[mark]string
+}
+
+// see takes in an amount. Only one that can be read in one way decides anything; of the
+// others the first of each mark is kept.
 func (m *marks) see(line int, text, number string) {
 	found := readings(number)
-	if len(found) != 1 {
-		return
-	}
+	text = fmt.Sprintf("%.50s in line %d", text, line)
 	for only := range found {
+		if len(found) > 1 {
+			known := slices.ContainsFunc(m.open, func(o openAmount) bool { return o.mark == only })
+			if only != unknown && !known {
+				m.open = append(m.open, openAmount{text, only, found})
+			}
+			continue
+		}
 		// 1.010.000 says that the point is not before decimals
 		if only == unknown && strings.Contains(number, ".") {
 			only = comma
@@ -142,7 +157,7 @@ func (m *marks) see(line int, text, number string) {
 			only = point
 		}
 		if m.first[only] == "" {
-			m.first[only] = fmt.Sprintf("%s in line %d", text, line)
+			m.first[only] = text
 		}
 	}
 }
@@ -156,6 +171,23 @@ func (m *marks) decimal() mark {
 		return comma
 	}
 	return unknown
+}
+
+// decisions say of amounts that can be read in two ways which other amount decided.
+func (m *marks) decisions() (texts []string) {
+	decimal := m.decimal()
+	if decimal == unknown {
+		return nil
+	}
+	for _, o := range m.open {
+		reading, ok := o.readings[decimal]
+		if !ok {
+			reading = o.readings[unknown]
+		}
+		texts = append(texts, fmt.Sprintf("%s is %s, for %s decides how amounts are written", o.text, reading,
+			m.first[decimal]))
+	}
+	return texts
 }
 
 // valueOf reads a number. digits are those of its currency; a currency of three is
@@ -199,4 +231,35 @@ func valueOf(text, number string, chosen, seen mark, digits int32) (value decima
 	slices.Sort(both)
 	return value, fmt.Sprintf("%.50q is %s or %s, and the list does not say which: choose with -decimal point or "+
 		"-decimal comma", text, both[0], both[1])
+}
+
+var (
+	wholeAmount = regexp.MustCompile(`^[0-9]{1,9}$`)
+	// what may have been cut from an amount at a comma: decimals, or the last thousands
+	cutRest = regexp.MustCompile(`^(?:[0-9]{2}|[0-9]{3}\.[0-9]{2})$`)
+	// no column of numbers is written like this
+	cutForCertain = regexp.MustCompile(`^0[0-9]{1,2}(?:\.[0-9]{2})?$`)
+)
+
+// cutAmount is what follows a whole amount where a comma separates cells, if it may be
+// the rest of the amount: 00 for 10,00 without quotes. In a line that lacks its last cell
+// the number of cells does not tell.
+func (l *List) cutAmount(cells []string, money string) (rest string, certain bool) {
+	i, ok := l.column[Amount]
+	if !ok || i+1 >= len(cells) || l.separator != ',' || l.opts.Decimal == point.name() {
+		return "", false
+	}
+	if known, ok := currency.Lookup(money); ok && known.Digits == 0 {
+		return "", false
+	}
+	whole, ok := splitAmount(cells[i])
+	after, is := splitAmount(cells[i+1])
+	if !ok || !is || !wholeAmount.MatchString(whole.number) || after.negative {
+		return "", false
+	}
+	certain = cutForCertain.MatchString(after.number) && !l.isKnown(i+1)
+	if !certain && !cutRest.MatchString(after.number) {
+		return "", false
+	}
+	return strings.TrimSpace(cells[i+1]), certain
 }

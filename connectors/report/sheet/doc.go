@@ -5,10 +5,10 @@
 //	                                                  └──▶ second reading: a Row at a time
 //
 // A list is a CSV with a header. Cells are separated by , ; TAB or |, as a line such as
-// sep=; says, or else as the header does. The encoding is UTF-8, UTF-16 with a byte order
-// mark, or Windows-1252. A header names its columns as order_id or as Order ID, Order
-// number, Bestellnummer. Amounts are 10.00, 10,00, 1.010,00, 1,010.00, $10.00 or
-// (10.00); days 2026-11-29, 29.11.2026 or 11/29/2026.
+// sep=; says, or else as the header does; lines end with LF, CR LF or CR. The encoding is
+// UTF-8, UTF-16 with a byte order mark, or Windows-1252. A header names its columns as
+// order_id or as Order ID, Order number, Bestellnummer. Amounts are 10.00, 10,00,
+// 1.010,00, 1,010.00, $10.00 or (10.00); days 2026-11-29, 29.11.2026 or 11/29/2026.
 //
 // # Promises
 //
@@ -18,12 +18,14 @@
 //   - Assumptions says, before the first Row, what was taken for granted: each of them
 //     can be wrong only together with the list.
 //   - An amount is what its marks say by themselves: 10,00 and 1,010.00 need no other.
-//     1.010 is what the other amounts of the list say, the Options, or a currency of
-//     three digits; else it is refused.
+//     1.010 is what the other amounts of the list say, which is an assumption, the
+//     Options, or a currency of three digits; else it is refused.
+//   - An amount that was cut at its comma, as 1,10,00 without quotes, is refused where it
+//     can be told, and an assumption where it cannot.
 //   - A sign such as $ never overrules a currency that the line names, and is never
 //     another currency than one that uses it.
 //   - Cells come as they were written, decoded to UTF-8, and keep their place for errors
 //     (BadList). An id is not touched: no zero is added and no ' removed.
 //   - Days are checked and not compared, so 05/06/2026 may be either.
-//   - Memory is that of a line; the list is read twice.
+//   - Memory is that of a line, and a line is bounded; the list is read twice.
 package sheet

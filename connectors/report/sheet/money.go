@@ -1,6 +1,7 @@
 package sheet
 
 import (
+	"cmp"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -22,32 +23,52 @@ func (l *List) lookAhead() error {
 		l.assume("the text is Windows-1252, for it is not UTF-8")
 	}
 	var seen marks
+	rows := 0
 	for {
 		cells, err := l.csv.Read()
 		if errors.Is(err, csv.ErrFieldCount) {
+			rows++
 			continue
 		}
-		if errors.Is(err, io.EOF) || errors.As(err, new(*csv.ParseError)) {
+		if errors.Is(err, io.EOF) && rows == 0 {
+			return &BadList{l.file, l.preamble + 1, 1, "", "below the header there is no line with text"}
+		}
+		if errors.Is(err, io.EOF) || errors.As(err, new(*csv.ParseError)) || errors.As(err, new(*BadList)) {
 			break
 		}
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", l.file, err)
 		}
+		if isBlank(cells) {
+			l.assume("lines without text are left out")
+			continue
+		}
+		rows++
 		line, _ := l.csv.FieldPos(0)
 		l.lookAtLine(cells, line+l.preamble, &seen)
 	}
+	if l.ends.lone > 0 {
+		l.assume("a CR alone ends a line, as line %d", l.ends.lone)
+	}
 	l.decimal = seen.decimal()
-	if l.opts.Decimal == "" && seen.first[comma] != "" {
+	if seen.cut != "" && l.decimal != point {
+		l.assume("%s", seen.cut)
+	}
+	if l.opts.Decimal != "" {
+		return nil
+	}
+	if seen.first[comma] != "" {
 		l.assume("amounts with a decimal comma, as %s", seen.first[comma])
+	}
+	for _, text := range seen.decisions() {
+		l.assume("%s", text)
 	}
 	return nil
 }
 
 // lookAtLine takes in how amounts are written, and assumes what their signs leave open.
 func (l *List) lookAtLine(cells []string, line int, seen *marks) {
-	if isBlank(cells) {
-		l.assume("lines without text are left out")
-	}
+	l.exported = l.exported && l.areGuarded(cells)
 	if text, _ := l.cell(cells, Date); len(readDays(text)) > 1 && !l.openDays {
 		l.openDays = true
 		l.assume("days such as %s can be read in two ways: they are not compared", text)
@@ -59,6 +80,11 @@ func (l *List) lookAtLine(cells []string, line int, seen *marks) {
 	}
 	seen.see(line, text, w.number)
 	code, _ := l.cell(cells, Currency)
+	money := cmp.Or(strings.ToUpper(code), l.money, l.opts.Currency)
+	if rest, certain := l.cutAmount(cells, money); rest != "" && !certain && seen.cut == "" {
+		seen.cut = fmt.Sprintf("%.50s in line %d is a whole amount, and %s behind it is %q: an amount such as \"10,50\" "+
+			"stands in quotes", text, line, rest, l.header[l.column[Amount]+1])
+	}
 	if isCode(code) || isCode(w.money) || l.opts.Currency+l.money != "" {
 		return
 	}
@@ -82,6 +108,13 @@ func (l *List) readMoney(cells []string, row *Row) error {
 	}
 	if code != "" && candidates == nil {
 		return l.badCell(column, "%.20q is not a currency such as EUR", code)
+	}
+	if candidates != nil && l.money != "" {
+		if !slices.Contains(candidates, l.money) {
+			return l.badCell(column, "%.20q is not %s, which the column %q says", code, l.money,
+				l.header[l.column[Amount]])
+		}
+		candidates = []string{l.money}
 	}
 	text, column := l.cell(cells, Amount)
 	if text == "" {
@@ -113,6 +146,10 @@ func (l *List) readMoney(cells []string, row *Row) error {
 	digits := int32(0)
 	if known, ok := currency.Lookup(row.Currency); ok && l.separator == ',' {
 		digits = known.Digits
+	}
+	if rest, certain := l.cutAmount(cells, row.Currency); certain {
+		return l.badCell(column, "%.50q has %q behind it, as if an amount were cut at its comma: it stands in quotes where "+
+			"a comma separates cells; if nothing is cut, choose -decimal point", text, rest)
 	}
 	value, problem := valueOf(text, w.number, markOf(l.opts.Decimal), l.decimal, digits)
 	if problem != "" {

@@ -13,6 +13,7 @@ import (
 	"github.com/nimriz/partners/schemas/currency"
 	"github.com/nimriz/partners/schemas/ledger"
 	"github.com/shopspring/decimal"
+	"golang.org/x/text/transform"
 )
 
 // Options are what somebody knows of a list that it does not say. Empty ones are read
@@ -84,7 +85,8 @@ type Row struct {
 	EventID  string
 	Amount   *decimal.Decimal // nil: the line has none
 	Currency string           // of Amount; "": neither the line nor the Options say
-	// Exported is true in a CSV that our export wrote: formulas in ids are escaped.
+	// Exported is true in a CSV that our export wrote in version 2, and for all that can
+	// be seen without -raw: formulas in ids are escaped, with a way back.
 	Exported bool
 }
 
@@ -94,15 +96,17 @@ type List struct {
 	opts      Options
 	encoding  encoding
 	separator rune
-	preamble  int // lines before the header: 1 with a sep=
+	preamble  int       // lines before the header: 1 with a sep=
+	ends      *lineEnds // in front of csv
 	header    []string
 	column    map[Column]int // of those that mean something
 	money     string         // currency of all amounts, as the header says; may be empty
 	csv       *csv.Reader    // at the next line
 	decimal   mark           // of the amounts; unknown: each says it by itself
 	assumed   []string
-	openDays  bool // a day that can be read in two ways was seen
-	exported  bool // our export wrote it
+	openDays  bool  // a day that can be read in two ways was seen
+	exported  bool  // our export wrote it, see Row.Exported
+	guarded   []int // columns in which our export escapes formulas
 }
 
 // Open reads a list to its end once, to see how it is written, and goes back to its
@@ -145,13 +149,18 @@ func (l *List) rewind(from io.ReadSeeker) error {
 	if _, err := from.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("reading %s again: %w", l.file, err)
 	}
-	in := bufio.NewReaderSize(decode(from, l.encoding), maxHeader)
+	l.ends = &lineEnds{file: l.file}
+	in := bufio.NewReaderSize(transform.NewReader(decode(from, l.encoding), l.ends), maxHeader)
 	start, err := in.Peek(maxHeader)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.As(err, new(*BadList)) {
 		return fmt.Errorf("reading %s: %w", l.file, err)
 	}
 	said, length := readPreamble(string(start))
 	if length > 0 {
+		if separatorOf(said) == 0 && l.opts.Separator == "" {
+			return &BadList{l.file, 1, len("sep=") + 1, "", fmt.Sprintf("sep=: %.20q is none of , ; | TAB: choose with "+
+				"-separator", said)}
+		}
 		in.Discard(length)
 		l.preamble = 1
 	}
@@ -180,25 +189,27 @@ func (l *List) rewind(from io.ReadSeeker) error {
 const maxHeader = 64 << 10
 
 // readPreamble takes apart a line such as sep=; with which a list may begin, for Excel.
-// length is that of the line.
-func readPreamble(start string) (separator rune, length int) {
+// separator is what it says, known or not; length is that of the line.
+func readPreamble(start string) (separator string, length int) {
 	line, _, _ := strings.Cut(start, "\n")
 	text := strings.Trim(strings.TrimSuffix(line, "\r"), `"`)
 	if len(text) < len("sep=")+1 || !strings.EqualFold(text[:len("sep=")], "sep=") {
-		return 0, 0
+		return "", 0
 	}
-	return separatorOf(text[len("sep=") : len("sep=")+1]), min(len(line)+1, len(start))
+	// a spreadsheet adds a separator for each column of the list
+	separator = strings.TrimRight(text[len("sep=")+1:], separators+" ")
+	return text[len("sep="):len("sep=")+1] + separator, min(len(line)+1, len(start))
 }
 
 // findSeparator decides what separates cells: what the Options say, what the list says,
 // or that under which the header names the most columns that mean something.
-func (l *List) findSeparator(start string, said rune) (rune, error) {
+func (l *List) findSeparator(start, said string) (rune, error) {
 	if chosen := separatorOf(l.opts.Separator); chosen != 0 {
 		return chosen, nil
 	}
-	if said != 0 {
-		l.assume("cells are separated by %s, as the line sep= says", nameSeparator(said))
-		return said, nil
+	if chosen := separatorOf(said); chosen != 0 {
+		l.assume("cells are separated by %s, as the line sep= says", nameSeparator(chosen))
+		return chosen, nil
 	}
 	found := ','
 	most, cells := 0, 1
@@ -252,9 +263,14 @@ func (l *List) setColumns() error {
 			l.assume("column %q is %s", strings.TrimSpace(l.header[first]), c)
 		}
 	}
-	l.exported = !slices.ContainsFunc(ledger.ColumnsOf(1), func(c ledger.Column) bool {
+	l.exported = !slices.ContainsFunc(ledger.ColumnsOf(2), func(c ledger.Column) bool {
 		return !slices.Contains(l.header, c.Name)
 	})
+	for i, name := range l.header {
+		if slices.ContainsFunc(ledger.Columns(), func(c ledger.Column) bool { return c.Name == name && c.IsGuarded() }) {
+			l.guarded = append(l.guarded, i)
+		}
+	}
 	if i, ok := l.column[Amount]; ok {
 		_, l.money = splitAmountHeader(l.header[i])
 	}
@@ -273,6 +289,26 @@ func (l *List) has(c Column) bool {
 	return ok
 }
 
+// areGuarded reports whether each formula in cells is escaped where our export does so.
+func (l *List) areGuarded(cells []string) bool {
+	for _, i := range l.guarded {
+		if ledger.EscapeFormula(ledger.Version, ledger.UnescapeFormula(cells[i])) != cells[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// isKnown reports whether a column means something.
+func (l *List) isKnown(column int) bool {
+	for _, i := range l.column {
+		if i == column {
+			return true
+		}
+	}
+	return false
+}
+
 func (l *List) assume(format string, a ...any) {
 	if text := fmt.Sprintf(format, a...); !slices.Contains(l.assumed, text) {
 		l.assumed = append(l.assumed, text)
@@ -281,6 +317,9 @@ func (l *List) assume(format string, a ...any) {
 
 // badLine wraps what encoding/csv found.
 func (l *List) badLine(err error) error {
+	if errors.As(err, new(*BadList)) {
+		return err
+	}
 	var parse *csv.ParseError
 	if !errors.As(err, &parse) {
 		return fmt.Errorf("reading %s: %w", l.file, err)

@@ -73,9 +73,47 @@ func TestForms(t *testing.T) {
 		"amounts with a decimal comma, as 10,00 in line 2")
 	check("order_id,amount\n1,$10.00\n2,-$5\n3,(7.50)\n4,€1\n", "1 10.00 USD / 2 -5 USD / 3 -7.50 / 4 1 EUR",
 		"$ is USD: for another currency say -currency")
+	check("order_id;amount\n1;1.010\n2;10.00\n", "1 1.010 / 2 10.00", "cells are separated by ;",
+		"1.010 in line 2 is 1.010, for 10.00 in line 3 decides how amounts are written")
+	check("order_id,amount\n1,\"1,010\"\n2,2.50\n3,1.020\n4,\"2,020\"\n", "1 1010 / 2 2.50 / 3 1.020 / 4 2020",
+		"1,010 in line 2 is 1010, for 2.50 in line 3 decides how amounts are written",
+		"1.020 in line 4 is 1.020, for 2.50 in line 3 decides how amounts are written")
+	check("order_id\tamount\n1\t1.010.000\n2\t1,010\n", "1 1010000 / 2 1.010", "cells are separated by TAB",
+		"amounts with a decimal comma, as 1.010.000 in line 2",
+		"1,010 in line 3 is 1.010, for 1.010.000 in line 2 decides how amounts are written")
+	check("order_id,amount,note\n1,10,50\n2,10,70\n", "1 10 / 2 10",
+		`10 in line 2 is a whole amount, and 50 behind it is "note": an amount such as "10,50" stands in quotes`)
+	check("order_id,amount,note\n1,€1,110.50 €\n2,€7,\n", "1 1 EUR / 2 7 EUR", `€1 in line 2 is a whole amount, and `+
+		`110.50 € behind it is "note": an amount such as "10,50" stands in quotes`)
+	check("order_id,amount,quantity\n1,10.50,12\n2,10,12\n", "1 10.50 / 2 10")
+	check("order_id,amount,note,currency\n1,1000,12,JPY\n2,1000,00,JPY\n", "1 1000 JPY / 2 1000 JPY")
 	check("order_id,amount,currency\n1,$10.00,CAD\n2,10.00 kr,NOK\n", "1 10.00 CAD / 2 10.00 NOK")
 	check("order_id,date\n1,29.11.2026\n2,29/11/2026\n3,2026-11-29 10:00\n4,05/06/2026\n5,2026-01-05T10:00:00Z\n",
 		"1 – / 2 – / 3 – / 4 – / 5 –", "days such as 05/06/2026 can be read in two ways: they are not compared")
+}
+
+// Only what is an export of version 2, with its guards, is taken for one.
+func TestExported(t *testing.T) {
+	check := func(version int, orderID string, want bool) {
+		t.Helper()
+		var cells []string
+		for _, c := range ledger.ColumnsOf(version) {
+			cells = append(cells, map[string]string{"order_id": orderID, "currency": "EUR"}[c.Name])
+		}
+		list := ledger.Header(version) + "\nx" + strings.Join(cells, ",") + "\n"
+		l, err := Open(strings.NewReader(list), "x.csv", Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if row, err := l.Next(); err != nil || row.OrderID != orderID || row.Exported != want {
+			t.Errorf("version %d, order %q: exported is %t, %v", version, orderID, row.Exported, err)
+		}
+	}
+	check(1, "'=x", false)
+	check(2, "'=x", true)
+	check(2, "=x", false) // written with -raw
+	check(2, "x;=y", false)
+	check(2, "x;'=y", true)
 }
 
 // What can be meant in two ways is refused, with the place and the way out.
@@ -104,6 +142,8 @@ func TestAmbiguous(t *testing.T) {
 	check("order_id,amount\n1,$1\n", Options{Currency: "CAD"}, "1 1 CAD")
 	check("order_id,amount\n1,$1\n", Options{Currency: "EUR"},
 		`x.csv:2:3: amount: "$1" is not an amount of EUR, which -currency says`)
+	check("order_id,amount,note\n1,10,00\n", Options{Decimal: "point"}, "1 10")
+	check("sep=:\norder_id;amount\n1;2\n", Options{Separator: ";"}, "1 2")
 	check("order_id,note;event_id\n1,2;3\n", Options{},
 		"x.csv:1:1: the header can be cut in two ways: choose with -separator")
 	check("order_id,note;event_id\n1,2;3\n", Options{Separator: ","}, "1 –")
@@ -128,6 +168,19 @@ func TestRefused(t *testing.T) {
 	check("order_id,amount\n1,10,00\n", "x.csv:2:1: the line does not have the 2 columns of the header; "+
 		`an amount such as "10,00" stands in quotes where a comma separates cells`)
 	check("order_id,date\n1,2026-13-45\n", `x.csv:2:3: date: "2026-13-45" is not a day such as 2026-01-05`)
+	check("order_id,Amount (EUR),currency\n1,10.00,EUR\n2,10.00,usd\n", "1 10.00 EUR / x.csv:3:9: currency: "+
+		`"usd" is not EUR, which the column "Amount (EUR)" says`)
+	check("order_id,amount_cad,currency\n1,,$\n2,,€\n", `1 – CAD / x.csv:3:4: currency: "€" is not CAD, which the `+
+		`column "amount_cad" says`)
+	const cut = `, as if an amount were cut at its comma: it stands in quotes where a comma separates cells; if nothing ` +
+		`is cut, choose -decimal point`
+	check("order_id,amount,note\n1,10,00\n", `x.csv:2:3: amount: "10" has "00" behind it`+cut)
+	check("order_id,amount,note\n1,10.50,x\n2,€1,010.00 €\n", `1 10.50 / x.csv:3:3: amount: "€1" has "010.00 €" `+
+		`behind it`+cut)
+	check("order_id,amount\n", "x.csv:1:1: below the header there is no line with text")
+	check("sep=;\norder_id;amount\n;\n", "x.csv:2:1: below the header there is no line with text")
+	check("sep=:\norder_id:amount\n1:2\n", `x.csv:1:5: sep=: ":" is none of , ; | TAB: choose with -separator`)
+	check("\"sep=::\"\r\norder_id\n1\n", `x.csv:1:5: sep=: "::" is none of , ; | TAB: choose with -separator`)
 	check("order_id,currency\n1,Euro\n", `x.csv:2:3: currency: "Euro" is not a currency such as EUR`)
 	check("PK\x03\x04...", "x.csv:1:1: this is a workbook (.xlsx, .ods) or an archive: save it as CSV UTF-8")
 	check("o\x00r\x00d\x00", "x.csv:1:1: it has NUL bytes, as UTF-16 without a byte order mark: save it as CSV UTF-8")
