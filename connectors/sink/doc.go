@@ -25,7 +25,10 @@
 //
 // An assigned partition is resumed where the gapless run of its finished batches ends,
 // whatever is committed: a ClickHouse that was restored from yesterday's backup is
-// filled up again. If it has no finished batch, it is resumed at the committed offset.
+// filled up again. If it has no finished batch, it is resumed at the committed offset,
+// which must then be the log's start: a batch is declared when the one before it is in
+// `batches`, so a group that is further on belongs to tables that were emptied or are
+// another database's.
 // A batch that was declared there is repeated under its token if the tables still
 // remember the token: fewer than half a window of batches followed, and less than half
 // of the window's time has passed. Otherwise it is inserted if the base table has no

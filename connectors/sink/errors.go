@@ -18,6 +18,8 @@ var (
 	ErrNoTopic = errors.New("topic does not exist")
 	// ErrNoCommit: neither the tables nor the consumer group say where to begin.
 	ErrNoCommit = errors.New("no committed offset")
+	// ErrForgotten: the consumer group is ahead of tables that have no finished batch.
+	ErrForgotten = errors.New("ClickHouse has forgotten what it had")
 	// ErrLostRange: records that are not in the tables are no longer in Kafka.
 	ErrLostRange = errors.New("records are gone from Kafka")
 	// ErrHalfDone: a batch is partly in the tables, and a repeated insert could no
@@ -42,8 +44,8 @@ var (
 // NeedsOperator reports whether err is one of those above, ErrBusy and ErrUnrecorded
 // excepted: starting the sink again changes nothing.
 func NeedsOperator(err error) bool {
-	for _, stop := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrLostRange, ErrHalfDone, ErrWindow,
-		ErrPartitions, ErrIntent, ErrSurplus} {
+	for _, stop := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrForgotten, ErrLostRange, ErrHalfDone,
+		ErrWindow, ErrPartitions, ErrIntent, ErrSurplus} {
 		if errors.Is(err, stop) {
 			return true
 		}

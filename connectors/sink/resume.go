@@ -52,12 +52,17 @@ func (s recoveredState) resumeOffset() (int64, error) {
 	switch {
 	case s.contiguousEnd >= 0:
 		return s.contiguousEnd, nil // whatever is committed: only the tables know what is in them
+	case s.committed > s.logStart:
+		// A batch is declared when the one before it is in table batches.
+		return 0, fmt.Errorf("%w: the group is at offset %d, the log begins at %d, and no finished batch is in "+
+			"ClickHouse: it is another database, or was emptied; stop the sinks and run `ctl warehouse repair`, "+
+			"which fills the tables from the log's start", ErrForgotten, s.committed, s.logStart)
 	case s.committed >= 0:
 		return s.committed, nil
 	default:
 		return 0, fmt.Errorf("%w, and no finished batch in ClickHouse, while the log holds [%d, %d): on a fresh "+
-			"install run `ctl topics apply`; else set the offset with kafka-consumer-groups --reset-offsets to "+
-			"where the group was", ErrNoCommit, s.logStart, s.logEnd)
+			"install run `ctl topics apply`; else stop the sinks and run `ctl warehouse repair`, which fills the "+
+			"tables from the log's start", ErrNoCommit, s.logStart, s.logEnd)
 	}
 }
 
