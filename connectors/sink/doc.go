@@ -39,6 +39,22 @@
 // records again, inserts those without a row, and records what Kafka has lost. The
 // rollup has to be rebuilt afterwards.
 //
+// # Repair
+//
+// Repair believes neither commits nor `batches`. It reads every topic from the start of
+// the log and compares each record with the base table: missing rows are inserted, rows
+// that are there twice are deleted and one is inserted, ranges that no batch covers are
+// recorded. Then every line of the rollup becomes the sum of its rows, except lines of a
+// partition of which rows are gone from both: batches in front of the log's start had
+// more rows than there are. Such a line may be right although its rows are not there, so
+// it stays, unless it is of a time from which on the log has everything.
+//
+// What Repair does follows from the tables alone, so it is repeated after a kill. While
+// it runs it holds a lock, a row in table `repairs` with a sign of life every five
+// seconds. It takes the lock and then looks for members of the group; a sink is a member
+// before it looks for the lock, and waits with its partitions unclaimed. So one of the
+// two always sees the other.
+//
 // # Why a repeated insert is not believed
 //
 // ClickHouse notes a token before it gives the block its name. If it is killed between

@@ -30,6 +30,7 @@ type Sink struct {
 	kafka           kafka.Config
 	wh              *clickhouse.Conn
 	clickHouseWatch *outage.Watch // Kafka's is in kafka
+	repairWatch     *outage.Watch // over a repair that holds the tables
 	log             *slog.Logger
 	registry        prometheus.Registerer // may be nil
 	env             Env
@@ -93,6 +94,7 @@ func New(cfg Config, kafka kafka.Config, codec *event.Codec, wh *clickhouse.Conn
 		kafka:           kafka,
 		wh:              wh,
 		clickHouseWatch: outage.New(log, "ClickHouse"),
+		repairWatch:     outage.New(log, repairEnd),
 		log:             log,
 		registry:        reg,
 		env:             DefaultEnv(cfg),
@@ -445,20 +447,24 @@ const (
 	readingTopics      = "reading the topics' ids"
 )
 
-// reportFailure reports a failed attempt to the Watch over Kafka or ClickHouse,
-// whichever err comes from. pause is how long it is until the next attempt.
+// reportFailure reports a failed attempt to the Watch over what err comes from: Kafka,
+// ClickHouse or a repair. pause is how long it is until the next attempt.
 func (s *Sink) reportFailure(trying string, pause time.Duration, err error) {
-	if errors.Is(err, errKafka) {
+	switch {
+	case errors.Is(err, errKafka):
 		s.kafka.Watch.Failed(trying, pause, err)
-	} else {
+	case errors.Is(err, ErrRepairing):
+		s.repairWatch.Failed(trying, pause, err)
+	default:
 		s.clickHouseWatch.Failed(trying, pause, err)
 	}
 }
 
-// clearFailure reports to both Watches that an attempt succeeded or was given up.
+// clearFailure reports to all Watches that an attempt succeeded or was given up.
 func (s *Sink) clearFailure(trying string) {
 	s.kafka.Watch.Clear(trying)
 	s.clickHouseWatch.Clear(trying)
+	s.repairWatch.Clear(trying)
 }
 
 // retryStart repeats what has to succeed before the sink can start, while Kafka or
