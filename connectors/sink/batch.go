@@ -98,6 +98,7 @@ func (p *partition) writeBatch(b *batch) error {
 			p.next = b.end
 			p.ackPending = true
 			p.sink.metrics.setTableEnd(p.mapping.topic, p.id, b.end)
+			p.sink.noteRecorded(recordedBatch{p.mapping.topic, p.id, b.start, b.end})
 			return nil
 		}
 		if p.ctx.Err() != nil {

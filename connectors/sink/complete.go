@@ -122,6 +122,9 @@ func Complete(ctx context.Context, cfg Config, k kafka.Config, codec *event.Code
 	if err != nil {
 		return err
 	}
+	if err := checkNoRepair(ctx, wh, ""); err != nil {
+		return fmt.Errorf("completing the tables: %w", err)
+	}
 	if s.client, err = kafka.NewClient(k, log, nil); err != nil {
 		return err
 	}

@@ -55,6 +55,14 @@
 // before it looks for the lock, and waits with its partitions unclaimed. So one of the
 // two always sees the other.
 //
+// # A ClickHouse that goes back
+//
+// Every five seconds a sink looks whether the batches that it has recorded since, and the
+// last of each partition, are still in `batches`. If one is missing twice, a backup was
+// restored while the sink ran, and what it inserts now lies behind a hole: it stops with
+// ErrWentBack (restored.go). A replica that is five seconds behind looks the same; so a
+// sink should talk to one replica.
+//
 // # Why a repeated insert is not believed
 //
 // ClickHouse notes a token before it gives the block its name. If it is killed between

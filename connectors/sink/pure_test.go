@@ -384,8 +384,8 @@ func TestDecodeVersion(t *testing.T) {
 
 // Retryable errors are repeated, the sink's own never.
 func TestRetryable(t *testing.T) {
-	for _, err := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrForgotten, ErrLostRange, ErrHalfDone,
-		ErrWindow, ErrIntent, ErrSurplus} {
+	for _, err := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrForgotten, ErrWentBack, ErrLostRange,
+		ErrHalfDone, ErrWindow, ErrIntent, ErrSurplus} {
 		if retryable(fmt.Errorf("%w: %w", errKafka, err)) || !NeedsOperator(fmt.Errorf("x: %w", err)) {
 			t.Errorf("%v is repeated", err)
 		}

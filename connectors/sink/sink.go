@@ -51,6 +51,7 @@ type Sink struct {
 	owned          map[string]map[int32]*partition // by topic, without prefix
 	intentMetadata map[string]map[int32]string     // of the commits of partitions about to be claimed
 	spareRows      map[string][]rowBuffer          // by topic: empty buffers for reuse
+	recorded       []recordedBatch                 // finished, and to be found again in ClickHouse
 	err            error                           // what stopped the sink
 	cancel         context.CancelFunc              // ends Run
 }
@@ -61,7 +62,7 @@ type Env struct {
 	// ends at once, as if it were killed.
 	AfterStep func(s step, topic string, partition int32) error
 	// TopicCheckInterval is how often the topics' ids are compared with those at the
-	// start.
+	// start, and how often ClickHouse is asked for the batches that were recorded.
 	TopicCheckInterval time.Duration
 	// SettleTime is how long after a repeated insert its tables must lack the same
 	// before it is added.
@@ -150,6 +151,7 @@ func (s *Sink) Run(ctx context.Context) error {
 	s.startConsuming()
 	var background sync.WaitGroup
 	background.Go(func() { s.watchTopics(ctx) })
+	background.Go(func() { s.watchRecorded(ctx) })
 	background.Go(func() { s.refreshLedgerMetrics(ctx) })
 	for ctx.Err() == nil {
 		s.pollRecords(ctx)
