@@ -209,7 +209,7 @@ func (r *repairer) repairPartition(ctx context.Context, c *partitionClaim) (foun
 	if err := r.repairRange(ctx, p, c, offsetRange{uint64(from), uint64(c.logStable)}, true, &found); err != nil {
 		return found, err
 	}
-	found.Gone, err = r.countGone(ctx, c)
+	found.Gone, err = r.countGone(ctx, c, found.DoubledBefore)
 	return found, err
 }
 
@@ -344,8 +344,8 @@ func (r *repairer) deleteRows(ctx context.Context, p *partition, offsets []int64
 }
 
 // countGone counts the rows in front of the log's start, and of batches across it, that
-// the batches had and the table no longer has.
-func (r *repairer) countGone(ctx context.Context, c *partitionClaim) (uint64, error) {
+// the batches had and the table no longer has. doubled are rows too many among those.
+func (r *repairer) countGone(ctx context.Context, c *partitionClaim, doubled uint64) (uint64, error) {
 	var found []struct {
 		Gone uint64 `ch:"gone"`
 	}
@@ -359,7 +359,7 @@ func (r *repairer) countGone(ctx context.Context, c *partitionClaim) (uint64, er
 					AND start_offset < {start:UInt64}
 			) AS had,
 			(
-				SELECT count()
+				SELECT count() - {doubled:UInt64}
 				FROM `+c.mapping.table+`
 				WHERE src_partition = {partition:UInt32}
 					AND src_offset < had.2
@@ -367,6 +367,7 @@ func (r *repairer) countGone(ctx context.Context, c *partitionClaim) (uint64, er
 		SELECT toUInt64(if(had.1 > has, had.1 - has, 0)) AS gone`,
 		clickhouse.Named("topic", c.mapping.topic),
 		clickhouse.Named("partition", c.partition),
+		clickhouse.Named("doubled", doubled),
 		clickhouse.Named("start", uint64(c.logStart)))
 	if err != nil {
 		return 0, fmt.Errorf("counting the rows that Kafka no longer has: %w", err)

@@ -224,8 +224,7 @@ func TestRepairKeepsSumsOfGoneRows(t *testing.T) {
 			result.Sums)
 	}
 	r.exec("DELETE FROM clicks WHERE src_offset = 50")
-	_, result, err := r.tryRepair("")
-	if err != nil || result.Sums.Excess != 1 {
+	if _, result, err := r.tryRepair(""); err != nil || result.Sums.Excess != 1 {
 		t.Errorf("a row of these days was deleted, too: %+v %v", result.Sums, err)
 	}
 
@@ -237,6 +236,15 @@ func TestRepairKeepsSumsOfGoneRows(t *testing.T) {
 	total, result = r.repairs()
 	if total.Lost != 20 || total.Gone != 0 || result.Sums.Kept != 0 {
 		t.Errorf("emptied: %+v %+v", total, result.Sums)
+	}
+
+	// A row that is doubled does not stand for one that is gone.
+	r.exec("INSERT INTO batches (topic_id, topic, partition, start_offset, end_offset, rows) SELECT topic_id, topic, " +
+		"0, 0, 20, 20 FROM batches WHERE topic = 'clicks' LIMIT 1")
+	r.exec("INSERT INTO clicks SELECT * REPLACE (5 AS src_offset) FROM clicks LIMIT 2")
+	found, _, err := r.tryRepair("")
+	if err != nil || len(found) != 1 || found[0].Gone != 19 || found[0].DoubledBefore != 1 {
+		t.Errorf("rows are gone and one is doubled: %+v %v", found, err)
 	}
 }
 
@@ -291,6 +299,9 @@ func TestRepairLock(t *testing.T) {
 	}
 	if _, _, err := r.tryRepair(""); !errors.Is(err, ErrRepairing) {
 		t.Errorf("a second repair: %v", err)
+	}
+	if err := Complete(t.Context(), s.cfg, s.kafka, r.codec, r.wh, discard(), nil); !errors.Is(err, ErrRepairing) {
+		t.Errorf("completing beside a repair: %v", err)
 	}
 	if err := lock.release(t.Context()); err != nil {
 		t.Fatal(err)
