@@ -42,7 +42,8 @@ func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format
 func commands() []command {
 	return slices.Concat(topicsCommands(), migrateCommands(), catalogCommands(), tokenCommands(),
 		secretsCommands(), eventCommands(),
-		whyCommands(), disputeCommands(), verifyCommands(), deadLetterCommands(), rollupCommands(), readyCommands())
+		whyCommands(), disputeCommands(), verifyCommands(), deadLetterCommands(), rollupCommands(),
+		repairCommands(), readyCommands())
 }
 
 func main() { os.Exit(runCommand(os.Args[1:], os.Stdout, os.Stderr, os.LookupEnv)) }

@@ -84,22 +84,45 @@ func (c *Conn) CompareSums(ctx context.Context, compare Comparison) (*SumDiffere
 	return out, nil
 }
 
+// GroupDifferences groups the lines that CompareSums would return by some columns, and
+// reads the groups into dest, as Select does, in order. columns is a list for a SELECT of
+// columns of the key and aggregates.
+func (c *Conn) GroupDifferences(ctx context.Context, dest any, compare Comparison, columns string) error {
+	_, query, err := c.prepareComparison(ctx, compare)
+	if err == nil {
+		err = c.pool.Select(ctx, dest, "SELECT "+columns+" FROM ("+query+") GROUP BY ALL ORDER BY ALL", compare.Args...)
+	}
+	if err != nil {
+		return fmt.Errorf("comparing the sums of %s: %w", compare.Table, wrapError(err))
+	}
+	return nil
+}
+
 func (c *Conn) compareSums(ctx context.Context, compare Comparison) (*SumDifferences, error) {
-	if !identifier.MatchString(compare.Table) {
-		return nil, fmt.Errorf("%q is not an identifier", compare.Table)
-	}
-	views, err := c.readFeedingViews(ctx, compare.Table)
+	columns, query, err := c.prepareComparison(ctx, compare)
 	if err != nil {
 		return nil, err
 	}
-	columns, err := c.readSumColumns(ctx, compare.Table)
-	if err != nil {
-		return nil, err
-	}
-	query := columns.differencesSQL(compare, views)
 	out := &SumDifferences{table: compare.Table, columns: columns}
 	out.lines, err = c.readDifferentLines(ctx, columns, query, compare.Args)
 	return out, err
+}
+
+// prepareComparison returns the columns of the table, and the query for the lines that
+// differ.
+func (c *Conn) prepareComparison(ctx context.Context, compare Comparison) (columns sumColumns, query string,
+	err error) {
+	if !identifier.MatchString(compare.Table) {
+		return columns, "", fmt.Errorf("%q is not an identifier", compare.Table)
+	}
+	views, err := c.readFeedingViews(ctx, compare.Table)
+	if err != nil {
+		return columns, "", err
+	}
+	if columns, err = c.readSumColumns(ctx, compare.Table); err != nil {
+		return columns, "", err
+	}
+	return columns, columns.differencesSQL(compare, views), nil
 }
 
 // sumColumns are the columns of a table of sums.

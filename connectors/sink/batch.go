@@ -66,13 +66,16 @@ type batch struct {
 	committedAt time.Time
 
 	// presentOffsets are offsets that have a row already and get no second one. Only
-	// Complete and verifyInsert set them.
+	// Complete, Repair and verifyInsert set them.
 	presentOffsets map[int64]bool
+	// keptDoubled are offsets with several rows at which the log has no record: they stay.
+	// Only Repair sets them.
+	keptDoubled map[int64]bool
 	// quarters are the quarters of an hour in which the rollup sums the records. Only
 	// verifyInsert sets it, so that they are collected.
 	quarters map[int64]bool
 	// tokenSuffix is appended to the deduplication token of an insert whose rows are
-	// not those of the batch as it was declared. Only Complete sets it.
+	// not those of the batch as it was declared. Only Complete and Repair set it.
 	tokenSuffix string
 
 	// Set when the rows are collected, anew in each attempt to insert them.
@@ -99,6 +102,7 @@ func (p *partition) writeBatch(b *batch) error {
 			p.next = b.end
 			p.ackPending = true
 			p.sink.metrics.setTableEnd(p.mapping.topic, p.id, b.end)
+			p.sink.noteRecorded(recordedBatch{p.mapping.topic, p.id, b.start, b.end})
 			return nil
 		}
 		if p.ctx.Err() != nil {

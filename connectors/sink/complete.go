@@ -123,6 +123,9 @@ func Complete(ctx context.Context, cfg Config, k kafka.Config, codec *event.Code
 	if err != nil {
 		return err
 	}
+	if err := checkNoRepair(ctx, wh, ""); err != nil {
+		return fmt.Errorf("completing the tables: %w", err)
+	}
 	if s.client, err = kafka.NewClient(k, log, nil); err != nil {
 		return err
 	}
@@ -334,35 +337,59 @@ func (p *partition) recordLostRange(ctx context.Context, topicID string, start, 
 	})
 }
 
-// readPresentOffsets returns the offsets in [start, end) that have a row.
+// readPresentOffsets returns the offsets in [start, end) that have a row, or ErrSurplus if
+// one has several.
 func (p *partition) readPresentOffsets(ctx context.Context, start, end int64) (map[int64]bool, error) {
+	return p.readSingleOffsets(ctx, start, end, nil)
+}
+
+// readSingleOffsets is readPresentOffsets without some offsets that may have several rows.
+func (p *partition) readSingleOffsets(ctx context.Context, start, end int64, kept map[int64]bool) (map[int64]bool,
+	error) {
+	present, doubled, err := p.readOffsets(ctx, start, end)
+	if err != nil {
+		return nil, err
+	}
+	doubled = slices.DeleteFunc(doubled, func(offset int64) bool { return kept[offset] })
+	if len(doubled) > 0 {
+		return nil, fmt.Errorf("%w: offset %d has several rows: something else than the sink inserted into %s; "+
+			"`ctl warehouse repair` leaves one", ErrSurplus, doubled[0], p.mapping.table)
+	}
+	return present, nil
+}
+
+// readOffsets returns the offsets in [start, end) that have one row, and in order those
+// that have several.
+func (p *partition) readOffsets(ctx context.Context, start, end int64) (present map[int64]bool, doubled []int64,
+	err error) {
 	var rows []struct {
 		Offset uint64 `ch:"src_offset"`
 		Count  uint64 `ch:"n"`
 	}
-	err := p.sink.wh.Select(ctx, &rows, `
+	err = p.sink.wh.Select(ctx, &rows, `
 		SELECT src_offset, count() AS n
 		FROM `+p.mapping.table+`
 		WHERE src_partition = {partition:UInt32}
 			AND src_offset >= {start:UInt64}
 			AND src_offset < {end:UInt64}
 		GROUP BY src_offset
+		ORDER BY src_offset
 		SETTINGS select_sequential_consistency = 1`,
 		clickhouse.Named("partition", p.id),
 		clickhouse.Named("start", uint64(start)),
 		clickhouse.Named("end", uint64(end)))
 	if err != nil {
-		return nil, fmt.Errorf("looking for the rows of [%d, %d): %w", start, end, err)
+		return nil, nil, fmt.Errorf("looking for the rows of [%d, %d): %w", start, end, err)
 	}
-	present := make(map[int64]bool, len(rows))
+	present = make(map[int64]bool, len(rows))
 	for _, r := range rows {
 		if r.Count > 1 {
-			return nil, fmt.Errorf("%w: offset %d has %d rows: something else than the sink inserted into %s",
-				ErrSurplus, r.Offset, r.Count, p.mapping.table)
+			doubled = append(doubled, int64(r.Offset))
+			continue
 		}
 		present[int64(r.Offset)] = true
 	}
-	return present, nil
+	return present, doubled, nil
 }
 
 // maxCompleteInserts bounds the inserts that completeBatch tries for one batch.
@@ -375,6 +402,21 @@ const maxCompleteInserts = 3
 // without having the rows, it drops the insert; the next one has a token that names
 // just the rows that are still missing.
 func (p *partition) completeBatch(ctx context.Context, id batchID, records []*kgo.Record) (Completed, error) {
+	b := newCompletedBatch(id, records)
+	done := Completed{Topic: p.mapping.topic, Partition: p.id, Start: b.start, End: b.end}
+	var err error
+	if b.presentOffsets, err = p.readPresentOffsets(ctx, b.start, b.end); err != nil {
+		return done, err
+	}
+	done.Had = len(b.presentOffsets)
+	if done.Inserted, err = p.insertMissing(ctx, b); err != nil {
+		return done, err
+	}
+	return done, p.resumeBatch(ctx, b)
+}
+
+// newCompletedBatch returns a batch of which any step may have been taken, at any time.
+func newCompletedBatch(id batchID, records []*kgo.Record) *batch {
 	b := &batch{
 		batchID:        id,
 		records:        records,
@@ -382,32 +424,33 @@ func (p *partition) completeBatch(ctx context.Context, id batchID, records []*kg
 		mayHaveReached: stepBatchRecorded,
 	}
 	b.intent.declaredAt = time.UnixMilli(clockSkew.Milliseconds()) // its dead letters may be of any age
-	done := Completed{Topic: p.mapping.topic, Partition: p.id, Start: b.start, End: b.end}
-	var err error
-	if b.presentOffsets, err = p.readPresentOffsets(ctx, b.start, b.end); err != nil {
-		return done, err
-	}
-	done.Had = len(b.presentOffsets)
+	return b
+}
+
+// insertMissing inserts the rows of a batch that are not among presentOffsets, and
+// returns their number.
+func (p *partition) insertMissing(ctx context.Context, b *batch) (inserted int, err error) {
+	before := len(b.presentOffsets)
+	suffix := b.tokenSuffix
 	for inserts := 1; ; inserts++ {
 		had := len(b.presentOffsets)
 		if err := p.insertRows(ctx, b); err != nil {
-			return done, err
+			return 0, err
 		}
 		want := had + b.summary.rows
-		if b.presentOffsets, err = p.readPresentOffsets(ctx, b.start, b.end); err != nil {
-			return done, err
+		if b.presentOffsets, err = p.readSingleOffsets(ctx, b.start, b.end, b.keptDoubled); err != nil {
+			return 0, err
 		}
 		has := len(b.presentOffsets)
 		if has == want {
 			break
 		}
 		if inserts == maxCompleteInserts || has > want {
-			return done, fmt.Errorf("%d rows are in the table, should be %d", has, want)
+			return 0, fmt.Errorf("%d rows are in the table, should be %d", has, want)
 		}
 		b.reached = stepIntentWritten
-		b.tokenSuffix = fmt.Sprintf("/rest-of-%d", has)
+		b.tokenSuffix = fmt.Sprintf("%s/rest-of-%d", suffix, has)
 	}
-	done.Inserted = len(b.presentOffsets) - done.Had
 	b.summary.rows = len(b.presentOffsets)
-	return done, p.resumeBatch(ctx, b)
+	return b.summary.rows - before, nil
 }

@@ -25,7 +25,10 @@
 //
 // An assigned partition is resumed where the gapless run of its finished batches ends,
 // whatever is committed: a ClickHouse that was restored from yesterday's backup is
-// filled up again. If it has no finished batch, it is resumed at the committed offset.
+// filled up again. If it has no finished batch, it is resumed at the committed offset,
+// which must then be the log's start: a batch is declared when the one before it is in
+// `batches`, so a group that is further on belongs to tables that were emptied or are
+// another database's.
 // A batch that was declared there is repeated under its token if the tables still
 // remember the token: fewer than half a window of batches followed, and less than half
 // of the window's time has passed. Otherwise it is inserted if the base table has no
@@ -35,6 +38,30 @@
 // Complete repairs such a range for the operator, while no sink runs: it reads the
 // records again, inserts those without a row, and records what Kafka has lost. The
 // rollup has to be rebuilt afterwards.
+//
+// # Repair
+//
+// Repair believes neither commits nor `batches`. It reads every topic from the start of
+// the log and compares each record with the base table: missing rows are inserted, rows
+// that are there twice are deleted and one is inserted, ranges that no batch covers are
+// recorded. Then every line of the rollup becomes the sum of its rows, except lines of a
+// partition of which rows are gone from both: batches in front of the log's start had
+// more rows than there are. Such a line may be right although its rows are not there, so
+// it stays, unless it is of a time from which on the log has everything.
+//
+// What Repair does follows from the tables alone, so it is repeated after a kill. While
+// it runs it holds a lock, a row in table `repairs` with a sign of life every five
+// seconds. It takes the lock and then looks for members of the group; a sink is a member
+// before it looks for the lock, and waits with its partitions unclaimed. So one of the
+// two always sees the other.
+//
+// # A ClickHouse that goes back
+//
+// Every five seconds a sink looks whether the batches that it has recorded since, and the
+// last of each partition, are still in `batches`. If one is missing twice, a backup was
+// restored while the sink ran, and what it inserts now lies behind a hole: it stops with
+// ErrWentBack (restored.go). A replica that is five seconds behind looks the same; so a
+// sink should talk to one replica.
 //
 // # Why a repeated insert is not believed
 //

@@ -18,6 +18,10 @@ var (
 	ErrNoTopic = errors.New("topic does not exist")
 	// ErrNoCommit: neither the tables nor the consumer group say where to begin.
 	ErrNoCommit = errors.New("no committed offset")
+	// ErrForgotten: the consumer group is ahead of tables that have no finished batch.
+	ErrForgotten = errors.New("ClickHouse has forgotten what it had")
+	// ErrWentBack: ClickHouse no longer has a batch that this sink has recorded.
+	ErrWentBack = errors.New("ClickHouse went back to an earlier state")
 	// ErrLostRange: records that are not in the tables are no longer in Kafka.
 	ErrLostRange = errors.New("records are gone from Kafka")
 	// ErrHalfDone: a batch is partly in the tables, and a repeated insert could no
@@ -34,16 +38,20 @@ var (
 	ErrSurplus = errors.New("rows or sums too many")
 	// ErrBusy: a sink runs while Complete needs the tables for itself.
 	ErrBusy = errors.New("a sink is running")
+	// ErrRepairing: a repair holds the tables; sinks wait until it has ended.
+	ErrRepairing = errors.New("a repair of the tables is running")
+	// ErrRepairLock: a repair could no longer say that it runs, so sinks may insert.
+	ErrRepairLock = errors.New("the lock against sinks is lost")
 	// ErrUnrecorded: a batch was declared and is not recorded as finished, so it may be
 	// in some tables and not in others.
 	ErrUnrecorded = errors.New("unfinished batch")
 )
 
-// NeedsOperator reports whether err is one of those above, ErrBusy and ErrUnrecorded
+// NeedsOperator reports whether err is one of those above, those from ErrBusy on
 // excepted: starting the sink again changes nothing.
 func NeedsOperator(err error) bool {
-	for _, stop := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrLostRange, ErrHalfDone, ErrWindow,
-		ErrPartitions, ErrIntent, ErrSurplus} {
+	for _, stop := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrForgotten, ErrWentBack, ErrLostRange,
+		ErrHalfDone, ErrWindow, ErrPartitions, ErrIntent, ErrSurplus} {
 		if errors.Is(err, stop) {
 			return true
 		}
@@ -56,5 +64,6 @@ var errKafka = errors.New("kafka")
 
 // retryable reports whether repeating can succeed without an operator.
 func retryable(err error) bool {
-	return !NeedsOperator(err) && (errors.Is(err, errKafka) || clickhouse.Unreachable(err))
+	return !NeedsOperator(err) &&
+		(errors.Is(err, errKafka) || errors.Is(err, ErrRepairing) || clickhouse.Unreachable(err))
 }

@@ -35,7 +35,9 @@ type topicMapping struct {
 	isSummed bool
 	// hasLookups: views sum up the rows in lookupTables.
 	hasLookups bool
-	newRows    func() rowBuffer
+	// isCompacted: the log forgets records that the table keeps.
+	isCompacted bool
+	newRows     func() rowBuffer
 }
 
 // topicMappings returns one mapping for each topic that the sink reads.
@@ -84,10 +86,11 @@ func topicMappings(codec *event.Codec) []topicMapping {
 			newRows:    func() rowBuffer { return newProgressRows(codec) },
 		},
 		{
-			topic:      topic.Catalog,
-			table:      "catalog_versions",
-			dedupGroup: []string{topic.Catalog},
-			newRows:    func() rowBuffer { return newCatalogRows() },
+			topic:       topic.Catalog,
+			table:       "catalog_versions",
+			dedupGroup:  []string{topic.Catalog},
+			isCompacted: true,
+			newRows:     func() rowBuffer { return newCatalogRows() },
 		},
 	}
 }

@@ -102,6 +102,18 @@ func TestFindResumePoint(t *testing.T) {
 		contiguousEnd: none,
 		logEnd:        9,
 	}, 0, true, nil)
+	f("an emptied database", recoveredState{
+		committed:     1,
+		intent:        in(1, 5),
+		contiguousEnd: none,
+		logEnd:        9,
+	}, 0, false, ErrForgotten)
+	f("fresh install, the log's beginning is gone", recoveredState{
+		committed:     4,
+		contiguousEnd: none,
+		logStart:      4,
+		logEnd:        9,
+	}, 4, false, nil)
 	f("no commit", recoveredState{committed: none, contiguousEnd: none, logEnd: 9}, 0, false, ErrNoCommit)
 	f("no commit, but batches", recoveredState{
 		committed:     none,
@@ -372,8 +384,8 @@ func TestDecodeVersion(t *testing.T) {
 
 // Retryable errors are repeated, the sink's own never.
 func TestRetryable(t *testing.T) {
-	for _, err := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrLostRange, ErrHalfDone, ErrWindow,
-		ErrIntent} {
+	for _, err := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrForgotten, ErrWentBack, ErrLostRange,
+		ErrHalfDone, ErrWindow, ErrIntent, ErrSurplus} {
 		if retryable(fmt.Errorf("%w: %w", errKafka, err)) || !NeedsOperator(fmt.Errorf("x: %w", err)) {
 			t.Errorf("%v is repeated", err)
 		}

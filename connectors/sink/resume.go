@@ -25,24 +25,33 @@ type recoveredState struct {
 	batchTopicIDs []string // topic ids of the partition's rows in table batches
 	contiguousEnd int64    // end of the gapless run of finished batches; -1: no batch
 
-	logStart int64 // the log holds [logStart, logEnd)
-	logEnd   int64
+	logStart  int64 // the log holds [logStart, logEnd)
+	logStable int64 // of [logStart, logStable) it is decided what is committed
+	logEnd    int64
 }
 
-// resumeOffset returns the offset of the first record that is not known to be in the
-// tables, whether the log still has it or not.
-func (s recoveredState) resumeOffset() (int64, error) {
+// checkTopic returns ErrTopicChanged if tables or commits are those of another topic.
+func (s recoveredState) checkTopic() error {
 	for _, id := range s.batchTopicIDs {
 		if !s.isSameTopic(id) {
-			return 0, fmt.Errorf("%w: the finished batches in ClickHouse are of topic id %s, the topic now has "+
+			return fmt.Errorf("%w: the finished batches in ClickHouse are of topic id %s, the topic now has "+
 				"%s: it was deleted and created again, or this is another cluster; give the new topic a new "+
 				"database, or remove the old one's rows", ErrTopicChanged, id, s.topicID)
 		}
 	}
 	if s.intent != nil && !s.isSameTopic(s.intent.topicID) {
-		return 0, fmt.Errorf("%w: the group's commit is of topic id %s, the topic now has %s: it was deleted and "+
+		return fmt.Errorf("%w: the group's commit is of topic id %s, the topic now has %s: it was deleted and "+
 			"created again; give the new topic a new database, or remove the old one's rows and the group's commit",
 			ErrTopicChanged, s.intent.topicID, s.topicID)
+	}
+	return nil
+}
+
+// resumeOffset returns the offset of the first record that is not known to be in the
+// tables, whether the log still has it or not.
+func (s recoveredState) resumeOffset() (int64, error) {
+	if err := s.checkTopic(); err != nil {
+		return 0, err
 	}
 	if s.intent != nil && s.intent.topicID != s.topicID && s.contiguousEnd < s.intent.end {
 		return 0, fmt.Errorf("%w: batch [%d, %d) was declared under the id %s, before the topic was adopted as %s, "+
@@ -52,12 +61,17 @@ func (s recoveredState) resumeOffset() (int64, error) {
 	switch {
 	case s.contiguousEnd >= 0:
 		return s.contiguousEnd, nil // whatever is committed: only the tables know what is in them
+	case s.committed > s.logStart:
+		// A batch is declared when the one before it is in table batches.
+		return 0, fmt.Errorf("%w: the group is at offset %d, the log begins at %d, and no finished batch is in "+
+			"ClickHouse: it is another database, or was emptied; stop the sinks and run `ctl warehouse repair`, "+
+			"which fills the tables from the log's start", ErrForgotten, s.committed, s.logStart)
 	case s.committed >= 0:
 		return s.committed, nil
 	default:
 		return 0, fmt.Errorf("%w, and no finished batch in ClickHouse, while the log holds [%d, %d): on a fresh "+
-			"install run `ctl topics apply`; else set the offset with kafka-consumer-groups --reset-offsets to "+
-			"where the group was", ErrNoCommit, s.logStart, s.logEnd)
+			"install run `ctl topics apply`; else stop the sinks and run `ctl warehouse repair`, which fills the "+
+			"tables from the log's start", ErrNoCommit, s.logStart, s.logEnd)
 	}
 }
 
@@ -106,6 +120,10 @@ type partitionClaim struct {
 // does not depend on the number of partitions. An error is either retryable, or needs
 // an operator.
 func (s *Sink) resolveClaims(ctx context.Context, claims []*partitionClaim) error {
+	// This sink is a member of the group already: a repair that begins now sees it.
+	if err := checkNoRepair(ctx, s.wh, ""); err != nil {
+		return err
+	}
 	if err := s.readLogRanges(ctx, claims); err != nil {
 		return err
 	}
@@ -190,6 +208,7 @@ func (s *Sink) readLogRanges(ctx context.Context, claims []*partitionClaim) erro
 			return fmt.Errorf("%w: %w", errKafka, err)
 		}
 		c.logStart = log.Start
+		c.logStable = log.Stable
 		c.logEnd = log.End
 	}
 	return nil

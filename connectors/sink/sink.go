@@ -30,6 +30,7 @@ type Sink struct {
 	kafka           kafka.Config
 	wh              *clickhouse.Conn
 	clickHouseWatch *outage.Watch // Kafka's is in kafka
+	repairWatch     *outage.Watch // over a repair that holds the tables
 	log             *slog.Logger
 	registry        prometheus.Registerer // may be nil
 	env             Env
@@ -50,6 +51,7 @@ type Sink struct {
 	owned          map[string]map[int32]*partition // by topic, without prefix
 	intentMetadata map[string]map[int32]string     // of the commits of partitions about to be claimed
 	spareRows      map[string][]rowBuffer          // by topic: empty buffers for reuse
+	unconfirmed    []recordedBatch                 // finished, and to be found again in ClickHouse
 	err            error                           // what stopped the sink
 	cancel         context.CancelFunc              // ends Run
 }
@@ -60,7 +62,7 @@ type Env struct {
 	// ends at once, as if it were killed.
 	AfterStep func(s step, topic string, partition int32) error
 	// TopicCheckInterval is how often the topics' ids are compared with those at the
-	// start.
+	// start, and how often ClickHouse is asked for the batches that were recorded.
 	TopicCheckInterval time.Duration
 	// SettleTime is how long after a repeated insert its tables must lack the same
 	// before it is added.
@@ -93,6 +95,7 @@ func New(cfg Config, kafka kafka.Config, codec *event.Codec, wh *clickhouse.Conn
 		kafka:           kafka,
 		wh:              wh,
 		clickHouseWatch: outage.New(log, "ClickHouse"),
+		repairWatch:     outage.New(log, repairEnd),
 		log:             log,
 		registry:        reg,
 		env:             DefaultEnv(cfg),
@@ -152,6 +155,7 @@ func (s *Sink) Run(ctx context.Context) error {
 	s.startConsuming()
 	var background sync.WaitGroup
 	background.Go(func() { s.watchTopics(ctx) })
+	background.Go(func() { s.watchRecorded(ctx) })
 	background.Go(func() { s.refreshLedgerMetrics(ctx) })
 	for ctx.Err() == nil {
 		s.pollRecords(ctx)
@@ -471,20 +475,24 @@ const (
 	readingTopics      = "reading the topics' ids"
 )
 
-// reportFailure reports a failed attempt to the Watch over Kafka or ClickHouse,
-// whichever err comes from. pause is how long it is until the next attempt.
+// reportFailure reports a failed attempt to the Watch over what err comes from: Kafka,
+// ClickHouse or a repair. pause is how long it is until the next attempt.
 func (s *Sink) reportFailure(trying string, pause time.Duration, err error) {
-	if errors.Is(err, errKafka) {
+	switch {
+	case errors.Is(err, errKafka):
 		s.kafka.Watch.Failed(trying, pause, err)
-	} else {
+	case errors.Is(err, ErrRepairing):
+		s.repairWatch.Failed(trying, pause, err)
+	default:
 		s.clickHouseWatch.Failed(trying, pause, err)
 	}
 }
 
-// clearFailure reports to both Watches that an attempt succeeded or was given up.
+// clearFailure reports to all Watches that an attempt succeeded or was given up.
 func (s *Sink) clearFailure(trying string) {
 	s.kafka.Watch.Clear(trying)
 	s.clickHouseWatch.Clear(trying)
+	s.repairWatch.Clear(trying)
 }
 
 // retryStart repeats what has to succeed before the sink can start, while Kafka or
