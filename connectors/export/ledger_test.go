@@ -70,7 +70,8 @@ func TestFunctionsWriteAsGo(t *testing.T) {
 		return got[0].Value
 	}
 	for _, text := range []string{"", "=1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "plain", " =1", "'=1", "é",
-		"\u00a0=1", "x;=1", "x;\t\t=1", "x,\r=1", "x\r\n=1", "＠;－", "\"=1", "a|'-b", ";\u200b+", "\x01=", "\u2060\u202f﹦1"} {
+		"\u00a0=1", "x;=1", "x;\t\t=1", "x,\r=1", "x\r\n=1", "＠;－", "\"=1", "a|'-b", ";\u200b+", "\x01=",
+		"\u2060\u202f﹦1"} {
 		hexText := clickhouse.Named("s", hex.EncodeToString([]byte(text)))
 		for version, function := range map[int]string{1: "escape_formula_1", ledger.Version: "escape_formula"} {
 			got := ask(function+"(unhex({s:String}))", hexText)

@@ -54,7 +54,8 @@ func TestEscapeFormula(t *testing.T) {
 	check("x\t\t=1", "x\t\t'=1")
 	check("＝1;－1", "'＝1;'－1")
 	check("'=1", "''=1") // or it could not be told from =1
-	for _, kept := range []string{"", "a=1", "'q", "0001", "a;b", "a; b", "x\r\n\r\ny", "a - b", "a-b|c", "1,5", "5 -3", "x =1+1", "a: =b",
+	for _, kept := range []string{"", "a=1", "'q", "0001", "a;b", "a; b", "x\r\n\r\ny", "a - b", "a-b|c",
+		"1,5", "5 -3", "x =1+1", "a: =b",
 		"1\u2009\u2212\u20092"} {
 		check(kept, kept)
 	}

@@ -47,7 +47,8 @@ func TestUnclosedQuotes(t *testing.T) {
 		check(start+long, where+"is not closed within 64 KiB")
 		check(start+strings.Repeat(`""`, maxQuoted/2)+long, where+"is not closed within 64 KiB")
 	}
-	check("order_id,amount\n1,10.00\n"+long+"2x,\""+long, "x.csv:20003:4: the quote that begins here is not closed within 64 KiB")
+	check("order_id,amount\n1,10.00\n"+long+"2x,\""+long,
+		"x.csv:20003:4: the quote that begins here is not closed within 64 KiB")
 	check("\"order_id,amount\n"+long, "x.csv:1:1: the quote that begins here is not closed within 64 KiB")
 	check("order_id,note\n1,x\n2,"+strings.Repeat("x", maxLine), "x.csv:3:1: a line of more than 1024 KiB")
 	check("order_id,note\n1,\""+strings.Repeat("\r", maxQuoted-10)+"\"\n", "1 –")
@@ -76,7 +77,8 @@ func (c *countingReader) Read(p []byte) (int, error) {
 // However a list comes, in pieces, what encoding/csv reads of it is the same as without
 // us, if no CR ends a line.
 func FuzzLineEnds(f *testing.F) {
-	for _, seed := range []string{"a,b\r\n1,\"x\ry\"\r\n", "a\r1\r", "a,\"b\n\"\"c\"\n", "\"", "a\"b\n", "\r\r\n", "\"a\"\"\r\n\"\n"} {
+	for _, seed := range []string{"a,b\r\n1,\"x\ry\"\r\n", "a\r1\r", "a,\"b\n\"\"c\"\n", "\"", "a\"b\n",
+		"\r\r\n", "\"a\"\"\r\n\"\n"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, list string) {

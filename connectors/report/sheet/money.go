@@ -82,7 +82,8 @@ func (l *List) lookAtLine(cells []string, line int, seen *marks) {
 	code, _ := l.cell(cells, Currency)
 	money := cmp.Or(strings.ToUpper(code), l.money, l.opts.Currency)
 	if rest, certain := l.cutAmount(cells, money); rest != "" && !certain && seen.cut == "" {
-		seen.cut = fmt.Sprintf("%.50s in line %d is a whole amount, and %s behind it is %q: an amount such as \"10,50\" "+
+		seen.cut = fmt.Sprintf("%.50s in line %d is a whole amount, and %s behind it is %q: an amount such as "+
+			"\"10,50\" "+
 			"stands in quotes", text, line, rest, l.header[l.column[Amount]+1])
 	}
 	if isCode(code) || isCode(w.money) || l.opts.Currency+l.money != "" {
@@ -148,7 +149,8 @@ func (l *List) readMoney(cells []string, row *Row) error {
 		digits = known.Digits
 	}
 	if rest, certain := l.cutAmount(cells, row.Currency); certain {
-		return l.badCell(column, "%.50q has %q behind it, as if an amount were cut at its comma: it stands in quotes where "+
+		return l.badCell(column, "%.50q has %q behind it, as if an amount were cut at its comma: it stands in quotes "+
+			"where "+
 			"a comma separates cells; if nothing is cut, choose -decimal point", text, rest)
 	}
 	value, problem := valueOf(text, w.number, markOf(l.opts.Decimal), l.decimal, digits)

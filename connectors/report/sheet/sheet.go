@@ -158,7 +158,8 @@ func (l *List) rewind(from io.ReadSeeker) error {
 	said, length := readPreamble(string(start))
 	if length > 0 {
 		if separatorOf(said) == 0 && l.opts.Separator == "" {
-			return &BadList{l.file, 1, len("sep=") + 1, "", fmt.Sprintf("sep=: %.20q is none of , ; | TAB: choose with "+
+			return &BadList{l.file, 1, len("sep=") + 1, "", fmt.Sprintf("sep=: %.20q is none of , ; | TAB: choose "+
+				"with "+
 				"-separator", said)}
 		}
 		in.Discard(length)
@@ -267,7 +268,8 @@ func (l *List) setColumns() error {
 		return !slices.Contains(l.header, c.Name)
 	})
 	for i, name := range l.header {
-		if slices.ContainsFunc(ledger.Columns(), func(c ledger.Column) bool { return c.Name == name && c.IsGuarded() }) {
+		isGuarded := func(c ledger.Column) bool { return c.Name == name && c.IsGuarded() }
+		if slices.ContainsFunc(ledger.Columns(), isGuarded) {
 			l.guarded = append(l.guarded, i)
 		}
 	}
