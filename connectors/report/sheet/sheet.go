@@ -159,8 +159,7 @@ func (l *List) rewind(from io.ReadSeeker) error {
 	if length > 0 {
 		if separatorOf(said) == 0 && l.opts.Separator == "" {
 			return &BadList{l.file, 1, len("sep=") + 1, "", fmt.Sprintf("sep=: %.20q is none of , ; | TAB: choose "+
-				"with "+
-				"-separator", said)}
+				"with -separator", said)}
 		}
 		in.Discard(length)
 		l.preamble = 1
