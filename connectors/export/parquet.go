@@ -49,7 +49,7 @@ func parquetNode(c ledger.Column) parquet.Node {
 	case ledger.Integer:
 		node = parquet.Int(64)
 	case ledger.Decimal:
-		node = parquet.Decimal(moneyScale, moneyDigits, parquet.FixedLenByteArrayType(moneyBytes))
+		node = parquet.Decimal(moneyScale, moneyDigits, newMoneyType())
 	case ledger.Bool:
 		node = parquet.Leaf(parquet.BooleanType)
 	default:

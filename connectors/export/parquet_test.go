@@ -222,7 +222,7 @@ func TestParquetBytes(t *testing.T) {
 	r := newRig(t)
 	r.rows(100, true)
 	m, _, _ := r.runParquet(config(t.TempDir()))
-	if want := "91c565375a0079fb510f5506e0ed01f7b0bd7d1adcb7066e29751a70fd52f443"; m.SHA256 != want {
+	if want := "a36dabd672ddcf5a8c6d5a8835f262227fa8809d88986313522764bd9380e565"; m.SHA256 != want {
 		t.Errorf("sha256 %s, want %s", m.SHA256, want)
 	}
 }

@@ -1,5 +1,7 @@
--- Money in views as Decimal(38, 0), in minor units as before: Int128 leaves in Parquet,
--- Arrow, ORC and Avro as 16 bytes that no reader adds up. A cast from Int128 is not in
+-- Money in views as Decimal(38, 4), in minor units as before: Int128 leaves in Parquet,
+-- Arrow, ORC and Avro as 16 bytes that no reader adds up. Four digits, so that
+-- gross_minor / 100 keeps its cents: the quotient of a decimal has the digits of its
+-- dividend. As text a sum is printed without them: 1299. A cast from Int128 is not in
 -- every ClickHouse, so it goes by the text. The tables keep Int128.
 --
 -- And views that are the same under enable_analyzer = 0 and prefer_column_name_to_alias =
@@ -45,13 +47,13 @@ SELECT
     sum(state.cancellations) AS cancellations,
     sum(state.reversals) AS reversals,
     sum(state.approximated_events) AS approximated_events,
-    toDecimal128(toString(sum(state.gross_minor)), 0) AS gross_minor,
-    toDecimal128(toString(sum(state.negative_minor)), 0) AS negative_minor,
-    toDecimal128(toString(sum(state.gross_minor) + sum(state.negative_minor)), 0) AS net_minor,
-    toDecimal128(toString(sum(state.standing_minor)), 0) AS standing_minor,
-    toDecimal128(toString(sum(state.taken_beyond_minor)), 0) AS taken_beyond_minor,
-    toDecimal128(toString(sum(state.given_beyond_minor)), 0) AS given_beyond_minor,
-    toDecimal128(toString(sum(state.reward_minor)), 0) AS reward_minor
+    toDecimal128(toString(sum(state.gross_minor)), 4) AS gross_minor,
+    toDecimal128(toString(sum(state.negative_minor)), 4) AS negative_minor,
+    toDecimal128(toString(sum(state.gross_minor) + sum(state.negative_minor)), 4) AS net_minor,
+    toDecimal128(toString(sum(state.standing_minor)), 4) AS standing_minor,
+    toDecimal128(toString(sum(state.taken_beyond_minor)), 4) AS taken_beyond_minor,
+    toDecimal128(toString(sum(state.given_beyond_minor)), 4) AS given_beyond_minor,
+    toDecimal128(toString(sum(state.reward_minor)), 4) AS reward_minor
 FROM partner_quarter_hourly_state AS state
 GROUP BY workspace_id, day, partner_id, program_id, link_id, currency, exponent;
 -- +goose StatementEnd
@@ -131,15 +133,15 @@ SELECT
     toUInt64(negatives - wins) AS taken_back,
     toUInt64(wins) AS given_back,
     approximated_events,
-    toDecimal128(toString(gross), 0) AS gross_minor,
-    toDecimal128(toString(negative), 0) AS negative_minor,
-    toDecimal128(toString(taken), 0) AS taken_back_minor,
-    toDecimal128(toString(taken + negative), 0) AS given_back_minor,
-    toDecimal128(toString(gross + negative), 0) AS net_minor,
-    toDecimal128(toString(standing), 0) AS standing_minor,
-    toDecimal128(toString(taken_beyond), 0) AS taken_beyond_minor,
-    toDecimal128(toString(given_beyond), 0) AS given_beyond_minor,
-    toDecimal128(toString(reward), 0) AS reward_minor
+    toDecimal128(toString(gross), 4) AS gross_minor,
+    toDecimal128(toString(negative), 4) AS negative_minor,
+    toDecimal128(toString(taken), 4) AS taken_back_minor,
+    toDecimal128(toString(taken + negative), 4) AS given_back_minor,
+    toDecimal128(toString(gross + negative), 4) AS net_minor,
+    toDecimal128(toString(standing), 4) AS standing_minor,
+    toDecimal128(toString(taken_beyond), 4) AS taken_beyond_minor,
+    toDecimal128(toString(given_beyond), 4) AS given_beyond_minor,
+    toDecimal128(toString(reward), 4) AS reward_minor
 FROM
 (
     SELECT
@@ -364,8 +366,8 @@ SELECT
     arrayMap(x -> x.4, arraySort(groupArray((received_at, src_partition, src_offset, click_token)))) AS click_tokens,
     arrayMap(x -> x.4, arraySort(groupArray((received_at, src_partition, src_offset, partner_id)))) AS partner_ids,
     arraySort(arrayMap(
-        c -> CAST((c.1, c.2, toDecimal128(toString(arraySum(x -> if((x.1, x.2) = c, x.3, 0), amounts)), 0)),
-            'Tuple(currency String, exponent UInt8, minor Decimal(38, 0))'),
+        c -> CAST((c.1, c.2, toDecimal128(toString(arraySum(x -> if((x.1, x.2) = c, x.3, 0), amounts)), 4)),
+            'Tuple(currency String, exponent UInt8, minor Decimal(38, 4))'),
         arrayDistinct(arrayMap(
             x -> (x.1, x.2),
             groupArrayIf((toString(currency), exponent, minor), currency != '') AS amounts))

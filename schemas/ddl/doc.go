@@ -21,7 +21,8 @@
 //     that is not there.
 //   - Money is in minor units, with currency and exponent beside it. Sums are Int128,
 //     since two amounts of nineteen digits must not wrap around. Views give them as
-//     Decimal(38, 0): Int128 is raw bytes in Parquet and Arrow.
+//     Decimal(38, 4): Int128 is raw bytes in Parquet and Arrow, and a Decimal(38, 0)
+//     divided by 100 has no cents.
 //   - A view without a parameter has days of UTC. Those with the parameter tz have the
 //     days of a time zone, of which a quarter of an hour is a part.
 //   - effects_by_event_id and sales_by_order_id sum up rows of outcomes by an id, by

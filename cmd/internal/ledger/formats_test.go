@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -71,13 +72,15 @@ FROM outcomes`); err != nil {
 	}
 }
 
-// Views say the same whatever a profile sets of how a query is read.
-func TestViewsUnderSettings(t *testing.T) {
+// asker returns a function that asks the calendar's warehouse with settings, as parameters
+// of a URL.
+func asker(t *testing.T) func(settings, query string) string {
+	t.Helper()
 	server, err := url.Parse(calendarWarehouse(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask := func(settings, query string) string {
+	return func(settings, query string) string {
 		t.Helper()
 		response, err := http.Post("http://"+server.Host+"/?database="+strings.Trim(server.Path, "/")+"&"+settings, "",
 			strings.NewReader(query))
@@ -91,6 +94,40 @@ func TestViewsUnderSettings(t *testing.T) {
 		}
 		return string(body)
 	}
+}
+
+// An analyst divides a sum by 100 and has its cents, and as text the sum is an integer.
+func TestMoneyInViewsIsDivided(t *testing.T) {
+	ask := asker(t)
+	want := strings.TrimSpace(ask("", "SELECT sumIf(amount_minor, verdict = 'attributed') FROM outcomes"))
+	integer := regexp.MustCompile(`(^|[^0-9.])` + want + `($|[^0-9.])`)
+	for _, view := range []string{
+		"partner_daily", "partner_performance", "partner_days(tz = 'UTC')", "partner_performance_days(tz = 'UTC')",
+	} {
+		got := ask("", "SELECT countIf(toInt128(gross_minor) % 100 != 0) > 0, "+
+			"countIf(arrayExists(m -> m / 100 * 100 != m, [gross_minor, negative_minor, net_minor, standing_minor, "+
+			"taken_beyond_minor, given_beyond_minor, reward_minor])) FROM "+view)
+		if got != "1\t0\n" {
+			t.Errorf("%s: divided by 100, sums have cents, and rows have lost them: %s", view, got)
+		}
+		for _, format := range []string{
+			"TSV", "CSV", "JSON", "JSONEachRow", "JSONStrings", "XML", "Values", "Markdown", "Vertical",
+			"PrettyCompact",
+		} {
+			got := ask("", "SELECT sum(gross_minor) AS g FROM "+view+" FORMAT "+format)
+			if !integer.MatchString(got) {
+				t.Errorf("%s as %s: %s, want %s", view, format, got, want)
+			}
+		}
+	}
+	if columns := ask("", "DESCRIBE TABLE order_reuse"); !strings.Contains(columns, "minor Decimal(38, 4)") {
+		t.Errorf("order_reuse: %s", columns)
+	}
+}
+
+// Views say the same whatever a profile sets of how a query is read.
+func TestViewsUnderSettings(t *testing.T) {
+	ask := asker(t)
 	views := strings.Fields(ask("",
 		"SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'View'"))
 	if len(views) < 24 {

@@ -30,9 +30,11 @@
 // There is no access control: the server accepts and ignores user and password, and
 // roles do not exist (CREATE ROLE answers ACCESS_DENIED). So it listens on loopback
 // only, answers only requests whose Host is a loopback name, and refuses those that a
-// browser marks as coming from another site; GET changes nothing. It does not have the
-// native TCP protocol, brotli, ON CLUSTER or Replicated engines (no Keeper). External
-// tables are held in memory, 64 MB of them.
+// browser marks as coming from another site; GET changes nothing and writes no file. It
+// does not have the native TCP protocol, brotli, ON CLUSTER or Replicated engines (no
+// Keeper). External tables are held in memory, 64 MB of them in at most 1,000 parts of a
+// form; an INSERT that has data takes none. A setting log_comment is ignored: it is the
+// server's.
 //
 // # Limits of the library
 //

@@ -10,6 +10,13 @@ import (
 	"strings"
 )
 
+const (
+	// maxParts limits the fields and files of a form.
+	maxParts = 1000
+	// partBytes is what a part counts for beside its header and content.
+	partBytes = 1 << 10
+)
+
 // externalTable is a table that comes with a request and ends with it: a file of a
 // multipart form.
 type externalTable struct {
@@ -29,7 +36,7 @@ func readForm(r *http.Request, values url.Values) ([]externalTable, error) {
 	}
 	var tables []externalTable
 	left := int64(maxStatement)
-	for {
+	for n := 1; ; n++ {
 		part, err := parts.NextPart()
 		if err == io.EOF {
 			break
@@ -37,7 +44,11 @@ func readForm(r *http.Request, values url.Values) ([]externalTable, error) {
 		if err != nil {
 			return nil, exception{badArguments, "reading the form: " + err.Error()}
 		}
-		data, err := io.ReadAll(io.LimitReader(part, left+1))
+		if n > maxParts {
+			return nil, exception{requestTooLarge, fmt.Sprintf("a form has at most %d parts", maxParts)}
+		}
+		left -= partBytes + int64(len(part.Header.Get("Content-Disposition")))
+		data, err := io.ReadAll(io.LimitReader(part, max(left+1, 0)))
 		if err != nil {
 			return nil, readError(err)
 		}
@@ -80,17 +91,19 @@ func (t *externalTable) takeParameters(values url.Values) error {
 	return nil
 }
 
-// fillExternal makes a request's external tables on the session, as temporary ones.
-func (s *session) fillExternal(tables []externalTable) error {
+// fillExternal makes a request's external tables on the session, as temporary ones, and
+// returns how many it has created: a name may be that of a table of the session.
+func (s *session) fillExternal(tables []externalTable) (created int, err error) {
 	for _, t := range tables {
 		name := quoteIdentifier(t.name)
 		if err := s.execStatement("CREATE TEMPORARY TABLE " + name + " (" + t.structure + ")"); err != nil {
-			return err
+			return created, err
 		}
+		created++
 		chunk := func() ([]byte, error) { return t.data, io.EOF }
 		if _, err := s.insertFrom("INSERT INTO "+name, t.format, nil, chunk); err != nil {
-			return err
+			return created, err
 		}
 	}
-	return nil
+	return created, nil
 }

@@ -33,9 +33,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req, err := readRequest(r)
-	if err == nil && r.Method == http.MethodGet && !readingKeywords[req.keyword] && req.leaves == remnantNone {
-		err = exception{readonly, "Cannot execute query in readonly mode. For queries over HTTP, method GET " +
-			"implies readonly. You should use method POST for modifying queries."}
+	if err == nil {
+		err = req.refuseChange(r.Method)
 	}
 	if err != nil {
 		newResponse(w, &request{}).sendError(err)
@@ -100,7 +99,7 @@ func (s *Server) executeInPool(ctx context.Context, req *request, out *response)
 	} else if err := session.applySettings(database, req.settings); err != nil {
 		return done, err
 	}
-	if err := session.fillExternal(req.external); err != nil {
+	if _, err := session.fillExternal(req.external); err != nil {
 		return done, err
 	}
 	return s.runOn(ctx, session, req, out)

@@ -27,6 +27,9 @@ const (
 	// maxField limits an encoded URL parameter in bytes: http_max_field_value_size of
 	// ClickHouse (HTMLForm::readQuery).
 	maxField = 128 << 10
+	// maxWindow limits what a body compressed as zstd may refer back to, which is held in
+	// memory: 8 MB is what every decoder must take, 128 MB what zstd --ultra uses.
+	maxWindow = 128 << 20
 	// peekBytes is how much of a body is searched for an INSERT's FORMAT clause.
 	peekBytes = 64 << 10
 )
@@ -104,6 +107,11 @@ func readRequest(r *http.Request) (*request, error) {
 	}
 	if req.statement.format != "" && !req.insert {
 		req.format = req.statement.format
+	}
+	if req.insert && len(req.external) > 0 {
+		// They would have to be made on a connection for inserts, which spoils it: see pool.
+		return nil, exception{notImplemented, "the embedded server takes no external tables with an INSERT that has " +
+			"data: use INSERT … SELECT from the table"}
 	}
 	return req, nil
 }
@@ -217,7 +225,7 @@ func decodeBody(r *http.Request, framed bool) (io.Reader, error) {
 	case "deflate":
 		body, err = zlib.NewReader(body)
 	case "zstd":
-		body, err = zstd.NewReader(body, zstd.WithDecoderConcurrency(1))
+		body, err = zstd.NewReader(body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 	case "lz4":
 		body = lz4.NewReader(body)
 	default:
@@ -294,11 +302,30 @@ func refuseForeign(r *http.Request) string {
 	return ""
 }
 
-// readingKeywords are the first words of the statements that GET may run: they change
-// nothing.
+// refuseChange returns an error if a request by its method, or with readonly, would change
+// something. What readonly forbids beyond that, and SET and its like that change a session
+// alone, is left to ClickHouse, which writes files under readonly.
+func (req *request) refuseChange(method string) error {
+	switch value := req.settings["readonly"]; {
+	case method == http.MethodGet && !req.reads() && req.leaves == remnantNone:
+		return exception{readonly, "Cannot execute query in readonly mode. For queries over HTTP, method GET " +
+			"implies readonly. You should use method POST for modifying queries."}
+	case value != "" && value != "0" && req.outfile:
+		return errReadonly
+	}
+	return nil
+}
+
+// errReadonly is what ClickHouse answers under readonly.
+var errReadonly = exception{readonly, "Cannot execute query in readonly mode. (READONLY)"}
+
+// reads reports whether a statement changes nothing and writes no file, so that GET may
+// run it.
+func (s *statement) reads() bool { return readingKeywords[s.keyword] && !s.outfile }
+
+// readingKeywords are those of the statements that change nothing.
 var readingKeywords = map[string]bool{
 	"SELECT":   true,
-	"WITH":     true,
 	"SHOW":     true,
 	"DESCRIBE": true,
 	"DESC":     true,

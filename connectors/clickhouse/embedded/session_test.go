@@ -243,24 +243,27 @@ func TestLZ4Frames(t *testing.T) {
 	}
 }
 
+// postForm sends a multipart form with fields and, unless data is empty, the file ext.
+func (s *Server) postForm(t *testing.T, params string, fields map[string]string, data string) httpResult {
+	t.Helper()
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	for name, value := range fields {
+		form.WriteField(name, value)
+	}
+	if data != "" {
+		file, err := form.CreateFormFile("ext", "ext")
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(file, data)
+	}
+	form.Close()
+	return s.sendRequest(t, http.MethodPost, params, &body, "Content-Type", form.FormDataContentType())
+}
+
 func TestExternalTables(t *testing.T) {
 	s := startServer(t, testConfig(t))
-	send := func(params string, fields map[string]string, data string) httpResult {
-		var body bytes.Buffer
-		form := multipart.NewWriter(&body)
-		for name, value := range fields {
-			form.WriteField(name, value)
-		}
-		if data != "" {
-			file, err := form.CreateFormFile("ext", "ext")
-			if err != nil {
-				t.Fatal(err)
-			}
-			io.WriteString(file, data)
-		}
-		form.Close()
-		return s.sendRequest(t, http.MethodPost, params, &body, "Content-Type", form.FormDataContentType())
-	}
 	query := map[string]string{"query": "SELECT * FROM ext ORDER BY ALL"}
 	for _, test := range []struct {
 		params, data, want string
@@ -272,11 +275,11 @@ func TestExternalTables(t *testing.T) {
 		{"", "3\n", "Code: 36. DB::Exception: Property \"ext_structure\" of the external table is missing: " +
 			"its columns\n"},
 	} {
-		if a := send(test.params, query, test.data); a.body != test.want {
+		if a := s.postForm(t, test.params, query, test.data); a.body != test.want {
 			t.Errorf("%s: got %d %q, want %q", test.params, a.status, a.body, test.want)
 		}
 	}
-	a := send("", map[string]string{"query": "SELECT {x:String}", "param_x": "it's"}, "")
+	a := s.postForm(t, "", map[string]string{"query": "SELECT {x:String}", "param_x": "it's"}, "")
 	if a.body != "it\\'s\n" {
 		t.Errorf("parameters in a form: %d %s", a.status, a.body)
 	}

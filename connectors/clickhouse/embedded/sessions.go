@@ -218,10 +218,14 @@ func (s *Server) executeInSession(ctx context.Context, named *namedSession, req 
 	}
 	own := named.own
 	if value, set := req.settings["readonly"]; set && named.temporary {
-		if value != "0" && !readingKeywords[req.keyword] {
-			return done, exception{readonly, "Cannot execute query in readonly mode. (READONLY)"}
+		if value != "0" && !req.reads() {
+			return done, errReadonly
 		}
 		delete(req.settings, "readonly")
+	}
+	delete(req.settings, "log_comment") // ours, by which the statement is killed
+	if err := own.refuseOutfile(req); err != nil {
+		return done, err
 	}
 	elsewhere, err := named.runsElsewhere(req)
 	if err != nil {
@@ -234,25 +238,46 @@ func (s *Server) executeInSession(ctx context.Context, named *namedSession, req 
 		return s.executeInPool(ctx, req, out)
 	}
 	restore, err := own.lendSettings(req)
-	for _, table := range req.external {
-		restore = append(restore, "DROP TEMPORARY TABLE IF EXISTS "+quoteIdentifier(table.name))
-	}
+	created := 0
 	if err == nil {
-		err = own.fillExternal(req.external)
+		created, err = own.fillExternal(req.external)
+	}
+	for _, table := range req.external[:created] {
+		restore = append(restore, "DROP TEMPORARY TABLE IF EXISTS "+quoteIdentifier(table.name))
 	}
 	if err == nil {
 		done, err = s.runOn(ctx, own, req, out)
 	}
 	named.temporary = named.temporary || err == nil && req.leaves == remnantTable
+	if req.leaves == remnantSetting {
+		restore = append(restore, "SET log_comment = "+quoteString(own.id))
+	}
 	for _, statement := range restore {
 		if failed := own.execStatement(statement); failed != nil {
 			s.log.Warn("a session ends because a request's settings could not be taken back",
 				"session", named.id, "error", failed)
 			s.named.dropConn(named)
+			if err == nil && req.leaves == remnantSetting {
+				err = exception{badArguments, "the session has ended: with readonly its log_comment, which the " +
+					"embedded server needs, cannot be SET back"}
+			}
 			break
 		}
 	}
 	return done, err
+}
+
+// refuseOutfile returns an error if a statement would write a file in a session that was
+// SET readonly.
+func (s *session) refuseOutfile(req *request) error {
+	if !req.outfile {
+		return nil
+	}
+	value, err := s.readText("SELECT getSetting('readonly')", "TSVRaw")
+	if err == nil && value != "0\n" {
+		err = errReadonly
+	}
+	return err
 }
 
 // runsElsewhere reports whether a statement runs on a connection of the pool that is

@@ -9,8 +9,10 @@ import (
 // statement is what the server needs to know of an SQL text to run it; chDB parses the
 // text properly.
 type statement struct {
-	// keyword is the first word, in capitals.
+	// keyword is the first word, in capitals; behind WITH the word that says what is done.
 	keyword string
+	// outfile: the result goes INTO OUTFILE, a file of the server's machine.
+	outfile bool
 	// format is that of a FORMAT clause, or "Values" for INSERT … VALUES; empty without
 	// one.
 	format string
@@ -77,8 +79,11 @@ func parseStatement(text string) statement {
 		found.leaves = remnantDatabase
 	case "CREATE":
 		found.leaves = parseCreate(s)
+	case "WITH":
+		found.keyword = parseWith(s)
 	}
-	for token := first; !token.end; token = s.nextToken() {
+	for token, before := first, first; !token.end; before, token = token, s.nextToken() {
+		found.outfile = found.outfile || before.isKeyword("INTO") && token.isKeyword("OUTFILE")
 		if s.depth != 0 || !token.isKeyword("FORMAT") {
 			continue
 		}
@@ -104,6 +109,21 @@ func parseCreate(s sqlScanner) remnant {
 		return remnantTable
 	}
 	return remnantNone
+}
+
+// parseWith returns what follows the expressions of WITH: SELECT, or INSERT, which then
+// has no data. A name can be either word too, beside AS. s is a copy, as for parseCreate.
+func parseWith(s sqlScanner) string {
+	var before sqlToken
+	for token := s.nextToken(); !token.end; {
+		depth, next := s.depth, s.nextToken()
+		name := before.isKeyword("AS") || next.isKeyword("AS")
+		if depth == 0 && !name && (token.isKeyword("SELECT") || token.isKeyword("INSERT")) {
+			return strings.ToUpper(token.word)
+		}
+		before, token = token, next
+	}
+	return "WITH"
 }
 
 // parseInsert looks for the table, the settings and the data of an INSERT.

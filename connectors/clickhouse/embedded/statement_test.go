@@ -57,8 +57,11 @@ func TestParse(t *testing.T) {
 		},
 		"insert into t select 1 format Null":                 {keyword: "INSERT"},
 		"insert into t with x as (select 1) select * from x": {keyword: "INSERT"},
-		"insert into t (a) format":                           {keyword: "INSERT"},
-		"insert":                                             {keyword: "INSERT"},
+		"with x as (select 1) insert into t select * from x": {keyword: "INSERT"},
+		"with 1 as insert, f(2) as y select y format CSV":    {keyword: "SELECT", format: "CSV"},
+		"with 1 as x":              {keyword: "WITH"},
+		"insert into t (a) format": {keyword: "INSERT"},
+		"insert":                   {keyword: "INSERT"},
 	} {
 		got := parseStatement(text)
 		if got.keyword != want.keyword || got.insert != want.insert || got.format != want.format ||
@@ -102,6 +105,7 @@ func FuzzParse(f *testing.F) {
 		"select $$a$$ format X",
 		"#!\n-",
 		"insert into t format",
+		"with as as select into outfile",
 		"((]",
 	} {
 		f.Add(text)
