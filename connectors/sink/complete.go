@@ -383,7 +383,10 @@ func (p *partition) completeBatch(ctx context.Context, id batchID, records []*kg
 	}
 	b.intent.declaredAt = time.UnixMilli(clockSkew.Milliseconds()) // its dead letters may be of any age
 	done := Completed{Topic: p.mapping.topic, Partition: p.id, Start: b.start, End: b.end}
-	var err error
+	err := p.decidePlaces(ctx, b)
+	if err != nil {
+		return done, err
+	}
 	if b.presentOffsets, err = p.readPresentOffsets(ctx, b.start, b.end); err != nil {
 		return done, err
 	}
