@@ -21,29 +21,30 @@ type Placement int
 
 // The placements of a record.
 const (
-	Placed    Placement = iota // it does, or no record of the installation says which one that is
+	Placed    Placement = iota // it does, or records could not be misplaced yet
 	Misplaced                  // it lies in another one
-	// Undecided: by what was read so far it lies in another one, and topic catalog was
-	// not read to an end that was listed after the record came. Its sender may have known
-	// a newer record of the installation.
+	// Undecided: topic catalog must first be read to an end that was listed after the
+	// record came. By what was read so far it lies in another partition, and its sender may
+	// have known a newer record of the installation; or a record that says since when
+	// records can be misplaced may be there, unread.
 	Undecided
 )
 
 // String names a placement as logs do.
 func (p Placement) String() string { return [...]string{"placed", "misplaced", "undecided"}[p] }
 
-// Binding is what the record of the installation says of tokens. The zero value binds
-// none: there is no record.
+// Binding is what the records of the installation say of tokens. The zero value binds
+// none: there are no records.
 type Binding struct {
 	Epochs topic.Epochs
-	// Since is the record's Kafka timestamp. Records from before were placed by nothing
-	// that is known, and count as placed.
+	// Since is compared with Kafka timestamps. Records from before count as placed: they
+	// may have been judged by a program that does not look at places. Zero: all do.
 	Since time.Time
 }
 
 // ReadBinding reads what tokens are bound to.
 func ReadBinding(ctx context.Context, cfg Config, log *slog.Logger) (Binding, error) {
-	install, since, err := readInstallRecord(ctx, cfg, log, nil)
+	install, since, err := readInstallRecords(ctx, cfg, log, nil)
 	if install == nil || err != nil {
 		return Binding{}, err
 	}
@@ -54,7 +55,8 @@ func ReadBinding(ctx context.Context, cfg Config, log *slog.Logger) (Binding, er
 // than its token's. minted is the token's time. The answer depends on nothing else, so
 // processor, sink, a rebuild and a verification agree.
 func (b Binding) IsMisplaced(partition int32, at time.Time, token string, minted time.Time) bool {
-	return len(b.Epochs) > 0 && !at.Before(b.Since) && b.Epochs.Partition(token, minted) != partition
+	return len(b.Epochs) > 0 && !b.Since.IsZero() && !at.Before(b.Since) &&
+		b.Epochs.Partition(token, minted) != partition
 }
 
 // ErrMisplaced: a record is not in the partition that its token is bound to.
@@ -76,7 +78,7 @@ type InstallFollower struct {
 
 	mu       sync.Mutex
 	install  *topic.Install  // nil: no record, as far as was read
-	since    time.Time       // Kafka timestamp of the record: see Binding
+	since    time.Time       // since when records can be misplaced; zero: no record says so
 	givenUp  map[string]bool // tokens whose journey was given up, by their text
 	position int64           // offset behind what was read
 	readTo   time.Time       // when the newest end was listed that was reached
@@ -173,6 +175,14 @@ func (f *InstallFollower) Placement(r *kgo.Record, token string, minted, met tim
 	binding, readTo := f.binding(), f.readTo
 	f.mu.Unlock()
 	switch {
+	case len(binding.Epochs) > 0 && binding.Epochs.Partition(token, minted) == r.Partition:
+		return Placed
+	case binding.Since.IsZero():
+		// A record that binds places later begins later than what is judged now, if it is
+		// not there yet: see BindPlaces.
+		if !readTo.Before(met) {
+			return Placed
+		}
 	case !binding.IsMisplaced(r.Partition, r.Timestamp, token, minted):
 		return Placed
 	// Listed after the record's time, for clocks that differ and requests under way; or
@@ -336,28 +346,30 @@ func (f *InstallFollower) giveUp(token string) {
 	f.givenUp[token] = true
 }
 
-// take keeps the record of the installation, and how far was read. A record that cannot be
-// read stops the follower there: a later release means something by it.
+// take keeps the records of the installation, and how far was read. A record that cannot
+// be read stops the follower there: a later release means something by it.
 func (f *InstallFollower) take(records []*kgo.Record) error {
 	f.mu.Lock()
 	install, since, position := f.install, f.since, f.position
 	f.mu.Unlock()
+	var err error
 	for _, r := range records {
 		position = r.Offset + 1
-		if text, ok := strings.CutPrefix(string(r.Key), topic.GivenUpPrefix); ok && !r.Attrs.IsControl() {
-			f.giveUp(text)
+		if r.Attrs.IsControl() {
 			continue
 		}
-		if string(r.Key) != topic.InstallKey || r.Attrs.IsControl() {
-			continue
-		}
-		install, since = nil, r.Timestamp
-		if len(r.Value) > 0 {
-			parsed, err := topic.ParseInstall(r.Value)
-			if err != nil {
-				return err
+		switch key := string(r.Key); key {
+		case topic.InstallKey:
+			install, err = parseInstall(r.Value)
+		case topic.PlacedSinceKey:
+			since, err = parsePlacedSince(r.Value)
+		default:
+			if text, ok := strings.CutPrefix(key, topic.GivenUpPrefix); ok {
+				f.giveUp(text)
 			}
-			install = &parsed
+		}
+		if err != nil {
+			return err
 		}
 	}
 	f.update(func() { f.install, f.since, f.position = install, since, position })
