@@ -29,8 +29,14 @@ func followInstall(t *testing.T, brokers []string) (*kafka.InstallFollower, kafk
 // catalog to an end that was listed after it came, however wrong its time is.
 func TestPlacementIsDecidedLate(t *testing.T) {
 	cluster, brokers := kafkatest.Cluster(t)
+	value, err := topic.PlacedSince{Since: time.Now().Add(-time.Hour)}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kafkatest.Produce(t, brokers, &kgo.Record{Topic: topic.Catalog, Key: []byte(topic.PlacedSinceKey), Value: value})
 	f, cfg := followInstall(t, brokers)
-	if err := f.Await(t.Context(), time.Now()); err != nil || f.Install() == nil {
+	began := time.Now()
+	if err := f.Await(t.Context(), began); err != nil || f.Install() == nil {
 		t.Fatalf("%v %v", f.Install(), err)
 	}
 	var held atomic.Bool
@@ -50,11 +56,12 @@ func TestPlacementIsDecidedLate(t *testing.T) {
 		at        time.Time
 		want      kafka.Placement
 	}{
-		"at home":                    {home, now, kafka.Placed},
-		"before places were bound":   {wrong, binding.Since.Add(-time.Millisecond), kafka.Placed},
-		"now":                        {wrong, now, kafka.Undecided},
-		"as old as the binding":      {wrong, binding.Since, kafka.Undecided},
-		"from a clock an hour ahead": {wrong, now.Add(time.Hour), kafka.Undecided},
+		"at home":                     {home, now, kafka.Placed},
+		"before places were bound":    {wrong, binding.Since.Add(-time.Millisecond), kafka.Placed},
+		"now":                         {wrong, now, kafka.Undecided},
+		"as old as the binding":       {wrong, binding.Since, kafka.Undecided},
+		"from a clock an hour ahead":  {wrong, now.Add(time.Hour), kafka.Undecided},
+		"from a clock that is behind": {wrong, now.Add(-10 * time.Minute), kafka.Undecided},
 	} {
 		if got := place(c.partition, c.at, now); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
@@ -65,6 +72,9 @@ func TestPlacementIsDecidedLate(t *testing.T) {
 	}
 	if got := place(wrong, now, now); got != kafka.Undecided {
 		t.Errorf("after a failed listing: %v", got)
+	}
+	if err := f.Await(t.Context(), began); err != nil {
+		t.Errorf("what was read stays read, whatever fails since: %v", err)
 	}
 	held.Store(false)
 	for f.Await(t.Context(), now) != nil {
@@ -78,10 +88,9 @@ func TestPlacementIsDecidedLate(t *testing.T) {
 	if got := place(home, now, now); got != kafka.Placed {
 		t.Errorf("at home: %v", got)
 	}
-	// What came long before the newest listing needs no other one.
 	held.Store(true)
 	if got := place(wrong, now, time.Now().Add(time.Hour)); got != kafka.Undecided {
-		t.Errorf("within the time of delivery: %v", got)
+		t.Errorf("met later: %v", got)
 	}
 }
 
