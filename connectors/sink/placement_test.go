@@ -16,7 +16,8 @@ import (
 
 // A misplaced click goes to the dead letters, and a misplaced event, which the processor
 // sends there, is left out; but only when topic catalog was read to an end that was listed
-// after they came. Until then their batches are tried again, and nobody exits.
+// after they came. Until then their batches are tried again, hold no memory slot, and nobody
+// exits.
 func TestMisplaced(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -37,16 +38,27 @@ func TestMisplaced(t *testing.T) {
 	for _, x := range []*kgo.Record{wrong, wrongEvent} {
 		x.Partition = (home(t, x) + 1) % kafkatest.Partitions
 	}
+	for range cap(s.memorySlots) { // all are taken
+		if err := s.acquireSlot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	kafkatest.Produce(t, r.brokers, wrong, wrongEvent)
 	r.produce("clicks", click)
 	r.produce("conversions", event)
 	waiting := func(name string) float64 { return count(t, s.metrics.retries, name) }
-	for waiting(topic.Clicks) == 0 || waiting(topic.Conversions) == 0 {
+	for began := time.Now(); waiting(topic.Clicks) == 0 || waiting(topic.Conversions) == 0; {
 		select {
 		case err := <-run.done:
 			t.Fatalf("the sink ended: %v", err)
 		case <-time.After(10 * time.Millisecond):
 		}
+		if time.Since(began) > attemptTimeout/2 {
+			t.Fatal("a place is decided only with a memory slot")
+		}
+	}
+	for range cap(s.memorySlots) {
+		s.releaseSlot()
 	}
 	if dead := kafkatest.Consume(t, r.brokers, topic.DeadLetters); len(dead) > 0 {
 		t.Errorf("%d dead letters before the catalog was read", len(dead))
