@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/cmd/internal/setup"
@@ -58,6 +59,9 @@ func topicsCommands() []command {
 			}},
 		{"topics adopt", "", "takes over topics that were restored or recreated under new ids, if their partitions " +
 			"and the groups' offsets are right; changes nothing without -yes", defineAdoptFlags},
+		{"topics bind", "", "the last step of an upgrade: from now on records in another partition than their " +
+			"token's go to the dead letters; all processors and sinks must look at places, so it needs -yes",
+			defineBindFlags},
 		{"topics acls", "", "prints, or gives, the least rights on Kafka of each program", defineACLFlags},
 	}
 }
@@ -134,6 +138,32 @@ func defineAdoptFlags(fs *flag.FlagSet) func(context.Context, *call) error {
 			case !*yes:
 				return errors.New("nothing is changed yet: give -yes to adopt these topics")
 			}
+			return nil
+		})
+	}
+}
+
+func defineBindFlags(fs *flag.FlagSet) func(context.Context, *call) error {
+	cfg := kafka.DefaultConfig()
+	cfg.ClientID = "partners-ctl"
+	daemon.KafkaFlags(fs, &cfg)
+	yes := fs.Bool("yes", false, "all processors and sinks are of this release or a later one")
+	return func(ctx context.Context, c *call) error {
+		if !*yes {
+			return errors.New("nothing is changed: give -yes once all processors and sinks are of this release or " +
+				"a later one; what an older one judges would be missing in the ledger")
+		}
+		return withBrokers(ctx, cfg, func(ctx context.Context) error {
+			since, written, err := setup.BindPlaces(ctx, cfg, c.log)
+			if err != nil {
+				return err
+			}
+			when := since.Format(time.RFC3339)
+			if !written {
+				c.say("nothing to change: records can be misplaced since %s", when)
+				return nil
+			}
+			c.say("records can be misplaced since %s", when)
 			return nil
 		})
 	}

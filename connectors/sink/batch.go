@@ -2,12 +2,10 @@ package sink
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
-	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -65,6 +63,11 @@ type batch struct {
 	// committedAt is when the intent was last committed by this process; zero: never.
 	committedAt time.Time
 
+	// formedAt is a time by which all records were in Kafka. decidePlaces sets it.
+	formedAt time.Time
+	// misplaced are the reasons of records that lie in another partition than their
+	// token's, by offset. They get no row. decidePlaces sets it, once; nil: not yet.
+	misplaced map[int64]error
 	// presentOffsets are offsets that have a row already and get no second one. Only
 	// Complete, Repair and verifyInsert set them.
 	presentOffsets map[int64]bool
@@ -80,9 +83,7 @@ type batch struct {
 
 	// Set when the rows are collected, anew in each attempt to insert them.
 	summary        batchSummary
-	formedAt       time.Time          // all records were in Kafka by then
 	replaysDropped int                // clicks that were sent again and are left out
-	misplaced      int                // records in another partition than their token's
 	unreadable     []unreadableRecord // records that go to the dead letters
 }
 
@@ -128,6 +129,9 @@ func (p *partition) attemptBatch(b *batch) error {
 	ctx, cancel := context.WithTimeout(p.ctx, attemptTimeout)
 	defer cancel()
 	if err := p.declareIntent(ctx, b); err != nil {
+		return err
+	}
+	if err := p.decidePlaces(ctx, b); err != nil { // it may wait, so it holds no slot
 		return err
 	}
 	if err := p.sink.acquireSlot(ctx); err != nil {
@@ -254,10 +258,7 @@ func (p *partition) collectRows(ctx context.Context, b *batch, buffer rowBuffer)
 	if err != nil {
 		return err
 	}
-	if b.formedAt.IsZero() {
-		b.formedAt = time.Now()
-	}
-	b.replaysDropped, b.misplaced = 0, 0
+	b.replaysDropped = 0
 	b.unreadable = b.unreadable[:0]
 	for _, r := range b.records {
 		skip := func() bool {
@@ -270,16 +271,15 @@ func (p *partition) collectRows(ctx context.Context, b *batch, buffer rowBuffer)
 			}
 			return b.presentOffsets[r.Offset]
 		}
-		err := p.checkPlace(ctx, b, r)
+		err := b.misplaced[r.Offset]
 		if err == nil {
 			err = buffer.appendRow(r, skip)
+		} else if b.presentOffsets[r.Offset] {
+			_ = buffer.appendRow(r, skip) // for its quarter: its sum must be there, too
 		}
 		if err != nil {
 			if !isUnreadable(err) {
 				return fmt.Errorf("decoding offset %d: %w", r.Offset, err)
-			}
-			if errors.Is(err, kafka.ErrMisplaced) {
-				b.misplaced++
 			}
 			if !p.mapping.deadLetteredElsewhere {
 				b.unreadable = append(b.unreadable, unreadableRecord{r, err})

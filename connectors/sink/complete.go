@@ -404,7 +404,10 @@ const maxCompleteInserts = 3
 func (p *partition) completeBatch(ctx context.Context, id batchID, records []*kgo.Record) (Completed, error) {
 	b := newCompletedBatch(id, records)
 	done := Completed{Topic: p.mapping.topic, Partition: p.id, Start: b.start, End: b.end}
-	var err error
+	err := p.decidePlaces(ctx, b)
+	if err != nil {
+		return done, err
+	}
 	if b.presentOffsets, err = p.readPresentOffsets(ctx, b.start, b.end); err != nil {
 		return done, err
 	}

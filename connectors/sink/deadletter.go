@@ -29,6 +29,29 @@ func isUnreadable(err error) bool {
 		errors.Is(err, errCatalog) || errors.Is(err, kafka.ErrMisplaced)
 }
 
+// decidePlaces finds the records of a batch that lie in another partition than that of
+// their token. Once it has, the answer stays, whatever attempt asks.
+func (p *partition) decidePlaces(ctx context.Context, b *batch) error {
+	if b.misplaced != nil {
+		return nil
+	}
+	if b.formedAt.IsZero() {
+		b.formedAt = time.Now()
+	}
+	misplaced := make(map[int64]error)
+	for _, r := range b.records {
+		err := p.checkPlace(ctx, b, r)
+		switch {
+		case errors.Is(err, kafka.ErrMisplaced):
+			misplaced[r.Offset] = err
+		case err != nil:
+			return err
+		}
+	}
+	b.misplaced = misplaced
+	return nil
+}
+
 // checkPlace returns kafka.ErrMisplaced if a record lies in another partition than that of
 // its token. It waits until topic catalog was read so far that this is certain. A key that
 // is no token is left to decoding.

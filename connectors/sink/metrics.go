@@ -92,7 +92,7 @@ func (m *metrics) countBatch(mapping *topicMapping, b *batch) {
 	m.replaysDropped.WithLabelValues(topic).Add(float64(b.replaysDropped))
 	m.deadLetters.WithLabelValues(topic).Add(float64(len(b.unreadable)))
 	if mapping.bound {
-		m.misplaced.WithLabelValues(topic).Add(float64(b.misplaced))
+		m.misplaced.WithLabelValues(topic).Add(float64(len(b.misplaced)))
 	}
 	now := time.Now()
 	if b.summary.rows > 0 {

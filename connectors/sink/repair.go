@@ -270,6 +270,9 @@ func (r *repairer) repairRange(ctx context.Context, p *partition, c *partitionCl
 // and the next repair inserts them.
 func (r *repairer) repairChunk(ctx context.Context, p *partition, c *partitionClaim, b *batch, covered bool,
 	found *RepairedPartition) error {
+	if err := p.decidePlaces(ctx, b); err != nil {
+		return err
+	}
 	present, several, err := p.readOffsets(ctx, b.start, b.end)
 	if err != nil {
 		return err

@@ -97,7 +97,7 @@ func newRealRig(t testing.TB) *rig {
 func (r *rig) migrated() *rig {
 	r.t.Helper()
 	r.wh = r.open(r.dsn)
-	r.want["catalog_versions"] = []spot{{}} // the record of the installation
+	r.want["catalog_versions"] = []spot{{0, 0}, {0, 1}} // the records of the installation
 	r.bind(time.Now().Add(50 * time.Minute))
 	if err := r.wh.Migrate(r.t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: discard()}); err != nil {
 		r.t.Fatal(err)
@@ -105,22 +105,15 @@ func (r *rig) migrated() *rig {
 	return r
 }
 
-// bind writes the record of the installation again: from then on a record can be misplaced.
-// The tests put records into any partition, so a rig begins with a time to come.
+// bind writes since when a record can be misplaced. The tests put records into any
+// partition, so a rig begins with a time to come.
 func (r *rig) bind(since time.Time) {
 	r.t.Helper()
-	k := kafka.DefaultConfig()
-	k.Brokers = r.brokers
-	install, err := kafka.ReadInstall(r.t.Context(), k, discard(), nil)
+	value, err := topic.PlacedSince{Since: since}.Encode()
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	value, err := install.Encode()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.produce("catalog_versions", &kgo.Record{Topic: topic.Catalog, Key: []byte(topic.InstallKey), Value: value,
-		Timestamp: since})
+	r.produce("catalog_versions", &kgo.Record{Topic: topic.Catalog, Key: []byte(topic.PlacedSinceKey), Value: value})
 }
 
 func (r *rig) open(dsn string) *clickhouse.Conn {

@@ -81,7 +81,8 @@ func (s *session) pollInputs(ctx context.Context, tx *Tx) error {
 }
 
 // pollTimeout returns how long the next poll may block: until the commit deadline, or 2
-// ms while buffered records wait for an end-offset snapshot. It reads s.buffering
+// ms while buffered records wait for an end-offset snapshot, or until the task is ready for
+// them. It reads s.buffering
 // instead of the partitions, which the session does not own before a poll.
 func (s *session) pollTimeout(tx *Tx) time.Duration {
 	left := max(time.Until(tx.deadline), time.Millisecond)
@@ -159,7 +160,7 @@ func (s *session) applyBuffered(tx *Tx) error {
 	latest := s.endOffsets.latest.Load()
 	s.buffering = false
 	for _, p := range s.running {
-		n, held := 0, false
+		n := 0
 		for n < len(p.buffered) && tx.records < maxRows {
 			b := p.buffered[n]
 			if !s.env.SkipBuffering && !p.leadingRead(b, latest) {
@@ -169,7 +170,6 @@ func (s *session) applyBuffered(tx *Tx) error {
 				break
 			}
 			if p.task.Ready != nil && !p.task.Ready(b.record, b.polled) {
-				held = true
 				break
 			}
 			if err := s.applyFollowing(tx, p, b.record); err != nil {
@@ -180,7 +180,7 @@ func (s *session) applyBuffered(tx *Tx) error {
 		}
 		p.buffered = append(p.buffered[:0], p.buffered[n:]...)
 		clear(p.buffered[len(p.buffered):cap(p.buffered)])
-		s.buffering = s.buffering || len(p.buffered) > 0 && !held
+		s.buffering = s.buffering || len(p.buffered) > 0
 		s.throttleFollowing(p)
 	}
 	return nil

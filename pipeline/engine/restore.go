@@ -18,6 +18,10 @@ import (
 // nothing else touches the partition meanwhile.
 func (s *session) restorePartition(ctx context.Context, p *Partition, committed inputOffsets) error {
 	began := time.Now()
+	// What its former owner knew of given-up tokens, this session must know.
+	if err := s.engine.install.Await(ctx, began); err != nil {
+		return fmt.Errorf("restoring partition %d: %w", p.ID, err)
+	}
 	err := s.openFiles(p)
 	if err == nil {
 		s.env.Step(StepOpened)

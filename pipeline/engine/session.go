@@ -52,7 +52,8 @@ type session struct {
 
 	// running is owned by the session's goroutine, and by a revocation.
 	running map[int32]*Partition
-	// buffering: after the last poll, records waited for an end-offset snapshot.
+	// buffering: after the last poll, records waited for an end-offset snapshot or for the
+	// task.
 	buffering bool
 
 	mu        sync.Mutex
@@ -256,11 +257,13 @@ func (s *session) checkPartitions(ctx context.Context, names []string) error {
 func (s *session) watchPartitions(ctx context.Context) {
 	names, coPartitioned := s.topo.topics()
 	known := s.engine.install.Install()
+	due := time.NewTicker(s.env.PartitionCheckInterval) // whatever is written to the catalog meanwhile
+	defer due.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(s.env.PartitionCheckInterval):
+		case <-due.C:
 		case <-s.engine.install.Changed():
 			if s.engine.install.Install() == known {
 				continue

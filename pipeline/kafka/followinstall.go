@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // Placement is whether a record lies in the partition that its token is bound to.
@@ -21,29 +24,30 @@ type Placement int
 
 // The placements of a record.
 const (
-	Placed    Placement = iota // it does, or no record of the installation says which one that is
+	Placed    Placement = iota // it does, or records could not be misplaced yet
 	Misplaced                  // it lies in another one
-	// Undecided: by what was read so far it lies in another one, and topic catalog was
-	// not read to an end that was listed after the record came. Its sender may have known
-	// a newer record of the installation.
+	// Undecided: topic catalog must first be read to an end that was listed after the
+	// record came. By what was read so far it lies in another partition, and its sender may
+	// have known a newer record of the installation; or a record that says since when
+	// records can be misplaced may be there, unread.
 	Undecided
 )
 
 // String names a placement as logs do.
 func (p Placement) String() string { return [...]string{"placed", "misplaced", "undecided"}[p] }
 
-// Binding is what the record of the installation says of tokens. The zero value binds
-// none: there is no record.
+// Binding is what the records of the installation say of tokens. The zero value binds
+// none: there are no records.
 type Binding struct {
 	Epochs topic.Epochs
-	// Since is the record's Kafka timestamp. Records from before were placed by nothing
-	// that is known, and count as placed.
+	// Since is compared with Kafka timestamps. Records from before count as placed: they
+	// may have been judged by a program that does not look at places. Zero: all do.
 	Since time.Time
 }
 
 // ReadBinding reads what tokens are bound to.
 func ReadBinding(ctx context.Context, cfg Config, log *slog.Logger) (Binding, error) {
-	install, since, err := readInstallRecord(ctx, cfg, log, nil)
+	install, since, err := readInstallRecords(ctx, cfg, log, nil)
 	if install == nil || err != nil {
 		return Binding{}, err
 	}
@@ -54,7 +58,8 @@ func ReadBinding(ctx context.Context, cfg Config, log *slog.Logger) (Binding, er
 // than its token's. minted is the token's time. The answer depends on nothing else, so
 // processor, sink, a rebuild and a verification agree.
 func (b Binding) IsMisplaced(partition int32, at time.Time, token string, minted time.Time) bool {
-	return len(b.Epochs) > 0 && !at.Before(b.Since) && b.Epochs.Partition(token, minted) != partition
+	return len(b.Epochs) > 0 && !b.Since.IsZero() && !at.Before(b.Since) &&
+		b.Epochs.Partition(token, minted) != partition
 }
 
 // ErrMisplaced: a record is not in the partition that its token is bound to.
@@ -68,42 +73,54 @@ const installInterval = 10 * time.Second
 // belongs before having read the topic to an end that was listed later than what he
 // judges. It is for concurrent use.
 type InstallFollower struct {
-	cfg    Config
-	log    *slog.Logger
-	cancel context.CancelFunc
-	ended  sync.WaitGroup
-	asked  chan struct{} // holds one: somebody waits for a newer listing
+	cfg      Config
+	log      *slog.Logger
+	interval time.Duration // how often the end is listed if nobody asks
+	cancel   context.CancelFunc
+	ended    sync.WaitGroup
+	asked    chan struct{} // holds one: somebody waits for a newer listing
 
 	mu       sync.Mutex
 	install  *topic.Install  // nil: no record, as far as was read
-	since    time.Time       // Kafka timestamp of the record: see Binding
+	since    time.Time       // since when records can be misplaced; zero: no record says so
 	givenUp  map[string]bool // tokens whose journey was given up, by their text
 	position int64           // offset behind what was read
+	everRead bool            // a record was read, of this topic or one of before
+	topicID  kadm.TopicID    // of the topic that position is an offset of; zero: not listed yet
+	reading  int             // counts the times that reading began: what an earlier one still has does not count
+	again    func()          // ends the present reading, so that the next one begins
 	readTo   time.Time       // when the newest end was listed that was reached
 	failed   error           // of the last attempt to list or to read; nil: it worked
 	failedAt time.Time
+	bad      error         // of a record that cannot be read, and that no other one has replaced
 	changed  chan struct{} // closed, and replaced, when one of the above changes
 }
 
 // FollowInstall begins to follow the record of the installation, and does so until Close.
 // It returns at once: see Await.
 func FollowInstall(cfg Config, log *slog.Logger) (*InstallFollower, error) {
+	return followInstall(cfg, log, installInterval)
+}
+
+func followInstall(cfg Config, log *slog.Logger, interval time.Duration) (*InstallFollower, error) {
 	cl, err := NewClient(cfg, log, nil)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &InstallFollower{
-		cfg:     cfg,
-		log:     log,
-		cancel:  cancel,
-		asked:   make(chan struct{}, 1),
-		givenUp: make(map[string]bool),
-		changed: make(chan struct{}),
+		cfg:      cfg,
+		log:      log,
+		interval: interval,
+		cancel:   cancel,
+		asked:    make(chan struct{}, 1),
+		givenUp:  make(map[string]bool),
+		again:    func() {},
+		changed:  make(chan struct{}),
 	}
 	f.ended.Go(func() {
 		defer cl.Close()
-		f.listEnds(ctx, kadm.NewClient(cl))
+		f.listEnds(ctx, cl)
 	})
 	f.ended.Go(func() { f.readCatalog(ctx) })
 	return f, nil
@@ -137,17 +154,21 @@ func (f *InstallFollower) Changed() <-chan struct{} {
 }
 
 // Await waits until topic catalog was read to an end that was listed at t or later. It
-// returns the error of an attempt that failed since t; the next attempt comes by itself.
+// returns the error of an attempt that failed since t, if that was not made good; the next
+// attempt comes by itself.
 func (f *InstallFollower) Await(ctx context.Context, t time.Time) error {
 	for {
 		f.mu.Lock()
 		reached, changed := !f.readTo.Before(t), f.changed
-		var failed error
+		failed := f.bad
 		if f.failed != nil && !f.failedAt.Before(t) {
 			failed = f.failed
 		}
 		f.mu.Unlock()
-		if reached || failed != nil {
+		if reached {
+			return nil
+		}
+		if failed != nil {
 			return failed
 		}
 		f.ask()
@@ -173,11 +194,18 @@ func (f *InstallFollower) Placement(r *kgo.Record, token string, minted, met tim
 	binding, readTo := f.binding(), f.readTo
 	f.mu.Unlock()
 	switch {
+	case len(binding.Epochs) > 0 && binding.Epochs.Partition(token, minted) == r.Partition:
+		return Placed
+	case binding.Since.IsZero():
+		// A record that binds places later begins later than what is judged now, if it is
+		// not there yet: see BindPlaces.
+		if !readTo.Before(met) {
+			return Placed
+		}
 	case !binding.IsMisplaced(r.Partition, r.Timestamp, token, minted):
 		return Placed
-	// Listed after the record's time, for clocks that differ and requests under way; or
-	// after it was met, however wrong its time is.
-	case readTo.After(r.Timestamp.Add(topic.DeliveryLimit)) || !readTo.Before(met):
+	// Listed after it was met, however wrong its time is.
+	case !readTo.Before(met):
 		return Misplaced
 	}
 	f.ask()
@@ -220,8 +248,9 @@ func (f *InstallFollower) update(change func()) {
 
 // Why a Watch is told that something fails.
 const (
-	listingCatalog = "listing the end of the catalog"
-	readingInstall = "reading the record of the installation"
+	listingCatalog  = "listing the end of the catalog"
+	reachingListing = "reading the catalog to its end"
+	readingInstall  = "reading the record of the installation"
 )
 
 func (f *InstallFollower) fail(what string, pause time.Duration, err error) {
@@ -232,55 +261,106 @@ func (f *InstallFollower) fail(what string, pause time.Duration, err error) {
 }
 
 // listEnds lists the end of topic catalog, waits until it is reached, and begins again
-// when somebody asks or installInterval has passed.
-func (f *InstallFollower) listEnds(ctx context.Context, adm *kadm.Client) {
+// when somebody asks or interval has passed.
+func (f *InstallFollower) listEnds(ctx context.Context, cl *kgo.Client) {
 	pauses := outage.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}
-	name := f.cfg.Topic(topic.Catalog)
 	for ctx.Err() == nil {
 		at := time.Now()
-		offsets, err := ListOffsets(ctx, adm, name)
-		var log LogOffsets
-		if err == nil {
-			log, err = offsets.Of(name, 0)
-		}
-		switch {
-		case ctx.Err() != nil:
+		end, err := f.listEnd(ctx, cl)
+		if ctx.Err() != nil {
 			return
-		case errors.Is(err, kerr.UnknownTopicOrPartition): // an installation that is not made yet has no record
-			f.update(func() { f.readTo = at })
-		case err != nil:
+		}
+		if err != nil {
 			pause := pauses.Next()
 			f.fail(listingCatalog, pause, err)
 			outage.Sleep(ctx, pause)
 			continue
-		default:
-			pauses.Reset()
-			f.cfg.Watch.Clear(listingCatalog)
-			if !f.awaitPosition(ctx, log) {
-				return
-			}
-			f.update(func() { f.readTo, f.failed = at, nil })
 		}
+		pauses.Reset()
+		f.cfg.Watch.Clear(listingCatalog)
+		if !f.awaitPosition(ctx, end) {
+			continue // a log that has lost its end does not reach what was listed: list again
+		}
+		f.cfg.Watch.Clear(reachingListing)
+		f.update(func() { f.readTo, f.failed = at, nil })
 		select {
 		case <-ctx.Done():
 		case <-f.asked:
-		case <-time.After(installInterval):
+		case <-time.After(f.interval):
 		}
 	}
 }
 
-// awaitPosition waits until a listed end is reached. It reports false if ctx ended first.
-func (f *InstallFollower) awaitPosition(ctx context.Context, log LogOffsets) bool {
+// listEnd lists the end of the topic. Where it is another topic than was read, or has lost
+// records that were read, reading begins anew. An installation that is not made yet has no
+// record: its end is 0. What was read once is not gone because a topic is.
+func (f *InstallFollower) listEnd(ctx context.Context, cl *kgo.Client) (int64, error) {
+	name := f.cfg.Topic(topic.Catalog)
+	f.mu.Lock()
+	position := f.position
+	f.mu.Unlock()
+	offsets, err := ListOffsets(ctx, kadm.NewClient(cl), name)
+	var log LogOffsets
+	if err == nil {
+		log, err = offsets.Of(name, 0)
+	}
+	var id kadm.TopicID
+	if err == nil {
+		id, err = readTopicID(ctx, cl, name)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case errors.Is(err, kerr.UnknownTopicOrPartition) && !f.everRead:
+		return 0, nil
+	case err != nil:
+		return 0, err
+	case log.Start >= log.End && f.everRead:
+		return 0, fmt.Errorf("%w: %s is empty, and records of it were read before", ErrRecreated, name)
+	case log.Start >= log.End:
+		return 0, nil
+	}
+	if f.topicID != (kadm.TopicID{}) && f.topicID != id || log.End < position {
+		f.reading++
+		f.position = 0
+		f.again()
+	}
+	f.topicID = id
+	return log.End, nil
+}
+
+// readTopicID reads the id that a topic has now. What kadm knows of it may be seconds old.
+func readTopicID(ctx context.Context, cl *kgo.Client, name string) (kadm.TopicID, error) {
+	asked := kmsg.NewMetadataRequestTopic()
+	asked.Topic = &name
+	request := kmsg.NewPtrMetadataRequest()
+	request.Topics = append(request.Topics, asked)
+	answer, err := request.RequestWith(ctx, cl)
+	if err != nil {
+		return kadm.TopicID{}, fmt.Errorf("reading metadata of %s: %w", name, err)
+	}
+	for _, t := range answer.Topics {
+		return t.TopicID, kerr.ErrorForCode(t.ErrorCode)
+	}
+	return kadm.TopicID{}, fmt.Errorf("reading metadata of %s: %w", name, kerr.UnknownTopicOrPartition)
+}
+
+// awaitPosition waits until a listed end is reached. It reports false if it was not within
+// interval.
+func (f *InstallFollower) awaitPosition(ctx context.Context, end int64) bool {
+	ctx, cancel := context.WithTimeout(ctx, f.interval)
+	defer cancel()
 	for {
 		f.mu.Lock()
-		// All that compaction left may lie before the end: what was never there is read.
-		reached, changed := f.position >= log.End || log.Start >= log.End, f.changed
+		position, changed := f.position, f.changed
 		f.mu.Unlock()
-		if reached {
+		if position >= end {
 			return true
 		}
 		select {
 		case <-ctx.Done():
+			f.cfg.Watch.Failed(reachingListing, f.interval, fmt.Errorf("%s was read to offset %d, its end is %d",
+				f.cfg.Topic(topic.Catalog), position, end))
 			return false
 		case <-changed:
 		}
@@ -291,9 +371,15 @@ func (f *InstallFollower) awaitPosition(ctx context.Context, log LogOffsets) boo
 func (f *InstallFollower) readCatalog(ctx context.Context) {
 	pauses := outage.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}
 	for ctx.Err() == nil {
-		err := f.readFromStart(ctx, pauses.Reset)
+		run, cancel := context.WithCancel(ctx)
+		err := f.readFromStart(run, cancel, pauses.Reset)
+		anew := run.Err() != nil
+		cancel()
 		if ctx.Err() != nil {
 			return
+		}
+		if anew {
+			continue
 		}
 		pause := pauses.Next()
 		if !errors.Is(err, kerr.UnknownTopicOrPartition) {
@@ -303,9 +389,18 @@ func (f *InstallFollower) readCatalog(ctx context.Context) {
 	}
 }
 
+// catalogReading is what one reading from the start of topic catalog has found.
+type catalogReading struct {
+	number   int // InstallFollower.reading when it began
+	position int64
+	install  *topic.Install
+	since    time.Time
+	bad      map[string]error // of records that cannot be read, by key
+}
+
 // readFromStart reads until ctx ends or a fetch is refused. An installation that was read
-// once stays what it is until another record takes its place.
-func (f *InstallFollower) readFromStart(ctx context.Context, worked func()) error {
+// once stays what it is until another record takes its place. again ends ctx.
+func (f *InstallFollower) readFromStart(ctx context.Context, again, worked func()) error {
 	name := f.cfg.Topic(topic.Catalog)
 	cl, err := NewClient(f.cfg, f.log, nil, kgo.KeepControlRecords(), kgo.ConsumePartitions(
 		map[string]map[int32]kgo.Offset{name: {0: kgo.NewOffset().AtStart()}}))
@@ -313,7 +408,12 @@ func (f *InstallFollower) readFromStart(ctx context.Context, worked func()) erro
 		return err
 	}
 	defer cl.Close()
-	f.update(func() { f.position = 0 })
+	var now catalogReading
+	f.update(func() {
+		f.reading++
+		f.position, f.again = 0, again
+		now = catalogReading{number: f.reading, install: f.install, since: f.since, bad: make(map[string]error)}
+	})
 	for {
 		fetches := cl.PollFetches(ctx)
 		if ctx.Err() != nil {
@@ -323,43 +423,51 @@ func (f *InstallFollower) readFromStart(ctx context.Context, worked func()) erro
 			return err
 		}
 		worked()
-		f.cfg.Watch.Clear(readingInstall)
-		if err := f.take(fetches.Records()); err != nil {
-			return err
-		}
+		f.take(&now, fetches.Records())
 	}
 }
 
-func (f *InstallFollower) giveUp(token string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.givenUp[token] = true
-}
-
-// take keeps the record of the installation, and how far was read. A record that cannot be
-// read stops the follower there: a later release means something by it.
-func (f *InstallFollower) take(records []*kgo.Record) error {
-	f.mu.Lock()
-	install, since, position := f.install, f.since, f.position
-	f.mu.Unlock()
+// take keeps the records of the installation, and how far was read. Behind a record that
+// cannot be read only given-up tokens are kept, until another record takes its place: a
+// later release means something by it.
+func (f *InstallFollower) take(now *catalogReading, records []*kgo.Record) {
+	var givenUp []string
 	for _, r := range records {
-		position = r.Offset + 1
-		if text, ok := strings.CutPrefix(string(r.Key), topic.GivenUpPrefix); ok && !r.Attrs.IsControl() {
-			f.giveUp(text)
+		now.position = r.Offset + 1
+		if r.Attrs.IsControl() {
 			continue
 		}
-		if string(r.Key) != topic.InstallKey || r.Attrs.IsControl() {
-			continue
-		}
-		install, since = nil, r.Timestamp
-		if len(r.Value) > 0 {
-			parsed, err := topic.ParseInstall(r.Value)
-			if err != nil {
-				return err
+		var err error
+		key := string(r.Key)
+		switch key {
+		case topic.InstallKey:
+			now.install, err = parseInstall(r.Value)
+		case topic.PlacedSinceKey:
+			now.since, err = parsePlacedSince(r.Value)
+		default:
+			if text, ok := strings.CutPrefix(key, topic.GivenUpPrefix); ok {
+				givenUp = append(givenUp, text)
 			}
-			install = &parsed
+			continue
+		}
+		delete(now.bad, key)
+		if err != nil {
+			now.bad[key] = err
 		}
 	}
-	f.update(func() { f.install, f.since, f.position = install, since, position })
-	return nil
+	bad := errors.Join(slices.Collect(maps.Values(now.bad))...)
+	if bad != nil {
+		f.cfg.Watch.Failed(readingInstall, f.interval, bad)
+	} else {
+		f.cfg.Watch.Clear(readingInstall)
+	}
+	f.update(func() {
+		for _, text := range givenUp {
+			f.givenUp[text] = true
+		}
+		if f.bad = bad; bad == nil && now.number == f.reading {
+			f.install, f.since, f.position = now.install, now.since, now.position
+			f.everRead = f.everRead || now.position > 0
+		}
+	})
 }

@@ -8,7 +8,6 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/schemas/topic"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -30,8 +29,14 @@ func followInstall(t *testing.T, brokers []string) (*kafka.InstallFollower, kafk
 // catalog to an end that was listed after it came, however wrong its time is.
 func TestPlacementIsDecidedLate(t *testing.T) {
 	cluster, brokers := kafkatest.Cluster(t)
+	value, err := topic.PlacedSince{Since: time.Now().Add(-time.Hour)}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kafkatest.Produce(t, brokers, &kgo.Record{Topic: topic.Catalog, Key: []byte(topic.PlacedSinceKey), Value: value})
 	f, cfg := followInstall(t, brokers)
-	if err := f.Await(t.Context(), time.Now()); err != nil || f.Install() == nil {
+	began := time.Now()
+	if err := f.Await(t.Context(), began); err != nil || f.Install() == nil {
 		t.Fatalf("%v %v", f.Install(), err)
 	}
 	var held atomic.Bool
@@ -51,11 +56,12 @@ func TestPlacementIsDecidedLate(t *testing.T) {
 		at        time.Time
 		want      kafka.Placement
 	}{
-		"at home":                    {home, now, kafka.Placed},
-		"before the record":          {wrong, binding.Since.Add(-time.Millisecond), kafka.Placed},
-		"now":                        {wrong, now, kafka.Undecided},
-		"as old as the record":       {wrong, binding.Since, kafka.Undecided},
-		"from a clock an hour ahead": {wrong, now.Add(time.Hour), kafka.Undecided},
+		"at home":                     {home, now, kafka.Placed},
+		"before places were bound":    {wrong, binding.Since.Add(-time.Millisecond), kafka.Placed},
+		"now":                         {wrong, now, kafka.Undecided},
+		"as old as the binding":       {wrong, binding.Since, kafka.Undecided},
+		"from a clock an hour ahead":  {wrong, now.Add(time.Hour), kafka.Undecided},
+		"from a clock that is behind": {wrong, now.Add(-10 * time.Minute), kafka.Undecided},
 	} {
 		if got := place(c.partition, c.at, now); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
@@ -66,6 +72,9 @@ func TestPlacementIsDecidedLate(t *testing.T) {
 	}
 	if got := place(wrong, now, now); got != kafka.Undecided {
 		t.Errorf("after a failed listing: %v", got)
+	}
+	if err := f.Await(t.Context(), began); err != nil {
+		t.Errorf("what was read stays read, whatever fails since: %v", err)
 	}
 	held.Store(false)
 	for f.Await(t.Context(), now) != nil {
@@ -79,10 +88,9 @@ func TestPlacementIsDecidedLate(t *testing.T) {
 	if got := place(home, now, now); got != kafka.Placed {
 		t.Errorf("at home: %v", got)
 	}
-	// What came long before the newest listing needs no other one.
 	held.Store(true)
 	if got := place(wrong, now, time.Now().Add(time.Hour)); got != kafka.Undecided {
-		t.Errorf("within the time of delivery: %v", got)
+		t.Errorf("met later: %v", got)
 	}
 }
 
@@ -106,8 +114,17 @@ func TestInstallIsFollowed(t *testing.T) {
 	if err := f.Await(t.Context(), time.Now()); err != nil || f.Install() != nil {
 		t.Fatalf("%v %v", f.Install(), err)
 	}
+	at := time.Now()
 	for p := range int32(kafkatest.Partitions) {
-		at := time.Now()
+		got := f.Placement(&kgo.Record{Partition: p, Timestamp: at}, misplacedToken, at, at)
+		if got != kafka.Undecided {
+			t.Errorf("partition %d, the record may be there unread: %v", p, got)
+		}
+	}
+	if err := f.Await(t.Context(), at); err != nil {
+		t.Fatal(err)
+	}
+	for p := range int32(kafkatest.Partitions) {
 		if got := f.Placement(&kgo.Record{Partition: p, Timestamp: at}, misplacedToken, at, at); got != kafka.Placed {
 			t.Errorf("partition %d: %v", p, got)
 		}
@@ -120,8 +137,8 @@ func TestInstallIsFollowed(t *testing.T) {
 	}
 }
 
-// The timestamp of the record says since when records can be misplaced: not before every
-// program has read it, and not anew when the record is written again.
+// A fresh install binds places at once. In one that was in use before the record nothing is
+// misplaced until ctl says that every program looks, and then not what was judged before.
 func TestBindingBegins(t *testing.T) {
 	i := newInstall(t)
 	binding := func() kafka.Binding {
@@ -132,37 +149,62 @@ func TestBindingBegins(t *testing.T) {
 		}
 		return b
 	}
-	if b := binding(); b.Since.After(time.Now()) || b.Epochs.Now() != 6 {
-		t.Errorf("a fresh install: %v", b)
+	bind := func() (time.Time, bool) {
+		t.Helper()
+		since, written, err := kafka.BindPlaces(t.Context(), i.fresh(), i.cfg, discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return since, written
+	}
+	fresh := binding()
+	if fresh.Since.IsZero() || fresh.Since.After(time.Now()) || fresh.Epochs.Now() != 6 {
+		t.Errorf("a fresh install: %v", fresh)
+	}
+	if since, written := bind(); written || !since.Equal(fresh.Since) {
+		t.Errorf("bound anew: %v", since)
 	}
 	kafkatest.Produce(t, i.cfg.Brokers, &kgo.Record{Topic: "acme.catalog", Key: []byte(topic.InstallKey)},
+		&kgo.Record{Topic: "acme.catalog", Key: []byte(topic.PlacedSinceKey)},
 		&kgo.Record{Topic: "acme.clicks", Value: []byte("x")})
-	if b := binding(); len(b.Epochs) > 0 || b.IsMisplaced(3, time.Now(), misplacedToken, time.Now()) {
-		t.Errorf("no record binds %v", b)
-	}
-	now := time.Now()
+	_, _, err := kafka.BindPlaces(t.Context(), i.fresh(), i.cfg, discard)
+	i.wants(kafka.ErrNotInstalled, "run `ctl topics apply`")(nil, err)
 	if _, err := i.apply(6); err != nil {
 		t.Fatal(err)
 	}
-	later := binding()
-	if later.Since.Before(now.Add(topic.DeliveryLimit).Truncate(time.Millisecond)) {
-		t.Errorf("recorded while programs work: since %v, now %v", later.Since, now)
+	hourAhead := time.Now().Add(time.Hour)
+	for p := range int32(6) {
+		if b := binding(); b.Epochs.Now() != 6 || b.IsMisplaced(p, hourAhead, misplacedToken, hourAhead) {
+			t.Errorf("recorded while programs work: %v", b)
+		}
 	}
-	if _, err := i.adm.DeleteTopics(t.Context(), "acme.rejections"); err != nil {
+	f, err := kafka.FollowInstall(i.cfg, discard)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := i.adm.CreateTopic(t.Context(), 1, 1, nil, "acme.rejections"); err != nil {
+	defer f.Close()
+	if err := f.Await(t.Context(), time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	var start kadm.Offsets
-	start.AddOffset("acme.rejections", 0, 0, -1)
-	if err := i.adm.CommitAllOffsets(t.Context(), i.cfg.Group(topic.SinkGroup), start); err != nil {
-		t.Fatal(err)
+	met := time.Now()
+	wrong := &kgo.Record{Partition: (binding().Epochs.Partition(misplacedToken, met) + 1) % 6, Timestamp: met}
+	place := func(met time.Time) kafka.Placement { return f.Placement(wrong, misplacedToken, met, met) }
+	if got := place(met); got != kafka.Undecided {
+		t.Errorf("somebody may have bound places meanwhile: %v", got)
 	}
-	if _, err := kafka.AdoptTopics(t.Context(), i.fresh(), i.cfg, discard, true); err != nil {
-		t.Fatal(err)
+	if err := f.Await(t.Context(), met); err != nil || place(met) != kafka.Placed {
+		t.Errorf("nobody has: %v %v", place(met), err)
 	}
-	if again := binding(); !again.Since.Equal(later.Since) {
-		t.Errorf("written again: since %v, want %v", again.Since, later.Since)
+	began := time.Now()
+	since, written := bind()
+	if !written || since.Before(began.Add(topic.DeliveryLimit).Truncate(time.Millisecond)) {
+		t.Errorf("bound since %v, now %v", since, began)
+	}
+	if err := f.Await(t.Context(), time.Now()); err != nil || place(met) != kafka.Placed {
+		t.Errorf("it was placed before: %v %v", place(met), err)
+	}
+	wrong.Timestamp = since
+	if got := place(met); got != kafka.Misplaced {
+		t.Errorf("from then on: %v", got)
 	}
 }

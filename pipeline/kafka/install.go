@@ -31,18 +31,23 @@ const partitionsAdded = "tokens are bound to the recorded count, so clicks, even
 const NotRecorded = "the partition count is not recorded, so added partitions would go unnoticed: run `ctl topics " +
 	"apply`"
 
+// NotBound is what a program says that found no record of the time since when records can
+// be misplaced.
+const NotBound = "misplaced records are not looked for: when all processors and sinks are of this release, run `ctl " +
+	"topics bind`"
+
 // ReadInstall reads the record of the installation from topic catalog, which it reads
 // to its present end. It is nil if there is none: a release before the record made the
 // topics. It calls progressed, which may be nil, while it reads: a large catalog takes
 // its time.
 func ReadInstall(ctx context.Context, cfg Config, log *slog.Logger, progressed func()) (*topic.Install, error) {
-	install, _, err := readInstallRecord(ctx, cfg, log, progressed)
+	install, _, err := readInstallRecords(ctx, cfg, log, progressed)
 	return install, err
 }
 
-// readInstallRecord also returns the record's Kafka timestamp: since when records can be
-// misplaced.
-func readInstallRecord(ctx context.Context, cfg Config, log *slog.Logger, progressed func()) (
+// readInstallRecords also reads since when records can be misplaced; zero: no record says
+// so.
+func readInstallRecords(ctx context.Context, cfg Config, log *slog.Logger, progressed func()) (
 	_ *topic.Install, since time.Time, err error) {
 	name := cfg.Topic(topic.Catalog)
 	cl, err := NewClient(cfg, log, nil)
@@ -58,15 +63,18 @@ func readInstallRecord(ctx context.Context, cfg Config, log *slog.Logger, progre
 	if err != nil {
 		return nil, since, fmt.Errorf("reading record %s: %w", topic.InstallKey, err)
 	}
-	var value []byte
+	var value, placedSince []byte
 	reader := RangeReader{Kafka: cfg, Log: log, Isolation: kgo.ReadCommitted()}
 	err = reader.Each(ctx, func(records []*kgo.Record) error {
 		if progressed != nil {
 			progressed()
 		}
 		for _, r := range records {
-			if string(r.Key) == topic.InstallKey {
-				value, since = r.Value, r.Timestamp
+			switch string(r.Key) {
+			case topic.InstallKey:
+				value = r.Value
+			case topic.PlacedSinceKey:
+				placedSince = r.Value
 			}
 		}
 		return nil
@@ -74,14 +82,30 @@ func readInstallRecord(ctx context.Context, cfg Config, log *slog.Logger, progre
 	if err != nil {
 		return nil, since, fmt.Errorf("reading record %s: %w", topic.InstallKey, err)
 	}
-	if len(value) == 0 {
-		return nil, since, nil
-	}
-	install, err := topic.ParseInstall(value)
+	install, err := parseInstall(value)
 	if err != nil {
 		return nil, since, err
 	}
-	return &install, since, nil
+	since, err = parsePlacedSince(placedSince)
+	return install, since, err
+}
+
+// parseInstall returns nil for a record that is not there, or deleted.
+func parseInstall(value []byte) (*topic.Install, error) {
+	if len(value) == 0 {
+		return nil, nil
+	}
+	install, err := topic.ParseInstall(value)
+	return &install, err
+}
+
+// parsePlacedSince returns zero for a record that is not there, or deleted.
+func parsePlacedSince(value []byte) (time.Time, error) {
+	if len(value) == 0 {
+		return time.Time{}, nil
+	}
+	p, err := topic.ParsePlacedSince(value)
+	return p.Since, err
 }
 
 // CheckPartitions compares the partition counts of topics, named without prefix, with
@@ -144,9 +168,10 @@ func idText(id kadm.TopicID) string { return base64.RawURLEncoding.EncodeToStrin
 
 // recordInstall writes the record of an installation that has none, or whose release
 // has got further topics. Before, all co-partitioned topics must agree, and the groups
-// must have their offsets in every partition.
-func recordInstall(ctx context.Context, cl *kgo.Client, cfg Config, specs []topic.Spec, old *topic.Install,
-	since time.Time) (changes []string, err error) {
+// must have their offsets in every partition. In an installation that is fresh records can
+// be misplaced from now on; else programs may be at work that do not look, see BindPlaces.
+func recordInstall(ctx context.Context, cl *kgo.Client, cfg Config, specs []topic.Spec, old *topic.Install) (
+	changes []string, err error) {
 	adm := kadm.NewClient(cl)
 	made, err := describeInstall(ctx, adm, cfg, specs)
 	if err != nil {
@@ -162,13 +187,19 @@ func recordInstall(ctx context.Context, cl *kgo.Client, cfg Config, specs []topi
 	if err := checkAllGroups(ctx, adm, cfg); err != nil {
 		return nil, fmt.Errorf("record %s is not written: %w", topic.InstallKey, err)
 	}
-	if old == nil {
-		if since, err = firstSince(ctx, adm, cfg); err != nil {
+	used := old != nil
+	if !used {
+		if used, err = haveEvents(ctx, adm, cfg); err != nil {
 			return nil, err
 		}
 	}
-	if err := writeInstall(ctx, cl, cfg, made, since); err != nil {
+	if err := writeInstall(ctx, cl, cfg, made); err != nil {
 		return nil, err
+	}
+	if !used {
+		if err := writePlacedSince(ctx, cl, cfg, time.Now()); err != nil {
+			return nil, err
+		}
 	}
 	return []string{fmt.Sprintf("recorded that tokens are bound to %d partitions", made.Epochs.Now())}, nil
 }
@@ -223,41 +254,70 @@ func checkChangelog(ctx context.Context, adm *kadm.Client, cfg Config) error {
 	return nil
 }
 
-// firstSince is the timestamp of an installation's first record. Where programs are at
-// work it lies ahead: all of them must have read the record before it counts, or one
-// would take a record for misplaced that another has taken for placed.
-func firstSince(ctx context.Context, adm *kadm.Client, cfg Config) (time.Time, error) {
-	now := time.Now()
+// haveEvents reports whether programs have written clicks or conversions.
+func haveEvents(ctx context.Context, adm *kadm.Client, cfg Config) (bool, error) {
 	for _, name := range []string{cfg.Topic(topic.Clicks), cfg.Topic(topic.Conversions)} {
 		offsets, err := ListOffsets(ctx, adm, name)
 		if err == nil {
 			err = offsets.Error()
 		}
 		if err != nil {
-			return now, fmt.Errorf("reading the log of %s: %w", name, err)
+			return false, fmt.Errorf("reading the log of %s: %w", name, err)
 		}
 		for _, log := range offsets.Partitions(name) {
 			if log.End > 0 {
-				return now.Add(topic.DeliveryLimit), nil
+				return true, nil
 			}
 		}
 	}
-	return now, nil
+	return false, nil
 }
 
-// writeInstall writes the record. Its timestamp says since when records can be misplaced,
-// so a record that takes another's place keeps that one's.
-func writeInstall(ctx context.Context, cl *kgo.Client, cfg Config, install topic.Install, since time.Time) error {
+func writeInstall(ctx context.Context, cl *kgo.Client, cfg Config, install topic.Install) error {
 	value, err := install.Encode()
 	if err != nil {
 		return err
 	}
-	record := &kgo.Record{Topic: cfg.Topic(topic.Catalog), Key: []byte(topic.InstallKey), Value: value,
-		Timestamp: since}
+	return writeCatalogRecord(ctx, cl, cfg, topic.InstallKey, value)
+}
+
+func writePlacedSince(ctx context.Context, cl *kgo.Client, cfg Config, since time.Time) error {
+	value, err := topic.PlacedSince{Since: since}.Encode()
+	if err != nil {
+		return err
+	}
+	return writeCatalogRecord(ctx, cl, cfg, topic.PlacedSinceKey, value)
+}
+
+func writeCatalogRecord(ctx context.Context, cl *kgo.Client, cfg Config, key string, value []byte) error {
+	record := &kgo.Record{Topic: cfg.Topic(topic.Catalog), Key: []byte(key), Value: value}
 	if err := cl.ProduceSync(ctx, record).FirstErr(); err != nil {
-		return fmt.Errorf("writing record %s: %w", topic.InstallKey, err)
+		return fmt.Errorf("writing record %s: %w", key, err)
 	}
 	return nil
+}
+
+// BindPlaces writes since when records can be misplaced, if no record says so yet: the last
+// step of an upgrade, when all processors and sinks look at places. What one that does not
+// look has judged, another one would take for misplaced, and the ledger would lack it. It
+// returns the time, and whether it was written now.
+func BindPlaces(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logger) (since time.Time, written bool,
+	err error) {
+	install, since, err := readInstallRecords(ctx, cfg, log, nil)
+	if errors.Is(err, kerr.UnknownTopicOrPartition) {
+		err = nil
+	}
+	switch {
+	case err != nil:
+		return since, false, err
+	case install == nil:
+		return since, false, fmt.Errorf("%w: run `ctl topics apply`, which writes it", ErrNotInstalled)
+	case !since.IsZero():
+		return since, false, nil
+	}
+	// It lies ahead: clocks differ, and what is judged before must not count as misplaced.
+	since = time.Now().Add(topic.DeliveryLimit).Truncate(time.Millisecond)
+	return since, true, writePlacedSince(ctx, cl, cfg, since)
 }
 
 // AdoptTopics takes over topics that were restored, or created anew, under ids that the
@@ -266,7 +326,7 @@ func writeInstall(ctx context.Context, cl *kgo.Client, cfg Config, install topic
 // It returns a line for each such topic. Without yes it changes nothing.
 func AdoptTopics(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logger, yes bool) (lines []string,
 	err error) {
-	install, since, err := readInstallRecord(ctx, cfg, log, nil)
+	install, err := ReadInstall(ctx, cfg, log, nil)
 	if errors.Is(err, kerr.UnknownTopicOrPartition) {
 		err = nil
 	}
@@ -308,5 +368,5 @@ func AdoptTopics(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logg
 	if !yes {
 		return lines, nil
 	}
-	return lines, writeInstall(ctx, cl, cfg, adopted, since)
+	return lines, writeInstall(ctx, cl, cfg, adopted)
 }

@@ -56,7 +56,7 @@ func ApplyTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 	if err := want.Validate(); err != nil {
 		return nil, err
 	}
-	install, since, err := readInstallRecord(ctx, cfg, log, nil)
+	install, err := ReadInstall(ctx, cfg, log, nil)
 	if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func ApplyTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 	if err != nil {
 		return changes, err
 	}
-	recorded, err := recordInstall(ctx, cl, cfg, specs, install, since)
+	recorded, err := recordInstall(ctx, cl, cfg, specs, install)
 	return append(changes, recorded...), err
 }
 
@@ -339,7 +339,7 @@ func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 
 // checkRecorded compares the topics with the record of the installation.
 func checkRecorded(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logger) (problems []error) {
-	install, err := ReadInstall(ctx, cfg, log, nil)
+	install, since, err := readInstallRecords(ctx, cfg, log, nil)
 	switch {
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		return nil // every check of a topic says so
@@ -347,6 +347,9 @@ func checkRecorded(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.
 		return []error{err}
 	case install == nil:
 		return []error{fmt.Errorf("%w: run `ctl topics apply`, which writes it", ErrNotInstalled)}
+	}
+	if since.IsZero() {
+		log.Warn(NotBound)
 	}
 	names := slices.Sorted(maps.Keys(install.Topics))
 	if err := CheckPartitions(ctx, adm, cfg, install, names...); err != nil {

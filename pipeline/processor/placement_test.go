@@ -3,11 +3,14 @@ package processor_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nimriz/partners/pipeline/engine"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/schemas/topic"
@@ -138,6 +141,40 @@ func TestMisplacedBeforeTheRecord(t *testing.T) {
 	}
 }
 
+// A partition does not run before its session has read topic catalog to an end that was
+// listed after the assignment: its former owner may have known tokens that were given up.
+func TestRestoreReadsTheCatalog(t *testing.T) {
+	t.Parallel()
+	cluster, brokers := kafkatest.Cluster(t)
+	w := newWorld(t, brokers)
+	p := newProcessor(t, w.brokers, config(t.TempDir()))
+	var held atomic.Bool
+	var once sync.Once
+	var refused atomic.Int32
+	kafkatest.HoldCatalog(cluster, &held, func() {
+		if refused.Add(1) == 3 {
+			held.Store(false)
+		}
+	})
+	p.SetHook(func(step string) {
+		switch step {
+		case engine.StepAssigned:
+			once.Do(func() { held.Store(true) })
+		case engine.StepRestored:
+			if held.Load() {
+				t.Error("a partition is restored, and nobody could list the catalog's end")
+				held.Store(false)
+			}
+		}
+	})
+	start(t, p)
+	w.story(5)
+	w.judged()
+	if n := refused.Load(); n != 3 && !t.Failed() {
+		t.Errorf("%d listings were refused", n)
+	}
+}
+
 // Partitions are added with Kafka's own tool while a processor works.
 func TestPartitionsAddedWhileRunning(t *testing.T) {
 	t.Parallel()
@@ -153,6 +190,10 @@ func TestPartitionsAddedWhileRunning(t *testing.T) {
 	altered, err := kadm.NewClient(w.client).UpdatePartitions(ctx, 8, topic.Outcomes)
 	if err = errors.Join(err, altered.Error()); err != nil {
 		t.Fatal(err)
+	}
+	for n := 0; len(done) == 0; n++ { // a busy catalog does not put the check off
+		kafkatest.Produce(t, w.brokers, &kgo.Record{Topic: topic.Catalog, Key: []byte("workspace/busy"),
+			Value: fmt.Append(nil, n)})
 	}
 	if err := <-done; !errors.Is(err, kafka.ErrPartitions) || !strings.Contains(err.Error(), "topic outcomes has 8") {
 		t.Errorf("%v", err)

@@ -48,6 +48,16 @@ func AdoptTopics(ctx context.Context, cfg kafka.Config, log *slog.Logger, yes bo
 	return kafka.AdoptTopics(ctx, cl, cfg, log, yes)
 }
 
+// BindPlaces writes since when records can be misplaced, see [kafka.BindPlaces].
+func BindPlaces(ctx context.Context, cfg kafka.Config, log *slog.Logger) (since time.Time, written bool, err error) {
+	cl, err := kafka.NewClient(cfg, log, nil)
+	if err != nil {
+		return since, false, err
+	}
+	defer cl.Close()
+	return kafka.BindPlaces(ctx, cl, cfg, log)
+}
+
 // CheckTopics reports everything that Topics would change or refuse, and consumer
 // groups whose committed offsets Kafka no longer has ([kafka.ErrOffsets]). It changes
 // nothing.

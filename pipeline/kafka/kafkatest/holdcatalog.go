@@ -11,14 +11,17 @@ import (
 )
 
 // HoldCatalog makes listings of the end of topic catalog fail while held is true. Nobody
-// can then be sure of having read all of it.
-func HoldCatalog(cluster *kfake.Cluster, held *atomic.Bool) {
+// can then be sure of having read all of it. It calls each with every one that fails.
+func HoldCatalog(cluster *kfake.Cluster, held *atomic.Bool, each ...func()) {
 	cluster.ControlKey(int16(kmsg.ListOffsets), func(request kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
 		in := request.(*kmsg.ListOffsetsRequest)
 		isCatalog := func(t kmsg.ListOffsetsRequestTopic) bool { return t.Topic == topic.Catalog }
 		if !held.Load() || !slices.ContainsFunc(in.Topics, isCatalog) {
 			return nil, nil, false
+		}
+		for _, do := range each {
+			do()
 		}
 		out := in.ResponseKind().(*kmsg.ListOffsetsResponse)
 		p := kmsg.NewListOffsetsResponseTopicPartition()
