@@ -54,9 +54,16 @@ func TestOpenTopics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for i := range source.Partitions {
+		if p := &source.Partitions[i]; p.IsGivenUp == nil || p.IsGivenUp("any") {
+			t.Error("a token is given up, or nothing says so")
+		}
+		source.Partitions[i].IsGivenUp = nil // its address is printed, and differs
+	}
 	const want = "[{ID:0 Watermark:2 Clicks:{Start:0 End:6 FirstAt:0} Conversions:{Start:0 End:6 FirstAt:0} " +
 		"Outcomes:{Start:0 End:4 FirstAt:0} Times:[{GraceMs:1000 ClickLifeMs:5 JourneyLifeMs:6 First:0 Last:3 " +
-		"LastOutcomes:2} {GraceMs:2000 ClickLifeMs:5 JourneyLifeMs:6 First:6 Last:6 LastOutcomes:4}] OlderRules:0}]"
+		"LastOutcomes:2} {GraceMs:2000 ClickLifeMs:5 JourneyLifeMs:6 First:6 Last:6 LastOutcomes:4}] OlderRules:0 " +
+		"IsGivenUp:<nil>}]"
 	if got := fmt.Sprintf("%+v", source.Partitions); got != want || source.Unjudged != 5 || source.Unread != 1 {
 		t.Errorf("%d unjudged, %d unread\n got %s\nwant %s", source.Unjudged, source.Unread, got, want)
 	}
