@@ -172,14 +172,14 @@ func decimalValue(text string) (parquet.Value, error) {
 
 // parquetFile is a Parquet file that is being written.
 type parquetFile struct {
-	out     *parquet.Writer
+	out     *parquet.GenericWriter[any]
 	cells   []cell
 	targets []any // of the cells, for a scan
 	row     parquet.Row
 }
 
 func newParquetFile(to io.Writer, version int) *parquetFile {
-	f := &parquetFile{out: parquet.NewWriter(to,
+	f := &parquetFile{out: parquet.NewGenericWriter[any](to,
 		parquetSchema(version),
 		parquet.CreatedBy("nimriz-partners", "1", ""), // not a version: a repeated file has the same bytes
 		parquet.Compression(&zstd.Codec{Concurrency: 1}),
