@@ -180,7 +180,7 @@ func TestPartitionsAddedWhileRunning(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, kafkatest.Broker(t))
 	p := newProcessor(t, w.brokers, config(t.TempDir()))
-	p.SetPartitionCheckInterval(50 * time.Millisecond)
+	p.SetPartitionCheckInterval(500 * time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
 	done := make(chan error, 1)
@@ -192,8 +192,10 @@ func TestPartitionsAddedWhileRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := 0; len(done) == 0; n++ { // a busy catalog does not put the check off
-		kafkatest.Produce(t, w.brokers, &kgo.Record{Topic: topic.Catalog, Key: []byte("workspace/busy"),
-			Value: fmt.Append(nil, n)})
+		busy := &kgo.Record{Topic: topic.Catalog, Key: []byte("workspace/busy"), Value: fmt.Append(nil, n)}
+		if err := w.client.ProduceSync(ctx, busy).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := <-done; !errors.Is(err, kafka.ErrPartitions) || !strings.Contains(err.Error(), "topic outcomes has 8") {
 		t.Errorf("%v", err)
