@@ -74,8 +74,9 @@ func TestExportsWhileTheSinkInserts(t *testing.T) {
 		for n := 0; ctx.Err() == nil; n++ {
 			var records []*kgo.Record
 			for i := range 10 {
-				p := int32((n + i) % kafkatest.Partitions)
-				records = append(records, eventAndOutcome(t, codec, n*10+i, p, offsets[p])...)
+				token := ksuid.New()
+				p := topic.OneEpoch(kafkatest.Partitions).Partition(token.String(), token.Time())
+				records = append(records, eventAndOutcome(t, codec, n*10+i, token.String(), p, offsets[p])...)
 				offsets[p]++
 			}
 			status := []string{"approved", "review", "banned"}[n%3]
@@ -182,9 +183,11 @@ func readCSV(t *testing.T, dir string) []byte {
 	return b
 }
 
-// eventAndOutcome returns the records of an event and its outcome.
-func eventAndOutcome(t *testing.T, codec *event.Codec, n int, partition int32, offset int64) []*kgo.Record {
-	token, amount := ksuid.New().String(), int64(1000+n)
+// eventAndOutcome returns the records of an event and its outcome, in the partition of
+// their token.
+func eventAndOutcome(t *testing.T, codec *event.Codec, n int, token string, partition int32,
+	offset int64) []*kgo.Record {
+	amount := int64(1000 + n)
 	at := event.MillisOf(time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC).Add(time.Duration(n) * time.Millisecond))
 	v := &event.Conversion{
 		WorkspaceID: "acme",

@@ -272,7 +272,8 @@ func (r reader) performance(workspace, query, zone string) map[string]oracle.Day
 	return out
 }
 
-// performanceCSV reads the same from the file.
+// performanceCSV reads the same from the file, whose amounts have all digits of their
+// currency.
 func (r reader) performanceCSV(workspace, query, zone string) map[string]oracle.DaysSums {
 	r.Helper()
 	body := r.get(workspace, "/v1/workspaces/"+workspace+"/performance.csv?"+query)
@@ -287,7 +288,8 @@ func (r reader) performanceCSV(workspace, query, zone string) map[string]oracle.
 			r.Errorf("%s %s: a line of zone %s", workspace, query, cell("timezone"))
 		}
 		out[cell("day")+" "+cell("currency")] = sumsOf(func(column string) int64 {
-			n, ok := new(big.Int).SetString(cell(column), 10)
+			column = strings.Replace(column, "_minor", "_amount", 1)
+			n, ok := new(big.Int).SetString(strings.Replace(cell(column), ".", "", 1), 10)
 			if !ok {
 				r.Fatalf("%s is %q", column, cell(column))
 			}
