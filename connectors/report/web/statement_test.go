@@ -15,7 +15,7 @@ func TestStatementPage(t *testing.T) {
 	for path, words := range map[string][]string{
 		"/statement": {"March 2026 by day of receipt, in UTC", `value="2026-03"`, ">Month after<",
 			`href="/statement?month=2026-02"`, ">Open<", "It is not known how far all events are judged",
-			"Nomura &amp; &lt;Studio&gt;", "statement.csv?month=2026-03", `aria-current="page">Statement<`},
+			"Nomura &amp; &lt;Studio&gt;", "statement.csv?bom=1&amp;month=2026-03", `aria-current="page">Statement<`},
 		"/statement?month=2026-02&partner=p0&program=g0": {"February 2026", "Nothing stood and nothing was received",
 			`href="/statement?month=2026-01&amp;partner=p0&amp;program=g0"`,
 			`href="/statement?month=2026-03&amp;partner=p0&amp;program=g0"`, `<option value="p0" selected>`},
