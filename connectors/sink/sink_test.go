@@ -459,7 +459,7 @@ func TestUnreadable(t *testing.T) {
 	}
 	for at, want := range map[string]string{"clicks/3/1": "key differs", "clicks/0/0": "malformed Avro",
 		"outcomes/0/0": "Confluent framing", "rejections/0/0": "unknown schema id 65535", "progress/0/0": "framing",
-		"catalog/0/2": "malformed catalog", "catalog/0/3": "malformed catalog"} {
+		"catalog/0/3": "malformed catalog", "catalog/0/4": "malformed catalog"} {
 		if !strings.Contains(got[at], want) {
 			t.Errorf("dead letter of %s: %q, want …%s…", at, got[at], want)
 		}
@@ -609,7 +609,7 @@ func TestAdoptedTopic(t *testing.T) {
 		len(lines) != 1 {
 		t.Fatalf("%q %v", lines, err)
 	}
-	r.want["catalog_versions"] = append(r.want["catalog_versions"], spot{Offset: 2}) // the record again
+	r.want["catalog_versions"] = append(r.want["catalog_versions"], spot{Offset: 3}) // the record again
 	run = r.start(r.sink(r.wh))
 	r.fill(300)
 	r.arrived()
