@@ -53,7 +53,7 @@ func (w *world) settle(ctx context.Context) (*scenario.Ledger, error) {
 // prompt checks, long before any wait is over, that nobody waits who need not. The end
 // of a wait puts right what was overlooked, so it hides that verdicts come late.
 func (w *world) prompt(ctx context.Context) error {
-	time.Sleep(30 * time.Second)
+	time.Sleep(time.Minute) // a recovery that reads topic catalog anew, twice, can take half of it
 	l, err := scenario.ReadLedger(ctx, w.config())
 	if err != nil {
 		return err
