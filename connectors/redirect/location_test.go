@@ -146,6 +146,30 @@ func TestForwarded(t *testing.T) {
 	})
 }
 
+// Promise: no server reads the token parameter, or another value of a parameter that the
+// destination has, from what the visitor wrote: neither PHP (blanks, NUL, dots, indexes)
+// nor Rack and qs (indexes), nor one that takes invalid escapes for something.
+func TestForwardedAsServersRead(t *testing.T) {
+	const destination = "https://a.com/?ref=1&list[]=2&f[size]=3&a.b=4"
+	f := func(query, want string) {
+		t.Helper()
+		if got := forwardedQuery(query, destination, "nim_ct"); got != want {
+			t.Errorf("%q: got %q, want %q", query, got, want)
+		}
+	}
+	for _, name := range []string{
+		"nim_ct[]", "nim_ct[0]", "nim_c%74%5Ba%5D", "[nim_ct]", "nim.ct", "nim%20ct", "nim+ct", "nim[ct", "NIM.CT", "+nim_ct",
+		"%0anim_ct", "nim_ct%00x", "%u006eim_ct", "nim_ct%zz", "x;nim_ct[]", // the token
+		"ref", "ref[]", "ref[a]", "+ref", "ref%00", "list", "list[]", "f", "f[size]", "a_b", "a b", // the destination's
+	} {
+		f("x=1&"+name+"=9&y=2", "x=1&y=2")
+	}
+	for _, query := range []string{"nim_ct2=1", "nim-ct=1", "nim_ct_x=1", "xnim_ct=1", "x[nim_ct]=1", "f[color]=1",
+		"list[1]=1", "REF=1", "ref2=1", "a=%zz", "a=nim_ct[]"} {
+		f(query, query)
+	}
+}
+
 func TestVisit(t *testing.T) {
 	f := func(query string, want visitQuery) {
 		t.Helper()

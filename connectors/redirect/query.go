@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/nimriz/partners/schemas/catalog"
 )
 
 const (
@@ -52,13 +54,19 @@ func subIndex(name string) (int, bool) {
 // unescapeOnce decodes text of a query once. Text with an invalid escape is returned
 // unchanged.
 func unescapeOnce(s string) string {
+	decoded, _ := decodeOnce(s)
+	return decoded
+}
+
+// decodeOnce is unescapeOnce, and reports whether all escapes are valid.
+func decodeOnce(s string) (decoded string, ok bool) {
 	if !strings.ContainsAny(s, "%+") {
-		return s
+		return s, true
 	}
 	if decoded, err := url.QueryUnescape(s); err == nil {
-		return decoded
+		return decoded, true
 	}
-	return s
+	return s, false
 }
 
 // printablePrefix drops what is not printable (including bytes that are not UTF-8) and
@@ -89,14 +97,16 @@ func printablePrefix(s string, limit int) string {
 // nr, sub1 … sub5, the token parameter, or a name that the destination has. Names are
 // compared decoded; only the token parameter matches in any case.
 //
-// Some servers also separate parameters by semicolons, which could smuggle a token in.
-// So the text after each semicolon is checked as a name too, and one forbidden name
-// drops the whole parameter.
+// Servers do not agree on where a parameter begins and what it is called, which could
+// smuggle a token in or replace a parameter of the destination. So the text after each
+// semicolon is checked as a name too, names are compared as the loosest server reads them
+// (catalog.ServerName), and a name with an invalid escape is not forwarded. One forbidden
+// name drops the whole parameter.
 func forwardedQuery(query, destination, tokenParameter string) string {
 	// A client may send a fragment. Forwarded, it would hide the token behind it.
 	query, _, _ = strings.Cut(query, "#")
 	var b strings.Builder
-	var taken map[string]bool // the destination's names; read when first needed
+	var taken *takenNames // of the destination; read when first needed
 	for query != "" {
 		var part string
 		part, query, _ = strings.Cut(query, "&")
@@ -104,7 +114,7 @@ func forwardedQuery(query, destination, tokenParameter string) string {
 			continue
 		}
 		if taken == nil {
-			taken = parameterNames(destination)
+			taken = readTakenNames(destination)
 		}
 		if hasForbiddenName(part, tokenParameter, taken) {
 			continue
@@ -119,36 +129,52 @@ func forwardedQuery(query, destination, tokenParameter string) string {
 
 // hasForbiddenName reports whether a piece of part, as separated by semicolons, has a
 // name that must not be forwarded.
-func hasForbiddenName(part, tokenParameter string, taken map[string]bool) bool {
+func hasForbiddenName(part, tokenParameter string, taken *takenNames) bool {
 	for piece := range strings.SplitSeq(part, ";") {
-		name := parameterName(piece)
-		if _, sub := subIndex(name); sub || name == triggerParameter {
+		escaped, _, _ := strings.Cut(piece, "=")
+		name, ok := decodeOnce(escaped)
+		if _, sub := subIndex(name); !ok || sub || name == triggerParameter {
 			return true
 		}
-		if strings.EqualFold(name, tokenParameter) || taken[name] {
+		if catalog.ReadsAs(name, tokenParameter) || taken.has(name) {
 			return true
 		}
 	}
 	return false
 }
 
-// parameterName returns the decoded name of a parameter `name=value`.
-func parameterName(part string) string {
-	name, _, _ := strings.Cut(part, "=")
-	return unescapeOnce(name)
+// takenNames are the names of a destination's parameters.
+type takenNames struct {
+	exact map[string]bool // decoded
+	whole map[string]bool // of variables that are one parameter
+	parts map[string]bool // of variables of which parameters are parts: ref of ref[0]
 }
 
-// parameterNames returns the names of a destination's parameters. It need not split at
-// semicolons: a destination whose query has one is not safe to modify, and nothing is
-// forwarded to it.
-func parameterNames(destination string) map[string]bool {
+// readTakenNames need not split at semicolons: a destination whose query has one is not
+// safe to modify, and nothing is forwarded to it.
+func readTakenNames(destination string) *takenNames {
 	destination, _, _ = strings.Cut(destination, "#")
 	_, query, _ := strings.Cut(destination, "?")
-	names := make(map[string]bool)
+	taken := &takenNames{map[string]bool{}, map[string]bool{}, map[string]bool{}}
 	for part := range strings.SplitSeq(query, "&") {
-		if part != "" {
-			names[parameterName(part)] = true
+		if part == "" {
+			continue
+		}
+		escaped, _, _ := strings.Cut(part, "=")
+		name := unescapeOnce(escaped)
+		taken.exact[name] = true
+		if variable, isPart := catalog.ServerName(name); isPart {
+			taken.parts[variable] = true
+		} else {
+			taken.whole[variable] = true
 		}
 	}
-	return names
+	return taken
+}
+
+// has reports whether a decoded name would replace a parameter, or make a list of it.
+// Another part of a variable that has parts is one more.
+func (t *takenNames) has(name string) bool {
+	variable, isPart := catalog.ServerName(name)
+	return t.exact[name] || t.whole[variable] || !isPart && t.parts[variable]
 }

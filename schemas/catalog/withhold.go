@@ -49,11 +49,15 @@ func (l *Link) TokenWithheld(reason string) string {
 // only. Servers differ in whether case matters, and a token withheld without need costs
 // less than a broken link. So signatures are found by rule, not by name:
 //
-//	signed_url  a name ends in signature, sig, hash or hmac, such as x-oss-signature;
-//	              the same inside of a value: exp=1~acl=/*~hmac=…
+//	signed_url  a word of a name ends in signature, sig, hash, hmac or checksum, such as
+//	              x-oss-signature and params[sig]; the same inside of a value:
+//	              exp=1~acl=/*~hmac=…
+//	            mac, digest, md5 and the like with a digest
 //	            sign with its type or method, such as sign_type
+//	            a word that ends in sign, such as shasign, with a MAC
 //	            sign, token, or a MAC under any name, with an expiry: exp, valid_until,
 //	              a name that contains "expir", …
+//	            a MAC under any name, with a time in Unix seconds under any other
 //	            a value that is time and MAC in one, such as 1790000000-…
 //	            s with a MAC in hexadecimal digits
 //	oauth       state with code or redirect_uri. But a state that is a place, with a
@@ -72,7 +76,7 @@ func WithholdReason(destination string, tokenParameter string) (reason string) {
 	}
 	q := parseDestinationQuery(query)
 	switch {
-	case q.has(strings.ToLower(tokenParameter)):
+	case slices.ContainsFunc(q, func(p destinationParameter) bool { return ReadsAs(p.name, tokenParameter) }):
 		return ReasonReservedPresent
 	case q.isSigned():
 		return ReasonSignedURL
@@ -133,15 +137,26 @@ var (
 	base64MAC = regexp.MustCompile(`^[A-Za-z0-9+/_-]{22,88}={0,2}$`)
 	// timedMAC: seconds since 1970, then perhaps more, then a MAC.
 	timedMAC = regexp.MustCompile(`^[0-9]{10}([-_.][0-9A-Za-z]{1,40})*[-_.][0-9A-Za-z+/_-]{20,}={0,2}$`)
+	// timeBehindMAC: what is in front of the time must be a MAC.
+	timeBehindMAC = regexp.MustCompile(`^(.+)[-_.,~:][0-9]{10}$`)
 	// unixTime is seconds or milliseconds since 1970.
 	unixTime = regexp.MustCompile(`^[0-9]{10}([0-9]{3})?$`)
+	// presentTime is the same, of 2017 to 2033. Other numbers of ten digits are ids.
+	presentTime = regexp.MustCompile(`^1[5-9][0-9]{8}([0-9]{3})?$`)
+	// hexTime is seconds since 1970 as Discord and Tencent write them, of 2012 to 2038.
+	hexTime = regexp.MustCompile(`^[5-7][0-9A-Fa-f]{7}$`)
+	// shortHex is as short as a digest is cut.
+	shortHex = regexp.MustCompile(`^[0-9A-Fa-f]{8,128}$`)
 )
 
 func (q destinationQuery) isSigned() bool {
 	expires := slices.ContainsFunc(q, destinationParameter.isExpiry)
+	timed := expires || slices.ContainsFunc(q, func(p destinationParameter) bool {
+		return presentTime.MatchString(p.value)
+	})
 	return slices.ContainsFunc(q, func(p destinationParameter) bool {
 		switch {
-		case namesSignature(p.name), timedMAC.MatchString(p.value):
+		case namesSignature(p.name), namesDigest(p.name) && isDigest(p.value), isTimedMAC(p.value):
 			return true
 		case slices.ContainsFunc(innerName.FindAllStringSubmatch(p.value, -1), func(m []string) bool {
 			return namesSignature(strings.ToLower(m[1]))
@@ -149,16 +164,37 @@ func (q destinationQuery) isSigned() bool {
 			return true
 		case p.name == "s":
 			return hexMAC.MatchString(p.value)
-		case p.name == "sign":
-			return expires || slices.ContainsFunc(q, destinationParameter.isSignType)
+		case p.name == "sign" && (expires || slices.ContainsFunc(q, destinationParameter.isSignType)):
+			return true
+		case hasWord(p.name, func(w string) bool { return strings.HasSuffix(w, "sign") }):
+			return isMAC(p.value)
 		}
-		return expires && (p.name == "token" || isMAC(p.value))
+		return expires && p.name == "token" || timed && isMAC(p.value)
 	})
 }
 
+// hasWord reports whether is holds for a word of a name. Words are letters and digits;
+// anything else stands between them, as in x-oss-signature and params[sig].
+func hasWord(name string, is func(word string) bool) bool {
+	return slices.ContainsFunc(strings.FieldsFunc(name, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || '0' <= r && r <= '9')
+	}), is)
+}
+
 func namesSignature(name string) bool {
-	return strings.HasSuffix(name, "signature") || strings.HasSuffix(name, "sig") ||
-		strings.HasSuffix(name, "hash") || strings.HasSuffix(name, "hmac")
+	return hasWord(name, func(w string) bool {
+		return slices.ContainsFunc([]string{"signature", "signaturevalue", "sig", "hash", "hmac", "checksum"},
+			func(end string) bool { return strings.HasSuffix(w, end) })
+	})
+}
+
+// namesDigest reports whether a name is that of a digest, or means something else: a
+// weekly digest, a Mac, a check.
+func namesDigest(name string) bool {
+	return hasWord(name, func(w string) bool {
+		return strings.HasSuffix(w, "digest") || slices.Contains([]string{"mac", "md5", "sha", "sha1", "sha224", "sha256",
+			"sha384", "sha512", "crc", "crc32", "chk", "seal"}, w)
+	})
 }
 
 func (p destinationParameter) isSignType() bool {
@@ -171,8 +207,8 @@ func (p destinationParameter) isExpiry() bool {
 	switch p.name {
 	case "exp", "valid_until", "validuntil", "valid_to", "validto", "deadline", "not_after", "se":
 		return true
-	case "e", "t", "ts", "until":
-		return unixTime.MatchString(p.value)
+	case "e", "ex", "oe", "t", "ts", "until", "time", "timestamp":
+		return unixTime.MatchString(p.value) || hexTime.MatchString(p.value)
 	}
 	return strings.Contains(p.name, "expir")
 }
@@ -181,6 +217,21 @@ func (p destinationParameter) isExpiry() bool {
 // the three classes.
 func isMAC(value string) bool {
 	return hexMAC.MatchString(value) || base64MAC.MatchString(value) && isRandomText(value)
+}
+
+// isTimedMAC recognizes a MAC and the time until which it holds, in either order.
+func isTimedMAC(value string) bool {
+	if timedMAC.MatchString(value) {
+		return true
+	}
+	m := timeBehindMAC.FindStringSubmatch(value)
+	return m != nil && isMAC(m[1])
+}
+
+// isDigest recognizes a digest under a name of one, cut short or not.
+func isDigest(value string) bool {
+	return isMAC(value) || shortHex.MatchString(value) && strings.ContainsAny(value, "0123456789") &&
+		strings.ContainsAny(value, "abcdefABCDEF")
 }
 
 // isRandomText reports whether a text has letters of both cases and a digit, as random

@@ -34,6 +34,10 @@ reserved_present  https://shop.acme.com/?a=1&nim_ct
 reserved_present  https://shop.acme.com/?a=1&%6eim%5Fct=
 reserved_present  https://shop.acme.com/?NIM_CT=1
 reserved_present  https://shop.acme.com/?nim_ct=1&X-Amz-Signature=2
+reserved_present  https://shop.acme.com/?nim_ct[]=1
+reserved_present  https://shop.acme.com/?nim_ct%5Ba%5D=1
+reserved_present  https://shop.acme.com/?nim.ct=1
+reserved_present  https://shop.acme.com/?+nim%20ct=1
 -                 https://shop.acme.com/?a=1#?nim_ct=1
 -                 https://shop.acme.com/?a=b?nim_ct=1
 -                 https://shop.acme.com/?%256eim_ct=1
@@ -60,6 +64,32 @@ signed_url        https://d1.cloudfront.net/x?Policy=p&Signature=ab&Key-Pair-Id=
 -                 https://acme.com/?hmac2=ab&q=hmac&signatures=2&hashtag=x
 -                 https://acme.com/?Key-Pair-Id=K&design=1&signup=1
 
+# signed_url: any word of a name, as frameworks for payments and forms write them
+signed_url        https://acme.com/?checksum=0cc175b9c0f1b6a831c399e269772661
+signed_url        https://acme.com/?sig_v2=ab
+signed_url        https://acme.com/?x-sig-sha256=ab
+signed_url        https://acme.com/?params[signature]=ab
+signed_url        https://acme.com/?data%5Bhash%5D=ab
+signed_url        https://auth.robokassa.ru/?OutSum=1&SignatureValue=ab
+-                 https://acme.com/?design[sign]=leo&hashes=2
+
+# signed_url: a name that means a digest if its value is one
+signed_url        https://acme.com/?digest=0cc175b9c0f1b6a831c399e269772661
+signed_url        https://acme.com/?formDigest=0cc175b9
+signed_url        https://acme.com/?MAC=0CC175B9C0F1
+signed_url        https://acme.com/?md5=_e4Nc3iduzkWRm01TBBNYw
+signed_url        https://acme.com/?sha256=ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad
+signed_url        https://pay.acme.com/?chk=ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad
+signed_url        https://pay.acme.com/?Seal=ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad
+-                 https://acme.com/?digest=weekly&mac=studio&chk=1
+-                 https://acme.com/?mac=20260105&imac=0cc175b9
+
+# signed_url: a word that ends in sign, with a MAC
+signed_url        https://pay.acme.com/?sign=0cc175b9c0f1b6a831c399e269772661
+signed_url        https://secure.ogone.com/?PSPID=x&SHASIGN=A9993E364706816ABA3E25717850C26C9CD0D89D
+signed_url        https://pay.acme.com/?p24_sign=0cc175b9c0f1b6a831c399e269772661
+-                 https://acme.com/?redesign=winter&callsign=0cc175b9
+
 # signed_url: inside of a value
 signed_url        https://media.akamaized.net/v?hdnts=exp=1790000000~acl=/*~hmac=ab
 signed_url        https://media.akamaized.net/v?hdnts=exp%3D1790000000~acl%3D%2F*~hmac%3Dab
@@ -82,6 +112,10 @@ signed_url        https://cdn.acme.com/v?md5=_e4Nc3iduzkWRm01TBBNYw&expires=1790
 signed_url        https://cdn.acme.com/v?st=0cc175b9c0f1b6a831c399e269772661&e=1790000000
 signed_url        https://acme.com/?verify=1790000000-R3ZzbmxsSGx5ZTVtMzFyYWJkT3Q4bUFwOW8lM0Q
 signed_url        https://cdn.acme.com/?auth_key=1790000000-0-0-0cc175b9c0f1b6a831c399e269772661
+signed_url        https://cdn.acme.com/f?secure=wvk9hKEg1NHxgcO-PEBBwA==,1790000000
+signed_url        https://cdn.acme.com/f?auth_key=0cc175b9c0f1b6a831c399e269772661&timestamp=1790000000
+signed_url        https://cdn.acme.com/f?auth_key=0cc175b9c0f1b6a831c399e269772661&from=1790000000
+signed_url        https://cdn.discordapp.com/a?ex=68abcdef&is=68abcdee&hm=0cc175b9c0f1b6a831c399e269772661
 signed_url        https://acme.imgix.net/a.jpg?w=400&s=0cc175b9c0f1b6a831c399e269772661
 -                 https://acme.com/?s=shoes
 -                 https://acme.com/?token=ab
@@ -89,6 +123,8 @@ signed_url        https://acme.imgix.net/a.jpg?w=400&s=0cc175b9c0f1b6a831c399e26
 -                 https://acme.com/?expires=1&campaign=winter-sale-and-more-of-it
 -                 https://acme.com/?t=90&id=0cc175b9c0f1b6a831c399e269772661
 -                 https://acme.com/?se=1&sv=2
+-                 https://acme.com/?id=0cc175b9c0f1b6a831c399e269772661&phone=4930123456
+-                 https://acme.com/?token=ab&from=1790000000
 
 # oauth, but not a state of a country and a coupon
 oauth             https://acme.com/cb?code=ab&state=cd
