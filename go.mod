@@ -44,7 +44,7 @@ require (
 	github.com/ua-parser/uap-go v0.0.0-20260529044130-17c35e68e58c // device, browser and crawler of a visitor
 	golang.org/x/net v0.62.0 // the xn-- form of hosts, in what the catalog answers
 	golang.org/x/sync v0.24.0 // groups of goroutines: queries of one answer, the demo's traffic
-	golang.org/x/text v0.43.0 // the composed form (NFC) of slugs
+	golang.org/x/text v0.43.0 // the composed form (NFC) and the folding of slugs
 	golang.org/x/time v0.16.0 // rate limits
 	k8s.io/api v0.37.2 // tests hold the manifests against Kubernetes' own types
 	k8s.io/apimachinery v0.37.2 // label selectors, as Kubernetes reads them, in the same tests

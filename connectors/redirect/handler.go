@@ -140,18 +140,11 @@ func (h *Handler) serveWithoutLink(w http.ResponseWriter, r *http.Request, host,
 		h.writeResponse(w, r, http.StatusOK, []byte(robotsText))
 	case slug == "" && domain.Root != "" && (r.URL.Path == "/" || r.URL.Path == ""):
 		h.sendElsewhere(w, r, domain.Root)
-	case slug != "" && domain.NotFound != "" && !isMachinePath(slug):
+	case slug != "" && domain.NotFound != "" && !catalog.IsMachinePath(slug):
 		h.sendElsewhere(w, r, domain.NotFound)
 	default:
 		h.writeError(w, r, http.StatusNotFound, notFoundText)
 	}
-}
-
-// isMachinePath reports whether a path is one that browsers and certificate authorities
-// ask every host for. A person is not sent there.
-func isMachinePath(slug string) bool {
-	return slug == "favicon.ico" || strings.HasPrefix(slug, ".well-known/") ||
-		strings.HasPrefix(slug, "apple-touch-icon")
 }
 
 // sendElsewhere redirects without a click.

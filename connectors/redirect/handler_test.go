@@ -419,6 +419,7 @@ workspaces:
 	f("http://home.acme.com//", 404, "")
 	f("http://home.acme.com/none?x=1", 302, "https://acme.com/gone")
 	f("http://home.acme.com/favicon.ico", 404, "") // each browser asks for it
+	f("http://home.acme.com/apple-app-site-association", 404, "")
 	f("http://home.acme.com/.well-known/security.txt", 404, "")
 	f("http://home.acme.com/OLD", 410, "")
 	f("http://home.acme.com/robots.txt", 200, "")

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"slices"
@@ -29,6 +30,7 @@ func (p place) String() string {
 // placeInfo is what the catalog says of a place.
 type placeInfo struct {
 	destination string
+	workspace   string     // id
 	at          *fieldPath // of the destination
 	src         *sourceFile
 	archived    bool // a link that answers 410
@@ -38,7 +40,7 @@ type placeInfo struct {
 type placeMap struct {
 	hosts    map[string]string // host → the domain as which it answers
 	settings map[string]DomainSettings
-	folded   map[place]place // where case is ignored: the folded slug → the link
+	folded   map[place]place // where case is ignored: the folded slug → the active link
 	places   map[place]placeInfo
 	order    []place // as the workspaces have them
 }
@@ -51,7 +53,7 @@ func newPlaceMap(workspaces []Workspace) *placeMap {
 		at := workspacePath(w, i)
 		add := func(p place, info placeInfo) {
 			if _, known := m.places[p]; !known && info.destination != "" {
-				info.src = w.src
+				info.src, info.workspace = w.src, w.ID
 				m.places[p] = info
 				m.order = append(m.order, p)
 			}
@@ -70,7 +72,7 @@ func newPlaceMap(workspaces []Workspace) *placeMap {
 			p := place{l.Domain, l.Slug}
 			add(p, placeInfo{destination: l.Destination, at: at.field("links").item(j).field("destination"),
 				archived: l.Status == StatusArchived})
-			if m.settings[l.Domain].SlugCase == SlugCaseIgnore {
+			if m.settings[l.Domain].SlugCase == SlugCaseIgnore && l.Status != StatusArchived {
 				m.folded[place{l.Domain, foldSlug(l.Slug)}] = p
 			}
 		}
@@ -82,8 +84,8 @@ func newPlaceMap(workspaces []Workspace) *placeMap {
 // Like the redirector it does not look at ports; but an unknown slug on a port of its own
 // is another server's.
 func (m *placeMap) next(p place) (place, bool) {
-	info, ok := m.places[p]
-	if !ok || info.archived || !hasWebScheme(info.destination) {
+	info := m.places[p]
+	if !m.leadsOn(p) || !hasWebScheme(info.destination) {
 		return place{}, false
 	}
 	u, err := url.Parse(info.destination)
@@ -95,41 +97,81 @@ func (m *placeMap) next(p place) (place, bool) {
 		return place{}, false
 	}
 	to := place{domain, notFoundSlug}
-	if slug, ok := SlugOf(u); !ok {
+	if slug, ok := SlugOf(resolveDots(u)); !ok {
 		to.slug = rootSlug
-	} else if m.isPlace(domain, slug) {
+	} else if m.leadsOn(place{domain, slug}) {
 		to.slug = slug
-	} else if composed := norm.NFC.String(slug); m.isPlace(domain, composed) {
+	} else if composed := norm.NFC.String(slug); m.leadsOn(place{domain, composed}) {
 		to.slug = composed
 	} else if link, known := m.folded[place{domain, foldSlug(slug)}]; known {
 		to = link
-	} else if u.Port() != "" && u.Port() != "80" && u.Port() != "443" {
-		return place{}, false
+	} else if m.isPlace(place{domain, slug}) || m.isPlace(place{domain, composed}) {
+		return place{}, false // archived
+	} else if u.Port() != "" && u.Port() != "80" && u.Port() != "443" || IsMachinePath(slug) {
+		return place{}, false // another server's, or answered without a redirect
 	}
-	info, ok = m.places[to]
-	return to, ok && !info.archived
+	return to, m.leadsOn(to)
 }
 
-func (m *placeMap) isPlace(domain, slug string) bool {
-	_, known := m.places[place{domain, slug}]
+// resolveDots returns a URL with the path that a browser requests for it: \ is /, and
+// segments of dots, encoded ones too, are resolved.
+func resolveDots(u *url.URL) *url.URL {
+	path := cmp.Or(u.RawPath, u.EscapedPath())
+	path = strings.ReplaceAll(path, `\`, "/")
+	var kept []string
+	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	for i, segment := range segments {
+		dots := strings.ReplaceAll(strings.ToLower(segment), "%2e", ".")
+		switch {
+		case dots == "..":
+			kept = kept[:max(len(kept)-1, 0)]
+		case dots != ".":
+			kept = append(kept, segment)
+			continue
+		}
+		if i == len(segments)-1 {
+			kept = append(kept, "")
+		}
+	}
+	resolved := *u
+	resolved.RawPath = "/" + strings.Join(kept, "/")
+	if decoded, err := url.PathUnescape(resolved.RawPath); err == nil {
+		resolved.Path = decoded
+	}
+	return &resolved
+}
+
+func (m *placeMap) isPlace(p place) bool {
+	_, known := m.places[p]
 	return known
 }
 
-// loopOf returns the places from p back to p, without p at the end; nil if p's destination
-// does not lead back to it.
-func (m *placeMap) loopOf(p place) (loop []place) {
-	for at := p; !slices.Contains(loop, at); {
-		loop = append(loop, at)
-		next, ok := m.next(at)
-		if !ok {
-			return nil
+// leadsOn reports whether a visitor of a place is redirected.
+func (m *placeMap) leadsOn(p place) bool { return m.isPlace(p) && !m.places[p].archived }
+
+// findLoops returns the loop of each place whose destination leads back to it, beginning
+// with that place. It follows each destination once, however long chains are.
+func (m *placeMap) findLoops() map[place][]place {
+	loops := map[place][]place{}
+	walk := map[place]int{} // by place: which walk came to it first, from 1
+	for i, start := range m.order {
+		var path []place
+		at, ok := start, true
+		for ok && walk[at] == 0 {
+			walk[at] = i + 1
+			path = append(path, at)
+			at, ok = m.next(at)
 		}
-		if next == p {
-			return loop
+		if !ok || walk[at] != i+1 {
+			continue // an end, or what an earlier walk has seen
 		}
-		at = next
+		loop := path[slices.Index(path, at):]
+		twice := slices.Concat(loop, loop)
+		for i, p := range loop {
+			loops[p] = twice[i : i+len(loop)]
+		}
 	}
-	return nil // p leads into the loop of others
+	return loops
 }
 
 // checkLoops refuses destinations that lead back to themselves: each visit would make as
@@ -137,8 +179,9 @@ func (m *placeMap) loopOf(p place) (loop []place) {
 func checkLoops(workspaces []Workspace) []*Problem {
 	m := newPlaceMap(workspaces)
 	var problems []*Problem
+	loops := m.findLoops()
 	for _, p := range m.order {
-		loop := m.loopOf(p)
+		loop := loops[p]
 		if loop == nil {
 			continue
 		}
@@ -147,16 +190,28 @@ func checkLoops(workspaces []Workspace) []*Problem {
 		if len(loop) == 1 {
 			c.addProblem(info.at, "destination %q leads back to itself", info.destination)
 		} else {
-			var through []string
-			for _, q := range loop[1:] {
-				through = append(through, m.describe(q))
-			}
 			c.addProblem(info.at, "destination %q leads back to itself through %s", info.destination,
-				strings.Join(through, ", "))
+				describeRest(loop, m.describe))
 		}
 		problems = append(problems, c.problems...)
 	}
 	return problems
+}
+
+// maxNamedPlaces bounds the places of a loop that a message names.
+const maxNamedPlaces = 10
+
+// describeRest names the places of a loop behind the first.
+func describeRest(loop []place, describe func(place) string) string {
+	var through []string
+	for i, p := range loop[1:] {
+		if i == maxNamedPlaces {
+			through = append(through, fmt.Sprintf("and %d more", len(loop)-1-i))
+			break
+		}
+		through = append(through, describe(p))
+	}
+	return strings.Join(through, ", ")
 }
 
 // describe names a place and where it stands.

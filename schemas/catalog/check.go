@@ -422,10 +422,23 @@ func slugProblem(s string) string {
 		return fmt.Sprintf("slug %q must not contain %%: typed as it is, it is no valid URL", s)
 	case strings.HasPrefix(s, "-/"):
 		return fmt.Sprintf("slug %q: addresses under -/ are reserved", s)
+	case strings.Contains(s, `\`):
+		return fmt.Sprintf("slug %q must not contain \\: browsers ask for / in its place", s)
+	case strings.TrimSpace(s) != s:
+		return fmt.Sprintf("slug %q must not begin or end with a blank", s)
+	case strings.ContainsFunc(s, isInvisible):
+		return fmt.Sprintf("slug %+q has an invisible character, which nobody can type", s)
 	case nfc != s:
 		return fmt.Sprintf("slug %+q is decomposed Unicode (NFD): write it as %q (NFC)", s, nfc)
 	}
 	return ""
+}
+
+// isInvisible reports whether a character takes no place or the place of a blank. Not so
+// the joiners and tags, which make one emoji of several, and words of Persian and Hindi.
+func isInvisible(r rune) bool {
+	joins := r == '\u200c' || r == '\u200d' || '\U000E0020' <= r && r <= '\U000E007F'
+	return unicode.Is(unicode.Cf, r) && !joins || unicode.IsSpace(r) && r != ' '
 }
 
 // storedSlugProblem refuses slugs that a browser would not request as they are: it drops

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +21,9 @@ var (
 	deviceSchemes = []string{"file", "filesystem", "blob", "about", "view-source", "chrome", "resource", "res", "jar",
 		"mk", "ms-its", "ms-msdt", "search-ms", "shell"}
 )
+
+// hexLabel at the end of a host makes it an IPv4 address for browsers: 0x7f000001.
+var hexLabel = regexp.MustCompile(`^0x[0-9a-f]*$`)
 
 // destinationProblem refuses a destination that cannot be sent byte for byte in a
 // Location header, and dangerous schemes.
@@ -96,7 +100,7 @@ func authorityProblem(u *url.URL, s string) string {
 		switch {
 		case len(host) > maxHost || !hostForm.MatchString(host):
 			return fmt.Sprintf("destination %q: %q is not a host name or IP address", s, u.Hostname())
-		case strings.Trim(last, "0123456789") == "":
+		case strings.Trim(last, "0123456789") == "", hexLabel.MatchString(last):
 			return fmt.Sprintf("destination %q: %q is not an IP address, and no host name ends in digits", s, host)
 		}
 	}

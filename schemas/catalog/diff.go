@@ -26,7 +26,9 @@ import (
 //
 // The error joins all conflicts with old: a host or address that another workspace has,
 // an address that would get another link's id, a link id that would get another
-// address. Ids are never reused. After an error nothing may be written.
+// address; and what only the files and old together are: a destination that leads back to
+// itself, links that a domain with slug_case: ignore cannot tell apart. Ids are never
+// reused. After an error nothing may be written.
 func Diff(old, new []Entry, archiveMissing bool) (puts []Entry, lines []string, err error) {
 	d, err := newDiffer(old, new)
 	if err != nil {
@@ -46,6 +48,9 @@ func Diff(old, new []Entry, archiveMissing bool) (puts []Entry, lines []string, 
 		if line != "" {
 			lines = append(lines, line)
 		}
+	}
+	if err := d.findClashes(puts); err != nil {
+		return nil, nil, err
 	}
 	return puts, lines, nil
 }
@@ -142,6 +147,62 @@ func (d *differ) findConflicts() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// findClashes returns what is wrong with the topic as it will be. Each file was checked
+// alone, before what it leaves as it is and what other workspaces have was known. Only
+// what workspaces of the files take part in is reported.
+func (d *differ) findClashes(puts []Entry) error {
+	values := maps.Clone(d.old.values)
+	for _, p := range puts {
+		values[p.Key] = p.Value
+	}
+	view := NewView()
+	for i, key := range slices.Sorted(maps.Keys(values)) {
+		_ = view.Apply(key, values[key], int64(i)) // what is unreadable leads nowhere
+	}
+	workspaces := view.Workspaces()
+	m := newPlaceMap(workspaces)
+	loops := m.findLoops()
+	var errs []error
+	for _, p := range m.order {
+		if loop := loops[p]; loop != nil && d.scope[m.places[p].workspace] {
+			through := ""
+			if len(loop) > 1 {
+				through = " through " + describeRest(loop, func(q place) string {
+					return fmt.Sprintf("%s of workspace %s", q, m.places[q].workspace)
+				})
+			}
+			errs = append(errs, fmt.Errorf("workspace %s: the destination of %s leads back to itself%s",
+				m.places[p].workspace, p, through))
+		}
+	}
+	for i := range workspaces {
+		if w := &workspaces[i]; d.scope[w.ID] {
+			errs = append(errs, findSameSlugs(w)...)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// findSameSlugs returns an error for each two active links that a domain does not tell
+// apart because it ignores case.
+func findSameSlugs(w *Workspace) (errs []error) {
+	first := map[place]string{}
+	for i := range w.Links {
+		l := &w.Links[i]
+		if w.Settings[l.Domain].SlugCase != SlugCaseIgnore || l.Status == StatusArchived {
+			continue
+		}
+		at := place{l.Domain, foldSlug(l.Slug)}
+		if other, known := first[at]; known {
+			errs = append(errs, fmt.Errorf("workspace %s: links %s/%s and %s/%s differ in case alone, and the domain's "+
+				"slug_case is ignore: archive one of them", w.ID, l.Domain, other, l.Domain, l.Slug))
+			continue
+		}
+		first[at] = l.Slug
+	}
+	return errs
 }
 
 // compareRecord returns what happens to one record: the value to write, nil for none,

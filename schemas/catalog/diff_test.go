@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
 	"slices"
 	"strings"
@@ -188,6 +189,52 @@ workspace acme: link/go.acme.com/two has link id "l2", which is that of link/old
 	if diff := cmp.Diff(want, err.Error()); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// TestDiffClashes: what only the files and the topic together are is refused: a loop
+// through another workspace or through a link that the files leave as it is, and slugs
+// that their domain cannot tell apart. Archiving one of them is the way out.
+func TestDiffClashes(t *testing.T) {
+	load := func(workspace, domain, links string) []Entry {
+		t.Helper()
+		ws, err := Parse("f.yaml", fmt.Appendf(nil, "workspaces: [{id: %s, name: N, plan: starter, access: {}, "+
+			"domains: [%s], links: [%s]}]", workspace, domain, links))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := New(ws)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Entries()
+	}
+	const link = "{id: %s, domain: %s, slug: %s, destination: \"https://%s\"}"
+	a := load("a", "go.a.com", fmt.Sprintf(link, "l1", "go.a.com", "one", "go.b.com/two"))
+	f := func(old, now []Entry, archive bool, want string) {
+		t.Helper()
+		puts, _, err := Diff(old, now, archive)
+		if got := fmt.Sprint(err); got != want || want != "<nil>" && puts != nil {
+			t.Errorf("got %s, %d puts\nwant %s", got, len(puts), want)
+		}
+	}
+	b := load("b", "go.b.com", fmt.Sprintf(link, "l2", "go.b.com", "two", "GO.a.com/x/../one"))
+	f(a, b, false, "workspace b: the destination of go.b.com/two leads back to itself through go.a.com/one "+
+		"of workspace a")
+	f(append(slices.Clone(a), b...), load("c", "go.c.com", ""), false, "<nil>") // not c's
+
+	self := fmt.Sprintf(link, "l3", "go.a.com", "three", "go.a.com/one")
+	one := fmt.Sprintf(link, "l1", "go.a.com", "one", "go.a.com/three")
+	f(load("a", "go.a.com", one), load("a", "go.a.com", self), false,
+		"workspace a: the destination of go.a.com/one leads back to itself through go.a.com/three of workspace a\n"+
+			"workspace a: the destination of go.a.com/three leads back to itself through go.a.com/one of workspace a")
+
+	const ignoring = "{host: go.a.com, slug_case: ignore}"
+	capital := load("a", ignoring, fmt.Sprintf(link, "l4", "go.a.com", "One", "acme.com"))
+	same := "workspace a: links go.a.com/One and go.a.com/one differ in case alone, and the domain's slug_case " +
+		"is ignore: archive one of them"
+	f(a, capital, false, same)
+	f(a, capital, true, "<nil>")
+	f(a, load("a", ignoring, ""), false, "<nil>")
 }
 
 // TestDiffArchivedHost: a host that its workspace has archived is free for another.

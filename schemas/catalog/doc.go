@@ -19,8 +19,10 @@
 //     characters, slugs 128 bytes, names 200 characters. Records from the topic pass
 //     the same checks as files, but for those on slugs and destinations that came
 //     later: what an earlier release accepted stays readable.
-//   - A destination that leads back to itself through the files' own domains is refused.
-//     [Catalog.Warnings] says what is allowed and probably not wanted.
+//   - A destination that leads back to itself through the catalog's own domains is
+//     refused: by [New] within the files, by [Diff] together with what is in the topic.
+//     So are links that a domain with slug_case: ignore cannot tell apart. Destinations
+//     are read as browsers do. [Catalog.Warnings] says what is allowed and probably not wanted.
 //   - Records are deterministic: the same catalog gives the same bytes, so comparing
 //     bytes shows whether a record has changed.
 //   - Ids are never reused. [Diff] refuses to move a link's id to another address, to

@@ -6,8 +6,10 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
+	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -105,19 +107,38 @@ func (c *checker) checkDomainSettings(s DomainSettings, at *fieldPath) {
 	c.checkOneOf(cmp.Or(s.SlugCase, SlugCaseExact), at.field("slug_case"), "slug_case", SlugCaseExact, SlugCaseIgnore)
 }
 
-// checkSlugCase refuses slugs that only their case tells apart, where it does not.
+// checkSlugCase refuses slugs that only their case tells apart, where it does not. An
+// archived link gives way to an active one.
 func (c *checker) checkSlugCase(w *Workspace, at *fieldPath) {
 	seen := map[string]firstUse{}
 	for i := range w.Links {
 		l, here := &w.Links[i], at.field("links").item(i).field("slug")
-		if w.Settings[l.Domain].SlugCase == SlugCaseIgnore && l.Slug != "" {
+		if w.Settings[l.Domain].SlugCase == SlugCaseIgnore && l.Slug != "" && l.Status != StatusArchived {
 			c.checkUnique(seen, l.Domain+"/"+foldSlug(l.Slug), here, "address (slug_case: ignore)")
 		}
 	}
 }
 
 // foldSlug returns the form in which slugs are compared where case is ignored.
-func foldSlug(slug string) string { return strings.ToLower(norm.NFC.String(slug)) }
+// Unicode's folding also makes one of ß and ss, of the two small sigmas and of ligatures
+// and their letters.
+func foldSlug(slug string) string {
+	if !strings.ContainsFunc(slug, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return strings.ToLower(slug)
+	}
+	return norm.NFC.String(cases.Fold().String(norm.NFD.String(slug)))
+}
+
+// machinePaths are what browsers, crawlers, ad exchanges and phones ask every host for.
+var machinePaths = []string{"robots.txt", "favicon.ico", "favicon.png", "favicon.svg", "apple-app-site-association",
+	"browserconfig.xml", "sitemap.xml", "ads.txt", "app-ads.txt", "security.txt", "llms.txt"}
+
+// IsMachinePath reports whether a slug is a path that programs ask every host for. A
+// person is not sent there: without a link of that slug, not_found does not count for it.
+func IsMachinePath(slug string) bool {
+	return slices.Contains(machinePaths, slug) || strings.HasPrefix(slug, ".well-known/") ||
+		strings.HasPrefix(slug, "apple-touch-icon")
+}
 
 // SlugOf returns the path of a short URL without its first slash and without one trailing
 // slash, percent-decoded once; false if nothing is left. Only a literal trailing slash is

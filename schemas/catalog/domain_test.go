@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -49,6 +50,48 @@ func TestSlugCase(t *testing.T) {
 		t.Fatal(err)
 	}
 	f("two.acme.com", "cafe\u0301", "cafe")
+}
+
+// Promise: where case is ignored, an active link counts before archived ones that only
+// case tells apart, whatever came first; folding is Unicode's.
+func TestSlugCaseArchived(t *testing.T) {
+	v := viewOf(t, "testdata/good/domains.yaml")
+	offset := int64(1000)
+	put := func(id, slug, status string) {
+		t.Helper()
+		offset++
+		link := fmt.Sprintf(`{"workspace":"acme","id":%q,"domain":"any.acme.com","slug":%q,"destination":"https://acme.com/",`+
+			`"token":"auto","status":%q}`, id, slug, status)
+		if err := v.Apply("link/any.acme.com/"+slug, []byte(link), offset); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := func(slug, id string, want LookupResult) {
+		t.Helper()
+		if r, found := v.Lookup("any.acme.com", slug); found != want || found != Unknown && r.Link.ID != id {
+			t.Errorf("%s: %v %+v, want %v %s", slug, found, r.Link, want, id)
+		}
+	}
+	put("a", "Sale", StatusArchived)
+	f("sALE", "a", Archived)
+	put("b", "SALE", StatusActive)
+	put("c", "sale", StatusArchived)
+	for _, slug := range []string{"Sale", "SALE", "sale", "sALE"} {
+		f(slug, "b", Active)
+	}
+	put("b", "SALE", StatusArchived)
+	put("c", "sale", StatusActive)
+	for _, slug := range []string{"Sale", "SALE", "sale", "sALE"} {
+		f(slug, "c", Active)
+	}
+	if err := v.Apply("link/any.acme.com/sale", nil, 2000); err != nil {
+		t.Fatal(err)
+	}
+	f("sale", "b", Archived)
+	put("d", "straße", StatusActive)
+	f("STRASSE", "d", Active)
+	put("e", "οδος", StatusActive)
+	f("ΟΔΟΣ", "e", Active)
 }
 
 // Promise: what an earlier release accepted stays readable.
@@ -134,5 +177,34 @@ func TestWarnings(t *testing.T) {
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// Promise: loops are found in one walk over all links, however long their chains are. A
+// walk from each link would take minutes here.
+func TestLoopsOfLongChains(t *testing.T) {
+	w := Workspace{ID: "acme", Name: "Acme", Plan: PlanProfessional, Domains: []string{"go.acme.com"}}
+	const length = 8_000
+	for i := range length {
+		w.Links = append(w.Links, Link{ID: fmt.Sprintf("l%d", i), Domain: "go.acme.com", Slug: fmt.Sprintf("s%d", i),
+			Destination: fmt.Sprintf("https://go.acme.com/s%d", i+1)})
+	}
+	if _, err := New([]Workspace{w}); err != nil {
+		t.Fatalf("a chain that ends: %v", err)
+	}
+	w.Links[length-1].Destination = fmt.Sprintf("https://go.acme.com/s%d", length-3)
+	_, err := New([]Workspace{w})
+	if err == nil {
+		t.Fatal("a chain into a loop was accepted")
+	}
+	got := strings.Split(err.Error(), "\n")
+	if len(got) != 3 || !strings.Contains(got[0], "links[7997].destination") ||
+		!strings.HasSuffix(got[1], "through go.acme.com/s7999 (workspaces[0].links[7999].destination), "+
+			"go.acme.com/s7997 (workspaces[0].links[7997].destination)") {
+		t.Errorf("got %q", got)
+	}
+	w.Links[length-1].Destination = "https://go.acme.com/s0"
+	if _, err := New([]Workspace{w}); err == nil || !strings.Contains(err.Error(), "), and 7989 more") {
+		t.Errorf("a loop of all links: %.2000v", err)
 	}
 }

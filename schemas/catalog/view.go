@@ -62,9 +62,9 @@ type viewState struct {
 	workspaces map[string]*cell[Workspace]          // by id
 	programs   map[workspaceKey]*cell[programTerms] // with what follows from them
 	partners   map[workspaceKey]*cell[Partner]
-	hosts      map[string]*hostCell            // by [NormalizeHost]
-	domains    map[string]map[string]*linkCell // domain → slug → link
-	folded     map[string]map[string]*linkCell // the same by foldSlug, of slugs that it changes
+	hosts      map[string]*hostCell              // by [NormalizeHost]
+	domains    map[string]map[string]*linkCell   // domain → slug → link
+	folded     map[string]map[string][]*linkCell // the same by foldSlug, of slugs that it changes; by slug
 }
 
 // storedRecord is a record as it came, for Save and Entries. A removed one has no
@@ -94,8 +94,8 @@ type programTerms struct {
 type hostCell struct {
 	cell[Host]
 	workspace *cell[Workspace]
-	links     map[string]*linkCell // of the domain as which the host answers, by slug
-	folded    map[string]*linkCell // viewState.folded of that domain
+	links     map[string]*linkCell   // of the domain as which the host answers, by slug
+	folded    map[string][]*linkCell // viewState.folded of that domain
 }
 
 type linkCell struct {
@@ -118,7 +118,7 @@ func NewView() *View {
 		partners:   map[workspaceKey]*cell[Partner]{},
 		hosts:      map[string]*hostCell{},
 		domains:    map[string]map[string]*linkCell{},
-		folded:     map[string]map[string]*linkCell{},
+		folded:     map[string]map[string][]*linkCell{},
 	}}
 }
 
@@ -194,10 +194,27 @@ func (v *View) storeRecord(r *record, offset int64) {
 			c.program = cellOf(v.programs, workspaceKey{l.Workspace, l.Link.Program})
 		}
 		linksOf(v.domains, l.Domain)[l.Slug] = c
-		if folded := foldSlug(l.Slug); folded != l.Slug {
-			linksOf(v.folded, l.Domain)[folded] = c
-		}
+		v.setFolded(&l.Link, c)
 	}
+}
+
+// setFolded makes c the link of a slug where case is ignored; nil removes it.
+func (v *View) setFolded(l *Link, c *linkCell) {
+	folded := foldSlug(l.Slug)
+	if folded == l.Slug {
+		return
+	}
+	links := linksOf(v.folded, l.Domain)
+	same := slices.DeleteFunc(links[folded], func(c *linkCell) bool { return c.value.Slug == l.Slug })
+	if c != nil {
+		same = append(same, c)
+		slices.SortFunc(same, func(a, b *linkCell) int { return strings.Compare(a.value.Slug, b.value.Slug) })
+	}
+	if len(same) == 0 {
+		delete(links, folded)
+		return
+	}
+	links[folded] = same
 }
 
 func (v *View) removeRecord(r *record, offset int64) {
@@ -211,11 +228,8 @@ func (v *View) removeRecord(r *record, offset int64) {
 	case r.host != nil:
 		delete(v.hosts, r.host.Host)
 	case r.link != nil:
-		links, folded := linksOf(v.domains, r.link.Domain), foldSlug(r.link.Slug)
-		if c := v.folded[r.link.Domain][folded]; c != nil && c == links[r.link.Slug] {
-			delete(v.folded[r.link.Domain], folded)
-		}
-		delete(links, r.link.Slug)
+		delete(linksOf(v.domains, r.link.Domain), r.link.Slug)
+		v.setFolded(&r.link.Link, nil)
 	}
 }
 
@@ -229,10 +243,10 @@ func cellOf[K comparable, T any](m map[K]*T, key K) *T {
 	return c
 }
 
-func linksOf(domains map[string]map[string]*linkCell, domain string) map[string]*linkCell {
+func linksOf[T any](domains map[string]map[string]T, domain string) map[string]T {
 	links := domains[domain]
 	if links == nil {
-		links = map[string]*linkCell{}
+		links = map[string]T{}
 		domains[domain] = links
 	}
 	return links
@@ -240,7 +254,8 @@ func linksOf(domains map[string]map[string]*linkCell, domain string) map[string]
 
 // Lookup resolves an address. host is the Host header as received, see [NormalizeHost].
 // The caller percent-decodes slug and handles a trailing slash. A slug is matched exactly,
-// then in composed Unicode, then, with slug_case: ignore, in any case.
+// then in composed Unicode, then, with slug_case: ignore, in any case; there an active
+// link counts before an archived one.
 // Resolved is also filled for an Archived address.
 func (v *View) Lookup(host, slug string) (Resolved, LookupResult) {
 	host = NormalizeHost(host)
@@ -286,19 +301,31 @@ func (v *View) Lookup(host, slug string) (Resolved, LookupResult) {
 	return r, Active
 }
 
-// linkOf returns the link of a slug, or nil.
+// linkOf returns the link of a slug, or nil. Where case is ignored, several links can
+// have it: an active one counts before those that were archived.
 func (h *hostCell) linkOf(slug string) *linkCell {
-	if l := h.links[slug]; l != nil {
-		return l
+	l := h.links[slug]
+	if l == nil {
+		l = h.links[norm.NFC.String(slug)]
 	}
-	if l := h.links[norm.NFC.String(slug)]; l != nil || h.value.SlugCase != SlugCaseIgnore {
+	if h.value.SlugCase != SlugCaseIgnore || l != nil && h.isActive(l) {
 		return l
 	}
 	folded := foldSlug(slug)
-	if l := h.links[folded]; l != nil {
-		return l
+	if same := h.links[folded]; same != nil && (l == nil || h.isActive(same)) {
+		l = same
 	}
-	return h.folded[folded]
+	for _, same := range h.folded[folded] {
+		if l == nil || !h.isActive(l) && h.isActive(same) {
+			l = same
+		}
+	}
+	return l
+}
+
+// isActive reports whether a link is one of the host's owner, and not archived.
+func (h *hostCell) isActive(l *linkCell) bool {
+	return l.value.Workspace == h.value.Workspace && l.value.Status != StatusArchived
 }
 
 // Domain returns how an active host answers beside its links; false if the catalog does
