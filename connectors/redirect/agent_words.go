@@ -102,6 +102,7 @@ var (
 	contactForm = regexp.MustCompile(`https?:|www\.|[\[(]at[\])]|` +
 		`[a-z0-9._+-]+@[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z]{2,}|` +
 		`(^|[^a-z0-9.-])([a-z0-9-]+\.)+(com|net|org|io|ai|co|dev|cloud)([^a-z0-9.-]|$)`)
+	commentForm = regexp.MustCompile(`\([^()]*(\([^()]*\)[^()]*)*\)`)
 	// compatibleForm is how bots have called themselves since the first of them:
 	// Mozilla/5.0 (compatible; NAME …).
 	compatibleForm = regexp.MustCompile(`^mozilla/[0-9.]+ \(compatible; ?([^;)]*)`)
@@ -117,10 +118,11 @@ var compatibleBrowsers = []string{"msie", "u", "konqueror", "ibrowse", "amiga", 
 func (d *agentDefinitions) classifyBot(userAgent string) string {
 	full := strings.ToLower(userAgent)
 	s := d.people.ReplaceAllString(full, "")
-	// A phone's model can be a tool's word, such as K6; no tool is a browser on a system.
+	// A phone's model can be a tool's word, such as K6, but stands in a browser's comments;
+	// a tool that calls itself a browser stands outside of them.
 	isBrowser := strings.HasPrefix(full, "mozilla/") && d.namesSystem(s)
 	if i := slices.IndexFunc(d.bots, func(w agentWord) bool {
-		return !(isBrowser && w.reason == botTool) && w.isIn(s)
+		return w.isIn(s) && (w.reason != botTool || !isBrowser || w.isIn(commentForm.ReplaceAllString(s, " ")))
 	}); i >= 0 {
 		return d.bots[i].reason
 	}

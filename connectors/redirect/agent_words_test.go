@@ -125,6 +125,11 @@ func TestModelIsNoTool(t *testing.T) {
 		"(KHTML, like Gecko) Chrome/80.0.3987.99 Mobile Safari/537.36"); got != "" {
 		t.Errorf("a phone is taken for %q", got)
 	}
+	// a tool that calls itself a browser
+	if got := definitions.classifyBot("Mozilla/5.0 (Windows NT; Windows NT 10.0; de-DE) WindowsPowerShell/5.1.19041." +
+		"1682"); got != botTool {
+		t.Errorf("PowerShell is taken for %q", got)
+	}
 	if got := definitions.classifyBot("k6/0.49.0 (load test)"); got != botTool {
 		t.Errorf("k6 is taken for %q", got)
 	}

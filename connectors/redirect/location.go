@@ -10,7 +10,7 @@ func bareDestination(destination string) string {
 	}
 	scheme, rest, ok := strings.Cut(destination, "://")
 	if !ok {
-		return destination
+		return withoutOpaquePassword(destination)
 	}
 	authority, path := rest, ""
 	if i := strings.IndexByte(rest, '/'); i >= 0 {
@@ -21,6 +21,18 @@ func bareDestination(destination string) string {
 		return destination
 	}
 	return scheme + "://" + authority[i+1:] + path
+}
+
+// withoutOpaquePassword removes the password of a destination without //, as
+// sip:alice:secret@acme.com has one. The user is whom it leads to.
+func withoutOpaquePassword(destination string) string {
+	scheme, rest, _ := strings.Cut(destination, ":")
+	at := strings.LastIndexByte(rest, '@')
+	colon := strings.IndexByte(rest, ':')
+	if colon < 0 || colon > at {
+		return destination
+	}
+	return scheme + ":" + rest[:colon] + rest[at:]
 }
 
 // addParameters adds parameters to a destination before its first #. It joins them with

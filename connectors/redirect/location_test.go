@@ -58,6 +58,8 @@ func TestBareDestination(t *testing.T) {
 	f("acme://u:p@open/x", "acme://open/x")
 	f("mailto:sales@acme.com?subject=x", "mailto:sales@acme.com")
 	f("tel:+4930", "tel:+4930")
+	f("sip:alice:secretword@acme.com:5060;transport=tcp?subject=x", "sip:alice@acme.com:5060;transport=tcp")
+	f("urn:a:b", "urn:a:b")
 	if n := testing.AllocsPerRun(100, func() { bareDestination("https://shop.acme.com/a?b=1") }); n != 0 {
 		t.Errorf("a plain destination costs %v allocations", n)
 	}

@@ -16,15 +16,20 @@ func isPrefetch(h http.Header) bool {
 	return saysAhead(h["Sec-Purpose"]) || saysAhead(h["Purpose"]) || saysAhead(h["X-Moz"]) || saysAhead(h["X-Purpose"])
 }
 
-// saysAhead looks at the first item of a header, without its parameters.
+// saysAhead looks at the items of a header, without their parameters. Proxies join lines
+// of one name by commas.
 func saysAhead(values []string) bool {
-	if len(values) == 0 {
-		return false
+	for _, value := range values {
+		for item := range strings.SplitSeq(value, ",") {
+			purpose, _, _ := strings.Cut(item, ";")
+			purpose = strings.Trim(purpose, "\" \t")
+			if strings.EqualFold(purpose, "prefetch") || strings.EqualFold(purpose, "prerender") ||
+				strings.EqualFold(purpose, "preview") {
+				return true
+			}
+		}
 	}
-	purpose, _, _ := strings.Cut(values[0], ";")
-	purpose = strings.TrimSpace(purpose)
-	return strings.EqualFold(purpose, "prefetch") || strings.EqualFold(purpose, "prerender") ||
-		strings.EqualFold(purpose, "preview")
+	return false
 }
 
 // declinePrefetch makes the browser ask again when its user clicks. If it got the

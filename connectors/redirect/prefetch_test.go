@@ -42,6 +42,8 @@ func TestPrefetchesAreDeclined(t *testing.T) {
 	f("Purpose", "Prefetch", true)
 	f("X-Moz", "prefetch", true)
 	f("X-Purpose", "preview", true)
+	f("Sec-Purpose", "prefetch, prefetch;prerender", true)
+	f("Sec-Purpose", ", prefetch", true)
 	f("Purpose", "other", false)
 	f("Purpose", "no-prefetch", false)
 	f("Sec-Purpose", "x;prefetch", false)

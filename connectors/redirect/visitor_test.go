@@ -84,6 +84,7 @@ func TestBots(t *testing.T) {
 	f("Purpose", "other", "")
 	f("User-Agent", "", "no_user_agent")
 	f("User-Agent", "   ", "no_user_agent")
+	f("User-Agent", "-", "no_user_agent")
 	f("User-Agent", "curl/8.5.0", "tool")
 }
 
