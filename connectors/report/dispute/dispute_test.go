@@ -2,6 +2,7 @@ package dispute
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,6 +54,35 @@ func TestChooseKey(t *testing.T) {
 	check(one, false, "", "=x", "")
 	check(&evidence{}, false, "", "'=x", "")
 	check(&evidence{}, true, "", "=x", "")
+}
+
+// Promise: an id is found as programs keep it from spreadsheets, and of one that is not
+// found it is said what a spreadsheet or a data frame may have made of it.
+func TestIDsOfSpreadsheets(t *testing.T) {
+	ev := &evidence{judged: map[string][]*report.Event{"0001": {{}}, `a"b`: {{}}, `="2"`: {{}}, "2": {{}}}}
+	for id, want := range map[string]string{`="0001"`: "0001", `'="0001"`: "0001", `="a""b"`: `a"b`, `="2"`: `="2"`,
+		`="3"`: `="3"`, `="0001`: `="0001`} {
+		for _, exported := range []bool{false, true} {
+			if exported && id[0] == '\'' && want[0] == '=' {
+				continue
+			}
+			if key, second := ev.chooseKey(id, exported); key != want || second != "" {
+				t.Errorf("%s, exported %t: %q, %q, want %q", id, exported, key, second, want)
+			}
+		}
+	}
+	for id, want := range map[string]string{"1001.0": "1001", "1001,00": "1001", "1": "0001", "01": "1", "1001.5": "",
+		"A1": "", "1234567890123456": "", "1.0.0": ""} {
+		if got := sameNumbers(id); slices.Contains(got, want) != (want != "") || slices.Contains(got, id) {
+			t.Errorf("%s is the same number as %q, want %q", id, got, want)
+		}
+	}
+	for id, want := range map[string][2]bool{"1.23E+11": {true, false}, "1E+12": {true, false}, "1,2e+05": {true, false},
+		"1E12": {}, "123456789012345000": {false, true}, "123456789012345": {}, "123456789012345001": {}} {
+		if got := [2]bool{shortenedID.MatchString(id), roundedID.MatchString(id)}; got != want {
+			t.Errorf("%s: shortened, rounded: %v, want %v", id, got, want)
+		}
+	}
 }
 
 func batch(t *testing.T, conn *clickhouse.Conn, workspace, id string) {

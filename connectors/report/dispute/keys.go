@@ -13,30 +13,36 @@ import (
 
 // keysOf are the ids that a claim may name, the likeliest first: as it is written, and
 // where that looks like a cell of a CSV of ours in which a formula is escaped, as it was
-// before.
-// In an export that escapes formulas it is the other way round.
-func keysOf(id string, exported bool) []string {
+// before. In an export that escapes formulas it is the other way round. The last of them
+// is what ="0001" means, by which programs keep a spreadsheet from dropping zeros.
+func keysOf(id string, exported bool) (keys []string) {
 	before := ledger.UnescapeFormula(id)
 	switch {
 	case before == id:
-		return []string{id}
+		keys = []string{id}
 	case exported:
-		return []string{before, id}
+		keys = []string{before, id}
+	default:
+		keys = []string{id, before}
 	}
-	return []string{id, before}
+	if text := textFormula.FindStringSubmatch(before); text != nil {
+		keys = append(keys, strings.ReplaceAll(text[1], `""`, `"`))
+	}
+	return keys
 }
 
 // chooseKey is the id that a claim is answered by: the first that anything is known of.
-// second is the other, if that is known, too.
+// second is the next, if a CSV of ours writes both in the same way.
 func (ev *evidence) chooseKey(id string, exported bool) (key, second string) {
-	known := slices.DeleteFunc(keysOf(id, exported), func(key string) bool {
+	keys := keysOf(id, exported)
+	known := slices.DeleteFunc(slices.Clone(keys), func(key string) bool {
 		_, refused := ev.refused[key]
 		return !refused && len(ev.judged[key])+len(ev.waiting[key]) == 0
 	})
-	switch len(known) {
-	case 0:
-		return keysOf(id, exported)[0], ""
-	case 1:
+	switch {
+	case len(known) == 0:
+		return keys[0], ""
+	case len(known) == 1 || ledger.UnescapeFormula(known[0]) != ledger.UnescapeFormula(known[1]):
 		return known[0], ""
 	}
 	return known[0], known[1]
@@ -63,12 +69,23 @@ const (
 
 var (
 	numberID    = regexp.MustCompile(`^[0-9]{1,15}$`)
-	shortenedID = regexp.MustCompile(`^[0-9][.,][0-9]+[eE]\+[0-9]+$`)
+	shortenedID = regexp.MustCompile(`^[0-9]([.,][0-9]+)?[eE]\+[0-9]+$`)
+	// roundedID has more digits than a spreadsheet keeps, and zeros in place of the others.
+	roundedID = regexp.MustCompile(`^[1-9][0-9]{14}0+$`)
+	// decimalID is a number that a program took for one with decimals.
+	decimalID   = regexp.MustCompile(`^([0-9]{1,15})[.,]0+$`)
+	textFormula = regexp.MustCompile(`(?s)^="(.*)"$`)
 )
 
-// sameNumbers are the ids that equal one as numbers.
+// sameNumbers are the ids that equal one as numbers; none if it is no number.
 func sameNumbers(id string) (ids []string) {
-	bare := strings.TrimLeft(id, "0")
+	number := id
+	if m := decimalID.FindStringSubmatch(id); m != nil {
+		number = m[1]
+	} else if !numberID.MatchString(id) {
+		return nil
+	}
+	bare := strings.TrimLeft(number, "0")
 	if bare == "" {
 		bare = "0"
 	}
@@ -91,9 +108,12 @@ func (d *Dispute) addHints(ctx context.Context, column report.KeyColumn, finding
 		case f.Verdict != NeverReceived || f.column != column:
 		case shortenedID.MatchString(f.key):
 			f.Words += "; a spreadsheet has shortened this number"
-		case numberID.MatchString(f.key) && d.hints < maxHints:
-			d.hints++
-			for _, same := range sameNumbers(f.key) {
+		case roundedID.MatchString(f.key):
+			f.Words += "; a spreadsheet may have made zeros of its last digits"
+		case d.hints < maxHints:
+			same := sameNumbers(f.key)
+			d.hints += min(len(same), 1)
+			for _, same := range same {
 				if unknown[same] == nil {
 					keys = append(keys, same)
 				}

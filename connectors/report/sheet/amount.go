@@ -44,6 +44,7 @@ var signs = map[string][]string{
 	"HK$": {"HKD"}, "S$": {"SGD"}, "NT$": {"TWD"}, "R$": {"BRL"}, "MX$": {"MXN"},
 	"₹": {"INR"}, "₩": {"KRW"}, "₺": {"TRY"}, "₴": {"UAH"}, "₪": {"ILS"}, "₫": {"VND"}, "₱": {"PHP"}, "฿": {"THB"},
 	"ZŁ": {"PLN"}, "KČ": {"CZK"}, "FT": {"HUF"}, "FR.": {"CHF"}, "SFR.": {"CHF"},
+	"LEI": {"RON", "MDL"}, "KN": {"HRK"}, "R": {"ZAR"}, "RM": {"MYR"},
 	"KR": {"SEK", "NOK", "DKK", "ISK"}, "KR.": {"DKK", "SEK", "NOK", "ISK"},
 }
 

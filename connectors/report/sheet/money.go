@@ -104,9 +104,6 @@ func isCode(text string) bool { return currencyCode.MatchString(text) }
 func (l *List) readMoney(cells []string, row *Row) error {
 	code, column := l.cell(cells, Currency)
 	candidates := moneyOf(code)
-	if isCode(code) {
-		candidates = []string{strings.ToUpper(code)}
-	}
 	if code != "" && candidates == nil {
 		return l.badCell(column, "%.20q is not a currency such as EUR", code)
 	}

@@ -332,6 +332,9 @@ func (l *List) badLine(err error) error {
 			text += `; an amount such as "10,00" stands in quotes where a comma separates cells`
 		}
 	}
+	if errors.Is(err, csv.ErrBareQuote) {
+		text += `: a cell with quotes stands in quotes, and ="0001" is written as 0001`
+	}
 	return &BadList{l.file, parse.Line + l.preamble, max(parse.Column, 1), "", text}
 }
 

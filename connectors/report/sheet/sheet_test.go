@@ -92,6 +92,28 @@ func TestForms(t *testing.T) {
 		"1 – / 2 – / 3 – / 4 – / 5 –", "days such as 05/06/2026 can be read in two ways: they are not compared")
 }
 
+// Days as data frames, databases, mails and spreadsheets write them are days.
+func TestDays(t *testing.T) {
+	for text, want := range map[string]string{
+		"2026-11-29 10:00:00+01:00": "2026-11-29", "2026-11-29 10:00:00.123456 UTC": "2026-11-29",
+		"2026-11-29T10:00:00+0100": "2026-11-29", "2026-11-29T10:00": "2026-11-29",
+		"2026-11-29 10:00:00 +0000 UTC": "2026-11-29",
+		"11/29/2026 3:04 PM": "2026-11-29", "29.11.2026, 15:04": "2026-11-29",
+		"Sun, 29 Nov 2026 10:00:00 +0100": "2026-11-29",
+		"Sunday, November 29, 2026": "2026-11-29", "29. November 2026": "2026-11-29", "Nov 29 2026": "2026-11-29",
+		"46355": "2026-11-29", "46355.41667": "2026-11-29", "20261129": "2026-11-29", "05/06/2026": "2026-06-05 2026-05-06",
+		"19999": "", "2026-13-45": "", "2026-11-29 25:00": "", "2026-11-29 x": "", "T10:00": "", "": "",
+	} {
+		var got []string
+		for _, day := range readDays(text) {
+			got = append(got, day.Format("2006-01-02"))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q is %q, want %q", text, got, want)
+		}
+	}
+}
+
 // Only what is an export of version 2, with its guards, is taken for one.
 func TestExported(t *testing.T) {
 	check := func(version int, orderID string, want bool) {
@@ -181,6 +203,9 @@ func TestRefused(t *testing.T) {
 	check("sep=;\norder_id;amount\n;\n", "x.csv:2:1: below the header there is no line with text")
 	check("sep=:\norder_id:amount\n1:2\n", `x.csv:1:5: sep=: ":" is none of , ; | TAB: choose with -separator`)
 	check("\"sep=::\"\r\norder_id\n1\n", `x.csv:1:5: sep=: "::" is none of , ; | TAB: choose with -separator`)
+	check("order_id,amount\n=\"0001\",1\n", `x.csv:2:2: bare " in non-quoted-field: a cell with quotes stands in quotes, `+
+		`and ="0001" is written as 0001`)
+	check("order_id,currency\n1,abc\n", "x.csv:2:3: currency: \"abc\" is not a currency such as EUR")
 	check("order_id,currency\n1,Euro\n", `x.csv:2:3: currency: "Euro" is not a currency such as EUR`)
 	check("PK\x03\x04...", "x.csv:1:1: this is a workbook (.xlsx, .ods) or an archive: save it as CSV UTF-8")
 	check("o\x00r\x00d\x00", "x.csv:1:1: it has NUL bytes, as UTF-16 without a byte order mark: save it as CSV UTF-8")
