@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -17,13 +18,44 @@ type Countries struct {
 }
 
 // OpenCountries opens a database in MaxMind's format (GeoLite2-Country, GeoIP2, DB-IP
-// and others). Its entries must have country.iso_code.
+// and others). Its entries must have country.iso_code: a database of networks or of
+// another maker, in which no address has a country, is an error.
 func OpenCountries(path string) (*Countries, error) {
 	db, err := maxminddb.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening -country-db: %w", err)
 	}
-	return &Countries{db}, nil
+	c := &Countries{db}
+	if !c.hasCountries() {
+		return nil, errors.Join(fmt.Errorf("-country-db: %s is of type %q and has no country.iso_code: give a database of "+
+			"countries, such as GeoLite2-Country", path, db.Metadata.DatabaseType), c.Close())
+	}
+	return c, nil
+}
+
+// sampledNetworks is how many networks of a database are looked at for a country.
+const sampledNetworks = 10_000
+
+func (c *Countries) hasCountries() bool {
+	seen := 0
+	for network := range c.db.Networks() {
+		if codeOf(network) != "" {
+			return true
+		}
+		if seen++; seen == sampledNetworks {
+			break
+		}
+	}
+	return false
+}
+
+// codeOf returns the country of an entry, or "" if it has none.
+func codeOf(entry maxminddb.Result) string {
+	var code string
+	if err := entry.DecodePath(&code, "country", "iso_code"); err != nil || len(code) != 2 {
+		return ""
+	}
+	return code
 }
 
 // Of returns an ISO 3166-1 code of two capital letters, or "" if the country of addr is
@@ -32,11 +64,7 @@ func (c *Countries) Of(addr netip.Addr) string {
 	if c == nil || !addr.IsValid() {
 		return ""
 	}
-	var code string
-	if err := c.db.Lookup(addr).DecodePath(&code, "country", "iso_code"); err != nil || len(code) != 2 {
-		return ""
-	}
-	return code
+	return codeOf(c.db.Lookup(addr))
 }
 
 // Close releases the database.
