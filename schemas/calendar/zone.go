@@ -3,6 +3,8 @@ package calendar
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 	_ "time/tzdata" // for a machine without a time zone database
 )
@@ -35,6 +37,14 @@ func (z Zone) Location() *time.Location {
 		return time.UTC
 	}
 	return z.location
+}
+
+// IsOfMachine reports whether a zone's name is one that only some machines have: of the
+// zone that the machine itself is in, and of clocks that count leap seconds. LoadZone
+// takes it where the machine has it.
+func IsOfMachine(name string) bool {
+	return slices.Contains([]string{"localtime", "posixrules", "Factory"}, name) ||
+		strings.HasPrefix(name, "right/") || strings.HasPrefix(name, "posix/")
 }
 
 // largestOffset is above every offset from UTC that a zone ever had, in both directions.

@@ -145,6 +145,9 @@ func (c *checker) checkWorkspace(w *Workspace, at *fieldPath) {
 	}
 	if _, err := calendar.LoadZone(w.Timezone); err != nil {
 		c.addProblem(at.field("timezone"), "%v", err)
+	} else if calendar.IsOfMachine(w.Timezone) && !c.stored {
+		c.addProblem(at.field("timezone"), "time zone %q is not known on every machine: use an IANA name such as "+
+			"Europe/Berlin", w.Timezone)
 	}
 	for i, domain := range w.Domains {
 		c.checkHost(domain, at.field("domains").item(i))

@@ -208,3 +208,14 @@ func TestLoopsOfLongChains(t *testing.T) {
 		t.Errorf("a loop of all links: %.2000v", err)
 	}
 }
+
+// Promise: a zone that the machine of whoever checks has, and another may lack, is
+// refused, whether or not this machine has it.
+func TestZonesOfMachines(t *testing.T) {
+	for _, name := range []string{"right/Europe/Berlin", "posix/Europe/Berlin", "localtime", "posixrules", "Factory"} {
+		w := Workspace{ID: "acme", Name: "Acme", Plan: PlanProfessional, Timezone: name}
+		if _, err := New([]Workspace{w}); err == nil || !strings.Contains(err.Error(), "IANA name such as Europe/Berlin") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
