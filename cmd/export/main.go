@@ -3,7 +3,8 @@
 //
 // Exit status: 0 written, 1 failed, 2 wrong command line, 3 the warehouse does not
 // answer (try again), 4 another export is running in the same directory, 5 the
-// workspace has no exports, by its plan or by access.exports.
+// workspace has no exports, by its plan or by access.exports, 6 the days are not complete
+// after the time of -wait.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/connectors/clickhouse"
@@ -21,7 +23,7 @@ import (
 func main() {
 	d := daemon.New("export", "writes a workspace's events into a CSV with a manifest. Exit status: 0 written, 1 "+
 		"failed, 2 wrong command line, 3 the warehouse does not answer, 4 another export is running, 5 the workspace "+
-		"has no exports")
+		"has no exports, 6 its days are not complete after -wait")
 	cfg := export.Config{Stdout: os.Stdout}
 	wh := clickhouse.Config{}
 	f := d.Flags
@@ -50,6 +52,10 @@ func main() {
 		"each day once the joined watermark has passed it, makes up missed days. What is received or decided "+
 		"after a day's file was written is in no file: -since with the day's manifest writes it")
 	f.BoolVar(&cfg.Provisional, "provisional", false, "do not wait for the joined watermark; name and manifest say so")
+	var wait time.Duration
+	daemon.DaysFlag(f, &wait, "wait", "how long to wait until the joined watermark has passed the last day, such as "+
+		"`2h`; without it, and with -provisional, an export of days that are not complete is written at once and called "+
+		"provisional")
 	f.BoolVar(&cfg.Raw, "raw", false, "do not escape texts: for programs, which join by ids; a spreadsheet may run "+
 		"those that begin with = + - @. Name and manifest say so")
 	f.BoolVar(&cfg.BOM, "bom", false, "begin the CSV with a byte order mark: Excel needs it to read names such as "+
@@ -60,7 +66,8 @@ func main() {
 		cfg.Type = splitList(*types)
 		cfg.Verdict = splitList(*verdicts)
 		cfg.Review = splitList(*reviews)
-		if err := daemon.Usage(wh.Validate(), withAnyDays(cfg).Validate()); err != nil {
+		if err := daemon.Usage(wh.Validate(), withAnyDays(cfg).Validate(), checkWait(wait, cfg.Provisional,
+			*schedule)); err != nil {
 			return err
 		}
 		if *schedule != "" {
@@ -84,7 +91,11 @@ func main() {
 			return fmt.Errorf("%w: %w", daemon.ErrUsage, err)
 		}
 		cfg.Progress = showProgress(os.Stderr)
-		_, err = export.Run(ctx, conn, cfg)
+		if wait > 0 {
+			_, err = export.RunFinal(ctx, conn, cfg, wait)
+		} else {
+			_, err = export.Run(ctx, conn, cfg)
+		}
 		return exitStatus(err)
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/connectors/export"
@@ -18,6 +19,7 @@ func TestExitStatus(t *testing.T) {
 	}{
 		{export.ErrBusy, 4},
 		{export.ErrNotEntitled, 5},
+		{export.ErrWatermarkBehind, 6},
 		{syscall.ECONNREFUSED, 3},
 		{export.ErrRowsMissing, 0},
 	} {
@@ -35,5 +37,21 @@ func TestExitStatus(t *testing.T) {
 	}
 	if err := exitStatus(nil); err != nil {
 		t.Errorf("nothing: %v", err)
+	}
+}
+
+func TestCheckWait(t *testing.T) {
+	for _, c := range []struct {
+		wait        time.Duration
+		provisional bool
+		schedule    string
+		ok          bool
+	}{
+		{0, true, "0 2 * * *", true}, {time.Hour, false, "", true}, {-1, false, "", false}, {time.Hour, true, "", false},
+		{time.Hour, false, "0 2 * * *", false},
+	} {
+		if err := checkWait(c.wait, c.provisional, c.schedule); (err == nil) != c.ok {
+			t.Errorf("%+v: %v", c, err)
+		}
 	}
 }

@@ -34,7 +34,7 @@ type Config struct {
 	Log      *slog.Logger
 	Metrics  *Metrics // may be nil
 
-	finalOnly   bool          // fail with errWatermarkBehind instead of writing a provisional file
+	finalOnly   bool          // fail with ErrWatermarkBehind instead of writing a provisional file
 	replicaWait time.Duration // how long to wait for rows that a replica lacks; 0: a minute
 
 	watch *outage.Watch // over ClickHouse, of a schedule
@@ -63,8 +63,9 @@ var (
 	// would write other bytes.
 	ErrStandingPending = errors.New("standing changes are not computed yet")
 
-	// errWatermarkBehind means that an export would be provisional and may not be.
-	errWatermarkBehind = errors.New("the joined watermark has not passed the last day")
+	// ErrWatermarkBehind means that an export would be provisional and may not be. Nothing
+	// is written.
+	ErrWatermarkBehind = errors.New("the joined watermark has not passed the last day")
 )
 
 // DefaultVerdicts are exported unless the filters say otherwise.

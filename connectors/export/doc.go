@@ -40,7 +40,9 @@
 //     here is exported, one that was removed from it is refused.
 //   - A final file replaces a provisional one of the same command: of NAME.csv and
 //     NAME_provisional.csv only one stays. A schedule writes no provisional file unless
-//     it is asked to.
+//     it is asked to. A single run does, unless it is told to wait (RunFinal).
+//   - A final file that is written again with other bytes leaves its manifest behind, as
+//     NAME.manifest.json.HASH, so that -as-of can write what somebody has got.
 //   - Two runs into one directory exclude each other (ErrBusy).
 //   - Memory does not grow with the rows: ClickHouse writes the lines, this process
 //     copies, hashes and sums them, a few blocks at a time (TestConstantMemory).

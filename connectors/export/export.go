@@ -2,10 +2,12 @@ package export
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
+	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/schemas/statement"
 )
 
@@ -33,6 +35,29 @@ func Run(ctx context.Context, conn *clickhouse.Conn, cfg Config) (m *Manifest, e
 		return nil, fmt.Errorf("exporting %s, %s to %s: %w", cfg.Workspace, cfg.From, cfg.To, err)
 	}
 	return m, nil
+}
+
+// RunFinal writes one export that is not provisional. It waits until the joined watermark
+// has passed the last day, but at most for a time: then it returns ErrWatermarkBehind.
+func RunFinal(ctx context.Context, conn *clickhouse.Conn, cfg Config, atMost time.Duration) (*Manifest, error) {
+	return runFinal(ctx, cfg, atMost, func(cfg Config) (*Manifest, error) { return Run(ctx, conn, cfg) })
+}
+
+func runFinal(ctx context.Context, cfg Config, atMost time.Duration,
+	run func(Config) (*Manifest, error)) (*Manifest, error) {
+	cfg.finalOnly = true
+	until := time.Now().Add(atMost)
+	for {
+		m, err := run(cfg)
+		left := time.Until(until)
+		if !errors.Is(err, ErrWatermarkBehind) || left <= 0 {
+			return m, err
+		}
+		cfg.Log.Info("waiting until the joined watermark has passed the last day", "at most", left.Round(time.Second))
+		if !outage.Sleep(ctx, min(left, watermarkPoll)) {
+			return nil, fmt.Errorf("waiting until the export is complete: %w", ctx.Err())
+		}
+	}
 }
 
 // exporter runs one export.

@@ -97,7 +97,7 @@ func newPlan(cfg Config, b bounds, zone string) (plan, error) {
 	}
 	p.provisional = cfg.Provisional || !final
 	if p.provisional && cfg.finalOnly {
-		return p, errWatermarkBehind
+		return p, ErrWatermarkBehind
 	}
 	return p, nil
 }

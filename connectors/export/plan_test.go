@@ -1,9 +1,16 @@
 package export
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -37,7 +44,7 @@ func TestNewPlan(t *testing.T) {
 		t.Errorf("before the end of the day: %+v, %v", p, err)
 	}
 	cfg.finalOnly = true
-	if _, err := newPlan(cfg, late, "Europe/Berlin"); !errors.Is(err, errWatermarkBehind) {
+	if _, err := newPlan(cfg, late, "Europe/Berlin"); !errors.Is(err, ErrWatermarkBehind) {
 		t.Errorf("a final export before the end of the day: %v", err)
 	}
 	if _, err := newPlan(cfg, late, "Europe/Atlantis"); err == nil {
@@ -121,5 +128,93 @@ func TestSumsOfDifferentDigits(t *testing.T) {
 	got := s.format()
 	if got["EUR"]["sale"] != "10.491" || got["JPY"]["refund"] != "-500" || len(got) != 2 {
 		t.Errorf("got %v", got)
+	}
+}
+
+// Promise: a run that is told to wait writes when the days are complete, says so when
+// they are not in time, and waits for nothing else.
+func TestRunFinal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		other := errors.New("other")
+		for _, c := range []struct {
+			behind int   // runs that find the watermark behind
+			last   error // of the run after them
+			atMost time.Duration
+			runs   int
+			want   error
+			took   time.Duration
+		}{
+			{0, nil, time.Hour, 1, nil, 0},
+			{3, nil, time.Hour, 4, nil, 3 * watermarkPoll},
+			{3, other, time.Hour, 4, other, 3 * watermarkPoll},
+			{9, nil, watermarkPoll + time.Second, 3, ErrWatermarkBehind, watermarkPoll + time.Second},
+		} {
+			start, runs := time.Now(), 0
+			quiet := slog.New(slog.DiscardHandler)
+			m, err := runFinal(t.Context(), Config{Log: quiet}, c.atMost, func(cfg Config) (*Manifest, error) {
+				if runs++; !cfg.finalOnly {
+					t.Error("a provisional file may be written")
+				}
+				if runs <= c.behind {
+					return nil, ErrWatermarkBehind
+				}
+				return marchManifest(), c.last
+			})
+			if runs != c.runs || !errors.Is(err, c.want) || (m == nil) != errors.Is(err, ErrWatermarkBehind) ||
+				time.Since(start) != c.took {
+				t.Errorf("%+v: %d runs, %v, %v after %s", c, runs, m, err, time.Since(start))
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := runFinal(ctx, Config{Log: slog.New(slog.DiscardHandler)}, time.Hour, func(Config) (*Manifest, error) {
+			return nil, ErrWatermarkBehind
+		}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("stopped while it waits: %v", err)
+		}
+	})
+}
+
+// Promise: what was sent to somebody can be written again, after its file was replaced.
+func TestReplacedManifestIsKept(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "acme.manifest.json")
+	e := &exporter{cfg: Config{Dir: dir, Log: slog.New(slog.DiscardHandler)}}
+	write := func(m *Manifest) {
+		t.Helper()
+		text, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(now *Manifest, want ...string) {
+		t.Helper()
+		if err := e.keepReplacedManifest(file, now); err != nil {
+			t.Fatal(err)
+		}
+		kept, _ := filepath.Glob(file + ".*")
+		for i := range kept {
+			kept[i] = filepath.Base(kept[i])
+		}
+		if !slices.Equal(kept, want) {
+			t.Errorf("kept %v, want %v", kept, want)
+		}
+	}
+	was, now := marchManifest(), marchManifest()
+	was.SHA256, now.SHA256 = strings.Repeat("1", 64), strings.Repeat("2", 64)
+	check(now) // there is none
+	was.Provisional = true
+	write(was)
+	check(now)
+	was.Provisional = false
+	write(was)
+	check(was)
+	check(now, "acme.manifest.json.111111111111")
+	m, err := ReadManifest(filepath.Join(dir, "acme.manifest.json.111111111111"))
+	if err != nil || m.SHA256 != was.SHA256 {
+		t.Errorf("%+v, %v", m, err)
 	}
 }

@@ -294,7 +294,7 @@ func (s *schedule) exportWhenJoined(ctx context.Context, c Config, end time.Time
 			err := retryRun(ctx, c, func() error { return s.export(ctx, c) })
 			// The watermark can fall back meanwhile: a partition reports again, and is
 			// behind.
-			if !errors.Is(err, errWatermarkBehind) {
+			if !errors.Is(err, ErrWatermarkBehind) {
 				return err
 			}
 		}

@@ -189,6 +189,9 @@ func (e *exporter) writeFiles(ctx context.Context, p plan, s summary) (*Manifest
 	if _, err := manifest.Write(append(text, '\n')); err != nil {
 		return nil, fmt.Errorf("-out: %w", err)
 	}
+	if err := e.keepReplacedManifest(base+endings[1], m); err != nil {
+		return nil, fmt.Errorf("-out: %w", err)
+	}
 	if err := replaceFiles(e.cfg.Dir, base, p.provisional, endings, data, manifest); err != nil {
 		return nil, fmt.Errorf("-out: %w", err)
 	}
@@ -203,6 +206,27 @@ func (e *exporter) createFile(name string) (*renameio.PendingFile, error) {
 		return nil, fmt.Errorf("-out: %w", err)
 	}
 	return f, nil
+}
+
+// keepReplacedManifest puts the manifest of a final file that is about to be replaced by
+// one of other bytes beside it, under its hash: somebody may have got that file, and
+// -as-of writes it again. A schedule does not take it for a file of its series.
+func (e *exporter) keepReplacedManifest(file string, now *Manifest) error {
+	was, err := ReadManifest(file)
+	if err != nil || was.Provisional || was.SHA256 == now.SHA256 {
+		return nil // there is none, or nothing is lost
+	}
+	kept := fmt.Sprintf("%s.%.12s", file, was.SHA256)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if err := renameio.WriteFile(kept, text, 0o644, renameio.WithTempDir(e.cfg.Dir)); err != nil {
+		return err
+	}
+	e.cfg.Log.Warn("replacing a final file by one of other bytes: -as-of its manifest writes it again",
+		"manifest", kept, "rows before", was.Rows, "rows", now.Rows)
+	return nil
 }
 
 // replaceFiles puts the finished files in place. The order is what a reader relies on:
