@@ -257,7 +257,7 @@ func checkProxy(t *testing.T, bin string, c composition) {
 	}
 	for _, want := range []string{"proxy_set_header X-Forwarded-For $remote_addr;", "X-Forwarded-Proto $scheme;",
 		"proxy_set_header Host $host;", "ssl_certificate /etc/nginx/certificates/cert.pem;",
-		"ssl_certificate_key /etc/nginx/certificates/key.pem;"} {
+		"ssl_certificate_key /etc/nginx/certificates/key.pem;", "\naccess_log off;", "\nerror_log stderr crit;"} {
 		if !strings.Contains(string(config), want) {
 			t.Errorf("the proxy's configuration lacks %q", want)
 		}
