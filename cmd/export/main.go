@@ -54,8 +54,8 @@ func main() {
 	f.BoolVar(&cfg.Provisional, "provisional", false, "do not wait for the joined watermark; name and manifest say so")
 	var wait time.Duration
 	daemon.DaysFlag(f, &wait, "wait", "how long to wait until the joined watermark has passed the last day, such as "+
-		"`2h`; without it, and with -provisional, an export of days that are not complete is written at once and called "+
-		"provisional")
+		"`2h`; without it, and with -provisional, an export of days that are not complete is written at once and "+
+		"called provisional")
 	f.BoolVar(&cfg.Raw, "raw", false, "do not escape texts: for programs, which join by ids; a spreadsheet may run "+
 		"those that begin with = + - @. Name and manifest say so")
 	f.BoolVar(&cfg.BOM, "bom", false, "begin the CSV with a byte order mark: Excel needs it to read names such as "+

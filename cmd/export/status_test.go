@@ -47,7 +47,8 @@ func TestCheckWait(t *testing.T) {
 		schedule    string
 		ok          bool
 	}{
-		{0, true, "0 2 * * *", true}, {time.Hour, false, "", true}, {-1, false, "", false}, {time.Hour, true, "", false},
+		{0, true, "0 2 * * *", true}, {time.Hour, false, "", true}, {-1, false, "", false},
+		{time.Hour, true, "", false},
 		{time.Hour, false, "0 2 * * *", false},
 	} {
 		if err := checkWait(c.wait, c.provisional, c.schedule); (err == nil) != c.ok {

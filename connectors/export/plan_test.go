@@ -167,7 +167,8 @@ func TestRunFinal(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := runFinal(ctx, Config{Log: slog.New(slog.DiscardHandler)}, time.Hour, func(Config) (*Manifest, error) {
+		cfg := Config{Log: slog.New(slog.DiscardHandler)}
+		if _, err := runFinal(ctx, cfg, time.Hour, func(Config) (*Manifest, error) {
 			return nil, ErrWatermarkBehind
 		}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("stopped while it waits: %v", err)

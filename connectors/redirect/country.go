@@ -27,8 +27,8 @@ func OpenCountries(path string) (*Countries, error) {
 	}
 	c := &Countries{db}
 	if !c.hasCountries() {
-		return nil, errors.Join(fmt.Errorf("-country-db: %s is of type %q and has no country.iso_code: give a database of "+
-			"countries, such as GeoLite2-Country", path, db.Metadata.DatabaseType), c.Close())
+		return nil, errors.Join(fmt.Errorf("-country-db: %s is of type %q and has no country.iso_code: give a "+
+			"database of countries, such as GeoLite2-Country", path, db.Metadata.DatabaseType), c.Close())
 	}
 	return c, nil
 }

@@ -85,8 +85,8 @@
 //   - sub1 … sub5: characters that are not printable are dropped, then the first 64
 //     count. If a name is repeated, its first value counts. nr=qr counts at any place.
 //   - Names of parameters are compared after one decoding, and as the loosest server
-//     reads them: catalog.ServerName. Only the token parameter matches in any case. A name
-//     with an invalid escape and empty parts of a query (&&) are not forwarded.
+//     reads them: catalog.ServerName. Only the token parameter matches in any case. Empty
+//     parts of a query (&&) are not forwarded.
 //   - A referrer that is an IP address is not kept, even if it is a server's.
 //   - A browser that prefetches or prerenders an active link gets 503, no-store, no token
 //     and no click, so that it asks again when its user clicks: see prefetch.go.

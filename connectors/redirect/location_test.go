@@ -160,14 +160,16 @@ func TestForwardedAsServersRead(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		"nim_ct[]", "nim_ct[0]", "nim_c%74%5Ba%5D", "[nim_ct]", "nim.ct", "nim%20ct", "nim+ct", "nim[ct", "NIM.CT", "+nim_ct",
-		"%0anim_ct", "nim_ct%00x", "%u006eim_ct", "nim_ct%zz", "x;nim_ct[]", // the token
+		"nim_ct[]", "nim_ct[0]", "nim_c%74%5Ba%5D", "[nim_ct]", "nim.ct", "nim%20ct", "nim+ct", "nim[ct", "NIM.CT",
+		"+nim_ct", "%0anim_ct", "nim_ct%00x", "%u006eim_ct", "%6eim_ct%00%zz",
+		"%U006eim_ct", "x;nim_ct[]", // the token
 		"ref", "ref[]", "ref[a]", "+ref", "ref%00", "list", "list[]", "f", "f[size]", "a_b", "a b", // the destination's
 	} {
 		f("x=1&"+name+"=9&y=2", "x=1&y=2")
 	}
 	for _, query := range []string{"nim_ct2=1", "nim-ct=1", "nim_ct_x=1", "xnim_ct=1", "x[nim_ct]=1", "f[color]=1",
-		"list[1]=1", "REF=1", "ref2=1", "a=%zz", "a=nim_ct[]"} {
+		"list[1]=1", "REF=1", "ref2=1", "a=%zz", "%zz=1", "nim_ct%zz=1",
+		"a=nim_ct[]", "%u00=1", "%=1"} {
 		f(query, query)
 	}
 }

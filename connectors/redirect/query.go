@@ -2,6 +2,7 @@ package redirect
 
 import (
 	"net/url"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -54,19 +55,45 @@ func subIndex(name string) (int, bool) {
 // unescapeOnce decodes text of a query once. Text with an invalid escape is returned
 // unchanged.
 func unescapeOnce(s string) string {
-	decoded, _ := decodeOnce(s)
-	return decoded
-}
-
-// decodeOnce is unescapeOnce, and reports whether all escapes are valid.
-func decodeOnce(s string) (decoded string, ok bool) {
 	if !strings.ContainsAny(s, "%+") {
-		return s, true
+		return s
 	}
 	if decoded, err := url.QueryUnescape(s); err == nil {
-		return decoded, true
+		return decoded
 	}
-	return s, false
+	return s
+}
+
+// unescapeLoosely decodes what it can, as PHP does, and %u006e, as ASP does.
+func unescapeLoosely(s string) string {
+	if decoded := unescapeOnce(s); decoded != s || !strings.Contains(s, "%") {
+		return decoded
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		digits, size := "", 1
+		switch rest := s[i:]; {
+		case len(rest) >= len("%u006e") && (rest[:2] == "%u" || rest[:2] == "%U"):
+			digits, size = rest[2:6], 6
+		case len(rest) >= len("%6e") && rest[0] == '%':
+			digits, size = rest[1:3], 3
+		}
+		code, err := strconv.ParseUint(digits, 16, 16)
+		switch {
+		case err == nil && size == 6:
+			b.WriteRune(rune(code))
+		case err == nil:
+			b.WriteByte(byte(code))
+		case s[i] == '+':
+			b.WriteByte(' ')
+			size = 1
+		default:
+			b.WriteByte(s[i])
+			size = 1
+		}
+		i += size
+	}
+	return b.String()
 }
 
 // printablePrefix drops what is not printable (including bytes that are not UTF-8) and
@@ -99,9 +126,9 @@ func printablePrefix(s string, limit int) string {
 //
 // Servers do not agree on where a parameter begins and what it is called, which could
 // smuggle a token in or replace a parameter of the destination. So the text after each
-// semicolon is checked as a name too, names are compared as the loosest server reads them
-// (catalog.ServerName), and a name with an invalid escape is not forwarded. One forbidden
-// name drops the whole parameter.
+// semicolon is checked as a name too, and names are compared as the loosest server reads
+// them (unescapeLoosely, catalog.ServerName). One forbidden name drops the whole
+// parameter.
 func forwardedQuery(query, destination, tokenParameter string) string {
 	// A client may send a fragment. Forwarded, it would hide the token behind it.
 	query, _, _ = strings.Cut(query, "#")
@@ -132,8 +159,8 @@ func forwardedQuery(query, destination, tokenParameter string) string {
 func hasForbiddenName(part, tokenParameter string, taken *takenNames) bool {
 	for piece := range strings.SplitSeq(part, ";") {
 		escaped, _, _ := strings.Cut(piece, "=")
-		name, ok := decodeOnce(escaped)
-		if _, sub := subIndex(name); !ok || sub || name == triggerParameter {
+		name := unescapeLoosely(escaped)
+		if _, sub := subIndex(name); sub || name == triggerParameter {
 			return true
 		}
 		if catalog.ReadsAs(name, tokenParameter) || taken.has(name) {

@@ -189,10 +189,11 @@ func TestCountry(t *testing.T) {
 		t.Errorf("a missing file: %v", err)
 	}
 	other := filepath.Join(t.TempDir(), "asn.mmdb")
-	if err := os.WriteFile(other, bytes.ReplaceAll(countryDB(), []byte("iso_code"), []byte("asn_code")), 0o600); err != nil {
+	networks := bytes.ReplaceAll(countryDB(), []byte("iso_code"), []byte("asn_code"))
+	if err := os.WriteFile(other, networks, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenCountries(other); err == nil || !strings.Contains(err.Error(), `of type "Test" and has no country`) {
+	if _, err := OpenCountries(other); err == nil || !strings.Contains(err.Error(), `of type "Test" and has no`) {
 		t.Errorf("a database without countries: %v", err)
 	}
 	if got := (*Countries)(nil).Of(netip.MustParseAddr("200.1.2.3")); got != "" {

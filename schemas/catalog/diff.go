@@ -196,8 +196,8 @@ func findSameSlugs(w *Workspace) (errs []error) {
 		}
 		at := place{l.Domain, foldSlug(l.Slug)}
 		if other, known := first[at]; known {
-			errs = append(errs, fmt.Errorf("workspace %s: links %s/%s and %s/%s differ in case alone, and the domain's "+
-				"slug_case is ignore: archive one of them", w.ID, l.Domain, other, l.Domain, l.Slug))
+			errs = append(errs, fmt.Errorf("workspace %s: links %s/%s and %s/%s differ in case alone, and the "+
+				"domain's slug_case is ignore: archive one of them", w.ID, l.Domain, other, l.Domain, l.Slug))
 			continue
 		}
 		first[at] = l.Slug

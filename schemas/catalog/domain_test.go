@@ -214,7 +214,8 @@ func TestLoopsOfLongChains(t *testing.T) {
 func TestZonesOfMachines(t *testing.T) {
 	for _, name := range []string{"right/Europe/Berlin", "posix/Europe/Berlin", "localtime", "posixrules", "Factory"} {
 		w := Workspace{ID: "acme", Name: "Acme", Plan: PlanProfessional, Timezone: name}
-		if _, err := New([]Workspace{w}); err == nil || !strings.Contains(err.Error(), "IANA name such as Europe/Berlin") {
+		_, err := New([]Workspace{w})
+		if err == nil || !strings.Contains(err.Error(), "IANA name such as Europe/Berlin") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

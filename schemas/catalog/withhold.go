@@ -192,8 +192,8 @@ func namesSignature(name string) bool {
 // weekly digest, a Mac, a check.
 func namesDigest(name string) bool {
 	return hasWord(name, func(w string) bool {
-		return strings.HasSuffix(w, "digest") || slices.Contains([]string{"mac", "md5", "sha", "sha1", "sha224", "sha256",
-			"sha384", "sha512", "crc", "crc32", "chk", "seal"}, w)
+		return strings.HasSuffix(w, "digest") || slices.Contains([]string{"mac", "md5", "sha", "sha1", "sha224",
+			"sha256", "sha384", "sha512", "crc", "crc32", "chk", "seal"}, w)
 	})
 }
 

@@ -77,8 +77,9 @@ func TestIDsOfSpreadsheets(t *testing.T) {
 			t.Errorf("%s is the same number as %q, want %q", id, got, want)
 		}
 	}
-	for id, want := range map[string][2]bool{"1.23E+11": {true, false}, "1E+12": {true, false}, "1,2e+05": {true, false},
-		"1E12": {}, "123456789012345000": {false, true}, "123456789012345": {}, "123456789012345001": {}} {
+	for id, want := range map[string][2]bool{"1.23E+11": {true, false}, "1E+12": {true, false},
+		"1,2e+05": {true, false},
+		"1E12":    {}, "123456789012345000": {false, true}, "123456789012345": {}, "123456789012345001": {}} {
 		if got := [2]bool{shortenedID.MatchString(id), roundedID.MatchString(id)}; got != want {
 			t.Errorf("%s: shortened, rounded: %v, want %v", id, got, want)
 		}

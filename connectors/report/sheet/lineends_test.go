@@ -53,8 +53,8 @@ func TestUnclosedQuotes(t *testing.T) {
 	check("order_id,note\n1,x\n2,"+strings.Repeat("x", maxLine), "x.csv:3:1: a line of more than 1024 KiB")
 	check("order_id,note\n1,\""+strings.Repeat("\r", maxQuoted-10)+"\"\n", "1 –")
 	check("order_id,note\n1,x\n2,\"x\"x\n3,\"", `x.csv:3:5: extraneous or missing " in quoted-field`)
-	check("order_id,note\n1,x\n2,x\"x\n", `x.csv:3:4: bare " in non-quoted-field: a cell with quotes stands in quotes, `+
-		`and ="0001" is written as 0001`)
+	check("order_id,note\n1,x\n2,x\"x\n", `x.csv:3:4: bare " in non-quoted-field: a cell with quotes stands in `+
+		`quotes, and ="0001" is written as 0001`)
 
 	// No more of the list is read than the bound.
 	read := &countingReader{from: strings.NewReader("order_id,note\n1,\"" + strings.Repeat("x", 1<<24))}
