@@ -9,33 +9,50 @@ import (
 
 	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/schemas/ledger"
+	"golang.org/x/text/unicode/norm"
 )
 
 // keysOf are the ids that a claim may name, the likeliest first: as it is written, and
 // where that looks like a cell of a CSV of ours in which a formula is escaped, as it was
-// before.
-// In an export that escapes formulas it is the other way round.
+// before. In an export that escapes formulas it is the other way round. Then the same
+// texts in the other forms of Unicode, which look the same: some systems write é as one
+// character, others as two.
 func keysOf(id string, exported bool) []string {
-	before := ledger.UnescapeFormula(id)
-	switch {
-	case before == id:
-		return []string{id}
-	case exported:
-		return []string{before, id}
+	keys := []string{id, ledger.UnescapeFormula(id)}
+	if exported {
+		slices.Reverse(keys)
 	}
-	return []string{id, before}
+	for _, form := range []norm.Form{norm.NFC, norm.NFD} {
+		keys = append(keys, form.String(keys[0]), form.String(keys[1]))
+	}
+	var each []string
+	for _, key := range keys {
+		if !slices.Contains(each, key) {
+			each = append(each, key)
+		}
+	}
+	return each
+}
+
+// isKnown reports whether anything is known of a key.
+func (ev *evidence) isKnown(key string) bool {
+	_, refused := ev.refused[key]
+	return refused || len(ev.judged[key])+len(ev.waiting[key]) > 0
+}
+
+// knows reports whether anything is known of what an id may name.
+func (ev *evidence) knows(id string, exported bool) bool {
+	return slices.ContainsFunc(keysOf(id, exported), ev.isKnown)
 }
 
 // chooseKey is the id that a claim is answered by: the first that anything is known of.
-// second is the other, if that is known, too.
+// second is another, if that is known, too.
 func (ev *evidence) chooseKey(id string, exported bool) (key, second string) {
-	known := slices.DeleteFunc(keysOf(id, exported), func(key string) bool {
-		_, refused := ev.refused[key]
-		return !refused && len(ev.judged[key])+len(ev.waiting[key]) == 0
-	})
+	keys := keysOf(id, exported)
+	known := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return !ev.isKnown(key) })
 	switch len(known) {
 	case 0:
-		return keysOf(id, exported)[0], ""
+		return keys[0], ""
 	case 1:
 		return known[0], ""
 	}
@@ -48,8 +65,12 @@ func (d *Dispute) warnOfSecond(f *Finding, second string, ev *evidence) {
 	if second == "" {
 		return
 	}
+	like := "which a CSV of ours writes in the same way"
+	if norm.NFC.String(second) == norm.NFC.String(f.key) {
+		like = "which looks the same and has other characters"
+	}
 	if d.partner == "" || slices.ContainsFunc(ev.judged[second], func(e *report.Event) bool { return !d.hides(e) }) {
-		f.Words += fmt.Sprintf("; there is also %s, which a CSV of ours writes in the same way", second)
+		f.Words += fmt.Sprintf("; there is also %s, %s", second, like)
 	}
 }
 
