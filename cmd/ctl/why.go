@@ -70,6 +70,13 @@ func (c *call) printAnswer(a *report.Answer) {
 		}
 		c.say("%s: never received in workspace %s: neither accepted nor refused under this id",
 			replaceControls(subject), a.Workspace)
+		for _, q := range a.Similar {
+			ask := "ask without -order"
+			if q.Column == report.ByOrderID {
+				ask = "ask with -order"
+			}
+			c.printField("but", "there is %s: %s", q.Words(), ask)
+		}
 		return
 	}
 	for _, e := range a.Records {

@@ -163,7 +163,7 @@ func (b *batch) checkWhole() *refusal {
 // that each can be found. Without one the list has the refusal alone.
 func (b *batch) refuseAll(ref *refusal) (list []refused) {
 	for i := range b.items {
-		if d := &b.items[i]; d.eventID() != "" {
+		if d := &b.items[i]; d.recordedID(fieldEventID) != "" {
 			list = append(list, refused{ref, d})
 		}
 	}

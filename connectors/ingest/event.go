@@ -82,6 +82,12 @@ func (f field) jsonKind() jsontext.Kind {
 	return '"'
 }
 
+// isID reports whether the field names an event or an order, by which its refusal is
+// looked for.
+func (f field) isID() bool {
+	return f == fieldEventID || f == fieldOrderID || f == fieldParentEventID
+}
+
 // A draft is an event as it was sent. Its fields are not checked yet.
 type draft struct {
 	alone      bool                      // not in a batch: it may have the member dry_run
@@ -89,7 +95,7 @@ type draft struct {
 	fault      *fault                    // it is not strict JSON; the rest is what could be read
 	object     bool                      // the value was a JSON object
 	kinds      [fieldCount]jsontext.Kind // of the values; 0: absent, or null where it may be absent
-	texts      [fieldCount]string        // of strings; of a number, its literal
+	texts      [fieldCount]string        // of strings; of a quantity, and an id that is a number, the literal
 	pairs      map[string]string         // metadata
 	notString  jsontext.Kind             // of the first value in metadata that was no string; 0: none
 	unknown    string                    // name of the first member that is no field
@@ -108,6 +114,16 @@ func (d *draft) textOf(f field) string {
 		return ""
 	}
 	return d.texts[f]
+}
+
+// recordedID returns an id as its refusal is found by it: also one that was sent as a
+// number, and without the blanks at its ends, for which it may have been refused and
+// which nobody sees who looks for it. d may be nil.
+func (d *draft) recordedID(f field) string {
+	if d == nil || d.kinds[f] != '"' && d.kinds[f] != '0' {
+		return ""
+	}
+	return strings.TrimSpace(truncateText(strings.TrimSpace(d.texts[f])))
 }
 
 // parseEvent reads a body that is one event.
@@ -157,7 +173,7 @@ func (d *draft) readFrom(dec *jsontext.Decoder) error {
 			return dec.SkipValue() // the same as absent
 		}
 		d.kinds[f] = kind
-		if kind != f.jsonKind() {
+		if kind != f.jsonKind() && (kind != '0' || !f.isID()) {
 			return dec.SkipValue()
 		}
 		if f == fieldMetadata {

@@ -188,7 +188,7 @@ func checkLexical(text []byte) error {
 	return readEnd(dec)
 }
 
-// readReadable reads the texts of an event that is not strict JSON, as far as they can
+// readReadable reads the texts and ids of an event that is not strict JSON, as far as they can
 // be read, for the record of its refusal. Of a name that repeats it reads the first.
 func (d *draft) readReadable(text []byte) {
 	dec := newLenientDecoder(text)
@@ -202,6 +202,9 @@ func (d *draft) readReadable(text []byte) {
 			d.dryRun = dryRun(value.Kind())
 		}
 		f, ok := fieldOf(name)
+		if err == nil && ok && d.kinds[f] == 0 && value.Kind() == '0' && f.isID() {
+			d.kinds[f], d.texts[f] = '0', string(value)
+		}
 		if err != nil || !ok || d.kinds[f] != 0 || value.Kind() != '"' {
 			return err
 		}

@@ -368,7 +368,7 @@ func TestBatch(t *testing.T) {
 	wantRows := []row{
 		{"e-1", r.token, "bad_amount", "amount", 422},
 		{"e-2", r.token, "unknown_field", "colour", 400},
-		{"", r.token, "invalid_field", "event_id", 422},
+		{"7", r.token, "invalid_field", "event_id", 422},
 		{"", "", "invalid_field", "", 422},
 		{"e-6", "0ujtsYcgvSTl8PAuAdqWYSMnLOv", "token_invalid", "click_token", 422},
 	}
@@ -637,6 +637,11 @@ func TestRejections(t *testing.T) {
 	r.do(call{path: batchTo("acme"), body: `{"events":7}`})
 	r.do(call{path: batchTo("acme"), body: `{"events":[` + r.event() + `,` + r.event("event_id", "7") + `],"x":1}`})
 	r.do(call{body: r.event("type", `"`+long+`"`, "order_id", `"`+long+`"`, "parent_event_id", `"p"`)})
+	// found by what is seen of their ids
+	r.do(call{body: r.event("event_id", `" e-3\u00a0"`, "order_id", `5432109876543`)})
+	r.do(call{body: r.event("event_id", `1003`, "order_id", `"1003 "`, "type", `"refund"`, "parent_event_id", `1002`)})
+	r.do(call{body: `{"event_id":1004,"name":"a","name":"b","order_id":1005}`})
+	r.do(call{path: batchTo("acme"), body: `{"events":[{"event_id":1006,"order_id":[7]}]}`})
 	want := []event.Rejection{
 		{
 			WorkspaceID: "acme",
@@ -678,6 +683,15 @@ func TestRejections(t *testing.T) {
 			Field:       "x",
 		},
 		{
+			WorkspaceID: "acme",
+			EventID:     "7",
+			ClickToken:  r.token,
+			Type:        "sale",
+			Status:      400,
+			Code:        "unknown_field",
+			Field:       "x",
+		},
+		{
 			WorkspaceID:   "acme",
 			EventID:       "e-1",
 			ClickToken:    r.token,
@@ -688,6 +702,29 @@ func TestRejections(t *testing.T) {
 			Code:          "invalid_field",
 			Field:         "type",
 		},
+		{
+			WorkspaceID: "acme",
+			EventID:     "e-3",
+			ClickToken:  r.token,
+			Type:        "sale",
+			OrderID:     "5432109876543",
+			Status:      422,
+			Code:        "invalid_field",
+			Field:       "order_id",
+		},
+		{
+			WorkspaceID:   "acme",
+			EventID:       "1003",
+			ClickToken:    r.token,
+			Type:          "refund",
+			OrderID:       "1003",
+			ParentEventID: "1002",
+			Status:        422,
+			Code:          "invalid_field",
+			Field:         "event_id",
+		},
+		{WorkspaceID: "acme", EventID: "1004", OrderID: "1005", Status: 400, Code: "malformed_json", Field: "name"},
+		{WorkspaceID: "acme", EventID: "1006", Status: 422, Code: "invalid_field", Field: "event_id"},
 	}
 	got := r.rejections()
 	for i := range got {

@@ -35,7 +35,7 @@ func (h *Handler) produceRejections(rq *request, list ...refused) {
 		value, err := h.codec.AppendRejection(nil, &event.Rejection{
 			WorkspaceID: rq.workspace,
 			WebhookID:   rq.verified.WebhookID,
-			EventID:     truncateText(r.event.textOf(fieldEventID)),
+			EventID:     r.event.recordedID(fieldEventID),
 			ClickToken:  truncateText(r.event.textOf(fieldClickToken)),
 			ReceivedAt:  event.MillisOf(now),
 			Status:      int32(statusOf(r.code)),
@@ -46,8 +46,8 @@ func (h *Handler) produceRejections(rq *request, list ...refused) {
 			KeyID:       rq.verified.KeyID,
 
 			Type:          truncateText(r.event.textOf(fieldType)),
-			OrderID:       truncateText(r.event.textOf(fieldOrderID)),
-			ParentEventID: truncateText(r.event.textOf(fieldParentEventID)),
+			OrderID:       r.event.recordedID(fieldOrderID),
+			ParentEventID: r.event.recordedID(fieldParentEventID),
 		})
 		if err != nil {
 			h.finishRejection(err)

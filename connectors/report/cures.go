@@ -20,8 +20,7 @@ func (n *Negative) Subject() string {
 
 // Kind is the type of a negative; a refused one may have any.
 func (n *Negative) Kind() string {
-	switch event.Type(n.Type) {
-	case event.Refund, event.Cancellation, event.Reversal:
+	if isNegativeType(n.Type) {
 		return n.Type
 	}
 	return "event of type " + strconv.Quote(n.Type)

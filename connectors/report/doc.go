@@ -34,7 +34,8 @@
 //
 // Reader.Why collects every record with an event id or an order id: where it is in the
 // log, its verdict or what it waits for, the click as it was frozen, the chain from the
-// root down with the standing amount of each event, and what a conflict differs in.
+// root down with the standing amount of each event, and what a conflict differs in. If it
+// knows nothing it says what there is under a similar id.
 // Words for people are in words.go.
 //
 // Reader.Negatives finds the negatives that were received and take nothing back. They

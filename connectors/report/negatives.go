@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -246,6 +247,10 @@ ORDER BY received_at, event_partition, event_offset`+limitByKey, args)
 	return nil
 }
 
+func isNegativeType(kind string) bool {
+	return slices.Contains(event.Types(), event.Type(kind)) && !event.Type(kind).Positive()
+}
+
 // notNil makes an empty array of no keys, for a parameter.
 func notNil(keys []string) []string { return append([]string{}, keys...) }
 
@@ -303,7 +308,8 @@ func valueOf(e *Event, column string) string {
 }
 
 // dropMended drops what has effect after all, under the same id: it was sent again, or
-// is a refused repetition of what was accepted.
+// is a refused repetition of what was accepted. What was refused for a type that does not
+// exist may have been meant as a sale.
 func (s *negativeSearch) dropMended(ctx context.Context) error {
 	accepted := map[string][]*Event{} // by event id
 	var ids []string
@@ -318,17 +324,18 @@ func (s *negativeSearch) dropMended(ctx context.Context) error {
 	effective := map[string][]*Event{} // by event id
 	err := inChunks(ids, func(ids []string) error {
 		rows, err := s.reader.readOutcomes(ctx, s.workspace, `event_id IN {ids:Array(String)}
-	AND `+negativeTypes+`
 	AND effect != 0
 ORDER BY event_partition, event_offset
-LIMIT 20 BY event_id`, clickhouse.Named("ids", ids))
+LIMIT 20 BY event_id, type`, clickhouse.Named("ids", ids))
 		for _, e := range rows {
 			effective[e.EventID] = append(effective[e.EventID], e)
 		}
 		return err
 	})
 	s.found = slices.DeleteFunc(s.found, func(n *Negative) bool {
-		isSame := func(e *Event) bool { return s.isOfSame(n.Event, e) }
+		isSame := func(e *Event) bool {
+			return (!e.isPositive() || !isNegativeType(n.Type)) && s.isOfSame(n.Event, e)
+		}
 		switch {
 		case n.Verdict == string(event.Conflict):
 			return false
@@ -423,8 +430,12 @@ const refusalColumns = `event_id, click_token, type, order_id, parent_event_id, 
 	detail`
 
 // IsNegative reports whether a refused event would have been one that takes something
-// back, as far as its type could be read. A type that does not exist is taken for one.
-func (r *Refusal) IsNegative() bool { return r.Type != "" && !event.Type(r.Type).Positive() }
+// back, as far as its type could be read. A type that does not exist is taken for one,
+// but for Sale and LEAD.
+func (r *Refusal) IsNegative() bool {
+	kind := strings.ToLower(strings.TrimSpace(r.Type))
+	return kind != "" && !event.Type(kind).Positive()
+}
 
 // verdictRefused stands in for the verdict of what was never accepted.
 const verdictRefused = "refused"
@@ -442,7 +453,7 @@ func (r *Refusal) event() *Event {
 }
 
 // Refusals returns the newest refusals of each key of a column, at most so many, the
-// newest first.
+// newest first. A key that is longer than an id can be finds what was recorded of it.
 func (r *Reader) Refusals(ctx context.Context, workspace string, column KeyColumn, keys []string, each int) (
 	found []Refusal, err error) {
 	if len(keys) == 0 {
@@ -454,7 +465,7 @@ FROM rejections
 WHERE workspace_id = {w:String} AND `+string(column)+` IN {keys:Array(String)}
 ORDER BY received_at DESC, src_offset DESC
 LIMIT {each:UInt32} BY `+string(column),
-		clickhouse.Named("w", workspace), clickhouse.Named("keys", keys), clickhouse.Named("each", each))
+		clickhouse.Named("w", workspace), clickhouse.Named("keys", recordedIDs(keys)), clickhouse.Named("each", each))
 	if err != nil {
 		return nil, fmt.Errorf("reading rejections: %w", err)
 	}
@@ -473,7 +484,7 @@ FROM
 		SELECT `+refusalColumns+`
 		FROM rejections
 		WHERE workspace_id = {w:String}
-			AND type NOT IN ('', 'lead', 'sale')
+			AND lower(trimBoth(type)) NOT IN ('', 'lead', 'sale')
 			AND `+byKeys+`
 		ORDER BY received_at DESC, src_offset DESC
 		LIMIT 1 BY event_id, click_token, type, order_id, parent_event_id

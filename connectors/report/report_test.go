@@ -71,6 +71,9 @@ func TestAnswers(t *testing.T) {
 func writeAnswer(out *strings.Builder, a *report.Answer) {
 	fmt.Fprintf(out, "%s: %d events, %d refused, effect under %d tokens\n", a.Key, len(a.Records), len(a.Refused),
 		a.Tokens)
+	for _, q := range a.Similar {
+		fmt.Fprintf(out, "  there is %s\n", q.Words())
+	}
 	for _, count := range a.Counted {
 		fmt.Fprintf(out, "  order %q %s\n", count.OrderID, count.Words())
 	}

@@ -50,6 +50,19 @@ type waitEnd struct {
 	Overdue   bool   `ch:"overdue"` // see Wait
 }
 
+// Waits says what events without verdict wait for.
+func (r *Reader) Waits(ctx context.Context, workspace string, events []*Event) (map[*Event]*Wait, error) {
+	around, err := r.readSurroundings(ctx, workspace, events)
+	if err != nil {
+		return nil, err
+	}
+	waits := map[*Event]*Wait{}
+	for _, e := range events {
+		waits[e] = around.waitOf(e)
+	}
+	return waits, nil
+}
+
 // readSurroundings reads what is around the events that have no effect.
 func (r *Reader) readSurroundings(ctx context.Context, workspace string, events []*Event) (*surroundings, error) {
 	s := &surroundings{

@@ -36,6 +36,8 @@ type Answer struct {
 	Negatives     []*Negative
 	MoreNegatives bool         // there are, or may be, more negatives than these
 	Counted       []OrderCount // of the records' orders, those that count several times
+	// Similar is what may have been meant, if nothing is known about the key.
+	Similar []Question
 }
 
 // IsEmpty reports whether nothing is known about what was asked for.
@@ -83,7 +85,8 @@ func (r *Reader) Why(ctx context.Context, workspace string, column KeyColumn, ke
 			return err
 		})
 	}
-	if err := asking.Wait(); err != nil {
+	err := asking.Wait()
+	if err != nil {
 		return nil, err
 	}
 	events := mergeRecords(judged, received)
@@ -105,7 +108,13 @@ func (r *Reader) Why(ctx context.Context, workspace string, column KeyColumn, ke
 	for _, record := range answer.Records {
 		record.Named = namingOf(record.Event, sent[record.position()])
 	}
-	return answer, r.addWhatStandsAgainst(ctx, answer)
+	if err := r.addWhatStandsAgainst(ctx, answer); err != nil {
+		return nil, err
+	}
+	if answer.IsEmpty() {
+		answer.Similar, err = r.readSimilar(ctx, workspace, Question{column, key})
+	}
+	return answer, err
 }
 
 // explainRecords makes records of events.

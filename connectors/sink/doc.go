@@ -162,6 +162,9 @@
 //	partners_ledger_negatives_without_effect      refunds, cancellations and reversals that were
 //	                                              received and took nothing back, by the view of
 //	                                              that name
+//	partners_ledger_positives_in_conflict         leads and sales that came under the id of
+//	                                              another event, with other money (the flag
+//	                                              money_differs), and do not count
 //	partners_ledger_token_coverage_ratio          share of the last day's clicks, on links that
 //	                                              track, whose token was shown
 //	partners_ledger_joined_watermark_timestamp_seconds

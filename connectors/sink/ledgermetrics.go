@@ -34,6 +34,7 @@ type ledgerMetrics struct {
 	hasCounted             atomic.Bool
 	reusedOrders           prometheus.Gauge // orders
 	negativesWithoutEffect prometheus.Gauge // events
+	positivesInConflict    prometheus.Gauge // events
 
 	waitingEvents   prometheus.Gauge
 	reusedEventIDs  prometheus.Gauge
@@ -59,6 +60,8 @@ func newLedgerMetrics(reg prometheus.Registerer) *ledgerMetrics {
 			"Orders of which several sales stand: each counts more than once."),
 		negativesWithoutEffect: gauge("negatives_without_effect",
 			"Refunds, cancellations and reversals that were received and took nothing back."),
+		positivesInConflict: gauge("positives_in_conflict",
+			"Leads and sales that came under the id of another event, with other money: they do not count."),
 		tokenCoverage: gauge("token_coverage_ratio",
 			"Share of the clicks of the last day, on links that track, whose token was shown to the merchant; "+
 				"1 if there are none."),
@@ -79,7 +82,7 @@ func (m *ledgerMetrics) gaugesOfViews() []prometheus.Gauge {
 
 // gaugesOfCounts are all that countListed sets.
 func (m *ledgerMetrics) gaugesOfCounts() []prometheus.Gauge {
-	return []prometheus.Gauge{m.reusedOrders, m.negativesWithoutEffect}
+	return []prometheus.Gauge{m.reusedOrders, m.negativesWithoutEffect, m.positivesInConflict}
 }
 
 // Describe implements prometheus.Collector.
@@ -182,21 +185,29 @@ func (m *ledgerMetrics) compareEvents(ctx context.Context, wh *clickhouse.Conn) 
 	return nil
 }
 
-// countListed counts what the views order_reuse and negatives_without_effect list.
+// countListed counts what the views order_reuse and negatives_without_effect list, and
+// leads and sales with the flag money_differs.
 func (m *ledgerMetrics) countListed(ctx context.Context, wh *clickhouse.Conn) error {
 	var found []struct {
 		Orders    float64 `ch:"orders"`
 		Negatives float64 `ch:"negatives"`
+		Conflicts float64 `ch:"conflicts"`
 	}
 	err := wh.Select(ctx, &found, `
 		SELECT
 			(SELECT toFloat64(count()) FROM order_reuse) AS orders,
-			(SELECT toFloat64(count()) FROM negatives_without_effect) AS negatives`)
+			(SELECT toFloat64(count()) FROM negatives_without_effect) AS negatives,
+			(
+				SELECT toFloat64(count())
+				FROM outcomes
+				WHERE verdict = 'conflict' AND type IN ('lead', 'sale') AND has(flags, 'money_differs')
+			) AS conflicts`)
 	if err != nil {
-		return fmt.Errorf("reading order_reuse and negatives_without_effect: %w", err)
+		return fmt.Errorf("reading order_reuse, negatives_without_effect and conflicts: %w", err)
 	}
 	m.reusedOrders.Set(found[0].Orders)
 	m.negativesWithoutEffect.Set(found[0].Negatives)
+	m.positivesInConflict.Set(found[0].Conflicts)
 	m.hasCounted.Store(true)
 	return nil
 }

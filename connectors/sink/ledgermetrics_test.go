@@ -46,8 +46,8 @@ func TestLedgerMetrics(t *testing.T) {
 	if value("conservation_difference") != 0 || value("reused_event_ids") != 0 || value("token_coverage_ratio") != 1 {
 		t.Error("an empty ledger has metrics other than zero")
 	}
-	if value("reused_orders") != 0 || value("negatives_without_effect") != 0 {
-		t.Error("an empty ledger has reused orders, or negatives without effect")
+	if value("reused_orders") != 0 || value("negatives_without_effect") != 0 || value("positives_in_conflict") != 0 {
+		t.Error("an empty ledger has reused orders, negatives without effect, or conflicts")
 	}
 	r.exec("INSERT INTO outcomes (workspace_id, event_id, click_token, effect, event_partition, event_offset, " +
 		"src_partition, src_offset) SELECT 'acme', 'e', toString(number), 1, 0, number, 0, number FROM numbers(2)")
@@ -75,6 +75,12 @@ func TestLedgerMetrics(t *testing.T) {
 	}
 	if n := value("negatives_without_effect"); n != 2 {
 		t.Errorf("%v negatives have no effect", n)
+	}
+	r.exec("INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, type, flags, event_offset, " +
+		"src_offset) SELECT 'acme', '0', 't', 'conflict', ['sale', 'lead', 'sale', 'refund'][1 + number], " +
+		"if(number = 2, [], ['money_differs']), 20 + number, 20 + number FROM numbers(4)")
+	if n := value("positives_in_conflict"); n != 2 {
+		t.Errorf("%v leads and sales are conflicts that differ in money", n)
 	}
 	if c := value("token_coverage_ratio"); c != 0.5 {
 		t.Errorf("coverage %v", c)

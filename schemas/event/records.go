@@ -354,7 +354,7 @@ type Progress struct {
 type Rejection struct {
 	WorkspaceID string   // whose secret signed the request; the record's key
 	WebhookID   string   // header webhook-id
-	EventID     string   // as far as it could be read, truncated to 128 characters
+	EventID     string   // as far as it could be read, as the ids below
 	ClickToken  string   // as far as it could be read, truncated to 128 characters
 	ReceivedAt  Millis   // the gateway's clock
 	Status      int32    // HTTP status
@@ -363,11 +363,12 @@ type Rejection struct {
 	Detail      string   // for people, in the gateway's own words
 	BodySHA256  [32]byte // of the whole body
 	KeyID       string   // of the secret that signed the request
-	// The following are of the event, as far as they could be read.
+	// The following are of the event, as far as they could be read. Ids are without blanks
+	// at their ends, truncated to 128 characters; one that was sent as a number is its text.
 
 	Type          string
-	OrderID       string // truncated to 128 characters
-	ParentEventID string // truncated to 128 characters
+	OrderID       string
+	ParentEventID string
 	CustomerHash  []byte // as in Conversion
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/schemas/event"
@@ -31,6 +30,7 @@ const (
 	Duplicate     Verdict = "duplicate"                     // of an earlier line, or of another event
 	OtherPartner  Verdict = "attributed to another partner" // or to none
 	Waiting       Verdict = "waiting"                       // no verdict yet
+	Lost          Verdict = "lost"                          // its wait is over, and its row is missing
 	OutsideWindow Verdict = "outside the window"            // the event was too late after its click
 	Withheld      Verdict = "token withheld"                // the click is known, its token was not shown
 	Unattributed  Verdict = "not attributed"                // for another reason
@@ -127,12 +127,11 @@ type Total struct {
 type Dispute struct {
 	reader    *report.Reader
 	workspace string
-	partner   string                   // id; "": any
-	claimed   map[report.EventKey]int  // line of the first claim
-	totals    map[string]*Total        // by currency
-	graces    map[uint32]time.Duration // by partition
-	names     map[string]string        // of partners, by id; nil until they are read
-	hints     int                      // ids that were looked for as numbers
+	partner   string                  // id; "": any
+	claimed   map[report.EventKey]int // line of the first claim
+	totals    map[string]*Total       // by currency
+	names     map[string]string       // of partners, by id; nil until they are read
+	hints     int                     // ids that were looked for as numbers
 	warnings  Warnings
 }
 
@@ -154,7 +153,6 @@ func New(reader *report.Reader, workspace, partner string) *Dispute {
 		partner:   partner,
 		claimed:   map[report.EventKey]int{},
 		totals:    map[string]*Total{},
-		graces:    map[uint32]time.Duration{},
 	}
 }
 
@@ -173,31 +171,31 @@ func (d *Dispute) Answer(ctx context.Context, claims []Claim) ([]Finding, error)
 	if len(claims) > MaxBatch {
 		return nil, fmt.Errorf("%d claims at a time, at most %d", len(claims), MaxBatch)
 	}
-	var ids, orders []string
+	keys := map[report.KeyColumn][]string{}
 	for _, c := range claims {
-		if column, id := c.names(); column == report.ByEventID {
-			ids = append(ids, keysOf(id, c.Exported)...)
-		} else {
-			orders = append(orders, keysOf(id, c.Exported)...)
+		for _, n := range c.names() {
+			keys[n.column] = append(keys[n.column], keysOf(n.id, c.Exported)...)
 		}
 	}
-	byID, err := d.gatherEvidence(ctx, report.ByEventID, ids)
-	if err != nil {
-		return nil, err
-	}
-	byOrder, err := d.gatherEvidence(ctx, report.ByOrderID, orders)
-	if err != nil {
-		return nil, err
+	known := map[report.KeyColumn]*evidence{}
+	for _, column := range []report.KeyColumn{report.ByEventID, report.ByOrderID} {
+		ev, err := d.gatherEvidence(ctx, column, keys[column])
+		if err != nil {
+			return nil, err
+		}
+		known[column] = ev
 	}
 	findings := make([]Finding, len(claims))
 	for i, c := range claims {
-		column, id := c.names()
-		ev := byOrder
-		if column == report.ByEventID {
-			ev = byID
+		names := c.names()
+		by := slices.IndexFunc(names, func(n name) bool { return known[n.column].knows(n.id, c.Exported) })
+		n := names[max(by, 0)]
+		ev := known[n.column]
+		key, second := ev.chooseKey(n.id, c.Exported)
+		findings[i] = d.answerClaim(c, n.column, key, ev)
+		if by > 0 {
+			findings[i].Words += "; by its order, for its event_id is not known here"
 		}
-		key, second := ev.chooseKey(id, c.Exported)
-		findings[i] = d.answerClaim(c, column, key, ev)
 		d.warnOfSecond(&findings[i], second, ev)
 		d.addToTotals(&findings[i])
 	}
@@ -209,12 +207,22 @@ func (d *Dispute) Answer(ctx context.Context, claims []Claim) ([]Finding, error)
 	return findings, d.addNames(ctx, findings)
 }
 
-// names is the id by which a claim is answered.
-func (c *Claim) names() (column report.KeyColumn, id string) {
-	if c.EventID != "" { // it counts before the order if both are given
-		return report.ByEventID, c.EventID
+// name is an id by which a claim may be answered.
+type name struct {
+	column report.KeyColumn
+	id     string
+}
+
+// names are the ids of a claim. The first that is known counts: an event says more than
+// its order, but a list may have ids of events that are not the merchant's.
+func (c *Claim) names() (names []name) {
+	if c.EventID != "" {
+		names = append(names, name{report.ByEventID, c.EventID})
 	}
-	return report.ByOrderID, c.OrderID
+	if c.OrderID != "" {
+		names = append(names, name{report.ByOrderID, c.OrderID})
+	}
+	return names
 }
 
 // addNames adds the names that partners have now.
@@ -275,32 +283,17 @@ func (d *Dispute) answerClaim(c Claim, column report.KeyColumn, key string, ev *
 	f := Finding{Claim: c, claimant: d.partner, column: column, key: key}
 	judged := d.sortEvents(ev.judged[key])
 	waiting := ev.waiting[key]
-	refusal, refused := ev.refused[key]
 	d.addWarnings(&f, column, key, ev)
 	switch {
 	case len(judged.here) > 0:
-		d.answerAttributed(&f, judged.here, ev.children)
+		d.answerAttributed(&f, judged, ev.children)
 	case len(judged.elsewhere) > 0:
 		f.set(OtherPartner, judged.elsewhere[0].PartnerID, "")
 		if f.Partner == "" {
 			f.Words = "attributed to no partner"
 		}
-	case len(judged.negatives) > 0:
-		d.answerNegative(&f, judged.negatives[0])
-	case len(waiting) > 0:
-		d.answerWaiting(&f, waiting[0], ev.clicks[waiting[0].ClickToken])
-	case len(judged.unattributed) > 0:
-		d.answerUnattributed(&f, judged.unattributed[len(judged.unattributed)-1], ev.clicks)
-	case len(judged.copies) > 0:
-		d.answerCopy(&f, judged.copies[0])
-	case refused:
-		why := refusal.Words()
-		if d.partner != "" { // nobody knows whose it is, and the detail quotes what was sent
-			why = refusal.WordsForPartner()
-		}
-		f.set(Refused, "", " because "+why+", "+ledger.FormatTime(refusal.ReceivedAt))
 	default:
-		f.set(NeverReceived, "", "")
+		d.answerUncounted(&f, judged, ev)
 	}
 	f.Currency = cmp.Or(f.Currency, f.Claim.Currency)
 	for _, e := range slices.Concat(ev.judged[key], waiting) {
@@ -312,6 +305,46 @@ func (d *Dispute) answerClaim(c Claim, column report.KeyColumn, key string, ev *
 	return f
 }
 
+// answerUncounted answers a claim of which nothing is attributed. What became of its sale
+// decides, and only if there is none what should have taken something back: a refund of
+// the order names it, too.
+func (d *Dispute) answerUncounted(f *Finding, judged judgedEvents, ev *evidence) {
+	waiting := ev.waiting[f.key]
+	refusal, refused := ev.refused[f.key]
+	sale := slices.IndexFunc(waiting, isPositive)
+	positives := slices.DeleteFunc(slices.Clone(judged.unattributed), func(e *report.Event) bool { return !isPositive(e) })
+	switch {
+	case sale >= 0:
+		d.answerWaiting(f, waiting[sale], ev)
+	case len(positives) > 0:
+		d.answerUnattributed(f, positives[len(positives)-1], ev.clicks)
+	case refused && f.column == report.ByOrderID: // of a sale: the others are left out there
+		d.answerRefused(f, refusal)
+	case len(judged.negatives) > 0:
+		d.answerNegative(f, judged.negatives[0])
+	case len(waiting) > 0:
+		d.answerWaiting(f, waiting[0], ev)
+	case len(judged.unattributed) > 0:
+		d.answerUnattributed(f, judged.unattributed[len(judged.unattributed)-1], ev.clicks)
+	case len(judged.copies) > 0:
+		d.answerCopy(f, judged.copies[0])
+	case refused:
+		d.answerRefused(f, refusal)
+	default:
+		f.set(NeverReceived, "", "")
+	}
+}
+
+func isPositive(e *report.Event) bool { return event.Type(e.Type).Positive() }
+
+func (d *Dispute) answerRefused(f *Finding, refusal report.Refusal) {
+	why := refusal.Words()
+	if d.partner != "" { // nobody knows whose it is, and the detail quotes what was sent
+		why = refusal.WordsForPartner()
+	}
+	f.set(Refused, "", " because "+why+", "+ledger.FormatTime(refusal.ReceivedAt))
+}
+
 func (f *Finding) set(v Verdict, partner, details string) {
 	f.Verdict = v
 	f.Partner = partner
@@ -320,7 +353,8 @@ func (f *Finding) set(v Verdict, partner, details string) {
 
 // answerAttributed answers a claim of events that are attributed to the partner whose
 // list this is.
-func (d *Dispute) answerAttributed(f *Finding, here []*report.Event, children map[report.EventKey][]*report.Event) {
+func (d *Dispute) answerAttributed(f *Finding, judged judgedEvents, children map[report.EventKey][]*report.Event) {
+	here := judged.here
 	var unclaimed []*report.Event
 	for _, e := range here {
 		if _, before := d.claimed[e.Key()]; !before {
@@ -377,7 +411,7 @@ func (d *Dispute) answerAttributed(f *Finding, here []*report.Event, children ma
 	if left && len(against) > 0 {
 		f.Words += "; in part taken back by " + nameSeveral(against)
 	}
-	f.Words += d.countedWords(f.Counted)
+	f.Words += d.conflictWords(judged.copies) + d.countedWords(f.Counted)
 	if len(unclaimed) > 1 {
 		f.Words += fmt.Sprintf("; %d events", len(unclaimed))
 	}
@@ -396,14 +430,22 @@ func (d *Dispute) answerNegative(f *Finding, e *report.Event) {
 	f.set(Duplicate, e.PartnerID, fmt.Sprintf(" of %s: this %s of it is in what stands of it", e.ParentEventID, e.Type))
 }
 
-func (d *Dispute) answerWaiting(f *Finding, e *report.Event, click *report.Click) {
+func (d *Dispute) answerWaiting(f *Finding, e *report.Event, ev *evidence) {
 	partner := ""
-	if click != nil {
+	if click := ev.clicks[e.ClickToken]; click != nil {
 		partner = click.PartnerID
 	}
+	wait := ev.waits[e]
+	if wait.Overdue {
+		f.set(Lost, partner, ": its wait is over, and its row is missing")
+		return
+	}
 	until := " until its grace ends"
-	if grace := d.graces[e.Partition]; grace > 0 {
-		until = " until " + ledger.FormatTime(e.ReceivedAt.Add(grace))
+	if wait.Until != nil {
+		until = " until " + ledger.FormatTime(*wait.Until)
+	}
+	if wait.Withheld {
+		until += ", in vain: its token was withheld because " + report.TokenWords(wait.TokenReason)
 	}
 	f.set(Waiting, partner, until)
 }

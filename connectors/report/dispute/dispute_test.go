@@ -86,6 +86,29 @@ func TestIDsOfSpreadsheets(t *testing.T) {
 	}
 }
 
+// é is one character, or e and an accent: an id is looked for in both forms, as it is
+// written first.
+func TestFormsOfUnicode(t *testing.T) {
+	const one, two = "caf\u00e9", "cafe\u0301"
+	for id, want := range map[string][]string{
+		"1001": {"1001"},
+		one:    {one, two},
+		two:    {two, one},
+		"'=é":  {"'=é", "=é", "'=e\u0301", "=e\u0301"},
+	} {
+		if got := keysOf(id, false); !slices.Equal(got, want) {
+			t.Errorf("%+q may be %+q, want %+q", id, got, want)
+		}
+	}
+	ev := &evidence{judged: map[string][]*report.Event{one: {{}}, two: {{}}}}
+	key, second := ev.chooseKey(two, false)
+	f := Finding{key: key}
+	(&Dispute{}).warnOfSecond(&f, second, ev)
+	if key != two || f.Words != "; there is also "+one+", which looks the same and has other characters" {
+		t.Errorf("%+q is answered as %+q: %q", two, key, f.Words)
+	}
+}
+
 func batch(t *testing.T, conn *clickhouse.Conn, workspace, id string) {
 	t.Helper()
 	const sales = 3 * MaxBatch

@@ -11,6 +11,10 @@
 //   - A CSV of ours is a list, too: an id is looked for as it is written, and without the
 //     ' that escapes a formula; in a whole export of version 2 without it first, unless
 //     one of its texts shows that it is -raw. Where both are there, the answer says so.
+//     So is one in another form of Unicode, which looks the same. Of an order_id beside an
+//     event_id the first that is known answers.
+//   - Where nothing is attributed, what became of the order's sale answers, before what
+//     became of a refund of it.
 //   - What is confirmed of a claim is what stands, and is in an export, too: the sum of
 //     standing_change over its events and all that took back from them. What was taken
 //     back beyond what stood, and given back beyond what was taken, is said beside it.

@@ -19,6 +19,7 @@ var ErrTooMany = errors.New("too many events")
 type evidence struct {
 	judged   map[string][]*report.Event          // by event id or order id
 	waiting  map[string][]*report.Event          // by event id or order id
+	waits    map[*report.Event]*report.Wait      // of those of waiting that can decide a claim
 	refused  map[string]report.Refusal           // by event id or order id
 	clicks   map[string]*report.Click            // by token, of what waits or found no click
 	children map[report.EventKey][]*report.Event // by parent, of what is attributed
@@ -60,9 +61,9 @@ func (d *Dispute) gatherEvidence(ctx context.Context, column report.KeyColumn, k
 		key := column.Key(e)
 		ev.waiting[key] = append(ev.waiting[key], e)
 		tokens = append(tokens, e.ClickToken)
-		if err := d.readGrace(ctx, e.Partition); err != nil {
-			return nil, err
-		}
+	}
+	if ev.waits, err = d.reader.Waits(ctx, d.workspace, ev.decidingWaits()); err != nil {
+		return nil, err
 	}
 	if err := d.readClicks(ctx, tokens, ev); err != nil {
 		return nil, err
@@ -148,14 +149,15 @@ func checkNotTooMany(column report.KeyColumn, found []*report.Event) error {
 		ErrTooMany, report.MaxChain, column, column.Key(found[len(found)-1]))
 }
 
-// readGrace reads how long events of a partition may wait, once.
-func (d *Dispute) readGrace(ctx context.Context, partition uint32) error {
-	if _, ok := d.graces[partition]; ok {
-		return nil
+// decidingWaits are of each key the first event that waits, and the first sale or lead.
+func (ev *evidence) decidingWaits() (events []*report.Event) {
+	for _, waiting := range ev.waiting {
+		events = append(events, waiting[0])
+		if sale := slices.IndexFunc(waiting, isPositive); sale > 0 {
+			events = append(events, waiting[sale])
+		}
 	}
-	grace, err := d.reader.Grace(ctx, partition)
-	d.graces[partition] = grace
-	return err
+	return events
 }
 
 func (d *Dispute) readClicks(ctx context.Context, tokens []string, ev *evidence) error {

@@ -9,40 +9,59 @@ import (
 
 	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/schemas/ledger"
+	"golang.org/x/text/unicode/norm"
 )
 
 // keysOf are the ids that a claim may name, the likeliest first: as it is written, and
 // where that looks like a cell of a CSV of ours in which a formula is escaped, as it was
-// before. In an export that escapes formulas it is the other way round. The last of them
-// is what ="0001" means, by which programs keep a spreadsheet from dropping zeros.
-func keysOf(id string, exported bool) (keys []string) {
+// before. In an export that escapes formulas it is the other way round. Then what
+// ="0001" means, by which programs keep a spreadsheet from dropping zeros, and the same
+// texts in the other forms of Unicode, which look the same: some systems write é as one
+// character, others as two.
+func keysOf(id string, exported bool) []string {
 	before := ledger.UnescapeFormula(id)
-	switch {
-	case before == id:
-		keys = []string{id}
-	case exported:
-		keys = []string{before, id}
-	default:
-		keys = []string{id, before}
+	keys := []string{id, before}
+	if exported {
+		slices.Reverse(keys)
 	}
 	if text := textFormula.FindStringSubmatch(before); text != nil {
 		keys = append(keys, strings.ReplaceAll(text[1], `""`, `"`))
 	}
-	return keys
+	for _, form := range []norm.Form{norm.NFC, norm.NFD} {
+		for _, key := range slices.Clone(keys) {
+			keys = append(keys, form.String(key))
+		}
+	}
+	var each []string
+	for _, key := range keys {
+		if !slices.Contains(each, key) {
+			each = append(each, key)
+		}
+	}
+	return each
+}
+
+// isKnown reports whether anything is known of a key.
+func (ev *evidence) isKnown(key string) bool {
+	_, refused := ev.refused[key]
+	return refused || len(ev.judged[key])+len(ev.waiting[key]) > 0
+}
+
+// knows reports whether anything is known of what an id may name.
+func (ev *evidence) knows(id string, exported bool) bool {
+	return slices.ContainsFunc(keysOf(id, exported), ev.isKnown)
 }
 
 // chooseKey is the id that a claim is answered by: the first that anything is known of.
-// second is the next, if a CSV of ours writes both in the same way.
+// second is the next, if a CSV of ours writes both in the same way, or they look the same.
 func (ev *evidence) chooseKey(id string, exported bool) (key, second string) {
 	keys := keysOf(id, exported)
-	known := slices.DeleteFunc(slices.Clone(keys), func(key string) bool {
-		_, refused := ev.refused[key]
-		return !refused && len(ev.judged[key])+len(ev.waiting[key]) == 0
-	})
+	known := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return !ev.isKnown(key) })
+	looks := func(key string) string { return norm.NFC.String(ledger.UnescapeFormula(key)) }
 	switch {
 	case len(known) == 0:
 		return keys[0], ""
-	case len(known) == 1 || ledger.UnescapeFormula(known[0]) != ledger.UnescapeFormula(known[1]):
+	case len(known) == 1 || looks(known[0]) != looks(known[1]):
 		return known[0], ""
 	}
 	return known[0], known[1]
@@ -54,8 +73,12 @@ func (d *Dispute) warnOfSecond(f *Finding, second string, ev *evidence) {
 	if second == "" {
 		return
 	}
+	like := "which a CSV of ours writes in the same way"
+	if norm.NFC.String(second) == norm.NFC.String(f.key) {
+		like = "which looks the same and has other characters"
+	}
 	if d.partner == "" || slices.ContainsFunc(ev.judged[second], func(e *report.Event) bool { return !d.hides(e) }) {
-		f.Words += fmt.Sprintf("; there is also %s, which a CSV of ours writes in the same way", second)
+		f.Words += fmt.Sprintf("; there is also %s, %s", second, like)
 	}
 }
 

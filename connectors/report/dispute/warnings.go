@@ -2,6 +2,7 @@ package dispute
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/nimriz/partners/connectors/report"
 	"github.com/nimriz/partners/schemas/event"
@@ -84,4 +85,23 @@ func (d *Dispute) countedWords(c *report.OrderCount) string {
 		words += fmt.Sprintf("; %d of them not of this partner", others)
 	}
 	return words
+}
+
+// conflictWords names what came under the id of a sale with other money, and does not
+// count: such as an order that was raised. Negatives are listed elsewhere.
+func (d *Dispute) conflictWords(copies []*report.Event) string {
+	var others []string
+	for _, e := range copies {
+		if isPositive(e) && slices.Contains(e.Flags, event.FlagMoneyDiffers) && !d.hides(e) {
+			text := e.EventID + " as a " + e.Type
+			if m := e.Amount(); m != nil {
+				text += " of " + m.String()
+			}
+			others = append(others, text)
+		}
+	}
+	if len(others) == 0 {
+		return ""
+	}
+	return "; came again with other content, which does not count: " + nameSeveral(others)
 }

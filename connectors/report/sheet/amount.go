@@ -191,8 +191,11 @@ func (m *marks) decisions() (texts []string) {
 	return texts
 }
 
-// valueOf reads a number. digits are those of its currency; a currency of three is
-// written with as many.
+// unknownDigits are those of a currency of which nothing follows for its amounts.
+const unknownDigits int32 = -1
+
+// valueOf reads a number. digits are those of its currency; a currency of three, or of
+// none, is written with as many.
 func valueOf(text, number string, chosen, seen mark, digits int32) (value decimal.Decimal, problem string) {
 	found := readings(number)
 	if len(found) == 0 {
@@ -222,8 +225,13 @@ func valueOf(text, number string, chosen, seen mark, digits int32) (value decima
 		}
 		return pick(unknown)
 	}
-	if _, ok := found[point]; ok && digits == 3 {
-		return pick(point)
+	switch digits {
+	case 0: // 12,000 yen has no decimals
+		return pick(unknown)
+	case 3:
+		if _, ok := found[point]; ok {
+			return pick(point)
+		}
 	}
 	var both []string
 	for _, reading := range found {

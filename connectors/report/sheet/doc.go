@@ -19,7 +19,7 @@
 //     can be wrong only together with the list.
 //   - An amount is what its marks say by themselves: 10,00 and 1,010.00 need no other.
 //     1.010 is what the other amounts of the list say, which is an assumption, the
-//     Options, or a currency of three digits; else it is refused.
+//     Options, or a currency of three digits or of none; else it is refused.
 //   - An amount that was cut at its comma, as 1,10,00 without quotes, is refused where it
 //     can be told, and an assumption where it cannot.
 //   - A sign such as $ never overrules a currency that the line names, and is never

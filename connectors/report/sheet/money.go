@@ -73,6 +73,10 @@ func (l *List) lookAtLine(cells []string, line int, seen *marks) {
 		l.openDays = true
 		l.assume("days such as %s can be read in two ways: they are not compared", text)
 	}
+	if !l.has(Amount) {
+		l.lookForAmount(cells, line)
+		return
+	}
 	text, _ := l.cell(cells, Amount)
 	w, ok := splitAmount(text)
 	if !ok {
@@ -95,6 +99,23 @@ func (l *List) lookAtLine(cells []string, line int, seen *marks) {
 		}
 	}
 }
+
+// lookForAmount says, once, that a list without a column of amounts seems to have one
+// under another name.
+func (l *List) lookForAmount(cells []string, line int) {
+	for i, cell := range cells {
+		w, ok := splitAmount(cell)
+		if l.openAmount || !ok || l.isKnown(i) || len(readings(w.number)) == 0 ||
+			w.money == "" && !centsAtEnd.MatchString(w.number) {
+			continue
+		}
+		l.openAmount = true
+		l.assume("no column is amount, so ids alone are compared: name the column %q amount if it is, as %.50s in line %d "+
+			"seems", strings.TrimSpace(l.header[i]), strings.TrimSpace(cell), line)
+	}
+}
+
+var centsAtEnd = regexp.MustCompile(`[.,][0-9]{2}$`)
 
 var currencyCode = regexp.MustCompile(`^[A-Za-z]{3}$`)
 
@@ -141,8 +162,8 @@ func (l *List) readMoney(cells []string, row *Row) error {
 		return l.badCell(column, "%.50q is not an amount of %s, which -currency says", text, l.opts.Currency)
 	}
 	row.Currency = l.choose(candidates)
-	digits := int32(0)
-	if known, ok := currency.Lookup(row.Currency); ok && l.separator == ',' {
+	digits := unknownDigits
+	if known, ok := currency.Lookup(row.Currency); ok && (l.separator == ',' || known.Digits == 0) {
 		digits = known.Digits
 	}
 	if rest, certain := l.cutAmount(cells, row.Currency); certain {

@@ -104,9 +104,11 @@ type List struct {
 	csv       *csv.Reader    // at the next line
 	decimal   mark           // of the amounts; unknown: each says it by itself
 	assumed   []string
-	openDays  bool  // a day that can be read in two ways was seen
-	exported  bool  // our export wrote it, see Row.Exported
-	guarded   []int // columns in which our export escapes formulas
+	// openDays: a day that can be read in two ways was seen. openAmount: so was what may be
+	// an amount, in a list that has no column of that name.
+	openDays, openAmount bool
+	exported             bool  // our export wrote it, see Row.Exported
+	guarded              []int // columns in which our export escapes formulas
 }
 
 // Open reads a list to its end once, to see how it is written, and goes back to its

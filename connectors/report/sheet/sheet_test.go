@@ -88,6 +88,11 @@ func TestForms(t *testing.T) {
 	check("order_id,amount,quantity\n1,10.50,12\n2,10,12\n", "1 10.50 / 2 10")
 	check("order_id,amount,note,currency\n1,1000,12,JPY\n2,1000,00,JPY\n", "1 1000 JPY / 2 1000 JPY")
 	check("order_id,amount,currency\n1,$10.00,CAD\n2,10.00 kr,NOK\n", "1 10.00 CAD / 2 10.00 NOK")
+	check("Order ID,Qty,Grand total,Tax\n1,12,129.90,20.00\n2,1,10.00,1.00\n", "1 – / 2 –", `column "Order ID" is order_id`,
+		`no column is amount, so ids alone are compared: name the column "Grand total" amount if it is, as 129.90 in line 2 seems`)
+	check("order_id;Summe;note\n1;;x\n2;1.010,00 €;x\n", "1 – / 2 –", "cells are separated by ;",
+		`no column is amount, so ids alone are compared: name the column "Summe" amount if it is, as 1.010,00 € in line 3 seems`)
+	check("order_id,Qty,when,then\n1,12,29.11.2026,29.11.26\n", "1 –")
 	check("order_id,date\n1,29.11.2026\n2,29/11/2026\n3,2026-11-29 10:00\n4,05/06/2026\n5,2026-01-05T10:00:00Z\n",
 		"1 – / 2 – / 3 – / 4 – / 5 –", "days such as 05/06/2026 can be read in two ways: they are not compared")
 }
@@ -161,6 +166,13 @@ func TestAmbiguous(t *testing.T) {
 		`x.csv:2:3: amount: "10,00" is no number with a decimal point, as -decimal says`)
 	// our own export writes three digits of a dinar
 	check("order_id,amount,currency\n1,1.010,KWD\n", Options{}, "1 1.010 KWD")
+	check("order_id;amount;currency\n1;1.010;KWD\n", Options{}, `x.csv:2:3: amount: "1.010" is 1.010 or 1010, and the list `+
+		`does not say which: choose with -decimal point or -decimal comma`)
+	// a yen has no decimals
+	check("order_id;amount;currency\n1;12.000;JPY\n", Options{}, "1 12000 JPY")
+	check("order_id,amount\n1,\"¥12,000\"\n2,\"₩1,200\"\n", Options{}, "1 12000 JPY / 2 1200 KRW")
+	check("order_id,amount,currency\n1,\"12,000\",JPY\n2,2.50,USD\n", Options{}, "1 12000 JPY / 2 2.50 USD")
+	check("order_id,amount,currency\n1,\"12,000\",JPY\n", Options{Decimal: "comma"}, "1 12.000 JPY")
 	check("order_id;amount;currency\n1;10.00 $;EUR\n", Options{}, `x.csv:2:3: amount: "10.00 $" is not an amount of EUR`)
 	check("order_id,amount\n1,$1\n", Options{Currency: "CAD"}, "1 1 CAD")
 	check("order_id,amount\n1,$1\n", Options{Currency: "EUR"},

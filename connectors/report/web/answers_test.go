@@ -111,6 +111,14 @@ func TestWithoutEffect(t *testing.T) {
 		strings.Contains(body, "1001-") {
 		t.Error("another workspace learns of the order")
 	}
+	if _, _, body := r.get("acme", "/why?event_id=1002"); !strings.Contains(body, "never received") ||
+		!strings.Contains(body, `There is <a href="/why?order_id=1002">an order &#34;1002&#34;</a>.`) {
+		t.Error("who asks about an order as about an event does not learn that there is one")
+	}
+	if _, _, body := r.get("acme", "/v1/workspaces/acme/events?event_id=1002"); !strings.Contains(body,
+		`"similar":[{"column":"order_id","key":"1002"}]`) {
+		t.Errorf("the list of an unknown event does not say what there is: %s", body)
+	}
 	if code, _, body := r.get("acme", "/why?order_id=1001&event_id=e1"); code != 400 ||
 		!strings.Contains(body, "not beside event_id") {
 		t.Errorf("a page of both: %d", code)

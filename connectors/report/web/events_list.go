@@ -17,6 +17,8 @@ type eventsAnswer struct {
 	WithoutEffect     []negativeRow `json:"without_effect"`         // negatives, in the order of receipt
 	MoreWithoutEffect bool          `json:"more_without_effect,omitempty"`
 	Counted           []countedRow  `json:"counted,omitempty"` // orders that count several times
+	// Similar is what may have been meant, if nothing is known about the id.
+	Similar []report.Question `json:"similar,omitempty"`
 }
 
 // eventRow is an event with its verdict and why it has that.
@@ -141,6 +143,7 @@ func newEventsAnswer(asOf *time.Time, answer *report.Answer) *eventsAnswer {
 		MoreRefused:       answer.MoreRefused,
 		WithoutEffect:     []negativeRow{},
 		MoreWithoutEffect: answer.MoreNegatives,
+		Similar:           answer.Similar,
 	}
 	for _, n := range answer.Negatives {
 		a.WithoutEffect = append(a.WithoutEffect, newNegativeRow(n))
