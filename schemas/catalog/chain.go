@@ -3,7 +3,6 @@ package catalog
 import (
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 
 	"golang.org/x/text/unicode/norm"
@@ -115,44 +114,71 @@ func (m *placeMap) isPlace(domain, slug string) bool {
 	return known
 }
 
-// loopOf returns the places from p back to p, without p at the end; nil if p's destination
-// does not lead back to it.
-func (m *placeMap) loopOf(p place) (loop []place) {
-	for at := p; !slices.Contains(loop, at); {
-		loop = append(loop, at)
-		next, ok := m.next(at)
-		if !ok {
-			return nil
+// loopPosition is where a place is in a loop of destinations.
+type loopPosition struct {
+	loop []place // in the order of the redirects, shared by all of them
+	at   int
+}
+
+// findLoops returns the places whose destinations lead back to themselves. It follows each
+// destination once.
+func (m *placeMap) findLoops() map[place]loopPosition {
+	found, done := map[place]loopPosition{}, map[place]bool{}
+	for _, at := range m.order {
+		var path []place
+		index := map[place]int{}
+		for ok := true; ok && !done[at]; {
+			if first, seen := index[at]; seen {
+				loop := path[first:]
+				for i, p := range loop {
+					found[p] = loopPosition{loop, i}
+				}
+				break
+			}
+			index[at] = len(path)
+			path = append(path, at)
+			at, ok = m.next(at)
 		}
-		if next == p {
-			return loop
+		for _, p := range path {
+			done[p] = true
 		}
-		at = next
 	}
-	return nil // p leads into the loop of others
+	return found
+}
+
+// maxThrough is how many places of a loop an error names.
+const maxThrough = 8
+
+// through names the places between a place and itself.
+func (m *placeMap) through(pos loopPosition) string {
+	var names []string
+	for i := 1; i < len(pos.loop); i++ {
+		if i > maxThrough {
+			names = append(names, fmt.Sprintf("and %d more", len(pos.loop)-i))
+			break
+		}
+		names = append(names, m.describe(pos.loop[(pos.at+i)%len(pos.loop)]))
+	}
+	return strings.Join(names, ", ")
 }
 
 // checkLoops refuses destinations that lead back to themselves: each visit would make as
 // many clicks as the browser follows redirects.
 func checkLoops(workspaces []Workspace) []*Problem {
 	m := newPlaceMap(workspaces)
+	loops := m.findLoops()
 	var problems []*Problem
 	for _, p := range m.order {
-		loop := m.loopOf(p)
-		if loop == nil {
+		pos, inLoop := loops[p]
+		if !inLoop {
 			continue
 		}
 		info := m.places[p]
 		c := &checker{src: info.src}
-		if len(loop) == 1 {
+		if len(pos.loop) == 1 {
 			c.addProblem(info.at, "destination %q leads back to itself", info.destination)
 		} else {
-			var through []string
-			for _, q := range loop[1:] {
-				through = append(through, m.describe(q))
-			}
-			c.addProblem(info.at, "destination %q leads back to itself through %s", info.destination,
-				strings.Join(through, ", "))
+			c.addProblem(info.at, "destination %q leads back to itself through %s", info.destination, m.through(pos))
 		}
 		problems = append(problems, c.problems...)
 	}
