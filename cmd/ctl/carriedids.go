@@ -116,6 +116,10 @@ func (x *carriedID) checkMeaning(means event.ID, where string) error {
 	case means.Record == "" && where == builtInIDs:
 		return fmt.Errorf("%s, which is not in %s: their records cannot be read. If the daemons have a file of "+
 			"-schema-ids, give it to this command, too: -schema-ids FILE. See schemas/README.md", x, where)
+	case means.Record == "" && slices.ContainsFunc(event.DefaultIDs(), func(id event.ID) bool { return id.ID == x.id }):
+		return fmt.Errorf("%s, which is not in %s: it is a built-in id, which earlier releases cannot read with this "+
+			"file. Put it into the file by `ctl topics apply -schema-registry URL -schema-ids FILE`: see "+
+			"schemas/README.md", x, where)
 	case means.Record == "":
 		return fmt.Errorf("%s, which is not in %s: their records cannot be read. Put the id back into the file of "+
 			"-schema-ids, before the newer ones: see schemas/README.md", x, where)

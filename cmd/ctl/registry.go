@@ -128,7 +128,8 @@ func (r *registry) registerMissing(
 	}
 	count, err := writeIDs(file, ids, used)
 	if count > 0 {
-		lines = append(lines, fmt.Sprintf("wrote %d schema ids to %s: give this file to all daemons", count, file))
+		lines = append(lines, fmt.Sprintf("wrote %d schema ids to %s: give this file to all daemons, "+
+			"to the sinks first, then to the processors, the gateways and the redirectors", count, file))
 	}
 	return lines, err
 }
@@ -149,7 +150,7 @@ func writeIDs(file string, ids []event.ID, used bool) (count int, err error) {
 			return 0, fmt.Errorf("-schema-ids %s: %w", file, err)
 		}
 	}
-	all, err := mergeIDs(withBuiltIn(have), ids)
+	all, err := mergeIDs(event.WithBuiltIn(have), ids)
 	switch {
 	case err != nil && !isNew:
 		return 0, fmt.Errorf("-schema-ids %s: in the file %w", file, err)
@@ -171,23 +172,6 @@ func writeIDs(file string, ids []event.ID, used bool) (count int, err error) {
 		return 0, fmt.Errorf("-schema-ids: %w", err)
 	}
 	return len(all), nil
-}
-
-// withBuiltIn puts the built-in ids before those of a file that lacks some of them: before
-// there was a file, the daemons wrote with them. Where the file means other records by
-// them, its topics were empty when it was made, and it stays as it is.
-func withBuiltIn(have []event.ID) []event.ID {
-	var missing []event.ID
-	for _, id := range event.DefaultIDs() {
-		i := slices.IndexFunc(have, func(x event.ID) bool { return x.ID == id.ID })
-		switch {
-		case i < 0:
-			missing = append(missing, id)
-		case have[i] != id:
-			return have
-		}
-	}
-	return append(missing, have...)
 }
 
 // mergeIDs returns the ids of have that registered lacks, then registered. No id may

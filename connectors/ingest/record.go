@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/event"
 )
@@ -108,7 +109,7 @@ func (h *Handler) produceEvents(workspace, keyID string, list []validEvent) (rec
 		h.metrics.ackSeconds.Observe(h.now().Sub(start).Seconds())
 		h.watch.Clear(recordingEvents)
 	} else {
-		h.watch.Failed(recordingEvents, 0, err)
+		h.watch.Failed(recordingEvents, 0, kafka.NameRecreated(err))
 	}
 	acknowledged := 0
 	for i := range ok {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/outage"
 	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/event"
@@ -435,7 +436,7 @@ const shipping = "shipping clicks, which stay in the spool"
 func (s *Shipper) backOff(err error) {
 	s.pause = min(max(2*s.pause, minPause), s.maxPause)
 	s.pausedUntil = time.Now().Add(s.pause)
-	s.watch.Failed(shipping, s.pause, err)
+	s.watch.Failed(shipping, s.pause, kafka.NameRecreated(err))
 }
 
 // noteSuccess ends the back-off after Kafka has acknowledged something of h.

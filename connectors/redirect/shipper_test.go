@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -717,6 +718,36 @@ func TestLackingRightKeepsClicks(t *testing.T) {
 	if lines := refusedLines(t, cfg); len(lines) != 0 {
 		t.Errorf("%d refused records", len(lines))
 	}
+}
+
+// Into a topic that was recreated a running shipper sends nothing: it may be empty still,
+// and its records replaced by those of before. It says what to do, keeps the clicks, and
+// the next process sends them.
+func TestRecreatedTopic(t *testing.T) {
+	_, brokers := kafkatest.Cluster(t)
+	keys, cfg := testKeys(t, "acme"), testConfig(t)
+	log := new(safeBuffer)
+	l := startLoggedShipper(t, slog.New(slog.NewTextHandler(log, nil)), cfg, brokers,
+		kgo.MetadataMinAge(10*time.Millisecond), kgo.MetadataMaxAge(100*time.Millisecond))
+	mustAppend(t, l.spool, testRecord(t, keys, 1))
+	waitForClicks(t, brokers, 1)
+	adm := kadm.NewClient(kafkatest.Client(t, brokers))
+	if _, err := adm.DeleteTopic(t.Context(), topic.Clicks); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := adm.CreateTopic(t.Context(), kafkatest.Partitions, 1, nil, topic.Clicks); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, l.spool, testRecord(t, keys, 2))
+	eventually(t, "that it says what to do", func() bool {
+		return strings.Contains(log.String(), "the topic was recreated since this process began")
+	})
+	if n := len(kafkatest.Consume(t, brokers, topic.Clicks)); n != 0 {
+		t.Errorf("%d clicks in the recreated topic", n)
+	}
+	l.stop()
+	startShipper(t, cfg, brokers)
+	waitForClicks(t, brokers, 1)
 }
 
 // Only errors that are known to be final are final.

@@ -1,6 +1,7 @@
 package attribution
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -8,7 +9,8 @@ import (
 	"github.com/nimriz/partners/schemas/event"
 )
 
-// DamagedWait is the row of a waiting event of which nothing but the key can be read.
+// DamagedWait is the row of a waiting event of which nothing but the key can be read, or
+// that of its deadline if not even that can.
 type DamagedWait struct {
 	Offset int64  // of the event in conversions
 	Row    []byte // the row's value
@@ -38,13 +40,7 @@ func (r *Rules) JudgeGivenUp(rows Rows, reread RereadEvent, ev *event.Conversion
 // was judged before stands. It does nothing if there is no journey.
 func (r *Rules) GiveUp(rows Rows, reread RereadEvent, raw *[20]byte, emit Emit) error {
 	j := &journey{rules: r, rows: rows, emit: emit, token: *raw}
-	all := func(*waitingEvent) bool { return true }
-	waits, err := j.takeDecodedWaits(event.KindWaitClick, decodeWaitKey, all)
-	if err == nil {
-		var more []waitingEvent
-		more, err = j.takeDecodedWaits(event.KindWaitParent, decodeWaitKey, all)
-		waits = append(waits, more...)
-	}
+	waits, err := j.takeAllWaits()
 	slices.SortFunc(waits, compareOffsets)
 	for i := 0; i < len(waits) && err == nil; i++ {
 		err = j.giveUpWait(&waits[i], reread)
@@ -65,6 +61,58 @@ func (r *Rules) GiveUp(rows Rows, reread RereadEvent, raw *[20]byte, emit Emit) 
 		}
 	}
 	return nil
+}
+
+// errNameless: the key of a wait row does not say which event waits.
+var errNameless = errors.New("nameless wait row")
+
+// takeAllWaits takes every waiting event out of its rows, whatever can be read of them.
+func (j *journey) takeAllWaits() (waits []waitingEvent, err error) {
+	var nameless error
+	decode := func(key, value []byte, w *waitingEvent) error {
+		err := decodeWaitKey(key, value, w)
+		if err != nil {
+			nameless = err
+			return errNameless // GiveUp deletes the row
+		}
+		return nil
+	}
+	all := func(*waitingEvent) bool { return true }
+	for _, kind := range []byte{event.KindWaitClick, event.KindWaitParent} {
+		taken, err := j.takeDecodedWaits(kind, decode, all)
+		if err != nil {
+			return nil, err
+		}
+		waits = append(waits, taken...)
+	}
+	if nameless == nil {
+		return waits, nil
+	}
+	rest, err := j.takeDeadlines(nameless)
+	return append(waits, rest...), err
+}
+
+// takeDeadlines takes what is left of the token in the deadline index, which has a row for
+// each waiting event. It reads the whole index.
+func (j *journey) takeDeadlines(why error) (waits []waitingEvent, err error) {
+	var keys [][]byte
+	if err := j.rows.Scan(event.DeadlinePrefix(), func(key, value []byte) bool {
+		end, tok, offset, ok := event.ParseDeadline(key)
+		if ok && tok == j.token {
+			keys = append(keys, slices.Clone(key))
+			waits = append(waits, waitingEvent{end: end, src: Source{Offset: offset},
+				damaged: &DamagedWait{Offset: offset, Row: slices.Clone(value), Why: why}})
+		}
+		return true
+	}); err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		if err := j.rows.Put(key, nil); err != nil {
+			return nil, err
+		}
+	}
+	return waits, nil
 }
 
 // giveUpWait gives its verdict to an event whose wait has been taken.

@@ -126,7 +126,11 @@ func (j *journey) takeDecodedWaits(kind byte, decode func(key, value []byte, w *
 	var decodeErr error
 	err = j.rows.Scan(j.journeyKey(kind, ""), func(key, value []byte) bool {
 		var w waitingEvent
-		if decodeErr = decode(key, value, &w); decodeErr != nil || !want(&w) {
+		if decodeErr = decode(key, value, &w); decodeErr == errNameless {
+			decodeErr = nil
+			return true
+		}
+		if decodeErr != nil || !want(&w) {
 			return false
 		}
 		waits = append(waits, w)

@@ -169,7 +169,7 @@ func (p *Partition) setRow(b *state.Batch, key, value []byte) error {
 	if value == nil {
 		return b.Delete(key)
 	}
-	if err := p.engine.topo.Index(b, key, value); err != nil {
+	if err := p.engine.topo.Index(p, b, key, value); err != nil {
 		return err
 	}
 	return b.Set(key, value)

@@ -26,7 +26,7 @@ func TestRowsAreOneMap(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer store.Close()
-		index := func(*state.Batch, []byte, []byte) error { return nil }
+		index := func(*Partition, *state.Batch, []byte, []byte) error { return nil }
 		p := &Partition{engine: &Engine{topo: Topology{Index: index}}, Store: store}
 		p.Rows = NewRows(store, map[byte]int{'J': 21, 'D': 1})
 		model := make(map[string]string)

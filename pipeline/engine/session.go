@@ -235,7 +235,7 @@ func (s *session) checkTopics(ctx context.Context) error {
 	if err := kafka.CheckElections(ctx, s.adm, s.log, full...); err != nil {
 		return err
 	}
-	return kafka.CheckOffsets(ctx, s.adm, s.groupName(), []string{s.leading, s.following})
+	return s.checkOffsets(ctx)
 }
 
 // checkPartitions compares the topics with what the installation was made with, as topic

@@ -64,7 +64,7 @@ func newTally(in kafkatest.Install) engine.Topology {
 		Changelog: topic.Changelog,
 		Margin:    time.Second,
 		Tables:    map[byte]int{'C': 1},
-		Index:     func(*state.Batch, []byte, []byte) error { return nil },
+		Index:     func(*engine.Partition, *state.Batch, []byte, []byte) error { return nil },
 		Open: func(p *engine.Partition) (engine.Task, error) {
 			t := &tally{part: p, leading: in.Topic(topic.Clicks), output: in.Topic(topic.Outcomes), next: -1}
 			done := func() error { return nil }

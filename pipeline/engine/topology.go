@@ -32,9 +32,9 @@ type Topology struct {
 	// Tables has, by the first byte of a row's key, the length of the prefix within
 	// which rows of that table are scanned.
 	Tables map[byte]int
-	// Index adds to a batch what is derived from a row of the changelog and is not part
-	// of it, such as an expiry index.
-	Index func(b *state.Batch, key, value []byte) error
+	// Index adds to a batch what is derived from a row of a partition's changelog and is
+	// not part of it, such as an expiry index. The task may not be open yet.
+	Index func(p *Partition, b *state.Batch, key, value []byte) error
 	// Open opens a partition's side log in its directory and returns its task.
 	Open func(p *Partition) (Task, error)
 	// WipeSideLog deletes the closed side log below a partition's directory.

@@ -117,3 +117,14 @@ func checkTopicConfig(s topic.Spec, current kadm.ResourceConfig, replicas int, l
 	}
 	return problems
 }
+
+// NameRecreated adds to the error of a produced record what to do about a topic that is
+// another one than a program began with: its client never writes to that, so nothing comes
+// between the records of a topic that is being restored.
+func NameRecreated(err error) error {
+	if errors.Is(err, kerr.UnknownTopicID) {
+		return fmt.Errorf("the topic was recreated since this process began: when `ctl topics check` finds all in "+
+			"order, start it again: %w", err)
+	}
+	return err
+}

@@ -38,15 +38,20 @@ func expiryDay(day event.Millis) []byte {
 
 func expiryKey(last event.Millis, t *[20]byte) []byte { return append(expiryDay(last), t[:]...) }
 
-// indexExpiry adds the row of the expiry index that belongs to a journey's head.
-func indexExpiry(b *state.Batch, key, value []byte) error {
+// indexExpiry adds the row of the expiry index that belongs to a journey's head. A head
+// that cannot be read stops the partition, until its token is given up: then it has no
+// row, and its journey ends with the next event or wait of the token.
+func indexExpiry(part *engine.Partition, b *state.Batch, key, value []byte) error {
 	t, kind, ok := event.ParseJourneyKey(key)
 	if !ok || kind != event.KindHead {
 		return nil
 	}
 	var h event.JourneyHead
 	if err := event.DecodeHead(value, &h); err != nil {
-		return markCorrupt(err)
+		if part.Install().IsGivenUp(token.Text(&t)) {
+			return nil
+		}
+		return markCorrupt(nameWayOn(&t, err))
 	}
 	if last, ok := h.Last(); ok {
 		return b.Set(expiryKey(last, &t), nil)
@@ -105,20 +110,31 @@ func (t *task) dropOldJourneys(tx *engine.Tx, cutoff event.Millis) (done bool, e
 	b := t.part.Store.NewBatch()
 	for _, key := range entries {
 		tok := [20]byte(key[5:])
-		old, err := t.lastEventBefore(&tok, cutoff)
-		if err != nil {
-			return false, err
-		}
-		if !old { // an entry of an earlier day
-			err = b.Delete(key)
-		} else if err = tx.Begin(); err == nil {
-			err = t.rows.dropJourney(&tok)
-		}
-		if err != nil {
+		if err := t.dropOldJourney(tx, b, key, &tok, cutoff); err != nil {
 			return false, err
 		}
 	}
 	return len(entries) < maxExpire, b.Commit()
+}
+
+// dropOldJourney deletes the journey of a row of the expiry index, or that row alone if the
+// journey is gone or had a later event.
+func (t *task) dropOldJourney(tx *engine.Tx, b *state.Batch, key []byte, tok *[20]byte, cutoff event.Millis) error {
+	old, err := t.lastEventBefore(tok, cutoff)
+	isGivenUp := err != nil && t.isGivenUp(tok)
+	switch {
+	case err != nil && !isGivenUp:
+		return nameWayOn(tok, err)
+	case err == nil && !old:
+		return b.Delete(key)
+	}
+	if err := tx.Begin(); err != nil {
+		return err
+	}
+	if isGivenUp {
+		return t.rules.GiveUp(t.rows, t.rereadEvent(tx, tok), tok, t.emitTo(tx, noOffset))
+	}
+	return t.rows.dropJourney(tok)
 }
 
 // lastEventBefore reports whether a journey is there and its last event is older than

@@ -60,3 +60,6 @@ func (p *Processor) SetPartitionCheckInterval(d time.Duration) { p.env.Partition
 
 // Misplaced is how many events were found in another partition than their token's.
 func (p *Processor) Misplaced() float64 { return value(p.m.misplaced) }
+
+// Judged is how many rows of a verdict were counted.
+func (p *Processor) Judged(verdict string) float64 { return value(p.m.events.WithLabelValues(verdict)) }

@@ -209,3 +209,59 @@ func TestGiveUpOfDamagedWaits(t *testing.T) {
 		t.Errorf("%+v %v", letter, err)
 	}
 }
+
+// A head that cannot be read stops the processor when it is restored, and names its token.
+// Given up, the partition goes on: with the events that waited, whose rows do not even say
+// by their keys which they are, and with later ones.
+func TestGiveUpOfUnreadableHead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kafkatest.Broker(t))
+	cfg := config(t.TempDir())
+	k, other := w.Click(), w.Click()
+	partition := w.partition(k.ClickToken)
+	for w.partition(other.ClickToken) != partition {
+		other = w.Click()
+	}
+	stop := start(t, newProcessor(t, w.brokers, cfg))
+	w.sendClick(k)
+	sale := w.Sale(k, 1000)
+	w.sendEvent(sale)
+	orphan := w.Refund(sale, 100)
+	orphan.ParentEventID = "never-sent"
+	w.sendEvent(orphan)
+	w.flush()
+	eventually(t, "a refund waits", func() bool { return w.progress()[partition].Waiting == 1 })
+	stop()
+	for _, r := range kafkatest.Consume(t, w.brokers, topic.Changelog) {
+		damaged := &kgo.Record{Topic: topic.Changelog, Partition: partition, Key: r.Key, Timestamp: r.Timestamp}
+		switch _, kind, _ := event.ParseJourneyKey(r.Key); {
+		case r.Partition != partition:
+		case kind == event.KindHead:
+			damaged.Value = []byte{99, 0}
+			w.send(damaged)
+		case kind == event.KindWaitParent:
+			w.send(damaged) // deleted
+			nameless := *damaged
+			nameless.Key, nameless.Value = r.Key[:len(r.Key)-3], r.Value
+			w.send(&nameless)
+		}
+	}
+	w.sendClick(other)
+	w.sendEvent(w.Sale(other, 1000))
+	w.sendEvent(w.Sale(k, 500))
+	w.flush()
+	checkNewer(t, runToEnd(t, newProcessor(t, w.brokers, cfg)), "`ctl token give-up "+k.ClickToken+"`")
+	w.giveUp(k.ClickToken)
+	start(t, newProcessor(t, w.brokers, cfg))
+	eventually(t, "all events have a row", func() bool { return len(w.outcomes()) == 4 })
+	eventually(t, "nothing waits", func() bool { return w.progress()[partition].Waiting == 0 })
+	got := map[string]string{}
+	for _, o := range w.outcomes() {
+		got[o.EventID] = string(o.Verdict) + " " + o.Reason
+	}
+	if got[sale.EventID] != "attributed " || got[orphan.EventID] != "unattributed "+event.ReasonGivenUp {
+		t.Errorf("%v", got)
+	}
+	w.passes(grace)
+	w.conserved()
+}

@@ -6,6 +6,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
+// unreadable is what the metric of verdicts calls dead letters.
+const unreadable = "unreadable"
+
 // metrics are those of attribution; engine has those of transactions and partitions.
 type metrics struct {
 	events    *prometheus.CounterVec
@@ -34,8 +37,22 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, verdict := range event.Texts(event.Verdicts()) {
 		m.events.WithLabelValues(verdict)
 	}
-	m.events.WithLabelValues("unreadable")
+	m.events.WithLabelValues(unreadable)
 	return m
+}
+
+// countTotals counts what one transaction has added to a partition's totals.
+func (m *metrics) countTotals(before, now *totals) {
+	for name, added := range map[event.Verdict]int64{
+		event.Attributed:   now.attributed - before.attributed,
+		event.Reversed:     now.reversed - before.reversed,
+		event.Duplicate:    now.duplicate - before.duplicate,
+		event.Conflict:     now.conflict - before.conflict,
+		event.Unattributed: now.unattributed - before.unattributed,
+		unreadable:         now.unreadable - before.unreadable,
+	} {
+		m.events.WithLabelValues(string(name)).Add(float64(added))
+	}
 }
 
 // forgetPartition drops a partition's series: it belongs to another process now.

@@ -115,6 +115,10 @@ func TestMisplacedEvents(t *testing.T) {
 	if n := p.Misplaced(); n != 1 {
 		t.Errorf("counted %v", n) // the aborted transaction, too
 	}
+	eventually(w, "rows are counted", func() bool { return p.Judged("attributed") >= 3 })
+	if n := p.Judged("attributed"); n != 3 {
+		t.Errorf("counted %v rows", n) // what was judged behind the dead letter twice
+	}
 	w.passes(grace)
 	w.conserved()
 }

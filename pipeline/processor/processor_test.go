@@ -353,6 +353,52 @@ func TestTwoProcessors(t *testing.T) {
 	w.conserved()
 }
 
+// A processor that starts while `ctl topics apply` is at work waits for its end, and says
+// so.
+func TestStartedBeforeTopicsApplyHasEnded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kafkatest.Broker(t))
+	if _, err := kadm.NewClient(w.client).DeleteGroup(t.Context(), topic.ProcessorGroup); err != nil {
+		t.Fatal(err)
+	}
+	kafkatest.Produce(t, w.brokers, &kgo.Record{Topic: topic.Catalog, Key: []byte(topic.InstallKey)}) // deleted
+	lines := make(logLines, 1000)
+	p := newLoggedProcessor(t, w.brokers, config(t.TempDir()), lines)
+	start(t, p)
+	lines.await(t, "waiting for the end of `ctl topics apply`")
+	kafkatest.Topics(t, w.brokers)
+	k := w.Click()
+	w.sendClick(k)
+	w.sendEvent(w.Sale(k, 1000))
+	w.flush()
+	eventually(t, "the sale is judged", func() bool { return len(w.outcomes()) == 1 })
+}
+
+// logLines are the lines that a processor logs.
+type logLines chan string
+
+func (l logLines) Write(b []byte) (int, error) {
+	select {
+	case l <- string(b):
+	default:
+	}
+	return len(b), nil
+}
+
+func (l logLines) await(t *testing.T, part string) {
+	t.Helper()
+	for deadline := time.After(hang); ; {
+		select {
+		case line := <-l:
+			if strings.Contains(line, part) {
+				return
+			}
+		case <-deadline:
+			t.Fatalf("nothing says %q", part)
+		}
+	}
+}
+
 // Conditions that need a person end Run with an error that says what to change.
 func TestRefusals(t *testing.T) {
 	t.Parallel()

@@ -113,13 +113,14 @@ func (o *journeyRows) readWaiting(store *state.Store) error {
 	var damaged error
 	err := store.Scan(deadlinePrefix, state.PrefixEnd(deadlinePrefix), func(key, value []byte) bool {
 		end, t, _, ok := event.ParseDeadline(key)
-		if !ok || len(value) != 1 {
+		if !ok {
 			damaged = fmt.Errorf("deadline row %x %x", key, value)
 			return false
 		}
 		o.waiting++
 		o.earliest = min(o.earliest, end)
-		if value[0] == event.KindWaitClick {
+		// What a damaged value does not say, the rules find in the row of the wait.
+		if len(value) != 1 || value[0] == event.KindWaitClick {
 			o.clickWaits[t] = struct{}{}
 		}
 		return true

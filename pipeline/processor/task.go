@@ -37,6 +37,7 @@ type task struct {
 
 	placement   kafka.Placement // of the event to apply next
 	misplaced   int             // dead letters of the running transaction
+	latencies   []time.Duration // of its outcomes, from receipt to verdict
 	clicksTopic string          // full name
 	clicksRead  int             // not in the metric yet
 	slabOwners  int64           // partitions owned when the slab was last sized
@@ -227,8 +228,7 @@ func (t *task) emitTo(tx *engine.Tx, read int64) attribution.Emit {
 		t.buffer = b
 		t.totals.countVerdict(o.Verdict)
 		t.progressDirty = true
-		t.m.events.WithLabelValues(string(o.Verdict)).Inc()
-		t.m.latency.Observe(now.Sub(o.ReceivedAt.Time()).Seconds())
+		t.latencies = append(t.latencies, now.Sub(o.ReceivedAt.Time()))
 		r := &kgo.Record{
 			Topic:     name,
 			Partition: t.part.ID,
@@ -315,10 +315,14 @@ func (t *task) finishTransaction(tx *engine.Tx) error {
 
 // afterCommit deletes old clicks, and only here: the events of a failed transaction are
 // read again, over days of log if no processor ran for so long, and must still find
-// their clicks. Dead letters are counted here as well: those of a failed transaction are
-// written again.
+// their clicks. Rows and dead letters are counted here as well: those of a failed
+// transaction are written again.
 func (t *task) afterCommit() error {
-	t.m.events.WithLabelValues("unreadable").Add(float64(t.totals.unreadable - t.committed.unreadable))
+	t.m.countTotals(&t.committed, &t.totals)
+	for _, latency := range t.latencies {
+		t.m.latency.Observe(latency.Seconds())
+	}
+	t.latencies = t.latencies[:0]
 	t.m.misplaced.Add(float64(t.misplaced))
 	t.misplaced = 0
 	t.committed, t.outdated = t.totals, false

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/linkedin/goavro/v2"
 	"github.com/twmb/avro"
@@ -54,6 +55,23 @@ func DefaultIDs() []ID {
 		panic("event: built-in ids.json: " + err.Error())
 	}
 	return ids
+}
+
+// WithBuiltIn puts the built-in ids before those of a lock file that lacks some of them:
+// before there was a file, all programs wrote with them. Where the file means another
+// record by one of them, its topics were empty when it was made, and it stays as it is.
+func WithBuiltIn(have []ID) []ID {
+	var missing []ID
+	for _, id := range DefaultIDs() {
+		i := slices.IndexFunc(have, func(x ID) bool { return x.ID == id.ID })
+		switch {
+		case i < 0:
+			missing = append(missing, id)
+		case have[i] != id:
+			return have
+		}
+	}
+	return append(missing, have...)
 }
 
 // ParseIDs reads a lock file: a JSON array of {"id":1,"record":"Click","version":1}.

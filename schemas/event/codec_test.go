@@ -491,3 +491,18 @@ func BenchmarkAppendOutcome(b *testing.B) {
 		}
 	}
 }
+
+// A file that lacks built-in ids has them first: they are read, and what is written stays
+// the file's. One that means another record by a built-in id is left alone.
+func TestWithBuiltIn(t *testing.T) {
+	ours := event.ID{ID: 101, Record: "Click", Version: 2}
+	got := event.WithBuiltIn([]event.ID{event.DefaultIDs()[0], ours})
+	want := append(slices.Clone(event.DefaultIDs()[1:]), event.DefaultIDs()[0], ours)
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	clashing := []event.ID{{ID: event.DefaultIDs()[0].ID, Record: "Outcome", Version: 1}, ours}
+	if got := event.WithBuiltIn(clashing); !slices.Equal(got, clashing) {
+		t.Errorf("%v", got)
+	}
+}

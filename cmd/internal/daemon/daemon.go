@@ -145,7 +145,8 @@ func (d *Daemon) Codec() (*event.Codec, error) {
 }
 
 // Codec returns the codec for the schema ids in a lock file, or for the built-in ones
-// if file is empty.
+// if file is empty. A file that lacks the built-in ids was made by a release that forgot
+// what is written with them; they are read all the same.
 func Codec(file string) (*event.Codec, error) {
 	if file == "" {
 		return event.NewCodec(event.DefaultIDs())
@@ -158,11 +159,10 @@ func Codec(file string) (*event.Codec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("-schema-ids %s: %w", file, err)
 	}
-	c, err := event.NewCodec(ids)
-	if err != nil {
+	if _, err := event.NewCodec(ids); err != nil { // what is written has its ids in the file
 		return nil, fmt.Errorf("-schema-ids %s: %w", file, err)
 	}
-	return c, nil
+	return event.NewCodec(event.WithBuiltIn(ids))
 }
 
 // ErrUsage marks errors whose cause is the command line. Main exits with status 2, on

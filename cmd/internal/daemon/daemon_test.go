@@ -2,18 +2,23 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/nimriz/partners/schemas/event"
 )
 
 // A flag wins over its environment variable, which wins over the default. An error
@@ -115,5 +120,37 @@ func TestHTTPDrains(t *testing.T) {
 	}
 	if err := <-stopped; err != nil {
 		t.Errorf("stop: %v", err)
+	}
+}
+
+// A file of a registry's ids that lacks the built-in ones is read with them, and what is
+// written has the file's.
+func TestCodecReadsBuiltInIDs(t *testing.T) {
+	ids := event.DefaultIDs()
+	for i := range ids {
+		ids[i].ID += 100
+	}
+	text, err := json.Marshal(ids)
+	file := filepath.Join(t.TempDir(), "ids.json")
+	if err == nil {
+		err = os.WriteFile(file, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Codec(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := event.Click{WorkspaceID: "acme", TokenStatus: event.TokenAppended, Trigger: event.TriggerLink}
+	for codec, id := range map[*event.Codec]byte{event.DefaultCodec(): 6, c: 106} {
+		wire, err := codec.AppendClick(nil, &sent)
+		if err != nil || wire[4] != id {
+			t.Fatalf("written with id %d, %v; want %d", wire[4], err, id)
+		}
+		var got event.Click
+		if err := c.DecodeClick(wire, &got); err != nil || got.WorkspaceID != sent.WorkspaceID {
+			t.Errorf("id %d: %+v, %v", id, got, err)
+		}
 	}
 }

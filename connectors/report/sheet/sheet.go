@@ -276,6 +276,9 @@ func (l *List) setColumns() error {
 	}
 	if i, ok := l.column[Amount]; ok {
 		_, l.money = splitAmountHeader(l.header[i])
+		if l.money != "" && l.opts.Currency != "" && l.money != l.opts.Currency {
+			return l.badCell(i, "its amounts are in %s, and -currency says %s", l.money, l.opts.Currency)
+		}
 	}
 	if !l.has(OrderID) && !l.has(EventID) {
 		text := "the header has neither order_id nor event_id"

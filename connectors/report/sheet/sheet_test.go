@@ -177,6 +177,9 @@ func TestAmbiguous(t *testing.T) {
 	check("order_id,amount\n1,$1\n", Options{Currency: "CAD"}, "1 1 CAD")
 	check("order_id,amount\n1,$1\n", Options{Currency: "EUR"},
 		`x.csv:2:3: amount: "$1" is not an amount of EUR, which -currency says`)
+	check("order_id,Amount (EUR)\n1,10.00\n", Options{Currency: "USD"},
+		"x.csv:1:10: Amount (EUR): its amounts are in EUR, and -currency says USD")
+	check("order_id,Amount (EUR)\n1,10.00\n", Options{Currency: "EUR"}, "1 10.00 EUR")
 	check("order_id,amount,note\n1,10,00\n", Options{Decimal: "point"}, "1 10")
 	check("sep=:\norder_id;amount\n1;2\n", Options{Separator: ";"}, "1 2")
 	check("order_id,note;event_id\n1,2;3\n", Options{},
