@@ -222,11 +222,6 @@ func (c *Codec) decodeTyped(b []byte, record string, v any) error {
 	return nil
 }
 
-// AppendClick appends k in wire form. The caller has called k.Fit.
-func (c *Codec) AppendClick(dst []byte, k *Click) ([]byte, error) {
-	return c.click.appendEncoded(dst, k)
-}
-
 // DecodeClick reads a click from wire form.
 func (c *Codec) DecodeClick(b []byte, k *Click) error {
 	*k = Click{}

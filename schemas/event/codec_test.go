@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/linkedin/goavro/v2"
 	"github.com/nimriz/partners/schemas/event"
+	"github.com/twmb/avro"
 	"pgregory.net/rapid"
 )
 
@@ -264,6 +265,65 @@ func drawClick(t *rapid.T) *event.Click {
 	}
 	k.Destination = "https://e.example/" + strings.Repeat("é", rapid.IntRange(0, 400).Draw(t, "long"))
 	return k
+}
+
+// AppendClick is written by hand; twmb/avro, which reads the fields' names, is its oracle.
+func TestAppendClickWritesTheLibrarysBytes(t *testing.T) {
+	c := event.DefaultCodec()
+	var newest event.Schema
+	for _, s := range event.Schemas() {
+		if s.Record == "Click" {
+			newest = s
+		}
+	}
+	schema, err := avro.Parse(newest.JSON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		k := new(event.Click)
+		v := reflect.ValueOf(k).Elem()
+		for i := range v.NumField() {
+			name := v.Type().Field(i).Name
+			switch f := v.Field(i); f.Kind() {
+			case reflect.String:
+				f.SetString(string(rapid.SliceOfN(rapid.Byte(), 0, 80).Draw(t, name)))
+			case reflect.Int64:
+				f.SetInt(rapid.Int64().Draw(t, name))
+			case reflect.Bool:
+				f.SetBool(rapid.Bool().Draw(t, name))
+			default:
+				t.Fatalf("%s: %s", name, f.Kind())
+			}
+		}
+		k.TokenStatus = rapid.SampledFrom([]event.TokenStatus{event.TokenAppended, event.TokenWithheld, event.TokenOff,
+			"", "on"}).Draw(t, "status")
+		k.Trigger = rapid.SampledFrom([]event.Trigger{event.TriggerLink, event.TriggerQR, "", "mail"}).Draw(t, "trigger")
+		want, wantErr := schema.AppendEncode(nil, k)
+		got, err := c.AppendClick([]byte("before"), k)
+		if (err != nil) != (wantErr != nil) {
+			t.Fatalf("error %v, the library's %v", err, wantErr)
+		}
+		if err != nil {
+			if string(got) != "before" {
+				t.Fatalf("an error, and %q", got)
+			}
+			return
+		}
+		if !bytes.Equal(got[len("before")+event.FramingLen:], want) {
+			t.Fatalf("other bytes than the library's:\n%x\n%x", got, want)
+		}
+		fitted := *k
+		truncated := fitted.Fit()
+		fits, err := c.AppendClick(nil, &fitted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, n, err := c.AppendFitted([]byte("before"), k)
+		if err != nil || n != truncated || string(got) != "before"+string(fits) || *k != fitted {
+			t.Fatalf("AppendFitted: %d texts truncated (%v), Fit: %d", n, err, truncated)
+		}
+	})
 }
 
 func TestFit(t *testing.T) {
