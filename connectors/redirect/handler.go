@@ -222,7 +222,7 @@ func (h *Handler) serveRedirect(w http.ResponseWriter, r *http.Request, client *
 	b := h.buffers.Get().(*requestBuffer)
 	shown := h.fillClick(b, r, client, resolved, query, now)
 	if b.click.ClickToken != "" {
-		h.captureClick(b)
+		h.captureClick(r.Context(), b)
 	}
 	extra := ""
 	if resolved.Link.ForwardQuery && resolved.WithholdReason == "" && query != "" {
@@ -346,9 +346,9 @@ func (h *Handler) fillFromRequest(c *event.Click, r *http.Request, client *forwa
 }
 
 // captureClick puts the click into the spool. It waits for the disk, but not on the
-// request's context: a visitor who leaves has clicked all the same. The spool counts
+// request's context ctx: a visitor who leaves has clicked all the same. The spool counts
 // and logs the clicks that it loses.
-func (h *Handler) captureClick(b *requestBuffer) {
+func (h *Handler) captureClick(ctx context.Context, b *requestBuffer) {
 	value, truncated, err := h.codec.AppendFitted(b.value[:0], &b.click)
 	if err != nil {
 		h.spool.metrics.lost[lostEncode].Inc()
@@ -358,6 +358,10 @@ func (h *Handler) captureClick(b *requestBuffer) {
 		h.metrics.textsTruncated.Add(float64(truncated))
 	}
 	b.value = value
+	if c, ok := ctx.Value(visitorKey{}).(*visitorConn); ok {
+		c.answering.Store(true)
+		defer c.answering.Store(false)
+	}
 	_ = h.spool.Append(context.Background(), Record{
 		Token: b.click.ClickToken,
 		Shown: b.click.TokenStatus == event.TokenAppended,
