@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,18 +56,20 @@ const benchRequest = "GET /nomura HTTP/1.1\r\nHost: go.acme.com\r\nUser-Agent: "
 
 // BenchmarkServer compares requests per CPU-second of a separate server process. hello
 // only calls http.Redirect; the other modes are this package, without and with the
-// shipper. The load and the broker run in this process and are not counted.
+// shipper. The load and the broker run in this process and are not counted. With close
+// each request has a connection of its own, as those of visitors do.
 //
 //	go test -bench Server -benchtime 200000x ./connectors/redirect
 func BenchmarkServer(b *testing.B) {
 	for _, mode := range []string{"hello", "async", "durable", "shipped"} {
-		b.Run(mode, func(b *testing.B) { benchmarkServer(b, mode) })
+		b.Run(mode, func(b *testing.B) { benchmarkServer(b, mode, benchRequest) })
+		b.Run(mode+"-close", func(b *testing.B) { benchmarkServer(b, mode, closingRequest) })
 	}
 }
 
 const connections = 64
 
-func benchmarkServer(b *testing.B, mode string) {
+func benchmarkServer(b *testing.B, mode, request string) {
 	brokers := ""
 	if mode == "shipped" {
 		brokers = kafkatest.Broker(b)[0]
@@ -101,10 +104,10 @@ func benchmarkServer(b *testing.B, mode string) {
 		return lines.Text()
 	}
 	addr := ask("")
-	sendRequests(b, addr, 5000) // warm up
+	sendRequests(b, addr, request, 5000) // warm up
 	before := cpuSeconds(b, ask("cpu"))
 	b.ResetTimer()
-	sendRequests(b, addr, b.N)
+	sendRequests(b, addr, request, b.N)
 	b.StopTimer()
 	if mode == "shipped" {
 		ask("drain")
@@ -121,27 +124,19 @@ func cpuSeconds(b *testing.B, text string) float64 {
 	return v
 }
 
-// sendRequests sends n requests over keep-alive connections, each waiting for its
+// closingRequest is benchRequest without keep-alive.
+var closingRequest = strings.Replace(benchRequest, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)
+
+// sendRequests sends n requests over 64 connections at a time, each waiting for its
 // response.
-func sendRequests(b *testing.B, addr string, n int) {
+func sendRequests(b *testing.B, addr, request string, n int) {
 	var left atomic.Int64
 	left.Store(int64(n))
 	var wg sync.WaitGroup
 	for range connections {
 		wg.Go(func() {
-			c, err := net.Dial("tcp", addr)
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			defer c.Close()
-			in := bufio.NewReader(c)
-			for left.Add(-1) >= 0 {
-				if _, err := io.WriteString(c, benchRequest); err != nil {
-					b.Error(err)
-					return
-				}
-				if err := readResponse(in); err != nil {
+			for left.Load() > 0 {
+				if err := useConnection(addr, request, &left); err != nil {
 					b.Error(err)
 					return
 				}
@@ -149,6 +144,26 @@ func sendRequests(b *testing.B, addr string, n int) {
 		})
 	}
 	wg.Wait()
+}
+
+// useConnection sends requests over one connection until the server closes it or none
+// is left.
+func useConnection(addr, request string, left *atomic.Int64) error {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	in := bufio.NewReader(c)
+	for left.Add(-1) >= 0 {
+		if _, err := io.WriteString(c, request); err != nil {
+			return err
+		}
+		if err := readResponse(in); err != nil || request == closingRequest {
+			return err
+		}
+	}
+	return nil
 }
 
 func readResponse(in *bufio.Reader) error {
@@ -228,7 +243,23 @@ func benchChild(mode string) error {
 		return err
 	}
 	fmt.Println(l.Addr())
-	go http.Serve(l, handler)
+	if path := os.Getenv("PARTNERS_BENCH_PROFILE"); path != "" {
+		profile, err := os.Create(path + "." + mode)
+		if err != nil {
+			return err
+		}
+		defer profile.Close()
+		if err := pprof.StartCPUProfile(profile); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	server := &http.Server{Handler: handler}
+	if mode != "hello" {
+		quiet := Listener{l}
+		l, server.ConnContext = quiet, quiet.ConnContext
+	}
+	go server.Serve(l)
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		if in.Text() == "drain" {
 			drain()

@@ -144,7 +144,8 @@
 // # Shape
 //
 // A server mounts Handler itself, without http.ServeMux (which cleans paths), and must
-// keep net/http's own log from naming visitors' addresses. Stop in this order: the
+// keep net/http's own log from naming visitors' addresses. Over plain HTTP it serves a
+// Listener, which spares each redirect a read ahead. Stop in this order: the
 // server, so that no click is under way; the context of Shipper.Run, which ships what
 // is left; the Kafka client; the Spool.
 package redirect

@@ -182,45 +182,52 @@ func (h *Handler) writeResponse(w http.ResponseWriter, r *http.Request, status i
 // appendLinkPage appends a page of one line, for clients that do not follow redirects.
 func appendLinkPage(dst []byte, location string) []byte {
 	dst = append(dst, `<a href="`...)
-	for i := 0; i < len(location); i++ {
-		switch c := location[i]; c {
+	done := 0 // bytes of location that are in dst
+	for i := range len(location) {
+		escaped := ""
+		switch location[i] {
 		case '&':
-			dst = append(dst, "&amp;"...)
+			escaped = "&amp;"
 		case '"':
-			dst = append(dst, "&#34;"...)
+			escaped = "&#34;"
 		case '<':
-			dst = append(dst, "&lt;"...)
+			escaped = "&lt;"
 		case '>':
-			dst = append(dst, "&gt;"...)
+			escaped = "&gt;"
 		case '\'':
-			dst = append(dst, "&#39;"...)
+			escaped = "&#39;"
 		default:
-			dst = append(dst, c)
+			continue
 		}
+		dst = append(append(dst, location[done:i]...), escaped...)
+		done = i + 1
 	}
+	dst = append(dst, location[done:]...)
 	return append(dst, "\">Found</a>.\n"...)
 }
 
 // serveRedirect captures the click and answers 302.
 func (h *Handler) serveRedirect(w http.ResponseWriter, r *http.Request, client *forwarded.Client,
 	resolved *catalog.Resolved) {
-	start := time.Now()
+	now := h.now()
 	// A client may send a fragment, which belongs to no parameter.
 	query, _, _ := strings.Cut(r.URL.RawQuery, "#")
 	b := h.buffers.Get().(*requestBuffer)
-	shown := h.fillClick(b, r, client, resolved, query)
+	shown := h.fillClick(b, r, client, resolved, query, now)
 	if b.click.ClickToken != "" {
-		h.captureClick(b)
+		h.captureClick(r.Context(), b)
 	}
-	location := resolved.Link.Destination
 	extra := ""
 	if resolved.Link.ForwardQuery && resolved.WithholdReason == "" && query != "" {
-		extra = forwardedQuery(query, location, resolved.Workspace.TokenParameter)
+		extra = forwardedQuery(query, resolved.Link.Destination, resolved.Workspace.TokenParameter)
 	}
+	location := resolved.Link.Destination
 	if shown {
-		location = addParameters(location, extra, resolved.Workspace.TokenParameter+"="+b.click.ClickToken)
+		b.body = appendLocation(b.body[:0], location, extra, resolved.Workspace.TokenParameter, b.click.ClickToken)
+		location = string(b.body)
 	} else if extra != "" {
-		location = addParameters(location, extra)
+		b.body = appendLocation(b.body[:0], location, extra, "", "")
+		location = string(b.body)
 	}
 	header := w.Header()
 	header["Cache-Control"] = noStore
@@ -231,7 +238,7 @@ func (h *Handler) serveRedirect(w http.ResponseWriter, r *http.Request, client *
 	b.click = event.Click{} // the next request must not see anything of this visitor
 	h.buffers.Put(b)
 	h.metrics.responses[http.StatusFound].Inc()
-	h.metrics.duration.Observe(time.Since(start).Seconds())
+	h.metrics.duration.Observe(h.now().Sub(now).Seconds())
 }
 
 // fillClick fills b.click and reports whether the visitor gets to see its token. The
@@ -239,8 +246,7 @@ func (h *Handler) serveRedirect(w http.ResponseWriter, r *http.Request, client *
 // and that its visitor does not see. Without random bytes there is no click: ClickToken
 // stays empty and the loss is counted.
 func (h *Handler) fillClick(b *requestBuffer, r *http.Request, client *forwarded.Client, resolved *catalog.Resolved,
-	query string) (shown bool) {
-	now := h.now()
+	query string, now time.Time) (shown bool) {
 	raw, err := h.keys.Mint(resolved.Workspace.ID, now, &b.random)
 	keyless := errors.Is(err, token.ErrNoKey)
 	if keyless {
@@ -333,18 +339,22 @@ func (h *Handler) fillFromRequest(c *event.Click, r *http.Request, client *forwa
 }
 
 // captureClick puts the click into the spool. It waits for the disk, but not on the
-// request's context: a visitor who leaves has clicked all the same. The spool counts
+// request's context ctx: a visitor who leaves has clicked all the same. The spool counts
 // and logs the clicks that it loses.
-func (h *Handler) captureClick(b *requestBuffer) {
-	if n := b.click.Fit(); n > 0 {
-		h.metrics.textsTruncated.Add(float64(n))
-	}
-	value, err := h.codec.AppendClick(b.value[:0], &b.click)
+func (h *Handler) captureClick(ctx context.Context, b *requestBuffer) {
+	value, truncated, err := h.codec.AppendFitted(b.value[:0], &b.click)
 	if err != nil {
 		h.spool.metrics.lost[lostEncode].Inc()
 		return
 	}
+	if truncated > 0 {
+		h.metrics.textsTruncated.Add(float64(truncated))
+	}
 	b.value = value
+	if c, ok := ctx.Value(visitorKey{}).(*visitorConn); ok {
+		c.answering.Store(true)
+		defer c.answering.Store(false)
+	}
 	_ = h.spool.Append(context.Background(), Record{
 		Token: b.click.ClickToken,
 		Shown: b.click.TokenStatus == event.TokenAppended,

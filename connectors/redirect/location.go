@@ -5,7 +5,10 @@ import "strings"
 // bareDestination returns a destination as the click records it: without query and
 // fragment, and without user and password. Any of them may hold secrets.
 func bareDestination(destination string) string {
-	if i := strings.IndexAny(destination, "?#"); i >= 0 {
+	if i := strings.IndexByte(destination, '?'); i >= 0 {
+		destination = destination[:i]
+	}
+	if i := strings.IndexByte(destination, '#'); i >= 0 {
 		destination = destination[:i]
 	}
 	scheme, rest, ok := strings.Cut(destination, "://")
@@ -35,41 +38,32 @@ func withoutOpaquePassword(destination string) string {
 	return scheme + ":" + rest[:colon] + rest[at:]
 }
 
-// addParameters adds parameters to a destination before its first #. It joins them with
-// ? or &, and with nothing after a final ? or &. All bytes of the destination stay as
-// they are. Empty parameters are ignored; without any, it returns the destination.
-func addParameters(destination string, parameters ...string) string {
+// appendLocation appends a destination with parameters before its first #: whole ones in
+// extra, then name=value. Either is left out if extra or name is empty. It joins them
+// with ? or &, and with nothing after a final ? or &. All bytes of the destination stay
+// as they are.
+func appendLocation(dst []byte, destination, extra, name, value string) []byte {
 	head, fragment := destination, ""
 	if i := strings.IndexByte(destination, '#'); i >= 0 {
 		head, fragment = destination[:i], destination[i:]
 	}
-	size := len(destination)
-	for _, p := range parameters {
-		size += 1 + len(p)
-	}
-	if size == len(destination) {
-		return destination
-	}
-	var b strings.Builder
-	b.Grow(size)
-	b.WriteString(head)
+	dst = append(dst, head...)
 	separator := separatorAfter(head)
-	for _, p := range parameters {
-		if p == "" {
-			continue
-		}
-		b.WriteString(separator)
-		b.WriteString(p)
+	if extra != "" {
+		dst = append(append(dst, separator...), extra...)
 		separator = "&"
 	}
-	b.WriteString(fragment)
-	return b.String()
+	if name != "" {
+		dst = append(append(dst, separator...), name...)
+		dst = append(append(dst, '='), value...)
+	}
+	return append(dst, fragment...)
 }
 
 // separatorAfter returns what must precede another parameter after head.
 func separatorAfter(head string) string {
 	switch {
-	case !strings.Contains(head, "?"):
+	case strings.IndexByte(head, '?') < 0:
 		return "?"
 	case strings.HasSuffix(head, "?"), strings.HasSuffix(head, "&"):
 		return ""

@@ -10,6 +10,20 @@ import (
 	"pgregory.net/rapid"
 )
 
+// addParameters returns the location with whole parameters, the last of which may be the
+// token's.
+func addParameters(destination string, parameters ...string) string {
+	extra, name, value := "", "", ""
+	for _, p := range parameters {
+		if n, v, _ := strings.Cut(p, "="); n == "nim_ct" {
+			name, value = n, v
+		} else {
+			extra = p
+		}
+	}
+	return string(appendLocation(nil, destination, extra, name, value))
+}
+
 func TestAddParameters(t *testing.T) {
 	f := func(destination, want string, parameters ...string) {
 		t.Helper()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -213,11 +214,16 @@ func (s *Spool) Append(ctx context.Context, r Record) error {
 	if !durable {
 		return nil
 	}
-	select {
-	case <-g.done:
+	if ctx.Done() == nil {
+		<-g.done // a select costs more
 		err = g.err
-	case <-ctx.Done():
-		err = fmt.Errorf("%w: %w", ErrTimeout, context.Cause(ctx))
+	} else {
+		select {
+		case <-g.done:
+			err = g.err
+		case <-ctx.Done():
+			err = fmt.Errorf("%w: %w", ErrTimeout, context.Cause(ctx))
+		}
 	}
 	if errors.Is(err, ErrTimeout) {
 		s.metrics.fsyncTimeouts.Inc()
@@ -257,6 +263,9 @@ func (s *Spool) runWriter() {
 		if cap(s.spare) > 1<<20 {
 			s.spare = nil // do not keep the memory of a burst
 		}
+		// Requests that can run now come first: theirs are the next group's records. With
+		// idle CPUs this costs nothing.
+		runtime.Gosched()
 	}
 }
 

@@ -15,8 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/segmentio/ksuid"
-
 	"github.com/nimriz/partners/schemas/secretdir"
 )
 
@@ -54,7 +52,10 @@ func Parse(text string) (Raw, error) {
 }
 
 // Text returns the 27 characters of raw.
-func Text(raw *Raw) string { return ksuid.KSUID(*raw).String() }
+func Text(raw *Raw) string {
+	text := encodeText(raw)
+	return string(text[:])
+}
 
 // Seconds returns the mint time in seconds since KSUID's epoch: the first four bytes.
 func Seconds(raw *Raw) uint32 { return binary.BigEndian.Uint32(raw[:4]) }
@@ -80,14 +81,14 @@ type Keyring struct {
 
 // key pools keyed hashers: setting one up costs twice as much as the MAC of a token.
 type key struct {
-	hashers sync.Pool
+	hashers sync.Pool    // *hasher
 	id      string       // see KeyID
 	usedAt  atomic.Int64 // when it last minted or verified, Unix seconds; 0: not yet
 }
 
 func newKey(text string, secret []byte) *key {
 	return &key{
-		hashers: sync.Pool{New: func() any { return hmac.New(sha256.New, secret) }},
+		hashers: sync.Pool{New: func() any { return &hasher{mac: hmac.New(sha256.New, secret)} }},
 		id:      KeyID(text),
 	}
 }
@@ -242,17 +243,22 @@ func Unsigned(at time.Time, random io.Reader) (raw Raw, err error) {
 	return raw, nil
 }
 
+// hasher computes MACs with one key. Its memory would otherwise be allocated for each.
+type hasher struct {
+	mac hash.Hash
+	in  [2 + 255 + macOffset]byte
+	sum [sha256.Size]byte
+}
+
 // computeMAC returns the MAC of the first macOffset bytes of raw. See the package
 // comment for its input.
 func computeMAC(k *key, workspace string, raw *Raw) (sum [6]byte) {
-	h := k.hashers.Get().(hash.Hash)
-	defer k.hashers.Put(h)
-	h.Reset()
-	var in [2 + 255 + macOffset]byte
-	b := append(in[:0], macVersion, byte(len(workspace)))
+	h := k.hashers.Get().(*hasher)
+	h.mac.Reset()
+	b := append(h.in[:0], macVersion, byte(len(workspace)))
 	b = append(append(b, workspace...), raw[:macOffset]...)
-	h.Write(b)
-	var full [sha256.Size]byte
-	copy(sum[:], h.Sum(full[:0]))
+	h.mac.Write(b)
+	copy(sum[:], h.mac.Sum(h.sum[:0]))
+	k.hashers.Put(h)
 	return sum
 }

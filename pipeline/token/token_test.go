@@ -281,9 +281,18 @@ func FuzzParse(f *testing.F) {
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// The library and this package decode alike, over the whole range.
-func TestParseIsKSUIDs(t *testing.T) {
+// The library and this package decode and encode alike, over the whole range.
+func TestTextsAreKSUIDs(t *testing.T) {
+	for _, raw := range []token.Raw{{}, {19: 1}, token.Raw(bytes.Repeat([]byte{0xff}, 20))} {
+		if got, want := token.Text(&raw), ksuid.KSUID(raw).String(); got != want {
+			t.Errorf("%x is %s, ksuid says %s", raw, got, want)
+		}
+	}
 	rapid.Check(t, func(t *rapid.T) {
+		random := token.Raw(rapid.SliceOfN(rapid.Byte(), 20, 20).Draw(t, "raw"))
+		if got, want := token.Text(&random), ksuid.KSUID(random).String(); got != want {
+			t.Fatalf("%x is %s, ksuid says %s", random, got, want)
+		}
 		text := rapid.StringOfN(rapid.RuneFrom([]rune(base62)), token.Len, token.Len, token.Len).Draw(t, "text")
 		raw, err := token.Parse(text)
 		theirs, bad := ksuid.Parse(text)

@@ -89,7 +89,7 @@ type Codec struct {
 	click, conversion, outcome typedRecord
 	progress, rejection        genericRecord
 	schemas                    map[uint32]schemaReader // by the id on the wire
-	options                    []avro.Opt              // of decoding
+	aliasing                   bool
 }
 
 // typedRecord is how a frequent record is written, by twmb/avro.
@@ -192,7 +192,7 @@ func DefaultCodec() *Codec {
 // not be modified while a decoded record is in use, and stays in memory as long.
 func (c *Codec) Aliasing() *Codec {
 	alias := *c
-	alias.options = []avro.Opt{avro.AliasInput()}
+	alias.aliasing = true
 	return &alias
 }
 
@@ -206,6 +206,14 @@ func (h typedRecord) appendEncoded(dst []byte, v any) ([]byte, error) {
 		return dst, fmt.Errorf("encoding: %w", err)
 	}
 	return b, nil
+}
+
+// bodyOf returns the Avro binary of a record in wire form, if it is of this very schema.
+func (h typedRecord) bodyOf(b []byte) ([]byte, bool) {
+	if len(b) < FramingLen || b[0] != 0 || binary.BigEndian.Uint32(b[1:]) != h.id {
+		return nil, false
+	}
+	return b[FramingLen:], true
 }
 
 // parseFraming checks the framing of b. It returns the reader of b's schema and the
@@ -230,7 +238,11 @@ func (c *Codec) decodeTyped(b []byte, record string, v any) error {
 	if err != nil {
 		return err
 	}
-	rest, err := r.schema.Decode(body, v, c.options...)
+	var options []avro.Opt
+	if c.aliasing {
+		options = append(options, avro.AliasInput())
+	}
+	rest, err := r.schema.Decode(body, v, options...)
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrMalformed, record, err)
 	}
@@ -240,14 +252,16 @@ func (c *Codec) decodeTyped(b []byte, record string, v any) error {
 	return nil
 }
 
-// AppendClick appends k in wire form. The caller has called k.Fit.
-func (c *Codec) AppendClick(dst []byte, k *Click) ([]byte, error) {
-	return c.click.appendEncoded(dst, k)
-}
-
 // DecodeClick reads a click from wire form.
 func (c *Codec) DecodeClick(b []byte, k *Click) error {
 	*k = Click{}
+	if body, ok := c.click.bodyOf(b); ok {
+		r := newFieldReader(body, c.aliasing)
+		if r.readClick(k); r.done() {
+			return nil
+		}
+		*k = Click{}
+	}
 	return c.decodeTyped(b, "Click", k)
 }
 
@@ -301,6 +315,13 @@ func (c *Codec) AppendOutcome(dst []byte, o *Outcome, click []byte) ([]byte, err
 // DecodeOutcome reads an outcome from wire form.
 func (c *Codec) DecodeOutcome(b []byte, o *Outcome) error {
 	*o = Outcome{}
+	if body, ok := c.outcome.bodyOf(b); ok {
+		r := newFieldReader(body, c.aliasing)
+		if r.readOutcome(o); r.done() {
+			return nil
+		}
+		*o = Outcome{}
+	}
 	return c.decodeTyped(b, "Outcome", o)
 }
 

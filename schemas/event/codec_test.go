@@ -2,6 +2,7 @@ package event_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/linkedin/goavro/v2"
 	"github.com/nimriz/partners/schemas/event"
+	"github.com/twmb/avro"
 	"pgregory.net/rapid"
 )
 
@@ -266,6 +268,72 @@ func drawClick(t *rapid.T) *event.Click {
 	return k
 }
 
+// newestSchema is twmb/avro's of a record.
+func newestSchema(t testing.TB, record string) *avro.Schema {
+	t.Helper()
+	var text string
+	for _, s := range event.Schemas() {
+		if s.Record == record {
+			text = s.JSON
+		}
+	}
+	schema, err := avro.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return schema
+}
+
+// AppendClick is written by hand; twmb/avro, which reads the fields' names, is its oracle.
+func TestAppendClickWritesTheLibrarysBytes(t *testing.T) {
+	c := event.DefaultCodec()
+	schema := newestSchema(t, "Click")
+	rapid.Check(t, func(t *rapid.T) {
+		k := new(event.Click)
+		v := reflect.ValueOf(k).Elem()
+		for i := range v.NumField() {
+			name := v.Type().Field(i).Name
+			switch f := v.Field(i); f.Kind() {
+			case reflect.String:
+				f.SetString(string(rapid.SliceOfN(rapid.Byte(), 0, 80).Draw(t, name)))
+			case reflect.Int64:
+				f.SetInt(rapid.Int64().Draw(t, name))
+			case reflect.Bool:
+				f.SetBool(rapid.Bool().Draw(t, name))
+			default:
+				t.Fatalf("%s: %s", name, f.Kind())
+			}
+		}
+		k.TokenStatus = rapid.SampledFrom([]event.TokenStatus{event.TokenAppended, event.TokenWithheld, event.TokenOff,
+			"", "on"}).Draw(t, "status")
+		k.Trigger = rapid.SampledFrom([]event.Trigger{event.TriggerLink, event.TriggerQR, "", "mail"}).Draw(t, "trigger")
+		want, wantErr := schema.AppendEncode(nil, k)
+		got, err := c.AppendClick([]byte("before"), k)
+		if (err != nil) != (wantErr != nil) {
+			t.Fatalf("error %v, the library's %v", err, wantErr)
+		}
+		if err != nil {
+			if string(got) != "before" {
+				t.Fatalf("an error, and %q", got)
+			}
+			return
+		}
+		if !bytes.Equal(got[len("before")+event.FramingLen:], want) {
+			t.Fatalf("other bytes than the library's:\n%x\n%x", got, want)
+		}
+		fitted := *k
+		truncated := fitted.Fit()
+		fits, err := c.AppendClick(nil, &fitted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, n, err := c.AppendFitted([]byte("before"), k)
+		if err != nil || n != truncated || string(got) != "before"+string(fits) || *k != fitted {
+			t.Fatalf("AppendFitted: %d texts truncated (%v), Fit: %d", n, err, truncated)
+		}
+	})
+}
+
 func TestFit(t *testing.T) {
 	c := event.DefaultCodec()
 	rapid.Check(t, func(t *rapid.T) {
@@ -451,6 +519,93 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("text: unclassified %v", err)
 		}
 	})
+}
+
+// readers compares what the codec reads by hand with what twmb/avro reads.
+type readers struct {
+	codec          *event.Codec
+	click, outcome *avro.Schema
+}
+
+func newReaders(t testing.TB) readers {
+	return readers{event.DefaultCodec(), newestSchema(t, "Click"), newestSchema(t, "Outcome")}
+}
+
+// compare reads Avro binary as a click and as an outcome, and returns how many it is.
+func (r readers) compare(t interface{ Fatalf(string, ...any) }, clickID, outcomeID uint32, body []byte) (readable int) {
+	for _, codec := range []*event.Codec{r.codec, r.codec.Aliasing()} {
+		var k, wantClick event.Click
+		err := codec.DecodeClick(append(binary.BigEndian.AppendUint32([]byte{0}, clickID), body...), &k)
+		rest, wantErr := r.click.Decode(body, &wantClick)
+		if (err == nil) != (wantErr == nil && len(rest) == 0) || err == nil && k != wantClick {
+			t.Fatalf("%x is the click\n%+v (%v), by twmb/avro\n%+v (%v)", body, k, err, wantClick, wantErr)
+		}
+		if err == nil {
+			readable++
+		}
+		var o, wantOutcome event.Outcome
+		err = codec.DecodeOutcome(append(binary.BigEndian.AppendUint32([]byte{0}, outcomeID), body...), &o)
+		rest, wantErr = r.outcome.Decode(body, &wantOutcome)
+		if (err == nil) != (wantErr == nil && len(rest) == 0) || err == nil && !reflect.DeepEqual(o, wantOutcome) {
+			t.Fatalf("%x is the outcome\n%+v (%v), by twmb/avro\n%+v (%v)", body, o, err, wantOutcome, wantErr)
+		}
+		if err == nil {
+			readable++
+		}
+	}
+	return readable
+}
+
+// Clicks and outcomes, whole and with some bytes changed, removed or added, are read as
+// twmb/avro reads them.
+func TestReadingIsTheLibrarys(t *testing.T) {
+	r := newReaders(t)
+	whole := encodeAll(t, r.codec)
+	clickID := binary.BigEndian.Uint32(whole["Click"][1:])
+	outcomeID := binary.BigEndian.Uint32(whole["Outcome"][1:])
+	readable := 0
+	rapid.Check(t, func(t *rapid.T) {
+		o := sampleOutcome()
+		o.Click = drawClick(t)
+		if rapid.Bool().Draw(t, "bare") {
+			o.Click, o.AmountMinor, o.Quantity = nil, nil, nil
+			o.Flags, o.Metadata = nil, nil
+		}
+		o.EventOffset = rapid.Int64().Draw(t, "offset")
+		o.Exponent = rapid.Int32().Draw(t, "exponent")
+		o.ReasonText = rapid.String().Draw(t, "reason")
+		wire, err := r.codec.AppendOutcome(nil, o, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.Click != nil && rapid.Bool().Draw(t, "click") {
+			if wire, err = r.codec.AppendClick(nil, o.Click); err != nil {
+				t.Fatal(err)
+			}
+		}
+		body := wire[event.FramingLen:]
+		for range rapid.SampledFrom([]int{0, 0, 1, 1, 2, 5}).Draw(t, "changes") {
+			at := rapid.IntRange(0, len(body)-1).Draw(t, "at")
+			some := rapid.SliceOfN(rapid.SampledFrom([]byte{0, 1, 2, 3, 4, 0x7f, 0x80, 0xff}), 0, 3).Draw(t, "bytes")
+			cut := rapid.IntRange(0, min(2, len(body)-1-at)).Draw(t, "cut")
+			body = slices.Concat(body[:at], some, body[at+cut:])
+		}
+		readable += r.compare(t, clickID, outcomeID, body)
+	})
+	if readable == 0 {
+		t.Error("nothing could be read")
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	r := newReaders(f)
+	whole := encodeAll(f, r.codec)
+	for _, name := range []string{"Click", "Outcome"} {
+		f.Add(whole[name][event.FramingLen:])
+	}
+	clickID := binary.BigEndian.Uint32(whole["Click"][1:])
+	outcomeID := binary.BigEndian.Uint32(whole["Outcome"][1:])
+	f.Fuzz(func(t *testing.T, body []byte) { r.compare(t, clickID, outcomeID, body) })
 }
 
 func BenchmarkDecodeConversion(b *testing.B) {

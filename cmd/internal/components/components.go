@@ -130,7 +130,11 @@ func (c *Redirector) Run(ctx context.Context) error {
 		})
 	})
 	g.Go("token keys", reloadKeys)
-	g.Go("listener", daemon.HTTP(c.TLS.Listen(proxies.Listen(c.Listener), d.Log), handler, d.Log))
+	listener := c.TLS.Listen(proxies.Listen(c.Listener), d.Log)
+	if c.TLS.Cert == "" {
+		listener = redirect.Listener{Listener: listener}
+	}
+	g.Go("listener", daemon.HTTP(listener, handler, d.Log))
 	return g.Wait(ctx)
 }
 

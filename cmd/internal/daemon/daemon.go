@@ -303,12 +303,18 @@ func (d *Daemon) adminHandler(ready func() error) http.Handler {
 const maxHeaderBytes = 32 << 10
 
 // HTTP returns a task that serves ln until its context ends. It then lets the requests
-// under way finish, for at most a second less than StopTimeout.
+// under way finish, for at most a second less than StopTimeout. If ln has a ConnContext,
+// it is the server's.
 func HTTP(ln net.Listener, h http.Handler, log *slog.Logger) func(context.Context) error {
 	return func(ctx context.Context) error {
 		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second,
 			WriteTimeout: 60 * time.Second, IdleTimeout: 120 * time.Second,
 			MaxHeaderBytes: maxHeaderBytes, DisableGeneralOptionsHandler: true, ErrorLog: errorLog(log)}
+		if l, ok := ln.(interface {
+			ConnContext(context.Context, net.Conn) context.Context
+		}); ok {
+			srv.ConnContext = l.ConnContext
+		}
 		done := make(chan error, 1)
 		go func() { done <- srv.Serve(ln) }()
 		select {
