@@ -312,7 +312,8 @@ func (d *Dispute) answerUncounted(f *Finding, judged judgedEvents, ev *evidence)
 	waiting := ev.waiting[f.key]
 	refusal, refused := ev.refused[f.key]
 	sale := slices.IndexFunc(waiting, isPositive)
-	positives := slices.DeleteFunc(slices.Clone(judged.unattributed), func(e *report.Event) bool { return !isPositive(e) })
+	isNegative := func(e *report.Event) bool { return !isPositive(e) }
+	positives := slices.DeleteFunc(slices.Clone(judged.unattributed), isNegative)
 	switch {
 	case sale >= 0:
 		d.answerWaiting(f, waiting[sale], ev)
