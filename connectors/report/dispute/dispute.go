@@ -171,29 +171,37 @@ func (d *Dispute) Answer(ctx context.Context, claims []Claim) ([]Finding, error)
 	if len(claims) > MaxBatch {
 		return nil, fmt.Errorf("%d claims at a time, at most %d", len(claims), MaxBatch)
 	}
-	keys := map[report.KeyColumn][]string{}
+	var ids, orders []string
 	for _, c := range claims {
-		for _, n := range c.names() {
-			keys[n.column] = append(keys[n.column], keysOf(n.id, c.Exported)...)
+		if c.EventID != "" {
+			ids = append(ids, keysOf(c.EventID, c.Exported)...)
 		}
 	}
-	known := map[report.KeyColumn]*evidence{}
-	for _, column := range []report.KeyColumn{report.ByEventID, report.ByOrderID} {
-		ev, err := d.gatherEvidence(ctx, column, keys[column])
-		if err != nil {
-			return nil, err
+	byID, err := d.gatherEvidence(ctx, report.ByEventID, ids)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range claims {
+		if c.OrderID != "" && !byID.knows(c.EventID, c.Exported) {
+			orders = append(orders, keysOf(c.OrderID, c.Exported)...)
 		}
-		known[column] = ev
+	}
+	byOrder, err := d.gatherEvidence(ctx, report.ByOrderID, orders)
+	if err != nil {
+		return nil, err
 	}
 	findings := make([]Finding, len(claims))
 	for i, c := range claims {
-		names := c.names()
-		by := slices.IndexFunc(names, func(n name) bool { return known[n.column].knows(n.id, c.Exported) })
-		n := names[max(by, 0)]
-		ev := known[n.column]
-		key, second := ev.chooseKey(n.id, c.Exported)
-		findings[i] = d.answerClaim(c, n.column, key, ev)
-		if by > 0 {
+		// An event says more than its order, but a list may have ids of events that are not
+		// the merchant's.
+		column, id, ev := report.ByEventID, c.EventID, byID
+		instead := c.EventID != "" && !byID.knows(c.EventID, c.Exported) && byOrder.knows(c.OrderID, c.Exported)
+		if c.EventID == "" || instead {
+			column, id, ev = report.ByOrderID, c.OrderID, byOrder
+		}
+		key, second := ev.chooseKey(id, c.Exported)
+		findings[i] = d.answerClaim(c, column, key, ev)
+		if instead {
 			findings[i].Words += "; by its order, for its event_id is not known here"
 		}
 		d.warnOfSecond(&findings[i], second, ev)
@@ -205,24 +213,6 @@ func (d *Dispute) Answer(ctx context.Context, claims []Claim) ([]Finding, error)
 		}
 	}
 	return findings, d.addNames(ctx, findings)
-}
-
-// name is an id by which a claim may be answered.
-type name struct {
-	column report.KeyColumn
-	id     string
-}
-
-// names are the ids of a claim. The first that is known counts: an event says more than
-// its order, but a list may have ids of events that are not the merchant's.
-func (c *Claim) names() (names []name) {
-	if c.EventID != "" {
-		names = append(names, name{report.ByEventID, c.EventID})
-	}
-	if c.OrderID != "" {
-		names = append(names, name{report.ByOrderID, c.OrderID})
-	}
-	return names
 }
 
 // addNames adds the names that partners have now.
@@ -312,7 +302,8 @@ func (d *Dispute) answerUncounted(f *Finding, judged judgedEvents, ev *evidence)
 	waiting := ev.waiting[f.key]
 	refusal, refused := ev.refused[f.key]
 	sale := slices.IndexFunc(waiting, isPositive)
-	positives := slices.DeleteFunc(slices.Clone(judged.unattributed), func(e *report.Event) bool { return !isPositive(e) })
+	isNegative := func(e *report.Event) bool { return !isPositive(e) }
+	positives := slices.DeleteFunc(slices.Clone(judged.unattributed), isNegative)
 	switch {
 	case sale >= 0:
 		d.answerWaiting(f, waiting[sale], ev)

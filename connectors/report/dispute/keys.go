@@ -49,7 +49,7 @@ func (ev *evidence) isKnown(key string) bool {
 
 // knows reports whether anything is known of what an id may name.
 func (ev *evidence) knows(id string, exported bool) bool {
-	return slices.ContainsFunc(keysOf(id, exported), ev.isKnown)
+	return id != "" && slices.ContainsFunc(keysOf(id, exported), ev.isKnown)
 }
 
 // chooseKey is the id that a claim is answered by: the first that anything is known of.

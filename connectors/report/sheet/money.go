@@ -110,8 +110,8 @@ func (l *List) lookForAmount(cells []string, line int) {
 			continue
 		}
 		l.openAmount = true
-		l.assume("no column is amount, so ids alone are compared: name the column %q amount if it is, as %.50s in line %d "+
-			"seems", strings.TrimSpace(l.header[i]), strings.TrimSpace(cell), line)
+		l.assume("no column is amount, so ids alone are compared: name the column %q amount if it is, as %.50s in "+
+			"line %d seems", strings.TrimSpace(l.header[i]), strings.TrimSpace(cell), line)
 	}
 }
 
