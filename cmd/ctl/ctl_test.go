@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -280,5 +281,34 @@ func wantHeaders(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if !slices.Equal(got, args[1:]) {
 		ts.Fatalf("headers %q, want %q", got, args[1:])
+	}
+}
+
+// fullDisk takes so many writes and refuses the rest.
+type fullDisk struct{ left int }
+
+func (d *fullDisk) Write(p []byte) (int, error) {
+	if d.left--; d.left < 0 {
+		return 0, syscall.ENOSPC
+	}
+	return len(p), nil
+}
+
+// Promise: a command whose output is not complete does not end as if it were.
+func TestOutputIsChecked(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "two.yaml")
+	const two = "workspaces:\n  - {id: a, name: A, plan: starter, access: {}}\n" +
+		"  - {id: b, name: B, plan: starter, access: {}}\n"
+	if err := os.WriteFile(file, []byte(two), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	noEnv := func(string) (string, bool) { return "", false }
+	for writes, want := range []int{1, 1, 0} { // a line for each workspace
+		var stderr bytes.Buffer
+		got := runCommand([]string{"catalog", "check", file}, &fullDisk{writes}, &stderr, noEnv)
+		said := strings.Contains(stderr.String(), "writing to standard output: no space left")
+		if got != want || said != (want == 1) {
+			t.Errorf("with %d writes: status %d, %q, want %d", writes, got, stderr.String(), want)
+		}
 	}
 }

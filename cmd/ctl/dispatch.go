@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -47,12 +48,14 @@ func (c command) parseAndRun(args []string, stdout, stderr io.Writer, environ fu
 	default:
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
+		out := &checkedWriter{to: stdout}
 		err = do(ctx, &call{
 			args:   rest,
-			stdout: stdout,
+			stdout: out,
 			stderr: stderr,
 			log:    slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
 		})
+		err = cmp.Or(err, out.err)
 	}
 	var problem *catalog.Problem
 	var list *sheet.BadList
@@ -70,6 +73,22 @@ func (c command) parseAndRun(args []string, stdout, stderr io.Writer, environ fu
 		fmt.Fprintf(stderr, "ctl %s: %v\n", c.name, err)
 	}
 	return 1
+}
+
+// checkedWriter remembers the first error of an output. What is printed line by line is
+// not complete then, and a command must not end as if it were.
+type checkedWriter struct {
+	to  io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (w *checkedWriter) Write(p []byte) (int, error) {
+	n, err := w.to.Write(p)
+	if err != nil && w.err == nil {
+		w.err = fmt.Errorf("writing to standard output: %w", err)
+	}
+	return n, err
 }
 
 // endsFlags reports whether the arguments in rest, which end args, come after "--": then
