@@ -1,7 +1,6 @@
 package kafkatest
 
 import (
-	"bytes"
 	"context"
 	crand "crypto/rand"
 	"encoding/base64"
@@ -13,9 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,8 +27,7 @@ import (
 // the test if they fail, so they must be called from the test's goroutine.
 type RealBroker struct {
 	t         testing.TB
-	java      string   // path of the command
-	classPath string   // the jars
+	kafka     installation
 	settings  []string // lines of server.properties that come after ours
 	dir       string   // of all nodes
 	clusterID string
@@ -49,11 +45,10 @@ type extraListener struct {
 
 // node is one JVM, broker and controller at once.
 type node struct {
-	id       int           // from 1
-	dir      string        // settings, data and log
-	port     int           // of clients; the controller listens on the next one
-	logDirID string        // id of its log directory, by which the quorum knows it
-	running  *childProcess // nil while it is down
+	id      int           // from 1
+	dir     string        // settings, data and log
+	port    int           // of clients; the controller listens on the next one
+	running *childProcess // nil while it is down
 }
 
 // Real starts Apache Kafka without topics, and ends it with the test. settings are
@@ -149,16 +144,12 @@ func (b *RealBroker) adoptData(dataDir string) error {
 		return err
 	}
 	for _, line := range strings.Split(string(meta), "\n") {
-		name, value, _ := strings.Cut(line, "=")
-		switch name {
-		case "cluster.id":
-			b.clusterID = value
-		case "directory.id":
-			n.logDirID = value
+		if id, ok := strings.CutPrefix(line, "cluster.id="); ok {
+			b.clusterID = id
 		}
 	}
-	if b.clusterID == "" || n.logDirID == "" {
-		return fmt.Errorf("%s: no cluster.id or directory.id in meta.properties", dataDir)
+	if b.clusterID == "" {
+		return fmt.Errorf("%s: no cluster.id in meta.properties", dataDir)
 	}
 	if n.port, err = freePorts(); err != nil {
 		return err
@@ -178,7 +169,8 @@ func (b *RealBroker) DataDir() string { return b.nodes[0].dataDir() }
 // requireKafka skips or fails the test if Apache Kafka cannot run on this machine.
 func (b *RealBroker) requireKafka() {
 	b.t.Helper()
-	err := b.findJavaAndJars(b.t.Context())
+	var err error
+	b.kafka, err = findKafka(b.t)
 	switch {
 	case errors.Is(err, errUnavailable) && os.Getenv("PARTNERS_REQUIRE_KAFKA") != "1":
 		b.t.Skipf("SKIP: %v", err)
@@ -315,58 +307,14 @@ func (b *RealBroker) readLogs() (text string) {
 	return text
 }
 
-// findJavaAndJars finds Java and the jars.
-func (b *RealBroker) findJavaAndJars(ctx context.Context) error {
-	java, err := exec.LookPath("java")
-	if err != nil {
-		return fmt.Errorf("%w: java is not in PATH: install a Java runtime, version 17 or newer", errUnavailable)
-	}
-	said, err := exec.CommandContext(ctx, java, "-version").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%w: asking java for its version: %w: %s", errUnavailable, err, lastLines(string(said), 5))
-	}
-	if v := javaVersion(string(said)); v < 17 {
-		return fmt.Errorf("%w: it needs Java 17 or newer, and this is %q", errUnavailable, lastLines(string(said), 5))
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("not done after 5 minutes"))
-	defer cancel()
-	files, err := ensureJars(ctx, cacheDir(), jarSums, fetchWithMaven)
-	if err != nil {
-		return err
-	}
-	b.java, b.classPath = java, strings.Join(files, string(os.PathListSeparator))
-	return nil
-}
-
-// cacheDir is where this package keeps what it fetched.
-func cacheDir() string {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir()
-	}
-	return filepath.Join(cache, "nimriz-partners")
-}
-
-var javaVersionText = regexp.MustCompile(`version "(\d+)`)
-
-// javaVersion is the major version in what `java -version` says, 0 if there is none.
-// Java 8 calls itself 1.8.
-func javaVersion(said string) int {
-	m := javaVersionText.FindStringSubmatch(said)
-	if m == nil {
-		return 0
-	}
-	v, _ := strconv.Atoi(m[1])
-	return v
-}
-
 // serverProperties are the settings of a node whose clients and tests are all on this
 // machine and in a hurry. Everything about transactions and messages that is not here
 // is Kafka's default.
 func (b *RealBroker) serverProperties(n *node) string {
-	var controllers []string
+	var controllers, voters []string
 	for _, other := range b.nodes {
 		controllers = append(controllers, fmt.Sprintf("127.0.0.1:%d", other.port+1))
+		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", other.id, other.port+1))
 	}
 	var listeners, advertised string
 	for _, l := range b.extraListeners {
@@ -377,6 +325,7 @@ func (b *RealBroker) serverProperties(n *node) string {
 	return fmt.Sprintf(`process.roles=broker,controller
 node.id=%[1]d
 controller.quorum.bootstrap.servers=%[2]s
+controller.quorum.voters=%[11]s
 listeners=PLAINTEXT://127.0.0.1:%[3]d,CONTROLLER://127.0.0.1:%[4]d%[9]s
 advertised.listeners=PLAINTEXT://127.0.0.1:%[3]d%[10]s
 controller.listener.names=CONTROLLER
@@ -397,7 +346,7 @@ broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 %[8]s
 `, n.id, strings.Join(controllers, ","), n.port, n.port+1, n.dataDir(), replicas, max(1, replicas-1),
-		strings.Join(b.settings, "\n"), listeners, advertised)
+		strings.Join(b.settings, "\n"), listeners, advertised, strings.Join(voters, ","))
 }
 
 // javaCommand runs one of Kafka's programs for a node, whose settings are in
@@ -408,8 +357,11 @@ func (b *RealBroker) javaCommand(n *node, out io.Writer, class string, args ...s
 		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 		"-Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients.NetworkClient=error",
 		"-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
-		"-cp", b.classPath}, b.javaFlags...)
-	cmd := exec.Command(b.java, slices.Concat(flags, []string{class}, args)...)
+		"-cp", b.kafka.classPath}, b.javaFlags...)
+	if b.kafka.classes != "" {
+		flags = append(flags, "-XX:SharedArchiveFile="+b.kafka.classes)
+	}
+	cmd := exec.Command(b.kafka.java, slices.Concat(flags, []string{class}, args)...)
 	cmd.Dir = n.dir
 	cmd.Stdout = out
 	cmd.Stderr = out
@@ -419,50 +371,45 @@ func (b *RealBroker) javaCommand(n *node, out io.Writer, class string, args ...s
 // formatNodes picks ports and makes empty log directories for them.
 func (b *RealBroker) formatNodes() error {
 	b.clusterID = newID()
-	var voters []string
 	for _, n := range b.nodes {
 		if err := os.RemoveAll(n.dataDir()); err != nil {
 			return fmt.Errorf("removing the data of a failed start: %w", err)
-		}
-		if err := os.MkdirAll(n.dir, 0o755); err != nil {
-			return fmt.Errorf("making a directory for a node: %w", err)
 		}
 		for taken := true; taken; {
 			port, err := freePorts()
 			if err != nil {
 				return err
 			}
-			n.port, n.logDirID = port, newID()
+			n.port = port
 			taken = slices.ContainsFunc(b.nodes, func(other *node) bool {
 				return other.id < n.id && other.port == port
 			})
 		}
-		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d:%s", n.id, n.port+1, n.logDirID))
 	}
-	failed := make(chan error, len(b.nodes))
 	for _, n := range b.nodes {
-		go func() { failed <- b.formatNode(n, strings.Join(voters, ",")) }()
+		if err := b.formatNode(n); err != nil {
+			return err
+		}
 	}
-	var err error
-	for range b.nodes {
-		err = errors.Join(err, <-failed)
-	}
-	return err
+	return nil
 }
 
-func (b *RealBroker) formatNode(n *node, voters string) error {
-	settings := filepath.Join(n.dir, "server.properties")
-	if err := os.WriteFile(settings, []byte(b.serverProperties(n)), 0o644); err != nil {
-		return fmt.Errorf("writing the settings: %w", err)
+// formatNode leaves what Kafka's own format command leaves: it would take as much work
+// as all of the start.
+func (b *RealBroker) formatNode(n *node) error {
+	meta := fmt.Sprintf("version=1\ncluster.id=%s\nnode.id=%d\ndirectory.id=%s\n", b.clusterID, n.id, newID())
+	err := os.MkdirAll(n.dataDir(), 0o755)
+	for path, text := range map[string]string{
+		filepath.Join(n.dir, "server.properties"):     b.serverProperties(n),
+		filepath.Join(n.dataDir(), "meta.properties"): meta,
+		filepath.Join(n.dataDir(), bootstrapFile):     b.kafka.bootstrap,
+	} {
+		if err == nil {
+			err = os.WriteFile(path, []byte(text), 0o644)
+		}
 	}
-	var said bytes.Buffer
-	c, err := startChild(b.javaCommand(n, &said, "kafka.tools.StorageTool", "format", "--initial-controllers", voters,
-		"-t", b.clusterID, "-c", "server.properties"))
 	if err != nil {
 		return fmt.Errorf("formatting its log directory: %w", err)
-	}
-	if <-c.done; c.err != nil {
-		return fmt.Errorf("formatting its log directory: %w: %s", c.err, lastLines(said.String(), 10))
 	}
 	return nil
 }

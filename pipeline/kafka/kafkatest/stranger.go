@@ -45,8 +45,8 @@ func RunJava(t testing.TB, stdin, file string, args ...string) string {
 	avro, err := ensureFiles(t.Context(), cacheDir(), "avro", avroVersion, avroSum,
 		func(ctx context.Context, dir string) error { return copyDependencies(ctx, avroProject, dir) })
 	requireTool(t, err)
-	classPath := strings.Join(append(avro, b.classPath), string(os.PathListSeparator))
-	return runStranger(t, stdin, exec.Command(b.java, append([]string{"-cp", classPath, file}, args...)...))
+	classPath := strings.Join(append(avro, b.kafka.classPath), string(os.PathListSeparator))
+	return runStranger(t, stdin, exec.Command(b.kafka.java, append([]string{"-cp", classPath, file}, args...)...))
 }
 
 // RunPython runs a Python script with kafka-python, fastavro and Snappy, and returns what
