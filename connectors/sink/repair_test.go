@@ -9,12 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/connectors/sink/rollup"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/pipeline/outage"
-	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -177,10 +175,7 @@ func TestRepairFillsDatabases(t *testing.T) {
 	r.fill(100)
 	r.consume()
 	first := r.wh
-	second := r.open(clickhousetest.ForTest(t))
-	if err := second.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: discard()}); err != nil {
-		t.Fatal(err)
-	}
+	second := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
 	for _, table := range []string{"clicks", "conversions", "outcomes", "catalog_versions", "batches"} {
 		if err := second.Exec(t.Context(), fmt.Sprintf("INSERT INTO %s SELECT * FROM %s.%s",
 			table, first.Database(), table)); err != nil {

@@ -17,7 +17,6 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/pipeline/processor"
 	"github.com/nimriz/partners/pipeline/token"
-	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/statement"
 	"github.com/nimriz/partners/schemas/topic"
@@ -261,15 +260,7 @@ func TestOverdue(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	o := &outage{TB: t, kafka: kafka.DefaultConfig(), codec: event.DefaultCodec(), dir: t.TempDir()}
 	o.kafka.Brokers = kafkatest.Broker(t)
-	var err error
-	o.wh, err = clickhouse.Open(t.Context(), clickhouse.Config{DSN: clickhousetest.ForTest(t)}, quiet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer o.wh.Close()
-	if err := o.wh.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: quiet}); err != nil {
-		t.Fatal(err)
-	}
+	o.wh = clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
 	cfg := sink.DefaultConfig()
 	cfg.Linger = 20 * time.Millisecond
 	s, err := sink.New(cfg, o.kafka, o.codec, o.wh, quiet, nil)

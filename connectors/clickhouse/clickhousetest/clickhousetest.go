@@ -22,7 +22,6 @@ import (
 
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/embedded"
-	"github.com/nimriz/partners/schemas/ddl"
 )
 
 // server is the process's server. The lock says that its data is in use; an
@@ -85,8 +84,8 @@ func Shared(fill func(t testing.TB, dsn string)) func(t testing.TB) (dsn string)
 	}
 }
 
-// OpenMigrated connects to a database, usually a new one of [ForTest], runs all
-// migrations of the project in it, and closes the connection when the test ends.
+// OpenMigrated connects to a database, usually a new one of [ForTest], migrates it as
+// [Migrate] does, and closes the connection when the test ends.
 func OpenMigrated(t testing.TB, dsn string) *clickhouse.Conn {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
@@ -99,9 +98,7 @@ func OpenMigrated(t testing.TB, dsn string) *clickhouse.Conn {
 			t.Error(err)
 		}
 	})
-	if err := conn.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: quiet}); err != nil {
-		t.Fatal(err)
-	}
+	Migrate(t, dsn, conn)
 	return conn
 }
 
@@ -127,6 +124,9 @@ func need(t testing.TB, err error) {
 func library() (embedded.Config, error) {
 	cfg := embedded.DefaultConfig()
 	cfg.Library = os.Getenv("PARTNERS_LIBCHDB")
+	// Compiling an expression costs more than tests ask of it.
+	cfg.Settings = map[string]string{"compile_expressions": "0", "compile_aggregate_expressions": "0",
+		"compile_sort_description": "0"}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	var err error

@@ -24,6 +24,9 @@ type Config struct {
 	// Listener takes the place of Listen, for a caller who binds his ports before
 	// anything connects. The server closes it.
 	Listener net.Listener
+	// Settings are what ClickHouse's settings are for a request that says nothing of
+	// them, by their names, where that is not ClickHouse's own default.
+	Settings map[string]string
 }
 
 // DefaultConfig caches below the user's cache directory (the temporary one where the

@@ -110,9 +110,13 @@ type conn struct {
 	handleBox unsafe.Pointer
 }
 
-// openConn opens the data directory, or another connection to it.
-func (l *library) openConn(dataDir string) (*conn, error) {
+// openConn opens the data directory, or another connection to it, with these settings
+// beside ClickHouse's defaults.
+func (l *library) openConn(dataDir string, settings map[string]string) (*conn, error) {
 	args := [][]byte{[]byte("clickhouse\x00"), []byte("--path=" + dataDir + "\x00")}
+	for name, value := range settings {
+		args = append(args, []byte("--"+name+"="+value+"\x00"))
+	}
 	var pin runtime.Pinner
 	defer pin.Unpin()
 	argv := make([]unsafe.Pointer, len(args)+1)

@@ -76,7 +76,9 @@ func (s *session) applySettings(database string, settings map[string]string) err
 type pool struct {
 	lib     *library
 	dataDir string
-	// defaults are the settings that chDB gives a new connection beside ClickHouse's.
+	given   map[string]string // Config.Settings
+	// defaults are the settings that a new connection has beside ClickHouse's: chDB's,
+	// and those given.
 	defaults map[string]string
 	opened   atomic.Int64 // sessions so far; numbers their ids
 	// queries and inserts hold the idle sessions; nil means one that is not open.
@@ -88,14 +90,15 @@ type pool struct {
 	killConn *conn
 }
 
-func newPool(lib *library, dataDir string) (*pool, error) {
-	killConn, err := lib.openConn(dataDir)
+func newPool(lib *library, dataDir string, settings map[string]string) (*pool, error) {
+	killConn, err := lib.openConn(dataDir, settings)
 	if err != nil {
 		return nil, err
 	}
 	p := &pool{
 		lib:      lib,
 		dataDir:  dataDir,
+		given:    settings,
 		queries:  make(chan *session, maxSessions),
 		inserts:  make(chan *session, maxSessions),
 		killConn: killConn,
@@ -134,7 +137,7 @@ func (p *pool) acquireSession(ctx context.Context, from chan *session) (*session
 
 // openSession opens a session that belongs to no queue.
 func (p *pool) openSession() (*session, error) {
-	opened, err := p.lib.openConn(p.dataDir)
+	opened, err := p.lib.openConn(p.dataDir, p.given)
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func Start(cfg Config, log *slog.Logger) (*Server, error) {
 			return nil, fmt.Errorf("listening for the embedded warehouse: %w", err)
 		}
 	}
-	pool, err := newPool(lib, dataDir)
+	pool, err := newPool(lib, dataDir, cfg.Settings)
 	if err != nil {
 		listener.Close()
 		return nil, err
