@@ -58,9 +58,6 @@ const (
 	// are rarer and larger.
 	minClickInterval = time.Second
 	maxClickInterval = 5 * time.Second
-	// drainTimeout is how long a running batch may take to finish once the sink ends or
-	// the partition is revoked.
-	drainTimeout = 10 * time.Second
 	// attemptTimeout bounds one attempt at a batch, so that a connection that hangs
 	// becomes one that failed.
 	attemptTimeout = time.Minute

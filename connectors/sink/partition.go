@@ -22,7 +22,7 @@ type partition struct {
 
 	stop chan struct{}      // closed: finish the running batch, then end
 	ctx  context.Context    // of requests; ends with kill
-	kill context.CancelFunc // called when drainTimeout has passed after stop
+	kill context.CancelFunc // called when DrainTimeout has passed after stop
 	done chan struct{}      // closed when the goroutine has ended
 
 	// Of the goroutine.
@@ -79,20 +79,21 @@ func (p *partition) run() {
 }
 
 // stopAndWait ends the partition: at once between batches, else when the running batch
-// is finished, but after drainTimeout in any case.
+// is finished, but after DrainTimeout in any case.
 func (p *partition) stopAndWait() {
 	select {
 	case <-p.stop:
 	default:
 		close(p.stop)
 	}
-	drain := time.NewTimer(drainTimeout)
+	timeout := p.sink.env.DrainTimeout
+	drain := time.NewTimer(timeout)
 	defer drain.Stop()
 	select {
 	case <-p.done:
 	case <-drain.C:
 		p.log.Warn("the running batch did not finish in time; the next owner of the partition repeats it",
-			"waited", drainTimeout)
+			"waited", timeout)
 		p.kill()
 		<-p.done
 	}

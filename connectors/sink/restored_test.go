@@ -58,7 +58,7 @@ func TestRestoredWhileRunning(t *testing.T) {
 // awaitRows waits until a table has so many rows.
 func (r *rig) awaitRows(table string, n int) {
 	r.t.Helper()
-	for deadline := time.Now().Add(hang); len(r.places(table)) < n; time.Sleep(pollEvery) {
+	for deadline := time.Now().Add(hang); len(r.places(table)) < n; time.Sleep(pollFirst) {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("%s has not %d rows", table, n)
 		}

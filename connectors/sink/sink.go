@@ -69,6 +69,9 @@ type Env struct {
 	SettleTime time.Duration
 	// HeartbeatInterval is how often the group is asked whether it rebalances.
 	HeartbeatInterval time.Duration
+	// DrainTimeout is how long a running batch may take to finish once the sink ends or
+	// the partition is revoked.
+	DrainTimeout time.Duration
 }
 
 // DefaultEnv is the production environment.
@@ -78,6 +81,7 @@ func DefaultEnv(cfg Config) Env {
 		TopicCheckInterval: 5 * time.Second,
 		SettleTime:         2 * time.Second,
 		HeartbeatInterval:  min(cfg.SessionTimeout/3, time.Second),
+		DrainTimeout:       10 * time.Second,
 	}
 }
 

@@ -14,11 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
-	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
@@ -689,10 +687,7 @@ func TestRestoredFromBackup(t *testing.T) {
 	r.arrived()
 	run.stop(t)
 	backup := clickhousetest.ForTest(t)
-	restored := r.open(backup)
-	if err := restored.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: discard()}); err != nil {
-		t.Fatal(err)
-	}
+	restored := clickhousetest.OpenMigrated(t, backup)
 	for _, table := range []string{"clicks", "conversions", "outcomes", "catalog_versions", "batches"} {
 		if err := restored.Exec(t.Context(), fmt.Sprintf("INSERT INTO %s SELECT * FROM %s.%s",
 			table, r.wh.Database(), table)); err != nil {

@@ -286,7 +286,7 @@ func (m *metrics) addTo(t *testing.T, counts map[string]float64) {
 // sink was killed.
 func (r *rig) arrivedOrKilled(run *running) {
 	r.t.Helper()
-	for deadline := time.Now().Add(hang); ; time.Sleep(pollEvery) {
+	for deadline := time.Now().Add(hang); ; time.Sleep(pollFirst) {
 		select {
 		case err := <-run.done:
 			if !errors.Is(err, errKilled) {

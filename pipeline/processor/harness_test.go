@@ -174,14 +174,11 @@ func (w *world) settle(grace time.Duration) {
 	w.Helper()
 	want := w.ledger().Expected(grace).Outcomes
 	w.passes(grace)
-	deadline := time.Now().Add(hang)
 	var got []event.Outcome
-	for {
-		if got = w.outcomes(); len(got) >= len(want) || time.Now().After(deadline) {
-			break
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	askUntil(func() bool {
+		got = w.outcomes()
+		return len(got) >= len(want)
+	})
 	if diff := oracle.Diff(want, got); diff != nil {
 		w.Fatalf("the ledger is not the oracle's (%d rows, want %d):\n%s",
 			len(got), len(want), strings.Join(diff, "\n"))
@@ -192,16 +189,12 @@ func (w *world) settle(grace time.Duration) {
 // for.
 func (w *world) conserved() {
 	w.Helper()
-	deadline := time.Now().Add(hang)
-	for {
-		err := w.ledger().CheckConservation()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			w.Fatalf("not conserved: %v", err)
-		}
-		time.Sleep(200 * time.Millisecond)
+	var err error
+	if !askUntil(func() bool {
+		err = w.ledger().CheckConservation()
+		return err == nil
+	}) {
+		w.Fatalf("not conserved: %v", err)
 	}
 }
 

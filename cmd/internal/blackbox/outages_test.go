@@ -165,7 +165,7 @@ func (r *rig) checkDeadLetters() {
 // and merchants must not notice.
 func (r *rig) interruptClickHouse(l *trafficLoad) {
 	r.t.Helper()
-	if !r.proxies[0].awaitInsert(time.Minute) && !r.proxies[1].awaitInsert(time.Minute) {
+	if !r.proxies[0].awaitInsert(maxWait) && !r.proxies[1].awaitInsert(maxWait) {
 		r.t.Error("no insert is under way")
 	}
 	over := r.watchLogs("without ClickHouse")

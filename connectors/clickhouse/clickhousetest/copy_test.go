@@ -52,8 +52,9 @@ func TestCopyIsMigrated(t *testing.T) {
 	}
 	// There is nothing left to migrate.
 	var logged strings.Builder
-	if err := copied.Migrate(t.Context(), ddl.Migrations(), clickhouse.MigrateConfig{
-		Log: slog.New(slog.NewTextHandler(&logged, nil))}); err != nil || !strings.Contains(logged.String(), "nothing") {
+	cfg := clickhouse.MigrateConfig{Log: slog.New(slog.NewTextHandler(&logged, nil))}
+	if err := copied.Migrate(t.Context(), ddl.Migrations(), cfg); err != nil ||
+		!strings.Contains(logged.String(), "nothing") {
 		t.Errorf("%v, %s", err, &logged)
 	}
 }
@@ -80,8 +81,9 @@ func describe(t *testing.T, conn *clickhouse.Conn) (lines []string) {
 		"SELECT concat(name, ' ', create_table_query, ' ', engine_full, ' ', as_select, " +
 			"toString(arraySort(dependencies_table)), comment) AS line FROM system.tables " +
 			"WHERE database = currentDatabase()",
-		"SELECT concat(table, ' ', toString(position), ' ', name, ' ', type, ' ', default_kind, ' ', default_expression, " +
-			"' ', compression_codec) AS line FROM system.columns WHERE database = currentDatabase()",
+		"SELECT concat(table, ' ', toString(position), ' ', name, ' ', type, ' ', default_kind, ' ', " +
+			"default_expression, ' ', compression_codec) AS line FROM system.columns " +
+			"WHERE database = currentDatabase()",
 		"SELECT concat(table, ' ', name, ' ', type_full, ' ', expr, ' ', toString(granularity)) AS line " +
 			"FROM system.data_skipping_indices WHERE database = currentDatabase()",
 		"SELECT concat(toString(version_id), ' ', toString(is_applied)) AS line FROM goose_db_version",

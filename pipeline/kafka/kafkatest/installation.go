@@ -58,7 +58,8 @@ func findKafka(t testing.TB) (installation, error) {
 func findJavaAndJars(ctx context.Context) (in installation, version string, err error) {
 	java, err := exec.LookPath("java")
 	if err != nil {
-		return in, "", fmt.Errorf("%w: java is not in PATH: install a Java runtime, version 17 or newer", errUnavailable)
+		return in, "", fmt.Errorf("%w: java is not in PATH: install a Java runtime, version 17 or newer",
+			errUnavailable)
 	}
 	said, err := exec.CommandContext(ctx, java, "-version").CombinedOutput()
 	if err != nil {
