@@ -30,7 +30,7 @@ type Texts struct {
 	numbers    map[string]uint32 // by text
 	texts      []byte            // encoded, in the order of their numbers
 	rows       []uint32          // the number of each row
-	last       string            // text of the last row
+	last       string            // text that was added last
 	lastNumber uint32            // its number
 }
 
@@ -52,6 +52,9 @@ func (t *Texts) Add(s string) {
 	}
 	t.rows = append(t.rows, t.lastNumber)
 }
+
+// Repeat appends a row with the text of an earlier one, counted from 0.
+func (t *Texts) Repeat(row int) { t.rows = append(t.rows, t.rows[row]) }
 
 // Len returns the number of rows.
 func (t *Texts) Len() int { return len(t.rows) }

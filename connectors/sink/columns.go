@@ -13,6 +13,8 @@ import (
 // columnBuffer collects the values of one column for rows that are made from an R.
 type columnBuffer[R any] interface {
 	appendValue(*R)
+	// repeatValue appends the value of an earlier row.
+	repeatValue(row int)
 	// columnValues returns what was collected, as Batch.Column takes it.
 	columnValues() any
 	resetColumn()
@@ -24,7 +26,10 @@ type valueBuffer[R, V any] struct {
 	collected []V
 }
 
-func (b *valueBuffer[R, V]) appendValue(r *R)  { b.collected = append(b.collected, b.valueOf(r)) }
+func (b *valueBuffer[R, V]) appendValue(r *R) { b.collected = append(b.collected, b.valueOf(r)) }
+func (b *valueBuffer[R, V]) repeatValue(row int) {
+	b.collected = append(b.collected, b.collected[row])
+}
 func (b *valueBuffer[R, V]) columnValues() any { return b.collected }
 func (b *valueBuffer[R, V]) resetColumn() {
 	clear(b.collected) // release the texts now, not when a batch of the same length comes
@@ -37,23 +42,26 @@ type textBuffer[R any] struct {
 	collected *clickhouse.Texts
 }
 
-func (b *textBuffer[R]) appendValue(r *R)  { b.collected.Add(b.valueOf(r)) }
-func (b *textBuffer[R]) columnValues() any { return b.collected }
-func (b *textBuffer[R]) resetColumn()      { b.collected.Reset() }
+func (b *textBuffer[R]) appendValue(r *R)    { b.collected.Add(b.valueOf(r)) }
+func (b *textBuffer[R]) repeatValue(row int) { b.collected.Repeat(row) }
+func (b *textBuffer[R]) columnValues() any   { return b.collected }
+func (b *textBuffer[R]) resetColumn()        { b.collected.Reset() }
 
 // namedColumn is a column with its name in the table.
 type namedColumn[R any] struct {
 	name string
+	// ofTail: the value follows from the record's tail alone, see typedRows.
+	ofTail bool
 	columnBuffer[R]
 }
 
 func valueColumn[R, V any](name string, valueOf func(*R) V) namedColumn[R] {
-	return namedColumn[R]{name, &valueBuffer[R, V]{valueOf: valueOf}}
+	return namedColumn[R]{name: name, columnBuffer: &valueBuffer[R, V]{valueOf: valueOf}}
 }
 
 // textColumn is valueColumn for texts that recur.
 func textColumn[R any](name string, valueOf func(*R) string) namedColumn[R] {
-	return namedColumn[R]{name, &textBuffer[R]{valueOf: valueOf, collected: clickhouse.NewTexts()}}
+	return namedColumn[R]{name: name, columnBuffer: &textBuffer[R]{valueOf: valueOf, collected: clickhouse.NewTexts()}}
 }
 
 // nestedBuffer is a column of an R that is a part of an S.
@@ -62,15 +70,16 @@ type nestedBuffer[S, R any] struct {
 	nested columnBuffer[R]
 }
 
-func (b nestedBuffer[S, R]) appendValue(s *S)  { b.nested.appendValue(b.partOf(s)) }
-func (b nestedBuffer[S, R]) columnValues() any { return b.nested.columnValues() }
-func (b nestedBuffer[S, R]) resetColumn()      { b.nested.resetColumn() }
+func (b nestedBuffer[S, R]) appendValue(s *S)    { b.nested.appendValue(b.partOf(s)) }
+func (b nestedBuffer[S, R]) repeatValue(row int) { b.nested.repeatValue(row) }
+func (b nestedBuffer[S, R]) columnValues() any   { return b.nested.columnValues() }
+func (b nestedBuffer[S, R]) resetColumn()        { b.nested.resetColumn() }
 
 // nestColumns makes columns of S from the columns of a part of S.
 func nestColumns[S, R any](partOf func(*S) *R, columns []namedColumn[R]) []namedColumn[S] {
 	out := make([]namedColumn[S], len(columns))
 	for i, c := range columns {
-		out[i] = namedColumn[S]{c.name, nestedBuffer[S, R]{partOf, c.columnBuffer}}
+		out[i] = namedColumn[S]{name: c.name, columnBuffer: nestedBuffer[S, R]{partOf, c.columnBuffer}}
 	}
 	return out
 }
@@ -101,7 +110,14 @@ type batchSummary struct {
 	latencyStarts []event.Millis
 }
 
+// maxTails bounds the tails that typedRows remembers. A click's tail has at most half a
+// kilobyte.
+const maxTails = 4096
+
 // typedRows is a rowBuffer for records that decode to a T.
+//
+// Many records may end with the same bytes, their tail: all clicks of a link do. The
+// columns of a tail that has a row already are copied from there, undecoded.
 type typedRows[T any] struct {
 	decode        func(*kgo.Record, *T) error
 	timeOf        func(*T) event.Millis                                  // of a row
@@ -109,8 +125,12 @@ type typedRows[T any] struct {
 	summedAt      func(*T) event.Millis                                  // nil: not summed
 	sourceColumns []namedColumn[kgo.Record]                              // where the record was in Kafka
 	columns       []namedColumn[T]
+	// decodeHead decodes a record without its tail, and returns that; nil: it could not.
+	// decodeHead itself is nil if records have no tails.
+	decodeHead func(*kgo.Record, *T) (tail []byte, err error)
 
-	value   T // of the record that was decoded last
+	value   T              // of the record that was decoded last; perhaps without its tail
+	rowOf   map[string]int // a row of each tail, at most maxTails of them
 	summary batchSummary
 }
 
@@ -132,7 +152,8 @@ func (r *typedRows[T]) measureLatency(start func(*kgo.Record, *T) (event.Millis,
 }
 
 func (r *typedRows[T]) appendRow(record *kgo.Record, skip func() bool) error {
-	if err := r.decode(record, &r.value); err != nil {
+	tail, sameTail, err := r.decodeRecord(record)
+	if err != nil {
 		return err
 	}
 	if skip != nil && skip() {
@@ -142,7 +163,14 @@ func (r *typedRows[T]) appendRow(record *kgo.Record, skip func() bool) error {
 		r.sourceColumns[i].appendValue(record)
 	}
 	for i := range r.columns {
-		r.columns[i].appendValue(&r.value)
+		if c := &r.columns[i]; c.ofTail && sameTail >= 0 {
+			c.repeatValue(sameTail)
+		} else {
+			c.appendValue(&r.value)
+		}
+	}
+	if tail != nil && sameTail < 0 && len(r.rowOf) < maxTails {
+		r.rowOf[string(tail)] = r.summary.rows
 	}
 	if at := r.timeOf(&r.value); r.summary.rows == 0 || at < r.summary.oldestRow {
 		r.summary.oldestRow = at
@@ -154,6 +182,20 @@ func (r *typedRows[T]) appendRow(record *kgo.Record, skip func() bool) error {
 	}
 	r.summary.rows++
 	return nil
+}
+
+// decodeRecord decodes a record. If sameTail is not negative, it is a row with the
+// record's tail, and value lacks what that says.
+func (r *typedRows[T]) decodeRecord(record *kgo.Record) (tail []byte, sameTail int, err error) {
+	if r.decodeHead != nil {
+		if tail, err = r.decodeHead(record, &r.value); err != nil {
+			return nil, -1, err
+		}
+		if row, ok := r.rowOf[string(tail)]; ok && tail != nil {
+			return tail, row, nil
+		}
+	}
+	return tail, -1, r.decode(record, &r.value)
 }
 
 func (r *typedRows[T]) sumTime() event.Millis { return r.summedAt(&r.value) }
@@ -183,6 +225,7 @@ func (r *typedRows[T]) resetRows() {
 	}
 	var zero T
 	r.value = zero
+	clear(r.rowOf)
 	r.summary = batchSummary{}
 }
 

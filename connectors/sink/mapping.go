@@ -104,6 +104,14 @@ func newClickRows(codec *event.Codec) *typedRows[event.Click] {
 	}
 	rows := newTypedRows(decode, func(c *event.Click) event.Millis { return c.ClickedAt }, clickColumns())
 	rows.summedAt = func(c *event.Click) event.Millis { return c.ClickedAt }
+	rows.rowOf = make(map[string]int)
+	rows.decodeHead = func(r *kgo.Record, c *event.Click) ([]byte, error) {
+		linkPart := codec.DecodeVisit(r.Value, c)
+		if linkPart == nil {
+			return nil, nil
+		}
+		return linkPart, checkKey(r, c.ClickToken)
+	}
 	return rows.measureLatency(func(_ *kgo.Record, c *event.Click) (event.Millis, bool) {
 		return c.ClickedAt, true
 	})

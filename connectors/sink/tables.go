@@ -1,6 +1,8 @@
 package sink
 
 import (
+	"slices"
+
 	"github.com/nimriz/partners/schemas/event"
 )
 
@@ -16,12 +18,21 @@ func nullIfZero(v int64) *int64 {
 }
 
 func clickColumns() []namedColumn[event.Click] {
-	return append([]namedColumn[event.Click]{
+	columns := append([]namedColumn[event.Click]{
 		textColumn("workspace_id", func(c *event.Click) string { return c.WorkspaceID }),
 		valueColumn("clicked_at", func(c *event.Click) int64 { return int64(c.ClickedAt) }),
 		valueColumn("click_token", func(c *event.Click) string { return c.ClickToken }),
 	}, contextColumns()...)
+	for i := range columns {
+		columns[i].ofTail = !slices.Contains(visitColumns, columns[i].name)
+	}
+	return columns
 }
+
+// visitColumns are the columns of a click that do not follow from its link part.
+var visitColumns = []string{"clicked_at", "click_token", "trigger", "token_status", "token_reason",
+	"sub1", "sub2", "sub3", "sub4", "sub5", "referrer_host", "country", "device", "os", "browser",
+	"is_bot", "bot_reason"}
 
 // contextColumns are what clicks and outcomes have in common: the click as it was
 // frozen.

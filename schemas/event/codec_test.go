@@ -306,7 +306,8 @@ func TestAppendClickWritesTheLibrarysBytes(t *testing.T) {
 		}
 		k.TokenStatus = rapid.SampledFrom([]event.TokenStatus{event.TokenAppended, event.TokenWithheld, event.TokenOff,
 			"", "on"}).Draw(t, "status")
-		k.Trigger = rapid.SampledFrom([]event.Trigger{event.TriggerLink, event.TriggerQR, "", "mail"}).Draw(t, "trigger")
+		k.Trigger = rapid.SampledFrom([]event.Trigger{event.TriggerLink, event.TriggerQR, "",
+			"mail"}).Draw(t, "trigger")
 		want, wantErr := schema.AppendEncode(nil, k)
 		got, err := c.AppendClick([]byte("before"), k)
 		if (err != nil) != (wantErr != nil) {

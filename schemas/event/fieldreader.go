@@ -159,6 +159,11 @@ var (
 )
 
 func (r *fieldReader) readClick(k *Click) {
+	r.readVisit(k)
+	r.readLinkPart(k)
+}
+
+func (r *fieldReader) readVisit(k *Click) {
 	k.ClickToken = r.readText()
 	k.ClickedAt = Millis(r.readLong())
 	k.TokenStatus = readSymbol(r, tokenStatuses)
@@ -176,6 +181,10 @@ func (r *fieldReader) readClick(k *Click) {
 	k.Browser = r.readText()
 	k.IsBot = r.readFlag()
 	k.BotReason = r.readText()
+}
+
+// readLinkPart reads what is the same for all visits of a link.
+func (r *fieldReader) readLinkPart(k *Click) {
 	k.WorkspaceID = r.readText()
 	k.WindowMs = r.readLong()
 	k.FollowMs = r.readLong()
