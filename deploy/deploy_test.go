@@ -149,6 +149,7 @@ func TestCompose(t *testing.T) {
 		}
 		checkFlags(t, name, bin, s.Command)
 		if program != "ctl" {
+			checkValues(t, name, bin, s.Command)
 			if test := s.Healthcheck.Test; len(test) < 2 || test[0] != "CMD" || test[1] != "ctl" {
 				t.Errorf("%s: health check %v; want ctl ready", name, test)
 			} else {
@@ -322,6 +323,18 @@ func checkFlags(t *testing.T, where, bin string, command []string) {
 		if strings.HasPrefix(word, "-") && !hasFlag(usage, word) {
 			t.Errorf("%s: %s has no flag %s", where, command[0], word)
 		}
+	}
+}
+
+// checkValues checks that a daemon takes the values of a command line: it reads all of them
+// before the last flag, which asks for help.
+func checkValues(t *testing.T, where, bin string, command []string) {
+	t.Helper()
+	args := append(slices.Clone(command[1:]), "-h")
+	if said, err := exec.CommandContext(t.Context(), filepath.Join(bin, command[0]),
+		args...).CombinedOutput(); err != nil {
+		first, _, _ := strings.Cut(string(said), "\n")
+		t.Errorf("%s: %s does not take its flags: %v: %s", where, command[0], err, first)
 	}
 }
 

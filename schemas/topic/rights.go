@@ -82,11 +82,11 @@ func Rights(program string) []Right {
 		}
 	case "ctl":
 		return []Right{
-			// Write: the catalog, and dead letters that are sent again.
-			{Resource: Topic, Names: []string{Catalog, Clicks, Conversions, Outcomes, Rejections},
+			// Write: the catalog, dead letters that are sent again, and those of records
+			// that no sink has got to when ClickHouse is repaired.
+			{Resource: Topic, Names: []string{Catalog, Clicks, Conversions, Outcomes, Rejections, DeadLetters},
 				Operations: []Operation{Create, AlterConfigs, Read, Write}},
-			{Resource: Topic, Names: []string{Progress, DeadLetters},
-				Operations: []Operation{Create, AlterConfigs, Read}},
+			{Resource: Topic, Names: []string{Progress}, Operations: []Operation{Create, AlterConfigs, Read}},
 			{Resource: Topic, Names: []string{Changelog}, Operations: []Operation{Create, AlterConfigs, Describe}},
 			{Resource: Group, Names: []string{ProcessorGroup, SinkGroup}, Operations: []Operation{Read}},
 		}

@@ -172,7 +172,12 @@ func testExactRights(t *testing.T, r *rig) {
 			t.Errorf("%s says that it cannot heal: %v", p.name, said)
 		}
 	}
+	// What no sink has got to is unreadable, too: whoever repairs writes its dead letter.
+	kafkatest.Produce(t, r.broker.Brokers(),
+		&kgo.Record{Topic: topic.Clicks, Key: []byte("k"), Value: []byte("garbage behind the sink")})
 	r.mustCtl(t, "exact-ctl", "rollup", "rebuild", "-clickhouse", r.dsn)
+	r.mustCtl(t, "exact-ctl", "warehouse", "repair", "-clickhouse", r.dsn)
+	r.mustCtl(t, "exact-ctl", "verify", "-clickhouse", r.dsn, "-workspace", "acme")
 	checkAudit(t, r)
 }
 

@@ -32,6 +32,9 @@
 // No verdict depends on the speed of the machine: the grace is an hour, so no wait
 // ends.
 //
+// TestLiveChanges changes what lies beneath a running install: a schema registry is
+// adopted, and partitions are added and taken back as the runbook says.
+//
 // During an outage no process may log a line per attempt, partition or connection:
 // TestOutages counts warnings and errors.
 //

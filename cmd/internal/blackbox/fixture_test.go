@@ -26,6 +26,7 @@ import (
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/schemas/event"
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
@@ -108,7 +109,8 @@ type upgradeRig struct {
 func newUpgradeRig(t *testing.T) *upgradeRig {
 	t.Helper()
 	clickhousetest.Need(t)
-	r := &rig{t: t, secrets: make(map[string]signature.Secret), unreadable: make(map[string]bool), waits: longGrace}
+	r := &rig{t: t, secrets: make(map[string]signature.Secret), unreadable: make(map[string]bool), waits: longGrace,
+		codec: event.DefaultCodec()}
 	var err error
 	if r.dir, err = os.MkdirTemp(clickhousetest.Base(), "blackbox-"); err != nil {
 		t.Fatal(err)

@@ -39,7 +39,7 @@ func (r *rig) readTopics() *topicContents {
 	f := &topicContents{}
 	ctx, cancel := context.WithTimeout(r.t.Context(), maxWait)
 	defer cancel()
-	codec := event.DefaultCodec()
+	codec := r.codec
 	for _, name := range []string{topic.Clicks, topic.Conversions, topic.Outcomes} {
 		records, err := kafka.ReadAll(ctx, r.kafka, slog.New(slog.DiscardHandler), name)
 		if err != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/nimriz/partners/connectors/signature"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
+	"github.com/nimriz/partners/schemas/event"
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
@@ -56,6 +57,7 @@ type rig struct {
 	secrets               map[string]signature.Secret
 	unreadable            map[string]bool // "topic partition/offset" of unreadable records
 	waits                 time.Duration   // grace of the processors
+	codec                 *event.Codec    // reads all that is in the topics
 }
 
 const rigCatalog = `workspaces:
@@ -91,15 +93,22 @@ const rigCatalog = `workspaces:
 // redirector's usual arguments.
 func newRig(t *testing.T, redirectorArgs ...string) *rig {
 	t.Helper()
+	return newRigOn(t, nil, redirectorArgs...)
+}
+
+// newRigOn is newRig with further settings of the broker.
+func newRigOn(t *testing.T, settings []string, redirectorArgs ...string) *rig {
+	t.Helper()
 	clickhousetest.Need(t)
 	began := time.Now()
-	r := &rig{t: t, secrets: make(map[string]signature.Secret), unreadable: make(map[string]bool), waits: grace}
+	r := &rig{t: t, secrets: make(map[string]signature.Secret), unreadable: make(map[string]bool), waits: grace,
+		codec: event.DefaultCodec()}
 	var err error
 	if r.dir, err = os.MkdirTemp(clickhousetest.Base(), "blackbox-"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.cleanup)
-	r.broker = kafkatest.Real(t, fmt.Sprint("message.max.bytes=", maxMessageBytes))
+	r.broker = kafkatest.Real(t, append(settings, fmt.Sprint("message.max.bytes=", maxMessageBytes))...)
 	kafkatest.Topics(t, r.broker.Brokers())
 	r.kafka = kafka.DefaultConfig()
 	r.kafka.Brokers = r.broker.Brokers()
