@@ -37,6 +37,7 @@ func defineRollupFlags(fs *flag.FlagSet) func(context.Context, *call) error {
 	r := &rollupFlags{kafka: kafka.DefaultConfig()}
 	r.kafka.ClientID = "partners-ctl"
 	daemon.KafkaFlags(fs, &r.kafka)
+	daemon.GroupSuffixFlag(fs, &r.kafka)
 	daemon.ClickHouseFlag(fs, &r.clickhouse)
 	daemon.SchemaIDsFlag(fs, &r.schemaIDs)
 	fs.StringVar(&r.from, "from", "",

@@ -56,6 +56,7 @@ type repairer struct {
 	*Sink
 	report    func(RepairedPartition)
 	afterStep func(step string) error // an error ends the repair there
+	take      bool                    // the group, from whatever warehouse it fills
 }
 
 // Repair makes the tables what the log says: it reads all topics from the start of the
@@ -68,12 +69,16 @@ type repairer struct {
 // which sinks wait. It can be repeated, also after it was killed anywhere: what to do
 // follows from the tables alone.
 func Repair(ctx context.Context, cfg Config, k kafka.Config, codec *event.Codec, wh *clickhouse.Conn, log *slog.Logger,
-	report func(RepairedPartition)) (RepairResult, error) {
+//
+// If the sinks' group fills another warehouse, or another group fills this one, Repair
+// returns ErrOtherWarehouse before it writes anything; with takeGroup the group fills this
+// one from now on.
+	takeGroup bool, report func(RepairedPartition)) (RepairResult, error) {
 	s, err := New(cfg, k, codec, wh, log, nil)
 	if err != nil {
 		return RepairResult{}, err
 	}
-	r := &repairer{Sink: s, report: report, afterStep: func(string) error { return nil }}
+	r := &repairer{Sink: s, report: report, take: takeGroup, afterStep: func(string) error { return nil }}
 	return r.run(ctx)
 }
 
@@ -114,6 +119,9 @@ func (r *repairer) repairTables(ctx context.Context) (out RepairResult, err erro
 		return out, err
 	}
 	claims, err := r.readPartitionStates(ctx)
+	if err := r.claimWarehouse(ctx, r.take); err != nil {
+		return out, err
+	}
 	if err != nil {
 		return out, err
 	}
@@ -125,7 +133,7 @@ func (r *repairer) repairTables(ctx context.Context) (out RepairResult, err erro
 		found, err := r.repairPartition(ctx, c)
 		if err == nil && found.Gone > 0 && c.mapping.isSummed {
 			var at rollup.Incomplete
-			at, err = r.findIncomplete(ctx, c, found.Gone)
+			at, err = r.findIncomplete(ctx, c, gone)
 			incomplete = append(incomplete, at)
 		}
 		if err != nil {
@@ -152,6 +160,9 @@ func (r *repairer) repairTables(ctx context.Context) (out RepairResult, err erro
 	return out, err
 }
 
+	if err := r.takeGroup(ctx, claims); err != nil {
+		return out, err
+	}
 // readConservation sums up the differences of both views.
 func readConservation(ctx context.Context, wh *clickhouse.Conn) (byPartition, byEvent uint64, err error) {
 	var found []struct {

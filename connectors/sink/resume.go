@@ -17,10 +17,10 @@ const clockSkew = 5 * time.Minute
 
 // recoveredState is what decides where a sink resumes in a partition.
 type recoveredState struct {
-	topicID   string   // the topic's id now
-	formerIDs []string // that it had before an operator adopted it under topicID
-	committed int64    // offset of the consumer group; -1: none
-	intent    *intent  // in the commit's metadata; nil: none
+	topicID    string   // the topic's id now
+	formerIDs  []string // that it had before an operator adopted it under topicID
+	committed  int64    // offset of the consumer group; -1: none
+	commitNote          // the commit's metadata
 
 	batchTopicIDs []string // topic ids of the partition's rows in table batches
 	contiguousEnd int64    // end of the gapless run of finished batches; -1: no batch
@@ -128,6 +128,9 @@ func (s *Sink) resolveClaims(ctx context.Context, claims []*partitionClaim) erro
 		return err
 	}
 	if err := s.readFinishedBatches(ctx, claims); err != nil {
+		return err
+	}
+	if err := s.adopt(ctx); err != nil {
 		return err
 	}
 	byMapping := map[*topicMapping][]*partitionClaim{}

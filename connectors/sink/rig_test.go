@@ -49,6 +49,7 @@ type rig struct {
 	// twoMonths: every second record of fill reached Kafka a month ago, so that an insert
 	// is two blocks.
 	twoMonths bool
+	suffix    string // of the sinks' group
 }
 
 type spot struct {
@@ -135,6 +136,7 @@ func (r *rig) sink(wh *clickhouse.Conn) *Sink {
 	k.Brokers = r.brokers
 	s, err := New(cfg, k, r.codec, wh, discard(), nil)
 	if err != nil {
+	k.GroupSuffix = r.suffix
 		r.t.Fatal(err)
 	}
 	s.env.HeartbeatInterval = 50 * time.Millisecond

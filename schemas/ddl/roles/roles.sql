@@ -36,11 +36,12 @@ CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.sales_by_order_id USIN
 CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.sales_by_order_id
     USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
 
--- These hold positions and counts of whole partitions, or that a repair runs, nothing
--- of a workspace; freshness and conservation need the first two.
+-- These hold positions and counts of whole partitions, the warehouse's id, or that a repair
+-- runs, nothing of a workspace; freshness and conservation need some of them.
 CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.progress USING 1 TO partners_writer, partners_every_workspace, partners_reader;
 CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.batches USING 1 TO partners_writer, partners_every_workspace, partners_reader;
 CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.repairs USING 1 TO partners_writer, partners_every_workspace, partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.warehouse USING 1 TO partners_writer, partners_every_workspace, partners_reader;
 
 GRANT SELECT, INSERT, ALTER, OPTIMIZE, CREATE TABLE, CREATE VIEW, DROP TABLE, DROP VIEW, TRUNCATE
     ON {{database}}.* TO partners_writer;
@@ -62,6 +63,7 @@ GRANT
     SELECT ON {{database}}.progress,
     SELECT ON {{database}}.batches,
     SELECT ON {{database}}.repairs,
+    SELECT ON {{database}}.warehouse,
     SELECT ON {{database}}.catalog_now,
     SELECT ON {{database}}.partners_now,
     SELECT ON {{database}}.programs_now,
