@@ -79,6 +79,7 @@ func (c *call) sayRepaired(r sink.RepairedPartition) {
 	count(uint64(r.Doubled), "rows were there more than once and are there once")
 	count(uint64(r.Recorded-r.Lost), "offsets are recorded as finished")
 	count(uint64(r.Lost), "offsets are gone from Kafka and recorded as lost")
+	count(r.Dropped, "rows were dropped with their months: their sums stay")
 	count(r.Gone, "rows are gone from the table and from Kafka: their sums stay")
 	count(uint64(r.Unexplained), "rows are at offsets without a record and stay")
 	count(r.DoubledBefore, "rows are too many, of records that Kafka no longer has, and stay")

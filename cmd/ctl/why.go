@@ -70,6 +70,7 @@ func (c *call) printAnswer(a *report.Answer) {
 		}
 		c.say("%s: never received in workspace %s: neither accepted nor refused under this id",
 			replaceControls(subject), a.Workspace)
+		c.sayDropped(a)
 		return
 	}
 	for _, e := range a.Records {
@@ -94,6 +95,14 @@ func (c *call) printAnswer(a *report.Answer) {
 		c.say("more refusals have this id; these are the newest %d", len(a.Refused))
 	}
 	c.printNegatives(a)
+	c.sayDropped(a)
+}
+
+// sayDropped says that an answer knows only what is left.
+func (c *call) sayDropped(a *report.Answer) {
+	if words := a.Dropped.Words(); words != "" {
+		c.say("%s", words)
+	}
 }
 
 // printNegatives prints the negatives without effect that belong to an answer.

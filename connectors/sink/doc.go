@@ -65,6 +65,13 @@
 // GroupSuffix). Only the sinks of the first, whose group has no suffix, send dead letters.
 // A repair that takes the group commits the ends of the tables, then writes the table.
 //
+// # Months that are dropped
+//
+// MonthDropper drops the oldest months of the base tables (dropmonths.go). First it writes
+// what stays of their rows, then it marks the month, in table dropped_months: from that
+// moment on the views count what stays and no longer the rows. Then it drops the rows.
+// Repair leaves the records of such months out, and their sums as they are.
+//
 // # A ClickHouse that goes back
 //
 // Every five seconds a sink looks whether the batches that it has recorded since, and the

@@ -114,6 +114,12 @@ type partitionClaim struct {
 	resumeAt       int64   // where it is read from
 	declaredIntent *intent // the batch to form there; nil: any
 	unrecordedFrom int64   // the base table must have no row at or behind this offset
+
+	// Of a repair: the months (YYYYMM) that were dropped, how many rows of the partition
+	// had them, and the end of their offsets.
+	droppedMonths map[string]bool
+	dropped       uint64
+	droppedEnd    int64
 }
 
 // resolveClaims finds out where each partition is resumed. The number of its queries
@@ -124,13 +130,13 @@ func (s *Sink) resolveClaims(ctx context.Context, claims []*partitionClaim) erro
 	if err := checkNoRepair(ctx, s.wh, ""); err != nil {
 		return err
 	}
+	if err := s.adopt(ctx); err != nil {
+		return err
+	}
 	if err := s.readLogRanges(ctx, claims); err != nil {
 		return err
 	}
 	if err := s.readFinishedBatches(ctx, claims); err != nil {
-		return err
-	}
-	if err := s.adopt(ctx); err != nil {
 		return err
 	}
 	byMapping := map[*topicMapping][]*partitionClaim{}

@@ -49,7 +49,8 @@ type rig struct {
 	// twoMonths: every second record of fill reached Kafka a month ago, so that an insert
 	// is two blocks.
 	twoMonths bool
-	suffix    string // of the sinks' group
+	suffix    string    // of the sinks' group
+	at        time.Time // when records of fill reached Kafka; zero: now
 }
 
 type spot struct {
@@ -134,9 +135,9 @@ func (r *rig) sink(wh *clickhouse.Conn) *Sink {
 	cfg.BatchRows, cfg.Linger = 500, 10*time.Millisecond
 	k := kafka.DefaultConfig()
 	k.Brokers = r.brokers
+	k.GroupSuffix = r.suffix
 	s, err := New(cfg, k, r.codec, wh, discard(), nil)
 	if err != nil {
-	k.GroupSuffix = r.suffix
 		r.t.Fatal(err)
 	}
 	s.env.HeartbeatInterval = 50 * time.Millisecond
@@ -300,6 +301,11 @@ func (r *rig) fill(n int) {
 			conversions, outcomes = append(conversions, rec), append(outcomes, o)
 		}
 	}
+	if !r.at.IsZero() {
+		for _, record := range slices.Concat(clicks, conversions) {
+			record.Timestamp = r.at
+		}
+	}
 	r.produce("clicks", clicks...)
 	r.produce("conversions", conversions...)
 	for i, o := range outcomes {
@@ -321,6 +327,7 @@ func (r *rig) judge(outcomes []*event.Outcome) {
 					r.t.Fatal(err)
 				}
 				records = append(records, &kgo.Record{
+					Timestamp: r.at, // zero is now
 					Topic:     topic.Outcomes,
 					Partition: o.EventPartition,
 					Key:       []byte(o.ClickToken),
