@@ -50,8 +50,8 @@ func defineDropMonthsFlags(fs *flag.FlagSet) func(context.Context, *call) error 
 			c.say("%s-%s %s: %d rows, %d MB", f.Month[:4], f.Month[4:], f.Table, f.Rows, f.Bytes>>20)
 		}
 		if !*yes && len(found) > 0 {
-			return errors.New("nothing is dropped yet: give -yes to drop these rows; Kafka may still have some, nothing " +
-				"else has")
+			return errors.New("nothing is dropped yet: give -yes to drop these rows; Kafka may still have some, " +
+				"nothing else has")
 		}
 		if err := d.Drop(ctx); err != nil {
 			return err

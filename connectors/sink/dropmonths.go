@@ -187,8 +187,16 @@ func (d *MonthDropper) checkFinal(ctx context.Context) error {
 				FROM progress_reached
 				WHERE waiting > 0 AND oldest_waiting_received_at < fromUnixTimestamp64Milli({before:Int64}, 'UTC')
 			) AS waiting,
-			(SELECT count() FROM outcomes WHERE _partition_id < {first:String} AND standing_basis = 'pending') AS pending,
-			(SELECT count() FROM progress_reached WHERE arrived_at < fromUnixTimestamp64Milli({before:Int64}, 'UTC')) AS silent`,
+			(
+				SELECT count()
+				FROM outcomes
+				WHERE _partition_id < {first:String} AND standing_basis = 'pending'
+			) AS pending,
+			(
+				SELECT count()
+				FROM progress_reached
+				WHERE arrived_at < fromUnixTimestamp64Milli({before:Int64}, 'UTC')
+			) AS silent`,
 		clickhouse.Named("first", d.firstKept()),
 		clickhouse.Named("before", d.before.UnixMilli()))
 	if err != nil {
@@ -202,12 +210,13 @@ func (d *MonthDropper) checkFinal(ctx context.Context) error {
 		return fmt.Errorf("%w: %d rows of rules version 1 have no standing change yet: run `ctl rollup rebuild`",
 			ErrNotFinal, f.Pending)
 	case f.Silent > 0:
-		return fmt.Errorf("%w: %d partitions have had no Progress since: do their processors run?", ErrNotFinal, f.Silent)
+		return fmt.Errorf("%w: %d partitions have had no Progress since: do their processors run?", ErrNotFinal,
+			f.Silent)
 	}
 	byPartition, byEvent, err := readConservation(ctx, d.wh)
 	if err == nil && byPartition+byEvent > 0 {
-		err = fmt.Errorf("%w: conservation is not 0 (by partition %d, by event %d), and could not be explained without "+
-			"these rows: see ConservationBroken in the runbook", ErrNotFinal, byPartition, byEvent)
+		err = fmt.Errorf("%w: conservation is not 0 (by partition %d, by event %d), and could not be explained "+
+			"without these rows: see ConservationBroken in the runbook", ErrNotFinal, byPartition, byEvent)
 	}
 	return err
 }
@@ -259,9 +268,9 @@ func (d *MonthDropper) dropMonth(ctx context.Context, month string) error {
 // The columns of the narrow lines.
 const (
 	narrowEvents   = "workspace_id, src_partition, src_offset, arrived_at, received_at, entered_at"
-	narrowVerdicts = "workspace_id, src_partition, src_offset, arrived_at, event_partition, event_offset, received_at, " +
-		"occurred_at, verdict, effect, standing_change_minor, standing_basis, currency, exponent, partner_id, " +
-		"program_id, rules_version"
+	narrowVerdicts = "workspace_id, src_partition, src_offset, arrived_at, event_partition, event_offset, " +
+		"received_at, occurred_at, verdict, effect, standing_change_minor, standing_basis, currency, exponent, " +
+		"partner_id, program_id, rules_version"
 )
 
 // checkWritten compares what was written of a month with its rows.

@@ -407,7 +407,8 @@ func (r *repairer) readDropped(ctx context.Context, claims []*partitionClaim) er
 }
 
 // countGone counts the rows in front of the log's start, or of the end of what was
-// dropped, and of batches across it, that the batches had and the table no longer has. doubled are rows too many among those.
+// dropped, and of batches across it, that the batches had and the table no longer has.
+// doubled are rows too many among those.
 func (r *repairer) countGone(ctx context.Context, c *partitionClaim, doubled uint64) (uint64, error) {
 	var found []struct {
 		Gone uint64 `ch:"gone"`
