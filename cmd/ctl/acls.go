@@ -29,6 +29,7 @@ func defineACLFlags(fs *flag.FlagSet) func(context.Context, *call) error {
 	a := &aclFlags{kafka: kafka.DefaultConfig()}
 	a.kafka.ClientID = "partners-ctl"
 	daemon.KafkaFlags(fs, &a.kafka)
+	daemon.GroupSuffixFlag(fs, &a.kafka)
 	fs.StringVar(&a.prefix, "principal-prefix", "", "`text` before the program's name in each principal: with "+
 		"partners- the sink is User:partners-sink (required)")
 	fs.BoolVar(&a.selfHeal, "self-heal", false, "also the rights by which processors end hanging transactions without "+
@@ -44,6 +45,9 @@ func (a *aclFlags) giveRights(ctx context.Context, c *call) error {
 	}
 	if strings.ContainsAny(a.prefix+a.kafka.TopicPrefix, "'\n") {
 		return usagef("-principal-prefix, -topic-prefix: no quote and no line break is allowed")
+	}
+	if err := a.kafka.ValidateGroupSuffix(); err != nil { // the brokers may be missing here
+		return usageError{err}
 	}
 	if !a.apply {
 		return a.printCommands(c)
@@ -73,7 +77,7 @@ func (a *aclFlags) giveRights(ctx context.Context, c *call) error {
 func (a *aclFlags) principal(program string) string { return "User:" + a.prefix + program }
 
 func (a *aclFlags) grantsOf(program string) []topic.Grant {
-	return slices.DeleteFunc(topic.Grants(program, a.kafka.TopicPrefix), func(g topic.Grant) bool {
+	return slices.DeleteFunc(a.kafka.Grants(program), func(g topic.Grant) bool {
 		return g.SelfHeal && !a.selfHeal
 	})
 }
@@ -87,7 +91,7 @@ func (a *aclFlags) printCommands(c *call) error {
 	c.say("# The least rights of each program. report and export need none: they do not use Kafka.")
 	for _, program := range topic.Programs() {
 		c.say("# %s", program)
-		for _, r := range topic.Rights(program) {
+		for _, r := range topic.Rights(program, a.kafka.GroupSuffix) {
 			if r.SelfHeal && !a.selfHeal {
 				continue
 			}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
-	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -62,7 +61,7 @@ func nameLackingRights(ctx context.Context, cl *kgo.Client, cfg kafka.Config, er
 	if !kafka.LacksRight(err) {
 		return cfg.Explain(err)
 	}
-	lacking, asking := kafka.LackingRights(ctx, cl, topic.Grants("ctl", cfg.TopicPrefix))
+	lacking, asking := kafka.LackingRights(ctx, cl, cfg.Grants("ctl"))
 	if asking != nil || len(lacking) == 0 {
 		return cfg.Explain(err)
 	}

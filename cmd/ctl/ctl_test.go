@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 var warehouseScripts = []string{filepath.Join("testdata", "script", "migrate.txtar"),
 	filepath.Join("testdata", "script", "answers.txtar"), filepath.Join("testdata", "script", "rollup.txtar"),
 	filepath.Join("testdata", "script", "letters_counted.txtar"), filepath.Join("testdata", "script", "dispute.txtar"),
-	filepath.Join("testdata", "script", "repair.txtar")}
+	filepath.Join("testdata", "script", "repair.txtar"), filepath.Join("testdata", "script", "dropmonths.txtar")}
 
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/script/*.txtar")

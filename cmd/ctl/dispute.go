@@ -80,6 +80,9 @@ func (c *call) answerClaims(ctx context.Context, d *dispute.Dispute, claims *dis
 			return err
 		}
 	}
+	if words := d.DroppedWords(); words != "" {
+		fmt.Fprintln(c.stderr, words)
+	}
 	c.printTotals(d.Totals())
 	if w := d.Warnings(); w != (dispute.Warnings{}) {
 		fmt.Fprintf(c.stderr, "claims of which a negative has no effect: %d; claims whose order counts several times: "+

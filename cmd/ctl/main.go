@@ -43,7 +43,7 @@ func commands() []command {
 	return slices.Concat(topicsCommands(), migrateCommands(), catalogCommands(), tokenCommands(),
 		secretsCommands(), eventCommands(),
 		whyCommands(), disputeCommands(), verifyCommands(), deadLetterCommands(), rollupCommands(),
-		repairCommands(), readyCommands())
+		repairCommands(), dropMonthsCommands(), readyCommands())
 }
 
 func main() { os.Exit(runCommand(os.Args[1:], os.Stdout, os.Stderr, os.LookupEnv)) }

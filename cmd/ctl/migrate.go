@@ -16,6 +16,7 @@ func migrateCommands() []command {
 			m := setup.Migration{Kafka: kafka.DefaultConfig()}
 			m.Kafka.ClientID = "partners-ctl"
 			daemon.KafkaFlags(fs, &m.Kafka)
+			daemon.GroupSuffixFlag(fs, &m.Kafka)
 			fs.Lookup("brokers").Usage = "seed brokers, `host:port,…` (required to carry over the sums of an earlier " +
 				"release: the sinks' group must be empty)"
 			daemon.ClickHouseFlag(fs, &m.ClickHouse)

@@ -19,6 +19,7 @@ type repairFlags struct {
 	kafka      kafka.Config
 	clickhouse clickhouse.Config
 	schemaIDs  string // file with the registry's schema ids; empty: built-in ids
+	takeGroup  bool   // also if the sinks' group fills another warehouse
 }
 
 // errNotWhole says that the repair has ended and the ledger is not whole.
@@ -34,8 +35,11 @@ func defineRepairFlags(fs *flag.FlagSet) func(context.Context, *call) error {
 	r := &repairFlags{kafka: kafka.DefaultConfig()}
 	r.kafka.ClientID = "partners-ctl"
 	daemon.KafkaFlags(fs, &r.kafka)
+	daemon.GroupSuffixFlag(fs, &r.kafka)
 	daemon.ClickHouseFlag(fs, &r.clickhouse)
 	daemon.SchemaIDsFlag(fs, &r.schemaIDs)
+	fs.BoolVar(&r.takeGroup, "take-group", false, "the sinks' group fills this warehouse from now on, whichever it "+
+		"filled before; without it a repair refuses a group that fills another one")
 	return r.repair
 }
 
@@ -56,7 +60,7 @@ func (r *repairFlags) repair(ctx context.Context, c *call) error {
 	}
 	defer wh.Close()
 	report := func(found sink.RepairedPartition) { c.sayRepaired(found) }
-	result, err := sink.Repair(ctx, sink.DefaultConfig(), r.kafka, codec, wh, c.log, report)
+	result, err := sink.Repair(ctx, sink.DefaultConfig(), r.kafka, codec, wh, c.log, r.takeGroup, report)
 	if err != nil {
 		return r.kafka.Explain(err)
 	}
@@ -75,6 +79,7 @@ func (c *call) sayRepaired(r sink.RepairedPartition) {
 	count(uint64(r.Doubled), "rows were there more than once and are there once")
 	count(uint64(r.Recorded-r.Lost), "offsets are recorded as finished")
 	count(uint64(r.Lost), "offsets are gone from Kafka and recorded as lost")
+	count(r.Dropped, "rows were dropped with their months: their sums stay")
 	count(r.Gone, "rows are gone from the table and from Kafka: their sums stay")
 	count(uint64(r.Unexplained), "rows are at offsets without a record and stay")
 	count(r.DoubledBefore, "rows are too many, of records that Kafka no longer has, and stay")

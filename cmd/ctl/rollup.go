@@ -37,6 +37,7 @@ func defineRollupFlags(fs *flag.FlagSet) func(context.Context, *call) error {
 	r := &rollupFlags{kafka: kafka.DefaultConfig()}
 	r.kafka.ClientID = "partners-ctl"
 	daemon.KafkaFlags(fs, &r.kafka)
+	daemon.GroupSuffixFlag(fs, &r.kafka)
 	daemon.ClickHouseFlag(fs, &r.clickhouse)
 	daemon.SchemaIDsFlag(fs, &r.schemaIDs)
 	fs.StringVar(&r.from, "from", "",
@@ -83,6 +84,9 @@ func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) error {
 		c.say("rows of any day may have been among them: all days are computed, not only those of -from and -to")
 		work.From, work.To = time.Time{}, time.Time{}
 	}
+	if err := r.keepDropped(ctx, c, wh, &work); err != nil {
+		return err
+	}
 	work.Progress = func(step string) { c.log.Info(step) }
 	found, err := wh.Rebuild(ctx, work)
 	if errors.Is(err, clickhouse.ErrMissing) {
@@ -107,6 +111,27 @@ func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) error {
 		return fmt.Errorf("%w; it joined while the rollup was rebuilt, so rows that it inserted may be missing there: "+
 			"stop it and run this command again", err)
 	}
+	return nil
+}
+
+// keepDropped leaves out the days of which rows were dropped with their months: computed
+// anew, their sums would be those of what is left.
+func (r *rollupFlags) keepDropped(ctx context.Context, c *call, wh *clickhouse.Conn, work *clickhouse.Rebuild) error {
+	from, err := sink.SumsFrom(ctx, wh)
+	if err != nil || from.IsZero() || !work.From.Before(from) {
+		return err
+	}
+	day := from.Format(time.DateOnly)
+	switch {
+	case r.from != "" && !work.From.IsZero():
+		return usagef("-from: %s is before %s: rows were dropped with their months, so earlier sums cannot be computed",
+			r.from, day)
+	case !work.To.IsZero() && !from.Before(work.To):
+		return usagef("-to: %s is before %s: rows were dropped with their months, so earlier sums cannot be computed",
+			r.to, day)
+	}
+	c.say("sums of before %s stay as they are: rows were dropped with their months", day)
+	work.From = from
 	return nil
 }
 

@@ -29,6 +29,7 @@ func defineTopicsFlags(fs *flag.FlagSet) *topicsFlags {
 	t := &topicsFlags{kafka: kafka.DefaultConfig(), want: kafka.DefaultTopicsConfig()}
 	t.kafka.ClientID = "partners-ctl"
 	daemon.KafkaFlags(fs, &t.kafka)
+	daemon.GroupSuffixFlag(fs, &t.kafka)
 	intVar(fs, &t.want.Replication, 16, "replication", "`replicas` of a topic that is created; all but one must "+
 		"acknowledge. 1 for a laptop")
 	intVar(fs, &t.want.Partitions, 32, "partitions", "`count` of the co-partitioned topics; tokens are bound to "+
@@ -123,6 +124,7 @@ func defineAdoptFlags(fs *flag.FlagSet) func(context.Context, *call) error {
 	cfg := kafka.DefaultConfig()
 	cfg.ClientID = "partners-ctl"
 	daemon.KafkaFlags(fs, &cfg)
+	daemon.GroupSuffixFlag(fs, &cfg)
 	yes := fs.Bool("yes", false, "adopt the topics; without it they are only listed")
 	return func(ctx context.Context, c *call) error {
 		return withBrokers(ctx, cfg, func(ctx context.Context) error {

@@ -52,6 +52,9 @@ func (c *call) printTally(x *verify.Tally) {
 		c.say("%s: %d rows are not compared: they are not inserted yet, or came after the state that is verified",
 			x.Name, x.Pending)
 	}
+	if x.Dropped > 0 {
+		c.say("%s: %d rows are not compared: they were dropped with their months", x.Name, x.Dropped)
+	}
 	if x.Late > 0 {
 		c.say("%s: %d rows depend on arrival: they are what the rules say if a record reached Kafka later than it is "+
 			"dated; the log does not tell", x.Name, x.Late)

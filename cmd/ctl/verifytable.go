@@ -13,9 +13,9 @@ import (
 // openTable makes the warehouse's part of a verification. It adds to the source what
 // the tables remember and the topics may not: the times that Progress named, and which
 // events an earlier version of the rules judged.
-func openTable(ctx context.Context, wh *clickhouse.Conn, workspace string, source *verify.Source) (*verify.Table,
-	error) {
-	t := &verify.Table{Ends: make(map[int32]int64)}
+func openTable(ctx context.Context, wh *clickhouse.Conn, workspace string, source *verify.Source) (t *verify.Table,
+	err error) {
+	t = &verify.Table{Ends: make(map[int32]int64)}
 	var ends []struct {
 		Partition uint32 `ch:"partition"`
 		End       uint64 `ch:"end_offset"`
@@ -28,6 +28,9 @@ WHERE topic = 'outcomes'`); err != nil {
 	}
 	for _, x := range ends {
 		t.Ends[int32(x.Partition)] = int64(x.End)
+	}
+	if t.Dropped, err = readDroppedEnds(ctx, wh); err != nil {
+		return nil, err
 	}
 	if err := addWitnesses(ctx, wh, source); err != nil {
 		return nil, err
@@ -47,6 +50,30 @@ WHERE topic = 'outcomes'`); err != nil {
 			})
 	}
 	return t, nil
+}
+
+// readDroppedEnds reads what was dropped with its month.
+func readDroppedEnds(ctx context.Context, wh *clickhouse.Conn) (map[int32]verify.DroppedEnds, error) {
+	var found []struct {
+		Partition uint32 `ch:"src_partition"`
+		Rows      uint64 `ch:"rows_end"`
+		Events    uint64 `ch:"events_end"`
+	}
+	if err := wh.Select(ctx, &found, `
+SELECT
+	src_partition,
+	maxIf(end_offset, table_name = 'outcomes') AS rows_end,
+	maxIf(end_offset, table_name = 'conversions') AS events_end
+FROM dropped_rows
+WHERE month IN (SELECT month FROM dropped_months)
+GROUP BY src_partition`); err != nil {
+		return nil, fmt.Errorf("reading what was dropped: %w", err)
+	}
+	ends := map[int32]verify.DroppedEnds{}
+	for _, f := range found {
+		ends[int32(f.Partition)] = verify.DroppedEnds{Rows: int64(f.Rows), Events: int64(f.Events)}
+	}
+	return ends, nil
 }
 
 // addWitnesses adds to the source's partitions what the tables know about them.

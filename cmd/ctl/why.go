@@ -77,6 +77,7 @@ func (c *call) printAnswer(a *report.Answer) {
 			}
 			c.printField("but", "there is %s: %s", q.Words(), ask)
 		}
+		c.sayDropped(a)
 		return
 	}
 	for _, e := range a.Records {
@@ -101,6 +102,14 @@ func (c *call) printAnswer(a *report.Answer) {
 		c.say("more refusals have this id; these are the newest %d", len(a.Refused))
 	}
 	c.printNegatives(a)
+	c.sayDropped(a)
+}
+
+// sayDropped says that an answer knows only what is left.
+func (c *call) sayDropped(a *report.Answer) {
+	if words := a.Dropped.Words(); words != "" {
+		c.say("%s", words)
+	}
 }
 
 // printNegatives prints the negatives without effect that belong to an answer.

@@ -17,6 +17,7 @@ func main() {
 	k := kafka.DefaultConfig()
 	wh := clickhouse.Config{}
 	d.Kafka(&k)
+	daemon.GroupSuffixFlag(d.Flags, &k)
 	daemon.ClickHouseFlag(d.Flags, &wh)
 	d.Flags.DurationVar(&component.Config.Linger, "linger", component.Config.Linger,
 		"shortest time between two inserts of one partition while it keeps up")

@@ -84,6 +84,9 @@ func (e *exporter) run(ctx context.Context) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := e.checkNotDropped(ctx, p); err != nil {
+		return nil, err
+	}
 	s, err := e.readSummary(ctx, p)
 	if err != nil {
 		return nil, err

@@ -205,12 +205,13 @@ func (e *exporter) readConservation(ctx context.Context, p plan) (ledger.Conserv
 	var found []ledger.Conservation
 	query := ledger.ConservationQuery(`
 			SELECT src_partition AS event_partition, src_offset AS event_offset, entered_at
-			FROM conversions
-			WHERE workspace_id = {w:String} AND `+belowEnds("src_partition", "src_offset", "conversions")+`
+			FROM events_and_rows
+			WHERE NOT judged AND workspace_id = {w:String}
+				AND `+belowEnds("src_partition", "src_offset", "conversions")+`
 		`, `
 			SELECT event_partition, event_offset, verdict
-			FROM outcomes
-			WHERE workspace_id = {w:String}
+			FROM events_and_rows
+			WHERE judged AND workspace_id = {w:String}
 				AND `+belowEnds("src_partition", "src_offset", "outcomes")+`
 				AND `+belowEnds("event_partition", "event_offset", "conversions")+`
 		`, `

@@ -73,7 +73,7 @@ WHERE kind = 'partner' AND catalog_versions.workspace_id = {w:String} AND src_of
 GROUP BY key
 HAVING last != ''`
 
-// historyOf is the condition on rows of outcomes that had arrived and that a
+// historyOf is the condition on rows of outcomes, or of statement_rows, that had arrived and that a
 // statement's filters select, of all times.
 func historyOf(f Filters) string {
 	where := "workspace_id = {w:String} AND " + belowEnds("src_partition", "src_offset", "outcomes")

@@ -38,6 +38,9 @@ type Answer struct {
 	Counted       []OrderCount // of the records' orders, those that count several times
 	// Similar is what may have been meant, if nothing is known about the key.
 	Similar []Question
+	// Dropped says which rows are gone: records, chains, counts and negatives are of the
+	// rest.
+	Dropped ledger.Dropped
 }
 
 // IsEmpty reports whether nothing is known about what was asked for.
@@ -71,6 +74,10 @@ func (r *Reader) Why(ctx context.Context, workspace string, column KeyColumn, ke
 	answer := &Answer{Workspace: workspace, Column: column, Key: key}
 	var judged, received []*Event
 	asking, groupCtx := errgroup.WithContext(ctx)
+	asking.Go(func() (err error) {
+		answer.Dropped, err = r.Dropped(groupCtx)
+		return err
+	})
 	asking.Go(func() (err error) {
 		judged, received, err = r.readSame(groupCtx, workspace, column, key)
 		return err

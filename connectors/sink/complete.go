@@ -12,7 +12,6 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/schemas/event"
-	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -39,7 +38,7 @@ func CheckIdle(ctx context.Context, cfg kafka.Config, log *slog.Logger) error {
 		return err
 	}
 	defer client.Close()
-	name := cfg.Group(topic.SinkGroup)
+	name := cfg.SinkGroup()
 	groups, err := kadm.NewClient(client).DescribeGroups(ctx, name)
 	if err == nil {
 		err = groups.Error()
@@ -134,6 +133,12 @@ func Complete(ctx context.Context, cfg Config, k kafka.Config, codec *event.Code
 	if err := s.loadTopics(ctx); err != nil {
 		return fmt.Errorf("completing the tables: %w", err)
 	}
+	if err := s.identify(ctx); err != nil {
+		return fmt.Errorf("completing the tables: %w", err)
+	}
+	if _, err := s.checkOwner(ctx); err != nil {
+		return fmt.Errorf("completing the tables: %w", err)
+	}
 	claims, err := s.readPartitionStates(ctx)
 	if err != nil {
 		return fmt.Errorf("completing the tables: %w", err)
@@ -149,9 +154,9 @@ func Complete(ctx context.Context, cfg Config, k kafka.Config, codec *event.Code
 
 // readPartitionStates returns the state of all partitions of all topics.
 func (s *Sink) readPartitionStates(ctx context.Context) (claims []*partitionClaim, err error) {
-	commits, err := kadm.NewClient(s.client).FetchOffsets(ctx, s.kafka.Group(topic.SinkGroup))
+	commits, err := s.fetchCommits(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("reading the group's commits: %w", err)
+		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.mappings)) {
 		for id := range int32(s.partitionCounts[name]) {
@@ -166,7 +171,7 @@ func (s *Sink) readPartitionStates(ctx context.Context) (claims []*partitionClai
 			}
 			if commit, ok := commits.Lookup(s.kafka.Topic(name), id); ok {
 				c.committed = commit.At
-				if c.intent, err = parseIntent(commit.Metadata); err != nil {
+				if c.commitNote, err = parseCommitNote(commit.Metadata); err != nil {
 					return nil, fmt.Errorf("%s partition %d: %w", name, id, err)
 				}
 			}

@@ -84,9 +84,10 @@ type unreadableRecord struct {
 // before the batch is recorded as finished. If an earlier attempt or process may have
 // sent some, it first reads which of them are there. Two sinks that repeat one batch at
 // the same moment can still send a dead letter twice: both have the same key and the
-// same source headers.
+// same source headers. Every warehouse meets the same records: only the first one's sinks,
+// whose group has no suffix, send them.
 func (p *partition) produceDeadLetters(ctx context.Context, b *batch) error {
-	if len(b.unreadable) == 0 {
+	if len(b.unreadable) == 0 || p.sink.kafka.GroupSuffix != "" {
 		b.reached = stepDeadLettersSent
 		return nil
 	}

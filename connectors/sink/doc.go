@@ -14,7 +14,7 @@
 // A batch is [start, end) of one partition of one topic. Before its rows are sent, it
 // is declared in the metadata of the commit of its start:
 //
-//	v1 TOPIC-ID START END UNIX-MILLISECONDS        (brokers accept at most 4096 bytes)
+//	v2 WAREHOUSE-ID TOPIC-ID START END UNIX-MILLISECONDS
 //
 // After a crash the next owner of the partition reads this, forms exactly the same
 // batch, and inserts it with the same insert_deduplication_token,
@@ -54,6 +54,23 @@
 // seconds. It takes the lock and then looks for members of the group; a sink is a member
 // before it looks for the lock, and waits with its partitions unclaimed. So one of the
 // two always sees the other.
+//
+// # Two warehouses
+//
+// A database has an id, in table warehouse, which every commit names, and the table names
+// the group. Whoever claims partitions or repairs looks at both, at all commits of the
+// group, and returns ErrOtherWarehouse if they name something else; a sink that runs looks
+// every five seconds (warehouse.go). Commits of earlier releases name none: they are
+// adopted by the first sink. A second warehouse has another group (kafka.Config's
+// GroupSuffix). Only the sinks of the first, whose group has no suffix, send dead letters.
+// A repair that takes the group commits the ends of the tables, then writes the table.
+//
+// # Months that are dropped
+//
+// MonthDropper drops the oldest months of the base tables (dropmonths.go). First it writes
+// what stays of their rows, then it marks the month, in table dropped_months: from that
+// moment on the views count what stays and no longer the rows. Then it drops the rows.
+// Repair leaves the records of such months out, and their sums as they are.
 //
 // # A ClickHouse that goes back
 //

@@ -22,6 +22,8 @@ var (
 	ErrForgotten = errors.New("ClickHouse has forgotten what it had")
 	// ErrWentBack: ClickHouse no longer has a batch that this sink has recorded.
 	ErrWentBack = errors.New("ClickHouse went back to an earlier state")
+	// ErrOtherWarehouse: the group fills another warehouse, or another group fills this one.
+	ErrOtherWarehouse = errors.New("another warehouse")
 	// ErrLostRange: records that are not in the tables are no longer in Kafka.
 	ErrLostRange = errors.New("records are gone from Kafka")
 	// ErrHalfDone: a batch is partly in the tables, and a repeated insert could no
@@ -50,8 +52,8 @@ var (
 // NeedsOperator reports whether err is one of those above, those from ErrBusy on
 // excepted: starting the sink again changes nothing.
 func NeedsOperator(err error) bool {
-	for _, stop := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrForgotten, ErrWentBack, ErrLostRange,
-		ErrHalfDone, ErrWindow, ErrPartitions, ErrIntent, ErrSurplus} {
+	for _, stop := range []error{ErrTopicChanged, ErrNoTopic, ErrNoCommit, ErrForgotten, ErrWentBack,
+		ErrOtherWarehouse, ErrLostRange, ErrHalfDone, ErrWindow, ErrPartitions, ErrIntent, ErrSurplus} {
 		if errors.Is(err, stop) {
 			return true
 		}

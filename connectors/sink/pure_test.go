@@ -46,12 +46,14 @@ func TestIntentRoundTrip(t *testing.T) {
 			end:        start + rapid.Int64Range(1, 1<<61).Draw(t, "n"),
 			declaredAt: time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(t, "at")).UTC(),
 		}
-		got, err := parseIntent(want.encodeMetadata())
-		if err != nil || *got != want {
-			t.Fatalf("%q: got %+v, %v, want %+v", want.encodeMetadata(), got, err, want)
+		warehouse := rapid.SampledFrom([]string{"", "wh_01KBD9ZV5K3XW1B1Y9F3Z9Q2T7"}).Draw(t, "warehouse")
+		metadata := commitNote{warehouse, &want}.encodeMetadata()
+		got, err := parseCommitNote(metadata)
+		if err != nil || got.intent == nil || *got.intent != want || got.warehouse != warehouse {
+			t.Fatalf("%q: got %+v, %v, want %+v", metadata, got, err, want)
 		}
-		if len(want.encodeMetadata()) > maxMetadataBytes/8 {
-			t.Fatalf("%d bytes of metadata", len(want.encodeMetadata()))
+		if len(metadata) > maxMetadataBytes/8 {
+			t.Fatalf("%d bytes of metadata", len(metadata))
 		}
 	})
 }
@@ -60,21 +62,18 @@ func TestIntentRoundTrip(t *testing.T) {
 // as, or nothing, or refused.
 func FuzzIntent(f *testing.F) {
 	for _, s := range []string{"", "v1 AAAAAAAAAAAAAAAAAAAAAA 0 1 0", "v1 x 5 5 0", "v1 x 5 4 0", "v1 x -1 4 0",
-		"v1 x 01 4 0", "v1 x 1 4 0 ", "v2 x 1 4 0", "v1  1 4 0", "v1 x 1 99999999999999999999 0"} {
+		"v1 x 01 4 0", "v1 x 1 4 0 ", "v2 x 1 4 0", "v1  1 4 0", "v1 x 1 99999999999999999999 0",
+		"v2 w x 0 1 0", "v2 w", "v2 ", "v2 w ", "v2  x 0 1 0", "v2 w x 5 5 0", "v3 w x 0 1 0"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, metadata string) {
-		got, err := parseIntent(metadata)
+		got, err := parseCommitNote(metadata)
 		switch {
 		case err != nil:
-			if got != nil || !errors.Is(err, ErrIntent) {
+			if got != (commitNote{}) || !errors.Is(err, ErrIntent) {
 				t.Errorf("%q: %v, %v", metadata, got, err)
 			}
-		case got == nil:
-			if metadata != "" {
-				t.Errorf("%q was taken for no intent", metadata)
-			}
-		case got.encodeMetadata() != metadata || got.start >= got.end:
+		case got.encodeMetadata() != metadata || got.intent != nil && got.intent.start >= got.intent.end:
 			t.Errorf("%q was read as %q", metadata, got.encodeMetadata())
 		}
 	})
@@ -98,13 +97,13 @@ func TestFindResumePoint(t *testing.T) {
 	f("fresh install", recoveredState{committed: 0, contiguousEnd: none, logEnd: 9}, 0, false, nil)
 	f("first batch in doubt", recoveredState{
 		committed:     0,
-		intent:        in(0, 5),
+		commitNote:    commitNote{intent: in(0, 5)},
 		contiguousEnd: none,
 		logEnd:        9,
 	}, 0, true, nil)
 	f("an emptied database", recoveredState{
 		committed:     1,
-		intent:        in(1, 5),
+		commitNote:    commitNote{intent: in(1, 5)},
 		contiguousEnd: none,
 		logEnd:        9,
 	}, 0, false, ErrForgotten)
@@ -123,21 +122,21 @@ func TestFindResumePoint(t *testing.T) {
 	}, 7, false, nil)
 	f("the last batch is recorded, not acknowledged", recoveredState{
 		committed:     3,
-		intent:        in(3, 7),
+		commitNote:    commitNote{intent: in(3, 7)},
 		batchTopicIDs: ids,
 		contiguousEnd: 7,
 		logEnd:        9,
 	}, 7, false, nil)
 	f("the last batch is in doubt", recoveredState{
 		committed:     7,
-		intent:        in(7, 9),
+		commitNote:    commitNote{intent: in(7, 9)},
 		batchTopicIDs: ids,
 		contiguousEnd: 7,
 		logEnd:        9,
 	}, 7, true, nil)
 	f("restored from a backup", recoveredState{
 		committed:     70,
-		intent:        in(70, 90),
+		commitNote:    commitNote{intent: in(70, 90)},
 		batchTopicIDs: ids,
 		contiguousEnd: 7,
 		logEnd:        99,
@@ -157,7 +156,7 @@ func TestFindResumePoint(t *testing.T) {
 	}, 0, false, ErrLostRange)
 	f("the log lost a declared batch", recoveredState{
 		committed:     7,
-		intent:        in(7, 12),
+		commitNote:    commitNote{intent: in(7, 12)},
 		batchTopicIDs: ids,
 		contiguousEnd: 7,
 		logEnd:        9,
@@ -172,7 +171,7 @@ func TestFindResumePoint(t *testing.T) {
 		topicID:       "U",
 		formerIDs:     ids,
 		committed:     7,
-		intent:        in(3, 7),
+		commitNote:    commitNote{intent: in(3, 7)},
 		batchTopicIDs: []string{"T", "U"},
 		contiguousEnd: 7,
 		logEnd:        9,
@@ -181,7 +180,7 @@ func TestFindResumePoint(t *testing.T) {
 		topicID:       "U",
 		formerIDs:     ids,
 		committed:     7,
-		intent:        in(7, 9),
+		commitNote:    commitNote{intent: in(7, 9)},
 		batchTopicIDs: ids,
 		contiguousEnd: 7,
 		logEnd:        9,
@@ -189,7 +188,7 @@ func TestFindResumePoint(t *testing.T) {
 	f("another topic's intent", recoveredState{
 		topicID:       "U",
 		committed:     0,
-		intent:        in(0, 3),
+		commitNote:    commitNote{intent: in(0, 3)},
 		contiguousEnd: none,
 		logEnd:        9,
 	}, 0, false, ErrTopicChanged)
@@ -225,7 +224,7 @@ func TestTilesWhateverDies(t *testing.T) {
 			s := recoveredState{
 				topicID:       "T",
 				committed:     committed,
-				intent:        declared,
+				commitNote:    commitNote{intent: declared},
 				contiguousEnd: contiguousEnd(),
 				logEnd:        logEnd,
 			}

@@ -27,6 +27,7 @@ type RepairedPartition struct {
 	Recorded  int64  // offsets that no finished batch covered, and one does now
 	Lost      int64  // of Recorded: offsets that the log no longer holds
 	Gone      uint64 // rows that a finished batch had, and neither table nor log have
+	Dropped   uint64 // rows that a finished batch had, and that were dropped by month
 	// Unexplained are rows at offsets at which the log has no record. They stay. A
 	// compacted topic is not looked at: its log forgets.
 	Unexplained int
@@ -55,6 +56,7 @@ type RepairResult struct {
 type repairer struct {
 	*Sink
 	report    func(RepairedPartition)
+	take      bool                    // the group, from whatever warehouse it fills
 	afterStep func(step string) error // an error ends the repair there
 }
 
@@ -67,13 +69,17 @@ type repairer struct {
 // No sink may run: Repair returns ErrBusy if one does, and holds a lock meanwhile on
 // which sinks wait. It can be repeated, also after it was killed anywhere: what to do
 // follows from the tables alone.
+//
+// If the sinks' group fills another warehouse, or another group fills this one, Repair
+// returns ErrOtherWarehouse before it writes anything; with takeGroup the group fills this
+// one from now on.
 func Repair(ctx context.Context, cfg Config, k kafka.Config, codec *event.Codec, wh *clickhouse.Conn, log *slog.Logger,
-	report func(RepairedPartition)) (RepairResult, error) {
+	takeGroup bool, report func(RepairedPartition)) (RepairResult, error) {
 	s, err := New(cfg, k, codec, wh, log, nil)
 	if err != nil {
 		return RepairResult{}, err
 	}
-	r := &repairer{Sink: s, report: report, afterStep: func(string) error { return nil }}
+	r := &repairer{Sink: s, report: report, take: takeGroup, afterStep: func(string) error { return nil }}
 	return r.run(ctx)
 }
 
@@ -113,8 +119,14 @@ func (r *repairer) repairTables(ctx context.Context) (out RepairResult, err erro
 	if err := r.loadTopics(ctx); err != nil {
 		return out, err
 	}
+	if err := r.claimWarehouse(ctx, r.take); err != nil {
+		return out, err
+	}
 	claims, err := r.readPartitionStates(ctx)
 	if err != nil {
+		return out, err
+	}
+	if err := r.readDropped(ctx, claims); err != nil {
 		return out, err
 	}
 	var incomplete []rollup.Incomplete
@@ -123,9 +135,9 @@ func (r *repairer) repairTables(ctx context.Context) (out RepairResult, err erro
 			"offsets", fmt.Sprintf("[%d, %d)", c.logStart, c.logStable),
 			"step", fmt.Sprintf("%d of %d", i+1, len(claims)))
 		found, err := r.repairPartition(ctx, c)
-		if err == nil && found.Gone > 0 && c.mapping.isSummed {
+		if gone := found.Gone + found.Dropped; err == nil && gone > 0 && c.mapping.isSummed {
 			var at rollup.Incomplete
-			at, err = r.findIncomplete(ctx, c, found.Gone)
+			at, err = r.findIncomplete(ctx, c, gone)
 			incomplete = append(incomplete, at)
 		}
 		if err != nil {
@@ -146,6 +158,9 @@ func (r *repairer) repairTables(ctx context.Context) (out RepairResult, err erro
 		return out, err
 	}
 	if err := FillLookups(ctx, r.wh, func(step string) { r.log.Info(step) }); err != nil {
+		return out, err
+	}
+	if err := r.takeGroup(ctx, claims); err != nil {
 		return out, err
 	}
 	out.Conservation, out.WorkspaceConservation, err = readConservation(ctx, r.wh)
@@ -209,7 +224,9 @@ func (r *repairer) repairPartition(ctx context.Context, c *partitionClaim) (foun
 	if err := r.repairRange(ctx, p, c, offsetRange{uint64(from), uint64(c.logStable)}, true, &found); err != nil {
 		return found, err
 	}
-	found.Gone, err = r.countGone(ctx, c, found.DoubledBefore)
+	gone, err := r.countGone(ctx, c, found.DoubledBefore)
+	found.Dropped = min(gone, c.dropped)
+	found.Gone = gone - found.Dropped
 	return found, err
 }
 
@@ -249,6 +266,9 @@ func (r *repairer) repairRange(ctx context.Context, p *partition, c *partitionCl
 	reader := kafka.RangeReader{Kafka: r.kafka, Log: r.log, Isolation: kgo.ReadCommitted()}
 	err := reader.Each(ctx, func(records []*kgo.Record) error {
 		for _, record := range records {
+			if c.droppedMonths[record.Timestamp.UTC().Format("200601")] {
+				continue // it has no row any more, and counts all the same
+			}
 			if len(pending) >= r.cfg.BatchRows || size >= r.cfg.BatchBytes {
 				if err := repairPending(pending[len(pending)-1].Offset + 1); err != nil {
 					return err
@@ -346,8 +366,49 @@ func (r *repairer) deleteRows(ctx context.Context, p *partition, offsets []int64
 	return r.afterStep("doubled-rows-deleted")
 }
 
-// countGone counts the rows in front of the log's start, and of batches across it, that
-// the batches had and the table no longer has. doubled are rows too many among those.
+// readDropped sets what was dropped of each partition by month.
+func (r *repairer) readDropped(ctx context.Context, claims []*partitionClaim) error {
+	marked, err := readDroppedMonths(ctx, r.wh)
+	if err != nil {
+		return err
+	}
+	for month, done := range marked {
+		if !done {
+			return fmt.Errorf("month %s is half dropped: run `ctl warehouse drop-months` again", month)
+		}
+	}
+	var found []struct {
+		Table     string `ch:"table_name"`
+		Partition uint32 `ch:"src_partition"`
+		Rows      uint64 `ch:"n"`
+		End       uint64 `ch:"end"`
+	}
+	err = r.wh.Select(ctx, &found, `
+		SELECT table_name, src_partition, sum(dropped_rows.rows) AS n, max(end_offset) AS end
+		FROM dropped_rows FINAL
+		WHERE month IN (SELECT month FROM dropped_months)
+		GROUP BY table_name, src_partition`)
+	if err != nil {
+		return fmt.Errorf("reading how many rows were dropped: %w", err)
+	}
+	for _, c := range claims {
+		if !slices.Contains(droppedTables(), c.mapping.table) {
+			continue
+		}
+		c.droppedMonths = marked
+		for _, f := range found {
+			if f.Table == c.mapping.table && int32(f.Partition) == c.partition {
+				c.dropped = f.Rows
+				c.droppedEnd = int64(f.End)
+			}
+		}
+	}
+	return nil
+}
+
+// countGone counts the rows in front of the log's start, or of the end of what was
+// dropped, and of batches across it, that the batches had and the table no longer has.
+// doubled are rows too many among those.
 func (r *repairer) countGone(ctx context.Context, c *partitionClaim, doubled uint64) (uint64, error) {
 	var found []struct {
 		Gone uint64 `ch:"gone"`
@@ -371,7 +432,7 @@ func (r *repairer) countGone(ctx context.Context, c *partitionClaim, doubled uin
 		clickhouse.Named("topic", c.mapping.topic),
 		clickhouse.Named("partition", c.partition),
 		clickhouse.Named("doubled", doubled),
-		clickhouse.Named("start", uint64(c.logStart)))
+		clickhouse.Named("start", uint64(max(c.logStart, c.droppedEnd))))
 	if err != nil {
 		return 0, fmt.Errorf("counting the rows that Kafka no longer has: %w", err)
 	}
@@ -420,7 +481,7 @@ func (r *repairer) findIncomplete(ctx context.Context, c *partitionClaim, gone u
 		WHERE src_partition = {partition:UInt32}
 			AND src_offset >= {start:UInt64}`,
 		clickhouse.Named("partition", c.partition),
-		clickhouse.Named("start", uint64(c.logStart)))
+		clickhouse.Named("start", uint64(max(c.logStart, c.droppedEnd))))
 	if err != nil {
 		return at, fmt.Errorf("looking for the oldest row that Kafka still has: %w", err)
 	}

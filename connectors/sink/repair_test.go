@@ -20,9 +20,15 @@ import (
 // tryRepair repairs the tables, and ends as if killed behind a step; "": it does not.
 func (r *rig) tryRepair(killedAt string) (found []RepairedPartition, result RepairResult, err error) {
 	r.t.Helper()
+	return r.tryTake(false, killedAt)
+}
+
+// tryTake is tryRepair, which takes the group if take is true.
+func (r *rig) tryTake(take bool, killedAt string) (found []RepairedPartition, result RepairResult, err error) {
+	r.t.Helper()
 	s := r.sink(r.wh)
 	s.cfg.BatchRows = 40
-	repair := &repairer{Sink: s, report: func(f RepairedPartition) { found = append(found, f) },
+	repair := &repairer{Sink: s, take: take, report: func(f RepairedPartition) { found = append(found, f) },
 		afterStep: func(step string) error {
 			if step == killedAt {
 				return errKilled

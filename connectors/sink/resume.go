@@ -17,10 +17,10 @@ const clockSkew = 5 * time.Minute
 
 // recoveredState is what decides where a sink resumes in a partition.
 type recoveredState struct {
-	topicID   string   // the topic's id now
-	formerIDs []string // that it had before an operator adopted it under topicID
-	committed int64    // offset of the consumer group; -1: none
-	intent    *intent  // in the commit's metadata; nil: none
+	topicID    string   // the topic's id now
+	formerIDs  []string // that it had before an operator adopted it under topicID
+	committed  int64    // offset of the consumer group; -1: none
+	commitNote          // the commit's metadata
 
 	batchTopicIDs []string // topic ids of the partition's rows in table batches
 	contiguousEnd int64    // end of the gapless run of finished batches; -1: no batch
@@ -114,6 +114,12 @@ type partitionClaim struct {
 	resumeAt       int64   // where it is read from
 	declaredIntent *intent // the batch to form there; nil: any
 	unrecordedFrom int64   // the base table must have no row at or behind this offset
+
+	// Of a repair: the months (YYYYMM) that were dropped, how many rows of the partition
+	// had them, and the end of their offsets.
+	droppedMonths map[string]bool
+	dropped       uint64
+	droppedEnd    int64
 }
 
 // resolveClaims finds out where each partition is resumed. The number of its queries
@@ -122,6 +128,9 @@ type partitionClaim struct {
 func (s *Sink) resolveClaims(ctx context.Context, claims []*partitionClaim) error {
 	// This sink is a member of the group already: a repair that begins now sees it.
 	if err := checkNoRepair(ctx, s.wh, ""); err != nil {
+		return err
+	}
+	if err := s.adopt(ctx); err != nil {
 		return err
 	}
 	if err := s.readLogRanges(ctx, claims); err != nil {

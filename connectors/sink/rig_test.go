@@ -49,6 +49,8 @@ type rig struct {
 	// twoMonths: every second record of fill reached Kafka a month ago, so that an insert
 	// is two blocks.
 	twoMonths bool
+	suffix    string    // of the sinks' group
+	at        time.Time // when records of fill reached Kafka; zero: now
 }
 
 type spot struct {
@@ -131,6 +133,7 @@ func (r *rig) sink(wh *clickhouse.Conn) *Sink {
 	cfg.BatchRows, cfg.Linger = 500, 10*time.Millisecond
 	k := kafka.DefaultConfig()
 	k.Brokers = r.brokers
+	k.GroupSuffix = r.suffix
 	s, err := New(cfg, k, r.codec, wh, discard(), nil)
 	if err != nil {
 		r.t.Fatal(err)
@@ -297,6 +300,11 @@ func (r *rig) fill(n int) {
 			conversions, outcomes = append(conversions, rec), append(outcomes, o)
 		}
 	}
+	if !r.at.IsZero() {
+		for _, record := range slices.Concat(clicks, conversions) {
+			record.Timestamp = r.at
+		}
+	}
 	r.produce("clicks", clicks...)
 	r.produce("conversions", conversions...)
 	for i, o := range outcomes {
@@ -318,6 +326,7 @@ func (r *rig) judge(outcomes []*event.Outcome) {
 					r.t.Fatal(err)
 				}
 				records = append(records, &kgo.Record{
+					Timestamp: r.at, // zero is now
 					Topic:     topic.Outcomes,
 					Partition: o.EventPartition,
 					Key:       []byte(o.ClickToken),

@@ -41,6 +41,7 @@ type Sink struct {
 
 	// Set when Run begins; maps by topic, without prefix.
 	client          *kgo.Client
+	warehouse       warehouse
 	topicIDs        map[string]string
 	partitionCounts map[string]int
 	install         *kafka.InstallFollower // what the topics must have
@@ -136,7 +137,12 @@ func (s *Sink) Ready() <-chan struct{} { return s.ready }
 func (s *Sink) Run(ctx context.Context) error {
 	ctx, s.cancel = context.WithCancel(ctx)
 	defer s.cancel()
-	if err := s.retryStart(ctx, readingWindows, s.readWindows); err != nil {
+	if err := s.retryStart(ctx, readingWindows, func(ctx context.Context) error {
+		if err := s.readWindows(ctx); err != nil {
+			return err
+		}
+		return s.identify(ctx)
+	}); err != nil {
 		return ignoreCanceled(ctx, fmt.Errorf("starting the sink: %w", err))
 	}
 	var err error
@@ -186,7 +192,7 @@ func ignoreCanceled(ctx context.Context, err error) error {
 // startConsuming.
 func (s *Sink) newGroupClient() (*kgo.Client, error) {
 	return kafka.NewClient(s.kafka, s.log, s.registry,
-		kgo.ConsumerGroup(s.kafka.Group(topic.SinkGroup)),
+		kgo.ConsumerGroup(s.kafka.SinkGroup()),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(s.cfg.SessionTimeout),
 		kgo.HeartbeatInterval(s.env.HeartbeatInterval),
@@ -298,7 +304,7 @@ func (s *Sink) listTopics(ctx context.Context, names map[string]string) (kadm.To
 }
 
 // watchTopics stops the sink when a topic is deleted and created again while it runs, or
-// gets partitions.
+// gets partitions, and when its group fills another warehouse, too.
 func (s *Sink) watchTopics(ctx context.Context) {
 	tick := time.NewTicker(s.env.TopicCheckInterval)
 	defer tick.Stop()
@@ -311,6 +317,9 @@ func (s *Sink) watchTopics(ctx context.Context) {
 		ids, _, err := s.readTopics(ctx)
 		if err == nil {
 			err = s.checkPartitions(ctx)
+		}
+		if err == nil {
+			_, err = s.checkOwner(ctx)
 		}
 		if err != nil {
 			if NeedsOperator(err) {
@@ -455,7 +464,7 @@ func (s *Sink) newClaims(committed map[string]map[int32]kgo.Offset) (claims []*p
 				formerIDs: s.formerIDs(m.topic),
 				committed: offset.EpochOffset().Offset,
 			}}
-			if c.intent, err = parseIntent(s.savedMetadata(m.topic, id)); err != nil {
+			if c.commitNote, err = parseCommitNote(s.savedMetadata(m.topic, id)); err != nil {
 				s.stopWithError(fmt.Errorf("claiming %s partition %d: %w", m.topic, id, err))
 				return nil, err
 			}
@@ -642,7 +651,7 @@ func (s *Sink) afterStep(reached step, p *partition) error {
 
 // commitIntent commits the start of a batch, with its intent as metadata.
 func (s *Sink) commitIntent(ctx context.Context, p *partition, i intent) error {
-	metadata := i.encodeMetadata()
+	metadata := commitNote{s.warehouse.ID, &i}.encodeMetadata()
 	if len(metadata) > maxMetadataBytes {
 		return fmt.Errorf("%w: %d bytes of metadata are more than brokers accept", ErrIntent, len(metadata))
 	}

@@ -98,19 +98,19 @@ func TestNothingUndeclaredIsInserted(t *testing.T) {
 			return nil
 		}
 		inserted.Add(1)
-		offsets, err := adm.FetchOffsets(t.Context(), s.kafka.Group(topic.SinkGroup))
+		offsets, err := adm.FetchOffsets(t.Context(), s.kafka.SinkGroup())
 		if err != nil {
 			return err
 		}
 		committed, _ := offsets.Lookup(s.kafka.Topic(name), partition)
-		declared, err := parseIntent(committed.Metadata)
+		declared, err := parseCommitNote(committed.Metadata)
 		if err != nil {
 			return err
 		}
 		s.mu.Lock()
 		start := s.owned[name][partition].next
 		s.mu.Unlock()
-		if declared == nil || declared.start != start {
+		if declared.intent == nil || declared.intent.start != start || declared.warehouse != s.warehouse.ID {
 			t.Errorf("%s partition %d: a batch at offset %d is inserted, and this is declared: %q",
 				name, partition, start, committed.Metadata)
 		}

@@ -7,11 +7,13 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/nimriz/partners/pipeline/outage"
+	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -26,6 +28,9 @@ type Config struct {
 	Brokers []string
 	// TopicPrefix is prepended to every topic, consumer group and transactional id.
 	TopicPrefix string
+	// GroupSuffix names the sinks' group of a warehouse beside the first one, from
+	// -group-suffix: clickhouse-sink-SUFFIX. Empty: the first one's.
+	GroupSuffix string
 	// ClientID names the program in the brokers' logs and in our metrics.
 	ClientID string
 	// Security is how we and the brokers know each other.
@@ -51,8 +56,18 @@ func (c Config) Validate() error {
 			return fmt.Errorf("-brokers: %q is not host:port", b)
 		}
 	}
-	return c.Security.Validate()
+	return errors.Join(c.ValidateGroupSuffix(), c.Security.Validate())
 }
+
+// ValidateGroupSuffix reports a suffix that is none.
+func (c Config) ValidateGroupSuffix() error {
+	if !groupSuffix.MatchString(c.GroupSuffix) {
+		return fmt.Errorf("-group-suffix: %q is not at most 40 letters, digits, _ and -", c.GroupSuffix)
+	}
+	return nil
+}
+
+var groupSuffix = regexp.MustCompile(`^[A-Za-z0-9_-]{0,40}$`)
 
 // NewWatch makes a Watch over the brokers. What it logs says by flag what to change.
 func (c Config) NewWatch(log *slog.Logger) *outage.Watch {
@@ -66,6 +81,14 @@ func (c Config) Topic(name string) string { return c.TopicPrefix + name }
 
 // Group returns the name of a consumer group in this cluster.
 func (c Config) Group(name string) string { return c.TopicPrefix + name }
+
+// SinkGroup returns the name of the consumer group of a warehouse's sinks.
+func (c Config) SinkGroup() string { return c.Group(topic.SuffixedSinkGroup(c.GroupSuffix)) }
+
+// Grants returns the rights that a program needs in this cluster, one by one.
+func (c Config) Grants(program string) []topic.Grant {
+	return topic.Grants(program, c.TopicPrefix, c.GroupSuffix)
+}
 
 // NewClient makes a client with the settings that all our clients share, then opts. reg
 // may be nil.

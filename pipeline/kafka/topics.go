@@ -228,10 +228,12 @@ func alterConfigs(ctx context.Context, adm *kadm.Client, specs []topic.Spec, cre
 // topicsByGroup returns the topics that each consumer group reads.
 func topicsByGroup(cfg Config) map[string][]string {
 	t := cfg.Topic
+	sinkTopics := []string{t(topic.Clicks), t(topic.Conversions), t(topic.Outcomes), t(topic.Rejections),
+		t(topic.Progress), t(topic.Catalog)}
 	return map[string][]string{
 		cfg.Group(topic.ProcessorGroup): {t(topic.Clicks), t(topic.Conversions)},
-		cfg.Group(topic.SinkGroup): {t(topic.Clicks), t(topic.Conversions), t(topic.Outcomes),
-			t(topic.Rejections), t(topic.Progress), t(topic.Catalog)},
+		cfg.Group(topic.SinkGroup):      sinkTopics,
+		cfg.SinkGroup():                 sinkTopics,
 	}
 }
 

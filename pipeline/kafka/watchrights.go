@@ -58,7 +58,7 @@ func WatchRights(ctx context.Context, cfg Config, program string, log *slog.Logg
 		return err
 	}
 	defer client.Close()
-	w := &rightsWatch{cfg: cfg, client: client, grants: topic.Grants(program, cfg.TopicPrefix), log: log,
+	w := &rightsWatch{cfg: cfg, client: client, grants: cfg.Grants(program), log: log,
 		missing: newMissingRights(reg)}
 	pauses := outage.Backoff{Min: 100 * time.Millisecond, Max: rightsInterval / 12}
 	for {

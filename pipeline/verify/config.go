@@ -57,11 +57,17 @@ type Table struct {
 	// Ends are the offsets behind the last row of outcomes that the sink has inserted,
 	// by partition.
 	Ends map[int32]int64
+	// Dropped are the ends of what the warehouse has dropped because of its age, by
+	// partition: rows before Rows, and those of events before Events.
+	Dropped map[int32]DroppedEnds
 	// Each calls do with the rows of the workspace whose record is in a partition of
 	// outcomes, in any order, each with its place there. Rows of a partition that the
 	// source does not have come with its first. The outcome is valid during the call.
 	Each func(ctx context.Context, partition int32, do func(place Place, o *event.Outcome) error) error
 }
+
+// DroppedEnds are offsets of outcomes and of conversions.
+type DroppedEnds struct{ Rows, Events int64 }
 
 // Place is where a record is in its topic.
 type Place struct {

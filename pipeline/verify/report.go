@@ -52,6 +52,8 @@ type Tally struct {
 	// Pending rows are not in Rows: the sink has not inserted them yet, or the CSV has them
 	// and they came after the state that is verified.
 	Pending int64
+	// Dropped rows are not in Rows: the warehouse has dropped them because of their age.
+	Dropped int64
 	// Differences are the first of them, and Unproved the first rows that cannot be
 	// derived.
 	Differences []Difference

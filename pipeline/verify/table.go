@@ -29,6 +29,11 @@ func (r *partitionRun) compareTable(ctx context.Context) error {
 			continue
 		}
 		var row *Place
+		dropped := r.Table.Dropped[r.part.ID]
+		if e.row >= 0 && e.row < dropped.Rows || e.row < 0 && e.event < dropped.Events {
+			r.table.Dropped++
+			continue
+		}
 		if e.row >= 0 {
 			row = &Place{r.part.ID, e.row}
 			if e.row >= r.Table.Ends[r.part.ID] {

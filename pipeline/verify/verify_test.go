@@ -553,6 +553,17 @@ func TestTable(t *testing.T) {
 		r := run(t, w, verify.Config{Table: tableOf(w, slices.Delete(slices.Clone(rows), i, i+1))})
 		wantOne(t, "missing", tally(t, r, "ClickHouse"), verify.Missing, &ofEvent, &chosen.Place)
 	})
+	t.Run("dropped with its month", func(t *testing.T) {
+		table := tableOf(original, nil)
+		table.Dropped = map[int32]verify.DroppedEnds{}
+		for p, end := range table.Ends {
+			table.Dropped[p] = verify.DroppedEnds{Rows: end, Events: end}
+		}
+		x := tally(t, run(t, original, verify.Config{Table: table}), "ClickHouse")
+		if !x.OK() || x.Dropped != int64(len(rows)) {
+			t.Errorf("%v, %d dropped", x, x.Dropped)
+		}
+	})
 	t.Run("not inserted yet", func(t *testing.T) {
 		table := tableOf(original, nil)
 		for p := range table.Ends {

@@ -27,6 +27,8 @@
 //     days of a time zone, of which a quarter of an hour is a part.
 //   - effects_by_event_id and sales_by_order_id sum up rows of outcomes by an id, by
 //     least and greatest values: a row that is summed up twice changes nothing.
+//   - A month that is dropped leaves a narrow line of each event and verdict. The views
+//     events_and_rows and statement_rows have them, or the rows, never both.
 //   - One topic and partition, so one sink, writes a line of the rollup: its sums can
 //     be compared with the rows of that partition.
 //

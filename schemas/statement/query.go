@@ -1,7 +1,7 @@
 package statement
 
 // Query is a query for the Sums of a statement, by partner, currency and exponent.
-// where is the condition on rows of outcomes that the statement is about; it need not
+// where is the condition on rows of statement_rows that the statement is about; it need not
 // name the month. partners is a query for id, partner_key and partner_name.
 //
 // It has the parameters start and end, the month's bounds in milliseconds (Int64). part
@@ -46,7 +46,7 @@ FROM
 			sum(toInt128(ifNull(standing_change_minor, 0))) AS change,
 			count() AS events,
 			countIf(verdict = 'reversed' AND standing_basis IN ('amount', 'pending')) AS approximated
-		FROM outcomes
+		FROM statement_rows
 		WHERE ` + where + `
 			AND received_at < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
 			AND verdict IN ('attributed', 'reversed')

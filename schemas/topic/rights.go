@@ -57,7 +57,7 @@ func Programs() []string { return []string{"redirector", "gateway", "processor",
 
 // Rights returns the least that a program needs. Without one of them it says which one
 // it lacks.
-func Rights(program string) []Right {
+func Rights(program, groupSuffix string) []Right {
 	switch program {
 	case "redirector":
 		return []Right{
@@ -78,9 +78,13 @@ func Rights(program string) []Right {
 				Operations: []Operation{Read}},
 			// Read: a repeated batch looks for the letters that it wrote before.
 			{Resource: Topic, Names: []string{DeadLetters}, Operations: []Operation{Read, Write}},
-			{Resource: Group, Names: []string{SinkGroup}, Operations: []Operation{Read}},
+			{Resource: Group, Names: []string{SuffixedSinkGroup(groupSuffix)}, Operations: []Operation{Read}},
 		}
 	case "ctl":
+		groups := []string{ProcessorGroup, SinkGroup}
+		if groupSuffix != "" {
+			groups = append(groups, SuffixedSinkGroup(groupSuffix))
+		}
 		return []Right{
 			// Write: the catalog, dead letters that are sent again, and those of records
 			// that no sink has got to when ClickHouse is repaired.
@@ -88,7 +92,7 @@ func Rights(program string) []Right {
 				Operations: []Operation{Create, AlterConfigs, Read, Write}},
 			{Resource: Topic, Names: []string{Progress}, Operations: []Operation{Create, AlterConfigs, Read}},
 			{Resource: Topic, Names: []string{Changelog}, Operations: []Operation{Create, AlterConfigs, Describe}},
-			{Resource: Group, Names: []string{ProcessorGroup, SinkGroup}, Operations: []Operation{Read}},
+			{Resource: Group, Names: groups, Operations: []Operation{Read}},
 		}
 	}
 	return nil
@@ -112,9 +116,10 @@ func processorRights() []Right {
 	}
 }
 
-// Grants lists a program's rights one by one, for an installation's prefix.
-func Grants(program, prefix string) (grants []Grant) {
-	for _, r := range Rights(program) {
+// Grants lists a program's rights one by one, for an installation's prefix and the suffix
+// of a warehouse's group.
+func Grants(program, prefix, groupSuffix string) (grants []Grant) {
+	for _, r := range Rights(program, groupSuffix) {
 		for _, name := range r.FullNames(prefix) {
 			for _, operation := range r.Operations {
 				grants = append(grants, Grant{r.Resource, name, r.Prefixed, operation, r.SelfHeal})

@@ -26,6 +26,15 @@ const (
 	SinkGroup      = "clickhouse-sink"
 )
 
+// SuffixedSinkGroup returns the group of the sinks of one of several warehouses: the
+// first has no suffix.
+func SuffixedSinkGroup(suffix string) string {
+	if suffix == "" {
+		return SinkGroup
+	}
+	return SinkGroup + "-" + suffix
+}
+
 // Record headers.
 const (
 	// HeaderToken ("t") is "1" on a click whose token the visitor got: only such a

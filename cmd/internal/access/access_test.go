@@ -112,7 +112,7 @@ func testNoRights(t *testing.T, r *rig) {
 	for _, p := range r.startAll(t, "nobody-") {
 		p.await(t, "rights on Kafka are missing")
 		counts := map[bool]int{}
-		for _, g := range topic.Grants(p.name, "") {
+		for _, g := range topic.Grants(p.name, "", "") {
 			counts[g.SelfHeal]++
 			if !strings.Contains(p.log.String(), g.String()) {
 				t.Errorf("%s does not say that it lacks %s:\n%s", p.name, g, p.log)
@@ -203,7 +203,7 @@ func checkAudit(t *testing.T, r *rig) {
 		t.Fatal("the broker logs no decisions")
 	}
 	for _, program := range topic.Programs() {
-		for _, g := range topic.Grants(program, "") {
+		for _, g := range topic.Grants(program, "", "") {
 			name := g.Name
 			if g.Prefixed {
 				name += instance
@@ -222,7 +222,7 @@ func testSelfHeal(t *testing.T, r *rig) {
 		t.Errorf("the right on the cluster is given without a word:\n%s", said)
 	}
 	cfg := r.broker.As("healing-processor")
-	lacking, err := kafka.LackingRights(t.Context(), newClient(t, cfg), topic.Grants("processor", ""))
+	lacking, err := kafka.LackingRights(t.Context(), newClient(t, cfg), topic.Grants("processor", "", ""))
 	if err != nil || len(lacking) > 0 {
 		t.Errorf("lacking %v, %v", lacking, err)
 	}
@@ -305,7 +305,7 @@ func testEachRight(t *testing.T, r *rig) {
 }
 
 func testEachRightOf(t *testing.T, r *rig, program string) {
-	grants := topic.Grants(program, "")
+	grants := topic.Grants(program, "", "")
 	for i, g := range grants {
 		user := fmt.Sprint(program, "-without-", i)
 		r.give(t, user, slices.Delete(slices.Clone(grants), i, i+1))

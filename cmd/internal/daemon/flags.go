@@ -10,6 +10,7 @@ import (
 
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/forwarded"
+	"github.com/nimriz/partners/pipeline/kafka"
 )
 
 // DaysFlag declares a flag for a duration, which may be given in days (40d).
@@ -56,6 +57,12 @@ func ClickHouseFlag(fs *flag.FlagSet, cfg *clickhouse.Config) {
 func ClickHouseCAFlag(fs *flag.FlagSet, cfg *clickhouse.Config) {
 	fs.StringVar(&cfg.CAFile, "clickhouse-ca-file", cfg.CAFile, "PEM `file` with the authorities that sign "+
 		"ClickHouse's certificate; this machine's if empty")
+}
+
+// GroupSuffixFlag declares -group-suffix for what belongs to one of several warehouses.
+func GroupSuffixFlag(fs *flag.FlagSet, cfg *kafka.Config) {
+	fs.StringVar(&cfg.GroupSuffix, "group-suffix", cfg.GroupSuffix, "`name` of a warehouse beside the first one: its "+
+		"sinks are the group clickhouse-sink-NAME; the first one's group if empty")
 }
 
 // SchemaIDsFlag declares -schema-ids, whose value Codec reads.

@@ -133,6 +133,7 @@ type Dispute struct {
 	names     map[string]string       // of partners, by id; nil until they are read
 	hints     int                     // ids that were looked for as numbers
 	warnings  Warnings
+	dropped   *ledger.Dropped // which rows are gone; nil until it is read
 }
 
 // Warnings counts claims whose money is doubtful.
@@ -143,6 +144,15 @@ type Warnings struct {
 
 // Warnings are those of the claims that were answered.
 func (d *Dispute) Warnings() Warnings { return d.warnings }
+
+// DroppedWords says which rows are gone, so that no claim was answered from them; empty if
+// none are.
+func (d *Dispute) DroppedWords() string {
+	if d.dropped == nil {
+		return ""
+	}
+	return d.dropped.Words()
+}
 
 // New begins a list. With a partner's id, only what is attributed to that partner is
 // "attributed here"; with "", to any partner.
@@ -170,6 +180,13 @@ func (d *Dispute) Totals() []Total {
 func (d *Dispute) Answer(ctx context.Context, claims []Claim) ([]Finding, error) {
 	if len(claims) > MaxBatch {
 		return nil, fmt.Errorf("%d claims at a time, at most %d", len(claims), MaxBatch)
+	}
+	if d.dropped == nil {
+		dropped, err := d.reader.Dropped(ctx)
+		if err != nil {
+			return nil, err
+		}
+		d.dropped = &dropped
 	}
 	var ids, orders []string
 	for _, c := range claims {
@@ -323,6 +340,9 @@ func (d *Dispute) answerUncounted(f *Finding, judged judgedEvents, ev *evidence)
 		d.answerRefused(f, refusal)
 	default:
 		f.set(NeverReceived, "", "")
+		if d.dropped.Any() {
+			f.Words += "; " + d.dropped.Words()
+		}
 	}
 }
 

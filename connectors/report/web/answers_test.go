@@ -241,3 +241,36 @@ func TestChromiumAnswers(t *testing.T) {
 		}
 	}
 }
+
+// Where months were dropped, pages and JSON say from when on they know anything.
+func TestSaysWhatWasDropped(t *testing.T) {
+	dsn := clickhousetest.ForTest(t)
+	fillWarehouse(t, dsn)
+	r := newRigOn(t, dsn)
+	const words = "ows before 2026-02 were dropped: what was received before cannot be known"
+	says := func(want bool) {
+		t.Helper()
+		_, _, why := r.get("acme", "/why?event_id=unheard-of")
+		_, dispute := r.dispute("acme", "", "order_id\nunheard-of\n", "")
+		_, file := r.dispute("acme", "", "order_id\nunheard-of\n", "", "as=csv")
+		for name, text := range map[string]string{"why": why, "dispute": dispute, "answers": file} {
+			if strings.Contains(text, words) != want {
+				t.Errorf("%s: says it: %t, want %t", name, !want, want)
+			}
+		}
+		for _, path := range []string{"events?order_id=unheard-of", "outcomes?from=2026-03-01&to=2026-03-20",
+			"performance?from=2026-03-01&to=2026-03-20", "conservation?from=2026-03-01&to=2026-03-20"} {
+			code, _, body := r.get("acme", "/v1/workspaces/acme/"+path)
+			if code != 200 || strings.Contains(body, `"rows_from":"2026-02-01T00:00:00Z"`) != want {
+				t.Errorf("%s: %d %s", path, code, body)
+			}
+		}
+	}
+	says(false)
+	conn := openWarehouse(t, dsn)
+	defer conn.Close()
+	if err := conn.Exec(t.Context(), "INSERT INTO dropped_months (month, done) VALUES (202601, true)"); err != nil {
+		t.Fatal(err)
+	}
+	says(true)
+}

@@ -24,6 +24,7 @@ type disputePage struct {
 	Findings []dispute.Finding // at most shownFindings
 	Totals   []dispute.Total   // of the whole list
 	Warnings dispute.Warnings  // of the whole list
+	Dropped  string            // which rows are gone; empty: none
 	Done     bool              // the list was answered
 	More     bool              // there are more findings
 }
@@ -141,6 +142,7 @@ func (s *Server) answerList(w http.ResponseWriter, req *http.Request, p *dispute
 	})
 	p.Totals = d.Totals()
 	p.Warnings = d.Warnings()
+	p.Dropped = d.DroppedWords()
 	return err
 }
 

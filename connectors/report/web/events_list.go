@@ -117,7 +117,7 @@ func (s *Server) listEvents(w http.ResponseWriter, req *http.Request, ws *catalo
 		return badParameter("event_id", "required, or order_id: the id of an event or order, at most %d characters",
 			maxID)
 	}
-	asOf, err := s.readAsOf(req) // before the rows: all that was joined by then is among them
+	state, err := s.readState(req) // before the rows: all that was joined by then is among them
 	if err != nil {
 		return err
 	}
@@ -126,10 +126,10 @@ func (s *Server) listEvents(w http.ResponseWriter, req *http.Request, ws *catalo
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(newEventsAnswer(asOf, answer))
+	return json.NewEncoder(w).Encode(newEventsAnswer(state, answer))
 }
 
-func newEventsAnswer(asOf *time.Time, answer *report.Answer) *eventsAnswer {
+func newEventsAnswer(state dataState, answer *report.Answer) *eventsAnswer {
 	rows := []eventRow{}
 	for _, record := range answer.Records {
 		rows = append(rows, newEventRow(record))
@@ -138,7 +138,7 @@ func newEventsAnswer(asOf *time.Time, answer *report.Answer) *eventsAnswer {
 		rows = append(rows, newRefusedRow(&answer.Refused[i]))
 	}
 	a := &eventsAnswer{
-		rowsAnswer:        rowsAnswer{Rows: rows, AsOf: asOf},
+		rowsAnswer:        rowsAnswer{Rows: rows, dataState: state},
 		More:              answer.More,
 		MoreRefused:       answer.MoreRefused,
 		WithoutEffect:     []negativeRow{},

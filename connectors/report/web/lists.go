@@ -9,19 +9,25 @@ import (
 	"github.com/nimriz/partners/schemas/catalog"
 )
 
+// dataState says what rows there are.
+type dataState struct {
+	AsOf     *time.Time `json:"as_of"`               // joined watermark; nil: nothing is joined yet
+	RowsFrom *time.Time `json:"rows_from,omitempty"` // rows of before were dropped; nil: none were
+}
+
 // rowsAnswer is what every list answers.
 type rowsAnswer struct {
-	Rows any        `json:"rows"`                  // of the list
-	AsOf *time.Time `json:"as_of"`                 // joined watermark; nil: nothing is joined yet
-	Zone string     `json:"timezone,omitempty"`    // of the days; empty: the list has none
-	Next string     `json:"next_cursor,omitempty"` // for the next page; empty: there is none
+	Rows any `json:"rows"` // of the list
+	dataState
+	Zone string `json:"timezone,omitempty"`    // of the days; empty: the list has none
+	Next string `json:"next_cursor,omitempty"` // for the next page; empty: there is none
 }
 
 // writeRows answers with rows. zone is that of their days, "" if there are none; next is
-// the key of the last row if there are more. asOf was read before the rows: all that was
+// the key of the last row if there are more. state was read before the rows: all that was
 // joined by then is among them.
-func writeRows(w http.ResponseWriter, zone string, asOf *time.Time, rows any, next []string) error {
-	a := rowsAnswer{Rows: rows, Zone: zone, AsOf: asOf}
+func writeRows(w http.ResponseWriter, zone string, state dataState, rows any, next []string) error {
+	a := rowsAnswer{Rows: rows, Zone: zone, dataState: state}
 	if next != nil {
 		a.Next = encodeCursor(next)
 	}
@@ -29,13 +35,20 @@ func writeRows(w http.ResponseWriter, zone string, asOf *time.Time, rows any, ne
 	return json.NewEncoder(w).Encode(a)
 }
 
-// readAsOf reads up to when all events are joined; nil: nothing is joined yet.
-func (s *Server) readAsOf(req *http.Request) (*time.Time, error) {
+// readState reads up to when all events are joined, and from when on rows are there.
+func (s *Server) readState(req *http.Request) (state dataState, err error) {
 	fresh, err := s.reader.Freshness(req.Context())
-	if err != nil || fresh.JoinedWatermark.Unix() <= 0 {
-		return nil, err
+	if err != nil {
+		return state, err
 	}
-	return &fresh.JoinedWatermark, nil
+	if fresh.JoinedWatermark.Unix() > 0 {
+		state.AsOf = &fresh.JoinedWatermark
+	}
+	dropped, err := s.reader.Dropped(req.Context())
+	if dropped.Any() {
+		state.RowsFrom = &dropped.RowsFrom
+	}
+	return state, err
 }
 
 // readPage reads one page of a list. next is the key of its last row if there are more.
@@ -60,7 +73,7 @@ func (s *Server) listPerformance(w http.ResponseWriter, req *http.Request, ws *c
 	if err != nil {
 		return err
 	}
-	asOf, err := s.readAsOf(req)
+	state, err := s.readState(req)
 	if err != nil {
 		return err
 	}
@@ -71,7 +84,7 @@ func (s *Server) listPerformance(w http.ResponseWriter, req *http.Request, ws *c
 	if err != nil {
 		return err
 	}
-	return writeRows(w, f.Zone.Name(), asOf, rows, next)
+	return writeRows(w, f.Zone.Name(), state, rows, next)
 }
 
 func (s *Server) listOutcomes(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
@@ -82,7 +95,7 @@ func (s *Server) listOutcomes(w http.ResponseWriter, req *http.Request, ws *cata
 	if err != nil {
 		return err
 	}
-	asOf, err := s.readAsOf(req)
+	state, err := s.readState(req)
 	if err != nil {
 		return err
 	}
@@ -93,7 +106,7 @@ func (s *Server) listOutcomes(w http.ResponseWriter, req *http.Request, ws *cata
 	if err != nil {
 		return err
 	}
-	return writeRows(w, f.Zone.Name(), asOf, rows, next)
+	return writeRows(w, f.Zone.Name(), state, rows, next)
 }
 
 func (s *Server) listConservation(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
@@ -107,7 +120,7 @@ func (s *Server) listConservation(w http.ResponseWriter, req *http.Request, ws *
 	if f.Link != "" {
 		return notFilterable("link")
 	}
-	asOf, err := s.readAsOf(req)
+	state, err := s.readState(req)
 	if err != nil {
 		return err
 	}
@@ -118,7 +131,7 @@ func (s *Server) listConservation(w http.ResponseWriter, req *http.Request, ws *
 	if err != nil {
 		return err
 	}
-	return writeRows(w, f.Zone.Name(), asOf, rows, next)
+	return writeRows(w, f.Zone.Name(), state, rows, next)
 }
 
 func (s *Server) listCoverage(w http.ResponseWriter, req *http.Request, ws *catalog.Workspace) error {
@@ -141,7 +154,7 @@ func (s *Server) listCoverage(w http.ResponseWriter, req *http.Request, ws *cata
 	if err != nil {
 		return err
 	}
-	asOf, err := s.readAsOf(req)
+	state, err := s.readState(req)
 	if err != nil {
 		return err
 	}
@@ -151,5 +164,5 @@ func (s *Server) listCoverage(w http.ResponseWriter, req *http.Request, ws *cata
 	if err != nil {
 		return err
 	}
-	return writeRows(w, f.Zone.Name(), asOf, rows, next)
+	return writeRows(w, f.Zone.Name(), state, rows, next)
 }

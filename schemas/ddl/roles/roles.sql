@@ -35,12 +35,21 @@ CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.effects_by_event_id
 CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.sales_by_order_id USING 1 TO partners_writer, partners_every_workspace;
 CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.sales_by_order_id
     USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.dropped_conversions USING 1 TO partners_writer, partners_every_workspace;
+CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.dropped_conversions
+    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.dropped_outcomes USING 1 TO partners_writer, partners_every_workspace;
+CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.dropped_outcomes
+    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
 
--- These hold positions and counts of whole partitions, or that a repair runs, nothing
--- of a workspace; freshness and conservation need the first two.
+-- These hold positions and counts of whole partitions, the warehouse's id, or that a repair
+-- runs, nothing of a workspace; freshness and conservation need some of them.
 CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.progress USING 1 TO partners_writer, partners_every_workspace, partners_reader;
 CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.batches USING 1 TO partners_writer, partners_every_workspace, partners_reader;
 CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.repairs USING 1 TO partners_writer, partners_every_workspace, partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.warehouse USING 1 TO partners_writer, partners_every_workspace, partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.dropped_months USING 1 TO partners_writer, partners_every_workspace, partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.dropped_rows USING 1 TO partners_writer, partners_every_workspace, partners_reader;
 
 GRANT SELECT, INSERT, ALTER, OPTIMIZE, CREATE TABLE, CREATE VIEW, DROP TABLE, DROP VIEW, TRUNCATE
     ON {{database}}.* TO partners_writer;
@@ -62,6 +71,13 @@ GRANT
     SELECT ON {{database}}.progress,
     SELECT ON {{database}}.batches,
     SELECT ON {{database}}.repairs,
+    SELECT ON {{database}}.warehouse,
+    SELECT ON {{database}}.dropped_months,
+    SELECT ON {{database}}.dropped_rows,
+    SELECT ON {{database}}.dropped_conversions,
+    SELECT ON {{database}}.dropped_outcomes,
+    SELECT ON {{database}}.dropped_until,
+    SELECT ON {{database}}.statement_rows,
     SELECT ON {{database}}.catalog_now,
     SELECT ON {{database}}.partners_now,
     SELECT ON {{database}}.programs_now,
