@@ -60,8 +60,7 @@ func (t *task) logTime() event.Millis {
 }
 
 // expireClicks deletes clicks, by whole segments.
-func (t *task) expireClicks() error {
-	now := t.logTime()
+func (t *task) expireClicks(now event.Millis) error {
 	seconds := token.SecondsOf(int64(now.Add(-t.cfg.ClickLife - expiryDelay)))
 	if now-t.clicksExpired < expiryInterval || seconds == 0 {
 		return nil
@@ -119,6 +118,35 @@ func (t *task) dropOldJourneys(tx *engine.Tx, cutoff event.Millis) (done bool, e
 		}
 	}
 	return len(entries) < maxExpire, b.Commit()
+}
+
+// dropExpiredEntries deletes entries of the expiry index, in a standby: those whose
+// journey is gone, or has an entry of a later day. One whose journey is there stays,
+// however old: whoever owns the partition deletes the journey by it.
+func (t *task) dropExpiredEntries(now event.Millis) error {
+	cutoff := now.Add(-t.journeyLife - expiryDelay)
+	if now-t.journeysExpired < expiryInterval || cutoff <= 0 {
+		return nil
+	}
+	b := t.part.Store.NewBatch()
+	dropped := 0
+	var failed error
+	if err := t.part.Store.Scan([]byte{expiryTable}, expiryDay(cutoff), func(key, _ []byte) bool {
+		tok := [20]byte(key[5:])
+		old, err := t.lastEventBefore(&tok, cutoff)
+		if err == nil && !old {
+			dropped++
+			err = b.Delete(key)
+		}
+		failed = err
+		return err == nil && dropped < maxExpire
+	}); err != nil {
+		return err
+	}
+	if failed == nil && dropped < maxExpire {
+		t.journeysExpired = now
+	}
+	return errors.Join(failed, b.Commit())
 }
 
 // lastEventBefore reports whether a journey is there and its last event is older than
