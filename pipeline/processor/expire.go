@@ -122,31 +122,33 @@ func (t *task) dropOldJourneys(tx *engine.Tx, cutoff event.Millis) (done bool, e
 
 // dropExpiredEntries deletes entries of the expiry index, in a standby: those whose
 // journey is gone, or has an entry of a later day. One whose journey is there stays,
-// however old: whoever owns the partition deletes the journey by it.
+// however old: the owner is about to delete the journey, or will do it by this entry.
 func (t *task) dropExpiredEntries(now event.Millis) error {
 	cutoff := now.Add(-t.journeyLife - expiryDelay)
 	if now-t.journeysExpired < expiryInterval || cutoff <= 0 {
 		return nil
 	}
 	b := t.part.Store.NewBatch()
-	dropped := 0
+	dropped, kept := 0, 0
 	var failed error
-	if err := t.part.Store.Scan([]byte{expiryTable}, expiryDay(cutoff), func(key, _ []byte) bool {
+	err := t.part.Store.Scan([]byte{expiryTable}, expiryDay(cutoff), func(key, _ []byte) bool {
 		tok := [20]byte(key[5:])
 		old, err := t.lastEventBefore(&tok, cutoff)
-		if err == nil && !old {
+		switch {
+		case err != nil:
+			failed = err
+		case old:
+			kept++
+		default:
+			failed = b.Delete(key)
 			dropped++
-			err = b.Delete(key)
 		}
-		failed = err
-		return err == nil && dropped < maxExpire
-	}); err != nil {
-		return err
-	}
-	if failed == nil && dropped < maxExpire {
+		return failed == nil && dropped < maxExpire && kept < maxExpire
+	})
+	if err = errors.Join(err, failed, b.Commit()); err == nil && dropped < maxExpire && kept == 0 {
 		t.journeysExpired = now
 	}
-	return errors.Join(failed, b.Commit())
+	return err
 }
 
 // lastEventBefore reports whether a journey is there and its last event is older than
