@@ -70,8 +70,7 @@ const (
 	maxStandbyRetry = 5 * time.Minute
 	// maxStandbyPause is the longest between two attempts to reach Kafka.
 	maxStandbyPause = 10 * time.Second
-	// standbyFetch bounds the bytes that one broker sends at once, and so about a third
-	// of what a standby has fetched and not applied.
+	// standbyFetch bounds the bytes that one broker sends at once.
 	standbyFetch = 16 << 20
 )
 

@@ -38,10 +38,10 @@ type standbyRun struct {
 	log   notes
 }
 
-func newStandby(w *world, env processor.Env, dir string) *standbyRun {
+func newStandby(w *world, env processor.Env, cfg processor.Config) *standbyRun {
 	w.Helper()
-	cfg, k := config(dir), kafka.DefaultConfig()
 	cfg.Instance, cfg.Standby = "slot-1", true
+	k := kafka.DefaultConfig()
 	k.Brokers = w.brokers
 	s := &standbyRun{world: w, reg: prometheus.NewRegistry()}
 	var out io.Writer = &s.log
@@ -124,7 +124,7 @@ func standbyMove(w *world) {
 			<-letGo
 		}
 	}
-	s := newStandby(w, env, w.TempDir())
+	s := newStandby(w, env, config(w.TempDir()))
 	start(w, s.Processor)
 	s.warm(half)
 	clicks, rows := w.records(topic.Clicks), w.records(topic.Changelog)
@@ -217,7 +217,7 @@ func TestStandbyCrash(t *testing.T) {
 		}))
 		env.Lock = func(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 		env.SlabBytes, env.FlushEvery = 16<<10, 100*time.Millisecond
-		s = newStandby(w, env, "state")
+		s = newStandby(w, env, config("state"))
 		return s, left.Load, start(t, s.Processor)
 	}
 	followed := 0.0
@@ -330,7 +330,7 @@ func TestStandbyExpires(t *testing.T) {
 	env := processor.DefaultEnv()
 	env.SlabBytes = 16 << 10
 	dir := t.TempDir()
-	s := newStandby(w, env, dir)
+	s := newStandby(w, env, config(dir))
 	stop := start(t, s.Processor)
 	s.warm(kafkatest.Partitions / 2)
 	first := filepath.Join(dir, "p00000", "clicks", "0000000000000001.seg")
