@@ -32,7 +32,7 @@ func main() {
 	f.DurationVar(&cfg.SessionTimeout, "session-timeout", cfg.SessionTimeout,
 		"after how long without a heartbeat the group gives this slot's partitions away")
 	f.BoolVar(&cfg.Standby, "standby", cfg.Standby, "keep the state of partitions that others own, too: one that "+
-		"moves here starts within a second, and the disk holds the state of the whole group")
+		"moves here needs no rebuild, and the disk holds the state of the whole group")
 	d.Main(func(ctx context.Context) error {
 		if err := daemon.Usage(k.Validate(), cfg.Validate()); err != nil {
 			return err
