@@ -28,9 +28,11 @@ func main() {
 	f.Int64Var(&cfg.JourneyCache, "journey-cache", cfg.JourneyCache,
 		"`bytes` for blocks of journeys that were read from disk, shared by all partitions")
 	f.Int64Var(&cfg.ClickMemory, "click-memory", cfg.ClickMemory,
-		"`bytes` for clicks that are not on disk yet, split over the owned partitions")
+		"`bytes` for clicks that are not on disk yet, split over the owned partitions, with -standby over all")
 	f.DurationVar(&cfg.SessionTimeout, "session-timeout", cfg.SessionTimeout,
 		"after how long without a heartbeat the group gives this slot's partitions away")
+	f.BoolVar(&cfg.Standby, "standby", cfg.Standby, "keep the state of partitions that others own, too: one that "+
+		"moves here needs no rebuild, and the disk holds the state of the whole group")
 	d.Main(func(ctx context.Context) error {
 		if err := daemon.Usage(k.Validate(), cfg.Validate()); err != nil {
 			return err

@@ -27,6 +27,9 @@ type Config struct {
 	// SessionTimeout is after how long without a heartbeat the group gives this slot's
 	// partitions away.
 	SessionTimeout time.Duration
+	// Standby keeps the state of all partitions that other processes own, too, so that
+	// one that moves here needs no rebuild.
+	Standby bool
 }
 
 // DefaultConfig has no state directory and no instance: they must be given.

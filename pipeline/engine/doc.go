@@ -6,8 +6,10 @@
 //	type Task:     what one partition does with records, watermarks and commits
 //
 //	         assigned ─▶ restoring ─▶ running ─▶ closed
-//	                         │            │
-//	                         └── corrupt ─┴─▶ wiped, rebuilt from the changelog
+//	                     ▲   │            │        │
+//	         following ──┘   └── corrupt ─┴─▶ wiped, rebuilt from the changelog
+//	             ▲                                 │
+//	             └───── owned by another ◀─────────┘      with a standby
 //
 // # Promises
 //
@@ -31,6 +33,8 @@
 //	engine.go       sessions, restarts, watchdog
 //	session.go      joining, assignment, revocation, closing
 //	restore.go      a partition's way from disk to what is committed
+//	standby.go      following partitions that other processes own;
+//	standbyreader.go: what it reads of them
 //	loop.go         the loop: poll, apply, tick
 //	commit.go       the end of a transaction, and applying it to the state
 //	endoffsets.go   end offsets of both inputs, from which watermarks follow
@@ -55,4 +59,7 @@
 //	lag_records{topic,partition}        records behind the newest end offset
 //	buffered_records{partition}         records read ahead of the leading input
 //	watermark_timestamp_seconds{partition}  everything before this unix time was applied
+//	standby_partitions{state}           partitions of others followed here: warm, behind, closed
+//	standby_lag_records{topic,partition}  records that a standby has not applied yet
+//	standby_records_total{topic}        records that a standby has applied
 package engine

@@ -30,6 +30,10 @@ type Engine struct {
 	ended txnOutcomes
 	// owned counts partitions, restoring ones included.
 	owned atomic.Int64
+	// partitions is how many there are.
+	partitions atomic.Int64
+	// standby follows what is not owned; nil without -standby. Set by Run.
+	standby *standby
 	// fenced counts sessions in a row that ended because another process took our
 	// transactional id.
 	fenced int
@@ -69,7 +73,7 @@ const (
 // Run works until ctx is done, then ends the running transaction, closes the state and
 // returns nil. Any other return is a condition that a person, or a new process, has to
 // end (Fatal); everything else is retried in a new session.
-func (e *Engine) Run(ctx context.Context) error {
+func (e *Engine) Run(ctx context.Context) (err error) {
 	if err := e.env.FS.MkdirAll(e.cfg.StateDir, 0o755); err != nil {
 		return fmt.Errorf("making -state-dir %s: %w", e.cfg.StateDir, err)
 	}
@@ -84,6 +88,15 @@ func (e *Engine) Run(ctx context.Context) error {
 		return err
 	}
 	defer e.install.Close()
+	if e.cfg.Standby {
+		following, stop := context.WithCancel(ctx)
+		e.standby = newStandby(e)
+		go e.standby.run(following)
+		defer func() {
+			stop()
+			err = errors.Join(err, e.standby.close())
+		}()
+	}
 	pauses := outage.Backoff{Min: minRestartPause, Max: maxRestartPause}
 	for {
 		began := time.Now()

@@ -76,4 +76,5 @@ const (
 	StepEnded     = "ended"      // committed, not yet applied to the state
 	StepApplied   = "applied"    // applied, not yet durable
 	StepRevoked   = "revoked"    // partitions were taken away; their files are still open
+	StepFollowed  = "followed"   // a standby has applied what it read of a partition; at any time
 )

@@ -20,7 +20,18 @@ type metrics struct {
 	lag          *prometheus.GaugeVec
 	buffered     *prometheus.GaugeVec
 	watermark    *prometheus.GaugeVec
+
+	standby        *prometheus.GaugeVec
+	standbyLag     *prometheus.GaugeVec
+	standbyRecords *prometheus.CounterVec
 }
+
+// States of the partitions that a standby follows.
+const (
+	standbyWarm   = "warm"   // read to the ends that were listed a second before
+	standbyBehind = "behind" // not yet, or not any more
+	standbyClosed = "closed" // its files are not open: not yet, or they could not be
+)
 
 func newMetrics(reg prometheus.Registerer, name string) *metrics {
 	f := promauto.With(reg)
@@ -50,12 +61,26 @@ func newMetrics(reg prometheus.Registerer, name string) *metrics {
 		watermark: gauge("watermark_timestamp_seconds",
 			"Unix time before which everything that reached Kafka has been applied.", "partition"),
 	}
+	m.standby = gauge("standby_partitions", "Partitions that others own and that are followed here, by state: "+
+		"warm, behind, closed.", "state")
+	m.standbyLag = gauge("standby_lag_records", "Records that a standby has not applied yet.", "topic", "partition")
+	m.standbyRecords = counter("standby_records_total", "Records that a standby has applied.", "topic")
 	// Create all label values now: rate() and increase() miss the first increment of a
 	// series that did not exist before.
 	for _, result := range []string{"committed", "aborted", "unknown"} {
 		m.transactions.WithLabelValues(result)
 	}
 	return m
+}
+
+// setStandbyLag sets how far a standby is behind the end of a topic.
+func (m *metrics) setStandbyLag(topic string, partition int32, records int64) {
+	m.standbyLag.WithLabelValues(topic, strconv.Itoa(int(partition))).Set(float64(max(records, 0)))
+}
+
+// forgetStandby drops a partition's series: no standby follows it any more.
+func (m *metrics) forgetStandby(partition int32) {
+	m.standbyLag.DeletePartialMatch(prometheus.Labels{"partition": strconv.Itoa(int(partition))})
 }
 
 // forgetPartition drops a partition's series: it belongs to another process now.

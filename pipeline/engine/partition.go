@@ -18,6 +18,7 @@ type partitionState int
 
 const (
 	assigned  partitionState = iota // given to us; nothing is open
+	following                       // another process owns it; a standby keeps its state here
 	restoring                       // its files are open, and it catches up with the log
 	running                         // the session's goroutine applies records
 	givenBack                       // given back; its files are closed
@@ -25,7 +26,7 @@ const (
 
 // String names the state as metrics and logs do.
 func (s partitionState) String() string {
-	return [...]string{"assigned", "restoring", "running", "closed"}[s]
+	return [...]string{"assigned", "following", "restoring", "running", "closed"}[s]
 }
 
 // inputPosition is how far one input of a partition has been applied.
@@ -56,7 +57,11 @@ type Partition struct {
 	state    partitionState
 	task     Task
 	identity stateIdentity
-	fresh    bool // the disk held nothing of it
+	fresh    bool // the disk held nothing of it, and no changelog was read yet
+	// readFrom is the position at which the files were opened. What they hold of the
+	// changelog from there on was read as committed; what lies before may have been
+	// applied because End was answered, and only a void row says that it was aborted.
+	readFrom int64
 	corrupt  bool // closing wipes the files, and the next restore rebuilds them
 
 	leading   inputPosition
@@ -136,8 +141,15 @@ func (p *Partition) Moved() bool {
 // Install follows the record of the installation.
 func (p *Partition) Install() *kafka.InstallFollower { return p.engine.install }
 
-// Owned is the number of partitions that this process owns, for shares of memory.
-func (p *Partition) Owned() int64 { return max(p.engine.owned.Load(), 1) }
+// Sharers is over how many partitions this process splits its memory: those that it
+// owns, and with a standby all, wherever they are.
+func (p *Partition) Sharers() int64 {
+	n := p.engine.owned.Load()
+	if p.engine.standby != nil {
+		n = max(n, p.engine.partitions.Load())
+	}
+	return max(n, 1)
+}
 
 // applyCommit writes what the transaction committed into the state: the rows, what is
 // derived from them, and the changelog position behind them, in one batch.
@@ -197,4 +209,15 @@ func (p *Partition) closeFiles() error {
 		return fmt.Errorf("closing partition %d: %w", p.ID, err)
 	}
 	return nil
+}
+
+// closePartition closes a partition, and wipes it if its files turned out to be
+// damaged.
+func (p *Partition) closePartition() error {
+	err := p.closeFiles()
+	if !p.corrupt {
+		return err
+	}
+	p.engine.log.Warn("wiping a partition's damaged state; it is rebuilt from the log", "partition", p.ID)
+	return p.wipeFiles()
 }

@@ -22,22 +22,22 @@ func (s *session) restorePartition(ctx context.Context, p *Partition, committed 
 	if err := s.engine.install.Await(ctx, began); err != nil {
 		return fmt.Errorf("restoring partition %d: %w", p.ID, err)
 	}
-	err := s.openFiles(p)
+	err := p.openFiles(s.ids)
 	if err == nil {
 		s.env.Step(StepOpened)
 		err = s.catchUp(ctx, p, committed)
 	}
 	if needsRebuild(err) {
 		s.log.Warn("rebuilding a partition's state from the log", "partition", p.ID, "reason", err)
-		if err = s.rebuildPartition(p); err == nil {
+		if err = p.rebuildFiles(s.ids); err == nil {
 			err = s.catchUp(ctx, p, committed)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	p.leading.next, p.leading.committed = committed.Leading, committed.Leading
-	p.following.next, p.following.committed = committed.Following, committed.Following
+	p.leading = inputPosition{next: committed.Leading, committed: committed.Leading}
+	p.following = inputPosition{next: committed.Following, committed: committed.Following}
 	s.env.Step(StepRestored)
 	took := time.Since(began)
 	s.m.restore.Observe(took.Seconds())
@@ -53,37 +53,36 @@ const StoreDir = "journeys"
 func (p *Partition) stateDir() string { return p.engine.env.FS.PathJoin(p.Dir, StoreDir) }
 
 // openFiles opens what is on disk, and checks that it is this partition's and young
-// enough.
-func (s *session) openFiles(p *Partition) error {
-	if err := s.env.FS.MkdirAll(p.Dir, 0o755); err != nil {
+// enough. Files that a standby has open are only checked: the topics may have been
+// created again since it opened them.
+func (p *Partition) openFiles(ids topicIDs) error {
+	if p.Store != nil {
+		return p.identity.checkContinues(p.wantedIdentity(ids), p.engine.env.Now())
+	}
+	fs := p.engine.env.FS
+	if err := fs.MkdirAll(p.Dir, 0o755); err != nil {
 		return fmt.Errorf("opening partition %d: %w", p.ID, err)
 	}
-	store, err := state.Open(s.env.FS, p.stateDir(), s.engine.cache, s.log)
+	store, err := state.Open(fs, p.stateDir(), p.engine.cache, p.engine.log)
 	if err != nil {
 		return fmt.Errorf("opening partition %d: %w", p.ID, err)
 	}
 	p.Store = store
-	want := stateIdentity{
-		Version:   1,
-		Cluster:   s.ids.cluster,
-		Changelog: hex.EncodeToString(s.ids.changelog[:]),
-		Clicks:    hex.EncodeToString(s.ids.leading[:]),
-		Partition: p.ID,
-	}
+	want := p.wantedIdentity(ids)
 	have, ok, err := readIdentity(store)
 	if err != nil {
 		return err
 	}
 	if ok {
-		if err := have.checkContinues(want, s.env.Now()); err != nil {
+		if err := have.checkContinues(want, p.engine.env.Now()); err != nil {
 			return err
 		}
 		want = have
 	}
-	p.identity, p.fresh = want, !ok
-	p.Identity = Identity{Cluster: s.ids.cluster, Leading: s.ids.leading, Partition: p.ID}
-	p.Rows = NewRows(store, s.topo.Tables)
-	if p.task, err = s.topo.Open(p); err != nil {
+	p.identity, p.fresh, p.readFrom = want, !ok, want.Position
+	p.Identity = Identity{Cluster: ids.cluster, Leading: ids.leading, Partition: p.ID}
+	p.Rows = NewRows(store, p.engine.topo.Tables)
+	if p.task, err = p.engine.topo.Open(p); err != nil {
 		return fmt.Errorf("opening partition %d: %w", p.ID, err)
 	}
 	if p.fresh && p.task.SideLog.Next() >= 0 {
@@ -92,7 +91,7 @@ func (s *session) openFiles(p *Partition) error {
 	if !p.fresh {
 		return nil
 	}
-	p.identity.At = s.env.Now().UnixMilli()
+	p.identity.At = p.engine.env.Now().UnixMilli()
 	b := store.NewBatch()
 	if err := errors.Join(p.identity.putRow(b), b.Commit()); err != nil {
 		return err
@@ -100,10 +99,20 @@ func (s *session) openFiles(p *Partition) error {
 	return store.Flush()
 }
 
-// rebuildPartition wipes a partition's store and side log together and opens them
-// empty: the side log may keep records in the store, and vouches for them by its next
-// offset.
-func (s *session) rebuildPartition(p *Partition) error {
+// wantedIdentity is the identity of an empty state of the partition.
+func (p *Partition) wantedIdentity(ids topicIDs) stateIdentity {
+	return stateIdentity{
+		Version:   1,
+		Cluster:   ids.cluster,
+		Changelog: hex.EncodeToString(ids.changelog[:]),
+		Clicks:    hex.EncodeToString(ids.leading[:]),
+		Partition: p.ID,
+	}
+}
+
+// rebuildFiles wipes a partition's store and side log together and opens them empty:
+// the side log may keep records in the store, and vouches for them by its next offset.
+func (p *Partition) rebuildFiles(ids topicIDs) error {
 	if p.task.Close != nil {
 		_ = p.task.Close() // its files are deleted next
 	}
@@ -114,15 +123,16 @@ func (s *session) rebuildPartition(p *Partition) error {
 			return err
 		}
 	}
-	if err := s.wipeFiles(p); err != nil {
+	if err := p.wipeFiles(); err != nil {
 		return fmt.Errorf("rebuilding partition %d: %w", p.ID, err)
 	}
-	return s.openFiles(p)
+	return p.openFiles(ids)
 }
 
 // wipeFiles deletes a partition's closed files.
-func (s *session) wipeFiles(p *Partition) error {
-	return errors.Join(s.topo.WipeSideLog(s.env.FS, p.Dir), state.Wipe(s.env.FS, p.stateDir()))
+func (p *Partition) wipeFiles() error {
+	fs := p.engine.env.FS
+	return errors.Join(p.engine.topo.WipeSideLog(fs, p.Dir), state.Wipe(fs, p.stateDir()))
 }
 
 // catchUp reads what the state on disk lacks, and lets the task read its rows. Damage
@@ -171,6 +181,24 @@ func (s *session) catchUpChangelog(ctx context.Context, p *Partition, committed 
 	if err != nil {
 		return err
 	}
+	if err := p.enterChangelog(at); err != nil {
+		return err
+	}
+	if p.identity.Position >= at.End {
+		p.identity.Input = &committed
+		return nil
+	}
+	end := changelogEnd{offset: at.End, listed: listed, input: &committed}
+	return s.readRange(ctx, name, p.ID, p.identity.Position, at.End, func(records []*kgo.Record) error {
+		rows, err := p.applyChangelog(records, end)
+		s.m.restored.WithLabelValues(s.topo.Changelog).Add(float64(rows))
+		return err
+	})
+}
+
+// enterChangelog returns errStale unless the changelog can be read on from the state's
+// position.
+func (p *Partition) enterChangelog(at kafka.LogOffsets) error {
 	switch {
 	case p.identity.Position < at.Start && !p.fresh:
 		return fmt.Errorf("%w: its position is %d, the changelog begins at %d", errStale, p.identity.Position, at.Start)
@@ -179,62 +207,60 @@ func (s *session) catchUpChangelog(ctx context.Context, p *Partition, committed 
 	}
 	p.identity.Position = max(p.identity.Position, at.Start)
 	p.changelogEnd.Store(p.identity.Position)
-	if p.identity.Position >= at.End {
-		p.identity.Input = &committed
-		return nil
+	p.fresh = false
+	return nil
+}
+
+// changelogEnd is where the changelog of a partition ended at a time.
+type changelogEnd struct {
+	offset int64
+	listed time.Time     // before that no row behind offset was written
+	input  *inputOffsets // the committed offsets that belong to it; nil: not known
+}
+
+// applyChangelog applies committed records of the changelog to the state, in one batch
+// with the position behind them. It returns how many rows they were.
+func (p *Partition) applyChangelog(records []*kgo.Record, end changelogEnd) (rows int, err error) {
+	b := p.Store.NewBatch()
+	for _, r := range records {
+		p.identity.Position = r.Offset + 1
+		if r.Attrs.IsControl() {
+			continue
+		}
+		if from, ok := event.ParseVoid(r.Key); ok {
+			if from < p.readFrom {
+				return rows, fmt.Errorf("%w: its position was %d, and what was written from %d on was aborted",
+					errStale, p.readFrom, from)
+			}
+			continue
+		}
+		if err := p.setRow(b, r.Key, r.Value); err != nil {
+			return rows, fmt.Errorf("%s offset %d: %w", r.Topic, r.Offset, err)
+		}
+		rows++
 	}
-	start := p.identity.Position
-	return s.readRange(ctx, name, p.ID, p.identity.Position, at.End, func(records []*kgo.Record) error {
-		b := p.Store.NewBatch()
-		for _, r := range records {
-			p.identity.Position = r.Offset + 1
-			if r.Attrs.IsControl() {
-				continue
-			}
-			if from, ok := event.ParseVoid(r.Key); ok {
-				if from < start && !p.fresh {
-					return fmt.Errorf("%w: its position was %d, and what was written from %d on was aborted",
-						errStale, start, from)
-				}
-				continue
-			}
-			if err := p.setRow(b, r.Key, r.Value); err != nil {
-				return fmt.Errorf("%s offset %d: %w", name, r.Offset, err)
-			}
-			s.m.restored.WithLabelValues(s.topo.Changelog).Inc()
+	if p.identity.Position >= end.offset {
+		// Only now: until the end is reached the state is as old as it was, and rows may
+		// be missing whose tombstones are gone next time.
+		p.identity.At = end.listed.UnixMilli()
+		if end.input != nil {
+			p.identity.Input = end.input
 		}
-		if p.identity.Position >= at.End {
-			// Only now: until the end is reached the state is as old as it was, and
-			// rows may be missing whose tombstones are gone next time.
-			p.identity.At = listed.UnixMilli()
-			p.identity.Input = &committed
-		}
-		p.changelogEnd.Store(p.identity.Position)
-		if err := p.identity.putRow(b); err != nil {
-			return err
-		}
-		return b.Commit()
-	})
+	}
+	p.changelogEnd.Store(p.identity.Position)
+	return rows, errors.Join(p.identity.putRow(b), b.Commit())
 }
 
 // catchUpSideLog keeps the records of the leading input that were committed and that
 // the side log lacks: what was in memory when the process ended, or everything.
 func (s *session) catchUpSideLog(ctx context.Context, p *Partition, committed int64) error {
-	name := s.topo.Leading.Topic
 	at, err := s.listOffsets(ctx, s.leading, p.ID)
 	if err != nil {
 		return err
 	}
-	from := p.task.SideLog.Next()
-	switch {
-	case from > at.End:
-		return fmt.Errorf("%w: the side log's next offset is %d, %s ends at %d", errStale, from, name, at.End)
-	case from >= 0 && from < at.Start:
-		return fmt.Errorf("%w: the side log's next offset is %d, %s begins at %d", errStale, from, name, at.Start)
-	}
-	from = max(from, at.Start)
-	if from >= committed {
-		return nil
+	from, err := p.enterLeading(at)
+	if err != nil || from >= committed {
+		return err
 	}
 	return s.readRange(ctx, s.leading, p.ID, from, committed, func(records []*kgo.Record) error {
 		for _, r := range records {
@@ -242,9 +268,23 @@ func (s *session) catchUpSideLog(ctx context.Context, p *Partition, committed in
 				return err
 			}
 		}
-		s.m.restored.WithLabelValues(name).Add(float64(len(records)))
+		s.m.restored.WithLabelValues(s.topo.Leading.Topic).Add(float64(len(records)))
 		return nil
 	})
+}
+
+// enterLeading returns from where on the side log lacks the leading input, or errStale
+// if the topic does not have all of that.
+func (p *Partition) enterLeading(at kafka.LogOffsets) (from int64, err error) {
+	name := p.engine.topo.Leading.Topic
+	from = p.task.SideLog.Next()
+	switch {
+	case from > at.End:
+		return 0, fmt.Errorf("%w: the side log's next offset is %d, %s ends at %d", errStale, from, name, at.End)
+	case from >= 0 && from < at.Start:
+		return 0, fmt.Errorf("%w: the side log's next offset is %d, %s begins at %d", errStale, from, name, at.Start)
+	}
+	return max(from, at.Start), nil
 }
 
 // readRange calls apply with all records of [from, to), in order, with control records:

@@ -91,7 +91,8 @@ type session struct {
 
 // restore is a partition on its way to running.
 type restore struct {
-	p      *Partition
+	id     int32
+	p      *Partition        // nil if it was cancelled before it began; to be read after done
 	start  chan inputOffsets // the committed offsets, once the group has fetched them
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -129,6 +130,7 @@ func (e *Engine) newSession(ctx context.Context) (*session, error) {
 		cl.Close()
 		return nil, err
 	}
+	e.partitions.Store(int64(s.outputs[s.kafka.Topic(s.topo.Changelog)]))
 	if err := s.initTransactionalID(ctx, e.transactionalID()); err != nil {
 		cl.Close()
 		return nil, fmt.Errorf("initialising the transactional id: %w", err)
@@ -356,26 +358,25 @@ func (s *session) partitionsAssigned(ctx context.Context, cl *kgo.Client, m map[
 	// several revocations between two transactions, so what is still open here was
 	// revoked too.
 	s.releaseAll()
+	s.engine.standby.followOthers(leading)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range leading {
 		run, cancel := context.WithCancel(ctx)
-		r := &restore{
-			p:      newPartition(s.engine, id),
-			start:  make(chan inputOffsets, 1),
-			cancel: cancel,
-			done:   make(chan struct{}),
-		}
+		r := &restore{id: id, start: make(chan inputOffsets, 1), cancel: cancel, done: make(chan struct{})}
 		s.restoring[id] = r
 		s.engine.owned.Add(1)
-		r.p.transition(restoring)
 		go s.runRestore(run, r)
 	}
 }
 
 func (s *session) runRestore(ctx context.Context, r *restore) {
 	defer close(r.done)
-	err := s.awaitOffsets(ctx, r)
+	p, err := s.engine.takePartition(ctx, r.id)
+	if err == nil {
+		r.p = p
+		err = s.awaitOffsets(ctx, r)
+	}
 	if ctx.Err() != nil {
 		return
 	}
@@ -385,7 +386,7 @@ func (s *session) runRestore(ctx context.Context, r *restore) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.restoring[r.p.ID] == r { // else it was revoked a moment ago
+	if s.restoring[r.id] == r { // else it was revoked a moment ago
 		s.restored = append(s.restored, r.p)
 	}
 }
@@ -506,24 +507,16 @@ func (s *session) releasePartitionsLocked(ids []int32) {
 		case p == nil:
 			continue
 		}
-		p.transition(givenBack)
 		s.engine.owned.Add(-1)
+		if p == nil { // a standby has kept it
+			continue
+		}
+		p.transition(givenBack)
 		s.m.forgetPartition(id)
-		if err := s.closePartition(p); err != nil {
+		if err := p.closePartition(); err != nil {
 			s.failSession(err)
 		}
 	}
-}
-
-// closePartition closes a partition, and wipes it if its files turned out to be
-// damaged.
-func (s *session) closePartition(p *Partition) error {
-	err := p.closeFiles()
-	if !p.corrupt {
-		return err
-	}
-	s.log.Warn("wiping a partition's damaged state; it is rebuilt from the log", "partition", p.ID)
-	return s.wipeFiles(p)
 }
 
 // promoteRestored lets the partitions run whose restore has finished: their fetching

@@ -74,6 +74,10 @@ type Task struct {
 	// Committed runs behind a commit: what no aborted transaction may do, such as
 	// deleting what an input could ask for again.
 	Committed func() error
+	// Followed runs in a standby every second, behind what it has applied: it deletes
+	// what the owner deletes without a row. Apply has never run, nor Restored. nil:
+	// there is nothing to delete.
+	Followed func() error
 	// Close closes the side log. The task may be half restored.
 	Close func() error
 }

@@ -14,8 +14,8 @@ import (
 
 // Config is what an operator decides.
 type Config struct {
-	// StateDir holds a directory for each partition that was ever owned here. It may be
-	// lost: it is rebuilt from Kafka.
+	// StateDir holds a directory for each partition that was ever owned or followed
+	// here. It may be lost: it is rebuilt from Kafka.
 	StateDir string
 	// Instance is the stable name of this slot: static group member and transactional
 	// id. Two processes with one name fence each other.
@@ -28,7 +28,7 @@ type Config struct {
 	// be longer.
 	ClickLife time.Duration
 	// ClickMemory is the memory in bytes for clicks that are not on disk yet, split
-	// over the owned partitions.
+	// over the owned partitions; with Standby over all.
 	ClickMemory int64
 	// JourneyCache is the memory in bytes for blocks of journeys that were read from
 	// disk, shared by all partitions.
@@ -36,6 +36,9 @@ type Config struct {
 	// SessionTimeout is after how long without a heartbeat the group gives this slot's
 	// partitions away.
 	SessionTimeout time.Duration
+	// Standby keeps the state of all partitions that other processes own, too, so that
+	// one that moves here needs no rebuild.
+	Standby bool
 }
 
 // DefaultConfig has no state directory and no instance: they must be given.
@@ -59,6 +62,7 @@ func (c Config) engine() engine.Config {
 		CommitInterval: c.CommitInterval,
 		StateCache:     c.JourneyCache,
 		SessionTimeout: c.SessionTimeout,
+		Standby:        c.Standby,
 	}
 }
 

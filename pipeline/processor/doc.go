@@ -46,4 +46,9 @@
 //	partners_processor_buffered_records{partition}    conversions read ahead of their clicks
 //	partners_processor_watermark_timestamp_seconds{partition}
 //	                                                  everything before this unix time was read
+//	partners_processor_standby_partitions{state}      partitions of others that are followed
+//	                                                  here: warm, behind, closed
+//	partners_processor_standby_lag_records{topic,partition}
+//	                                                  records that a standby has not applied
+//	partners_processor_standby_records_total{topic}   records that a standby has applied
 package processor

@@ -26,4 +26,5 @@ const (
 	StepEnded     = engine.StepEnded
 	StepApplied   = engine.StepApplied
 	StepRevoked   = engine.StepRevoked
+	StepFollowed  = engine.StepFollowed
 )

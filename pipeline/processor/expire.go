@@ -65,8 +65,7 @@ func (t *task) logTime() event.Millis {
 }
 
 // expireClicks deletes clicks, by whole segments.
-func (t *task) expireClicks() error {
-	now := t.logTime()
+func (t *task) expireClicks(now event.Millis) error {
 	seconds := token.SecondsOf(int64(now.Add(-t.cfg.ClickLife - expiryDelay)))
 	if now-t.clicksExpired < expiryInterval || seconds == 0 {
 		return nil
@@ -135,6 +134,37 @@ func (t *task) dropOldJourney(tx *engine.Tx, b *state.Batch, key []byte, tok *[2
 		return t.rules.GiveUp(t.rows, t.rereadEvent(tx, tok), tok, t.emitTo(tx, noOffset))
 	}
 	return t.rows.dropJourney(tok)
+}
+
+// dropExpiredEntries deletes entries of the expiry index, in a standby: those whose
+// journey is gone, or has an entry of a later day. One whose journey is there stays,
+// however old: the owner is about to delete the journey, or will do it by this entry.
+func (t *task) dropExpiredEntries(now event.Millis) error {
+	cutoff := now.Add(-t.journeyLife - expiryDelay)
+	if now-t.journeysExpired < expiryInterval || cutoff <= 0 {
+		return nil
+	}
+	b := t.part.Store.NewBatch()
+	dropped, kept := 0, 0
+	var failed error
+	err := t.part.Store.Scan([]byte{expiryTable}, expiryDay(cutoff), func(key, _ []byte) bool {
+		tok := [20]byte(key[5:])
+		old, err := t.lastEventBefore(&tok, cutoff)
+		switch {
+		case err != nil && !t.isGivenUp(&tok):
+			failed = nameWayOn(&tok, err)
+		case err != nil, old:
+			kept++
+		default:
+			failed = b.Delete(key)
+			dropped++
+		}
+		return failed == nil && dropped < maxExpire && kept < maxExpire
+	})
+	if err = errors.Join(err, failed, b.Commit()); err == nil && dropped < maxExpire && kept == 0 {
+		t.journeysExpired = now
+	}
+	return err
 }
 
 // lastEventBefore reports whether a journey is there and its last event is older than

@@ -346,13 +346,15 @@ func TestRealRestart(t *testing.T) {
 	killed, from := time.Now(), rows.mark()
 	other := config(t.TempDir())
 	other.Instance = "slot-1"
-	start(t, newProcessor(t, w.brokers, other))
+	stopOther := start(t, newProcessor(t, w.brokers, other))
 	rows.after(from)
 	t.Logf("SIGKILL with an open transaction and takeover by another slot, after a session of %v, to the first "+
 		"new outcome: %v", other.SessionTimeout, time.Since(killed).Round(time.Millisecond))
 	stop()
 	w.settle(grace)
 	w.conserved()
+	stopOther()
+	standbyMove(w)
 }
 
 // outcomeTail follows what becomes visible in outcomes.

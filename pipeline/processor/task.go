@@ -40,7 +40,7 @@ type task struct {
 	latencies   []time.Duration // of its outcomes, from receipt to verdict
 	clicksTopic string          // full name
 	clicksRead  int             // not in the metric yet
-	slabOwners  int64           // partitions owned when the slab was last sized
+	slabSharers int64           // of the memory for clicks, when the slab was last sized
 	buffer      []byte          // of the encoder
 }
 
@@ -65,13 +65,14 @@ func (p *Processor) openTask(part *engine.Partition) (engine.Task, error) {
 		Tick:      func(tx *engine.Tx) error { return markCorrupt(t.actOnWatermark(tx)) },
 		Finish:    t.finishTransaction,
 		Committed: func() error { return markCorrupt(t.afterCommit()) },
+		Followed:  func() error { return markCorrupt(t.afterFollowing()) },
 		Close:     t.closeClickLog,
 	}, nil
 }
 
 func (p *Processor) openClickLog(part *engine.Partition) (*clicklog.Log, error) {
 	cfg := clicklog.DefaultConfig()
-	cfg.SlabBytes = p.slabBytes(part.Owned())
+	cfg.SlabBytes = p.slabBytes(part.Sharers())
 	id := clicklog.Identity{
 		Cluster:   part.Identity.Cluster,
 		Topic:     part.Identity.Leading,
@@ -82,11 +83,19 @@ func (p *Processor) openClickLog(part *engine.Partition) (*clicklog.Log, error) 
 
 // slabBytes is a partition's share of the memory for clicks: one slab gathers while
 // another is written.
-func (p *Processor) slabBytes(owned int64) int64 {
+func (p *Processor) slabBytes(sharers int64) int64 {
 	if p.env.SlabBytes > 0 {
 		return p.env.SlabBytes
 	}
-	return max(p.cfg.ClickMemory/2/owned, 1<<20)
+	return max(p.cfg.ClickMemory/2/sharers, 1<<20)
+}
+
+// resizeSlab gives the next slab its share of what is split over other partitions now.
+func (t *task) resizeSlab() {
+	if n := t.part.Sharers(); n != t.slabSharers {
+		t.slabSharers = n
+		t.clicks.log.Resize(t.slabBytes(n))
+	}
 }
 
 // readCounters reads the totals and what is remembered about waiting events.
@@ -247,10 +256,7 @@ func (t *task) emitTo(tx *engine.Tx, read int64) attribution.Emit {
 func (t *task) actOnWatermark(tx *engine.Tx) error {
 	t.m.clicks.Add(float64(t.clicksRead))
 	t.clicksRead = 0
-	if owned := t.part.Owned(); owned != t.slabOwners {
-		t.slabOwners = owned
-		t.clicks.log.Resize(t.slabBytes(owned))
-	}
+	t.resizeSlab()
 	if err := t.closeEndedWaits(tx); err != nil {
 		return fmt.Errorf("closing waits: %w", err)
 	}
@@ -327,7 +333,24 @@ func (t *task) afterCommit() error {
 	t.misplaced = 0
 	t.committed, t.outdated = t.totals, false
 	t.m.waiting.WithLabelValues(t.part.Label).Set(float64(t.rows.waiting))
-	return t.expireClicks()
+	return t.expireClicks(t.logTime())
+}
+
+// afterFollowing deletes in a standby what the owner deletes without a row in the
+// changelog: clicks, and entries of the expiry index. The clock is what the owner has
+// committed: all that reached Kafka before its watermark is judged, so what is judged
+// next asks for no click that is old by then. Beside it stands the time of the newest
+// click, in case the owner's clock was ahead.
+func (t *task) afterFollowing() error {
+	t.resizeSlab()
+	if err := t.readWatermark(); err != nil {
+		return fmt.Errorf("reading the watermark: %w", err)
+	}
+	now := min(t.part.LeadingNewest(), t.reported)
+	if err := t.expireClicks(now); err != nil {
+		return err
+	}
+	return t.dropExpiredEntries(now)
 }
 
 func (t *task) closeClickLog() error {

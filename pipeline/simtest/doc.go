@@ -39,6 +39,9 @@
 // wait looks up the click once more, and so puts right what was overlooked: short waits
 // cannot show that verdicts come late.)
 //
+// In every second seed both slots stand by for each other: faults then find partitions
+// that are followed, handed over and given back, and what a standby writes to its disk.
+//
 // When everything has come to rest, outcomes must be the oracle's, row by row; progress
 // must account for every record; each unreadable record must have one dead letter; and
 // three state directories, those of both slots and one rebuilt from the log, must

@@ -106,6 +106,7 @@ func (m *machine) start() {
 	cfg.ClickMemory = 4 << 20
 	cfg.CommitInterval = 200 * time.Millisecond
 	cfg.SessionTimeout = sessionTimeout
+	cfg.Standby = m.w.seed%2 == 1
 	to := m.w.config()
 	to.ClientID, to.Dial = m.name, l.cable.dial
 	p, err := processor.NewIn(env, cfg, to, codec, m.w.log(m.name), prometheus.NewRegistry())

@@ -55,10 +55,10 @@ var mutations = []struct {
 		}
 		ok, err := s.gts.End(kgo.PreTxnCommitFnContext(ctx, s.replaceOffsets), kgo.TryCommit)
 `}},
-	{"a restore reads to the last stable offset", mutant.Edit{File: "../engine/restore.go", Old: `	switch {
-	case p.identity.Position < at.Start && !p.fresh:`, New: `	at.End = max(at.Stable, p.identity.Position)
-	switch {
-	case p.identity.Position < at.Start && !p.fresh:`}},
+	{"a restore reads to the last stable offset", mutant.Edit{File: "../engine/restore.go", Old: `	if err := p.enterChangelog(at); err != nil {
+`, New: `	at.End = max(at.Stable, p.identity.Position)
+	if err := p.enterChangelog(at); err != nil {
+`}},
 	// The flush between the two batches may come at any time; here it comes each time.
 	{"the changelog position is in a batch of its own", mutant.Edit{File: "../engine/partition.go",
 		Old: `		p.identity.Position, p.identity.At = p.changelogEnd.Load(), now.UnixMilli()
