@@ -211,9 +211,8 @@ func benchChild(mode string) error {
 			if err != nil {
 				return err
 			}
-			partition := Partitions(topic.OneEpoch(kafkatest.Partitions))
-			shipper, err := NewShipper(spool, client, topic.Clicks, partition, nil,
-				codec, nil, discardLog(), nil)
+			shipper, err := NewShipper(spool, client, topic.Clicks, placedIn(topic.OneEpoch(kafkatest.Partitions)), codec, nil,
+				discardLog(), nil)
 			if err != nil {
 				return err
 			}

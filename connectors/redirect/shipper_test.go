@@ -58,7 +58,7 @@ func startLoggedShipper(t testing.TB, log *slog.Logger, cfg Config, brokers []st
 		t.Fatal(err)
 	}
 	watch := outage.New(log, "Kafka")
-	s, err := NewShipper(spool, client, topic.Clicks, Partitions(epochs), nil, codec, watch, log, reg)
+	s, err := NewShipper(spool, client, topic.Clicks, placedIn(epochs), codec, watch, log, reg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,6 +57,7 @@ type Partition struct {
 	task     Task
 	identity stateIdentity
 	fresh    bool // the disk held nothing of it
+	hasRows  bool // the restore found rows in its changelog
 	corrupt  bool // closing wipes the files, and the next restore rebuilds them
 
 	leading   inputPosition

@@ -108,8 +108,8 @@ type Epoch struct {
 }
 
 // Epochs maps tokens to partitions. The first epoch begins at the zero time; each later
-// one has more partitions. For now every installation has one epoch, because the
-// partition count is fixed; more will allow partitions to be added.
+// one has more partitions: `ctl topics grow` adds it. A token keeps the partition that it
+// was minted for.
 type Epochs []Epoch
 
 // OneEpoch returns the epochs of an installation whose partition count never changed.
@@ -147,7 +147,8 @@ func (e Epochs) Partition(token string, minted time.Time) int32 {
 	return murmur2Partition(token, n)
 }
 
-// Now returns the partition count of tokens minted today, which the topics must have.
+// Now returns the partition count of the newest epoch, which the topics must have, also
+// before that epoch begins.
 func (e Epochs) Now() int32 { return e[len(e)-1].Partitions }
 
 // murmur2Partition maps a key as Kafka's default partitioner does: the hash without its
