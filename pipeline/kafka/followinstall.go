@@ -302,7 +302,7 @@ func (f *InstallFollower) MisplacedError(r *kgo.Record, token string, minted tim
 		return ErrMisplaced
 	}
 	return fmt.Errorf("%w: its key belongs into partition %d of %d, by Kafka's default partitioner (murmur2)",
-		ErrMisplaced, install.Epochs.Partition(token, minted), install.Epochs.Now())
+		ErrMisplaced, install.Epochs.Partition(token, minted), install.Epochs.Count(minted))
 }
 
 // update changes what is known, and wakes who waits for that.

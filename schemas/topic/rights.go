@@ -88,6 +88,7 @@ func Rights(program string) []Right {
 			{Resource: Topic, Names: []string{Progress, DeadLetters},
 				Operations: []Operation{Create, AlterConfigs, Read}},
 			{Resource: Topic, Names: []string{Changelog}, Operations: []Operation{Create, AlterConfigs, Describe}},
+			{Resource: Topic, Names: CoPartitioned(), Operations: []Operation{Alter}}, // adds partitions
 			{Resource: Group, Names: []string{ProcessorGroup, SinkGroup}, Operations: []Operation{Read}},
 		}
 	}

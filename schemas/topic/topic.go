@@ -136,15 +136,19 @@ func (e Epochs) Validate() error {
 // Partition returns the partition of a token in all co-partitioned topics. minted is
 // the token's time.
 func (e Epochs) Partition(token string, minted time.Time) int32 {
-	n := e[0].Partitions
-	if len(e) > 1 {
-		i, found := slices.BinarySearchFunc(e, minted, func(x Epoch, t time.Time) int { return x.From.Compare(t) })
-		if !found {
-			i--
-		}
-		n = e[i].Partitions
+	return murmur2Partition(token, e.Count(minted))
+}
+
+// Count returns the partition count of tokens minted at a time.
+func (e Epochs) Count(minted time.Time) int32 {
+	if len(e) == 1 {
+		return e[0].Partitions
 	}
-	return murmur2Partition(token, n)
+	i, found := slices.BinarySearchFunc(e, minted, func(x Epoch, t time.Time) int { return x.From.Compare(t) })
+	if !found {
+		i--
+	}
+	return e[i].Partitions
 }
 
 // Now returns the partition count of the newest epoch, which the topics must have, also
