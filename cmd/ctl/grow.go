@@ -25,8 +25,8 @@ func defineGrowFlags(fs *flag.FlagSet) func(context.Context, *call) error {
 	daemon.KafkaFlags(fs, &g.kafka)
 	intVar(fs, &g.want.Partitions, 32, "partitions", "`count` of the co-partitioned topics afterwards; it cannot be "+
 		"less again (required)")
-	fs.StringVar(&g.at, "at", "", "`time`, RFC 3339 in whole seconds, from which on tokens use it; at least ten minutes "+
-		"ahead (required)")
+	fs.StringVar(&g.at, "at", "", "`time`, RFC 3339 in whole seconds, from which on tokens use it; at least ten "+
+		"minutes ahead (required)")
 	fs.BoolVar(&g.abandon, "abandon", false, "take back a growth that was begun, as long as no topic has got a "+
 		"partition; without the other two")
 	return g.grow

@@ -59,8 +59,8 @@ func topicsCommands() []command {
 			}},
 		{"topics adopt", "", "takes over topics that were restored or recreated under new ids, if their partitions " +
 			"and the groups' offsets are right; changes nothing without -yes", defineAdoptFlags},
-		{"topics grow", "", "adds partitions to a live installation: tokens minted before -at keep their partition; can be " +
-			"repeated wherever it was broken off", defineGrowFlags},
+		{"topics grow", "", "adds partitions to a live installation: tokens minted before -at keep their partition; " +
+			"can be repeated wherever it was broken off", defineGrowFlags},
 		{"topics bind", "", "the last step of an upgrade: from now on records in another partition than their " +
 			"token's go to the dead letters; all processors and sinks must look at places, so it needs -yes",
 			defineBindFlags},

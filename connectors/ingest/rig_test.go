@@ -140,7 +140,8 @@ func newRigOn(t testing.TB, brokers []string, cfg Config, epochs topic.Epochs) *
 	r := &rig{t: t, brokers: brokers, registry: prometheus.NewRegistry(), tokens: tokenKeys(t), logged: new(safeBuffer)}
 	r.producer = kafkatest.Client(t, brokers, ProducerOptions(cfg)...)
 	var err error
-	r.handler, err = New(cfg, kafkaCfg, r.producer, event.DefaultCodec(), placedIn(epochs), signingKeys(t), r.tokens, catalogOf,
+	r.handler, err = New(cfg, kafkaCfg, r.producer, event.DefaultCodec(), placedIn(epochs), signingKeys(t), r.tokens,
+		catalogOf,
 		nil, slog.New(slog.NewTextHandler(r.logged, &slog.HandlerOptions{Level: slog.LevelDebug})), r.registry)
 	if err != nil {
 		t.Fatal(err)

@@ -211,8 +211,8 @@ func benchChild(mode string) error {
 			if err != nil {
 				return err
 			}
-			shipper, err := NewShipper(spool, client, topic.Clicks, placedIn(topic.OneEpoch(kafkatest.Partitions)), codec, nil,
-				discardLog(), nil)
+			placer := placedIn(topic.OneEpoch(kafkatest.Partitions))
+			shipper, err := NewShipper(spool, client, topic.Clicks, placer, codec, nil, discardLog(), nil)
 			if err != nil {
 				return err
 			}

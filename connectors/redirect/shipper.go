@@ -329,7 +329,8 @@ func (s *Shipper) noteOutcome(h *shipment, r *kgo.Record, err error) {
 	if err != nil {
 		shown := len(r.Headers) > 0 && r.Headers[0].Key == topic.HeaderToken
 		h.mu.Lock()
-		h.failed = append(h.failed, failure{frame{shown: shown, token: r.Key, value: r.Value, partition: r.Partition}, err})
+		f := frame{shown: shown, token: r.Key, value: r.Value, partition: r.Partition}
+		h.failed = append(h.failed, failure{f, err})
 		h.mu.Unlock()
 		h.failedAt.Store(time.Now().UnixNano())
 	}

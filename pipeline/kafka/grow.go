@@ -233,7 +233,8 @@ func awaitPartitions(ctx context.Context, cl *kgo.Client, cfg Config, partitions
 				break
 			}
 			if err := sleep(ctx, 50*time.Millisecond); err != nil {
-				return fmt.Errorf("waiting until broker %d shows %d partitions of %s: %w", b.NodeID, partitions, missing, err)
+				return fmt.Errorf("waiting until broker %d shows %d partitions of %s: %w", b.NodeID, partitions,
+					missing, err)
 			}
 		}
 	}

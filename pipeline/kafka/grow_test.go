@@ -54,7 +54,8 @@ func TestGrowIsRepeated(t *testing.T) {
 			if done := step == "recorded"; done && err != nil || !done && !errors.Is(err, kafka.ErrGrowing) {
 				t.Errorf("broken off after %s: %v", step, err)
 			}
-			if err != nil && !strings.Contains(err.Error(), "repeat it (-partitions 8 -at "+at.UTC().Format(time.RFC3339)) {
+			todo := "repeat it (-partitions 8 -at " + at.UTC().Format(time.RFC3339)
+			if err != nil && !strings.Contains(err.Error(), todo) {
 				t.Errorf("it does not say what to do: %v", err)
 			}
 			for range 2 {
@@ -87,8 +88,8 @@ func TestGrowIsRepeated(t *testing.T) {
 // What would bind tokens to two places is refused, and changes nothing.
 func TestGrowRefuses(t *testing.T) {
 	i, at := newInstall(t), soon()
-	i.wants(kafka.ErrGrow, "-at: the installation does not grow")(i.grow(8, time.Now().Add(9*time.Minute).Truncate(time.Second),
-		""))
+	tooSoon := time.Now().Add(9 * time.Minute).Truncate(time.Second)
+	i.wants(kafka.ErrGrow, "-at: the installation does not grow")(i.grow(8, tooSoon, ""))
 	i.wants(kafka.ErrGrow, "-partitions: the installation does not grow: it is 6")(i.grow(6, at, ""))
 	if _, err := i.grow(8, at.Add(time.Millisecond), ""); err == nil || !strings.Contains(err.Error(), "-at: ") {
 		t.Errorf("a part of a second: %v", err)

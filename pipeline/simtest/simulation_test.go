@@ -185,7 +185,8 @@ func TestSimulation(t *testing.T) {
 	t.Logf("%d seeds, %d faults (%d more did not find their step), %d events, %d rows: lost 0, doubled 0, states "+
 		"equal; each grew from %d partitions to %v, with %d records of tokens minted within %v of that; %d processes "+
 		"gave up and were started again; %v of virtual time",
-		all.seeds, all.faults, all.missed, all.events, all.rows, partitions, growths, all.near, nearby, all.restarts, all.virtual.Round(time.Minute))
+		all.seeds, all.faults, all.missed, all.events, all.rows, partitions, growths, all.near, nearby, all.restarts,
+		all.virtual.Round(time.Minute))
 	t.Logf("faults by step\n%v", all.hits)
 	t.Logf("requests refused: %v", all.refused)
 	t.Logf("rows by situation: %v", all.situations)

@@ -159,8 +159,7 @@ func (p *placement) look(ctx context.Context) error {
 }
 
 // compare returns kafka.ErrPartitions if the topics differ from the record,
-// kafka.ErrGrowing while partitions are being added, and errStale until the producer knows
-// of them.
+// kafka.ErrGrowing while partitions are being added, and until the producer knows of them.
 func (p *placement) compare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
@@ -181,8 +180,8 @@ func (p *placement) checkProducer(epochs topic.Epochs) error {
 		known, _, _ := p.producer.PartitionLeader(full, 0)
 		if leader, _, err := p.producer.PartitionLeader(full, last); known >= 0 && leader < 0 {
 			p.producer.ForceMetadataRefresh()
-			return fmt.Errorf("%w: the producer does not know of partition %d of %s yet: %w", kafka.ErrGrowing, last, full,
-				errors.Join(err, errNotKnown))
+			return fmt.Errorf("%w: the producer does not know of partition %d of %s yet: %w", kafka.ErrGrowing, last,
+				full, errors.Join(err, errNotKnown))
 		}
 	}
 	return nil
@@ -251,7 +250,8 @@ func (p *placement) Place(ctx context.Context, token string, minted time.Time) (
 		}
 		select {
 		case <-ctx.Done():
-			return 0, fmt.Errorf("placing a token: reading topic %s: %w", p.deps.Kafka.Topic(topic.Catalog), context.Cause(ctx))
+			return 0, fmt.Errorf("placing a token: reading topic %s: %w", p.deps.Kafka.Topic(topic.Catalog),
+				context.Cause(ctx))
 		case <-changed:
 		}
 	}
