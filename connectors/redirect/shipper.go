@@ -246,10 +246,11 @@ func (s *Shipper) readAndSend() (wake time.Time) {
 // cannot be placed yet are in s.unplaced then.
 func (s *Shipper) nextPlaced(now time.Time) (c chunk, ok bool, err error) {
 	if s.unplaced == nil {
-		if c, ok, err = s.reader.nextChunk(); err != nil || !ok {
+		read, ok, err := s.reader.nextChunk()
+		if err != nil || !ok {
 			return chunk{}, false, err
 		}
-		s.unplaced, s.unplacedAt = &c, now
+		s.unplaced, s.unplacedAt = &read, now
 	}
 	for i := range s.unplaced.frames {
 		f := &s.unplaced.frames[i]
