@@ -197,14 +197,17 @@ func (f *deadLetterFlags) replayDeadLetters(ctx context.Context, c *call) error 
 				}
 			}
 		}
-		binding, err := kafka.ReadBinding(ctx, f.kafka, c.log)
+		recorded, err := kafka.ReadRecorded(ctx, f.kafka, c.log, nil)
+		if err == nil {
+			err = kafka.CheckPartitions(ctx, cl, f.kafka, recorded, topic.Clicks, topic.Conversions)
+		}
 		if err != nil {
 			return err
 		}
 		for _, l := range letters {
 			r := l.Record
 			if strings.HasPrefix(l.Error, kafka.ErrMisplaced.Error()) {
-				placeRecord(binding, r)
+				placeRecord(recorded.Install, r)
 			}
 			_, isReplay := kafka.Header(r, topic.HeaderReplay)
 			if r.Topic == f.kafka.Topic(topic.Clicks) && !isReplay {
@@ -221,9 +224,9 @@ func (f *deadLetterFlags) replayDeadLetters(ctx context.Context, c *call) error 
 }
 
 // placeRecord addresses a click or an event to the partition of its token.
-func placeRecord(binding kafka.Binding, r *kgo.Record) {
-	if raw, err := token.Parse(string(r.Key)); err == nil && len(binding.Epochs) > 0 {
-		r.Partition = binding.Epochs.Partition(string(r.Key), token.Time(&raw))
+func placeRecord(install *topic.Install, r *kgo.Record) {
+	if raw, err := token.Parse(string(r.Key)); err == nil && install != nil {
+		r.Partition = install.Epochs.Partition(string(r.Key), token.Time(&raw))
 	}
 }
 

@@ -59,7 +59,8 @@ func (f *giveUpFlags) giveUpToken(ctx context.Context, c *call) error {
 		}
 		where := ""
 		if b := install.Binding(); len(b.Epochs) > 0 {
-			where = fmt.Sprintf(", partition %d of %d", b.Epochs.Partition(text, token.Time(&raw)), b.Epochs.Now())
+			where = fmt.Sprintf(", partition %d of %d", b.Epochs.Partition(text, token.Time(&raw)),
+				b.Epochs.Count(token.Time(&raw)))
 		}
 		c.say("token %s, minted %s%s", text, token.Time(&raw).Format(time.RFC3339), where)
 		c.say("What is given up: every event of it that waits, and every event of it that is judged from now on, " +

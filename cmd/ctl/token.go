@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nimriz/partners/cmd/internal/daemon"
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/secretdir"
 	"github.com/nimriz/partners/schemas/topic"
@@ -49,8 +51,12 @@ func inspectToken(flags *flag.FlagSet) func(context.Context, *call) error {
 	dir := flags.String("token-keys", "", keysUsage)
 	workspace := flags.String("workspace", "", "`id` of the workspace whose key is tried; all that have keys if empty")
 	partitions := int32(topic.DefaultPartitions)
-	intVar(flags, &partitions, 32, "partitions", "`count` of the co-partitioned topics, as for topics apply")
-	return func(_ context.Context, c *call) error {
+	intVar(flags, &partitions, 32, "partitions", "`count` of the co-partitioned topics when the token was minted; "+
+		"without effect with -brokers")
+	brokers := kafka.DefaultConfig()
+	brokers.ClientID = "partners-ctl"
+	daemon.KafkaFlags(flags, &brokers)
+	return func(ctx context.Context, c *call) error {
 		if len(c.args) != 1 {
 			return usagef("exactly one TOKEN is required")
 		}
@@ -67,7 +73,14 @@ func inspectToken(flags *flag.FlagSet) func(context.Context, *call) error {
 		}
 		c.say("time       %s", token.Time(&raw).Format(time.RFC3339))
 		c.say("seconds    %d since %s", token.Seconds(&raw), token.Time(&token.Raw{}).Format(time.RFC3339))
-		c.say("partition  %d of %d", topic.OneEpoch(partitions).Partition(text, token.Time(&raw)), partitions)
+		epochs := topic.OneEpoch(partitions)
+		if len(brokers.Brokers) > 0 {
+			if epochs, err = readEpochs(ctx, c, brokers); err != nil {
+				return err
+			}
+		}
+		minted := token.Time(&raw)
+		c.say("partition  %d of %d", epochs.Partition(text, minted), epochs.Count(minted))
 		if *dir == "" {
 			return nil
 		}
@@ -94,6 +107,19 @@ func inspectToken(flags *flag.FlagSet) func(context.Context, *call) error {
 		}
 		return nil
 	}
+}
+
+// readEpochs reads what tokens are bound to.
+func readEpochs(ctx context.Context, c *call, cfg kafka.Config) (epochs topic.Epochs, err error) {
+	err = withBrokers(ctx, cfg, func(ctx context.Context) error {
+		binding, err := kafka.ReadBinding(ctx, cfg, c.log)
+		epochs = binding.Epochs
+		if err == nil && len(epochs) == 0 {
+			err = fmt.Errorf("%w: run `ctl topics apply`, which writes it", kafka.ErrNotInstalled)
+		}
+		return err
+	})
+	return epochs, err
 }
 
 // tryKeys returns the workspace whose key minted the token ("" for none), and a

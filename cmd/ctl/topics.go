@@ -33,7 +33,7 @@ func defineTopicsFlags(fs *flag.FlagSet) *topicsFlags {
 	intVar(fs, &t.want.Replication, 16, "replication", "`replicas` of a topic that is created; all but one must "+
 		"acknowledge. 1 for a laptop")
 	intVar(fs, &t.want.Partitions, 32, "partitions", "`count` of the co-partitioned topics; tokens are bound to "+
-		"it, so it cannot change later")
+		"it, so only topics grow changes it later")
 	daemon.DaysFlag(fs, &t.want.ClickLife, "click-life", "how long a click can bring conversions, such as `40d` "+
 		"or 36h; the same as for the processors")
 	fs.StringVar(&t.registry, "schema-registry", "", "`URL` of a schema registry that is to know our schemas, "+
@@ -60,6 +60,8 @@ func topicsCommands() []command {
 			}},
 		{"topics adopt", "", "takes over topics that were restored or recreated under new ids, if their partitions " +
 			"and the groups' offsets are right; changes nothing without -yes", defineAdoptFlags},
+		{"topics grow", "", "adds partitions to a live installation: tokens minted before -at keep their partition; " +
+			"can be repeated wherever it was broken off", defineGrowFlags},
 		{"topics bind", "", "the last step of an upgrade: from now on records in another partition than their " +
 			"token's go to the dead letters; all processors and sinks must look at places, so it needs -yes",
 			defineBindFlags},

@@ -43,7 +43,7 @@ type Handler struct {
 	rejections      string // topic, with prefix
 	producer        *kgo.Client
 	codec           *event.Codec
-	epochs          topic.Epochs       // partitions of tokens
+	placer          Placer             // partitions of tokens
 	keyring         *signature.Keyring // signing secrets
 	tokens          *token.Keyring     // token keys
 	proxies         *forwarded.Proxies // nil if no proxy is trusted
@@ -63,19 +63,23 @@ type Handler struct {
 	now           func() time.Time
 }
 
+// Placer knows the partitions of click tokens.
+type Placer interface {
+	// Place returns the partition of a token that was minted at a time. It waits while that
+	// is not known, and fails where nothing may be written, or when ctx ends.
+	Place(ctx context.Context, clickToken string, minted time.Time) (int32, error)
+}
+
 // New makes a handler. The producer is made with ProducerOptions; the caller closes it,
 // after Drain. workspaces looks an id up in the catalog, without blocking. proxies may be
 // nil.
 func New(
-	cfg Config, kafkaCfg kafka.Config, producer *kgo.Client, codec *event.Codec, epochs topic.Epochs,
+	cfg Config, kafkaCfg kafka.Config, producer *kgo.Client, codec *event.Codec, placer Placer,
 	keyring *signature.Keyring, tokens *token.Keyring,
 	workspaces func(id string) (exists, conversionTracking bool),
 	proxies *forwarded.Proxies, log *slog.Logger, reg prometheus.Registerer,
 ) (*Handler, error) {
 	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	if err := epochs.Validate(); err != nil {
 		return nil, err
 	}
 	if err := checkProducer(producer); err != nil {
@@ -94,7 +98,7 @@ func New(
 		rejections:        kafkaCfg.Topic(topic.Rejections),
 		producer:          producer,
 		codec:             codec,
-		epochs:            epochs,
+		placer:            placer,
 		keyring:           keyring,
 		tokens:            tokens,
 		lookupWorkspace:   workspaces,

@@ -80,6 +80,8 @@ func (h *Handler) produceEvents(workspace, keyID string, list []validEvent) (rec
 	start := h.now()
 	receivedAt = event.MillisOf(start)
 	a := &pendingAcks{left: len(list), ok: make([]bool, len(list)), done: make(chan struct{})}
+	placing, cancel := context.WithTimeout(context.Background(), h.cfg.AckTimeout)
+	defer cancel()
 	for i := range list {
 		c := &list[i]
 		c.WorkspaceID, c.KeyID = workspace, keyID
@@ -88,13 +90,17 @@ func (h *Handler) produceEvents(workspace, keyID string, list []validEvent) (rec
 		c.ResolvedBy = event.ResolvedByToken
 		c.ContentSHA256 = c.ContentHash()
 		value, err := h.codec.AppendConversion(nil, &c.Conversion)
+		var partition int32
+		if err == nil {
+			partition, err = h.placer.Place(placing, c.ClickToken, c.minted)
+		}
 		if err != nil {
 			a.recordAck(i, err)
 			continue
 		}
 		h.producer.TryProduce(context.Background(), &kgo.Record{
 			Topic:     h.conversions,
-			Partition: h.epochs.Partition(c.ClickToken, c.minted),
+			Partition: partition,
 			Key:       []byte(c.ClickToken),
 			Value:     value,
 			Timestamp: receivedAt.Time(),
@@ -104,7 +110,7 @@ func (h *Handler) produceEvents(workspace, keyID string, list []validEvent) (rec
 			}
 		})
 	}
-	ok, err := a.waitFor(h.cfg.AckTimeout)
+	ok, err := a.waitFor(h.cfg.AckTimeout - h.now().Sub(start))
 	if err == nil {
 		h.metrics.ackSeconds.Observe(h.now().Sub(start).Seconds())
 		h.watch.Clear(recordingEvents)

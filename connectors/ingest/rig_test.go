@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -139,7 +140,8 @@ func newRigOn(t testing.TB, brokers []string, cfg Config, epochs topic.Epochs) *
 	r := &rig{t: t, brokers: brokers, registry: prometheus.NewRegistry(), tokens: tokenKeys(t), logged: new(safeBuffer)}
 	r.producer = kafkatest.Client(t, brokers, ProducerOptions(cfg)...)
 	var err error
-	r.handler, err = New(cfg, kafkaCfg, r.producer, event.DefaultCodec(), epochs, signingKeys(t), r.tokens, catalogOf,
+	r.handler, err = New(cfg, kafkaCfg, r.producer, event.DefaultCodec(), placedIn(epochs), signingKeys(t), r.tokens,
+		catalogOf,
 		nil, slog.New(slog.NewTextHandler(r.logged, &slog.HandlerOptions{Level: slog.LevelDebug})), r.registry)
 	if err != nil {
 		t.Fatal(err)
@@ -391,4 +393,11 @@ func (r *rig) metric(name string) float64 {
 		}
 	}
 	return sum
+}
+
+// placedIn places every token at once.
+type placedIn topic.Epochs
+
+func (e placedIn) Place(_ context.Context, clickToken string, minted time.Time) (int32, error) {
+	return topic.Epochs(e).Partition(clickToken, minted), nil
 }

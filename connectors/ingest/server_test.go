@@ -158,7 +158,7 @@ func TestProducerIsChecked(t *testing.T) {
 	f := func(want string, opts ...kgo.Opt) {
 		t.Helper()
 		cl := kafkatest.Client(t, brokers, opts...)
-		_, err := New(DefaultConfig(), kafka.DefaultConfig(), cl, event.DefaultCodec(), topic.OneEpoch(6),
+		_, err := New(DefaultConfig(), kafka.DefaultConfig(), cl, event.DefaultCodec(), placedIn(topic.OneEpoch(6)),
 			signingKeys(t), tokenKeys(t), catalogOf, nil, slog.New(slog.DiscardHandler), nil)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("got %v, want …%s…", err, want)

@@ -226,9 +226,8 @@ func benchChild(mode string) error {
 			if err != nil {
 				return err
 			}
-			partition := Partitions(topic.OneEpoch(kafkatest.Partitions))
-			shipper, err := NewShipper(spool, client, topic.Clicks, partition, nil,
-				codec, nil, discardLog(), nil)
+			placer := placedIn(topic.OneEpoch(kafkatest.Partitions))
+			shipper, err := NewShipper(spool, client, topic.Clicks, placer, codec, nil, discardLog(), nil)
 			if err != nil {
 				return err
 			}

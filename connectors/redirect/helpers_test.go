@@ -22,6 +22,7 @@ import (
 	"github.com/nimriz/partners/pipeline/token"
 	"github.com/nimriz/partners/schemas/catalog"
 	"github.com/nimriz/partners/schemas/event"
+	"github.com/nimriz/partners/schemas/topic"
 )
 
 var codec = event.DefaultCodec()
@@ -319,4 +320,11 @@ func (u userAgent) RoundTrip(r *http.Request) (*http.Response, error) {
 		r.Header.Set("User-Agent", chromeAgent)
 	}
 	return u.next.RoundTrip(r)
+}
+
+// placedIn places every token at once.
+type placedIn topic.Epochs
+
+func (e placedIn) TryPlace(clickToken string, minted, _ time.Time) (int32, bool) {
+	return topic.Epochs(e).Partition(clickToken, minted), true
 }

@@ -89,6 +89,8 @@ type frame struct {
 	shown bool // the visitor got to see the token
 	token []byte
 	value []byte
+
+	partition int32 // set when it is shipped
 }
 
 // appendFrame appends a frame without its checksum, because its place in a segment is

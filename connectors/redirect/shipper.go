@@ -29,8 +29,10 @@ const (
 	// checkpointInterval is how often the acknowledged position is stored. After a
 	// crash, what was acknowledged since then is sent again.
 	checkpointInterval = 250 * time.Millisecond
-	// heldPause is how often a held shipper looks whether it may go on.
-	heldPause = time.Second
+	// minPlacePause and maxPlacePause bound how often a shipper asks for the place of what
+	// it has read: often at first, as mostly topic catalog is being listed.
+	minPlacePause = 2 * time.Millisecond
+	maxPlacePause = 250 * time.Millisecond
 	// readRetryPause is the pause between two attempts to read a segment.
 	readRetryPause = 250 * time.Millisecond
 	// linger delays reads and produce requests under load, so that each has more
@@ -68,16 +70,13 @@ func ClientOptions() []kgo.Opt {
 	}
 }
 
-// Partitions returns the function that maps a click token to its partition in the given
-// epochs. It uses the token's text and its mint time.
-func Partitions(epochs topic.Epochs) func(clickToken string) int32 {
-	return func(clickToken string) int32 {
-		raw, err := token.Parse(clickToken)
-		if err != nil {
-			return 0 // unreachable: a valid frame holds a valid token
-		}
-		return epochs.Partition(clickToken, token.Time(&raw))
-	}
+// Placer knows the partitions of click tokens. A click is placed when it is shipped, never
+// when it is spooled: until then the record of the installation may not be known that says
+// where a token of its time belongs.
+type Placer interface {
+	// TryPlace returns the partition of a token. minted is its time, and met when the
+	// shipper came to hold it. ok is false while that is not known, or nothing may be sent.
+	TryPlace(clickToken string, minted, met time.Time) (partition int32, ok bool)
 }
 
 // Shipper sends the spool to Kafka in order and moves the spool's acknowledged position
@@ -90,8 +89,7 @@ type Shipper struct {
 	spool       *Spool
 	client      *kgo.Client
 	topic       string // full name of `clicks`
-	partition   func(clickToken string) int32
-	isHeld      func() bool // nothing may be sent for now; may be nil
+	placer      Placer
 	refused     *refusedStore
 	log         *slog.Logger
 	metrics     *shipperMetrics
@@ -100,6 +98,8 @@ type Shipper struct {
 
 	// Owned by Run.
 	reader       *spoolReader
+	unplaced     *chunk      // was read, and cannot be sent yet; nil: none
+	unplacedAt   time.Time   // when it was read
 	queue        []*shipment // oldest first; only its head is ever acknowledged
 	inFlight     int         // bytes in queue
 	acknowledged position    // the end of the last acknowledged shipment
@@ -138,11 +138,9 @@ type failure struct {
 
 // NewShipper returns the shipper of a spool. client must have been made with
 // ClientOptions. topicName is the full name of `clicks`. codec decodes refused clicks
-// for the files in refused/. While isHeld, which may be nil, reports true, clicks stay in
-// the spool.
-func NewShipper(spool *Spool, client *kgo.Client, topicName string, partition func(clickToken string) int32,
-	isHeld func() bool, codec *event.Codec, watch *outage.Watch, log *slog.Logger, reg prometheus.Registerer) (
-	*Shipper, error) {
+// for the files in refused/. While placer does not place them, clicks stay in the spool.
+func NewShipper(spool *Spool, client *kgo.Client, topicName string, placer Placer, codec *event.Codec,
+	watch *outage.Watch, log *slog.Logger, reg prometheus.Registerer) (*Shipper, error) {
 	refused, err := openRefusedStore(spool.cfg, codec)
 	if err != nil {
 		return nil, err
@@ -151,8 +149,7 @@ func NewShipper(spool *Spool, client *kgo.Client, topicName string, partition fu
 		spool:       spool,
 		client:      client,
 		topic:       topicName,
-		partition:   partition,
-		isHeld:      isHeld,
+		placer:      placer,
 		refused:     refused,
 		watch:       watch,
 		log:         log,
@@ -213,7 +210,7 @@ func (s *Shipper) Run(ctx context.Context) error {
 
 func (s *Shipper) hasUnread() bool {
 	seg, _ := s.reader.findSegment()
-	return seg != nil
+	return seg != nil || s.unplaced != nil
 }
 
 // readAndSend reads and sends while there is room. It returns when to call it again;
@@ -223,16 +220,16 @@ func (s *Shipper) readAndSend() (wake time.Time) {
 	if now.Before(s.pausedUntil) {
 		return s.pausedUntil
 	}
-	if s.isHeld != nil && s.isHeld() {
-		return now.Add(heldPause)
-	}
 	if next := s.readAt.Add(linger); now.Before(next) {
 		return next
 	}
 	for s.inFlight < maxInFlight {
-		c, ok, err := s.reader.nextChunk()
+		c, ok, err := s.nextPlaced(now)
 		if err != nil {
 			return now.Add(readRetryPause) // the reader has logged it
+		}
+		if s.unplaced != nil {
+			return now.Add(min(max(now.Sub(s.unplacedAt), minPlacePause), maxPlacePause))
 		}
 		if !ok {
 			return time.Time{}
@@ -244,6 +241,31 @@ func (s *Shipper) readAndSend() (wake time.Time) {
 		s.produceFrames(h, c.frames, c.recovered)
 	}
 	return time.Time{}
+}
+
+// nextPlaced returns the next frames with their partitions. Frames that were read and that
+// cannot be placed yet are in s.unplaced then.
+func (s *Shipper) nextPlaced(now time.Time) (c chunk, ok bool, err error) {
+	if s.unplaced == nil {
+		read, ok, err := s.reader.nextChunk()
+		if err != nil || !ok {
+			return chunk{}, false, err
+		}
+		s.unplaced, s.unplacedAt = &read, now
+	}
+	for i := range s.unplaced.frames {
+		f := &s.unplaced.frames[i]
+		raw, err := token.Parse(string(f.token))
+		if err != nil {
+			continue // unreachable: a valid frame holds a valid token
+		}
+		var placed bool
+		if f.partition, placed = s.placer.TryPlace(string(f.token), token.Time(&raw), s.unplacedAt); !placed {
+			return chunk{}, false, nil
+		}
+	}
+	c, s.unplaced = *s.unplaced, nil
+	return c, true, nil
 }
 
 var (
@@ -276,7 +298,7 @@ func (s *Shipper) newRecord(f frame, replay bool, now time.Time) kgo.Record {
 		Key:       f.token,
 		Value:     f.value,
 		Headers:   recordHeaders(f.shown, replay),
-		Partition: s.partition(string(f.token)),
+		Partition: f.partition,
 		Timestamp: now,
 	}
 }
@@ -309,7 +331,8 @@ func (s *Shipper) noteOutcome(h *shipment, r *kgo.Record, err error) {
 	if err != nil {
 		shown := len(r.Headers) > 0 && r.Headers[0].Key == topic.HeaderToken
 		h.mu.Lock()
-		h.failed = append(h.failed, failure{frame{shown: shown, token: r.Key, value: r.Value}, err})
+		f := frame{shown: shown, token: r.Key, value: r.Value, partition: r.Partition}
+		h.failed = append(h.failed, failure{f, err})
 		h.mu.Unlock()
 		h.failedAt.Store(time.Now().UnixNano())
 	}
@@ -416,7 +439,7 @@ func (s *Shipper) sortFailures(ctx context.Context, h *shipment, failed []failur
 // was acknowledged to the visitor.
 func (s *Shipper) storeRefused(f failure) bool {
 	code := errorCode(f.err)
-	if err := s.refused.storeRecord(f, code, s.partition(string(f.frame.token)), time.Now()); err != nil {
+	if err := s.refused.storeRecord(f, code, f.frame.partition, time.Now()); err != nil {
 		if s.metrics.storeFailures.Inc(); !s.refusedFailing {
 			s.log.Error("shipper: clicks that Kafka refused cannot be kept in refused/; nothing more is shipped "+
 				"until they can", "refusal", code, "error", err)

@@ -47,6 +47,12 @@ func startShipper(t testing.TB, cfg Config, brokers []string, opts ...kgo.Opt) *
 
 func startLoggedShipper(t testing.TB, log *slog.Logger, cfg Config, brokers []string, opts ...kgo.Opt) *runningShipper {
 	t.Helper()
+	return startPlacedShipper(t, placedIn(epochs), log, cfg, brokers, opts...)
+}
+
+func startPlacedShipper(t testing.TB, placer Placer, log *slog.Logger, cfg Config, brokers []string,
+	opts ...kgo.Opt) *runningShipper {
+	t.Helper()
 	reg := prometheus.NewRegistry()
 	spool, err := OpenSpool(cfg, discardLog(), reg)
 	if err != nil {
@@ -59,7 +65,7 @@ func startLoggedShipper(t testing.TB, log *slog.Logger, cfg Config, brokers []st
 		t.Fatal(err)
 	}
 	watch := outage.New(log, "Kafka")
-	s, err := NewShipper(spool, client, topic.Clicks, Partitions(epochs), nil, codec, watch, log, reg)
+	s, err := NewShipper(spool, client, topic.Clicks, placer, codec, watch, log, reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +120,47 @@ func waitForClicks(t testing.TB, brokers []string, n int) []*kgo.Record {
 		return len(records) >= n
 	})
 	return records
+}
+
+// placedLater places tokens when it is told where they belong.
+type placedLater struct {
+	known atomic.Pointer[topic.Epochs]
+	asked atomic.Int32
+}
+
+func (p *placedLater) TryPlace(clickToken string, minted, _ time.Time) (int32, bool) {
+	p.asked.Add(1)
+	known := p.known.Load()
+	if known == nil {
+		return 0, false
+	}
+	return known.Partition(clickToken, minted), true
+}
+
+// A click waits in the spool until its place is known, and goes to where it belongs then,
+// whatever was known when it was spooled.
+func TestPlacedWhenShipped(t *testing.T) {
+	brokers, keys := kafkatest.Broker(t), testKeys(t, "acme")
+	placer := new(placedLater)
+	l := startPlacedShipper(t, placer, discardLog(), testConfig(t), brokers)
+	for n := range 20 {
+		mustAppend(t, l.spool, testRecord(t, keys, n))
+	}
+	eventually(t, "the shipper asks again", func() bool { return placer.asked.Load() > 20 })
+	if got := kafkatest.Consume(t, brokers, topic.Clicks); len(got) > 0 {
+		t.Errorf("%d clicks were sent and not placed", len(got))
+	}
+	few := topic.OneEpoch(2)
+	placer.known.Store(&few)
+	for _, r := range waitForClicks(t, brokers, 20) {
+		raw, err := token.Parse(string(r.Key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := few.Partition(string(r.Key), token.Time(&raw)); r.Partition != p {
+			t.Errorf("%s went to partition %d, belongs to %d", r.Key, r.Partition, p)
+		}
+	}
 }
 
 func TestShipping(t *testing.T) {

@@ -63,7 +63,8 @@ type batch struct {
 	// committedAt is when the intent was last committed by this process; zero: never.
 	committedAt time.Time
 
-	// formedAt is a time by which all records were in Kafka. decidePlaces sets it.
+	// formedAt is a time by which all records were in Kafka. awaitAdded sets it, or
+	// decidePlaces where that comes first.
 	formedAt time.Time
 	// misplaced are the reasons of records that lie in another partition than their
 	// token's, by offset. They get no row. decidePlaces sets it, once; nil: not yet.
@@ -131,7 +132,10 @@ func (p *partition) attemptBatch(b *batch) error {
 	if err := p.declareIntent(ctx, b); err != nil {
 		return err
 	}
-	if err := p.decidePlaces(ctx, b); err != nil { // it may wait, so it holds no slot
+	if err := p.awaitAdded(ctx, b); err != nil { // it may wait, so it holds no slot
+		return err
+	}
+	if err := p.decidePlaces(ctx, b); err != nil { // likewise
 		return err
 	}
 	if err := p.sink.acquireSlot(ctx); err != nil {

@@ -67,5 +67,6 @@ var errKafka = errors.New("kafka")
 // retryable reports whether repeating can succeed without an operator.
 func retryable(err error) bool {
 	return !NeedsOperator(err) &&
-		(errors.Is(err, errKafka) || errors.Is(err, ErrRepairing) || clickhouse.Unreachable(err))
+		(errors.Is(err, errKafka) || errors.Is(err, ErrRepairing) || errors.Is(err, kafka.ErrGrowing) ||
+			clickhouse.Unreachable(err))
 }

@@ -20,6 +20,7 @@ type recoveredState struct {
 	topicID    string   // the topic's id now
 	formerIDs  []string // that it had before an operator adopted it under topicID
 	committed  int64    // offset of the consumer group; -1: none
+	mayStart   bool     // the partition was added: without a commit it begins at offset 0
 	commitNote          // the commit's metadata
 
 	batchTopicIDs []string // topic ids of the partition's rows in table batches
@@ -68,6 +69,8 @@ func (s recoveredState) resumeOffset() (int64, error) {
 			"which fills the tables from the log's start", ErrForgotten, s.committed, s.logStart)
 	case s.committed >= 0:
 		return s.committed, nil
+	case s.mayStart:
+		return 0, nil
 	default:
 		return 0, fmt.Errorf("%w, and no finished batch in ClickHouse, while the log holds [%d, %d): on a fresh "+
 			"install run `ctl topics apply`; else stop the sinks and run `ctl warehouse repair`, which fills the "+
@@ -142,6 +145,11 @@ func (s *Sink) resolveClaims(ctx context.Context, claims []*partitionClaim) erro
 	byMapping := map[*topicMapping][]*partitionClaim{}
 	for _, c := range claims {
 		var err error
+		if c.committed < 0 && c.contiguousEnd < 0 {
+			if c.mayStart, err = s.mayStart(ctx, c.mapping.topic, c.partition); err != nil {
+				return fmt.Errorf("%s partition %d: %w", c.mapping.topic, c.partition, err)
+			}
+		}
 		if c.resumeAt, c.declaredIntent, err = c.findResumePoint(); err != nil {
 			return fmt.Errorf("%s partition %d: %w", c.mapping.topic, c.partition, err)
 		}

@@ -31,6 +31,7 @@ type Sink struct {
 	wh              *clickhouse.Conn
 	clickHouseWatch *outage.Watch // Kafka's is in kafka
 	repairWatch     *outage.Watch // over a repair that holds the tables
+	growthWatch     *outage.Watch // over partitions that are being added
 	log             *slog.Logger
 	registry        prometheus.Registerer // may be nil
 	env             Env
@@ -43,7 +44,7 @@ type Sink struct {
 	client          *kgo.Client
 	warehouse       warehouse
 	topicIDs        map[string]string
-	partitionCounts map[string]int
+	partitionCounts map[string]int         // when it began
 	install         *kafka.InstallFollower // what the topics must have
 	windows         map[string]dedupWindow // the smallest that an insert reaches
 	memorySlots     chan struct{}          // one for each batch that holds rows in memory
@@ -53,6 +54,7 @@ type Sink struct {
 	intentMetadata map[string]map[int32]string     // of the commits of partitions about to be claimed
 	spareRows      map[string][]rowBuffer          // by topic: empty buffers for reuse
 	unconfirmed    []recordedBatch                 // finished, and to be found again in ClickHouse
+	counted        *topic.Install                  // whose added partitions are in table batches
 	err            error                           // what stopped the sink
 	cancel         context.CancelFunc              // ends Run
 }
@@ -101,6 +103,7 @@ func New(cfg Config, kafka kafka.Config, codec *event.Codec, wh *clickhouse.Conn
 		wh:              wh,
 		clickHouseWatch: outage.New(log, "ClickHouse"),
 		repairWatch:     outage.New(log, repairEnd),
+		growthWatch:     outage.New(log, "topics with the recorded partition count"),
 		log:             log,
 		registry:        reg,
 		env:             DefaultEnv(cfg),
@@ -158,7 +161,10 @@ func (s *Sink) Run(ctx context.Context) error {
 		if s.recorded() == nil {
 			s.log.Warn(kafka.NotRecorded)
 		}
-		return s.checkPartitions(ctx)
+		if err := s.checkPartitions(ctx); err != nil {
+			return err
+		}
+		return s.countAdded(ctx)
 	}); err != nil {
 		return ignoreCanceled(ctx, fmt.Errorf("starting the sink: %w", err))
 	}
@@ -286,13 +292,9 @@ func (s *Sink) formerIDs(name string) []string {
 // checkPartitions compares the topics with what the installation was made with, if that
 // is recorded.
 func (s *Sink) checkPartitions(ctx context.Context) error {
-	install := s.recorded()
-	if install == nil {
-		return nil
-	}
 	names := []string{topic.Clicks, topic.Conversions, topic.Outcomes, topic.Progress} // co-partitioned
-	err := kafka.CheckPartitions(ctx, kadm.NewClient(s.client), s.kafka, install, names...)
-	if err != nil && !NeedsOperator(err) {
+	err := s.install.CheckPartitions(ctx, s.client, names...)
+	if err != nil && !NeedsOperator(err) && !errors.Is(err, kafka.ErrGrowing) {
 		return fmt.Errorf("%w: %w", errKafka, err)
 	}
 	return err
@@ -304,7 +306,9 @@ func (s *Sink) listTopics(ctx context.Context, names map[string]string) (kadm.To
 }
 
 // watchTopics stops the sink when a topic is deleted and created again while it runs, or
-// gets partitions, and when its group fills another warehouse, too.
+// gets partitions that `ctl topics grow` did not add, and when its group fills another
+// warehouse, too. Those that it adds are claimed when the record says so: meanwhile the
+// others go on.
 func (s *Sink) watchTopics(ctx context.Context) {
 	tick := time.NewTicker(s.env.TopicCheckInterval)
 	defer tick.Stop()
@@ -319,11 +323,18 @@ func (s *Sink) watchTopics(ctx context.Context) {
 			err = s.checkPartitions(ctx)
 		}
 		if err == nil {
+			s.clearFailure(awaitingGrowth)
+			err = s.countAdded(ctx)
+		}
+		if err == nil {
 			_, err = s.checkOwner(ctx)
 		}
 		if err != nil {
-			if NeedsOperator(err) {
+			switch {
+			case NeedsOperator(err):
 				s.stopWithError(err)
+			case errors.Is(err, kafka.ErrGrowing):
+				s.growthWatch.Failed(awaitingGrowth, s.env.TopicCheckInterval, err)
 			}
 			continue
 		}
@@ -486,6 +497,7 @@ const (
 	claimingPartitions = "claiming partitions"
 	readingWindows     = "reading deduplication windows"
 	readingTopics      = "reading the topics' ids"
+	awaitingGrowth     = "claiming the partitions that are being added"
 )
 
 // reportFailure reports a failed attempt to the Watch over what err comes from: Kafka,
@@ -494,6 +506,8 @@ func (s *Sink) reportFailure(trying string, pause time.Duration, err error) {
 	switch {
 	case errors.Is(err, errKafka):
 		s.kafka.Watch.Failed(trying, pause, err)
+	case errors.Is(err, kafka.ErrGrowing):
+		s.growthWatch.Failed(trying, pause, err)
 	case errors.Is(err, ErrRepairing):
 		s.repairWatch.Failed(trying, pause, err)
 	default:
@@ -506,6 +520,7 @@ func (s *Sink) clearFailure(trying string) {
 	s.kafka.Watch.Clear(trying)
 	s.clickHouseWatch.Clear(trying)
 	s.repairWatch.Clear(trying)
+	s.growthWatch.Clear(trying)
 }
 
 // retryStart repeats what has to succeed before the sink can start, while Kafka or

@@ -41,6 +41,8 @@ type Engine struct {
 	joined atomic.Bool
 	// install says how many partitions the topics must have. Set by Run.
 	install *kafka.InstallFollower
+	// growth is told of waits for partitions that are being added.
+	growth *outage.Watch
 }
 
 // New makes an engine in an environment; Run starts it. Errors name the flag to blame.
@@ -53,12 +55,13 @@ func New(env Env, cfg Config, topo Topology, kafkaConfig kafka.Config, log *slog
 		return nil, err
 	}
 	return &Engine{
-		cfg:   cfg,
-		topo:  topo,
-		kafka: kafkaConfig,
-		env:   env,
-		log:   log,
-		m:     newMetrics(reg, topo.Name),
+		cfg:    cfg,
+		topo:   topo,
+		kafka:  kafkaConfig,
+		env:    env,
+		log:    log,
+		m:      newMetrics(reg, topo.Name),
+		growth: outage.New(log, "topics with the recorded partition count"),
 	}, nil
 }
 
@@ -131,6 +134,8 @@ const joining = "a session with the consumer group"
 func (e *Engine) logEndOfSession(err error, pause time.Duration) {
 	const ended = "session ended; starting over from the committed offsets"
 	switch {
+	case errors.Is(err, kafka.ErrGrowing):
+		e.growth.Failed(joining, pause, err)
 	case errors.Is(err, errSession):
 		e.log.Info(ended, "error", err, "in", pause)
 	case kafka.Retryable(err):
@@ -146,6 +151,7 @@ func (e *Engine) runSession(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.growth.Clear(joining)
 	e.joined.Store(true)
 	defer e.joined.Store(false)
 	s.lastPoll.Store(time.Now().UnixNano())

@@ -6,19 +6,22 @@ import (
 	"fmt"
 
 	"github.com/nimriz/partners/pipeline/kafka"
-	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 // checkOffsets refuses inputs in which the group has no committed offset, or one outside
 // the log. `ctl topics apply` makes topics, commits the group's start and then records the
 // installation: a session that begins in between waits for its end.
 func (s *session) checkOffsets(ctx context.Context) error {
-	lost := kafka.CheckOffsets(ctx, s.adm, s.groupName(), []string{s.leading, s.following})
+	lost := kafka.CheckOffsets(ctx, s.adm, s.kafka, s.engine.install.Install(), s.groupName(),
+		[]string{s.leading, s.following})
 	if !errors.Is(lost, kafka.ErrOffsets) {
 		return lost
 	}
 	if s.engine.install.Install() != nil {
-		if err := s.recheckPartitions(ctx); errors.Is(err, kafka.ErrPartitions) {
+		// Partitions that were added meanwhile have no committed offset.
+		names, coPartitioned := s.topo.topics()
+		err := s.checkPartitions(ctx, names[:coPartitioned])
+		if errors.Is(err, kafka.ErrPartitions) || errors.Is(err, kafka.ErrGrowing) {
 			return err
 		}
 		return lost
@@ -32,18 +35,6 @@ func (s *session) checkOffsets(ctx context.Context) error {
 	}
 	return fmt.Errorf("waiting for the end of `ctl topics apply`: the topics are there and empty, but it has not "+
 		"recorded the installation, and group %s has no committed offsets: %w", s.groupName(), errSession)
-}
-
-// recheckPartitions compares the partition counts again, without the metadata that the
-// session's client has: an added partition has no committed offset.
-func (s *session) recheckPartitions(ctx context.Context) error {
-	cl, err := kafka.NewClient(s.kafka, s.log, nil)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	names, coPartitioned := s.topo.topics()
-	return kafka.CheckPartitions(ctx, kadm.NewClient(cl), s.kafka, s.engine.install.Install(), names[:coPartitioned]...)
 }
 
 // areInputsEmpty reports whether no record was ever written to an input.

@@ -16,13 +16,16 @@ import (
 // restorePartition brings one partition from what is on disk to what is committed: the
 // group's committed offsets, as the session fetched them. It runs beside the session;
 // nothing else touches the partition meanwhile.
-func (s *session) restorePartition(ctx context.Context, p *Partition, committed inputOffsets) error {
-	began := time.Now()
+func (s *session) restorePartition(ctx context.Context, p *Partition, at groupOffsets) error {
+	committed, began := at.inputOffsets, time.Now()
 	// What its former owner knew of given-up tokens, this session must know.
 	if err := s.engine.install.Await(ctx, began); err != nil {
 		return fmt.Errorf("restoring partition %d: %w", p.ID, err)
 	}
 	err := p.openFiles(s.ids)
+	if err == nil && at.starts && !p.fresh {
+		err = fmt.Errorf("%w: the partition was added, and nothing of it is committed", errStale)
+	}
 	if err == nil {
 		s.env.Step(StepOpened)
 		err = s.catchUp(ctx, p, committed)
@@ -32,6 +35,9 @@ func (s *session) restorePartition(ctx context.Context, p *Partition, committed 
 		if err = p.rebuildFiles(s.ids); err == nil {
 			err = s.catchUp(ctx, p, committed)
 		}
+	}
+	if err == nil && at.starts {
+		err = s.checkStart(ctx, p)
 	}
 	if err != nil {
 		return err
@@ -43,6 +49,28 @@ func (s *session) restorePartition(ctx context.Context, p *Partition, committed 
 	s.m.restore.Observe(took.Seconds())
 	s.log.Info("partition restored", "partition", p.ID, "took", took.Round(time.Millisecond),
 		"changelog_position", p.identity.Position, "side_log_next", p.task.SideLog.Next())
+	return nil
+}
+
+// checkStart returns kafka.ErrOffsets unless a partition without a commit is at its start.
+// With the first transaction of a partition its offsets are committed, so one whose
+// changelog has a row has lost its commit: judged anew, its events would count twice.
+func (s *session) checkStart(ctx context.Context, p *Partition) error {
+	if p.hasRows {
+		return fmt.Errorf("%w: group %s has no committed offset of partition %d, which was added, and its changelog "+
+			"has rows: set it with kafka-consumer-groups --reset-offsets to where the group was", kafka.ErrOffsets,
+			s.groupName(), p.ID)
+	}
+	for _, name := range []string{s.leading, s.following} {
+		at, err := s.listOffsets(ctx, name, p.ID)
+		if err != nil {
+			return err
+		}
+		if at.Start > 0 {
+			return fmt.Errorf("%w: group %s has no committed offset of %s partition %d, which was added, and its "+
+				"records [0, %d) are gone", kafka.ErrOffsets, s.groupName(), name, p.ID, at.Start)
+		}
+	}
 	return nil
 }
 
@@ -234,6 +262,7 @@ func (p *Partition) applyChangelog(records []*kgo.Record, end changelogEnd) (row
 			}
 			continue
 		}
+		p.hasRows = true
 		if err := p.setRow(b, r.Key, r.Value); err != nil {
 			return rows, fmt.Errorf("%s offset %d: %w", r.Topic, r.Offset, err)
 		}

@@ -59,7 +59,8 @@ type session struct {
 	mu        sync.Mutex
 	restoring map[int32]*restore
 	restored  []*Partition
-	err       error // found by a callback or a restore; ends the session
+	starting  map[int32]bool // partitions that were added and have no commit yet: they begin at offset 0
+	err       error          // found by a callback or a restore; ends the session
 
 	// wasRevoked: franz-go will abort the next transaction, and pass on no revocation
 	// until then.
@@ -93,9 +94,15 @@ type session struct {
 type restore struct {
 	id     int32
 	p      *Partition        // nil if it was cancelled before it began; to be read after done
-	start  chan inputOffsets // the committed offsets, once the group has fetched them
+	start  chan groupOffsets // the committed offsets, once the group has fetched them
 	cancel context.CancelFunc
 	done   chan struct{}
+}
+
+// groupOffsets are where the group is in a partition.
+type groupOffsets struct {
+	inputOffsets
+	starts bool // the partition was added, and nothing of it is committed: it begins at offset 0
 }
 
 // newSession initialises the transactional id, so that nothing waits for what the
@@ -114,6 +121,7 @@ func (e *Engine) newSession(ctx context.Context) (*session, error) {
 		following:      e.kafka.Topic(e.topo.Following.Topic),
 		running:        make(map[int32]*Partition),
 		restoring:      make(map[int32]*restore),
+		starting:       make(map[int32]bool),
 		outputs:        make(map[string]int),
 		groupPartition: -1,
 		healing:        make(chan struct{}, 1),
@@ -173,6 +181,7 @@ func (e *Engine) newSession(ctx context.Context) (*session, error) {
 		kgo.OnOffsetsFetched(func(_ context.Context, _ *kgo.Client, r *kmsg.OffsetFetchResponse) error {
 			return s.offsetsFetched(r)
 		}),
+		kgo.AdjustFetchOffsetsFn(s.startAdded),
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, m map[string][]int32) {
 			s.partitionsRevoked(m)
 		}),
@@ -204,6 +213,9 @@ func (s *session) checkTopics(ctx context.Context) error {
 	}
 	s.ids.cluster = meta.Cluster
 	names, coPartitioned := s.topo.topics()
+	if err := s.checkPartitions(ctx, names[:coPartitioned]); err != nil {
+		return err
+	}
 	full := make([]string, 0, len(names))
 	partitions := 0
 	for i, name := range names {
@@ -215,13 +227,10 @@ func (s *session) checkTopics(ctx context.Context) error {
 		if i == 0 {
 			partitions = len(d.Partitions)
 		} else if i < coPartitioned && len(d.Partitions) != partitions {
-			return fmt.Errorf("%w: %s has %d partitions, %s has %d; co-partitioned topics must have the same count",
-				kafka.ErrPartitions, d.Topic, len(d.Partitions), s.leading, partitions)
+			return s.siblingsError(ctx, names[:coPartitioned], fmt.Sprintf("%s has %d partitions, %s has %d; "+
+				"co-partitioned topics must have the same count", d.Topic, len(d.Partitions), s.leading, partitions))
 		}
 		s.noteTopic(name, d)
-	}
-	if err := s.checkPartitions(ctx, names[:coPartitioned]); err != nil {
-		return err
 	}
 	if n, _, err := s.internalPartitions(ctx, offsetsTopic); err == nil {
 		s.groupPartition = GroupPartition(s.groupName(), n)
@@ -240,25 +249,38 @@ func (s *session) checkTopics(ctx context.Context) error {
 	return s.checkOffsets(ctx)
 }
 
+// siblingsError is why co-partitioned topics were seen with different counts. Where these
+// are recorded, the topics grew between two looks.
+func (s *session) siblingsError(ctx context.Context, names []string, differ string) error {
+	if s.engine.install.Install() == nil {
+		return fmt.Errorf("%w: %s", kafka.ErrPartitions, differ)
+	}
+	if err := s.checkPartitions(ctx, names); err != nil {
+		return err
+	}
+	return fmt.Errorf("%s: %w", differ, errSession)
+}
+
 // checkPartitions compares the topics with what the installation was made with, as topic
 // catalog says now.
 func (s *session) checkPartitions(ctx context.Context, names []string) error {
 	if err := s.engine.install.Await(ctx, time.Now()); err != nil {
 		return err
 	}
-	install := s.engine.install.Install()
-	if install == nil {
+	if s.engine.install.Install() == nil {
 		s.log.Warn(kafka.NotRecorded)
 		return nil
 	}
-	return kafka.CheckPartitions(ctx, s.adm, s.kafka, install, names...)
+	return s.engine.install.CheckPartitions(ctx, s.cl, names...)
 }
 
 // watchPartitions ends the session when the topics no longer have the partitions that the
 // installation was made with: what is written from then on may be looked for elsewhere.
+// It also ends it while partitions are being added, as the next one waits for their end.
+// Afterwards it sees to it that the group gives them to somebody.
 func (s *session) watchPartitions(ctx context.Context) {
 	names, coPartitioned := s.topo.topics()
-	known := s.engine.install.Install()
+	known := s.engine.install.Recorded()
 	due := time.NewTicker(s.env.PartitionCheckInterval) // whatever is written to the catalog meanwhile
 	defer due.Stop()
 	for {
@@ -267,18 +289,36 @@ func (s *session) watchPartitions(ctx context.Context) {
 			return
 		case <-due.C:
 		case <-s.engine.install.Changed():
-			if s.engine.install.Install() == known {
+			if s.engine.install.Recorded() == known {
 				continue
 			}
 		}
-		if known = s.engine.install.Install(); known == nil {
+		if known = s.engine.install.Recorded(); known.Install == nil {
 			continue
 		}
-		err := kafka.CheckPartitions(ctx, s.adm, s.kafka, known, names[:coPartitioned]...)
-		if errors.Is(err, kafka.ErrPartitions) {
+		err := s.engine.install.CheckPartitions(ctx, s.cl, names[:coPartitioned]...)
+		if errors.Is(err, kafka.ErrPartitions) || errors.Is(err, kafka.ErrGrowing) {
 			s.failSession(err)
 			return
 		}
+		if len(known.Install.Epochs) > 1 {
+			s.assignAdded(ctx, known.Install.Epochs.Now())
+		}
+	}
+}
+
+// assignAdded asks the group to rebalance if it has given fewer partitions to its members
+// than there are. Members with a name come back to what they had, and a leader who gets the
+// same share of more does not look at the others'. Only its leader's wish counts.
+func (s *session) assignAdded(ctx context.Context, partitions int32) {
+	described, err := s.adm.DescribeGroups(ctx, s.groupName())
+	if err != nil || described.Error() != nil || described[s.groupName()].State != "Stable" {
+		return // asked again soon
+	}
+	assigned := described.AssignedPartitions()
+	if n := len(assigned[s.leading]); n > 0 && int32(n) < partitions {
+		s.log.Info("the group has not given out all partitions; asking it to rebalance", "given", n, "of", partitions)
+		s.gts.Client().ForceRebalance()
 	}
 }
 
@@ -363,7 +403,7 @@ func (s *session) partitionsAssigned(ctx context.Context, cl *kgo.Client, m map[
 	defer s.mu.Unlock()
 	for _, id := range leading {
 		run, cancel := context.WithCancel(ctx)
-		r := &restore{id: id, start: make(chan inputOffsets, 1), cancel: cancel, done: make(chan struct{})}
+		r := &restore{id: id, start: make(chan groupOffsets, 1), cancel: cancel, done: make(chan struct{})}
 		s.restoring[id] = r
 		s.engine.owned.Add(1)
 		go s.runRestore(run, r)
@@ -446,18 +486,42 @@ func (s *session) offsetsFetched(r *kmsg.OffsetFetchResponse) error {
 		leading, ok1 := at[s.leading][id]
 		following, ok2 := at[s.following][id]
 		if ok1 && ok2 {
+			install := s.engine.install.Install()
+			// Whether it has lost its commit, the restore finds out.
+			starts := leading < 0 && following < 0 && install != nil && install.Epochs.IsAdded(id)
+			if starts {
+				s.starting[id] = true
+				leading, following = 0, 0
+			}
 			if leading < 0 || following < 0 {
 				s.failSessionLocked(fmt.Errorf("%w: partition %d has no committed offset any more",
 					kafka.ErrOffsets, id))
 				continue
 			}
 			select {
-			case r.start <- inputOffsets{leading, following}:
+			case r.start <- groupOffsets{inputOffsets{leading, following}, starts}:
 			default: // fetched before
 			}
 		}
 	}
 	return nil
+}
+
+// startAdded returns the offsets to fetch from. Partitions that were added and have no
+// commit begin at their start.
+func (s *session) startAdded(_ context.Context, at map[string]map[int32]kgo.Offset) (
+	map[string]map[int32]kgo.Offset, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, partitions := range at {
+		for id := range partitions {
+			if s.starting[id] {
+				partitions[id] = kgo.NewOffset().At(0)
+			}
+		}
+	}
+	clear(s.starting)
+	return at, nil
 }
 
 func (s *session) failSession(err error) {

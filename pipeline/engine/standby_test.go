@@ -48,7 +48,7 @@ func (s *shadow) start() {
 		Name:      "shadow",
 		Leading:   Input{Topic: topic.Clicks},
 		Changelog: topic.Changelog,
-		Index:     func(*state.Batch, []byte, []byte) error { return nil },
+		Index:     func(*Partition, *state.Batch, []byte, []byte) error { return nil },
 		Open: func(*Partition) (Task, error) {
 			next := int64(-1)
 			return Task{SideLog: SideLog{

@@ -9,7 +9,7 @@
 // Offsets begin with a commit: ApplyTopics commits offset 0 for both consumer groups
 // where a topic is fresh. Nothing in this project ever resets an offset by itself. A
 // group without a commit, or with one outside the log, is an error that names the lost
-// range.
+// range; but in a partition that was added, as the record says, it begins at offset 0.
 //
 // RangeReader reads from offset A to offset B, ListOffsets lists where logs begin and
 // end. Everything in this project that reads a bounded part of a log uses the two. They
@@ -21,9 +21,15 @@
 // compares what the cluster allows with topic.Rights, WatchRights logs and counts
 // the difference.
 //
+// Grow adds partitions to a live installation, and can be repeated wherever it was broken
+// off. What it is about to do is in a record of its own, so that CheckPartitions tells its
+// partitions from those that somebody else has added: ErrGrowing passes, ErrPartitions
+// needs a person.
+//
 // FollowInstall follows the record of the installation in topic catalog for as long as a
 // program runs, and tokens that were given up. Its Placement says whether a record lies
-// in its token's partition, once enough of the topic was read to be sure.
+// in its token's partition, and its Place where a record belongs, once enough of the topic
+// was read to be sure.
 //
 // A Watch in the Config follows whether brokers can be reached. A client's own warnings
 // about what it repeats are then at level debug: while brokers are away there are

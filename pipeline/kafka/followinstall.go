@@ -47,11 +47,11 @@ type Binding struct {
 
 // ReadBinding reads what tokens are bound to.
 func ReadBinding(ctx context.Context, cfg Config, log *slog.Logger) (Binding, error) {
-	install, since, err := readInstallRecords(ctx, cfg, log, nil)
-	if install == nil || err != nil {
+	r, err := ReadRecorded(ctx, cfg, log, nil)
+	if r.Install == nil || err != nil {
 		return Binding{}, err
 	}
-	return Binding{install.Epochs, since}, nil
+	return Binding{r.Install.Epochs, r.Since}, nil
 }
 
 // IsMisplaced reports whether a record with a Kafka timestamp lies in another partition
@@ -81,8 +81,7 @@ type InstallFollower struct {
 	asked    chan struct{} // holds one: somebody waits for a newer listing
 
 	mu       sync.Mutex
-	install  *topic.Install  // nil: no record, as far as was read
-	since    time.Time       // since when records can be misplaced; zero: no record says so
+	recorded Recorded        // as far as was read
 	givenUp  map[string]bool // tokens whose journey was given up, by their text
 	position int64           // offset behind what was read
 	everRead bool            // a record was read, of this topic or one of before
@@ -136,7 +135,21 @@ func (f *InstallFollower) Close() {
 func (f *InstallFollower) Install() *topic.Install {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.install
+	return f.recorded.Install
+}
+
+// Recorded returns the records of the installation, as far as was read.
+func (f *InstallFollower) Recorded() Recorded {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.recorded
+}
+
+// Position is how far topic catalog was read.
+func (f *InstallFollower) Position() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.position
 }
 
 // IsGivenUp reports whether the journey of a token was given up, as far as was read.
@@ -187,6 +200,26 @@ func (f *InstallFollower) ask() {
 	}
 }
 
+// AsOf is the time by which topic catalog must have been listed, so that it says all there
+// is to say of a record that was stamped and met at these times: see asOf.
+func AsOf(stamped, met time.Time) time.Time { return asOf(time.Time{}, stamped, met) }
+
+// asOf is the time by which topic catalog must have been listed, so that it says all there
+// is to say of a token that was minted, of a record that was stamped and met, at these
+// times. A wrong clock is no reason to wait: what was listed after the record was met was
+// listed after it came. An epoch begins long after it was written, and in whole seconds as
+// tokens are minted in: so are these times taken, and most records cost no listing.
+func asOf(minted, stamped, met time.Time) time.Time {
+	due := minted
+	if stamped := stamped.Truncate(time.Second); stamped.After(due) {
+		due = stamped
+	}
+	if met.Before(due) {
+		return met
+	}
+	return due
+}
+
 // Placement says whether a record lies in the partition that its token is bound to. minted
 // is the token's time, and met when this process came to hold the record.
 func (f *InstallFollower) Placement(r *kgo.Record, token string, minted, met time.Time) Placement {
@@ -195,7 +228,10 @@ func (f *InstallFollower) Placement(r *kgo.Record, token string, minted, met tim
 	f.mu.Unlock()
 	switch {
 	case len(binding.Epochs) > 0 && binding.Epochs.Partition(token, minted) == r.Partition:
-		return Placed
+		// An epoch that nobody here has read yet may have moved it.
+		if !readTo.Before(asOf(minted, r.Timestamp, met)) {
+			return Placed
+		}
 	case binding.Since.IsZero():
 		// A record that binds places later begins later than what is judged now, if it is
 		// not there yet: see BindPlaces.
@@ -212,6 +248,38 @@ func (f *InstallFollower) Placement(r *kgo.Record, token string, minted, met tim
 	return Undecided
 }
 
+// Place returns the partition of a token, for who is about to send a record of it. minted
+// is the token's time, and met when this process came to hold it. ok is false while that
+// is not known, or partitions are being added: try again when Changed says so.
+func (f *InstallFollower) Place(token string, minted, met time.Time) (partition int32, ok bool) {
+	f.mu.Lock()
+	recorded, readTo := f.recorded, f.readTo
+	f.mu.Unlock()
+	if recorded.Install == nil || recorded.Growing() != nil {
+		return 0, false
+	}
+	if readTo.Before(asOf(minted, minted, met)) {
+		f.ask()
+		return 0, false
+	}
+	return recorded.Install.Epochs.Partition(token, minted), true
+}
+
+// CheckPartitions is the function of that name. Counts that the records do not explain
+// are compared once more when topic catalog was read to an end that was listed after they
+// were seen: whoever adds partitions says so before.
+func (f *InstallFollower) CheckPartitions(ctx context.Context, cl *kgo.Client, names ...string) error {
+	for again := false; ; again = true {
+		err := CheckPartitions(ctx, cl, f.cfg, f.Recorded(), names...)
+		if again || !errors.Is(err, ErrPartitions) {
+			return err
+		}
+		if err := f.Await(ctx, time.Now()); err != nil {
+			return err
+		}
+	}
+}
+
 // Binding is what tokens are bound to, as far as was read.
 func (f *InstallFollower) Binding() Binding {
 	f.mu.Lock()
@@ -221,10 +289,10 @@ func (f *InstallFollower) Binding() Binding {
 
 // binding is Binding. The caller holds mu.
 func (f *InstallFollower) binding() Binding {
-	if f.install == nil {
+	if f.recorded.Install == nil {
 		return Binding{}
 	}
-	return Binding{f.install.Epochs, f.since}
+	return Binding{f.recorded.Install.Epochs, f.recorded.Since}
 }
 
 // MisplacedError says where a misplaced record belongs.
@@ -234,7 +302,7 @@ func (f *InstallFollower) MisplacedError(r *kgo.Record, token string, minted tim
 		return ErrMisplaced
 	}
 	return fmt.Errorf("%w: its key belongs into partition %d of %d, by Kafka's default partitioner (murmur2)",
-		ErrMisplaced, install.Epochs.Partition(token, minted), install.Epochs.Now())
+		ErrMisplaced, install.Epochs.Partition(token, minted), install.Epochs.Count(minted))
 }
 
 // update changes what is known, and wakes who waits for that.
@@ -393,8 +461,7 @@ func (f *InstallFollower) readCatalog(ctx context.Context) {
 type catalogReading struct {
 	number   int // InstallFollower.reading when it began
 	position int64
-	install  *topic.Install
-	since    time.Time
+	recorded Recorded
 	bad      map[string]error // of records that cannot be read, by key
 }
 
@@ -412,7 +479,7 @@ func (f *InstallFollower) readFromStart(ctx context.Context, again, worked func(
 	f.update(func() {
 		f.reading++
 		f.position, f.again = 0, again
-		now = catalogReading{number: f.reading, install: f.install, since: f.since, bad: make(map[string]error)}
+		now = catalogReading{number: f.reading, recorded: f.recorded, bad: make(map[string]error)}
 	})
 	for {
 		fetches := cl.PollFetches(ctx)
@@ -437,14 +504,9 @@ func (f *InstallFollower) take(now *catalogReading, records []*kgo.Record) {
 		if r.Attrs.IsControl() {
 			continue
 		}
-		var err error
 		key := string(r.Key)
-		switch key {
-		case topic.InstallKey:
-			now.install, err = parseInstall(r.Value)
-		case topic.PlacedSinceKey:
-			now.since, err = parsePlacedSince(r.Value)
-		default:
+		ours, err := now.recorded.note(key, r.Value)
+		if !ours {
 			if text, ok := strings.CutPrefix(key, topic.GivenUpPrefix); ok {
 				givenUp = append(givenUp, text)
 			}
@@ -466,7 +528,7 @@ func (f *InstallFollower) take(now *catalogReading, records []*kgo.Record) {
 			f.givenUp[text] = true
 		}
 		if f.bad = bad; bad == nil && now.number == f.reading {
-			f.install, f.since, f.position = now.install, now.since, now.position
+			f.recorded, f.position = now.recorded, now.position
 			f.everRead = f.everRead || now.position > 0
 		}
 	})

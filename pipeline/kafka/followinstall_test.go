@@ -42,13 +42,16 @@ func TestPlacementIsDecidedLate(t *testing.T) {
 	var held atomic.Bool
 	kafkatest.HoldCatalog(cluster, &held)
 	home := f.Install().Epochs.Partition(misplacedToken, time.Now())
+	minted := began.Add(-time.Hour)
 	place := func(partition int32, at, met time.Time) kafka.Placement {
-		return f.Placement(&kgo.Record{Partition: partition, Timestamp: at}, misplacedToken, at, met)
+		return f.Placement(&kgo.Record{Partition: partition, Timestamp: at}, misplacedToken, minted, met)
 	}
 	binding, err := kafka.ReadBinding(t.Context(), cfg, discard)
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Times are compared in whole seconds: now is in a later one than the last listing.
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
 	wrong, now := (home+1)%kafkatest.Partitions, time.Now()
 	held.Store(true)
 	for name, c := range map[string]struct {
@@ -56,7 +59,8 @@ func TestPlacementIsDecidedLate(t *testing.T) {
 		at        time.Time
 		want      kafka.Placement
 	}{
-		"at home":                     {home, now, kafka.Placed},
+		"at home, of a while ago":     {home, began.Add(-time.Minute), kafka.Placed},
+		"at home, now":                {home, now, kafka.Undecided},
 		"before places were bound":    {wrong, binding.Since.Add(-time.Millisecond), kafka.Placed},
 		"now":                         {wrong, now, kafka.Undecided},
 		"as old as the binding":       {wrong, binding.Since, kafka.Undecided},
@@ -66,6 +70,17 @@ func TestPlacementIsDecidedLate(t *testing.T) {
 		if got := place(c.partition, c.at, now); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
+	}
+	// A token that was minted since may belong elsewhere, by an epoch that is not read.
+	young := &kgo.Record{Partition: home, Timestamp: minted}
+	if got := f.Placement(young, misplacedToken, now, now); got != kafka.Undecided {
+		t.Errorf("at home, minted now: %v", got)
+	}
+	if p, ok := f.Place(misplacedToken, now, now); ok {
+		t.Errorf("a token that was minted now is placed into %d", p)
+	}
+	if p, ok := f.Place(misplacedToken, minted, now); !ok || p != home {
+		t.Errorf("one that was minted before: %d %v", p, ok)
 	}
 	if err := f.Await(t.Context(), now); err == nil {
 		t.Error("nobody could list, and it is said to be read")

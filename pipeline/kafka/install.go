@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // ErrRecreated: a topic is not the one that the installation was made with.
@@ -27,6 +28,12 @@ var ErrNotInstalled = errors.New("the installation has no record " + topic.Insta
 const partitionsAdded = "tokens are bound to the recorded count, so clicks, events and verdicts would no longer " +
 	"meet; Kafka cannot remove partitions: see the runbook, PartitionsDiffer"
 
+// ErrGrowing: `ctl topics grow` is adding partitions, or was broken off. It passes.
+var ErrGrowing = errors.New("partitions are being added")
+
+// growthUnderWay is what an operator has to know of a growth that does not end.
+const growthUnderWay = "this waits until it is done; if `ctl topics grow` does not run any more, repeat it"
+
 // NotRecorded is what a program logs that found no record of the installation.
 const NotRecorded = "the partition count is not recorded, so added partitions would go unnoticed: run `ctl topics " +
 	"apply`"
@@ -36,23 +43,54 @@ const NotRecorded = "the partition count is not recorded, so added partitions wo
 const NotBound = "misplaced records are not looked for: when all processors and sinks are of this release, run `ctl " +
 	"topics bind`"
 
-// ReadInstall reads the record of the installation from topic catalog, which it reads
-// to its present end. It is nil if there is none: a release before the record made the
-// topics. It calls progressed, which may be nil, while it reads: a large catalog takes
-// its time.
-func ReadInstall(ctx context.Context, cfg Config, log *slog.Logger, progressed func()) (*topic.Install, error) {
-	install, _, err := readInstallRecords(ctx, cfg, log, progressed)
-	return install, err
+// Recorded is what the records of an installation say. The zero value: there are none.
+type Recorded struct {
+	// Install is nil if a release before the record made the topics.
+	Install *topic.Install
+	// Growth is what the newest record of a growth says, also of one that is done: see
+	// Growing. nil: there is none.
+	Growth *topic.Growth
+	// Since is since when records can be misplaced; zero: no record says so.
+	Since time.Time
 }
 
-// readInstallRecords also reads since when records can be misplaced; zero: no record says
-// so.
-func readInstallRecords(ctx context.Context, cfg Config, log *slog.Logger, progressed func()) (
-	_ *topic.Install, since time.Time, err error) {
+// Growing returns the growth that is under way, or was broken off; nil: there is none.
+func (r Recorded) Growing() *topic.Growth {
+	if r.Growth == nil || r.Install == nil || r.Growth.Partitions <= r.Install.Epochs.Now() {
+		return nil
+	}
+	return r.Growth
+}
+
+// growingError says what is under way and what ends it.
+func growingError(g *topic.Growth) error {
+	return fmt.Errorf("%w: there will be %d, for tokens minted from %s on: %s (-partitions %d -at %[3]s)", ErrGrowing,
+		g.Partitions, g.From.Format(time.RFC3339), growthUnderWay, g.Partitions)
+}
+
+// note keeps a record of topic catalog if it is one of the installation.
+func (r *Recorded) note(key string, value []byte) (ours bool, err error) {
+	switch key {
+	case topic.InstallKey:
+		r.Install, err = parseInstall(value)
+	case topic.GrowthKey:
+		r.Growth, err = parseGrowth(value)
+	case topic.PlacedSinceKey:
+		r.Since, err = parsePlacedSince(value)
+	default:
+		return false, nil
+	}
+	return true, err
+}
+
+// ReadRecorded reads the records of the installation from topic catalog, which it reads
+// to its present end. It calls progressed, which may be nil, while it reads: a large
+// catalog takes its time.
+func ReadRecorded(ctx context.Context, cfg Config, log *slog.Logger, progressed func()) (r Recorded, err error) {
 	name := cfg.Topic(topic.Catalog)
 	cl, err := NewClient(cfg, log, nil)
 	if err != nil {
-		return nil, since, err
+		return r, err
 	}
 	defer cl.Close()
 	offsets, err := ListOffsets(ctx, kadm.NewClient(cl), name)
@@ -61,33 +99,27 @@ func readInstallRecords(ctx context.Context, cfg Config, log *slog.Logger, progr
 		at, err = offsets.Of(name, 0)
 	}
 	if err != nil {
-		return nil, since, fmt.Errorf("reading record %s: %w", topic.InstallKey, err)
+		return r, fmt.Errorf("reading record %s: %w", topic.InstallKey, err)
 	}
-	var value, placedSince []byte
+	values := make(map[string][]byte)
 	reader := RangeReader{Kafka: cfg, Log: log, Isolation: kgo.ReadCommitted()}
 	err = reader.Each(ctx, func(records []*kgo.Record) error {
 		if progressed != nil {
 			progressed()
 		}
 		for _, r := range records {
-			switch string(r.Key) {
-			case topic.InstallKey:
-				value = r.Value
-			case topic.PlacedSinceKey:
-				placedSince = r.Value
-			}
+			values[string(r.Key)] = r.Value
 		}
 		return nil
 	}, Range{Topic: name, From: at.Start, To: at.Stable})
 	if err != nil {
-		return nil, since, fmt.Errorf("reading record %s: %w", topic.InstallKey, err)
+		return r, fmt.Errorf("reading record %s: %w", topic.InstallKey, err)
 	}
-	install, err := parseInstall(value)
-	if err != nil {
-		return nil, since, err
+	for key, value := range values { // the newest of each: one that cannot be read may have been replaced
+		_, bad := r.note(key, value)
+		err = errors.Join(err, bad)
 	}
-	since, err = parsePlacedSince(placedSince)
-	return install, since, err
+	return r, err
 }
 
 // parseInstall returns nil for a record that is not there, or deleted.
@@ -97,6 +129,15 @@ func parseInstall(value []byte) (*topic.Install, error) {
 	}
 	install, err := topic.ParseInstall(value)
 	return &install, err
+}
+
+// parseGrowth returns nil for a record that is not there, or deleted.
+func parseGrowth(value []byte) (*topic.Growth, error) {
+	if len(value) == 0 {
+		return nil, nil
+	}
+	growth, err := topic.ParseGrowth(value)
+	return &growth, err
 }
 
 // parsePlacedSince returns zero for a record that is not there, or deleted.
@@ -109,28 +150,39 @@ func parsePlacedSince(value []byte) (time.Time, error) {
 }
 
 // CheckPartitions compares the partition counts of topics, named without prefix, with
-// the record of the installation; another one is ErrPartitions. A topic that is not
-// there, or not in the record, is left to who needs it.
-func CheckPartitions(ctx context.Context, adm *kadm.Client, cfg Config, install *topic.Install, names ...string) error {
-	return eachRecorded(ctx, adm, cfg, install, names, func(d kadm.TopicDetail, made topic.Installed) error {
-		if n := int32(len(d.Partitions)); n != made.Partitions {
-			return fmt.Errorf("%w: topic %s has %d, the installation was made with %d: %s", ErrPartitions, d.Topic, n,
-				made.Partitions, partitionsAdded)
-		}
+// the records of the installation. Another one than these explain is ErrPartitions. While
+// partitions are being added the error is ErrGrowing, whether a topic has them yet or not.
+// A topic that is not there, or not in the record, is left to who needs it. Without a
+// record there is nothing to compare.
+func CheckPartitions(ctx context.Context, cl *kgo.Client, cfg Config, r Recorded, names ...string) error {
+	if r.Install == nil {
 		return nil
+	}
+	growing := r.Growing()
+	err := eachRecorded(ctx, cl, cfg, r.Install, names, func(d topicFound, made topic.Installed) error {
+		grows := growing != nil && d.partitions == growing.Partitions && slices.Contains(topic.CoPartitioned(), d.name)
+		if d.partitions == made.Partitions || grows {
+			return nil
+		}
+		return fmt.Errorf("%w: topic %s has %d, the installation was made with %d: %s", ErrPartitions,
+			cfg.Topic(d.name), d.partitions, made.Partitions, partitionsAdded)
 	})
+	if err == nil && growing != nil {
+		return growingError(growing)
+	}
+	return err
 }
 
 // checkIDs compares the ids of all topics with the record of the installation. Another
 // topic of the same name is ErrRecreated. So is one that is gone.
-func checkIDs(ctx context.Context, adm *kadm.Client, cfg Config, install *topic.Install) error {
+func checkIDs(ctx context.Context, cl *kgo.Client, cfg Config, install *topic.Install) error {
 	names := slices.Sorted(maps.Keys(install.Topics))
 	seen := 0
-	err := eachRecorded(ctx, adm, cfg, install, names, func(d kadm.TopicDetail, made topic.Installed) error {
+	err := eachRecorded(ctx, cl, cfg, install, names, func(d topicFound, made topic.Installed) error {
 		seen++
-		if id := idText(d.ID); id != made.ID {
+		if id := idText(d.id); id != made.ID {
 			return fmt.Errorf("%w: %s has the id %s, the installation was made with %s: if it was restored with all "+
-				"its records, run `ctl topics adopt`", ErrRecreated, d.Topic, id, made.ID)
+				"its records, run `ctl topics adopt`", ErrRecreated, cfg.Topic(d.name), id, made.ID)
 		}
 		return nil
 	})
@@ -141,23 +193,42 @@ func checkIDs(ctx context.Context, adm *kadm.Client, cfg Config, install *topic.
 	return err
 }
 
+// topicFound is a topic as a broker shows it.
+type topicFound struct {
+	name       string // without prefix
+	id         kadm.TopicID
+	partitions int32
+}
+
 // eachRecorded calls compare for the topics that are there and in the record, and joins
-// its errors.
-func eachRecorded(ctx context.Context, adm *kadm.Client, cfg Config, install *topic.Install, names []string,
-	compare func(kadm.TopicDetail, topic.Installed) error) error {
-	full := make([]string, len(names))
-	for i, name := range names {
-		full[i] = cfg.Topic(name)
+// its errors. It asks a broker: what a client remembers may be older than a record that
+// it was told of.
+func eachRecorded(ctx context.Context, cl *kgo.Client, cfg Config, install *topic.Install, names []string,
+	compare func(topicFound, topic.Installed) error) error {
+	request := kmsg.NewPtrMetadataRequest()
+	byFull := make(map[string]string)
+	for _, name := range names {
+		asked := kmsg.NewMetadataRequestTopic()
+		asked.Topic = kmsg.StringPtr(cfg.Topic(name))
+		request.Topics = append(request.Topics, asked)
+		byFull[cfg.Topic(name)] = name
 	}
-	have, err := adm.ListTopics(ctx, full...)
+	answer, err := request.RequestWith(ctx, cl)
 	if err != nil {
 		return fmt.Errorf("reading metadata of topics: %w", err)
 	}
 	var problems []error
-	for i, name := range names {
-		made, recorded := install.Topics[name]
-		if d, ok := have[full[i]]; recorded && ok && d.Err == nil {
-			problems = append(problems, compare(d, made))
+	for _, t := range answer.Topics {
+		if t.Topic == nil {
+			continue
+		}
+		err := kerr.ErrorForCode(t.ErrorCode)
+		if LacksRight(err) {
+			return fmt.Errorf("reading metadata of %s: %w", *t.Topic, err)
+		}
+		name := byFull[*t.Topic]
+		if made, recorded := install.Topics[name]; recorded && err == nil {
+			problems = append(problems, compare(topicFound{name, t.TopicID, int32(len(t.Partitions))}, made))
 		}
 	}
 	return errors.Join(problems...)
@@ -184,7 +255,7 @@ func recordInstall(ctx context.Context, cl *kgo.Client, cfg Config, specs []topi
 			return nil, nil
 		}
 	}
-	if err := checkAllGroups(ctx, adm, cfg); err != nil {
+	if err := checkAllGroups(ctx, adm, cfg, old); err != nil {
 		return nil, fmt.Errorf("record %s is not written: %w", topic.InstallKey, err)
 	}
 	used := old != nil
@@ -303,17 +374,17 @@ func writeCatalogRecord(ctx context.Context, cl *kgo.Client, cfg Config, key str
 // returns the time, and whether it was written now.
 func BindPlaces(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logger) (since time.Time, written bool,
 	err error) {
-	install, since, err := readInstallRecords(ctx, cfg, log, nil)
+	recorded, err := ReadRecorded(ctx, cfg, log, nil)
 	if errors.Is(err, kerr.UnknownTopicOrPartition) {
 		err = nil
 	}
 	switch {
 	case err != nil:
 		return since, false, err
-	case install == nil:
+	case recorded.Install == nil:
 		return since, false, fmt.Errorf("%w: run `ctl topics apply`, which writes it", ErrNotInstalled)
-	case !since.IsZero():
-		return since, false, nil
+	case !recorded.Since.IsZero():
+		return recorded.Since, false, nil
 	}
 	// It lies ahead: clocks differ, and what is judged before must not count as misplaced.
 	since = time.Now().Add(topic.DeliveryLimit).Truncate(time.Millisecond)
@@ -326,10 +397,11 @@ func BindPlaces(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logge
 // It returns a line for each such topic. Without yes it changes nothing.
 func AdoptTopics(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logger, yes bool) (lines []string,
 	err error) {
-	install, err := ReadInstall(ctx, cfg, log, nil)
+	recorded, err := ReadRecorded(ctx, cfg, log, nil)
 	if errors.Is(err, kerr.UnknownTopicOrPartition) {
 		err = nil
 	}
+	install := recorded.Install
 	if err != nil {
 		return nil, err
 	}
@@ -338,7 +410,7 @@ func AdoptTopics(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logg
 	}
 	adm := kadm.NewClient(cl)
 	names := slices.Sorted(maps.Keys(install.Topics))
-	if err := CheckPartitions(ctx, adm, cfg, install, names...); err != nil {
+	if err := CheckPartitions(ctx, cl, cfg, recorded, names...); err != nil {
 		return nil, err
 	}
 	have, err := adm.ListTopics(ctx)
@@ -362,7 +434,7 @@ func AdoptTopics(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logg
 	if len(lines) == 0 {
 		return nil, nil
 	}
-	if err := errors.Join(checkAllGroups(ctx, adm, cfg), checkChangelog(ctx, adm, cfg)); err != nil {
+	if err := errors.Join(checkAllGroups(ctx, adm, cfg, install), checkChangelog(ctx, adm, cfg)); err != nil {
 		return nil, fmt.Errorf("the topics are not adopted: %w", err)
 	}
 	if !yes {

@@ -90,7 +90,7 @@ func TestAddedPartitions(t *testing.T) {
 	before := i.commits()
 	i.addPartitions(8)
 	i.wants(kafka.ErrPartitions, "topic acme.clicks has 8, the installation was made with 6")(i.apply(6))
-	i.wants(kafka.ErrPartitions, "-partitions: partition count differs: it is 8, the installation was made with 6")(
+	i.wants(kafka.ErrPartitions, "-partitions: partition count differs: it is 8, the installation has 6")(
 		i.apply(8))
 	want := kafka.DefaultTopicsConfig()
 	want.ClickLife = topic.DefaultClickLife
@@ -100,7 +100,7 @@ func TestAddedPartitions(t *testing.T) {
 
 	// An installation from before the record.
 	kafkatest.Produce(t, i.cfg.Brokers, &kgo.Record{Topic: "acme.catalog", Key: []byte(topic.InstallKey)})
-	if found, err := kafka.ReadInstall(t.Context(), i.cfg, discard, nil); found != nil || err != nil {
+	if found, err := kafka.ReadRecorded(t.Context(), i.cfg, discard, nil); found.Install != nil || err != nil {
 		t.Fatalf("%v %v", found, err)
 	}
 	i.wants(kafka.ErrOffsets, "has offsets in 6 of the 8 partitions of topic acme.clicks, so this is not a fresh "+
@@ -108,7 +108,7 @@ func TestAddedPartitions(t *testing.T) {
 	if n := i.commits(); n != before {
 		t.Errorf("%d offsets are committed, before there were %d", n, before)
 	}
-	if found, err := kafka.ReadInstall(t.Context(), i.cfg, discard, nil); found != nil || err != nil {
+	if found, err := kafka.ReadRecorded(t.Context(), i.cfg, discard, nil); found.Install != nil || err != nil {
 		t.Errorf("recorded: %v %v", found, err)
 	}
 }

@@ -134,7 +134,7 @@ func lostOffsets(t *testing.T, in kafkatest.Install) {
 	adm := kadm.NewClient(cl)
 	check := func(want string) {
 		t.Helper()
-		err := kafka.CheckOffsets(t.Context(), adm, group, []string{clicks})
+		err := kafka.CheckOffsets(t.Context(), adm, kafka.DefaultConfig(), nil, group, []string{clicks})
 		if !errors.Is(err, kafka.ErrOffsets) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want …%s…", err, want)
 		}

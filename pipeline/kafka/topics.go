@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nimriz/partners/schemas/topic"
@@ -56,14 +57,15 @@ func ApplyTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 	if err := want.Validate(); err != nil {
 		return nil, err
 	}
-	install, err := ReadInstall(ctx, cfg, log, nil)
+	recorded, err := ReadRecorded(ctx, cfg, log, nil)
 	if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
 		return nil, err
 	}
+	install := recorded.Install
 	adm := kadm.NewClient(cl)
 	specs := topic.Specs(cfg.TopicPrefix, want.Partitions, want.ClickLife)
 	if install != nil {
-		if err := checkWanted(ctx, adm, cfg, want, install); err != nil {
+		if err := checkWanted(ctx, cl, cfg, want, recorded); err != nil {
 			return nil, err
 		}
 	}
@@ -79,27 +81,27 @@ func ApplyTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 	if err != nil {
 		return changes, err
 	}
-	committed, err := commitFreshOffsets(ctx, adm, cfg, created)
+	committed, err := commitFreshOffsets(ctx, adm, cfg, created, install)
 	changes = append(changes, committed...)
 	if err != nil {
 		return changes, err
 	}
-	recorded, err := recordInstall(ctx, cl, cfg, specs, install)
-	return append(changes, recorded...), err
+	written, err := recordInstall(ctx, cl, cfg, specs, install)
+	return append(changes, written...), err
 }
 
-// checkWanted compares what is wanted, and what is there, with the record of the
+// checkWanted compares what is wanted, and what is there, with the records of the
 // installation.
-func checkWanted(ctx context.Context, adm *kadm.Client, cfg Config, want TopicsConfig, install *topic.Install) error {
-	if n := install.Epochs.Now(); n != want.Partitions {
-		return fmt.Errorf("-partitions: %w: it is %d, the installation was made with %d, and tokens are bound to that",
-			ErrPartitions, want.Partitions, n)
+func checkWanted(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsConfig, r Recorded) error {
+	if n := r.Install.Epochs.Now(); n != want.Partitions && r.Growing() == nil {
+		return fmt.Errorf("-partitions: %w: it is %d, the installation has %d, and tokens are bound to that: "+
+			"`ctl topics grow` adds partitions", ErrPartitions, want.Partitions, n)
 	}
-	names := slices.Sorted(maps.Keys(install.Topics))
-	if err := CheckPartitions(ctx, adm, cfg, install, names...); err != nil {
+	names := slices.Sorted(maps.Keys(r.Install.Topics))
+	if err := CheckPartitions(ctx, cl, cfg, r, names...); err != nil {
 		return err
 	}
-	return checkIDs(ctx, adm, cfg, install)
+	return checkIDs(ctx, cl, cfg, r.Install)
 }
 
 // createMissing creates the topics that are missing.
@@ -241,9 +243,10 @@ func topicsByGroup(cfg Config) map[string][]string {
 // created just now, or is empty and new to the group. A group that has offsets in some
 // partitions of a topic only has lost the others, or partitions were added: that was
 // once taken for a fresh install, and every older token looked for its click in the
-// wrong partition. An operator must decide where such a group goes on.
-func commitFreshOffsets(ctx context.Context, adm *kadm.Client, cfg Config, created map[string]bool) (changes []string,
-	err error) {
+// wrong partition. An operator must decide where such a group goes on. Partitions that
+// were added, as the record says, need no commit: see isStart.
+func commitFreshOffsets(ctx context.Context, adm *kadm.Client, cfg Config, created map[string]bool,
+	install *topic.Install) (changes []string, err error) {
 	groups := topicsByGroup(cfg)
 	for _, group := range slices.Sorted(maps.Keys(groups)) {
 		committed, err := fetchGroupOffsets(ctx, adm, group)
@@ -266,6 +269,8 @@ func commitFreshOffsets(ctx context.Context, adm *kadm.Client, cfg Config, creat
 			for _, id := range slices.Sorted(maps.Keys(partitions)) {
 				if _, ok := committed.Lookup(name, id); ok {
 					known++
+				} else if isStart(cfg, install, name, id, partitions[id]) {
+					continue
 				} else if created[name] || partitions[id].End == 0 {
 					missing = append(missing, id)
 				}
@@ -302,7 +307,7 @@ func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 		return fmt.Errorf("listing topics: %w", err)
 	}
 	transactions := CheckTransactions(ctx, cl, log)
-	problems := checkRecorded(ctx, adm, cfg, log)
+	install, problems := checkRecorded(ctx, cl, cfg, log)
 	for _, s := range specs {
 		d, ok := have[s.Name]
 		switch {
@@ -335,32 +340,34 @@ func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config, want TopicsCon
 		}
 		problems = append(problems, checkTopicConfig(s, current, replicas, log)...)
 	}
-	problems = append(problems, checkAllGroups(ctx, adm, cfg))
+	problems = append(problems, checkAllGroups(ctx, adm, cfg, install))
 	return errors.Join(problems...)
 }
 
-// checkRecorded compares the topics with the record of the installation.
-func checkRecorded(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logger) (problems []error) {
-	install, since, err := readInstallRecords(ctx, cfg, log, nil)
+// checkRecorded compares the topics with the records of the installation.
+func checkRecorded(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logger) (install *topic.Install,
+	problems []error) {
+	recorded, err := ReadRecorded(ctx, cfg, log, nil)
+	install = recorded.Install
 	switch {
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
-		return nil // every check of a topic says so
+		return nil, nil // every check of a topic says so
 	case err != nil:
-		return []error{err}
+		return nil, []error{err}
 	case install == nil:
-		return []error{fmt.Errorf("%w: run `ctl topics apply`, which writes it", ErrNotInstalled)}
+		return nil, []error{fmt.Errorf("%w: run `ctl topics apply`, which writes it", ErrNotInstalled)}
 	}
-	if since.IsZero() {
+	if recorded.Since.IsZero() {
 		log.Warn(NotBound)
 	}
 	names := slices.Sorted(maps.Keys(install.Topics))
-	if err := CheckPartitions(ctx, adm, cfg, install, names...); err != nil {
+	if err := CheckPartitions(ctx, cl, cfg, recorded, names...); err != nil {
 		problems = append(problems, err)
 	}
-	if err := checkIDs(ctx, adm, cfg, install); err != nil {
+	if err := checkIDs(ctx, cl, cfg, install); err != nil {
 		problems = append(problems, err)
 	}
-	return problems
+	return install, problems
 }
 
 func sameCleanupPolicy(a, b string) bool {
@@ -368,10 +375,10 @@ func sameCleanupPolicy(a, b string) bool {
 }
 
 // checkAllGroups is CheckOffsets for all consumer groups.
-func checkAllGroups(ctx context.Context, adm *kadm.Client, cfg Config) error {
+func checkAllGroups(ctx context.Context, adm *kadm.Client, cfg Config, install *topic.Install) error {
 	var problems []error
 	for group, topics := range topicsByGroup(cfg) {
-		if err := CheckOffsets(ctx, adm, group, topics); err != nil {
+		if err := CheckOffsets(ctx, adm, cfg, install, group, topics); err != nil {
 			problems = append(problems, err)
 		}
 	}
@@ -402,9 +409,19 @@ func fetchGroupOffsets(ctx context.Context, adm *kadm.Client, group string) (kad
 	}
 }
 
+// isStart reports whether a group that has no commit in a partition begins at offset 0
+// there: if, and only if, the record says that it was added, and nothing of it is gone.
+func isStart(cfg Config, install *topic.Install, name string, partition int32, log LogOffsets) bool {
+	short := strings.TrimPrefix(name, cfg.TopicPrefix)
+	return install != nil && slices.Contains(topic.CoPartitioned(), short) && install.Epochs.IsAdded(partition) &&
+		log.Start == 0
+}
+
 // CheckOffsets returns an ErrOffsets that names each partition of topics on which group
-// has no committed offset, or one outside the log.
-func CheckOffsets(ctx context.Context, adm *kadm.Client, group string, topics []string) error {
+// has no committed offset, or one outside the log. install, which may be nil, says which
+// partitions need none.
+func CheckOffsets(ctx context.Context, adm *kadm.Client, cfg Config, install *topic.Install, group string,
+	topics []string) error {
 	committed, err := fetchGroupOffsets(ctx, adm, group)
 	if err != nil {
 		return fmt.Errorf("reading the offsets of group %s: %w", group, err)
@@ -423,6 +440,8 @@ func CheckOffsets(ctx context.Context, adm *kadm.Client, group string, topics []
 			at := int64(-1)
 			if o, ok := committed.Lookup(name, id); ok {
 				at = o.At
+			} else if isStart(cfg, install, name, id, partitions[id]) {
+				continue
 			}
 			if err := checkCommit(at, partitions[id]); err != nil {
 				problems = append(problems, fmt.Errorf("%w: group %s, %s partition %d: %w", ErrOffsets, group, name, id,

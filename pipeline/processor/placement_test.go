@@ -79,18 +79,22 @@ func TestMisplacedEvents(t *testing.T) {
 	w.sendClick(k)
 	w.send(wrong)
 	w.flush()
-	// What comes behind it in its partition, and what comes in the others.
-	behind, other := w.Click(), w.Click()
+	// What comes behind it in its partition, and what comes in the others. The place of
+	// what is that old is known.
+	behind := w.Click()
 	for w.partition(behind.ClickToken) != wrong.Partition {
 		behind = w.Click()
 	}
+	w.sendClick(behind)
+	w.sendEvent(w.Sale(behind, 1000))
+	w.shift = time.Hour
+	other := w.Click()
 	for w.partition(other.ClickToken) == wrong.Partition {
 		other = w.Click()
 	}
-	w.sendClick(behind)
 	w.sendClick(other)
-	w.sendEvent(w.Sale(behind, 1000))
 	w.sendEvent(w.Sale(other, 1000))
+	w.shift = 0
 	w.flush()
 	eventually(w, "the other partition is judged", func() bool { return len(w.outcomes()) == 2 })
 	if dead := w.ledger(topic.DeadLetters).DeadLetters; dead > 0 || p.Ready() != nil {

@@ -81,6 +81,7 @@ type answers struct {
 // ends it in peace, and asks its files.
 func (w *world) restoreAlone(name string, disk *vfs.MemFS, tokens map[string]bool) (map[int32]answers, error) {
 	m := &machine{w: w, name: name, disk: disk}
+	partitions := w.count()
 	restored := make(chan struct{}, 2*partitions)
 	w.mu.Lock()
 	w.restored = restored
@@ -97,7 +98,7 @@ func (w *world) restoreAlone(name string, disk *vfs.MemFS, tokens map[string]boo
 		return nil, err
 	}
 	all := make(map[int32]answers)
-	for id := range int32(partitions) {
+	for id := range partitions {
 		i, err := processor.Inspect(m.disk, stateDir, id, w.log(name))
 		if err != nil {
 			return nil, err
@@ -145,7 +146,7 @@ func (w *world) checkStates(l *scenario.Ledger) error {
 		if err != nil {
 			return err
 		}
-		for id := range int32(partitions) {
+		for id := range w.count() {
 			if err := errors.Join(same("row", kept[id].rows, anew[id].rows), same("click", kept[id].clicks,
 				anew[id].clicks)); err != nil {
 				return fmt.Errorf("partition %d of %s, against one made anew: %w", id, m.name, err)

@@ -45,6 +45,7 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 // result is what a seed came to, or several.
 type result struct {
 	faults, missed, events, rows int
+	near                         int // records of tokens minted near the beginning of an epoch
 	restarts                     int64
 	virtual                      time.Duration
 	situations                   map[string]int // rows in which the rules had to choose, see scenario
@@ -55,6 +56,7 @@ func (r *result) add(x result) {
 	r.missed += x.missed
 	r.events += x.events
 	r.rows += x.rows
+	r.near += x.near
 	r.restarts += x.restarts
 	r.virtual += x.virtual
 	for name, n := range x.situations {
@@ -103,6 +105,9 @@ func (t *tally) missing(seeds uint64) (none []string) {
 		if t.situations[name] == 0 {
 			none = append(none, name)
 		}
+	}
+	if t.near < 100 {
+		none = append(none, "a hundred records of tokens minted near the beginning of an epoch")
 	}
 	if seeds >= cellSeeds {
 		for _, c := range cells() {
@@ -178,8 +183,10 @@ func TestSimulation(t *testing.T) {
 		return
 	}
 	t.Logf("%d seeds, %d faults (%d more did not find their step), %d events, %d rows: lost 0, doubled 0, states "+
-		"equal; %d processes gave up and were started again; %v of virtual time",
-		all.seeds, all.faults, all.missed, all.events, all.rows, all.restarts, all.virtual.Round(time.Minute))
+		"equal; each grew from %d partitions to %v, with %d records of tokens minted within %v of that; %d processes "+
+		"gave up and were started again; %v of virtual time",
+		all.seeds, all.faults, all.missed, all.events, all.rows, partitions, growths, all.near, nearby, all.restarts,
+		all.virtual.Round(time.Minute))
 	t.Logf("faults by step\n%v", all.hits)
 	t.Logf("requests refused: %v", all.refused)
 	t.Logf("rows by situation: %v", all.situations)
@@ -203,6 +210,7 @@ func simulate(ctx context.Context, seed uint64, hits matrix, refused map[string]
 		for name, n := range w.refused {
 			refused[name] += n
 		}
+		r.near = w.near
 		r.restarts, r.virtual = w.restarts.Load(), time.Since(began)
 	}()
 	tell, quiet := context.WithCancel(ctx)
@@ -215,6 +223,9 @@ func simulate(ctx context.Context, seed uint64, hits matrix, refused map[string]
 	for _, m := range w.machines {
 		m.start()
 	}
+	var grown sync.WaitGroup
+	grown.Go(func() { w.grow(ctx) })
+	defer grown.Wait()
 	all := cells()
 	for i := 0; r.faults < faultsOfSeed && i < 2*faultsOfSeed; i++ {
 		if i%5 == 1 {
@@ -231,6 +242,7 @@ func simulate(ctx context.Context, seed uint64, hits matrix, refused map[string]
 		}
 		time.Sleep(w.upTo(time.Second))
 	}
+	grown.Wait()
 	quiet()
 	<-told
 	w.telling.Wait()

@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	partitions   = 3
+	partitions   = 3 // of a new installation, see growths
 	faultsOfSeed = 20
 	// staleness is how old the last stable offset may be that is listed.
 	staleness = 500 * time.Millisecond
@@ -39,6 +39,7 @@ type world struct {
 	cluster  *kfake.Cluster
 	network  kfake.VirtualNetwork
 	client   *kgo.Client // of those who write clicks and events
+	placer   *kafka.InstallFollower
 	teller   *scenario.Generator
 	machines [2]*machine
 
@@ -51,6 +52,8 @@ type world struct {
 	refused  map[string]int // requests, by refusal
 	stable   []stable
 	restarts atomic.Int64
+	begins   []time.Time   // of the epochs that were added
+	near     int           // tokens minted within two seconds of such a time
 	restored chan struct{} // told of each partition that is restored
 	closed   atomic.Bool   // nothing is started any more
 
@@ -97,6 +100,9 @@ func newWorld(ctx context.Context, seed uint64) (*world, error) {
 	want.Partitions, want.Replication = partitions, 1
 	if _, err := kafka.ApplyTopics(ctx, w.client, w.config(), want, w.log("teller")); err != nil {
 		return nil, fmt.Errorf("making topics: %w", err)
+	}
+	if w.placer, err = kafka.FollowInstall(w.config(), w.log("teller")); err != nil {
+		return nil, err
 	}
 	w.cluster.ControlKey(int16(kmsg.ListOffsets), w.listStable)
 	w.teller = scenario.New(partitions, rand.New(rand.NewPCG(seed, 2)), time.Now)
@@ -269,6 +275,10 @@ func (w *world) tell(ctx context.Context) {
 	for ctx.Err() == nil {
 		w.note()
 		for range 1 + w.teller.Rand.IntN(3) {
+			w.teller.Behind = 0
+			if w.teller.Rand.IntN(8) == 0 {
+				w.teller.Behind = 30 * time.Second
+			}
 			w.journey(w.teller.Journey())
 		}
 		select {
@@ -288,8 +298,10 @@ func (w *world) journey(lines []scenario.Step) {
 	w.telling.Go(func() {
 		for i, l := range lines {
 			time.Sleep(delays[i])
+			partition := w.place(l.Token())
 			r, err := w.teller.Record(l)
 			if err == nil {
+				r.Partition = partition
 				err = w.client.ProduceSync(context.Background(), r).FirstErr()
 			}
 			if err != nil {
@@ -304,8 +316,9 @@ func (w *world) journey(lines []scenario.Step) {
 func (w *world) note() {
 	s := stable{at: time.Now(), ends: make(map[string][]int64)}
 	for _, name := range []string{topic.Outcomes, topic.Changelog, topic.Progress} {
-		ends := make([]int64, partitions)
-		for _, p := range w.cluster.PartitionInfos(name) {
+		infos := w.cluster.PartitionInfos(name)
+		ends := make([]int64, len(infos))
+		for _, p := range infos {
 			ends[p.Partition] = p.LastStableOffset
 		}
 		s.ends[name] = ends
@@ -340,7 +353,7 @@ func (w *world) listStable(r kmsg.Request) (kmsg.Response, error, bool) {
 		rt := kmsg.NewListOffsetsResponseTopic()
 		rt.Topic = t.Topic
 		for _, p := range t.Partitions {
-			if p.Timestamp != -1 {
+			if p.Timestamp != -1 || int(p.Partition) >= len(ends[t.Topic]) {
 				return nil, nil, false
 			}
 			rp := kmsg.NewListOffsetsResponseTopicPartition()
@@ -367,6 +380,7 @@ func (w *world) close() error {
 	for _, l := range w.lives {
 		<-l.ended
 	}
+	w.placer.Close()
 	w.client.Close()
 	w.cluster.Close()
 	return errors.Join(errs...)

@@ -92,6 +92,7 @@ func Rights(program, groupSuffix string) []Right {
 				Operations: []Operation{Create, AlterConfigs, Read, Write}},
 			{Resource: Topic, Names: []string{Progress}, Operations: []Operation{Create, AlterConfigs, Read}},
 			{Resource: Topic, Names: []string{Changelog}, Operations: []Operation{Create, AlterConfigs, Describe}},
+			{Resource: Topic, Names: CoPartitioned(), Operations: []Operation{Alter}}, // adds partitions
 			{Resource: Group, Names: groups, Operations: []Operation{Read}},
 		}
 	}

@@ -117,8 +117,8 @@ type Epoch struct {
 }
 
 // Epochs maps tokens to partitions. The first epoch begins at the zero time; each later
-// one has more partitions. For now every installation has one epoch, because the
-// partition count is fixed; more will allow partitions to be added.
+// one has more partitions: `ctl topics grow` adds it. A token keeps the partition that it
+// was minted for.
 type Epochs []Epoch
 
 // OneEpoch returns the epochs of an installation whose partition count never changed.
@@ -145,18 +145,23 @@ func (e Epochs) Validate() error {
 // Partition returns the partition of a token in all co-partitioned topics. minted is
 // the token's time.
 func (e Epochs) Partition(token string, minted time.Time) int32 {
-	n := e[0].Partitions
-	if len(e) > 1 {
-		i, found := slices.BinarySearchFunc(e, minted, func(x Epoch, t time.Time) int { return x.From.Compare(t) })
-		if !found {
-			i--
-		}
-		n = e[i].Partitions
-	}
-	return murmur2Partition(token, n)
+	return murmur2Partition(token, e.Count(minted))
 }
 
-// Now returns the partition count of tokens minted today, which the topics must have.
+// Count returns the partition count of tokens minted at a time.
+func (e Epochs) Count(minted time.Time) int32 {
+	if len(e) == 1 {
+		return e[0].Partitions
+	}
+	i, found := slices.BinarySearchFunc(e, minted, func(x Epoch, t time.Time) int { return x.From.Compare(t) })
+	if !found {
+		i--
+	}
+	return e[i].Partitions
+}
+
+// Now returns the partition count of the newest epoch, which the topics must have, also
+// before that epoch begins.
 func (e Epochs) Now() int32 { return e[len(e)-1].Partitions }
 
 // murmur2Partition maps a key as Kafka's default partitioner does: the hash without its

@@ -139,16 +139,19 @@ func (c *Redirector) Run(ctx context.Context) error {
 }
 
 // shipSpool sends the spool to Kafka. It starts once the topics have the partitions that
-// tokens are bound to, and pauses while they have others; clicks stay in the spool
-// meanwhile.
+// tokens are bound to, and pauses while they have others, or are getting more; clicks stay
+// in the spool meanwhile.
 func (c *Redirector) shipSpool(ctx context.Context, d Deps, spool *redirect.Spool, producer *kgo.Client) error {
-	p := newPlacement(d, "redirector", producer, topic.Clicks)
-	e, err := p.await(ctx)
+	p, err := newPlacement(d, "redirector", producer, topic.Clicks)
 	if err != nil {
+		return err
+	}
+	defer p.close()
+	if err := p.await(ctx); err != nil {
 		return nil // stopped before Kafka answered: the next start ships the spool
 	}
-	shipper, err := redirect.NewShipper(spool, producer, d.Kafka.Topic(topic.Clicks), redirect.Partitions(e), p.isHeld,
-		d.Codec, d.Kafka.Watch, d.Log, d.Registry)
+	shipper, err := redirect.NewShipper(spool, producer, d.Kafka.Topic(topic.Clicks), p, d.Codec, d.Kafka.Watch, d.Log,
+		d.Registry)
 	if err != nil {
 		return err
 	}
@@ -213,9 +216,12 @@ func (c *Gateway) acceptEvents(ctx context.Context, d Deps, keys *token.Keyring,
 		return err
 	}
 	defer producer.Close()
-	p := newPlacement(d, "gateway", producer, topic.Clicks, topic.Conversions)
-	e, err := p.await(ctx)
+	p, err := newPlacement(d, "gateway", producer, topic.Clicks, topic.Conversions)
 	if err != nil {
+		return err
+	}
+	defer p.close()
+	if err := p.await(ctx); err != nil {
 		return nil
 	}
 	c.placement.Store(p)
@@ -225,7 +231,7 @@ func (c *Gateway) acceptEvents(ctx context.Context, d Deps, keys *token.Keyring,
 		w, ok := view.Workspace(id)
 		return ok, ok && w.Access.ConversionTracking
 	}
-	handler, err := ingest.New(c.Config, d.Kafka, producer, d.Codec, e, secrets, keys, workspaces, proxies, d.Log,
+	handler, err := ingest.New(c.Config, d.Kafka, producer, d.Codec, p, secrets, keys, workspaces, proxies, d.Log,
 		d.Registry)
 	if err != nil {
 		return err

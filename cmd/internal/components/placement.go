@@ -12,7 +12,6 @@ import (
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -22,37 +21,44 @@ type placementState int32
 const (
 	placementUnknown placementState = iota // Kafka has not answered yet
 	placementAgreed                        // the topics have the partitions that tokens are bound to
+	placementGrowing                       // `ctl topics grow` is adding partitions, or was broken off
 	placementDiffers                       // they have others
 )
 
 // String names the state as logs do.
 func (s placementState) String() string {
-	return [...]string{"unknown", "agreed", "differs"}[s]
+	return [...]string{"unknown", "agreed", "growing", "differs"}[s]
 }
 
 // placementInterval is how often the partition counts are looked at.
 const placementInterval = 10 * time.Second
 
-// placement knows the partition counts that tokens are bound to, and whether the topics
-// still have them. While they do not, nothing may be written: what is sent now would be
-// looked for in another partition.
+// placement knows the partitions that tokens are bound to, as topic catalog says, and
+// whether the topics have them. While they do not, nothing may be written: what is sent
+// now would be looked for in another partition.
 type placement struct {
-	deps  Deps
-	names []string // of the co-partitioned topics that the component may see, without prefix
-	adm   *kadm.Client
+	deps     Deps
+	names    []string // of the co-partitioned topics that the component may see, without prefix
+	producer *kgo.Client
+	install  *kafka.InstallFollower
 
-	state   atomic.Int32   // a placementState
-	install *topic.Install // nil: not recorded yet
-	epochs  topic.Epochs   // set by await
+	state   atomic.Int32                 // a placementState
+	counted atomic.Pointer[topic.Epochs] // where no record is: of the count that Kafka shows
 	differs prometheus.Gauge
 	watch   *outage.Watch // over the partition counts
 }
 
-func newPlacement(d Deps, component string, cl *kgo.Client, names ...string) *placement {
+// newPlacement begins to follow the records of the installation. close ends it.
+func newPlacement(d Deps, component string, producer *kgo.Client, names ...string) (*placement, error) {
+	install, err := kafka.FollowInstall(d.Kafka, d.Log)
+	if err != nil {
+		return nil, err
+	}
 	p := &placement{
-		deps:  d,
-		names: names,
-		adm:   kadm.NewClient(cl),
+		deps:     d,
+		names:    names,
+		producer: producer,
+		install:  install,
 		differs: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "partners_kafka_partitions_differ",
 			Help: "1 while the topics have another partition count than tokens are bound to, so that nothing is sent.",
@@ -64,50 +70,61 @@ func newPlacement(d Deps, component string, cl *kgo.Client, names ...string) *pl
 	if d.Registry != nil {
 		d.Registry.MustRegister(p.differs)
 	}
-	return p
+	return p, nil
 }
 
-// isHeld reports whether nothing may be sent, because the topics differ.
-func (p *placement) isHeld() bool { return placementState(p.state.Load()) == placementDiffers }
+func (p *placement) close() { p.install.Close() }
 
-// await returns the epochs once the topics agree with them. Its error is ctx's.
-func (p *placement) await(ctx context.Context) (topic.Epochs, error) {
-	if err := retryUntilDone(ctx, p.deps.Kafka.Watch, "reading the partition count", p.readEpochs); err != nil {
-		return nil, err
+// isHeld reports whether nothing may be sent, because the topics differ.
+func (p *placement) isHeld() bool {
+	switch placementState(p.state.Load()) {
+	case placementGrowing, placementDiffers:
+		return true
+	}
+	return false
+}
+
+// await returns once the topics agree with the record. Its error is ctx's.
+func (p *placement) await(ctx context.Context) error {
+	if err := retryUntilDone(ctx, p.deps.Kafka.Watch, "reading the partition count", p.readCount); err != nil {
+		return err
 	}
 	for p.look(ctx) != nil {
 		if !outage.Sleep(ctx, time.Second) {
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
-	return p.epochs, nil
+	return nil
 }
 
-// readEpochs reads the record of the installation, or else the count that Kafka shows.
-func (p *placement) readEpochs(ctx context.Context, progressed func()) error {
-	d := p.deps
-	if err := p.readInstall(ctx, progressed); err != nil {
-		return err
+// readCount reads the catalog to its end. Without a record, the count that Kafka shows
+// counts.
+func (p *placement) readCount(ctx context.Context, progressed func()) error {
+	d, began := p.deps, time.Now()
+	for {
+		attempt, cancel := context.WithTimeout(ctx, time.Second) // a large catalog takes longer, and is read on
+		err := p.install.Await(attempt, began)
+		cancel()
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return err
+		}
+		if p.install.Position() > 0 {
+			progressed()
+		}
 	}
-	if p.install != nil {
-		p.epochs = p.install.Epochs
+	if p.install.Install() != nil {
 		return nil
 	}
-	n, err := kafka.ReadPartitionCount(ctx, p.adm, d.Kafka.Topic(topic.Clicks))
+	n, err := kafka.ReadPartitionCount(ctx, kadm.NewClient(p.producer), d.Kafka.Topic(topic.Clicks))
 	if err != nil {
 		return err
 	}
 	d.Log.Warn(kafka.NotRecorded, "partitions", n)
-	p.epochs = topic.OneEpoch(n)
-	return nil
-}
-
-func (p *placement) readInstall(ctx context.Context, progressed func()) error {
-	install, err := kafka.ReadInstall(ctx, p.deps.Kafka, p.deps.Log, progressed)
-	if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
-		return err
-	}
-	p.install = install
+	epochs := topic.OneEpoch(n)
+	p.counted.Store(&epochs)
 	return nil
 }
 
@@ -117,42 +134,125 @@ const comparing = "comparing the partition count"
 // look compares the topics with the record. An outage of Kafka changes nothing.
 func (p *placement) look(ctx context.Context) error {
 	err := p.compare(ctx)
+	state := placementAgreed
 	switch {
 	case err == nil:
-		p.state.Store(int32(placementAgreed))
 		p.differs.Set(0)
 		p.watch.Clear(comparing)
 		p.deps.Kafka.Watch.Clear(comparing)
+	case errors.Is(err, kafka.ErrGrowing):
+		state = placementGrowing
 	case errors.Is(err, kafka.ErrPartitions):
-		p.state.Store(int32(placementDiffers))
+		state = placementDiffers
+	default:
+		if ctx.Err() == nil {
+			p.deps.Kafka.Watch.Failed(comparing, placementInterval, err)
+		}
+		return err
+	}
+	p.state.Store(int32(state))
+	if err != nil {
 		p.differs.Set(1)
 		p.watch.Failed(comparing, placementInterval, err)
-	case ctx.Err() == nil:
-		p.deps.Kafka.Watch.Failed(comparing, placementInterval, err)
 	}
 	return err
 }
 
-// compare returns kafka.ErrPartitions if the topics differ from the record, or a record
-// that was written meanwhile from what this process began with.
+// compare returns kafka.ErrPartitions if the topics differ from the record,
+// kafka.ErrGrowing while partitions are being added, and until the producer knows of them.
 func (p *placement) compare(ctx context.Context) error {
-	if p.install == nil {
-		if err := p.readInstall(ctx, nil); err != nil || p.install == nil {
-			return err
-		}
-	}
-	if now := p.install.Epochs.Now(); now != p.epochs.Now() {
-		return fmt.Errorf("%w: this process began with %d, the record says %d: start it again", kafka.ErrPartitions,
-			p.epochs.Now(), now)
-	}
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	return kafka.CheckPartitions(ctx, p.adm, p.deps.Kafka, p.install, p.names...)
+	if err := p.install.CheckPartitions(ctx, p.producer, p.names...); err != nil {
+		return err
+	}
+	if install := p.install.Install(); install != nil {
+		return p.checkProducer(install.Epochs)
+	}
+	return nil
 }
 
-// follow looks again and again until ctx ends.
+// checkProducer returns kafka.ErrGrowing while the producer does not know of partitions
+// that were added: it would refuse their records.
+func (p *placement) checkProducer(epochs topic.Epochs) error {
+	for _, name := range p.names {
+		full, last := p.deps.Kafka.Topic(name), epochs.Now()-1
+		known, _, _ := p.producer.PartitionLeader(full, 0)
+		if leader, _, err := p.producer.PartitionLeader(full, last); known >= 0 && leader < 0 {
+			p.producer.ForceMetadataRefresh()
+			return fmt.Errorf("%w: the producer does not know of partition %d of %s yet: %w", kafka.ErrGrowing, last,
+				full, errors.Join(err, errNotKnown))
+		}
+	}
+	return nil
+}
+
+var errNotKnown = errors.New("its metadata is older than the record")
+
+// follow looks again and again until ctx ends: now and then, and when the record changes.
 func (p *placement) follow(ctx context.Context) {
-	for outage.Sleep(ctx, placementInterval) {
-		_ = p.look(ctx) // look keeps and logs what it finds
+	known := p.install.Recorded()
+	due := time.NewTicker(placementInterval)
+	defer due.Stop()
+	for {
+		changed := p.install.Changed()
+		now := p.install.Recorded()
+		if now != known || placementState(p.state.Load()) == placementGrowing {
+			known = now
+			_ = p.look(ctx) // look keeps and logs what it finds
+			if placementState(p.state.Load()) == placementGrowing && !outage.Sleep(ctx, growingPause) {
+				return
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			if placementState(p.state.Load()) == placementGrowing {
+				continue
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-due.C:
+			_ = p.look(ctx)
+		}
+	}
+}
+
+// growingPause is how often a placement looks while partitions are being added.
+const growingPause = 250 * time.Millisecond
+
+// TryPlace implements redirect.Placer.
+func (p *placement) TryPlace(token string, minted, met time.Time) (partition int32, ok bool) {
+	if p.isHeld() {
+		return 0, false
+	}
+	if counted := p.counted.Load(); counted != nil && p.install.Install() == nil {
+		return counted.Partition(token, minted), true
+	}
+	return p.install.Place(token, minted, met)
+}
+
+// Place implements ingest.Placer. It waits until the partition is known, or ctx ends.
+func (p *placement) Place(ctx context.Context, token string, minted time.Time) (int32, error) {
+	met := time.Now()
+	for {
+		changed := p.install.Changed()
+		partition, ok := p.TryPlace(token, minted, met)
+		switch {
+		case ok:
+			return partition, nil
+		case p.install.Recorded().Growing() != nil:
+			return 0, kafka.ErrGrowing
+		case p.isHeld():
+			return 0, kafka.ErrPartitions
+		}
+		select {
+		case <-ctx.Done():
+			return 0, fmt.Errorf("placing a token: reading topic %s: %w", p.deps.Kafka.Topic(topic.Catalog),
+				context.Cause(ctx))
+		case <-changed:
+		}
 	}
 }

@@ -99,23 +99,32 @@ func TestAddedPartitions(t *testing.T) {
 func TestPlacementFollows(t *testing.T) {
 	t.Parallel()
 	d := startWithCatalog(t)
-	p := newPlacement(d, "test", kafkatest.Client(t, d.Kafka.Brokers), topic.Clicks)
+	p, err := newPlacement(d, "test", kafkatest.Client(t, d.Kafka.Brokers), topic.Clicks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
 	if p.isHeld() || placementState(p.state.Load()) != placementUnknown {
 		t.Errorf("at first: %v", placementState(p.state.Load()))
 	}
-	epochs, err := p.await(t.Context())
-	if err != nil || epochs.Now() != kafkatest.Partitions || p.isHeld() {
-		t.Fatalf("%v %v, held: %v", epochs, err, p.isHeld())
+	now := time.Now()
+	if err := p.await(t.Context()); err != nil || p.isHeld() {
+		t.Fatalf("%v, held: %v", err, p.isHeld())
+	}
+	home := topic.OneEpoch(kafkatest.Partitions).Partition(aToken, now)
+	if got, err := p.Place(t.Context(), aToken, now); err != nil || got != home {
+		t.Errorf("placed in %d, want %d: %v", got, home, err)
 	}
 	addPartitions(t, d)
-	p.adm = kadm.NewClient(kafkatest.Client(t, d.Kafka.Brokers)) // without metadata that is still fresh
 	if err := p.look(t.Context()); !errors.Is(err, kafka.ErrPartitions) || !p.isHeld() {
 		t.Errorf("%v, held: %v", err, p.isHeld())
 	}
-	if p.epochs.Now() != kafkatest.Partitions {
-		t.Errorf("tokens are bound to %d partitions now", p.epochs.Now())
+	if got, err := p.Place(t.Context(), aToken, now); !errors.Is(err, kafka.ErrPartitions) {
+		t.Errorf("placed in %d, %v", got, err)
 	}
 }
+
+const aToken = "3MWgyD5yf6kfC92HIBeU6RXBUYB"
 
 // An open gate that is shut answers at once, and serves again afterwards.
 func TestGateIsShutForAWhile(t *testing.T) {

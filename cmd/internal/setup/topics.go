@@ -58,6 +58,26 @@ func BindPlaces(ctx context.Context, cfg kafka.Config, log *slog.Logger) (since 
 	return kafka.BindPlaces(ctx, cl, cfg, log)
 }
 
+// Grow adds partitions to a live installation, see [kafka.Grow].
+func Grow(ctx context.Context, cfg kafka.Config, want kafka.GrowConfig, log *slog.Logger) (lines []string, err error) {
+	cl, err := kafka.NewClient(cfg, log, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	return kafka.Grow(ctx, cl, cfg, want, log)
+}
+
+// AbandonGrowth takes back what [Grow] has only begun, see [kafka.AbandonGrowth].
+func AbandonGrowth(ctx context.Context, cfg kafka.Config, log *slog.Logger) (found bool, err error) {
+	cl, err := kafka.NewClient(cfg, log, nil)
+	if err != nil {
+		return false, err
+	}
+	defer cl.Close()
+	return kafka.AbandonGrowth(ctx, cl, cfg, log)
+}
+
 // CheckTopics reports everything that Topics would change or refuse, and consumer
 // groups whose committed offsets Kafka no longer has ([kafka.ErrOffsets]). It changes
 // nothing.

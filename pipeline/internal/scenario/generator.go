@@ -17,7 +17,8 @@ import (
 type Generator struct {
 	Now    func() time.Time
 	Rand   *rand.Rand
-	epochs topic.Epochs // chooses the partition of a token
+	Behind time.Duration // how far the clock is behind that dates and mints clicks
+	epochs topic.Epochs  // chooses the partition of a token
 	codec  *event.Codec
 	events int // made so far; numbers their ids
 }
@@ -28,7 +29,7 @@ func New(partitions int32, rand *rand.Rand, now func() time.Time) *Generator {
 }
 
 // Click makes a click to which events can be attributed.
-func (g *Generator) Click() *event.Click { return g.clickMintedAt(g.Now()) }
+func (g *Generator) Click() *event.Click { return g.clickMintedAt(g.Now().Add(-g.Behind)) }
 
 func (g *Generator) clickMintedAt(at time.Time) *event.Click {
 	var raw token.Raw
@@ -154,6 +155,14 @@ type Step struct {
 	Replay    bool              // of a click: it has the header of a replay
 	Event     *event.Conversion // nil for a click
 	Truncated bool              // of an event: the record is cut in half and unreadable
+}
+
+// Token is the text of the token that a step is of.
+func (s Step) Token() string {
+	if s.Click != nil {
+		return s.Click.ClickToken
+	}
+	return s.Event.ClickToken
 }
 
 // Record encodes a step as of now.
