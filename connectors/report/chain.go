@@ -146,17 +146,17 @@ LIMIT 1`, clickhouse.Named("token", key.Token), clickhouse.Named("id", key.ID))
 	return found[0], nil
 }
 
-// readRoot climbs from an event to the topmost one that is known. A positive is one: what
-// it names it follows, and takes nothing from. Events that wait can name each other in a
+// climb goes from an event to the topmost one that find knows. A positive is one: what it
+// names it follows, and takes nothing from. Events that wait can name each other in a
 // circle. cut is true if it ended at MaxDepth.
-func (r *Reader) readRoot(ctx context.Context, workspace string, e *Event) (root *Event, cut bool, err error) {
+func climb(e *Event, find func(EventKey) (*Event, error)) (root *Event, cut bool, err error) {
 	seen := map[string]bool{e.EventID: true}
 	for e.ParentEventID != "" && !e.isPositive() && !seen[e.ParentEventID] {
 		if len(seen) == MaxDepth {
 			return e, true, nil
 		}
 		seen[e.ParentEventID] = true
-		parent, err := r.readFirst(ctx, workspace, e.parentKey())
+		parent, err := find(e.parentKey())
 		if err != nil {
 			return nil, false, err
 		}

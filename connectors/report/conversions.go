@@ -139,33 +139,34 @@ ORDER BY ` + order
 // pageOfConversions is a query for columns of limit rows of conversion_rows after offset
 // ones. It finds out first which rows these are, from the columns that order and condition
 // need; then it reads the others of these rows alone, and looks up their event ids alone
-// among the reused ones, for which the view reads all of a workspace.
+// among the reused ones, for which the view reads all of a workspace. Both answers are
+// scalar subqueries, because ClickHouse runs a table of WITH once for each use.
 func pageOfConversions(c *condition, columns, order string, limit, offset int) string {
 	first := order + "\nLIMIT " + strconv.Itoa(limit) + " OFFSET " + strconv.Itoa(offset)
 	keys := strings.Join(conversionOrder, ", ")
 	return `
 WITH
-	page AS
 	(
-		SELECT ` + keys + `
-		FROM outcomes
-		WHERE ` + c.sql() + `
-		ORDER BY ` + first + `
-	),
-	reused AS
+		SELECT groupArray((` + keys + `))
+		FROM
+		(
+			SELECT ` + keys + `
+			FROM outcomes
+			WHERE ` + c.sql() + `
+			ORDER BY ` + first + `
+		)
+	) AS page,
 	(
-		SELECT event_id
+		SELECT groupArray(event_id)
 		FROM reused_event_ids
-		WHERE workspace_id = {w:String} AND event_id IN (SELECT event_id FROM page)
-	)
+		WHERE workspace_id = {w:String} AND event_id IN (SELECT arrayJoin(page.2))
+	) AS reused
 SELECT ` + columns + `
 FROM
 (
-	SELECT
-		*
-		REPLACE (if(event_id IN (SELECT event_id FROM reused), arrayPushBack(flags, 'event_id_reused'), flags) AS flags)
+	SELECT * REPLACE (if(has(reused, event_id), arrayPushBack(flags, 'event_id_reused'), flags) AS flags)
 	FROM outcome_rows
-	WHERE workspace_id = {w:String} AND (` + keys + `) IN (SELECT ` + keys + ` FROM page)
+	WHERE workspace_id = {w:String} AND (` + keys + `) IN (SELECT untuple(arrayJoin(page)))
 )
 ORDER BY ` + order
 }

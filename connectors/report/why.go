@@ -86,15 +86,14 @@ func (r *Reader) Why(ctx context.Context, workspace string, column KeyColumn, ke
 		answer.Refused, err = r.Refusals(groupCtx, workspace, column, []string{key}, MaxSame+1)
 		return err
 	})
-	if column == ByEventID {
-		asking.Go(func() (err error) {
-			answer.Tokens, err = r.countTokens(groupCtx, workspace, key)
-			return err
-		})
-	}
 	err := asking.Wait()
 	if err != nil {
 		return nil, err
+	}
+	if column == ByEventID {
+		if answer.Tokens, err = r.countTokens(ctx, workspace, key, judged); err != nil {
+			return nil, err
+		}
 	}
 	events := mergeRecords(judged, received)
 	if len(events) > MaxSame {
@@ -115,7 +114,7 @@ func (r *Reader) Why(ctx context.Context, workspace string, column KeyColumn, ke
 	for _, record := range answer.Records {
 		record.Named = namingOf(record.Event, sent[record.position()])
 	}
-	if err := r.addWhatStandsAgainst(ctx, answer); err != nil {
+	if err := r.addNegatives(ctx, answer); err != nil {
 		return nil, err
 	}
 	if answer.IsEmpty() {
@@ -133,6 +132,7 @@ func (r *Reader) explainRecords(ctx context.Context, answer *Answer, events []*E
 	var clicks map[string]*Click
 	var around *surroundings
 	var contents contentsByPosition
+	var journeys *journeys
 	asking, groupCtx := errgroup.WithContext(ctx)
 	asking.Go(func() (err error) {
 		clicks, err = r.Clicks(groupCtx, answer.Workspace, tokens)
@@ -146,6 +146,11 @@ func (r *Reader) explainRecords(ctx context.Context, answer *Answer, events []*E
 		contents, err = r.readContents(groupCtx, answer.Workspace, events)
 		return err
 	})
+	asking.Go(func() (err error) {
+		journeys, err = r.readJourneys(groupCtx, answer.Workspace, events)
+		return err
+	})
+	asking.Go(func() error { return r.countOrdersOf(groupCtx, answer, events) })
 	if err := asking.Wait(); err != nil {
 		return err
 	}
@@ -164,21 +169,34 @@ func (r *Reader) explainRecords(ctx context.Context, answer *Answer, events []*E
 		}
 		answer.Records = append(answer.Records, record)
 	}
-	return r.addChains(ctx, answer)
+	return r.addChains(ctx, answer, journeys)
 }
 
-// addWhatStandsAgainst adds to an answer what makes its standing amounts doubtful:
-// negatives without effect, and orders that count several times.
-func (r *Reader) addWhatStandsAgainst(ctx context.Context, answer *Answer) error {
+// countOrdersOf adds the orders of events that count several times.
+func (r *Reader) countOrdersOf(ctx context.Context, answer *Answer, events []*Event) error {
+	var orders []string
+	for _, e := range events {
+		if e.OrderID != "" {
+			orders = append(orders, e.OrderID)
+		}
+	}
+	counts, err := r.CountOrders(ctx, answer.Workspace, orders)
+	for _, order := range slices.Sorted(maps.Keys(counts)) {
+		if counts[order].Times() > 1 {
+			answer.Counted = append(answer.Counted, counts[order])
+		}
+	}
+	return err
+}
+
+// addNegatives adds to an answer the negatives without effect, which make its standing
+// amounts doubtful.
+func (r *Reader) addNegatives(ctx context.Context, answer *Answer) error {
 	named := NewNamed()
 	named.AddKey(answer.Column, answer.Key)
-	var orders []string
 	cut := false
 	for _, record := range answer.Records {
 		named.AddEvent(record.Event)
-		if record.OrderID != "" {
-			orders = append(orders, record.OrderID)
-		}
 		for _, step := range record.Chain {
 			if len(named.ids) >= maxNamed {
 				cut = true
@@ -189,27 +207,12 @@ func (r *Reader) addWhatStandsAgainst(ctx context.Context, answer *Answer) error
 			}
 		}
 	}
-	var negatives *NegativeList
-	var counts map[string]OrderCount
-	asking, groupCtx := errgroup.WithContext(ctx)
-	asking.Go(func() (err error) {
-		negatives, err = r.Negatives(groupCtx, answer.Workspace, named)
-		return err
-	})
-	asking.Go(func() (err error) {
-		counts, err = r.CountOrders(groupCtx, answer.Workspace, orders)
-		return err
-	})
-	if err := asking.Wait(); err != nil {
+	negatives, err := r.Negatives(ctx, answer.Workspace, named)
+	if err != nil {
 		return err
 	}
 	answer.Negatives, answer.MoreNegatives = negatives.Of(named)
 	answer.MoreNegatives = answer.MoreNegatives || cut
-	for _, order := range slices.Sorted(maps.Keys(counts)) {
-		if counts[order].Times() > 1 {
-			answer.Counted = append(answer.Counted, counts[order])
-		}
-	}
 	return nil
 }
 
@@ -270,8 +273,18 @@ func mergeRecords(judged, received []*Event) []*Event {
 	return judged
 }
 
-// countTokens returns under how many tokens an event id has effect.
-func (r *Reader) countTokens(ctx context.Context, workspace, eventID string) (int, error) {
+// countTokens returns under how many tokens an event id has effect. judged are its rows,
+// as readSame reads them.
+func (r *Reader) countTokens(ctx context.Context, workspace, eventID string, judged []*Event) (int, error) {
+	if len(judged) <= MaxSame {
+		tokens := map[string]bool{}
+		for _, e := range judged {
+			if e.Effect != 0 {
+				tokens[e.ClickToken] = true
+			}
+		}
+		return len(tokens), nil
+	}
 	var found []struct {
 		Tokens uint64 `ch:"tokens"`
 	}
@@ -290,10 +303,18 @@ WHERE workspace_id = {w:String} AND event_id = {id:String} AND effect != 0`,
 const maxChains = 4
 
 // addChains fills in the chains of the records.
-func (r *Reader) addChains(ctx context.Context, answer *Answer) error {
+func (r *Reader) addChains(ctx context.Context, answer *Answer, journeys *journeys) error {
 	asking, groupCtx := errgroup.WithContext(ctx)
 	asking.SetLimit(maxChains)
 	for _, record := range answer.Records {
+		if !hasChain(record.Event) {
+			continue
+		}
+		if root, children, ok := journeys.chainOf(record.Event); ok {
+			record.Chain = layOutChain(root, record.Event, children)
+			addStandingAmounts(record.Chain)
+			continue
+		}
 		asking.Go(func() error {
 			if err := r.addChain(groupCtx, answer.Workspace, record); err != nil {
 				return fmt.Errorf("explaining conversions %d/%d: %w", record.Partition, record.Offset, err)
@@ -304,13 +325,18 @@ func (r *Reader) addChains(ctx context.Context, answer *Answer) error {
 	return asking.Wait()
 }
 
-// addChain fills in the chain of an event.
+// hasChain reports whether an event has a chain of its own. That of a duplicate or
+// conflict is the chain of the first event with its id.
+func hasChain(e *Event) bool {
+	verdict := event.Verdict(e.Verdict)
+	return verdict != event.Duplicate && verdict != event.Conflict
+}
+
+// addChain searches the chain of an event whose journey is too long to be read whole.
 func (r *Reader) addChain(ctx context.Context, workspace string, record *Record) error {
-	switch event.Verdict(record.Verdict) {
-	case event.Duplicate, event.Conflict:
-		return nil // the chain is that of the first event with this id
-	}
-	root, cutAbove, err := r.readRoot(ctx, workspace, record.Event)
+	root, cutAbove, err := climb(record.Event, func(key EventKey) (*Event, error) {
+		return r.readFirst(ctx, workspace, key)
+	})
 	if err != nil {
 		return err
 	}

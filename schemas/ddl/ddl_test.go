@@ -29,7 +29,7 @@ func TestMigrations(t *testing.T) {
 	}
 	repeatable := regexp.MustCompile(
 		`^(CREATE (TABLE IF NOT EXISTS|MATERIALIZED VIEW IF NOT EXISTS|OR REPLACE VIEW)|DROP VIEW IF EXISTS|` +
-			`SELECT throwIf\(.*|ALTER TABLE [a-z_]+\s+(ADD (COLUMN|INDEX) IF NOT EXISTS|MODIFY QUERY|MATERIALIZE INDEX)|` +
+			`SELECT throwIf\(.*|ALTER TABLE [a-z_]+\s+(ADD (COLUMN|INDEX) IF NOT EXISTS|DROP INDEX IF EXISTS|MODIFY QUERY|MATERIALIZE INDEX)|` +
 			// lines that are there twice are one
 			`INSERT INTO (effects_by_event_id|sales_by_order_id)|` +
 			// only if it has no line
