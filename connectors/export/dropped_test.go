@@ -32,6 +32,10 @@ func TestDropped(t *testing.T) {
 			exponent, partner_id, program_id, rules_version
 		FROM outcomes`)
 	r.exec("INSERT INTO dropped_months (month, done) VALUES (202603, true)")
+	for _, table := range []string{"conversions", "outcomes"} {
+		r.exec("INSERT INTO dropped_rows (table_name, month, src_partition, rows, end_offset) VALUES "+
+			"('%[1]s', 202603, 0, 40, 40), ('%[1]s', 202603, 1, 40, 40)", table)
+	}
 	r.exec("TRUNCATE TABLE conversions")
 	r.exec("TRUNCATE TABLE outcomes")
 
@@ -56,7 +60,7 @@ func TestDropped(t *testing.T) {
 		t.Errorf("April's manifest (-want +got):\n%s", diff)
 	}
 	cfg = config(t.TempDir())
-	cfg.From, cfg.To = "2026-04-01", "2026-04-30"
+	cfg.From, cfg.To = "2026-04-02", "2026-04-30" // the first begins in March, in UTC
 	if _, err := Run(t.Context(), r.conn, cfg); err != nil {
 		t.Errorf("days of which all rows are there: %v", err)
 	}

@@ -153,8 +153,9 @@ GROUP BY partition`
 	return nil
 }
 
-// readRecentBatches reads the batches of a topic below the ends, by partition. A batch
-// that was recorded twice counts once.
+// readRecentBatches reads the batches of a topic below the ends, by partition, but for
+// those of which rows were dropped with their month. A batch that was recorded twice counts
+// once.
 func (e *exporter) readRecentBatches(ctx context.Context, topic string, ends map[uint32]uint64) ([]recentBatches,
 	error) {
 	var batches []recentBatches
@@ -164,13 +165,22 @@ FROM
 (
 	SELECT partition, start_offset, end_offset, max(rows) AS n
 	FROM batches
+	LEFT JOIN
+	(
+		SELECT src_partition, max(end_offset) AS gone_end
+		FROM dropped_rows
+		WHERE table_name = {topic:String} AND month IN (SELECT month FROM dropped_months)
+		GROUP BY src_partition
+	) AS gone ON gone.src_partition = batches.partition
 	WHERE topic = {topic:String}
+		AND start_offset >= gone_end
 		AND inserted_at > now() - INTERVAL 1 DAY
 		AND ` + belowEnds("partition", "end_offset - 1", "ends") + `
 	GROUP BY partition, start_offset, end_offset
 )
 GROUP BY partition
-ORDER BY partition`
+ORDER BY partition
+SETTINGS join_use_nulls = 0`
 	if err := e.conn.Select(ctx, &batches, query,
 		clickhouse.Named("topic", topic),
 		clickhouse.Named("ends", endsByPartition(ends))); err != nil {
