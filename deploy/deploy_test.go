@@ -217,7 +217,7 @@ func TestCompose(t *testing.T) {
 }
 
 // checkProxy checks that the proxy leads to the ports that the programs listen on, and
-// that they believe it and nobody else.
+// that they believe it and no one else.
 func checkProxy(t *testing.T, bin string, c composition) {
 	t.Helper()
 	config, err := os.ReadFile("nginx/partners.conf.template")

@@ -52,7 +52,7 @@ func TestKubernetes(t *testing.T) {
 	}
 }
 
-// Mistakes in the manifests are errors, not fields that nobody reads.
+// Mistakes in the manifests are errors, not fields without a reader.
 func TestKubernetesMistakes(t *testing.T) {
 	for old, mistake := range map[string]string{
 		"serviceName: processor-pods":         "servicename: processor-pods",
@@ -333,7 +333,7 @@ func checkServed(t *testing.T, c *cluster, w workload, bin string) {
 	}
 }
 
-// checkReferences checks that the operator is told to make each Secret and ConfigMap
+// checkReferences checks that the README names each Secret and ConfigMap
 // that a pod needs and the overlay lacks, with its keys, and no other.
 func checkReferences(t *testing.T, c *cluster) {
 	t.Helper()

@@ -57,7 +57,7 @@ func checkCarriedIDs(ctx context.Context, c *call, cfg kafka.Config, file string
 	return err
 }
 
-// maxStrays is up to how many records of an id are strays: what somebody wrote by hand, or
+// maxStrays is up to how many records of an id are strays: what was written by hand, or
 // from a test. They are dead letters, and no reason to stop an upgrade. An id that was in
 // use has more.
 const maxStrays = 3

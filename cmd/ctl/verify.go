@@ -27,7 +27,7 @@ import (
 // errNotTheRules ends a verification that found rows that are not what the rules say.
 var errNotTheRules = errors.New("the ledger is not what the rules say; what differs is above")
 
-// errNothingProved ends a verification that compared no row: nobody may take it for one
+// errNothingProved ends a verification that compared no row: it must not be taken for one
 // that found everything right.
 var errNothingProved = errors.New("no row could be derived again: nothing is proved")
 

@@ -7,7 +7,7 @@
 //     table and in everything that materialized views make of it, as long as every
 //     table of that chain still holds the token. Window and Windows read how long that
 //     is. But a server that was killed in an Insert may hold the token of a block and
-//     not the block: whoever repeats an Insert has to look whether its rows are there.
+//     not the block: a caller that repeats an Insert has to look whether its rows are there.
 //   - CompareSums finds the sums that differ from what their views would compute, and
 //     InsertDifferences makes them equal.
 //   - Unreachable divides errors in two: repeat the same batch with the same token, or

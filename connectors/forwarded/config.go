@@ -51,7 +51,7 @@ func (c Config) Validate() error {
 	if len(c.TrustedProxies) > 0 {
 		return nil
 	}
-	const missing = "-trusted-proxies is missing, and nobody else is believed"
+	const missing = "-trusted-proxies is missing, and no other peer is believed"
 	switch {
 	case c.hasHeader():
 		return fmt.Errorf("-forwarded-header: %s", missing)

@@ -24,7 +24,7 @@
 //     same distance from the right as the client's address, or the leftmost of fewer.
 //   - Where a trusted proxy says that the client is not known (unknown, _hidden), or
 //     what it says cannot be read, the address is the zero netip.Addr. It is never the
-//     address of somebody else. Scheme and host still are what that proxy says of them,
+//     address of another client. Scheme and host still are what that proxy says of them,
 //     if that can be read.
 //   - Resolve is a pure function. It allocates nothing for a header of the usual form.
 //     An untrusted peer costs one comparison for each range.

@@ -184,7 +184,7 @@ func parseEntry(text string) (netip.Addr, Basis) {
 }
 
 // parseNode reads a node (RFC 7239 §6): Believed with its address, Unknown for a client
-// that is not named, or Malformed. Nothing at all names nobody.
+// that is not named, or Malformed. An empty header names no client.
 func parseNode(text string) (netip.Addr, Basis) {
 	if text == "" {
 		return netip.Addr{}, Unknown

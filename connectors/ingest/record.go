@@ -66,7 +66,7 @@ func (a *pendingAcks) waitFor(limit time.Duration) ([]bool, error) {
 	return a.ok, a.err
 }
 
-// What the Watch is told about. A sender may retry at any time.
+// The reasons under which the Watch keeps failures. A sender may retry at any time.
 const (
 	recordingEvents   = "recording events, which are answered 503"
 	recordingRefusals = "recording refusals"

@@ -96,7 +96,7 @@
 //     no system that people hold, or has a word of agents/bots.txt at a word's edge.
 //     So fetchers of assistants, previews, monitors, mail scanners and Office count as
 //     bots. Of the public samples in testdata/agents this tells 98 % of the bots and
-//     takes 0.4 % of the people for bots; whoever says that he is a browser is one.
+//     takes 0.4 % of the people for bots; a client that says it is a browser is taken for one.
 //   - device is desktop, phone, tablet, tv or other. os and browser are families as
 //     uap-core's definitions (embedded in uap-go) name them, from fixed lists, or
 //     Other.

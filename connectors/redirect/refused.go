@@ -23,7 +23,7 @@ const (
 
 // classifyRefusal classifies a produce error. Everything that is not known to be final
 // is retryable: it delays the spool but loses nothing. A right that lacks is not final:
-// somebody gives it.
+// an operator gives it.
 func classifyRefusal(err error) refusal {
 	switch {
 	// All records of a batch share a timestamp, so this concerns each of them.

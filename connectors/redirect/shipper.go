@@ -452,7 +452,7 @@ func (s *Shipper) storeRefused(f failure) bool {
 	return true
 }
 
-// shipping is what the Watch over Kafka is told about.
+// shipping is the reason under which the Watch over Kafka keeps failures to ship.
 const shipping = "shipping clicks, which stay in the spool"
 
 // backOff postpones the next attempt, longer each time.

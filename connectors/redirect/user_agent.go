@@ -48,7 +48,7 @@ type agentParser struct {
 	definitions *agentDefinitions
 	parsing     chan struct{} // holds one value for each parse that is running
 	metrics     *handlerMetrics
-	seeds       [2]maphash.Seed // chosen at start, so that nobody can make keys collide
+	seeds       [2]maphash.Seed // chosen at start, so that no client can make keys collide
 	// One lock for the whole cache is enough: a look-up holds it for 0.1 µs of a
 	// request's 20 µs.
 	cache *lru.Cache[agentKey, agentInfo]

@@ -29,7 +29,7 @@ const (
 	// 128 KiB that ClickHouse accepts.
 	quartersPerQuery = 5_000
 	// maxRepairs bounds the repairs of one batch. Each of them can be lost as the
-	// insert was, and whoever takes over has to pass the tokens of lost ones again.
+	// insert was, and the sink that takes over has to pass the tokens of lost ones again.
 	maxRepairs = 50
 	// oldestArrivalMargin is by how much the time of a row may lie before its arrival
 	// without being taken for the time of a row that was dropped because of its age.
@@ -45,7 +45,7 @@ const (
 // month, and of the rollup.
 //
 // Each repair is decided by what is in the tables, and has a token that names what it
-// adds. Whoever verifies the batch again, or at the same time, does the same once more
+// adds. A sink that verifies the batch again, or at the same time, does the same once more
 // under the same tokens, or finds nothing to do.
 type verification struct {
 	*partition

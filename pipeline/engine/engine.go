@@ -126,7 +126,8 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 	}
 }
 
-// joining is what the Watch over Kafka is told about: it works when a partition runs.
+// joining is the reason under which the Watch over Kafka keeps failures to join: it
+// works when a partition runs.
 const joining = "a session with the consumer group"
 
 // logEndOfSession logs why a session ended. During an outage the Watch logs once and

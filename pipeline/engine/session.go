@@ -134,45 +134,69 @@ func (e *Engine) newSession(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	s.cl, s.adm = cl, kadm.NewClient(cl)
-	if err := s.checkTopics(ctx); err != nil {
-		cl.Close()
-		return nil, err
-	}
-	e.partitions.Store(int64(s.outputs[s.kafka.Topic(s.topo.Changelog)]))
-	if err := s.initTransactionalID(ctx, e.transactionalID()); err != nil {
-		cl.Close()
-		return nil, fmt.Errorf("initialising the transactional id: %w", err)
-	}
-	if err := s.endAllBlockers(ctx); err != nil {
+	if err := s.prepareTransactions(ctx); err != nil {
 		cl.Close()
 		return nil, err
 	}
 	s.endOffsets = newEndOffsetPoller(s.adm, s.env.Now, s.leading, s.following)
-	opts, err := kafka.Options(s.kafka, s.log, nil)
-	if err != nil {
+	if err := s.joinGroup(ctx, watch); err != nil {
+		s.endOffsets.closePoller()
 		cl.Close()
 		return nil, err
 	}
+	s.m.sessions.Inc()
+	watching, stop := context.WithCancel(ctx)
+	s.stopWatching = stop
+	s.watching.Go(func() { s.watchPartitions(watching) })
+	return s, nil
+}
+
+// prepareTransactions checks the topics and ends what others left open in them.
+func (s *session) prepareTransactions(ctx context.Context) error {
+	if err := s.checkTopics(ctx); err != nil {
+		return err
+	}
+	s.engine.partitions.Store(int64(s.outputs[s.kafka.Topic(s.topo.Changelog)]))
+	if err := s.initTransactionalID(ctx, s.engine.transactionalID()); err != nil {
+		return fmt.Errorf("initialising the transactional id: %w", err)
+	}
+	return s.endAllBlockers(ctx)
+}
+
+// joinGroup makes the client that is a member of the group and has its transactions.
+func (s *session) joinGroup(ctx context.Context, watch kgo.Opt) error {
+	opts, err := kafka.Options(s.kafka, s.log, nil)
+	if err != nil {
+		return err
+	}
 	s.joining.Store(true)
-	s.gts, err = kgo.NewGroupTransactSession(append(append(opts, e.env.ClientOptions...),
+	opts = append(append(opts, s.env.ClientOptions...), watch)
+	s.gts, err = kgo.NewGroupTransactSession(append(opts, s.groupOptions(ctx)...)...)
+	if err != nil {
+		return fmt.Errorf("joining the group: %w", err)
+	}
+	return nil
+}
+
+func (s *session) groupOptions(ctx context.Context) []kgo.Opt {
+	return []kgo.Opt{
 		kgo.WithContext(s.connected),
-		watch,
-		kgo.TransactionalID(e.transactionalID()),
-		kgo.TransactionTimeout(e.env.TransactionTimeout),
-		kgo.ConsumerGroup(e.kafka.Group(e.topo.Group)),
-		kgo.InstanceID(e.cfg.Instance),
+		kgo.TransactionalID(s.engine.transactionalID()),
+		kgo.TransactionTimeout(s.env.TransactionTimeout),
+		kgo.ConsumerGroup(s.kafka.Group(s.topo.Group)),
+		kgo.InstanceID(s.cfg.Instance),
 		kgo.ConsumeTopics(s.leading, s.following),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtCommitted()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.Balancers(kgo.RangeBalancer()),
-		kgo.SessionTimeout(e.cfg.SessionTimeout),
-		kgo.HeartbeatInterval(min(e.cfg.SessionTimeout/10, 3*time.Second)),
-		kgo.RebalanceTimeout(30*time.Second),
+		kgo.SessionTimeout(s.cfg.SessionTimeout),
+		kgo.HeartbeatInterval(min(s.cfg.SessionTimeout/10, 3*time.Second)),
+		kgo.RebalanceTimeout(30 * time.Second),
 		kgo.BlockRebalanceOnPoll(),
 		// so that an offset reaches the listed end even if a program writes the inputs
 		// in transactions
 		kgo.KeepControlRecords(),
-		kgo.FetchMaxWait(100*time.Millisecond),
+		kgo.FetchMaxWait(100 * time.Millisecond),
 		kgo.MaxBufferedRecords(1_000_000),
 		kgo.BrokerMaxWriteBytes(maxRequest),
 		kgo.OnPartitionsAssigned(func(_ context.Context, cl *kgo.Client, m map[string][]int32) {
@@ -186,17 +210,7 @@ func (e *Engine) newSession(ctx context.Context) (*session, error) {
 			s.partitionsRevoked(m)
 		}),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { s.partitionsRevoked(m) }),
-	)...)
-	if err != nil {
-		s.endOffsets.closePoller()
-		cl.Close()
-		return nil, fmt.Errorf("joining the group: %w", err)
 	}
-	s.m.sessions.Inc()
-	watching, stop := context.WithCancel(ctx)
-	s.stopWatching = stop
-	s.watching.Go(func() { s.watchPartitions(watching) })
-	return s, nil
 }
 
 // topics are the names of all topics that the topology uses, co-partitioned ones first.

@@ -65,20 +65,20 @@ func (b Binding) IsMisplaced(partition int32, at time.Time, token string, minted
 // ErrMisplaced: a record is not in the partition that its token is bound to.
 var ErrMisplaced = errors.New("wrong partition")
 
-// installInterval is how often a follower lists the end of topic catalog if nobody asks.
+// installInterval is how often a follower lists the end of topic catalog if no caller asks.
 const installInterval = 10 * time.Second
 
 // InstallFollower follows topic catalog for the record of the installation and for tokens
-// that were given up, and knows how far it has read: nobody may judge where a token
+// that were given up, and knows how far it has read: no program may judge where a token
 // belongs before having read the topic to an end that was listed later than what he
 // judges. It is for concurrent use.
 type InstallFollower struct {
 	cfg      Config
 	log      *slog.Logger
-	interval time.Duration // how often the end is listed if nobody asks
+	interval time.Duration // how often the end is listed unasked
 	cancel   context.CancelFunc
 	ended    sync.WaitGroup
-	asked    chan struct{} // holds one: somebody waits for a newer listing
+	asked    chan struct{} // holds one: a caller waits for a newer listing
 
 	mu       sync.Mutex
 	recorded Recorded        // as far as was read
@@ -314,7 +314,7 @@ func (f *InstallFollower) update(change func()) {
 	f.changed = make(chan struct{})
 }
 
-// Why a Watch is told that something fails.
+// The reasons under which a Watch keeps failures.
 const (
 	listingCatalog  = "listing the end of the catalog"
 	reachingListing = "reading the catalog to its end"
@@ -329,7 +329,7 @@ func (f *InstallFollower) fail(what string, pause time.Duration, err error) {
 }
 
 // listEnds lists the end of topic catalog, waits until it is reached, and begins again
-// when somebody asks or interval has passed.
+// when a caller asks or interval has passed.
 func (f *InstallFollower) listEnds(ctx context.Context, cl *kgo.Client) {
 	pauses := outage.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}
 	for ctx.Err() == nil {

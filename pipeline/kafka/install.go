@@ -301,7 +301,7 @@ func describeInstall(ctx context.Context, adm *kadm.Client, cfg Config, specs []
 }
 
 // checkChangelog returns ErrRecreated if a partition of the changelog is empty although
-// processors have judged events of it: whoever rebuilt his state from it would have
+// processors have judged events of it: a state rebuilt from it would have
 // forgotten every journey.
 func checkChangelog(ctx context.Context, adm *kadm.Client, cfg Config) error {
 	changelog, conversions := cfg.Topic(topic.Changelog), cfg.Topic(topic.Conversions)

@@ -7,7 +7,7 @@
 // broker (kfake, over its virtual network), the disk (Pebble's crash-able memory file
 // system: a crash keeps what was synced and a random part of the rest), the clock
 // (testing/synctest: hours pass in milliseconds). kfake writes a transaction's markers
-// at once; so that nobody may take the last stable offset for the end of what is
+// at once; so that no reader may take the last stable offset for the end of what is
 // committed, listings of it are answered as they were up to half a second ago, which
 // Kafka may do at any time.
 //
@@ -58,7 +58,7 @@
 // Thirty seeds or more fail if a fault, a step, a refusal or a situation of the rules
 // never came about, a hundred or more if a cell of the matrix did not.
 //
-// A seed decides what is told and what is injected where. It does not decide in which
+// A seed decides what is sent and what is injected where. It does not decide in which
 // order goroutines run that are ready at the same instant, so a seed that failed may
 // pass when it runs again.
 //

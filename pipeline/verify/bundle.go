@@ -205,7 +205,7 @@ func (b *bundleWriter) writePartition(ctx context.Context, p *Partition) error {
 	return w.writeConversions(ctx)
 }
 
-// noteGivenUp notes which of the partner's tokens were given up, and nobody else's.
+// noteGivenUp notes which of the partner's tokens were given up, and no others.
 func (w *bundlePartition) noteGivenUp() {
 	for raw := range w.tokens {
 		if text := token.Text(&raw); w.part.IsGivenUp != nil && w.part.IsGivenUp(text) {

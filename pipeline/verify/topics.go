@@ -143,7 +143,7 @@ func (s *topicSource) limitToLogs(ctx context.Context, partitions map[int32]*Par
 			}
 			if extent.End > at.End {
 				return fmt.Errorf("progress says that %s partition %d is processed up to offset %d, and it ends at "+
-					"%d: the topic was made anew or has lost records", s.kafka.Topic(name), p.ID, extent.End, at.End)
+					"%d: the topic was recreated or has lost records", s.kafka.Topic(name), p.ID, extent.End, at.End)
 			}
 			extent.Start = min(at.Start, extent.End)
 			if extent.Start > 0 {

@@ -177,7 +177,7 @@ func ParseDeadline(key []byte) (end Millis, token [20]byte, offset int64, ok boo
 	return end, token, offset, true
 }
 
-// VoidRow says to whoever applied the changelog beyond the offset that a transaction
+// VoidRow says to a state that has applied the changelog beyond the offset that a transaction
 // which was open from there was aborted: its state has what never was. The offset is in
 // the key, so that compaction keeps the row of each event: a state that is older than
 // one of them must meet it, however many come after.

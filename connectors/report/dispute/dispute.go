@@ -350,7 +350,7 @@ func isPositive(e *report.Event) bool { return event.Type(e.Type).Positive() }
 
 func (d *Dispute) answerRefused(f *Finding, refusal report.Refusal) {
 	why := refusal.Words()
-	if d.partner != "" { // nobody knows whose it is, and the detail quotes what was sent
+	if d.partner != "" { // its owner is unknown, and the detail quotes what was sent
 		why = refusal.WordsForPartner()
 	}
 	f.set(Refused, "", " because "+why+", "+ledger.FormatTime(refusal.ReceivedAt))

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/text/transform"
 )
 
-// Options are what somebody knows of a list that it does not say. Empty ones are read
+// Options are what the sender knows of a list that it does not say. Empty ones are read
 // from the list.
 type Options struct {
 	Separator string // of cells: , ; | or tab

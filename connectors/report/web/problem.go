@@ -57,8 +57,8 @@ func Unavailable() http.Handler {
 // statusGone counts requests whose sender left; no client reads it.
 const statusGone = 499
 
-// answering is what the Watch over ClickHouse is told about. The next request may come
-// at any time.
+// answering is the reason under which the Watch over ClickHouse keeps failures. The next
+// request may come at any time.
 const answering = "answering requests, which get 503"
 
 // toProblem turns an error into an answer, and logs it unless the caller is to blame.

@@ -189,7 +189,7 @@ func (s *story) tellWrongParents() {
 	s.sayOf(wrong, event.Reversal, noAmount, 6*time.Second)
 }
 
-// tellDatedBack: a sale that is told weeks later, and a refund that is dated before it.
+// tellDatedBack: a sale that is reported weeks later, and a refund that is dated before it.
 func (s *story) tellDatedBack() {
 	if s.Rand.IntN(2) == 0 {
 		s.click.ClickedAt = s.click.ClickedAt.Add(-36 * 24 * time.Hour)

@@ -50,7 +50,7 @@ type jarFetcher func(ctx context.Context, dir string) error
 // ensureJars returns the files of a broker's class path below cacheDir, fetching them
 // first if need be. Several processes may call it at once: one fetches, the others
 // wait. The finished directory appears by a rename, and each file is compared with
-// sums, whoever put it there.
+// sums, whatever put it there.
 func ensureJars(ctx context.Context, cacheDir, sums string, get jarFetcher) ([]string, error) {
 	return ensureFiles(ctx, cacheDir, "kafka", kafkaVersion, sums, get)
 }

@@ -105,6 +105,6 @@ GRANT
     TO partners_reader;
 
 -- A sink that verifies a repeated insert waits for running ones, and for its replica.
--- Last, because whoever migrates may have no right to grant these.
+-- Last, because the user that migrates may have no right to grant these.
 GRANT SELECT ON system.processes TO partners_writer;
 GRANT SYSTEM SYNC REPLICA ON {{database}}.* TO partners_writer;
