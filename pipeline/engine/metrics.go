@@ -70,6 +70,9 @@ func newMetrics(reg prometheus.Registerer, name string) *metrics {
 	for _, result := range []string{"committed", "aborted", "unknown"} {
 		m.transactions.WithLabelValues(result)
 	}
+	for _, state := range []string{standbyWarm, standbyBehind, standbyClosed} {
+		m.standby.WithLabelValues(state)
+	}
 	return m
 }
 

@@ -104,7 +104,7 @@ func partitionMismatch(t *testing.T, in kafkatest.Install) {
 	other.Partitions = 12
 	_, err := kafka.ApplyTopics(t.Context(), cl, in.Config(), other, discard)
 	if !errors.Is(err, kafka.ErrPartitions) ||
-		!strings.Contains(err.Error(), "it is 12, the installation was made with 6") {
+		!strings.Contains(err.Error(), "it is 12, the installation has 6") {
 		t.Errorf("apply: %v", err)
 	}
 	adm := kadm.NewClient(cl)
