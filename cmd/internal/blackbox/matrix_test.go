@@ -20,6 +20,7 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/pipeline/oracle"
+	"github.com/nimriz/partners/schemas/event"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
 )
@@ -94,7 +95,7 @@ func TestMatrix(t *testing.T) {
 }
 
 func newMatrix(t *testing.T) *matrix {
-	m := &matrix{rig: &rig{t: t}, matrixScale: matrixSize()}
+	m := &matrix{rig: &rig{t: t, codec: event.DefaultCodec()}, matrixScale: matrixSize()}
 	var err error
 	if m.dir, err = os.MkdirTemp(clickhousetest.Base(), "blackbox-"); err != nil {
 		t.Fatal(err)
