@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 )
@@ -116,7 +115,7 @@ workspaces:
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, chromium, "--headless", "--no-sandbox", "--disable-gpu",
-		"--user-agent="+chromeAgent, "--user-data-dir="+filepath.Join(t.TempDir(), "profile"), server.URL+"/page")
+		"--user-agent="+chromeAgent, "--user-data-dir="+newProfile(t), server.URL+"/page")
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -135,4 +134,25 @@ workspaces:
 	if got := metricValue(t, s.reg, "partners_redirect_prefetches_declined_total"); got < 1 {
 		t.Errorf("%v requests ahead were declined", got)
 	}
+}
+
+// newProfile makes a directory for a browser that will be killed. Its children end a
+// moment later and write until then, so the directory is not empty at the first try.
+func newProfile(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "chromium-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		deadline := time.Now().Add(waitLimit)
+		for err := os.RemoveAll(dir); err != nil; err = os.RemoveAll(dir) {
+			if time.Now().After(deadline) {
+				t.Error(err)
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
+	return dir
 }
