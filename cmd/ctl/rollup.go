@@ -50,7 +50,7 @@ func defineRollupFlags(fs *flag.FlagSet) func(context.Context, *call) error {
 	return r.rebuildRollup
 }
 
-func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) error {
+func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) (err error) {
 	work, err := r.parseDays()
 	if err != nil {
 		return err
@@ -84,6 +84,12 @@ func (r *rollupFlags) rebuildRollup(ctx context.Context, c *call) error {
 		c.say("rows of any day may have been among them: all days are computed, not only those of -from and -to")
 		work.From, work.To = time.Time{}, time.Time{}
 	}
+	// A month that is dropped meanwhile would lose its sums with its rows.
+	ctx, release, err := sink.HoldTables(ctx, wh)
+	if err != nil {
+		return fmt.Errorf("rebuilding the rollup: %w", err)
+	}
+	defer func() { err = errors.Join(err, release()) }()
 	if err := r.keepDropped(ctx, c, wh, &work); err != nil {
 		return err
 	}

@@ -175,6 +175,8 @@ func (d *MonthDropper) checkFinal(ctx context.Context) error {
 			ErrNotFinal, d.before.Format("2006-01"), closing[0].Watermark.UTC().Format(time.RFC3339),
 			closing[0].FinalAt.UTC().Format(time.RFC3339))
 	}
+	// Of any month: the changes of one that stays are computed from rows of its journey that
+	// may be older.
 	var found []struct {
 		Waiting uint64 `ch:"waiting"`
 		Pending uint64 `ch:"pending"`
@@ -190,14 +192,13 @@ func (d *MonthDropper) checkFinal(ctx context.Context) error {
 			(
 				SELECT count()
 				FROM outcomes
-				WHERE _partition_id < {first:String} AND standing_basis = 'pending'
+				WHERE standing_basis = 'pending'
 			) AS pending,
 			(
 				SELECT count()
 				FROM progress_reached
 				WHERE arrived_at < fromUnixTimestamp64Milli({before:Int64}, 'UTC')
 			) AS silent`,
-		clickhouse.Named("first", d.firstKept()),
 		clickhouse.Named("before", d.before.UnixMilli()))
 	if err != nil {
 		return fmt.Errorf("looking for what may still change: %w", err)

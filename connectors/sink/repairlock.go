@@ -24,7 +24,7 @@ const (
 )
 
 // repairEnd is what sinks wait for.
-const repairEnd = "the end of `ctl warehouse repair`"
+const repairEnd = "the end of `ctl warehouse repair`, `drop-months` or `ctl rollup rebuild`"
 
 // checkNoRepair returns ErrRepairing if a repair other than holder's own runs.
 func checkNoRepair(ctx context.Context, wh *clickhouse.Conn, holder string) error {
@@ -45,8 +45,8 @@ func checkNoRepair(ctx context.Context, wh *clickhouse.Conn, holder string) erro
 		return fmt.Errorf("looking for a running repair: %w", err)
 	}
 	for _, r := range running {
-		return fmt.Errorf("%w: `ctl warehouse repair` on host %s said so at %s; if it was killed, its lock ends %v "+
-			"later", ErrRepairing, r.Host, r.BeatAt.UTC().Format(time.TimeOnly), repairLockLife)
+		return fmt.Errorf("%w: `ctl warehouse repair`, `drop-months` or `ctl rollup rebuild` on host %s said so at %s; "+
+			"if it was killed, its lock ends %v later", ErrRepairing, r.Host, r.BeatAt.UTC().Format(time.TimeOnly), repairLockLife)
 	}
 	return nil
 }
@@ -78,6 +78,17 @@ func acquireRepairLock(ctx context.Context, wh *clickhouse.Conn) (context.Contex
 		return nil, nil, errors.Join(err, l.release(ctx))
 	}
 	return held, l, nil
+}
+
+// HoldTables takes the lock of a repair for a caller that computes from all rows: no
+// repair runs, no month is dropped and no sink begins until release is called. held ends
+// with ErrRepairLock if the lock is lost.
+func HoldTables(ctx context.Context, wh *clickhouse.Conn) (held context.Context, release func() error, err error) {
+	held, lock, err := acquireRepairLock(ctx, wh)
+	if err != nil {
+		return nil, nil, err
+	}
+	return held, func() error { return lock.release(ctx) }, nil
 }
 
 // beat says that the repair runs, or that it has ended.

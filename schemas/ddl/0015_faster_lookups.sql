@@ -20,6 +20,19 @@ ALTER TABLE outcomes
     ADD INDEX IF NOT EXISTS tokens_of_clicks click_token TYPE bloom_filter(0.001) GRANULARITY 1;
 -- +goose StatementEnd
 
+-- Before the indexes are built: a statement that drops waits for all mutations before it.
+-- +goose StatementBegin
+ALTER TABLE conversions
+    DROP INDEX IF EXISTS by_event, DROP INDEX IF EXISTS by_order, DROP INDEX IF EXISTS by_parent,
+    DROP INDEX IF EXISTS by_token;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+ALTER TABLE outcomes
+    DROP INDEX IF EXISTS by_event, DROP INDEX IF EXISTS by_order, DROP INDEX IF EXISTS by_parent,
+    DROP INDEX IF EXISTS by_token;
+-- +goose StatementEnd
+
 -- The parts that are there get their indexes in the background. Until then a question
 -- about old months reads them whole.
 -- +goose StatementBegin
@@ -32,18 +45,6 @@ ALTER TABLE conversions
 ALTER TABLE outcomes
     MATERIALIZE INDEX ids_of_events, MATERIALIZE INDEX ids_of_orders, MATERIALIZE INDEX ids_of_parents,
     MATERIALIZE INDEX tokens_of_clicks;
--- +goose StatementEnd
-
--- +goose StatementBegin
-ALTER TABLE conversions
-    DROP INDEX IF EXISTS by_event, DROP INDEX IF EXISTS by_order, DROP INDEX IF EXISTS by_parent,
-    DROP INDEX IF EXISTS by_token;
--- +goose StatementEnd
-
--- +goose StatementBegin
-ALTER TABLE outcomes
-    DROP INDEX IF EXISTS by_event, DROP INDEX IF EXISTS by_order, DROP INDEX IF EXISTS by_parent,
-    DROP INDEX IF EXISTS by_token;
 -- +goose StatementEnd
 
 -- workspace_conservation for the days of a time zone:

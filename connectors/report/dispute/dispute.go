@@ -439,6 +439,9 @@ func (d *Dispute) answerNegative(f *Finding, e *report.Event) {
 		return
 	}
 	f.set(Duplicate, e.PartnerID, fmt.Sprintf(" of %s: this %s of it is in what stands of it", e.ParentEventID, e.Type))
+	if d.dropped.Any() {
+		f.Words += "; " + d.dropped.Words()
+	}
 }
 
 func (d *Dispute) answerWaiting(f *Finding, e *report.Event, ev *evidence) {
