@@ -45,8 +45,9 @@ func checkNoRepair(ctx context.Context, wh *clickhouse.Conn, holder string) erro
 		return fmt.Errorf("looking for a running repair: %w", err)
 	}
 	for _, r := range running {
-		return fmt.Errorf("%w: `ctl warehouse repair`, `drop-months` or `ctl rollup rebuild` on host %s said so at %s; "+
-			"if it was killed, its lock ends %v later", ErrRepairing, r.Host, r.BeatAt.UTC().Format(time.TimeOnly), repairLockLife)
+		return fmt.Errorf("%w: `ctl warehouse repair`, `drop-months` or `ctl rollup rebuild` on host %s said so at "+
+			"%s; if it was killed, its lock ends %v later",
+			ErrRepairing, r.Host, r.BeatAt.UTC().Format(time.TimeOnly), repairLockLife)
 	}
 	return nil
 }
