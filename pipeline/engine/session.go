@@ -298,12 +298,13 @@ func (s *session) watchPartitions(ctx context.Context) {
 	due := time.NewTicker(s.env.PartitionCheckInterval) // whatever is written to the catalog meanwhile
 	defer due.Stop()
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-due.C:
-		case <-s.engine.install.Changed():
-			if s.engine.install.Recorded() == known {
+		changed := s.engine.install.Changed() // first, so that no change comes in between
+		if s.engine.install.Recorded() == known {
+			select {
+			case <-ctx.Done():
+				return
+			case <-due.C:
+			case <-changed:
 				continue
 			}
 		}

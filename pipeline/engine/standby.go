@@ -23,7 +23,8 @@ import (
 // What it has applied is never ahead of the group's committed offsets. It reads
 // committed records, so it passes a record only when the marker of its transaction is
 // written; that transaction's offsets are committed then, or pending, and the session
-// that fetches offsets waits for pending ones. The restore checks it all the same.
+// that fetches offsets waits for pending ones. The side log may be: it is of an input,
+// and keeps nothing twice.
 //
 // One goroutine opens, follows and closes. A restore takes a partition away from it,
 // with its files open.
@@ -216,14 +217,16 @@ func (y *standby) closeAll() {
 }
 
 // drop closes a follower that is held, and wipes it if its files turned out to be
-// useless.
+// useless. Only then is it gone: a restore that begins meanwhile waits for it, and does
+// not open files that are being closed or deleted.
 func (y *standby) drop(f *follower) error {
+	f.p.transition(givenBack)
+	err := f.p.closePartition()
 	y.mu.Lock()
+	defer y.mu.Unlock()
 	delete(y.all, f.p.ID)
 	y.engine.m.forgetStandby(f.p.ID)
-	y.mu.Unlock()
-	f.p.transition(givenBack)
-	return f.p.closePartition()
+	return err
 }
 
 // giveUp drops a follower that is held, because of an error. It is opened again later:

@@ -527,7 +527,10 @@ func (f *InstallFollower) take(now *catalogReading, records []*kgo.Record) {
 		for _, text := range givenUp {
 			f.givenUp[text] = true
 		}
-		if f.bad = bad; bad == nil && now.number == f.reading {
+		if now.number != f.reading {
+			return
+		}
+		if f.bad = bad; bad == nil {
 			f.recorded, f.position = now.recorded, now.position
 			f.everRead = f.everRead || now.position > 0
 		}

@@ -65,7 +65,9 @@ func Grow(ctx context.Context, cl *kgo.Client, cfg Config, want GrowConfig, log 
 	}
 	growth := topic.Growth{Partitions: want.Partitions, From: want.At.UTC()}
 	epochs := recorded.Install.Epochs
-	if newest := epochs[len(epochs)-1]; newest.Partitions == growth.Partitions && newest.From.Equal(growth.From) {
+	newest := epochs[len(epochs)-1]
+	isDone := newest.Partitions == growth.Partitions && newest.From.Equal(growth.From)
+	if isDone && recorded.Growing() == nil { // else the record is of a later growth
 		return forgetGrowth(ctx, cl, cfg, recorded.Growth)
 	}
 	if err := checkGrowth(ctx, cl, cfg, recorded, growth, want.Lead); err != nil {
@@ -298,10 +300,20 @@ func AbandonGrowth(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Lo
 	if growing == nil {
 		return false, nil
 	}
+	brokers, err := kadm.NewClient(cl).ListBrokers(ctx)
+	if err != nil {
+		return true, fmt.Errorf("listing the brokers: %w", err)
+	}
 	unexplained := Recorded{Install: recorded.Install}
-	if err := CheckPartitions(ctx, cl, cfg, unexplained, topic.CoPartitioned()...); err != nil {
-		return true, fmt.Errorf("it cannot be abandoned any more: repeat `ctl topics grow -partitions %d -at %s`: %w",
-			growing.Partitions, growing.From.Format(time.RFC3339), err)
+	for _, b := range brokers { // one may not know yet of what was added
+		err := CheckPartitions(ctx, cl.Broker(int(b.NodeID)), cfg, unexplained, topic.CoPartitioned()...)
+		if errors.Is(err, ErrPartitions) {
+			return true, fmt.Errorf("it cannot be abandoned any more: repeat `ctl topics grow -partitions %d -at %s`: "+
+				"%w", growing.Partitions, growing.From.Format(time.RFC3339), err)
+		}
+		if err != nil {
+			return true, fmt.Errorf("asking broker %d for the partitions: %w", b.NodeID, err)
+		}
 	}
 	return true, writeGrowth(ctx, cl, cfg, nil)
 }

@@ -154,7 +154,7 @@ func parsePlacedSince(value []byte) (time.Time, error) {
 // partitions are being added the error is ErrGrowing, whether a topic has them yet or not.
 // A topic that is not there, or not in the record, is left to who needs it. Without a
 // record there is nothing to compare.
-func CheckPartitions(ctx context.Context, cl *kgo.Client, cfg Config, r Recorded, names ...string) error {
+func CheckPartitions(ctx context.Context, cl kmsg.Requestor, cfg Config, r Recorded, names ...string) error {
 	if r.Install == nil {
 		return nil
 	}
@@ -203,7 +203,7 @@ type topicFound struct {
 // eachRecorded calls compare for the topics that are there and in the record, and joins
 // its errors. It asks a broker: what a client remembers may be older than a record that
 // it was told of.
-func eachRecorded(ctx context.Context, cl *kgo.Client, cfg Config, install *topic.Install, names []string,
+func eachRecorded(ctx context.Context, cl kmsg.Requestor, cfg Config, install *topic.Install, names []string,
 	compare func(topicFound, topic.Installed) error) error {
 	request := kmsg.NewPtrMetadataRequest()
 	byFull := make(map[string]string)

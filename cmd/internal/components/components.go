@@ -174,8 +174,10 @@ type Gateway struct {
 
 // Ready implements daemon.Component.
 func (c *Gateway) Ready() error {
-	if p := c.placement.Load(); p != nil && p.isHeld() {
-		return kafka.ErrPartitions
+	if p := c.placement.Load(); p != nil {
+		if err := p.heldError(); err != nil {
+			return err
+		}
 	}
 	return c.servingState.Ready()
 }

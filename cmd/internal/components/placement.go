@@ -75,13 +75,18 @@ func newPlacement(d Deps, component string, producer *kgo.Client, names ...strin
 
 func (p *placement) close() { p.install.Close() }
 
-// isHeld reports whether nothing may be sent, because the topics differ.
-func (p *placement) isHeld() bool {
+// isHeld reports whether nothing may be sent: the topics differ, or are growing.
+func (p *placement) isHeld() bool { return p.heldError() != nil }
+
+// heldError is why nothing may be sent; nil: it may, or it is not known yet.
+func (p *placement) heldError() error {
 	switch placementState(p.state.Load()) {
-	case placementGrowing, placementDiffers:
-		return true
+	case placementGrowing:
+		return kafka.ErrGrowing
+	case placementDiffers:
+		return kafka.ErrPartitions
 	}
-	return false
+	return nil
 }
 
 // await returns once the topics agree with the record. Its error is ctx's.
@@ -240,13 +245,14 @@ func (p *placement) Place(ctx context.Context, token string, minted time.Time) (
 	for {
 		changed := p.install.Changed()
 		partition, ok := p.TryPlace(token, minted, met)
-		switch {
-		case ok:
+		if ok {
 			return partition, nil
-		case p.install.Recorded().Growing() != nil:
+		}
+		if p.install.Recorded().Growing() != nil {
 			return 0, kafka.ErrGrowing
-		case p.isHeld():
-			return 0, kafka.ErrPartitions
+		}
+		if err := p.heldError(); err != nil {
+			return 0, err
 		}
 		select {
 		case <-ctx.Done():
