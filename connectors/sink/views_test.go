@@ -105,8 +105,8 @@ func TestRoles(t *testing.T) {
 			t.Errorf("without roles the policy shows %q", got)
 		}
 	}
-	if tried != 9 {
-		t.Errorf("%d policies, want 9", tried)
+	if tried != 11 {
+		t.Errorf("%d policies, want 11", tried)
 	}
 }
 
