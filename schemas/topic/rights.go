@@ -91,8 +91,9 @@ func Rights(program, groupSuffix string) []Right {
 			{Resource: Topic, Names: []string{Catalog, Clicks, Conversions, Outcomes, Rejections, DeadLetters},
 				Operations: []Operation{Create, AlterConfigs, Read, Write}},
 			{Resource: Topic, Names: []string{Progress}, Operations: []Operation{Create, AlterConfigs, Read}},
-			{Resource: Topic, Names: []string{Changelog}, Operations: []Operation{Create, AlterConfigs, Describe}},
-			{Resource: Topic, Names: CoPartitioned(), Operations: []Operation{Alter}}, // adds partitions
+			{Resource: Topic, Names: []string{Changelog}, Operations: []Operation{Create, AlterConfigs}},
+			// It adds partitions. To Kafka it includes Describe.
+			{Resource: Topic, Names: CoPartitioned(), Operations: []Operation{Alter}},
 			{Resource: Group, Names: groups, Operations: []Operation{Read}},
 		}
 	}

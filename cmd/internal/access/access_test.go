@@ -178,6 +178,8 @@ func testExactRights(t *testing.T, r *rig) {
 	r.mustCtl(t, "exact-ctl", "rollup", "rebuild", "-clickhouse", r.dsn)
 	r.mustCtl(t, "exact-ctl", "warehouse", "repair", "-clickhouse", r.dsn)
 	r.mustCtl(t, "exact-ctl", "verify", "-clickhouse", r.dsn, "-workspace", "acme")
+	r.mustCtl(t, "exact-ctl", "topics", "grow", "-partitions", "8", "-at",
+		time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
 	checkAudit(t, r)
 }
 
@@ -297,7 +299,7 @@ func testEachRight(t *testing.T, r *rig) {
 			})
 		}
 	})
-	if code, said := r.ctl(t, "exact-sink", "topics", "apply", "-replication", "1"); code == 0 ||
+	if code, said := r.ctl(t, "exact-sink", "topics", "apply", "-replication", "1", "-partitions", "8"); code == 0 ||
 		!strings.Contains(said, "of the rights that ctl may need it lacks") ||
 		!strings.Contains(said, "Write on topic catalog") {
 		t.Errorf("topics apply: %d, %s", code, said)
