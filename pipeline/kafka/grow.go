@@ -203,8 +203,10 @@ func addPartitions(ctx context.Context, cl *kgo.Client, name string, partitions 
 }
 
 const (
-	// growAttempts bounds the attempts to add partitions to one topic.
-	growAttempts = 5
+	// growAttempts bounds the attempts to add partitions to one topic, to a minute. The
+	// controller may have added them, and a busy broker not know of it for seconds: then it
+	// shows too few, and a further attempt is refused as INVALID_PARTITIONS.
+	growAttempts = 200
 	// growPause is a little more than a client believes its metadata.
 	growPause = 300 * time.Millisecond
 )
