@@ -50,7 +50,9 @@
 //
 // chdb_set_signal_handlers_enabled(0), which keeps ClickHouse's crash handlers out,
 // also resets the handlers of Go's runtime. Loading blocks SIGPIPE on the loading
-// thread. signals.go undoes both, and a test checks it. Two things remain: a handler
+// thread. signals.go undoes both, and a test checks it. An exit through the C library
+// (a program with the race detector ends that way) would destroy the engine's objects
+// under its threads; exit.go ends the process before that. Two things remain: a handler
 // for SIGRTMIN (34), for system.stack_trace, and SIGPIPE blocked on chDB's own threads.
 // Resource limits, umask, working directory and environment were found unchanged. C++
 // terminate handlers live in the library's own C++ runtime, which no other code uses.

@@ -69,6 +69,11 @@ func Start(cfg Config, log *slog.Logger) (*Server, error) {
 		pool.close()
 		return nil, err
 	}
+	if err := skipDestructors(); err != nil {
+		listener.Close()
+		pool.close()
+		return nil, err
+	}
 	s.startServing()
 	return s, nil
 }

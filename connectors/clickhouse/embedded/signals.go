@@ -15,19 +15,28 @@ const (
 	sizeofSigset    = 128 // sigset_t
 )
 
-// libcFunction resolves a function of the C library, which either libchdb or Go's
-// loader has brought into the process.
+// libcFunction resolves a function of the C library.
 func libcFunction(name string, function any) error {
-	self, err := purego.Dlopen("", purego.RTLD_NOW)
+	symbol, err := libcSymbol(name)
 	if err != nil {
-		return fmt.Errorf("finding %s: %w", name, err)
-	}
-	symbol, err := purego.Dlsym(self, name)
-	if err != nil {
-		return fmt.Errorf("finding %s: %w", name, err)
+		return err
 	}
 	purego.RegisterFunc(function, symbol)
 	return nil
+}
+
+// libcSymbol returns the address of a function of the C library, which either libchdb or
+// Go's loader has brought into the process.
+func libcSymbol(name string) (uintptr, error) {
+	self, err := purego.Dlopen("", purego.RTLD_NOW)
+	if err != nil {
+		return 0, fmt.Errorf("finding %s: %w", name, err)
+	}
+	symbol, err := purego.Dlsym(self, name)
+	if err != nil {
+		return 0, fmt.Errorf("finding %s: %w", name, err)
+	}
+	return symbol, nil
 }
 
 // disableSignalHandlers makes libchdb leave signals alone. The call itself resets some
