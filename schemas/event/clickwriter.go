@@ -11,6 +11,15 @@ import (
 
 // AppendClick appends k in wire form. The caller has called k.Fit.
 func (c *Codec) AppendClick(dst []byte, k *Click) ([]byte, error) {
+	b, err := appendClick(appendFraming(dst, c.click.id), k)
+	if err != nil {
+		return dst, err
+	}
+	return b, nil
+}
+
+// appendClick appends k without framing.
+func appendClick(b []byte, k *Click) ([]byte, error) {
 	status, trigger := -1, -1
 	switch k.TokenStatus {
 	case TokenAppended:
@@ -27,9 +36,8 @@ func (c *Codec) AppendClick(dst []byte, k *Click) ([]byte, error) {
 		trigger = 1
 	}
 	if status < 0 || trigger < 0 {
-		return dst, fmt.Errorf("encoding: token_status %q, trigger %q: unknown symbol", k.TokenStatus, k.Trigger)
+		return nil, fmt.Errorf("encoding: token_status %q, trigger %q: unknown symbol", k.TokenStatus, k.Trigger)
 	}
-	b := appendFraming(dst, c.click.id)
 	b = appendString(b, k.ClickToken)
 	b = binary.AppendVarint(b, int64(k.ClickedAt))
 	b = append(b, byte(status<<1))

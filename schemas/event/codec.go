@@ -292,8 +292,10 @@ func (c *Codec) DecodeConversion(b []byte, v *Conversion) error {
 	if len(b) > MaxConversionBytes {
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(b), MaxConversionBytes)
 	}
-	if err := c.decodeTyped(b, "Conversion", v); err != nil {
-		return err
+	if !c.readConversion(b, v) {
+		if err := c.decodeTyped(b, "Conversion", v); err != nil {
+			return err
+		}
 	}
 	if v.EnteredAt == 0 { // version 1
 		v.EnteredAt = v.ReceivedAt
@@ -301,31 +303,48 @@ func (c *Codec) DecodeConversion(b []byte, v *Conversion) error {
 	return nil
 }
 
+// readConversion reads one of today's schema by hand. It reports whether it could.
+func (c *Codec) readConversion(b []byte, v *Conversion) bool {
+	body, ok := c.conversion.bodyOf(b)
+	if !ok {
+		return false
+	}
+	r := newFieldReader(body, c.aliasing)
+	if r.readConversion(v); r.done() {
+		return true
+	}
+	*v = Conversion{}
+	return false
+}
+
 // AppendOutcome appends o in wire form. If click is not nil, it is the wire form of the
 // snapshot and o.Click is ignored. Its bytes are copied if its schema is the one that
 // outcomes embed; otherwise it is decoded and encoded again.
 func (c *Codec) AppendOutcome(dst []byte, o *Outcome, click []byte) ([]byte, error) {
-	if click == nil {
-		return c.outcome.appendEncoded(dst, o)
+	b, err := c.appendOutcome(dst, o)
+	if err != nil {
+		return dst, err
 	}
-	if len(click) > FramingLen && binary.BigEndian.Uint32(click[1:]) == c.click.id && click[0] == 0 {
-		bare := *o
-		bare.Click = nil
-		b, err := c.outcome.appendEncoded(dst, &bare)
-		if err != nil {
-			return dst, err
+	// click is the last field, a union of null and Click: 0 selects null, 2 (zigzag of 1)
+	// selects Click.
+	k := o.Click
+	if click != nil {
+		if body, ok := c.click.bodyOf(click); ok && len(body) > 0 {
+			return append(append(b, 2), body...), nil
 		}
-		// click is the last field, a union of null and Click: 0 selects null, 2 (zigzag
-		// of 1) selects Click.
-		b[len(b)-1] = 2
-		return append(b, click[FramingLen:]...), nil
+		k = new(Click)
+		if err := c.DecodeClick(click, k); err != nil {
+			return dst, fmt.Errorf("encoding an outcome: its click: %w", err)
+		}
 	}
-	whole := *o
-	whole.Click = new(Click)
-	if err := c.DecodeClick(click, whole.Click); err != nil {
-		return dst, fmt.Errorf("encoding an outcome: its click: %w", err)
+	if k == nil {
+		return append(b, 0), nil
 	}
-	return c.outcome.appendEncoded(dst, &whole)
+	b, err = appendClick(append(b, 2), k)
+	if err != nil {
+		return dst, err
+	}
+	return b, nil
 }
 
 // DecodeOutcome reads an outcome from wire form.

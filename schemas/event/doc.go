@@ -16,9 +16,10 @@
 // The schemas are the *.avsc files, one for each version. goavro is the reference
 // codec: it writes and reads the rare records (Progress, Rejection) and prints any
 // record in readable form, and the tests compare every encoding with it. Click,
-// Conversion and Outcome are coded once for each click or event, by twmb/avro, which
-// writes the same bytes without maps. Both libraries stay: a codec that only agrees
-// with itself proves nothing.
+// Conversion and Outcome are coded once for each click or event, so programs do it by
+// hand: clickwriter.go, outcomewriter.go and fieldreader.go. twmb/avro writes
+// conversions, reads what is unusual or of an earlier version, and is the oracle of
+// both. All stay: a codec that only agrees with itself proves nothing.
 //
 // Empty text means absent; nullable numbers are pointers. Times are unix milliseconds
 // (Millis).
