@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -178,8 +179,7 @@ func (s *session) applyBuffered(tx *Tx) error {
 			s.env.Step(StepJudged)
 			n++
 		}
-		p.buffered = append(p.buffered[:0], p.buffered[n:]...)
-		clear(p.buffered[len(p.buffered):cap(p.buffered)])
+		p.buffered = slices.Delete(p.buffered, 0, n)
 		s.buffering = s.buffering || len(p.buffered) > 0
 		s.throttleFollowing(p)
 	}
