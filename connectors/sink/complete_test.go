@@ -30,9 +30,17 @@ func (r *rig) complete() []Completed {
 	return done
 }
 
+// exec runs a statement. One that waits for a mutation is repeated if that was cut off
+// (UNFINISHED, of ABORTED), as by a partition that is attached meanwhile.
 func (r *rig) exec(statement string) {
 	r.t.Helper()
-	if err := r.wh.Exec(r.t.Context(), statement); err != nil {
+	const unfinished, attempts = 341, 10
+	err := r.wh.Exec(r.t.Context(), statement)
+	for n := 1; n < attempts && clickhouse.Code(err) == unfinished; n++ {
+		time.Sleep(pollFirst)
+		err = r.wh.Exec(r.t.Context(), statement)
+	}
+	if err != nil {
 		r.t.Fatal(err)
 	}
 }

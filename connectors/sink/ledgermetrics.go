@@ -12,15 +12,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-const (
-	// ledgerMetricsInterval is how often the ledger metrics are refreshed. Their views
-	// read whole tables.
-	ledgerMetricsInterval = 5 * time.Minute
-	// workspaceConservationDays is how many days of receipt, before the current one, the
-	// metrics compare event by event, which takes memory for each event of these days.
-	// An event is overdue when the grace, 72 hours, is over: the days must be more.
-	workspaceConservationDays = 7
-)
+// workspaceConservationDays is how many days of receipt, before the current one, the
+// metrics compare event by event, which takes memory for each event of these days.
+// An event is overdue when the grace, 72 hours, is over: the days must be more.
+const workspaceConservationDays = 7
 
 // ledgerMetrics are gauges of the whole ledger, read from views, for alerts. Every sink
 // exports the same values. Before the first read it exports none: 0 would be a claim.
@@ -113,7 +108,7 @@ func (m *ledgerMetrics) Collect(to chan<- prometheus.Metric) {
 // refreshLedgerMetrics reads the views until ctx ends. While ClickHouse does not
 // answer, the metrics keep their values; retries and lag show the outage.
 func (s *Sink) refreshLedgerMetrics(ctx context.Context) {
-	for {
+	for s.env.LedgerMetricsInterval > 0 {
 		type reading func(context.Context, *clickhouse.Conn) error
 		// one may take too long
 		for _, read := range []reading{s.ledger.readViews, s.ledger.compareEvents, s.ledger.countListed} {
@@ -128,7 +123,7 @@ func (s *Sink) refreshLedgerMetrics(ctx context.Context) {
 				s.log.Log(ctx, level, "reading the ledger metrics", "error", err)
 			}
 		}
-		if !outage.Sleep(ctx, ledgerMetricsInterval) {
+		if !outage.Sleep(ctx, s.env.LedgerMetricsInterval) {
 			return
 		}
 	}

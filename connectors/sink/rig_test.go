@@ -141,6 +141,7 @@ func (r *rig) sink(wh *clickhouse.Conn) *Sink {
 	s.env.HeartbeatInterval = 50 * time.Millisecond
 	s.env.SettleTime = 200 * time.Millisecond
 	s.env.DrainTimeout = hang
+	s.env.LedgerMetricsInterval = 0 // TestEndToEnd has them: they cost more than the sink
 	return s
 }
 

@@ -75,16 +75,20 @@ type Env struct {
 	// DrainTimeout is how long a running batch may take to finish once the sink ends or
 	// the partition is revoked.
 	DrainTimeout time.Duration
+	// LedgerMetricsInterval is how often the ledger metrics are refreshed; 0 is never.
+	// Their views read whole tables.
+	LedgerMetricsInterval time.Duration
 }
 
 // DefaultEnv is the production environment.
 func DefaultEnv(cfg Config) Env {
 	return Env{
-		AfterStep:          func(step, string, int32) error { return nil },
-		TopicCheckInterval: 5 * time.Second,
-		SettleTime:         2 * time.Second,
-		HeartbeatInterval:  min(cfg.SessionTimeout/3, time.Second),
-		DrainTimeout:       10 * time.Second,
+		AfterStep:             func(step, string, int32) error { return nil },
+		TopicCheckInterval:    5 * time.Second,
+		SettleTime:            2 * time.Second,
+		HeartbeatInterval:     min(cfg.SessionTimeout/3, time.Second),
+		DrainTimeout:          10 * time.Second,
+		LedgerMetricsInterval: 5 * time.Minute,
 	}
 }
 

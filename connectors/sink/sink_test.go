@@ -32,8 +32,16 @@ func TestEndToEnd(t *testing.T) {
 	if r.fill(2_000); long {
 		r.fill(8_000)
 	}
-	run := r.start(r.sink(r.wh))
+	s := r.sink(r.wh)
+	s.env.LedgerMetricsInterval = time.Second
+	run := r.start(s)
 	r.arrived()
+	for deadline := time.Now().Add(hang); !s.ledger.hasRead.Load() || !s.ledger.hasComparedEvents.Load() ||
+		!s.ledger.hasCounted.Load(); time.Sleep(pollFirst) {
+		if time.Now().After(deadline) {
+			t.Fatal("the sink does not read its ledger metrics")
+		}
+	}
 	run.stop(t)
 	r.check()
 	way := measured(t, run.metrics)

@@ -211,7 +211,7 @@ func TestAcknowledgedButLost(t *testing.T) {
 	r := newRig(t)
 	r.spread = 2
 	r.twoMonths = true
-	f := &forgetful{r: r, want: 2}
+	f := &forgetful{r: r, want: 1}
 	if long {
 		f.want = 20
 	}
