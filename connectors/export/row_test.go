@@ -1,13 +1,16 @@
 package export
 
 import (
+	"encoding/csv"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/nimriz/partners/schemas/ledger"
+	"github.com/shopspring/decimal"
 )
 
 // oddRows inserts rows with texts of all kinds, formulas and broken characters among
@@ -40,7 +43,7 @@ func (r *rig) oddRows(n int) {
 func TestLinesAreClickHouses(t *testing.T) {
 	r := newRig(t)
 	r.rows(400, true)
-	r.oddRows(3000)
+	r.oddRows(9000) // more blocks than there are
 	for _, c := range []struct {
 		version int
 		raw     bool
@@ -84,9 +87,11 @@ func TestLinesAreClickHouses(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got strings.Builder
-		if w, err := e.writeEvents(t.Context(), p, s, &got); err != nil || w.rows < 3300 {
+		w, err := e.writeEvents(t.Context(), p, s, &got)
+		if err != nil || w.rows < 9300 {
 			t.Fatal(w.rows, err)
 		}
+		checkSums(t, want, w.sums)
 		if got.String() != want {
 			at := 0
 			for at < len(want) && at < got.Len() && got.String()[at] == want[at] {
@@ -95,6 +100,34 @@ func TestLinesAreClickHouses(t *testing.T) {
 			t.Errorf("version %d, raw %t: from byte %d on %.80q, want %.80q", c.version, c.raw, at,
 				got.String()[at:], want[at:])
 		}
+	}
+}
+
+// checkSums adds up the net amounts of a CSV.
+func checkSums(t *testing.T, text string, sums map[string]map[string]string) {
+	t.Helper()
+	records, err := csv.NewReader(strings.NewReader(text)).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind, code := slices.Index(records[0], "type"), slices.Index(records[0], "currency")
+	net := slices.Index(records[0], "net_amount")
+	want := map[string]decimal.Decimal{}
+	for _, record := range records[1:] {
+		if amount, err := decimal.NewFromString(record[net]); err == nil {
+			want[record[code]+record[kind]] = want[record[code]+record[kind]].Add(amount)
+		}
+	}
+	for code, byKind := range sums {
+		for kind, sum := range byKind {
+			if got, err := decimal.NewFromString(sum); err != nil || !got.Equal(want[code+kind]) {
+				t.Errorf("%s %s: the sum is %s, of the lines %s", code, kind, sum, want[code+kind])
+			}
+			delete(want, code+kind)
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("no sum of %v", want)
 	}
 }
 
@@ -124,7 +157,8 @@ func TestDecodeRow(t *testing.T) {
 			t.Fatalf("%d bytes of %d: %v", end, len(row), err)
 		}
 	}
-	for _, other := range []string{row + "\x00", strings.Repeat("\xff", 12), "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"} {
+	tooLong := strings.Repeat("\xff", 9) + "\x01"
+	for _, other := range []string{row + "\x00", strings.Repeat("\xff", 12), tooLong} {
 		if err := decodeRow(columns, other, cells); !errors.Is(err, errRow) {
 			t.Errorf("%d bytes: %v", len(other), err)
 		}
