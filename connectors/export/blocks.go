@@ -72,6 +72,9 @@ func (e *exporter) writeRows(ctx context.Context, p plan, s summary, to encoder)
 	group.Go(func() error {
 		for b := range inOrder {
 			err := <-b.encoded
+			if ctx.Err() != nil { // the blocks that are read would still be written
+				return context.Cause(ctx)
+			}
 			if err == nil {
 				err = to.write(b)
 			}
