@@ -44,10 +44,10 @@
 //   - A final file that is written again with other bytes leaves its manifest behind, as
 //     NAME.manifest.json.HASH, so that -as-of can write what somebody has got.
 //   - Two runs into one directory exclude each other (ErrBusy).
-//   - Memory does not grow with the rows: ClickHouse writes the lines, this process
-//     copies, hashes and sums them, a few blocks at a time (TestConstantMemory).
-//     Measured alone (BenchmarkExport): 66 MB for 1 million rows, 77 MB for 10 million,
-//     and 1.8 times as fast as ClickHouse's own CSV of the same rows.
+//   - Memory does not grow with the rows: ClickHouse makes of each row one text in its
+//     format RowBinary and sorts these; this process decodes, writes, hashes and sums
+//     them, on all cores and a few blocks at a time (TestConstantMemory). What that
+//     costs is in deploy/PERFORMANCE.md (BenchmarkExport).
 //
 // # Statements
 //

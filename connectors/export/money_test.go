@@ -3,6 +3,7 @@ package export
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,8 +13,25 @@ import (
 	"github.com/nimriz/partners/schemas/ledger"
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/format"
-	"github.com/shopspring/decimal"
 )
+
+// newTestBlock is a block of which every cell is null or empty.
+func newTestBlock() *block {
+	b := &block{}
+	for _, c := range ledger.Columns() {
+		b.cells = append(b.cells, cell{null: c.Nullable})
+	}
+	return b
+}
+
+// writeCells writes the cells of a block as one row.
+func writeCells(t *testing.T, f *parquetFile, b *block) {
+	t.Helper()
+	b.values, b.ends = b.values[:0], b.ends[:0]
+	if err := errors.Join(f.encode(b), f.write(b)); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // writeMoney writes row groups of rows that have nothing but a net amount, in cents, or
 // nil for none. It returns the file and the amount's column.
@@ -21,18 +39,17 @@ func writeMoney(t *testing.T, groups [][]*int64) (content []byte, column int) {
 	t.Helper()
 	var out bytes.Buffer
 	f := newParquetFile(&out, SchemaVersion)
+	b := newTestBlock()
 	column = slices.IndexFunc(ledger.Columns(), func(c ledger.Column) bool { return c.Name == "net_amount" })
 	for _, cents := range groups {
-		for i, amount := range cents {
-			var text *string
+		for _, amount := range cents {
+			b.cells[column] = cell{null: true}
 			if amount != nil {
-				text = new(decimal.New(*amount, -2).String())
+				b.cells[column] = cell{number: *amount, digits: 2}
 			}
-			*f.targets[column].(**string) = text
-			if err := f.writeRow(int64(i + 1)); err != nil {
-				t.Fatal(err)
-			}
+			writeCells(t, f, b)
 		}
+		f.rows = 0
 		if len(cents)%rowGroupRows != 0 {
 			if err := f.out.Flush(); err != nil {
 				t.Fatal(err)

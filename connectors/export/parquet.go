@@ -3,16 +3,15 @@ package export
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io"
-	"math/big"
-	"strings"
+	"math/bits"
 
 	"github.com/nimriz/partners/schemas/ledger"
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/compress/zstd"
-	"github.com/shopspring/decimal"
 )
 
 const (
@@ -81,142 +80,117 @@ func (g orderedGroup) Fields() []parquet.Field {
 	return fields
 }
 
-// cellsQuery is the query for the values of a version's columns, in the rows and the
-// order of linesQuery, with what is summed of each.
-func cellsQuery(selected selection, version int) string {
-	var cells []string
-	for _, c := range ledger.ColumnsOf(version) {
-		value := columnSQL(c)
-		switch c.Kind {
-		case ledger.Text:
-			value = "toString(" + value + ")"
-		case ledger.List:
-			value = "CAST(" + value + ", 'Array(String)')"
-		case ledger.Time:
-			value = "toUnixTimestamp64Milli(" + value + ")"
-		case ledger.Integer:
-			value = "toInt64(" + value + ")"
-		}
-		cells = append(cells, value+" AS cell_"+c.Name)
+// decimalValue is an amount in smallest units, of which so many digits are after the
+// point, as two's complement, big endian.
+func decimalValue(minor int64, digits uint8) (parquet.Value, error) {
+	size := uint64(minor)
+	if minor < 0 {
+		size = -size
 	}
-	return rowsQuery(selected, strings.Join(cells, ",\n\t"))
-}
-
-// cell is where a value of a column is scanned to, and how it becomes values of Parquet.
-type cell struct {
-	target any
-	// values appends the value; column is the index of its leaf.
-	values func(row parquet.Row, column int) (parquet.Row, error)
-}
-
-func newCell(c ledger.Column) cell {
-	switch {
-	case c.Kind == ledger.List:
-		v := new([]string)
-		return cell{v, func(row parquet.Row, column int) (parquet.Row, error) {
-			for i, text := range *v {
-				row = append(row, parquet.ValueOf(ledger.CleanText(text)).Level(min(i, 1), 1, column))
-			}
-			if len(*v) == 0 {
-				row = append(row, parquet.NullValue().Level(0, 0, column))
-			}
-			return row, nil
-		}}
-	case c.Kind == ledger.Bool:
-		return newScalarCell(c, func(v bool) (parquet.Value, error) { return parquet.BooleanValue(v), nil })
-	case c.Kind == ledger.Integer, c.Kind == ledger.Time:
-		return newScalarCell(c, func(v int64) (parquet.Value, error) { return parquet.Int64Value(v), nil })
-	case c.Kind == ledger.Decimal:
-		return newScalarCell(c, decimalValue)
+	var high uint64
+	for ; digits < moneyScale; digits++ {
+		carry, low := bits.Mul64(size, 10)
+		high, size = 10*high+carry, low
 	}
-	return newScalarCell(c, func(v string) (parquet.Value, error) {
-		return parquet.ByteArrayValue([]byte(ledger.CleanText(v))), nil
-	})
-}
-
-// newScalarCell is the cell of a column with at most one value.
-func newScalarCell[T any](c ledger.Column, convert func(T) (parquet.Value, error)) cell {
-	if !c.Nullable {
-		v := new(T)
-		return cell{v, func(row parquet.Row, column int) (parquet.Row, error) {
-			value, err := convert(*v)
-			return append(row, value.Level(0, 0, column)), err
-		}}
+	for ; digits > moneyScale && size%10 == 0 && size > 0; digits-- {
+		size /= 10
 	}
-	v := new(*T)
-	return cell{v, func(row parquet.Row, column int) (parquet.Row, error) {
-		if *v == nil {
-			return append(row, parquet.NullValue().Level(0, 0, column)), nil
-		}
-		value, err := convert(**v)
-		return append(row, value.Level(0, 1, column)), err
-	}}
-}
-
-// decimalValue is an amount such as -10.50 as two's complement, big endian.
-func decimalValue(text string) (parquet.Value, error) {
-	amount, err := decimal.NewFromString(text)
-	if err != nil {
-		return parquet.Value{}, fmt.Errorf("amount %q: %w", text, err)
+	if digits > moneyScale && size > 0 {
+		return parquet.Value{}, fmt.Errorf("amount %s has more than %d digits after the point",
+			ledger.AppendDecimal(nil, minor, digits), moneyScale)
 	}
-	scaled := amount.Shift(moneyScale)
-	if !scaled.IsInteger() {
-		return parquet.Value{}, fmt.Errorf("amount %q has more than %d digits after the point", text, moneyScale)
+	if minor < 0 {
+		var borrow uint64
+		size, borrow = bits.Sub64(0, size, 0)
+		high, _ = bits.Sub64(0, high, borrow)
 	}
-	unsigned := scaled.BigInt()
-	if unsigned.Sign() < 0 {
-		unsigned.Add(unsigned, new(big.Int).Lsh(big.NewInt(1), 8*moneyBytes))
-	}
-	return parquet.FixedLenByteArrayValue(unsigned.FillBytes(make([]byte, moneyBytes))), nil
+	value := binary.BigEndian.AppendUint64(make([]byte, 0, moneyBytes), high)
+	return parquet.FixedLenByteArrayValue(binary.BigEndian.AppendUint64(value, size)), nil
 }
 
 // parquetFile is a Parquet file that is being written.
 type parquetFile struct {
 	out     *parquet.GenericWriter[any]
-	cells   []cell
-	targets []any // of the cells, for a scan
-	row     parquet.Row
+	columns []ledger.Column
+	rows    int64 // written
 }
 
 func newParquetFile(to io.Writer, version int) *parquetFile {
-	f := &parquetFile{out: parquet.NewGenericWriter[any](to,
+	return &parquetFile{columns: ledger.ColumnsOf(version), out: parquet.NewGenericWriter[any](to,
 		parquetSchema(version),
 		parquet.CreatedBy("nimriz-partners", "1", ""), // not a version: a repeated file has the same bytes
 		parquet.Compression(&zstd.Codec{Concurrency: 1}),
 		parquet.DictionaryMaxBytes(dictionaryBytes))}
-	for _, c := range ledger.ColumnsOf(version) {
-		f.cells = append(f.cells, newCell(c))
-		f.targets = append(f.targets, f.cells[len(f.cells)-1].target)
-	}
-	return f
 }
 
-// writeRow writes what was scanned into the targets as the n-th row.
-func (f *parquetFile) writeRow(n int64) (err error) {
-	f.row = f.row[:0]
-	for column, c := range f.cells {
-		if f.row, err = c.values(f.row, column); err != nil {
-			return err
+// encode implements encoder.
+func (f *parquetFile) encode(b *block) error {
+	for i := range f.columns {
+		if err := b.appendValues(&f.columns[i], i, &b.cells[i]); err != nil {
+			return fmt.Errorf("writing the Parquet file: %w", err)
 		}
 	}
-	if _, err := f.out.WriteRows([]parquet.Row{f.row}); err != nil || n%rowGroupRows != 0 {
-		return err
+	b.ends = append(b.ends, len(b.values))
+	return nil
+}
+
+// appendValues appends a cell of the column with an index: of a list its texts, or a null
+// if there are none.
+func (b *block) appendValues(of *ledger.Column, index int, c *cell) error {
+	if of.Kind == ledger.List {
+		for i, text := range c.list {
+			b.values = append(b.values, parquet.ValueOf(ledger.CleanText(text)).Level(min(i, 1), 1, index))
+		}
+		if len(c.list) == 0 {
+			b.values = append(b.values, parquet.NullValue().Level(0, 0, index))
+		}
+		return nil
 	}
-	return f.out.Flush()
+	var value parquet.Value
+	var err error
+	level := 0
+	if of.Nullable {
+		level = 1
+	}
+	switch {
+	case c.null:
+		value, level = parquet.NullValue(), 0
+	case of.Kind == ledger.Bool:
+		value = parquet.BooleanValue(c.number != 0)
+	case of.Kind == ledger.Integer, of.Kind == ledger.Time:
+		value = parquet.Int64Value(c.number)
+	case of.Kind == ledger.Decimal:
+		value, err = decimalValue(c.number, c.digits)
+	default:
+		value = parquet.ValueOf(ledger.CleanText(c.text))
+	}
+	b.values = append(b.values, value.Level(0, level, index))
+	return err
+}
+
+// write implements encoder. Rows are written one by one: of how many are written at once
+// the pages depend.
+func (f *parquetFile) write(b *block) error {
+	start := 0
+	for _, end := range b.ends {
+		_, err := f.out.WriteRows([]parquet.Row{parquet.Row(b.values[start:end])})
+		f.rows++
+		if err == nil && f.rows%rowGroupRows == 0 {
+			err = f.out.Flush()
+		}
+		if err != nil {
+			return fmt.Errorf("writing the Parquet file: %w", err)
+		}
+		start = end
+	}
+	return nil
 }
 
 // writeParquet writes the events of a plan as a Parquet file.
 func (e *exporter) writeParquet(ctx context.Context, p plan, s summary, to io.Writer) (w written, err error) {
 	hash := sha256.New()
 	file := newParquetFile(io.MultiWriter(to, hash), p.version)
-	selected := newSelection(p)
-	w, err = e.eachRow(ctx, s, cellsQuery(selected, p.version), selected.args, file.targets, func(n int64) error {
-		if err := file.writeRow(n); err != nil {
-			return fmt.Errorf("writing the Parquet file: %w", err)
-		}
-		return nil
-	})
-	if err != nil {
+	if w, err = e.writeRows(ctx, p, s, file); err != nil {
 		return w, err
 	}
 	if err := file.out.Close(); err != nil {
@@ -224,47 +198,4 @@ func (e *exporter) writeParquet(ctx context.Context, p plan, s summary, to io.Wr
 	}
 	w.sha256 = hex.EncodeToString(hash.Sum(nil))
 	return w, checkSameBytes(p.repeats, w)
-}
-
-// eachRow reads the rows of an export and sums them up. Each value of a row is scanned
-// into its target before each is called with the row's number.
-func (e *exporter) eachRow(ctx context.Context, s summary, query string, args, targets []any,
-	each func(n int64) error) (w written, err error) {
-	rows, err := e.conn.Rows(ctx, query, args...)
-	if err != nil {
-		return w, fmt.Errorf("reading rows: %w", err)
-	}
-	defer rows.Close()
-	var key sumKey
-	var net, change *int64
-	targets = append(targets, &key.kind, &key.currency, &key.exponent, &net, &change)
-	nets, standing := sums{}, sums{}
-	for rows.Next() {
-		if err := rows.Scan(targets...); err != nil {
-			return w, fmt.Errorf("reading rows: %w", err)
-		}
-		w.rows++
-		if err := each(w.rows); err != nil {
-			return w, err
-		}
-		nets.add(key, net)
-		standing.add(key, change)
-		if w.rows%progressRows == 0 {
-			e.reportProgress(w.rows, s.rows)
-			if ctx.Err() != nil { // the rows that are buffered would still come
-				return w, context.Cause(ctx)
-			}
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return w, fmt.Errorf("reading rows: %w", err)
-	}
-	if w.rows != s.rows {
-		return w, fmt.Errorf("%d rows came, %d were counted below the same offsets: rows were removed meanwhile",
-			w.rows, s.rows)
-	}
-	e.reportProgress(w.rows, s.rows)
-	w.sums = nets.format()
-	w.standing = standing.format()
-	return w, nil
 }

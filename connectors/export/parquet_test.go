@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -234,15 +235,21 @@ func TestMoneyScale(t *testing.T) {
 			t.Errorf("%s: %v", code, c)
 		}
 	}
-	for text, want := range map[string]string{"0.00": "0", "-0.01": "-100",
-		"922337203685477580.7": "9223372036854775807000",
-		"-9223372036854775808": "-92233720368547758080000"} {
-		v, err := decimalValue(text)
-		if got := unscaled(v).String(); err != nil || got != want {
-			t.Errorf("%s is %s %v, want %s", text, got, err, want)
+	for _, c := range []struct {
+		minor  int64
+		digits uint8
+		want   string
+	}{
+		{0, 2, "0"}, {-1, 2, "-100"}, {-1, 4, "-1"}, {1050, 5, "105"}, {0, 9, "0"},
+		{math.MaxInt64, 1, "9223372036854775807000"},
+		{math.MinInt64, 0, "-92233720368547758080000"},
+	} {
+		v, err := decimalValue(c.minor, c.digits)
+		if got := unscaled(v).String(); err != nil || got != c.want {
+			t.Errorf("%d, %d digits, is %s %v, want %s", c.minor, c.digits, got, err, c.want)
 		}
 	}
-	if _, err := decimalValue("0.00001"); err == nil {
+	if _, err := decimalValue(1, 5); err == nil {
 		t.Error("a fifth digit gets lost")
 	}
 }
@@ -306,7 +313,7 @@ print(json.dumps(out))
 // which names each column of each row group.
 func TestParquetHeap(t *testing.T) {
 	const room = 64 << 20 // three row groups that are kept take 240 MB; buffers grow a little more
-	f := newParquetFile(io.Discard, SchemaVersion)
+	f, b := newParquetFile(io.Discard, SchemaVersion), newTestBlock()
 	heap := func() int64 {
 		var m runtime.MemStats
 		runtime.GC()
@@ -315,17 +322,10 @@ func TestParquetHeap(t *testing.T) {
 	}
 	groups := func(from, to int64) {
 		for n := from*rowGroupRows + 1; n <= to*rowGroupRows; n++ {
-			for _, target := range f.targets {
-				switch v := target.(type) {
-				case *string:
-					*v = strconv.FormatInt(n, 10)
-				case *int64:
-					*v = n
-				}
+			for i := range b.cells {
+				b.cells[i].text, b.cells[i].number = strconv.FormatInt(n, 10), n
 			}
-			if err := f.writeRow(n); err != nil {
-				t.Fatal(err)
-			}
+			writeCells(t, f, b)
 		}
 	}
 	groups(0, 3)

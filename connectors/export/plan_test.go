@@ -120,11 +120,10 @@ func TestManifestsOfOtherCommands(t *testing.T) {
 // Sums of one currency and type whose amounts have different digits have the most.
 func TestSumsOfDifferentDigits(t *testing.T) {
 	s := sums{}
-	s.add(sumKey{"EUR", "sale", 2}, new(int64(1050)))
-	s.add(sumKey{"EUR", "sale", 2}, new(int64(-1)))
-	s.add(sumKey{"EUR", "sale", 3}, new(int64(1)))
-	s.add(sumKey{"JPY", "refund", 0}, new(int64(-500)))
-	s.add(sumKey{"USD", "lead", 2}, nil)
+	s.add(sumKey{"EUR", "sale", 2}, 1050)
+	s.add(sumKey{"EUR", "sale", 2}, -1)
+	s.add(sumKey{"EUR", "sale", 3}, 1)
+	s.add(sumKey{"JPY", "refund", 0}, -500)
 	got := s.format()
 	if got["EUR"]["sale"] != "10.491" || got["JPY"]["refund"] != "-500" || len(got) != 2 {
 		t.Errorf("got %v", got)

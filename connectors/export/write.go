@@ -1,7 +1,6 @@
 package export
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/google/renameio/v2"
 	"github.com/nimriz/partners/schemas/ledger"
@@ -32,29 +33,17 @@ type written struct {
 	totals   map[string]map[string]string // of a statement's accounts, by currency, then column
 }
 
-// linesQuery is the query for the lines of a CSV, in order, with what is summed of
-// each.
+// rowsQuery is the query for the rows of an export, in order, each as rowSQL has it.
 //
-// Lines are made before they are sorted, by all threads; after it, one thread would
-// make them all. They come in blocks of 8192 rows, some 5 MB, because the client holds
-// a few blocks. With the usual 65,536 rows an exporter's memory depended on the garbage
-// collector, and reached 416 MB.
-func linesQuery(selected selection, version int, raw bool) string {
-	return rowsQuery(selected, ledger.CSVLine(version, raw, columnSQL)+" AS line")
-}
-
-// rowsQuery is the query for the rows of an export, in order: first is what is written of
-// each, in front of what is summed.
-func rowsQuery(selected selection, first string) string {
+// Rows are made before they are sorted, by all threads; after it, one thread would make
+// them all, of columns that were sorted one by one. They come in blocks of 8192 rows,
+// some 5 MB, because the client holds a few blocks. With the usual 65,536 rows an
+// exporter's memory depended on the garbage collector, and reached 416 MB.
+func rowsQuery(selected selection, version int) string {
 	return `
-WITH ` + selected.with + `,` + ledger.Functions + `
+WITH ` + selected.with + `
 SELECT
-	` + first + `,
-	toString(o.type) AS type,
-	toString(o.currency) AS currency,
-	o.exponent AS exponent,
-	o.effect * o.amount_minor AS net,
-	o.standing_change_minor AS standing
+	` + rowSQL(version) + ` AS row
 FROM (SELECT *, reward_exponent FROM outcomes WHERE ` + selected.where + `) AS o
 LEFT JOIN partners AS n ON n.id = o.partner_id
 ORDER BY o.occurred_at, o.event_id, o.event_partition, o.event_offset
@@ -78,28 +67,82 @@ func (e *exporter) writeFile(ctx context.Context, p plan, s summary, to io.Write
 
 // writeEvents writes the CSV of events.
 func (e *exporter) writeEvents(ctx context.Context, p plan, s summary, to io.Writer) (w written, err error) {
-	selected := newSelection(p)
 	hash := sha256.New()
-	out := bufio.NewWriterSize(io.MultiWriter(to, hash), 1<<20)
-	out.WriteString(p.header() + "\n") // an error comes back with the next line, or Flush
-	var line string
-	query := linesQuery(selected, p.version, p.raw)
-	w, err = e.eachRow(ctx, s, query, selected.args, []any{&line}, func(int64) error {
-		out.WriteString(line)
-		if err := out.WriteByte('\n'); err != nil {
-			return fmt.Errorf("writing the CSV: %w", err)
-		}
-		return nil
-	})
-	if err != nil {
+	file := newCSVFile(io.MultiWriter(to, hash), p.version, p.raw)
+	if err := file.writeText(p.header() + "\n"); err != nil {
 		return w, err
 	}
-	if err := out.Flush(); err != nil {
-		return w, fmt.Errorf("writing the CSV: %w", err)
+	if w, err = e.writeRows(ctx, p, s, file); err != nil {
+		return w, err
 	}
 	w.sha256 = hex.EncodeToString(hash.Sum(nil))
 	return w, checkSameBytes(p.repeats, w)
 }
+
+// csvFile is a CSV of events that is being written.
+type csvFile struct {
+	to      io.Writer
+	columns []csvColumn
+}
+
+// csvColumn is how the cells of a column are written.
+type csvColumn struct {
+	kind   ledger.Kind
+	escape int // the version by which formulas are escaped; 0: they are not
+}
+
+func newCSVFile(to io.Writer, version int, raw bool) *csvFile {
+	f := &csvFile{to: to}
+	for _, c := range ledger.ColumnsOf(version) {
+		column := csvColumn{kind: c.Kind}
+		if c.IsGuarded() && !raw {
+			column.escape = version
+		}
+		f.columns = append(f.columns, column)
+	}
+	return f
+}
+
+// encode implements encoder.
+func (f *csvFile) encode(b *block) error {
+	for i := range f.columns {
+		if i > 0 {
+			b.lines = append(b.lines, ',')
+		}
+		b.lines = f.columns[i].appendCell(b.lines, &b.cells[i])
+	}
+	b.lines = append(b.lines, '\n')
+	return nil
+}
+
+func (of csvColumn) appendCell(line []byte, c *cell) []byte {
+	if c.null {
+		return line
+	}
+	switch of.kind {
+	case ledger.Time:
+		return ledger.AppendTime(line, c.number)
+	case ledger.Integer:
+		return strconv.AppendInt(line, c.number, 10)
+	case ledger.Decimal:
+		return ledger.AppendDecimal(line, c.number, c.digits)
+	case ledger.Bool:
+		return strconv.AppendBool(line, c.number != 0)
+	case ledger.List:
+		return ledger.AppendList(line, c.list, of.escape)
+	}
+	return ledger.AppendText(line, c.text, of.escape)
+}
+
+// write implements encoder.
+func (f *csvFile) write(b *block) error {
+	if _, err := f.to.Write(b.lines); err != nil {
+		return fmt.Errorf("writing the CSV: %w", err)
+	}
+	return nil
+}
+
+func (f *csvFile) writeText(text string) error { return f.write(&block{lines: []byte(text)}) }
 
 func (e *exporter) reportProgress(rows, of int64) {
 	if e.cfg.Progress != nil {
@@ -127,15 +170,26 @@ type sumKey struct {
 // sums are in minor units.
 type sums map[sumKey]*big.Int
 
-// add adds an amount; nil is none.
-func (s sums) add(key sumKey, minor *int64) {
-	if minor == nil {
-		return
+// add adds an amount.
+func (s sums) add(key sumKey, minor int64) {
+	sum := s[key]
+	if sum == nil {
+		// Not the texts of a row, which would stay in memory.
+		key.currency, key.kind = strings.Clone(key.currency), strings.Clone(key.kind)
+		sum = new(big.Int)
+		s[key] = sum
 	}
-	if s[key] == nil {
-		s[key] = new(big.Int)
+	sum.Add(sum, big.NewInt(minor))
+}
+
+// addAll adds other sums.
+func (s sums) addAll(others sums) {
+	for key, other := range others {
+		if s[key] == nil {
+			s[key] = new(big.Int)
+		}
+		s[key].Add(s[key], other)
 	}
-	s[key].Add(s[key], big.NewInt(*minor))
 }
 
 // format writes the sums by currency, then type, with the most digits that an amount of

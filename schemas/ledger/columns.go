@@ -35,7 +35,7 @@ const (
 	// Click is the field of event.Click with the column's name, as it was when the link
 	// was clicked.
 	Click
-	// Derived values follow from the outcome alone, by Column.Expression.
+	// Derived values follow from the outcome alone, by Column.Expression or Column.Minor.
 	Derived
 	// Joined values need other rows: the catalog, or the other events of the workspace.
 	// Each reader has its own expression, bounded by how far it reads.
@@ -52,6 +52,8 @@ type Column struct {
 	Values     []string // all that a text can be; nil: any
 	Min, Max   *int     // bounds of an integer; nil: none
 	Expression string   // of a Derived column: SQL over o, a row of the table outcomes
+	Minor      string   // of a Derived Decimal, instead: SQL of its smallest units
+	Digits     string   // … and of how many digits they have after the point
 	Doc        string   // its meaning, for readers of the API; empty where the name says it
 	Example    string   // a cell, for the API's description
 }
@@ -61,6 +63,9 @@ type Column struct {
 func (c Column) SQL() string {
 	switch c.Source {
 	case Derived:
+		if c.Minor != "" {
+			return "format_decimal(" + c.Minor + ", " + c.Digits + ")"
+		}
 		return c.Expression
 	case Joined:
 		return ""
@@ -119,13 +124,13 @@ func Columns() []Column {
 		{Name: "effect", Kind: Integer, Min: &minusOne, Max: &one, Example: "1",
 			Doc: "1 adds, −1 takes back, 0 changes nothing."},
 		{Name: "amount", Kind: Decimal, Source: Derived, Nullable: true, Example: "129.90",
-			Expression: "format_decimal(o.amount_minor, o.exponent)",
-			Doc:        "Exact decimal number; null without an amount."},
+			Minor: "o.amount_minor", Digits: "o.exponent",
+			Doc: "Exact decimal number; null without an amount."},
 		{Name: "net_amount", Kind: Decimal, Source: Derived, Nullable: true, Example: "129.90",
-			Expression: "format_decimal(o.effect * o.amount_minor, o.exponent)",
-			Doc:        "effect × amount, also where less than that stood."},
+			Minor: "o.effect * o.amount_minor", Digits: "o.exponent",
+			Doc: "effect × amount, also where less than that stood."},
 		{Name: "standing_change", Kind: Decimal, Source: Derived, Since: 2, Nullable: true, Example: "129.90",
-			Expression: "format_decimal(o.standing_change_minor, o.exponent)",
+			Minor: "o.standing_change_minor", Digits: "o.exponent",
 			Doc: "What it changes of what stands of the sale or lead it belongs to. Summed over whole " +
 				"chains it is the net revenue."},
 		{Name: "currency", Example: "EUR", Doc: "ISO 4217, or empty."},
@@ -143,8 +148,8 @@ func Columns() []Column {
 			Doc: "review: a person should look at it."},
 		{Name: "flags", Kind: List, Source: Joined, Doc: "What is remarkable about it."},
 		{Name: "estimated_reward", Kind: Decimal, Source: Derived, Nullable: true, Example: "12.99",
-			Expression: "format_decimal(o.estimated_reward_minor, o.reward_exponent)",
-			Doc:        "An estimate, neither approved nor paid."},
+			Minor: "o.estimated_reward_minor", Digits: "o.reward_exponent",
+			Doc: "An estimate, neither approved nor paid."},
 		{Name: "reward_currency", Example: "EUR"},
 		{Name: "reward_terms", Source: Click, Example: "10%"},
 		{Name: "utm_source", Source: Click, Example: "partner"},

@@ -1,6 +1,10 @@
 package ledger
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+	"time"
+)
 
 // ByteOrderMark, at the start of a CSV, tells Excel that it is UTF-8.
 const ByteOrderMark = "\ufeff"
@@ -60,6 +64,9 @@ const Functions = `
 		if(digits = 0, '', concat('.', leftPad(toString(abs(minor) % intExp10(digits)), digits, '0')))
 	) AS format_decimal`
 
+// quoted are the characters for which quote_cell quotes a cell.
+const quoted = "\",\n\r"
+
 // skipped are skippedStarts and the ', for a class of a regular expression.
 const skipped = skippedStarts + `\'`
 
@@ -104,4 +111,95 @@ func cellSQL(c Column, escape, value string) string {
 		return "quote_cell(toString(" + value + "))"
 	}
 	return "quote_cell(" + escape + "(toString(" + value + ")))"
+}
+
+// What follows appends cells to a line of a CSV, in Go, byte for byte as CSVLine has
+// them. Null is no byte at all.
+
+// AppendText appends a text. escape is the version by which its formulas are escaped; 0:
+// they are not.
+func AppendText(line []byte, text string, escape int) []byte {
+	if text == "" {
+		return line
+	}
+	var seen class
+	for i := range len(text) {
+		seen |= classes[text[i]]
+	}
+	if escape == 1 || escape > 1 && (seen&mayPart|classes[text[0]]&mayBegin) != 0 {
+		text = EscapeFormula(escape, text)
+	}
+	if seen&mayBreak != 0 {
+		text = CleanText(text)
+	}
+	if seen&isQuoted == 0 {
+		return append(line, text...)
+	}
+	line = append(line, '"')
+	for quote := strings.IndexByte(text, '"'); quote >= 0; quote = strings.IndexByte(text, '"') {
+		line = append(append(line, text[:quote]...), `""`...)
+		text = text[quote+1:]
+	}
+	return append(append(line, text...), '"')
+}
+
+// AppendList appends a list of texts.
+func AppendList(line []byte, list []string, escape int) []byte {
+	return AppendText(line, strings.Join(list, "|"), escape)
+}
+
+// AppendDecimal appends an amount in smallest units, of which so many digits are after
+// the point.
+func AppendDecimal(line []byte, minor int64, digits uint8) []byte {
+	size := uint64(minor)
+	if minor < 0 {
+		line = append(line, '-')
+		size = -size
+	}
+	var buffer [20]byte
+	number := strconv.AppendUint(buffer[:0], size, 10)
+	whole := len(number) - int(digits)
+	if digits == 0 {
+		return append(line, number...)
+	}
+	if whole <= 0 {
+		line = append(line, '0', '.')
+		for ; whole < 0; whole++ {
+			line = append(line, '0')
+		}
+		return append(line, number...)
+	}
+	line = append(append(line, number[:whole]...), '.')
+	return append(line, number[whole:]...)
+}
+
+// AppendTime appends a time, of milliseconds since 1970.
+func AppendTime(line []byte, milliseconds int64) []byte {
+	at := time.UnixMilli(milliseconds).UTC()
+	year, month, day := at.Date()
+	if year < 1000 || year > 9999 {
+		return append(line, FormatTime(at)...)
+	}
+	hour, minute, second := at.Clock()
+	line = appendDigits(line, year/100, year%100)
+	line = append(line, '-')
+	line = appendDigits(line, int(month))
+	line = append(line, '-')
+	line = appendDigits(line, day)
+	line = append(line, 'T')
+	line = appendDigits(line, hour)
+	line = append(line, ':')
+	line = appendDigits(line, minute)
+	line = append(line, ':')
+	line = appendDigits(line, second)
+	millisecond := at.Nanosecond() / 1e6
+	return append(line, '.', byte('0'+millisecond/100), byte('0'+millisecond/10%10), byte('0'+millisecond%10), 'Z')
+}
+
+// appendDigits appends numbers below 100, with two digits each.
+func appendDigits(line []byte, numbers ...int) []byte {
+	for _, n := range numbers {
+		line = append(line, byte('0'+n/10), byte('0'+n%10))
+	}
+	return line
 }

@@ -75,20 +75,69 @@ func UnescapeFormula(cell string) string {
 func formulasIn(text string) (starts []int) {
 	behind := utf8.RuneError // the separator or line break before; none at the start
 	for at := 0; at < len(text); {
-		rest := strings.TrimLeftFunc(text[at:], isSkipped)
-		if first, size := utf8.DecodeRuneInString(rest); size > 0 && startsFormula(first, behind) {
-			starts = append(starts, at)
+		if classes[text[at]]&mayBegin != 0 {
+			rest := strings.TrimLeftFunc(text[at:], isSkipped)
+			if first, size := utf8.DecodeRuneInString(rest); size > 0 && startsFormula(first, behind) {
+				starts = append(starts, at)
+			}
 		}
-		next := strings.IndexAny(text[at:], separators+lineBreaks)
-		if next < 0 {
+		if at = nextPart(text, at); at == len(text) {
 			break
 		}
 		var size int
-		behind, size = utf8.DecodeRuneInString(text[at+next:])
-		at += next + size
+		behind, size = utf8.DecodeRuneInString(text[at:])
+		at += size
 	}
 	return starts
 }
+
+// nextPart returns the offset of the first separator or line break at or behind from;
+// the text's length if there is none.
+func nextPart(text string, from int) int {
+	for at := from; at < len(text); at++ {
+		if classes[text[at]]&mayPart == 0 {
+			continue
+		}
+		r, _ := utf8.DecodeRuneInString(text[at:])
+		if r < utf8.RuneSelf || strings.ContainsRune(lineBreaks, r) {
+			return at
+		}
+	}
+	return len(text)
+}
+
+// A class says what a byte of a text can mean for its cell. Most texts have no byte of
+// any class, and are cells as they are.
+type class uint8
+
+const (
+	mayBegin class = 1 << iota // a formula, or what is skipped in front of one, at a start
+	mayPart                    // it is a separator or a line break, or the first byte of one
+	isQuoted                   // a cell with it is quoted
+	mayBreak                   // it may be no UTF-8, or is NUL
+)
+
+// classes has the class of each byte.
+var classes = func() (of [256]class) {
+	for b := range of {
+		r := rune(b)
+		if b >= utf8.RuneSelf {
+			of[b] = mayBegin | mayBreak
+			continue
+		}
+		if isSkipped(r) || strings.ContainsRune(formulaStarts+"\t\r\n", r) {
+			of[b] |= mayBegin
+		}
+		if strings.ContainsRune(quoted, r) {
+			of[b] |= isQuoted
+		}
+	}
+	of[0] |= mayBreak
+	for _, r := range separators + lineBreaks {
+		of[string(r)[0]] |= mayPart
+	}
+	return of
+}()
 
 // isSkipped reports whether a character is one of skippedStarts or the '.
 func isSkipped(r rune) bool { return r == '\'' || unicode.Is(skippedTable, r) }

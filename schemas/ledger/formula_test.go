@@ -129,3 +129,26 @@ func FuzzEscapeFormula(f *testing.F) {
 		}
 	})
 }
+
+// A text appended to a line is escaped, quoted and cleaned: a look at its bytes leaves out
+// only what changes nothing.
+func TestAppendText(t *testing.T) {
+	pieces := []string{"", "a", "=", "＝", ";", ",", "\t", "\r", "\n", "\"", "'", " ", "\u2028", "\xe2", "\ufeff",
+		"\xff", "\x00", "é", "\u0085", "\xc2", "1"}
+	for i := range len(pieces) * len(pieces) * len(pieces) {
+		text := pieces[i%len(pieces)] + pieces[i/len(pieces)%len(pieces)] + pieces[i/len(pieces)/len(pieces)]
+		for escape := range Version + 1 {
+			want := text
+			if escape > 0 {
+				want = EscapeFormula(escape, text)
+			}
+			if strings.ContainsAny(want, "\",\r\n") {
+				want = `"` + strings.ReplaceAll(want, `"`, `""`) + `"`
+			}
+			want = "x," + CleanText(want)
+			if got := string(AppendText([]byte("x,"), text, escape)); got != want {
+				t.Fatalf("%q, version %d: %q, want %q", text, escape, got, want)
+			}
+		}
+	}
+}

@@ -202,3 +202,26 @@ func TestConservation(t *testing.T) {
 		t.Errorf("columns %s, fields %v", got, tags)
 	}
 }
+
+// Go writes amounts and times as FormatDecimal and FormatTime do, and each amount says of
+// which numbers it is made.
+func TestAppend(t *testing.T) {
+	for _, minor := range []int64{0, 1, -1, 9, 10, -100, 1050, math.MaxInt64, math.MinInt64} {
+		for _, digits := range []uint8{0, 1, 2, 3, 4, 18, 19, 20, 25} {
+			got := string(AppendDecimal([]byte("x,"), minor, digits))
+			if want := "x," + FormatDecimal(MinorUnits(minor, digits)); got != want {
+				t.Errorf("%d, %d digits: %s, want %s", minor, digits, got, want)
+			}
+		}
+	}
+	for _, ms := range []int64{0, -1, 1773480600007, 1773480600990, 253402300799999, 253402300800000, -62135596800001} {
+		if got, want := string(AppendTime(nil, ms)), FormatTime(time.UnixMilli(ms)); got != want {
+			t.Errorf("%d: %s, want %s", ms, got, want)
+		}
+	}
+	for _, c := range Columns() {
+		if (c.Kind == Decimal) != (c.Minor != "" && c.Digits != "") {
+			t.Errorf("%s: kind %s, of %q with %q digits", c.Name, c.Kind, c.Minor, c.Digits)
+		}
+	}
+}
