@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,6 +29,7 @@ type shadow struct {
 	client *kgo.Client // transactional
 	log    kafkatest.LogBuffer
 	engine *Engine
+	wiping func() // called while files are wiped; nil: nothing is
 	stop   func()
 }
 
@@ -56,7 +58,12 @@ func (s *shadow) start() {
 				Keep: func(r *kgo.Record) error { next = max(next, r.Offset+1); return nil },
 			}}, nil
 		},
-		WipeSideLog: func(vfs.FS, string) error { return nil },
+		WipeSideLog: func(vfs.FS, string) error {
+			if s.wiping != nil {
+				s.wiping()
+			}
+			return nil
+		},
 	}
 	cfg, env := DefaultConfig(), DefaultEnv()
 	cfg.StateDir, cfg.Instance, cfg.Standby = "state", "slot-0", true
@@ -302,6 +309,31 @@ func TestStandbyLetsGo(t *testing.T) {
 	s.engine.standby.followOthers(nil)
 	s.eventually("it is followed again", func(f *follower) bool { return f.has("b") })
 	s.eventually("it was kept", func(f *follower) bool { return f.has("kept") })
+}
+
+// A partition that the standby gives up is there until its files are closed and wiped: a
+// restore that begins meanwhile waits, and does not open files that are about to go.
+func TestStandbyWipesBeforeItLetsGo(t *testing.T) {
+	t.Parallel()
+	s := newShadow(t)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	var asked []error
+	s.wiping = func() {
+		_, err := s.engine.takePartition(gone, 0)
+		asked = append(asked, err)
+	}
+	s.commit("a")
+	s.start()
+	s.warm()
+	s.ask(func(f *follower) bool {
+		f.p.corrupt = true
+		return s.engine.standby.drop(f) == nil
+	})
+	if len(asked) != 1 || !errors.Is(asked[0], context.Canceled) {
+		t.Errorf("a restore that began while the files were wiped: %v, want one that waits", asked)
+	}
+	s.eventually("it is followed again", func(f *follower) bool { return f.has("a") })
 }
 
 // Who asks for a partition while the standby writes to it waits, and not for ever: a
