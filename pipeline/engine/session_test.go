@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"sync/atomic"
@@ -10,6 +11,8 @@ import (
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/schemas/topic"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -86,5 +89,85 @@ func TestGrowthIsToldWhileComparing(t *testing.T) {
 		}
 	case <-time.After(shadowHang / 3):
 		t.Fatal("the session does not end")
+	}
+}
+
+// fetched is an answer with the offsets of partition 0, of which the following input's has
+// an error.
+func fetched(leading, following int64, code int16) *kmsg.OffsetFetchResponse {
+	g := kmsg.NewOffsetFetchResponseGroup()
+	for name, offset := range map[string]int64{topic.Clicks: leading, topic.Conversions: following} {
+		p := kmsg.NewOffsetFetchResponseGroupTopicPartition()
+		p.Offset = offset
+		if name == topic.Conversions {
+			p.ErrorCode = code
+		}
+		t := kmsg.NewOffsetFetchResponseGroupTopic()
+		t.Topic, t.Partitions = name, append(t.Partitions, p)
+		g.Topics = append(g.Topics, t)
+	}
+	out := kmsg.NewPtrOffsetFetchResponse()
+	out.Groups = append(out.Groups, g)
+	return out
+}
+
+// A partition whose offset cannot be told yet, as a transaction is completing, has not lost
+// it: its restore waits for the next answer.
+func TestOffsetsWithErrors(t *testing.T) {
+	t.Parallel()
+	r := &restore{start: make(chan groupOffsets, 1)}
+	s := &session{engine: &Engine{install: &kafka.InstallFollower{}}, leading: topic.Clicks, following: topic.Conversions,
+		restoring: map[int32]*restore{0: r}, starting: map[int32]bool{},
+		ids: topicIDs{leading: [16]byte{1}, following: [16]byte{2}}}
+	if err := s.offsetsFetched(fetched(7, -1, kerr.UnstableOffsetCommit.Code)); err != nil || s.err != nil {
+		t.Errorf("an offset with an error: %v, %v", err, s.err)
+	}
+	if len(r.start) != 0 {
+		t.Error("a restore begins without an offset")
+	}
+	if err := s.offsetsFetched(fetched(7, 3, 0)); err != nil || s.err != nil {
+		t.Error(err, s.err)
+	}
+	if len(r.start) != 1 {
+		t.Fatal("the restore does not begin")
+	}
+	if got := <-r.start; got.inputOffsets != (inputOffsets{7, 3}) || got.starts {
+		t.Errorf("it begins at %+v", got)
+	}
+	if err := s.offsetsFetched(fetched(7, -1, 0)); err != nil || !errors.Is(s.err, kafka.ErrOffsets) {
+		t.Errorf("a lost offset: %v, %v", err, s.err)
+	}
+}
+
+// What a session that closes is still assigned, it does not take: nobody would give it
+// back.
+func TestNothingIsAssignedToAClosingSession(t *testing.T) {
+	t.Parallel()
+	cl, err := kgo.NewClient(kgo.SeedBrokers("127.0.0.1:1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // a restore that begins ends at once
+	assign := func(s *session) int64 {
+		s.partitionsAssigned(ctx, cl, map[string][]int32{topic.Clicks: {0, 1}, topic.Conversions: {0, 1}})
+		return s.engine.owned.Load()
+	}
+	begin := func() *session {
+		env := DefaultEnv()
+		e := &Engine{env: env, log: slog.New(slog.DiscardHandler), m: newMetrics(prometheus.NewRegistry(), "closing")}
+		return &session{engine: e, env: env, log: e.log, m: e.m, leading: topic.Clicks, following: topic.Conversions,
+			restoring: map[int32]*restore{}}
+	}
+	s := begin()
+	s.closing.Store(true)
+	if n := assign(s); n != 0 || len(s.restoring) != 0 {
+		t.Errorf("%d partitions are taken", n)
+	}
+	s = begin()
+	s.env.Step = func(string) { s.closing.Store(true) } // closes meanwhile
+	if n := assign(s); n != 0 || len(s.restoring) != 0 {
+		t.Errorf("%d partitions are taken by one that closes meanwhile", n)
 	}
 }
