@@ -63,7 +63,8 @@ func checkNoMembers(ctx context.Context, client *kgo.Client, group, remedy strin
 		named = append(named, "…")
 	}
 	return fmt.Errorf("%w: group %s has %d members (%s): %s; one that was killed stays a member until its session "+
-		"times out, ten seconds if nothing else is set", ErrBusy, group, len(members), strings.Join(named, ", "), remedy)
+		"times out, ten seconds if nothing else is set",
+		ErrBusy, group, len(members), strings.Join(named, ", "), remedy)
 }
 
 // membersNamed bounds the members that an error names.

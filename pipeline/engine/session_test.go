@@ -116,8 +116,8 @@ func fetched(leading, following int64, code int16) *kmsg.OffsetFetchResponse {
 func TestOffsetsWithErrors(t *testing.T) {
 	t.Parallel()
 	r := &restore{start: make(chan groupOffsets, 1)}
-	s := &session{engine: &Engine{install: &kafka.InstallFollower{}}, leading: topic.Clicks, following: topic.Conversions,
-		restoring: map[int32]*restore{0: r}, starting: map[int32]bool{},
+	s := &session{engine: &Engine{install: &kafka.InstallFollower{}}, leading: topic.Clicks,
+		following: topic.Conversions, restoring: map[int32]*restore{0: r}, starting: map[int32]bool{},
 		ids: topicIDs{leading: [16]byte{1}, following: [16]byte{2}}}
 	if err := s.offsetsFetched(fetched(7, -1, kerr.UnstableOffsetCommit.Code)); err != nil || s.err != nil {
 		t.Errorf("an offset with an error: %v, %v", err, s.err)
