@@ -22,6 +22,7 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/connectors/export"
 	"github.com/nimriz/partners/connectors/signature"
+	"github.com/nimriz/partners/connectors/sink"
 	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/embedded"
 	"github.com/nimriz/partners/schemas/event"
@@ -74,6 +75,7 @@ func TestWarehouse(t *testing.T) {
 				"broker": startBroker,
 				"member": joinSinks,
 				"letter": writeLetter,
+				"beside": dropBeside,
 			},
 			Setup: func(e *testscript.Env) error {
 				e.Setenv("DSN", dsn)
@@ -94,6 +96,37 @@ func insertRows(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 }
+
+// beside ARGS… runs ctl, which must succeed, and tries to drop months whenever that logs a
+// step: each time the lock must be held, and at least once.
+func dropBeside(ts *testscript.TestScript, _ bool, args []string) {
+	conn, err := clickhouse.Open(context.Background(), clickhouse.Config{DSN: ts.Getenv("DSN")},
+		slog.New(slog.DiscardHandler))
+	ts.Check(err)
+	defer conn.Close()
+	january := time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
+	dropper, err := sink.NewMonthDropper(conn, january, slog.New(slog.DiscardHandler))
+	ts.Check(err)
+	steps := 0
+	stderr := writerFunc(func(line []byte) (int, error) {
+		if bytes.Contains(line, []byte("level=INFO")) {
+			steps++
+			if err := dropper.Drop(context.Background()); !errors.Is(err, sink.ErrRepairing) {
+				ts.Logf("dropping months beside %s: %v", line, err)
+				steps = -1 << 20
+			}
+		}
+		return ts.Stderr().Write(line)
+	})
+	env := func(name string) (string, bool) { v := ts.Getenv(name); return v, v != "" }
+	if status := runCommand(args, ts.Stdout(), stderr, env); status != 0 || steps < 1 {
+		ts.Fatalf("ctl %q ended with %d, and months could not be dropped beside %d steps", args, status, steps)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 // export FILE exports acme's March of 2026 into a file, as a spreadsheet wants it.
 func exportRows(ts *testscript.TestScript, _ bool, args []string) {

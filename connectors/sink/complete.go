@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
@@ -38,21 +39,36 @@ func CheckIdle(ctx context.Context, cfg kafka.Config, log *slog.Logger) error {
 		return err
 	}
 	defer client.Close()
-	name := cfg.SinkGroup()
-	groups, err := kadm.NewClient(client).DescribeGroups(ctx, name)
+	return checkNoMembers(ctx, client, cfg.SinkGroup(), "stop the sinks first")
+}
+
+// checkNoMembers returns ErrBusy with what to do if a group has members.
+func checkNoMembers(ctx context.Context, client *kgo.Client, group, remedy string) error {
+	groups, err := kadm.NewClient(client).DescribeGroups(ctx, group)
 	if err == nil {
 		err = groups.Error()
 	}
 	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
-		return fmt.Errorf("looking for members of group %s: %w", name, err)
+		return fmt.Errorf("looking for members of group %s: %w", group, err)
 	}
-	if members := groups[name].Members; len(members) > 0 {
-		return fmt.Errorf("%w: group %s has %d members (one is %s): stop the sinks first; one that was killed "+
-			"stays a member until its session times out, ten seconds if nothing else is set",
-			ErrBusy, name, len(members), members[0].ClientHost)
+	members := groups[group].Members
+	if len(members) == 0 {
+		return nil
 	}
-	return nil
+	var named []string
+	for _, m := range members[:min(len(members), membersNamed)] {
+		named = append(named, fmt.Sprintf("%s on %s", m.MemberID, strings.TrimPrefix(m.ClientHost, "/")))
+	}
+	if len(members) > len(named) {
+		named = append(named, "…")
+	}
+	return fmt.Errorf("%w: group %s has %d members (%s): %s; one that was killed stays a member until its session "+
+		"times out, ten seconds if nothing else is set",
+		ErrBusy, group, len(members), strings.Join(named, ", "), remedy)
 }
+
+// membersNamed bounds the members that an error names.
+const membersNamed = 5
 
 // CheckSettled returns ErrBusy if the sinks' consumer group has members, and
 // ErrUnrecorded if a batch may be in some tables and not in others. Otherwise nothing

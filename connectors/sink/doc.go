@@ -64,6 +64,7 @@
 // adopted by the first sink. A second warehouse has another group (kafka.Config's
 // GroupSuffix). Only the sinks of the first, whose group has no suffix, send dead letters.
 // A repair that takes the group commits the ends of the tables, then writes the table.
+// It refuses while the group that the database would leave has members.
 //
 // # Months that are dropped
 //

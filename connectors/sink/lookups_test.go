@@ -90,6 +90,47 @@ func reuse(t testing.TB, conn *clickhouse.Conn) string {
 	return fmt.Sprintf("%d ids, %d orders, %d flagged rows", found[0].IDs, found[0].Orders, found[0].Rows)
 }
 
+// What the views of ids and orders that count twice can no longer list, because months were
+// dropped, has a line beside them; before that, nothing has.
+func TestDroppedReuse(t *testing.T) {
+	t.Parallel()
+	conn := clickhousetest.OpenMigrated(t, clickhousetest.ForTest(t))
+	insertSales(t, conn, 0, 8)
+	lines := func() string {
+		var found []struct {
+			Line string `ch:"line"`
+		}
+		err := conn.Select(t.Context(), &found, "SELECT concat(kind, ' ', id, ' ', toString(toDate(rows_from))) "+
+			"AS line FROM dropped_reuse WHERE workspace_id = 'acme' ORDER BY line")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, f := range found {
+			all = append(all, f.Line)
+		}
+		return strings.Join(all, "; ")
+	}
+	if got := reuse(t, conn); got != "4 ids, 4 orders, 8 flagged rows" || lines() != "" {
+		t.Errorf("with all rows: %s; dropped_reuse: %s", got, lines())
+	}
+	for _, statement := range []string{"ALTER TABLE outcomes DROP PARTITION ID '202501'",
+		"ALTER TABLE outcomes DROP PARTITION ID '202502'",
+		"INSERT INTO dropped_months (month, done) VALUES (202501, true), (202502, true)"} {
+		if err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "event_id e0 2025-03-01; event_id e1 2025-03-01; event_id e2 2025-03-01; " +
+		"order_id o0 2025-03-01; order_id o1 2025-03-01; order_id o2 2025-03-01"
+	if got := lines(); got != want {
+		t.Errorf("of January and February: %s, want %s", got, want)
+	}
+	if got := reuse(t, conn); !strings.HasPrefix(got, "1 ids, 1 orders, ") {
+		t.Errorf("of what is left: %s", got)
+	}
+}
+
 // A database of the release before, with rows of every month of the year: the migration
 // finds all of them, also when it is run a second time from its start, and a second copy
 // of a row changes nothing.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -314,7 +315,11 @@ func (r *repairer) repairChunk(ctx context.Context, p *partition, c *partitionCl
 		}
 	}
 	if !p.mapping.isCompacted {
-		found.Unexplained += len(present) + missing - len(b.records) + len(b.keptDoubled)
+		late, err := r.countLate(ctx, c, b.start, b.end)
+		if err != nil {
+			return err
+		}
+		found.Unexplained += len(present) + missing - len(b.records) + len(b.keptDoubled) - late
 	}
 	if len(doubled) > 0 {
 		if err := r.deleteRows(ctx, p, doubled); err != nil {
@@ -344,6 +349,32 @@ func (r *repairer) repairChunk(ctx context.Context, p *partition, c *partitionCl
 	}
 	found.Recorded += b.end - b.start
 	return nil
+}
+
+// countLate counts the offsets in [start, end) with rows of months that were dropped. They
+// came later, by a clock that was wrong, and stay. Their records are not compared.
+func (r *repairer) countLate(ctx context.Context, c *partitionClaim, start, end int64) (int, error) {
+	if len(c.droppedMonths) == 0 {
+		return 0, nil
+	}
+	var found []struct {
+		Late uint64 `ch:"late"`
+	}
+	err := r.wh.Select(ctx, &found, `
+		SELECT uniqExact(src_offset) AS late
+		FROM `+c.mapping.table+`
+		WHERE src_partition = {partition:UInt32}
+			AND src_offset >= {start:UInt64}
+			AND src_offset < {end:UInt64}
+			AND has({months:Array(String)}, _partition_id)`,
+		clickhouse.Named("partition", c.partition),
+		clickhouse.Named("start", uint64(start)),
+		clickhouse.Named("end", uint64(end)),
+		clickhouse.Named("months", slices.Collect(maps.Keys(c.droppedMonths))))
+	if err != nil {
+		return 0, fmt.Errorf("looking for rows that came after their month was dropped: %w", err)
+	}
+	return int(found[0].Late), nil
 }
 
 // deletesAtOnce bounds the offsets that one statement names: twenty bytes each, of the

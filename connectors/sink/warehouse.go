@@ -163,8 +163,9 @@ func (r *repairer) takeGroup(ctx context.Context, claims []*partitionClaim) erro
 	return r.writeGroup(ctx)
 }
 
-// claimWarehouse identifies the warehouse of a repair. With take it may be filled by
-// another group or have no id, and the group may fill another one.
+// claimWarehouse identifies the warehouse of a repair. With take it may belong to another
+// group, which has no members, or have no id, and the group may fill another one. Members
+// that join later wait for the end of the repair, and then find another group's warehouse.
 func (r *repairer) claimWarehouse(ctx context.Context, take bool) error {
 	if !take {
 		if err := r.identify(ctx); err != nil {
@@ -174,9 +175,23 @@ func (r *repairer) claimWarehouse(ctx context.Context, take bool) error {
 		return err
 	}
 	var err error
-	if r.warehouse, err = readWarehouse(ctx, r.wh); err == nil && r.warehouse.ID == "" {
-		r.warehouse.ID = "wh_" + rand.Text()
-		err = r.writeGroup(ctx)
+	if r.warehouse, err = readWarehouse(ctx, r.wh); err != nil {
+		return err
 	}
-	return err
+	if other := r.warehouse.Group; other != "" && other != r.kafka.SinkGroup() {
+		if err := checkNoMembers(ctx, r.client, other, leaveGroup); err != nil {
+			return fmt.Errorf("-take-group: this warehouse would go from group %s to group %s: %w", other,
+				r.kafka.SinkGroup(), err)
+		}
+	}
+	if r.warehouse.ID == "" {
+		r.warehouse.ID = "wh_" + rand.Text()
+		return r.writeGroup(ctx)
+	}
+	return nil
 }
+
+// leaveGroup is what to do about sinks of the group that a warehouse would leave. Those of
+// the original, where the warehouse is a copy, look the same.
+const leaveGroup = "stop the sinks of that group first, they fill this warehouse; if it is a copy and they fill the " +
+	"original, run `TRUNCATE TABLE warehouse` in the copy instead, and it gets an id of its own"

@@ -13,6 +13,7 @@ import (
 	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -56,7 +57,7 @@ func (r *rig) isEmpty() {
 func (r *rig) commits(group string) kadm.OffsetResponses {
 	r.t.Helper()
 	commits, err := kadm.NewClient(kafkatest.Client(r.t, r.brokers)).FetchOffsets(r.t.Context(), group)
-	if err != nil {
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
 		r.t.Fatal(err)
 	}
 	return commits
@@ -263,4 +264,48 @@ func TestTakesGroup(t *testing.T) {
 	second.consume()
 	second.check()
 	refusesOther(t, r.start(r.sink(r.wh)).end(t), "group clickhouse-sink fills warehouse "+second.id())
+}
+
+// A warehouse whose group has sinks does not go to another group: nothing is written. A
+// copy of it, in which table warehouse is emptied, does.
+func TestTakesNoGroupBesideItsSinks(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.spread = 1
+	r.fill(10)
+	run := r.start(r.sink(r.wh))
+	r.arrived()
+	moved := *r
+	moved.suffix = "two"
+	_, _, err := moved.tryTake(true, "")
+	for _, text := range []string{"-take-group", "from group clickhouse-sink to group clickhouse-sink-two",
+		"clickhouse-sink has 1 members (", " on 127.0.0.1", "TRUNCATE TABLE warehouse"} {
+		if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), text) {
+			t.Errorf("beside a sink of the other group: %v, want …%s…", err, text)
+		}
+	}
+	if w, err := readWarehouse(t.Context(), r.wh); err != nil || w.Group != topic.SinkGroup {
+		t.Errorf("a refused repair has written %+v, %v", w, err)
+	}
+	if got := r.named("clickhouse-sink-two"); len(got) > 0 {
+		t.Errorf("a refused repair has committed for its group: %q", got)
+	}
+
+	copied := moved.beside("two")
+	first := r.id()
+	copied.exec("TRUNCATE TABLE warehouse")
+	copied.exec("INSERT INTO warehouse (id, sink_group) VALUES ('" + first + "', '" + topic.SinkGroup + "')")
+	if _, _, err := copied.tryTake(true, ""); !errors.Is(err, ErrBusy) {
+		t.Errorf("a copy beside the original's sinks: %v", err)
+	}
+	copied.exec("TRUNCATE TABLE warehouse")
+	if _, _, err := copied.tryTake(true, ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.named("clickhouse-sink-two"); !slices.Equal(got, []string{copied.id()}) || copied.id() == first {
+		t.Errorf("the copy is %s and its group's commits name %q; the original is %s", copied.id(), got, first)
+	}
+	copied.check()
+	run.stop(t)
+	r.check()
 }

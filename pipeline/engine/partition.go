@@ -58,7 +58,8 @@ type Partition struct {
 	task     Task
 	identity stateIdentity
 	fresh    bool // the disk held nothing of it, and no changelog was read yet
-	hasRows  bool // rows were found in its changelog
+	wasEmpty bool // the disk held nothing of it when its files were opened, by a standby maybe
+	hasRows  bool // rows were found in its changelog since then
 	// readFrom is the position at which the files were opened. What they hold of the
 	// changelog from there on was read as committed; what lies before may have been
 	// applied because End was answered, and only a void row says that it was aborted.

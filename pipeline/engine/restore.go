@@ -23,7 +23,7 @@ func (s *session) restorePartition(ctx context.Context, p *Partition, at groupOf
 		return fmt.Errorf("restoring partition %d: %w", p.ID, err)
 	}
 	err := p.openFiles(s.ids)
-	if err == nil && at.starts && !p.fresh {
+	if err == nil && at.starts && !p.wasEmpty {
 		err = fmt.Errorf("%w: the partition was added, and nothing of it is committed", errStale)
 	}
 	if err == nil {
@@ -107,7 +107,7 @@ func (p *Partition) openFiles(ids topicIDs) error {
 		}
 		want = have
 	}
-	p.identity, p.fresh, p.readFrom = want, !ok, want.Position
+	p.identity, p.fresh, p.wasEmpty, p.readFrom = want, !ok, !ok, want.Position
 	p.Identity = Identity{Cluster: ids.cluster, Leading: ids.leading, Partition: p.ID}
 	p.Rows = NewRows(store, p.engine.topo.Tables)
 	if p.task, err = p.engine.topo.Open(p); err != nil {

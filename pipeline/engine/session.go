@@ -397,8 +397,12 @@ func (s *session) checkRetention(ctx context.Context, in Input) error {
 	return nil
 }
 
-// partitionsAssigned pauses what is new and starts its restore.
+// partitionsAssigned pauses what is new and starts its restore. A session that closes
+// takes nothing more: nobody would release it.
 func (s *session) partitionsAssigned(ctx context.Context, cl *kgo.Client, m map[string][]int32) {
+	if s.closing.Load() {
+		return
+	}
 	leading := slices.Sorted(slices.Values(m[s.leading]))
 	following := slices.Sorted(slices.Values(m[s.following]))
 	if !slices.Equal(leading, following) {
@@ -416,6 +420,9 @@ func (s *session) partitionsAssigned(ctx context.Context, cl *kgo.Client, m map[
 	s.engine.standby.followOthers(leading)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closing.Load() { // since: under the lock, so that closing releases what is started before it
+		return
+	}
 	for _, id := range leading {
 		run, cancel := context.WithCancel(ctx)
 		r := &restore{id: id, start: make(chan groupOffsets, 1), cancel: cancel, done: make(chan struct{})}
@@ -465,13 +472,17 @@ func (s *session) awaitOffsets(ctx context.Context, r *restore) error {
 
 // offsetsFetched hands the committed offsets to the restores. Fetching begins at
 // exactly these. A request of their own could return older ones, from before a
-// transaction that was still completing.
+// transaction that was still completing. A partition with an error has none: franz-go asks
+// for it again, or ends a poll with the error.
 func (s *session) offsetsFetched(r *kmsg.OffsetFetchResponse) error {
 	if s.closing.Load() {
 		return errSession
 	}
 	at := map[string]map[int32]int64{}
-	note := func(name string, id [16]byte, partition int32, offset int64) {
+	note := func(name string, id [16]byte, partition int32, offset int64, code int16) {
+		if code != 0 {
+			return
+		}
 		switch id {
 		case s.ids.leading:
 			name = s.leading
@@ -486,13 +497,13 @@ func (s *session) offsetsFetched(r *kmsg.OffsetFetchResponse) error {
 	for _, g := range r.Groups {
 		for _, t := range g.Topics {
 			for _, p := range t.Partitions {
-				note(t.Topic, t.TopicID, p.Partition, p.Offset)
+				note(t.Topic, t.TopicID, p.Partition, p.Offset, p.ErrorCode)
 			}
 		}
 	}
 	for _, t := range r.Topics {
 		for _, p := range t.Partitions {
-			note(t.Topic, [16]byte{}, p.Partition, p.Offset)
+			note(t.Topic, [16]byte{}, p.Partition, p.Offset, p.ErrorCode)
 		}
 	}
 	s.mu.Lock()

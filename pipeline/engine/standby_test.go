@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/nimriz/partners/pipeline/kafka"
 	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/pipeline/state"
 	"github.com/nimriz/partners/schemas/event"
@@ -28,6 +30,7 @@ type shadow struct {
 	client *kgo.Client // transactional
 	log    kafkatest.LogBuffer
 	engine *Engine
+	wiping func() // called while files are wiped; nil: nothing is
 	stop   func()
 }
 
@@ -51,12 +54,20 @@ func (s *shadow) start() {
 		Index:     func(*Partition, *state.Batch, []byte, []byte) error { return nil },
 		Open: func(*Partition) (Task, error) {
 			next := int64(-1)
-			return Task{SideLog: SideLog{
-				Next: func() int64 { return next },
-				Keep: func(r *kgo.Record) error { next = max(next, r.Offset+1); return nil },
-			}}, nil
+			return Task{
+				Restored: func() error { return nil },
+				SideLog: SideLog{
+					Next: func() int64 { return next },
+					Keep: func(r *kgo.Record) error { next = max(next, r.Offset+1); return nil },
+				},
+			}, nil
 		},
-		WipeSideLog: func(vfs.FS, string) error { return nil },
+		WipeSideLog: func(vfs.FS, string) error {
+			if s.wiping != nil {
+				s.wiping()
+			}
+			return nil
+		},
 	}
 	cfg, env := DefaultConfig(), DefaultEnv()
 	cfg.StateDir, cfg.Instance, cfg.Standby = "state", "slot-0", true
@@ -302,6 +313,86 @@ func TestStandbyLetsGo(t *testing.T) {
 	s.engine.standby.followOthers(nil)
 	s.eventually("it is followed again", func(f *follower) bool { return f.has("b") })
 	s.eventually("it was kept", func(f *follower) bool { return f.has("kept") })
+}
+
+// A partition that was added, and that a standby has followed since, begins with what the
+// standby has: nothing is rebuilt. With a row in its changelog it has lost its commit.
+func TestStandbyOfAddedPartition(t *testing.T) {
+	t.Parallel()
+	for name, rows := range map[string][]string{"without a row": nil, "with a row": {"a"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newShadow(t)
+			if len(rows) > 0 {
+				s.commit(rows...)
+			}
+			s.start()
+			s.warm()
+			e := s.engine
+			e.standby.followOthers([]int32{0})
+			p, err := e.takePartition(t.Context(), 0)
+			if err != nil || p.Store == nil {
+				t.Fatalf("it was not handed over open: %v", err)
+			}
+			ended, err := s.restore(p, groupOffsets{starts: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if lost := errors.Is(ended, kafka.ErrOffsets); lost != (len(rows) > 0) || !lost && ended != nil {
+				t.Errorf("restored with %v", ended)
+			}
+			if n := s.log.Count("rebuilding"); n > 0 {
+				t.Errorf("it is rebuilt:\n%s", s.log.String())
+			}
+			if err := p.closePartition(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// restore restores a partition as a session that has these offsets.
+func (s *shadow) restore(p *Partition, at groupOffsets) (ended, err error) {
+	e := s.engine
+	if e.install, err = kafka.FollowInstall(e.kafka, e.log); err != nil {
+		return nil, err
+	}
+	defer e.install.Close()
+	session := &session{engine: e, cfg: e.cfg, topo: e.topo, kafka: e.kafka, env: e.env, log: e.log, m: e.m,
+		leading: topic.Clicks, following: topic.Conversions, cl: s.client, adm: kadm.NewClient(s.client),
+		groupPartition: -1, outputs: map[string]int{}, healing: make(chan struct{}, 1)}
+	meta, err := session.adm.Metadata(s.Context(), topic.Changelog, topic.Clicks)
+	if err != nil {
+		return nil, err
+	}
+	session.ids = topicIDs{cluster: meta.Cluster, changelog: meta.Topics[topic.Changelog].ID,
+		leading: meta.Topics[topic.Clicks].ID}
+	return session.restorePartition(s.Context(), p, at), nil
+}
+
+// A partition that the standby gives up is there until its files are closed and wiped: a
+// restore that begins meanwhile waits, and does not open files that are about to go.
+func TestStandbyWipesBeforeItLetsGo(t *testing.T) {
+	t.Parallel()
+	s := newShadow(t)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	var asked []error
+	s.wiping = func() {
+		_, err := s.engine.takePartition(gone, 0)
+		asked = append(asked, err)
+	}
+	s.commit("a")
+	s.start()
+	s.warm()
+	s.ask(func(f *follower) bool {
+		f.p.corrupt = true
+		return s.engine.standby.drop(f) == nil
+	})
+	if len(asked) != 1 || !errors.Is(asked[0], context.Canceled) {
+		t.Errorf("a restore that began while the files were wiped: %v, want one that waits", asked)
+	}
+	s.eventually("it is followed again", func(f *follower) bool { return f.has("a") })
 }
 
 // Who asks for a partition while the standby writes to it waits, and not for ever: a

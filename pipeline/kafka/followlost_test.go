@@ -154,3 +154,21 @@ func TestGivenUpBehindUnreadable(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// What a reading that was ended still has is of a topic that is no longer there: its record
+// that cannot be read stops nobody. Its tokens stay given up.
+func TestLateReadingLeavesNoError(t *testing.T) {
+	f, _ := followOften(t, kafkatest.Broker(t))
+	if err := f.Await(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	at := f.Position()
+	f.TakeLate(&kgo.Record{Offset: at + 7, Key: []byte(topic.InstallKey), Value: []byte("{")},
+		&kgo.Record{Offset: at + 8, Key: []byte(topic.GivenUpPrefix + misplacedToken)})
+	if err := f.Await(t.Context(), time.Now()); err != nil || f.Position() != at {
+		t.Errorf("read to %d, want %d: %v", f.Position(), at, err)
+	}
+	if !f.IsGivenUp(misplacedToken) {
+		t.Error("a token that was given up is no longer")
+	}
+}

@@ -3,12 +3,16 @@ package kafka_test
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nimriz/partners/pipeline/kafka"
+	"github.com/nimriz/partners/pipeline/kafka/kafkatest"
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 var errBrokenOff = errors.New("broken off")
@@ -115,6 +119,60 @@ func TestGrowRefuses(t *testing.T) {
 	}
 	if e := i.recorded().Install.Epochs; len(e) != 3 || !e[1].From.Equal(later) || e.Now() != 12 {
 		t.Errorf("%v", e)
+	}
+}
+
+// A growth that has ended and is repeated leaves the record of a later one alone, which
+// explains the partitions that are being added.
+func TestGrowIsRepeatedBesideALaterOne(t *testing.T) {
+	i, at := newInstall(t), soon()
+	if _, err := i.grow(8, at, ""); err != nil {
+		t.Fatal(err)
+	}
+	later := at.Add(time.Hour)
+	if _, err := i.grow(12, later, topic.Outcomes); !errors.Is(err, errBrokenOff) {
+		t.Fatal(err)
+	}
+	i.wants(kafka.ErrGrow, "growing to 12 was begun")(i.grow(8, at, ""))
+	if g := i.recorded().Growing(); g == nil || g.Partitions != 12 || !g.From.Equal(later) {
+		t.Fatalf("the later growth's record is %+v", g)
+	}
+	if _, err := i.grow(12, later, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A growth is not abandoned if any broker shows partitions of it, whichever that is: the
+// others may not know of them yet.
+func TestGrowIsAbandonedByAllBrokers(t *testing.T) {
+	cluster, brokers := kafkatest.Cluster(t, kfake.NumBrokers(3))
+	i, at := newInstallOn(t, brokers), soon()
+	if _, err := i.grow(8, at, topic.Clicks); !errors.Is(err, errBrokenOff) {
+		t.Fatal(err)
+	}
+	var knows atomic.Int32 // the broker that knows of the added partitions
+	answer := func(request kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		in := request.(*kmsg.MetadataRequest)
+		if len(in.Topics) < len(topic.CoPartitioned()) || cluster.CurrentNode() == knows.Load() {
+			return nil, nil, false
+		}
+		out := in.ResponseKind().(*kmsg.MetadataResponse)
+		for _, asked := range in.Topics {
+			t := kmsg.NewMetadataResponseTopic()
+			t.Topic, t.Partitions = asked.Topic, make([]kmsg.MetadataResponseTopicPartition, 6)
+			out.Topics = append(out.Topics, t)
+		}
+		return out, nil, true
+	}
+	cluster.ControlKey(int16(kmsg.Metadata), answer)
+	for id := range int32(len(brokers)) {
+		knows.Store(id)
+		_, err := kafka.AbandonGrowth(t.Context(), i.fresh(), i.cfg, discard)
+		i.wants(kafka.ErrPartitions, "it cannot be abandoned any more")(nil, err)
+	}
+	if i.recorded().Growing() == nil {
+		t.Error("it was abandoned, and partitions of it are there")
 	}
 }
 

@@ -21,8 +21,13 @@ type install struct {
 
 func newInstall(t *testing.T) *install {
 	t.Helper()
+	return newInstallOn(t, kafkatest.Broker(t))
+}
+
+func newInstallOn(t *testing.T, brokers []string) *install {
+	t.Helper()
 	cfg := kafka.DefaultConfig()
-	cfg.Brokers = kafkatest.Broker(t)
+	cfg.Brokers = brokers
 	cfg.TopicPrefix = "acme."
 	i := &install{t, kadm.NewClient(kafkatest.Client(t, cfg.Brokers)), cfg}
 	if lines, err := i.apply(6); err != nil || lines[len(lines)-1] != "recorded that tokens are bound to 6 partitions" {

@@ -1,6 +1,7 @@
 package processor_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -263,5 +264,48 @@ func TestGiveUpOfUnreadableHead(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	w.passes(grace)
+	w.conserved()
+}
+
+// A head that nobody can read is found again by the expiry index when its journey is old.
+// Given up, the journey is deleted like any other, and its partition goes on.
+func TestGiveUpOfOldHead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kafkatest.Broker(t))
+	cfg := config(t.TempDir())
+	w.shift = 600 * 24 * time.Hour
+	k := w.Click()
+	partition := w.partition(k.ClickToken)
+	stop := start(t, newProcessor(t, w.brokers, cfg))
+	w.sendClick(k)
+	w.sendEvent(w.Sale(k, 1000))
+	w.flush()
+	w.judged()
+	stop()
+	var head []byte
+	for _, r := range kafkatest.Consume(t, w.brokers, topic.Changelog) {
+		if _, kind, ok := event.ParseJourneyKey(r.Key); ok && kind == event.KindHead && head == nil {
+			head = r.Key
+			w.send(&kgo.Record{Topic: topic.Changelog, Partition: partition, Key: head, Value: []byte{99, 0}})
+		}
+	}
+	w.giveUp(k.ClickToken)
+	w.shift = 0
+	young := w.Click()
+	for w.partition(young.ClickToken) != partition {
+		young = w.Click()
+	}
+	w.sendClick(young)
+	w.sendEvent(w.Sale(young, 2000))
+	w.flush()
+	start(t, newProcessor(t, w.brokers, cfg))
+	eventually(t, "the old journey is deleted", func() bool {
+		isDeleted := false
+		for _, r := range kafkatest.Consume(t, w.brokers, topic.Changelog) {
+			isDeleted = isDeleted || bytes.Equal(r.Key, head) && r.Value == nil
+		}
+		return isDeleted
+	})
+	w.judged()
 	w.conserved()
 }

@@ -39,6 +39,9 @@ var mutations = []struct {
 	{"a restore reads what is not committed",
 		mutant.Edit{File: "../engine/restore.go", Old: `kgo.ReadCommitted()`,
 			New: `kgo.ReadUncommitted()`}},
+	{"a standby reads what is not committed",
+		mutant.Edit{File: "../engine/standbyreader.go", Old: `kgo.FetchIsolationLevel(kgo.ReadCommitted())`,
+			New: `kgo.FetchIsolationLevel(kgo.ReadUncommitted())`}},
 	{"a transaction of timers carries no offsets", mutant.Edit{File: "../engine/commit.go",
 		Old: `		ok, err := s.gts.End(kgo.PreTxnCommitFnContext(ctx, s.replaceOffsets), kgo.TryCommit)
 `, New: `		moved := false

@@ -17,6 +17,7 @@ import (
 	"github.com/nimriz/partners/schemas/topic"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // addPartitions does what kafka-topics --alter does.
@@ -121,6 +122,47 @@ func TestPlacementFollows(t *testing.T) {
 	}
 	if got, err := p.Place(t.Context(), aToken, now); !errors.Is(err, kafka.ErrPartitions) {
 		t.Errorf("placed in %d, %v", got, err)
+	}
+}
+
+// While partitions are added, a gateway says so, and not that somebody else has added them:
+// by the record, and by its state where its producer does not know of them yet.
+func TestGrowthIsNoDifference(t *testing.T) {
+	t.Parallel()
+	d := startWithCatalog(t)
+	p, err := newPlacement(d, "test", kafkatest.Client(t, d.Kafka.Brokers), topic.Clicks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	if err := p.await(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var g Gateway
+	g.placement.Store(p)
+	p.state.Store(int32(placementGrowing)) // as checkProducer finds it, without a record
+	for name, err := range map[string]error{"held": p.heldError(), "ready": g.Ready()} {
+		if !errors.Is(err, kafka.ErrGrowing) {
+			t.Errorf("%s: %v, want %v", name, err, kafka.ErrGrowing)
+		}
+	}
+	if _, err := p.Place(t.Context(), aToken, time.Now()); !errors.Is(err, kafka.ErrGrowing) {
+		t.Errorf("placed: %v, want %v", err, kafka.ErrGrowing)
+	}
+	value, err := topic.Growth{Partitions: 8, From: time.Now().Add(time.Hour).Truncate(time.Second)}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kafkatest.Produce(t, d.Kafka.Brokers, &kgo.Record{Topic: topic.Catalog, Key: []byte(topic.GrowthKey), Value: value})
+	if err := p.install.Await(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.look(t.Context()); !errors.Is(err, kafka.ErrGrowing) || !errors.Is(g.Ready(), kafka.ErrGrowing) {
+		t.Errorf("with the record: %v, ready: %v", err, g.Ready())
+	}
+	p.state.Store(int32(placementDiffers))
+	if err := g.Ready(); !errors.Is(err, kafka.ErrPartitions) {
+		t.Errorf("ready: %v", err)
 	}
 }
 

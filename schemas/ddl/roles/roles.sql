@@ -90,6 +90,7 @@ GRANT
     SELECT ON {{database}}.outcome_rows,
     SELECT ON {{database}}.conversion_rows,
     SELECT ON {{database}}.order_reuse,
+    SELECT ON {{database}}.dropped_reuse,
     SELECT ON {{database}}.negatives_received,
     SELECT ON {{database}}.negatives_judged,
     SELECT ON {{database}}.negatives_without_effect,
