@@ -18,7 +18,8 @@
 // record in readable form, and the tests compare every encoding with it. Click,
 // Conversion and Outcome are coded once for each click or event, by twmb/avro, which
 // writes the same bytes without maps. Both libraries stay: a codec that only agrees
-// with itself proves nothing.
+// with itself proves nothing. A FieldTable, made from the schema, says where each field of
+// a click or outcome is without making a record.
 //
 // Empty text means absent; nullable numbers are pointers. Times are unix milliseconds
 // (Millis).
