@@ -65,9 +65,6 @@ func (t *Texts) AddBytes(text []byte) {
 	}
 }
 
-// Repeat appends a row with the text of an earlier one, counted from 0.
-func (t *Texts) Repeat(row int) { t.rows = append(t.rows, t.rows[row]) }
-
 // Len returns the number of rows.
 func (t *Texts) Len() int { return len(t.rows) }
 

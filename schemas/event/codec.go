@@ -272,22 +272,6 @@ func (c *Codec) DecodeClick(b []byte, k *Click) error {
 	return c.decodeTyped(b, "Click", k)
 }
 
-// DecodeVisit reads what a click says of its visit, and returns its link part (see
-// LinkPart), whose fields stay empty: several clicks may have the same. It returns nil if
-// it could not; DecodeClick must then read the click, or say why not.
-func (c *Codec) DecodeVisit(b []byte, k *Click) (linkPart []byte) {
-	*k = Click{}
-	body, ok := c.click.bodyOf(b)
-	if !ok {
-		return nil
-	}
-	r := newFieldReader(body, c.aliasing)
-	if r.readVisit(k); r.failed || r.rest == "" {
-		return nil
-	}
-	return body[len(body)-len(r.rest):]
-}
-
 // AppendConversion appends v in wire form.
 func (c *Codec) AppendConversion(dst []byte, v *Conversion) ([]byte, error) {
 	return c.conversion.appendEncoded(dst, v)
