@@ -166,8 +166,8 @@ func TestBlockTexts(t *testing.T) {
 		if err := conn.InsertBlock(t.Context(), clickhouse.Insert{Table: "low"}, &b, noStep); err != nil {
 			t.Fatal(err)
 		}
-		n := queryNumber(t, conn, fmt.Sprintf(
-			"SELECT countIf(s = toString(k %% %d) AND p = toString((%d - k) %% %[1]d)) AS n FROM low", distinct, rows-1))
+		n := queryNumber(t, conn, fmt.Sprintf("SELECT countIf(s = toString(k %% %d) AND "+
+			"p = toString((%d - k) %% %[1]d)) AS n FROM low", distinct, rows-1))
 		if n != rows {
 			t.Errorf("%d texts: %d of %d rows are right", distinct, n, rows)
 		}
