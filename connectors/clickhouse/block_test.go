@@ -3,8 +3,10 @@ package clickhouse_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -209,5 +211,23 @@ func TestBlockRefused(t *testing.T) {
 	refuse(insert("refused", noStep, "k", "s"), "would not stay one block")
 	if n := queryNumber(t, conn, "SELECT count() AS n FROM refused"); n != 0 {
 		t.Errorf("%d rows", n)
+	}
+}
+
+// net/http may go on reading when an insert has failed and its memory is used again: it
+// gets an error, and no byte of the next insert.
+func TestPartsReader(t *testing.T) {
+	parts := [][]byte{[]byte("abc"), {}, []byte("de")}
+	if err := iotest.TestReader(clickhouse.NewPartsReader(parts...), []byte("abcde")); err != nil {
+		t.Error(err)
+	}
+	r := clickhouse.NewPartsReader(parts...)
+	buf := make([]byte, 4)
+	if n, err := r.Read(buf); n != 4 || err != nil || string(buf) != "abcd" {
+		t.Errorf("%d bytes, %v: %q", n, err, buf)
+	}
+	r.Detach()
+	if n, err := r.Read(buf); n != 0 || err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("after its end: %d bytes, %v", n, err)
 	}
 }

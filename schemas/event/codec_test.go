@@ -732,6 +732,22 @@ func TestFields(t *testing.T) {
 	}
 }
 
+// A key that comes twice is left to the codec, for which the last one counts.
+func TestFieldsOfDoubleKeys(t *testing.T) {
+	codec, o := event.DefaultCodec(), sampleOutcome()
+	o.Metadata = map[string]string{"key-1": "a", "key-2": "b"}
+	wire, err := codec.AppendOutcome(nil, o, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !compareFields(t, codec, wire) {
+		t.Error("two keys are not read by fields")
+	}
+	if compareFields(t, codec, bytes.Replace(wire, []byte("key-2"), []byte("key-1"), 1)) {
+		t.Error("a key that comes twice is read by fields")
+	}
+}
+
 // Whatever the bytes are: what is read by its fields is what the codec reads.
 func FuzzFields(f *testing.F) {
 	codec := event.DefaultCodec()
