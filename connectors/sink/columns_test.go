@@ -150,7 +150,7 @@ func newRowsPair[T any](newRows func(*event.Codec) *typedRows[T]) *rowsPair[T] {
 
 func (p *rowsPair[T]) appendRow(t testing.TB, record *kgo.Record, skip func() bool) {
 	t.Helper()
-	before, tails := p.fields.summary.rows, p.fields.tails
+	before, tails := p.fields.summary.rows, p.fields.tail.rows
 	err, want := p.fields.appendRow(record, skip), p.codec.appendRow(record, skip)
 	if fmt.Sprint(err) != fmt.Sprint(want) {
 		t.Fatalf("record %d: %v, read by the codec: %v", record.Offset, err, want)
@@ -162,7 +162,7 @@ func (p *rowsPair[T]) appendRow(t testing.TB, record *kgo.Record, skip func() bo
 		if _, ok := p.fields.fields.read(record, &p.fields.value); ok {
 			p.byFields++
 		}
-		if p.fields.tails == tails {
+		if p.fields.tail.rows == tails {
 			p.shared++
 		}
 	}
@@ -183,7 +183,7 @@ func (p *rowsPair[T]) compare(t testing.TB) {
 func TestRowsAreTheCodecs(t *testing.T) {
 	codec, random := event.DefaultCodec(), rand.New(rand.NewPCG(1, 2))
 	clicks, outcomes := newRowsPair(newClickRows), newRowsPair(newOutcomeRows)
-	links := make([]event.Click, maxTails+10)
+	links := make([]event.Click, maxShared+10)
 	for i := range links {
 		drawClick(random, &links[i], 0, reflect.TypeFor[event.Click]().NumField())
 	}
@@ -228,11 +228,11 @@ func TestRowsAreTheCodecs(t *testing.T) {
 			t.Errorf("only %d %s", n, name)
 		}
 	}
-	if len(clicks.fields.rowOf) != maxTails {
-		t.Errorf("%d tails are known", len(clicks.fields.rowOf))
+	if len(clicks.fields.tail.rowOf) != maxShared {
+		t.Errorf("%d tails are known", len(clicks.fields.tail.rowOf))
 	}
 	clicks.fields.resetRows()
-	if len(clicks.fields.rowOf) > 0 || clicks.fields.block().Rows() > 0 {
+	if len(clicks.fields.tail.rowOf) > 0 || clicks.fields.block().Rows() > 0 {
 		t.Error("a tail or a row outlives its batch")
 	}
 }

@@ -2,6 +2,7 @@ package sink
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/nimriz/partners/connectors/clickhouse"
@@ -35,17 +36,52 @@ type batchSummary struct {
 	latencyStarts []event.Millis
 }
 
-// maxTails bounds the tails that typedRows remembers. A click's tail has at most half a
+// maxShared bounds the keys that sharedColumns remember. A click takes at most half a
 // kilobyte.
-const maxTails = 4096
+const maxShared = 4096
+
+// sharedColumns are columns that follow from a part of a record, its key, which many
+// records have in common. They have a row for each key, not for each record.
+type sharedColumns[T any] struct {
+	columns []namedColumn[T]
+	rowOf   map[string]uint32 // the row of a key, of at most maxShared keys
+	rows    uint32
+	picks   []uint32 // of each record: its row
+}
+
+// pick adds a record with a row that is there.
+func (s *sharedColumns[T]) pick(row uint32) { s.picks = append(s.picks, row) }
+
+// endRow adds a record, to whose row each column has appended. A nil key is none.
+func (s *sharedColumns[T]) endRow(key []byte) {
+	if key != nil && len(s.rowOf) < maxShared {
+		s.rowOf[string(key)] = s.rows
+	}
+	s.picks = append(s.picks, s.rows)
+	s.rows++
+}
+
+func (s *sharedColumns[T]) addTo(b *clickhouse.Block) {
+	for _, c := range s.columns {
+		b.AddPicked(c.name, c.column(), &s.picks)
+	}
+}
+
+func (s *sharedColumns[T]) reset() {
+	for _, c := range s.columns {
+		c.resetColumn()
+	}
+	clear(s.rowOf)
+	s.rows, s.picks = 0, s.picks[:0]
+}
 
 // typedRows is a rowBuffer for records that decode to a T.
 //
 // Records of today's schema are read by their fields, and the bytes of each go into its
 // column. Many of them end with the same bytes, their tail: all clicks of a link do, and
-// all outcomes of such clicks. Columns that follow from the tail have a row for each tail,
-// not for each record. Such a row comes from a record that the codec has read, as do all
-// rows of other records.
+// all outcomes of such clicks. Many have the same visitor, too: browser, country, and so
+// on. A row of what follows from the tail comes from a record that the codec has read, as
+// do all rows of records that are not read by their fields.
 type typedRows[T any] struct {
 	decode        func(*kgo.Record, *T) error
 	timeOf        func(*T) event.Millis                                  // of a row
@@ -53,14 +89,11 @@ type typedRows[T any] struct {
 	summedAt      func(*T) event.Millis                                  // nil: not summed
 	sourceColumns []namedColumn[kgo.Record]                              // where the record was in Kafka
 	columns       []namedColumn[T]
-	tailColumns   []namedColumn[T]
+	visitor, tail sharedColumns[T]
 	fields        *recordFields[T] // nil: the codec reads every record
 	all           clickhouse.Block // of all columns
 
-	value   T              // of the record that was read last; perhaps only what fields sets
-	tailOf  []uint32       // of each row: its row in tailColumns
-	tails   uint32         // rows in tailColumns
-	rowOf   map[string]int // the row of a tail in tailColumns, at most maxTails of them
+	value   T // of the record that was read last; perhaps only what fields sets
 	summary batchSummary
 }
 
@@ -71,7 +104,8 @@ func newTypedRows[T any](decode func(*kgo.Record, *T) error, timeOf func(*T) eve
 		timeOf:        timeOf,
 		sourceColumns: newSourceColumns(),
 		columns:       columns,
-		rowOf:         make(map[string]int),
+		visitor:       sharedColumns[T]{rowOf: make(map[string]uint32)},
+		tail:          sharedColumns[T]{rowOf: make(map[string]uint32)},
 	}
 	r.all = r.newBlock()
 	return r
@@ -84,9 +118,8 @@ func (r *typedRows[T]) newBlock() (b clickhouse.Block) {
 	for _, c := range r.columns {
 		b.Add(c.name, c.column())
 	}
-	for _, c := range r.tailColumns {
-		b.AddPicked(c.name, c.column(), &r.tailOf)
-	}
+	r.visitor.addTo(&b)
+	r.tail.addTo(&b)
 	return b
 }
 
@@ -101,8 +134,9 @@ func (r *typedRows[T]) measureLatency(start func(*kgo.Record, *T) (event.Millis,
 type recordFields[T any] struct {
 	table  *event.FieldTable
 	values []event.FieldValue // of the record that was read last
-	// columnOf is the column of each field; -1: none.
-	columnOf []int
+	// own and visitor are the fields with a column, in the order of typedRows' columns and
+	// of its visitor columns.
+	own, visitor []int
 	// key is the field that is the record's key.
 	key   int
 	times []timeField[T]
@@ -116,42 +150,42 @@ type timeField[T any] struct {
 	set   func(*T, event.Millis)
 }
 
+// visitorColumns are the columns of the visitor: the fields of a click that precede its
+// link part, and follow one another in its schema.
+var visitorColumns = []string{"referrer_host", "country", "device", "os", "browser", "is_bot", "bot_reason"}
+
 // readFields makes r read records by their fields, each into the column of its name; of
 // some it also sets times. Columns without a field follow from the tail.
 func (r *typedRows[T]) readFields(table *event.FieldTable, times map[string]func(*T, event.Millis)) {
-	fields := &recordFields[T]{table: table, key: -1}
-	fields.values = make([]event.FieldValue, len(table.Fields()))
+	fields := &recordFields[T]{table: table, key: -1, values: make([]event.FieldValue, len(table.Fields()))}
 	own := make(map[string]bool)
 	for i, f := range table.Fields() {
 		if own[f.Name] = true; f.Name == "click_token" {
 			fields.key = i
 		}
-	}
-	columns := make(map[string]int)
-	for i, c := range r.columns {
-		columns[c.name] = i
-	}
-	var kept []namedColumn[T]
-	for i, f := range table.Fields() {
-		// A record's own field goes before the one of its click.
-		name, ofClick := strings.CutPrefix(f.Name, "click.")
-		column, ok := columns[name]
-		fields.columnOf = append(fields.columnOf, -1)
-		if ok && !(ofClick && own[name]) {
-			fields.columnOf[i] = len(kept)
-			kept = append(kept, r.columns[column])
-			delete(columns, name)
-		}
 		if set := times[f.Name]; set != nil {
 			fields.times = append(fields.times, timeField[T]{i, set})
 		}
 	}
-	for _, c := range r.columns {
-		if _, left := columns[c.name]; left {
-			r.tailColumns = append(r.tailColumns, c)
+	columns := r.columns
+	r.columns = nil
+	for i, f := range table.Fields() {
+		// A record's own field goes before the one of its click.
+		name, ofClick := strings.CutPrefix(f.Name, "click.")
+		at := slices.IndexFunc(columns, func(c namedColumn[T]) bool { return c.name == name })
+		switch {
+		case at < 0 || ofClick && own[name]:
+			continue
+		case slices.Contains(visitorColumns, name):
+			fields.visitor = append(fields.visitor, i)
+			r.visitor.columns = append(r.visitor.columns, columns[at])
+		default:
+			fields.own = append(fields.own, i)
+			r.columns = append(r.columns, columns[at])
 		}
+		columns = slices.Delete(columns, at, at+1)
 	}
-	r.columns = kept
+	r.tail.columns = columns
 	r.fields = fields
 	r.all = r.newBlock()
 }
@@ -182,12 +216,15 @@ func (r *typedRows[T]) appendRow(record *kgo.Record, skip func() bool) error {
 	if byFields {
 		r.appendFields(record.Value)
 	} else {
-		for i := range r.columns {
-			r.columns[i].appendValue(&r.value)
-		}
+		r.appendValues()
 	}
-	if len(r.tailColumns) > 0 {
-		r.appendTail(tail, tailRow, byFields)
+	if tailRow >= 0 {
+		r.tail.pick(uint32(tailRow))
+	} else if len(r.tail.columns) > 0 {
+		for i := range r.tail.columns {
+			r.tail.columns[i].appendValue(&r.value)
+		}
+		r.tail.endRow(tail)
 	}
 	if at := r.timeOf(&r.value); r.summary.rows == 0 || at < r.summary.oldestRow {
 		r.summary.oldestRow = at
@@ -201,46 +238,57 @@ func (r *typedRows[T]) appendRow(record *kgo.Record, skip func() bool) error {
 	return nil
 }
 
-// readRecord reads a record, byFields if that is possible. If tailRow is not negative, it
-// is the row of the record's tail, and value lacks what that says.
+// readRecord reads a record, byFields if that is possible; else tail is nil. If tailRow is
+// not negative, it is the row of the tail, and value lacks what that says.
 func (r *typedRows[T]) readRecord(record *kgo.Record) (tail []byte, tailRow int, byFields bool, err error) {
 	if r.fields != nil {
 		if tail, byFields = r.fields.read(record, &r.value); byFields {
-			if row, ok := r.rowOf[string(tail)]; ok {
+			if row, ok := r.tail.rowOf[string(tail)]; ok {
 				key := r.fields.values[r.fields.key]
 				if token := record.Value[key.From:key.To]; !bytes.Equal(token, record.Key) {
 					err = checkKey(record, string(token))
 				}
-				return tail, row, true, err
+				return tail, int(row), true, err
 			}
 		}
 	}
 	return tail, -1, byFields, r.decode(record, &r.value)
 }
 
-// appendFields appends the values of the record that was read by its fields.
+// appendFields appends what a record's fields say, which were read.
 func (r *typedRows[T]) appendFields(record []byte) {
-	fields := r.fields.table.Fields()
-	for i, column := range r.fields.columnOf {
-		if column >= 0 {
-			r.columns[column].appendField(record, &fields[i], &r.fields.values[i])
-		}
+	fields, values := r.fields.table.Fields(), r.fields.values
+	for i, field := range r.fields.own {
+		r.columns[i].appendField(record, &fields[field], &values[field])
 	}
+	if len(r.fields.visitor) == 0 {
+		return
+	}
+	// The visitor's fields follow one another, from the end of the one before. Without a
+	// click they have no bytes.
+	from := values[r.fields.visitor[0]-1].To
+	key := record[from:values[r.fields.visitor[len(r.fields.visitor)-1]].To]
+	if row, ok := r.visitor.rowOf[string(key)]; ok {
+		r.visitor.pick(row)
+		return
+	}
+	for i, field := range r.fields.visitor {
+		r.visitor.columns[i].appendField(record, &fields[field], &values[field])
+	}
+	r.visitor.endRow(key)
 }
 
-// appendTail appends a row with a tail, which has that row already unless it is negative.
-func (r *typedRows[T]) appendTail(tail []byte, row int, byFields bool) {
-	if row < 0 {
-		row = int(r.tails)
-		for i := range r.tailColumns {
-			r.tailColumns[i].appendValue(&r.value)
-		}
-		if byFields && len(r.rowOf) < maxTails {
-			r.rowOf[string(tail)] = row
-		}
-		r.tails++
+// appendValues appends the record that the codec has read, without its tail.
+func (r *typedRows[T]) appendValues() {
+	for i := range r.columns {
+		r.columns[i].appendValue(&r.value)
 	}
-	r.tailOf = append(r.tailOf, uint32(row))
+	if len(r.visitor.columns) > 0 {
+		for i := range r.visitor.columns {
+			r.visitor.columns[i].appendValue(&r.value)
+		}
+		r.visitor.endRow(nil)
+	}
 }
 
 func (r *typedRows[T]) sumTime() event.Millis { return r.summedAt(&r.value) }
@@ -256,13 +304,9 @@ func (r *typedRows[T]) resetRows() {
 	for _, c := range r.columns {
 		c.resetColumn()
 	}
-	for _, c := range r.tailColumns {
-		c.resetColumn()
-	}
+	r.visitor.reset()
+	r.tail.reset()
 	var zero T
 	r.value = zero
-	r.tailOf = r.tailOf[:0]
-	r.tails = 0
-	clear(r.rowOf)
 	r.summary = batchSummary{}
 }
