@@ -33,7 +33,10 @@
 // # Shape
 //
 // Conn is a pool of clickhouse-go connections, over HTTP or the native protocol as the
-// DSN says. Insert, Migrate, Windows and CompareSums are built on it. Two properties of
+// DSN says. Insert, Migrate, Windows and CompareSums are built on it. InsertBlock takes
+// rows that are in ClickHouse's format already (block.go): over HTTP clickhouse-go sends
+// them as they are (its InsertFormat); where it does not, over the native protocol and with
+// compress=lz4 or zstd, they are copied into its columns. Two properties of
 // clickhouse-go v2.50 over HTTP shape the code. An Exec discards the response body and
 // with it a late exception, so Exec asks the server to wait until the end. A block
 // whose columns differ in length is sent as an empty body, which inserts nothing and

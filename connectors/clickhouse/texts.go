@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	chproto "github.com/ClickHouse/ch-go/proto"
@@ -53,8 +54,16 @@ func (t *Texts) Add(s string) {
 	t.rows = append(t.rows, t.lastNumber)
 }
 
-// Repeat appends a row with the text of an earlier one, counted from 0.
-func (t *Texts) Repeat(row int) { t.rows = append(t.rows, t.rows[row]) }
+// AddBytes appends a row.
+func (t *Texts) AddBytes(text []byte) {
+	if len(t.rows) > 0 && string(text) == t.last {
+		t.rows = append(t.rows, t.lastNumber)
+	} else if n, ok := t.numbers[string(text)]; ok {
+		t.rows = append(t.rows, n)
+	} else {
+		t.Add(string(text))
+	}
+}
 
 // Len returns the number of rows.
 func (t *Texts) Len() int { return len(t.rows) }
@@ -74,31 +83,88 @@ const (
 	newTexts           = 1 << 10 // NeedUpdateDictionary
 )
 
-// appendNative appends the column in the Native format.
-func (t *Texts) appendNative(b []byte) []byte {
-	width := 0 // 1 << width bytes
+// Type implements Column.
+func (t *Texts) Type() string { return lowCardinality }
+
+func (t *Texts) encode(e *blockEncoder) {
+	rows := len(t.rows)
+	if e.isPicked {
+		rows = len(e.picks)
+	}
+	if rows == 0 {
+		return
+	}
+	width := t.width()
+	e.scratch = t.appendHead(e.scratch, width, rows)
+	out := e.extend(rows << width)
+	if !e.isPicked {
+		putNumbers(out, width, t.rows)
+		return
+	}
+	le := binary.LittleEndian
+	switch width {
+	case 0:
+		for i, row := range e.picks {
+			out[i] = byte(t.rows[row])
+		}
+	case 1:
+		for i, row := range e.picks {
+			le.PutUint16(out[2*i:], uint16(t.rows[row]))
+		}
+	default:
+		for i, row := range e.picks {
+			le.PutUint32(out[4*i:], t.rows[row])
+		}
+	}
+}
+
+// width returns the width of the numbers: 1 << width bytes.
+func (t *Texts) width() int {
 	switch n := len(t.numbers); {
 	case n > 1<<16:
-		width = 2
+		return 2
 	case n > 1<<8:
-		width = 1
+		return 1
 	}
+	return 0
+}
+
+// appendNative appends the column in the Native format.
+func (t *Texts) appendNative(b []byte) []byte {
+	width := t.width()
+	b = t.appendHead(b, width, len(t.rows))
+	from := len(b)
+	b = slices.Grow(b, len(t.rows)<<width)[:from+len(t.rows)<<width]
+	putNumbers(b[from:], width, t.rows)
+	return b
+}
+
+// appendHead appends what stands before the numbers of the rows.
+func (t *Texts) appendHead(b []byte, width, rows int) []byte {
 	le := binary.LittleEndian
 	b = le.AppendUint64(b, sharedDictionaries)
 	b = le.AppendUint64(b, ownTexts|newTexts|uint64(width))
 	b = append(le.AppendUint64(b, uint64(len(t.numbers))), t.texts...)
-	b = le.AppendUint64(b, uint64(len(t.rows)))
-	for _, n := range t.rows {
-		switch width {
-		case 0:
-			b = append(b, byte(n))
-		case 1:
-			b = le.AppendUint16(b, uint16(n))
-		default:
-			b = le.AppendUint32(b, n)
+	return le.AppendUint64(b, uint64(rows))
+}
+
+// putNumbers encodes the numbers of the rows.
+func putNumbers(out []byte, width int, rows []uint32) {
+	le := binary.LittleEndian
+	switch width {
+	case 0:
+		for i, n := range rows {
+			out[i] = byte(n)
+		}
+	case 1:
+		for i, n := range rows {
+			le.PutUint16(out[2*i:], uint16(n))
+		}
+	default:
+		for i, n := range rows {
+			le.PutUint32(out[4*i:], n)
 		}
 	}
-	return b
 }
 
 // loadInto fills c with the rows. clickhouse-go would take values for such a column one

@@ -242,14 +242,8 @@ func (p *partition) insertRows(ctx context.Context, b *batch) error {
 // insertBuffer inserts collected rows. It calls sent when all of them are with the
 // client.
 func (p *partition) insertBuffer(ctx context.Context, buffer rowBuffer, token string, sent func() error) error {
-	into := clickhouse.Insert{Table: p.mapping.table, Columns: buffer.columnNames(), Token: token}
 	began := time.Now()
-	err := p.sink.wh.Insert(ctx, into, func(block *clickhouse.Batch) error {
-		if err := buffer.fillBatch(block); err != nil {
-			return err
-		}
-		return sent()
-	})
+	err := p.sink.wh.InsertBlock(ctx, clickhouse.Insert{Table: p.mapping.table, Token: token}, buffer.block(), sent)
 	p.lastInsert = began
 	p.lastInsertTook = time.Since(began)
 	p.sink.metrics.insertSeconds.WithLabelValues(p.mapping.topic).Observe(p.lastInsertTook.Seconds())

@@ -72,8 +72,8 @@ func BenchmarkInsertClicks(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		if err := r.wh.Insert(b.Context(), clickhouse.Insert{Table: "clicks", Columns: set.columnNames(),
-			Token: fmt.Sprint("bench", n)}, set.fillBatch); err != nil {
+		into := clickhouse.Insert{Table: "clicks", Token: fmt.Sprint("bench", n)}
+		if err := r.wh.InsertBlock(b.Context(), into, set.block(), func() error { return nil }); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,40 +1,80 @@
 package sink
 
 import (
+	"bytes"
+	"maps"
+	"slices"
+
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/schemas/event"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Rows on their way into a table are appended to slices, one for each column. The
-// client takes the slices as they are, which is several times cheaper than rows of
-// values.
+// Rows on their way into a table are columns of bytes in ClickHouse's format. A row comes
+// from the record's bytes, field by field, or from the record that the codec has read:
+// the bytes are the same.
 
 // columnBuffer collects the values of one column for rows that are made from an R.
 type columnBuffer[R any] interface {
 	appendValue(*R)
-	// repeatValue appends the value of an earlier row.
-	repeatValue(row int)
-	// columnValues returns what was collected, as Batch.Column takes it.
-	columnValues() any
+	// appendField appends what a record's bytes say in the column's field.
+	appendField(record []byte, f *event.Field, v *event.FieldValue)
+	// column returns what was collected.
+	column() clickhouse.Column
 	resetColumn()
 }
 
-// valueBuffer is a column of Vs.
-type valueBuffer[R, V any] struct {
-	valueOf   func(*R) V
-	collected []V
+// numberBuffer is a column of integers, booleans or times.
+type numberBuffer[R any] struct {
+	valueOf   func(*R) int64
+	collected *clickhouse.Numbers
 }
 
-func (b *valueBuffer[R, V]) appendValue(r *R) { b.collected = append(b.collected, b.valueOf(r)) }
-func (b *valueBuffer[R, V]) repeatValue(row int) {
-	b.collected = append(b.collected, b.collected[row])
+func (b *numberBuffer[R]) appendValue(r *R) { b.collected.Add(b.valueOf(r)) }
+func (b *numberBuffer[R]) appendField(_ []byte, _ *event.Field, v *event.FieldValue) {
+	b.collected.Add(v.Number)
 }
-func (b *valueBuffer[R, V]) columnValues() any { return b.collected }
-func (b *valueBuffer[R, V]) resetColumn() {
-	clear(b.collected) // release the texts now, not when a batch of the same length comes
-	b.collected = b.collected[:0]
+func (b *numberBuffer[R]) column() clickhouse.Column { return b.collected }
+func (b *numberBuffer[R]) resetColumn()              { b.collected.Reset() }
+
+// maybeNumberBuffer is a numberBuffer with nulls. If its field cannot be null, zero is.
+type maybeNumberBuffer[R any] struct {
+	valueOf   func(*R) (v int64, isSet bool)
+	collected *clickhouse.MaybeNumbers
 }
+
+func (b *maybeNumberBuffer[R]) appendValue(r *R) {
+	v, isSet := b.valueOf(r)
+	b.append(v, !isSet)
+}
+
+func (b *maybeNumberBuffer[R]) appendField(_ []byte, f *event.Field, v *event.FieldValue) {
+	b.append(v.Number, v.IsNull || f.Kind == event.FieldLong && v.Number == 0)
+}
+
+func (b *maybeNumberBuffer[R]) append(v int64, isNull bool) {
+	if isNull {
+		b.collected.AddNull()
+	} else {
+		b.collected.Add(v)
+	}
+}
+
+func (b *maybeNumberBuffer[R]) column() clickhouse.Column { return b.collected }
+func (b *maybeNumberBuffer[R]) resetColumn()              { b.collected.Reset() }
+
+// stringBuffer is a column of texts that seldom recur.
+type stringBuffer[R any] struct {
+	valueOf   func(*R) string
+	collected *clickhouse.Strings
+}
+
+func (b *stringBuffer[R]) appendValue(r *R) { b.collected.Add(b.valueOf(r)) }
+func (b *stringBuffer[R]) appendField(record []byte, _ *event.Field, v *event.FieldValue) {
+	b.collected.AddBytes(record[v.From:v.To])
+}
+func (b *stringBuffer[R]) column() clickhouse.Column { return b.collected }
+func (b *stringBuffer[R]) resetColumn()              { b.collected.Reset() }
 
 // textBuffer is a column of recurring texts: a LowCardinality(String).
 type textBuffer[R any] struct {
@@ -42,26 +82,164 @@ type textBuffer[R any] struct {
 	collected *clickhouse.Texts
 }
 
-func (b *textBuffer[R]) appendValue(r *R)    { b.collected.Add(b.valueOf(r)) }
-func (b *textBuffer[R]) repeatValue(row int) { b.collected.Repeat(row) }
-func (b *textBuffer[R]) columnValues() any   { return b.collected }
-func (b *textBuffer[R]) resetColumn()        { b.collected.Reset() }
+func (b *textBuffer[R]) appendValue(r *R) { b.collected.Add(b.valueOf(r)) }
+func (b *textBuffer[R]) appendField(record []byte, f *event.Field, v *event.FieldValue) {
+	if f.Kind == event.FieldSymbol && !v.IsNull {
+		b.collected.Add(f.Symbols[v.Number])
+	} else {
+		b.collected.AddBytes(record[v.From:v.To])
+	}
+}
+func (b *textBuffer[R]) column() clickhouse.Column { return b.collected }
+func (b *textBuffer[R]) resetColumn()              { b.collected.Reset() }
+
+// hashBuffer is a column of SHA-256 sums.
+type hashBuffer[R any] struct {
+	valueOf   func(*R) *[32]byte
+	collected *clickhouse.FixedStrings
+}
+
+func (b *hashBuffer[R]) appendValue(r *R) { b.collected.AddBytes(b.valueOf(r)[:]) }
+func (b *hashBuffer[R]) appendField(record []byte, _ *event.Field, v *event.FieldValue) {
+	b.collected.AddBytes(record[v.From:v.To])
+}
+func (b *hashBuffer[R]) column() clickhouse.Column { return b.collected }
+func (b *hashBuffer[R]) resetColumn()              { b.collected.Reset() }
+
+// listBuffer is a column of lists of texts.
+type listBuffer[R any] struct {
+	valueOf   func(*R) []string
+	collected *clickhouse.Lists
+}
+
+func (b *listBuffer[R]) appendValue(r *R) {
+	for _, item := range b.valueOf(r) {
+		b.collected.AddItem([]byte(item))
+	}
+	b.collected.EndRow()
+}
+
+func (b *listBuffer[R]) appendField(record []byte, _ *event.Field, v *event.FieldValue) {
+	items := record[v.From:v.To]
+	for range v.Number {
+		var item []byte
+		item, items = event.NextText(items)
+		b.collected.AddItem(item)
+	}
+	b.collected.EndRow()
+}
+
+func (b *listBuffer[R]) column() clickhouse.Column { return b.collected }
+func (b *listBuffer[R]) resetColumn()              { b.collected.Reset() }
+
+// pairsBuffer is a column of maps of texts, each in the order of its keys.
+type pairsBuffer[R any] struct {
+	valueOf   func(*R) map[string]string
+	collected *clickhouse.Pairs
+	pairs     []pair // scratch
+}
+
+type pair struct{ key, value []byte }
+
+func (b *pairsBuffer[R]) appendValue(r *R) {
+	pairs := b.valueOf(r)
+	for _, key := range slices.Sorted(maps.Keys(pairs)) {
+		b.collected.AddPair([]byte(key), []byte(pairs[key]))
+	}
+	b.collected.EndRow()
+}
+
+func (b *pairsBuffer[R]) appendField(record []byte, _ *event.Field, v *event.FieldValue) {
+	items := record[v.From:v.To]
+	b.pairs = b.pairs[:0]
+	for range v.Number {
+		var p pair
+		p.key, items = event.NextText(items)
+		p.value, items = event.NextText(items)
+		b.pairs = append(b.pairs, p)
+	}
+	slices.SortFunc(b.pairs, func(p, q pair) int { return bytes.Compare(p.key, q.key) })
+	for _, p := range b.pairs {
+		b.collected.AddPair(p.key, p.value)
+	}
+	b.collected.EndRow()
+}
+
+func (b *pairsBuffer[R]) column() clickhouse.Column { return b.collected }
+func (b *pairsBuffer[R]) resetColumn() {
+	b.collected.Reset()
+	clear(b.pairs[:cap(b.pairs)]) // they are parts of records
+}
 
 // namedColumn is a column with its name in the table.
 type namedColumn[R any] struct {
 	name string
-	// ofTail: the value follows from the record's tail alone, see typedRows.
-	ofTail bool
 	columnBuffer[R]
 }
 
-func valueColumn[R, V any](name string, valueOf func(*R) V) namedColumn[R] {
-	return namedColumn[R]{name: name, columnBuffer: &valueBuffer[R, V]{valueOf: valueOf}}
+// numberColumn is a column of one of the types of clickhouse.Numbers.
+func numberColumn[R any](name, typeName string, valueOf func(*R) int64) namedColumn[R] {
+	return namedColumn[R]{name, &numberBuffer[R]{valueOf, clickhouse.NewNumbers(typeName)}}
 }
 
-// textColumn is valueColumn for texts that recur.
+func flagColumn[R any](name string, valueOf func(*R) bool) namedColumn[R] {
+	return numberColumn(name, clickhouse.Bool, func(r *R) int64 {
+		if valueOf(r) {
+			return 1
+		}
+		return 0
+	})
+}
+
+func timeColumn[R any](name string, valueOf func(*R) event.Millis) namedColumn[R] {
+	return numberColumn(name, clickhouse.Millis, func(r *R) int64 { return int64(valueOf(r)) })
+}
+
+// maybeTimeColumn is a column of times of which 0 is null.
+func maybeTimeColumn[R any](name string, valueOf func(*R) event.Millis) namedColumn[R] {
+	return namedColumn[R]{name, &maybeNumberBuffer[R]{
+		valueOf: func(r *R) (int64, bool) {
+			v := valueOf(r)
+			return int64(v), v != 0
+		},
+		collected: clickhouse.NewMaybeNumbers(clickhouse.Millis),
+	}}
+}
+
+// maybeNumberColumn is numberColumn for numbers that may be nil.
+func maybeNumberColumn[R any, V int64 | int32 | event.Millis](name, typeName string,
+	valueOf func(*R) *V) namedColumn[R] {
+	return namedColumn[R]{name, &maybeNumberBuffer[R]{
+		valueOf: func(r *R) (int64, bool) {
+			v := valueOf(r)
+			if v == nil {
+				return 0, false
+			}
+			return int64(*v), true
+		},
+		collected: clickhouse.NewMaybeNumbers(typeName),
+	}}
+}
+
+func stringColumn[R any](name string, valueOf func(*R) string) namedColumn[R] {
+	return namedColumn[R]{name, &stringBuffer[R]{valueOf, new(clickhouse.Strings)}}
+}
+
+// textColumn is stringColumn for texts that recur.
 func textColumn[R any](name string, valueOf func(*R) string) namedColumn[R] {
-	return namedColumn[R]{name: name, columnBuffer: &textBuffer[R]{valueOf: valueOf, collected: clickhouse.NewTexts()}}
+	return namedColumn[R]{name, &textBuffer[R]{valueOf, clickhouse.NewTexts()}}
+}
+
+func hashColumn[R any](name string, valueOf func(*R) *[32]byte) namedColumn[R] {
+	return namedColumn[R]{name, &hashBuffer[R]{valueOf, clickhouse.NewFixedStrings(32)}}
+}
+
+func listColumn[R any](name string, valueOf func(*R) []string) namedColumn[R] {
+	return namedColumn[R]{name, &listBuffer[R]{valueOf, clickhouse.NewLists()}}
+}
+
+func pairsColumn[R any](name string, valueOf func(*R) map[string]string) namedColumn[R] {
+	return namedColumn[R]{name, &pairsBuffer[R]{valueOf: valueOf, collected: clickhouse.NewPairs()}}
 }
 
 // nestedBuffer is a column of an R that is a part of an S.
@@ -70,10 +248,12 @@ type nestedBuffer[S, R any] struct {
 	nested columnBuffer[R]
 }
 
-func (b nestedBuffer[S, R]) appendValue(s *S)    { b.nested.appendValue(b.partOf(s)) }
-func (b nestedBuffer[S, R]) repeatValue(row int) { b.nested.repeatValue(row) }
-func (b nestedBuffer[S, R]) columnValues() any   { return b.nested.columnValues() }
-func (b nestedBuffer[S, R]) resetColumn()        { b.nested.resetColumn() }
+func (b nestedBuffer[S, R]) appendValue(s *S) { b.nested.appendValue(b.partOf(s)) }
+func (b nestedBuffer[S, R]) appendField(record []byte, f *event.Field, v *event.FieldValue) {
+	b.nested.appendField(record, f, v)
+}
+func (b nestedBuffer[S, R]) column() clickhouse.Column { return b.nested.column() }
+func (b nestedBuffer[S, R]) resetColumn()              { b.nested.resetColumn() }
 
 // nestColumns makes columns of S from the columns of a part of S.
 func nestColumns[S, R any](partOf func(*S) *R, columns []namedColumn[R]) []namedColumn[S] {
@@ -84,166 +264,10 @@ func nestColumns[S, R any](partOf func(*S) *R, columns []namedColumn[R]) []named
 	return out
 }
 
-// rowBuffer collects the rows of one batch. It is reused for the next one.
-type rowBuffer interface {
-	// appendRow decodes a record and appends its row. If skip is not nil, it is called
-	// once the record has turned out to be readable; if it returns true, the row is
-	// left out. An error means that the record is unreadable.
-	appendRow(record *kgo.Record, skip func() bool) error
-	// sumTime returns the time by which the rollup sums the record that was decoded
-	// last. It must not be called if the topic is not summed.
-	sumTime() event.Millis
-	// summarize describes the rows collected so far.
-	summarize() batchSummary
-	fillBatch(*clickhouse.Batch) error
-	resetRows()
-	columnNames() []string
-}
-
-// batchSummary describes the rows of a batch.
-type batchSummary struct {
-	rows int
-	// oldestRow is the least of the rows' own times.
-	oldestRow event.Millis
-	// latencyStarts are the times from which the latency of rows is measured. Rows
-	// whose latency is not measured have none.
-	latencyStarts []event.Millis
-}
-
-// maxTails bounds the tails that typedRows remembers. A click's tail has at most half a
-// kilobyte.
-const maxTails = 4096
-
-// typedRows is a rowBuffer for records that decode to a T.
-//
-// Many records may end with the same bytes, their tail: all clicks of a link do. The
-// columns of a tail that has a row already are copied from there, undecoded.
-type typedRows[T any] struct {
-	decode        func(*kgo.Record, *T) error
-	timeOf        func(*T) event.Millis                                  // of a row
-	latencyStart  func(*kgo.Record, *T) (start event.Millis, isSet bool) // nil: not measured
-	summedAt      func(*T) event.Millis                                  // nil: not summed
-	sourceColumns []namedColumn[kgo.Record]                              // where the record was in Kafka
-	columns       []namedColumn[T]
-	// decodeHead decodes a record without its tail, and returns that; nil: it could not.
-	// decodeHead itself is nil if records have no tails.
-	decodeHead func(*kgo.Record, *T) (tail []byte, err error)
-
-	value   T              // of the record that was decoded last; perhaps without its tail
-	rowOf   map[string]int // a row of each tail, at most maxTails of them
-	summary batchSummary
-}
-
-func newTypedRows[T any](decode func(*kgo.Record, *T) error, timeOf func(*T) event.Millis,
-	columns []namedColumn[T]) *typedRows[T] {
-	return &typedRows[T]{
-		decode:        decode,
-		timeOf:        timeOf,
-		sourceColumns: newSourceColumns(),
-		columns:       columns,
-	}
-}
-
-// measureLatency sets the time from which the latency of a row is measured, for rows
-// for which start returns true.
-func (r *typedRows[T]) measureLatency(start func(*kgo.Record, *T) (event.Millis, bool)) *typedRows[T] {
-	r.latencyStart = start
-	return r
-}
-
-func (r *typedRows[T]) appendRow(record *kgo.Record, skip func() bool) error {
-	tail, sameTail, err := r.decodeRecord(record)
-	if err != nil {
-		return err
-	}
-	if skip != nil && skip() {
-		return nil
-	}
-	for i := range r.sourceColumns {
-		r.sourceColumns[i].appendValue(record)
-	}
-	for i := range r.columns {
-		if c := &r.columns[i]; c.ofTail && sameTail >= 0 {
-			c.repeatValue(sameTail)
-		} else {
-			c.appendValue(&r.value)
-		}
-	}
-	if tail != nil && sameTail < 0 && len(r.rowOf) < maxTails {
-		r.rowOf[string(tail)] = r.summary.rows
-	}
-	if at := r.timeOf(&r.value); r.summary.rows == 0 || at < r.summary.oldestRow {
-		r.summary.oldestRow = at
-	}
-	if r.latencyStart != nil {
-		if at, ok := r.latencyStart(record, &r.value); ok {
-			r.summary.latencyStarts = append(r.summary.latencyStarts, at)
-		}
-	}
-	r.summary.rows++
-	return nil
-}
-
-// decodeRecord decodes a record. If sameTail is not negative, it is a row with the
-// record's tail, and value lacks what that says.
-func (r *typedRows[T]) decodeRecord(record *kgo.Record) (tail []byte, sameTail int, err error) {
-	if r.decodeHead != nil {
-		if tail, err = r.decodeHead(record, &r.value); err != nil {
-			return nil, -1, err
-		}
-		if row, ok := r.rowOf[string(tail)]; ok && tail != nil {
-			return tail, row, nil
-		}
-	}
-	return tail, -1, r.decode(record, &r.value)
-}
-
-func (r *typedRows[T]) sumTime() event.Millis { return r.summedAt(&r.value) }
-
-func (r *typedRows[T]) summarize() batchSummary { return r.summary }
-
-func (r *typedRows[T]) fillBatch(b *clickhouse.Batch) error {
-	for i, c := range r.sourceColumns {
-		if err := b.Column(i, c.columnValues()); err != nil {
-			return err
-		}
-	}
-	for i, c := range r.columns {
-		if err := b.Column(len(r.sourceColumns)+i, c.columnValues()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *typedRows[T]) resetRows() {
-	for _, c := range r.sourceColumns {
-		c.resetColumn()
-	}
-	for _, c := range r.columns {
-		c.resetColumn()
-	}
-	var zero T
-	r.value = zero
-	clear(r.rowOf)
-	r.summary = batchSummary{}
-}
-
-func (r *typedRows[T]) columnNames() []string {
-	var names []string
-	for _, c := range r.sourceColumns {
-		names = append(names, c.name)
-	}
-	for _, c := range r.columns {
-		names = append(names, c.name)
-	}
-	return names
-}
-
 func newSourceColumns() []namedColumn[kgo.Record] {
 	return []namedColumn[kgo.Record]{
-		valueColumn("src_partition", func(r *kgo.Record) uint32 { return uint32(r.Partition) }),
-		valueColumn("src_offset", func(r *kgo.Record) uint64 { return uint64(r.Offset) }),
-		valueColumn("arrived_at", func(r *kgo.Record) int64 { return r.Timestamp.UnixMilli() }),
+		numberColumn("src_partition", clickhouse.UInt32, func(r *kgo.Record) int64 { return int64(r.Partition) }),
+		numberColumn("src_offset", clickhouse.UInt64, func(r *kgo.Record) int64 { return r.Offset }),
+		numberColumn("arrived_at", clickhouse.Millis, func(r *kgo.Record) int64 { return r.Timestamp.UnixMilli() }),
 	}
 }

@@ -140,6 +140,13 @@
 // verify.go looks after repeated inserts, mapping.go says which topic becomes which
 // table.
 //
+// tables.go declares the columns of each table, once. The rows of a batch are collected as
+// the bytes that ClickHouse takes (columns.go), and leave from there. Clicks and outcomes
+// of today's schemas are not decoded: the bytes of each field go into its column, and what
+// a click says of its link, and of its visitor, has one row for all clicks with those bytes
+// (rows.go). What is older or unusual is read by the codec; a test and a fuzz target
+// compare both.
+//
 // # Metrics
 //
 //	partners_sink_rows_total{topic}               rows inserted into base tables

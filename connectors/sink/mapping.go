@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/nimriz/partners/pipeline/kafka"
@@ -104,14 +105,9 @@ func newClickRows(codec *event.Codec) *typedRows[event.Click] {
 	}
 	rows := newTypedRows(decode, func(c *event.Click) event.Millis { return c.ClickedAt }, clickColumns())
 	rows.summedAt = func(c *event.Click) event.Millis { return c.ClickedAt }
-	rows.rowOf = make(map[string]int)
-	rows.decodeHead = func(r *kgo.Record, c *event.Click) ([]byte, error) {
-		linkPart := codec.DecodeVisit(r.Value, c)
-		if linkPart == nil {
-			return nil, nil
-		}
-		return linkPart, checkKey(r, c.ClickToken)
-	}
+	rows.readFields(codec.ClickFields(), map[string]func(*event.Click, event.Millis){
+		"clicked_at": func(c *event.Click, at event.Millis) { c.ClickedAt = at },
+	})
 	return rows.measureLatency(func(_ *kgo.Record, c *event.Click) (event.Millis, bool) {
 		return c.ClickedAt, true
 	})
@@ -142,6 +138,17 @@ func newOutcomeRows(codec *event.Codec) *typedRows[event.Outcome] {
 	}
 	rows := newTypedRows(decode, func(o *event.Outcome) event.Millis { return o.DecidedAt }, outcomeColumns())
 	rows.summedAt = func(o *event.Outcome) event.Millis { return o.OccurredAt }
+	rows.readFields(codec.OutcomeFields(), map[string]func(*event.Outcome, event.Millis){
+		"occurred_at": func(o *event.Outcome, at event.Millis) { o.OccurredAt = at },
+		"received_at": func(o *event.Outcome, at event.Millis) { o.ReceivedAt = at },
+		"decided_at":  func(o *event.Outcome, at event.Millis) { o.DecidedAt = at },
+	})
+	version := slices.IndexFunc(codec.OutcomeFields().Fields(), func(f event.Field) bool {
+		return f.Name == "rules_version"
+	})
+	rows.fields.usual = func(values []event.FieldValue) bool {
+		return values[version].Number >= 2 // see standingChange
+	}
 	return rows.measureLatency(func(r *kgo.Record, o *event.Outcome) (event.Millis, bool) {
 		_, hasWaited := kafka.Header(r, topic.HeaderWaited) // for its click or parent
 		return o.ReceivedAt, !hasWaited

@@ -88,6 +88,7 @@ func ParseIDs(file []byte) ([]ID, error) {
 type Codec struct {
 	click, conversion, outcome typedRecord
 	progress, rejection        genericRecord
+	clickFields, outcomeFields []Field                 // see FieldTable
 	schemas                    map[uint32]schemaReader // by the id on the wire
 	aliasing                   bool
 }
@@ -163,17 +164,23 @@ func NewCodec(ids []ID) (*Codec, error) {
 			return nil, fmt.Errorf("schema ids: none for record %s version %d", s.Record, s.Version)
 		}
 		r := c.schemas[id]
+		var err error
 		switch s.Record {
 		case "Click":
 			c.click = typedRecord{id, r.schema}
+			c.clickFields, err = newFieldTable(s)
 		case "Conversion":
 			c.conversion = typedRecord{id, r.schema}
 		case "Outcome":
 			c.outcome = typedRecord{id, r.schema}
+			c.outcomeFields, err = newFieldTable(s)
 		case "Progress":
 			c.progress = genericRecord{id, r.text}
 		case "Rejection":
 			c.rejection = genericRecord{id, r.text}
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	return c, nil
@@ -263,22 +270,6 @@ func (c *Codec) DecodeClick(b []byte, k *Click) error {
 		*k = Click{}
 	}
 	return c.decodeTyped(b, "Click", k)
-}
-
-// DecodeVisit reads what a click says of its visit, and returns its link part (see
-// LinkPart), whose fields stay empty: several clicks may have the same. It returns nil if
-// it could not; DecodeClick must then read the click, or say why not.
-func (c *Codec) DecodeVisit(b []byte, k *Click) (linkPart []byte) {
-	*k = Click{}
-	body, ok := c.click.bodyOf(b)
-	if !ok {
-		return nil
-	}
-	r := newFieldReader(body, c.aliasing)
-	if r.readVisit(k); r.failed || r.rest == "" {
-		return nil
-	}
-	return body[len(body)-len(r.rest):]
 }
 
 // AppendConversion appends v in wire form.

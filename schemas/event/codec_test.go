@@ -697,6 +697,154 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) { r.compare(t, ids, body) })
 }
 
+// compareFields reads a record by its fields, and compares every one with what the codec
+// reads. It returns whether it could.
+func compareFields(t testing.TB, codec *event.Codec, wire []byte) bool {
+	t.Helper()
+	var record any = new(event.Click)
+	table := codec.ClickFields()
+	err := codec.DecodeClick(wire, record.(*event.Click))
+	if errors.Is(err, event.ErrWrongRecord) {
+		record = new(event.Outcome)
+		table = codec.OutcomeFields()
+		err = codec.DecodeOutcome(wire, record.(*event.Outcome))
+	}
+	values := make([]event.FieldValue, len(table.Fields()))
+	linkFrom, ok := table.Read(wire, values)
+	if !ok {
+		return false
+	}
+	if want := codec.LinkPart(wire); table.Fields()[1].Name == "clicked_at" && linkFrom != want {
+		t.Errorf("%x: the link part begins at %d, by LinkPart at %d", wire, linkFrom, want)
+	}
+	if err != nil {
+		return false // something behind the fields is unreadable
+	}
+	got, want := map[string]any{}, map[string]any{}
+	for i, f := range table.Fields() {
+		v := values[i]
+		switch text := string(wire[v.From:v.To]); {
+		case f.Name == "click":
+		case f.Kind == event.FieldText || f.Kind == event.FieldFixed:
+			got[f.Name] = text
+		case f.Kind == event.FieldSymbol && !v.IsNull:
+			got[f.Name] = f.Symbols[v.Number]
+		case f.Kind == event.FieldSymbol:
+			got[f.Name] = ""
+		case f.Kind == event.FieldFlag:
+			got[f.Name] = v.Number == 1
+		case f.Kind == event.FieldTexts:
+			got[f.Name] = cutTexts(text, v.Number)
+		case f.Kind == event.FieldPairs:
+			got[f.Name] = map[string]string{}
+			for pair := range slices.Chunk(cutTexts(text, 2*v.Number), 2) {
+				got[f.Name].(map[string]string)[pair[0]] = pair[1]
+			}
+		case v.IsNull && f.Kind != event.FieldLong && f.Kind != event.FieldInt:
+			got[f.Name] = nil
+		default:
+			got[f.Name] = v.Number
+		}
+	}
+	addFields(want, "", reflect.ValueOf(record).Elem())
+	for name := range want {
+		if _, ok := got[name]; !ok {
+			delete(want, name) // of the link part
+		}
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%x: by fields\n%v, by the codec\n%v", wire, got, want)
+	}
+	return true
+}
+
+func cutTexts(items string, n int64) []string {
+	texts, rest := []string{}, []byte(items)
+	for range n {
+		var text []byte
+		text, rest = event.NextText(rest)
+		texts = append(texts, string(text))
+	}
+	return texts
+}
+
+// addFields puts the fields of a record into m, by their names in the schema.
+func addFields(m map[string]any, prefix string, record reflect.Value) {
+	for i := range record.NumField() {
+		name, f := prefix+record.Type().Field(i).Tag.Get("avro"), record.Field(i)
+		if f.Type() == reflect.TypeFor[*event.Click]() {
+			if f.IsNil() {
+				f = reflect.ValueOf(new(event.Click))
+			}
+			addFields(m, name+".", f.Elem())
+			continue
+		}
+		if f.Kind() == reflect.Pointer {
+			if f.IsNil() {
+				m[name] = nil
+				continue
+			}
+			f = f.Elem()
+		}
+		switch f.Kind() {
+		case reflect.String:
+			m[name] = f.String()
+		case reflect.Int32, reflect.Int64:
+			m[name] = f.Int()
+		case reflect.Array:
+			sum := f.Interface().([32]byte)
+			m[name] = string(sum[:])
+		default:
+			m[name] = f.Interface()
+		}
+	}
+}
+
+// Records of today's schemas are read by their fields, whole and bare.
+func TestFields(t *testing.T) {
+	codec := event.DefaultCodec()
+	whole := encodeAll(t, codec)
+	bare := sampleOutcome()
+	bare.Click, bare.AmountMinor, bare.Quantity, bare.Flags, bare.Metadata = nil, nil, nil, nil, nil
+	wire, err := codec.AppendOutcome(nil, bare, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, wire := range map[string][]byte{"click": whole["Click"], "outcome": whole["Outcome"], "bare": wire} {
+		if !compareFields(t, codec, wire) {
+			t.Errorf("%s: not read by its fields", name)
+		}
+		for n := range len(wire) {
+			compareFields(t, codec, wire[:n])
+		}
+	}
+}
+
+// A key that comes twice is left to the codec, for which the last one counts.
+func TestFieldsOfDoubleKeys(t *testing.T) {
+	codec, o := event.DefaultCodec(), sampleOutcome()
+	o.Metadata = map[string]string{"key-1": "a", "key-2": "b"}
+	wire, err := codec.AppendOutcome(nil, o, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !compareFields(t, codec, wire) {
+		t.Error("two keys are not read by fields")
+	}
+	if compareFields(t, codec, bytes.Replace(wire, []byte("key-2"), []byte("key-1"), 1)) {
+		t.Error("a key that comes twice is read by fields")
+	}
+}
+
+// Whatever the bytes are: what is read by its fields is what the codec reads.
+func FuzzFields(f *testing.F) {
+	codec := event.DefaultCodec()
+	for _, name := range []string{"Click", "Outcome"} {
+		f.Add(encodeAll(f, codec)[name])
+	}
+	f.Fuzz(func(t *testing.T, wire []byte) { compareFields(t, codec, wire) })
+}
+
 func BenchmarkDecodeConversion(b *testing.B) {
 	c := event.DefaultCodec()
 	wire := encodeAll(b, c)["Conversion"]

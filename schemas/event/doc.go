@@ -19,7 +19,9 @@
 // Conversion and Outcome are coded once for each click or event, so programs do it by
 // hand: clickwriter.go, outcomewriter.go and fieldreader.go. twmb/avro writes
 // conversions, reads what is unusual or of an earlier version, and is the oracle of
-// both. All stay: a codec that only agrees with itself proves nothing.
+// both. All stay: a codec that only agrees with itself proves nothing. A FieldTable,
+// made from the schema, says where each field of a click or outcome is without making a
+// record.
 //
 // Empty text means absent; nullable numbers are pointers. Times are unix milliseconds
 // (Millis).

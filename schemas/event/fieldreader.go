@@ -21,10 +21,13 @@ type fieldReader struct {
 // newFieldReader returns a reader of body, or of a copy if the record may outlive it.
 func newFieldReader(body []byte, aliasing bool) fieldReader {
 	if aliasing {
-		return fieldReader{rest: unsafe.String(unsafe.SliceData(body), len(body))}
+		return fieldReader{rest: unsafeText(body)}
 	}
 	return fieldReader{rest: string(body)}
 }
+
+// unsafeText returns b as a text that shares its memory.
+func unsafeText(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // done reports whether everything was read, and nothing is left.
 func (r *fieldReader) done() bool { return !r.failed && r.rest == "" }
