@@ -8,7 +8,7 @@
 --   SELECT * FROM outcomes WHERE workspace_id = 'acme' AND event_id = 'e1' AND occurred_at IN
 --   (
 --       SELECT occurred_at FROM outcomes_by_key
---       WHERE workspace_id = 'acme' AND key IN arrayMap(k -> xxHash32(k), ['e1'])
+--       WHERE workspace_id = 'acme' AND key IN (SELECT xxHash32('e1'))
 --   )
 --
 -- A key is a hash of 32 bits: two keys can share one, so a query names the key itself, too.
