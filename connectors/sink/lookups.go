@@ -38,10 +38,9 @@ func FillLookups(ctx context.Context, wh *clickhouse.Conn, report func(step stri
 // fillLookups inserts the lines of the batch once more. Whether one of them was lost, as
 // sums can be, is not looked for: that costs no less.
 func (v *verification) fillLookups(ctx context.Context) error {
+	rows := fmt.Sprintf("src_partition = %d AND src_offset >= %d AND src_offset < %d", v.id, v.batch.start, v.batch.end)
 	for _, table := range v.mapping.lookups {
-		err := v.sink.wh.FillFromViews(ctx, table, v.mapping.table,
-			fmt.Sprintf("src_partition = %d AND src_offset >= %d AND src_offset < %d", v.id, v.batch.start, v.batch.end))
-		if err != nil {
+		if err := v.sink.wh.FillFromViews(ctx, table, v.mapping.table, rows); err != nil {
 			return err
 		}
 	}
