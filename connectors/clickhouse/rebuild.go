@@ -132,18 +132,23 @@ func (r Rebuild) timeCondition() (condition string, args []any) {
 }
 
 // FillFromViews adds to a table again what the materialized views that feed it make of
-// the rows that they read, as far as it meets a condition on the table's columns. It is
-// for tables in which a line that is inserted twice counts once, and inserts whatever
-// the deduplication window remembers.
-func (c *Conn) FillFromViews(ctx context.Context, table, condition string, args ...any) error {
-	if err := c.fillFromViews(ctx, table, table, condition, args); err != nil {
+// the rows of a base table that meet a condition on its columns. It is for tables that
+// are fed by that one alone, in which a line that is inserted twice counts once, and
+// inserts whatever the deduplication window remembers. The condition is SQL without quotes
+// and without parameters.
+func (c *Conn) FillFromViews(ctx context.Context, table, base, condition string) error {
+	// The view reads the base table: a filter on that reaches rows by columns that the view
+	// does not have.
+	settings := ", additional_table_filters = {'" + base + "': '" + condition + "'}"
+	if err := c.fillFromViews(ctx, table, table, settings, "1", nil); err != nil {
 		return fmt.Errorf("filling %s: %w", table, wrapError(err))
 	}
 	return nil
 }
 
 // fillFromViews adds what feeds a table to another one of its columns, or to itself.
-func (c *Conn) fillFromViews(ctx context.Context, into, fed, condition string, args []any) error {
+// settings are further ones, each with a comma before it.
+func (c *Conn) fillFromViews(ctx context.Context, into, fed, settings, condition string, args []any) error {
 	views, err := c.readFeedingViews(ctx, fed)
 	if err != nil {
 		return err
@@ -152,7 +157,7 @@ func (c *Conn) fillFromViews(ctx context.Context, into, fed, condition string, a
 		columns := strings.Join(v.columns, ", ")
 		// Without a token of its own the insert could be taken for an earlier one.
 		query := "INSERT INTO " + into + " (" + columns + ")" +
-			" SETTINGS insert_deduplication_token = '" + rand.Text() + "'" +
+			" SETTINGS insert_deduplication_token = '" + rand.Text() + "'" + settings +
 			" SELECT " + columns + " FROM (" + v.query + ") WHERE " + condition
 		if err := c.Exec(ctx, query, args...); err != nil {
 			return fmt.Errorf("computing what %s feeds: %w", v.name, err)

@@ -72,7 +72,7 @@ func (s *Shadow) create(ctx context.Context, engine string) error {
 // FillFromViews adds what the materialized views that feed the table make of the rows
 // that they read, as far as it meets a condition on the table's columns.
 func (s *Shadow) FillFromViews(ctx context.Context, condition string, args ...any) error {
-	return s.conn.fillFromViews(ctx, s.Name, s.table, condition, args)
+	return s.conn.fillFromViews(ctx, s.Name, s.table, "", condition, args)
 }
 
 // ReplaceMonth replaces a month (YYYYMM) of a table of sums with the shadow's. A month

@@ -61,7 +61,7 @@ func (s *chainSearch) readChildren(ctx context.Context, parents []*Event) (next 
 	}
 	for len(ids) > 0 {
 		n := min(FitKeys(ids), FitKeys(tokens))
-		rows, err := s.reader.readOutcomes(ctx, s.workspace, `click_token IN {tokens:Array(String)}
+		rows, err := s.reader.readOutcomes(ctx, s.workspace, outcomesOf(ofTokens)+`click_token IN {tokens:Array(String)}
 	AND parent_event_id IN {ids:Array(String)}
 	AND verdict IN ('reversed', 'unattributed')
 ORDER BY event_partition, event_offset
@@ -135,7 +135,7 @@ func takesBackFrom(e, parent *Event) bool {
 // readFirst returns the row that others mean by an id: the one with effect, else the
 // first of the log; nil if there is none.
 func (r *Reader) readFirst(ctx context.Context, workspace string, key EventKey) (*Event, error) {
-	found, err := r.readOutcomes(ctx, workspace, `click_token = {token:String}
+	found, err := r.readOutcomes(ctx, workspace, outcomesOf("[{id:String}]")+`click_token = {token:String}
 	AND event_id = {id:String}
 	AND verdict NOT IN ('duplicate', 'conflict')
 ORDER BY effect != 0 DESC, event_partition, event_offset

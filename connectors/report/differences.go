@@ -68,7 +68,7 @@ func (r *Reader) readContents(ctx context.Context, workspace string, events []*E
 		return scanRows(ctx, r.conn, "contents", `
 SELECT `+joinColumns[content]()+`
 FROM conversions
-WHERE workspace_id = {w:String} AND event_id IN {ids:Array(String)}
+WHERE workspace_id = {w:String} AND `+conversionsOf(ofIDs)+`event_id IN {ids:Array(String)}
 	AND src_offset IN {offsets:Array(UInt64)}`,
 			[]any{
 				clickhouse.Named("w", workspace),

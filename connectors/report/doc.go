@@ -43,8 +43,13 @@
 // whatever token. One belongs to an event that it names in parent_event_id or whose
 // event_id it has, to an order that it names in order_id, and, if it names nothing that
 // is in the workspace, to the positives of its token. Three tables are asked, outcomes,
-// conversions and rejections, each once, by all these columns; each column has an index.
-// Left out is what was sent again under its id and has effect since.
+// conversions and rejections, each once, by all these columns. Left out is what was sent
+// again under its id and has effect since.
+//
+// What is asked by ids of the first two, here and elsewhere, also names the times of their
+// rows, from outcomes_by_key and conversions_by_key: so the primary key finds their
+// granules, in a large workspace as in a small one. Whatever has no line there is not
+// found.
 //
 // Reader.CountOrders tells how often an order counts: by sales that have effect, in the
 // whole workspace. A sale that follows another one of its order is a shipment, and one

@@ -160,6 +160,38 @@ const (
 	entered_at, src_partition AS event_partition, src_offset AS event_offset`
 )
 
+// outcomesOf is a condition on outcomes that is true of all rows with one of the keys, an
+// array of SQL, as event id, parent, order or token, and of few others: it names the times
+// of these rows, so that the primary key finds them; of the hashes it does only if they
+// come from a subquery. No key may be empty but a token's.
+func outcomesOf(keys string) string {
+	return `occurred_at IN
+	(
+		SELECT occurred_at
+		FROM outcomes_by_key
+		WHERE workspace_id = {w:String} AND key IN (SELECT xxHash32(arrayJoin(` + keys + `)))
+	)
+	AND `
+}
+
+// conversionsOf is outcomesOf for conversions.
+func conversionsOf(keys string) string {
+	return `received_at IN
+	(
+		SELECT received_at
+		FROM conversions_by_key
+		WHERE workspace_id = {w:String} AND key IN (SELECT xxHash32(arrayJoin(` + keys + `)))
+	)
+	AND `
+}
+
+// Parameters that hold keys.
+const (
+	ofKeys   = "{keys:Array(String)}"
+	ofIDs    = "{ids:Array(String)}"
+	ofTokens = "{tokens:Array(String)}"
+)
+
 // readOutcomes reads judged events. condition is SQL of this package and may use
 // {w:String}, the workspace.
 func (r *Reader) readOutcomes(ctx context.Context, workspace, condition string, args ...any) ([]*Event, error) {
@@ -226,14 +258,14 @@ func (r *Reader) FindEvents(ctx context.Context, workspace string, column KeyCol
 	waiting []*Event, err error) {
 	args := []any{clickhouse.Named("keys", keys), clickhouse.Named("n", MaxChain+1)}
 	named := string(column) + " IN {keys:Array(String)}"
-	judged, err = r.readOutcomes(ctx, workspace, named+`
+	judged, err = r.readOutcomes(ctx, workspace, outcomesOf(ofKeys)+named+`
 ORDER BY src_partition, src_offset
 LIMIT 20 BY event_id, click_token, verdict
 LIMIT {n:UInt64}`, args...)
 	if err != nil {
 		return nil, nil, err
 	}
-	waiting, err = r.readWaiting(ctx, workspace, named, named, `
+	waiting, err = r.readWaiting(ctx, workspace, conversionsOf(ofKeys)+named, outcomesOf(ofKeys)+named, `
 LIMIT 20 BY event_id, click_token
 LIMIT {n:UInt64}`, args...)
 	return judged, waiting, err

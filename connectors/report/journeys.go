@@ -30,7 +30,7 @@ func (r *Reader) readJourneys(ctx context.Context, workspace string, events []*E
 	}
 	rows := map[string]int{}
 	err := inChunks(tokens, func(tokens []string) error {
-		found, err := r.readOutcomes(ctx, workspace, `click_token IN {tokens:Array(String)}
+		found, err := r.readOutcomes(ctx, workspace, outcomesOf(ofTokens)+`click_token IN {tokens:Array(String)}
 	AND verdict NOT IN ('duplicate', 'conflict')
 ORDER BY event_partition, event_offset
 LIMIT {n:UInt32} BY click_token`, clickhouse.Named("tokens", tokens), clickhouse.Named("n", maxJourney+1))

@@ -181,6 +181,8 @@ const (
 			(toUInt8(order_id IN {orders:Array(String)}), 3, order_id),
 			(toUInt8(click_token IN {tokens:Array(String)}), 4, click_token)])) AS matched`
 	limitByKey = "\nLIMIT {each:UInt64} BY matched"
+	// ofAllKeys are the keys of byKeys.
+	ofAllKeys = "arrayConcat({ids:Array(String)}, {orders:Array(String)}, {tokens:Array(String)})"
 )
 
 // readKeys reads the negatives without effect that name, or have, one of the ids, name one
@@ -208,7 +210,7 @@ FROM
 	WHERE workspace_id = {w:String}
 		AND `+negativeTypes+`
 		AND verdict IN ('unattributed', 'conflict')
-		AND `+byKeys+`
+		AND `+outcomesOf(ofAllKeys)+byKeys+`
 )
 WHERE verdict != 'conflict' OR matched.2 != 4
 ORDER BY received_at, event_partition, event_offset`+limitByKey, args)
@@ -223,12 +225,12 @@ FROM
 	FROM conversions
 	WHERE workspace_id = {w:String}
 		AND `+negativeTypes+`
-		AND `+byKeys+`
+		AND `+conversionsOf(ofAllKeys)+byKeys+`
 		AND (src_partition, src_offset) NOT IN
 		(
 			SELECT event_partition, event_offset
 			FROM outcomes
-			WHERE workspace_id = {w:String} AND `+byKeys+`
+			WHERE workspace_id = {w:String} AND `+outcomesOf(ofAllKeys)+byKeys+`
 		)
 )
 ORDER BY received_at, event_partition, event_offset`+limitByKey, args)
@@ -323,7 +325,7 @@ func (s *negativeSearch) dropMended(ctx context.Context) error {
 	}
 	effective := map[string][]*Event{} // by event id
 	err := inChunks(ids, func(ids []string) error {
-		rows, err := s.reader.readOutcomes(ctx, s.workspace, `event_id IN {ids:Array(String)}
+		rows, err := s.reader.readOutcomes(ctx, s.workspace, outcomesOf(ofIDs)+`event_id IN {ids:Array(String)}
 	AND effect != 0
 ORDER BY event_partition, event_offset
 LIMIT 20 BY event_id, type`, clickhouse.Named("ids", ids))

@@ -28,7 +28,7 @@ func (r *Reader) CountOrders(ctx context.Context, workspace string, orders []str
 	sales := map[string][]*Event{}
 	var several []*Event
 	err := inChunks(orders, func(orders []string) error {
-		rows, err := r.readOutcomes(ctx, workspace, `order_id IN {keys:Array(String)}
+		rows, err := r.readOutcomes(ctx, workspace, outcomesOf(ofKeys)+`order_id IN {keys:Array(String)}
 	AND type = 'sale'
 	AND verdict = 'attributed'
 ORDER BY received_at, event_partition, event_offset

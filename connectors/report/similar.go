@@ -35,10 +35,14 @@ func (r *Reader) readSimilar(ctx context.Context, workspace string, asked Questi
 	slices.Sort(keys)
 	var tables []string
 	for _, column := range []KeyColumn{ByEventID, ByOrderID} {
-		for _, table := range []string{"outcomes", "conversions", "rejections"} {
+		for table, of := range map[string]string{
+			"outcomes":    outcomesOf(ofKeys),
+			"conversions": conversionsOf(ofKeys),
+			"rejections":  "",
+		} {
 			tables = append(tables, fmt.Sprintf(`SELECT '%s' AS asked, %s AS id
 	FROM %s
-	WHERE workspace_id = {w:String} AND %s IN {keys:Array(String)}`, column, column, table, column))
+	WHERE workspace_id = {w:String} AND %s%s IN {keys:Array(String)}`, column, column, table, of, column))
 		}
 	}
 	var rows []struct {

@@ -124,7 +124,7 @@ func (r *Reader) readClicks(ctx context.Context, workspace string, tokens []stri
 func (r *Reader) readParents(ctx context.Context, workspace string, ids []string, into map[string][]*Event) error {
 	return inChunks(ids, func(ids []string) error {
 		args := []any{clickhouse.Named("keys", ids)}
-		judged, err := r.readOutcomes(ctx, workspace, `event_id IN {keys:Array(String)}
+		judged, err := r.readOutcomes(ctx, workspace, outcomesOf(ofKeys)+`event_id IN {keys:Array(String)}
 	AND verdict NOT IN ('duplicate', 'conflict')
 ORDER BY effect != 0 DESC, event_partition, event_offset
 LIMIT 20 BY event_id`, args...)
@@ -132,7 +132,8 @@ LIMIT 20 BY event_id`, args...)
 			return err
 		}
 		const having = "event_id IN {keys:Array(String)}"
-		waiting, err := r.readWaiting(ctx, workspace, having, having, "\nLIMIT 20 BY event_id", args...)
+		waiting, err := r.readWaiting(ctx, workspace, conversionsOf(ofKeys)+having, outcomesOf(ofKeys)+having,
+			"\nLIMIT 20 BY event_id", args...)
 		for _, e := range append(judged, waiting...) {
 			into[e.EventID] = append(into[e.EventID], e)
 		}
@@ -144,7 +145,7 @@ LIMIT 20 BY event_id`, args...)
 // count first.
 func (r *Reader) readSales(ctx context.Context, workspace string, orders []string, into map[string][]*Event) error {
 	return inChunks(orders, func(orders []string) error {
-		sales, err := r.readOutcomes(ctx, workspace, `order_id IN {keys:Array(String)}
+		sales, err := r.readOutcomes(ctx, workspace, outcomesOf(ofKeys)+`order_id IN {keys:Array(String)}
 	AND type IN ('lead', 'sale')
 	AND verdict IN ('attributed', 'unattributed')
 ORDER BY effect DESC, type DESC, received_at, event_partition, event_offset
@@ -173,7 +174,7 @@ FROM
 (
 	SELECT event_id, src_partition, src_offset, entered_at
 	FROM conversions
-	WHERE workspace_id = {w:String} AND event_id IN {ids:Array(String)}
+	WHERE workspace_id = {w:String} AND `+conversionsOf(ofIDs)+`event_id IN {ids:Array(String)}
 ) AS events
 INNER JOIN wait_ends AS ends ON ends.partition = events.src_partition`,
 			[]any{clickhouse.Named("w", workspace), clickhouse.Named("ids", ids)},
@@ -191,7 +192,8 @@ INNER JOIN wait_ends AS ends ON ends.partition = events.src_partition`,
 	// A batch may have come between the query that found no row and this one, and with
 	// it a Progress: only what still has no row is lost.
 	return inChunks(overdue, func(ids []string) error {
-		rows, err := r.readOutcomes(ctx, workspace, "event_id IN {ids:Array(String)}", clickhouse.Named("ids", ids))
+		rows, err := r.readOutcomes(ctx, workspace, outcomesOf(ofIDs)+"event_id IN {ids:Array(String)}",
+			clickhouse.Named("ids", ids))
 		for _, e := range rows {
 			end := into[e.position()]
 			end.Overdue = false

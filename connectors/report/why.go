@@ -239,13 +239,13 @@ func (r *Reader) readSame(ctx context.Context, workspace string, column KeyColum
 	having := string(column) + " IN {keys:Array(String)}"
 	asking, groupCtx := errgroup.WithContext(ctx)
 	asking.Go(func() (err error) {
-		judged, err = r.readOutcomes(groupCtx, workspace, having+`
+		judged, err = r.readOutcomes(groupCtx, workspace, outcomesOf(ofKeys)+having+`
 ORDER BY received_at, event_partition, event_offset
 LIMIT {n:UInt32}`, args...)
 		return err
 	})
 	asking.Go(func() (err error) {
-		received, err = r.readConversions(groupCtx, workspace, having+`
+		received, err = r.readConversions(groupCtx, workspace, conversionsOf(ofKeys)+having+`
 ORDER BY received_at, src_partition, src_offset
 LIMIT {n:UInt32}`, args...)
 		return err
@@ -291,7 +291,7 @@ func (r *Reader) countTokens(ctx context.Context, workspace, eventID string, jud
 	err := r.conn.Select(ctx, &found, `
 SELECT uniqExact(click_token) AS tokens
 FROM outcomes
-WHERE workspace_id = {w:String} AND event_id = {id:String} AND effect != 0`,
+WHERE workspace_id = {w:String} AND `+outcomesOf("[{id:String}]")+`event_id = {id:String} AND effect != 0`,
 		clickhouse.Named("w", workspace), clickhouse.Named("id", eventID))
 	if err != nil {
 		return 0, fmt.Errorf("counting tokens: %w", err)

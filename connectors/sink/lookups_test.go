@@ -11,11 +11,12 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/schemas/ddl"
+	"github.com/nimriz/partners/schemas/event"
 	"pgregory.net/rapid"
 )
 
-// lookupLines are the lines that each lookup table has, in the table and as the rows of
-// outcomes make them.
+// lookupLines are the lines that each lookup table has, in the table and as the rows make
+// them.
 var lookupLines = map[string][2]string{
 	"effects_by_event_id": {
 		"SELECT workspace_id, event_id, first_token, last_token FROM effects_by_event_id FINAL",
@@ -28,9 +29,27 @@ var lookupLines = map[string][2]string{
 			"max(src_partition * toUInt64(281474976710656) + src_offset) FROM outcomes " +
 			"WHERE verdict = 'attributed' AND type = 'sale' AND order_id != '' GROUP BY workspace_id, order_id",
 	},
+	"conversions_by_key": {
+		"SELECT DISTINCT workspace_id, key, received_at FROM conversions_by_key",
+		"SELECT DISTINCT workspace_id, xxHash32(k), received_at FROM conversions " +
+			"ARRAY JOIN [event_id, order_id, parent_event_id, click_token] AS k WHERE k != ''",
+	},
+	"outcomes_by_key": {
+		"SELECT DISTINCT workspace_id, key, occurred_at FROM outcomes_by_key",
+		"SELECT DISTINCT workspace_id, xxHash32(k), occurred_at FROM outcomes " +
+			"ARRAY JOIN [event_id, order_id, parent_event_id, click_token] AS k WHERE k != ''",
+	},
 }
 
-// checkLookups compares the lookup tables with the rows of outcomes.
+// lookupTables are those of all base tables.
+func lookupTables() (tables []string) {
+	for _, m := range topicMappings(event.DefaultCodec()) {
+		tables = append(tables, m.lookups...)
+	}
+	return tables
+}
+
+// checkLookups compares the lookup tables with the rows.
 func checkLookups(t testing.TB, conn *clickhouse.Conn) {
 	t.Helper()
 	for _, table := range lookupTables() {
@@ -48,7 +67,7 @@ func checkLookups(t testing.TB, conn *clickhouse.Conn) {
 			t.Fatal(err)
 		}
 		if found[0].Missing > 0 || found[0].Surplus > 0 {
-			t.Errorf("%s lacks %d lines of rows of outcomes, and has %d too many", table, found[0].Missing,
+			t.Errorf("%s lacks %d lines of its rows, and has %d too many", table, found[0].Missing,
 				found[0].Surplus)
 		}
 		if found[0].Lines == 0 {
@@ -57,19 +76,26 @@ func checkLookups(t testing.TB, conn *clickhouse.Conn) {
 	}
 }
 
-// insertSales inserts sales of one order with two tokens each, in months of two years.
+// insertSales inserts sales of one order with two tokens each, in months of two years. Every
+// fifth names a parent.
 func insertSales(t testing.TB, conn *clickhouse.Conn, from, to int) {
 	t.Helper()
-	statement := fmt.Sprintf(`
-		INSERT INTO outcomes (workspace_id, src_partition, src_offset, arrived_at, received_at, event_id, click_token,
-			verdict, type, effect, amount_minor, standing_change_minor, currency, exponent, order_id, event_partition,
-			event_offset)
-		SELECT 'acme', number %% 3, number, toDateTime64('2025-01-15 00:00:00', 3, 'UTC') + number * 86400 * 10 AS at, at,
-			concat('e', toString(intDiv(number, 2))), concat('t', toString(number)), 'attributed', 'sale', 1, 100, 100,
-			'EUR', 2, concat('o', toString(intDiv(number, 2))), number %% 3, number
-		FROM numbers(%d, %d)`, from, to-from)
-	if err := conn.Exec(t.Context(), statement); err != nil {
-		t.Fatal(err)
+	const columns = `number % 3, number, toDateTime64('2025-01-15 00:00:00', 3, 'UTC') + number * 86400 * 10 AS at,
+			at, at - 60, concat('e', toString(intDiv(number, 2))), concat('t', toString(number)),
+			concat('o', toString(intDiv(number, 2))), if(number % 5 = 0, concat('p', toString(number)), '')`
+	for _, statement := range []string{`
+		INSERT INTO conversions (workspace_id, src_partition, src_offset, arrived_at, received_at, occurred_at, event_id,
+			click_token, order_id, parent_event_id, type)
+		SELECT 'acme', ` + columns + `, 'sale'`, `
+		INSERT INTO outcomes (workspace_id, src_partition, src_offset, arrived_at, received_at, occurred_at, event_id,
+			click_token, order_id, parent_event_id, verdict, type, effect, amount_minor, standing_change_minor, currency,
+			exponent, event_partition, event_offset)
+		SELECT 'acme', ` + columns + `, 'attributed', 'sale', 1, 100, 100, 'EUR', 2, number % 3, number`,
+	} {
+		statement += fmt.Sprintf(" FROM numbers(%d, %d)", from, to-from)
+		if err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -194,8 +220,11 @@ func TestFillLookups(t *testing.T) {
 		"SETTINGS mutations_sync = 1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.Exec(t.Context(), "TRUNCATE TABLE effects_by_event_id"); err != nil {
-		t.Fatal(err)
+	for _, statement := range []string{"TRUNCATE TABLE effects_by_event_id", "TRUNCATE TABLE conversions_by_key",
+		"ALTER TABLE outcomes_by_key DELETE WHERE key % 2 = 0 SETTINGS mutations_sync = 1"} {
+		if err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var steps []string
 	for range 2 {
@@ -208,7 +237,7 @@ func TestFillLookups(t *testing.T) {
 			t.Errorf("filled: %s", got)
 		}
 	}
-	if len(steps) != 6 || steps[5] != "filling sales_by_order_id, partition 3 of 3" {
+	if len(steps) != 12 || steps[11] != "filling outcomes_by_key, partition 3 of 3" {
 		t.Errorf("steps: %q", steps)
 	}
 }

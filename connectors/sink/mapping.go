@@ -34,8 +34,9 @@ type topicMapping struct {
 	latencyFrom string
 	// isSummed: a view adds the rows to the rollup.
 	isSummed bool
-	// hasLookups: views sum up the rows in lookupTables.
-	hasLookups bool
+	// lookups are the tables by which views find the rows by their ids. A row that is there
+	// twice changes nothing, so they are repaired by inserting rows again.
+	lookups []string
 	// isCompacted: the log forgets records that the table keeps.
 	isCompacted bool
 	newRows     func() rowBuffer
@@ -63,6 +64,7 @@ func topicMappings(codec *event.Codec) []topicMapping {
 			deadLetteredElsewhere: true,
 			bound:                 true,
 			dedupGroup:            []string{topic.Conversions},
+			lookups:               []string{"conversions_by_key"},
 			newRows:               func() rowBuffer { return newConversionRows(codec) },
 		},
 		{
@@ -71,7 +73,7 @@ func topicMappings(codec *event.Codec) []topicMapping {
 			dedupGroup:  rollup,
 			latencyFrom: "receipt",
 			isSummed:    true,
-			hasLookups:  true,
+			lookups:     []string{"effects_by_event_id", "sales_by_order_id", "outcomes_by_key"},
 			newRows:     func() rowBuffer { return newOutcomeRows(codec) },
 		},
 		{

@@ -81,7 +81,7 @@ func (r *rig) consume() {
 func (r *rig) truncate() {
 	r.t.Helper()
 	for _, table := range []string{"clicks", "conversions", "outcomes", "catalog_versions", "batches", rollup.Table,
-		"effects_by_event_id", "sales_by_order_id"} {
+		"effects_by_event_id", "sales_by_order_id", "conversions_by_key", "outcomes_by_key"} {
 		r.exec("TRUNCATE TABLE " + table)
 	}
 }

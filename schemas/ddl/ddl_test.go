@@ -31,7 +31,7 @@ func TestMigrations(t *testing.T) {
 		`^(CREATE (TABLE IF NOT EXISTS|MATERIALIZED VIEW IF NOT EXISTS|OR REPLACE VIEW)|DROP VIEW IF EXISTS|` +
 			`SELECT throwIf\(.*|ALTER TABLE [a-z_]+\s+(ADD (COLUMN|INDEX) IF NOT EXISTS|DROP INDEX IF EXISTS|MODIFY QUERY|MATERIALIZE INDEX)|` +
 			// lines that are there twice are one
-			`INSERT INTO (effects_by_event_id|sales_by_order_id)|` +
+			`INSERT INTO (effects_by_event_id|sales_by_order_id|conversions_by_key|outcomes_by_key)|` +
 			// only if it has no line
 			`INSERT INTO warehouse[^;]*WHERE \(SELECT count\(\) FROM warehouse\) = 0$)(\s|$)`)
 	for i, name := range names {
@@ -121,7 +121,7 @@ func TestRoles(t *testing.T) {
 	// Every table with a workspace has a policy for readers; without one a reader would
 	// see all of it.
 	for _, name := range []string{"0001_base_tables.sql", "0002_rollup.sql", "0006_rollup.sql", "0008_lookups.sql",
-		"0012_repairs.sql", "0013_warehouse.sql", "0014_dropped_months.sql"} {
+		"0012_repairs.sql", "0013_warehouse.sql", "0014_dropped_months.sql", "0017_keys.sql"} {
 		for _, table := range strings.Split(read(t, name), "CREATE TABLE IF NOT EXISTS ")[1:] {
 			table, body, _ := strings.Cut(table, "\n")
 			body, _, _ = strings.Cut(body, "ENGINE")

@@ -4,7 +4,9 @@
 //	topics ──sink──▶ base tables ──materialized views──▶ partner_quarter_hourly_state
 //	                 clicks conversions outcomes         effects_by_event_id
 //	                 rejections progress                 sales_by_order_id
-//	                 catalog_versions batches                 │
+//	                 catalog_versions batches            conversions_by_key
+//	                          │                          outcomes_by_key
+//	                          │                               │
 //	                          └───────────────────────────────┴▶ views: partner_daily,
 //	                                                      conversion_rows, conservation …
 //
@@ -27,6 +29,9 @@
 //     days of a time zone, of which a quarter of an hour is a part.
 //   - effects_by_event_id and sales_by_order_id sum up rows of outcomes by an id, by
 //     least and greatest values: a row that is summed up twice changes nothing.
+//   - conversions_by_key and outcomes_by_key have a line for each event id, token, parent
+//     and order of a row: a hash of it, and the time by which the row's table is sorted. A
+//     line that is there twice is one.
 //   - A month that is dropped leaves a narrow line of each event and verdict. The views
 //     events_and_rows and statement_rows have them, or the rows, never both.
 //   - One topic and partition, so one sink, writes a line of the rollup: its sums can

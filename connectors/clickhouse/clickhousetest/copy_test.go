@@ -37,6 +37,7 @@ func TestCopyIsMigrated(t *testing.T) {
 	for _, statement := range []string{
 		"INSERT INTO outcomes (workspace_id, event_id, click_token, verdict, type, order_id, effect) " +
 			"VALUES ('w', 'e', 't', 'attributed', 'sale', 'o', 1)",
+		"INSERT INTO conversions (workspace_id, event_id, click_token) VALUES ('w', 'e', 't')",
 		"INSERT INTO clicks (workspace_id, click_token) VALUES ('w', 't')",
 	} {
 		if err := copied.Exec(t.Context(), statement); err != nil {
@@ -44,7 +45,7 @@ func TestCopyIsMigrated(t *testing.T) {
 		}
 	}
 	for _, table := range []string{"outcomes", "clicks", "effects_by_event_id", "sales_by_order_id",
-		"partner_quarter_hourly_state"} {
+		"outcomes_by_key", "conversions", "conversions_by_key", "partner_quarter_hourly_state"} {
 		if count(t, copied, table) == 0 || count(t, original, table) != 0 {
 			t.Errorf("%s: %d rows in the copy, %d in the template", table, count(t, copied, table),
 				count(t, original, table))

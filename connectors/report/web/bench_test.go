@@ -19,6 +19,7 @@ import (
 	"github.com/nimriz/partners/connectors/clickhouse"
 	"github.com/nimriz/partners/connectors/clickhouse/clickhousetest"
 	"github.com/nimriz/partners/connectors/clickhouse/embedded"
+	"github.com/nimriz/partners/schemas/ddl"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -155,7 +156,7 @@ func newLargeLedger(b testing.TB, rows int) *largeLedger {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { warehouse.Close() })
-	l := &largeLedger{TB: b, rows: rows, conn: clickhousetest.OpenMigrated(b, warehouse.DSN("partners"))}
+	l := &largeLedger{TB: b, rows: rows, conn: openLargeLedger(b, warehouse.DSN("partners"))}
 	if l.filled() < uint64(rows) {
 		l.fill()
 	}
@@ -172,6 +173,22 @@ func newLargeLedger(b testing.TB, rows int) *largeLedger {
 	l.http = httptest.NewServer(s)
 	b.Cleanup(l.http.Close)
 	return l
+}
+
+// openLargeLedger connects to a ClickHouse that is not the one of clickhousetest, of
+// which a process can have no second one, and migrates it.
+func openLargeLedger(b testing.TB, dsn string) *clickhouse.Conn {
+	b.Helper()
+	quiet := slog.New(slog.DiscardHandler)
+	conn, err := clickhouse.Open(b.Context(), clickhouse.Config{DSN: dsn}, quiet)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { conn.Close() })
+	if err := conn.Migrate(b.Context(), ddl.Migrations(), clickhouse.MigrateConfig{Log: quiet}); err != nil {
+		b.Fatal(err)
+	}
+	return conn
 }
 
 // filled returns how many events the ledger has, if its directory was given.

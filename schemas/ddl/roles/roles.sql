@@ -35,6 +35,12 @@ CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.effects_by_event_id
 CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.sales_by_order_id USING 1 TO partners_writer, partners_every_workspace;
 CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.sales_by_order_id
     USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.conversions_by_key USING 1 TO partners_writer, partners_every_workspace;
+CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.conversions_by_key
+    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
+CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.outcomes_by_key USING 1 TO partners_writer, partners_every_workspace;
+CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.outcomes_by_key
+    USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
 CREATE ROW POLICY OR REPLACE partners_all ON {{database}}.dropped_conversions USING 1 TO partners_writer, partners_every_workspace;
 CREATE ROW POLICY OR REPLACE partners_own ON {{database}}.dropped_conversions
     USING workspace_id IN arrayMap(r -> substring(r, 20), arrayFilter(r -> startsWith(r, 'partners_workspace_'), currentRoles())) TO partners_reader;
@@ -68,6 +74,8 @@ GRANT
     SELECT ON {{database}}.partner_quarter_hourly_state,
     SELECT ON {{database}}.effects_by_event_id,
     SELECT ON {{database}}.sales_by_order_id,
+    SELECT ON {{database}}.conversions_by_key,
+    SELECT ON {{database}}.outcomes_by_key,
     SELECT ON {{database}}.progress,
     SELECT ON {{database}}.batches,
     SELECT ON {{database}}.repairs,
