@@ -105,8 +105,8 @@ func TestRoles(t *testing.T) {
 			t.Errorf("without roles the policy shows %q", got)
 		}
 	}
-	if tried != 11 {
-		t.Errorf("%d policies, want 11", tried)
+	if tried != 13 {
+		t.Errorf("%d policies, want 13", tried)
 	}
 }
 
