@@ -41,7 +41,6 @@ func (y *standby) follow(ctx context.Context, reached func()) error {
 	if err != nil {
 		return err
 	}
-	defer cl.Close()
 	r := &standbyReader{
 		standby:   y,
 		cl:        cl,
@@ -50,6 +49,10 @@ func (y *standby) follow(ctx context.Context, reached func()) error {
 		leading:   cfg.Topic(y.engine.topo.Leading.Topic),
 		read:      make(map[int32]*follower),
 	}
+	// Close alone would race, within kgo v1.22, with a fetch of partitions that were added
+	// a moment ago.
+	defer cl.Close()
+	defer cl.PurgeTopicsFromConsuming(r.changelog, r.leading)
 	var looked time.Time
 	for ctx.Err() == nil {
 		if time.Since(looked) >= standbyInterval {
