@@ -75,13 +75,14 @@ func TestLinesAreClickHouses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := p.header() + "\n"
+		var want strings.Builder
+		want.WriteString(p.header() + "\n")
 		for rows.Next() {
 			var line string
 			if err := rows.Scan(&line); err != nil {
 				t.Fatal(err)
 			}
-			want += line + "\n"
+			want.WriteString(line + "\n")
 		}
 		if err := rows.Close(); err != nil {
 			t.Fatal(err)
@@ -91,14 +92,13 @@ func TestLinesAreClickHouses(t *testing.T) {
 		if err != nil || w.rows < 9300 {
 			t.Fatal(w.rows, err)
 		}
-		checkSums(t, want, w.sums)
-		if got.String() != want {
+		checkSums(t, want.String(), w.sums)
+		if got, want := got.String(), want.String(); got != want {
 			at := 0
-			for at < len(want) && at < got.Len() && got.String()[at] == want[at] {
+			for at < len(want) && at < len(got) && got[at] == want[at] {
 				at++
 			}
-			t.Errorf("version %d, raw %t: from byte %d on %.80q, want %.80q", c.version, c.raw, at,
-				got.String()[at:], want[at:])
+			t.Errorf("version %d, raw %t: from byte %d on %.80q, want %.80q", c.version, c.raw, at, got[at:], want[at:])
 		}
 	}
 }
