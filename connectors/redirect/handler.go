@@ -84,6 +84,10 @@ func newHandler(definitions *agentDefinitions, view *catalog.View, keys *token.K
 	return h
 }
 
+// SetClock replaces the machine's clock, by which clicks and their tokens are dated. It is
+// for tests of a clock that goes wrong; call it before the first request.
+func (h *Handler) SetClock(now func() time.Time) { h.now = now }
+
 // Header values that all responses share. net/http only reads them.
 var (
 	noStore   = []string{"private, no-store"}

@@ -46,15 +46,21 @@ func growthScale() (counts []int32, breakOffs []string) {
 	return []int32{8, 12}, []string{topic.Conversions, topic.Outcomes}
 }
 
+// slowBy is how far the clock of one redirector is behind.
+const slowBy = 30 * time.Second
+
 // An installation grows twice under load, each time broken off and repeated, while a
-// processor is killed and a redirector has no way to Kafka when the epoch begins. No
-// program ends, nothing is misplaced, and the ledger is the oracle's.
+// processor is killed and a redirector has no way to Kafka when the epoch begins. Another
+// one's clock is behind, so that it mints tokens of the old epoch long after. No program
+// ends, nothing is misplaced, and the ledger is the oracle's.
 func TestGrow(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	apart := r.startApart()
+	apart := r.startApart("apart", time.Now)
+	late := r.startApart("late", func() time.Time { return time.Now().Add(-slowBy) })
 	l, cut := r.newLoad(), newTrafficLoad(t, apart.at, r.gatewayAt, r.secrets)
-	stop, stopCut := l.start(100, 60), cut.start(20, 0)
+	slow := newTrafficLoad(t, late.at, r.gatewayAt, r.secrets)
+	stop, stopCut, stopSlow := l.start(100, 60), cut.start(20, 0), slow.start(40, 5)
 	began := time.Now()
 	counts, breakOffs := growthScale()
 	var epochs []time.Time
@@ -67,18 +73,44 @@ func TestGrow(t *testing.T) {
 	r.awaitEveryPartition(counts[len(counts)-1])
 	stop()
 	stopCut()
+	sleepContext(t.Context(), time.Until(epochs[len(epochs)-1].Add(slowBy+nearby+time.Second)))
+	stopSlow()
 	if l.unavailable.Load() == 0 {
 		t.Error("the gateway was never unavailable: no growth was under way for it")
 	}
 	r.awaitShipped(apart)
+	r.awaitShipped(late)
 	near := r.sendNearby(l, epochs)
+	nearSlow := slow.countNear(epochs)
 	apart.stop()
-	r.checkLedger(l, cut)
+	late.stop()
+	r.checkLedger(l, cut, slow)
 	if dead := kafkatest.Consume(t, r.broker.Brokers(), topic.DeadLetters); len(dead) > 0 {
 		t.Errorf("%d dead letters, the first: %s", len(dead), dead[0].Headers)
 	}
-	t.Logf("grew to %v in %v; tokens near each epoch's beginning, with a sale and half of them with a refund: %v; "+
-		"%d posts were answered 503", counts, time.Since(began).Round(time.Second), near, l.unavailable.Load())
+	t.Logf("grew to %v in %v; tokens near each epoch's beginning, with a sale and half of them with a refund: %v, "+
+		"of these by the clock that is %v behind: %v; %d posts were answered 503", counts,
+		time.Since(began).Round(time.Second), near, slowBy, nearSlow, l.unavailable.Load())
+}
+
+// countNear counts the tokens that were minted near the beginning of each epoch. There must
+// be some.
+func (l *trafficLoad) countNear(epochs []time.Time) (near []int) {
+	l.t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, at := range epochs {
+		n := 0
+		for text := range l.tokens {
+			if raw, err := token.Parse(text); err == nil && token.Time(&raw).Sub(at).Abs() <= nearby {
+				n++
+			}
+		}
+		if near = append(near, n); n == 0 {
+			l.t.Errorf("no token was minted within %v of %v", nearby, at)
+		}
+	}
+	return near
 }
 
 var errBrokenOff = errors.New("broken off")
@@ -217,7 +249,8 @@ func (s *switchable) set(blocked bool) {
 	}
 }
 
-// apartRedirector is a redirector in this process, whose way to Kafka can be taken away.
+// apartRedirector is a redirector in this process, with a clock of its own, whose way to
+// Kafka can be taken away.
 type apartRedirector struct {
 	at       string
 	blocked  switchable
@@ -225,7 +258,7 @@ type apartRedirector struct {
 	stop     func()
 }
 
-func (r *rig) startApart() *apartRedirector {
+func (r *rig) startApart(name string, clock func() time.Time) *apartRedirector {
 	r.t.Helper()
 	a := &apartRedirector{registry: prometheus.NewRegistry()}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -241,8 +274,9 @@ func (r *rig) startApart() *apartRedirector {
 		Config:    redirect.DefaultConfig(),
 		Listener:  listener,
 		TokenKeys: filepath.Join(r.dir, "token-keys"),
+		Clock:     clock,
 	}
-	c.Config.SpoolDir = filepath.Join(r.dir, "spool-apart")
+	c.Config.SpoolDir = filepath.Join(r.dir, "spool-"+name)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()

@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/nimriz/partners/cmd/internal/daemon"
 	"github.com/nimriz/partners/connectors/clickhouse"
@@ -73,6 +74,8 @@ type Redirector struct {
 	TLS       daemon.TLSFiles
 	TokenKeys string // directory
 	CountryDB string // file in MaxMind format; "" leaves countries empty
+	// Clock dates clicks and their tokens; nil: the machine's. Tests set one that is wrong.
+	Clock func() time.Time
 	servingState
 }
 
@@ -106,6 +109,9 @@ func (c *Redirector) Run(ctx context.Context) error {
 	handler, err := redirect.New(view, keys, d.Codec, spool, proxies, countries, d.Log, d.Registry)
 	if err != nil {
 		return err
+	}
+	if c.Clock != nil {
+		handler.SetClock(c.Clock)
 	}
 	producer, err := kafka.NewClient(d.Kafka, d.Log, d.Registry, redirect.ClientOptions()...)
 	if err != nil {
